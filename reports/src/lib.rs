@@ -1,0 +1,3 @@
+//! Reports of relapse, each made from [`event::RunEvent`]s alone.
+
+pub mod event;
