@@ -1,0 +1,230 @@
+//! Requests to the kernel over one netlink socket, and streams of its news.
+//!
+//! [`Netlink`] is synchronous: a request goes out, its answers come back on the same call (some
+//! twenty microseconds). [`Listener`] is the asynchronous half: messages the kernel sends by itself
+//! to the groups it was subscribed to. A listener that lost messages (`ENOBUFS`) says so.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Mutex;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Context, Error, Result};
+use crate::netns::NetNs;
+
+/// A netlink socket in a namespace, for requests.
+pub struct Netlink {
+    socket: Mutex<Socket>,
+    place: String,
+}
+
+impl Netlink {
+    /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in `ns`.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or the socket not made.
+    pub fn open(ns: &NetNs, protocol: isize) -> Result<Self> {
+        let what = || format!("open a netlink socket in {}", ns.name());
+        let socket = ns
+            .run(move || -> io::Result<Socket> {
+                let mut socket = Socket::new(protocol)?;
+                socket.bind_auto()?;
+                socket.connect(&SocketAddr::new(0, 0))?;
+                socket.set_rx_buf_sz(4 << 20)?;
+                Ok(socket)
+            })?
+            .context(what)?;
+        Ok(Self { socket: Mutex::new(socket), place: ns.name().to_owned() })
+    }
+
+    /// Sends one request that changes something and waits for its acknowledgement.
+    /// `flags` are added to `NLM_F_REQUEST | NLM_F_ACK` (`NLM_F_CREATE | NLM_F_EXCL`, ...).
+    ///
+    /// # Errors
+    /// What the kernel said, with `what` was attempted.
+    pub fn change<T>(&self, what: &str, payload: T, flags: u16) -> Result<()>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
+    {
+        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+    }
+
+    /// Sends one request that asks for one thing, and returns the answers before its acknowledgement.
+    ///
+    /// # Errors
+    /// What the kernel said, with `what` was attempted.
+    pub fn get<T>(&self, what: &str, payload: T) -> Result<Vec<T>>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
+    {
+        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_ACK)
+    }
+
+    /// Sends one request for a list and returns all of it. Asked again when the kernel says that
+    /// the list changed while it was read (`NLM_F_DUMP_INTR`).
+    ///
+    /// # Errors
+    /// What the kernel said, with `what` was attempted.
+    pub fn dump<T>(&self, what: &str, payload: T) -> Result<Vec<T>>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
+    {
+        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)
+    }
+
+    /// Sends bytes that were already framed (a batch), and collects one acknowledgement for each
+    /// message that asked for one. Used by nft, whose batches are atomic.
+    ///
+    /// # Errors
+    /// The first error the kernel gave.
+    pub fn send_framed(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<()> {
+        let socket = self.lock();
+        let context = || format!("{what} in {}", self.place);
+        socket.send(bytes, 0).context(context)?;
+        let mut left = acknowledgements;
+        let mut first_error: Option<io::Error> = None;
+        while left > 0 {
+            let (datagram, _) = socket.recv_from_full().context(context)?;
+            let mut rest = &datagram[..];
+            while rest.len() >= 16 {
+                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                if length < 16 || length > rest.len() {
+                    break;
+                }
+                if kind == 2 && length >= 20 {
+                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
+                    left = left.saturating_sub(1);
+                    if code != 0 && first_error.is_none() {
+                        first_error = Some(io::Error::from_raw_os_error(-code));
+                        // A failed batch is rolled back whole; later acknowledgements may never come.
+                        left = 0;
+                    }
+                }
+                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+            }
+        }
+        first_error.map_or(Ok(()), |e| Err(Error::kernel(context(), e)))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Socket> {
+        self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn exchange<T>(&self, what: &str, payload: T, flags: u16) -> Result<Vec<T>>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
+    {
+        let socket = self.lock();
+        let context = || format!("{what} in {}", self.place);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        for _ in 0..8 {
+            // An earlier error may have left answers behind; they belong to nobody.
+            let mut stale = Vec::with_capacity(1 << 16);
+            while socket.recv(&mut stale, libc::MSG_DONTWAIT).is_ok() {
+                stale.clear();
+            }
+            socket.send(&bytes, 0).context(context)?;
+            let mut answers = Vec::new();
+            if !self.collect(&socket, &context, &mut answers)? {
+                return Ok(answers);
+            }
+        }
+        Err(Error::Answer { what: context(), answer: "a list that kept changing while it was read".into() })
+    }
+
+    /// Reads answers until the request is done; true when the list was inconsistent.
+    fn collect<T>(&self, socket: &Socket, context: &impl Fn() -> String, answers: &mut Vec<T>) -> Result<bool>
+    where
+        T: NetlinkDeserializable + std::fmt::Debug,
+    {
+        let mut interrupted = false;
+        loop {
+            let (datagram, _) = socket.recv_from_full().context(context)?;
+            let mut rest = &datagram[..];
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<T>::deserialize(rest)
+                    .map_err(|e| Error::Answer { what: context(), answer: e.to_string() })?;
+                interrupted |= answer.header.flags & 0x10 != 0;
+                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                    NetlinkPayload::Done(_) => return Ok(interrupted),
+                    NetlinkPayload::Error(e) => {
+                        return match e.code {
+                            None => Ok(false),
+                            Some(_) => Err(Error::kernel(context(), e.to_io())),
+                        };
+                    }
+                    _ => {}
+                }
+                rest = &rest[length..];
+            }
+        }
+    }
+}
+
+/// A netlink socket subscribed to groups, for the kernel's news.
+pub struct Listener {
+    socket: AsyncFd<ListenerSocket>,
+}
+
+struct ListenerSocket(Socket);
+
+impl AsRawFd for ListenerSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Listener {
+    /// Subscribes to `groups` (numbers, not masks) of `protocol` in `ns`. Must be called within a
+    /// tokio runtime. When it returns, the subscription is in force.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, the socket not made or a group not joined.
+    pub fn open(ns: &NetNs, protocol: isize, groups: &[u32]) -> Result<Self> {
+        let groups = groups.to_vec();
+        let what = || format!("listen to the kernel in {}", ns.name());
+        let socket = ns
+            .run(move || -> io::Result<Socket> {
+                let mut socket = Socket::new(protocol)?;
+                socket.bind_auto()?;
+                socket.set_rx_buf_sz(4 << 20)?;
+                socket.set_non_blocking(true)?;
+                for group in groups {
+                    socket.add_membership(group)?;
+                }
+                Ok(socket)
+            })?
+            .context(what)?;
+        // SAFETY: the socket owns its descriptor and is neither replaced nor closed while registered.
+        let socket = unsafe { AsyncFd::register_with_interest(ListenerSocket(socket), Interest::READABLE) };
+        Ok(Self { socket: socket.map_err(io::Error::from).context(what)? })
+    }
+
+    /// Waits for the next datagram and returns its raw bytes (one or more netlink messages).
+    ///
+    /// # Errors
+    /// `ENOBUFS` when the kernel had to drop news: what follows is incomplete, and the caller says so.
+    pub async fn next(&self) -> io::Result<Vec<u8>> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match ready.try_io(|s| s.get_ref().0.recv_from_full()) {
+                Ok(result) => return result.map(|(bytes, _)| bytes),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
