@@ -25,7 +25,7 @@ pub struct Operator {
     pub dns_address: IpAddr,
     /// Paths whose MTU somebody declared, in bytes.
     pub paths: Vec<DeclaredPath>,
-    /// How long a server keeps a closed connection in TIME_WAIT (RFC 9293 3.6.1; Linux: 60 s).
+    /// How long a server keeps a closed connection in `TIME_WAIT` (RFC 9293 3.6.1; Linux: 60 s).
     pub time_wait: Duration,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
@@ -36,4 +36,33 @@ pub struct Operator {
 pub struct DeclaredPath {
     pub prefix: Prefix,
     pub mtu: u16,
+}
+
+impl Operator {
+    /// Whether pods get addresses like this one.
+    #[must_use]
+    pub fn is_pod(&self, address: IpAddr) -> bool {
+        self.pod_prefixes.iter().any(|prefix| prefix.contains(address))
+    }
+
+    /// Whether traffic leaves a node by this interface.
+    #[must_use]
+    pub fn is_uplink(&self, link: &str) -> bool {
+        link == self.node_nic || link == self.pod_nic
+    }
+
+    /// The path a peer belongs to: its prefix of the agreed length. An IPv6 site is a /64, whatever
+    /// length was agreed for IPv4.
+    #[must_use]
+    pub fn path_of(&self, peer: IpAddr) -> Prefix {
+        let length = if peer.is_ipv4() { self.peer_prefix_length.min(32) } else { 64 };
+        Prefix::new(peer, length).unwrap_or_else(|_| Prefix::host(peer))
+    }
+
+    /// The MTU somebody declared for the path to this peer; the longest prefix decides.
+    #[must_use]
+    pub fn declared_mtu(&self, peer: IpAddr) -> Option<u16> {
+        let covering = self.paths.iter().filter(|path| path.prefix.contains(peer));
+        covering.max_by_key(|path| path.prefix.length()).map(|path| path.mtu)
+    }
 }

@@ -1,0 +1,23 @@
+//! relapse: replays published Kubernetes network incidents and proves that detectors catch them.
+//!
+//! The way of the data, one direction, and the modules that carry it:
+//! [`scenario`] (YAML) -> [`plan`] -> [`cluster`] up -> [`collect`] -> [`fault`] -> signals ->
+//! detectors -> [`judge`] -> events ([`event`]) -> reports. [`run`] is the only place that wires them.
+//! [`host`] owns what reaches beyond the lab: journal, lock, guardian, recovery.
+
+pub mod cluster;
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod diagnostics;
+pub mod fault;
+pub mod faults;
+pub mod host;
+pub mod judge;
+pub mod outside_detector;
+pub mod plan;
+pub mod run;
+pub mod scenario;
+pub mod workload;
+
+pub use relapse_reports::event;

@@ -1,1 +1,230 @@
-//! (being written)
+//! Connection tracking of a namespace: how full, what went wrong, which flows, and news of them.
+//!
+//! [`Conntrack`] is opened once and asked often; the functions beside it open one for a single
+//! question. Everything goes through ctnetlink (`net/netfilter/nf_conntrack_netlink.c`, numbers in
+//! `linux/netfilter/nfnetlink_conntrack.h`), so it needs no more than `CAP_NET_ADMIN` over the
+//! namespace, and shows this namespace alone, whatever thread asks.
+//!
+//! Connection tracking is idle in a namespace until a rule uses it (a `ct` expression, a chain of
+//! type nat); entries put in from here are kept all the same, and expire.
+//!
+//! Left out: expectations, zones, labels, helpers; changing an entry that is there.
+
+mod encode;
+mod entry;
+mod events;
+mod stats;
+
+pub use self::entry::{Entry, status, tcp_state};
+pub use self::events::{Change, Event, Events};
+pub use self::stats::Stats;
+
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use self::encode::Messages;
+use crate::error::{Error, Result};
+use crate::netlink::{Netlink, Refusal};
+use crate::netns::NetNs;
+
+const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
+const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
+
+/// How many messages go out in one send. A refusal of each still fits an ordinary receive buffer.
+const AT_ONCE: usize = 256;
+
+/// An open way to the connection tracking of one namespace.
+pub struct Conntrack {
+    netlink: Netlink,
+    place: String,
+}
+
+impl Conntrack {
+    /// # Errors
+    /// When the namespace cannot be entered or the socket not made.
+    pub fn open(ns: &NetNs) -> Result<Self> {
+        Ok(Self { netlink: Netlink::open(ns, NETLINK_NETFILTER)?, place: ns.name().to_owned() })
+    }
+
+    /// How many entries there are, and how many there may be: one short question, cheap enough to
+    /// ask every few milliseconds. The limit is that of the machine (`nf_conntrack_max`), the count
+    /// that of the namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn table(&self) -> Result<(u64, u64)> {
+        let request = other(IPCTNL_MSG_CT_GET_STATS);
+        let answers = self.netlink.get("count conntrack entries", request)?;
+        answers.into_iter().find_map(stats::global).ok_or_else(|| Error::Answer {
+            what: format!("count conntrack entries in {}", self.place),
+            answer: "no count".into(),
+        })
+    }
+
+    /// What happened since the namespace was made, over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn stats(&self) -> Result<Stats> {
+        let answers = self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
+        Ok(stats::sum(answers))
+    }
+
+    /// Every entry. The kernel lists a table that goes on changing: an entry made or removed
+    /// meanwhile may be missing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let request = message(ConntrackMessage::Get(Vec::new()));
+        let answers = self.netlink.dump("list conntrack entries", request)?;
+        Ok(answers.into_iter().filter_map(|answer| told(answer.inner)).map(|(told, _)| entry::parse(&told)).collect())
+    }
+
+    /// Removes an entry, this very one and not a later one of the same addresses; false when it was
+    /// gone already.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete(&self, entry: &Entry) -> Result<bool> {
+        self.delete_all(std::iter::once(entry)).map(|deleted| deleted == 1)
+    }
+
+    /// Removes the entries for which `condition` holds; says how many.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete_where(&self, condition: impl Fn(&Entry) -> bool) -> Result<usize> {
+        self.delete_all(self.entries()?.iter().filter(|entry| condition(entry)))
+    }
+
+    /// Removes every entry.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flush(&self) -> Result<()> {
+        self.netlink.change("flush conntrack", message(ConntrackMessage::Delete(Vec::new())), 0)
+    }
+
+    /// Puts entries in, as ballast that fills the table ([`Entry::established`]). Those that are
+    /// there already are passed over; says how many were put in.
+    ///
+    /// # Errors
+    /// When the kernel refuses, `ENOMEM` where the table is full (it then also says so in its log).
+    pub fn insert(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
+        let add = |messages: &mut Messages, entry: Entry| messages.insert(&entry);
+        self.send(entries, add, libc::EEXIST, "insert conntrack entries")
+    }
+
+    fn delete_all<'a>(&self, mut entries: impl Iterator<Item = &'a Entry>) -> Result<usize> {
+        let add = |messages: &mut Messages, entry: &Entry| messages.delete(entry);
+        self.send(&mut entries, add, libc::ENOENT, "delete conntrack entries")
+    }
+
+    /// Sends a message for each item; counts those that were not refused with `harmless`.
+    fn send<T>(
+        &self,
+        items: &mut dyn Iterator<Item = T>,
+        add: impl Fn(&mut Messages, T),
+        harmless: i32,
+        what: &str,
+    ) -> Result<usize> {
+        let mut done = 0;
+        let mut messages = Messages::default();
+        loop {
+            items.take(AT_ONCE).for_each(|item| add(&mut messages, item));
+            if messages.count() == 0 {
+                return Ok(done);
+            }
+            let refusals = self.netlink.send_each(what, messages.finish(), 1)?;
+            done += messages.count() - refusals.len();
+            let serious = |r: &Refusal| r.error.raw_os_error() != Some(harmless);
+            if let Some(refusal) = refusals.into_iter().find(serious) {
+                return Err(Error::kernel(format!("{what} in {}, after {done}", self.place), refusal.error));
+            }
+            messages.clear();
+        }
+    }
+}
+
+/// See [`Conntrack::table`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn table(ns: &NetNs) -> Result<(u64, u64)> {
+    Conntrack::open(ns)?.table()
+}
+
+/// How many entries there are.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn count(ns: &NetNs) -> Result<u64> {
+    table(ns).map(|(count, _)| count)
+}
+
+/// See [`Conntrack::stats`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn stats(ns: &NetNs) -> Result<Stats> {
+    Conntrack::open(ns)?.stats()
+}
+
+/// See [`Conntrack::entries`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn entries(ns: &NetNs) -> Result<Vec<Entry>> {
+    Conntrack::open(ns)?.entries()
+}
+
+/// See [`Conntrack::delete`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn delete(ns: &NetNs, entry: &Entry) -> Result<bool> {
+    Conntrack::open(ns)?.delete(entry)
+}
+
+/// See [`Conntrack::delete_where`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn delete_where(ns: &NetNs, condition: impl Fn(&Entry) -> bool) -> Result<usize> {
+    Conntrack::open(ns)?.delete_where(condition)
+}
+
+/// See [`Conntrack::flush`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn flush(ns: &NetNs) -> Result<()> {
+    Conntrack::open(ns)?.flush()
+}
+
+/// See [`Conntrack::insert`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn insert(ns: &NetNs, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
+    Conntrack::open(ns)?.insert(entries)
+}
+
+fn message(inner: ConntrackMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0), inner)
+}
+
+fn other(message_type: u8) -> NetfilterMessage {
+    message(ConntrackMessage::Other { message_type, attributes: Vec::new() })
+}
+
+/// The attributes of the entry a message tells of, and whether it is gone.
+fn told(inner: NetfilterMessageInner) -> Option<(Vec<ConntrackAttribute>, bool)> {
+    match inner {
+        NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => Some((attributes, false)),
+        NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)) => Some((attributes, true)),
+        _ => None,
+    }
+}

@@ -1,1 +1,304 @@
-//! (being written)
+//! What the machine looks like from outside, before and after; and what else runs on it.
+//!
+//! A [`Snapshot`] holds what a run could leave behind, as text under a stable key, so that two of
+//! them can be compared by anyone. What changes by itself is not in it: counters, ages, neighbours,
+//! carrier.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+use crate::netns::NetNs;
+use crate::route::{Action, LOCAL, Route, Rule};
+use crate::{link, route, sysctl};
+
+/// The machine as the calling process sees it: its network namespace and some settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// What there is (`link eth0`) and how (`up, mtu 1500, ...`).
+    pub facts: BTreeMap<String, String>,
+}
+
+/// One thing that differs between two snapshots.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Difference {
+    pub what: String,
+    /// `None`: it was not there.
+    pub before: Option<String>,
+    /// `None`: it is gone.
+    pub after: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => write!(f, "{} changed from \"{before}\" to \"{after}\"", self.what),
+            (None, Some(after)) => write!(f, "{} appeared: {after}", self.what),
+            (Some(before), None) => write!(f, "{} is gone; it was: {before}", self.what),
+            (None, None) => write!(f, "{} is as it was", self.what),
+        }
+    }
+}
+
+/// Settings that a run, or a kubelet that a run starts, may change.
+const SETTINGS: &[&str] = &[
+    "kernel.panic",
+    "kernel.panic_on_oops",
+    "net.bridge.bridge-nf-call-iptables",
+    "net.ipv4.ip_forward",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv6.conf.all.forwarding",
+    "net.netfilter.nf_conntrack_max",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.netfilter.nf_conntrack_tcp_be_liberal",
+    "net.netfilter.nf_conntrack_tcp_timeout_close_wait",
+    "net.netfilter.nf_conntrack_tcp_timeout_established",
+    "vm.overcommit_memory",
+    "vm.panic_on_oom",
+];
+
+impl Snapshot {
+    /// Takes one of the namespace this process is in. `nft_tables` are the names of its nft tables.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn take(nft_tables: Vec<String>) -> Result<Self> {
+        let mut snapshot = Self::of_namespace(&NetNs::own("this machine")?, nft_tables)?;
+        let all = fs::read_dir("/proc/sys/net/ipv4/conf/all").context(|| "list settings".into())?;
+        let all = all.filter_map(|entry| Some(format!("net.ipv4.conf.all.{}", entry.ok()?.file_name().to_str()?)));
+        for key in SETTINGS.iter().map(|key| (*key).to_owned()).chain(all) {
+            // Absent or not for this user: then it cannot be changed by a run either.
+            if let Ok(value) = sysctl::read_host(&key) {
+                snapshot.add(format!("setting {key}"), value);
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// Takes one of a namespace, without settings.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn of_namespace(ns: &NetNs, nft_tables: Vec<String>) -> Result<Self> {
+        let mut snapshot = Self { facts: BTreeMap::new() };
+        let links = link::list(ns)?;
+        let name = |index: u32| {
+            links.iter().find(|l| l.index == index).map_or_else(|| format!("link {index}"), |l| l.name.clone())
+        };
+        for l in &links {
+            let up = if l.up { "up" } else { "down" };
+            snapshot.add(format!("link {}", l.name), format!("{up}, mtu {}, mac {}", l.mtu, mac(l.mac)));
+        }
+        for a in link::addresses(ns)? {
+            snapshot.add(format!("address {}/{} on {}", a.address, a.prefix_len, name(a.index)), "present".into());
+        }
+        for r in route::rules(ns)? {
+            snapshot.add(format!("rule {}", r.priority), rule_text(&r));
+        }
+        for r in route::routes(ns, None)?.iter().filter(|r| r.table != LOCAL) {
+            let (address, prefix_len) = r.destination;
+            let what = format!("route {address}/{prefix_len} metric {} in table {}", r.metric, r.table);
+            snapshot.add(what, route_text(r, name));
+        }
+        for table in nft_tables {
+            snapshot.add(format!("nft table {table}"), "present".into());
+        }
+        Ok(snapshot)
+    }
+
+    /// Several of a kind under one key (two rules of one priority) stand side by side.
+    fn add(&mut self, what: String, how: String) {
+        self.facts
+            .entry(what)
+            .and_modify(|there| {
+                there.push_str("; ");
+                there.push_str(&how);
+            })
+            .or_insert(how);
+    }
+}
+
+/// What differs, in the order of its names.
+#[must_use]
+pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
+    let keys: BTreeSet<&String> = before.facts.keys().chain(after.facts.keys()).collect();
+    keys.into_iter()
+        .map(|what| Difference {
+            what: what.clone(),
+            before: before.facts.get(what).cloned(),
+            after: after.facts.get(what).cloned(),
+        })
+        .filter(|d| d.before != d.after)
+        .collect()
+}
+
+/// A network namespace that some process is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NsRef {
+    pub inode: u64,
+    /// One of the processes that are in it.
+    pub pid: u32,
+}
+
+impl NsRef {
+    /// A handle to it.
+    ///
+    /// # Errors
+    /// When the process is gone, or in another namespace by now.
+    pub fn open(&self) -> Result<NetNs> {
+        let ns = NetNs::of_process(&format!("the namespace of process {}", self.pid), self.pid)?;
+        if ns.inode() == self.inode {
+            Ok(ns)
+        } else {
+            Err(Error::NotFound { what: format!("net:[{}] through process {}", self.inode, self.pid) })
+        }
+    }
+}
+
+/// The network namespaces of all processes that may be looked at, each once. One that only a file or
+/// a socket keeps alive is not found.
+///
+/// # Errors
+/// When `/proc` cannot be listed.
+pub fn network_namespaces() -> Result<Vec<NsRef>> {
+    let mut found: BTreeMap<u64, u32> = BTreeMap::new();
+    for entry in fs::read_dir("/proc").context(|| "list processes".into())? {
+        let entry = entry.context(|| "list processes".into())?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // Processes end while the list is read, and others' are not for everyone.
+        let Ok(target) = fs::read_link(entry.path().join("ns/net")) else { continue };
+        let Some(inode) = target.to_str().and_then(inode) else { continue };
+        found.entry(inode).and_modify(|known| *known = pid.min(*known)).or_insert(pid);
+    }
+    Ok(found.into_iter().map(|(inode, pid)| NsRef { inode, pid }).collect())
+}
+
+/// How many connections a namespace tracks; none where the kernel tracks none at all.
+///
+/// # Errors
+/// When the setting cannot be read.
+pub fn conntrack_count(ns: &NetNs) -> Result<u64> {
+    match sysctl::read(ns, "net.netfilter.nf_conntrack_count") {
+        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(0),
+        result => number("net.netfilter.nf_conntrack_count", &result?),
+    }
+}
+
+/// The machine-wide limit of tracked connections, which counts in each namespace by itself.
+///
+/// # Errors
+/// `ENOENT` when connection tracking is not loaded.
+pub fn conntrack_max() -> Result<u64> {
+    let key = "net.netfilter.nf_conntrack_max";
+    number(key, &sysctl::read_host(key)?)
+}
+
+/// Makes sure that this process may have `min` files open, and returns how many it may.
+///
+/// # Errors
+/// When the hard limit is lower and may not be raised.
+pub fn raise_nofile(min: u64) -> Result<u64> {
+    let now = getrlimit(Resource::Nofile);
+    // No limit is as good as any number.
+    let (soft, hard) = (now.current.unwrap_or(u64::MAX), now.maximum.unwrap_or(u64::MAX));
+    if soft >= min {
+        return Ok(soft);
+    }
+    let wanted = Rlimit { current: Some(min), maximum: if hard >= min { now.maximum } else { Some(min) } };
+    setrlimit(Resource::Nofile, wanted).map(|()| min).map_err(|source| {
+        let what = format!("raise the limit of open files from {soft} to {min} (hard limit {hard}; see ulimit -Hn)");
+        Error::kernel(what, io::Error::from(source))
+    })
+}
+
+fn number(key: &str, text: &str) -> Result<u64> {
+    text.parse().map_err(|_| Error::Answer { what: format!("read {key}"), answer: text.into() })
+}
+
+fn inode(target: &str) -> Option<u64> {
+    target.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+fn mac(mac: Option<[u8; 6]>) -> String {
+    mac.map_or_else(|| "none".into(), |bytes| bytes.map(|byte| format!("{byte:02x}")).join(":"))
+}
+
+fn prefix((address, length): (IpAddr, u8)) -> String {
+    if length == 0 { "all".into() } else { format!("{address}/{length}") }
+}
+
+fn rule_text(rule: &Rule) -> String {
+    let family = if rule.from.0.is_ipv4() { "ipv4" } else { "ipv6" };
+    let mut text = format!("{family} from {}", prefix(rule.from));
+    if let Some(to) = rule.to {
+        text += &format!(" to {}", prefix(to));
+    }
+    if let Some((mark, mask)) = rule.mark {
+        text += &format!(" fwmark {mark:#x}/{mask:#x}");
+    }
+    if let Some(iif) = &rule.iif {
+        text += &format!(" iif {iif}");
+    }
+    match rule.action {
+        Action::Table(table) => text += &format!(" lookup {table}"),
+        other => text += &format!(" {other:?}").to_lowercase(),
+    }
+    text
+}
+
+fn route_text(route: &Route, name: impl Fn(u32) -> String) -> String {
+    let mut text = format!("{:?}", route.kind).to_lowercase();
+    if let Some(gateway) = route.gateway {
+        text += &format!(" via {gateway}");
+    }
+    if let Some(oif) = route.oif {
+        text += &format!(" dev {}", name(oif));
+    }
+    if let Some(source) = route.source {
+        text += &format!(" src {source}");
+    }
+    if let Some(mtu) = route.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    if route.onlink {
+        text += " onlink";
+    }
+    text + &format!(" proto {}", route.protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Snapshot, diff, inode};
+
+    #[test]
+    fn differences_are_told_in_order() {
+        let snapshot = |facts: &[(&str, &str)]| Snapshot {
+            facts: facts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        let before = snapshot(&[("link a", "up"), ("link b", "up"), ("link c", "up")]);
+        let after = snapshot(&[("link a", "down"), ("link c", "up"), ("link d", "up")]);
+        let told: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["link a changed from \"up\" to \"down\"", "link b is gone; it was: up", "link d appeared: up"]
+        );
+        assert_eq!(diff(&before, &before), []);
+    }
+
+    #[test]
+    fn links_to_namespaces_are_read() {
+        assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(inode("mnt:[4026531840]"), None);
+    }
+}
+
+/// uid 0 of whatever user namespace this process is in.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,1 +1,223 @@
-//! (being written)
+//! Interfaces: veth pairs, their state, their MTU, their way from one namespace into another.
+//!
+//! Everything is addressed by index; a name is looked up once with [`find`]. A pair is made with
+//! both ends in their places, up, with fixed indexes and MAC addresses, so that the first packet
+//! can leave when [`add_veth`] returns. Addresses are in [`address`], pairs in [`veth`].
+//!
+//! Left out: every kind of link but veth, and queueing disciplines.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+
+use crate::error::{Error, Result};
+use crate::netlink::Netlink;
+use crate::netns::NetNs;
+
+pub mod address;
+pub mod veth;
+
+pub use address::{Address, PrefixRoute, add_address, addresses, delete_address};
+pub use veth::{VethEnd, add_veth};
+
+/// The index of `lo`, the same in every namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// An interface as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// Set up by its administrator.
+    pub up: bool,
+    /// Has carrier: for a veth, both ends are up.
+    pub carrier: bool,
+    /// Up, with carrier, and the kernel has got round to saying so (`IFF_RUNNING`).
+    pub running: bool,
+    pub mtu: u32,
+    /// `None` where the link has no Ethernet address.
+    pub mac: Option<[u8; 6]>,
+    /// The index of a veth's other end, in the namespace where that one is.
+    pub peer: Option<u32>,
+}
+
+impl Link {
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            running: flags.contains(LinkFlags::Running),
+            mtu: 0,
+            mac: None,
+            peer: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+                // A link that is its own lower link has no peer.
+                LinkAttribute::Link(peer) if *peer != link.index && *peer != 0 => link.peer = Some(*peer),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+/// All interfaces of a namespace, in the order of their indexes.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn list(ns: &NetNs) -> Result<Vec<Link>> {
+    let answers = rtnl(ns)?.dump("list links", RouteNetlinkMessage::GetLink(question()))?;
+    let mut links: Vec<Link> = answers.iter().filter_map(described).collect();
+    links.sort_by_key(|l| l.index);
+    Ok(links)
+}
+
+/// The interface of this name, if there is one.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn find(ns: &NetNs, name: &str) -> Result<Option<Link>> {
+    let mut message = question();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    found(rtnl(ns)?.get(&format!("find link {name}"), RouteNetlinkMessage::GetLink(message)))
+}
+
+/// The interface with this index, if there is one.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn get(ns: &NetNs, index: u32) -> Result<Option<Link>> {
+    let mut message = question();
+    message.header.index = index;
+    found(rtnl(ns)?.get(&format!("look at link {index}"), RouteNetlinkMessage::GetLink(message)))
+}
+
+/// Sets an interface up or down. Down takes its routes away; up does not bring them back.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_up(ns: &NetNs, index: u32, up: bool) -> Result<()> {
+    let mut message = about(index);
+    message.header.change_mask = LinkFlags::Up;
+    message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    let what = format!("set link {index} {}", if up { "up" } else { "down" });
+    rtnl(ns)?.change(&what, RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Waits until an interface is running, as it is when both ends of a pair are up and the kernel has
+/// taken notice. Before that it has no queue, and drops what it is to send: after setting one end up
+/// again, wait for both.
+///
+/// # Errors
+/// [`Error::NotInForce`] when it does not run within three seconds.
+pub fn wait_running(ns: &NetNs, index: u32) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(3);
+    loop {
+        let what = || format!("see link {index} in {} running", ns.name());
+        // On recent kernels the question itself makes the kernel take notice.
+        let link = get(ns, index)?.ok_or_else(|| Error::NotFound { what: what() })?;
+        if link.running {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::NotInForce { what: what(), read_back: format!("{link:?}") });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Sets `lo` up: a new namespace has it down, and then not even its own addresses answer.
+///
+/// # Errors
+/// What the kernel said.
+pub fn loopback_up(ns: &NetNs) -> Result<()> {
+    set_up(ns, LOOPBACK, true)
+}
+
+/// Sets the MTU of one end; the other keeps its own.
+///
+/// # Errors
+/// What the kernel said.
+pub fn set_mtu(ns: &NetNs, index: u32, mtu: u32) -> Result<()> {
+    let mut message = about(index);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
+    rtnl(ns)?.change(&format!("set the mtu of link {index} to {mtu}"), RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Gives an interface another name; it may be up.
+///
+/// # Errors
+/// What the kernel said.
+pub fn rename(ns: &NetNs, index: u32, name: &str) -> Result<()> {
+    let mut message = about(index);
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    rtnl(ns)?.change(&format!("rename link {index} to {name}"), RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Deletes an interface; of a veth, both ends.
+///
+/// # Errors
+/// What the kernel said.
+pub fn delete(ns: &NetNs, index: u32) -> Result<()> {
+    rtnl(ns)?.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(about(index)), 0)
+}
+
+/// Moves an interface into another namespace, perhaps under another name, and says what it is there.
+/// It arrives down and without addresses; its index changes only if it is taken there.
+///
+/// # Errors
+/// What the kernel said; its name is taken there.
+pub fn move_to(ns: &NetNs, index: u32, target: &NetNs, new_name: Option<&str>) -> Result<Link> {
+    let what = format!("move link {index} to {}", target.name());
+    let name = match new_name {
+        Some(name) => name.to_owned(),
+        None => get(ns, index)?.ok_or_else(|| Error::NotFound { what: what.clone() })?.name,
+    };
+    let mut message = about(index);
+    message.attributes.push(LinkAttribute::NetNsFd(target.as_fd().as_raw_fd()));
+    message.attributes.push(LinkAttribute::IfName(name.clone()));
+    rtnl(ns)?.change(&what, RouteNetlinkMessage::SetLink(message), 0)?;
+    find(target, &name)?.ok_or(Error::NotFound { what })
+}
+
+/// A socket for requests about links, addresses, routes, rules and neighbours.
+pub(crate) fn rtnl(ns: &NetNs) -> Result<&Netlink> {
+    ns.rtnetlink()
+}
+
+/// A question about links without their statistics, which take most of the answer's room.
+fn question() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+fn about(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn described(answer: &RouteNetlinkMessage) -> Option<Link> {
+    match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+        _ => None,
+    }
+}
+
+fn found(answer: Result<Vec<RouteNetlinkMessage>>) -> Result<Option<Link>> {
+    match answer {
+        Ok(answers) => Ok(answers.iter().find_map(described)),
+        Err(e) if e.errno() == Some(libc::ENODEV) => Ok(None),
+        Err(e) => Err(e),
+    }
+}

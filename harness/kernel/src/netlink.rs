@@ -78,39 +78,53 @@ impl Netlink {
         self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)
     }
 
-    /// Sends bytes that were already framed (a batch), and collects one acknowledgement for each
-    /// message that asked for one. Used by nft, whose batches are atomic.
+    /// Sends bytes that were already framed, of messages that stand together (a batch of nft), and
+    /// collects at least as many answers as messages asked for an acknowledgement.
     ///
     /// # Errors
     /// The first error the kernel gave.
     pub fn send_framed(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<()> {
+        match self.send_each(what, bytes, acknowledgements)?.into_iter().next() {
+            None => Ok(()),
+            Some(refusal) => Err(Error::kernel(format!("{what} in {}", self.place), refusal.error)),
+        }
+    }
+
+    /// Sends bytes that were already framed, of messages that stand each for itself, and returns the
+    /// refusals. Answers share one receive buffer (some 800 bytes each of it): where hundreds are
+    /// sent at once, only the last should ask for an acknowledgement.
+    ///
+    /// # Errors
+    /// When they could not be sent, or fewer than `acknowledgements` answers came.
+    pub fn send_each(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<Vec<Refusal>> {
         let socket = self.lock();
         let context = || format!("{what} in {}", self.place);
+        let mut datagram = Vec::with_capacity(1 << 16);
+        // An earlier error may have left answers behind; they belong to nobody.
+        while socket.recv(&mut datagram, libc::MSG_DONTWAIT).is_ok() {
+            datagram.clear();
+        }
+        // One send is one buffer in the kernel: larger than the socket's own, it is EMSGSIZE.
+        let buffer = socket2::SockRef::from(&*socket);
+        if buffer.send_buffer_size().context(context)? < bytes.len() + 4096 {
+            buffer.set_send_buffer_size(bytes.len() + 4096).context(context)?;
+        }
         socket.send(bytes, 0).context(context)?;
-        let mut left = acknowledgements;
-        let mut first_error: Option<io::Error> = None;
-        while left > 0 {
-            let (datagram, _) = socket.recv_from_full().context(context)?;
-            let mut rest = &datagram[..];
-            while rest.len() >= 16 {
-                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-                if length < 16 || length > rest.len() {
-                    break;
-                }
-                if kind == 2 && length >= 20 {
-                    let code = i32::from_ne_bytes([rest[16], rest[17], rest[18], rest[19]]);
-                    left = left.saturating_sub(1);
-                    if code != 0 && first_error.is_none() {
-                        first_error = Some(io::Error::from_raw_os_error(-code));
-                        // A failed batch is rolled back whole; later acknowledgements may never come.
-                        left = 0;
-                    }
-                }
-                rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        // The kernel does the work inside `send`: by now all of its answers are waiting.
+        let (mut answers, mut refusals) = (0, Vec::new());
+        loop {
+            datagram.clear();
+            match socket.recv(&mut datagram, libc::MSG_DONTWAIT) {
+                Ok(_) => answers += note_answers(&datagram, &mut refusals),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(Error::kernel(context(), e)),
             }
         }
-        first_error.map_or(Ok(()), |e| Err(Error::kernel(context(), e)))
+        if answers < acknowledgements {
+            let answer = format!("{answers} answers, not {acknowledgements}");
+            return Err(Error::Answer { what: context(), answer });
+        }
+        Ok(refusals)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Socket> {
@@ -173,6 +187,36 @@ impl Netlink {
             }
         }
     }
+}
+
+/// What the kernel refused among messages sent together.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The sequence number of the message.
+    pub sequence: u32,
+    pub error: io::Error,
+}
+
+/// Counts the acknowledgements and errors (`NLMSG_ERROR`) of a datagram and keeps the errors.
+fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> usize {
+    const NLMSG_ERROR: u16 = 2;
+    let (mut rest, mut answers) = (datagram, 0);
+    while let Some(header) = rest.first_chunk::<20>() {
+        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let length = word(0) as usize;
+        if length < header.len() {
+            break;
+        }
+        if u16::from_ne_bytes([header[4], header[5]]) == NLMSG_ERROR {
+            answers += 1;
+            let code = word(16).cast_signed();
+            if code != 0 {
+                refusals.push(Refusal { sequence: word(8), error: io::Error::from_raw_os_error(-code) });
+            }
+        }
+        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+    }
+    answers
 }
 
 /// A netlink socket subscribed to groups, for the kernel's news.

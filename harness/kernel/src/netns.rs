@@ -12,9 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 
+use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{Context, Error, Result};
+use crate::netlink::Netlink;
 
 /// A handle to a network namespace. Cheap to clone; the namespace lives while a handle does.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ pub struct NetNs {
     name: Arc<str>,
     fd: Arc<OwnedFd>,
     inode: u64,
+    /// The socket for links and routes, which building a lab uses hundreds of times.
+    rtnetlink: Arc<OnceLock<Netlink>>,
 }
 
 impl fmt::Debug for NetNs {
@@ -78,7 +82,7 @@ impl NetNs {
 
     fn from_file(name: &str, file: File) -> Result<Self> {
         let inode = file.metadata().context(|| format!("stat network namespace {name}"))?.ino();
-        Ok(Self { name: name.into(), fd: Arc::new(file.into()), inode })
+        Ok(Self { name: name.into(), fd: Arc::new(file.into()), inode, rtnetlink: Arc::default() })
     }
 
     /// What messages call it.
@@ -91,6 +95,16 @@ impl NetNs {
     #[must_use]
     pub const fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// The namespace's socket for requests about links, addresses, routes, rules and neighbours.
+    pub(crate) fn rtnetlink(&self) -> Result<&Netlink> {
+        if let Some(socket) = self.rtnetlink.get() {
+            return Ok(socket);
+        }
+        let socket = Netlink::open(self, NETLINK_ROUTE)?;
+        // Another thread may have been faster; either socket will do.
+        Ok(self.rtnetlink.get_or_init(|| socket))
     }
 
     /// Runs `job` on the opener thread inside this namespace and waits for it. Jobs are short: make

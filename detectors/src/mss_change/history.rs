@@ -1,0 +1,93 @@
+//! The MSS values one path announced, client by client.
+//!
+//! Invariant: a client is compared with itself. Another client's larger MSS is a rise of the path only
+//! when the old value is no longer seen at all.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Clients remembered for one path.
+const CAP: usize = 4096;
+/// SYNs of new clients only, and the time they span, that stand for the whole path.
+const NEW_CLIENTS: u32 = 8;
+const SPAN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct History {
+    clients: BTreeMap<IpAddr, Known>,
+    largest: u16,
+    pub rise: Option<Rise>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Largest MSS before any rise.
+    settled: u16,
+    last: u16,
+}
+
+/// A step up that stands.
+#[derive(Debug)]
+pub(super) struct Rise {
+    pub old: u16,
+    pub new: u16,
+    pub since: Time,
+    pub client: IpAddr,
+    /// A client known with a smaller MSS announced a larger one.
+    own_history: bool,
+    /// SYNs with a larger MSS since, and whether an old value was seen between them.
+    syns: u32,
+    old_seen: bool,
+}
+
+impl Rise {
+    /// Whether it is the path that changed, and not merely other clients that came.
+    pub fn established(&self, now: Time) -> bool {
+        let replaced = self.syns >= NEW_CLIENTS && !self.old_seen && now.since(self.since) >= SPAN;
+        self.own_history || replaced
+    }
+}
+
+impl History {
+    pub fn syn(&mut self, at: Time, client: IpAddr, mss: u16) {
+        let known = self.clients.get(&client).map(|known| (known.settled, known.last));
+        let before = match known {
+            Some((settled, _)) => settled,
+            None if self.clients.is_empty() => mss,
+            None => self.largest,
+        };
+        if mss > before {
+            self.rose(at, client, before, mss, known.is_some());
+        } else if let Some(rise) = self.rise.as_mut().filter(|rise| mss <= rise.old) {
+            rise.old_seen = true;
+            // The client that had risen is back: so is the clamp.
+            if known.is_some_and(|(_, last)| last > mss) || !rise.own_history && rise.client == client {
+                self.rise = None;
+            }
+        }
+        if let Some(known) = self.clients.get_mut(&client) {
+            known.last = mss;
+        } else if self.clients.len() < CAP {
+            self.clients.insert(client, Known { settled: mss, last: mss });
+        }
+        // What a path announced before its rise stays its measure while the rise stands.
+        if self.rise.is_none() {
+            self.largest = self.largest.max(mss);
+        }
+    }
+
+    fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool) {
+        let Some(rise) = &mut self.rise else {
+            self.rise = Some(Rise { old, new, since: at, client, own_history, syns: 1, old_seen: false });
+            return;
+        };
+        rise.syns += 1;
+        rise.new = rise.new.max(new);
+        if own_history && !rise.own_history {
+            (rise.own_history, rise.old, rise.client) = (true, old, client);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `pmtu-blackhole`: large packets to one path vanish, small ones pass.
+//!
+//! What it sees: sockets that received a request, with two or more consecutive timeouts of a segment
+//! larger than any the path is proven to carry, while the same client is known to receive small ones (or
+//! several clients are stuck alike, or this one's MSS had risen, and the path carries small ones).
+//! Why it matters: sessions open, requests arrive, and every large response ends in a timeout.
+//! Which incident: I1.
+//!
+//! Left out: clients to which nothing passes at all; they are dead, not behind a black hole.
+
+mod alive;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claims::{Claim, Claims};
+use crate::detector::{Detector, DetectorInfo, Scope};
+use crate::finding::{Finding, Level, Severity, Subject};
+use crate::operator::Operator;
+use crate::prefix::Prefix;
+use crate::proven::ProvenSizes;
+use crate::signal::{CollectorKind, Observed, Signal, Socket, TcpState};
+use crate::time::Time;
+use crate::wire::always_fits;
+use alive::SmallPackets;
+
+pub const INFO: DetectorInfo = DetectorInfo {
+    name: "pmtu-blackhole",
+    incident: "I1",
+    level: Level::Symptom,
+    what: "Large packets to one path are lost over and over while small ones pass.",
+    wants: &[CollectorKind::Sockets, CollectorKind::Packets],
+    needs: &[&[CollectorKind::Sockets]],
+    scope: Scope::Node,
+    arm: |operator| {
+        Box::new(PmtuBlackhole {
+            operator: operator.clone(),
+            claims: Claims::new(&INFO),
+            proven: ProvenSizes::new(operator),
+            small: SmallPackets::new(operator),
+            sockets: BTreeMap::new(),
+        })
+    },
+};
+
+/// Consecutive timeouts. Tail-loss probes do not count as such in `tcpi_retransmits`.
+const TIMEOUTS: u8 = 2;
+/// A socket that was not seen for this long is gone, or recovered unseen.
+const UNSEEN: Duration = Duration::from_secs(2);
+const CAP: usize = 8192;
+
+struct PmtuBlackhole {
+    operator: Operator,
+    claims: Claims,
+    proven: ProvenSizes,
+    small: SmallPackets,
+    sockets: BTreeMap<(Arc<str>, SocketKey), Stall>,
+}
+
+type SocketKey = (Option<String>, SocketAddr, SocketAddr);
+
+/// A socket that waits for an acknowledgment.
+struct Stall {
+    remote: SocketAddr,
+    bytes_acked: u64,
+    since: Time,
+    seen: Time,
+    retransmits: u8,
+    received: bool,
+    size: u32,
+}
+
+impl PmtuBlackhole {
+    fn socket(&mut self, at: Time, node: &Arc<str>, socket: &Socket) {
+        let key = (Arc::clone(node), socket.key());
+        let open = matches!(
+            socket.state,
+            TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing
+        );
+        if !open || socket.unacked == 0 || self.operator.is_pod(socket.remote.ip()) {
+            self.sockets.remove(&key);
+            return;
+        }
+        let size = self.proven.head_size(socket);
+        // Seen for the first time in the middle of its trouble: it began some timeouts ago.
+        let began = at - Duration::from_micros(u64::from(socket.rto_us)) * u32::from(socket.retransmits > 0);
+        let fresh = Stall {
+            remote: socket.remote,
+            bytes_acked: socket.bytes_acked,
+            since: began,
+            seen: at,
+            retransmits: socket.retransmits,
+            received: socket.bytes_received > 0,
+            size,
+        };
+        let full = self.sockets.len() >= CAP;
+        match self.sockets.get_mut(&key) {
+            Some(stall) if stall.bytes_acked == socket.bytes_acked => *stall = Stall { since: stall.since, ..fresh },
+            Some(stall) => *stall = fresh,
+            None if !full => {
+                self.sockets.insert(key, fresh);
+            }
+            None => {}
+        }
+    }
+
+    /// Sockets whose large segment is lost again and again, by path.
+    fn stuck(&self) -> BTreeMap<Prefix, Vec<&Stall>> {
+        let mut stuck: BTreeMap<Prefix, Vec<&Stall>> = BTreeMap::new();
+        for stall in self.sockets.values().filter(|stall| stall.received && stall.retransmits >= TIMEOUTS) {
+            let path = self.operator.path_of(stall.remote.ip());
+            if stall.size > self.proven.largest(path).max(always_fits(path.address())) {
+                stuck.entry(path).or_default().push(stall);
+            }
+        }
+        stuck
+    }
+
+    fn judge(&mut self, out: &mut Vec<Finding>) {
+        let mut wanted = BTreeMap::new();
+        for (path, stalls) in self.stuck() {
+            let clients: BTreeSet<IpAddr> = stalls.iter().map(|stall| stall.remote.ip()).collect();
+            let proof = |stall: &&&Stall| {
+                let client = stall.remote.ip();
+                self.small.reached(client, stall.since, stall.remote)
+                    || (clients.len() > 1 || self.small.mss_rose(stall.remote))
+                        && self.small.reached_path(path, stall.since)
+            };
+            let Some(stall) = stalls.iter().find(proof) else { continue };
+            let severity = if clients.len() > 1 { Severity::Critical } else { Severity::Warning };
+            let evidence = format!(
+                "{} was sent {}-byte packets {} times, largest acknowledged from {path} {}, and small packets pass; \
+                 connections that wait so: {}",
+                stall.remote,
+                stall.size,
+                u32::from(stall.retransmits) + 1,
+                self.proven.largest(path),
+                stalls.len(),
+            );
+            wanted.insert(Subject::path(path), Claim { severity, since: stall.since, evidence });
+        }
+        // Evidence that small packets pass may pause; what stands stands while sockets are stuck.
+        for path in self.stuck().keys().map(Subject::path) {
+            if let Some(severity) = self.claims.standing(&path) {
+                let claim = Claim { severity, since: Time::default(), evidence: String::new() };
+                wanted.entry(path).or_insert(claim);
+            }
+        }
+        self.claims.settle(out, wanted, "no connection waits for a large packet any more");
+    }
+}
+
+impl Detector for PmtuBlackhole {
+    fn info(&self) -> &'static DetectorInfo {
+        &INFO
+    }
+
+    fn observe(&mut self, _now: Time, signal: &Signal, out: &mut Vec<Finding>) {
+        self.proven.observe(signal);
+        self.small.observe(signal);
+        if let Observed::Socket(socket) = &signal.observed {
+            self.socket(signal.at, &signal.node, socket);
+            // Only a timeout is news; recoveries are seen at the next tick.
+            if socket.retransmits >= TIMEOUTS {
+                self.judge(out);
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
+        self.sockets.retain(|_, stall| now.since(stall.seen) < UNSEEN);
+        self.judge(out);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,149 @@
+//! Which clients are known to receive small packets, and when they last did.
+//!
+//! Invariant: a packet *from* a client proves nothing; only one that acknowledges something new does.
+//! A half-dead client may go on sending.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::operator::Operator;
+use crate::prefix::Prefix;
+use crate::signal::{Observed, Segment, Signal, Socket};
+use crate::time::Time;
+use crate::wire::after;
+
+/// Progress this soon after a stall began may have been under way before.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+const FORGET: Duration = Duration::from_mins(2);
+const CAP: usize = 16_384;
+
+#[derive(Debug)]
+pub(super) struct SmallPackets {
+    operator: Operator,
+    /// By address, then port: all connections of one client lie together.
+    connections: BTreeMap<(IpAddr, u16), Connection>,
+    paths: BTreeMap<Prefix, Time>,
+    /// The smallest MSS each client announced.
+    mss: BTreeMap<IpAddr, u16>,
+    pruned: Time,
+}
+
+#[derive(Debug, Default)]
+struct Connection {
+    seen: Time,
+    mss: Option<u16>,
+    acknowledged: Option<u32>,
+    /// When its SYN came, and what its socket had acknowledged when it was read last.
+    opened: Option<Time>,
+    read: Option<(Time, u64)>,
+    progress: Option<Time>,
+}
+
+impl SmallPackets {
+    pub fn new(operator: &Operator) -> Self {
+        Self {
+            operator: operator.clone(),
+            connections: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            mss: BTreeMap::new(),
+            pruned: Time::default(),
+        }
+    }
+
+    /// Whether the client received something, on another connection, since then.
+    pub fn reached(&self, client: IpAddr, since: Time, except: SocketAddr) -> bool {
+        let connections = self.connections.range((client, 0)..=(client, u16::MAX));
+        let mut others = connections.filter(|((_, port), _)| *port != except.port());
+        others.any(|(_, connection)| connection.progress.is_some_and(|at| at > since + UNDER_WAY))
+    }
+
+    /// Whether anyone on the path received something since then.
+    pub fn reached_path(&self, path: Prefix, since: Time) -> bool {
+        self.paths.get(&path).is_some_and(|at| *at > since + UNDER_WAY)
+    }
+
+    /// Whether this connection's client announced a smaller MSS before.
+    pub fn mss_rose(&self, remote: SocketAddr) -> bool {
+        let mss = self.connections.get(&(remote.ip(), remote.port())).and_then(|connection| connection.mss);
+        mss.is_some_and(|mss| self.mss.get(&remote.ip()).is_some_and(|smallest| *smallest < mss))
+    }
+
+    pub fn observe(&mut self, signal: &Signal) {
+        match &signal.observed {
+            Observed::Segment(segment) if segment.comes_in() && !self.operator.is_pod(segment.source.ip()) => {
+                self.segment(signal.at, segment);
+            }
+            Observed::Socket(socket) if !self.operator.is_pod(socket.remote.ip()) => self.socket(signal.at, socket),
+            _ => return,
+        }
+        self.prune(signal.at);
+    }
+
+    fn segment(&mut self, at: Time, segment: &Segment) {
+        let Some(connection) = self.connection(at, segment.source) else { return };
+        if segment.opens() {
+            *connection = Connection { seen: at, mss: segment.mss, opened: Some(at), ..Connection::default() };
+            if let Some(mss) = segment.mss {
+                let smallest = self.mss.entry(segment.source.ip()).or_insert(mss);
+                *smallest = (*smallest).min(mss);
+            }
+        } else if segment.flags.ack && !segment.flags.syn && !segment.flags.rst {
+            // The first one after a SYN acknowledges the SYN-ACK.
+            let news = match connection.acknowledged {
+                Some(acknowledged) => after(segment.acknowledgment, acknowledged),
+                None => connection.opened.is_some(),
+            };
+            if news || connection.acknowledged.is_none() {
+                connection.acknowledged = Some(segment.acknowledgment);
+            }
+            if news {
+                self.progress(at, segment.source);
+            }
+        }
+    }
+
+    /// What a socket shows happened at some time before: the earliest possible one counts.
+    fn socket(&mut self, at: Time, socket: &Socket) {
+        let Some(connection) = self.connection(at, socket.remote) else { return };
+        let reached = match connection.read {
+            Some((before, acked)) => (socket.bytes_acked > acked).then_some(before),
+            // A request came in, so the SYN-ACK had arrived.
+            None => connection.opened.filter(|_| socket.bytes_acked > 0 || socket.bytes_received > 0),
+        };
+        connection.read = Some((at, socket.bytes_acked));
+        if let Some(at) = reached {
+            self.progress(at, socket.remote);
+        }
+    }
+
+    fn connection(&mut self, at: Time, remote: SocketAddr) -> Option<&mut Connection> {
+        let key = (remote.ip(), remote.port());
+        if self.connections.len() >= CAP && !self.connections.contains_key(&key) {
+            return None;
+        }
+        let connection = self.connections.entry(key).or_default();
+        connection.seen = connection.seen.max(at);
+        Some(connection)
+    }
+
+    fn progress(&mut self, at: Time, remote: SocketAddr) {
+        if let Some(connection) = self.connections.get_mut(&(remote.ip(), remote.port())) {
+            connection.progress = connection.progress.max(Some(at));
+        }
+        let latest = self.paths.entry(self.operator.path_of(remote.ip())).or_default();
+        *latest = (*latest).max(at);
+    }
+
+    fn prune(&mut self, now: Time) {
+        if now.since(self.pruned) < Duration::from_secs(1) {
+            return;
+        }
+        self.pruned = now;
+        self.connections.retain(|_, connection| now.since(connection.seen) < FORGET);
+        self.paths.retain(|_, at| now.since(*at) < FORGET);
+        if self.mss.len() >= CAP {
+            self.mss.clear();
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The routing of one node as far as its pods depend on it, and what is missing of it.
+//!
+//! Invariant: only what was there while its pod existed can be missing; a pod that goes takes its rules
+//! with it, in whatever order the two are announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::claims::Claim;
+use crate::finding::{Severity, Subject};
+use crate::operator::Operator;
+use crate::prefix::Prefix;
+use crate::signal::{Change, Link, Pod, Route, RouteLookup, Rule, Segment};
+use crate::time::Time;
+
+/// An address manager that restarts flushes and rebuilds within a second.
+const GRACE: Duration = Duration::from_secs(2);
+/// A pod that is being deleted may lose its rule a moment before it is known to be gone.
+const DELETION: Duration = Duration::from_millis(150);
+/// How far apart the first and the last wrong look-up lie when only look-ups tell.
+const CONFIRMED: Duration = Duration::from_millis(1900);
+/// Without a second look-up, time alone must do.
+const UNCONFIRMED: Duration = Duration::from_secs(3);
+/// Bound on remembered look-ups and on destinations reached by the node's NIC.
+const CAP: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct NodeRouting {
+    pods: BTreeMap<String, PodRules>,
+    rules: Vec<Rule>,
+    /// Routes of the pod table by destination and metric, which name a route.
+    routes: BTreeMap<(Option<Prefix>, u32), Route>,
+    /// Destinations the pod table no longer takes out by the pod NIC, since when.
+    lost: BTreeMap<Option<Prefix>, Time>,
+    lookups: BTreeMap<(IpAddr, IpAddr), Answer>,
+    nic: PodNic,
+    /// When a rule or a route last came back: look-ups made before say nothing any more.
+    mended: Time,
+    /// The last SYN of each pod address that left by the node's NIC.
+    strayed: BTreeMap<IpAddr, (Time, SocketAddr)>,
+    /// Destinations that answered pods by the node's NIC: legal there.
+    answered: BTreeSet<IpAddr>,
+}
+
+#[derive(Debug)]
+struct PodRules {
+    address: IpAddr,
+    link: String,
+    /// Its veth is gone: the pod follows.
+    leaving: bool,
+    from: Cover,
+    to: Cover,
+}
+
+/// Whether a rule that once covered a pod still does.
+#[derive(Debug, Default)]
+struct Cover {
+    had: bool,
+    lost: Option<Time>,
+}
+
+impl Cover {
+    fn update(&mut self, covered: bool, at: Time) {
+        self.had |= covered;
+        self.lost = (self.had && !covered).then(|| self.lost.unwrap_or(at));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    was_right: bool,
+    wrong: Option<Wrong>,
+}
+
+#[derive(Debug)]
+struct Wrong {
+    since: Time,
+    last: Time,
+    link: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct PodNic {
+    index: Option<u32>,
+    down: bool,
+    /// When it last came up: what it carries is not expected before.
+    since: Time,
+}
+
+impl PodRules {
+    /// The rule it misses longest.
+    fn missing(&self) -> Option<(Time, &'static str)> {
+        if self.leaving {
+            return None;
+        }
+        let from = self.from.lost.map(|at| (at, "from"));
+        from.into_iter().chain(self.to.lost.map(|at| (at, "to"))).min()
+    }
+
+    fn routed(&self) -> bool {
+        !self.leaving && (self.from.had || self.to.had)
+    }
+}
+
+impl NodeRouting {
+    pub fn pod(&mut self, at: Time, operator: &Operator, pod: &Pod) {
+        if pod.change == Change::Removed {
+            // A new pod of the same name may be announced before the old one's end.
+            if self.pods.get(&pod.name).is_some_and(|known| known.address == pod.address) {
+                self.pods.remove(&pod.name);
+                self.lookups.retain(|(source, _), _| *source != pod.address);
+                self.strayed.remove(&pod.address);
+            }
+            return;
+        }
+        let same = self.pods.get(&pod.name).is_some_and(|known| known.address == pod.address);
+        if !same {
+            let rules = PodRules {
+                address: pod.address,
+                link: pod.link.clone(),
+                leaving: false,
+                from: Cover::default(),
+                to: Cover::default(),
+            };
+            self.pods.insert(pod.name.clone(), rules);
+        }
+        self.cover(at, operator);
+    }
+
+    pub fn rule(&mut self, at: Time, operator: &Operator, rule: &Rule) {
+        let same = |known: &Rule| known.from == rule.from && known.to == rule.to && known.table == rule.table;
+        let exact = self.rules.iter().position(|known| same(known) && known.priority == rule.priority);
+        if rule.change == Change::Removed {
+            if let Some(index) = exact.or_else(|| self.rules.iter().position(same)) {
+                self.rules.swap_remove(index);
+            }
+        } else if exact.is_none() {
+            self.rules.push(rule.clone());
+        }
+        self.cover(at, operator);
+    }
+
+    fn cover(&mut self, at: Time, operator: &Operator) {
+        for pod in self.pods.values_mut() {
+            let holds = |prefix: Option<Prefix>| prefix.is_some_and(|prefix| prefix.contains(pod.address));
+            let rules = || self.rules.iter();
+            let missed = pod.missing().is_some();
+            pod.from.update(rules().any(|rule| rule.table == operator.pod_table && holds(rule.from)), at);
+            pod.to.update(rules().any(|rule| rule.table != operator.pod_table && holds(rule.to)), at);
+            if missed && pod.missing().is_none() {
+                self.mended = self.mended.max(at);
+            }
+        }
+    }
+
+    pub fn route(&mut self, at: Time, operator: &Operator, route: &Route) {
+        if route.table != operator.pod_table {
+            return;
+        }
+        let carried = self.carries(operator, route.destination);
+        if route.change == Change::Removed {
+            self.routes.remove(&(route.destination, route.metric));
+        } else {
+            self.routes.insert((route.destination, route.metric), route.clone());
+        }
+        if carried && !self.carries(operator, route.destination) {
+            self.lost.entry(route.destination).or_insert(at);
+        }
+        let lost = std::mem::take(&mut self.lost);
+        let count = lost.len();
+        self.lost = lost.into_iter().filter(|(destination, _)| !self.carries(operator, *destination)).collect();
+        if self.lost.len() < count {
+            self.mended = self.mended.max(at);
+        }
+    }
+
+    /// Whether the pod table still takes this destination out by the pod NIC.
+    fn carries(&self, operator: &Operator, destination: Option<Prefix>) -> bool {
+        self.routes.values().any(|route| {
+            let covers = match (route.destination, destination) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(outer), Some(inner)) => outer.length() <= inner.length() && outer.overlaps(&inner),
+            };
+            // Without a link and without a gateway it is a blackhole, or unreachable.
+            let leads = route.link.as_ref().map_or(route.gateway.is_some(), |link| *link == operator.pod_nic);
+            covers && leads
+        })
+    }
+
+    pub fn link(&mut self, at: Time, operator: &Operator, link: &Link) {
+        let gone = link.change == Change::Removed;
+        for pod in self.pods.values_mut().filter(|pod| pod.link == link.name) {
+            pod.leaving = gone;
+        }
+        let renamed = link.name != operator.pod_nic && self.nic.index == Some(link.index);
+        if link.name != operator.pod_nic && !renamed {
+            return;
+        }
+        let down = gone || renamed || !link.up || !link.carrier;
+        if self.nic.down && !down {
+            self.nic.since = at;
+        }
+        self.nic.down = down;
+        self.nic.index = (!gone && !renamed).then_some(link.index);
+        if gone || renamed || !link.up {
+            // The kernel flushes its IPv4 routes without a message for each.
+            let by_nic = |route: &Route| route.link.as_ref().is_none_or(|via| *via == operator.pod_nic);
+            let flushed: Vec<_> = self.routes.extract_if(.., |_, route| by_nic(route)).collect();
+            self.lost.extend(flushed.into_iter().map(|((destination, _), _)| (destination, at)));
+        }
+    }
+
+    pub fn lookup(&mut self, at: Time, operator: &Operator, lookup: &RouteLookup) {
+        let key = (lookup.source, lookup.destination);
+        if self.lookups.len() >= CAP && !self.lookups.contains_key(&key) {
+            return;
+        }
+        let answer = self.lookups.entry(key).or_default();
+        if lookup.link.as_deref() == Some(operator.pod_nic.as_str()) {
+            *answer = Answer { was_right: true, wrong: None };
+        } else if answer.was_right {
+            let since = answer.wrong.as_ref().map_or(at, |wrong| wrong.since);
+            answer.wrong = Some(Wrong { since, last: at, link: lookup.link.clone() });
+        }
+    }
+
+    /// A SYN of a pod out by the node's NIC, or the answer to one.
+    pub fn segment(&mut self, at: Time, segment: &Segment) {
+        if segment.accepts() {
+            if self.answered.len() < CAP {
+                self.answered.insert(segment.source.ip());
+            }
+        } else if !self.answered.contains(&segment.destination.ip()) && self.strayed.len() < CAP {
+            self.strayed.insert(segment.source.ip(), (at, segment.destination));
+        }
+    }
+
+    /// What is missing now, by subject.
+    pub fn judge(&self, now: Time, operator: &Operator, node: &str) -> BTreeMap<Subject, Claim> {
+        let mut wanted = BTreeMap::new();
+        let routed: Vec<_> = self.pods.iter().filter(|(_, pod)| pod.routed()).collect();
+        self.judge_rules(now, operator, node, &routed, &mut wanted);
+        if !self.nic.down {
+            let table = self.judge_table(now, operator, node, &routed, &mut wanted);
+            if !table {
+                self.judge_lookups(now, operator, node, &mut wanted);
+            }
+        }
+        wanted
+    }
+
+    fn judge_rules(
+        &self,
+        now: Time,
+        operator: &Operator,
+        node: &str,
+        routed: &[(&String, &PodRules)],
+        wanted: &mut BTreeMap<Subject, Claim>,
+    ) {
+        let missing: Vec<_> = routed.iter().filter_map(|(name, pod)| Some((*name, *pod, pod.missing()?))).collect();
+        if missing.len() >= 2 && missing.len() == routed.len() {
+            let since = missing.iter().map(|(_, _, (since, _))| *since).min().unwrap_or(now);
+            let stray = missing.iter().find_map(|(_, pod, (since, _))| self.stray(pod.address, *since));
+            let severity = severity(now, since, stray.map(|_| Duration::ZERO));
+            let evidence = format!(
+                "the policy rules of all {} pods of {node} are gone for {}{}",
+                missing.len(),
+                seconds(now, since),
+                Self::left_by(operator, stray)
+            );
+            wanted.insert(Subject::node(node), Claim { severity, since, evidence });
+            return;
+        }
+        for (name, pod, (since, kind)) in missing {
+            let stray = self.stray(pod.address, since);
+            let severity = severity(now, since, stray.map(|_| DELETION));
+            let table = if kind == "from" { operator.pod_table.to_string() } else { "main".to_owned() };
+            let evidence = format!(
+                "the rule \"{kind} {} lookup {table}\" of pod {name} on {node} is gone for {}{}",
+                pod.address,
+                seconds(now, since),
+                Self::left_by(operator, stray)
+            );
+            wanted.insert(Subject::pod(name), Claim { severity, since, evidence });
+        }
+    }
+
+    fn judge_table(
+        &self,
+        now: Time,
+        operator: &Operator,
+        node: &str,
+        routed: &[(&String, &PodRules)],
+        wanted: &mut BTreeMap<Subject, Claim>,
+    ) -> bool {
+        let from = |rule: &Rule| rule.from.is_some_and(|from| operator.is_pod(from.address()));
+        // Where pods are not known, their rules stand for them.
+        let depends = routed.iter().any(|(_, pod)| pod.from.had)
+            || self.pods.is_empty() && self.rules.iter().any(|rule| rule.table == operator.pod_table && from(rule));
+        let Some(earliest) = self.lost.values().min().filter(|_| depends) else { return false };
+        let since = (*earliest).max(self.nic.since);
+        let sources: Vec<IpAddr> = routed.iter().map(|(_, pod)| pod.address).collect();
+        let stray = sources.iter().find_map(|address| self.stray(*address, since));
+        let severity = severity(now, since, stray.map(|_| Duration::ZERO));
+        let lost: Vec<String> =
+            self.lost.keys().map(|to| to.map_or("default".to_owned(), |to| to.to_string())).collect();
+        let evidence = format!(
+            "table {} of {node} has no route by {} to {} for {}; {} pods depend on it{}",
+            operator.pod_table,
+            operator.pod_nic,
+            lost.join(", "),
+            seconds(now, since),
+            sources.len(),
+            Self::left_by(operator, stray)
+        );
+        let claim = Claim { severity, since, evidence };
+        merge(wanted, Subject::node(node), claim);
+        true
+    }
+
+    /// Look-ups that were right, are wrong, and are explained neither by a lost rule nor by the table.
+    fn judge_lookups(&self, now: Time, operator: &Operator, node: &str, wanted: &mut BTreeMap<Subject, Claim>) {
+        let mut wrong: BTreeMap<IpAddr, (&Wrong, IpAddr)> = BTreeMap::new();
+        let mut right = BTreeSet::new();
+        for ((source, destination), answer) in &self.lookups {
+            if let Some(fault) = &answer.wrong {
+                wrong.entry(*source).or_insert((fault, *destination));
+            } else if answer.was_right {
+                right.insert(*source);
+            }
+        }
+        right.retain(|source| !wrong.contains_key(source));
+        let wrong_sources = wrong.len();
+        for (source, (fault, destination)) in wrong {
+            let pod = self.pods.iter().find(|(_, pod)| pod.address == source);
+            if pod.is_some_and(|(_, pod)| pod.leaving || pod.missing().is_some()) {
+                continue;
+            }
+            let since = fault.since.max(self.nic.since).max(self.mended);
+            if fault.last < since {
+                continue;
+            }
+            let stray = self.stray(source, since);
+            let stands = fault.last.since(since) >= CONFIRMED || now.since(since) >= UNCONFIRMED;
+            let stray_stands = stray.is_some() && now.since(since) >= DELETION;
+            let severity = if stands || stray_stands { Severity::Warning } else { Severity::Info };
+            let evidence = format!(
+                "on {node} a packet from {source} to {destination} would leave by {} instead of {}, for {}{}",
+                fault.link.as_deref().unwrap_or("no interface"),
+                operator.pod_nic,
+                seconds(now, since),
+                Self::left_by(operator, stray)
+            );
+            // Where the pod's own rule stands, or no pod is right, the fault is not one pod's.
+            let own_rule = pod.is_some_and(|(_, pod)| pod.from.had);
+            let subject = match pod {
+                Some((name, _)) if !right.is_empty() || wrong_sources < 2 && !own_rule => Subject::pod(name),
+                _ => Subject::node(node),
+            };
+            merge(wanted, subject, Claim { severity, since, evidence });
+        }
+    }
+
+    /// A SYN of this pod that left by the node's NIC since then.
+    fn stray(&self, address: IpAddr, since: Time) -> Option<(IpAddr, SocketAddr)> {
+        let (at, destination) = self.strayed.get(&address)?;
+        (*at >= since && !self.answered.contains(&destination.ip())).then_some((address, *destination))
+    }
+
+    fn left_by(operator: &Operator, stray: Option<(IpAddr, SocketAddr)>) -> String {
+        let via = &operator.node_nic;
+        stray.map(|(from, to)| format!("; a SYN {from} -> {to} left by {via}")).unwrap_or_default()
+    }
+}
+
+/// Of two claims about one subject the more severe stands.
+fn merge(wanted: &mut BTreeMap<Subject, Claim>, subject: Subject, claim: Claim) {
+    match wanted.get(&subject) {
+        Some(other) if other.severity >= claim.severity => {}
+        _ => {
+            wanted.insert(subject, claim);
+        }
+    }
+}
+
+/// `stray_after`: how long after the loss a packet on the wrong NIC counts.
+fn severity(now: Time, since: Time, stray_after: Option<Duration>) -> Severity {
+    let stray = stray_after.is_some_and(|wait| now.since(since) >= wait);
+    if stray || now.since(since) >= GRACE { Severity::Warning } else { Severity::Info }
+}
+
+fn seconds(now: Time, since: Time) -> String {
+    format!("{:.1} s", now.since(since).as_secs_f64())
+}

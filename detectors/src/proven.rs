@@ -1,0 +1,269 @@
+//! Which packet sizes each path is proven to carry.
+//!
+//! Job: follow segments towards peers until they are acknowledged, and bulk transfers of sockets; keep
+//! the largest size proven for each path, and those larger ones that are still waiting.
+//! Invariants: a size is proven only by an acknowledgment that covers it, never by silence. Segments no
+//! larger than what is proven are not kept, so the memory needed is that of the suspects alone.
+//! Left out: what it means that a size is not proven.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::operator::Operator;
+use crate::prefix::Prefix;
+use crate::signal::{Observed, Segment, Signal, Socket, TcpState};
+use crate::time::Time;
+use crate::wire::{TIMESTAMPS, after, headers};
+
+/// Segments kept for one connection, and connections kept.
+const SEGMENTS: usize = 8;
+const CAP: usize = 8192;
+/// What has not been seen for this long is forgotten.
+const FORGET: Duration = Duration::from_mins(2);
+/// Two sights of a segment closer than this are not a retransmission timeout (200 ms at least).
+const TIMEOUT: Duration = Duration::from_millis(150);
+/// A socket's state is read a moment after the segments it speaks of.
+const SKEW: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(crate) struct ProvenSizes {
+    operator: Operator,
+    largest: BTreeMap<Prefix, u32>,
+    sent: BTreeMap<(Arc<str>, SocketAddr), Vec<Sent>>,
+    handshakes: BTreeMap<SocketAddr, Handshake>,
+    sockets: BTreeMap<(Arc<str>, SocketKey), Bulk>,
+    pruned: Time,
+}
+
+type SocketKey = (Option<String>, SocketAddr, SocketAddr);
+
+/// What a peer's SYN announced.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handshake {
+    pub at: Time,
+    pub mss: Option<u16>,
+    pub timestamps: bool,
+}
+
+/// A segment larger than anything proven, not yet acknowledged.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    link: String,
+    sequence: u32,
+    end: u32,
+    pub size: u32,
+    pub times: u32,
+    first: Time,
+    pub last: Time,
+}
+
+#[derive(Debug)]
+struct Bulk {
+    at: Time,
+    bytes_acked: u64,
+    send_queue: u32,
+    send_mss: u32,
+}
+
+impl ProvenSizes {
+    pub fn new(operator: &Operator) -> Self {
+        Self {
+            operator: operator.clone(),
+            largest: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            handshakes: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            pruned: Time::default(),
+        }
+    }
+
+    /// The largest packet this path is proven to carry, 0 if nothing is known.
+    pub fn largest(&self, path: Prefix) -> u32 {
+        self.largest.get(&path).copied().unwrap_or(0)
+    }
+
+    /// What the SYN of this peer announced.
+    pub fn handshake(&self, remote: SocketAddr) -> Option<Handshake> {
+        self.handshakes.get(&remote).copied()
+    }
+
+    /// Segments on this path that a timeout sent again and nobody acknowledged.
+    pub fn retransmitted(&self, path: Prefix) -> impl Iterator<Item = (SocketAddr, &Sent)> {
+        let largest = self.largest(path);
+        self.sent
+            .iter()
+            .filter(move |((_, remote), _)| path.contains(remote.ip()))
+            .flat_map(|((_, remote), segments)| segments.iter().map(|sent| (*remote, sent)))
+            .filter(move |(_, sent)| sent.size > largest && sent.times > 1 && sent.last.since(sent.first) >= TIMEOUT)
+    }
+
+    /// Size of the packet at the head of the socket's queue: full-size where the queue fills one.
+    pub fn head_size(&self, socket: &Socket) -> u32 {
+        let options = match self.handshakes.get(&socket.remote) {
+            Some(handshake) if !handshake.timestamps => 0,
+            // `tcpi_snd_mss` leaves the timestamps out; they are the rule where the SYN was not seen.
+            _ => TIMESTAMPS,
+        };
+        let payload = socket.send_mss.min(socket.send_queue.max(1));
+        payload.saturating_add(options).saturating_add(headers(socket.remote.ip()))
+    }
+
+    pub fn observe(&mut self, signal: &Signal) {
+        match &signal.observed {
+            Observed::Segment(segment) if segment.comes_in() && self.is_peer(segment.source) => {
+                self.heard(signal.at, &signal.node, segment);
+            }
+            Observed::Segment(segment)
+                if segment.goes_out() && segment.payload > 0 && self.is_peer(segment.destination) =>
+            {
+                self.sent(signal.at, &signal.node, segment);
+            }
+            Observed::Socket(socket) if self.is_peer(socket.remote) => {
+                self.socket(signal.at, &signal.node, socket);
+            }
+            _ => {}
+        }
+        self.prune(signal.at);
+    }
+
+    fn is_peer(&self, address: SocketAddr) -> bool {
+        !self.operator.is_pod(address.ip())
+    }
+
+    fn heard(&mut self, at: Time, node: &Arc<str>, segment: &Segment) {
+        let remote = segment.source;
+        let key = (Arc::clone(node), remote);
+        if segment.opens() {
+            self.sent.remove(&key);
+            if self.handshakes.len() < CAP || self.handshakes.contains_key(&remote) {
+                let timestamps = segment.timestamp.is_some();
+                self.handshakes.insert(remote, Handshake { at, mss: segment.mss, timestamps });
+            }
+        } else if segment.flags.ack && !segment.flags.rst {
+            let Some(segments) = self.sent.get_mut(&key) else { return };
+            let acknowledged = segments.extract_if(.., |sent| !after(sent.end, segment.acknowledgment));
+            if let Some(size) = acknowledged.map(|sent| sent.size).max() {
+                self.prove(remote, size);
+            }
+        }
+    }
+
+    fn sent(&mut self, at: Time, node: &Arc<str>, segment: &Segment) {
+        let remote = segment.destination;
+        let size = segment.packet_size();
+        if size <= self.largest(self.operator.path_of(remote.ip())) {
+            return;
+        }
+        let key = (Arc::clone(node), remote);
+        if self.sent.len() >= CAP && !self.sent.contains_key(&key) {
+            return;
+        }
+        let segments = self.sent.entry(key).or_default();
+        let same = |sent: &&mut Sent| sent.sequence == segment.sequence && sent.link == segment.link;
+        if let Some(sent) = segments.iter_mut().find(same) {
+            sent.times += 1;
+            sent.first = sent.first.min(at);
+            sent.last = sent.last.max(at);
+        } else if segments.len() < SEGMENTS {
+            let (link, sequence, end) = (segment.link.clone(), segment.sequence, segment.end());
+            segments.push(Sent { link, sequence, end, size, times: 1, first: at, last: at });
+        }
+    }
+
+    fn socket(&mut self, at: Time, node: &Arc<str>, socket: &Socket) {
+        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
+        // An empty queue: whatever was sent before is acknowledged.
+        if open && socket.unacked == 0 && socket.send_queue == 0 {
+            let key = (Arc::clone(node), socket.remote);
+            if let Some(segments) = self.sent.get_mut(&key) {
+                let acknowledged = segments.extract_if(.., |sent| sent.last + SKEW < at);
+                if let Some(size) = acknowledged.map(|sent| sent.size).max() {
+                    self.prove(socket.remote, size);
+                }
+            }
+        }
+        let key = (Arc::clone(node), socket.key());
+        if let Some(before) = self.sockets.get(&key) {
+            // Two full segments were queued, and as much was acknowledged: one of them was full-size.
+            let two = u64::from(socket.send_mss) * 2;
+            let bulk = before.send_mss == socket.send_mss && u64::from(before.send_queue) >= two;
+            if bulk && two > 0 && socket.bytes_acked >= before.bytes_acked.saturating_add(two) {
+                let full = Socket { send_queue: u32::MAX, ..socket.clone() };
+                self.prove(socket.remote, self.head_size(&full));
+            }
+        } else if self.sockets.len() >= CAP {
+            return;
+        }
+        let (bytes_acked, send_queue, send_mss) = (socket.bytes_acked, socket.send_queue, socket.send_mss);
+        self.sockets.insert(key, Bulk { at, bytes_acked, send_queue, send_mss });
+    }
+
+    fn prove(&mut self, remote: SocketAddr, size: u32) {
+        let path = self.operator.path_of(remote.ip());
+        if self.largest.len() >= CAP && !self.largest.contains_key(&path) {
+            return;
+        }
+        let largest = self.largest.entry(path).or_default();
+        *largest = (*largest).max(size);
+    }
+
+    /// Once a second is enough.
+    fn prune(&mut self, now: Time) {
+        if now.since(self.pruned) < Duration::from_secs(1) {
+            return;
+        }
+        self.pruned = now;
+        self.sent.retain(|_, segments| {
+            segments.retain(|sent| now.since(sent.last) < FORGET);
+            !segments.is_empty()
+        });
+        self.handshakes.retain(|_, handshake| now.since(handshake.at) < FORGET);
+        self.sockets.retain(|_, bulk| now.since(bulk.at) < FORGET);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tcp, ms, operator, signal};
+
+    const PATH: &str = "192.168.40.0/24";
+
+    fn proven(observed: impl IntoIterator<Item = (u64, Observed)>) -> ProvenSizes {
+        let mut proven = ProvenSizes::new(&operator());
+        for (at, observed) in observed {
+            proven.observe(&signal(ms(at), "worker-1", observed));
+        }
+        proven
+    }
+
+    #[test]
+    fn only_an_acknowledgment_that_covers_it_proves_a_size() {
+        let tcp = Tcp::office("192.168.40.7:40000");
+        let path = PATH.parse().unwrap();
+        let before = [(0, tcp.syn(1280)), (1, tcp.data(1, 1268)), (2, tcp.acked(1268))];
+        assert_eq!(proven(before.clone()).largest(path), 0, "one byte short");
+        assert_eq!(proven(before.into_iter().chain([(3, tcp.acked(1269))])).largest(path), 1320);
+    }
+
+    #[test]
+    fn a_tail_loss_probe_is_no_timeout() {
+        let tcp = Tcp::office("192.168.40.7:40000");
+        let path = PATH.parse().unwrap();
+        let again = |at| proven([(0, tcp.data(1, 1368)), (at, tcp.data(1, 1368))]);
+        assert_eq!(again(20).retransmitted(path).count(), 0);
+        assert_eq!(again(210).retransmitted(path).count(), 1);
+    }
+
+    #[test]
+    fn a_socket_proves_by_bulk_or_by_an_empty_queue() {
+        let tcp = Tcp::office("192.168.40.7:40000");
+        let path = PATH.parse().unwrap();
+        let socket = |acked, queue| tcp.socket(1348, acked, queue, 0);
+        assert_eq!(proven([(0, socket(0, 9_000)), (100, socket(2_696, 9_000))]).largest(path), 1400);
+        assert_eq!(proven([(0, socket(0, 900)), (100, socket(90_000, 900))]).largest(path), 0, "many small ones");
+        assert_eq!(proven([(0, tcp.data(1, 1348)), (50, socket(5_000, 0))]).largest(path), 1400);
+    }
+}

@@ -1,0 +1,127 @@
+//! Programs inside a namespace, and the terminal for those that are talked to.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use crate::error::{Context, Error, Result};
+use crate::netns::NetNs;
+
+/// Starts programs inside a network namespace, each in a mount namespace of its own in which
+/// `/sys/class/net` shows the interfaces of that namespace.
+#[derive(Debug, Clone)]
+pub struct Inside {
+    ns: NetNs,
+    binds: Vec<(CString, CString)>,
+}
+
+impl Inside {
+    #[must_use]
+    pub fn new(ns: &NetNs) -> Self {
+        Self { ns: ns.clone(), binds: Vec::new() }
+    }
+
+    /// Shows the file `from` in the place of the existing file `to`, to these programs only: a pod's
+    /// `/etc/resolv.conf`.
+    ///
+    /// # Errors
+    /// When a path contains a zero byte.
+    pub fn bind(mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Self> {
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
+        let pair = text(from.as_ref()).and_then(|from| Ok((from, text(to.as_ref())?)));
+        self.binds.push(pair.context(|| "show a file in a namespace".into())?);
+        Ok(self)
+    }
+
+    /// A command that will run `program` there.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let inside = self.clone();
+        // SAFETY: between fork and exec the closure makes system calls on what is prepared here, and
+        // does not allocate.
+        unsafe { command.pre_exec(move || inside.enter()) };
+        command
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        rustix::thread::move_into_link_name_space(self.ns.as_fd(), Some(LinkNameSpaceType::Network))?;
+        // SAFETY: a forked child has one thread and shares no descriptors.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+        mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        // sysfs shows the network namespace of whoever mounted it. Where that is not allowed (no sysfs
+        // in sight, as in some containers), programs see the lab's own; netlink is right in any case.
+        let _ = mount(c"sysfs", c"/sys", c"sysfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);
+        for (from, to) in &self.binds {
+            mount_bind(from.as_c_str(), to.as_c_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts an interactive program inside `ns`, with this process's terminal as its own. It becomes the
+/// terminal's foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that
+/// should have the terminal again calls [`take_terminal`].
+///
+/// # Errors
+/// When there is nothing to start or it cannot be started.
+pub fn spawn_shell<A: AsRef<OsStr>>(ns: &NetNs, argv: &[A]) -> Result<Child> {
+    let what = || format!("start a shell in {}", ns.name());
+    let [program, arguments @ ..] = argv else { return Err(Error::NotFound { what: what() }) };
+    let mut command = Inside::new(ns).command(program);
+    interactive(command.args(arguments)).spawn().context(what)
+}
+
+/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. Without a
+/// terminal on its input it changes nothing.
+pub fn interactive(command: &mut Command) -> &mut Command {
+    let foreground = || {
+        // SAFETY: plain system calls.
+        if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
+            return Ok(());
+        }
+        rustix::process::setpgid(None, None)?;
+        take_foreground()
+    };
+    // SAFETY: between fork and exec the closure makes system calls and nothing else.
+    unsafe { command.pre_exec(foreground) }
+}
+
+/// Makes this process's group the foreground of its terminal again: the shell's group is gone, and from
+/// inside a pid namespace nobody can name ours. Does nothing without a terminal.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn take_terminal() -> Result<()> {
+    // SAFETY: a plain system call.
+    if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
+        return Ok(());
+    }
+    take_foreground().context(|| "take the terminal back".into())
+}
+
+/// With SIGTTOU blocked: who is in the background would be stopped by it (tcsetpgrp(3)).
+fn take_foreground() -> io::Result<()> {
+    // SAFETY: the sets are live, made valid by sigemptyset and by the kernel; the mask is that of this
+    // thread, and restored.
+    unsafe {
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut blocked);
+        libc::sigaddset(&raw mut blocked, libc::SIGTTOU);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const blocked, &raw mut before);
+        let result = match libc::tcsetpgrp(libc::STDIN_FILENO, libc::getpgrp()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        };
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        result
+    }
+}

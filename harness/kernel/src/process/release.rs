@@ -1,0 +1,89 @@
+//! The proof that no network namespace of a lab is left.
+//!
+//! No list shows a namespace that no process and no file holds. But the kernel counts them for each
+//! user namespace, from their making until they are cleared away to the last device (`cleanup_net` in
+//! net/core/net_namespace.c ends with `dec_net_namespaces`), and refuses another one above the
+//! limit in `/proc/sys/user/max_net_namespaces`, a setting that each user namespace has for itself.
+//! So: enter the lab's user namespace, set its limit to 1, and make one. That succeeds when the count
+//! was 0, and not before.
+//!
+//! The file shows the setting of the user namespace of whoever opens it, whatever `/proc` it is in
+//! (`set_lookup` in kernel/ucount.c). The count is for each user: namespaces that another uid made
+//! inside the lab are not proved.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use super::forked;
+use crate::error::{Context, Error, Result};
+
+const RELEASED: u8 = 0;
+const STILL_HELD: u8 = 255;
+
+/// A lab's user namespace, held from outside. Holding it keeps nothing else alive.
+#[derive(Debug)]
+pub struct UserNs(OwnedFd);
+
+impl UserNs {
+    /// That of a lab's outer half or init.
+    ///
+    /// # Errors
+    /// When the process is gone or belongs to somebody else.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/user");
+        File::open(&path).context(|| format!("open {path}")).map(|file| Self(file.into()))
+    }
+
+    /// Waits until the network namespaces that were made in here are gone, and says how long that took
+    /// from the call on. Only for a lab that has ended: from the call on it may have one namespace.
+    ///
+    /// # Errors
+    /// [`Error::NotInForce`] when some are left at the deadline.
+    pub fn all_released(&self, deadline: Duration) -> Result<Duration> {
+        let what = "prove that the lab's network namespaces are released";
+        let started = Instant::now();
+        // SAFETY: `probe` makes system calls only; none of them allocates or takes a lock.
+        let code = unsafe { forked::run(what, || probe(self.0.as_fd(), started + deadline)) }?;
+        match code {
+            RELEASED => Ok(started.elapsed()),
+            STILL_HELD => Err(Error::NotInForce {
+                what: what.into(),
+                read_back: format!("some are still held after {:.1} s", started.elapsed().as_secs_f64()),
+            }),
+            errno => Err(Error::kernel(what, Errno::from_raw_os_error(i32::from(errno)))),
+        }
+    }
+}
+
+fn probe(user_namespace: BorrowedFd<'_>, deadline: Instant) -> u8 {
+    match limit_to_one(user_namespace) {
+        Ok(()) => {}
+        Err(errno) => return code(errno),
+    }
+    loop {
+        // SAFETY: this process has one thread and shares nothing.
+        match unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) } {
+            Ok(()) => return RELEASED,
+            Err(Errno::NOSPC) if Instant::now() >= deadline => return STILL_HELD,
+            Err(Errno::NOSPC) => std::thread::sleep(Duration::from_millis(2)),
+            Err(errno) => return code(errno),
+        }
+    }
+}
+
+fn limit_to_one(user_namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    rustix::thread::move_into_link_name_space(user_namespace, Some(LinkNameSpaceType::User))?;
+    let path = c"/proc/sys/user/max_net_namespaces";
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, b"1").map(drop)
+}
+
+fn code(errno: Errno) -> u8 {
+    // All numbers of Linux are below 134 (include/uapi/asm-generic/errno.h).
+    u8::try_from(errno.raw_os_error()).unwrap_or(libc::EIO as u8)
+}

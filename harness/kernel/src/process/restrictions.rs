@@ -1,0 +1,93 @@
+//! Why an ordinary user may not make namespaces here, and the line that allows it.
+
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use super::forked;
+use crate::error::Error;
+
+/// Settings that forbid it, the value that does, and the line to type. The second is Debian's and
+/// Ubuntu's, the third Ubuntu's since 23.10; other kernels do not have them.
+const SETTINGS: [(&str, &str, &str, &str); 4] = [
+    (
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "user namespaces are switched off",
+        "sudo sysctl -w user.max_user_namespaces=15000",
+    ),
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "user namespaces are reserved to root",
+        "sudo sysctl -w kernel.unprivileged_userns_clone=1",
+    ),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor takes all capabilities from user namespaces of ordinary users",
+        "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    (
+        "/proc/sys/user/max_net_namespaces",
+        "0",
+        "network namespaces are switched off",
+        "sudo sysctl -w user.max_net_namespaces=15000",
+    ),
+];
+
+/// Tries in a child process whether a lab's namespaces can be made.
+///
+/// # Errors
+/// What is restricted, and the exact line to type where there is one.
+pub fn diagnose_user_namespaces() -> Result<(), String> {
+    // SAFETY: `attempt` makes system calls only.
+    match unsafe { forked::run("try user namespaces", attempt) } {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(reason(Errno::from_raw_os_error(i32::from(code)))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A user namespace, and in it something that needs its capabilities: AppArmor grants the first
+/// without the second.
+fn attempt() -> u8 {
+    let made = [
+        UnshareFlags::NEWUSER | UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWNET,
+        UnshareFlags::NEWNET,
+    ]
+    .into_iter()
+    // SAFETY: this process has one thread and shares nothing.
+    .try_for_each(|flags| unsafe { rustix::thread::unshare_unsafe(flags) });
+    made.map_or_else(|errno| u8::try_from(errno.raw_os_error()).unwrap_or(1), |()| 0)
+}
+
+fn reason(errno: Errno) -> String {
+    let setting = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    for (path, forbids, why, line) in SETTINGS {
+        if setting(path) == forbids {
+            return format!("{why} ({path} is {forbids}); to allow it: {line}");
+        }
+    }
+    match errno {
+        Errno::NOSPC => "the number of namespaces is exhausted; to raise it: \
+             sudo sysctl -w user.max_user_namespaces=15000 user.max_net_namespaces=15000"
+            .into(),
+        Errno::PERM | Errno::ACCESS => {
+            "something confines this process (a container runtime's seccomp filter or a security module); \
+             in a container: docker run --privileged"
+                .into()
+        }
+        other => format!("the kernel says: {}", std::io::Error::from(other)),
+    }
+}
+
+/// Adds the reason to an error that may come from a restriction.
+pub(super) fn explain(error: Error) -> Error {
+    let restricted = matches!(error.errno(), Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS));
+    match (error, restricted.then(diagnose_user_namespaces)) {
+        (Error::Kernel { what, source }, Some(Err(reason))) => {
+            Error::Kernel { what: format!("{what} ({reason})"), source }
+        }
+        (error, _) => error,
+    }
+}

@@ -1,0 +1,255 @@
+//! The parent's side: starts a lab, holds its pipes, ends it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::release::UserNs;
+use super::{PIPES, restrictions};
+use crate::error::{Context, Error, Result};
+
+/// How to start a lab: this program again, with other arguments.
+#[derive(Debug)]
+pub struct LabCommand {
+    command: Command,
+    namespaces: bool,
+}
+
+impl LabCommand {
+    /// This program with `arguments`, by which its `main` knows that it is to call
+    /// [`super::enter_lab`]. Input and outputs are inherited.
+    #[must_use]
+    pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        // Opened by the child before it becomes something else: right even when the file was
+        // replaced by a newer build meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(arguments.into_iter().map(Into::into));
+        if let Some(name) = std::env::args_os().next() {
+            command.arg0(name);
+        }
+        Self { command, namespaces: true }
+    }
+
+    /// Starts another program in this one's place, with the same arguments.
+    #[must_use]
+    pub fn program(mut self, path: &std::path::Path) -> Self {
+        let mut command = Command::new(path);
+        command.args(self.command.get_args());
+        self.command = command;
+        self
+    }
+
+    /// Whether the lab lives in namespaces of its own (it does, unless told otherwise here).
+    #[must_use]
+    pub const fn user_namespace(mut self, own: bool) -> Self {
+        self.namespaces = own;
+        self
+    }
+
+    /// Where its output goes.
+    #[must_use]
+    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.command.stdout(stdio);
+        self
+    }
+
+    /// Where its messages go.
+    #[must_use]
+    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
+        self.command.stderr(stdio);
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.command.env(name.into(), value.into());
+        self
+    }
+
+    /// Starts the lab and waits until [`super::enter_lab`] has succeeded there. Call it from a thread
+    /// that lives as long as the lab shall: the kernel kills the lab when that thread ends.
+    ///
+    /// # Errors
+    /// What failed on the other side, and where user namespaces are restricted, how to allow them.
+    pub fn spawn(mut self) -> Result<LabProcess> {
+        let what = || "start the lab process".to_owned();
+        let (setup, setup_theirs) = io::pipe().context(what)?;
+        let (events, events_theirs) = io::pipe().context(what)?;
+        let (control_theirs, control) = io::pipe().context(what)?;
+        let theirs = [setup_theirs.as_raw_fd(), events_theirs.as_raw_fd(), control_theirs.as_raw_fd()];
+        let [a, b, c] = theirs;
+        self.command.env(PIPES, format!("{a},{b},{c},{}", i32::from(self.namespaces)));
+        // Its own process group: Ctrl-C is for the parent, which then ends the lab in good order.
+        self.command.process_group(0);
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec the closure makes system calls and nothing else.
+        unsafe { self.command.pre_exec(move || prepare(parent, theirs)) };
+        let child = self.command.spawn().context(what)?;
+        drop((setup_theirs, events_theirs, control_theirs));
+
+        // From here on the child is ended and collected on every way out.
+        let mut lab = LabProcess {
+            child,
+            init: None,
+            user_namespace: None,
+            events: Some(OwnedFd::from(events).into()),
+            control: Some(OwnedFd::from(control).into()),
+        };
+        let init = match follow(BufReader::new(File::from(OwnedFd::from(setup))), self.namespaces) {
+            Ok(init) => init,
+            Err(error) if self.namespaces => return Err(restrictions::explain(error)),
+            Err(error) => return Err(error),
+        };
+        if self.namespaces {
+            lab.user_namespace = Some(UserNs::of_process(lab.child.id())?);
+            let init = init.ok_or_else(|| Error::Answer { what: what(), answer: "no pid".into() })?;
+            let handle = pidfd_open(init, PidfdFlags::empty()).context(what)?;
+            lab.init = Some((init, handle));
+        }
+        Ok(lab)
+    }
+}
+
+/// In the child, before exec.
+fn prepare(parent: Pid, inherited: [RawFd; 3]) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before that was set.
+    if rustix::process::getppid() != Some(parent) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    for fd in inherited {
+        // SAFETY: a plain system call on a descriptor that is open here: it was at the fork.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the lab says while it sets itself up; the pid of its init, where it has one.
+fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
+    let what = || "set up the lab process".to_owned();
+    let (mut init, mut ready) = (None, false);
+    let mut lines = setup.lines();
+    while !ready || (namespaces && init.is_none()) {
+        let Some(line) = lines.next() else {
+            return Err(Error::Answer {
+                what: what(),
+                answer: "it ended before it was ready; does its main call enter_lab first?".into(),
+            });
+        };
+        let line = line.context(what)?;
+        let mut words = line.splitn(3, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("init"), Some(pid), None) => init = pid.parse().ok().and_then(Pid::from_raw),
+            (Some("ready"), None, None) => ready = true,
+            (Some("error"), Some(number), Some(attempt)) => {
+                let number = number.parse().unwrap_or(libc::EIO);
+                return Err(Error::kernel(attempt, io::Error::from_raw_os_error(number)));
+            }
+            _ => return Err(Error::Answer { what: what(), answer: line }),
+        }
+    }
+    Ok(init)
+}
+
+/// A running lab, seen from its parent.
+#[derive(Debug)]
+#[must_use = "dropped, the lab is killed"]
+pub struct LabProcess {
+    child: Child,
+    init: Option<(Pid, OwnedFd)>,
+    user_namespace: Option<UserNs>,
+    events: Option<File>,
+    control: Option<File>,
+}
+
+impl LabProcess {
+    /// The process that was spawned, the outer half.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The lab's pid 1, by the number it has here. None without namespaces.
+    #[must_use]
+    pub fn init_pid(&self) -> Option<u32> {
+        self.init.as_ref().map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
+    /// What the lab tells, until it ends. Can be taken once.
+    pub const fn take_events(&mut self) -> Option<File> {
+        self.events.take()
+    }
+
+    /// What the lab is told. Can be taken once. **Closed, the lab is killed**: it takes that for the
+    /// death of its parent.
+    pub const fn take_control(&mut self) -> Option<File> {
+        self.control.take()
+    }
+
+    /// Waits for the lab to end: its own exit status, or 128 plus the signal that ended it.
+    ///
+    /// # Errors
+    /// When there is nothing to wait for.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        // Not `Child::wait` on an open stdin: it is inherited, never piped.
+        self.child.wait().context(|| "wait for the lab process".into())
+    }
+
+    /// As [`Self::wait`], without waiting.
+    ///
+    /// # Errors
+    /// When there is nothing to wait for.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context(|| "wait for the lab process".into())
+    }
+
+    /// Ends the lab at once. With namespaces, every process in it is gone when [`Self::wait`] returns.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        let what = || "kill the lab process".to_owned();
+        match &self.init {
+            // Outer then ends by itself, after the kernel has cleared the whole pid namespace.
+            Some((_, init)) => match pidfd_send_signal(init, Signal::KILL) {
+                Err(rustix::io::Errno::SRCH) => Ok(()),
+                result => result.context(what),
+            },
+            None => self.child.kill().context(what),
+        }
+    }
+
+    /// Proves, once the lab has ended, that none of its network namespaces is left, and says how
+    /// long that took from the call on. Blocks; at most for `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::NotInForce`] when some are still held at the deadline: by a process that outlived
+    /// the lab, by a descriptor that was passed on, or by TCP with data that nobody acknowledges.
+    /// [`Error::NotFound`] for a lab without namespaces.
+    pub fn proof_of_release(&self, deadline: Duration) -> Result<Duration> {
+        let none = || Error::NotFound { what: "prove the end of a lab without namespaces".into() };
+        self.user_namespace.as_ref().ok_or_else(none)?.all_released(deadline)
+    }
+}
+
+impl Drop for LabProcess {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.kill();
+            // Without init there is nobody to wait for it; with it, outer may not have come so far.
+            if self.init.is_none() {
+                let _ = self.child.kill();
+            }
+            let _ = self.child.wait();
+        }
+    }
+}

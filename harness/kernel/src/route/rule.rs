@@ -1,0 +1,196 @@
+//! Policy rules: which table is asked for a packet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::MAIN;
+use crate::error::Result;
+use crate::link::address::family;
+use crate::link::rtnl;
+use crate::netns::NetNs;
+
+/// A policy rule. Rules with anything else to match on (ports, users, an inverted match) are read,
+/// but only [`SavedRule`](super::SavedRule) keeps all of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Lower is asked first.
+    pub priority: u32,
+    /// `0.0.0.0/0` or `::/0` for any source: the family is always known.
+    pub from: (IpAddr, u8),
+    pub to: Option<(IpAddr, u8)>,
+    /// The interface a packet came in by; `lo` for one's own packets.
+    pub iif: Option<String>,
+    /// Mark and mask.
+    pub mark: Option<(u32, u32)>,
+    pub action: Action,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    Table(u32),
+    Blackhole,
+    Unreachable,
+    Prohibit,
+    Other(u8),
+}
+
+impl Rule {
+    /// A rule for every packet of a family, to the main table until [`table`](Self::table) says another.
+    #[must_use]
+    pub const fn ipv4(priority: u32) -> Self {
+        Self::any(priority, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    #[must_use]
+    pub const fn ipv6(priority: u32) -> Self {
+        Self::any(priority, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    }
+
+    const fn any(priority: u32, from: IpAddr) -> Self {
+        Self { priority, from: (from, 0), to: None, iif: None, mark: None, action: Action::Table(MAIN) }
+    }
+
+    #[must_use]
+    pub const fn from(mut self, address: IpAddr, prefix_len: u8) -> Self {
+        self.from = (address, prefix_len);
+        self
+    }
+
+    #[must_use]
+    pub const fn to(mut self, address: IpAddr, prefix_len: u8) -> Self {
+        self.to = Some((address, prefix_len));
+        self
+    }
+
+    #[must_use]
+    pub fn iif(mut self, name: &str) -> Self {
+        self.iif = Some(name.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub const fn mark(mut self, mark: u32, mask: u32) -> Self {
+        self.mark = Some((mark, mask));
+        self
+    }
+
+    #[must_use]
+    pub const fn table(mut self, table: u32) -> Self {
+        self.action = Action::Table(table);
+        self
+    }
+
+    pub(crate) fn from_message(message: &RuleMessage) -> Option<Self> {
+        let header = &message.header;
+        let mut rule = match header.family {
+            AddressFamily::Inet => Self::ipv4(0),
+            AddressFamily::Inet6 => Self::ipv6(0),
+            _ => return None,
+        };
+        let mut table = u32::from(header.table);
+        let (mut mark, mut mask) = (None, u32::MAX);
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Source(ip) => rule.from = (*ip, header.src_len),
+                RuleAttribute::Destination(ip) => rule.to = Some((*ip, header.dst_len)),
+                RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
+                RuleAttribute::FwMark(value) => mark = Some(*value),
+                RuleAttribute::FwMask(value) => mask = *value,
+                RuleAttribute::Table(number) => table = *number,
+                _ => {}
+            }
+        }
+        rule.mark = mark.map(|value| (value, mask));
+        rule.action = match header.action {
+            RuleAction::ToTable => Action::Table(table),
+            RuleAction::Blackhole => Action::Blackhole,
+            RuleAction::Unreachable => Action::Unreachable,
+            RuleAction::Prohibit => Action::Prohibit,
+            other => Action::Other(other.into()),
+        };
+        Some(rule)
+    }
+
+    fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = family(self.from.0);
+        message.attributes.push(RuleAttribute::Priority(self.priority));
+        // The kernel's default is "unspecified", a rule that does nothing: always say it.
+        message.header.action = match self.action {
+            Action::Table(_) => RuleAction::ToTable,
+            Action::Blackhole => RuleAction::Blackhole,
+            Action::Unreachable => RuleAction::Unreachable,
+            Action::Prohibit => RuleAction::Prohibit,
+            Action::Other(other) => other.into(),
+        };
+        if let Action::Table(table) = self.action {
+            message.attributes.push(RuleAttribute::Table(table));
+        }
+        if self.from.1 > 0 {
+            message.header.src_len = self.from.1;
+            message.attributes.push(RuleAttribute::Source(self.from.0));
+        }
+        if let Some((address, prefix_len)) = self.to {
+            message.header.dst_len = prefix_len;
+            message.attributes.push(RuleAttribute::Destination(address));
+        }
+        message.attributes.extend(self.iif.clone().map(RuleAttribute::Iifname));
+        if let Some((mark, mask)) = self.mark {
+            message.attributes.push(RuleAttribute::FwMark(mark));
+            message.attributes.push(RuleAttribute::FwMask(mask));
+        }
+        message
+    }
+
+    pub(super) fn what(&self, verb: &str) -> String {
+        format!("{verb} rule {} from {}/{}", self.priority, self.from.0, self.from.1)
+    }
+}
+
+/// Adds a rule that must not be there yet.
+///
+/// # Errors
+/// `EEXIST` when the same rule is there; what else the kernel said.
+pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
+    let message = RouteNetlinkMessage::NewRule(rule.message());
+    rtnl(ns)?.change(&rule.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Deletes the first rule that agrees with all that is said here.
+///
+/// # Errors
+/// `ENOENT` when there is none; what else the kernel said.
+pub fn delete_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
+    rtnl(ns)?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
+}
+
+/// The rules of both families, in order.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn rules(ns: &NetNs) -> Result<Vec<Rule>> {
+    let mut rules: Vec<Rule> = messages(ns)?.iter().filter_map(Rule::from_message).collect();
+    rules.sort_unstable();
+    Ok(rules)
+}
+
+pub(super) fn messages(ns: &NetNs) -> Result<Vec<RuleMessage>> {
+    let answers = rtnl(ns)?.dump("list rules", RouteNetlinkMessage::GetRule(RuleMessage::default()))?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRule(message) => Some(message),
+            _ => None,
+        })
+        .filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
+        .collect())
+}
+
+/// What the kernel reports about a rule but does not take back: whether its interfaces exist now.
+pub(super) const STATE_FLAGS: RuleFlags =
+    RuleFlags::IifDetached.union(RuleFlags::OifDetached).union(RuleFlags::Unresolved);

@@ -1,0 +1,154 @@
+//! The settings a lab relies on.
+//!
+//! A new namespace takes most of its IPv4 and TCP settings from the initial one, which an
+//! administrator, a distribution or a kubelet has tuned. A lab writes each one that its incidents or
+//! their timing depend on, at the kernel's own default unless a comment says otherwise, so that a
+//! run looks the same on every machine. All of them can be written by an ordinary user in a user
+//! namespace of their own. Scenarios change some of them afterwards.
+
+use crate::error::{Error, Result};
+use crate::netns::NetNs;
+
+/// One setting and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    pub key: &'static str,
+    pub value: &'static str,
+    /// May be absent: a part of the kernel that is not built in or not loaded, or a newer one.
+    pub optional: bool,
+}
+
+const fn must(key: &'static str, value: &'static str) -> Setting {
+    Setting { key, value, optional: false }
+}
+
+const fn may(key: &'static str, value: &'static str) -> Setting {
+    Setting { key, value, optional: true }
+}
+
+/// What every namespace of a lab gets, before its first link. `forward` makes it a router.
+#[must_use]
+pub fn lab_settings(forward: bool) -> Vec<Setting> {
+    let switch = if forward { "1" } else { "0" };
+    // Writing these resets the settings of single interfaces: first.
+    let mut settings = vec![must("net.ipv4.ip_forward", switch), may("net.ipv6.conf.all.forwarding", switch)];
+    settings.extend_from_slice(WAYS);
+    settings.extend_from_slice(PATH_MTU);
+    settings.extend_from_slice(TCP);
+    settings.extend_from_slice(IPV6);
+    settings.extend_from_slice(CONNTRACK);
+    settings
+}
+
+/// Writes settings in order and reads each back; returns the optional ones that are absent.
+///
+/// # Errors
+/// What the kernel said; an absent setting that is not optional; another value read back.
+pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<&'static str>> {
+    let place = ns.name().to_owned();
+    let settings = settings.to_vec();
+    ns.run(move || {
+        let mut absent = Vec::new();
+        for setting in settings {
+            match super::put(&place, setting.key, setting.value) {
+                Err(e) if setting.optional && is_absent(&e) => absent.push(setting.key),
+                result => result?,
+            }
+        }
+        Ok(absent)
+    })?
+}
+
+fn is_absent(error: &Error) -> bool {
+    error.errno() == Some(libc::ENOENT)
+}
+
+/// Which way packets take, and who may change it. Nothing about ARP: neighbours are permanent.
+const WAYS: &[Setting] = &[
+    // Requests and replies by different ways are what several incidents are about; a scenario that
+    // wants the filter sets it. The stricter of `all` and the interface's own counts.
+    must("net.ipv4.conf.all.rp_filter", "0"),
+    must("net.ipv4.conf.default.rp_filter", "0"),
+    // Not the default: a redirect would quietly route around a fault.
+    must("net.ipv4.conf.all.accept_redirects", "0"),
+    must("net.ipv4.conf.default.accept_redirects", "0"),
+    must("net.ipv4.conf.all.send_redirects", "0"),
+    must("net.ipv4.conf.default.send_redirects", "0"),
+    must("net.ipv4.conf.all.accept_local", "0"),
+    must("net.ipv4.conf.default.accept_local", "0"),
+    must("net.ipv4.conf.all.route_localnet", "0"),
+    must("net.ipv4.conf.default.route_localnet", "0"),
+    must("net.ipv4.ip_nonlocal_bind", "0"),
+    must("net.ipv4.ip_default_ttl", "64"),
+    must("net.ipv4.ip_local_port_range", "32768 60999"),
+    // Not the default: servers on ports 53, 80 and 443 need no further privilege.
+    must("net.ipv4.ip_unprivileged_port_start", "0"),
+    must("net.ipv4.icmp_echo_ignore_all", "0"),
+];
+
+/// Path MTU: discovered, learned by the sender alone, and each refusal heard of.
+const PATH_MTU: &[Setting] = &[
+    must("net.ipv4.ip_no_pmtu_disc", "0"),
+    must("net.ipv4.ip_forward_use_pmtu", "0"),
+    may("net.ipv4.route.mtu_expires", "600"),
+    may("net.ipv4.route.min_pmtu", "552"),
+    // Probing heals a path MTU black hole within seconds.
+    must("net.ipv4.tcp_mtu_probing", "0"),
+    // Not the defaults: no "fragmentation needed" may be lost to a rate limit, of one peer or of all.
+    must("net.ipv4.icmp_ratelimit", "0"),
+    must("net.ipv4.icmp_ratemask", "0"),
+];
+
+/// How long TCP tries, what its segments carry, and what it remembers. Its congestion control cannot
+/// be set here: a namespace takes the machine's, and only sockets can ask for another.
+const TCP: &[Setting] = &[
+    must("net.ipv4.tcp_syn_retries", "6"),
+    must("net.ipv4.tcp_synack_retries", "5"),
+    may("net.ipv4.tcp_syn_linear_timeouts", "4"),
+    must("net.ipv4.tcp_retries1", "3"),
+    must("net.ipv4.tcp_retries2", "15"),
+    // Not the default: a killed lab's sockets with unacknowledged data keep their namespace for
+    // 108 s with 8 retries, 2 s with one.
+    must("net.ipv4.tcp_orphan_retries", "1"),
+    must("net.ipv4.tcp_fin_timeout", "60"),
+    // Detectors read timestamps, and the reuse of ports in TIME-WAIT depends on them.
+    must("net.ipv4.tcp_timestamps", "1"),
+    must("net.ipv4.tcp_tw_reuse", "2"),
+    must("net.ipv4.tcp_rfc1337", "0"),
+    must("net.ipv4.tcp_sack", "1"),
+    must("net.ipv4.tcp_window_scaling", "1"),
+    must("net.ipv4.tcp_ecn", "2"),
+    must("net.ipv4.tcp_early_retrans", "3"),
+    must("net.ipv4.tcp_recovery", "1"),
+    must("net.ipv4.tcp_slow_start_after_idle", "1"),
+    // Not the default: what one flow learned about a destination must not shape the next.
+    must("net.ipv4.tcp_no_metrics_save", "1"),
+    must("net.ipv4.tcp_fastopen", "1"),
+    must("net.ipv4.tcp_syncookies", "1"),
+    must("net.ipv4.tcp_abort_on_overflow", "0"),
+    must("net.ipv4.tcp_max_syn_backlog", "1024"),
+    must("net.core.somaxconn", "4096"),
+    must("net.ipv4.tcp_moderate_rcvbuf", "1"),
+    must("net.ipv4.tcp_rmem", "4096 131072 6291456"),
+    must("net.ipv4.tcp_wmem", "4096 16384 4194304"),
+];
+
+/// IPv6 stays on but silent: no addresses, routes or packets that nobody asked for.
+const IPV6: &[Setting] = &[
+    may("net.ipv6.conf.all.accept_ra", "0"),
+    may("net.ipv6.conf.default.accept_ra", "0"),
+    may("net.ipv6.conf.default.addr_gen_mode", "1"),
+    may("net.ipv6.conf.all.accept_dad", "0"),
+    may("net.ipv6.conf.default.accept_dad", "0"),
+    may("net.ipv6.conf.default.router_solicitations", "0"),
+];
+
+/// Connection tracking; absent until the machine has loaded it.
+const CONNTRACK: &[Setting] = &[
+    // Not the default (2): then a flow that is older than the first listener never sends an event.
+    may("net.netfilter.nf_conntrack_events", "1"),
+    // Out-of-window segments are invalid, and flows are picked up in the middle: the two defaults
+    // that incidents of lost state turn on.
+    may("net.netfilter.nf_conntrack_tcp_be_liberal", "0"),
+    may("net.netfilter.nf_conntrack_tcp_loose", "1"),
+];

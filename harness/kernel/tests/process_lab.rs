@@ -1,0 +1,463 @@
+//! The lab process, for real: this program is test, parent and lab, by its first argument.
+//!
+//! Runs as any user; as root everything is repeated as an ordinary one.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use relapse_kernel::process::{
+    Inside, LabCommand, LabProcess, LabSide, UserNs, diagnose_user_namespaces, enter_lab, spawn_shell, take_terminal,
+};
+use relapse_kernel::{NetNs, packet, sockdiag};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+/// What the design promises for every way a run can die.
+const GONE: Duration = Duration::from_secs(3);
+
+const TESTS: [(&str, fn()); 14] = [
+    ("exit_status_is_handed_on", exit_status_is_handed_on),
+    ("programs_in_the_lab_have_what_they_need", programs_in_the_lab_have_what_they_need),
+    ("nothing_stays_a_zombie", nothing_stays_a_zombie),
+    ("both_pipes_carry", both_pipes_carry),
+    ("closing_control_ends_the_lab", closing_control_ends_the_lab),
+    ("everything_goes_with_the_parent", || everything_goes_with(Victim::Parent)),
+    ("everything_goes_with_outer", || everything_goes_with(Victim::Outer)),
+    ("everything_goes_with_init", || everything_goes_with(Victim::Init)),
+    ("orderly_end_leaves_nothing", orderly_end_leaves_nothing),
+    ("a_held_namespace_is_no_release", a_held_namespace_is_no_release),
+    ("without_namespaces_it_goes_with_its_parent", without_namespaces_it_goes_with_its_parent),
+    ("restrictions_are_explained", restrictions_are_explained),
+    ("the_lab_sees_its_traffic", the_lab_sees_its_traffic),
+    ("a_shell_has_the_terminal", a_shell_has_the_terminal),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["lab", job] => lab(job),
+        ["terminal"] => terminal(),
+        ["parent", namespaces] => parent(namespaces == "namespaces"),
+        _ => tests(&words),
+    }
+}
+
+fn tests(words: &[&str]) {
+    if words.contains(&"--list") {
+        if !words.contains(&"--ignored") {
+            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return;
+    }
+    if let Err(reason) = diagnose_user_namespaces() {
+        assert!(!std::env::var("RELAPSE_REQUIRE").unwrap_or_default().contains("netns"), "{reason}");
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let wanted: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with('-')).collect();
+    for (name, test) in TESTS {
+        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
+            test();
+            println!("test {name} ... ok (uid {})", rustix::process::getuid());
+        }
+    }
+    if rustix::process::geteuid().is_root() {
+        let user = Command::new("/proc/self/exe").args(words).uid(64321).gid(64321).status().expect("started");
+        assert!(user.success(), "as an ordinary user: {user}");
+    }
+}
+
+fn start(job: &str) -> (LabProcess, BufReader<File>, File) {
+    let mut lab = LabCommand::new(["lab", job]).spawn().expect("a lab");
+    let events = BufReader::new(lab.take_events().expect("events"));
+    let control = lab.take_control().expect("control");
+    (lab, events, control)
+}
+
+/// All that the lab told until it ended.
+fn told(job: &str) -> String {
+    let (mut lab, mut events, _control) = start(job);
+    let mut text = String::new();
+    events.read_to_string(&mut text).expect("events");
+    assert!(lab.wait().expect("it ends").success(), "{text}");
+    lab.proof_of_release(GONE).expect("nothing is left");
+    text
+}
+
+fn exit_status_is_handed_on() {
+    for (job, code) in [("exit-7", 7), ("abort", 128 + 6)] {
+        let (mut lab, _events, _control) = start(job);
+        assert_eq!(lab.wait().expect("it ends").code(), Some(code), "{job}");
+    }
+}
+
+fn programs_in_the_lab_have_what_they_need() {
+    let text = told("look");
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}")).trim()
+    };
+    // All capabilities that this kernel has, after an exec.
+    let last: u32 =
+        fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("a number").trim().parse().expect("a number");
+    assert_eq!(u64::from_str_radix(field("CapEff:"), 16).expect("a mask"), (1 << (last + 1)) - 1);
+    assert_eq!(field("uid"), rustix::process::getuid().as_raw().to_string(), "users are mapped to themselves");
+    let (open, pipes) = (field("open"), field("pipes"));
+    assert!(
+        pipes.split(' ').all(|pipe| pipe.starts_with("pipe:") && !open.contains(pipe)),
+        "{pipes} passed on: {open}"
+    );
+    assert_eq!(field("links"), "lo", "/sys shows the namespace's own links");
+    assert_eq!(field("bound"), "nameserver 10.0.0.10", "a file is shown in the place of another");
+    assert!(matches!(field("table"), "1024" | "none"), "a table of its own: {text}");
+    assert_eq!(field("group"), "1", "the lab's parent is pid 1");
+    // What other users own stays theirs: root maps every id, others only their own.
+    assert_eq!(field("owner"), if rustix::process::getuid().is_root() { "12345" } else { "65534" });
+}
+
+fn nothing_stays_a_zombie() {
+    assert_eq!(told("orphans"), "left 0\n");
+}
+
+fn both_pipes_carry() {
+    let (mut lab, mut events, mut control) = start("echo");
+    control.write_all(b"hello\n").expect("written");
+    let mut line = String::new();
+    events.read_line(&mut line).expect("read");
+    assert_eq!(line, "hello\n");
+    assert!(lab.wait().expect("it ends").success());
+}
+
+fn closing_control_ends_the_lab() {
+    let (mut lab, mut events, control) = start("tcp");
+    up(&mut events);
+    drop(control);
+    assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
+    lab.proof_of_release(GONE).expect("nothing is left");
+}
+
+fn up(events: &mut impl BufRead) {
+    let mut line = String::new();
+    events.read_line(&mut line).expect("an event");
+    assert_eq!(line, "up\n");
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Parent,
+    Outer,
+    Init,
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number.cast_signed()).expect("a pid")
+}
+
+/// Waits for the end of a process that is not a child of this one.
+fn wait_for_end(handle: &impl std::os::fd::AsFd) {
+    let mut watched = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
+    let deadline = rustix::event::Timespec { tv_sec: 3, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut watched, Some(&deadline)), Ok(1), "it is still there");
+}
+
+/// Starts a parent with a lab; its pid, and those of outer and init.
+fn start_parent(how: &str) -> (std::process::Child, u32, u32) {
+    let mut parent =
+        Command::new("/proc/self/exe").args(["parent", how]).stdout(Stdio::piped()).spawn().expect("started");
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    let mut numbers = line.split_whitespace().map(|word| word.parse().expect("a pid"));
+    (parent, numbers.next().expect("outer"), numbers.next().expect("init"))
+}
+
+fn everything_goes_with(victim: Victim) {
+    let (mut parent, outer, init) = start_parent("namespaces");
+    let user_namespace = UserNs::of_process(outer).expect("it lives");
+    let handles = [outer, init].map(|number| pidfd_open(pid(number), PidfdFlags::empty()).expect("it lives"));
+    let started = Instant::now();
+    let killed = match victim {
+        Victim::Parent => parent.id(),
+        Victim::Outer => outer,
+        Victim::Init => init,
+    };
+    kill_process(pid(killed), Signal::KILL).expect("killed");
+    handles.iter().for_each(wait_for_end);
+    let processes = started.elapsed();
+    user_namespace.all_released(GONE).expect("nothing is left");
+    println!("     {victim:?} killed: processes gone after {processes:?}, namespaces after {:?}", started.elapsed());
+    assert!(started.elapsed() < GONE);
+    let _ = parent.kill();
+    parent.wait().expect("it ends");
+}
+
+fn orderly_end_leaves_nothing() {
+    let (mut lab, mut events, mut control) = start("tcp");
+    up(&mut events);
+    control.write_all(b"end\n").expect("written");
+    assert!(lab.wait().expect("it ends").success());
+    let took = lab.proof_of_release(GONE).expect("nothing is left");
+    println!("     20 namespaces, their sockets destroyed: released {took:?} after the end");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+fn a_held_namespace_is_no_release() {
+    let (mut lab, mut events, _control) = start("tcp");
+    up(&mut events);
+    let init = lab.init_pid().expect("namespaces");
+    let held = File::open(format!("/proc/{init}/ns/net")).expect("a namespace");
+    lab.kill().expect("killed");
+    assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
+    // Longer than the others take with their orphans: it is this one that counts.
+    let error = lab.proof_of_release(Duration::from_millis(2500)).expect_err("one is held").to_string();
+    assert!(error.contains("still held"), "{error}");
+    drop(held);
+    let took = lab.proof_of_release(GONE).expect("nothing is left");
+    println!("     the last descriptor closed: released {took:?} later");
+}
+
+fn without_namespaces_it_goes_with_its_parent() {
+    let mut lab = LabCommand::new(["lab", "sleep"]).user_namespace(false).spawn().expect("a lab");
+    assert!(lab.init_pid().is_none());
+    drop(lab.take_control());
+    assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
+    let (mut parent, outer, _) = start_parent("plain");
+    let handle = pidfd_open(pid(outer), PidfdFlags::empty()).expect("it lives");
+    parent.kill().expect("killed");
+    wait_for_end(&handle);
+    parent.wait().expect("it ends");
+}
+
+fn restrictions_are_explained() {
+    let text = told("restricted");
+    let line = "sudo sysctl -w user.max_user_namespaces=15000";
+    assert!(text.starts_with(&format!("failed to make the lab's namespaces (user namespaces are switched off (/proc/sys/user/max_user_namespaces is 0); to allow it: {line})")), "{text}");
+}
+
+fn the_lab_sees_its_traffic() {
+    assert_eq!(told("capture"), "syn 1 ended true left 0\n");
+}
+
+/// A shell in the lab reads what is typed and gets the Ctrl-C; afterwards the terminal is the parent's.
+fn a_shell_has_the_terminal() {
+    let (mut ours, theirs) = pseudo_terminal();
+    let mut parent = Command::new("/proc/self/exe");
+    parent
+        .arg("terminal")
+        .stdin(theirs.try_clone().expect("a copy"))
+        .stdout(theirs.try_clone().expect("a copy"))
+        .stderr(theirs);
+    // SAFETY: system calls only.
+    unsafe {
+        parent.pre_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(std::io::stdin())?;
+            Ok(())
+        });
+    }
+    let mut parent = parent.spawn().expect("started");
+    let mut seen = String::new();
+    let mut expect = |what: &str| {
+        let mut buffer = [0; 256];
+        while !seen.contains(what) {
+            let length = ours.read(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error} after {seen}"));
+            seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+        let end = seen.find(what).expect("just seen") + what.len();
+        seen.drain(..end);
+        ours.try_clone().expect("a copy")
+    };
+    expect("shell ready").write_all(b"first\n").expect("typed");
+    expect("shell got first lo").write_all(b"\x03").expect("typed");
+    expect("shell ended by 2").write_all(b"second\n").expect("typed");
+    expect("parent got second");
+    assert!(parent.wait().expect("it ends").success());
+}
+
+fn pseudo_terminal() -> (File, std::os::fd::OwnedFd) {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let (mut ours, mut theirs) = (-1, -1);
+    let none: *mut u8 = std::ptr::null_mut();
+    // SAFETY: both numbers are live and filled with new descriptors that nobody else owns.
+    unsafe {
+        assert_eq!(libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()), 0);
+        for fd in [ours, theirs] {
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+        (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs))
+    }
+}
+
+/// A parent in a terminal.
+fn terminal() {
+    let (mut lab, mut events, _control) = start("shell");
+    let mut line = String::new();
+    events.read_line(&mut line).expect("an event");
+    take_terminal().expect("taken");
+    println!("{}", line.trim());
+    line.clear();
+    std::io::stdin().read_line(&mut line).expect("typed");
+    println!("parent got {line}");
+    assert!(lab.wait().expect("it ends").success());
+}
+
+/// The parent that is killed.
+fn parent(namespaces: bool) {
+    let job = if namespaces { "tcp" } else { "sleep" };
+    let mut lab = LabCommand::new(["lab", job]).user_namespace(namespaces).spawn().expect("a lab");
+    if namespaces {
+        up(&mut BufReader::new(lab.take_events().expect("events")));
+    }
+    println!("{} {}", lab.pid(), lab.init_pid().unwrap_or(0));
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+fn lab(job: &str) {
+    let LabSide { mut events, control } = enter_lab().expect("started as a lab");
+    let mut control = BufReader::new(control);
+    let mut line = String::new();
+    match job {
+        "sleep" => std::thread::sleep(Duration::from_secs(60)),
+        "exit-7" => std::process::exit(7),
+        "abort" => {
+            let _ = rustix::process::setrlimit(
+                rustix::process::Resource::Core,
+                rustix::process::Rlimit { current: Some(0), maximum: Some(0) },
+            );
+            std::process::abort()
+        }
+        "shell" => {
+            let ns = NetNs::create("shell").expect("a namespace");
+            let script = "echo shell ready; read line; echo shell got $line $(ls /sys/class/net); sleep 60";
+            let status = spawn_shell(&ns, &["sh", "-c", script]).map(|mut shell| shell.wait().expect("it ends"));
+            let signal = status.expect("started").signal();
+            writeln!(events, "shell ended by {}", signal.unwrap_or(0)).expect("written");
+        }
+        "look" => {
+            let pipes = [events.as_raw_fd(), control.get_ref().as_raw_fd()];
+            let pipes =
+                pipes.map(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).expect("a pipe").display().to_string());
+            writeln!(events, "pipes {}", pipes.join(" ")).expect("written");
+            look(&mut events);
+        }
+        "orphans" => orphans(&mut events),
+        "echo" => {
+            control.read_line(&mut line).expect("a line");
+            events.write_all(line.as_bytes()).expect("written");
+        }
+        "tcp" => {
+            let held: Vec<_> = (0..20).map(|number| stuck_connection(&format!("n{number}"))).collect();
+            events.write_all(b"up\n").expect("written");
+            control.read_line(&mut line).expect("a line");
+            for (ns, _) in &held {
+                assert!(sockdiag::destroy_all(ns).expect("ended") >= 2);
+            }
+        }
+        "restricted" => {
+            fs::write("/proc/sys/user/max_user_namespaces", "0").expect("written");
+            let error = LabCommand::new(["lab", "echo"]).spawn().expect_err("no namespaces");
+            write!(events, "failed to {error}").expect("written");
+        }
+        "capture" => tokio::runtime::Runtime::new().expect("a runtime").block_on(capture(&mut events)),
+        other => panic!("{other}"),
+    }
+}
+
+fn loopback(name: &str) -> NetNs {
+    let ns = NetNs::create(name).expect("a namespace");
+    let up = Inside::new(&ns).command("ip").args(["link", "set", "lo", "up"]).status().expect("ip runs");
+    assert!(up.success());
+    ns
+}
+
+/// A namespace with a connection whose data is never acknowledged: a filter on the server's socket
+/// drops all that arrives for it.
+fn stuck_connection(name: &str) -> (NetNs, (TcpStream, TcpStream)) {
+    let ns = loopback(name);
+    let pair = ns
+        .run(|| {
+            fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")?;
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let mut client = TcpStream::connect(listener.local_addr()?)?;
+            let (server, _) = listener.accept()?;
+            socket2::SockRef::from(&server).attach_filter(&[socket2::SockFilter::new(0x06, 0, 0, 0)])?;
+            client.write_all(&[0; 1000])?;
+            std::io::Result::Ok((client, server))
+        })
+        .expect("entered")
+        .expect("a connection");
+    (ns, pair)
+}
+
+fn look(events: &mut File) {
+    let ns = NetNs::create("look").expect("a namespace");
+    let dir =
+        std::env::temp_dir().join(format!("relapse-process-{}-{}", rustix::process::getuid(), std::process::id()));
+    fs::create_dir_all(&dir).expect("made");
+    let resolver = dir.join("resolv.conf");
+    fs::write(&resolver, "nameserver 10.0.0.10\n").expect("written");
+    let owned = dir.join("owned");
+    fs::write(&owned, "").expect("written");
+    let theirs = std::os::unix::fs::chown(&owned, Some(12345), None).is_ok();
+    let script = format!(
+        "grep CapEff /proc/self/status; echo uid $(id -u); echo open $(readlink /proc/$$/fd/*); echo links $(ls /sys/class/net); \
+         echo bound $(cat /etc/hostname); echo group $PPID_OF_LAB; echo owner $({})",
+        if theirs { format!("stat -c %u {}", owned.display()) } else { "stat -c %u /etc/passwd".into() }
+    );
+    let inside = Inside::new(&ns).bind(&resolver, "/etc/hostname").expect("paths");
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let mut command = inside.command("sh");
+    command.args(["-c", &script]).env("PPID_OF_LAB", parent.to_string()).stdin(Stdio::null());
+    let output = command.output().expect("it runs");
+    let _ = fs::remove_dir_all(&dir);
+    // Shared with the machine it would be a negative number; before Linux 6.1 there is none.
+    let table = ns.run(|| fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries")).expect("entered");
+    writeln!(events, "table {}", table.as_deref().unwrap_or("none").trim()).expect("written");
+    events.write_all(&output.stdout).expect("written");
+    events.write_all(&output.stderr).expect("written");
+}
+
+/// Children whose parent has gone become init's; it collects them.
+fn orphans(events: &mut File) {
+    let status = Command::new("sh").args(["-c", "for i in 1 2 3 4 5; do sleep 0.05 & done"]).status().expect("it runs");
+    assert!(status.success(), "the lab's own children are not taken from it");
+    let deadline = Instant::now() + GONE;
+    let others = || {
+        let all = fs::read_dir("/proc").expect("mounted");
+        let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|&pid| pid != 1 && pid != std::process::id())
+            .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
+            .count()
+    };
+    while others() > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    writeln!(events, "left {}", others()).expect("written");
+}
+
+/// An ordinary user can capture and end connections in here.
+async fn capture(events: &mut File) {
+    let ns = loopback("capture");
+    let mut capture = packet::Capture::open(&ns, &packet::Filter::syn().outgoing()).expect("a capture");
+    let (mut client, _server) = ns
+        .run(|| {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            std::io::Result::Ok((client, listener.accept()?.0))
+        })
+        .expect("entered")
+        .expect("a connection");
+    let mut frames = Vec::new();
+    capture.next_batch(&mut frames).await.expect("frames");
+    let first =
+        |frame: &&packet::Frame| matches!(frame.packet, packet::Packet::Tcp(tcp) if tcp.flags.syn && !tcp.flags.ack);
+    let seen = frames.iter().filter(first).count();
+    let ended = sockdiag::destroy_all(&ns).expect("ended");
+    let left = sockdiag::SockDiag::open(&ns).and_then(|diag| diag.tcp_sockets(sockdiag::ALL)).expect("listed").len();
+    assert!(client.write_all(b"x").is_err(), "the connection is gone");
+    writeln!(events, "syn {seen} ended {} left {left}", ended > 0).expect("written");
+}

@@ -1,0 +1,184 @@
+//! TCP sockets of a namespace: what is told of them, and their end.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use relapse_kernel::NetNs;
+use relapse_kernel::process::Inside;
+use relapse_kernel::sockdiag::{ALL, SockDiag, TcpSocket, destroy_all, mask, state};
+
+fn namespace() -> Option<NetNs> {
+    if !rustix::process::geteuid().is_root() {
+        assert!(!std::env::var("RELAPSE_REQUIRE").unwrap_or_default().contains("netns"), "needs root");
+        eprintln!("skipped: needs root");
+        return None;
+    }
+    let ns = NetNs::create("sockdiag").expect("a namespace");
+    let up = Inside::new(&ns).command("ip").args(["link", "set", "lo", "mtu", "1500", "up"]).status().expect("ip runs");
+    assert!(up.success());
+    Some(ns)
+}
+
+struct Pair {
+    listener: TcpListener,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+fn pair(ns: &NetNs, address: &'static str) -> Pair {
+    ns.run(move || {
+        let listener = TcpListener::bind(address)?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (server, _) = listener.accept()?;
+        std::io::Result::Ok(Pair { listener, client, server })
+    })
+    .expect("entered")
+    .expect("a connection")
+}
+
+/// From here on nothing that arrives for `socket` reaches it.
+fn deafen(socket: &impl std::os::fd::AsFd) {
+    socket2::SockRef::from(socket).attach_filter(&[socket2::SockFilter::new(0x06, 0, 0, 0)]).expect("attached");
+}
+
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn client_of(diag: &SockDiag, pair: &Pair) -> Option<TcpSocket> {
+    let local = pair.client.local_addr().expect("connected");
+    diag.tcp_sockets(ALL).expect("listed").into_iter().find(|socket| socket.local == local)
+}
+
+#[test]
+fn both_families_are_listed_with_their_numbers() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    assert_eq!(diag.tcp_sockets(ALL).expect("listed"), [], "only this namespace's");
+    for (address, mss) in [("127.0.0.1:0", 1448), ("[::1]:0", 1428), ("[::]:0", 1448)] {
+        let mut pair = pair(&ns, address);
+        pair.client.write_all(&[1; 5000]).expect("written");
+        let told = wait_for(|| client_of(&diag, &pair)?.info.filter(|info| info.bytes_acked == 5001));
+        // The SYN counts as one byte acknowledged, not as one sent.
+        assert_eq!((told.bytes_sent, told.unacked, told.bytes_retrans), (5000, 0, 0));
+        assert_eq!((told.state, told.retransmits, told.total_retrans), (state::ESTABLISHED, 0, 0));
+        if address != "[::]:0" {
+            assert_eq!((told.snd_mss, told.pmtu), (mss, 1500));
+        }
+        assert!(
+            told.rto_us >= 200_000 && told.rtt_us > 0 && told.snd_cwnd >= 10 && told.data_segs_out >= 1,
+            "{told:?}"
+        );
+        let all = diag.tcp_sockets(ALL).expect("listed");
+        let server = all
+            .iter()
+            .find(|socket| socket.remote == pair.client.local_addr().expect("connected"))
+            .expect("the other end");
+        assert_eq!((server.recv_queue, server.info.expect("told").bytes_received), (5000, 5000));
+        assert_eq!(server.remote.is_ipv4(), address.starts_with("127"));
+        let listening = diag.tcp_sockets(mask(&[state::LISTEN])).expect("listed");
+        assert_eq!(
+            listening.iter().map(|one| one.local).collect::<Vec<_>>(),
+            [pair.listener.local_addr().expect("bound")]
+        );
+        destroy_all(&ns).expect("ended");
+    }
+}
+
+#[test]
+fn timeouts_are_told_apart_from_retransmissions() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    let mut pair = pair(&ns, "127.0.0.1:0");
+    deafen(&pair.server);
+    let started = Instant::now();
+    pair.client.write_all(&[1; 3000]).expect("written");
+    let (socket, info) = wait_for(|| {
+        let socket = client_of(&diag, &pair)?;
+        let info = socket.info.filter(|info| info.retransmits >= 2)?;
+        Some((socket, info))
+    });
+    println!("2 consecutive timeouts after {:?}: {info:?}", started.elapsed());
+    assert_eq!(socket.send_queue, 3000);
+    assert!(info.unacked > 0 && info.bytes_retrans > 0 && info.total_retrans > u32::from(info.retransmits));
+    destroy_all(&ns).expect("ended");
+}
+
+#[test]
+fn a_destroyed_connection_is_aborted_at_both_ends() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    let mut pair = pair(&ns, "[::1]:0");
+    let socket = client_of(&diag, &pair).expect("listed");
+    diag.destroy(&socket).expect("ended");
+    diag.destroy(&socket).expect("ending it twice is no error");
+    assert_eq!(pair.client.write(b"x").expect_err("aborted").kind(), ErrorKind::ConnectionAborted);
+    assert_eq!(std::io::Read::read(&mut pair.server, &mut [0]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
+    assert_eq!(diag.tcp_sockets(ALL).expect("listed").len(), 1, "the listener is left");
+}
+
+#[test]
+fn destroy_all_ends_what_no_process_holds() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    // An orphan with data that nobody acknowledges.
+    let mut stuck = pair(&ns, "127.0.0.1:0");
+    deafen(&stuck.server);
+    stuck.client.write_all(&[1; 1000]).expect("written");
+    drop(stuck.client);
+    // TIME_WAIT at the end that closed first.
+    let waiting = pair(&ns, "[::1]:0");
+    waiting.client.shutdown(Shutdown::Both).expect("shut down");
+    drop((waiting.server, waiting.client));
+    // SYN_SENT: the listener hears nothing; and the half-open one would be SYN_RECV.
+    let deaf = ns.run(|| TcpListener::bind("127.0.0.1:0")).expect("entered").expect("bound");
+    deafen(&deaf);
+    let calling = ns
+        .run(move || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_nonblocking(true)?;
+            let _ = socket.connect(&deaf.local_addr()?.into());
+            std::io::Result::Ok((socket, deaf))
+        })
+        .expect("entered")
+        .expect("a socket");
+    let wanted = [state::FIN_WAIT_1, state::TIME_WAIT, state::SYN_SENT, state::LISTEN];
+    wait_for(|| {
+        let there = diag.tcp_sockets(ALL).expect("listed");
+        wanted.iter().all(|state| there.iter().any(|socket| socket.state == *state)).then_some(())
+    });
+    let started = Instant::now();
+    let ended = destroy_all(&ns).expect("ended");
+    println!("{ended} sockets ended in {:?}", started.elapsed());
+    assert_eq!(diag.tcp_sockets(ALL).expect("listed"), []);
+    drop(calling);
+}
+
+/// A poll must be cheap; the number is printed, and the bound is generous.
+#[test]
+fn asking_is_cheap() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    let pairs: Vec<_> = (0..50).map(|_| pair(&ns, "127.0.0.1:0")).collect();
+    for states in [ALL, mask(&[state::LISTEN]), mask(&[state::ESTABLISHED])] {
+        let started = Instant::now();
+        for _ in 0..20 {
+            diag.tcp_sockets(states).expect("listed");
+        }
+        println!(
+            "mask {states:#x}: {:?} each, {} sockets",
+            started.elapsed() / 20,
+            diag.tcp_sockets(states).expect("listed").len()
+        );
+        assert!(started.elapsed() / 20 < Duration::from_millis(50));
+    }
+    drop(pairs);
+}

@@ -1,0 +1,118 @@
+//! The command line: what is asked, in words a person types.
+
+mod check;
+mod doctor;
+mod list;
+mod recover;
+mod replay;
+mod reproduce;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::diagnostics::Diagnostics;
+use crate::plan::{self, Plan};
+
+/// Exit status for bad input (`EX_USAGE` of sysexits.h).
+const BAD_INPUT: u8 = 64;
+
+/// Replays published Kubernetes network incidents and proves that detectors catch each one in time.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
+  relapse run                          replay everything in scenarios/
+  relapse run policy-route-lost        one incident with its benign twins
+  relapse run --repeat 50 mss-clamp-raised
+                                       how long detection takes: p50, p95, max, and flakes
+  relapse reproduce policy-route-lost  stop with the fault in force and look around
+  relapse check my-scenario.yaml       is this file right?
+
+Exit status: 0 pass, 1 a detection failed, 2 inconclusive, 3 something was left behind,
+64 bad input, 70 a defect of relapse."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replay scenarios and judge what the detectors say.
+    Run(run::RunArguments),
+    /// List scenarios with their controls and expectations.
+    List(list::ListArguments),
+    /// Validate scenario files without running anything.
+    Check(check::CheckArguments),
+    /// Stop with the fault in force, say what to look at, open shells.
+    Reproduce(reproduce::ReproduceArguments),
+    /// Feed recorded signals to the detectors again; needs no privileges.
+    Replay(replay::ReplayArguments),
+    /// Put back what a run that was killed left behind on this machine.
+    Recover,
+    /// Say what this machine can and cannot run, and what to do about it.
+    Doctor,
+    /// Print the JSON Schema of scenario files.
+    Schema,
+}
+
+/// Where scenarios are looked for when none is named by its path.
+const SCENARIOS: &str = "scenarios";
+
+/// Entry point.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(arguments) => run::main(&arguments),
+        Command::List(arguments) => list::main(&arguments),
+        Command::Check(arguments) => check::main(&arguments),
+        Command::Reproduce(arguments) => reproduce::main(&arguments),
+        Command::Replay(arguments) => replay::main(&arguments),
+        Command::Recover => recover::main(),
+        Command::Doctor => doctor::main(),
+        Command::Schema => {
+            println!("{:#}", crate::scenario::schema());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Bad input: everything that is wrong, on standard error, and status 64.
+fn refuse(diagnostics: &Diagnostics) -> ExitCode {
+    eprint!("{}", diagnostics.render_for(&std::io::stderr()));
+    ExitCode::from(BAD_INPUT)
+}
+
+/// Scenarios by name or by path; all of `scenarios/` where none is named.
+fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
+    let is_path = |text: &String| text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml");
+    let (paths, names): (Vec<_>, Vec<_>) = wanted.iter().partition(|text| is_path(text));
+    let mut files: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
+    if names.is_empty() && !files.is_empty() {
+        return plan::load(&files);
+    }
+    if names.is_empty() {
+        return plan::load(&[PathBuf::from(SCENARIOS)]);
+    }
+    // By name: the folder is read whole, so that a wrong name can be told from a wrong file.
+    let folder = plan::load(&[PathBuf::from(SCENARIOS)])?;
+    let mut unknown = Diagnostics::default();
+    for name in names {
+        match folder.iter().find(|plan| plan.name == *name) {
+            Some(plan) => files.push(plan.file.clone()),
+            None => unknown.push(no_such_scenario(name, &folder)),
+        }
+    }
+    unknown.into_result(())?;
+    plan::load(&files)
+}
+
+fn no_such_scenario(name: &str, folder: &[Plan]) -> crate::diagnostics::Diagnostic {
+    let names = folder.iter().map(|plan| plan.name.as_str());
+    crate::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
+        .help(crate::diagnostics::did_you_mean(name, "scenario", names))
+}

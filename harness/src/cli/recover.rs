@@ -1,0 +1,25 @@
+//! `relapse recover`: puts back what runs that were killed left behind on this machine.
+
+use std::process::ExitCode;
+
+use crate::event::Outcome;
+use crate::host::{Site, recover};
+
+pub fn main() -> ExitCode {
+    let recovered = Site::host().and_then(|site| recover(&site, &mut |holder| eprintln!("waiting for {holder}")));
+    match recovered {
+        Ok(recovered) if recovered.is_empty() => {
+            println!("nothing was left behind");
+            ExitCode::SUCCESS
+        }
+        Ok(recovered) => {
+            recovered.iter().for_each(|one| println!("{one}"));
+            let open = recovered.iter().any(|one| one.outcome.is_open());
+            ExitCode::from(if open { Outcome::Dirty.exit_code() } else { 0 })
+        }
+        Err(e) => {
+            eprintln!("relapse: failed to {e}");
+            ExitCode::from(Outcome::InternalError.exit_code())
+        }
+    }
+}

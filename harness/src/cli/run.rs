@@ -1,0 +1,233 @@
+//! `relapse run`: replays scenarios and judges what detectors say.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use relapse_reports::folder::RunFolder;
+use relapse_reports::terminal::{Mode, Terminal};
+
+use crate::config::Config;
+use crate::event::{Outcome, RunEvent, What};
+use crate::host::{self, Consent, Site};
+use crate::plan::Plan;
+use crate::run::{self, Interrupt, Options};
+
+/// Replay scenarios.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Names, files or folders; everything in scenarios/ when none is given.
+    scenarios: Vec<String>,
+    /// Replay each trial this many times; reports p50, p95, max and flakes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: u32,
+    /// Trials side by side. Times to detect are best with 1.
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
+    /// Let scenarios write machine-wide settings (nf_conntrack_max), journalled and restored.
+    #[arg(long)]
+    allow_host_writes: bool,
+    /// Backends that must run: a skip there is a failure. Also RELAPSE_REQUIRE.
+    #[arg(long, value_delimiter = ',')]
+    require: Vec<String>,
+    /// Only the incident of each scenario, or only this control of it.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Record all signals into this folder, one file a trial.
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
+    /// Outside detectors and what they must say (default: relapse.yaml, where there is one).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where reports go.
+    #[arg(long, value_name = "FOLDER", default_value = "reports")]
+    reports: PathBuf,
+    /// Print events as JSON lines instead of text.
+    #[arg(long)]
+    json: bool,
+    /// A deliberate defect of the harness, as JSON: for its own tests.
+    #[arg(long, hide = true)]
+    sabotage: Option<String>,
+}
+
+pub fn main(arguments: &RunArguments) -> ExitCode {
+    let today = jiff::Zoned::now().date();
+    let config = match Config::load(arguments.config.as_deref(), today) {
+        Ok(config) => config,
+        Err(diagnostics) => return super::refuse(&diagnostics),
+    };
+    let plans = match super::find(&arguments.scenarios) {
+        Ok(plans) => plans,
+        Err(diagnostics) => return super::refuse(&diagnostics),
+    };
+    let sabotage = match arguments.sabotage.as_deref().map(serde_json::from_str).transpose() {
+        Ok(sabotage) => sabotage,
+        Err(e) => return usage(&format!("--sabotage: {e}")),
+    };
+    if let Some(folder) = &arguments.record
+        && let Err(e) = std::fs::create_dir_all(folder)
+    {
+        return usage(&format!("--record {}: {e}", folder.display()));
+    }
+    let only = match &arguments.only {
+        None => Vec::new(),
+        Some(name) => match select(&plans, name) {
+            Ok(only) => only,
+            Err(why) => return usage(&why),
+        },
+    };
+    let options = Options {
+        run_id: run_id(),
+        jobs: arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from),
+        repeat: arguments.repeat,
+        consent: Consent::from_environment(arguments.allow_host_writes),
+        require: required(&arguments.require),
+        record: arguments.record.clone(),
+        config,
+        sabotage,
+        only,
+        hold: false,
+        executable: None,
+    };
+    let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
+    perform(&plans, &options, output, Some(&arguments.reports))
+}
+
+/// `incident`, or the name of a control.
+fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, String> {
+    if name == "incident" {
+        return Ok(plans.iter().map(|plan| (plan.name.clone(), None)).collect());
+    }
+    let has = |plan: &&Plan| plan.controls.iter().any(|control| control.control.as_deref() == Some(name));
+    let found: Vec<_> = plans.iter().filter(has).map(|plan| (plan.name.clone(), Some(name.to_owned()))).collect();
+    if found.is_empty() {
+        let all = plans.iter().flat_map(|plan| plan.controls.iter().filter_map(|c| c.control.as_deref()));
+        return Err(format!("--only {name}: write `incident` or one of {}", all.collect::<Vec<_>>().join(", ")));
+    }
+    Ok(found)
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("relapse: {why}");
+    ExitCode::from(super::BAD_INPUT)
+}
+
+/// Measured times want the machine for themselves; verdicts do not.
+fn default_jobs(repeat: u32) -> usize {
+    if repeat > 1 { 1 } else { 4 * std::thread::available_parallelism().map_or(1, usize::from) }
+}
+
+fn required(flags: &[String]) -> Vec<String> {
+    let variable = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
+    let named = variable.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
+    flags.iter().cloned().chain(named).collect()
+}
+
+fn run_id() -> String {
+    let now = jiff::Timestamp::now();
+    format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), std::process::id() & 0xffff)
+}
+
+/// Where events go besides the run's folder.
+enum Output {
+    Text(Mode),
+    Json,
+}
+
+fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&Path>) -> ExitCode {
+    let mut text = match output {
+        Output::Text(mode) => Some(Terminal::new(mode)),
+        Output::Json => None,
+    };
+    let mut folder = match reports.map(|root| RunFolder::create(root, &options.run_id)).transpose() {
+        Ok(folder) => folder,
+        Err(e) => {
+            eprintln!("relapse: failed to {e}");
+            return ExitCode::from(Outcome::InternalError.exit_code());
+        }
+    };
+    let interrupt = Interrupt::default();
+    catch_signals(&interrupt);
+    let mut sink = |event: &RunEvent| {
+        match &mut text {
+            Some(terminal) => terminal.on_event(event),
+            None => println!("{}", serde_json::to_string(event).unwrap_or_default()),
+        }
+        if let Some(open) = &mut folder
+            && let Err(e) = open.record(event)
+        {
+            eprintln!("relapse: failed to {e}; the run goes on without its files");
+            folder = None;
+        }
+    };
+    for recovered in left_by_others() {
+        sink(&RunEvent { at: crate::fault::now(), what: What::Notice { text: recovered } });
+    }
+    let outcome = run::run(plans, options, &interrupt, &mut sink);
+    let finished = folder.map(RunFolder::finish).transpose();
+    match &finished {
+        Ok(path) => {
+            if let Some(terminal) = &mut text {
+                terminal.finish(path.as_deref());
+            }
+        }
+        Err(e) => eprintln!("relapse: failed to {e}"),
+    }
+    ExitCode::from(outcome.exit_code())
+}
+
+/// What dead runs left on this machine is put back first.
+fn left_by_others() -> Vec<String> {
+    let recovered = Site::host().and_then(|site| host::recover_quietly(&site));
+    match recovered {
+        Ok(recovered) => recovered.iter().map(ToString::to_string).collect(),
+        Err(e) => vec![format!("failed to look for what earlier runs left: {e}")],
+    }
+}
+
+/// Ctrl-C and SIGTERM heal and tear down; a second one tears down at once.
+fn catch_signals(interrupt: &Interrupt) {
+    let interrupt = interrupt.clone();
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    _ = int.recv() => {}
+                    _ = term.recv() => {}
+                }
+                interrupt.ask();
+                let text = if interrupt.is_urgent() { "tearing down at once" } else { "healing and tearing down; once more to stop at once" };
+                eprintln!("relapse: {text}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+    });
+}
+
+/// One incident, held with its fault in force.
+pub fn reproduce(scenario: &str, allow_host_writes: bool) -> ExitCode {
+    let plans = match super::find(&[scenario.to_owned()]) {
+        Ok(plans) => plans,
+        Err(diagnostics) => return super::refuse(&diagnostics),
+    };
+    let options = Options {
+        run_id: run_id(),
+        jobs: 1,
+        repeat: 1,
+        consent: Consent::from_environment(allow_host_writes),
+        require: Vec::new(),
+        record: None,
+        config: Config::default(),
+        sabotage: None,
+        only: plans.iter().map(|plan| (plan.name.clone(), None)).collect(),
+        hold: true,
+        executable: None,
+    };
+    perform(&plans, &options, Output::Text(Mode::detect()), None)
+}

@@ -1,0 +1,122 @@
+//! A cluster a run works on: where nodes, pods, Services and DNS come from.
+//!
+//! Everything a fault, a workload or a collector touches is a namespace handle; backends differ only
+//! in how those come to be. A new backend is one folder beside `cluster/netns`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use relapse_kernel::NetNs;
+use tokio::sync::watch;
+
+use crate::fault::{FaultError, Job};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId};
+
+/// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub name: String,
+    pub ns: NetNs,
+}
+
+/// A pod and the node's end of its veth.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    pub name: String,
+    pub ns: NetNs,
+    /// Name of the interface on the node.
+    pub link: String,
+}
+
+/// A host outside the cluster.
+#[derive(Debug, Clone)]
+pub struct Outside {
+    pub name: String,
+    pub ns: NetNs,
+    /// The load balancer hop in front of it, where it has one.
+    pub load_balancer: Option<NetNs>,
+    /// How long its servers wait before they answer.
+    pub delay: ServerDelay,
+}
+
+/// A delay that a server adds before it answers, adjustable while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct ServerDelay(Arc<AtomicU64>);
+
+impl ServerDelay {
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    pub fn set(&self, delay: Duration) {
+        self.0.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// An office: a client host and the VPN gateway before it.
+#[derive(Debug, Clone)]
+pub struct Office {
+    pub name: String,
+    pub client: NetNs,
+    pub gateway: NetNs,
+}
+
+/// What an agent on a node knows from the kubelet and the API at this instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    pub pods: Vec<PodEntry>,
+    pub services: Vec<ServiceEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodEntry {
+    pub name: String,
+    pub node: String,
+    pub address: IpAddr,
+    pub link: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceEntry {
+    pub name: String,
+    pub address: IpAddr,
+    /// Ready endpoints: (pod, address, node).
+    pub ready: Vec<(String, IpAddr, String)>,
+}
+
+/// A cluster that is up.
+pub trait Cluster: Send + Sync {
+    fn plan(&self) -> &ClusterPlan;
+    fn node(&self, id: NodeId) -> &Node;
+    fn pod(&self, id: PodId) -> &Pod;
+    fn outside(&self, id: OutsideId) -> &Outside;
+    fn office(&self, id: OfficeId) -> &Office;
+    /// The network between all of them.
+    fn fabric(&self) -> &NetNs;
+
+    /// Pods and endpoints as the API has them, and each change.
+    fn inventory(&self) -> watch::Receiver<Inventory>;
+
+    /// Deletes a pod as the kubelet and the CNI do: its processes, its Service endpoints, its rules
+    /// and route, its veth.
+    fn delete_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// Puts a deleted pod back as it was.
+    fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// One pod that no flow and no fault knows comes or goes, as in any cluster all the time.
+    fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
+
+    /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
+    fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
+}
+
+pub mod cable;
+pub mod fabric;
+pub mod netns;
+pub mod node_network;
+pub mod outside;
+pub mod snapshot;

@@ -1,0 +1,177 @@
+//! The fabric: the cloud's network between nodes, outside hosts and the ends of office tunnels.
+//!
+//! One namespace that routes, and the properties that incidents turn on:
+//! - it checks that request and reply of a flow use the same port, and drops a reply that would leave
+//!   by another (I4); traffic between pods is checked by its source instead, so that the fabric's own
+//!   connection tracking never fills before a node's (I2);
+//! - it answers ICMP echo on behalf of hosts that are configured so (I4);
+//! - "fragmentation needed" that it would send for a tunnel's smaller MTU may be swallowed (I1).
+//!
+//! It is closed: it has no route and no cable to the machine it runs on.
+
+use std::net::IpAddr;
+
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
+use relapse_kernel::route::{self, Route};
+use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::{NetNs, Result, link, sysctl};
+
+use super::cable::Port;
+
+/// Name of the fabric's nft table.
+const TABLE: &str = "relapse-fabric";
+
+/// Index of the loopback interface in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// What a port of the fabric is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortKind {
+    /// A node's primary interface: no pod's address may come in here for another pod.
+    NodeSubnet,
+    /// A node's pod NIC.
+    PodSubnet,
+    /// An outside host, a load balancer or a tunnel.
+    Other,
+}
+
+/// The fabric while it is being built and after.
+pub struct Fabric {
+    pub ns: NetNs,
+    ports: Vec<(Port, PortKind)>,
+    pod_prefix: Prefix,
+    answers_echo_for: Vec<IpAddr>,
+    gateway: IpAddr,
+    swallow_fragmentation_needed: bool,
+}
+
+impl Fabric {
+    /// Makes the fabric's namespace. `gateways` are the addresses it answers to.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn create(pod_prefix: Prefix, gateways: &[IpAddr]) -> Result<Self> {
+        let ns = NetNs::create("fabric")?;
+        link::loopback_up(&ns)?;
+        sysctl::apply(&ns, &sysctl::lab_settings(true))?;
+        for gateway in gateways {
+            link::add_address(&ns, LOOPBACK, *gateway, Prefix::host(*gateway).length(), PrefixRoute::Omit)?;
+        }
+        Ok(Self {
+            ns,
+            ports: Vec::new(),
+            pod_prefix,
+            answers_echo_for: Vec::new(),
+            gateway: gateways[0],
+            swallow_fragmentation_needed: false,
+        })
+    }
+
+    /// Plugs a cable's end into the fabric and routes `prefixes` to it by way of `next_hop`, who is at
+    /// the other end.
+    ///
+    /// # Errors
+    /// When the kernel refuses the neighbour or a route.
+    pub fn attach(&mut self, port: Port, kind: PortKind, next_hop: IpAddr, peer: &Port, prefixes: &[Prefix]) -> Result<()> {
+        port.knows(next_hop, peer)?;
+        for prefix in prefixes {
+            let route = Route::to(prefix.address(), prefix.length()).via(next_hop).dev(port.index).onlink();
+            route::add_route(&self.ns, &route)?;
+        }
+        self.ports.push((port, kind));
+        Ok(())
+    }
+
+    /// Answers ICMP echo on behalf of `address`.
+    pub fn answer_echo_for(&mut self, address: IpAddr) {
+        self.answers_echo_for.push(address);
+    }
+
+    /// "Fragmentation needed" never leaves the fabric.
+    pub const fn swallow_fragmentation_needed(&mut self) {
+        self.swallow_fragmentation_needed = true;
+    }
+
+    /// Puts the rules in force, once every port is known.
+    ///
+    /// # Errors
+    /// When the kernel refuses them or they do not read back.
+    pub fn arm(&self) -> Result<()> {
+        self.rules().apply(&self.ns)
+    }
+
+    fn rules(&self) -> Table {
+        let pods = (self.pod_prefix.address(), self.pod_prefix.length());
+        let mut table = Table::new(TABLE)
+            .chain(Chain::filter("raw", Hook::Prerouting, -300, Policy::Accept))
+            .chain(Chain::filter("mark", Hook::Prerouting, -150, Policy::Accept))
+            .chain(Chain::nat("echo", Hook::Prerouting, -100))
+            .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
+            .chain(Chain::filter("output", Hook::Output, 0, Policy::Accept))
+            .rule("raw", Rule::new().ip_saddr(pods).ip_daddr(pods).notrack().comment("between pods: checked by source"));
+        for (port, kind) in &self.ports {
+            if *kind == PortKind::NodeSubnet {
+                table = table.rule(
+                    "forward",
+                    Rule::new()
+                        .iif(port.index)
+                        .ip_saddr(pods)
+                        .ip_daddr(pods)
+                        .counter()
+                        .drop()
+                        .comment(format!("{}: a pod's packet to a pod from the node subnet", port.name)),
+                );
+            }
+            table = table
+                .rule(
+                    "mark",
+                    Rule::new()
+                        .iif(port.index)
+                        .ct_state(&[CtState::New])
+                        .ct_direction_original()
+                        .ct_mark_set(port.index)
+                        .comment(format!("{}: request came in here", port.name)),
+                )
+                .rule(
+                    "forward",
+                    Rule::new()
+                        .ct_direction_reply()
+                        .ct_mark(port.index)
+                        .not_oif(port.index)
+                        .counter()
+                        .drop()
+                        .comment(format!("{}: reply would leave by another port", port.name)),
+                );
+        }
+        for address in &self.answers_echo_for {
+            let host = (*address, Prefix::host(*address).length());
+            table = table.rule(
+                "echo",
+                Rule::new()
+                    .ip_daddr(host)
+                    .icmp_type(ICMP_ECHO_REQUEST)
+                    .dnat(self.gateway, None)
+                    .comment(format!("answers echo for {address}")),
+            );
+        }
+        if self.swallow_fragmentation_needed {
+            table = table.rule(
+                "output",
+                Rule::new()
+                    .icmp_type(ICMP_DESTINATION_UNREACHABLE)
+                    .icmp_code(ICMP_FRAGMENTATION_NEEDED)
+                    .counter()
+                    .drop()
+                    .comment("fragmentation needed: swallowed"),
+            );
+        }
+        table
+    }
+}
+
+/// RFC 792.
+const ICMP_ECHO_REQUEST: u8 = 8;
+const ICMP_DESTINATION_UNREACHABLE: u8 = 3;
+/// RFC 1191 section 4.
+const ICMP_FRAGMENTATION_NEEDED: u8 = 4;

@@ -1,0 +1,275 @@
+//! The lab: a cluster of network namespaces on this machine, up in milliseconds.
+//!
+//! Stand-ins take the places of what a real cluster runs: [`services`] of kube-proxy's rules,
+//! [`coredns`] of CoreDNS; everything else (fabric, NICs, policy table, source NAT, outside world) is
+//! shared with other backends. Going down is dropping the last handles: namespaces are anonymous.
+
+mod coredns;
+mod services;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::route::{self, Route};
+use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
+use tokio::sync::watch;
+
+use super::cable::{End, connect};
+use super::fabric::Fabric;
+use super::node_network::{attach_nics, host, pod_rules, snat};
+use super::outside::{build, build_office, host_namespace};
+use super::{Cluster, Inventory, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use crate::fault::{FaultError, Job};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodPlan, PodRole};
+
+/// A lab that is up.
+pub struct Lab {
+    plan: ClusterPlan,
+    fabric: Fabric,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    outside: Vec<Outside>,
+    offices: Vec<Office>,
+    dns: coredns::Replicas,
+    /// Which pods are there, and which of them are ready.
+    state: Mutex<Vec<PodState>>,
+    inventory: watch::Sender<Inventory>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PodState {
+    exists: bool,
+    ready: bool,
+}
+
+impl Lab {
+    /// Builds everything the plan names and returns when all of it is in force.
+    ///
+    /// # Errors
+    /// The first thing the kernel refused. What was built by then goes with its handles.
+    pub fn up(plan: &ClusterPlan) -> Result<Arc<Self>> {
+        let plan = &with_passer_by(plan);
+        let network = &plan.network;
+        let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway])?;
+        let mut nodes = Vec::with_capacity(plan.nodes.len());
+        for (number, node) in plan.nodes.iter().enumerate() {
+            let ns = host_namespace(&node.name, true)?;
+            for (name, seconds) in &network.conntrack_timeouts {
+                sysctl::write(&ns, &format!("net.netfilter.nf_conntrack_{name}"), &seconds.to_string())?;
+            }
+            attach_nics(&mut fabric, number, &ns, node, network)?;
+            snat(network, None).apply(&ns)?;
+            nodes.push(Node { name: node.name.clone(), ns });
+        }
+        let mut pods = Vec::with_capacity(plan.pods.len());
+        for (number, pod) in plan.pods.iter().enumerate() {
+            let ns = host_namespace(&pod.name, false)?;
+            let made = Pod { name: pod.name.clone(), ns, link: format!("pod{number}") };
+            plug_pod(plan, PodId(number), &made, &nodes)?;
+            pods.push(made);
+        }
+        let mut outside = Vec::with_capacity(plan.outside.len());
+        for (number, host) in plan.outside.iter().enumerate() {
+            outside.push(build(&mut fabric, number, host, network.node_gateway)?);
+        }
+        let mut offices = Vec::with_capacity(plan.offices.len());
+        for (number, office) in plan.offices.iter().enumerate() {
+            offices.push(build_office(&mut fabric, number, office)?);
+        }
+        fabric.arm()?;
+        let state = vec![PodState { exists: true, ready: true }; pods.len()];
+        let lab = Arc::new(Self {
+            dns: coredns::Replicas::new(plan, &pods),
+            plan: plan.clone(),
+            fabric,
+            nodes,
+            pods,
+            outside,
+            offices,
+            inventory: watch::Sender::new(inventory(plan, &state)),
+            state: Mutex::new(state),
+        });
+        lab.program_services()?;
+        for (number, pod) in plan.pods.iter().enumerate() {
+            if pod.role == PodRole::Dns {
+                lab.dns.start(PodId(number))?;
+            }
+        }
+        Ok(lab)
+    }
+
+    /// How many network namespaces it consists of.
+    #[must_use]
+    pub fn namespaces(&self) -> usize {
+        let hops = self.outside.iter().filter(|o| o.load_balancer.is_some()).count();
+        1 + self.nodes.len() + self.pods.len() + self.outside.len() + hops + 2 * self.offices.len()
+    }
+
+    /// Every namespace of the lab.
+    pub fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
+        let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
+        std::iter::once(&self.fabric.ns)
+            .chain(self.nodes.iter().map(|n| &n.ns))
+            .chain(self.pods.iter().map(|p| &p.ns))
+            .chain(self.outside.iter().map(|o| &o.ns))
+            .chain(hops)
+            .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
+    }
+
+    /// Changes what is known of a pod, and lets Services and the inventory follow.
+    fn set_state(&self, id: PodId, change: impl FnOnce(&mut PodState)) -> Result<()> {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut state[id.0]);
+            self.inventory.send_replace(inventory(&self.plan, &state));
+        }
+        self.program_services()?;
+        // As kube-proxy does: flows over UDP to an endpoint that went would live on by themselves.
+        if !self.is_ready(id) {
+            let address = self.plan.pods[id.0].address;
+            for node in &self.nodes {
+                conntrack::delete_where(&node.ns, |entry| {
+                    entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self, id: PodId) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner)[id.0];
+        state.exists && state.ready
+    }
+
+    fn program_services(&self) -> Result<()> {
+        let table = services::rules(&self.plan, |id| self.is_ready(id));
+        self.nodes.iter().try_for_each(|node| table.replace(&node.ns))
+    }
+}
+
+/// Adds the pod that comes and goes, last so that all other numbers stay.
+fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
+    let mut plan = plan.clone();
+    let node = NodeId(plan.nodes.len() - 1);
+    let taken = |address| plan.pods.iter().any(|pod| pod.address == address);
+    let share = plan.nodes[node.0].pod_prefix;
+    let address = (1..).map_while(|n| share.nth(200 - (n % 190))).find(|address| !taken(*address) && *address != plan.nodes[node.0].pod_nic_address);
+    if let Some(address) = address {
+        plan.pods.push(PodPlan { name: "passer-by".into(), node, address, mtu: 1500, role: PodRole::Plain });
+    }
+    plan
+}
+
+/// Gives a pod its veth, its address and its place in the node's routing.
+fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<()> {
+    let spec = &plan.pods[id.0];
+    let node = &nodes[spec.node.0].ns;
+    let (inside, outside) = connect(
+        &End { ns: &pod.ns, name: "eth0", mtu: spec.mtu },
+        &End { ns: node, name: &pod.link, mtu: spec.mtu },
+    )?;
+    let (address, length) = host(spec.address);
+    link::add_address(&pod.ns, inside.index, address, length, PrefixRoute::Omit)?;
+    inside.knows(POD_GATEWAY, &outside)?;
+    route::add_route(&pod.ns, &Route::default_via(POD_GATEWAY).dev(inside.index).onlink())?;
+    outside.knows(spec.address, &inside)?;
+    route::add_route(node, &Route::to(address, length).dev(outside.index))?;
+    pod_rules(&plan.network, spec.address).iter().try_for_each(|rule| route::add_rule(node, rule))
+}
+
+/// The link-local next hop of every pod, answered by the node's end of its veth.
+const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
+
+/// IANA protocol number.
+const IPPROTO_UDP: u8 = 17;
+
+fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
+    let node = |id: usize| plan.nodes[plan.pods[id].node.0].name.clone();
+    let pods = (0..plan.pods.len()).filter(|id| state[*id].exists).map(|id| PodEntry {
+        name: plan.pods[id].name.clone(),
+        node: node(id),
+        address: plan.pods[id].address,
+        link: format!("pod{id}"),
+    });
+    let services = plan.services.iter().map(|service| ServiceEntry {
+        name: service.name.clone(),
+        address: service.address,
+        ready: service
+            .pods
+            .iter()
+            .filter(|id| state[id.0].exists && state[id.0].ready)
+            .map(|id| (plan.pods[id.0].name.clone(), plan.pods[id.0].address, node(id.0)))
+            .collect(),
+    });
+    Inventory { pods: pods.collect(), services: services.collect() }
+}
+
+impl Cluster for Lab {
+    fn plan(&self) -> &ClusterPlan {
+        &self.plan
+    }
+    fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+    fn pod(&self, id: PodId) -> &Pod {
+        &self.pods[id.0]
+    }
+    fn outside(&self, id: OutsideId) -> &Outside {
+        &self.outside[id.0]
+    }
+    fn office(&self, id: OfficeId) -> &Office {
+        &self.offices[id.0]
+    }
+    fn fabric(&self) -> &NetNs {
+        &self.fabric.ns
+    }
+
+    fn inventory(&self) -> watch::Receiver<Inventory> {
+        self.inventory.subscribe()
+    }
+
+    fn delete_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.set_running(id, false).await?;
+            self.set_state(id, |state| state.exists = false)?;
+            let spec = &self.plan.pods[id.0];
+            let node = &self.nodes[spec.node.0].ns;
+            for rule in pod_rules(&self.plan.network, spec.address) {
+                route::delete_rule(node, &rule)?;
+            }
+            match link::find(node, &self.pods[id.0].link)? {
+                Some(veth) => link::delete(node, veth.index),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn restore_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            let spec = &self.plan.pods[id.0];
+            if link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
+                plug_pod(&self.plan, id, &self.pods[id.0], &self.nodes)?;
+            }
+            self.set_state(id, |state| state.exists = true)?;
+            self.set_running(id, true).await
+        })
+    }
+
+    fn churn(&self, present: bool) -> Job<'_, std::result::Result<(), FaultError>> {
+        let passer_by = PodId(self.pods.len() - 1);
+        if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
+    }
+
+    fn set_running(&self, id: PodId, running: bool) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            if self.plan.pods[id.0].role == PodRole::Dns {
+                if running {
+                    self.dns.start(id)?;
+                } else {
+                    self.dns.stop(id);
+                }
+            }
+            self.set_state(id, |state| state.ready = running)
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! A node's two NICs and what the CNI's address manager keeps there: table 2, rules for each pod,
+//! source NAT. Written over namespace handles, so that both backends share it.
+
+use std::net::IpAddr;
+
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
+use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::route::{self, MAIN, Route, Rule};
+use relapse_kernel::{NetNs, Result, link};
+
+use super::cable::{End, connect};
+use super::fabric::{Fabric, PortKind};
+use crate::plan::{NetworkPlan, NodePlan};
+
+/// Name of the nft table that holds the CNI's source NAT on a node.
+pub const SNAT_TABLE: &str = "relapse-cni-snat";
+/// Its chain.
+pub const SNAT_CHAIN: &str = "postrouting";
+
+/// The prefix of one address.
+#[must_use]
+pub fn host(address: IpAddr) -> (IpAddr, u8) {
+    (address, Prefix::host(address).length())
+}
+
+/// The prefix as the kernel room takes it.
+#[must_use]
+pub const fn pair(prefix: Prefix) -> (IpAddr, u8) {
+    (prefix.address(), prefix.length())
+}
+
+/// Gives a node its NICs in the fabric: `eth0` with the default route of the main table, `eth1` with
+/// that of the pod table.
+///
+/// # Errors
+/// When the kernel refuses a link, address or route.
+pub fn attach_nics(fabric: &mut Fabric, number: usize, ns: &NetNs, node: &NodePlan, network: &NetworkPlan) -> Result<()> {
+    let mut nic = |name: &str, port: String, address: IpAddr, gateway: IpAddr, kind, table: u32, prefixes: &[Prefix]| {
+        let (inside, outside) =
+            connect(&End { ns, name, mtu: 1500 }, &End { ns: &fabric.ns, name: &port, mtu: 1500 })?;
+        link::add_address(ns, inside.index, address, Prefix::host(address).length(), PrefixRoute::Omit)?;
+        inside.knows(gateway, &outside)?;
+        route::add_route(ns, &Route::default_via(gateway).dev(inside.index).onlink().table(table))?;
+        fabric.attach(outside, kind, address, &inside, prefixes)
+    };
+    nic(
+        &network.node_nic,
+        format!("n{number}-node"),
+        node.address,
+        network.node_gateway,
+        PortKind::NodeSubnet,
+        MAIN,
+        &[Prefix::host(node.address)],
+    )?;
+    nic(
+        &network.pod_nic,
+        format!("n{number}-pod"),
+        node.pod_nic_address,
+        network.pod_gateway,
+        PortKind::PodSubnet,
+        network.pod_table,
+        &[node.pod_prefix],
+    )
+}
+
+/// The two rules the address manager keeps for a pod: from it to the pod table, to it to main.
+#[must_use]
+pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
+    let (address, length) = host(pod);
+    let rule = |priority| if pod.is_ipv4() { Rule::ipv4(priority) } else { Rule::ipv6(priority) };
+    [
+        rule(network.to_rule_priority).to(address, length).table(MAIN),
+        rule(network.from_rule_priority).from(address, length).table(network.pod_table),
+    ]
+}
+
+/// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.
+/// `ports` narrows the ports it may use, and `to` the destination the narrow range applies to.
+#[must_use]
+pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Table {
+    let mut table = Table::new(SNAT_TABLE).chain(Chain::nat(SNAT_CHAIN, Hook::Postrouting, 100));
+    let inside = network.vpc.iter().chain([&network.pod_prefix, &network.service_prefix]);
+    for prefix in inside {
+        table = table.rule(
+            SNAT_CHAIN,
+            NftRule::new().ip_daddr(pair(*prefix)).accept().comment(format!("{prefix}: pods keep their address")),
+        );
+    }
+    let pods = pair(network.pod_prefix);
+    if let Some((destination, (low, high))) = narrow {
+        table = table.rule(
+            SNAT_CHAIN,
+            NftRule::new()
+                .ip_saddr(pods)
+                .ip_daddr(host(destination))
+                .l4proto(IPPROTO_TCP)
+                .masquerade(Some((low, high)), NatFlags::default())
+                .comment(format!("to {destination} by ports {low}-{high}")),
+        );
+    }
+    table.rule(
+        SNAT_CHAIN,
+        NftRule::new().ip_saddr(pods).masquerade(None, NatFlags::default()).comment("what leaves the cluster"),
+    )
+}
+
+/// IANA protocol number.
+const IPPROTO_TCP: u8 = 6;

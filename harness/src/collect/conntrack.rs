@@ -1,0 +1,110 @@
+//! Connection tracking: limit and count (polled: there is no notification), statistics, events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relapse_detectors::signal::{
+    Change, CollectorKind, ConntrackStats, ConntrackTable, Flow, Observed, Protocol, Tuple,
+};
+use relapse_kernel::Result;
+use relapse_kernel::conntrack::{self, Conntrack, Events, status};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::Agent;
+
+/// How often the limit is read: half of it is the mean delay of noticing that it fell.
+const TABLE_EVERY: Duration = Duration::from_millis(3);
+/// A count that hardly moved is told this often.
+const TABLE_AT_LEAST: u32 = 16;
+/// Statistics are read every so many looks at the table.
+const STATS_EVERY: u32 = 8;
+
+pub fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    let tracking = Conntrack::open(&agent.ns)?;
+    let mut table = read_table(&tracking)?;
+    let mut stats = read_stats(&tracking)?;
+    agent.tell(Observed::ConntrackTable(table));
+    agent.tell(Observed::ConntrackStats(stats));
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        let mut clock = tokio::time::interval(TABLE_EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0_u32;
+        loop {
+            clock.tick().await;
+            looks = looks.wrapping_add(1);
+            match read_table(&tracking) {
+                Ok(now) => {
+                    let moved = now.count.abs_diff(table.count) * 100 > table.limit;
+                    if now.limit != table.limit || moved || looks.is_multiple_of(TABLE_AT_LEAST) {
+                        agent.tell(Observed::ConntrackTable(now));
+                        table = now;
+                    }
+                }
+                Err(e) => agent.lost(CollectorKind::ConntrackTable, e),
+            }
+            if looks.is_multiple_of(STATS_EVERY) {
+                match read_stats(&tracking) {
+                    Ok(now) => {
+                        if now != stats || looks.is_multiple_of(STATS_EVERY * TABLE_AT_LEAST) {
+                            agent.tell(Observed::ConntrackStats(now));
+                            stats = now;
+                        }
+                    }
+                    Err(e) => agent.lost(CollectorKind::ConntrackStats, e),
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+fn read_table(tracking: &Conntrack) -> Result<ConntrackTable> {
+    tracking.table().map(|(count, limit)| ConntrackTable { count, limit })
+}
+
+fn read_stats(tracking: &Conntrack) -> Result<ConntrackStats> {
+    tracking.stats().map(|stats| ConntrackStats {
+        drop: stats.drop,
+        early_drop: stats.early_drop,
+        insert_failed: stats.insert_failed,
+        clash_resolve: stats.clash_resolve,
+        invalid: stats.invalid,
+    })
+}
+
+pub fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    let events = Events::open(&agent.ns)?;
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        loop {
+            match events.next().await {
+                Ok(batch) => batch.iter().for_each(|event| tell(&agent, event)),
+                Err(e) => agent.lost(CollectorKind::ConntrackEvents, e),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn tell(agent: &Agent, event: &conntrack::Event) {
+    let entry = &event.entry;
+    let tuple = |(source, destination)| Tuple { source, destination };
+    agent.tell(Observed::Flow(Flow {
+        change: match event.change {
+            conntrack::Change::New => Change::Added,
+            conntrack::Change::Update => Change::Changed,
+            conntrack::Change::Destroy => Change::Removed,
+        },
+        protocol: match entry.protocol {
+            1 | 58 => Protocol::Icmp,
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            other => Protocol::Other(other),
+        },
+        original: tuple(entry.original),
+        reply: tuple(entry.reply),
+        replied: entry.has(status::SEEN_REPLY),
+    }));
+}

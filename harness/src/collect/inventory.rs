@@ -1,0 +1,50 @@
+//! Pods of the node and endpoints of Services, as the kubelet and the API tell them.
+
+use std::sync::Arc;
+
+use relapse_detectors::signal::{Change, Endpoint, Endpoints, Observed, Pod};
+use tokio::task::JoinSet;
+
+use super::Agent;
+use crate::cluster::{Inventory, PodEntry, ServiceEntry};
+
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Result<()> {
+    let mut inventory = agent.inventory.clone();
+    let mut known = inventory.borrow_and_update().clone();
+    let nothing = Inventory::default();
+    tell_difference(agent, &nothing, &known, Change::Present);
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        while inventory.changed().await.is_ok() {
+            let now = inventory.borrow_and_update().clone();
+            tell_difference(&agent, &known, &now, Change::Added);
+            known = now;
+        }
+    });
+    Ok(())
+}
+
+fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeared: Change) {
+    let mine = |pod: &&PodEntry| *pod.node == *agent.node;
+    let pod = |entry: &PodEntry, change| {
+        Observed::Pod(Pod { change, name: entry.name.clone(), address: entry.address, link: entry.link.clone() })
+    };
+    for gone in before.pods.iter().filter(mine).filter(|pod| !after.pods.contains(pod)) {
+        agent.tell(pod(gone, Change::Removed));
+    }
+    for new in after.pods.iter().filter(mine).filter(|pod| !before.pods.contains(pod)) {
+        agent.tell(pod(new, appeared));
+    }
+    for service in after.services.iter().filter(|service| !before.services.contains(service)) {
+        agent.tell(Observed::Endpoints(endpoints(service)));
+    }
+}
+
+fn endpoints(service: &ServiceEntry) -> Endpoints {
+    let ready = service.ready.iter().map(|(pod, address, node)| Endpoint {
+        pod: pod.clone(),
+        address: *address,
+        node: node.clone(),
+    });
+    Endpoints { service: service.name.clone(), address: service.address, ready: ready.collect() }
+}

@@ -1,0 +1,106 @@
+//! TCP segments and DNS messages on the node's interfaces, by AF_PACKET.
+//!
+//! SYNs, FINs and resets are told of every interface; data and bare acknowledgements only of the
+//! uplinks, where paths begin. Payloads are never looked at but for DNS.
+
+use std::sync::{Arc, PoisonError};
+
+use hickory_proto::op::{Message, MessageType};
+use hickory_proto::rr::RData;
+use relapse_detectors::signal::{CollectorKind, Direction, Dns, Observed, Segment, TcpFlags};
+use relapse_detectors::time::Time;
+use relapse_kernel::Result;
+use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
+use tokio::task::JoinSet;
+
+use super::Agent;
+
+/// Names below it are the cluster's own.
+const CLUSTER_ZONE: &str = "cluster.local.";
+
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    let mut capture = Capture::open(&agent.ns, &Filter::any_of([Filter::tcp(), Filter::dns()]))?;
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        let mut frames = Vec::new();
+        let mut lost = 0;
+        loop {
+            frames.clear();
+            if let Err(e) = capture.next_batch(&mut frames).await {
+                agent.lost(CollectorKind::Packets, &e);
+                agent.lost(CollectorKind::DnsPackets, e);
+                return;
+            }
+            frames.iter().for_each(|frame| tell(&agent, frame));
+            let now = capture.lost();
+            if now > lost {
+                let why = format!("{} packets lost: the ring was full", now - lost);
+                agent.lost(CollectorKind::Packets, &why);
+                agent.lost(CollectorKind::DnsPackets, why);
+                lost = now;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn tell(agent: &Agent, frame: &Frame) {
+    let Some(link) = agent.link_name(frame.ifindex) else { return };
+    let direction = if frame.outgoing { Direction::Out } else { Direction::In };
+    match &frame.packet {
+        Packet::Tcp(tcp) => {
+            let uplink = link == agent.operator.pod_nic || link == agent.operator.node_nic;
+            if uplink && direction == Direction::Out && tcp.flags.syn && !tcp.flags.ack {
+                agent.talks_to(tcp.source.ip(), tcp.destination.ip());
+            }
+            if uplink || tcp.flags.syn || tcp.flags.fin || tcp.flags.rst {
+                agent.tell_at(Time(frame.at), Observed::Segment(segment(link, direction, tcp)));
+            }
+        }
+        Packet::Udp(udp) => {
+            if let Some(dns) = dns(udp) {
+                if !dns.answers.is_empty() && !dns.name.ends_with(CLUSTER_ZONE) {
+                    *agent.external_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(dns.name.clone());
+                }
+                agent.tell_at(Time(frame.at), Observed::Dns(dns));
+            }
+        }
+        Packet::Icmp(_) => {}
+    }
+}
+
+fn segment(link: String, direction: Direction, tcp: &Tcp) -> Segment {
+    Segment {
+        link,
+        direction,
+        source: tcp.source,
+        destination: tcp.destination,
+        flags: TcpFlags { syn: tcp.flags.syn, ack: tcp.flags.ack, fin: tcp.flags.fin, rst: tcp.flags.rst },
+        sequence: tcp.sequence,
+        acknowledgment: tcp.acknowledgment,
+        payload: tcp.segment_len(),
+        mss: tcp.mss,
+        timestamp: tcp.tsval,
+    }
+}
+
+fn dns(udp: &Udp) -> Option<Dns> {
+    let message = Message::from_vec(&udp.payload).ok()?;
+    let query = message.queries.first()?;
+    let is_answer = message.metadata.message_type == MessageType::Response;
+    let (client, server) = if is_answer { (udp.destination, udp.source) } else { (udp.source, udp.destination) };
+    let addresses = message.answers.iter().filter_map(|record| match &record.data {
+        RData::A(a) => Some(a.0.into()),
+        RData::AAAA(a) => Some(a.0.into()),
+        _ => None,
+    });
+    Some(Dns {
+        client,
+        server,
+        id: message.metadata.id,
+        name: query.name().to_utf8(),
+        record: query.query_type().to_string(),
+        response: is_answer.then(|| format!("{:?}", message.metadata.response_code).to_ascii_uppercase()),
+        answers: addresses.collect(),
+    })
+}

@@ -1,0 +1,134 @@
+//! Links, rules and routes by rtnetlink news, and where the kernel would send a pod's packet now.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use relapse_detectors::prefix::Prefix;
+use relapse_detectors::signal::{Change, CollectorKind, Link, Observed, Route, RouteLookup, Rule, Sight};
+use relapse_kernel::route::{Action, Events, LOCAL, News};
+use relapse_kernel::{Result, link, route};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::Agent;
+
+/// Where look-ups ask the way to: any address outside will do (TEST-NET-2, RFC 5737).
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+
+/// Look-ups follow every piece of news; this often they are made without any.
+const EVERY: Duration = Duration::from_millis(100);
+
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    // Subscribed before the state is read: what changes in between is told twice, never missed.
+    let events = Events::open(&agent.ns)?;
+    for found in link::list(&agent.ns)? {
+        tell_link(agent, &found, Change::Present);
+    }
+    for found in route::rules(&agent.ns)? {
+        tell_rule(agent, &found, Change::Present);
+    }
+    for found in route::routes(&agent.ns, None)? {
+        tell_route(agent, &found, Change::Present);
+    }
+    look_up(agent)?;
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        let mut clock = tokio::time::interval(EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                news = events.next() => match news {
+                    Ok(news) => news.iter().for_each(|news| tell(&agent, news)),
+                    Err(e) => agent.lost(CollectorKind::Rtnetlink, e),
+                },
+                _ = clock.tick() => {}
+            }
+            if let Err(e) = look_up(&agent) {
+                agent.lost(CollectorKind::RouteLookup, e);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn tell(agent: &Agent, news: &News) {
+    match news {
+        News::NewLink(found) => tell_link(agent, found, Change::Changed),
+        News::DelLink(found) => tell_link(agent, found, Change::Removed),
+        News::NewRoute(found) => tell_route(agent, found, Change::Added),
+        News::DelRoute(found) => tell_route(agent, found, Change::Removed),
+        News::NewRule(found) => tell_rule(agent, found, Change::Added),
+        News::DelRule(found) => tell_rule(agent, found, Change::Removed),
+        News::NewAddress(_) | News::DelAddress(_) => {}
+    }
+}
+
+fn tell_link(agent: &Agent, found: &link::Link, change: Change) {
+    let mut links = agent.links.write().unwrap_or_else(PoisonError::into_inner);
+    let known = if change == Change::Removed {
+        links.remove(&found.index)
+    } else {
+        links.insert(found.index, found.name.clone())
+    };
+    drop(links);
+    let change = if change == Change::Changed && known.is_none() { Change::Added } else { change };
+    agent.tell(Observed::Link(Link {
+        change,
+        index: found.index,
+        name: found.name.clone(),
+        up: found.up,
+        carrier: found.carrier,
+    }));
+}
+
+fn tell_rule(agent: &Agent, found: &route::Rule, change: Change) {
+    let Action::Table(table) = found.action else { return };
+    agent.tell(Observed::Rule(Rule {
+        change,
+        priority: found.priority,
+        from: narrower_than_all(found.from),
+        to: found.to.and_then(narrower_than_all),
+        table,
+    }));
+}
+
+fn tell_route(agent: &Agent, found: &route::Route, change: Change) {
+    if found.table == LOCAL {
+        return;
+    }
+    agent.tell(Observed::Route(Route {
+        change,
+        table: found.table,
+        destination: narrower_than_all(found.destination),
+        gateway: found.gateway,
+        link: found.oif.and_then(|index| agent.link_name(index)),
+        metric: found.metric,
+    }));
+}
+
+fn narrower_than_all((address, length): (IpAddr, u8)) -> Option<Prefix> {
+    if length == 0 { None } else { Prefix::new(address, length).ok() }
+}
+
+/// Asks where a packet of each pod of the node would go, as if it came in by the pod's veth.
+fn look_up(agent: &Agent) -> Result<()> {
+    for pod in agent.pods() {
+        let Some(veth) = agent.link_index(&pod.link) else { continue };
+        let answer = match route::lookup(&agent.ns, ELSEWHERE, Some(pod.address), Some(veth)) {
+            Ok(answer) => answer,
+            // The pod's veth went between the list and the question.
+            Err(_) if link::get(&agent.ns, veth)?.is_none() => continue,
+            Err(e) => return Err(e),
+        };
+        agent.tell(Observed::RouteLookup(RouteLookup {
+            source: pod.address,
+            destination: ELSEWHERE,
+            link: answer.oif.and_then(|index| agent.link_name(index)),
+            table: answer.table,
+        }));
+    }
+    agent.sight(CollectorKind::RouteLookup, Sight::Ready);
+    Ok(())
+}

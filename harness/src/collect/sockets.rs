@@ -1,0 +1,97 @@
+//! TCP sockets of the node and of its pods, by sock_diag.
+//!
+//! Of many thousand sockets only those are told that say something: unacknowledged data,
+//! retransmissions, a connect under way, or a peer outside the pods.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relapse_detectors::signal::{CollectorKind, Observed, Socket, TcpState};
+use relapse_kernel::Result;
+use relapse_kernel::sockdiag::{SockDiag, TcpSocket, mask, state};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::Agent;
+use crate::plan::PodId;
+
+const EVERY: Duration = Duration::from_millis(100);
+
+pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    let node = SockDiag::open(&agent.ns)?;
+    let agent = Arc::clone(agent);
+    tasks.spawn(async move {
+        let mut pods: HashMap<String, SockDiag> = HashMap::new();
+        let mut clock = tokio::time::interval(EVERY);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            if let Err(e) = look(&agent, &node, &mut pods) {
+                agent.lost(CollectorKind::Sockets, e);
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    Ok(())
+}
+
+fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) -> Result<()> {
+    tell(agent, None, &node.tcp_sockets(INTERESTING)?);
+    let present = agent.pods();
+    pods.retain(|name, _| present.iter().any(|pod| pod.name == *name));
+    for pod in present {
+        if !pods.contains_key(&pod.name) {
+            let Some(number) = agent.cluster.plan().pods.iter().position(|p| p.name == pod.name) else { continue };
+            pods.insert(pod.name.clone(), SockDiag::open(&agent.cluster.pod(PodId(number)).ns)?);
+        }
+        let sockets = pods[&pod.name].tcp_sockets(INTERESTING)?;
+        tell(agent, Some(&pod.name), &sockets);
+    }
+    Ok(())
+}
+
+const INTERESTING: u32 =
+    mask(&[state::ESTABLISHED, state::SYN_SENT, state::FIN_WAIT_1, state::CLOSE_WAIT, state::LAST_ACK]);
+
+fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
+    for socket in sockets {
+        let Some(info) = &socket.info else { continue };
+        let outside = !agent.operator.pod_prefixes.iter().any(|prefix| prefix.contains(socket.remote.ip()));
+        if !outside && info.unacked == 0 && info.retransmits == 0 && socket.state != state::SYN_SENT {
+            continue;
+        }
+        agent.tell(Observed::Socket(Socket {
+            pod: pod.map(str::to_owned),
+            local: socket.local,
+            remote: socket.remote,
+            state: tcp_state(socket.state),
+            retransmits: info.retransmits,
+            total_retransmits: info.total_retrans,
+            unacked: info.unacked,
+            rto_us: info.rto_us,
+            rtt_us: info.rtt_us,
+            send_mss: info.snd_mss,
+            bytes_acked: info.bytes_acked,
+            bytes_received: info.bytes_received,
+            send_queue: socket.send_queue,
+        }));
+    }
+}
+
+const fn tcp_state(number: u8) -> TcpState {
+    match number {
+        1 => TcpState::Established,
+        2 => TcpState::SynSent,
+        3 => TcpState::SynRecv,
+        4 => TcpState::FinWait1,
+        5 => TcpState::FinWait2,
+        6 => TcpState::TimeWait,
+        7 => TcpState::Close,
+        8 => TcpState::CloseWait,
+        9 => TcpState::LastAck,
+        10 => TcpState::Listen,
+        11 => TcpState::Closing,
+        other => TcpState::Unknown(other),
+    }
+}

@@ -1,0 +1,169 @@
+//! `relapse.yaml`: the detectors a user brings, and what each must do.
+//!
+//! ```yaml
+//! apiVersion: relapse/v1
+//! kind: Config
+//! detectors:
+//!   - name: my-agent
+//!     exec: { command: [./my-agent, --json], signals: true, env: { LOG: debug } }
+//!     expect:
+//!       - { incident: I4, level: cause, subject: node/worker-2, within: 30s }
+//!       - { scenario: conntrack-cap-reset, level: symptom, within: 1m }
+//!       - { incident: I1, miss: "no SYN collector yet", until: 2027-03-01 }
+//! ```
+//!
+//! An entry under `expect` is for every scenario of an incident, or for one scenario; where a detector
+//! has entries for a scenario, those for its incident do not count there. A miss says why and until
+//! what day, the last on which it is accepted; without `level` it stands for cause and symptom both,
+//! without `within` it is watched for as long as the scenario's own deadlines last. A risk has no
+//! deadline: it must be named before the fault.
+//!
+//! Job: read, check and keep. A map of the modules: `tree` is the YAML with its places, `fields` takes
+//! a mapping apart, `read` knows what must stand where. Invariants: all errors at once, each at its
+//! place; nothing of the file is run or looked up here. Left out: running a program
+//! ([`crate::outside_detector`]), and whether a scenario or a subject exists (scenarios do not know
+//! this file).
+
+mod fields;
+mod read;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::civil::Date;
+use relapse_detectors::finding::{Level, Subject};
+
+use crate::diagnostics::{Diagnostic, Diagnostics, Source};
+use crate::event::Expectation;
+use crate::outside_detector::ExecSpec;
+
+/// Looked for in the current directory, unless another file is named.
+pub const FILE: &str = "relapse.yaml";
+
+/// Largest file that is parsed.
+const LARGEST: u64 = 1 << 20;
+
+/// A user's own detectors.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config {
+    pub detectors: Vec<Outside>,
+}
+
+/// A detector that is a program of the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    pub exec: ExecSpec,
+    expect: Vec<Entry>,
+}
+
+/// One line under `expect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    to: Applies,
+    /// Never empty.
+    levels: Vec<Level>,
+    subject: Option<Subject>,
+    within: Duration,
+    miss: Option<String>,
+}
+
+/// Where a line counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Applies {
+    Incident(String),
+    Scenario(String),
+}
+
+impl Config {
+    /// Reads the named file, else `relapse.yaml` of the current directory; without one there are no
+    /// outside detectors. `today` tells which expected misses are out of date.
+    ///
+    /// # Errors
+    /// The named file does not exist, or a file cannot be read; else everything that is wrong in it.
+    pub fn load(path: Option<&Path>, today: Date) -> Result<Self, Diagnostics> {
+        let file = path.unwrap_or(Path::new(FILE));
+        let text = match read_text(file) {
+            Ok(text) => text,
+            Err(ReadError::Missing) if path.is_none() => return Ok(Self::default()),
+            Err(error) => return Err(Diagnostic::of_file(file, error.to_string()).into()),
+        };
+        Self::parse(&Source::new(file, text), today)
+    }
+
+    /// Understands the text of a file. Programs named by a path are looked for beside it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(source: &Source, today: Date) -> Result<Self, Diagnostics> {
+        let tree = tree::parse(source)?;
+        read::config(source, &tree, today)
+    }
+
+    /// Names of all outside detectors, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.detectors.iter().map(|detector| detector.exec.name.as_str())
+    }
+
+    /// What outside detectors must do in one scenario. Expectations of level `risk` are among them.
+    #[must_use]
+    pub fn expectations_for(&self, incident: &str, scenario: &str) -> Vec<Expectation> {
+        self.detectors.iter().flat_map(|detector| detector.expectations_for(incident, scenario)).collect()
+    }
+}
+
+impl Outside {
+    fn expectations_for(&self, incident: &str, scenario: &str) -> Vec<Expectation> {
+        let of = |applies: &Applies| self.expect.iter().filter(|e| e.to == *applies).collect::<Vec<_>>();
+        let own = of(&Applies::Scenario(scenario.to_owned()));
+        let entries = if own.is_empty() { of(&Applies::Incident(incident.to_owned())) } else { own };
+        let all = entries.into_iter().flat_map(|entry| entry.levels.iter().map(move |level| (entry, *level)));
+        all.map(|(entry, level)| Expectation {
+            detector: self.exec.name.clone(),
+            level,
+            subject: entry.subject.clone(),
+            within: entry.within,
+            from: None,
+            expected_miss: entry.miss.clone(),
+            outside: true,
+        })
+        .collect()
+    }
+}
+
+/// Why a file's text was not had.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("there is no such file")]
+    Missing,
+    #[error("cannot be read: {0}")]
+    Io(#[source] std::io::Error),
+    #[error("is larger than 1 MiB, and was not parsed")]
+    Large,
+    #[error("is not UTF-8")]
+    Encoding,
+}
+
+fn read_text(file: &Path) -> Result<String, ReadError> {
+    use std::io::{ErrorKind, Read};
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => ReadError::Missing,
+        _ => ReadError::Io(error),
+    };
+    let mut bytes = Vec::new();
+    std::fs::File::open(file).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(ReadError::Large);
+    }
+    String::from_utf8(bytes).map_err(|_| ReadError::Encoding)
+}
+
+/// The directory programs of this file run in.
+fn directory(source: &Source) -> PathBuf {
+    let parent = source.file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned())
+}

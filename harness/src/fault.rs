@@ -1,0 +1,143 @@
+//! A fault: one mutation by the mechanism of the incident, read back, undone.
+//!
+//! Invariant: every mutation pushes its own undo *before* it is made; there is no separate recover.
+//! A benign twin is a fault like any other. New ones: one file under `faults/` and one registry line.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use relapse_detectors::time::Time;
+
+use crate::cluster::Cluster;
+use crate::plan::FlowPlan;
+use crate::run::host_limit::HostLimit;
+use crate::workload::FlowSwitch;
+
+/// Why a fault could not be made, read back or undone.
+pub type FaultError = relapse_kernel::Error;
+
+/// What a fault needs beyond namespaces of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Requirement {
+    /// Writes `nf_conntrack_max`, one number for the whole machine (consent, journal, lock).
+    ConntrackLimit,
+    /// Depends on that number staying as it is while it runs (lock only).
+    ConntrackLimitSteady,
+}
+
+/// A mutation that was made, with its proof.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// Immediately before the mutating call.
+    pub t0: Time,
+    /// When it was read back as in force.
+    pub t1: Time,
+    /// What was done, in the words of the mechanism.
+    pub what: String,
+    /// What was read back.
+    pub read_back: String,
+    /// A part that this machine could not do and that was left out: (what, why).
+    pub reduced: Option<(String, String)>,
+}
+
+/// What a fault works on.
+pub struct World {
+    pub cluster: Arc<dyn Cluster>,
+    /// Every flow of the workload with its switch, in the order of the plan.
+    pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
+    /// Nobody but the flows talks while this is set.
+    pub quiet: Quiet,
+    /// The machine-wide conntrack limit, through whoever may write it.
+    pub host_limit: HostLimit,
+}
+
+/// Whether ordinary churn keeps its mouth shut.
+#[derive(Debug, Clone, Default)]
+pub struct Quiet(Arc<AtomicBool>);
+
+impl Quiet {
+    pub fn set(&self, quiet: bool) {
+        self.0.store(quiet, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The instant now, as every part of a run counts it.
+#[must_use]
+pub fn now() -> Time {
+    Time(relapse_kernel::clock::now())
+}
+
+/// Waits for a job of the cluster from an undo, which has no runtime of its own to wait in.
+///
+/// # Errors
+/// The job's own.
+pub fn wait_for<T>(job: Job<'_, T>) -> T {
+    tokio::runtime::Handle::current().block_on(job)
+}
+
+/// A boxed future, as trait objects need it.
+pub type Job<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One planned mutation of the cluster.
+pub trait Fault: fmt::Debug + Send + Sync {
+    /// The name in the scenario file.
+    fn name(&self) -> &'static str;
+
+    /// What it needs that not every machine or user has.
+    fn requires(&self) -> Vec<Requirement> {
+        Vec::new()
+    }
+
+    /// Makes the mutation, pushing each undo before the mutation it undoes, and reads back.
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>>;
+}
+
+/// Undoes in reverse order of what was pushed. Synchronous: it must work without a runtime.
+#[derive(Default)]
+#[must_use = "dropping an undo stack leaves its mutations in force"]
+pub struct UndoStack {
+    undos: Vec<Undo>,
+}
+
+type UndoJob = Box<dyn FnOnce() -> Result<(), FaultError> + Send>;
+
+struct Undo {
+    what: String,
+    job: UndoJob,
+}
+
+impl UndoStack {
+    /// Registers how to undo a mutation that is about to be made. The undo reads back what it did,
+    /// and finds nothing to do where the mutation was never made.
+    pub fn push(&mut self, what: impl Into<String>, job: impl FnOnce() -> Result<(), FaultError> + Send + 'static) {
+        self.undos.push(Undo { what: what.into(), job: Box::new(job) });
+    }
+
+    /// Undoes everything, newest first; goes on past errors and returns each step with its result.
+    pub fn undo_all(&mut self) -> Vec<(String, Result<(), FaultError>)> {
+        let mut results = Vec::new();
+        while let Some(undo) = self.undos.pop() {
+            results.push((undo.what, (undo.job)()));
+        }
+        results
+    }
+
+    /// Drops the newest undo without carrying it out (a self-test of the harness).
+    pub fn forget_newest(&mut self) {
+        self.undos.pop();
+    }
+
+    /// Nothing is left to undo.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.undos.is_empty()
+    }
+}

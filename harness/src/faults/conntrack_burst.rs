@@ -1,0 +1,115 @@
+//! A burst of connections fills a share of a node's conntrack table and goes away: benign (twin of I2).
+
+use std::time::Duration;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use relapse_kernel::conntrack::{self, Entry};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
+use crate::plan::{NodeId, Place, PodId, Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values;
+
+/// A burst of connections fills a share of the conntrack table, then goes away.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConntrackBurstSpec {
+    pub node: Spanned<String>,
+    /// Which part of the limit is filled.
+    #[schemars(range(min = 0.01, max = 0.9))]
+    pub share: Spanned<f64>,
+    /// The pod that makes them: `pod/NAME`, on the node.
+    pub from: Spanned<String>,
+    /// How long it lasts.
+    #[serde(rename = "for")]
+    pub for_: Spanned<values::Duration>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct ConntrackBurst {
+    pub(crate) node: NodeId,
+    pub(crate) share: f64,
+    pub(crate) from: PodId,
+    pub(crate) lasts: Duration,
+}
+
+impl FaultSpec for ConntrackBurstSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let (node, from) = (resolver.node(&self.node), resolver.place(&self.from));
+        let lasts = resolver.duration("for", &self.for_);
+        let Place::Pod(from) = from? else {
+            resolver.error(self.from.span, "only a pod makes a burst of connections", "write `pod/NAME`");
+            return None;
+        };
+        resolver.pod_on_node(&self.from, from, node?);
+        Some(Box::new(ConntrackBurst { node: node?, share: self.share.value, from, lasts: lasts? }))
+    }
+}
+
+// The mutation.
+
+impl Fault for ConntrackBurst {
+    fn name(&self) -> &'static str {
+        "conntrack-burst"
+    }
+
+    fn requires(&self) -> Vec<Requirement> {
+        vec![Requirement::ConntrackLimitSteady]
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let ns = world.cluster.node(self.node).ns.clone();
+            let source = world.cluster.plan().pods[self.from.0].address;
+            let (count, limit) = conntrack::table(&ns)?;
+            let wanted = share_of(limit, self.share).saturating_sub(count);
+            let home = ns.clone();
+            undo.push(format!("remove the burst from the table of {}", ns.name()), move || {
+                conntrack::delete_where(&home, is_burst).map(drop)
+            });
+            let t0 = now();
+            conntrack::insert(&ns, &mut (0..wanted).map(|number| burst(source, number)))?;
+            let (reached, limit) = conntrack::table(&ns)?;
+            let t1 = now();
+            if reached < wanted {
+                return Err(FaultError::NotInForce { what: format!("fill the table of {}", ns.name()), read_back: format!("{reached} of {limit}") });
+            }
+            // The twin's own time: bursts go away by themselves.
+            tokio::time::sleep(self.lasts).await;
+            let home = ns.clone();
+            let removed = tokio::task::spawn_blocking(move || conntrack::delete_where(&home, is_burst)).await;
+            removed.map_err(|_| FaultError::NotFound { what: "the burst".into() })??;
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("a burst of {wanted} flows on {}, gone after {:?}", ns.name(), self.lasts),
+                read_back: format!("{reached} of {limit} entries"),
+                reduced: None,
+            })
+        })
+    }
+}
+
+/// Destinations of the burst (RFC 2544, not routed anywhere).
+const BURST: [u8; 2] = [198, 19];
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a limit")]
+fn share_of(limit: u64, share: f64) -> u64 {
+    (limit as f64 * share) as u64
+}
+
+fn burst(source: IpAddr, number: u64) -> Entry {
+    let [.., a, b, c, d] = number.to_be_bytes();
+    let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
+    let address = u32::from_be_bytes([BURST[0], BURST[1], 0, 1]) + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2) + u32::from(c >> 6);
+    Entry::established(SocketAddr::new(source, port), SocketAddr::from((Ipv4Addr::from(address), 9)), 30)
+}
+
+fn is_burst(entry: &Entry) -> bool {
+    matches!(entry.original.1.ip(), IpAddr::V4(to) if to.octets()[..2] == BURST)
+}

@@ -1,0 +1,219 @@
+//! The limit of connection tracking is written: to a number, or to kube-proxy's default (I2).
+//!
+//! The default is kube-proxy's own formula, max(min, maxPerCore x cores); `scale` shrinks it so that a
+//! laptop can fill the table. The limit is one number for the whole machine.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use relapse_detectors::time::Time;
+use relapse_kernel::conntrack::{self, Entry};
+use crate::plan::{FlowKind, NodeId, Place};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
+use crate::plan::{Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values::Fraction;
+
+/// The limit of connection tracking is written. Exactly one of `to` and `as`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConntrackLimitSpec {
+    /// The new limit.
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub to: Option<Spanned<u64>>,
+    /// Computes the new limit: max(min, maxPerCore x cores) x scale.
+    #[serde(rename = "as")]
+    pub formula: Option<Spanned<Formula>>,
+    /// The node's cores, with `as`.
+    #[schemars(range(min = 1, max = 1024))]
+    pub cores: Option<Spanned<u64>>,
+    /// kube-proxy's `conntrack.min`. Default 131072.
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub min: Option<Spanned<u64>>,
+    /// kube-proxy's `conntrack.maxPerCore`. Default 32768.
+    #[schemars(range(min = 1, max = 2_097_151))]
+    pub max_per_core: Option<Spanned<u64>>,
+    /// What the result is multiplied by. Default 1/1.
+    pub scale: Option<Spanned<Fraction>>,
+}
+
+/// Where a limit comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Formula {
+    /// What kube-proxy writes when its configuration is empty.
+    KubeProxyDefault,
+}
+
+/// The same, computed.
+#[derive(Debug)]
+pub struct ConntrackLimit {
+    pub(crate) limit: u64,
+    /// How the number comes about, in words.
+    pub(crate) formula: String,
+}
+
+impl ConntrackLimitSpec {
+    fn computed(&self, cores: u64) -> ConntrackLimit {
+        let (min, per_core) = (self.min.map_or(131_072, |m| m.value), self.max_per_core.map_or(32_768, |m| m.value));
+        let whole = min.max(per_core.saturating_mul(cores));
+        let mut formula = format!("max({min}, {per_core} x {cores} cores) = {whole}");
+        let limit = match self.scale.as_ref().map(|scale| scale.value.0) {
+            Some((over, under)) if over != under => {
+                let scaled = u128::from(whole) * u128::from(over) / u128::from(under);
+                let scaled = u64::try_from(scaled).unwrap_or(u64::MAX);
+                formula.push_str(&format!(", x {over}/{under} = {scaled}"));
+                scaled
+            }
+            _ => whole,
+        };
+        ConntrackLimit { limit, formula }
+    }
+}
+
+impl FaultSpec for ConntrackLimitSpec {
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let settings = [
+            ("cores", self.cores.map(|s| s.span)),
+            ("min", self.min.map(|s| s.span)),
+            ("maxPerCore", self.max_per_core.map(|s| s.span)),
+            ("scale", self.scale.as_ref().map(|s| s.span)),
+        ];
+        match (&self.to, &self.formula) {
+            (Some(to), None) => {
+                let misplaced: Vec<_> = settings.iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
+                for (name, span) in &misplaced {
+                    resolver.error(*span, format!("`{name}` has no say beside `to`"), "it belongs to `as: kube-proxy-default`");
+                }
+                misplaced.is_empty().then(|| {
+                    Box::new(ConntrackLimit { limit: to.value, formula: to.value.to_string() }) as Box<dyn Fault>
+                })
+            }
+            (None, Some(formula)) => {
+                let Some(cores) = self.cores else {
+                    resolver.error(formula.span, "the formula needs the number of cores", "add `cores: 16`");
+                    return None;
+                };
+                let computed = self.computed(cores.value);
+                if computed.limit == 0 {
+                    let span = self.scale.as_ref().map_or(at, |s| s.span);
+                    resolver.error(span, format!("the limit would be 0: {}", computed.formula), "a larger `scale` leaves some");
+                    return None;
+                }
+                Some(Box::new(computed))
+            }
+            (Some(_), Some(formula)) => {
+                resolver.error(formula.span, "`as` and `to` both say what the limit becomes", "leave one of them out");
+                None
+            }
+            (None, None) => {
+                resolver.error(at, "`conntrack-limit` does not say what the limit becomes", "add `to: NUMBER` or `as: kube-proxy-default`");
+                None
+            }
+        }
+    }
+}
+
+// The mutation.
+
+impl Fault for ConntrackLimit {
+    fn name(&self) -> &'static str {
+        "conntrack-limit"
+    }
+
+    fn requires(&self) -> Vec<Requirement> {
+        vec![Requirement::ConntrackLimit]
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            if !world.host_limit.is_available() {
+                return self.fill_instead(world, undo);
+            }
+            let limit = world.host_limit.clone();
+            undo.push("restore nf_conntrack_max", move || limit.restore().map(drop));
+            let limit = world.host_limit.clone();
+            let value = self.limit;
+            // The guardian answers over a pipe: off the runtime's own threads.
+            let written = tokio::task::spawn_blocking(move || limit.write(value)).await;
+            let written = written.map_err(|_| FaultError::NotInForce {
+                what: "write nf_conntrack_max".into(),
+                read_back: "the guardian was not asked".into(),
+            })??;
+            Ok(InForce {
+                t0: Time(written.t0),
+                t1: Time(written.t1),
+                what: format!("nf_conntrack_max {} -> {} ({})", written.before, self.limit, self.formula),
+                read_back: written.read_back.to_string(),
+                reduced: None,
+            })
+        })
+    }
+}
+
+/// Addresses of entries that stand for other people's connections (RFC 2544, not routed anywhere).
+const BALLAST: [u8; 2] = [198, 18];
+/// How long such an entry would live, seconds.
+const BALLAST_TIMEOUT: u32 = 600;
+
+impl ConntrackLimit {
+    /// Without the right to write the limit: as much room is left below the existing one as the write
+    /// would have left, and the workload fills it. The fall of the limit itself is left out.
+    fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
+        let cluster = world.cluster.as_ref();
+        let holds = world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
+        let mut nodes: Vec<NodeId> = holds.filter_map(|(flow, _)| match flow.from {
+            Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
+            Place::Node(id) => Some(id),
+            Place::Outside(_) | Place::Office(_) => None,
+        }).collect();
+        nodes.dedup();
+        if nodes.is_empty() {
+            nodes.push(NodeId(0));
+        }
+        let t0 = now();
+        let mut read_back = Vec::new();
+        for node in nodes {
+            let ns = cluster.node(node).ns.clone();
+            let (_, existing) = conntrack::table(&ns)?;
+            let home = ns.clone();
+            undo.push(format!("remove the ballast from the table of {}", ns.name()), move || {
+                conntrack::delete_where(&home, is_ballast).map(drop)
+            });
+            let wanted = existing.saturating_sub(self.limit);
+            conntrack::insert(&ns, &mut (0..wanted).map(ballast))?;
+            let (count, limit) = conntrack::table(&ns)?;
+            if count < wanted {
+                return Err(FaultError::NotInForce { what: format!("fill the table of {}", ns.name()), read_back: format!("{count} of {limit}") });
+            }
+            read_back.push(format!("{}: {count} of {limit}", ns.name()));
+        }
+        Ok(InForce {
+            t0,
+            t1: now(),
+            what: format!("table filled to {} below the existing limit", self.limit),
+            read_back: read_back.join(", "),
+            reduced: Some((
+                "the fall of nf_conntrack_max".into(),
+                "only root may write it; the table was filled to the existing limit instead".into(),
+            )),
+        })
+    }
+}
+
+fn ballast(number: u64) -> Entry {
+    let [.., a, b, c, d] = number.to_be_bytes();
+    // 14 bits of port, the rest of the number in the address: all different.
+    let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
+    let address = u32::from_be_bytes([BALLAST[0], BALLAST[1], 0, 1]) + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2) + u32::from(c >> 6);
+    let source = SocketAddr::from((Ipv4Addr::from(address), port));
+    let destination = SocketAddr::from((Ipv4Addr::from([BALLAST[0], BALLAST[1] + 1, 0, 1]), 80));
+    Entry::established(source, destination, BALLAST_TIMEOUT)
+}
+
+fn is_ballast(entry: &Entry) -> bool {
+    matches!(entry.original.0.ip(), IpAddr::V4(source) if source.octets()[..2] == BALLAST)
+}

@@ -1,0 +1,90 @@
+//! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
+
+use relapse_kernel::conntrack;
+use crate::workload::dns;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{PodId, Resolver};
+use crate::scenario::spanned::Spanned;
+
+/// A pod sends A and AAAA queries side by side over one UDP socket.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsRaceSpec {
+    pub pod: Spanned<String>,
+    /// How many pairs.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub count: Spanned<u32>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct DnsRace {
+    pub(crate) pod: PodId,
+    pub(crate) count: u32,
+}
+
+impl FaultSpec for DnsRaceSpec {
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let pod = resolver.pod(&self.pod);
+        resolver.needs_dns(at)?;
+        Some(Box::new(DnsRace { pod: pod?, count: self.count.value }))
+    }
+}
+
+// The mutation.
+
+impl Fault for DnsRace {
+    fn name(&self) -> &'static str {
+        "dns-race"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let plan = cluster.plan();
+            let dns = plan.dns.as_ref().ok_or_else(|| FaultError::NotFound { what: "cluster DNS".into() })?;
+            let service = &plan.services[dns.service.0];
+            let name = format!("{}.default.svc.cluster.local", service.name);
+            let ns = cluster.pod(self.pod).ns.clone();
+            let node = &cluster.node(plan.pods[self.pod.0].node).ns;
+            undo.push("nothing: questions leave nothing behind", || Ok(()));
+            let before = conntrack::stats(node)?;
+            let t0 = now();
+            let mut answered = 0;
+            let mut t1 = t0;
+            for number in 0..self.count {
+                let asked = tokio::time::timeout(PATIENCE, dns::lookup(&ns, service.address, &name, &[])).await;
+                answered += u32::from(matches!(asked, Ok(Ok(()))));
+                if number == 0 {
+                    t1 = now();
+                }
+            }
+            let after = conntrack::stats(node)?;
+            if answered * 2 < self.count {
+                return Err(FaultError::NotInForce {
+                    what: "ask A and AAAA in parallel".into(),
+                    read_back: format!("{answered} of {} answered", self.count),
+                });
+            }
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("{} pairs of A and AAAA questions, each pair over one socket", self.count),
+                read_back: format!(
+                    "{answered} answered, clashes resolved {}, insertions failed {}",
+                    after.clash_resolve - before.clash_resolve,
+                    after.insert_failed - before.insert_failed
+                ),
+                reduced: None,
+            })
+        })
+    }
+}
+
+/// A question that takes longer was lost.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(400);

@@ -1,0 +1,79 @@
+//! Cluster DNS is restarted one replica at a time: benign (twin of I3).
+
+use std::time::Duration;
+
+use std::sync::Arc;
+use crate::fault::wait_for;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{PodId, Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values;
+
+/// Cluster DNS is restarted one replica at a time.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsRollingRestartSpec {
+    /// How long each replica is away, and how long the next one waits after its return.
+    pub pause: Spanned<values::Duration>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct DnsRollingRestart {
+    pub(crate) replicas: Vec<PodId>,
+    pub(crate) pause: Duration,
+}
+
+impl FaultSpec for DnsRollingRestartSpec {
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let pause = resolver.duration("pause", &self.pause);
+        let replicas = resolver.needs_dns(at)?;
+        Some(Box::new(DnsRollingRestart { replicas, pause: pause? }))
+    }
+}
+
+// The mutation.
+
+impl Fault for DnsRollingRestart {
+    fn name(&self) -> &'static str {
+        "dns-rolling-restart"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = &world.cluster;
+            let t0 = now();
+            let mut t1 = t0;
+            for id in &self.replicas {
+                let (home, id) = (Arc::clone(cluster), *id);
+                undo.push(format!("replica {} runs again", cluster.pod(id).name), move || wait_for(home.set_running(id, true)));
+                cluster.set_running(id, false).await?;
+                let down = cluster.inventory().borrow().services.iter().all(|service| {
+                    service.ready.iter().all(|(pod, ..)| *pod != cluster.pod(id).name)
+                });
+                if !down {
+                    return Err(FaultError::NotInForce { what: "restart a replica".into(), read_back: "still ready".into() });
+                }
+                if t1 == t0 {
+                    t1 = now();
+                }
+                // The twin's own time: how long a replica takes to come back.
+                tokio::time::sleep(self.pause).await;
+                cluster.set_running(id, true).await?;
+                tokio::time::sleep(self.pause).await;
+            }
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("{} replicas restarted one after another", self.replicas.len()),
+                read_back: "each was away in its turn".into(),
+                reduced: None,
+            })
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! A node loses its pod NIC (I3).
+
+use relapse_kernel::link::{self, Address, Link, PrefixRoute, VethEnd};
+use relapse_kernel::route::{self, Neighbour, SavedRoute};
+use relapse_kernel::NetNs;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{NodeId, Resolver};
+use crate::scenario::spanned::Spanned;
+
+/// A node loses its pod NIC.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkLossSpec {
+    pub node: Spanned<String>,
+    pub how: How,
+}
+
+/// How a NIC is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// The interface is deleted, and with it the network's end.
+    Deleted,
+    /// The interface is set down.
+    Down,
+    /// The interface leaves the node; the network's end stays, as when the cloud still shows it attached.
+    Moved,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct LinkLoss {
+    pub(crate) node: NodeId,
+    pub(crate) how: How,
+}
+
+impl FaultSpec for LinkLossSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        Some(Box::new(LinkLoss { node: resolver.node(&self.node)?, how: self.how }))
+    }
+}
+
+// The mutation.
+
+impl Fault for LinkLoss {
+    fn name(&self) -> &'static str {
+        "link-loss"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let ns = cluster.node(self.node).ns.clone();
+            let name = cluster.plan().network.pod_nic.clone();
+            let missing = |what: &str| FaultError::NotFound { what: format!("{what} of {}", ns.name()) };
+            let nic = link::find(&ns, &name)?.ok_or_else(|| missing(&name))?;
+            let near = End::save(&ns, &nic)?;
+            let fabric = cluster.fabric().clone();
+            let peer = nic.peer.and_then(|peer| link::get(&fabric, peer).transpose()).ok_or_else(|| missing("the fabric's end"))??;
+            let far = End::save(&fabric, &peer)?;
+            let away = NetNs::create("detached")?;
+            let (how, limbo, saved, other) = (self.how, away.clone(), near.clone(), far.clone());
+            undo.push(format!("bring {name} of {} back", ns.name()), move || {
+                match how {
+                    How::Deleted if link::get(&saved.ns, saved.link.index)?.is_none() => recreate(&saved, &other)?,
+                    How::Moved => {
+                        if let Some(found) = link::get(&limbo, saved.link.index)? {
+                            link::move_to(&limbo, found.index, &saved.ns, Some(&saved.link.name))?;
+                        }
+                    }
+                    How::Deleted | How::Down => {}
+                }
+                link::set_up(&saved.ns, saved.link.index, true)?;
+                saved.restore()?;
+                other.restore()
+            });
+            let t0 = now();
+            match self.how {
+                How::Deleted => link::delete(&ns, nic.index)?,
+                How::Down => link::set_up(&ns, nic.index, false)?,
+                How::Moved => link::move_to(&ns, nic.index, &away, None).map(drop)?,
+            }
+            let found = link::find(&ns, &name)?;
+            let t1 = now();
+            let read_back = match found {
+                None => format!("no {name}"),
+                Some(link) if self.how == How::Down && !link.up => format!("{name} is down"),
+                Some(link) => return Err(FaultError::NotInForce { what: format!("take {name} away"), read_back: format!("{link:?}") }),
+            };
+            Ok(InForce { t0, t1, what: format!("{name} of {} {}", ns.name(), self.how.done()), read_back, reduced: None })
+        })
+    }
+}
+
+impl How {
+    const fn done(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Down => "set down",
+            Self::Moved => "moved out of the node",
+        }
+    }
+}
+
+/// One end of a cable with all that goes when it goes: addresses, neighbours, routes.
+#[derive(Clone)]
+struct End {
+    ns: NetNs,
+    link: Link,
+    addresses: Vec<Address>,
+    neighbours: Vec<Neighbour>,
+    routes: Vec<SavedRoute>,
+}
+
+impl End {
+    fn save(ns: &NetNs, link: &Link) -> Result<Self, FaultError> {
+        let mut addresses = link::addresses(ns)?;
+        addresses.retain(|address| address.index == link.index);
+        let mut neighbours = route::neighbours(ns)?;
+        neighbours.retain(|neighbour| neighbour.index == link.index && neighbour.permanent);
+        let mut routes = route::save_routes(ns, None)?;
+        // The kernel makes those of its own table by itself.
+        routes.retain(|saved| saved.route().oif == Some(link.index) && saved.route().table != route::LOCAL);
+        Ok(Self { ns: ns.clone(), link: link.clone(), addresses, neighbours, routes })
+    }
+
+    fn restore(&self) -> Result<(), FaultError> {
+        let present = link::addresses(&self.ns)?;
+        for address in &self.addresses {
+            let there = present.iter().any(|now| now.index == address.index && now.address == address.address);
+            // IPv6 makes its link-local addresses by itself.
+            if !there && address.address.is_ipv4() {
+                link::add_address(&self.ns, address.index, address.address, address.prefix_len, PrefixRoute::Omit)?;
+            }
+        }
+        for neighbour in &self.neighbours {
+            if let Some(mac) = neighbour.mac {
+                route::add_neighbour(&self.ns, neighbour.index, neighbour.address, mac)?;
+            }
+        }
+        let ipv4: Vec<_> = self.routes.iter().filter(|saved| saved.route().destination.0.is_ipv4()).cloned().collect();
+        route::restore_routes(&self.ns, &ipv4)
+    }
+}
+
+/// Deleting one end of a veth deletes both: a new pair with the same numbers takes its place.
+fn recreate(near: &End, far: &End) -> Result<(), FaultError> {
+    let end = |end: &'_ End| -> Result<[u8; 6], FaultError> {
+        end.link.mac.ok_or_else(|| FaultError::NotFound { what: format!("the MAC of {}", end.link.name) })
+    };
+    link::add_veth(
+        &VethEnd { ns: &near.ns, name: &near.link.name, index: near.link.index, mac: end(near)?, mtu: near.link.mtu },
+        &VethEnd { ns: &far.ns, name: &far.link.name, index: far.link.index, mac: end(far)?, mtu: far.link.mtu },
+    )
+}

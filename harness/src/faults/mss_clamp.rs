@@ -1,0 +1,157 @@
+//! The MSS that an office's VPN gateway writes into forwarded SYNs is edited (I1).
+//!
+//! A clamp that no longer fits the tunnel is the incident; one that never fitted, or that changes nothing,
+//! is a mistake in the scenario.
+
+use relapse_kernel::{link, nft, route};
+use crate::cluster::Cluster;
+use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{OfficeId, PodId, Resolver};
+use crate::scenario::spanned::Spanned;
+
+/// The MSS that an office's gateway writes into forwarded SYNs is edited.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MssClampSpec {
+    pub office: Spanned<String>,
+    /// What it was: the office's `clamp`. It must fit the tunnel.
+    #[schemars(range(min = 88, max = 65495))]
+    pub from: Spanned<u16>,
+    /// What it becomes. It must lie below what the ends offer by themselves, for a clamp only lowers.
+    #[schemars(range(min = 88, max = 65495))]
+    pub to: Spanned<u16>,
+    /// Which SYNs are rewritten. Default from-office.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Largest packet the tunnel carries meanwhile, bytes. Default: as before.
+    #[schemars(range(min = 576, max = 65535))]
+    pub tunnel_mtu: Option<Spanned<u16>>,
+}
+
+/// Which SYNs a gateway rewrites.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    Both,
+    #[default]
+    FromOffice,
+    ToOffice,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct MssClamp {
+    pub(crate) office: OfficeId,
+    pub(crate) from: u16,
+    pub(crate) to: u16,
+    pub(crate) direction: Direction,
+    pub(crate) tunnel_mtu: Option<u16>,
+}
+
+impl FaultSpec for MssClampSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let id = resolver.office(&self.office)?;
+        let office = &resolver.cluster.offices[id.0];
+        let headers: u16 = if office.prefix.address().is_ipv4() { 40 } else { 60 };
+        let (clamp, name) = (office.clamp, office.name.clone());
+        let mtu = self.tunnel_mtu.map_or(office.tunnel_mtu, |mtu| mtu.value);
+        let (from, to, own) = (self.from.value, self.to.value, 1500 - headers);
+        match clamp {
+            Some(clamp) if clamp != from => {
+                resolver.error(self.from.span, format!("office `{name}` clamps to {clamp}, not to {from}"), format!("write {clamp}"));
+            }
+            None => {
+                resolver.error(self.office.span, format!("office `{name}` does not clamp, so nothing can be edited"), format!("give it `clamp: {from}`"));
+            }
+            Some(_) => {}
+        }
+        if from.saturating_add(headers) > mtu {
+            let most = mtu.saturating_sub(headers);
+            resolver.error(
+                self.from.span,
+                format!("an MSS of {from} makes packets of {} bytes, and the tunnel carries {mtu}: it never worked", from.saturating_add(headers)),
+                format!("write at most {most}, or raise `tunnelMtu`"),
+            );
+        }
+        if to >= own {
+            resolver.error(
+                self.to.span,
+                format!("a clamp to {to} does nothing: the ends offer {own} by themselves, and a clamp only lowers"),
+                format!("write less than {own}"),
+            );
+        } else if to == from {
+            resolver.error(self.to.span, format!("the clamp is {from} already"), "write another number");
+        }
+        Some(Box::new(MssClamp { office: id, from, to, direction: self.direction, tunnel_mtu: self.tunnel_mtu.map(|mtu| mtu.value) }))
+    }
+}
+
+// The mutation.
+
+impl Fault for MssClamp {
+    fn name(&self) -> &'static str {
+        "mss-clamp"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let plan = &cluster.plan().offices[self.office.0];
+            let gateway = cluster.office(self.office).gateway.clone();
+            let (home, before, prefix) = (gateway.clone(), plan.clamp, plan.prefix);
+            undo.push(format!("set the clamp of {} back", plan.name), move || match before {
+                Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
+                None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => nft::delete_table(&home, CLAMP_TABLE),
+                None => Ok(()),
+            });
+            if let Some(mtu) = self.tunnel_mtu {
+                narrow(cluster, self.office, mtu, undo)?;
+            }
+            let direction = match self.direction {
+                Direction::FromOffice => ClampDirection::FromOffice,
+                Direction::ToOffice => ClampDirection::ToOffice,
+                Direction::Both => ClampDirection::Both,
+            };
+            // What a server has learned of the path would hide the fault for ten minutes.
+            for number in 0..cluster.plan().pods.len() {
+                route::flush_path_mtu(&cluster.pod(PodId(number)).ns)?;
+            }
+            let t0 = now();
+            clamp(self.to, prefix, direction).replace(&gateway)?;
+            let rules: Vec<_> =
+                nft::read(&gateway, CLAMP_TABLE)?.rules.into_iter().filter_map(|rule| rule.comment).collect();
+            let t1 = now();
+            let value = format!("MSS {}", self.to);
+            if rules.is_empty() || !rules.iter().all(|rule| rule.starts_with(&value)) {
+                return Err(FaultError::NotInForce { what: format!("clamp to {}", self.to), read_back: rules.join(", ") });
+            }
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("MSS clamp of the gateway of {}: {} -> {}", plan.name, self.from, self.to),
+                read_back: rules.join(", "),
+                reduced: None,
+            })
+        })
+    }
+}
+
+/// Gives both ends of the office's tunnel another MTU.
+fn narrow(cluster: &dyn Cluster, office: OfficeId, mtu: u16, undo: &mut UndoStack) -> Result<(), FaultError> {
+    let gateway = cluster.office(office).gateway.clone();
+    let missing = || FaultError::NotFound { what: "the tunnel".into() };
+    let near = link::find(&gateway, "tunnel")?.ok_or_else(missing)?;
+    let far = link::find(cluster.fabric(), &format!("vpn{}", office.0))?.ok_or_else(missing)?;
+    for (ns, link) in [(gateway, near), (cluster.fabric().clone(), far)] {
+        let (home, index, before) = (ns.clone(), link.index, link.mtu);
+        undo.push(format!("set the MTU of {} back to {before}", link.name), move || link::set_mtu(&home, index, before));
+        link::set_mtu(&ns, link.index, u32::from(mtu))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Clients nobody has seen before come from an office, with an MSS of their own: benign (twin of I1).
+
+use std::net::IpAddr;
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::route::Route;
+use relapse_kernel::socket::StreamOptions;
+use relapse_kernel::{NetNs, link, route};
+use crate::cluster::Cluster;
+use crate::plan::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
+use crate::workload::http;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::scenario::spanned::Spanned;
+
+/// A new population of clients appears in the prefix beside an office's, with another MSS.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewClientsSpec {
+    pub office: Spanned<String>,
+    /// The MSS their SYNs carry.
+    #[schemars(range(min = 88, max = 1460))]
+    pub mss: Spanned<u16>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct NewClients {
+    pub(crate) office: OfficeId,
+    pub(crate) mss: u16,
+}
+
+impl FaultSpec for NewClientsSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        Some(Box::new(NewClients { office: resolver.office(&self.office)?, mss: self.mss.value }))
+    }
+}
+
+// The mutation.
+
+impl Fault for NewClients {
+    fn name(&self) -> &'static str {
+        "new-clients"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let plan = cluster.plan();
+            let office = &plan.offices[self.office.0];
+            let ours = |flow: &&FlowPlan| flow.from == Place::Office(self.office);
+            let downloads = world.flows.iter().map(|(flow, _)| flow).filter(ours).find_map(|flow| match flow.kind {
+                FlowKind::Http { to, port, response } => Some((plan.target_address(to), port, response)),
+                _ => None,
+            });
+            let (target, port, response) = downloads.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let prefix = neighbour(office.prefix).ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
+            let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;
+            move_in(cluster, self.office, prefix, address, undo)?;
+            let client = cluster.office(self.office).client.clone();
+            let t0 = now();
+            let mut t1 = None;
+            let mut worked = 0;
+            for _ in 0..DOWNLOADS {
+                let options = StreamOptions { bind: Some((address, 0).into()), ..StreamOptions::default() };
+                let fetched = http::get_as(&client, (target, port).into(), response, options, self.mss);
+                let fetched = tokio::time::timeout(std::time::Duration::from_secs(1), fetched).await;
+                worked += u32::from(matches!(fetched, Ok(Ok(()))));
+                t1.get_or_insert_with(now);
+            }
+            if worked < DOWNLOADS {
+                return Err(FaultError::NotInForce {
+                    what: format!("download from {address} with MSS {}", self.mss),
+                    read_back: format!("{worked} of {DOWNLOADS} worked"),
+                });
+            }
+            Ok(InForce {
+                t0,
+                t1: t1.unwrap_or(t0),
+                what: format!("new clients in {prefix} behind the gateway of {}, with MSS {}", office.name, self.mss),
+                read_back: format!("{worked} of {DOWNLOADS} downloads worked"),
+                reduced: None,
+            })
+        })
+    }
+}
+
+const DOWNLOADS: u32 = 10;
+
+/// The prefix of the same length that follows.
+fn neighbour(prefix: Prefix) -> Option<Prefix> {
+    let last = prefix.nth((1_u128 << (if prefix.address().is_ipv4() { 32 } else { 128 } - u32::from(prefix.length()))) - 1)?;
+    let next = match last {
+        IpAddr::V4(last) => IpAddr::V4(u32::from(last).checked_add(1)?.into()),
+        IpAddr::V6(last) => IpAddr::V6(u128::from(last).checked_add(1)?.into()),
+    };
+    Prefix::new(next, prefix.length()).ok()
+}
+
+/// Gives the office's client an address of the new population, and the way back to it.
+fn move_in(cluster: &dyn Cluster, id: OfficeId, prefix: Prefix, address: IpAddr, undo: &mut UndoStack) -> Result<(), FaultError> {
+    let office = cluster.office(id);
+    let plan = &cluster.plan().offices[id.0];
+    let find = |ns: &NetNs, name: &str| link::find(ns, name)?.ok_or_else(|| FaultError::NotFound { what: format!("{name} in {}", ns.name()) });
+    let nic = find(&office.client, "eth0")?;
+    let lan = find(&office.gateway, "lan")?;
+    let vpn = find(cluster.fabric(), &format!("vpn{}", id.0))?;
+    let length = Prefix::host(address).length();
+    let (home, index) = (office.client.clone(), nic.index);
+    undo.push(format!("take {address} away"), move || link::delete_address(&home, index, address, length));
+    link::add_address(&office.client, nic.index, address, length, PrefixRoute::Omit)?;
+    route::add_neighbour(&office.gateway, lan.index, address, nic.mac.unwrap_or_default())?;
+    let ways = [
+        (office.gateway.clone(), Route::to(prefix.address(), prefix.length()).dev(lan.index)),
+        (cluster.fabric().clone(), Route::to(prefix.address(), prefix.length()).via(plan.tunnel.0).dev(vpn.index).onlink()),
+    ];
+    for (ns, way) in ways {
+        let (home, back) = (ns.clone(), way.clone());
+        undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || route::delete_route(&home, &back));
+        route::add_route(&ns, &way)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
+
+use relapse_kernel::link;
+use crate::cluster::cable::{End, connect};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{NodeId, Resolver};
+use crate::scenario::spanned::Spanned;
+
+/// A spare NIC of a node, through which no pod is routed, is released on purpose.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NicReleaseSpec {
+    pub node: Spanned<String>,
+    /// Its name. Default eth2.
+    pub nic: Option<Spanned<String>>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct NicRelease {
+    pub(crate) node: NodeId,
+    pub(crate) nic: String,
+}
+
+impl FaultSpec for NicReleaseSpec {
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let node = resolver.node(&self.node);
+        if let Some(nic) = &self.nic {
+            resolver.interface_name(nic)?;
+        }
+        let nic = self.nic.as_ref().map_or("eth2", |nic| nic.value.as_str()).to_owned();
+        if nic == resolver.cluster.network.pod_nic || nic == resolver.cluster.network.node_nic {
+            let span = self.nic.as_ref().map_or(at, |nic| nic.span);
+            resolver.error(span, format!("`{nic}` is not spare: traffic goes through it"), "name a NIC that the network does not use");
+            return None;
+        }
+        Some(Box::new(NicRelease { node: node?, nic }))
+    }
+}
+
+// The mutation.
+
+impl Fault for NicRelease {
+    fn name(&self) -> &'static str {
+        "nic-release"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let ns = cluster.node(self.node).ns.clone();
+            let far = format!("spare{}", self.node.0);
+            let (inside, _outside) = connect(
+                &End { ns: &ns, name: &self.nic, mtu: 1500 },
+                &End { ns: cluster.fabric(), name: &far, mtu: 1500 },
+            )?;
+            let (home, index) = (ns.clone(), inside.index);
+            undo.push(format!("remove {}", self.nic), move || match link::get(&home, index)? {
+                Some(_) => link::delete(&home, index),
+                None => Ok(()),
+            });
+            // Attached for a while, as agents know it.
+            tokio::time::sleep(ATTACHED).await;
+            let t0 = now();
+            link::delete(&ns, inside.index)?;
+            let found = link::find(&ns, &self.nic)?;
+            let t1 = now();
+            if let Some(link) = found {
+                return Err(FaultError::NotInForce { what: format!("release {}", self.nic), read_back: format!("{link:?}") });
+            }
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("{} of {}, by which no pod is routed, released", self.nic, ns.name()),
+                read_back: format!("no {}", self.nic),
+                reduced: None,
+            })
+        })
+    }
+}
+
+const ATTACHED: std::time::Duration = std::time::Duration::from_millis(200);

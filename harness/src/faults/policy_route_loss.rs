@@ -1,0 +1,245 @@
+//! A node's policy routing for pods is lost: the table, its default route, or rules that lead to it (I4).
+//!
+//! With `rebuildAfter` it comes back by itself, as when the CNI's address manager restarts.
+
+use std::time::Duration;
+
+use std::fmt;
+use std::sync::Arc;
+use relapse_kernel::route::{self, SavedRoute, SavedRule};
+use relapse_kernel::NetNs;
+use crate::cluster::node_network::host;
+use crate::workload::FlowSwitch;
+use crate::cluster::Cluster;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{FlowId, NodeId, Place, PodId, Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values;
+
+/// Pod traffic of a node loses its routing table or the rules that lead to it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRouteLossSpec {
+    pub node: Spanned<String>,
+    pub lose: Spanned<Lose>,
+    /// Whose rules, where one pod's are lost. It must run on the node.
+    pub pod: Option<Spanned<String>>,
+    /// It comes back by itself after this time. Default: it stays away.
+    pub rebuild_after: Option<Spanned<values::Duration>>,
+    /// Flows of the node's pods pause while it is away.
+    #[serde(default)]
+    pub quiet: Option<Spanned<bool>>,
+}
+
+/// What is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lose {
+    /// All routes of the table.
+    Table,
+    /// The table's default route.
+    DefaultRoute,
+    /// The pod's rule for what it sends.
+    FromRule,
+    /// The pod's rule for what is sent to it.
+    ToRule,
+    /// Both rules of the pod.
+    PodRules,
+    /// The rules of all pods on the node.
+    AllRules,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct PolicyRouteLoss {
+    pub(crate) node: NodeId,
+    pub(crate) lose: Lose,
+    /// There for [`Lose::FromRule`], [`Lose::ToRule`] and [`Lose::PodRules`].
+    pub(crate) pod: Option<PodId>,
+    pub(crate) rebuild_after: Option<Duration>,
+    /// Flows that pause while it is away.
+    pub(crate) quiet: Vec<FlowId>,
+}
+
+impl FaultSpec for PolicyRouteLossSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let node = resolver.node(&self.node);
+        let pod = self.pod.as_ref().map(|pod| resolver.pod(pod));
+        let rebuild_after = self.rebuild_after.as_ref().map(|d| resolver.duration("rebuildAfter", d));
+        let one_pods = matches!(self.lose.value, Lose::FromRule | Lose::ToRule | Lose::PodRules);
+        match (&self.pod, one_pods) {
+            (None, true) => resolver.error(self.lose.span, "which pod's rules are lost?", "add `pod: NAME`"),
+            (Some(pod), false) => {
+                resolver.error(pod.span, "`pod` has no say here", "all pods of the node lose what `lose` names: leave `pod` out");
+            }
+            _ => {}
+        }
+        if let (Some(node), Some(Some(id)), Some(pod)) = (node, pod, &self.pod) {
+            resolver.pod_on_node(pod, id, node);
+        }
+        let quiet = self.quiet.filter(|quiet| quiet.value);
+        if let (Some(quiet), None) = (quiet, &self.rebuild_after) {
+            resolver.error(quiet.span, "`quiet` lasts until the table is back, and it never comes back", "add `rebuildAfter`");
+        }
+        let node = node?;
+        let paused = |r: &Resolver<'_>| {
+            let on_node = |place| matches!(place, Place::Pod(pod) if r.cluster.pods[pod.0].node == node);
+            (0..r.workload.len()).filter(|i| on_node(r.workload[*i].from)).map(FlowId).collect()
+        };
+        Some(Box::new(PolicyRouteLoss {
+            node,
+            lose: self.lose.value,
+            pod: match pod {
+                Some(pod) => Some(pod?),
+                None => None,
+            },
+            rebuild_after: match rebuild_after {
+                Some(duration) => Some(duration?),
+                None => None,
+            },
+            quiet: if quiet.is_some() { paused(resolver) } else { Vec::new() },
+        }))
+    }
+}
+
+// The mutation.
+
+impl Fault for PolicyRouteLoss {
+    fn name(&self) -> &'static str {
+        "policy-route-loss"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let ns = &cluster.node(self.node).ns;
+            let lost = self.what_is_lost(cluster)?;
+            if lost.routes.is_empty() && lost.rules.is_empty() {
+                return Err(FaultError::NotFound { what: format!("what {:?} names on {}", self.lose, ns.name()) });
+            }
+            let quiet: Vec<_> = self.quiet.iter().map(|flow| Arc::clone(&world.flows[flow.0].1)).collect();
+            if !quiet.is_empty() {
+                let hushed = quiet.clone();
+                let everywhere = world.quiet.clone();
+                undo.push("flows go on", move || {
+                    hushed.iter().for_each(|flow| flow.pause(false));
+                    everywhere.set(false);
+                    Ok(())
+                });
+                world.quiet.set(true);
+                hush(&quiet).await;
+            }
+            let (home, saved) = (ns.clone(), lost.clone());
+            undo.push(format!("put {lost} back"), move || saved.restore(&home));
+            let t0 = now();
+            lost.delete(ns)?;
+            let read_back = lost.read_back(ns)?;
+            let t1 = now();
+            if let Some(span) = self.rebuild_after {
+                // The twin's own time: this is how long the address manager takes.
+                tokio::time::sleep(span).await;
+                lost.restore(ns)?;
+                quiet.iter().for_each(|flow| flow.pause(false));
+                world.quiet.set(false);
+            }
+            Ok(InForce { t0, t1, what: format!("deleted {lost} on {}", ns.name()), read_back, reduced: None })
+        })
+    }
+}
+
+/// Flows start nothing more, and what they had under way is over.
+async fn hush(flows: &[Arc<FlowSwitch>]) {
+    flows.iter().for_each(|flow| flow.pause(true));
+    let patience = tokio::time::Instant::now() + Duration::from_secs(3);
+    while flows.iter().any(|flow| flow.under_way() > 0) && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Routes and rules, exactly as they were.
+#[derive(Debug, Clone)]
+struct Lost {
+    routes: Vec<SavedRoute>,
+    rules: Vec<SavedRule>,
+}
+
+impl PolicyRouteLoss {
+    fn what_is_lost(&self, cluster: &dyn Cluster) -> Result<Lost, FaultError> {
+        let ns = &cluster.node(self.node).ns;
+        let plan = cluster.plan();
+        let mut lost = Lost { routes: Vec::new(), rules: Vec::new() };
+        match self.lose {
+            Lose::Table | Lose::DefaultRoute => {
+                lost.routes = route::save_routes(ns, Some(plan.network.pod_table))?;
+                if self.lose == Lose::DefaultRoute {
+                    lost.routes.retain(|saved| saved.route().destination.1 == 0);
+                }
+            }
+            Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules => {
+                let whose: Vec<_> = match self.pod {
+                    Some(pod) => vec![host(plan.pods[pod.0].address)],
+                    None => plan.pods.iter().filter(|pod| pod.node == self.node).map(|pod| host(pod.address)).collect(),
+                };
+                lost.rules = route::save_rules(ns)?;
+                lost.rules.retain(|saved| {
+                    let rule = saved.rule();
+                    let from = self.lose != Lose::ToRule && whose.contains(&rule.from);
+                    let to = self.lose != Lose::FromRule && rule.to.is_some_and(|to| whose.contains(&to));
+                    from || to
+                });
+            }
+        }
+        Ok(lost)
+    }
+}
+
+impl Lost {
+    fn delete(&self, ns: &NetNs) -> Result<(), FaultError> {
+        self.routes.iter().try_for_each(|route| route.delete(ns))?;
+        self.rules.iter().try_for_each(|rule| rule.delete(ns))
+    }
+
+    fn restore(&self, ns: &NetNs) -> Result<(), FaultError> {
+        route::restore_routes(ns, &self.routes)?;
+        self.rules.iter().try_for_each(|rule| rule.restore(ns))
+    }
+
+    /// None of it is in force any more.
+    fn read_back(&self, ns: &NetNs) -> Result<String, FaultError> {
+        let mut left = 0;
+        for route in &self.routes {
+            left += usize::from(route.is_in_force(ns)?);
+        }
+        for rule in &self.rules {
+            left += usize::from(rule.is_in_force(ns)?);
+        }
+        if left > 0 {
+            return Err(FaultError::NotInForce { what: format!("delete {self}"), read_back: format!("{left} still there") });
+        }
+        Ok("none of them is there".into())
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        for saved in &self.routes {
+            let route = saved.route();
+            let to = if route.destination.1 == 0 { "default".into() } else { format!("{}/{}", route.destination.0, route.destination.1) };
+            parts.push(format!("route {to} of table {}", route.table));
+        }
+        for saved in &self.rules {
+            let rule = saved.rule();
+            parts.push(match rule.to {
+                Some((to, _)) => format!("rule to {to}"),
+                None => format!("rule from {}", rule.from.0),
+            });
+        }
+        f.write_str(&parts.join(", "))
+    }
+}

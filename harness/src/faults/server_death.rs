@@ -1,0 +1,72 @@
+//! A server outside stops, and connections to it fail without any port reused: benign (twin of I7).
+
+use super::drop_all;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{FlowKind, OutsideId, Place, Resolver, Target};
+use crate::scenario::spanned::Spanned;
+
+/// A server outside stops; its host stays.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerDeathSpec {
+    /// `outside/NAME`.
+    pub host: Spanned<String>,
+    /// A port to which a flow goes.
+    #[schemars(range(min = 1))]
+    pub port: Spanned<u16>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct ServerDeath {
+    pub(crate) host: OutsideId,
+    pub(crate) port: u16,
+}
+
+impl FaultSpec for ServerDeathSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let host = resolver.outside(&self.host)?;
+        let port = self.port.value;
+        let serves = |kind: &FlowKind| match kind {
+            FlowKind::Tcp { to, port: p, .. } | FlowKind::Http { to, port: p, .. } | FlowKind::Hold { to, port: p, .. } => {
+                *to == Target::Place(Place::Outside(host)) && *p == port
+            }
+            FlowKind::Dns { .. } | FlowKind::Ping { .. } => false,
+        };
+        if !resolver.workload.iter().any(|flow| serves(&flow.kind)) {
+            let message = format!("nothing listens on port {port} of `{}`: no flow goes there", self.host.value);
+            resolver.error(self.port.span, message, "name the port of a flow to that host");
+        }
+        Some(Box::new(ServerDeath { host, port }))
+    }
+}
+
+// The mutation.
+
+impl Fault for ServerDeath {
+    fn name(&self) -> &'static str {
+        "server-death"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let host = world.cluster.outside(self.host).ns.clone();
+            let home = host.clone();
+            undo.push(format!("{} lives again", host.name()), move || drop_all::lift(&home));
+            let t0 = now();
+            let read_back = drop_all::impose_on_port(&host, self.port)?;
+            Ok(InForce {
+                t0,
+                t1: now(),
+                what: format!("{} no longer answers on port {}", host.name(), self.port),
+                read_back,
+                reduced: None,
+            })
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! One resolver outside answers late: benign (twin of I3).
+
+use std::time::Duration;
+
+use crate::workload::dns;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{OutsideId, Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values;
+
+/// One resolver outside answers late.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SlowResolverSpec {
+    /// `outside/NAME`, a host that has `records`.
+    pub resolver: Spanned<String>,
+    /// How late.
+    pub delay: Spanned<values::Duration>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct SlowResolver {
+    pub(crate) resolver: OutsideId,
+    pub(crate) delay: Duration,
+}
+
+impl FaultSpec for SlowResolverSpec {
+    fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let (host, delay) = (resolver.outside(&self.resolver), resolver.duration("delay", &self.delay));
+        let host = host?;
+        if resolver.cluster.outside[host.0].records.is_empty() {
+            resolver.error(self.resolver.span, format!("`{}` is no resolver: it has no `records`", self.resolver.value), "name a host that has `records`");
+        }
+        Some(Box::new(SlowResolver { resolver: host, delay: delay? }))
+    }
+}
+
+// The mutation.
+
+impl Fault for SlowResolver {
+    fn name(&self) -> &'static str {
+        "slow-resolver"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let resolver = world.cluster.outside(self.resolver);
+            let delay = resolver.delay.clone();
+            undo.push(format!("{} is as fast as before", resolver.name), move || {
+                delay.set(std::time::Duration::ZERO);
+                Ok(())
+            });
+            let t0 = now();
+            resolver.delay.set(self.delay);
+            // Read back as a client would: by its answer.
+            let asked = tokio::time::Instant::now();
+            let question = dns::lookup(&resolver.ns, world.cluster.plan().outside[self.resolver.0].address, "read-back.invalid", &[]);
+            let _ = tokio::time::timeout(self.delay * 2 + std::time::Duration::from_millis(500), question).await;
+            let took = asked.elapsed();
+            let t1 = now();
+            if took < self.delay {
+                return Err(FaultError::NotInForce { what: format!("slow {} down", resolver.name), read_back: format!("answered after {took:?}") });
+            }
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("{} answers after {:?}", resolver.name, self.delay),
+                read_back: format!("answered after {took:?}"),
+                reduced: None,
+            })
+        })
+    }
+}

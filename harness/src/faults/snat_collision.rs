@@ -1,0 +1,176 @@
+//! Source NAT gives ports back to other pods while the server remembers them (I7).
+//!
+//! `hop` says what makes such a reuse fail: a load balancer that swallows the old connection's answer, a
+//! server that ignores resets, or nothing (then it recovers at once, and is benign).
+
+use std::ops::RangeInclusive;
+
+use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
+use relapse_kernel::{conntrack, sysctl};
+use crate::cluster::Outside;
+use crate::cluster::node_network::{SNAT_TABLE, snat};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::FaultSpec;
+use crate::diagnostics::Span;
+use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::plan::{NodeId, OutsideId, Resolver};
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values::PortRange;
+
+/// Source NAT of a node is left with few ports, so that they return while the server remembers them.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SnatCollisionSpec {
+    pub node: Spanned<String>,
+    /// The ports that are left.
+    pub ports: Spanned<PortRange>,
+    pub hop: Spanned<Hop>,
+    /// `outside/NAME`. Default: the only host outside, or the only one behind a load balancer.
+    pub to: Option<Spanned<String>>,
+}
+
+/// What makes a reused port fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hop {
+    /// A load balancer that keeps state drops what does not belong to the new connection.
+    LoadBalancer,
+    /// The server ignores resets of connections that wait to be forgotten.
+    Server,
+    /// Nothing: the connection succeeds after all.
+    None,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct SnatCollision {
+    pub(crate) node: NodeId,
+    pub(crate) ports: RangeInclusive<u16>,
+    pub(crate) hop: Hop,
+    pub(crate) to: OutsideId,
+}
+
+impl SnatCollisionSpec {
+    /// The host that must be meant where none is named.
+    fn only_host(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<OutsideId> {
+        let hosts = &resolver.cluster.outside;
+        let behind: Vec<usize> = (0..hosts.len()).filter(|i| hosts[*i].load_balancer).collect();
+        match (hosts.len(), behind.as_slice()) {
+            (1, _) => Some(OutsideId(0)),
+            (_, [only]) => Some(OutsideId(*only)),
+            _ => {
+                resolver.error(at, "`snat-collision` does not say towards which host", "add `to: outside/NAME`");
+                None
+            }
+        }
+    }
+}
+
+impl FaultSpec for SnatCollisionSpec {
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let node = resolver.node(&self.node);
+        let to = match &self.to {
+            Some(to) => resolver.outside(to),
+            None => self.only_host(at, resolver),
+        };
+        let host = &resolver.cluster.outside[to?.0];
+        if self.hop.value == Hop::LoadBalancer && !host.load_balancer {
+            let message = format!("no load balancer stands in front of `outside/{}`", host.name);
+            resolver.error(self.hop.span, message, "give the host `loadBalancer: true`, or choose another `hop`");
+        }
+        Some(Box::new(SnatCollision { node: node?, ports: self.ports.0.clone(), hop: self.hop.value, to: to? }))
+    }
+}
+
+// The mutation.
+
+impl Fault for SnatCollision {
+    fn name(&self) -> &'static str {
+        "snat-collision"
+    }
+
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let network = &cluster.plan().network;
+            let node = cluster.node(self.node).ns.clone();
+            let destination = cluster.plan().outside[self.to.0].address;
+            let outside = cluster.outside(self.to);
+            self.prepare_hop(outside, undo)?;
+            let (home, before) = (node.clone(), snat(network, None));
+            undo.push(format!("widen the ports of source NAT on {}", node.name()), move || {
+                before.replace(&home)?;
+                conntrack::delete_where(&home, |entry| entry.original.1.ip() == destination).map(drop)
+            });
+            let (low, high) = (*self.ports.start(), *self.ports.end());
+            let t0 = now();
+            snat(network, Some((destination, (low, high)))).replace(&node)?;
+            let wanted = format!("to {destination} by ports {low}-{high}");
+            let found = nft::read(&node, SNAT_TABLE)?.rules.into_iter().filter_map(|rule| rule.comment).find(|rule| *rule == wanted);
+            let t1 = now();
+            let read_back = found.ok_or_else(|| FaultError::NotInForce { what: "narrow source NAT".into(), read_back: "no such rule".into() })?;
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("source NAT on {} to {destination} narrowed to ports {low}-{high}, {}", node.name(), self.hop.told()),
+                read_back,
+                reduced: None,
+            })
+        })
+    }
+}
+
+/// Name of the table in which a load balancer swallows what its state does not explain.
+const HOP_TABLE: &str = "relapse-load-balancer";
+/// Set on a connection's entry once its SYN-ACK has passed.
+const ANSWERED: u32 = 1;
+/// RFC 1337 protection: resets do not end TIME_WAIT.
+const RFC1337: &str = "net.ipv4.tcp_rfc1337";
+
+impl Hop {
+    const fn told(self) -> &'static str {
+        match self {
+            Self::LoadBalancer => "behind a load balancer that swallows an old connection's ACK",
+            Self::Server => "to a server that ignores resets in TIME_WAIT",
+            Self::None => "to a plain server",
+        }
+    }
+}
+
+impl SnatCollision {
+    fn prepare_hop(&self, outside: &Outside, undo: &mut UndoStack) -> Result<(), FaultError> {
+        match self.hop {
+            Hop::None => Ok(()),
+            Hop::Server => {
+                let home = outside.ns.clone();
+                undo.push("the server honours resets again", move || sysctl::write(&home, RFC1337, "0"));
+                sysctl::write(&outside.ns, RFC1337, "1")
+            }
+            Hop::LoadBalancer => {
+                let hop = outside.load_balancer.clone();
+                let hop = hop.ok_or_else(|| FaultError::NotFound { what: format!("a load balancer before {}", outside.name) })?;
+                let home = hop.clone();
+                undo.push("the load balancer passes everything again", move || {
+                    if nft::list_tables(&home)?.iter().any(|table| table == HOP_TABLE) {
+                        nft::delete_table(&home, HOP_TABLE)?;
+                    }
+                    Ok(())
+                });
+                swallow().apply(&hop)
+            }
+        }
+    }
+}
+
+/// A reply to a SYN that is not a SYN-ACK is dropped: to a stateful hop it belongs to no connection.
+fn swallow() -> Table {
+    Table::new(HOP_TABLE)
+        .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
+        .rule("forward", Rule::new().ct_direction_reply().tcp_flags_syn_ack().ct_mark_set(ANSWERED).accept().comment("a connection is answered"))
+        .rule(
+            "forward",
+            Rule::new().ct_direction_reply().l4proto(6).not_ct_mark(ANSWERED).counter().drop().comment("an ACK without a SYN-ACK before it"),
+        )
+}

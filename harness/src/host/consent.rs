@@ -1,0 +1,63 @@
+//! The user's leave to write a setting of the whole machine.
+//!
+//! Given for one command (`--allow-host-writes`) or by the environment; never remembered, never asked
+//! for in the middle of a run. Without it a scenario that needs it is skipped, and says so.
+
+/// The variable that grants it where no flag can be given (`cargo test`, CI).
+pub const VARIABLE: &str = "RELAPSE_ALLOW_HOST_WRITES";
+
+/// Whether a run may write `nf_conntrack_max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    Granted,
+    Withheld,
+}
+
+impl Consent {
+    /// From the flag of the command line, or the environment.
+    #[must_use]
+    pub fn from_environment(flag: bool) -> Self {
+        Self::decide(flag, std::env::var(VARIABLE).ok().as_deref())
+    }
+
+    /// Only the flag or exactly `1` grants it: `0`, `no` and an empty value are no consent.
+    #[must_use]
+    pub fn decide(flag: bool, variable: Option<&str>) -> Self {
+        if flag || variable == Some("1") { Self::Granted } else { Self::Withheld }
+    }
+
+    #[must_use]
+    pub const fn is_granted(self) -> bool {
+        matches!(self, Self::Granted)
+    }
+
+    /// What will be touched, for the user to read before (`reproduce`, `doctor`) and after.
+    #[must_use]
+    pub const fn touches() -> &'static str {
+        "net.netfilter.nf_conntrack_max, one number for every network namespace of this machine, is \
+         written for the length of the fault and then set back; refused where any other namespace \
+         holds more than half of the new limit, journaled before, restored within a second even if \
+         the run is killed"
+    }
+
+    /// Why a scenario is skipped without it.
+    #[must_use]
+    pub const fn skip_reason() -> &'static str {
+        "writes net.netfilter.nf_conntrack_max, one number for the whole machine: allow it with \
+         --allow-host-writes or RELAPSE_ALLOW_HOST_WRITES=1"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_flag_or_a_one_grants_it() {
+        assert!(Consent::decide(true, None).is_granted());
+        assert!(Consent::decide(false, Some("1")).is_granted());
+        for value in [None, Some(""), Some("0"), Some("no"), Some("true"), Some(" 1")] {
+            assert_eq!(Consent::decide(false, value), Consent::Withheld, "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The guardian in a thread, over pipes, with a setting in memory.
+
+use std::io::{PipeReader, PipeWriter};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::stand_in::{NEIGHBOUR, StandIn};
+use super::*;
+use crate::host::journal;
+use crate::host::settings::Settings as _;
+
+struct Talk {
+    dir: tempfile::TempDir,
+    settings: Arc<StandIn>,
+    requests: PipeWriter,
+    replies: io::Lines<BufReader<PipeReader>>,
+    guardian: JoinHandle<ExitCode>,
+}
+
+fn start(value: &str) -> Talk {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Arc::new(StandIn::with(value));
+    let site =
+        Site { settings: settings.clone(), locks: vec![dir.path().join("lock")], journals: dir.path().join("journal") };
+    let (input, requests) = io::pipe().unwrap();
+    let (replies, output) = io::pipe().unwrap();
+    let guardian = std::thread::spawn(move || serve(site, input, output));
+    Talk { dir, settings, requests, replies: BufReader::new(replies).lines(), guardian }
+}
+
+impl Talk {
+    fn hear(&mut self) -> Reply {
+        serde_json::from_str(&self.replies.next().expect("a reply").unwrap()).unwrap()
+    }
+
+    fn ask(&mut self, request: &Request) -> Reply {
+        send(&mut self.requests, request).unwrap();
+        self.hear()
+    }
+
+    fn acquire(&mut self) -> Reply {
+        let who = Who { run: "r1".into(), what: "test".into() };
+        self.ask(&Request::Acquire { who, run: Process::own().unwrap() })
+    }
+
+    fn write(&mut self, value: u32) -> Reply {
+        self.ask(&Request::Write { value, own: Vec::new() })
+    }
+
+    fn value(&self) -> String {
+        self.settings.read("").unwrap()
+    }
+
+    fn journals(&self) -> usize {
+        journal::list(&self.dir.path().join("journal")).unwrap().len()
+    }
+
+    /// Closes the pipe, as the end of the run does.
+    fn close(self) -> (tempfile::TempDir, Arc<StandIn>) {
+        drop(self.requests);
+        assert_eq!(self.guardian.join().unwrap(), ExitCode::SUCCESS);
+        (self.dir, self.settings)
+    }
+}
+
+#[test]
+fn writes_restores_and_leaves_nothing() {
+    let mut talk = start("1000");
+    assert_eq!(talk.acquire(), Reply::Acquired { recovered: vec![] });
+    let Reply::Written { before: 1000, t0, t1, read_back: 500 } = talk.write(500) else { panic!("not written") };
+    assert!(t0 > 0 && t1 > t0);
+    assert_eq!((talk.value().as_str(), talk.journals()), ("500", 1));
+    assert_eq!(talk.ask(&Request::Restore), Reply::Restored { value: 1000 });
+    assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
+    assert_eq!(talk.ask(&Request::Restore), Reply::Nothing);
+    talk.close();
+}
+
+#[test]
+fn the_end_of_the_run_restores_the_first_of_several_values() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.write(500);
+    talk.write(400);
+    let (dir, settings) = talk.close();
+    assert_eq!(settings.read("").unwrap(), "1000");
+    assert!(journal::list(&dir.path().join("journal")).unwrap().is_empty());
+    let who = Who { run: "next".into(), what: "test".into() };
+    assert!(LimitLock::try_acquire_at(&[dir.path().join("lock")], Mode::Exclusive, &who).unwrap().is_some());
+}
+
+#[test]
+fn nothing_is_written_without_the_lock() {
+    let mut talk = start("1000");
+    assert!(matches!(talk.write(500), Reply::Error { .. }));
+    assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
+    send(&mut talk.requests, &"no such request").unwrap();
+    assert!(matches!(talk.hear(), Reply::Error { .. }));
+    talk.close();
+}
+
+#[test]
+fn nothing_is_written_without_a_journal() {
+    let mut talk = start("1000");
+    talk.acquire();
+    let journals = talk.dir.path().join("journal");
+    std::fs::write(&journals, "in the way").unwrap();
+    let reply = talk.write(500);
+    assert!(matches!(&reply, Reply::Error { what } if what.contains("journal")), "{reply:?}");
+    assert_eq!(talk.value(), "1000");
+    std::fs::remove_file(&journals).unwrap();
+    assert!(matches!(talk.write(500), Reply::Written { .. }));
+    talk.close();
+}
+
+#[test]
+fn journals_that_cannot_be_read_are_no_ground_to_write_on() {
+    let mut talk = start("1000");
+    let journals = talk.dir.path().join("journal");
+    std::fs::write(&journals, "in the way").unwrap();
+    assert!(matches!(talk.acquire(), Reply::Error { .. }));
+    assert!(matches!(talk.write(500), Reply::Error { .. }));
+    std::fs::remove_file(&journals).unwrap();
+    assert!(matches!(talk.acquire(), Reply::Acquired { .. }));
+    talk.close();
+}
+
+#[test]
+fn a_lower_limit_is_refused_where_another_namespace_holds_more_than_half_of_it() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.settings.set_entries(Some(251));
+    let Reply::Refused { why } = talk.write(500) else { panic!("not refused") };
+    assert_eq!(why, "network namespace net:[4242] (process 7 nginx) holds 251 entries, more than half of 500");
+    assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
+    // Exactly half, higher, no limit at all, and the run's own namespace.
+    assert!(matches!(talk.write(502), Reply::Written { .. }));
+    assert!(matches!(talk.write(1100), Reply::Written { .. }));
+    assert!(matches!(talk.write(0), Reply::Written { .. }));
+    let own = Request::Write { value: 10, own: vec![NEIGHBOUR] };
+    assert!(matches!(talk.ask(&own), Reply::Written { .. }));
+    // What cannot be counted may be harmed.
+    talk.settings.set_entries(None);
+    assert_eq!(talk.write(5), Reply::Error { what: "count: not today".into() });
+    assert_eq!(talk.value(), "10");
+    let (_dir, settings) = talk.close();
+    assert_eq!(settings.read("").unwrap(), "1000");
+}
+
+#[test]
+fn a_namespace_that_fills_while_it_lasts_ends_it_at_once() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.write(500);
+    talk.settings.set_entries(Some(251));
+    let Reply::Alarm { why } = talk.hear() else { panic!("no alarm") };
+    assert!(why.contains("holds 251 entries") && why.ends_with("the limit is 1000 again"), "{why}");
+    assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
+    assert_eq!(talk.ask(&Request::Restore), Reply::Restored { value: 1000 });
+    talk.close();
+}
+
+#[test]
+fn a_limit_above_the_machines_own_harms_nobody() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.settings.set_entries(Some(900));
+    assert!(matches!(talk.write(1200), Reply::Written { .. }));
+    // Lower than now, and still no lower than without us.
+    assert!(matches!(talk.write(1100), Reply::Written { .. }));
+    std::thread::sleep(COUNT_EVERY * 3);
+    assert_eq!(talk.ask(&Request::Restore), Reply::Restored { value: 1000 });
+    talk.close();
+}
+
+#[test]
+fn a_watch_that_fails_for_good_ends_it_too() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.write(500);
+    talk.settings.set_entries(None);
+    let Reply::Alarm { why } = talk.hear() else { panic!("no alarm") };
+    assert!(why.starts_with("other namespaces can no longer be watched"), "{why}");
+    assert_eq!(talk.value(), "1000");
+    talk.close();
+}
+
+#[test]
+fn a_value_that_somebody_else_wrote_is_left() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.write(500);
+    talk.settings.set_value("777");
+    let expected = Reply::NotOurs { found: "777".into(), expected: "500".into() };
+    assert_eq!(talk.ask(&Request::Restore), expected);
+    assert_eq!((talk.value().as_str(), talk.journals()), ("777", 0));
+    talk.close();
+}
+
+#[test]
+fn a_write_that_does_not_hold_leaves_nothing_behind() {
+    let mut talk = start("1000");
+    talk.acquire();
+    talk.settings.ignore_writes(true);
+    assert!(matches!(talk.write(500), Reply::Error { what } if what.ends_with("read back 1000")));
+    assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
+    talk.close();
+}
+
+#[test]
+fn leftovers_of_a_dead_guardian_are_undone_before_the_old_value_is_read() {
+    let mut talk = start("500");
+    let mut left = Journal::new("dead", Process::own().unwrap()).unwrap();
+    left.owner.start += 1;
+    let entry = Entry::Sysctl { key: CONNTRACK_MAX.into(), old: "1000".into(), new: "500".into() };
+    left.entries.push(Stored::Known(entry));
+    left.save(&talk.dir.path().join("journal")).unwrap();
+    let Reply::Acquired { recovered } = talk.acquire() else { panic!("not acquired") };
+    assert_eq!(recovered, ["run dead was killed: net.netfilter.nf_conntrack_max was set back to 1000"]);
+    assert!(matches!(talk.write(400), Reply::Written { before: 1000, .. }));
+    talk.close();
+}
+
+#[test]
+fn no_limit_is_the_highest() {
+    assert!(is_lower(5, 10) && is_lower(5, 0));
+    assert!(!is_lower(10, 5) && !is_lower(0, 5) && !is_lower(0, 0) && !is_lower(5, 5));
+}

@@ -1,0 +1,58 @@
+//! Who else would be harmed by a lower limit: counted before the write, and while it lasts.
+
+use std::time::{Duration, Instant};
+
+use super::super::Result;
+use super::super::settings::{Namespace, Settings};
+
+/// Finding namespaces goes through all processes; counting in those found is cheap.
+const FIND_EVERY: Duration = Duration::from_secs(1);
+/// Failures to count in a row that end it.
+const PATIENCE: u32 = 5;
+
+/// Watches the other namespaces on behalf of one written value.
+pub(super) struct Watch {
+    limit: u32,
+    own: Vec<u64>,
+    found: Vec<Namespace>,
+    stale: Option<Instant>,
+    failures: u32,
+}
+
+impl Watch {
+    pub(super) const fn new(limit: u32, own: Vec<u64>) -> Self {
+        Self { limit, own, found: Vec::new(), stale: None, failures: 0 }
+    }
+
+    /// A namespace that holds more than half of the limit, in words.
+    pub(super) fn harm(&mut self, settings: &dyn Settings) -> Result<Option<String>> {
+        let now = Instant::now();
+        if self.stale.is_none_or(|stale| now >= stale) {
+            self.found = settings.namespaces()?;
+            self.found.retain(|namespace| !self.own.contains(&namespace.inode));
+            self.stale = Some(now + FIND_EVERY);
+        }
+        for namespace in &self.found {
+            let Some(entries) = settings.entries(namespace)? else { continue };
+            if entries * 2 > u64::from(self.limit) {
+                let limit = self.limit;
+                return Ok(Some(format!("{namespace} holds {entries} entries, more than half of {limit}")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same while the value is in force: a reason to restore it.
+    pub(super) fn look(&mut self, settings: &dyn Settings) -> Option<String> {
+        match self.harm(settings) {
+            Ok(harm) => {
+                self.failures = 0;
+                harm
+            }
+            Err(error) => {
+                self.failures += 1;
+                (self.failures >= PATIENCE).then(|| format!("other namespaces can no longer be watched: {error}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! What was changed on this machine and how to undo it, on disk before it is changed.
+//!
+//! One JSON file for each owner (the process that makes the changes and restores them). It is written
+//! beside its place, synced, renamed and its directory synced *before* each mutation, and removed,
+//! the directory synced again, after the restore was read back. So a file in place is complete, and
+//! what is in force has a file.
+//!
+//! Entries of a kind that only a newer version knows are kept as they are and reported, never dropped.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::identity::{self, Process};
+use super::{Context, Error, Result};
+
+/// The format written here. Files of a later one are reported and left.
+pub const VERSION: u32 = 1;
+
+/// A mutation outside the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Entry {
+    /// A setting that was `old` and was written to `new`.
+    Sysctl { key: String, old: String, new: String },
+}
+
+/// An entry as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Stored {
+    Known(Entry),
+    Unknown(serde_json::Value),
+}
+
+/// The journal of one owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    pub version: u32,
+    pub run_id: String,
+    /// Who mutates and restores: as long as it lives, nobody else touches this.
+    pub owner: Process,
+    /// The run it does so for.
+    pub run: Process,
+    pub boot_id: String,
+    pub since: String,
+    pub entries: Vec<Stored>,
+}
+
+impl Journal {
+    /// An empty journal of this process; nothing is on disk before the first [`Self::save`].
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn new(run_id: &str, run: Process) -> Result<Self> {
+        Ok(Self {
+            version: VERSION,
+            run_id: run_id.into(),
+            owner: Process::own()?,
+            run,
+            boot_id: identity::boot_id()?,
+            since: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.9fZ").to_string(),
+            entries: Vec::new(),
+        })
+    }
+
+    /// Those entries this version understands, oldest first.
+    #[must_use]
+    pub fn known(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Stored::Known(entry) => Some(entry),
+            Stored::Unknown(_) => None,
+        })
+    }
+
+    /// Kinds of entries this version does not understand.
+    #[must_use]
+    pub fn unknown(&self) -> BTreeSet<String> {
+        let kind =
+            |value: &serde_json::Value| value.get("what").and_then(|what| what.as_str()).unwrap_or("?").to_owned();
+        self.entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Stored::Known(_) => None,
+                Stored::Unknown(value) => Some(kind(value)),
+            })
+            .collect()
+    }
+
+    /// Where it lies in `dir`.
+    #[must_use]
+    pub fn path(&self, dir: &Path) -> PathBuf {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+        let run: String = self.run_id.chars().map(safe).take(100).collect();
+        dir.join(format!("{run}-{}.json", self.owner.pid))
+    }
+
+    /// Puts it on disk; when this returns it outlasts a power failure.
+    ///
+    /// # Errors
+    /// When the disk or the directory refuses. Then nothing may be mutated.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        prepare(dir)?;
+        let path = self.path(dir);
+        let draft = path.with_extension("tmp");
+        let write = || {
+            // A draft of the same name is of a dead process with the same pid.
+            let _ = fs::remove_file(&draft);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)?;
+            sync(dir)
+        };
+        write().context(|| format!("write the journal {}", path.display()))
+    }
+
+    /// Takes it off the disk, once everything in it is undone.
+    ///
+    /// # Errors
+    /// When the directory refuses.
+    pub fn remove(&self, dir: &Path) -> Result<()> {
+        remove(&self.path(dir))
+    }
+}
+
+/// Removes a file for good.
+///
+/// # Errors
+/// When the directory refuses; a file that is gone already is none.
+pub fn remove(path: &Path) -> Result<()> {
+    let gone = match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone.and_then(|()| path.parent().map_or(Ok(()), sync)).context(|| format!("remove {}", path.display()))
+}
+
+/// What a file among the journals is.
+#[derive(Debug)]
+pub enum Found {
+    Journal(Box<Journal>),
+    /// Of a later version of this program.
+    Newer {
+        version: u64,
+    },
+    Unreadable {
+        why: String,
+    },
+    /// The disk would not give it; that says nothing about what is in it.
+    Closed {
+        why: String,
+    },
+    /// Begun and never put in place: nothing was mutated on its account.
+    Draft,
+}
+
+/// All files among the journals, newest journal first. No directory, no journals.
+///
+/// # Errors
+/// When the directory cannot be read, or others than its owner may write to it.
+pub fn list(dir: &Path) -> Result<Vec<(PathBuf, Found)>> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    check(dir)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).context(|| format!("list {}", dir.display()))?.flatten() {
+        let path = entry.path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => {
+                // Removed by its owner meanwhile.
+                let Some(what) = load(&path) else { continue };
+                found.push((path, what));
+            }
+            Some("tmp") => found.push((path, Found::Draft)),
+            _ => {}
+        }
+    }
+    let since = |found: &Found| match found {
+        Found::Journal(journal) => journal.since.clone(),
+        _ => String::new(),
+    };
+    found.sort_by_key(|(_, what)| std::cmp::Reverse(since(what)));
+    Ok(found)
+}
+
+fn load(path: &Path) -> Option<Found> {
+    let unreadable = |error: serde_json::Error| Some(Found::Unreadable { why: error.to_string() });
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(Found::Closed { why: error.to_string() }),
+    };
+    let value: serde_json::Value = match serde_json::from_slice(&text) {
+        Ok(value) => value,
+        Err(error) => return unreadable(error),
+    };
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version > u64::from(VERSION) => Some(Found::Newer { version }),
+        _ => match serde_json::from_value(value) {
+            Ok(journal) => Some(Found::Journal(Box::new(journal))),
+            Err(error) => unreadable(error),
+        },
+    }
+}
+
+fn prepare(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).context(|| format!("create {}", dir.display()))?;
+        if let Some(parent) = dir.parent() {
+            sync(parent).context(|| format!("sync {}", parent.display()))?;
+        }
+    }
+    check(dir)
+}
+
+/// What is written in a journal is written to the machine, by root: nobody else may write there.
+fn check(dir: &Path) -> Result<()> {
+    let metadata = fs::metadata(dir).context(|| format!("stat {}", dir.display()))?;
+    let trusted = metadata.uid() == 0 || Some(metadata.uid()) == identity::user();
+    if trusted && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(Error::Unsafe {
+        what: format!("use the journals in {}", dir.display()),
+        why: "other users may write there".into(),
+    })
+}
+
+fn sync(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Journal {
+        let mut journal = Journal::new("run/1", Process::own().unwrap()).unwrap();
+        let entry = Entry::Sysctl { key: "k".into(), old: "1".into(), new: "2".into() };
+        journal.entries.push(Stored::Known(entry));
+        journal
+    }
+
+    #[test]
+    fn what_is_saved_is_found_and_what_is_removed_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("state/journal");
+        assert!(list(&dir).unwrap().is_empty());
+        let journal = sample();
+        journal.save(&dir).unwrap();
+        journal.save(&dir).unwrap();
+        let found = list(&dir).unwrap();
+        assert!(matches!(&found[..], [(_, Found::Journal(read))] if **read == journal), "{found:?}");
+        journal.remove(&dir).unwrap();
+        journal.remove(&dir).unwrap();
+        assert!(list(&dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn entries_of_a_newer_version_survive_being_read_and_written() {
+        let mut text: serde_json::Value = serde_json::to_value(sample()).unwrap();
+        let newer = serde_json::json!({"what": "container", "id": "4f2a"});
+        text["entries"].as_array_mut().unwrap().push(newer.clone());
+        let journal: Journal = serde_json::from_value(text).unwrap();
+        assert_eq!(journal.known().count(), 1);
+        assert_eq!(journal.unknown().into_iter().collect::<Vec<_>>(), ["container"]);
+        assert_eq!(serde_json::to_value(&journal).unwrap()["entries"][1], newer);
+    }
+
+    #[test]
+    fn truncated_foreign_and_newer_files_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = serde_json::to_string(&sample()).unwrap();
+        fs::write(dir.path().join("cut.json"), &whole[..whole.len() / 2]).unwrap();
+        fs::write(dir.path().join("empty.json"), "").unwrap();
+        fs::write(dir.path().join("other.json"), "[]").unwrap();
+        fs::write(dir.path().join("newer.json"), r#"{"version": 2}"#).unwrap();
+        fs::write(dir.path().join("a.tmp"), "").unwrap();
+        fs::write(dir.path().join("b.unreadable"), "").unwrap();
+        let mut kinds: Vec<(String, &str)> = list(dir.path())
+            .unwrap()
+            .into_iter()
+            .map(|(path, found)| {
+                let kind = match found {
+                    Found::Journal(_) => "journal",
+                    Found::Newer { .. } => "newer",
+                    Found::Unreadable { .. } => "unreadable",
+                    Found::Draft => "draft",
+                    Found::Closed { .. } => "closed",
+                };
+                (path.file_name().unwrap().to_string_lossy().into_owned(), kind)
+            })
+            .collect();
+        kinds.sort();
+        let expected = [
+            ("a.tmp", "draft"),
+            ("cut.json", "unreadable"),
+            ("empty.json", "unreadable"),
+            ("newer.json", "newer"),
+            ("other.json", "unreadable"),
+        ];
+        assert_eq!(kinds, expected.map(|(name, kind)| (name.to_owned(), kind)));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(sample().save(dir.path()).is_err());
+        assert!(list(dir.path()).is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! Undoes what guardians left that were killed before they could.
+//!
+//! Needs nothing but the journals: no scenario, no run. Each guardian does it when it gets the lock,
+//! every start of relapse does it quietly, and `relapse recover` says all it finds.
+//!
+//! A journal is left alone while its owner lives. The run need not be dead too: only the owner ever
+//! writes the setting, and never without the lock, which is ours here; what a dead one left is
+//! guarded by nobody. After a reboot there is nothing to undo: the boot reset the settings.
+//!
+//! Nothing unclear is removed: a file that cannot be read is set aside under another name, one of a
+//! newer version stays where it is; both are reported.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::identity::{self, Process};
+use super::journal::{self, Found, Journal};
+use super::lock::{LimitLock, Mode, Who};
+use super::restore::{Undone, undo};
+use super::{Context, Result, Site};
+
+/// A file among the journals and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    pub path: PathBuf,
+    pub outcome: Outcome,
+}
+
+/// What became of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Undone, as far as it was ours, and removed. Kinds of entries in `unknown` are not undone; where
+    /// there are any the journal stays.
+    Replayed { run_id: String, undone: Vec<Undone>, unknown: Vec<String> },
+    /// Written before the last boot, which reset what it is about; removed.
+    Void { run_id: String },
+    /// Begun by a process that died before it changed anything; removed.
+    NeverMade,
+    /// Its owner lives and will undo it itself.
+    InUse { run_id: String, pid: u32 },
+    /// Somebody else has the lock.
+    Locked { run_id: String },
+    /// Of a later version of relapse, which can undo it.
+    Newer { version: u64 },
+    /// Not a journal, or not all of one; set aside.
+    Unreadable { why: String, now: PathBuf },
+    /// It could not be undone; the journal stays.
+    Failed { run_id: String, why: String },
+}
+
+impl Outcome {
+    /// Something on this machine may still be as a run left it, or is known to be.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::Replayed { undone, unknown, .. } => {
+                !unknown.is_empty() || undone.iter().any(|undone| matches!(undone, Undone::NotOurs { .. }))
+            }
+            Self::Void { .. } | Self::NeverMade | Self::InUse { .. } => false,
+            Self::Locked { .. } | Self::Newer { .. } | Self::Unreadable { .. } | Self::Failed { .. } => true,
+        }
+    }
+}
+
+/// Replays all journals of dead guardians; waits for the lock where there are any, telling `on_wait`
+/// for whom.
+///
+/// # Errors
+/// When the journals cannot be listed or the lock cannot be opened.
+pub fn recover(site: &Site, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<Recovered>> {
+    if !has_work(site)? {
+        return survey(site, false);
+    }
+    let _lock = LimitLock::acquire_at(&site.locks, Mode::Exclusive, &who(), on_wait)?;
+    survey(site, true)
+}
+
+/// The same for every start of relapse: never waits (who has the lock did this on getting it), and
+/// says only what a user must know.
+///
+/// # Errors
+/// When the journals cannot be listed or the lock cannot be opened.
+pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
+    let lock = if has_work(site)? { LimitLock::try_acquire_at(&site.locks, Mode::Exclusive, &who())? } else { None };
+    let mut found = survey(site, lock.is_some())?;
+    found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. } | Outcome::NeverMade));
+    Ok(found)
+}
+
+/// For who has the lock already.
+///
+/// # Errors
+/// When the journals cannot be listed.
+pub fn recover_locked(site: &Site, lock: &LimitLock) -> Result<Vec<Recovered>> {
+    survey(site, lock.is_exclusive())
+}
+
+fn who() -> Who {
+    Who { run: "none".into(), what: "recover".into() }
+}
+
+fn has_work(site: &Site) -> Result<bool> {
+    let dead = |found: &Found| matches!(found, Found::Journal(journal) if !is_in_use(journal));
+    Ok(journal::list(&site.journals)?.iter().any(|(_, found)| dead(found)))
+}
+
+fn is_in_use(journal: &Journal) -> bool {
+    let this_boot = identity::boot_id().is_ok_and(|boot| boot == journal.boot_id);
+    this_boot && journal.owner.is_alive()
+}
+
+/// Goes through all files; without the lock nothing is undone.
+fn survey(site: &Site, locked: bool) -> Result<Vec<Recovered>> {
+    let mut all = Vec::new();
+    for (path, found) in journal::list(&site.journals)? {
+        let outcome = match found {
+            Found::Journal(journal) => journal_outcome(site, &path, &journal, locked),
+            Found::Newer { version } => Outcome::Newer { version },
+            Found::Unreadable { why } => set_aside(&path, why),
+            Found::Closed { why } => Outcome::Failed { run_id: "unknown".into(), why },
+            Found::Draft if draft_is_in_use(&path) => continue,
+            Found::Draft => match journal::remove(&path) {
+                Ok(()) => Outcome::NeverMade,
+                Err(error) => Outcome::Failed { run_id: "unknown".into(), why: error.to_string() },
+            },
+        };
+        all.push(Recovered { path, outcome });
+    }
+    Ok(all)
+}
+
+fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) -> Outcome {
+    let run_id = journal.run_id.clone();
+    if is_in_use(journal) {
+        return Outcome::InUse { run_id, pid: journal.owner.pid };
+    }
+    if !locked {
+        return Outcome::Locked { run_id };
+    }
+    replay(site, path, journal).unwrap_or_else(|error| Outcome::Failed { run_id, why: error.to_string() })
+}
+
+fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<Outcome> {
+    let run_id = journal.run_id.clone();
+    let unknown: Vec<String> = journal.unknown().into_iter().collect();
+    // What a later version put down may outlast a boot, unlike a setting.
+    if journal.boot_id != identity::boot_id()? {
+        if unknown.is_empty() {
+            journal::remove(path)?;
+            return Ok(Outcome::Void { run_id });
+        }
+        return Ok(Outcome::Replayed { run_id, undone: Vec::new(), unknown });
+    }
+    let undone = undo(&*site.settings, journal)?;
+    if unknown.is_empty() {
+        journal::remove(path)?;
+    }
+    Ok(Outcome::Replayed { run_id, undone, unknown })
+}
+
+fn set_aside(path: &Path, why: String) -> Outcome {
+    let mut now = path.with_extension("unreadable");
+    for number in 2.. {
+        if !now.exists() {
+            break;
+        }
+        now = path.with_extension(format!("{number}.unreadable"));
+    }
+    match fs::rename(path, &now).context(|| format!("set aside {}", path.display())) {
+        Ok(()) => Outcome::Unreadable { why, now },
+        Err(error) => Outcome::Unreadable { why: format!("{why}; {error}"), now: path.into() },
+    }
+}
+
+/// A draft bears its owner's pid at the end of its name.
+fn draft_is_in_use(path: &Path) -> bool {
+    let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| Process::of(pid).is_some())
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.outcome {
+            Outcome::Replayed { run_id, undone, unknown } => {
+                let mut parts: Vec<String> = undone.iter().map(ToString::to_string).collect();
+                if !unknown.is_empty() {
+                    parts.push(format!("not undone, of a newer version: {} (kept in {path})", unknown.join(", ")));
+                }
+                write!(f, "run {run_id} was killed: {}", parts.join("; "))
+            }
+            Outcome::Void { run_id } => {
+                write!(f, "run {run_id} was cut off by a reboot, which reset what it had changed")
+            }
+            Outcome::NeverMade => write!(f, "{path} was begun and never used: removed, nothing had been changed"),
+            Outcome::InUse { run_id, pid } => write!(f, "run {run_id} is guarded by process {pid}: left alone"),
+            Outcome::Locked { run_id } => {
+                write!(f, "run {run_id} was killed: not undone yet, another run has the lock")
+            }
+            Outcome::Newer { version } => write!(f, "{path} is of a newer relapse (version {version}): left to it"),
+            Outcome::Unreadable { why, now } => write!(f, "{path} is no journal ({why}): kept as {}", now.display()),
+            Outcome::Failed { run_id, why } => write!(f, "run {run_id} was killed and could not be undone: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Journals as dead guardians leave them.
+
+use std::sync::Arc;
+
+use super::super::guardian::stand_in::StandIn;
+use super::super::journal::{Entry, Stored};
+use super::super::settings::Settings as _;
+use super::*;
+
+/// A pid that no process has: above the kernel's largest.
+const DEAD: Process = Process { pid: 4_194_305, start: 1 };
+
+struct Scene {
+    dir: tempfile::TempDir,
+    settings: Arc<StandIn>,
+    site: Site,
+}
+
+fn scene(value: &str) -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Arc::new(StandIn::with(value));
+    let site =
+        Site { settings: settings.clone(), locks: vec![dir.path().join("lock")], journals: dir.path().join("journal") };
+    Scene { dir, settings, site }
+}
+
+fn journal(owner: Process) -> Journal {
+    let mut journal = Journal::new("r1", owner).unwrap();
+    journal.owner = owner;
+    let entry = Entry::Sysctl { key: "k".into(), old: "100".into(), new: "5".into() };
+    journal.entries.push(Stored::Known(entry));
+    journal
+}
+
+impl Scene {
+    fn leave(&self, journal: &Journal) -> PathBuf {
+        journal.save(&self.site.journals).unwrap();
+        journal.path(&self.site.journals)
+    }
+
+    fn recover(&self) -> Vec<Outcome> {
+        let all = recover(&self.site, &mut |holder| panic!("waits for {holder}")).unwrap();
+        all.into_iter().map(|recovered| recovered.outcome).collect()
+    }
+
+    fn value(&self) -> String {
+        self.settings.read("k").unwrap()
+    }
+}
+
+fn replayed(undone: Undone) -> Outcome {
+    Outcome::Replayed { run_id: "r1".into(), undone: vec![undone], unknown: Vec::new() }
+}
+
+#[test]
+fn what_a_dead_guardian_wrote_is_set_back() {
+    let scene = scene("5");
+    let path = scene.leave(&journal(DEAD));
+    assert_eq!(scene.recover(), [replayed(Undone::Restored { key: "k".into(), value: "100".into() })]);
+    assert_eq!((scene.value().as_str(), path.exists()), ("100", false));
+    assert!(scene.recover().is_empty());
+}
+
+#[test]
+fn what_was_journaled_and_never_written_needs_nothing() {
+    let scene = scene("100");
+    let path = scene.leave(&journal(DEAD));
+    assert_eq!(scene.recover(), [replayed(Undone::Already { key: "k".into(), value: "100".into() })]);
+    assert_eq!((scene.value().as_str(), path.exists()), ("100", false));
+}
+
+#[test]
+fn what_somebody_else_wrote_since_is_left_and_reported() {
+    let scene = scene("77");
+    scene.leave(&journal(DEAD));
+    let expected = Undone::NotOurs { key: "k".into(), found: "77".into(), expected: "5".into() };
+    let outcomes = scene.recover();
+    assert_eq!(outcomes, [replayed(expected)]);
+    assert!(outcomes[0].is_open());
+    assert_eq!(scene.value(), "77");
+}
+
+#[test]
+fn a_living_owner_is_left_alone_and_no_lock_is_taken() {
+    let scene = scene("5");
+    let path = scene.leave(&journal(Process::own().unwrap()));
+    assert!(matches!(scene.recover()[..], [Outcome::InUse { .. }]));
+    assert!(recover_quietly(&scene.site).unwrap().is_empty());
+    assert_eq!((scene.value().as_str(), path.exists()), ("5", true));
+    assert!(!scene.dir.path().join("lock").exists());
+}
+
+#[test]
+fn a_reused_pid_is_not_the_owner() {
+    let scene = scene("5");
+    let own = Process::own().unwrap();
+    scene.leave(&journal(Process { start: own.start + 1, ..own }));
+    scene.recover();
+    assert_eq!(scene.value(), "100");
+}
+
+#[test]
+fn a_reboot_made_it_void_though_the_pid_lives_again() {
+    let scene = scene("5");
+    let before = Journal { boot_id: "another boot".into(), ..journal(Process::own().unwrap()) };
+    let path = scene.leave(&before);
+    assert_eq!(scene.recover(), [Outcome::Void { run_id: "r1".into() }]);
+    assert_eq!((scene.value().as_str(), path.exists()), ("5", false));
+}
+
+#[test]
+fn a_truncated_journal_is_reported_and_set_aside_and_does_not_stop_the_others() {
+    let scene = scene("5");
+    let whole = scene.leave(&journal(DEAD));
+    let cut = scene.site.journals.join("cut.json");
+    let text = fs::read(&whole).unwrap();
+    for _ in 0..2 {
+        fs::write(&cut, &text[..text.len() / 2]).unwrap();
+        let outcomes = scene.recover();
+        assert!(outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unreadable { .. })), "{outcomes:?}");
+    }
+    assert_eq!(scene.value(), "100");
+    assert!(!cut.exists());
+    assert_eq!(fs::read(scene.site.journals.join("cut.unreadable")).unwrap(), text[..text.len() / 2]);
+    assert!(scene.site.journals.join("cut.2.unreadable").exists());
+}
+
+#[test]
+fn what_only_a_newer_version_can_undo_is_kept_and_reported_each_time() {
+    let scene = scene("5");
+    let mut newer = journal(DEAD);
+    newer.entries.push(Stored::Unknown(serde_json::json!({"what": "container", "id": "4f2a"})));
+    let path = scene.leave(&newer);
+    for _ in 0..2 {
+        let outcomes = scene.recover();
+        let [Outcome::Replayed { unknown, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!(unknown, &["container"]);
+        assert!(path.exists() && outcomes[0].is_open());
+        assert_eq!(scene.value(), "100");
+    }
+    let later = scene.site.journals.join("later.json");
+    fs::write(&later, r#"{"version": 9}"#).unwrap();
+    assert!(scene.recover().contains(&Outcome::Newer { version: 9 }));
+    assert!(later.exists());
+}
+
+#[test]
+fn a_draft_of_a_dead_process_is_removed() {
+    let scene = scene("100");
+    fs::create_dir(&scene.site.journals).unwrap();
+    let dead = scene.site.journals.join(format!("r1-{}.tmp", DEAD.pid));
+    let alive = scene.site.journals.join(format!("r1-{}.tmp", std::process::id()));
+    fs::write(&dead, "{").unwrap();
+    fs::write(&alive, "{").unwrap();
+    assert_eq!(scene.recover(), [Outcome::NeverMade]);
+    assert!(!dead.exists() && alive.exists());
+}
+
+#[test]
+fn a_start_does_not_wait_for_the_lock() {
+    let scene = scene("5");
+    scene.leave(&journal(DEAD));
+    let held = LimitLock::try_acquire_at(&scene.site.locks, Mode::Exclusive, &who()).unwrap().expect("free");
+    let quiet = recover_quietly(&scene.site).unwrap();
+    assert!(matches!(quiet[..], [Recovered { outcome: Outcome::Locked { .. }, .. }]), "{quiet:?}");
+    assert_eq!(scene.value(), "5");
+    drop(held);
+    assert_eq!(recover_quietly(&scene.site).unwrap().len(), 1);
+    assert_eq!(scene.value(), "100");
+}
+
+#[test]
+fn what_cannot_be_undone_keeps_its_journal() {
+    let scene = scene("5");
+    let path = scene.leave(&journal(DEAD));
+    scene.settings.ignore_writes(true);
+    assert!(matches!(&scene.recover()[..], [Outcome::Failed { why, .. }] if why == "restore k = 100: read back 5"));
+    assert!(path.exists());
+    scene.settings.ignore_writes(false);
+    scene.recover();
+    assert_eq!((scene.value().as_str(), path.exists()), ("100", false));
+}

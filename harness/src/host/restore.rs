@@ -1,0 +1,147 @@
+//! Undoes what a journal says, where what is found is still ours.
+//!
+//! For each setting the oldest entry has the value to go back to, and every value written since is
+//! ours. What is found then is: one of ours (written back and read back), the old value (the mutation
+//! was never made, or is undone already), or neither (somebody wrote since: left and reported).
+
+use super::journal::{Entry, Journal};
+use super::settings::Settings;
+use super::{Error, Result};
+
+/// What became of one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undone {
+    Restored {
+        key: String,
+        value: String,
+    },
+    /// It has its old value without our doing.
+    Already {
+        key: String,
+        value: String,
+    },
+    /// Somebody else wrote it since.
+    NotOurs {
+        key: String,
+        found: String,
+        expected: String,
+    },
+}
+
+/// Undoes every setting a journal names.
+///
+/// # Errors
+/// Those of all settings that could not be read or written; the journal must then stay.
+pub fn undo(settings: &dyn Settings, journal: &Journal) -> Result<Vec<Undone>> {
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    for change in changes(journal) {
+        match change.undo(settings) {
+            Ok(undone) => done.push(undone),
+            Err(error) => failed.push(error),
+        }
+    }
+    match failed.len() {
+        0 => Ok(done),
+        1 => Err(failed.remove(0)),
+        _ => {
+            let why = failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            Err(Error::Unsafe { what: "restore the settings".into(), why })
+        }
+    }
+}
+
+/// All entries about one setting.
+struct Change {
+    key: String,
+    old: String,
+    written: Vec<String>,
+}
+
+fn changes(journal: &Journal) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for Entry::Sysctl { key, old, new } in journal.known() {
+        match changes.iter_mut().find(|change| change.key == *key) {
+            Some(change) => change.written.push(new.clone()),
+            None => changes.push(Change { key: key.clone(), old: old.clone(), written: vec![new.clone()] }),
+        }
+    }
+    changes.reverse();
+    changes
+}
+
+impl Change {
+    fn undo(self, settings: &dyn Settings) -> Result<Undone> {
+        let Self { key, old, mut written } = self;
+        let found = settings.read(&key)?;
+        if found == old {
+            return Ok(Undone::Already { key, value: old });
+        }
+        if !written.contains(&found) {
+            return Ok(Undone::NotOurs { key, found, expected: written.pop().unwrap_or_default() });
+        }
+        settings.write(&key, &old)?;
+        let read_back = settings.read(&key)?;
+        if read_back == old {
+            return Ok(Undone::Restored { key, value: old });
+        }
+        Err(Error::Unsafe { what: format!("restore {key} = {old}"), why: format!("read back {read_back}") })
+    }
+}
+
+impl std::fmt::Display for Undone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Restored { key, value } => write!(f, "{key} was set back to {value}"),
+            Self::Already { key, value } => write!(f, "{key} is {value}, as it was before"),
+            Self::NotOurs { key, found, expected } => {
+                write!(
+                    f,
+                    "{key} is {found}, not the {expected} that was written: somebody else changed it, left as it is"
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::guardian::stand_in::StandIn;
+    use super::super::identity::Process;
+    use super::super::journal::Stored;
+    use super::*;
+
+    fn journal(entries: &[(&str, &str)]) -> Journal {
+        let mut journal = Journal::new("r", Process::own().unwrap()).unwrap();
+        journal.entries = entries
+            .iter()
+            .map(|(old, new)| Stored::Known(Entry::Sysctl { key: "k".into(), old: (*old).into(), new: (*new).into() }))
+            .collect();
+        journal
+    }
+
+    #[test]
+    fn what_is_found_decides() {
+        let twice = journal(&[("1", "2"), ("2", "3")]);
+        let cases = [
+            ("1", "1", Undone::Already { key: "k".into(), value: "1".into() }),
+            // The second write was journaled and never made.
+            ("2", "1", Undone::Restored { key: "k".into(), value: "1".into() }),
+            ("3", "1", Undone::Restored { key: "k".into(), value: "1".into() }),
+            ("9", "9", Undone::NotOurs { key: "k".into(), found: "9".into(), expected: "3".into() }),
+        ];
+        for (found, after, expected) in cases {
+            let settings = StandIn::with(found);
+            assert_eq!(undo(&settings, &twice).unwrap(), [expected]);
+            assert_eq!(settings.read("k").unwrap(), after);
+        }
+    }
+
+    #[test]
+    fn a_write_that_does_not_hold_is_an_error() {
+        let settings = StandIn::with("2");
+        settings.ignore_writes(true);
+        let error = undo(&settings, &journal(&[("1", "2")])).unwrap_err().to_string();
+        assert_eq!(error, "restore k = 1: read back 2");
+    }
+}

@@ -1,0 +1,431 @@
+//! Events and time in, verdicts out.
+//!
+//! Job: decide, for one trial, each expectation and each risk, every false alarm, and whether what was
+//! said is taken back after healing. A map of the modules:
+//! - `expected`: one expectation, from open to decided. `standing`: what has been said and not cleared.
+//! - `outcome`: verdicts to the outcome of a trial and its reasons.
+//!
+//! Invariants: no clock and no I/O, all time is passed in and compared exactly, in nanoseconds; no
+//! order of calls panics. Only findings of `warning` and above decide anything, from the instant they
+//! reach it. Whether a finding came before or after t0 is told by the instant it was *received*, never
+//! by the order of calls: what is received between the end of the baseline and [`Judge::injected`] is
+//! held until t0 is known, as a fault's first consequences may arrive before its call returns. Each
+//! expectation is decided exactly once; of findings received at the same instant about different
+//! things the order does not matter for it, nor does an additional [`Judge::tick`].
+//!
+//! Left out: whether the effect was seen, and phases; that is the run's. What a trial could not prove
+//! for such reasons is closed with [`Judge::abandon`].
+
+mod expected;
+mod outcome;
+mod standing;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use relapse_detectors::finding::{Finding, Level, Subject};
+use relapse_detectors::time::Time;
+
+use crate::event::{Decided, Expectation, Outcome, Verdict};
+
+use expected::{Expected, Unsighted};
+use standing::Standing;
+
+/// Judges one trial.
+#[derive(Debug)]
+pub struct Judge {
+    kind: Kind,
+    stage: Stage,
+    expected: Vec<Expected>,
+    risks: Vec<Expected>,
+    standing: Standing,
+    /// Received after the baseline and before t0 was known.
+    held: Vec<(Time, Finding)>,
+    /// Detectors that cannot see, by the first time they said so.
+    blind: BTreeMap<String, Unsighted>,
+    /// What has raised a false alarm already: one verdict each is enough.
+    alarms: BTreeSet<(String, Level)>,
+    outside: BTreeSet<String>,
+    /// Expectations that count neither way.
+    left_out: usize,
+    /// Immediately before the first mutation.
+    t0: Option<Time>,
+    /// Latest instant seen.
+    now: Time,
+    decided: Vec<Decided>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Incident,
+    /// With the detectors that must be silent.
+    Control(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Baseline,
+    /// The baseline is over, t0 is not known yet.
+    Between,
+    Watching,
+    Ended,
+}
+
+impl Judge {
+    /// For an incident: what detectors must say after t0, and which risks they must name before it.
+    /// Expectations of level `risk` are risks, in whichever list they stand. A miss that is expected
+    /// without a deadline (`within` zero) is watched for as long as the longest other deadline.
+    #[must_use]
+    pub fn incident(expectations: Vec<Expectation>, risks: Vec<Expectation>) -> Self {
+        let (misplaced, expectations): (Vec<_>, Vec<_>) =
+            expectations.into_iter().partition(|e| e.level == Level::Risk);
+        let longest = expectations.iter().map(|e| e.within).max().unwrap_or_default();
+        let expected = expectations
+            .into_iter()
+            .map(|e| {
+                let open_end = e.expected_miss.is_some() && e.within.is_zero();
+                let within = if open_end { longest } else { e.within };
+                Expected::new(e, within)
+            })
+            .collect();
+        Self::new(Kind::Incident, expected, risks.into_iter().chain(misplaced))
+    }
+
+    /// For a control: the armed detectors, each of which must be silent, and the risks.
+    #[must_use]
+    pub fn control(mut detectors: Vec<String>, risks: Vec<Expectation>) -> Self {
+        let mut seen = BTreeSet::new();
+        detectors.retain(|detector| seen.insert(detector.clone()));
+        Self::new(Kind::Control(detectors), Vec::new(), risks)
+    }
+
+    fn new(kind: Kind, expected: Vec<Expected>, risks: impl IntoIterator<Item = Expectation>) -> Self {
+        let risks: Vec<_> = risks.into_iter().map(|risk| Expected::new(risk, Duration::ZERO)).collect();
+        let outside = expected.iter().chain(&risks).map(Expected::expectation);
+        let outside = outside.filter(|e| e.outside).map(|e| e.detector.clone()).collect();
+        Self {
+            kind,
+            stage: Stage::Baseline,
+            expected,
+            risks,
+            standing: Standing::default(),
+            held: Vec::new(),
+            blind: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            outside,
+            left_out: 0,
+            t0: None,
+            now: Time::default(),
+            decided: Vec::new(),
+        }
+    }
+
+    /// Names detectors that are the user's own programs, so that verdicts of which no expectation was
+    /// planned (false alarms, silence) say so too.
+    #[must_use]
+    pub fn with_outside(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.outside.extend(names);
+        self
+    }
+
+    /// The quiet baseline is over: each risk must stand by now, at `warning` or above.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn baseline_ended(&mut self, now: Time) -> Vec<Decided> {
+        self.advance(now);
+        if self.stage != Stage::Baseline {
+            return Vec::new();
+        }
+        self.stage = Stage::Between;
+        let mut said = Vec::new();
+        for risk in &mut self.risks {
+            let blind = self.blind.get(&risk.expectation().detector);
+            said.extend(risk.assert_standing(&self.standing, blind));
+        }
+        self.record(said)
+    }
+
+    /// The first mutation was made: t0 is the instant before its call. What stood then cannot be
+    /// detected any more; what was received since then counts.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn injected(&mut self, t0: Time) -> Vec<Decided> {
+        let mut said = match self.stage {
+            Stage::Baseline => self.baseline_ended(t0),
+            Stage::Between => Vec::new(),
+            Stage::Watching | Stage::Ended => return Vec::new(),
+        };
+        self.advance(t0);
+        let (before, after): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|(received, _)| *received < t0);
+        for (received, finding) in before {
+            said.extend(self.before(received, &finding));
+        }
+        self.stage = Stage::Watching;
+        self.t0 = Some(t0);
+        for expected in &mut self.expected {
+            expected.count_from(t0);
+        }
+        said.extend(self.pre_existing());
+        for (received, finding) in after {
+            said.extend(self.after(received, &finding));
+        }
+        said
+    }
+
+    /// A detector said something, or took it back.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn finding(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
+        self.advance(now);
+        match self.stage {
+            Stage::Baseline => self.before(now, finding),
+            Stage::Between => {
+                self.held.push((now, finding.clone()));
+                Vec::new()
+            }
+            Stage::Watching if self.is_past_t0(now) => self.after(now, finding),
+            Stage::Watching => {
+                let mut said = self.before(now, finding);
+                said.extend(self.pre_existing());
+                said
+            }
+            Stage::Ended => {
+                self.standing.take(now, finding, self.is_past_t0(now));
+                Vec::new()
+            }
+        }
+    }
+
+    /// A detector cannot see. The first reason is kept; nothing takes it back within the trial, as
+    /// what went unseen stays unseen.
+    pub fn blind(&mut self, now: Time, detector: &str, why: &str) {
+        self.advance(now);
+        if !self.blind.contains_key(detector) {
+            self.blind.insert(detector.to_owned(), Unsighted { since: now, why: why.to_owned() });
+        }
+    }
+
+    /// Time has passed. Decides expected misses whose deadline is over; other expectations stay open,
+    /// as a late finding says more than none.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn tick(&mut self, now: Time) -> Vec<Decided> {
+        self.advance(now);
+        if self.stage != Stage::Watching {
+            return Vec::new();
+        }
+        let mut said = Vec::new();
+        for expected in &mut self.expected {
+            let blind = self.blind.get(&expected.expectation().detector);
+            said.extend(expected.miss_is_over(self.now, blind));
+        }
+        self.record(said)
+    }
+
+    /// The first instant at which an open expectation can no longer be met: 1 ns past its deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let open = self.expected.iter().filter(|e| e.is_pending(self.now));
+        open.filter_map(Expected::deadline).min().map(|deadline| deadline + Duration::from_nanos(1))
+    }
+
+    /// The last instant at which any expectation, open or not, can be met.
+    #[must_use]
+    pub fn last_deadline(&self) -> Option<Time> {
+        self.expected.iter().filter_map(Expected::deadline).max()
+    }
+
+    #[must_use]
+    pub const fn is_control(&self) -> bool {
+        matches!(self.kind, Kind::Control(_))
+    }
+
+    /// Nothing is left to wait for: every expectation is decided or past its deadline. A control is
+    /// watched for as long as its plan says, so never before [`Judge::detect_ended`].
+    #[must_use]
+    pub fn all_decided(&self) -> bool {
+        match self.kind {
+            Kind::Control(_) => self.stage == Stage::Ended,
+            Kind::Incident => !self.expected.iter().any(|e| e.is_pending(self.now)),
+        }
+    }
+
+    /// Nothing more will be watched: closes what is open. In a control, each detector that raised no
+    /// alarm is silent, or blind if it could not see at any time.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn detect_ended(&mut self, now: Time) -> Vec<Decided> {
+        self.advance(now);
+        match self.stage {
+            Stage::Ended => return Vec::new(),
+            Stage::Baseline | Stage::Between => return self.abandon("nothing was injected"),
+            Stage::Watching => self.stage = Stage::Ended,
+        }
+        let mut said = Vec::new();
+        for expected in &mut self.expected {
+            let blind = self.blind.get(&expected.expectation().detector);
+            said.extend(expected.end(blind));
+        }
+        said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
+            verdict: match self.blind.get(&detector) {
+                Some(blind) => Verdict::Blind { why: blind.why.clone() },
+                None => Verdict::Silent,
+            },
+            expectation: self.unplanned(&detector, Level::Cause, None),
+        }));
+        self.record(said)
+    }
+
+    /// This machine cannot make the cause itself, only what follows from it (a limit that is filled but
+    /// not lowered): open expectations of level `cause` cannot be decided, and do not count. With
+    /// nothing else expected, the trial proves nothing.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn leave_out(&mut self, what: &str, why: &str) -> Vec<Decided> {
+        let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
+        let causes = self.expected.iter_mut().filter(|e| e.expectation().level == Level::Cause);
+        let said: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
+        self.left_out += said.len();
+        // Not recorded: the outcome is that of the rest.
+        said
+    }
+
+    /// The trial cannot prove the rest (no steady state, no effect, a fault that failed): closes what
+    /// is open as undecided.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn abandon(&mut self, why: &str) -> Vec<Decided> {
+        if self.stage == Stage::Ended {
+            return Vec::new();
+        }
+        self.stage = Stage::Ended;
+        // Whether these came before or after a mutation is not known: they stand, and decide nothing.
+        for (received, finding) in std::mem::take(&mut self.held) {
+            self.standing.take(received, &finding, false);
+        }
+        let undecided = Verdict::Undecided { why: why.to_owned() };
+        let mut said = Vec::new();
+        for expected in self.risks.iter_mut().chain(&mut self.expected) {
+            said.extend(expected.close(undecided.clone()));
+        }
+        said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
+            expectation: self.unplanned(&detector, Level::Cause, None),
+            verdict: undecided.clone(),
+        }));
+        self.record(said)
+    }
+
+    /// Nothing stands any more of what was said since t0. Risks may stand.
+    #[must_use]
+    pub fn all_cleared(&self) -> bool {
+        self.standing.uncleared().next().is_none()
+    }
+
+    /// The recovery deadline has passed: what was said since t0, is no risk and still stands was not
+    /// cleared. One verdict for each detector and level, on the expectation it met, if any; where a
+    /// control already has a false alarm for them, that is the verdict.
+    #[must_use = "a verdict that is not told is in no report"]
+    pub fn recovered(&mut self, now: Time) -> Vec<Decided> {
+        self.advance(now);
+        let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
+        for finding in self.standing.uncleared() {
+            groups.entry((finding.detector.clone(), finding.level)).or_default().push(finding);
+        }
+        let mut said = Vec::new();
+        for ((detector, level), standing) in groups {
+            if self.is_control() && self.alarms.contains(&(detector.clone(), level)) {
+                continue;
+            }
+            let mut planned = self.expected.iter().map(Expected::expectation);
+            let met = planned.find(|e| standing.iter().any(|finding| expected::meets(e, finding)));
+            let expectation = met.cloned().unwrap_or_else(|| {
+                self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
+            });
+            said.push(Decided { expectation, verdict: Verdict::NotCleared });
+        }
+        self.record(said)
+    }
+
+    /// All that was said and not cleared, of any severity.
+    pub fn standing(&self) -> impl Iterator<Item = &Finding> {
+        self.standing.all()
+    }
+
+    /// How the trial came out as far as detection goes, and why it is not a pass, worst first.
+    #[must_use]
+    pub fn outcome(&self) -> (Outcome, Vec<String>) {
+        let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());
+        let nothing_left = self.left_out > 0 && self.left_out == self.expected.len();
+        outcome::outcome(&self.decided, open.map(Expected::expectation), nothing_left)
+    }
+
+    fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    fn is_past_t0(&self, now: Time) -> bool {
+        self.t0.is_some_and(|t0| t0 <= now)
+    }
+
+    fn record(&mut self, said: Vec<Decided>) -> Vec<Decided> {
+        self.decided.extend_from_slice(&said);
+        said
+    }
+
+    /// A finding received before t0.
+    fn before(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
+        let reached = self.standing.take(now, finding, false);
+        if reached && finding.level != Level::Risk { self.alarm(finding) } else { Vec::new() }
+    }
+
+    /// A finding received after t0, while it is watched for.
+    fn after(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
+        if !self.standing.take(now, finding, true) {
+            return Vec::new();
+        }
+        match self.kind {
+            Kind::Control(_) => self.alarm(finding),
+            Kind::Incident => {
+                let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
+                self.record(said)
+            }
+        }
+    }
+
+    fn pre_existing(&mut self) -> Vec<Decided> {
+        let said = self.expected.iter_mut().filter_map(|e| e.refuse_standing(&self.standing)).collect();
+        self.record(said)
+    }
+
+    fn alarm(&mut self, finding: &Finding) -> Vec<Decided> {
+        if !self.alarms.insert((finding.detector.clone(), finding.level)) {
+            return Vec::new();
+        }
+        let verdict = Verdict::FalseAlarm {
+            severity: finding.severity,
+            subject: finding.subject.clone(),
+            evidence: finding.evidence.clone(),
+        };
+        let expectation = self.unplanned(&finding.detector, finding.level, None);
+        self.record(vec![Decided { expectation, verdict }])
+    }
+
+    /// Detectors of a control without a false alarm.
+    fn quiet_detectors(&self) -> Vec<String> {
+        let Kind::Control(detectors) = &self.kind else { return Vec::new() };
+        let loud = |detector: &String| self.alarms.iter().any(|(name, _)| name == detector);
+        detectors.iter().filter(|detector| !loud(detector)).cloned().collect()
+    }
+
+    /// What a verdict is about that no plan asked for: no deadline.
+    fn unplanned(&self, detector: &str, level: Level, subject: Option<Subject>) -> Expectation {
+        Expectation {
+            detector: detector.to_owned(),
+            level,
+            subject,
+            within: Duration::ZERO,
+            from: None,
+            expected_miss: None,
+            outside: self.outside.contains(detector),
+        }
+    }
+}

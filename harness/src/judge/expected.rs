@@ -1,0 +1,147 @@
+//! One expectation, from open to decided.
+//!
+//! Invariants: decided once and never again; in time means received at t0 + within or before, to the
+//! nanosecond. Left out: which findings are worth hearing (they have reached `warning`, after t0).
+
+use std::time::Duration;
+
+use relapse_detectors::finding::{Finding, Subject};
+use relapse_detectors::time::Time;
+
+use super::standing::Standing;
+use crate::event::{Decided, Expectation, Verdict};
+
+/// A detector that cannot see.
+#[derive(Debug)]
+pub(super) struct Unsighted {
+    pub since: Time,
+    pub why: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Expected {
+    expectation: Expectation,
+    /// The deadline that counts: the expectation's own, unless it has none.
+    within: Duration,
+    t0: Option<Time>,
+    decided: bool,
+    /// The earliest thing said about another subject.
+    elsewhere: Option<(Time, Subject)>,
+}
+
+/// Whether a finding is what an expectation waits for, whatever its subject.
+fn concerns(expectation: &Expectation, finding: &Finding) -> bool {
+    expectation.detector == finding.detector && expectation.level == finding.level
+}
+
+/// Whether a finding is what an expectation waits for. One without subject accepts any.
+pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
+    concerns(expectation, finding) && expectation.subject.as_ref().is_none_or(|s| *s == finding.subject)
+}
+
+impl Expected {
+    pub(super) const fn new(expectation: Expectation, within: Duration) -> Self {
+        Self { expectation, within, t0: None, decided: false, elsewhere: None }
+    }
+
+    pub(super) const fn expectation(&self) -> &Expectation {
+        &self.expectation
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        !self.decided
+    }
+
+    pub(super) const fn count_from(&mut self, t0: Time) {
+        self.t0 = Some(t0);
+    }
+
+    /// The last instant that is in time.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        Some(self.t0? + self.within)
+    }
+
+    /// It is worth waiting for.
+    pub(super) fn is_pending(&self, now: Time) -> bool {
+        self.is_open() && self.deadline().is_none_or(|deadline| now <= deadline)
+    }
+
+    /// Decides, unless that was done.
+    pub(super) fn close(&mut self, verdict: Verdict) -> Option<Decided> {
+        if std::mem::replace(&mut self.decided, true) {
+            return None;
+        }
+        Some(Decided { expectation: self.expectation.clone(), verdict })
+    }
+
+    /// A finding that reached `warning` after t0.
+    pub(super) fn hear(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
+        if self.decided || !concerns(&self.expectation, finding) {
+            return None;
+        }
+        if !meets(&self.expectation, finding) {
+            let said = (now, finding.subject.clone());
+            if self.elsewhere.as_ref().is_none_or(|earlier| said < *earlier) {
+                self.elsewhere = Some(said);
+            }
+            return None;
+        }
+        let after = now.since(self.t0?);
+        let in_time = after <= self.within;
+        self.close(match &self.expectation.expected_miss {
+            None if in_time => Verdict::Detected { after },
+            None => Verdict::Late { after },
+            Some(_) if in_time => Verdict::UnexpectedlyDetected { after },
+            Some(reason) => Verdict::ExpectedMiss { reason: reason.clone() },
+        })
+    }
+
+    /// What it waits for stood before t0 already.
+    pub(super) fn refuse_standing(&mut self, standing: &Standing) -> Option<Decided> {
+        let stands = self.is_open() && standing.warned().any(|finding| meets(&self.expectation, finding));
+        if stands { self.close(Verdict::PreExisting) } else { None }
+    }
+
+    /// An expected miss is certain once its deadline is over. One whose detector could not see until
+    /// then proves nothing, and is left for the end: something may still be said.
+    pub(super) fn miss_is_over(&mut self, now: Time, blind: Option<&Unsighted>) -> Option<Decided> {
+        let reason = self.expectation.expected_miss.clone()?;
+        if self.is_pending(now) || self.excuse(blind).is_some() {
+            return None;
+        }
+        self.close(Verdict::ExpectedMiss { reason })
+    }
+
+    /// Nothing more will be heard.
+    pub(super) fn end(&mut self, blind: Option<&Unsighted>) -> Option<Decided> {
+        let excuse = self.excuse(blind);
+        let elsewhere = self.elsewhere.take();
+        self.close(match (&self.expectation.expected_miss, elsewhere, excuse) {
+            (None, Some((_, said)), _) => Verdict::WrongSubject { said },
+            (_, None, Some(why)) => Verdict::Blind { why },
+            (Some(reason), ..) => Verdict::ExpectedMiss { reason: reason.clone() },
+            (None, None, None) => Verdict::Missed,
+        })
+    }
+
+    /// Decides a risk by what stands at the end of the baseline.
+    pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Unsighted>) -> Option<Decided> {
+        let stands = standing.warned().any(|finding| meets(&self.expectation, finding));
+        if !stands {
+            let mut others = standing.warned().filter(|finding| concerns(&self.expectation, finding));
+            self.elsewhere = others.next().map(|finding| (Time::default(), finding.subject.clone()));
+            return self.end(blind);
+        }
+        let after = Duration::ZERO;
+        self.close(match self.expectation.expected_miss {
+            None => Verdict::Detected { after },
+            Some(_) => Verdict::UnexpectedlyDetected { after },
+        })
+    }
+
+    /// Why its detector could not say it in time. One that went blind after the deadline had seen all.
+    fn excuse(&self, blind: Option<&Unsighted>) -> Option<String> {
+        let blind = blind?;
+        self.deadline().is_none_or(|deadline| blind.since <= deadline).then(|| blind.why.clone())
+    }
+}

@@ -1,0 +1,67 @@
+//! Verdicts to the outcome of a trial, as far as detection goes.
+//!
+//! A verdict about what could not be seen proves nothing either way: inconclusive. Left out: what the
+//! effect, the guard and the host add to it.
+
+use relapse_reports::units;
+
+use crate::event::{Decided, Expectation, Outcome, Verdict};
+
+/// The worst outcome, and a reason for every verdict that does not pass, worst first.
+pub(super) fn outcome<'a>(
+    decided: &[Decided],
+    open: impl Iterator<Item = &'a Expectation>,
+    nothing_left: bool,
+) -> (Outcome, Vec<String>) {
+    let wrong = decided.iter().filter(|d| !d.verdict.passes()).map(|d| (weight(&d.verdict), reason(d)));
+    let open = open.map(|e| (Outcome::Inconclusive, format!("{} was not decided", e.detector)));
+    let mut reasons: Vec<(Outcome, String)> = wrong.chain(open).collect();
+    if nothing_left {
+        let reason = "nothing that detectors must say could be made on this machine".to_owned();
+        reasons.push((Outcome::Inconclusive, reason));
+    }
+    reasons.sort_by_key(|(outcome, _)| std::cmp::Reverse(*outcome));
+    let worst = reasons.first().map_or(Outcome::Pass, |(outcome, _)| *outcome);
+    (worst, reasons.into_iter().map(|(_, reason)| reason).collect())
+}
+
+const fn weight(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Detected { .. } | Verdict::Silent | Verdict::ExpectedMiss { .. } => Outcome::Pass,
+        Verdict::Late { .. }
+        | Verdict::Missed
+        | Verdict::WrongSubject { .. }
+        | Verdict::PreExisting
+        | Verdict::FalseAlarm { .. }
+        | Verdict::NotCleared
+        | Verdict::UnexpectedlyDetected { .. } => Outcome::Fail,
+        Verdict::Blind { .. } | Verdict::Undecided { .. } => Outcome::Inconclusive,
+    }
+}
+
+fn reason(decided: &Decided) -> String {
+    let expected = &decided.expectation;
+    let name = &expected.detector;
+    let about = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
+    match &decided.verdict {
+        Verdict::Detected { after } => format!("{name} detected after {}", units::span(*after)),
+        Verdict::Late { after } => {
+            format!("{name} was late: {}, deadline {}", units::span(*after), units::limit(expected.within))
+        }
+        Verdict::Missed => format!("{name} said nothing{about}"),
+        Verdict::WrongSubject { said } => match &expected.subject {
+            Some(subject) => format!("{name} named {said}, not {subject}"),
+            None => format!("{name} named {said}"),
+        },
+        Verdict::PreExisting => format!("{name} had spoken{about} before the fault"),
+        Verdict::FalseAlarm { subject, .. } => format!("{name} raised a false alarm about {subject}"),
+        Verdict::Silent => format!("{name} was silent"),
+        Verdict::Blind { why } => format!("{name} could not see: {why}"),
+        Verdict::NotCleared => format!("{name} did not take back what it said{about}"),
+        Verdict::ExpectedMiss { reason } => format!("{name} missed, as expected: {reason}"),
+        Verdict::UnexpectedlyDetected { after } => {
+            format!("{name} was expected to miss, and detected after {}", units::span(*after))
+        }
+        Verdict::Undecided { why } => format!("{name} was not decided: {why}"),
+    }
+}

@@ -1,0 +1,93 @@
+//! Lines of a stream that nobody vouches for.
+//!
+//! Invariant: memory is bounded, whatever comes: a line is kept up to its limit and its rest is read
+//! and dropped.
+
+use std::io::{self, BufRead};
+
+/// Longest line that is kept, bytes.
+pub(super) const LONGEST: usize = 64 * 1024;
+
+/// One line, without its end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub text: String,
+    /// It was longer than what is kept.
+    pub cut: bool,
+}
+
+/// The next line; `None` at the end. The last may lack its newline.
+pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
+    let mut kept: Vec<u8> = Vec::new();
+    let (mut any, mut cut) = (false, false);
+    loop {
+        let chunk = match reader.fill_buf() {
+            Ok(chunk) => chunk,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if chunk.is_empty() {
+            break;
+        }
+        any = true;
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let line = &chunk[..end.unwrap_or(chunk.len())];
+        let room = LONGEST - kept.len();
+        cut |= line.len() > room;
+        kept.extend_from_slice(&line[..line.len().min(room)]);
+        let used = end.map_or(chunk.len(), |end| end + 1);
+        reader.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    Ok(any.then(|| Line { text: String::from_utf8_lossy(&kept).trim_end_matches('\r').to_owned(), cut }))
+}
+
+/// A text of the program's inside a sentence: on one line, short, nothing that steers a terminal.
+pub(super) fn shown(text: &str) -> String {
+    const MOST: usize = 120;
+    let mut out: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
+    if text.trim().chars().nth(MOST).is_some() {
+        out.push_str("...");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(mut bytes: &[u8]) -> Vec<Line> {
+        std::iter::from_fn(|| next(&mut bytes).expect("a slice can be read")).collect()
+    }
+
+    fn line(text: &str) -> Line {
+        Line { text: text.to_owned(), cut: false }
+    }
+
+    #[test]
+    fn lines_end_in_several_ways() {
+        assert_eq!(all(b"a\r\n\nb"), [line("a"), line(""), line("b")]);
+        assert_eq!(all(b""), []);
+        assert_eq!(all(b"\xff\n"), [line("\u{fffd}")]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_the_next_is_whole() {
+        let mut bytes = vec![b'x'; 3 * LONGEST];
+        bytes.extend_from_slice(b"\nnext\n");
+        let mut reader = io::BufReader::with_capacity(1000, bytes.as_slice());
+        let first = next(&mut reader).expect("readable").expect("a line");
+        assert!(first.cut && first.text.len() == LONGEST);
+        assert_eq!(next(&mut reader).expect("readable"), Some(line("next")));
+        let exact = vec![b'x'; LONGEST];
+        assert!(!all(&exact)[0].cut);
+    }
+
+    #[test]
+    fn shown_is_short_and_harmless() {
+        assert_eq!(shown(" a\u{1b}[31mb\n"), "a [31mb");
+        assert_eq!(shown(&"x".repeat(1000)).len(), 123);
+    }
+}

@@ -1,0 +1,102 @@
+//! Who has which address, and which prefixes are taken.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use relapse_detectors::prefix::Prefix;
+
+use super::Resolver;
+use crate::diagnostics::Span;
+use crate::scenario::spanned::Spanned;
+use crate::scenario::values;
+
+/// Addresses that are given, by owner.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    owners: HashMap<IpAddr, String>,
+    /// Named prefixes and where each was written, if it was.
+    prefixes: Vec<(Prefix, String, Option<Span>)>,
+}
+
+impl Book {
+    /// Gives an address that the scenario did not choose; false if somebody has it.
+    pub(super) fn give(&mut self, address: IpAddr, owner: &str) -> bool {
+        if self.owners.contains_key(&address) {
+            return false;
+        }
+        self.owners.insert(address, owner.to_owned());
+        true
+    }
+
+    /// Who has an address.
+    pub(super) fn owner(&self, address: IpAddr) -> &str {
+        self.owners.get(&address).map_or("nobody", String::as_str)
+    }
+
+    /// The first address of a prefix, counted from `first`, that nobody has.
+    pub(super) fn next(&mut self, prefix: Prefix, first: u128, owner: &str) -> Option<IpAddr> {
+        let usable = |a: &IpAddr| !is_edge(prefix, *a);
+        // More than this are never asked for, so a long search means an exhausted prefix.
+        let address =
+            (first..first + 8192).map_while(|i| prefix.nth(i)).filter(usable).find(|a| !self.owners.contains_key(a))?;
+        self.owners.insert(address, owner.to_owned());
+        Some(address)
+    }
+}
+
+impl Resolver<'_> {
+    /// Gives an address that the scenario chose, if it is a host's and nobody has it.
+    pub(super) fn claim(&mut self, book: &mut Book, address: &Spanned<values::Address>, owner: &str) {
+        let ip = address.0;
+        let impossible = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+        if impossible || ip == IpAddr::from([255; 4]) {
+            self.error(address.span, format!("{ip} is not the address of a host"), "write a unicast address");
+        } else if let Some(other) = book.owners.get(&ip) {
+            let message = format!("{owner} has the address {ip}, and so has {other}");
+            self.error(address.span, message, "give one of them another address, or leave it out");
+        } else {
+            book.owners.insert(ip, owner.to_owned());
+        }
+    }
+
+    /// Tells where an address is not a host's in the prefix it must lie in.
+    pub(super) fn inside(&mut self, address: &Spanned<values::Address>, prefix: Prefix, name: &str) {
+        let ip = address.0;
+        if !prefix.contains(ip) {
+            let help = format!("write an address of {prefix}, or leave it out");
+            self.error(address.span, format!("{ip} lies outside {name} {prefix}"), help);
+        } else if is_edge(prefix, ip) {
+            self.error(address.span, format!("{ip} names {name} {prefix} itself, not a host"), "write another address");
+        }
+    }
+
+    /// Takes a prefix; tells where it overlaps another.
+    pub(super) fn take_prefix(&mut self, book: &mut Book, prefix: Prefix, name: &str, span: Option<Span>) {
+        let overlapped = book.prefixes.iter().find(|(other, ..)| other.overlaps(&prefix));
+        if let Some((other, other_name, other_span)) = overlapped
+            && let Some(at) = span.or(*other_span)
+        {
+            let message = format!("{name} {prefix} and {other_name} {other} overlap");
+            self.error(at, message, "choose a prefix that shares no address with the other");
+        }
+        book.prefixes.push((prefix, name.to_owned(), span));
+    }
+
+    /// Tells where a host outside has an address that belongs to the cluster or an office.
+    pub(super) fn apart(&mut self, book: &Book, address: &Spanned<values::Address>, owner: &str) {
+        if let Some((prefix, name, _)) = book.prefixes.iter().find(|(prefix, ..)| prefix.contains(address.0)) {
+            let message = format!("{owner} has the address {}, which belongs to {name} {prefix}", address.0);
+            self.error(address.span, message, "a host outside has an address of its own");
+        }
+    }
+}
+
+/// The first or, for IPv4, the last address of a prefix that has room for others.
+fn is_edge(prefix: Prefix, address: IpAddr) -> bool {
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let bits = u32::from(width - prefix.length());
+    if bits < 2 {
+        return false;
+    }
+    address == prefix.address() || (bits <= 32 && prefix.nth((1 << bits) - 1) == Some(address) && address.is_ipv4())
+}

@@ -1,0 +1,367 @@
+//! Nodes, pods, Services, hosts and offices, with their addresses.
+
+use std::net::IpAddr;
+use std::path::{Component, PathBuf};
+
+use relapse_detectors::prefix::Prefix;
+
+use super::Resolver;
+use super::book::Book;
+use super::network::share;
+use crate::diagnostics::{did_you_mean, listed, quoted};
+use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServiceId, ServicePlan};
+use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
+use crate::scenario::spanned::Spanned;
+
+/// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
+const PODS_PER_NODE: usize = 64;
+const MOST_HOSTS: usize = 32;
+pub(super) const FIRST_POD: u128 = 10;
+const FIRST_SERVICE: u128 = 20;
+
+/// What a pod's address is while none is known; never in a plan that comes out.
+const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+impl Resolver<'_> {
+    pub(super) fn plan_cluster(&mut self, cluster: &Cluster) {
+        let mut book = Book::default();
+        self.plan_network(&cluster.network, &mut book);
+        self.plan_nodes(&cluster.nodes, &mut book);
+        self.plan_offices(&cluster.offices, &mut book);
+        self.plan_outside(&cluster.outside, &mut book);
+        // What was chosen comes before what is given.
+        self.plan_pods(&cluster.pods, &mut book);
+        self.plan_services(&cluster.services, &mut book);
+        if let Some(dns) = &cluster.dns {
+            self.plan_dns(dns, &mut book);
+        }
+        self.give_addresses(&mut book);
+        if let Some(dns) = &cluster.dns {
+            self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
+        }
+        self.plan_ingresses(&cluster.pods);
+        self.crowded(&cluster.nodes);
+        self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
+    }
+
+    fn plan_nodes(&mut self, nodes: &Spanned<Nodes>, book: &mut Book) {
+        let names: Vec<String> = match &nodes.value {
+            Nodes::Count(count) => (1..=(*count).clamp(1, 64)).map(|i| format!("worker-{i}")).collect(),
+            Nodes::Names(names) => {
+                self.unique("nodes", names.iter().map(|n| (&*n.0, n.span)));
+                names.iter().map(|n| n.0.clone()).collect()
+            }
+        };
+        let (subnet, pods) = (self.cluster.network.node_prefix, self.cluster.network.pod_prefix);
+        let count = names.len();
+        for (i, name) in names.into_iter().enumerate() {
+            let address = subnet.nth(FIRST_POD + i as u128);
+            let pod_prefix = share(pods, count, i);
+            let pod_nic_address = pod_prefix.and_then(|p| p.nth(4));
+            for (missing, prefix, what) in
+                [(address.is_none(), subnet, "nodePrefix"), (pod_nic_address.is_none(), pods, "podPrefix")]
+            {
+                if missing {
+                    let message = format!("{what} {prefix} has no room for {count} nodes");
+                    self.error(nodes.span, message, "fewer nodes, or a shorter prefix, would fit");
+                }
+            }
+            for (owner, ip) in
+                [(format!("node `{name}`"), address), (format!("the pod NIC of `{name}`"), pod_nic_address)]
+            {
+                if ip.is_some_and(|ip| !book.give(ip, &owner)) {
+                    let message = format!("{owner} gets an address that a gateway has");
+                    self.error(
+                        nodes.span,
+                        message,
+                        "leave `nodeGateway` and `podGateway` at the first address of their prefixes",
+                    );
+                }
+            }
+            self.cluster.nodes.push(NodePlan {
+                name,
+                address: address.unwrap_or(UNKNOWN),
+                pod_prefix: pod_prefix.unwrap_or(pods),
+                pod_nic_address: pod_nic_address.unwrap_or(UNKNOWN),
+            });
+        }
+    }
+
+    fn plan_pods(&mut self, pods: &[Pod], book: &mut Book) {
+        let mut names: Vec<(String, crate::diagnostics::Span)> = Vec::new();
+        for pod in pods {
+            let node = pod.node.as_ref().map(|name| self.node(name));
+            let count = pod.count.map_or(1, |count| usize::from(count.value).clamp(1, PODS_PER_NODE));
+            if let (Some(address), Some(_)) = (&pod.address, pod.count) {
+                self.error(address.span, "several pods cannot have one address", "leave `address` or `count` out");
+            }
+            let mtu = pod.mtu.map_or(1500, |mtu| mtu.value);
+            if let Some(at) =
+                pod.mtu.filter(|mtu| mtu.value < 1280 && self.cluster.network.pod_prefix.address().is_ipv6())
+            {
+                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
+            }
+            for i in 1..=count {
+                let name = if pod.count.is_some() { format!("{}-{i}", pod.name.0) } else { pod.name.0.clone() };
+                let in_turn = NodeId(self.cluster.pods.len() % self.cluster.nodes.len());
+                let by_address = pod
+                    .address
+                    .as_ref()
+                    .and_then(|a| self.cluster.nodes.iter().position(|n| n.pod_prefix.contains(a.0)).map(NodeId));
+                let at = match node {
+                    Some(known) => known.unwrap_or(in_turn),
+                    None => by_address.unwrap_or(in_turn),
+                };
+                if let Some(address) = &pod.address
+                    && node != Some(None)
+                {
+                    let (prefix, owner) = (self.cluster.nodes[at.0].pod_prefix, &self.cluster.nodes[at.0].name);
+                    let share = format!("the share of `{owner}`,");
+                    self.inside(address, prefix, &share);
+                    self.claim(book, address, &format!("pod `{name}`"));
+                }
+                names.push((name.clone(), pod.name.span));
+                let address = pod.address.as_ref().map_or(UNKNOWN, |a| a.0);
+                self.cluster.pods.push(PodPlan { name, node: at, address, mtu, role: PodRole::Plain });
+            }
+        }
+        self.unique("pods", names.iter().map(|(name, span)| (name.as_str(), *span)));
+    }
+
+    fn plan_services(&mut self, services: &[Service], book: &mut Book) {
+        self.unique("Services", services.iter().map(|s| (&*s.name.0, s.name.span)));
+        for service in services {
+            let ports: Vec<Spanned<u16>> = match (&service.port, &service.ports) {
+                (Some(port), None) => vec![*port],
+                (None, Some(ports)) => ports.value.clone(),
+                (Some(port), Some(ports)) => {
+                    self.error(port.span, "`port` and `ports` both say which ports there are", "leave one of them out");
+                    ports.value.clone()
+                }
+                (None, None) => Vec::new(),
+            };
+            if ports.is_empty() {
+                let span = service.ports.as_ref().map_or(service.name.span, |p| p.span);
+                self.error(span, format!("Service `{}` has no port", service.name.0), "add `port: 80`");
+            }
+            for port in ports.iter().filter(|port| port.value == 0) {
+                self.error(port.span, "there is no port 0", "write 1 to 65535");
+            }
+            if service.pods.is_empty() {
+                self.error(
+                    service.name.span,
+                    format!("Service `{}` has no pods", service.name.0),
+                    "add `pods: [NAME]`",
+                );
+            }
+            let pods = service.pods.iter().flat_map(|name| self.pods_named(name)).collect();
+            if let Some(address) = &service.address {
+                let prefix = self.cluster.network.service_prefix;
+                self.inside(address, prefix, "servicePrefix");
+                self.claim(book, address, &format!("Service `{}`", service.name.0));
+            }
+            self.cluster.services.push(ServicePlan {
+                name: service.name.0.clone(),
+                address: service.address.as_ref().map_or(UNKNOWN, |a| a.0),
+                ports: ports.iter().map(|p| p.value).collect(),
+                pods,
+            });
+        }
+    }
+
+    /// One pod, or all pods of a counted name.
+    fn pods_named(&mut self, name: &Spanned<String>) -> Vec<PodId> {
+        let pods = &self.cluster.pods;
+        if !pods.iter().any(|p| p.name == name.value) {
+            let group: Vec<PodId> = (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect();
+            if !group.is_empty() {
+                return group;
+            }
+        }
+        self.pod(name).into_iter().collect()
+    }
+
+    fn plan_outside(&mut self, hosts: &[Outside], book: &mut Book) {
+        self.unique("outside hosts", hosts.iter().map(|h| (&*h.name.0, h.name.span)));
+        if let Some(host) = hosts.get(MOST_HOSTS) {
+            self.error(
+                host.name.span,
+                format!("there are {} hosts outside", hosts.len()),
+                format!("at most {MOST_HOSTS} fit"),
+            );
+        }
+        for host in hosts {
+            let owner = format!("outside host `{}`", host.name.0);
+            self.claim(book, &host.address, &owner);
+            self.apart(book, &host.address, &owner);
+            let records = host.records.as_ref().map(|r| r.0.as_slice()).unwrap_or_default();
+            for (name, addresses) in records {
+                if addresses.is_empty() {
+                    self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
+                }
+                self.domain(name);
+            }
+            self.cluster.outside.push(OutsidePlan {
+                name: host.name.0.clone(),
+                address: host.address.0,
+                icmp_by_fabric: host.icmp == Icmp::Fabric,
+                load_balancer: host.load_balancer,
+                records: records.iter().map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+            });
+        }
+    }
+
+    fn plan_offices(&mut self, offices: &[Office], book: &mut Book) {
+        self.unique("offices", offices.iter().map(|o| (&*o.name.0, o.name.span)));
+        if let Some(office) = offices.get(MOST_HOSTS) {
+            self.error(
+                office.name.span,
+                format!("there are {} offices", offices.len()),
+                format!("at most {MOST_HOSTS} fit"),
+            );
+        }
+        for (k, office) in offices.iter().enumerate() {
+            let name = &office.name.0;
+            let prefix: Prefix = office.prefix.0;
+            self.take_prefix(book, prefix, &format!("office `{name}`,"), Some(office.prefix.span));
+            let (gateway, client) = (prefix.nth(1), prefix.nth(10));
+            if client.is_none() {
+                self.error(
+                    office.prefix.span,
+                    format!("{prefix} has no room for a gateway and a client"),
+                    "write at most 28 bits",
+                );
+            }
+            for (ip, who) in [(gateway, "gateway"), (client, "client")] {
+                if let Some(ip) = ip {
+                    book.give(ip, &format!("the {who} of office `{name}`"));
+                }
+            }
+            let k = u16::try_from(k + 1).unwrap_or(u16::MAX);
+            let tunnel = |end: u16| -> IpAddr {
+                if prefix.address().is_ipv4() {
+                    [169, 254, u8::try_from(k).unwrap_or(u8::MAX), u8::try_from(end).unwrap_or(u8::MAX)].into()
+                } else {
+                    [0xfd00, 0x169, 0x254, k, 0, 0, 0, end].into()
+                }
+            };
+            let tunnel_mtu = office.tunnel_mtu.map_or(1500, |mtu| mtu.value);
+            if let Some(at) = office.tunnel_mtu.filter(|mtu| mtu.value < 1280 && prefix.address().is_ipv6()) {
+                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
+            }
+            self.cluster.offices.push(OfficePlan {
+                name: name.clone(),
+                prefix,
+                gateway: gateway.unwrap_or(UNKNOWN),
+                client: client.unwrap_or(UNKNOWN),
+                tunnel: (tunnel(1), tunnel(2)),
+                tunnel_mtu,
+                clamp: office.clamp.map(|clamp| clamp.value),
+                swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
+                declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
+            });
+        }
+    }
+
+    /// Gives an address to each pod and Service that did not choose one.
+    fn give_addresses(&mut self, book: &mut Book) {
+        for pod in self.cluster.pods.iter_mut().filter(|p| p.address == UNKNOWN) {
+            let prefix = self.cluster.nodes[pod.node.0].pod_prefix;
+            if let Some(address) = book.next(prefix, FIRST_POD, &format!("pod `{}`", pod.name)) {
+                pod.address = address;
+            }
+        }
+        let prefix = self.cluster.network.service_prefix;
+        for service in self.cluster.services.iter_mut().filter(|s| s.address == UNKNOWN) {
+            if let Some(address) = book.next(prefix, FIRST_SERVICE, &format!("Service `{}`", service.name)) {
+                service.address = address;
+            }
+        }
+    }
+
+    fn plan_ingresses(&mut self, pods: &[Pod]) {
+        for pod in pods {
+            let Some(ingress) = &pod.ingress else { continue };
+            let Some(index) = self.cluster.services.iter().position(|s| s.name == ingress.service.value) else {
+                let help = did_you_mean(&ingress.service, "Services", self.names("service"));
+                self.error(ingress.service.span, format!("there is no Service {}", quoted(&ingress.service)), help);
+                continue;
+            };
+            let ports = self.cluster.services[index].ports.clone();
+            let port = match (ingress.port, ports.as_slice()) {
+                (Some(port), ports) if ports.contains(&port.value) || ports.is_empty() => port.value,
+                (Some(port), ports) => {
+                    let message = format!("Service `{}` has no port {}", ingress.service.value, port.value);
+                    self.error(port.span, message, format!("its ports: {}", numbers(ports)));
+                    continue;
+                }
+                (None, [only]) => *only,
+                (None, _) => {
+                    let message = format!("Service `{}` has several ports", ingress.service.value);
+                    self.error(ingress.service.span, message, format!("add `port`, one of: {}", numbers(&ports)));
+                    continue;
+                }
+            };
+            let itself =
+                |name: &str| if pod.count.is_some() { is_numbered(name, &pod.name.0) } else { name == pod.name.0 };
+            if self.cluster.services[index].pods.iter().any(|id| itself(&self.cluster.pods[id.0].name)) {
+                self.error(
+                    ingress.service.span,
+                    "an ingress cannot stand in front of itself",
+                    "name a Service of other pods",
+                );
+            }
+            for planned in self.cluster.pods.iter_mut().filter(|p| itself(&p.name)) {
+                planned.role = PodRole::Ingress { backend: ServiceId(index), port };
+            }
+        }
+    }
+
+    fn kind_config(&mut self, file: &Spanned<String>) -> Option<PathBuf> {
+        let path = PathBuf::from(&file.value);
+        let inside = !file.is_empty() && path.components().all(|c| matches!(c, Component::Normal(_)));
+        if !inside {
+            self.error(
+                file.span,
+                format!("{} is no file in `kind-configs`", quoted(file)),
+                "write its name, such as `two-workers.yaml`",
+            );
+        }
+        inside.then_some(path)
+    }
+
+    /// Tells where a node or a prefix has no room for its pods.
+    fn crowded(&mut self, nodes: &Spanned<Nodes>) {
+        for node in 0..self.cluster.nodes.len() {
+            let here = self.cluster.pods.iter().filter(|p| p.node == NodeId(node));
+            let (count, without) = (here.clone().count(), here.filter(|p| p.address == UNKNOWN).count());
+            let (name, prefix) = (self.cluster.nodes[node].name.clone(), self.cluster.nodes[node].pod_prefix);
+            if count > PODS_PER_NODE {
+                self.error(
+                    nodes.span,
+                    format!("`{name}` would run {count} pods"),
+                    format!("at most {PODS_PER_NODE} fit on a node"),
+                );
+            } else if without > 0 {
+                let message = format!("{count} pods do not fit into {prefix}, the share of `{name}`");
+                self.error(nodes.span, message, "fewer pods or nodes, or a shorter `podPrefix`, would fit");
+            }
+        }
+        let homeless: Vec<&str> =
+            self.cluster.services.iter().filter(|s| s.address == UNKNOWN).map(|s| s.name.as_str()).collect();
+        if !homeless.is_empty() {
+            let message = format!("servicePrefix has no address left for {}", listed(homeless));
+            self.error(nodes.span, message, "a shorter `servicePrefix` would have");
+        }
+    }
+}
+
+/// Whether a pod's name is a counted one: `app-3` of `app`.
+fn is_numbered(pod: &str, base: &str) -> bool {
+    let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+pub(super) fn numbers(ports: &[u16]) -> String {
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,209 @@
+//! Cluster DNS: its Service, and its replicas, which are pods.
+//!
+//! Invariant: replicas are the last pods, so that a control with other replicas keeps the ids of all others.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use super::Resolver;
+use super::book::Book;
+use super::cluster::FIRST_POD;
+use crate::diagnostics::{Span, quoted};
+use crate::plan::{
+    ClusterPlan, DnsPlan, FlowKind, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+};
+use crate::scenario::cluster::Dns;
+use crate::scenario::spanned::Spanned;
+use crate::scenario::trial::DnsOverride;
+
+const PORT: u16 = 53;
+const SEARCH: [&str; 3] = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
+
+impl Resolver<'_> {
+    pub(super) fn plan_dns(&mut self, dns: &Dns, book: &mut Book) {
+        let name = dns.service.as_ref().map_or("kube-dns", |name| &name.0).to_owned();
+        let owner = format!("Service `{name}`");
+        if self.cluster.services.iter().any(|s| s.name == name) {
+            let at = dns.service.as_ref().map_or(dns.replicas.span, |s| s.span);
+            self.error(
+                at,
+                format!("cluster DNS is a Service `{name}`, and there is another"),
+                "rename one, this one with `dns: { service: NAME }`",
+            );
+        }
+        let prefix = self.cluster.network.service_prefix;
+        let address = match &dns.address {
+            Some(address) => {
+                self.inside(address, prefix, "servicePrefix");
+                self.claim(book, address, &owner);
+                address.0
+            }
+            None => {
+                let usual = IpAddr::from([192, 168, 0, 10]);
+                let address =
+                    if prefix.contains(usual) { usual } else { prefix.nth(10).unwrap_or_else(|| prefix.address()) };
+                if !book.give(address, &owner) {
+                    let other = book.owner(address);
+                    self.error(
+                        dns.replicas.span,
+                        format!("cluster DNS has the address {address}, and so has {other}"),
+                        "give DNS another: `dns: { address: ... }`",
+                    );
+                }
+                address
+            }
+        };
+        let search = dns.search.as_ref().map(|all| {
+            for domain in all {
+                self.domain(domain);
+            }
+            all.iter().map(|s| s.value.clone()).collect()
+        });
+        self.cluster.services.push(ServicePlan { name, address, ports: vec![PORT], pods: Vec::new() });
+        self.cluster.dns = Some(DnsPlan {
+            service: ServiceId(self.cluster.services.len() - 1),
+            replicas: Vec::new(),
+            upstreams: Vec::new(),
+            search: search.unwrap_or_else(|| SEARCH.map(str::to_owned).to_vec()),
+        });
+    }
+
+    /// Adds the replicas behind all other pods, and what they forward to.
+    pub(super) fn place_replicas(
+        &mut self,
+        count: Spanned<u16>,
+        nodes: Option<&Spanned<Vec<Spanned<String>>>>,
+        upstreams: &[Spanned<String>],
+    ) {
+        let nodes: Vec<NodeId> = match nodes {
+            Some(names) => {
+                if names.is_empty() {
+                    self.error(names.span, "DNS replicas have no node to run on", "name one, or leave `nodes` out");
+                }
+                names.iter().filter_map(|name| self.node(name)).collect()
+            }
+            None => (0..self.cluster.nodes.len()).map(NodeId).collect(),
+        };
+        let mut replicas = Vec::new();
+        for i in 0..usize::from(count.value) {
+            let name = format!("coredns-{}", i + 1);
+            if self.cluster.pods.iter().any(|p| p.name == name) {
+                self.error(
+                    count.span,
+                    format!("a replica of cluster DNS is named `{name}`, and so is a pod"),
+                    "rename the pod",
+                );
+            }
+            let node = nodes.get(i % nodes.len().max(1)).copied().unwrap_or(NodeId(0));
+            let Some(address) = self.free_address(node) else {
+                let (share, node) = (self.cluster.nodes[node.0].pod_prefix, &self.cluster.nodes[node.0].name);
+                let message = format!("`{name}` does not fit into {share}, the share of `{node}`");
+                self.error(count.span, message, "fewer pods, or other `nodes`, would fit");
+                continue;
+            };
+            replicas.push(PodId(self.cluster.pods.len()));
+            self.cluster.pods.push(PodPlan { name, node, address, mtu: 1500, role: PodRole::Dns });
+        }
+        if upstreams.is_empty() {
+            self.error(
+                count.span,
+                "cluster DNS has nowhere to ask",
+                "add `upstreams: [NAME]`, hosts in `outside` that have `records`",
+            );
+        }
+        let upstreams = upstreams.iter().filter_map(|name| self.upstream(name)).collect();
+        if let Some(dns) = &mut self.cluster.dns {
+            self.cluster.services[dns.service.0].pods.clone_from(&replicas);
+            dns.replicas = replicas;
+            dns.upstreams = upstreams;
+        }
+    }
+
+    fn free_address(&self, node: NodeId) -> Option<IpAddr> {
+        let plan = &self.cluster;
+        let node = &plan.nodes[node.0];
+        let mut taken: HashSet<IpAddr> = plan.pods.iter().map(|p| p.address).collect();
+        taken.extend([node.pod_nic_address, plan.network.pod_gateway]);
+        // The last address of an IPv4 prefix is nobody's.
+        (FIRST_POD..8192)
+            .take_while(|i| node.pod_prefix.nth(i + 1).is_some())
+            .filter_map(|i| node.pod_prefix.nth(i))
+            .find(|address| !taken.contains(address))
+    }
+
+    fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
+        let found = self.cluster.outside.iter().position(|o| o.name == name.value);
+        let Some(index) = found else {
+            let help = match name.strip_prefix("outside/") {
+                Some(bare) if self.names("outside").contains(&bare) => {
+                    format!("write `{bare}`: only its name stands here")
+                }
+                _ => crate::diagnostics::did_you_mean(name, "outside hosts", self.names("outside")),
+            };
+            self.error(name.span, format!("there is no outside host {}", quoted(name)), help);
+            return None;
+        };
+        if self.cluster.outside[index].records.is_empty() {
+            self.error(name.span, format!("{} is no resolver", quoted(name)), "give it `records: { NAME: [ADDRESS] }`");
+        }
+        Some(OutsideId(index))
+    }
+
+    /// The cluster with other replicas; all other ids stay.
+    pub(super) fn with_other_dns(
+        &mut self,
+        wanted: &Spanned<DnsOverride>,
+        original: Option<&Dns>,
+    ) -> Option<ClusterPlan> {
+        let Some(original) = original.filter(|_| self.cluster.dns.is_some()) else {
+            self.error(wanted.span, "this cluster has no DNS to change", "give the cluster `dns`");
+            return None;
+        };
+        if wanted.replicas.is_none() && wanted.nodes.is_none() {
+            self.error(wanted.span, "`dns` changes nothing here", "add `replicas` or `nodes`, or leave `dns` out");
+            return None;
+        }
+        let kept = self.cluster.clone();
+        self.cluster.pods.retain(|pod| pod.role != PodRole::Dns);
+        let nodes = wanted.nodes.as_ref().or(original.nodes.as_ref());
+        self.place_replicas(wanted.replicas.unwrap_or(original.replicas), nodes, &original.upstreams);
+        let changed = std::mem::replace(&mut self.cluster, kept);
+        self.all_pods_remain(&changed, wanted.span);
+        Some(changed)
+    }
+
+    /// Tells where a flow uses a replica that a control does not have.
+    fn all_pods_remain(&mut self, changed: &ClusterPlan, at: Span) {
+        let gone = |place: Place| match place {
+            Place::Pod(id) if id.0 >= changed.pods.len() => Some(self.cluster.pods[id.0].name.clone()),
+            _ => None,
+        };
+        let target = |kind: &FlowKind| match kind.target() {
+            Target::Place(place) => Some(place),
+            Target::Service(_) => None,
+        };
+        let lost = self.workload.iter().find_map(|flow| {
+            let places = [Some(flow.from), target(&flow.kind)];
+            places.into_iter().flatten().find_map(gone).map(|pod| (flow.name.clone(), pod))
+        });
+        if let Some((flow, pod)) = lost {
+            let message = format!("flow `{flow}` uses `{pod}`, which this control does not have");
+            self.error(at, message, "keep as many replicas as the workload names");
+        }
+    }
+
+    /// Tells where a text is no domain name.
+    pub(super) fn domain(&mut self, name: &Spanned<String>) {
+        let label = |l: &str| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            (1..=63).contains(&l.len()) && l.bytes().all(good)
+        };
+        if name.len() > 253 || !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
+            self.error(
+                name.span,
+                format!("{} is not a domain name", quoted(name)),
+                "write a name such as `example-api.com`",
+            );
+        }
+    }
+}

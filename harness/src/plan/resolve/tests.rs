@@ -1,0 +1,293 @@
+//! Addresses, ids and plans of the shipped scenarios, and that no text at all makes planning panic.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::diagnostics::{Diagnostics, Source};
+use crate::plan::{ClusterPlan, FlowKind, Place, Plan, PodRole, Target, load, plan};
+use crate::scenario::parse;
+
+const SHIPPED: [&str; 5] = [
+    include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
+    include_str!("../../../../scenarios/coredns-single-replica-loss.yaml"),
+    include_str!("../../../../scenarios/mss-clamp-raised.yaml"),
+    include_str!("../../../../scenarios/policy-route-lost.yaml"),
+    include_str!("../../../../scenarios/snat-port-collision.yaml"),
+];
+
+fn planned(text: &str) -> Result<Plan, Diagnostics> {
+    let source = Source::new("test.yaml", text);
+    parse(&source).and_then(|scenario| plan(&scenario, &source))
+}
+
+fn good(text: &str) -> Plan {
+    planned(text).unwrap_or_else(|wrong| panic!("{wrong}"))
+}
+
+/// A scenario with this cluster and nothing remarkable about the rest.
+fn with_cluster(cluster: &str) -> String {
+    format!(
+        "apiVersion: relapse/v1
+kind: Scenario
+metadata: {{ name: test, incident: I4, title: Test }}
+cluster: {cluster}
+workload:
+  - ping: {{ name: ping, from: node/worker-1, to: outside/host }}
+inject: [ policy-route-loss: {{ node: worker-1, lose: table }} ]
+effect: {{ all: [ works: {{ flow: ping }} ] }}
+detect: [ {{ detector: policy-route, level: cause, subject: node/worker-1, within: 1s }} ]
+controls: [ {{ name: same, why: Nothing., inject: [ default-route-replace: {{ node: worker-1, metric: 5 }} ] }} ]
+"
+    )
+}
+
+fn address(plan: &ClusterPlan, pod: &str) -> String {
+    plan.pods.iter().find(|p| p.name == pod).map(|p| p.address.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn all_shipped_scenarios_plan() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    let plans = load(&[folder]).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert!(plans.len() >= SHIPPED.len());
+    assert!(plans.iter().all(|p| !p.controls.is_empty() && !p.incident_trial.detect.is_empty()));
+}
+
+#[test]
+fn the_incidents_own_addresses() {
+    let plan = good(SHIPPED[3]);
+    let cluster = &plan.cluster;
+    assert_eq!(cluster.nodes[1].address.to_string(), "10.176.64.11");
+    assert_eq!(cluster.nodes[1].pod_prefix.to_string(), "10.176.98.0/24");
+    assert_eq!(cluster.nodes[1].pod_nic_address.to_string(), "10.176.98.4");
+    assert_eq!(address(cluster, "app"), "10.176.98.29");
+    assert_eq!(address(cluster, "app-peer"), "10.176.98.10");
+    assert_eq!(address(cluster, "other"), "10.176.97.10");
+    assert_eq!(cluster.network.pod_gateway.to_string(), "10.176.96.1");
+}
+
+#[test]
+fn thirty_nodes_with_four_pods_each() {
+    let plan = good(&with_cluster(
+        "{ nodes: 30, pods: [ { name: app, count: 60 }, { name: more, count: 60 } ], services: [ { name: app, port: 80, pods: [app] } ], outside: [ { name: host, address: 10.176.46.4 } ] }",
+    ));
+    let cluster = &plan.cluster;
+    assert_eq!((cluster.nodes.len(), cluster.pods.len()), (30, 120));
+    assert_eq!(cluster.services[0].pods.len(), 60);
+    assert_eq!(cluster.nodes[29].address.to_string(), "10.176.64.39");
+    let mut addresses: Vec<_> = cluster.pods.iter().map(|p| p.address).collect();
+    addresses.extend(cluster.nodes.iter().flat_map(|n| [n.address, n.pod_nic_address]));
+    let all = addresses.len();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), all, "every address is given once");
+    for pod in &cluster.pods {
+        assert!(cluster.nodes[pod.node.0].pod_prefix.contains(pod.address));
+    }
+    for (i, a) in cluster.nodes.iter().enumerate() {
+        assert!(!a.pod_prefix.contains(cluster.network.pod_gateway));
+        assert!(cluster.nodes[..i].iter().all(|b| !a.pod_prefix.overlaps(&b.pod_prefix)));
+    }
+}
+
+#[test]
+fn a_chosen_address_is_not_given_away_and_says_the_node() {
+    let plan = good(&with_cluster(
+        "{ nodes: 2, pods: [ { name: a, node: worker-1 }, { name: b, address: 10.176.97.10 }, { name: c, node: worker-1 } ], outside: [ { name: host, address: 10.176.46.4 } ] }",
+    ));
+    assert_eq!(plan.cluster.pods[1].node.0, 0);
+    let found: Vec<_> = ["a", "b", "c"].map(|pod| address(&plan.cluster, pod)).to_vec();
+    assert_eq!(found, ["10.176.97.11", "10.176.97.10", "10.176.97.12"]);
+}
+
+#[test]
+fn ipv6_throughout() {
+    let plan = good(&with_cluster(
+        "{ nodes: 2, network: { nodePrefix: fd00:64::/64, podPrefix: fd00:96::/64, servicePrefix: fd00:a::/112, vpc: [fd00::/16] }, pods: [ { name: app } ], services: [ { name: app, port: 80, pods: [app] } ], outside: [ { name: host, address: fd00:46::4 } ], offices: [ { name: beijing, prefix: fd00:40::/64 } ] }",
+    ));
+    assert_eq!(address(&plan.cluster, "app"), "fd00:96::10a");
+    assert_eq!(plan.cluster.services[0].address.to_string(), "fd00:a::14");
+    assert!(plan.cluster.offices[0].tunnel.0.is_ipv6());
+}
+
+#[test]
+fn other_dns_replicas_keep_the_ids_of_all_other_pods() {
+    let plan = good(SHIPPED[1]);
+    let control = &plan.controls[0];
+    let own = plan.cluster_of(control);
+    let dns = own.dns.as_ref().expect("there is DNS");
+    assert_eq!((plan.cluster.pods.len(), own.pods.len(), dns.replicas.len()), (3, 4, 2));
+    for (before, after) in plan.cluster.pods.iter().zip(&own.pods).take(2) {
+        assert_eq!((&before.name, before.address, before.node), (&after.name, after.address, after.node));
+    }
+    assert_eq!(own.services[dns.service.0].pods, dns.replicas);
+    assert!(dns.replicas.iter().all(|id| own.pods[id.0].role == PodRole::Dns));
+    assert_eq!(own.pods[dns.replicas[0].0].address, plan.cluster.pods[2].address);
+    let FlowKind::Dns { server: Target::Service(service), .. } = &plan.workload[0].kind else {
+        panic!("cluster DNS is asked")
+    };
+    assert_eq!(*service, dns.service);
+    assert_eq!(plan.workload[0].from, Place::Pod(crate::plan::PodId(0)));
+}
+
+#[test]
+fn a_control_is_watched_as_long_as_the_incident() {
+    let plan = good(SHIPPED[0]);
+    assert_eq!(plan.controls[0].watch.as_secs(), 8);
+    assert_eq!(plan.held, 2500);
+    assert_eq!(good(SHIPPED[1]).risks[0].within, good(SHIPPED[1]).baseline);
+}
+
+#[test]
+fn the_limit_is_kube_proxys_formula() {
+    let plan = good(SHIPPED[0]);
+    let fault = format!("{:?}", plan.incident_trial.inject[0]);
+    assert!(
+        fault.contains("limit: 4096") && fault.contains("max(131072, 32768 x 16 cores) = 524288, x 1/128 = 4096"),
+        "{fault}"
+    );
+}
+
+/// A cluster in which every fault can be planned.
+const RICH: &str = "
+  nodes: 2
+  pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  dns: { replicas: 2, upstreams: [host] }
+  outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
+  offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
+
+fn injected(fault: &str) -> Result<Plan, Diagnostics> {
+    let text = with_cluster(RICH).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
+    let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
+                 - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n";
+    planned(&text.replace("workload:\n", flows))
+}
+
+#[test]
+fn every_fault_plans() {
+    let faults = [
+        "policy-route-loss: { node: worker-1, lose: pod-rules, pod: a, rebuildAfter: 600ms, quiet: true }",
+        "default-route-replace: { node: worker-1, metric: 50 }",
+        "pod-deletion: { pod: b }",
+        "conntrack-limit: { as: kube-proxy-default, cores: 2, min: 1000, maxPerCore: 1000 }",
+        "conntrack-burst: { node: worker-1, share: 0.7, from: pod/a, for: 2s }",
+        "dns-race: { pod: a, count: 100 }",
+        "mss-clamp: { office: beijing, from: 1280, to: 1380, direction: both }",
+        "client-death: { office: beijing, flow: web }",
+        "new-clients: { office: beijing, mss: 1200 }",
+        "link-loss: { node: worker-1, how: moved }",
+        "nic-release: { node: worker-1 }",
+        "dns-replica-loss: { how: killed }",
+        "dns-rolling-restart: { pause: 300ms }",
+        "slow-resolver: { resolver: outside/host, delay: 200ms }",
+        "snat-collision: { node: worker-1, ports: 46990-46999, hop: load-balancer }",
+        "server-death: { host: outside/host, port: 443 }",
+    ];
+    let mut planned = Vec::new();
+    for fault in faults {
+        let plan = injected(fault).unwrap_or_else(|wrong| panic!("{fault}:\n{wrong}"));
+        planned.extend(plan.incident_trial.inject.iter().map(|f| f.name()));
+    }
+    assert_eq!(planned, crate::faults::Injection::NAMES);
+}
+
+#[test]
+fn faults_that_make_no_sense_are_refused() {
+    for (fault, message) in [
+        ("policy-route-loss: { node: worker-1, lose: table, pod: a }", "`pod` has no say here"),
+        ("policy-route-loss: { node: worker-1, lose: table, quiet: true }", "it never comes back"),
+        ("conntrack-limit: { to: 5, cores: 2 }", "`cores` has no say beside `to`"),
+        ("conntrack-limit: { as: kube-proxy-default }", "the formula needs the number of cores"),
+        ("conntrack-limit: { as: kube-proxy-default, cores: 1, scale: 1/4000000000 }", "the limit would be 0"),
+        ("conntrack-burst: { node: worker-2, share: 0.7, from: pod/a, for: 2s }", "runs on `worker-1`"),
+        ("conntrack-burst: { node: worker-1, share: 0.7, from: node/worker-1, for: 2s }", "only a pod"),
+        ("mss-clamp: { office: beijing, from: 1280, to: 1280 }", "the clamp is 1280 already"),
+        ("mss-clamp: { office: beijing, from: 1280, to: 1300, tunnelMtu: 1300 }", "it never worked"),
+        ("client-death: { office: beijing, flow: out }", "does not come from office `beijing`"),
+        ("nic-release: { node: worker-1, nic: eth1 }", "is not spare"),
+        ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
+        ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
+        ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` cannot stand here"),
+        ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
+        ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+    ] {
+        let wrong = injected(fault).expect_err(fault);
+        assert_eq!(wrong.len(), 1, "{wrong}");
+        assert!(wrong.plain().contains(message), "{wrong}");
+    }
+}
+
+/// Texts that mean something, to be put where they do not belong.
+const ODD: [&str; 24] = [
+    "",
+    "-1",
+    "0",
+    "999999999999999999999",
+    "1e308",
+    ".nan",
+    "~",
+    "''",
+    "\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    "- ",
+    "#",
+    "&a",
+    "*a",
+    "<<: ",
+    "!!binary",
+    "0s",
+    "pod/",
+    "10.176.96.0/20",
+    "\u{1f980}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutation_of_a_scenario_panics(
+        which in 0..SHIPPED.len(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..12, 0..ODD.len()), 1..5),
+    ) {
+        let mut text: Vec<char> = SHIPPED[which].chars().collect();
+        for (at, removed, put) in edits {
+            let at = at.index(text.len().max(1)).min(text.len());
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, ODD[put].chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(wrong) = planned(&text) {
+            prop_assert!(!wrong.is_empty());
+            prop_assert!(wrong.plain().lines().count() > 1);
+            let _ = wrong.drawn(true);
+        }
+    }
+
+    #[test]
+    fn no_word_in_the_place_of_another_panics(
+        which in 0..SHIPPED.len(),
+        swaps in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..4),
+    ) {
+        let text = SHIPPED[which];
+        let words: Vec<&str> = text.split_inclusive([' ', ',', '\n']).collect();
+        let mut swapped = words.clone();
+        for (to, from) in swaps {
+            swapped[to.index(words.len())] = words[from.index(words.len())];
+        }
+        if let Err(wrong) = planned(&swapped.concat()) {
+            let _ = (wrong.plain(), wrong.drawn(false));
+        }
+    }
+
+    #[test]
+    fn no_text_at_all_panics(text in "\\PC{0,200}") {
+        if let Err(wrong) = planned(&text) {
+            let _ = (wrong.plain(), wrong.drawn(false));
+        }
+    }
+}

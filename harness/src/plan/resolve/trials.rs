@@ -1,0 +1,310 @@
+//! Injections, effects, findings and controls.
+
+use std::time::Duration;
+
+use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::finding::{Level, Subject, SubjectKind};
+use relapse_detectors::prefix::Prefix;
+use relapse_reports::event::Expectation;
+
+use super::Resolver;
+use crate::diagnostics::{did_you_mean, nearest, quoted};
+use crate::fault::Fault;
+use crate::faults::Injection;
+use crate::plan::{EffectPlan, Failure, FlowId, TrialPlan};
+use crate::scenario::Scenario;
+use crate::scenario::spanned::Spanned;
+use crate::scenario::trial::{Control, Detect, Effect, Fails, FailureKind, FindingLevel, Observation, Packet, Risk};
+
+const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
+const SHORTEST_WATCH: Duration = Duration::from_secs(2);
+
+impl Resolver<'_> {
+    pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
+        if scenario.effect.all.is_empty() {
+            self.error(
+                scenario.effect.span,
+                "the incident has no effect: nobody could tell that it happened",
+                "add `all: [ fails: { flow: NAME } ]`",
+            );
+        }
+        if scenario.detect.is_empty() {
+            self.error(
+                scenario.detect.span,
+                "nothing is to be detected",
+                "add `{ detector: NAME, level: cause, subject: ..., within: 1s }`",
+            );
+        }
+        let inject = self.plan_inject(&scenario.inject);
+        let effect_within = self.duration_or("within", scenario.effect.within.as_ref(), DEFAULT_EFFECT);
+        let effect = self.plan_effect(&scenario.effect, effect_within);
+        let detect: Vec<Expectation> = scenario.detect.iter().filter_map(|d| self.plan_detect(d)).collect();
+        for (i, one) in scenario.detect.iter().enumerate() {
+            let same = |other: &Detect| {
+                let subject = |d: &Detect| d.subject.as_ref().map(|s| s.value.clone());
+                other.detector.value == one.detector.value && subject(other) == subject(one)
+            };
+            if scenario.detect[..i].iter().any(same) {
+                self.error(
+                    one.detector.span,
+                    format!("{} is expected twice about the same", quoted(&one.detector)),
+                    "remove one",
+                );
+            }
+        }
+        let watch = longest(&detect).max(SHORTEST_WATCH);
+        TrialPlan { control: None, why: String::new(), cluster: None, inject, effect, effect_within, detect, watch }
+    }
+
+    pub(super) fn plan_controls(&mut self, scenario: &Scenario, detect: &[Expectation]) -> Vec<TrialPlan> {
+        let controls = &scenario.controls;
+        if controls.is_empty() {
+            self.error(
+                controls.span,
+                "there is no control: nobody could tell a detector from one that always cries",
+                "add a change that looks alike and is innocent",
+            );
+        }
+        self.unique("controls", controls.iter().map(|c| (&*c.name.0, c.name.span)));
+        controls.iter().map(|control| self.plan_control(control, scenario, longest(detect))).collect()
+    }
+
+    fn plan_control(&mut self, control: &Control, scenario: &Scenario, deadline: Duration) -> TrialPlan {
+        if control.why.trim().is_empty() {
+            self.error(control.why.span, "`why` is empty", "say in a sentence why this is innocent");
+        }
+        let cluster = control.dns.as_ref().and_then(|dns| self.with_other_dns(dns, scenario.cluster.dns.as_ref()));
+        // Names in the control are those of its own cluster.
+        let kept = cluster.as_ref().map(|own| std::mem::replace(&mut self.cluster, own.clone()));
+        let inject = self.plan_inject(&control.inject);
+        let effect_within = self.duration_or("within", control.effect.within.as_ref(), DEFAULT_EFFECT);
+        let effect = self.plan_effect(&control.effect, effect_within);
+        if let Some(kept) = kept {
+            self.cluster = kept;
+        }
+        let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
+        if let Some(at) = control.watch.as_ref().filter(|_| watch < deadline) {
+            let message = format!("`watch` is shorter than {deadline:?}, the incident's longest deadline");
+            self.error(at.span, message, format!("write at least `{deadline:?}`, or leave it out"));
+        }
+        TrialPlan {
+            control: Some(control.name.0.clone()),
+            why: control.why.value.clone(),
+            cluster,
+            inject,
+            effect,
+            effect_within,
+            detect: Vec::new(),
+            watch,
+        }
+    }
+
+    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Box<dyn Fault>> {
+        if inject.is_empty() {
+            let help = format!("add one of: {}", Injection::NAMES.join(", "));
+            self.error(inject.span, "nothing is injected", help);
+        }
+        inject.iter().filter_map(|fault| fault.plan(self)).collect()
+    }
+
+    fn plan_effect(&mut self, effect: &Effect, within: Duration) -> Vec<EffectPlan> {
+        let mut plan: Vec<EffectPlan> = Vec::new();
+        for observation in &effect.all {
+            let planned = match observation {
+                Observation::Works(works) => {
+                    let flow = self.flow(&works.flow);
+                    self.said_once(&plan, flow, &works.flow);
+                    flow.map(|flow| EffectPlan::Works { flow })
+                }
+                Observation::Fails(fails) => {
+                    let flow = self.flow(&fails.flow);
+                    self.said_once(&plan, flow, &fails.flow);
+                    self.plan_fails(fails, flow, within)
+                }
+                Observation::Packet(packet) => self.plan_packet(packet),
+            };
+            plan.extend(planned);
+        }
+        plan
+    }
+
+    /// Tells where two effects speak of one flow.
+    fn said_once(&mut self, plan: &[EffectPlan], flow: Option<FlowId>, at: &Spanned<String>) {
+        let of = |effect: &EffectPlan| match effect {
+            EffectPlan::Fails { flow, .. } | EffectPlan::Works { flow } => Some(*flow),
+            EffectPlan::Packet { .. } => None,
+        };
+        if flow.is_some() && plan.iter().any(|effect| of(effect) == flow) {
+            self.error(at.span, format!("flow {} has another effect already", quoted(at)), "state one for each flow");
+        }
+    }
+
+    fn plan_fails(&mut self, fails: &Fails, flow: Option<FlowId>, within: Duration) -> Option<EffectPlan> {
+        let how = match fails.how {
+            FailureKind::Any => Failure::Any,
+            FailureKind::Timeout => Failure::Timeout,
+            FailureKind::Refused => Failure::Refused,
+            FailureKind::NameError => Failure::NameError,
+        };
+        let share = fails.share.map_or([1.0, 1.0], |share| share.value);
+        let [least, most] = share;
+        if let Some(at) = fails.share.filter(|_| least > most || most <= 0.0) {
+            self.error(
+                at.span,
+                "no share of attempts lies between these",
+                "write the smaller first and the larger, above 0, second",
+            );
+        }
+        let flow = flow?;
+        let plan = &self.workload[flow.0];
+        let (dns, timeout) = (matches!(plan.kind, crate::plan::FlowKind::Dns { .. }), plan.timeout);
+        if how == Failure::NameError && !dns {
+            self.error(
+                fails.flow.span,
+                format!("flow {} looks no name up", quoted(&fails.flow)),
+                "choose another `as`: any, timeout, refused",
+            );
+        }
+        if how == Failure::Timeout && timeout >= within {
+            let message = format!(
+                "flow {} gives up after {timeout:?}, and the effect must be seen within {within:?}",
+                quoted(&fails.flow)
+            );
+            self.error(fails.flow.span, message, "shorten its `timeout`, or lengthen the effect's `within`");
+        }
+        Some(EffectPlan::Fails { flow, how, share: (least, most) })
+    }
+
+    fn plan_packet(&mut self, packet: &Packet) -> Option<EffectPlan> {
+        if packet.syn == packet.syn_ack {
+            let message = if packet.syn { "a packet is either a SYN or a SYN-ACK" } else { "which packet is it?" };
+            self.error(packet.from.span, message, "write `syn: true` or `synAck: true`");
+        }
+        let (from, to, at) = (self.place(&packet.from), self.place(&packet.to), self.place(&packet.at));
+        Some(EffectPlan::Packet { from: from?, to: to?, at: at?, syn_ack: packet.syn_ack, seen: !packet.never })
+    }
+
+    fn plan_detect(&mut self, detect: &Detect) -> Option<Expectation> {
+        let level = match detect.level.value {
+            FindingLevel::Cause => Level::Cause,
+            FindingLevel::Symptom => Level::Symptom,
+        };
+        let known = self.detector(&detect.detector);
+        if let Some(actual) = known.filter(|actual| *actual != level) {
+            let message =
+                format!("detector {} finds {}, not {}", quoted(&detect.detector), name_of(actual), name_of(level));
+            let help = if actual == Level::Risk {
+                "a risk stands before anything happens: move it to `risks`".to_owned()
+            } else {
+                format!("write `{}`", word_of(actual))
+            };
+            self.error(detect.level.span, message, help);
+        }
+        let subject = detect.subject.as_ref().map(|subject| self.subject(subject));
+        let within = self.duration("within", &detect.within);
+        Some(Expectation {
+            detector: detect.detector.value.clone(),
+            level,
+            subject: match subject {
+                Some(subject) => Some(subject?),
+                None => None,
+            },
+            within: within?,
+            from: None,
+            expected_miss: None,
+            outside: false,
+        })
+    }
+
+    pub(super) fn plan_risks(&mut self, risks: &[Risk], baseline: Duration) -> Vec<Expectation> {
+        let mut plan = Vec::new();
+        for risk in risks {
+            let known = self.detector(&risk.detector);
+            if let Some(actual) = known.filter(|level| *level != Level::Risk) {
+                let message = format!("detector {} finds {}, not a risk", quoted(&risk.detector), name_of(actual));
+                self.error(
+                    risk.detector.span,
+                    message,
+                    format!("move it to `detect`, with `level: {}`", word_of(actual)),
+                );
+            }
+            plan.extend(self.subject(&risk.subject).map(|subject| Expectation {
+                detector: risk.detector.value.clone(),
+                level: Level::Risk,
+                subject: Some(subject),
+                within: baseline,
+                from: None,
+                expected_miss: None,
+                outside: false,
+            }));
+        }
+        plan
+    }
+
+    fn detector(&mut self, name: &Spanned<String>) -> Option<Level> {
+        let found = DetectorSet::info().iter().find(|info| info.name == name.value);
+        if found.is_none() {
+            let help = did_you_mean(name, "detectors", DetectorSet::names());
+            self.error(name.span, format!("there is no detector {}", quoted(name)), help);
+        }
+        found.map(|info| info.level)
+    }
+
+    /// What a finding is about, if there is such a thing.
+    fn subject(&mut self, text: &Spanned<String>) -> Option<Subject> {
+        let Ok(subject) = text.parse::<Subject>() else {
+            let kind = text.split_once('/').map_or(text.as_str(), |(kind, _)| kind);
+            let meant = nearest(kind, SubjectKind::ALL.map(SubjectKind::as_str));
+            let help = match (meant, text.split_once('/')) {
+                (Some(meant), Some((_, name))) if !name.is_empty() => format!("did you mean `{meant}/{name}`?"),
+                _ => "write node/NAME, pod/NAME, service/NAME or path/PREFIX".to_owned(),
+            };
+            self.error(text.span, format!("{} is not a subject", quoted(text)), help);
+            return None;
+        };
+        match subject.kind {
+            SubjectKind::Node | SubjectKind::Pod | SubjectKind::Service => self.target(text).map(|_| subject),
+            SubjectKind::Path => match subject.name.parse::<Prefix>() {
+                Ok(prefix) if prefix.to_string() == subject.name => Some(subject),
+                Ok(prefix) => {
+                    self.error(
+                        text.span,
+                        format!("{} has bits set behind its length", quoted(&subject.name)),
+                        format!("write `path/{prefix}`"),
+                    );
+                    None
+                }
+                Err(_) => {
+                    let office = self.cluster.offices.iter().find(|o| o.name == subject.name).map(|o| o.prefix);
+                    let help = match office {
+                        Some(prefix) => format!("write `path/{prefix}`"),
+                        None => "write `path/PREFIX`, such as path/192.168.40.0/24".to_owned(),
+                    };
+                    self.error(text.span, format!("{} is not a prefix", quoted(&subject.name)), help);
+                    None
+                }
+            },
+            SubjectKind::Flow => {
+                let help = "a flow's ports are not known beforehand: name its node, or leave `subject` out";
+                self.error(text.span, format!("{} names no flow that could be expected", quoted(text)), help);
+                None
+            }
+        }
+    }
+}
+
+fn longest(detect: &[Expectation]) -> Duration {
+    detect.iter().map(|e| e.within).max().unwrap_or_default()
+}
+
+const fn word_of(level: Level) -> &'static str {
+    match level {
+        Level::Risk => "risk",
+        Level::Cause => "cause",
+        Level::Symptom => "symptom",
+    }
+}
+
+fn name_of(level: Level) -> String {
+    format!("a {}", word_of(level))
+}

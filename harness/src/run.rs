@@ -1,0 +1,200 @@
+//! Wires the stages: which trials, side by side, each in a lab process; events out.
+//!
+//! One thread a trial in progress: it spawns the lab (the kernel kills a lab with the thread that
+//! spawned it), orders, relays requests to the guardian, and proves that all is gone. Every event goes
+//! to one sink, in the order it arrives.
+
+mod effects;
+pub mod host_limit;
+pub mod lab;
+mod observer;
+pub mod order;
+mod steady;
+mod supervise;
+pub use supervise::LAB;
+mod trial;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Instant;
+
+use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::time::Time;
+use relapse_kernel::clock;
+use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEvent, TrialEnded, TrialId, TrialInfo, What};
+
+use crate::config::Config;
+use crate::fault::Requirement;
+use crate::host::Consent;
+use crate::plan::{Plan, TrialPlan};
+pub use order::Sabotage;
+
+/// What a run is asked to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub run_id: String,
+    /// Trials side by side.
+    pub jobs: usize,
+    pub repeat: u32,
+    pub consent: Consent,
+    /// Backends whose skips are failures.
+    pub require: Vec<String>,
+    /// Folder for recordings of all signals.
+    pub record: Option<std::path::PathBuf>,
+    /// Detectors of the user, and what they must say.
+    pub config: Config,
+    pub sabotage: Option<Sabotage>,
+    /// Which trials: all where empty (scenario, control).
+    pub only: Vec<(String, Option<String>)>,
+    /// Stay with the fault in force.
+    pub hold: bool,
+    /// The program that becomes lab and guardian, where it is not the running one (tests).
+    pub executable: Option<std::path::PathBuf>,
+}
+
+/// How urgently a run should end; shared with signal handlers.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicU8>);
+
+impl Interrupt {
+    /// Asked once: heal and tear down. Asked again: tear down at once.
+    pub fn ask(&self) {
+        let asked = self.0.load(Ordering::SeqCst).saturating_add(1);
+        self.0.store(asked, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= 1
+    }
+
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= 2
+    }
+}
+
+/// One trial as it is queued.
+#[derive(Debug, Clone)]
+struct Job {
+    id: TrialId,
+    incident: String,
+    file: std::path::PathBuf,
+    requires: Vec<Requirement>,
+}
+
+/// Runs trials and hands every event to `sink`; returns the outcome of all.
+pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut dyn FnMut(&RunEvent)) -> Outcome {
+    let begin = Instant::now();
+    let (infos, jobs) = list(plans, options);
+    sink(&event(What::RunStarted(RunStarted {
+        run_id: options.run_id.clone(),
+        started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        root: supervise::is_root(),
+        host_writes: options.consent.is_granted(),
+        trials: infos,
+        detectors: DetectorSet::names()
+            .into_iter()
+            .map(str::to_owned)
+            .chain(options.config.names().map(str::to_owned))
+            .collect(),
+    })));
+    let queue = Mutex::new(VecDeque::from(jobs));
+    let (events, arriving) = mpsc::channel::<RunEvent>();
+    let mut worst = Outcome::Pass;
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            let events = events.clone();
+            let queue = &queue;
+            scope.spawn(move || {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(job) = next else { break };
+                    let tell = |trial_event| {
+                        let _ = events.send(event(What::Trial { trial: job.id.clone(), event: trial_event }));
+                    };
+                    if interrupt.is_asked() {
+                        tell(skipped("the run was interrupted"));
+                        tell(ended(Outcome::Skipped, vec!["the run was interrupted".into()], Instant::now()));
+                    } else {
+                        supervise::trial(&job, options, interrupt, &tell);
+                    }
+                }
+            });
+        }
+        drop(events);
+        for event in arriving {
+            if let What::Trial { event: TrialEvent::Ended(ended), .. } = &event.what {
+                worst = worst.max(ended.outcome);
+            }
+            sink(&event);
+        }
+    });
+    if interrupt.is_asked() {
+        worst = worst.max(Outcome::Inconclusive);
+    }
+    sink(&event(What::RunEnded { outcome: worst, took: begin.elapsed() }));
+    worst
+}
+
+fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
+    let mut infos = Vec::new();
+    let mut jobs = Vec::new();
+    for repetition in 1..=options.repeat.max(1) {
+        for plan in plans {
+            for trial in std::iter::once(&plan.incident_trial).chain(&plan.controls) {
+                let wanted = |(scenario, control): &(String, Option<String>)| {
+                    *scenario == plan.name && *control == trial.control
+                };
+                if !options.only.is_empty() && !options.only.iter().any(wanted) {
+                    continue;
+                }
+                let (info, job) = describe(plan, trial, repetition, options);
+                infos.push(info);
+                jobs.push(job);
+            }
+        }
+    }
+    // Those that wait for the one machine-wide lock begin first: they are the longest chain.
+    jobs.sort_by_key(|job| (job.id.repetition, job.requires.is_empty()));
+    (infos, jobs)
+}
+
+fn describe(plan: &Plan, trial: &TrialPlan, repetition: u32, options: &Options) -> (TrialInfo, Job) {
+    let id = TrialId {
+        scenario: plan.name.clone(),
+        control: trial.control.clone(),
+        backend: "netns".into(),
+        repetition,
+    };
+    let mut expectations = trial.detect.clone();
+    if trial.control.is_none() {
+        expectations.extend(plan.risks.iter().cloned());
+        expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));
+    }
+    let info = TrialInfo {
+        trial: id.clone(),
+        incident: plan.incident.clone(),
+        title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
+        expectations,
+    };
+    let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+    requires.sort();
+    requires.dedup();
+    (info, Job { id, incident: plan.incident.clone(), file: plan.file.clone(), requires })
+}
+
+fn event(what: What) -> RunEvent {
+    RunEvent { at: Time(clock::now()), what }
+}
+
+fn skipped(reason: &str) -> TrialEvent {
+    TrialEvent::Skipped { reason: reason.into() }
+}
+
+fn ended(outcome: Outcome, reasons: Vec<String>, begin: Instant) -> TrialEvent {
+    TrialEvent::Ended(TrialEnded { outcome, reasons, took: begin.elapsed(), up: None, down: None, peak_memory: None })
+}

@@ -1,0 +1,93 @@
+//! The machine-wide conntrack limit as a lab sees it: it asks, the guardian writes.
+//!
+//! Synchronous: an undo asks too, and must work without a runtime.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use relapse_kernel::{Error, Result};
+
+use super::order::{HostLimitReply, HostLimitRequest};
+
+/// A way to the guardian, or none.
+#[derive(Clone)]
+pub struct HostLimit {
+    line: Option<Arc<Mutex<Line>>>,
+}
+
+struct Line {
+    ask: Box<dyn Fn(HostLimitRequest) -> io::Result<()> + Send>,
+    replies: mpsc::Receiver<HostLimitReply>,
+}
+
+/// A limit that was written and read back.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    pub before: u64,
+    pub t0: u64,
+    pub t1: u64,
+    pub read_back: u64,
+}
+
+impl HostLimit {
+    /// No consent, or no right, to write it.
+    #[must_use]
+    pub const fn unavailable() -> Self {
+        Self { line: None }
+    }
+
+    /// Asks by `ask` and waits for the reply.
+    #[must_use]
+    pub fn through(
+        ask: impl Fn(HostLimitRequest) -> io::Result<()> + Send + 'static,
+        replies: mpsc::Receiver<HostLimitReply>,
+    ) -> Self {
+        Self { line: Some(Arc::new(Mutex::new(Line { ask: Box::new(ask), replies }))) }
+    }
+
+    /// Whether the limit may be written.
+    #[must_use]
+    pub const fn is_available(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Writes the limit, journalled by the guardian.
+    ///
+    /// # Errors
+    /// The guardian's refusal.
+    pub fn write(&self, value: u64) -> Result<Written> {
+        match self.ask(HostLimitRequest::Write(value))? {
+            HostLimitReply::Written { before, t0, t1, read_back } => Ok(Written { before, t0, t1, read_back }),
+            other => Err(refused(value, &other)),
+        }
+    }
+
+    /// Puts the value back that was there before.
+    ///
+    /// # Errors
+    /// When it is no longer ours, or could not be written.
+    pub fn restore(&self) -> Result<u64> {
+        match self.ask(HostLimitRequest::Restore)? {
+            HostLimitReply::Restored { value } => Ok(value),
+            other => Err(refused(0, &other)),
+        }
+    }
+
+    fn ask(&self, request: HostLimitRequest) -> Result<HostLimitReply> {
+        let what = || "ask the guardian for nf_conntrack_max".to_owned();
+        let Some(line) = &self.line else {
+            return Err(Error::kernel(what(), io::Error::from(io::ErrorKind::PermissionDenied)));
+        };
+        let line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        (line.ask)(request).map_err(|e| Error::kernel(what(), e))?;
+        line.replies.recv().map_err(|_| Error::kernel(what(), io::Error::from(io::ErrorKind::BrokenPipe)))
+    }
+}
+
+fn refused(value: u64, reply: &HostLimitReply) -> Error {
+    let why = match reply {
+        HostLimitReply::Refused { why } => why.clone(),
+        other => format!("{other:?}"),
+    };
+    Error::Answer { what: format!("write nf_conntrack_max {value}"), answer: why }
+}

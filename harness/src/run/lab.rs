@@ -1,0 +1,204 @@
+//! The lab process: takes one order, builds the lab, runs one trial in it, tells everything.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::time::Time;
+use relapse_kernel::process::enter_lab;
+use relapse_kernel::{clock, host, sockdiag};
+use relapse_reports::event::{Outcome, Phase, TrialEvent};
+use tokio::sync::{mpsc as channel, watch};
+
+use super::host_limit::HostLimit;
+use super::observer::Observer;
+use super::order::{FromLab, Order, Sabotage, ToLab};
+use super::trial::{Ended, Trial};
+use crate::cluster::Cluster;
+use crate::cluster::netns::Lab;
+use crate::judge::Judge;
+use crate::plan::{Plan, TrialPlan, load};
+
+/// Open files a lab may need: held connections take two each.
+const FILES: u64 = 65_536;
+
+/// The hidden command `relapse __lab`. Must be called before `main` does anything else.
+#[must_use]
+pub fn lab_main() -> ExitCode {
+    let side = match enter_lab() {
+        Ok(side) => side,
+        Err(e) => {
+            eprintln!("relapse: failed to {e}");
+            return ExitCode::from(Outcome::InternalError.exit_code());
+        }
+    };
+    let outbox = Outbox(Arc::new(Mutex::new(side.events)));
+    let mut control = BufReader::new(side.control);
+    let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, &outbox)) {
+        Ok(done) => done,
+        Err(why) => FromLab::Done {
+            outcome: Outcome::InternalError,
+            reasons: vec![why],
+            up_ns: 0,
+            peak_memory: None,
+        },
+    };
+    outbox.send(&done);
+    ExitCode::SUCCESS
+}
+
+/// Messages to the command line.
+#[derive(Clone)]
+struct Outbox(Arc<Mutex<File>>);
+
+impl Outbox {
+    fn send(&self, message: &FromLab) {
+        let _ = self.try_send(message);
+    }
+
+    /// In one write, so that lines of several threads never mix.
+    fn try_send(&self, message: &FromLab) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+    }
+}
+
+fn read_order(control: &mut BufReader<File>) -> Result<Order, String> {
+    let mut line = String::new();
+    control.read_line(&mut line).map_err(|e| format!("the order could not be read: {e}"))?;
+    serde_json::from_str(&line).map_err(|e| format!("the order could not be read: {e}"))
+}
+
+fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result<FromLab, String> {
+    let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
+    let plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
+    host::raise_nofile(FILES).map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the runtime could not be started: {e}"))?;
+    let (stop_sender, stop) = watch::channel(false);
+    let (replies_sender, replies) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in control.lines().map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                Ok(ToLab::HostLimit(reply)) => {
+                    let _ = replies_sender.send(reply);
+                }
+                Ok(ToLab::Heal) => {
+                    stop_sender.send_replace(true);
+                }
+                Ok(ToLab::Shell { .. }) | Err(_) => {}
+            }
+        }
+        // The control pipe stays open for the life of the trial: its end is the parent's death.
+        stop_sender.send_replace(true);
+    });
+    let host_limit = if order.host_writes {
+        let outbox = outbox.clone();
+        HostLimit::through(move |request| outbox.try_send(&FromLab::HostLimit(request)), replies)
+    } else {
+        HostLimit::unavailable()
+    };
+    let done = runtime.block_on(run(order, &plan, host_limit, stop, outbox));
+    // Tasks that still wait for a socket must not keep the lab from ending.
+    runtime.shutdown_background();
+    done
+}
+
+/// The trial an order names, and the one whose expectations apply where a self-test swaps them.
+fn choose<'a>(plan: &'a Plan, order: &Order) -> Result<&'a TrialPlan, String> {
+    let control = |name: &str| {
+        let found = plan.controls.iter().find(|c| c.control.as_deref() == Some(name));
+        found.ok_or_else(|| format!("{} has no control {name}", plan.name))
+    };
+    match (&order.trial.control, &order.sabotage) {
+        (None, Some(Sabotage::TwinAsIncident(twin))) => control(twin),
+        (None, _) | (Some(_), Some(Sabotage::IncidentAsTwin)) => Ok(&plan.incident_trial),
+        (Some(name), _) => control(name),
+    }
+}
+
+/// The judge of a trial: the incident's expectations, or silence.
+fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
+    let incident_expected = match &order.sabotage {
+        Some(Sabotage::TwinAsIncident(_)) => true,
+        Some(Sabotage::IncidentAsTwin) => false,
+        _ => trial.control.is_none(),
+    };
+    let outside = order.outside_detectors.iter().map(|spec| spec.name.clone());
+    if incident_expected {
+        let expected = plan.incident_trial.detect.iter().chain(&order.outside_expectations).cloned().collect();
+        Judge::incident(expected, plan.risks.clone()).with_outside(outside)
+    } else {
+        let names = DetectorSet::names().into_iter().map(str::to_owned).chain(outside.clone()).collect();
+        Judge::control(names, Vec::new()).with_outside(outside)
+    }
+}
+
+async fn run(
+    order: &Order,
+    plan: &Plan,
+    host_limit: HostLimit,
+    stop: watch::Receiver<bool>,
+    outbox: &Outbox,
+) -> Result<FromLab, String> {
+    let trial = choose(plan, order)?;
+    let tell = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
+    tell(TrialEvent::Phase { phase: Phase::Up });
+    let begin = clock::now();
+    let lab = Lab::up(plan.cluster_of(trial)).map_err(|e| format!("the lab could not be built: {e}"))?;
+    let up_ns = clock::now() - begin;
+    outbox.send(&FromLab::Up { namespaces: u32::try_from(lab.namespaces()).unwrap_or(u32::MAX) });
+
+    let operator = lab.plan().operator();
+    let mut detectors = DetectorSet::new(&operator);
+    if let Some(Sabotage::RemoveDetector(name)) = &order.sabotage {
+        detectors = detectors.without(name);
+    }
+    let (signals, incoming) = channel::unbounded_channel();
+    let (said_sender, said) = channel::unbounded_channel();
+    let record = order.record.as_deref();
+    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender)?;
+    let observer = tokio::spawn(observer.run(incoming));
+
+    let cluster: Arc<dyn Cluster> = Arc::clone(&lab) as _;
+    let ended = Trial {
+        plan,
+        trial,
+        cluster,
+        host_limit,
+        sabotage: order.sabotage.clone(),
+        stop,
+        hold: order.hold,
+        judge: judge(plan, trial, order),
+        events: &tell,
+        said,
+        signals,
+    }
+    .run()
+    .await;
+    let trouble = observer.await.ok().flatten();
+    // What still hangs on a connection would keep its namespace for minutes.
+    for ns in lab.each_namespace() {
+        let _ = sockdiag::destroy_all(ns);
+    }
+    drop(lab);
+    let Ended { mut outcome, mut reasons } = ended;
+    if let Some(trouble) = trouble {
+        outcome = outcome.max(Outcome::Inconclusive);
+        reasons.push(format!("signals could not be recorded: {trouble}"));
+    }
+    Ok(FromLab::Done { outcome, reasons, up_ns, peak_memory: peak_memory() })
+}
+
+/// Largest resident set so far, bytes (`VmHWM` of proc_pid_status(5)).
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

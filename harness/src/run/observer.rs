@@ -1,0 +1,106 @@
+//! Feeds every signal to the detectors, built-in and outside, and passes on what they say.
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::Path;
+
+use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::finding::Finding;
+use relapse_detectors::operator::Operator;
+use relapse_detectors::record::{Feed, Recorder, TICK};
+use relapse_detectors::signal::{Observed, Signal};
+use relapse_detectors::time::Time;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use crate::fault::now;
+use crate::outside_detector::{ExecSpec, OutsideDetector, Said};
+
+/// Detectors and what listens to signals besides them.
+pub struct Observer {
+    feed: Feed,
+    recorder: Option<Recorder<BufWriter<File>>>,
+    outside: Vec<OutsideDetector>,
+    said: UnboundedSender<Said>,
+    /// Why the recording is not whole.
+    trouble: Option<String>,
+    blind: Vec<(String, String)>,
+}
+
+impl Observer {
+    /// Arms the detectors, starts the outside ones, opens the recording.
+    ///
+    /// # Errors
+    /// When the recording cannot be written or a program not be started.
+    pub fn start(
+        detectors: DetectorSet,
+        operator: &Operator,
+        record: Option<&Path>,
+        outside: &[ExecSpec],
+        said: UnboundedSender<Said>,
+    ) -> Result<Self, String> {
+        let open = |path: &Path| -> io::Result<_> {
+            Recorder::new(BufWriter::new(File::create(path)?), operator, None)
+        };
+        let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
+        let start = |spec: &ExecSpec| OutsideDetector::spawn(spec, operator, said.clone()).map_err(|e| format!("failed to {e}"));
+        let outside = outside.iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { feed: Feed::new(detectors), recorder, outside, said, trouble: None, blind: Vec::new() })
+    }
+
+    /// Runs until the last collector is gone; returns what went wrong with the recording, if anything.
+    pub async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Option<String> {
+        let mut clock = tokio::time::interval(TICK);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let findings = tokio::select! {
+                biased;
+                signal = signals.recv() => match signal {
+                    Some(signal) => self.observe(&signal),
+                    None => break,
+                },
+                _ = clock.tick() => self.feed.advance(now()),
+            };
+            self.pass_on(findings);
+        }
+        for outside in self.outside {
+            // Waits for the program's last words.
+            let _ = tokio::task::spawn_blocking(move || outside.end()).await;
+        }
+        if let Some(recorder) = self.recorder
+            && let Err(e) = recorder.finish()
+        {
+            self.trouble.get_or_insert(e.to_string());
+        }
+        self.trouble
+    }
+
+    fn observe(&mut self, signal: &Signal) -> Vec<(Time, Finding)> {
+        if let Some(recorder) = &mut self.recorder
+            && let Err(e) = recorder.write(signal)
+        {
+            self.trouble.get_or_insert(e.to_string());
+        }
+        self.outside.iter().for_each(|outside| outside.signal(signal));
+        let findings = self.feed.signal(signal.at, signal);
+        if matches!(signal.observed, Observed::Collector(_)) {
+            self.tell_blindness();
+        }
+        findings
+    }
+
+    fn pass_on(&self, findings: Vec<(Time, Finding)>) {
+        for (_, finding) in findings {
+            // The trial is over when nobody listens any more.
+            let _ = self.said.send(Said::Finding(finding));
+        }
+    }
+
+    fn tell_blindness(&mut self) {
+        let blind: Vec<(String, String)> =
+            self.feed.set().blind().into_iter().map(|(detector, why)| (detector.to_owned(), why)).collect();
+        for (detector, why) in blind.iter().filter(|entry| !self.blind.contains(entry)) {
+            let _ = self.said.send(Said::Blind { detector: detector.clone(), why: why.clone() });
+        }
+        self.blind = blind;
+    }
+}

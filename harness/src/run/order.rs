@@ -1,0 +1,93 @@
+//! What passes between the command line and a lab process: one order in, messages out.
+
+use std::path::PathBuf;
+
+use relapse_detectors::signal::CollectorKind;
+use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
+use relapse_detectors::time::Time;
+use serde::{Deserialize, Serialize};
+
+use crate::outside_detector::ExecSpec;
+
+/// What a lab process is asked to run. Sent as the first line on its control pipe.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Order {
+    pub trial: TrialId,
+    /// The scenario file, read again inside.
+    pub file: PathBuf,
+    /// `nf_conntrack_max` may be written, through the guardian.
+    pub host_writes: bool,
+    /// Where to record all signals.
+    pub record: Option<PathBuf>,
+    /// Stop with the fault in force, until told to heal.
+    pub hold: bool,
+    /// Detectors of the user that run beside the built-in ones.
+    pub outside_detectors: Vec<ExecSpec>,
+    /// What those must say in this trial.
+    pub outside_expectations: Vec<Expectation>,
+    #[serde(default)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// Deliberate defects of the harness, for its own tests: each must change the verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// The fault is left out: inconclusive.
+    SkipInject,
+    /// A detector is taken away: missed.
+    RemoveDetector(String),
+    /// A benign twin is injected under the incident's expectations: missed.
+    TwinAsIncident(String),
+    /// The incident is injected under the control's expectations: false alarm.
+    IncidentAsTwin,
+    /// A collector is taken away: blind.
+    KillCollector(CollectorKind),
+    /// The read-back fails although the mutation was made: inconclusive.
+    LyingReadBack,
+    /// The newest undo is dropped: dirty.
+    FailUndo,
+}
+
+/// From the lab.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromLab {
+    Event { at: Time, event: TrialEvent },
+    /// Asks the guardian for the machine-wide limit.
+    HostLimit(HostLimitRequest),
+    /// All namespaces are made: how many there are, besides the lab's own.
+    Up { namespaces: u32 },
+    /// Held with the fault in force (`reproduce`).
+    Holding { look_at: Vec<String> },
+    /// The last message.
+    Done { outcome: Outcome, reasons: Vec<String>, up_ns: u64, peak_memory: Option<u64> },
+}
+
+/// To the lab, after its order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToLab {
+    HostLimit(HostLimitReply),
+    /// Heal and tear down now.
+    Heal,
+    /// Open a program in a namespace of the lab (`reproduce`).
+    Shell { place: String },
+}
+
+/// What a fault asks of the machine-wide limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLimitRequest {
+    Write(u64),
+    Restore,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLimitReply {
+    Written { before: u64, t0: u64, t1: u64, read_back: u64 },
+    Restored { value: u64 },
+    Refused { why: String },
+}

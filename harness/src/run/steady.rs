@@ -1,0 +1,70 @@
+//! Whether the workload works: every flow, for a stated time.
+
+use std::time::Duration;
+
+use relapse_detectors::time::Time;
+
+use crate::plan::FlowPlan;
+use crate::workload::Attempt;
+
+/// What is known of each flow since a given instant.
+#[derive(Debug)]
+pub struct Steady {
+    flows: Vec<FlowState>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct FlowState {
+    name: String,
+    /// Start of the run of successes that still lasts.
+    working_since: Option<Time>,
+    last_failure: Option<Time>,
+    failures: u32,
+}
+
+impl Steady {
+    #[must_use]
+    pub fn new(flows: &[FlowPlan]) -> Self {
+        let state = |flow: &FlowPlan| FlowState { name: flow.name.clone(), ..FlowState::default() };
+        Self { flows: flows.iter().map(state).collect() }
+    }
+
+    /// Takes an attempt into account. Attempts that began before `from` say nothing about now.
+    pub fn attempt(&mut self, from: Time, attempt: &Attempt) {
+        if attempt.started < from {
+            return;
+        }
+        let state = &mut self.flows[attempt.flow.0];
+        if attempt.failure.is_some() {
+            state.working_since = None;
+            state.last_failure = Some(attempt.ended);
+            state.failures += 1;
+        } else if state.working_since.is_none() {
+            state.working_since = Some(attempt.started);
+        }
+    }
+
+    /// Every flow has worked without a failure for this long.
+    #[must_use]
+    pub fn holds(&self, now: Time, span: Duration) -> bool {
+        self.flows.iter().all(|flow| flow.working_since.is_some_and(|since| now.since(since) >= span))
+    }
+
+    /// Flows that failed at all.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        self.flows.iter().filter(|flow| flow.failures > 0).map(|flow| flow.name.as_str())
+    }
+
+    /// The flows that do not work, for a person.
+    #[must_use]
+    pub fn complaint(&self) -> String {
+        let complaints = self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| {
+            match flow.failures {
+                0 => format!("{} never answered", flow.name),
+                n => format!("{} failed {n} times", flow.name),
+            }
+        });
+        let text: Vec<_> = complaints.collect();
+        if text.is_empty() { "not long enough yet".into() } else { text.join(", ") }
+    }
+}

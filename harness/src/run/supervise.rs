@@ -1,0 +1,283 @@
+//! One trial from outside its lab: locks and consent, the lab process, the guardian, proof that all
+//! is gone.
+
+use std::io::{BufRead, BufReader, Write};
+use std::time::{Duration, Instant};
+
+use relapse_kernel::host::{self, Snapshot};
+use relapse_kernel::process::{LabCommand, LabProcess};
+use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
+
+use super::order::{FromLab, HostLimitReply, HostLimitRequest, Order, ToLab};
+use super::{Interrupt, Job, Options};
+use crate::fault::Requirement;
+use crate::host::{Consent, Guardian, LimitLock, Mode, Restore, Who};
+
+/// Namespaces of a lab that has ended are gone by then, or the trial is dirty.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The hidden argument by which this program becomes a lab.
+pub const LAB: &str = "__lab";
+
+/// uid 0 of whatever user namespace this process is in.
+#[must_use]
+pub fn is_root() -> bool {
+    host::is_root()
+}
+
+/// What a trial holds of the machine while it runs.
+enum Hold {
+    Nothing,
+    /// The limit stays as it is.
+    Steady(#[expect(dead_code, reason = "held, not read")] LimitLock),
+    /// The limit is ours to write.
+    Writer(Box<Guardian>),
+}
+
+/// Runs one trial to its end; every exit tells `Ended`.
+pub fn trial(job: &Job, options: &Options, interrupt: &Interrupt, tell: &(dyn Fn(TrialEvent) + Sync)) {
+    let begin = Instant::now();
+    let mut ended = TrialEnded {
+        outcome: Outcome::Skipped,
+        reasons: Vec::new(),
+        took: Duration::ZERO,
+        up: None,
+        down: None,
+        peak_memory: None,
+    };
+    if let Some(reason) = skip_reason(job, options.consent) {
+        if options.require.iter().any(|backend| *backend == job.id.backend) {
+            ended.outcome = Outcome::Fail;
+            ended.reasons = vec![format!("required, but skipped: {reason}")];
+        } else {
+            tell(TrialEvent::Skipped { reason: reason.clone() });
+            ended.reasons = vec![reason];
+        }
+        tell(TrialEvent::Ended(ended));
+        return;
+    }
+    tell(TrialEvent::Started);
+    match supervise(job, options, interrupt, tell, &mut ended) {
+        Ok(()) => {}
+        Err(why) => {
+            ended.outcome = ended.outcome.max(Outcome::InternalError);
+            ended.reasons.insert(0, why);
+        }
+    }
+    ended.took = begin.elapsed();
+    tell(TrialEvent::Ended(ended));
+}
+
+fn needs(job: &Job, requirement: Requirement) -> bool {
+    job.requires.contains(&requirement)
+}
+
+fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
+    if !needs(job, Requirement::ConntrackLimit) {
+        return None;
+    }
+    if !is_root() {
+        // The incident has a symptom that needs no write; a twin of the limit has nothing else.
+        return job.id.control.is_some().then(|| "writes nf_conntrack_max, which only root may".to_owned());
+    }
+    (!consent.is_granted()).then(|| Consent::skip_reason().to_owned())
+}
+
+fn take_hold(job: &Job, options: &Options, tell: &dyn Fn(TrialEvent)) -> Result<Hold, String> {
+    let what = match &job.id.control {
+        Some(control) => format!("{}/{control}", job.id.scenario),
+        None => job.id.scenario.clone(),
+    };
+    let mut waiting = |holder: &str| {
+        tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
+    };
+    if needs(job, Requirement::ConntrackLimit) && is_root() {
+        let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
+        let exe = options.executable.as_deref().unwrap_or(&exe);
+        let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
+        guardian.acquire(&what, &mut waiting).map_err(|e| e.to_string())?;
+        return Ok(Hold::Writer(Box::new(guardian)));
+    }
+    if !job.requires.is_empty() {
+        let who = Who { run: options.run_id.clone(), what };
+        let lock = LimitLock::acquire(Mode::Shared, &who, &mut waiting).map_err(|e| e.to_string())?;
+        return Ok(Hold::Steady(lock));
+    }
+    Ok(Hold::Nothing)
+}
+
+fn supervise(
+    job: &Job,
+    options: &Options,
+    interrupt: &Interrupt,
+    tell: &(dyn Fn(TrialEvent) + Sync),
+    ended: &mut TrialEnded,
+) -> Result<(), String> {
+    let mut hold = take_hold(job, options, tell)?;
+    let before = Snapshot::take(Vec::new()).map_err(|e| format!("the host could not be read: {e}"))?;
+    let mut command = LabCommand::new([LAB]);
+    if let Some(executable) = &options.executable {
+        command = command.program(executable);
+    }
+    let mut lab = command.spawn().map_err(|e| format!("failed to {e}"))?;
+    let mut control = lab.take_control().ok_or("the lab has no control pipe")?;
+    let order = Order {
+        trial: job.id.clone(),
+        file: job.file.clone(),
+        host_writes: matches!(hold, Hold::Writer(_)),
+        record: options.record.as_ref().map(|folder| folder.join(recording_name(job))),
+        hold: options.hold,
+        outside_detectors: options.config.detectors.iter().map(|detector| detector.exec.clone()).collect(),
+        outside_expectations: options.config.expectations_for(&job.incident, &job.id.scenario),
+        sabotage: options.sabotage.clone(),
+    };
+    say(&mut control, &order)?;
+    let done = relay(&mut lab, &mut control, &mut hold, interrupt, tell, ended);
+    // Down begins when the lab has said its last word.
+    let down = Instant::now();
+    if done.is_err() || interrupt.is_urgent() {
+        let _ = lab.kill();
+    }
+    let status = lab.wait().map_err(|e| e.to_string())?;
+    drop(control);
+    match lab.proof_of_release(GONE_WITHIN) {
+        Ok(_) => ended.down = Some(down.elapsed()),
+        Err(e) => dirty(ended, tell, format!("namespaces of the lab: {e}")),
+    }
+    drop(lab);
+    release(hold, ended, tell);
+    compare_host(job, &before, ended, tell)?;
+    if let Err(why) = done {
+        let stopped = interrupt.is_asked();
+        ended.outcome = ended.outcome.max(if stopped { Outcome::Inconclusive } else { Outcome::InternalError });
+        ended.reasons.push(if stopped { "stopped at once".into() } else { format!("{why}, status {status}") });
+    }
+    Ok(())
+}
+
+fn say(control: &mut impl Write, message: &impl serde::Serialize) -> Result<(), String> {
+    let mut line = serde_json::to_vec(message).map_err(|e| e.to_string())?;
+    line.push(b'\n');
+    control.write_all(&line).map_err(|e| format!("the lab does not listen: {e}"))
+}
+
+/// Passes events on and requests to the guardian, until the lab is done.
+fn relay(
+    lab: &mut LabProcess,
+    control: &mut std::fs::File,
+    hold: &mut Hold,
+    interrupt: &Interrupt,
+    tell: &(dyn Fn(TrialEvent) + Sync),
+    ended: &mut TrialEnded,
+) -> Result<(), String> {
+    let events = lab.take_events().ok_or("the lab has no event pipe")?;
+    let (lines_sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(events).lines().map_while(Result::ok) {
+            if lines_sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut healing = false;
+    loop {
+        if interrupt.is_urgent() {
+            return Err("torn down at once".into());
+        }
+        if interrupt.is_asked() && !healing {
+            healing = true;
+            say(control, &ToLab::Heal)?;
+        }
+        let line = match lines.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => line,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Err("the lab ended before its verdict".into()),
+        };
+        match serde_json::from_str(&line).map_err(|e| format!("the lab said something unexpected: {e}"))? {
+            FromLab::Event { event, .. } => tell(event),
+            FromLab::HostLimit(request) => {
+                let reply = answer(hold, request);
+                say(control, &ToLab::HostLimit(reply))?;
+            }
+            FromLab::Up { .. } | FromLab::Holding { .. } => {}
+            FromLab::Done { outcome, reasons, up_ns, peak_memory } => {
+                ended.outcome = outcome;
+                ended.reasons = reasons;
+                ended.up = (up_ns > 0).then(|| Duration::from_nanos(up_ns));
+                ended.peak_memory = peak_memory;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn answer(hold: &mut Hold, request: HostLimitRequest) -> HostLimitReply {
+    let Hold::Writer(guardian) = hold else {
+        return HostLimitReply::Refused { why: "this trial does not hold the limit".into() };
+    };
+    match request {
+        HostLimitRequest::Write(value) => match u32::try_from(value).map(|value| guardian.write_limit(value)) {
+            Ok(Ok(written)) => HostLimitReply::Written {
+                before: written.before.into(),
+                t0: written.t0,
+                t1: written.t1,
+                read_back: written.read_back.into(),
+            },
+            Ok(Err(e)) => HostLimitReply::Refused { why: e.to_string() },
+            Err(_) => HostLimitReply::Refused { why: format!("{value} is larger than the kernel's limit can be") },
+        },
+        HostLimitRequest::Restore => match guardian.restore() {
+            Ok(Restore::Restored { value }) => HostLimitReply::Restored { value: value.into() },
+            Ok(Restore::Nothing) => HostLimitReply::Restored { value: 0 },
+            Ok(Restore::NotOurs { found, expected }) => HostLimitReply::Refused {
+                why: format!("somebody else wrote {found} where {expected} was ours; it is left as it is"),
+            },
+            Err(e) => HostLimitReply::Refused { why: e.to_string() },
+        },
+    }
+}
+
+fn release(hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
+    let Hold::Writer(mut guardian) = hold else { return };
+    if let Some(why) = guardian.alarm() {
+        ended.outcome = ended.outcome.max(Outcome::Inconclusive);
+        ended.reasons.push(format!("the guardian restored nf_conntrack_max early: {why}"));
+    }
+    match guardian.restore() {
+        Ok(Restore::Restored { .. } | Restore::Nothing) => {}
+        Ok(Restore::NotOurs { found, expected }) => {
+            tell(TrialEvent::HostChanged { what: format!("nf_conntrack_max is {found}, not the {expected} that was written") });
+        }
+        Err(e) => dirty(ended, tell, format!("nf_conntrack_max: {e}")),
+    }
+    let _ = guardian.finish();
+}
+
+fn compare_host(job: &Job, before: &Snapshot, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) -> Result<(), String> {
+    let after = Snapshot::take(Vec::new()).map_err(|e| format!("the host could not be read: {e}"))?;
+    for difference in host::diff(before, &after) {
+        let is_limit = difference.what.contains("nf_conntrack_max");
+        if is_limit && !needs(job, Requirement::ConntrackLimit) {
+            // Another trial, side by side, holds the limit; it answers for it.
+            continue;
+        }
+        if is_limit {
+            dirty(ended, tell, difference.to_string());
+        } else {
+            tell(TrialEvent::HostChanged { what: difference.to_string() });
+        }
+    }
+    Ok(())
+}
+
+fn dirty(ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent), what: String) {
+    tell(TrialEvent::LeftBehind { what: what.clone() });
+    ended.outcome = ended.outcome.max(Outcome::Dirty);
+    ended.reasons.push(format!("left behind: {what}"));
+}
+
+fn recording_name(job: &Job) -> String {
+    let control = job.id.control.as_ref().map(|name| format!("--{name}")).unwrap_or_default();
+    let repetition = if job.id.repetition > 1 { format!("-{}", job.id.repetition) } else { String::new() };
+    format!("{}{control}{repetition}.jsonl", job.id.scenario)
+}

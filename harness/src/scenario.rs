@@ -1,0 +1,87 @@
+//! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
+//!
+//! Job: the model and its reading. A map of the modules:
+//! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`crate::faults`].
+//! - [`values`]: durations, prefixes, names and other texts with a syntax; [`spanned`]: a value and its place.
+//! - [`read`]: from a file to a [`Scenario`]; [`tree`] and [`check`] find every error of form at once.
+//! - [`schema`]: the JSON Schema, for editors and for [`check`].
+//!
+//! Invariants: unknown and duplicate keys are refused; enums are externally tagged, for in every other
+//! kind places are lost. Left out: what names refer to and whether numbers fit ([`crate::plan`]).
+
+mod check;
+pub mod cluster;
+pub mod read;
+pub mod schema;
+pub mod spanned;
+mod tree;
+pub mod trial;
+pub mod values;
+pub mod workload;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::faults::Injection;
+use cluster::Cluster;
+use spanned::Spanned;
+use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
+use values::Name;
+use workload::Flow;
+
+pub use read::{parse, read};
+pub use schema::schema;
+
+/// A published incident: the cluster it needs, what goes wrong, what users see of it, which detectors
+/// must say so and by when, and the innocent changes about which they must be silent.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scenario {
+    /// Version of this format.
+    pub api_version: ApiVersion,
+    pub kind: Kind,
+    pub metadata: Metadata,
+    pub cluster: Cluster,
+    /// Clients that run for the whole trial, each named by what it does.
+    pub workload: Vec<Flow>,
+    #[serde(default)]
+    pub steady_state: SteadyState,
+    /// What goes wrong, in this order.
+    pub inject: Spanned<Vec<Injection>>,
+    /// What users see of it. A run in which it is not seen is inconclusive.
+    pub effect: Spanned<Effect>,
+    /// What detectors must say, and by when.
+    pub detect: Spanned<Vec<Detect>>,
+    /// Standing weaknesses that detectors must name before anything happens.
+    #[serde(default)]
+    pub risks: Vec<Risk>,
+    /// Innocent changes that look alike: about each, detectors must be silent.
+    pub controls: Spanned<Vec<Control>>,
+    #[serde(default)]
+    pub recover: Recover,
+}
+
+/// The version of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum ApiVersion {
+    #[serde(rename = "relapse/v1")]
+    V1,
+}
+
+/// What the file describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Kind {
+    Scenario,
+}
+
+/// What the scenario is called.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metadata {
+    /// Name on the command line and in reports.
+    pub name: Spanned<Name>,
+    /// The published incident it replays: I1 to I7, or an identifier of your own.
+    pub incident: Spanned<String>,
+    /// The incident in one line.
+    pub title: Spanned<String>,
+}

@@ -1,0 +1,278 @@
+//! The cluster a scenario wants, and the world around it.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::spanned::Spanned;
+use super::values::{Address, Name, Prefix};
+
+/// Nodes, pods, Services and DNS, and the hosts and offices outside.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cluster {
+    /// How many (`worker-1`, `worker-2`, ...) or their names. At most 64.
+    pub nodes: Spanned<Nodes>,
+    #[serde(default)]
+    pub network: Network,
+    #[serde(default)]
+    pub pods: Vec<Pod>,
+    #[serde(default)]
+    pub services: Vec<Service>,
+    /// Cluster DNS; without it there is none.
+    pub dns: Option<Dns>,
+    /// Hosts outside the cluster: databases, resolvers, other clusters.
+    #[serde(default)]
+    pub outside: Vec<Outside>,
+    /// Offices: clients behind a VPN gateway.
+    #[serde(default)]
+    pub offices: Vec<Office>,
+    /// kind cluster configuration, a file in `kind-configs`.
+    pub kind_config: Option<Spanned<String>>,
+}
+
+/// Addresses and names of the cluster's networks.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// Subnet of the nodes' primary interface. Default 10.176.64.0/20.
+    pub node_prefix: Option<Spanned<Prefix>>,
+    /// Default: its first address.
+    pub node_gateway: Option<Spanned<Address>>,
+    /// Subnet of the pods, shared out among the nodes. Default 10.176.96.0/20.
+    pub pod_prefix: Option<Spanned<Prefix>>,
+    /// Default: its first address.
+    pub pod_gateway: Option<Spanned<Address>>,
+    /// Virtual addresses of Services. Default 192.168.0.0/20.
+    pub service_prefix: Option<Spanned<Prefix>>,
+    /// Where pods keep their own address: no source NAT. Default [10.176.0.0/16].
+    pub vpc: Option<Vec<Spanned<Prefix>>>,
+    /// Routing table of pod traffic. Default 2.
+    pub pod_table: Option<Spanned<u32>>,
+    /// Priority of the rules that lead traffic to pods. Default 512.
+    #[schemars(range(min = 1, max = 32765))]
+    pub to_rule_priority: Option<Spanned<u32>>,
+    /// Priority of the rules that lead traffic from pods. Default 1536.
+    #[schemars(range(min = 1, max = 32765))]
+    pub from_rule_priority: Option<Spanned<u32>>,
+    /// A node's primary interface. Default eth0.
+    pub node_nic: Option<Spanned<String>>,
+    /// The interface of pod traffic. Default eth1.
+    pub pod_nic: Option<Spanned<String>>,
+    /// Conntrack timeouts of the nodes in seconds, by sysctl name without `nf_conntrack_`.
+    #[serde(default)]
+    pub conntrack_timeouts: Entries<Spanned<u32>>,
+}
+
+/// One pod, or several alike.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// Name of the pod.
+    pub name: Spanned<Name>,
+    /// Default: the node its address belongs to, else the nodes in turn.
+    pub node: Option<Spanned<String>>,
+    /// Default: the next free one of its node's share.
+    pub address: Option<Spanned<Address>>,
+    /// Largest packet its interface carries, bytes. Default 1500.
+    #[schemars(range(min = 576, max = 65535))]
+    pub mtu: Option<Spanned<u16>>,
+    /// Makes it a reverse proxy (HTTP) in front of a Service.
+    pub ingress: Option<Ingress>,
+    /// Makes as many, named NAME-1, NAME-2, ...
+    #[schemars(range(min = 1, max = 64))]
+    pub count: Option<Spanned<u16>>,
+}
+
+/// What a reverse proxy stands in front of.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ingress {
+    /// Name of the Service.
+    pub service: Spanned<String>,
+    /// Default: the Service's only port.
+    #[schemars(range(min = 1))]
+    pub port: Option<Spanned<u16>>,
+}
+
+/// A Service: one address before several pods.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Name of the Service.
+    pub name: Spanned<Name>,
+    /// Its port, the same at the pods.
+    #[schemars(range(min = 1))]
+    pub port: Option<Spanned<u16>>,
+    /// Where it has more than one.
+    pub ports: Option<Spanned<Vec<Spanned<u16>>>>,
+    /// Names of pods; the name of a counted pod stands for all of them.
+    pub pods: Vec<Spanned<String>>,
+    /// Default: the next free one of `servicePrefix`.
+    pub address: Option<Spanned<Address>>,
+}
+
+/// Cluster DNS: replicas behind a Service, which forward what they do not know.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// How many.
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: Spanned<u16>,
+    /// Where the replicas run, in turn. Default: all nodes.
+    pub nodes: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Hosts in `outside` that have `records`.
+    pub upstreams: Vec<Spanned<String>>,
+    /// Default 192.168.0.10.
+    pub address: Option<Spanned<Address>>,
+    /// Name of the Service. Default kube-dns.
+    pub service: Option<Spanned<Name>>,
+    /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
+    pub search: Option<Vec<Spanned<String>>>,
+}
+
+/// A host outside the cluster.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outside {
+    /// Name of the host.
+    pub name: Spanned<Name>,
+    /// Its address, outside all prefixes of the cluster.
+    pub address: Spanned<Address>,
+    /// Who answers a ping to it. Default fabric.
+    #[serde(default)]
+    pub icmp: Icmp,
+    /// Puts a load balancer that keeps state in front of it.
+    #[serde(default)]
+    pub load_balancer: bool,
+    /// Makes it a resolver: names and their addresses.
+    pub records: Option<Entries<Vec<Spanned<Address>>>>,
+}
+
+/// Who answers a ping to a host outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Icmp {
+    /// The network, on the host's behalf.
+    #[default]
+    Fabric,
+    /// The host itself.
+    #[serde(rename = "self")]
+    Itself,
+}
+
+/// An office: a client behind a VPN gateway whose tunnel ends in the cloud.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Office {
+    /// Name of the office.
+    pub name: Spanned<Name>,
+    /// The gateway has its first address, the client its tenth.
+    pub prefix: Spanned<Prefix>,
+    /// Largest packet the tunnel carries, bytes. Default 1500.
+    #[schemars(range(min = 576, max = 65535))]
+    pub tunnel_mtu: Option<Spanned<u16>>,
+    /// MSS the gateway writes into forwarded SYNs. Default: it leaves them alone.
+    #[schemars(range(min = 88, max = 65495))]
+    pub clamp: Option<Spanned<u16>>,
+    /// "Fragmentation needed" never reaches the sender. Default true.
+    pub swallow_fragmentation_needed: Option<bool>,
+    /// What the operator tells the detectors about this path, bytes. Default: nothing.
+    #[schemars(range(min = 576, max = 65535))]
+    pub declared_mtu: Option<Spanned<u16>>,
+}
+
+/// A number of nodes, or their names.
+#[derive(Debug, Clone)]
+pub enum Nodes {
+    Count(u64),
+    Names(Vec<Spanned<Name>>),
+}
+
+impl<'de> Deserialize<'de> for Nodes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Nodes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of nodes or a list of names")
+            }
+            fn visit_u64<E>(self, count: u64) -> Result<Nodes, E> {
+                Ok(Nodes::Count(count))
+            }
+            fn visit_i64<E: serde::de::Error>(self, count: i64) -> Result<Nodes, E> {
+                u64::try_from(count).map(Nodes::Count).map_err(|_| E::custom("a number of nodes is not negative"))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Nodes, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = seq.next_element()? {
+                    names.push(name);
+                }
+                Ok(Nodes::Names(names))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Nodes {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Nodes".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": 1, "maximum": 64 },
+                { "type": "array", "items": Name::json_schema(generator), "minItems": 1, "maxItems": 64 }
+            ]
+        })
+    }
+}
+
+/// A mapping from names that the user chooses, in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Entries<V>(pub Vec<(Spanned<String>, V)>);
+
+impl<V> Default for Entries<V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
+            type Value = Entries<V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<V>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Pairs(PhantomData))
+    }
+}
+
+impl<V: JsonSchema> JsonSchema for Entries<V> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("EntriesOf{}", V::schema_name()).into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<V>() })
+    }
+}

@@ -1,0 +1,187 @@
+//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges.
+//!
+//! Each is a type that cannot hold anything else, and a [`Format`]: the entry by which the check of a
+//! whole file finds every malformed text, not only the first.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use relapse_detectors::prefix::Prefix as IpPrefix;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::diagnostics::quoted;
+
+/// How one kind of text is written.
+pub struct Format {
+    /// Its `format` in the JSON Schema.
+    pub name: &'static str,
+    /// "a duration"
+    pub what: &'static str,
+    /// What would be right.
+    pub right: &'static str,
+    /// Whether a text is one.
+    pub accepts: fn(&str) -> bool,
+}
+
+/// All of them.
+pub const FORMATS: &[Format] =
+    &[Name::FORMAT, Duration::FORMAT, Address::FORMAT, Prefix::FORMAT, Fraction::FORMAT, PortRange::FORMAT];
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $what:literal, $pattern:literal, $right:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            pub const FORMAT: Format =
+                Format { name: $format, what: $what, right: $right, accepts: |text| Self::parse(text).is_some() };
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                Self::parse(&text).ok_or_else(|| de::Error::custom(format!("{} is not {}", quoted(&text), $what)))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": $format, "pattern": $pattern })
+            }
+        }
+    };
+}
+
+text! {
+    /// A DNS label.
+    Name(String), "name", "a name", "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$",
+    "write at most 63 lower-case letters, digits and dashes, such as `worker-1`"
+}
+text! {
+    /// A span of time.
+    Duration(std::time::Duration), "duration-text", "a duration", "^([0-9]+(\\.[0-9]+)? ?(h|m|s|ms|us) ?)+$",
+    "write a number and its unit, such as `400ms`, `5s` or `1m 30s`"
+}
+text! {
+    /// An IP address.
+    Address(IpAddr), "address", "an IP address", "^[0-9a-fA-F.:]+$",
+    "write an address such as `10.176.46.4` or `fd00::4`"
+}
+text! {
+    /// An IP prefix.
+    Prefix(IpPrefix), "prefix", "a prefix", "^[0-9a-fA-F.:]+/[0-9]+$",
+    "write a network and its length, such as `10.176.96.0/20`, with no bit set behind it"
+}
+text! {
+    /// A fraction above 0 and up to 1, exact.
+    Fraction((u32, u32)), "fraction", "a fraction", "^[0-9]+/[0-9]+$",
+    "write two whole numbers, the first no larger than the second, such as `1/128`"
+}
+text! {
+    /// Ports, both ends included.
+    PortRange(RangeInclusive<u16>), "port-range", "a range of ports", "^[0-9]+-[0-9]+$",
+    "write the first and the last port, such as `46990-46999`"
+}
+
+impl Name {
+    fn parse(text: &str) -> Option<Self> {
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        let edge = |b: Option<&u8>| b.is_some_and(|b| *b != b'-');
+        let bytes = text.as_bytes();
+        (bytes.len() <= 63 && bytes.iter().copied().all(good) && edge(bytes.first()) && edge(bytes.last()))
+            .then(|| Self(text.to_owned()))
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Duration {
+    fn parse(text: &str) -> Option<Self> {
+        const UNITS: [&str; 5] = ["h", "m", "s", "ms", "us"];
+        let number = |c: char| c.is_ascii_digit() || c == '.' || c == ' ';
+        if !text.split(number).all(|unit| unit.is_empty() || UNITS.contains(&unit)) {
+            return None;
+        }
+        let duration = jiff::fmt::friendly::SpanParser::new().parse_unsigned_duration(text).ok()?;
+        (duration <= std::time::Duration::from_secs(24 * 3600)).then_some(Self(duration))
+    }
+}
+
+impl Address {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+impl Prefix {
+    fn parse(text: &str) -> Option<Self> {
+        let prefix: IpPrefix = text.parse().ok()?;
+        let address: IpAddr = text.split_once('/')?.0.parse().ok()?;
+        (prefix.address() == address).then_some(Self(prefix))
+    }
+}
+
+impl Fraction {
+    fn parse(text: &str) -> Option<Self> {
+        let (over, under) = text.split_once('/')?;
+        let (over, under) = (number(over)?, number(under)?);
+        (over > 0 && over <= under).then_some(Self((over, under)))
+    }
+}
+
+impl PortRange {
+    fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        let port = |text| number::<u16>(text).filter(|port| *port > 0);
+        let (first, last) = (port(first)?, port(last)?);
+        (first <= last).then_some(Self(first..=last))
+    }
+}
+
+/// Digits alone: no sign, no space.
+fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let parse = |text| Duration::parse(text).map(|d| d.0.as_micros());
+        assert_eq!(parse("5s"), Some(5_000_000));
+        assert_eq!(parse("400ms"), Some(400_000));
+        assert_eq!(parse("1m 30s"), Some(90_000_000));
+        assert_eq!(parse("0s"), Some(0));
+        for wrong in ["", "5", "-5s", "5 seconds", "PT5S", "1d", "s", "5s ago", "99999999h", "5.s.s"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_fractions_ranges_prefixes() {
+        assert!(Name::parse("worker-1").is_some());
+        assert!(["", "-a", "a-", "A", "a.b", "a/b"].into_iter().all(|n| Name::parse(n).is_none()));
+        assert_eq!(Fraction::parse("1/128"), Some(Fraction((1, 128))));
+        assert!(["1/0", "0/1", "2/1", "+1/2", "1", "1/2/3"].into_iter().all(|f| Fraction::parse(f).is_none()));
+        assert_eq!(PortRange::parse("46990-46999"), Some(PortRange(46990..=46999)));
+        assert!(["0-5", "9-8", "1", "1-70000"].into_iter().all(|p| PortRange::parse(p).is_none()));
+        assert!(Prefix::parse("10.176.96.0/20").is_some());
+        assert!(["10.176.98.29/20", "10.0.0.0/33", "10.0.0.0"].into_iter().all(|p| Prefix::parse(p).is_none()));
+    }
+}

@@ -1,0 +1,92 @@
+//! Ordinary churn, under every scenario: a pod comes and goes with its rules and route, names that do
+//! not exist are asked for, connections of no importance are made. None of it is worth a finding.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use super::{dns, servers, tcp};
+use crate::cluster::Cluster;
+use crate::fault::{FaultError, Quiet};
+use crate::plan::PodId;
+
+const POD_EVERY: Duration = Duration::from_millis(400);
+const TALK_EVERY: Duration = Duration::from_millis(150);
+
+/// A port nobody else serves.
+const PORT: u16 = 18_080;
+
+/// Running churn. Dropping it ends it, wherever the passing pod is then.
+pub struct Churn {
+    tasks: JoinSet<()>,
+    /// Held while the passing pod is away.
+    away: Arc<Mutex<()>>,
+}
+
+impl Churn {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When its server's port cannot be bound.
+    pub fn start(cluster: &Arc<dyn Cluster>, quiet: &Quiet) -> Result<Self, FaultError> {
+        let mut tasks = JoinSet::new();
+        let away = Arc::new(Mutex::new(()));
+        tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
+        if cluster.plan().pods.len() >= 2 {
+            let server = cluster.pod(PodId(1)).ns.clone();
+            let listener = super::sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
+            tasks.spawn(tcp::serve(listener));
+            tasks.spawn(talk(Arc::clone(cluster), quiet.clone()));
+        }
+        Ok(Self { tasks, away })
+    }
+
+    /// Waits until the passing pod is there and keeps it there while the guard lives, so that the
+    /// cluster can be compared with itself.
+    pub async fn hold_still(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.away).lock_owned().await
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        let _still = self.hold_still().await;
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn pods(cluster: Arc<dyn Cluster>, away: Arc<Mutex<()>>) {
+    loop {
+        tokio::time::sleep(POD_EVERY).await;
+        let _away = away.lock().await;
+        // What fails here would show in the comparison after healing.
+        let _ = cluster.churn(false).await;
+        tokio::time::sleep(POD_EVERY / 4).await;
+        let _ = cluster.churn(true).await;
+    }
+}
+
+async fn talk(cluster: Arc<dyn Cluster>, quiet: Quiet) {
+    let plan = cluster.plan();
+    let ns = cluster.pod(PodId(0)).ns.clone();
+    let peer = SocketAddr::new(plan.pods[1].address, PORT);
+    let resolver = plan.dns.as_ref().map(|dns| plan.services[dns.service.0].address);
+    let mut clock = tokio::time::interval(TALK_EVERY);
+    loop {
+        clock.tick().await;
+        if quiet.is_set() {
+            continue;
+        }
+        let small = async {
+            if let Ok(mut stream) = tcp::connect(&ns, peer).await {
+                let _ = tcp::exchange(&mut stream, 64, 256, false).await;
+            }
+            if let Some(resolver) = resolver {
+                let _ = dns::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;
+            }
+        };
+        let _ = tokio::time::timeout(TALK_EVERY, small).await;
+    }
+}

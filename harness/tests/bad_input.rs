@@ -1,0 +1,223 @@
+//! What a user sees who wrote something wrong: every message, with its place and what would be right.
+//!
+//! Each case is `bad_input/base.yaml` with something replaced; the snapshots beside it are the messages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use relapse::diagnostics::{Diagnostics, Source};
+use relapse::plan::{Plan, load, plan};
+use relapse::scenario::parse;
+
+const BASE: &str = include_str!("bad_input/base.yaml");
+
+/// Every occurrence of the first text of each pair is replaced by the second.
+fn base_with(replacements: &[(&str, &str)]) -> String {
+    replacements.iter().fold(BASE.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "the base has no {from:?}");
+        text.replace(from, to)
+    })
+}
+
+fn planned(name: &str, text: String) -> Result<Plan, Diagnostics> {
+    let source = Source::new(format!("{name}.yaml"), text);
+    parse(&source).and_then(|scenario| plan(&scenario, &source))
+}
+
+fn snapshot(name: &str, message: &str) {
+    assert!(!message.contains('\u{1b}'), "no colours outside a terminal");
+    insta::with_settings!({ snapshot_path => "bad_input", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!(name, message);
+    });
+}
+
+macro_rules! wrong {
+    ($($name:ident: $($from:literal => $to:expr),+;)*) => {$(
+        #[test]
+        fn $name() {
+            let name = stringify!($name).replace('_', "-");
+            let wrong = planned(&name, base_with(&[$(($from, $to)),+])).expect_err("something is wrong");
+            snapshot(&name, &wrong.plain());
+        }
+    )*};
+}
+
+wrong! {
+    unknown_key: "timeout: 400ms" => "tiemout: 400ms";
+    unknown_key_at_the_top: "risks:" => "weaknesses:";
+    missing_keys: "name: app-database, from: pod/app, " => "", "  incident: I4\n" => "";
+    duplicate_key: "      lose: table" => "      lose: table\n      lose: all-rules";
+    duplicate_keys_in_two_places: "  nodes: 2" => "  nodes: 2\n  nodes: 3", "port: 3306" => "port: 3306, port: 3307";
+    wrong_type: "nodes: 2" => "nodes: { many: 3 }", "port: 3306" => "port: mysql", "port: 80, pods: [peer]" => "port: 80, pods: peer";
+    number_where_a_text_stands: "title: A scenario in which nothing is wrong" => "title: 17";
+    no_value: "every: 50ms" => "every: ";
+    malformed_texts: "every: 50ms" => "every: 50", "timeout: 400ms" => "timeout: 400 msec", "address: 10.176.46.4" => "address: 10.176.46.400", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.7/24", "name: base" => "name: Base_1";
+    another_version: "relapse/v1" => "relapse/v2";
+    another_kind: "kind: Scenario" => "kind: Scenarios";
+    unknown_fault: "pod-deletion:" => "pod-delete:";
+    fault_not_indented: "      node: worker-2\n      lose: table" => "    node: worker-2\n    lose: table";
+    fault_without_settings: "inject: [ pod-deletion: { pod: peer } ]" => "inject: [ pod-deletion ]";
+    unknown_word: "lose: table" => "lose: tabel";
+    kind_config_elsewhere: "  nodes: 2" => "  nodes: 2\n  kindConfig: ../etc/passwd";
+    syntax_error: "risks:\n" => "risks: [\n";
+    two_documents: "risks:\n" => "---\nrisks:\n";
+    tab: "  nodes: 2" => "\tnodes: 2";
+
+    unknown_node: "name: app, node: worker-2" => "name: app, node: woker-2", "      node: worker-2" => "      node: worker-3", "subject: node/worker-2" => "subject: node/worker-9";
+    pod_that_does_not_exist: "from: pod/app, to: service/shop" => "from: pod/ap, to: service/shop", "pod: peer" => "pod: queue", "pods: [peer]" => "pods: [pear]";
+    place_without_its_kind: "to: outside/database" => "to: database", "to: service/shop" => "to: svc/shop";
+    unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
+    unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
+    level_of_another_detector: "level: cause" => "level: symptom";
+    subject_that_names_nothing: "subject: node/worker-2" => "subject: path/beijing", "service/kube-dns" => "services/kube-dns";
+    risk_among_the_detections: "level: cause" => "level: risk";
+    deadline_of_nothing: "within: 500ms" => "within: 0s", "every: 50ms" => "every: 0ms", "within: 3s" => "within: 0s";
+    timeout_longer_than_the_effect: "timeout: 400ms" => "timeout: 4s";
+    effect_said_twice: "works: { flow: shopping }" => "works: { flow: app-database }";
+    overlapping_addresses: "- { name: peer, node: worker-1 }" => "- { name: peer, node: worker-2, address: 10.176.98.29 }\n    - { name: third, node: worker-2, address: 10.176.98.29 }", "address: 10.176.46.4" => "address: 10.16.16.16";
+    overlapping_prefixes: "nodes: 2" => "nodes: 2\n  network: { podPrefix: 10.176.64.0/24, servicePrefix: 192.168.40.0/22 }";
+    address_outside_its_prefix: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.97.29", "address: 10.176.46.4" => "address: 10.176.97.77", "port: 80, pods: [peer]" => "port: 80, pods: [peer], address: 10.0.0.1";
+    clamp_87: "clamp: 1280" => "clamp: 87";
+    clamp_65496: "clamp: 1280" => "clamp: 65496";
+    clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
+    port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
+    office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
+    name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
+    no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";
+    two_of_one_name: "name: peer, node" => "name: app, node", "name: shopping" => "name: app-database";
+    no_controls: "controls:\n  - name: pod-deleted\n    why: A pod was deleted, and its own rules went with it.\n    inject: [ pod-deletion: { pod: peer } ]\n    effect: { all: [ works: { flow: app-database } ] }\n" => "controls: []\n";
+    nothing_to_detect: "detect:\n  - { detector: policy-route, level: cause, subject: node/worker-2, within: 500ms }" => "detect: []";
+    nothing_injected: "inject: [ pod-deletion: { pod: peer } ]" => "inject: []";
+    rules_of_no_pod: "lose: table" => "lose: from-rule";
+    pod_of_another_node: "lose: table" => "lose: from-rule\n      pod: peer";
+    limit_said_twice: "pod-deletion: { pod: peer }" => "conntrack-limit: { to: 4000, as: kube-proxy-default, cores: 16 }";
+    limit_not_said: "pod-deletion: { pod: peer }" => "conntrack-limit: { scale: 1/128 }";
+    unknown_conntrack_timeout: "nodes: 2" => "nodes: 2\n  network: { conntrackTimeouts: { nf_conntrack_udp_timeout: 5, tcp_timeout_timewait: 5 } }";
+    more_held_than_opened: "inject:\n  -" => "steadyState: { held: 10 }\ninject:\n  -";
+    too_many_pods: "name: peer, node: worker-1" => "name: peer, node: worker-1, count: 65";
+    nodes_without_end: "nodes: 2" => "nodes: 65";
+    not_many_errors_but_all: "every: 50ms" => "every: 0s", "node: worker-1" => "node: worker-11", "detector: policy-route," => "detector: policy-rout,", "address: 10.176.46.4" => "address: 10.176.97.1", "pod: peer" => "pod: pere";
+    several_errors_of_form: "kind: Scenario" => "kind: scenario", "nodes: 2" => "nodes: many", "timeout: 400ms" => "tiemout: 400ms", "clamp: 1280" => "clamp: 87", "pod-deletion" => "pod-deletoin", "level: cause" => "level: guess";
+}
+
+#[test]
+fn the_base_is_right() {
+    if let Err(wrong) = planned("base", BASE.to_owned()) {
+        panic!("{wrong}");
+    }
+}
+
+/// A folder that goes away, by whose name messages must not differ.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder for the case"))
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).expect("a file of the case");
+        path
+    }
+
+    fn wrong(&self, paths: &[&Path]) -> String {
+        let paths: Vec<PathBuf> = paths.iter().map(|p| self.0.path().join(p)).collect();
+        let wrong = load(&paths).expect_err("something is wrong");
+        wrong.plain().replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+#[test]
+fn empty_file() {
+    let message = load(&["tests/bad_input/empty.yaml".into()]).expect_err("it is empty").plain();
+    snapshot("empty-file", &message);
+}
+
+#[test]
+fn file_of_comments() {
+    let folder = Folder::new();
+    folder.file("comments.yaml", "# nothing yet\n---\n");
+    snapshot("file-of-comments", &folder.wrong(&[Path::new("comments.yaml")]));
+}
+
+#[test]
+fn not_utf_8() {
+    let message = load(&["tests/bad_input/latin-1.yaml".into()]).expect_err("it is Latin-1").plain();
+    snapshot("not-utf-8", &message);
+}
+
+#[test]
+fn huge_file() {
+    let folder = Folder::new();
+    folder.file("huge.yaml", format!("{BASE}# {}\n", "x".repeat(1 << 20)));
+    let started = std::time::Instant::now();
+    snapshot("huge-file", &folder.wrong(&[Path::new("huge.yaml")]));
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "it was not parsed");
+}
+
+#[test]
+fn alias_bomb() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..10 {
+        let aliases = vec![format!("*a{}", i - 1); 9].join(", ");
+        bomb.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+    }
+    let folder = Folder::new();
+    folder.file("bomb.yaml", bomb);
+    snapshot("alias-bomb", &folder.wrong(&[Path::new("bomb.yaml")]));
+}
+
+#[test]
+fn nested_without_end() {
+    let folder = Folder::new();
+    folder.file("deep.yaml", format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)));
+    snapshot("nested-without-end", &folder.wrong(&[Path::new("deep.yaml")]));
+}
+
+#[test]
+fn folder_without_scenarios() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.path().join("notes")).expect("a folder of the case");
+    folder.file("notes/readme.md", "# nothing here");
+    snapshot("folder-without-scenarios", &folder.wrong(&[Path::new("notes")]));
+}
+
+#[test]
+fn missing_file() {
+    snapshot("missing-file", &Folder::new().wrong(&[Path::new("nowhere.yaml")]));
+}
+
+#[test]
+fn two_scenarios_with_one_name() {
+    let folder = Folder::new();
+    folder.file("first.yaml", BASE);
+    folder.file("second.yaml", BASE);
+    snapshot("two-scenarios-with-one-name", &folder.wrong(&[Path::new("first.yaml"), Path::new("second.yaml")]));
+}
+
+#[test]
+fn errors_of_all_files() {
+    let folder = Folder::new();
+    folder.file("form.yaml", base_with(&[("timeout: 400ms", "tiemout: 400ms"), ("name: base", "name: form")]));
+    folder.file("names.yaml", base_with(&[("pod: peer", "pod: pere"), ("name: base", "name: names")]));
+    folder.file("right.yaml", BASE);
+    let all = [Path::new("form.yaml"), Path::new("names.yaml"), Path::new("right.yaml"), Path::new("nowhere.yaml")];
+    snapshot("errors-of-all-files", &folder.wrong(&all));
+}
+
+#[test]
+fn one_file_named_twice_is_one_scenario() {
+    let folder = Folder::new();
+    let file = folder.file("base.yaml", BASE);
+    let plans = load(&[file, folder.0.path().to_owned()]).expect("nothing is wrong");
+    assert_eq!(plans.len(), 1);
+}
+
+#[test]
+fn drawn_for_a_terminal() {
+    let text = base_with(&[("pod: peer", "pod: pere")]);
+    let wrong = planned("drawn", text).expect_err("there is no such pod");
+    snapshot("drawn-for-a-terminal", &wrong.drawn(false));
+    assert!(wrong.drawn(true).contains('\u{1b}'), "colours on a terminal");
+}

@@ -1,0 +1,261 @@
+//! A finished trial in a few lines of text.
+//!
+//! Job: head line, the way from t0 to the last detection on one line, a line a verdict, and the
+//! reasons when it is not a pass. Invariants: the same lines with and without colour; a page without
+//! a width loses nothing, a narrow one only evidence of what went well. Left out: where lines go.
+
+use crate::event::{Decided, Outcome, Verdict};
+use crate::paint::{self, Line, Page};
+use crate::summary::{RunSummary, TrialSummary};
+use crate::units::span;
+use crate::words::{self, Tone};
+
+const INDENT: usize = 6;
+/// Cells of the gauge that shows how much of a deadline was used.
+const GAUGE: usize = 8;
+/// Widest name of a level, and a gap.
+const LEVEL: usize = 9;
+/// Less evidence than this is not worth its place on a line.
+const LEAST_EVIDENCE: usize = 24;
+
+/// The lines of one trial.
+#[must_use]
+pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> {
+    let head = head(run, trial, page);
+    if trial.outcome() == Outcome::Skipped {
+        let reason = words::one_line(&trial.reasons().join("; "));
+        if paint::columns(&reason) + 2 <= head.room() {
+            return vec![head.cell(Some(Tone::Skipped), &format!("  {reason}"), 0).end()];
+        }
+        let mut lines = vec![head.end()];
+        lines.extend(long(page, Tone::Skipped, INDENT, &reason));
+        return lines;
+    }
+    let mut lines = vec![head.end()];
+    lines.extend(way(trial, page));
+    lines.extend(verdicts(trial, page));
+    let outcome = trial.outcome();
+    if outcome != Outcome::Pass {
+        let tone = words::outcome_tone(outcome);
+        for reason in trial.reasons() {
+            lines.extend(long(page, tone, INDENT, &format!("because {reason}")));
+        }
+    }
+    for remark in trial.remarks() {
+        lines.extend(long(page, Tone::Note, INDENT, &remark));
+    }
+    lines
+}
+
+fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
+    let outcome = trial.outcome();
+    // Names of a run stand in one column, unless the page is too narrow for it.
+    let longest = run.trials.iter().map(|trial| paint::columns(&run.label(trial))).max().unwrap_or(0);
+    let column = page.width.map_or(longest, |width| longest.min(width / 2)).min(64);
+    let label = format!("{:<4}  ", words::label(outcome));
+    // A long label takes its room from the name, so that times stay in their column.
+    let column = column.saturating_sub(paint::columns(&label) - 6);
+    let mut line =
+        Line::new(page, 0).label(words::outcome_tone(outcome), &label).cell(None, &run.label(trial), column);
+    if outcome == Outcome::Skipped {
+        return line;
+    }
+    let took = trial.took().map_or_else(|| "not finished".to_owned(), span);
+    line = line.cell(Some(Tone::Muted), &format!("  {took:>8}"), 0);
+    if trial.is_control()
+        && !trial.verdicts.is_empty()
+        && trial.verdicts.iter().all(|d| d.verdict == Verdict::Silent)
+    {
+        line = line.cell(Some(Tone::Good), "   silent", 0);
+        let mut said: Vec<&str> = trial.findings.iter().map(|f| f.finding.detector.as_str()).collect();
+        said.dedup();
+        if !said.is_empty() {
+            let said = format!("  (below warning: {})", said.join(", "));
+            let room = line.room();
+            line = line.cell(Some(Tone::Muted), &paint::cut(&said, room), 0);
+        }
+    }
+    line
+}
+
+/// "t0 ─0.4 ms─ in force ──12 ms── users feel it": what happened in which order, and how far apart.
+fn way(trial: &TrialSummary, page: Page) -> Option<String> {
+    let t0 = trial.t0()?;
+    if trial.is_control() {
+        return None;
+    }
+    let mut stops = vec![(t0, "t0".to_owned(), None)];
+    stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
+    stops.extend(trial.t2().map(|t2| (t2, "users feel it".to_owned(), Some(Tone::Unsure))));
+    for decided in &trial.verdicts {
+        if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
+            && !after.is_zero()
+        {
+            let tone = words::verdict_tone(&decided.verdict);
+            stops.push((t0 + after, format!("◆ {}", decided.expectation.detector), Some(tone)));
+        }
+    }
+    stops.sort_by_key(|stop| stop.0);
+    let draw = |named: bool| {
+        let mut line = Line::new(page, INDENT);
+        let mut before = t0;
+        for (n, (at, name, tone)) in stops.iter().enumerate() {
+            if n > 0 {
+                let gap = at.since(before);
+                let dash = "─".repeat(dashes(gap.as_secs_f64()));
+                line = line.cell(Some(Tone::Muted), &format!(" {dash} {} {dash} ", span(gap)), 0);
+            }
+            let name = if !named && name.starts_with('◆') { "◆" } else { name.as_str() };
+            line = line.cell(*tone, name, 0);
+            before = *at;
+        }
+        line
+    };
+    let named = draw(true);
+    // Without names, the order and the distances remain; the rows below say who.
+    Some(if named.room() > 0 { named.end() } else { draw(false).end() })
+}
+
+/// Longer gaps have longer dashes: one more for each factor of ten above 1 ms.
+fn dashes(seconds: f64) -> usize {
+    match seconds {
+        s if s < 0.001 => 1,
+        s if s < 0.01 => 2,
+        s if s < 0.1 => 3,
+        s if s < 1.0 => 4,
+        _ => 5,
+    }
+}
+
+/// Widths of the columns of a block, made to fit the page.
+struct Columns {
+    detector: usize,
+    about: usize,
+    sentence: usize,
+    gauge: usize,
+    limit: usize,
+    lead: usize,
+    /// "10 ms before" instead of "10 ms before users felt it".
+    terse: bool,
+}
+
+impl Columns {
+    fn of(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Self {
+        let widest = |text: &dyn Fn(&Decided) -> String| {
+            let widths = shown.iter().map(|d| paint::columns(&text(d)));
+            widths.max().filter(|width| *width > 0).map_or(0, |width| width + 2)
+        };
+        let timed = !trial.is_control();
+        let mut columns = Self {
+            detector: widest(&|d| d.expectation.detector.clone()),
+            about: widest(&|d| words::about(trial, d)),
+            sentence: widest(&words::sentence),
+            gauge: if timed { GAUGE + 1 } else { 0 },
+            limit: if timed { widest(&within) } else { 0 },
+            lead: if timed { widest(&|d| lead(trial, d, false)) } else { 0 },
+            terse: false,
+        };
+        let Some(width) = page.width else { return columns };
+        // What is lost first is what other reports say best.
+        if columns.total() > width {
+            columns.terse = true;
+            columns.sentence = widest(&|d| sentence(d, true));
+            columns.lead = if timed { widest(&|d| lead(trial, d, true)) } else { 0 };
+        }
+        if columns.total() > width {
+            columns.about = columns.about.min(20);
+        }
+        if columns.total() > width {
+            columns.gauge = 0;
+        }
+        columns
+    }
+
+    const fn total(&self) -> usize {
+        INDENT + 2 + self.detector + LEVEL + self.about + self.sentence + self.gauge + self.limit + self.lead
+    }
+}
+
+fn within(decided: &Decided) -> String {
+    format!("of {}", words::deadline(&decided.expectation))
+}
+
+fn sentence(decided: &Decided, terse: bool) -> String {
+    let sentence = words::sentence(decided);
+    // The tick in front of the row says "detected" already.
+    if terse { sentence.replace("detected after", "after") } else { sentence }
+}
+
+fn lead(trial: &TrialSummary, decided: &Decided, terse: bool) -> String {
+    let lead = words::lead(trial, &decided.verdict).unwrap_or_default();
+    if terse { lead.replace(" users felt it", "") } else { lead }
+}
+
+fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
+    let shown: Vec<&Decided> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
+    let columns = Columns::of(trial, &shown, page);
+    let mut lines = Vec::new();
+    for decided in &shown {
+        let tone = words::verdict_tone(&decided.verdict);
+        let strong = if decided.verdict.passes() { None } else { Some(tone) };
+        let about = paint::cut(&words::about(trial, decided), columns.about.saturating_sub(2));
+        let mut line = Line::new(page, INDENT)
+            .cell(Some(tone), &format!("{} ", words::sign(&decided.verdict)), 2)
+            .cell(strong, &decided.expectation.detector, columns.detector)
+            .cell(Some(Tone::Muted), words::level(decided.expectation.level), LEVEL)
+            .cell(None, &about, columns.about)
+            .cell(Some(tone), &sentence(decided, columns.terse), columns.sentence);
+        if columns.gauge > 0 {
+            line = line.cell(Some(tone), &gauge(decided), columns.gauge);
+        }
+        if columns.limit > 0 {
+            let lead = lead(trial, decided, columns.terse);
+            let felt = if lead.contains("before") { Tone::Good } else { Tone::Muted };
+            line = line.cell(Some(Tone::Muted), &within(decided), columns.limit);
+            line = line.cell(Some(felt), &lead, columns.lead);
+        }
+        let evidence = words::evidence(trial, decided).map(|text| words::one_line(&text));
+        match evidence {
+            Some(text) if paint::columns(&text) <= line.room() => {
+                lines.push(line.cell(Some(Tone::Muted), &text, 0).end());
+            }
+            // A failure is explained in full, a pass as far as there is room.
+            Some(text) if !decided.verdict.passes() => {
+                lines.push(line.end());
+                lines.extend(long(page, Tone::Muted, INDENT + 2, &text));
+            }
+            Some(text) if line.room() >= LEAST_EVIDENCE => {
+                let room = line.room();
+                lines.push(line.cell(Some(Tone::Muted), &paint::cut(&text, room), 0).end());
+            }
+            _ => lines.push(line.end()),
+        }
+    }
+    lines
+}
+
+/// How much of the deadline was used, in eighths of a cell.
+fn gauge(decided: &Decided) -> String {
+    const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let after = match decided.verdict {
+        Verdict::Detected { after } => after,
+        Verdict::Late { .. } => return format!("{}▶", "█".repeat(GAUGE - 1)),
+        _ => return "·".repeat(GAUGE),
+    };
+    let within = decided.expectation.within.as_secs_f64().max(1e-9);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 64")]
+    // At least one eighth: something was seen, however quickly.
+    let eighths =
+        ((after.as_secs_f64() / within).clamp(0.0, 1.0) * 8.0 * GAUGE as f64).ceil().max(1.0) as usize;
+    let bar = format!("{}{}", "█".repeat(eighths / 8), PARTS[eighths % 8]);
+    let rest = GAUGE - paint::columns(&bar).min(GAUGE);
+    format!("{bar}{}", "·".repeat(rest))
+}
+
+/// A text that may take several lines.
+fn long(page: Page, tone: Tone, indent: usize, text: &str) -> Vec<String> {
+    let text = words::one_line(text);
+    let room = page.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
+    let parts = paint::wrap(&text, room);
+    parts.iter().map(|part| Line::new(page, indent).cell(Some(tone), part, 0).end()).collect()
+}

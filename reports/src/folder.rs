@@ -1,0 +1,297 @@
+//! Where a run's reports lie.
+//!
+//! Job: `runs/<run-id>/` with `events.jsonl`, written while the run goes on, and the reports made
+//! from it at the end; `latest` points to the newest. Invariants: an earlier run's folder is never
+//! written to (a second run of the same id gets `-2`); `latest` is replaced in one step and never
+//! missing in between; a report is either whole or as it was. Left out: removing old runs.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::event::RunEvent;
+use crate::html;
+use crate::jsonl::{self, Events};
+use crate::junit;
+use crate::markdown;
+use crate::matrix;
+use crate::paint::Page;
+use crate::summary::RunSummary;
+
+pub const EVENTS: &str = "events.jsonl";
+pub const JUNIT: &str = "junit.xml";
+pub const MARKDOWN: &str = "summary.md";
+pub const HTML: &str = "report.html";
+pub const MATRIX: &str = "matrix.txt";
+
+/// Reports could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error("use {run_id:?} as the name of a folder")]
+    RunId { run_id: String },
+    #[error("make folder {}", path.display())]
+    Create {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("point {} to the newest run", path.display())]
+    Latest {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("write {}", path.display())]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("record an event in {}", path.display())]
+    Record {
+        path: PathBuf,
+        #[source]
+        source: jsonl::WriteError,
+    },
+    #[error("open {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("read events of {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: jsonl::ReadError,
+    },
+    #[error("make {JUNIT}")]
+    Junit(#[source] junit::JunitError),
+}
+
+/// The folder of a run that goes on.
+#[derive(Debug)]
+#[must_use = "events are only kept if they are recorded, and reports only made by `finish`"]
+pub struct RunFolder {
+    path: PathBuf,
+    events: File,
+    run: RunSummary,
+}
+
+impl RunFolder {
+    /// Makes `root/runs/<run_id>/` with an empty event file and points `root/latest` to it.
+    ///
+    /// # Errors
+    /// The id is no name for a folder, or the file system refuses.
+    pub fn create(root: &Path, run_id: &str) -> Result<Self, FolderError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if run_id.is_empty() || run_id.starts_with('.') || !run_id.chars().all(plain) {
+            return Err(FolderError::RunId { run_id: run_id.to_owned() });
+        }
+        let runs = root.join("runs");
+        fs::create_dir_all(&runs).map_err(|source| FolderError::Create { path: runs.clone(), source })?;
+        let name = claim(&runs, run_id)?;
+        let path = runs.join(&name);
+        let file = path.join(EVENTS);
+        let events = File::create_new(&file).map_err(|source| FolderError::Create { path: file, source })?;
+        point_latest(root, &name)?;
+        Ok(Self { path, events, run: RunSummary::default() })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one event to the file.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn record(&mut self, event: &RunEvent) -> Result<(), FolderError> {
+        self.run.push(event);
+        jsonl::append(&mut self.events, event)
+            .map_err(|source| FolderError::Record { path: self.path.join(EVENTS), source })
+    }
+
+    /// Makes all reports of what was recorded; returns the folder.
+    ///
+    /// # Errors
+    /// A report cannot be made or written.
+    pub fn finish(self) -> Result<PathBuf, FolderError> {
+        write_summary(&self.path, &self.run)?;
+        Ok(self.path)
+    }
+}
+
+/// Takes the first free name; making a folder is atomic, so two runs never get the same.
+fn claim(runs: &Path, run_id: &str) -> Result<String, FolderError> {
+    let mut n = 1_u32;
+    loop {
+        let name = if n == 1 { run_id.to_owned() } else { format!("{run_id}-{n}") };
+        let path = runs.join(&name);
+        match fs::create_dir(&path) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            Err(source) => return Err(FolderError::Create { path, source }),
+        }
+    }
+}
+
+fn point_latest(root: &Path, name: &str) -> Result<(), FolderError> {
+    let latest = root.join("latest");
+    // Named after the run, whose name is unique: two runs never share the temporary link.
+    let fresh = root.join(format!(".latest-{name}"));
+    let made = symlink(Path::new("runs").join(name), &fresh).and_then(|()| fs::rename(&fresh, &latest));
+    made.map_err(|source| {
+        let _ = fs::remove_file(&fresh);
+        FolderError::Latest { path: latest, source }
+    })
+}
+
+/// Makes all reports of these events in `folder`, replacing those that are there.
+///
+/// # Errors
+/// A report cannot be made or written.
+pub fn write_all(folder: &Path, events: &[RunEvent]) -> Result<(), FolderError> {
+    write_summary(folder, &RunSummary::of(events))
+}
+
+fn write_summary(folder: &Path, run: &RunSummary) -> Result<(), FolderError> {
+    replace(&folder.join(MATRIX), &matrix::matrix(run, Page::PLAIN))?;
+    replace(&folder.join(MARKDOWN), &markdown::markdown(run))?;
+    replace(&folder.join(HTML), &html::html(run))?;
+    replace(&folder.join(JUNIT), &junit::junit(run).map_err(FolderError::Junit)?)
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path));
+    written.map_err(|source| FolderError::Write { path: path.to_owned(), source })
+}
+
+/// Reports made again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remade {
+    pub folder: PathBuf,
+    pub run: RunSummary,
+    /// What a person should know about the event file.
+    pub notices: Vec<String>,
+}
+
+/// Makes all reports again from an event file (or from the folder that holds one), beside it.
+///
+/// # Errors
+/// The events cannot be read, or a report cannot be written.
+pub fn from_events(path: &Path) -> Result<Remade, FolderError> {
+    let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
+    let file = File::open(&path).map_err(|source| FolderError::Open { path: path.clone(), source })?;
+    let read = jsonl::read(BufReader::new(file));
+    let Events { events, notices } =
+        read.map_err(|source| FolderError::Read { path: path.clone(), source })?;
+    let mut run = RunSummary::of(&events);
+    // What is wrong with the file belongs into every report of it.
+    run.notices.extend(notices.iter().cloned());
+    let folder =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    write_summary(&folder, &run)?;
+    Ok(Remade { folder, run, notices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    /// A folder that is gone when the test is.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("relapse-reports-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a scratch folder");
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn keep(root: &Path, events: &[RunEvent]) -> PathBuf {
+        let mut folder = RunFolder::create(root, "20261121-114200-7f3a").expect("a folder");
+        for event in events {
+            folder.record(event).expect("recorded");
+        }
+        folder.finish().expect("reports")
+    }
+
+    #[test]
+    fn an_earlier_run_is_never_overwritten_and_latest_is_the_newest() {
+        let scratch = Scratch::new("again");
+        let first = keep(&scratch.0, &sample::run());
+        let before = fs::read(first.join(EVENTS)).expect("events");
+        let second = keep(&scratch.0, &sample::repeated());
+        assert!(second.ends_with("runs/20261121-114200-7f3a-2"), "{}", second.display());
+        assert_eq!(fs::read(first.join(EVENTS)).expect("events"), before);
+        let latest = fs::canonicalize(scratch.0.join("latest")).expect("latest");
+        assert_eq!(latest, fs::canonicalize(&second).expect("second"));
+        let left: Vec<_> =
+            fs::read_dir(&scratch.0).expect("root").map(|e| e.expect("entry").file_name()).collect();
+        assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn reports_can_be_made_again_from_the_event_file() {
+        let scratch = Scratch::new("remade");
+        let folder = keep(&scratch.0, &sample::run());
+        let names = [JUNIT, MARKDOWN, HTML, MATRIX];
+        let read = || names.map(|name| fs::read_to_string(folder.join(name)).expect(name));
+        let before = read();
+        for name in names {
+            fs::remove_file(folder.join(name)).expect(name);
+        }
+        let remade = from_events(&folder).expect("made again");
+        assert_eq!(remade.notices, Vec::<String>::new());
+        assert!(read() == before, "reports made again differ");
+    }
+
+    #[test]
+    fn a_killed_run_has_reports_too() {
+        let scratch = Scratch::new("killed");
+        let mut folder = RunFolder::create(&scratch.0, "killed").expect("a folder");
+        for event in &sample::run()[..60] {
+            folder.record(event).expect("recorded");
+        }
+        let path = folder.path().to_owned();
+        drop(folder);
+        let file = File::options().append(true).open(path.join(EVENTS)).expect("events");
+        io::Write::write_all(&mut &file, b"{\"at\":48").expect("half a line");
+        let remade = from_events(&path.join(EVENTS)).expect("made");
+        assert_eq!(remade.notices.len(), 1);
+        assert_eq!(remade.run.outcome(), crate::event::Outcome::Inconclusive);
+        assert!(fs::read_to_string(path.join(MARKDOWN)).expect("summary").contains("breaks off"));
+    }
+
+    #[test]
+    fn an_id_cannot_leave_the_folder() {
+        let scratch = Scratch::new("id");
+        for id in ["", "..", "a/b", ".hidden", "a b"] {
+            assert!(matches!(RunFolder::create(&scratch.0, id), Err(FolderError::RunId { .. })), "{id}");
+        }
+    }
+
+    /// For a person to look at: `cargo test -p relapse-reports -- --ignored look`.
+    #[test]
+    #[ignore = "writes reports to look at into the temporary folder and leaves them there"]
+    fn look() {
+        let root = std::env::temp_dir().join("relapse-sample");
+        for events in [sample::run(), sample::repeated()] {
+            println!("{}", keep(&root, &events).display());
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The race between detectors, deadlines and users, from t0 on.
+//!
+//! Job: one lane a verdict on a logarithmic axis, since what matters lies between 0.1 ms and 10 s.
+//! Invariants: a bar ends where the finding was received, the tick is the deadline, the two vertical
+//! lines are t1 (in force) and t2 (users feel it) and are the same for all lanes. Left out: what
+//! happened before t0 and after healing; that is the story.
+
+use relapse_detectors::finding::Severity;
+use relapse_detectors::time::Time;
+
+use crate::event::{Decided, Verdict};
+use crate::html::svg::{Anchor, Svg};
+use crate::summary::TrialSummary;
+use crate::units::{self, span};
+use crate::words;
+
+const WIDTH: f64 = 1_000.0;
+const LEFT: f64 = 218.0;
+const RIGHT: f64 = 84.0;
+const TOP: f64 = 34.0;
+const LANE: f64 = 26.0;
+/// The left edge of the axis: nothing is faster, and t0 itself has no place on it.
+const LEAST: f64 = 0.000_1;
+
+struct Axis {
+    decades: f64,
+}
+
+impl Axis {
+    fn x(&self, seconds: f64) -> f64 {
+        let decades = (seconds.max(LEAST) / LEAST).log10();
+        LEFT + (WIDTH - LEFT - RIGHT) * (decades / self.decades).min(1.0)
+    }
+}
+
+/// The picture, if there is anything to race.
+#[must_use]
+pub fn race(trial: &TrialSummary) -> Option<String> {
+    let t0 = trial.t0()?;
+    let lanes: Vec<&Decided> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
+    if lanes.is_empty() || trial.is_control() {
+        return None;
+    }
+    let unasked = unasked(trial, t0);
+    let furthest = lanes
+        .iter()
+        .map(|d| after(d).unwrap_or(0.0).max(d.expectation.within.as_secs_f64()))
+        .chain(unasked.iter().map(|lane| lane.seconds))
+        .chain(trial.t2().map(|t2| t2.since(t0).as_secs_f64()))
+        .fold(0.1, f64::max);
+    let axis = Axis { decades: (furthest * 1.15 / LEAST).log10() };
+    #[expect(clippy::cast_precision_loss, reason = "a handful of lanes")]
+    let bottom = TOP + LANE * (lanes.len() + unasked.len()) as f64 + 4.0;
+
+    let mut svg = Svg::default();
+    grid(&mut svg, &axis, bottom);
+    let mut y = TOP;
+    for decided in lanes {
+        lane(&mut svg, &axis, trial, decided, y);
+        y += LANE;
+    }
+    for said in &unasked {
+        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.name, "said without being asked");
+        svg.dot("dot note", (axis.x(said.seconds), y + 13.0), 4.0, &said.title);
+        let text = format!("{} (not asked)", said.time);
+        svg.text("value muted", (axis.x(said.seconds) + 9.0, y + 17.0), Anchor::Start, &text, "");
+        y += LANE;
+    }
+    instants(&mut svg, &axis, trial, t0, bottom);
+    Some(svg.end(WIDTH, bottom + 22.0, &format!("time to detect of {}", trial.name())))
+}
+
+fn grid(svg: &mut Svg, axis: &Axis, bottom: f64) {
+    for (seconds, name) in
+        [(0.001, "1 ms"), (0.01, "10 ms"), (0.1, "100 ms"), (1.0, "1 s"), (10.0, "10 s"), (100.0, "100 s")]
+    {
+        if (seconds / LEAST).log10() <= axis.decades {
+            svg.line("grid", (axis.x(seconds), TOP - 6.0), (axis.x(seconds), bottom));
+            svg.text("axis", (axis.x(seconds), bottom + 15.0), Anchor::Middle, name, "");
+        }
+    }
+    svg.line("instant", (LEFT, TOP - 12.0), (LEFT, bottom));
+    svg.text(
+        "axis strong",
+        (LEFT, bottom + 15.0),
+        Anchor::Middle,
+        "t0",
+        "immediately before the fault was injected",
+    );
+}
+
+/// t1 and t2, drawn over the lanes; their names stand above and keep out of each other's way.
+fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: f64) {
+    if let Some(t1) = trial.t1() {
+        let (x, after) = (axis.x(t1.since(t0).as_secs_f64()), span(t1.since(t0)));
+        svg.line("instant force", (x, TOP - 12.0), (x, bottom));
+        let title =
+            "the fault was read back as in force; before that, time to detect is uncertain by this much";
+        svg.text("mark force", (x + 4.0, 11.0), Anchor::Start, &format!("in force {after}"), title);
+    }
+    if let Some(t2) = trial.t2() {
+        let (x, after) = (axis.x(t2.since(t0).as_secs_f64()), span(t2.since(t0)));
+        svg.line("instant felt", (x, TOP - 12.0), (x, bottom));
+        svg.text(
+            "mark felt",
+            (x + 4.0, 25.0),
+            Anchor::Start,
+            &format!("users feel it {after}"),
+            "first affected attempt",
+        );
+    }
+}
+
+fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: f64) {
+    let expected = &decided.expectation;
+    let tone = words::verdict_tone(&decided.verdict).class();
+    let middle = y + LANE / 2.0;
+    let deadline = axis.x(expected.within.as_secs_f64());
+    let about = words::about(trial, decided);
+    let mut title = format!("{}, about {about}: {}", words::level(expected.level), words::sentence(decided));
+    for more in [words::lead(trial, &decided.verdict), words::evidence(trial, decided)].into_iter().flatten()
+    {
+        title = format!("{title} · {more}");
+    }
+    svg.text("name", (LEFT - 12.0, middle + 4.0), Anchor::End, &expected.detector, &title);
+    svg.rect("track", (LEFT, middle - 4.0), (deadline - LEFT, 8.0), &title);
+    svg.line("deadline", (deadline, middle - 9.0), (deadline, middle + 9.0));
+    let limit = units::limit(expected.within);
+    match after(decided) {
+        Some(seconds) => {
+            let x = axis.x(seconds);
+            svg.rect(&format!("bar {tone}"), (LEFT, middle - 4.0), (x - LEFT, 8.0), &title);
+            svg.dot(&format!("dot {tone}"), (x, middle), 5.5, &title);
+            // Beside its dot, unless the deadline's tick is in the way.
+            let room = deadline - x;
+            let text = words::short(decided);
+            if (-70.0..62.0).contains(&room) {
+                svg.text(
+                    &format!("value {tone}"),
+                    (deadline.max(x) + 10.0, middle + 4.0),
+                    Anchor::Start,
+                    &text,
+                    &title,
+                );
+            } else {
+                svg.text(
+                    &format!("value halo {tone}"),
+                    (x + 11.0, middle + 4.0),
+                    Anchor::Start,
+                    &text,
+                    &title,
+                );
+                if room > 0.0 {
+                    svg.text(
+                        "value muted",
+                        (deadline + 6.0, middle + 4.0),
+                        Anchor::Start,
+                        &limit,
+                        "its deadline",
+                    );
+                }
+            }
+        }
+        None => {
+            let text = words::short(decided);
+            svg.text(&format!("value {tone}"), (deadline + 6.0, middle + 4.0), Anchor::Start, &text, &title);
+        }
+    }
+}
+
+/// Seconds from t0 to the finding, for verdicts that have one with a time.
+fn after(decided: &Decided) -> Option<f64> {
+    match decided.verdict {
+        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after }
+            if !after.is_zero() =>
+        {
+            Some(after.as_secs_f64())
+        }
+        _ => None,
+    }
+}
+
+struct Unasked {
+    name: String,
+    seconds: f64,
+    time: String,
+    title: String,
+}
+
+/// Warnings after t0 of detectors that nothing was expected of.
+fn unasked(trial: &TrialSummary, t0: Time) -> Vec<Unasked> {
+    let asked = |name: &str| trial.verdicts.iter().any(|d| d.expectation.detector == name);
+    let standing = trial.standing();
+    let said = standing.iter().filter(|s| s.severity >= Severity::Warning && !asked(&s.detector));
+    said.filter_map(|s| {
+        let at = s.warned.filter(|at| *at >= t0)?;
+        Some(Unasked {
+            name: s.detector.clone(),
+            seconds: at.since(t0).as_secs_f64(),
+            time: span(at.since(t0)),
+            title: format!("{} about {}: {}", words::severity(s.severity), s.subject, s.evidence),
+        })
+    })
+    .collect()
+}

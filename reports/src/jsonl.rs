@@ -1,0 +1,176 @@
+//! Events as lines of JSON, and back.
+//!
+//! Job: the format of `events.jsonl`. Invariants: one event a line, written in one call and flushed,
+//! so that a killed run loses at most the line it was writing; such a last line is forgiven and
+//! reported, any other bad line is an error that names its number. Left out: where the file lies.
+
+use std::io::{self, BufRead, Write};
+
+use crate::event::RunEvent;
+
+/// An event was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("turn an event into JSON")]
+    Json(#[source] serde_json::Error),
+    #[error("write an event")]
+    Io(#[source] io::Error),
+}
+
+/// Events were not read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("read line {line}")]
+    Io {
+        line: usize,
+        #[source]
+        source: io::Error,
+    },
+    #[error("understand line {line}, which begins {begins:?}")]
+    Json {
+        line: usize,
+        begins: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Appends one event and flushes.
+///
+/// # Errors
+/// The event has no JSON form, or the writer fails.
+pub fn append(out: &mut impl Write, event: &RunEvent) -> Result<(), WriteError> {
+    let mut line = serde_json::to_vec(event).map_err(WriteError::Json)?;
+    line.push(b'\n');
+    out.write_all(&line).map_err(WriteError::Io)?;
+    out.flush().map_err(WriteError::Io)
+}
+
+/// What a file of events held.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Events {
+    pub events: Vec<RunEvent>,
+    /// What a person should know about the file itself.
+    pub notices: Vec<String>,
+}
+
+/// Reads all events. Empty lines mean nothing; a last line that breaks off becomes a notice.
+///
+/// # Errors
+/// A line cannot be read, or is no event.
+pub fn read(mut from: impl BufRead) -> Result<Events, ReadError> {
+    let mut all = Events::default();
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        bytes.clear();
+        let n = from.read_until(b'\n', &mut bytes).map_err(|source| ReadError::Io { line, source })?;
+        if n == 0 {
+            break;
+        }
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(event) => all.events.push(event),
+            // Only the last line can lack its end.
+            Err(_) if !bytes.ends_with(b"\n") => {
+                all.notices.push(format!(
+                    "line {line} breaks off after {n} bytes: the run was killed while writing it"
+                ));
+            }
+            Err(source) => {
+                let begins = String::from_utf8_lossy(&bytes).chars().take(60).collect();
+                return Err(ReadError::Json { line, begins, source });
+            }
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{TrialEvent, What};
+    use crate::sample;
+
+    fn written(events: &[RunEvent]) -> Vec<u8> {
+        let mut file = Vec::new();
+        for event in events {
+            append(&mut file, event).expect("written");
+        }
+        file
+    }
+
+    /// The sample holds every variant but those added here.
+    fn every_variant() -> Vec<RunEvent> {
+        let mut events = sample::run();
+        let (at, trial) = events
+            .iter()
+            .find_map(|e| match &e.what {
+                What::Trial { trial, .. } => Some((e.at, trial.clone())),
+                _ => None,
+            })
+            .expect("a trial");
+        let event = TrialEvent::Waiting { reason: "host-write lock held by 01bc".to_owned() };
+        events.push(RunEvent { at, what: What::Trial { trial, event } });
+        events
+    }
+
+    #[test]
+    fn events_survive_the_file() {
+        let events = every_variant();
+        let back = read(written(&events).as_slice()).expect("readable");
+        assert_eq!(back.events, events);
+        assert_eq!(back.notices, Vec::<String>::new());
+    }
+
+    /// Fails to compile when a variant is added, as a reminder to add it to the sample.
+    #[test]
+    fn the_sample_has_every_variant() {
+        let name = |event: &TrialEvent| match event {
+            TrialEvent::Started => 0_usize,
+            TrialEvent::Skipped { .. } => 1,
+            TrialEvent::Waiting { .. } => 2,
+            TrialEvent::Phase { .. } => 3,
+            TrialEvent::Reduced { .. } => 4,
+            TrialEvent::Injected(_) => 5,
+            TrialEvent::Effect(_) => 6,
+            TrialEvent::Finding(_) => 7,
+            TrialEvent::Blind { .. } => 8,
+            TrialEvent::Verdict(_) => 9,
+            TrialEvent::Healed { .. } => 10,
+            TrialEvent::GuardHit { .. } => 11,
+            TrialEvent::LeftBehind { .. } => 12,
+            TrialEvent::HostChanged { .. } => 13,
+            TrialEvent::Flow(_) => 14,
+            TrialEvent::Ended(_) => 15,
+        };
+        let events = every_variant();
+        let trial_events = events.iter().filter_map(|e| match &e.what {
+            What::Trial { event, .. } => Some(name(event)),
+            _ => None,
+        });
+        let mut seen: Vec<usize> = trial_events.collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, (0..=15).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_last_line_that_breaks_off_is_forgiven() {
+        let events = sample::run();
+        let file = written(&events[..5]);
+        let back = read(&file[..file.len() - 30]).expect("readable");
+        assert_eq!(back.events, events[..4]);
+        assert!(back.notices[0].starts_with("line 5 breaks off"), "{:?}", back.notices);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let mut file = written(&sample::run()[..2]);
+        file.extend_from_slice(b"{\"at\":1,\"what\":{\"invented\":{}}}\n");
+        file.extend_from_slice(&written(&sample::run()[..1]));
+        let error = read(file.as_slice()).expect_err("line 3 is no event");
+        assert!(error.to_string().starts_with("understand line 3"), "{error}");
+    }
+}

@@ -1,0 +1,123 @@
+//! JUnit XML, for CI systems.
+//!
+//! Job: one test case a trial, one suite a backend. Invariants: a skipped trial is `skipped`, never
+//! a success; a failed detection is a `failure`, what proves nothing or left something behind is an
+//! `error`; the type is the outcome's name and the text holds reasons and verdicts. Times to detect
+//! are properties in milliseconds, so that a CI can plot them. Left out: reruns; repetitions are
+//! cases of their own.
+
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::block;
+use crate::event::{Outcome, Verdict};
+use crate::paint::Page;
+use crate::summary::{RunSummary, TrialSummary};
+use crate::words;
+
+/// The report was not made.
+#[derive(Debug, thiserror::Error)]
+#[error("write the JUnit report")]
+pub struct JunitError(#[source] quick_junit::SerializeError);
+
+/// The whole report.
+///
+/// # Errors
+/// The XML cannot be written.
+pub fn junit(run: &RunSummary) -> Result<String, JunitError> {
+    let mut report = Report::new("relapse");
+    report.time = Some(run.took());
+    report.timestamp = run.run.as_ref().and_then(|run| run.started.parse().ok());
+    for backend in run.backends() {
+        let mut suite = TestSuite::new(format!("relapse.{backend}"));
+        suite.timestamp = report.timestamp;
+        suite.add_properties(properties(run));
+        for trial in run.trials.iter().filter(|trial| trial.info.trial.backend == backend) {
+            suite.add_test_case(case(run, trial));
+        }
+        report.add_test_suite(suite);
+    }
+    report.to_string().map_err(JunitError)
+}
+
+fn properties(run: &RunSummary) -> Vec<Property> {
+    let mut all = vec![Property::new("outcome", run.outcome().name())];
+    if let Some(run) = &run.run {
+        all.push(Property::new("run-id", &run.run_id));
+        all.push(Property::new("relapse-version", &run.version));
+        all.push(Property::new("kernel", &run.kernel));
+        all.push(Property::new("root", run.root.to_string()));
+        all.push(Property::new("host-writes", run.host_writes.to_string()));
+        all.push(Property::new("detectors", run.detectors.join(" ")));
+    }
+    all.extend(run.notices.iter().map(|notice| Property::new("notice", notice)));
+    all
+}
+
+fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
+    let outcome = trial.outcome();
+    let reasons = trial.reasons().join("; ");
+    let text = block::lines(run, trial, Page::PLAIN).join("\n");
+    let status = match outcome {
+        Outcome::Pass => TestCaseStatus::success(),
+        Outcome::Skipped => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_type(outcome.name()).set_message(&reasons);
+            status
+        }
+        Outcome::Fail | Outcome::Inconclusive | Outcome::Dirty | Outcome::InternalError => {
+            let kind = if outcome == Outcome::Fail { NonSuccessKind::Failure } else { NonSuccessKind::Error };
+            let mut status = TestCaseStatus::non_success(kind);
+            status.set_type(outcome.name()).set_message(&reasons).set_description(&text);
+            status
+        }
+    };
+    let mut name = trial.name();
+    if run.is_repeated() {
+        name = format!("{name} #{}", trial.info.trial.repetition);
+    }
+    let mut case = TestCase::new(name, status);
+    case.set_classname(format!("relapse.{}.{}", trial.info.trial.backend, trial.info.trial.scenario));
+    if let Some(took) = trial.took() {
+        case.set_time(took);
+    }
+    if outcome == Outcome::Pass {
+        case.set_system_out(&text);
+    }
+    for decided in &trial.verdicts {
+        let expected = &decided.expectation;
+        let key = format!("{}.{}", expected.detector, words::level(expected.level));
+        case.add_property(Property::new(format!("verdict.{key}"), decided.verdict.name()));
+        if let Verdict::Detected { after }
+        | Verdict::Late { after }
+        | Verdict::UnexpectedlyDetected { after } = &decided.verdict
+        {
+            let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
+            case.add_property(Property::new(format!("time-to-detect-ms.{key}"), ms));
+        }
+    }
+    case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn report() {
+        let xml = junit(&RunSummary::of(&sample::run())).expect("written");
+        // The time of day is the one thing that a rerun of the same events may show differently.
+        let xml = xml.replace("2026-11-21T11:42:00.000+00:00", "[timestamp]");
+        insta::assert_snapshot!(xml);
+    }
+
+    #[test]
+    fn a_skip_is_never_a_success() {
+        let xml = junit(&RunSummary::of(&sample::run())).expect("written");
+        assert!(xml.contains(r#"skipped="2""#), "{xml}");
+        assert!(
+            xml.contains(r#"failures="3" errors="3""#) || xml.contains(r#"errors="3" failures="3""#),
+            "{xml}"
+        );
+    }
+}

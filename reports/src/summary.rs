@@ -1,0 +1,337 @@
+//! What a run came to: its events, folded.
+//!
+//! Job: turns a stream of [`RunEvent`]s, in any state of completion, into one [`RunSummary`]; every
+//! report is drawn from that. Invariants: pure; folding a prefix of a run never fails; a trial that
+//! has no end is *not finished*, which counts as inconclusive and never as passed; nothing that was
+//! said is dropped. Left out: judging. Outcomes and verdicts are taken as the run gave them.
+
+use std::time::Duration;
+
+use relapse_detectors::time::Time;
+
+use crate::event::{
+    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    TrialEnded, TrialId, TrialInfo, What,
+};
+use crate::units;
+
+/// A whole run, or as much of it as was written down.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunSummary {
+    /// `None` if the beginning of the file is lost.
+    pub run: Option<RunStarted>,
+    /// In the order of the plan; trials nobody announced follow in order of appearance.
+    pub trials: Vec<TrialSummary>,
+    pub notices: Vec<String>,
+    pub ended: Option<RunEnd>,
+    /// Instants of the first and the last event.
+    pub first: Option<Time>,
+    pub last: Option<Time>,
+}
+
+/// The end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunEnd {
+    pub outcome: Outcome,
+    pub took: Duration,
+}
+
+/// One trial and all that happened in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialSummary {
+    pub info: TrialInfo,
+    pub started: Option<Time>,
+    /// Instant of its last event.
+    pub last: Option<Time>,
+    pub skipped: Option<String>,
+    /// What it waited for, in order.
+    pub waited: Vec<String>,
+    pub phases: Vec<PhaseSpan>,
+    pub reduced: Vec<Reduced>,
+    pub injected: Vec<Injected>,
+    pub effects: Vec<EffectSeen>,
+    pub findings: Vec<FindingReceived>,
+    pub blind: Vec<Blind>,
+    pub verdicts: Vec<Decided>,
+    pub healed: Vec<Healed>,
+    pub guard_hits: Vec<GuardHit>,
+    pub left_behind: Vec<String>,
+    pub host_changed: Vec<String>,
+    pub flows: Vec<FlowAt>,
+    pub ended: Option<TrialEnded>,
+}
+
+/// A phase with its beginning, and its end where there was one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PhaseSpan {
+    pub phase: Phase,
+    pub from: Time,
+    pub to: Option<Time>,
+}
+
+/// A part of a trial that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reduced {
+    pub what: String,
+    pub why: String,
+}
+
+/// A detector that could not see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blind {
+    pub at: Time,
+    pub detector: String,
+    pub why: String,
+}
+
+/// One undo, read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healed {
+    pub at: Time,
+    pub what: String,
+    pub error: Option<String>,
+}
+
+/// Packets that tried to leave the closed network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardHit {
+    pub packets: u64,
+    pub what: String,
+}
+
+/// A flow sample with the instant at which it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowAt {
+    pub at: Time,
+    pub sample: FlowSample,
+}
+
+/// How many trials came out how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub pass: usize,
+    pub skipped: usize,
+    pub fail: usize,
+    pub inconclusive: usize,
+    pub dirty: usize,
+    pub internal_error: usize,
+}
+
+impl Counts {
+    #[must_use]
+    pub fn of(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+        let mut counts = Self::default();
+        for outcome in outcomes {
+            *match outcome {
+                Outcome::Pass => &mut counts.pass,
+                Outcome::Skipped => &mut counts.skipped,
+                Outcome::Fail => &mut counts.fail,
+                Outcome::Inconclusive => &mut counts.inconclusive,
+                Outcome::Dirty => &mut counts.dirty,
+                Outcome::InternalError => &mut counts.internal_error,
+            } += 1;
+        }
+        counts
+    }
+
+    /// All of them with their outcome, worst first.
+    #[must_use]
+    pub const fn worst_first(&self) -> [(Outcome, usize); 6] {
+        [
+            (Outcome::InternalError, self.internal_error),
+            (Outcome::Dirty, self.dirty),
+            (Outcome::Inconclusive, self.inconclusive),
+            (Outcome::Fail, self.fail),
+            (Outcome::Skipped, self.skipped),
+            (Outcome::Pass, self.pass),
+        ]
+    }
+
+    /// "2 fail, 1 skipped, 9 pass": what there is, worst first.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let some = self.worst_first().into_iter().filter(|(_, n)| *n > 0);
+        some.map(|(outcome, n)| format!("{n} {}", outcome.name())).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl RunSummary {
+    /// Folds a whole stream.
+    #[must_use]
+    pub fn of<'a>(events: impl IntoIterator<Item = &'a RunEvent>) -> Self {
+        let mut summary = Self::default();
+        for event in events {
+            summary.push(event);
+        }
+        summary
+    }
+
+    /// Folds one more event; returns the place of its trial in [`RunSummary::trials`], if it has one.
+    pub fn push(&mut self, event: &RunEvent) -> Option<usize> {
+        self.first.get_or_insert(event.at);
+        self.last = Some(self.last.map_or(event.at, |last| last.max(event.at)));
+        match &event.what {
+            What::RunStarted(run) => {
+                for info in &run.trials {
+                    let place = self.place(&info.trial);
+                    self.trials[place].info = info.clone();
+                }
+                self.run = Some(run.clone());
+                None
+            }
+            What::RunEnded { outcome, took } => {
+                self.ended = Some(RunEnd { outcome: *outcome, took: *took });
+                None
+            }
+            What::Notice { text } => {
+                self.notices.push(text.clone());
+                None
+            }
+            What::Trial { trial, event: what } => {
+                let place = self.place(trial);
+                self.trials[place].push(event.at, what);
+                Some(place)
+            }
+        }
+    }
+
+    fn place(&mut self, id: &TrialId) -> usize {
+        self.trials.iter().position(|trial| trial.info.trial == *id).unwrap_or_else(|| {
+            self.trials.push(TrialSummary::planned(TrialInfo {
+                trial: id.clone(),
+                incident: String::new(),
+                title: String::new(),
+                expectations: Vec::new(),
+            }));
+            self.trials.len() - 1
+        })
+    }
+
+    /// As the run said; of a run without an end, the worst of its trials and at least inconclusive.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.ended.map_or_else(
+            || {
+                let worst = self.trials.iter().map(TrialSummary::outcome).max();
+                worst.map_or(Outcome::Inconclusive, |worst| worst.max(Outcome::Inconclusive))
+            },
+            |end| end.outcome,
+        )
+    }
+
+    /// How long the run took, or how long it was seen to run.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        let seen = || self.last.zip(self.first).map_or(Duration::ZERO, |(last, first)| last.since(first));
+        self.ended.map_or_else(seen, |end| end.took)
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts::of(self.trials.iter().map(TrialSummary::outcome))
+    }
+
+    /// Whether any trial was asked for more than once.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.trials.iter().any(|trial| trial.info.trial.repetition > 1)
+    }
+
+    /// The backends of this run, in order of appearance.
+    #[must_use]
+    pub fn backends(&self) -> Vec<&str> {
+        let mut backends: Vec<&str> = Vec::new();
+        for trial in &self.trials {
+            if !backends.contains(&trial.info.trial.backend.as_str()) {
+                backends.push(&trial.info.trial.backend);
+            }
+        }
+        backends
+    }
+
+    /// All detectors: those that were armed, then any that spoke without having been announced.
+    #[must_use]
+    pub fn detectors(&self) -> Vec<&str> {
+        let armed = self.run.iter().flat_map(|run| run.detectors.iter());
+        let spoke = self.trials.iter().flat_map(|trial| trial.findings.iter().map(|f| &f.finding.detector));
+        let judged = self.trials.iter().flat_map(|t| t.verdicts.iter().map(|d| &d.expectation.detector));
+        let mut detectors: Vec<&str> = Vec::new();
+        for name in armed.chain(spoke).chain(judged) {
+            if !detectors.contains(&name.as_str()) {
+                detectors.push(name);
+            }
+        }
+        detectors
+    }
+
+    /// The trial's name, with backend and repetition only where this run has more than one.
+    #[must_use]
+    pub fn label(&self, trial: &TrialSummary) -> String {
+        let id = &trial.info.trial;
+        let mut label = trial.name();
+        if self.backends().len() > 1 {
+            label = format!("{label} on {}", id.backend);
+        }
+        if self.is_repeated() {
+            label = format!("{label} #{}", id.repetition);
+        }
+        label
+    }
+
+    /// "12 trials: 2 fail, 1 skipped, 9 pass in 41.3 s".
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let trials = units::count(self.trials.len(), "trial");
+        let counts = self.counts().sentence();
+        let took = units::span(self.took());
+        let cut = if self.ended.is_none() { ", then the events end: the run did not finish" } else { "" };
+        format!("{trials}: {}in {took}{cut}", if counts.is_empty() { counts } else { counts + " " })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn a_whole_run_is_as_it_said() {
+        let events = sample::run();
+        let run = RunSummary::of(&events);
+        assert_eq!(run.trials.len(), 11);
+        assert_eq!(run.outcome(), Outcome::InternalError);
+        let counts = run.counts();
+        assert_eq!((counts.pass, counts.skipped, counts.fail), (3, 2, 3));
+        assert_eq!((counts.inconclusive, counts.dirty, counts.internal_error), (1, 1, 1));
+        let lost = run.trials.iter().find(|t| t.name() == "I4 policy-route-lost").expect("the trial");
+        assert_eq!(lost.t1().expect("t1").since(lost.t0().expect("t0")), Duration::from_micros(400));
+        assert_eq!(lost.phases.len(), 8);
+        assert!(lost.phases.iter().all(|span| span.to.is_some()));
+        let cause = lost.finding_behind(&lost.verdicts[0]).expect("its finding");
+        assert!(cause.finding.evidence.contains("table 2"));
+        assert!(lost.standing().iter().all(|standing| standing.cleared.is_some()));
+    }
+
+    /// A killed run ends anywhere. Nothing that has not ended may look like a pass.
+    #[test]
+    fn every_prefix_of_a_run_can_be_folded() {
+        let events = sample::run();
+        for length in 0..events.len() {
+            let run = RunSummary::of(&events[..length]);
+            assert_eq!(run.outcome().max(Outcome::Inconclusive), run.outcome(), "after {length} events");
+            for trial in run.trials.iter().filter(|trial| trial.is_unfinished()) {
+                assert_eq!(trial.outcome(), Outcome::Inconclusive);
+                assert!(trial.reasons()[0].starts_with("not finished"), "{:?}", trial.reasons());
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_without_its_beginning_still_tells_its_trials() {
+        let events = sample::run();
+        let run = RunSummary::of(&events[1..]);
+        assert!(run.run.is_none());
+        assert!(run.trials.iter().any(|trial| trial.name() == "policy-route-lost"));
+        assert!(run.detectors().contains(&"policy-route"));
+    }
+}

@@ -1,0 +1,339 @@
+//! What a person sees while a run goes on.
+//!
+//! Job: prints each trial when it is finished, shows those that run (on a terminal), and ends with
+//! the matrix. Two modes: *live* draws one line a running trial below the finished ones; *plain*,
+//! for pipes and CI logs, prints lines only, without control characters. Invariants: fed by events
+//! alone; never fails and never panics (a closed pipe must not end a run that has faults to heal).
+//! Left out: files; see [`crate::folder`].
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use crate::block;
+use crate::event::{Outcome, Phase, RunEvent, TrialEvent, What};
+use crate::matrix;
+use crate::paint::{self, Page};
+use crate::summary::{Counts, RunSummary, TrialSummary};
+use crate::units;
+use crate::words::{self, Tone};
+
+/// How to show a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// On a terminal: running trials are drawn.
+    Live { color: bool },
+    /// Anywhere else: lines.
+    Plain,
+}
+
+impl Mode {
+    /// What standard output is. `NO_COLOR` (any value but empty) turns colours off, not the drawing.
+    #[must_use]
+    pub fn detect() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if !io::stdout().is_terminal() || dumb {
+            return Self::Plain;
+        }
+        Self::Live { color: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+    }
+}
+
+/// Shows a run as its events arrive.
+pub struct Terminal {
+    mode: Mode,
+    out: Box<dyn Write + Send>,
+    run: RunSummary,
+    /// Outcome as it was printed, by place of the trial.
+    printed: BTreeMap<usize, Outcome>,
+    live: Option<Live>,
+}
+
+impl Terminal {
+    /// Shows the run on standard output.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self::to(mode, Box::new(io::stdout()))
+    }
+
+    /// Shows the run elsewhere; what is drawn live still goes to standard output.
+    #[must_use]
+    pub fn to(mode: Mode, out: Box<dyn Write + Send>) -> Self {
+        let live = matches!(mode, Mode::Live { .. }).then(Live::new);
+        Self { mode, out, run: RunSummary::default(), printed: BTreeMap::new(), live }
+    }
+
+    /// What was seen of the run so far.
+    #[must_use]
+    pub const fn run(&self) -> &RunSummary {
+        &self.run
+    }
+
+    fn page(&self) -> Page {
+        match self.mode {
+            Mode::Plain => Page::PLAIN,
+            // Asked each time: windows are resized.
+            Mode::Live { color } => Page { color, width: Some(screen_width()) },
+        }
+    }
+
+    pub fn on_event(&mut self, event: &RunEvent) {
+        let place = self.run.push(event);
+        match (&event.what, place) {
+            (What::RunStarted(run), _) => {
+                let trials = units::count(run.trials.len(), "trial");
+                let detectors = units::count(run.detectors.len(), "detector");
+                let user = if run.root { "root" } else { "ordinary user" };
+                let line =
+                    format!("run {}: {trials}, {detectors}, kernel {}, {user}", run.run_id, run.kernel);
+                self.print(&[self.page().paint(Tone::Muted, &line)]);
+                if let Some(live) = &mut self.live {
+                    live.expect(run.trials.len());
+                }
+            }
+            (What::Notice { text }, _) => {
+                self.print(&[self.page().paint(Tone::Note, &format!("note  {text}"))]);
+            }
+            (What::Trial { event, .. }, Some(place)) => self.on_trial(place, event),
+            _ => {}
+        }
+    }
+
+    fn on_trial(&mut self, place: usize, event: &TrialEvent) {
+        let trial = &self.run.trials[place];
+        match event {
+            TrialEvent::Ended(_) | TrialEvent::Skipped { .. } => {
+                let outcome = trial.outcome();
+                // A skip may be followed by its end; it is said again only if that says otherwise.
+                if self.printed.insert(place, outcome) != Some(outcome) {
+                    let lines = block::lines(&self.run, trial, self.page());
+                    self.print(&lines);
+                }
+                if let Some(live) = &mut self.live {
+                    live.remove(place, self.printed.len(), &self.run);
+                }
+            }
+            TrialEvent::Waiting { reason } if self.live.is_none() => {
+                let line = format!("WAIT  {}  {}", self.run.label(trial), words::one_line(reason));
+                self.print(&[line]);
+            }
+            TrialEvent::Flow(_) => {}
+            _ => {
+                let page = self.page();
+                if let Some(live) = &mut self.live {
+                    live.show(place, &self.run.label(trial), running(trial, page));
+                }
+            }
+        }
+    }
+
+    fn print(&mut self, lines: &[String]) {
+        let mut write = || {
+            for line in lines {
+                // A reader that went away must not end the run.
+                let _ = writeln!(self.out, "{line}");
+            }
+            let _ = self.out.flush();
+        };
+        match &self.live {
+            Some(live) => live.all.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Ends the display: trials without an end, the matrix, the headline, and where the reports lie.
+    pub fn finish(&mut self, folder: Option<&Path>) {
+        if let Some(live) = self.live.take() {
+            let _ = live.all.clear();
+        }
+        let page = self.page();
+        for place in 0..self.run.trials.len() {
+            if !self.printed.contains_key(&place) {
+                let lines = block::lines(&self.run, &self.run.trials[place], page);
+                self.print(&lines);
+            }
+        }
+        let matrix = matrix::matrix(&self.run, page);
+        if !matrix.is_empty() {
+            let mut lines = vec![String::new()];
+            lines.extend(matrix.lines().map(str::to_owned));
+            self.print(&lines);
+        }
+        let outcome = self.run.outcome();
+        let label = page.label(words::outcome_tone(outcome), words::label(outcome));
+        let mut lines = vec![String::new(), format!("{label}  {}", page.strong(&self.run.headline()))];
+        if let Some(folder) = folder {
+            lines.push(page.paint(Tone::Muted, &format!("      {}", folder.join("report.html").display())));
+        }
+        self.print(&lines);
+    }
+}
+
+/// What a running trial looks like: how far it is, and which expectations are met.
+fn running(trial: &TrialSummary, page: Page) -> String {
+    let Some(phase) = trial.phases.last().map(|span| span.phase) else {
+        let waits = trial.waited.last().map(|reason| format!("waits: {}", words::one_line(reason)));
+        return page.paint(Tone::Unsure, &waits.unwrap_or_default());
+    };
+    let tone = if matches!(phase, Phase::Inject | Phase::Detect) { Tone::Bad } else { Tone::Good };
+    let done = Phase::ALL.iter().filter(|other| **other < phase).count();
+    let mut text = page.paint(Tone::Good, &"━".repeat(done));
+    text.push_str(&page.paint(tone, "╸"));
+    text.push_str(&page.paint(Tone::Muted, &"─".repeat(Phase::ALL.len() - done - 1)));
+    text.push_str(&page.paint(tone, &format!(" {:<8} ", phase.as_str())));
+    for expected in &trial.info.expectations {
+        let decided = trial.verdicts.iter().find(|decided| decided.expectation == *expected);
+        let (tone, part) = match decided {
+            Some(d) => (
+                words::verdict_tone(&d.verdict),
+                format!(" {} {} {}", words::sign(&d.verdict), expected.detector, words::short(d)),
+            ),
+            None => (Tone::Muted, format!(" ◇ {}", expected.detector)),
+        };
+        text.push_str(&page.paint(tone, &part));
+    }
+    text
+}
+
+fn screen_width() -> usize {
+    // The table library already asks the terminal; a second way to ask would be one too many.
+    comfy_table::Table::new().width().map_or(100, usize::from).clamp(60, 200)
+}
+
+/// The part of the screen that moves.
+struct Live {
+    all: MultiProgress,
+    bars: BTreeMap<usize, ProgressBar>,
+    total: ProgressBar,
+}
+
+impl Live {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+        let total = all.add(ProgressBar::new(0));
+        total.set_style(style("      {bar:20.green/black.bright}  {pos} of {len}  {clock}  {msg}", "━╸─"));
+        Self { all, bars: BTreeMap::new(), total }
+    }
+
+    fn expect(&mut self, trials: usize) {
+        self.total.set_length(trials as u64);
+        self.total.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    fn show(&mut self, place: usize, label: &str, text: String) {
+        let bar = self.bars.entry(place).or_insert_with(|| {
+            let bar = self.all.insert_before(&self.total, ProgressBar::new_spinner());
+            bar.set_style(style("{spinner:.cyan}     {prefix} {clock:>7} {wide_msg}", ""));
+            bar.set_prefix(format!("{:<36}", paint::cut(label, 36)));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        bar.set_message(text);
+    }
+
+    fn remove(&mut self, place: usize, printed: usize, run: &RunSummary) {
+        if let Some(bar) = self.bars.remove(&place) {
+            bar.finish_and_clear();
+            self.all.remove(&bar);
+        }
+        self.total.set_position(printed as u64);
+        let ended = run.trials.iter().filter(|trial| !trial.is_unfinished());
+        self.total.set_message(Counts::of(ended.map(TrialSummary::outcome)).sentence());
+    }
+}
+
+fn style(template: &str, bar: &str) -> ProgressStyle {
+    let clock = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        let _ = write!(to, "{:.1} s", state.elapsed().as_secs_f64());
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let style = style.with_key("clock", clock);
+    if bar.is_empty() { style } else { style.progress_chars(bar) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::sample;
+
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("one writer").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shown(mode: Mode, events: &[RunEvent]) -> String {
+        let paper = Paper::default();
+        let mut terminal = Terminal::to(mode, Box::new(paper.clone()));
+        for event in events {
+            terminal.on_event(event);
+        }
+        terminal.finish(Some(Path::new("reports/runs/20261121-114200-7f3a")));
+        let bytes = paper.0.lock().expect("one reader").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn plain_output() {
+        let text = shown(Mode::Plain, &sample::run());
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "a control character");
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn plain_output_of_repetitions() {
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::repeated()));
+    }
+
+    #[test]
+    fn a_killed_run_shows_what_did_not_finish() {
+        let events = sample::run();
+        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect } } if trial.scenario == "snat-port-collision")).expect("it is there");
+        let text = shown(Mode::Plain, &events[..=cut]);
+        assert!(text.contains("INCONCLUSIVE  I7 snat-port-collision"), "{text}");
+        assert!(text.contains("not finished: the events end in phase detect"), "{text}");
+        assert!(text.contains("not finished: it was never started"), "{text}");
+        assert!(text.contains("the run did not finish"), "{text}");
+    }
+
+    /// Tests have no terminal: nothing is drawn, yet every finished trial is printed, in colour.
+    #[test]
+    fn live_output_prints_finished_trials() {
+        let text = shown(Mode::Live { color: true }, &sample::run());
+        assert!(text.contains("\u{1b}["));
+        assert!(text.contains("pmtu-blackhole"));
+        let text = shown(Mode::Live { color: false }, &sample::run());
+        assert!(!text.contains('\u{1b}'));
+        assert!(text.lines().all(|line| paint::columns(line) <= screen_width()), "{text}");
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_nothing() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let mut terminal = Terminal::to(Mode::Plain, Box::new(Closed));
+        for event in &sample::run() {
+            terminal.on_event(event);
+        }
+        terminal.finish(None);
+    }
+}

@@ -1,0 +1,177 @@
+//! Durations, distances in time and sizes, as a person reads them.
+//!
+//! Job: the one place where a number becomes text, so that the same measurement reads the same in
+//! every report. Invariant: a measured value keeps about three significant digits and is never
+//! rounded up into a larger unit without changing its name ("999.7 ms" is "1.00 s").
+//! Left out: parsing; nothing reads these texts back.
+
+use std::fmt;
+use std::time::Duration;
+
+use relapse_detectors::time::Time;
+
+/// A measured span: "640 ns", "85 µs", "0.4 ms", "12 ms", "1.02 s", "41.3 s", "1 min 48 s".
+#[must_use]
+pub fn span(measured: Duration) -> String {
+    let ns = measured.as_nanos();
+    let ms = measured.as_secs_f64() * 1e3;
+    let s = measured.as_secs_f64();
+    match ns {
+        0 => "0 ms".to_owned(),
+        1..=999 => format!("{ns} ns"),
+        // One decimal of a millisecond says less than whole microseconds down here.
+        1_000..=99_499 => format!("{} µs", (ns + 500) / 1_000),
+        _ if ms < 9.95 => format!("{ms:.1} ms"),
+        _ if ms < 999.5 => format!("{ms:.0} ms"),
+        _ if s < 9.995 => format!("{s:.2} s"),
+        _ if s < 59.95 => format!("{s:.1} s"),
+        _ => long(measured),
+    }
+}
+
+fn long(measured: Duration) -> String {
+    let s = (measured.as_millis() + 500) / 1_000;
+    if s < 3_600 {
+        format!("{} min {} s", s / 60, s % 60)
+    } else {
+        format!("{} h {} min", s / 3_600, s % 3_600 / 60)
+    }
+}
+
+/// A deadline, as somebody wrote it: "500 ms", "3 s", "1.5 s"; no digits that were not meant.
+#[must_use]
+pub fn limit(set: Duration) -> String {
+    let ms = set.as_millis();
+    match ms {
+        0..=999 => format!("{ms} ms"),
+        1_000..=59_999 => format!("{} s", set.as_secs_f64()),
+        _ => long(set),
+    }
+}
+
+/// A size in bytes: "820 B", "38 MiB", "1.2 GiB".
+#[must_use]
+pub fn bytes(size: u64) -> String {
+    const NAMES: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if size < 1_024 {
+        return format!("{size} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+    let mut value = size as f64 / 1_024.0;
+    let mut name = 0;
+    while value >= 1_023.5 && name + 1 < NAMES.len() {
+        value /= 1_024.0;
+        name += 1;
+    }
+    if value < 9.95 { format!("{value:.1} {}", NAMES[name]) } else { format!("{value:.0} {}", NAMES[name]) }
+}
+
+/// A count with its noun: "1 trial", "3 trials".
+#[must_use]
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// Where an instant lies relative to another one; negative is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset {
+    nanos: i64,
+}
+
+impl Offset {
+    /// Of `instant`, seen from `origin`.
+    #[must_use]
+    pub fn between(origin: Time, instant: Time) -> Self {
+        let nanos = i128::from(instant.0) - i128::from(origin.0);
+        let limit = i128::from(i64::MAX);
+        // Clamped first, so the conversion cannot fail.
+        Self { nanos: i64::try_from(nanos.clamp(-limit, limit)).unwrap_or(i64::MAX) }
+    }
+
+    #[must_use]
+    pub const fn is_before(self) -> bool {
+        self.nanos < 0
+    }
+
+    /// The distance without its direction.
+    #[must_use]
+    pub const fn distance(self) -> Duration {
+        Duration::from_nanos(self.nanos.unsigned_abs())
+    }
+
+    /// In seconds, for axes.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "positions on a picture")]
+    pub fn seconds(self) -> f64 {
+        self.nanos as f64 / 1e9
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}{}", if self.is_before() { '−' } else { '+' }, span(self.distance())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_keep_three_digits_and_change_unit_in_time() {
+        let said = |ns: u64| span(Duration::from_nanos(ns));
+        let cases = [
+            (0, "0 ms"),
+            (640, "640 ns"),
+            (85_400, "85 µs"),
+            (99_499, "99 µs"),
+            (99_500, "0.1 ms"),
+            (400_000, "0.4 ms"),
+            (1_900_000, "1.9 ms"),
+            (9_949_999, "9.9 ms"),
+            (9_950_000, "10 ms"),
+            (12_000_000, "12 ms"),
+            (999_400_000, "999 ms"),
+            (999_700_000, "1.00 s"),
+            (1_020_000_000, "1.02 s"),
+            (9_994_000_000, "9.99 s"),
+            (9_996_000_000, "10.0 s"),
+            (41_320_000_000, "41.3 s"),
+            (59_960_000_000, "1 min 0 s"),
+            (108_000_000_000, "1 min 48 s"),
+            (7_260_000_000_000, "2 h 1 min"),
+        ];
+        for (ns, text) in cases {
+            assert_eq!(said(ns), text, "{ns}");
+        }
+    }
+
+    #[test]
+    fn limits_show_what_was_written() {
+        assert_eq!(limit(Duration::from_millis(500)), "500 ms");
+        assert_eq!(limit(Duration::from_secs(3)), "3 s");
+        assert_eq!(limit(Duration::from_millis(1_500)), "1.5 s");
+        assert_eq!(limit(Duration::from_secs(300)), "5 min 0 s");
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes(820), "820 B");
+        assert_eq!(bytes(1_536), "1.5 KiB");
+        assert_eq!(bytes(38 * 1_024 * 1_024), "38 MiB");
+        assert_eq!(bytes(1_048_575), "1.0 MiB");
+    }
+
+    #[test]
+    fn offsets_have_a_direction() {
+        let early = Offset::between(Time(5_000_000), Time(3_000_000));
+        assert!(early.is_before());
+        assert_eq!(early.to_string(), "−2.0 ms");
+        assert_eq!(Offset::between(Time(0), Time(1_020_000_000)).to_string(), "+1.02 s");
+        assert!(early < Offset::between(Time(0), Time(0)));
+        assert_eq!(
+            Offset::between(Time(0), Time(u64::MAX)).distance(),
+            Duration::from_nanos(i64::MAX as u64)
+        );
+    }
+}

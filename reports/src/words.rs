@@ -1,0 +1,220 @@
+//! How outcomes and verdicts are called, and what they feel like.
+//!
+//! Job: the words of every report and a [`Tone`] for each, which a report turns into a colour or a
+//! class. Invariant: no tone is shared by skipped and passed, nor by inconclusive and failed; what
+//! is told by colour is told by the words too. Left out: layout.
+
+use relapse_detectors::finding::{Level, Severity};
+
+use crate::event::{Decided, Expectation, Outcome, Verdict};
+use crate::summary::TrialSummary;
+use crate::units;
+
+/// What a word should look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Nothing to see.
+    Muted,
+    /// Worth knowing; decides nothing.
+    Note,
+    /// Was not run.
+    Skipped,
+    /// Proves nothing either way.
+    Unsure,
+    /// A detection failed.
+    Bad,
+    /// Something was left behind, or relapse itself is at fault.
+    Dirty,
+}
+
+impl Tone {
+    /// Name of its class in the HTML report.
+    #[must_use]
+    pub const fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Muted => "muted",
+            Self::Note => "note",
+            Self::Skipped => "skipped",
+            Self::Unsure => "unsure",
+            Self::Bad => "bad",
+            Self::Dirty => "dirty",
+        }
+    }
+}
+
+/// The label of an outcome, in capitals: it stands at the beginning of a line.
+#[must_use]
+pub const fn label(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass => "PASS",
+        Outcome::Skipped => "SKIP",
+        Outcome::Fail => "FAIL",
+        Outcome::Inconclusive => "INCONCLUSIVE",
+        Outcome::Dirty => "DIRTY",
+        Outcome::InternalError => "ERROR",
+    }
+}
+
+#[must_use]
+pub const fn outcome_tone(outcome: Outcome) -> Tone {
+    match outcome {
+        Outcome::Pass => Tone::Good,
+        Outcome::Skipped => Tone::Skipped,
+        Outcome::Fail => Tone::Bad,
+        Outcome::Inconclusive => Tone::Unsure,
+        Outcome::Dirty | Outcome::InternalError => Tone::Dirty,
+    }
+}
+
+#[must_use]
+pub const fn verdict_tone(verdict: &Verdict) -> Tone {
+    match verdict {
+        Verdict::Detected { .. } => Tone::Good,
+        Verdict::Silent => Tone::Muted,
+        Verdict::ExpectedMiss { .. } => Tone::Note,
+        Verdict::Late { .. }
+        | Verdict::Missed
+        | Verdict::WrongSubject { .. }
+        | Verdict::PreExisting
+        | Verdict::FalseAlarm { .. }
+        | Verdict::NotCleared
+        | Verdict::UnexpectedlyDetected { .. } => Tone::Bad,
+        Verdict::Blind { .. } | Verdict::Undecided { .. } => Tone::Unsure,
+    }
+}
+
+/// One sign for a verdict: the eye finds the row before it reads the words.
+#[must_use]
+pub const fn sign(verdict: &Verdict) -> char {
+    match verdict_tone(verdict) {
+        Tone::Good => '✓',
+        Tone::Muted => '·',
+        Tone::Note => '○',
+        Tone::Unsure => '?',
+        Tone::Bad | Tone::Dirty | Tone::Skipped => '✗',
+    }
+}
+
+#[must_use]
+pub const fn level(level: Level) -> &'static str {
+    match level {
+        Level::Risk => "risk",
+        Level::Cause => "cause",
+        Level::Symptom => "symptom",
+    }
+}
+
+#[must_use]
+pub const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    }
+}
+
+/// A verdict for a cell: "1.9 ms", "late 5.1 s", "missed", "FALSE ALARM".
+#[must_use]
+pub fn short(decided: &Decided) -> String {
+    match &decided.verdict {
+        // A standing risk was said before anything was injected: there is no time to show.
+        Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
+        Verdict::Detected { after } => units::span(*after),
+        Verdict::Late { after } => format!("late {}", units::span(*after)),
+        Verdict::Missed => "missed".to_owned(),
+        Verdict::WrongSubject { .. } => "wrong subject".to_owned(),
+        Verdict::PreExisting => "pre-existing".to_owned(),
+        Verdict::FalseAlarm { .. } => "FALSE ALARM".to_owned(),
+        Verdict::Silent => "·".to_owned(),
+        Verdict::Blind { .. } => "blind".to_owned(),
+        Verdict::NotCleared => "not cleared".to_owned(),
+        Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
+        Verdict::UnexpectedlyDetected { after } => format!("unexpected {}", units::span(*after)),
+        Verdict::Undecided { .. } => "undecided".to_owned(),
+    }
+}
+
+/// A verdict in a few words: "detected after 1.9 ms", "late: after 5.1 s".
+#[must_use]
+pub fn sentence(decided: &Decided) -> String {
+    match &decided.verdict {
+        Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
+        Verdict::Detected { after } => format!("detected after {}", units::span(*after)),
+        Verdict::Late { after } => format!("late: after {}", units::span(*after)),
+        Verdict::Missed => "missed".to_owned(),
+        Verdict::WrongSubject { .. } => "wrong subject".to_owned(),
+        Verdict::PreExisting => "pre-existing".to_owned(),
+        Verdict::FalseAlarm { severity: loud, .. } => format!("FALSE ALARM ({})", severity(*loud)),
+        Verdict::Silent => "silent".to_owned(),
+        Verdict::Blind { .. } => "blind".to_owned(),
+        Verdict::NotCleared => "not cleared".to_owned(),
+        Verdict::ExpectedMiss { .. } => "missed, as expected".to_owned(),
+        Verdict::UnexpectedlyDetected { after } => {
+            format!("detected after {}, not missed", units::span(*after))
+        }
+        Verdict::Undecided { .. } => "undecided".to_owned(),
+    }
+}
+
+/// "500 ms", "500 ms from the first SYN": a deadline, and what it is counted from if not from t0.
+#[must_use]
+pub fn deadline(expectation: &Expectation) -> String {
+    let from = expectation.from.as_ref().map(|from| format!(" from {from}"));
+    format!("{}{}", units::limit(expectation.within), from.unwrap_or_default())
+}
+
+/// What a verdict is about: the subject expected, else the one that was named.
+#[must_use]
+pub fn about(trial: &TrialSummary, decided: &Decided) -> String {
+    let said = || match &decided.verdict {
+        Verdict::FalseAlarm { subject, .. } => Some(subject.to_string()),
+        _ => trial.finding_behind(decided).map(|received| received.finding.subject.to_string()),
+    };
+    let expected = decided.expectation.subject.as_ref().map(ToString::to_string);
+    expected.or_else(said).unwrap_or_else(|| "anything".to_owned())
+}
+
+/// "10 ms before users felt it", "1.01 s after users felt it"; only for what was detected.
+#[must_use]
+pub fn lead(trial: &TrialSummary, verdict: &Verdict) -> Option<String> {
+    let after = match verdict {
+        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => {
+            *after
+        }
+        _ => return None,
+    };
+    if after.is_zero() {
+        return None;
+    }
+    let lead = trial.lead(after)?;
+    let side = if lead.is_before() { "before" } else { "after" };
+    Some(format!("{} {side} users felt it", units::span(lead.distance())))
+}
+
+/// What a person can check: the finding's evidence, or why there is none.
+#[must_use]
+pub fn evidence(trial: &TrialSummary, decided: &Decided) -> Option<String> {
+    match &decided.verdict {
+        Verdict::Blind { why } | Verdict::Undecided { why } => Some(why.clone()),
+        Verdict::ExpectedMiss { reason } => Some(reason.clone()),
+        Verdict::FalseAlarm { evidence, .. } => Some(evidence.clone()),
+        Verdict::Missed | Verdict::Silent => None,
+        Verdict::WrongSubject { said } => {
+            let evidence = trial.finding_behind(decided).map(|f| format!(": {}", f.finding.evidence));
+            Some(format!("said only about {said}{}", evidence.unwrap_or_default()))
+        }
+        Verdict::PreExisting if trial.finding_behind(decided).is_none() => {
+            Some("said before the fault was injected".to_owned())
+        }
+        _ => trial.finding_behind(decided).map(|received| received.finding.evidence.clone()),
+    }
+}
+
+/// The same on one line: evidence may come from programs that use several.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
