@@ -130,8 +130,8 @@ impl OutsideDetector {
         let (done, listeners) = mpsc::channel();
         // The watcher is there before the program: nothing runs that nobody would end.
         let (hand_over, handed) = mpsc::channel();
-        let watched = Arc::clone(&shared);
-        let watch = move || handed.recv().map(|child| threads::watch(child, &watched, &listeners, grace)).unwrap_or(());
+        let also = Arc::clone(&shared);
+        let watch = move || handed.recv().map_or((), |child| threads::watch(child, &also, &listeners, grace));
         let watcher = thread("watch", watch).map_err(no_thread)?;
         let mut child = command.spawn().map_err(|source| SpawnError::Spawn {
             name: spec.name.clone(),

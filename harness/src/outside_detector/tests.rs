@@ -31,7 +31,7 @@ fn operator() -> Operator {
         dns_service: "kube-dns".to_owned(),
         dns_address: address,
         paths: Vec::new(),
-        time_wait: Duration::from_secs(60),
+        time_wait: Duration::from_mins(1),
         peer_prefix_length: 24,
     }
 }

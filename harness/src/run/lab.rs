@@ -19,10 +19,10 @@ use super::trial::{Ended, Trial};
 use crate::cluster::Cluster;
 use crate::cluster::netns::Lab;
 use crate::judge::Judge;
-use crate::plan::{Plan, TrialPlan, load};
+use crate::plan::{FlowKind, Plan, TrialPlan, load};
 
-/// Open files a lab may need: held connections take two each.
-const FILES: u64 = 65_536;
+/// Open files a lab needs besides its held connections.
+const FILES: u64 = 4_096;
 
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.
 #[must_use]
@@ -75,7 +75,7 @@ fn read_order(control: &mut BufReader<File>) -> Result<Order, String> {
 fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result<FromLab, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
-    host::raise_nofile(FILES).map_err(|e| e.to_string())?;
+    host::raise_nofile(files(&plan)).map_err(|e| e.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -108,6 +108,15 @@ fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result
     // Tasks that still wait for a socket must not keep the lab from ending.
     runtime.shutdown_background();
     done
+}
+
+/// How many files a trial has open at once: both ends of each held connection are here.
+fn files(plan: &Plan) -> u64 {
+    let held = plan.workload.iter().map(|flow| match flow.kind {
+        FlowKind::Hold { connections, .. } => u64::from(connections),
+        _ => 0,
+    });
+    FILES + 2 * held.sum::<u64>()
 }
 
 /// The trial an order names, and the one whose expectations apply where a self-test swaps them.
@@ -163,7 +172,8 @@ async fn run(
     let (signals, incoming) = channel::unbounded_channel();
     let (said_sender, said) = channel::unbounded_channel();
     let record = order.record.as_deref();
-    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender)?;
+    let armed = Arc::default();
+    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
     let observer = tokio::spawn(observer.run(incoming));
 
     let cluster: Arc<dyn Cluster> = Arc::clone(&lab) as _;
@@ -175,6 +185,7 @@ async fn run(
         sabotage: order.sabotage.clone(),
         stop,
         hold: order.hold,
+        armed,
         judge: judge(plan, trial, order),
         events: &tell,
         said,

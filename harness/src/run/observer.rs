@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
 use relapse_detectors::record::{Feed, Recorder, TICK};
-use relapse_detectors::signal::{Observed, Signal};
+use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -24,6 +26,8 @@ pub struct Observer {
     /// Why the recording is not whole.
     trouble: Option<String>,
     blind: Vec<(String, String)>,
+    /// Set once every collector was armed: before, none of them has had its say.
+    armed: Arc<AtomicBool>,
 }
 
 impl Observer {
@@ -37,6 +41,7 @@ impl Observer {
         record: Option<&Path>,
         outside: &[ExecSpec],
         said: UnboundedSender<Said>,
+        armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
         let open = |path: &Path| -> io::Result<_> {
             Recorder::new(BufWriter::new(File::create(path)?), operator, None)
@@ -44,7 +49,7 @@ impl Observer {
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
         let start = |spec: &ExecSpec| OutsideDetector::spawn(spec, operator, said.clone()).map_err(|e| format!("failed to {e}"));
         let outside = outside.iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { feed: Feed::new(detectors), recorder, outside, said, trouble: None, blind: Vec::new() })
+        Ok(Self { feed: Feed::new(detectors), recorder, outside, said, trouble: None, blind: Vec::new(), armed: Arc::clone(armed) })
     }
 
     /// Runs until the last collector is gone; returns what went wrong with the recording, if anything.
@@ -58,7 +63,12 @@ impl Observer {
                     Some(signal) => self.observe(&signal),
                     None => break,
                 },
-                _ = clock.tick() => self.feed.advance(now()),
+                _ = clock.tick() => {
+                    if self.armed.load(Ordering::SeqCst) {
+                        self.tell_blindness();
+                    }
+                    self.feed.advance(now())
+                }
             };
             self.pass_on(findings);
         }
@@ -81,11 +91,7 @@ impl Observer {
             self.trouble.get_or_insert(e.to_string());
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
-        let findings = self.feed.signal(signal.at, signal);
-        if matches!(signal.observed, Observed::Collector(_)) {
-            self.tell_blindness();
-        }
-        findings
+        self.feed.signal(signal.at, signal)
     }
 
     fn pass_on(&self, findings: Vec<(Time, Finding)>) {

@@ -4,7 +4,7 @@
 //! be healed is said.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use relapse_detectors::signal::Signal;
@@ -42,6 +42,8 @@ pub struct Trial<'a> {
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
+    /// Set once every collector is armed.
+    pub armed: Arc<AtomicBool>,
     /// Stay with the fault in force until `stop`.
     pub hold: bool,
     pub events: &'a dyn Fn(TrialEvent),
@@ -100,6 +102,7 @@ impl Trial<'_> {
                 let operator = Arc::new(self.cluster.plan().operator());
                 let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without);
                 drop(self.signals);
+                self.armed.store(true, Ordering::SeqCst);
                 let world = World {
                     cluster: Arc::clone(&self.cluster),
                     flows: self.plan.workload.iter().cloned().zip(workload.switches().iter().cloned()).collect(),
