@@ -56,16 +56,17 @@ impl Collectors {
                 external_name: Mutex::default(),
                 signals: signals.clone(),
             });
-            let mut arm = |kinds: &[CollectorKind], start: fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>| {
-                let started = if kinds.iter().any(|kind| Some(*kind) == without) {
-                    Err("taken away for a self-test".to_owned())
-                } else {
-                    start(&agent, &mut tasks).map_err(|e| e.to_string())
+            let mut arm =
+                |kinds: &[CollectorKind], start: fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>| {
+                    let started = if kinds.iter().any(|kind| Some(*kind) == without) {
+                        Err("taken away for a self-test".to_owned())
+                    } else {
+                        start(&agent, &mut tasks).map_err(|e| e.to_string())
+                    };
+                    for kind in kinds {
+                        agent.sight(*kind, started.clone().map_or_else(Sight::Blind, |()| Sight::Ready));
+                    }
                 };
-                for kind in kinds {
-                    agent.sight(*kind, started.clone().map_or_else(Sight::Blind, |()| Sight::Ready));
-                }
-            };
             arm(&[CollectorKind::Inventory], inventory::start);
             arm(&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup], routing::start);
             arm(&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats], conntrack::start_polling);

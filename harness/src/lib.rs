@@ -5,8 +5,8 @@
 //! detectors -> [`judge`] -> events ([`event`]) -> reports. [`run`] is the only place that wires them.
 //! [`host`] owns what reaches beyond the lab: journal, lock, guardian, recovery.
 
-pub mod cluster;
 pub mod cli;
+pub mod cluster;
 pub mod collect;
 pub mod config;
 pub mod diagnostics;

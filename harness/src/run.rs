@@ -22,7 +22,7 @@ use std::time::Instant;
 use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::clock;
-use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEvent, TrialEnded, TrialId, TrialInfo, What};
+use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
 use crate::config::Config;
 use crate::fault::Requirement;
@@ -164,12 +164,8 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
 }
 
 fn describe(plan: &Plan, trial: &TrialPlan, repetition: u32, options: &Options) -> (TrialInfo, Job) {
-    let id = TrialId {
-        scenario: plan.name.clone(),
-        control: trial.control.clone(),
-        backend: "netns".into(),
-        repetition,
-    };
+    let id =
+        TrialId { scenario: plan.name.clone(), control: trial.control.clone(), backend: "netns".into(), repetition };
     let mut expectations = trial.detect.clone();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());

@@ -255,8 +255,7 @@ impl Client {
         let attempt = async {
             match &self.plan.kind {
                 FlowKind::Tcp { to, port, request, response, server_closes, .. } => {
-                    let mut stream =
-                        tcp::connect(&self.ns, (self.cluster.target_address(*to), *port).into()).await?;
+                    let mut stream = tcp::connect(&self.ns, (self.cluster.target_address(*to), *port).into()).await?;
                     tcp::exchange(&mut stream, *request, *response, *server_closes).await
                 }
                 FlowKind::Http { to, port, response } => {

@@ -55,17 +55,13 @@ fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     let label = format!("{:<4}  ", words::label(outcome));
     // A long label takes its room from the name, so that times stay in their column.
     let column = column.saturating_sub(paint::columns(&label) - 6);
-    let mut line =
-        Line::new(page, 0).label(words::outcome_tone(outcome), &label).cell(None, &run.label(trial), column);
+    let mut line = Line::new(page, 0).label(words::outcome_tone(outcome), &label).cell(None, &run.label(trial), column);
     if outcome == Outcome::Skipped {
         return line;
     }
     let took = trial.took().map_or_else(|| "not finished".to_owned(), span);
     line = line.cell(Some(Tone::Muted), &format!("  {took:>8}"), 0);
-    if trial.is_control()
-        && !trial.verdicts.is_empty()
-        && trial.verdicts.iter().all(|d| d.verdict == Verdict::Silent)
-    {
+    if trial.is_control() && !trial.verdicts.is_empty() && trial.verdicts.iter().all(|d| d.verdict == Verdict::Silent) {
         line = line.cell(Some(Tone::Good), "   silent", 0);
         let mut said: Vec<&str> = trial.findings.iter().map(|f| f.finding.detector.as_str()).collect();
         said.dedup();
@@ -245,8 +241,7 @@ fn gauge(decided: &Decided) -> String {
     let within = decided.expectation.within.as_secs_f64().max(1e-9);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 64")]
     // At least one eighth: something was seen, however quickly.
-    let eighths =
-        ((after.as_secs_f64() / within).clamp(0.0, 1.0) * 8.0 * GAUGE as f64).ceil().max(1.0) as usize;
+    let eighths = ((after.as_secs_f64() / within).clamp(0.0, 1.0) * 8.0 * GAUGE as f64).ceil().max(1.0) as usize;
     let bar = format!("{}{}", "█".repeat(eighths / 8), PARTS[eighths % 8]);
     let rest = GAUGE - paint::columns(&bar).min(GAUGE);
     format!("{bar}{}", "·".repeat(rest))

@@ -134,12 +134,21 @@ impl Phase {
 pub enum TrialEvent {
     Started,
     /// Will not run, and why. A skipped trial never looks like a passed one.
-    Skipped { reason: String },
+    Skipped {
+        reason: String,
+    },
     /// Waits for something outside the trial (the host-write lock and who holds it).
-    Waiting { reason: String },
-    Phase { phase: Phase },
+    Waiting {
+        reason: String,
+    },
+    Phase {
+        phase: Phase,
+    },
     /// A part of the trial that this machine cannot do and that is left out, and why.
-    Reduced { what: String, why: String },
+    Reduced {
+        what: String,
+        why: String,
+    },
     /// One mutation was made and read back.
     Injected(Injected),
     /// A stated effect was seen in the workload, or ruled out.
@@ -147,17 +156,30 @@ pub enum TrialEvent {
     /// A detector said something.
     Finding(FindingReceived),
     /// A collector or detector cannot see.
-    Blind { detector: String, why: String },
+    Blind {
+        detector: String,
+        why: String,
+    },
     /// An expectation, or a control, was decided.
     Verdict(Decided),
     /// Undo of a mutation, read back.
-    Healed { what: String, error: Option<String> },
+    Healed {
+        what: String,
+        error: Option<String>,
+    },
     /// The guard around the closed network counted packets that tried to leave.
-    GuardHit { packets: u64, what: String },
+    GuardHit {
+        packets: u64,
+        what: String,
+    },
     /// Something of ours is still there.
-    LeftBehind { what: String },
+    LeftBehind {
+        what: String,
+    },
     /// Somebody else changed the host while the trial ran; fails nothing.
-    HostChanged { what: String },
+    HostChanged {
+        what: String,
+    },
     /// Sample of a workload flow, for timelines: attempts and failures in the last span.
     Flow(FlowSample),
     Ended(TrialEnded),
@@ -209,28 +231,46 @@ pub struct Decided {
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// In time, about the right subject. `after` is counted from t0.
-    Detected { after: Duration },
+    Detected {
+        after: Duration,
+    },
     /// Right, but past its deadline.
-    Late { after: Duration },
+    Late {
+        after: Duration,
+    },
     Missed,
     /// In time, but only about something else.
-    WrongSubject { said: Subject },
+    WrongSubject {
+        said: Subject,
+    },
     /// Already said before the fault was injected.
     PreExisting,
     /// Said in a control or in the baseline, where nothing is wrong.
-    FalseAlarm { severity: Severity, subject: Subject, evidence: String },
+    FalseAlarm {
+        severity: Severity,
+        subject: Subject,
+        evidence: String,
+    },
     /// Silent where silence was asked for.
     Silent,
     /// The detector or all its collectors could not see.
-    Blind { why: String },
+    Blind {
+        why: String,
+    },
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
     /// Missed, as `relapse.yaml` said it would be.
-    ExpectedMiss { reason: String },
+    ExpectedMiss {
+        reason: String,
+    },
     /// Detected although a miss was expected: the expectation is out of date.
-    UnexpectedlyDetected { after: Duration },
+    UnexpectedlyDetected {
+        after: Duration,
+    },
     /// The trial ended before this could be decided.
-    Undecided { why: String },
+    Undecided {
+        why: String,
+    },
 }
 
 impl Verdict {

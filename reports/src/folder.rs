@@ -189,13 +189,11 @@ pub fn from_events(path: &Path) -> Result<Remade, FolderError> {
     let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
     let file = File::open(&path).map_err(|source| FolderError::Open { path: path.clone(), source })?;
     let read = jsonl::read(BufReader::new(file));
-    let Events { events, notices } =
-        read.map_err(|source| FolderError::Read { path: path.clone(), source })?;
+    let Events { events, notices } = read.map_err(|source| FolderError::Read { path: path.clone(), source })?;
     let mut run = RunSummary::of(&events);
     // What is wrong with the file belongs into every report of it.
     run.notices.extend(notices.iter().cloned());
-    let folder =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     write_summary(&folder, &run)?;
     Ok(Remade { folder, run, notices })
 }
@@ -240,8 +238,7 @@ mod tests {
         assert_eq!(fs::read(first.join(EVENTS)).expect("events"), before);
         let latest = fs::canonicalize(scratch.0.join("latest")).expect("latest");
         assert_eq!(latest, fs::canonicalize(&second).expect("second"));
-        let left: Vec<_> =
-            fs::read_dir(&scratch.0).expect("root").map(|e| e.expect("entry").file_name()).collect();
+        let left: Vec<_> = fs::read_dir(&scratch.0).expect("root").map(|e| e.expect("entry").file_name()).collect();
         assert_eq!(left.len(), 2, "{left:?}");
     }
 

@@ -136,11 +136,7 @@ fn matrix_row(run: &RunSummary, group: &Group<'_>, detectors: &[&str], page: &mu
     );
     if group.ran() == 0 {
         let reason = escape(&format!("skipped: {}", first.reasons().join("; ")));
-        let _ = write!(
-            page,
-            "<td class=\"reason skipped-bg\" colspan=\"{}\">{reason}</td></tr>",
-            detectors.len()
-        );
+        let _ = write!(page, "<td class=\"reason skipped-bg\" colspan=\"{}\">{reason}</td></tr>", detectors.len());
         return;
     }
     for detector in detectors {
@@ -208,13 +204,8 @@ fn trials(run: &RunSummary, page: &mut String) {
 
 fn anchor(trial: &TrialSummary) -> String {
     let id = &trial.info.trial;
-    let text = format!(
-        "{}-{}-{}-{}",
-        id.scenario,
-        id.control.as_deref().unwrap_or("incident"),
-        id.backend,
-        id.repetition
-    );
+    let text =
+        format!("{}-{}-{}-{}", id.scenario, id.control.as_deref().unwrap_or("incident"), id.backend, id.repetition);
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
@@ -281,8 +272,7 @@ fn verdicts(trial: &TrialSummary, page: &mut String) {
         let about = words::about(trial, decided);
         let outside = if expected.outside { " <span class=\"soft\">(outside)</span>" } else { "" };
         let lead = words::lead(trial, &decided.verdict);
-        let lead = lead
-            .map_or_else(String::new, |lead| format!("<br><span class=\"lead\">{}</span>", escape(&lead)));
+        let lead = lead.map_or_else(String::new, |lead| format!("<br><span class=\"lead\">{}</span>", escape(&lead)));
         let _ = write!(
             page,
             "<tr><td>{}{outside}</td><td>{}</td><td>{}</td><td class=\"tone {}\">{} {}{lead}</td><td>{}</td>\

@@ -74,9 +74,8 @@ pub fn read(mut from: impl BufRead) -> Result<Events, ReadError> {
             Ok(event) => all.events.push(event),
             // Only the last line can lack its end.
             Err(_) if !bytes.ends_with(b"\n") => {
-                all.notices.push(format!(
-                    "line {line} breaks off after {n} bytes: the run was killed while writing it"
-                ));
+                all.notices
+                    .push(format!("line {line} breaks off after {n} bytes: the run was killed while writing it"));
             }
             Err(source) => {
                 let begins = String::from_utf8_lossy(&bytes).chars().take(60).collect();

@@ -87,9 +87,8 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
         let expected = &decided.expectation;
         let key = format!("{}.{}", expected.detector, words::level(expected.level));
         case.add_property(Property::new(format!("verdict.{key}"), decided.verdict.name()));
-        if let Verdict::Detected { after }
-        | Verdict::Late { after }
-        | Verdict::UnexpectedlyDetected { after } = &decided.verdict
+        if let Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } =
+            &decided.verdict
         {
             let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
             case.add_property(Property::new(format!("time-to-detect-ms.{key}"), ms));
@@ -115,9 +114,6 @@ mod tests {
     fn a_skip_is_never_a_success() {
         let xml = junit(&RunSummary::of(&sample::run())).expect("written");
         assert!(xml.contains(r#"skipped="2""#), "{xml}");
-        assert!(
-            xml.contains(r#"failures="3" errors="3""#) || xml.contains(r#"errors="3" failures="3""#),
-            "{xml}"
-        );
+        assert!(xml.contains(r#"failures="3" errors="3""#) || xml.contains(r#"errors="3" failures="3""#), "{xml}");
     }
 }

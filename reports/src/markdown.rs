@@ -43,21 +43,15 @@ pub fn markdown(run: &RunSummary) -> String {
     }
     if run.is_repeated() {
         let groups = statistics::groups(run);
-        let rows: Vec<Vec<String>> = groups
-            .iter()
-            .map(|group| vec![escape(&group.first().name()), statistics::flakes(group)])
-            .collect();
+        let rows: Vec<Vec<String>> =
+            groups.iter().map(|group| vec![escape(&group.first().name()), statistics::flakes(group)]).collect();
         table(&mut text, &["trial", "repetitions"], &rows);
     }
     let skipped: Vec<&TrialSummary> = run.trials.iter().filter(|t| t.outcome() == Outcome::Skipped).collect();
     if !skipped.is_empty() {
         text.push_str("## Skipped\n\n");
         for trial in skipped {
-            text.push_str(&format!(
-                "- {}: {}\n",
-                escape(&run.label(trial)),
-                escape(&trial.reasons().join("; "))
-            ));
+            text.push_str(&format!("- {}: {}\n", escape(&run.label(trial)), escape(&trial.reasons().join("; "))));
         }
     }
     text.truncate(text.trim_end().len());
@@ -87,12 +81,7 @@ fn failures(run: &RunSummary, text: &mut String) {
     text.push_str("## Not passed\n\n");
     for trial in wrong {
         let outcome = trial.outcome();
-        text.push_str(&format!(
-            "### {} {}: {}\n\n",
-            sign(outcome),
-            escape(&run.label(trial)),
-            outcome.name()
-        ));
+        text.push_str(&format!("### {} {}: {}\n\n", sign(outcome), escape(&run.label(trial)), outcome.name()));
         for reason in trial.reasons() {
             text.push_str(&format!("- **{}**\n", escape(&reason)));
         }

@@ -37,11 +37,7 @@ fn of_trial(trial: &TrialSummary, detector: &str) -> Vec<Mark> {
     let decided = trial.verdicts.iter().filter(|d| d.expectation.detector == detector);
     let mut marks: Vec<Mark> = decided
         .filter(|d| d.verdict != Verdict::Silent)
-        .map(|d| Mark {
-            text: words::short(d),
-            tone: words::verdict_tone(&d.verdict),
-            detail: detail(trial, d),
-        })
+        .map(|d| Mark { text: words::short(d), tone: words::verdict_tone(&d.verdict), detail: detail(trial, d) })
         .collect();
     if marks.is_empty() {
         let blind = trial.blind.iter().find(|blind| blind.detector == detector);

@@ -165,12 +165,7 @@ fn head(text: &str, page: Page) -> Cell {
 }
 
 /// Splits the columns so that each table fits the page.
-fn bands<'a, 'b>(
-    run: &RunSummary,
-    columns: &'b [Column<'a>],
-    speakers: &[&str],
-    page: Page,
-) -> Vec<&'b [Column<'a>]> {
+fn bands<'a, 'b>(run: &RunSummary, columns: &'b [Column<'a>], speakers: &[&str], page: Page) -> Vec<&'b [Column<'a>]> {
     let names = speakers.iter().map(|name| paint::columns(name)).max().unwrap_or(0).max(8) + 3;
     let room = page.width.unwrap_or(WIDTH).saturating_sub(names);
     let width = |column: &Column<'_>| {

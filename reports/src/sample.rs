@@ -10,8 +10,8 @@ use relapse_detectors::finding::{Finding, Level, Severity};
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent,
-    RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
+    Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
 
 pub(crate) const DETECTORS: [&str; 15] = [
@@ -75,12 +75,8 @@ pub(crate) const T0: Duration = ms(1_310);
 
 impl Script {
     pub(crate) fn new(start: Duration, incident: &str, title: &str, trial: TrialId) -> Self {
-        let info = TrialInfo {
-            trial,
-            incident: incident.to_owned(),
-            title: title.to_owned(),
-            expectations: Vec::new(),
-        };
+        let info =
+            TrialInfo { trial, incident: incident.to_owned(), title: title.to_owned(), expectations: Vec::new() };
         Self { events: Vec::new(), info, start: Time(START) + start }
     }
 
@@ -127,12 +123,7 @@ impl Script {
         let holds = !evidence.starts_with("0 of");
         self.at(
             at,
-            TrialEvent::Effect(EffectSeen {
-                effect: effect.to_owned(),
-                holds,
-                t2,
-                evidence: evidence.to_owned(),
-            }),
+            TrialEvent::Effect(EffectSeen { effect: effect.to_owned(), holds, t2, evidence: evidence.to_owned() }),
         )
     }
 

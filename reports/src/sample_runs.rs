@@ -22,13 +22,8 @@ pub(crate) fn run() -> Vec<RunEvent> {
     let scripts = vec![
         mss(),
         mss_control(),
-        Script::new(
-            ms(40),
-            "I2",
-            "kube-proxy restart resets nf_conntrack_max",
-            id("conntrack-cap-reset", None, 1),
-        )
-        .skipped("it lowers nf_conntrack_max of the whole machine: allow with --allow-host-writes"),
+        Script::new(ms(40), "I2", "kube-proxy restart resets nf_conntrack_max", id("conntrack-cap-reset", None, 1))
+            .skipped("it lowers nf_conntrack_max of the whole machine: allow with --allow-host-writes"),
         Script::new(ms(41), "I2", "kube-proxy restart", id("conntrack-cap-reset", Some("limit-raised"), 1))
             .skipped("it writes nf_conntrack_max of the whole machine: allow with --allow-host-writes"),
         dns(),
@@ -37,18 +32,9 @@ pub(crate) fn run() -> Vec<RunEvent> {
         database(),
         record(),
         snat(),
-        Script::new(
-            ms(9_000),
-            "I7",
-            "SNAT port collision",
-            id("snat-port-collision", Some("reuse-succeeds"), 1),
-        )
-        .at(ms(0), TrialEvent::Started)
-        .ended(
-            ms(31),
-            Outcome::InternalError,
-            &["thread of node worker-2 panicked: index out of bounds"],
-        ),
+        Script::new(ms(9_000), "I7", "SNAT port collision", id("snat-port-collision", Some("reuse-succeeds"), 1))
+            .at(ms(0), TrialEvent::Started)
+            .ended(ms(31), Outcome::InternalError, &["thread of node worker-2 panicked: index out of bounds"]),
     ];
     play(scripts, &["host-write lock was held by run 20261121-114112-01bc; waited 0.8 s"])
 }
@@ -58,37 +44,13 @@ fn policy_route() -> Script {
     Script::new(ms(2_600), "I4", "pods' routing table is lost", id("policy-route-lost", None, 1))
         .phases(ms(1_500))
         .injected(us(400), "delete default via 10.176.96.1 dev eth1 table 2", "table 2 is empty")
-        .finding(
-            us(1_900),
-            "policy-route",
-            CAUSE,
-            node,
-            "route table 2 lost default via 10.176.96.1 dev eth1",
-        )
-        .verdict(
-            expect("policy-route", Level::Cause, Some(node), ms(500)),
-            Verdict::Detected { after: us(1_900) },
-        )
+        .finding(us(1_900), "policy-route", CAUSE, node, "route table 2 lost default via 10.176.96.1 dev eth1")
+        .verdict(expect("policy-route", Level::Cause, Some(node), ms(500)), Verdict::Detected { after: us(1_900) })
         .effect("app-database fails: timeout", Some(ms(12)), "5 of 5 attempts timed out")
         .effect("ping-database works", None, "12 of 12 answered")
-        .finding(
-            ms(1_020),
-            "wrong-nic",
-            SYMPTOM,
-            node,
-            "SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0, not eth1",
-        )
-        .verdict(
-            expect("wrong-nic", Level::Symptom, Some(node), s(3)),
-            Verdict::Detected { after: ms(1_020) },
-        )
-        .finding(
-            ms(1_240),
-            "syn-unanswered",
-            SYMPTOM,
-            "pod/app",
-            "2 SYNs to 10.176.46.4:3306 unanswered, ICMP is",
-        )
+        .finding(ms(1_020), "wrong-nic", SYMPTOM, node, "SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0, not eth1")
+        .verdict(expect("wrong-nic", Level::Symptom, Some(node), s(3)), Verdict::Detected { after: ms(1_020) })
+        .finding(ms(1_240), "syn-unanswered", SYMPTOM, "pod/app", "2 SYNs to 10.176.46.4:3306 unanswered, ICMP is")
         .cleared(ms(1_515), "policy-route", Level::Cause, node)
         .cleared(ms(1_700), "wrong-nic", Level::Symptom, node)
         .cleared(ms(1_720), "syn-unanswered", Level::Symptom, "pod/app")
@@ -98,19 +60,14 @@ fn policy_route() -> Script {
 }
 
 fn policy_route_control() -> Script {
-    let said =
-        ("policy-route", Level::Cause, Severity::Info, "node/worker-2", "table 2 was empty for 310 ms");
-    let mut script = Script::new(
-        ms(2_700),
-        "I4",
-        "pods' routing table is lost",
-        id("policy-route-lost", Some("table-rebuilt"), 1),
-    )
-    .phases(ms(900))
-    .injected(us(600), "flush table 2, rebuild it after 300 ms", "table 2 has its default route")
-    .say(T0 + ms(2), Phase::Detect, said, false)
-    .effect("app-database works", None, "44 of 44 attempts succeeded")
-    .flow("app-database", ms(2_700), None, ms(2));
+    let said = ("policy-route", Level::Cause, Severity::Info, "node/worker-2", "table 2 was empty for 310 ms");
+    let mut script =
+        Script::new(ms(2_700), "I4", "pods' routing table is lost", id("policy-route-lost", Some("table-rebuilt"), 1))
+            .phases(ms(900))
+            .injected(us(600), "flush table 2, rebuild it after 300 ms", "table 2 has its default route")
+            .say(T0 + ms(2), Phase::Detect, said, false)
+            .effect("app-database works", None, "44 of 44 attempts succeeded")
+            .flow("app-database", ms(2_700), None, ms(2));
     for detector in ["policy-route", "wrong-nic", "syn-unanswered"] {
         script = script.verdict(expect(detector, Level::Cause, None, ms(900)), Verdict::Silent);
     }
@@ -163,46 +120,28 @@ fn mss_control() -> Script {
 
 fn dns() -> Script {
     let service = "service/kube-system/kube-dns";
-    let risk =
-        ("dns-endpoints", Level::Risk, Severity::Warning, service, "1 ready endpoint behind 192.168.0.10");
+    let risk = ("dns-endpoints", Level::Risk, Severity::Warning, service, "1 ready endpoint behind 192.168.0.10");
     let miss = Expectation {
         expected_miss: Some("CoreDNSDown fires after 15 min".to_owned()),
         ..expect("alertmanager", Level::Symptom, None, s(2))
     };
-    Script::new(
-        ms(1_100),
-        "I3",
-        "the only DNS replica loses its NIC",
-        id("coredns-single-replica-loss", None, 1),
-    )
-    .phases(ms(2_400))
-    .say(ms(420), Phase::Baseline, risk, false)
-    .verdict(expect("dns-endpoints", Level::Risk, Some(service), s(1)), Verdict::Detected { after: ms(0) })
-    .injected(ms(15), "move eth1 out of worker-1", "worker-1 has no eth1")
-    .finding(us(400), "pod-nic", CAUSE, "node/worker-1", "eth1 (table 2, 10.176.96.1) is gone")
-    .verdict(
-        expect("pod-nic", Level::Cause, Some("node/worker-1"), ms(500)),
-        Verdict::Detected { after: us(400) },
-    )
-    .effect("lookup example-api.com fails: timeout", Some(ms(38)), "9 of 9 lookups timed out")
-    .effect("ask 10.16.16.16 directly works", None, "21 of 21 answered in 2 ms")
-    .finding(
-        ms(2_040),
-        "dns-failing",
-        SYMPTOM,
-        service,
-        "2 queries in a row without answer; 10.16.16.16 answers",
-    )
-    .verdict(
-        expect("dns-failing", Level::Symptom, Some(service), s(3)),
-        Verdict::Detected { after: ms(2_040) },
-    )
-    .verdict(miss, Verdict::ExpectedMiss { reason: "CoreDNSDown fires after 15 min".to_owned() })
-    .cleared(ms(2_420), "pod-nic", Level::Cause, "node/worker-1")
-    .cleared(ms(2_600), "dns-failing", Level::Symptom, service)
-    .flow("lookup", ms(4_200), Some((ms(38), ms(2_400))), ms(2))
-    .flow("upstream-direct", ms(4_200), None, ms(2))
-    .ended(ms(4_260), Outcome::Pass, &[])
+    Script::new(ms(1_100), "I3", "the only DNS replica loses its NIC", id("coredns-single-replica-loss", None, 1))
+        .phases(ms(2_400))
+        .say(ms(420), Phase::Baseline, risk, false)
+        .verdict(expect("dns-endpoints", Level::Risk, Some(service), s(1)), Verdict::Detected { after: ms(0) })
+        .injected(ms(15), "move eth1 out of worker-1", "worker-1 has no eth1")
+        .finding(us(400), "pod-nic", CAUSE, "node/worker-1", "eth1 (table 2, 10.176.96.1) is gone")
+        .verdict(expect("pod-nic", Level::Cause, Some("node/worker-1"), ms(500)), Verdict::Detected { after: us(400) })
+        .effect("lookup example-api.com fails: timeout", Some(ms(38)), "9 of 9 lookups timed out")
+        .effect("ask 10.16.16.16 directly works", None, "21 of 21 answered in 2 ms")
+        .finding(ms(2_040), "dns-failing", SYMPTOM, service, "2 queries in a row without answer; 10.16.16.16 answers")
+        .verdict(expect("dns-failing", Level::Symptom, Some(service), s(3)), Verdict::Detected { after: ms(2_040) })
+        .verdict(miss, Verdict::ExpectedMiss { reason: "CoreDNSDown fires after 15 min".to_owned() })
+        .cleared(ms(2_420), "pod-nic", Level::Cause, "node/worker-1")
+        .cleared(ms(2_600), "dns-failing", Level::Symptom, service)
+        .flow("lookup", ms(4_200), Some((ms(38), ms(2_400))), ms(2))
+        .flow("upstream-direct", ms(4_200), None, ms(2))
+        .ended(ms(4_260), Outcome::Pass, &[])
 }
 
 fn database() -> Script {
@@ -213,15 +152,8 @@ fn database() -> Script {
         .effect("business-request fails: slower than 10x", None, "0 of 12 requests were slower than 500 ms")
         .verdict(expect("slow-server", Level::Symptom, Some("service/database"), s(4)), undecided)
         .flow("business-request", ms(5_700), None, ms(48))
-        .at(
-            ms(1),
-            TrialEvent::Reduced { what: "kernel log".to_owned(), why: "closed to ordinary users".to_owned() },
-        )
-        .ended(
-            ms(5_900),
-            Outcome::Inconclusive,
-            &["no effect: business-request was never slower than 500 ms"],
-        )
+        .at(ms(1), TrialEvent::Reduced { what: "kernel log".to_owned(), why: "closed to ordinary users".to_owned() })
+        .ended(ms(5_900), Outcome::Inconclusive, &["no effect: business-request was never slower than 500 ms"])
 }
 
 fn record() -> Script {
@@ -247,14 +179,8 @@ fn record() -> Script {
             Verdict::Blind { why: "packet socket of worker-1 overran: 812 frames lost".to_owned() },
         )
         .flow("upload", ms(3_900), None, ms(9))
-        .at(
-            ms(3_950),
-            TrialEvent::LeftBehind { what: "link relapse7f3a-3 in the host's namespace".to_owned() },
-        )
-        .at(
-            ms(3_951),
-            TrialEvent::GuardHit { packets: 3, what: "UDP 10.16.16.16:53 -> 8.8.8.8:53".to_owned() },
-        )
+        .at(ms(3_950), TrialEvent::LeftBehind { what: "link relapse7f3a-3 in the host's namespace".to_owned() })
+        .at(ms(3_951), TrialEvent::GuardHit { packets: 3, what: "UDP 10.16.16.16:53 -> 8.8.8.8:53".to_owned() })
         .ended(ms(4_000), Outcome::Dirty, &["a link of this run is still there: relapse7f3a-3"])
 }
 
@@ -291,10 +217,9 @@ pub(crate) fn repeated() -> Vec<RunEvent> {
         let jitter = u64::from(n * 7 % 10);
         let cause = us(1_700 + 130 * jitter);
         let symptom = ms(if n == 4 { 3_400 } else { 980 + 11 * jitter });
-        let mut script =
-            Script::new(s(4) * n, "I4", "pods' routing table is lost", id("policy-route-lost", None, n))
-                .phases(ms(3_500))
-                .injected(us(400), "delete default via 10.176.96.1 dev eth1 table 2", "table 2 is empty");
+        let mut script = Script::new(s(4) * n, "I4", "pods' routing table is lost", id("policy-route-lost", None, n))
+            .phases(ms(3_500))
+            .injected(us(400), "delete default via 10.176.96.1 dev eth1 table 2", "table 2 is empty");
         if n == 7 {
             let why = "not enough of an effect: 1 of 5 attempts failed";
             scripts.push(script.ended(ms(4_100), Outcome::Inconclusive, &[why]));
@@ -303,10 +228,7 @@ pub(crate) fn repeated() -> Vec<RunEvent> {
         script = script
             .effect("app-database fails: timeout", Some(ms(12)), "5 of 5 attempts timed out")
             .finding(cause, "policy-route", CAUSE, node, "route table 2 lost its default")
-            .verdict(
-                expect("policy-route", Level::Cause, Some(node), ms(500)),
-                Verdict::Detected { after: cause },
-            )
+            .verdict(expect("policy-route", Level::Cause, Some(node), ms(500)), Verdict::Detected { after: cause })
             .finding(symptom, "wrong-nic", SYMPTOM, node, "SYN left by eth0");
         let expected = expect("wrong-nic", Level::Symptom, Some(node), s(3));
         script = if n == 4 {
@@ -316,11 +238,7 @@ pub(crate) fn repeated() -> Vec<RunEvent> {
                 &["wrong-nic was late: 3.40 s, deadline 3 s"],
             )
         } else {
-            script.verdict(expected, Verdict::Detected { after: symptom }).ended(
-                ms(5_400),
-                Outcome::Pass,
-                &[],
-            )
+            script.verdict(expected, Verdict::Detected { after: symptom }).ended(ms(5_400), Outcome::Pass, &[])
         };
         scripts.push(script);
         let twin = id("policy-route-lost", Some("table-rebuilt"), n);

@@ -134,9 +134,8 @@ fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
     for trial in &group.trials {
         for verdict in trial.verdicts.iter().filter(|d| d.expectation == *expectation).map(|d| &d.verdict) {
             decided += 1;
-            if let Verdict::Detected { after }
-            | Verdict::Late { after }
-            | Verdict::UnexpectedlyDetected { after } = verdict
+            if let Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } =
+                verdict
             {
                 from_t0.push(*after);
                 from_t2.extend(trial.lead(*after).filter(|_| expectation.level == Level::Symptom));

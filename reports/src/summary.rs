@@ -10,8 +10,8 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
-    TrialEnded, TrialId, TrialInfo, What,
+    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
+    TrialId, TrialInfo, What,
 };
 use crate::units;
 

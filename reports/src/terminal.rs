@@ -87,8 +87,7 @@ impl Terminal {
                 let trials = units::count(run.trials.len(), "trial");
                 let detectors = units::count(run.detectors.len(), "detector");
                 let user = if run.root { "root" } else { "ordinary user" };
-                let line =
-                    format!("run {}: {trials}, {detectors}, kernel {}, {user}", run.run_id, run.kernel);
+                let line = format!("run {}: {trials}, {detectors}, kernel {}, {user}", run.run_id, run.kernel);
                 self.print(&[self.page().paint(Tone::Muted, &line)]);
                 if let Some(live) = &mut self.live {
                     live.expect(run.trials.len());

@@ -123,9 +123,7 @@ impl TrialSummary {
         if self.is_unfinished() {
             return vec![match self.phases.last() {
                 Some(last) => format!("not finished: the events end in phase {}", last.phase.as_str()),
-                None if self.started.is_some() => {
-                    "not finished: the events end right after its start".to_owned()
-                }
+                None if self.started.is_some() => "not finished: the events end right after its start".to_owned(),
                 None => "not finished: it was never started".to_owned(),
             }];
         }
@@ -215,9 +213,9 @@ impl TrialSummary {
         };
         // The decided instant tells apart several findings of the same kind (before and after t0).
         let at = match &decided.verdict {
-            Verdict::Detected { after }
-            | Verdict::Late { after }
-            | Verdict::UnexpectedlyDetected { after } => self.t0().map(|t0| t0 + *after),
+            Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => {
+                self.t0().map(|t0| t0 + *after)
+            }
             _ => None,
         };
         let exact = at.and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
@@ -275,16 +273,12 @@ impl TrialSummary {
         let failed = self.healed.iter().filter_map(|h| Some((&h.what, h.error.as_ref()?)));
         remarks.extend(failed.map(|(what, error)| format!("not healed: {what}: {error}")));
         let broken = self.effects.iter().filter(|effect| !effect.holds);
-        remarks
-            .extend(broken.map(|effect| format!("effect not seen: {}: {}", effect.effect, effect.evidence)));
+        remarks.extend(broken.map(|effect| format!("effect not seen: {}: {}", effect.effect, effect.evidence)));
         // A blind verdict says so already.
-        let judged =
-            |name: &str| self.verdicts.iter().any(|d| d.expectation.detector == name && !d.verdict.passes());
+        let judged = |name: &str| self.verdicts.iter().any(|d| d.expectation.detector == name && !d.verdict.passes());
         let blind = self.blind.iter().filter(|blind| !judged(&blind.detector));
         remarks.extend(blind.map(|blind| format!("blind: {}: {}", blind.detector, blind.why)));
-        remarks.extend(
-            self.reduced.iter().map(|reduced| format!("left out: {}: {}", reduced.what, reduced.why)),
-        );
+        remarks.extend(self.reduced.iter().map(|reduced| format!("left out: {}: {}", reduced.what, reduced.why)));
         remarks.extend(self.host_changed.iter().map(|what| format!("host changed (not by us): {what}")));
         // The same fact may stand among the reasons already.
         let reasons = self.reasons();

@@ -31,11 +31,7 @@ pub fn span(measured: Duration) -> String {
 
 fn long(measured: Duration) -> String {
     let s = (measured.as_millis() + 500) / 1_000;
-    if s < 3_600 {
-        format!("{} min {} s", s / 60, s % 60)
-    } else {
-        format!("{} h {} min", s / 3_600, s % 3_600 / 60)
-    }
+    if s < 3_600 { format!("{} min {} s", s / 60, s % 60) } else { format!("{} h {} min", s / 3_600, s % 3_600 / 60) }
 }
 
 /// A deadline, as somebody wrote it: "500 ms", "3 s", "1.5 s"; no digits that were not meant.
@@ -169,9 +165,6 @@ mod tests {
         assert_eq!(early.to_string(), "−2.0 ms");
         assert_eq!(Offset::between(Time(0), Time(1_020_000_000)).to_string(), "+1.02 s");
         assert!(early < Offset::between(Time(0), Time(0)));
-        assert_eq!(
-            Offset::between(Time(0), Time(u64::MAX)).distance(),
-            Duration::from_nanos(i64::MAX as u64)
-        );
+        assert_eq!(Offset::between(Time(0), Time(u64::MAX)).distance(), Duration::from_nanos(i64::MAX as u64));
     }
 }

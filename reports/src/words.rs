@@ -181,9 +181,7 @@ pub fn about(trial: &TrialSummary, decided: &Decided) -> String {
 #[must_use]
 pub fn lead(trial: &TrialSummary, verdict: &Verdict) -> Option<String> {
     let after = match verdict {
-        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => {
-            *after
-        }
+        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => *after,
         _ => return None,
     };
     if after.is_zero() {

@@ -220,10 +220,8 @@ impl Table {
         }
         let netlink = open(ns)?;
         batch.send(&netlink, what)?;
-        self.check(&ruleset::read(&netlink, &self.name)?).map_err(|read_back| Error::NotInForce {
-            what: format!("{what} in {}", ns.name()),
-            read_back,
-        })
+        self.check(&ruleset::read(&netlink, &self.name)?)
+            .map_err(|read_back| Error::NotInForce { what: format!("{what} in {}", ns.name()), read_back })
     }
 
     /// Compares with what was read back; the error says the first difference.
@@ -383,7 +381,8 @@ fn push_rule(
 ) -> Result<()> {
     let comment = rule.comment.as_deref().unwrap_or_default();
     if comment.len() > COMMENT_LENGTH {
-        let long = std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("a comment over {COMMENT_LENGTH} bytes"));
+        let long =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("a comment over {COMMENT_LENGTH} bytes"));
         return Err(Error::kernel(format!("{what}: {comment}"), long));
     }
     let mut attributes = vec![

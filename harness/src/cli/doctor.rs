@@ -20,9 +20,9 @@ pub fn main() -> ExitCode {
     say("user namespaces", process::diagnose_user_namespaces().map(|()| "allowed".into()));
     say("open files", host::raise_nofile(16_384).map(|n| n.to_string()).map_err(|e| e.to_string()));
     let _ = packet::Filter::syn();
-    let limit = host::conntrack_max().map(|n| format!("nf_conntrack_max is {n}")).map_err(|e| {
-        format!("{e}; the kernel has no connection tracking: modprobe nf_conntrack")
-    });
+    let limit = host::conntrack_max()
+        .map(|n| format!("nf_conntrack_max is {n}"))
+        .map_err(|e| format!("{e}; the kernel has no connection tracking: modprobe nf_conntrack"));
     say("connection tracking", limit);
     println!("host writes");
     if host::is_root() {

@@ -58,9 +58,8 @@ fn describe(plan: &Plan) -> Listed<'_> {
         let subject = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
         format!("{}{subject} within {:?}", expected.detector, expected.within)
     });
-    let writes = |trial: &TrialPlan| {
-        trial.inject.iter().any(|fault| fault.requires().contains(&Requirement::ConntrackLimit))
-    };
+    let writes =
+        |trial: &TrialPlan| trial.inject.iter().any(|fault| fault.requires().contains(&Requirement::ConntrackLimit));
     Listed {
         name: &plan.name,
         incident: &plan.incident,

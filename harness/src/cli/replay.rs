@@ -24,9 +24,9 @@ pub struct ReplayArguments {
 pub fn main(arguments: &ReplayArguments) -> ExitCode {
     let mut bad = false;
     for path in &arguments.recordings {
-        let replayed = File::open(path).map_err(|e| e.to_string()).and_then(|file| {
-            record::replay(BufReader::new(file)).map_err(|e| e.to_string())
-        });
+        let replayed = File::open(path)
+            .map_err(|e| e.to_string())
+            .and_then(|file| record::replay(BufReader::new(file)).map_err(|e| e.to_string()));
         match replayed {
             Ok(findings) => show(path, &findings, arguments.json),
             Err(why) => {
@@ -48,7 +48,8 @@ fn show(path: &std::path::Path, findings: &[(Time, Finding)], json: bool) {
     println!("{}: {} findings", path.display(), findings.len());
     let first = findings.first().map_or(Time(0), |(at, _)| *at);
     for (at, finding) in findings {
-        let state = if finding.cleared { "cleared".to_owned() } else { format!("{:?}", finding.severity).to_lowercase() };
+        let state =
+            if finding.cleared { "cleared".to_owned() } else { format!("{:?}", finding.severity).to_lowercase() };
         println!(
             "  +{:>8.1} ms  {:<9} {:<22} {:<24} {}",
             at.since(first).as_secs_f64() * 1e3,

@@ -202,7 +202,11 @@ fn catch_signals(interrupt: &Interrupt) {
                     _ = term.recv() => {}
                 }
                 interrupt.ask();
-                let text = if interrupt.is_urgent() { "tearing down at once" } else { "healing and tearing down; once more to stop at once" };
+                let text = if interrupt.is_urgent() {
+                    "tearing down at once"
+                } else {
+                    "healing and tearing down; once more to stop at once"
+                };
                 eprintln!("relapse: {text}");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }

@@ -12,9 +12,9 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_kernel::route::{self, Route};
-use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::{NetNs, Result, link, sysctl};
 
 use super::cable::Port;
@@ -73,7 +73,14 @@ impl Fabric {
     ///
     /// # Errors
     /// When the kernel refuses the neighbour or a route.
-    pub fn attach(&mut self, port: Port, kind: PortKind, next_hop: IpAddr, peer: &Port, prefixes: &[Prefix]) -> Result<()> {
+    pub fn attach(
+        &mut self,
+        port: Port,
+        kind: PortKind,
+        next_hop: IpAddr,
+        peer: &Port,
+        prefixes: &[Prefix],
+    ) -> Result<()> {
         port.knows(next_hop, peer)?;
         for prefix in prefixes {
             let route = Route::to(prefix.address(), prefix.length()).via(next_hop).dev(port.index).onlink();
@@ -109,7 +116,10 @@ impl Fabric {
             .chain(Chain::nat("echo", Hook::Prerouting, -100))
             .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
             .chain(Chain::filter("output", Hook::Output, 0, Policy::Accept))
-            .rule("raw", Rule::new().ip_saddr(pods).ip_daddr(pods).notrack().comment("between pods: checked by source"));
+            .rule(
+                "raw",
+                Rule::new().ip_saddr(pods).ip_daddr(pods).notrack().comment("between pods: checked by source"),
+            );
         for (port, kind) in &self.ports {
             if *kind == PortKind::NodeSubnet {
                 table = table.rule(

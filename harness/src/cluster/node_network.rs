@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
 use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
 use relapse_kernel::route::{self, MAIN, Route, Rule};
 use relapse_kernel::{NetNs, Result, link};
 
@@ -35,15 +35,22 @@ pub const fn pair(prefix: Prefix) -> (IpAddr, u8) {
 ///
 /// # Errors
 /// When the kernel refuses a link, address or route.
-pub fn attach_nics(fabric: &mut Fabric, number: usize, ns: &NetNs, node: &NodePlan, network: &NetworkPlan) -> Result<()> {
-    let mut nic = |name: &str, port: String, address: IpAddr, gateway: IpAddr, kind, table: u32, prefixes: &[Prefix]| {
-        let (inside, outside) =
-            connect(&End { ns, name, mtu: 1500 }, &End { ns: &fabric.ns, name: &port, mtu: 1500 })?;
-        link::add_address(ns, inside.index, address, Prefix::host(address).length(), PrefixRoute::Omit)?;
-        inside.knows(gateway, &outside)?;
-        route::add_route(ns, &Route::default_via(gateway).dev(inside.index).onlink().table(table))?;
-        fabric.attach(outside, kind, address, &inside, prefixes)
-    };
+pub fn attach_nics(
+    fabric: &mut Fabric,
+    number: usize,
+    ns: &NetNs,
+    node: &NodePlan,
+    network: &NetworkPlan,
+) -> Result<()> {
+    let mut nic =
+        |name: &str, port: String, address: IpAddr, gateway: IpAddr, kind, table: u32, prefixes: &[Prefix]| {
+            let (inside, outside) =
+                connect(&End { ns, name, mtu: 1500 }, &End { ns: &fabric.ns, name: &port, mtu: 1500 })?;
+            link::add_address(ns, inside.index, address, Prefix::host(address).length(), PrefixRoute::Omit)?;
+            inside.knows(gateway, &outside)?;
+            route::add_route(ns, &Route::default_via(gateway).dev(inside.index).onlink().table(table))?;
+            fabric.attach(outside, kind, address, &inside, prefixes)
+        };
     nic(
         &network.node_nic,
         format!("n{number}-node"),

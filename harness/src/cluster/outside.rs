@@ -84,7 +84,13 @@ pub fn build_office(fabric: &mut Fabric, number: usize, plan: &OfficePlan) -> Re
         &End { ns: &gateway, name: "tunnel", mtu: plan.tunnel_mtu },
         &End { ns: &fabric.ns, name: &format!("vpn{number}"), mtu: plan.tunnel_mtu },
     )?;
-    link::add_address(&gateway, office_end.index, plan.tunnel.0, Prefix::host(plan.tunnel.0).length(), PrefixRoute::Omit)?;
+    link::add_address(
+        &gateway,
+        office_end.index,
+        plan.tunnel.0,
+        Prefix::host(plan.tunnel.0).length(),
+        PrefixRoute::Omit,
+    )?;
     default_route(&gateway, &office_end, plan.tunnel.1, &fabric_end)?;
     fabric.attach(fabric_end, PortKind::Other, plan.tunnel.0, &office_end, &[plan.prefix])?;
     if plan.swallow_fragmentation_needed {

@@ -55,9 +55,8 @@ fn read(ns: &NetNs, lines: &mut BTreeSet<String>) -> Result<()> {
     let name = ns.name();
     let links = link::list(ns)?;
     // Indexes of re-made interfaces differ, names do not.
-    let link_name = |index: Option<u32>| {
-        links.iter().find(|link| Some(link.index) == index).map_or("-", |link| link.name.as_str())
-    };
+    let link_name =
+        |index: Option<u32>| links.iter().find(|link| Some(link.index) == index).map_or("-", |link| link.name.as_str());
     for link in &links {
         lines.insert(format!("{name}: link {} up={} carrier={} mtu={}", link.name, link.up, link.carrier, link.mtu));
     }

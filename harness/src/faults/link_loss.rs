@@ -76,6 +76,8 @@ impl Fault for LinkLoss {
                     How::Deleted | How::Down => {}
                 }
                 link::set_up(&saved.ns, saved.link.index, true)?;
+                link::wait_running(&saved.ns, saved.link.index)?;
+                link::wait_running(&other.ns, other.link.index)?;
                 saved.restore()?;
                 other.restore()
             });

@@ -90,12 +90,7 @@ impl Effects {
         let result = |stated: &Stated| {
             let (holds, evidence) = stated.judge();
             let fails = matches!(stated.plan, EffectPlan::Fails { .. });
-            EffectSeen {
-                effect: stated.text.clone(),
-                holds,
-                t2: stated.seen.first_failure.filter(|_| fails),
-                evidence,
-            }
+            EffectSeen { effect: stated.text.clone(), holds, t2: stated.seen.first_failure.filter(|_| fails), evidence }
         };
         self.stated.iter().map(result).collect()
     }

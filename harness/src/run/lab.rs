@@ -38,12 +38,7 @@ pub fn lab_main() -> ExitCode {
     let mut control = BufReader::new(side.control);
     let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, &outbox)) {
         Ok(done) => done,
-        Err(why) => FromLab::Done {
-            outcome: Outcome::InternalError,
-            reasons: vec![why],
-            up_ns: 0,
-            peak_memory: None,
-        },
+        Err(why) => FromLab::Done { outcome: Outcome::InternalError, reasons: vec![why], up_ns: 0, peak_memory: None },
     };
     outbox.send(&done);
     ExitCode::SUCCESS

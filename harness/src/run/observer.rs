@@ -43,13 +43,22 @@ impl Observer {
         said: UnboundedSender<Said>,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
-        let open = |path: &Path| -> io::Result<_> {
-            Recorder::new(BufWriter::new(File::create(path)?), operator, None)
-        };
+        let open =
+            |path: &Path| -> io::Result<_> { Recorder::new(BufWriter::new(File::create(path)?), operator, None) };
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
-        let start = |spec: &ExecSpec| OutsideDetector::spawn(spec, operator, said.clone()).map_err(|e| format!("failed to {e}"));
+        let start = |spec: &ExecSpec| {
+            OutsideDetector::spawn(spec, operator, said.clone()).map_err(|e| format!("failed to {e}"))
+        };
         let outside = outside.iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { feed: Feed::new(detectors), recorder, outside, said, trouble: None, blind: Vec::new(), armed: Arc::clone(armed) })
+        Ok(Self {
+            feed: Feed::new(detectors),
+            recorder,
+            outside,
+            said,
+            trouble: None,
+            blind: Vec::new(),
+            armed: Arc::clone(armed),
+        })
     }
 
     /// Runs until the last collector is gone; returns what went wrong with the recording, if anything.

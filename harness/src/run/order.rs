@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use relapse_detectors::signal::CollectorKind;
-use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
 use relapse_detectors::time::Time;
+use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
 use crate::outside_detector::ExecSpec;
@@ -53,15 +53,27 @@ pub enum Sabotage {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromLab {
-    Event { at: Time, event: TrialEvent },
+    Event {
+        at: Time,
+        event: TrialEvent,
+    },
     /// Asks the guardian for the machine-wide limit.
     HostLimit(HostLimitRequest),
     /// All namespaces are made: how many there are, besides the lab's own.
-    Up { namespaces: u32 },
+    Up {
+        namespaces: u32,
+    },
     /// Held with the fault in force (`reproduce`).
-    Holding { look_at: Vec<String> },
+    Holding {
+        look_at: Vec<String>,
+    },
     /// The last message.
-    Done { outcome: Outcome, reasons: Vec<String>, up_ns: u64, peak_memory: Option<u64> },
+    Done {
+        outcome: Outcome,
+        reasons: Vec<String>,
+        up_ns: u64,
+        peak_memory: Option<u64>,
+    },
 }
 
 /// To the lab, after its order.
@@ -72,7 +84,9 @@ pub enum ToLab {
     /// Heal and tear down now.
     Heal,
     /// Open a program in a namespace of the lab (`reproduce`).
-    Shell { place: String },
+    Shell {
+        place: String,
+    },
 }
 
 /// What a fault asks of the machine-wide limit.

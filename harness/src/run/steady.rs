@@ -58,12 +58,11 @@ impl Steady {
     /// The flows that do not work, for a person.
     #[must_use]
     pub fn complaint(&self) -> String {
-        let complaints = self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| {
-            match flow.failures {
+        let complaints =
+            self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| match flow.failures {
                 0 => format!("{} never answered", flow.name),
                 n => format!("{} failed {n} times", flow.name),
-            }
-        });
+            });
         let text: Vec<_> = complaints.collect();
         if text.is_empty() { "not long enough yet".into() } else { text.join(", ") }
     }

@@ -191,7 +191,9 @@ fn relay(
         let line = match lines.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => line,
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Err("the lab ended before its verdict".into()),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+                return Err("the lab ended before its verdict".into());
+            }
         };
         match serde_json::from_str(&line).map_err(|e| format!("the lab said something unexpected: {e}"))? {
             FromLab::Event { event, .. } => tell(event),
@@ -246,7 +248,9 @@ fn release(hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
     match guardian.restore() {
         Ok(Restore::Restored { .. } | Restore::Nothing) => {}
         Ok(Restore::NotOurs { found, expected }) => {
-            tell(TrialEvent::HostChanged { what: format!("nf_conntrack_max is {found}, not the {expected} that was written") });
+            tell(TrialEvent::HostChanged {
+                what: format!("nf_conntrack_max is {found}, not the {expected} that was written"),
+            });
         }
         Err(e) => dirty(ended, tell, format!("nf_conntrack_max: {e}")),
     }

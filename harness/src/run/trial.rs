@@ -67,6 +67,15 @@ enum Stop {
     Asked,
 }
 
+impl Stop {
+    fn why(&self) -> &str {
+        match self {
+            Self::Inconclusive(why) => why,
+            Self::Asked => "stopped before the verdict",
+        }
+    }
+}
+
 struct Running<'a> {
     judge: Judge,
     phase: Phase,
@@ -119,6 +128,7 @@ impl Trial<'_> {
                     hold: self.hold,
                 };
                 if let Err(stop) = stages.until_detected(&mut running, &mut undo, &mut dirty).await {
+                    running.decide(|judge, _| judge.abandon(stop.why()));
                     stopped = Some(stop);
                 }
                 stages.heal(&mut running, undo, &mut dirty).await;
@@ -284,7 +294,11 @@ impl Stages<'_> {
         running.enter(Phase::Detect);
         let is_control = running.judge.is_control();
         let effect_deadline = t0 + self.trial.effect_within;
-        let end = if is_control { (t0 + self.trial.watch).max(effect_deadline) } else { running.judge.last_deadline().unwrap_or(t0).max(effect_deadline) };
+        let end = if is_control {
+            (t0 + self.trial.watch).max(effect_deadline)
+        } else {
+            running.judge.last_deadline().unwrap_or(t0).max(effect_deadline)
+        };
         let watch_until = t0 + self.trial.watch;
         let mut finished = false;
         while !finished && now() < end {
@@ -367,7 +381,11 @@ impl Running<'_> {
     }
 
     /// Goes on until `done` says so or the deadline passes; tells which.
-    async fn until(&mut self, deadline: Time, mut done: impl FnMut(Time, Option<&Attempt>) -> bool) -> Result<bool, Stop> {
+    async fn until(
+        &mut self,
+        deadline: Time,
+        mut done: impl FnMut(Time, Option<&Attempt>) -> bool,
+    ) -> Result<bool, Stop> {
         while now() < deadline {
             if self.step(|_, now, attempt| done(now, attempt)).await? {
                 return Ok(true);

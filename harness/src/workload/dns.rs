@@ -72,7 +72,13 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failur
             code = reply.metadata.response_code;
         }
     }
-    Ok(if addresses > 0 { ResponseCode::NoError } else if code == ResponseCode::NoError { ResponseCode::NXDomain } else { code })
+    Ok(if addresses > 0 {
+        ResponseCode::NoError
+    } else if code == ResponseCode::NoError {
+        ResponseCode::NXDomain
+    } else {
+        code
+    })
 }
 
 fn next_id() -> u16 {
@@ -130,7 +136,11 @@ fn reply_to(question: &Message, code: ResponseCode) -> Message {
 }
 
 /// An upstream resolver: answers from its records, after its delay.
-pub async fn serve_records(server: UdpSocket, records: HashMap<String, Vec<IpAddr>>, delay: crate::cluster::ServerDelay) {
+pub async fn serve_records(
+    server: UdpSocket,
+    records: HashMap<String, Vec<IpAddr>>,
+    delay: crate::cluster::ServerDelay,
+) {
     let server = Arc::new(server);
     let mut buffer = [0; 1500];
     loop {

@@ -6,8 +6,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use relapse_kernel::socket::{self, StreamOptions};
 use relapse_kernel::NetNs;
+use relapse_kernel::socket::{self, StreamOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;

@@ -80,13 +80,7 @@ fn grid(svg: &mut Svg, axis: &Axis, bottom: f64) {
         }
     }
     svg.line("instant", (LEFT, TOP - 12.0), (LEFT, bottom));
-    svg.text(
-        "axis strong",
-        (LEFT, bottom + 15.0),
-        Anchor::Middle,
-        "t0",
-        "immediately before the fault was injected",
-    );
+    svg.text("axis strong", (LEFT, bottom + 15.0), Anchor::Middle, "t0", "immediately before the fault was injected");
 }
 
 /// t1 and t2, drawn over the lanes; their names stand above and keep out of each other's way.
@@ -94,8 +88,7 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
     if let Some(t1) = trial.t1() {
         let (x, after) = (axis.x(t1.since(t0).as_secs_f64()), span(t1.since(t0)));
         svg.line("instant force", (x, TOP - 12.0), (x, bottom));
-        let title =
-            "the fault was read back as in force; before that, time to detect is uncertain by this much";
+        let title = "the fault was read back as in force; before that, time to detect is uncertain by this much";
         svg.text("mark force", (x + 4.0, 11.0), Anchor::Start, &format!("in force {after}"), title);
     }
     if let Some(t2) = trial.t2() {
@@ -118,8 +111,7 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
     let deadline = axis.x(expected.within.as_secs_f64());
     let about = words::about(trial, decided);
     let mut title = format!("{}, about {about}: {}", words::level(expected.level), words::sentence(decided));
-    for more in [words::lead(trial, &decided.verdict), words::evidence(trial, decided)].into_iter().flatten()
-    {
+    for more in [words::lead(trial, &decided.verdict), words::evidence(trial, decided)].into_iter().flatten() {
         title = format!("{title} · {more}");
     }
     svg.text("name", (LEFT - 12.0, middle + 4.0), Anchor::End, &expected.detector, &title);
@@ -143,21 +135,9 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
                     &title,
                 );
             } else {
-                svg.text(
-                    &format!("value halo {tone}"),
-                    (x + 11.0, middle + 4.0),
-                    Anchor::Start,
-                    &text,
-                    &title,
-                );
+                svg.text(&format!("value halo {tone}"), (x + 11.0, middle + 4.0), Anchor::Start, &text, &title);
                 if room > 0.0 {
-                    svg.text(
-                        "value muted",
-                        (deadline + 6.0, middle + 4.0),
-                        Anchor::Start,
-                        &limit,
-                        "its deadline",
-                    );
+                    svg.text("value muted", (deadline + 6.0, middle + 4.0), Anchor::Start, &limit, "its deadline");
                 }
             }
         }

@@ -128,13 +128,7 @@ fn ticks(svg: &mut Svg, axis: &Axis, zero: Time, to: Time, bottom: f64) {
             format!("{}{} s", if n < 0.0 { "−" } else { "" }, round(seconds))
         };
         svg.line("grid", (x, PHASES), (x, bottom));
-        svg.text(
-            if n == 0.0 { "axis strong" } else { "axis" },
-            (x, bottom + 14.0),
-            Anchor::Middle,
-            &text,
-            "",
-        );
+        svg.text(if n == 0.0 { "axis strong" } else { "axis" }, (x, bottom + 14.0), Anchor::Middle, &text, "");
         n += 1.0;
     }
 }

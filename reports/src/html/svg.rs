@@ -49,10 +49,7 @@ impl Svg {
     }
 
     pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-        let _ = write!(
-            self.body,
-            r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#
-        );
+        let _ = write!(self.body, r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#);
     }
 
     pub fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64, title: &str) {
@@ -81,10 +78,7 @@ impl Svg {
     #[must_use]
     pub fn end(self, width: f64, height: f64, name: &str) -> String {
         let name = escape(name);
-        format!(
-            r#"<svg viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{name}">{}</svg>"#,
-            self.body
-        )
+        format!(r#"<svg viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{name}">{}</svg>"#, self.body)
     }
 }
 

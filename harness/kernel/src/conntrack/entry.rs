@@ -3,9 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, Nla};
-use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple,
-};
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple};
 
 const CTA_ID: u16 = 12;
 pub(super) const CTA_PROTO_ICMP_ID: u16 = 4;

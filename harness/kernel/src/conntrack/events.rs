@@ -6,9 +6,7 @@
 
 use std::io;
 
-use netlink_packet_core::{
-    DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload, Nla, NlasIterator,
-};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload, Nla, NlasIterator};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::conntrack::ConntrackAttribute;
 use netlink_sys::protocols::NETLINK_NETFILTER;

@@ -48,11 +48,8 @@ impl Rule {
     }
 
     fn numgen(self, kind: u32, modulus: u32, k: u32) -> Self {
-        let attributes = vec![
-            register(NFTA_NG_DREG, Register::Reg1),
-            number(NFTA_NG_MODULUS, modulus),
-            number(NFTA_NG_TYPE, kind),
-        ];
+        let attributes =
+            vec![register(NFTA_NG_DREG, Register::Reg1), number(NFTA_NG_MODULUS, modulus), number(NFTA_NG_TYPE, kind)];
         self.is(raw("numgen", attributes), Operator::Equal, &k.to_ne_bytes())
     }
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use hickory_proto::op::{Message, ResponseCode};
 use relapse_kernel::{NetNs, Result};
 use tokio::net::UdpSocket;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use crate::cluster::Pod;
 use crate::plan::{ClusterPlan, PodId};
-use crate::workload::sockets;
 use crate::workload::dns::{DNS_PORT, answer, reply_code};
+use crate::workload::sockets;
 
 /// How long one upstream is waited for, as CoreDNS's forward plugin does.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const CLUSTER_ZONE: &str = "cluster.local";
 pub struct Replicas {
     zone: Arc<Zone>,
     pods: HashMap<PodId, NetNs>,
-    running: Mutex<HashMap<PodId, AbortHandle>>,
+    running: Mutex<HashMap<PodId, JoinHandle<()>>>,
 }
 
 struct Zone {
@@ -53,27 +53,32 @@ impl Replicas {
         }
     }
 
-    /// Starts the replica in a pod; its socket is bound when this returns.
+    /// Starts the replica in a pod, unless it runs; its socket is bound when this returns.
     pub fn start(&self, id: PodId) -> Result<()> {
+        let mut running = self.lock();
+        if running.contains_key(&id) {
+            return Ok(());
+        }
         let ns = self.pods[&id].clone();
         let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), DNS_PORT);
         let server = sockets::udp(&ns, any)?;
         let zone = Arc::clone(&self.zone);
         let task = tokio::spawn(serve(ns, Arc::new(server), zone));
-        if let Some(earlier) = self.lock().insert(id, task.abort_handle()) {
-            earlier.abort();
-        }
+        running.insert(id, task);
         Ok(())
     }
 
     /// Stops the replica in a pod, as if its process was killed.
-    pub fn stop(&self, id: PodId) {
-        if let Some(task) = self.lock().remove(&id) {
+    pub async fn stop(&self, id: PodId) {
+        let task = self.lock().remove(&id);
+        if let Some(task) = task {
             task.abort();
+            // Its port is free when the task is gone.
+            let _ = task.await;
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, AbortHandle>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PodId, JoinHandle<()>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

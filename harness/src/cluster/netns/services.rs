@@ -43,7 +43,8 @@ pub fn rules(plan: &ClusterPlan, ready: impl Fn(PodId) -> bool) -> Table {
                     // Each rule takes its share of what the rules before it left.
                     let left = u32::try_from(endpoints.len() - position).unwrap_or(1);
                     let matched = if left > 1 { way.clone().numgen_random(left, 0) } else { way.clone() };
-                    let rule = matched.dnat(endpoint.address, Some(*port)).comment(format!("{name} -> {}", endpoint.name));
+                    let rule =
+                        matched.dnat(endpoint.address, Some(*port)).comment(format!("{name} -> {}", endpoint.name));
                     table = table.rule("prerouting", rule.clone()).rule("output", rule);
                 }
             }
