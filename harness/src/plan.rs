@@ -8,6 +8,7 @@ mod resolve;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_detectors::operator::{DeclaredPath, Operator};
@@ -73,7 +74,7 @@ pub struct TrialPlan {
     pub why: String,
     /// Number of DNS replicas where this trial wants another than the cluster's.
     pub cluster: Option<ClusterPlan>,
-    pub inject: Vec<Box<dyn Fault>>,
+    pub inject: Vec<Arc<dyn Fault>>,
     pub effect: Vec<EffectPlan>,
     /// All stated effects must have been seen by then, counted from t0.
     pub effect_within: Duration,

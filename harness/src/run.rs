@@ -4,11 +4,13 @@
 //! spawned it), orders, relays requests to the guardian, and proves that all is gone. Every event goes
 //! to one sink, in the order it arrives.
 
+mod desk;
 mod effects;
 pub mod host_limit;
 pub mod lab;
 mod observer;
 pub mod order;
+mod stages;
 mod steady;
 mod supervise;
 pub use supervise::LAB;

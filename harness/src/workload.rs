@@ -31,6 +31,9 @@ use crate::plan::{ClusterPlan, Failure, FlowId, FlowKind, FlowPlan, Place};
 /// Attempts of one flow that may be under way at once; a further one waits.
 const MOST_AT_ONCE: u32 = 64;
 
+/// How long a connection that could not be opened to be held is left alone.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// One attempt of a flow, when it ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
@@ -248,6 +251,10 @@ impl Client {
             })
             .await;
         self.report(started, opened.as_ref().err().copied());
+        if opened.is_err() {
+            // Whoever opens as fast as it goes must not spin on what cannot be opened.
+            tokio::time::sleep(self.plan.every.max(RETRY)).await;
+        }
         opened
     }
 

@@ -236,7 +236,7 @@ impl Table {
                 return Err(format!("{} rules in chain {}, not {}", there.len(), chain.name, wanted.len()));
             }
             for ((_, rule), info) in wanted.into_iter().zip(there) {
-                if !ruleset::same(rule, info) {
+                if !ruleset::same(rule, self.family, info) {
                     return Err(format!("{info:?} in place of rule {:?}", rule.comment));
                 }
             }
@@ -291,7 +291,7 @@ fn add_rule(ns: &NetNs, table: &str, chain: &str, rule: &Rule, flags: u16) -> Re
     let mut rules = found.rules.iter().filter(|r| r.chain == chain);
     let info = if flags & NLM_F_APPEND == 0 { rules.next() } else { rules.next_back() };
     match info {
-        Some(info) if ruleset::same(rule, info) => Ok(info.handle),
+        Some(info) if ruleset::same(rule, family, info) => Ok(info.handle),
         other => Err(Error::NotInForce { what, read_back: format!("{other:?}") }),
     }
 }
@@ -380,15 +380,19 @@ fn push_rule(
     what: &str,
 ) -> Result<()> {
     let comment = rule.comment.as_deref().unwrap_or_default();
+    let wrong = |why: String| {
+        Error::kernel(format!("{what}: rule {comment:?}"), std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
+    };
     if comment.len() > COMMENT_LENGTH {
-        let long =
-            std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("a comment over {COMMENT_LENGTH} bytes"));
-        return Err(Error::kernel(format!("{what}: {comment}"), long));
+        return Err(wrong(format!("its comment is longer than {COMMENT_LENGTH} bytes")));
     }
+    let expressions = rule
+        .expressions(family.0.into())
+        .ok_or_else(|| wrong("it is for packets of an IP version that the table does not see".into()))?;
     let mut attributes = vec![
         RuleAttribute::Table(table.to_owned()),
         RuleAttribute::Chain(chain.to_owned()),
-        RuleAttribute::Expressions(rule.expressions.iter().cloned().map(Into::into).collect()),
+        RuleAttribute::Expressions(expressions.into_iter().map(Into::into).collect()),
     ];
     if rule.comment.is_some() {
         attributes.push(RuleAttribute::UserData(ruleset::comment_data(comment)));

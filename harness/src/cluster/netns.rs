@@ -174,9 +174,12 @@ fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<
     route::add_route(&pod.ns, &Route::default_via(POD_GATEWAY).dev(inside.index).onlink())?;
     // Pods of a node draw their ports from shares of their own: two of them would else, now and then, meet
     // behind the same translated port by chance, and the incident of I7 would be there without a fault.
-    let share = u32::try_from(id.0 % PORT_SHARES).unwrap_or(0);
-    let low = FIRST_PORT + share * PORTS;
-    sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &format!("{low}\t{}", low + PORTS - 1))])?;
+    let neighbours: Vec<usize> = (0..plan.pods.len()).filter(|other| plan.pods[*other].node == spec.node).collect();
+    let count = u32::try_from(neighbours.len()).unwrap_or(1);
+    let place = neighbours.iter().position(|other| *other == id.0).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let low = FIRST_PORT + place * (PORTS / count);
+    let high = low + PORTS / count - 1;
+    sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &format!("{low}\t{high}"))])?;
     outside.knows(spec.address, &inside)?;
     route::add_route(node, &Route::to(address, length).dev(outside.index))?;
     pod_rules(&plan.network, spec.address).iter().try_for_each(|rule| route::add_rule(node, rule))
@@ -185,10 +188,9 @@ fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<
 /// The link-local next hop of every pod, answered by the node's end of its veth.
 const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
 
-/// Shares of the ephemeral ports (32768 and up, as Linux has them).
+/// The ephemeral ports of Linux, shared by the pods of a node.
 const FIRST_PORT: u32 = 32_768;
-const PORTS: u32 = 1_000;
-const PORT_SHARES: usize = 28;
+const PORTS: u32 = 28_232;
 
 /// What passes between the kubelet's decision to delete a pod and the CNI's work on the node.
 const CNI_CALL: std::time::Duration = std::time::Duration::from_millis(5);

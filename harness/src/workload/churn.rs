@@ -19,6 +19,9 @@ const TALK_EVERY: Duration = Duration::from_millis(150);
 /// A port nobody else serves.
 const PORT: u16 = 18_080;
 
+/// While this lives, the passing pod stays.
+pub type Still = tokio::sync::OwnedMutexGuard<()>;
+
 /// Running churn. Dropping it ends it, wherever the passing pod is then.
 pub struct Churn {
     tasks: JoinSet<()>,
@@ -46,7 +49,7 @@ impl Churn {
 
     /// Waits until the passing pod is there and keeps it there while the guard lives, so that the
     /// cluster can be compared with itself.
-    pub async fn hold_still(&self) -> tokio::sync::OwnedMutexGuard<()> {
+    pub async fn hold_still(&self) -> Still {
         Arc::clone(&self.away).lock_owned().await
     }
 

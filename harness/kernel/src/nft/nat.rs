@@ -103,7 +103,8 @@ impl NatFlags {
     }
 }
 
-/// Loads a range of ports into registers 2 and 3 and names them to the expression.
+/// Loads a range of ports into registers 2 and 3 and names them to the expression; one port alone is
+/// its own end.
 fn load_ports(
     ports: Option<(u16, u16)>,
     low_kind: u16,
@@ -112,6 +113,10 @@ fn load_ports(
 ) -> Vec<Expressions> {
     let Some((low, high)) = ports else { return Vec::new() };
     attributes.push(register(low_kind, Register::Reg2));
-    attributes.push(register(high_kind, Register::Reg3));
-    vec![load(Register::Reg2, &low.to_be_bytes()), load(Register::Reg3, &high.to_be_bytes())]
+    let mut loads = vec![load(Register::Reg2, &low.to_be_bytes())];
+    if low != high {
+        attributes.push(register(high_kind, Register::Reg3));
+        loads.push(load(Register::Reg3, &high.to_be_bytes()));
+    }
+    loads
 }

@@ -1,8 +1,9 @@
 //! A rule, and what it can match in a packet: interfaces, addresses, ports, ICMP, TCP flags.
 //!
-//! Matches are evaluated in the order in which they are written. What a match depends on (that the
-//! packet is IPv4, that it is TCP) is checked first, once a rule, so the same rule is right in a
-//! table of family `ip` and in one of family `inet`.
+//! Matches are evaluated in the order in which they are written. What a match depends on is checked
+//! first, once a rule: that the packet is TCP, and, in a table of family `inet` alone, that it is
+//! IPv4. (The command `nft` 1.0.6 aborts over that check in a table of family `ip`, and with it
+//! whoever relies on its lists.) So the same rule is right in either.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -11,6 +12,7 @@ use netlink_packet_netfilter::nftables::{Expressions, MetaKey, Operator};
 
 use super::expression::{NETWORK_HEADER, TRANSPORT_HEADER, compare, mask, meta, payload};
 
+const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const ICMP: u8 = 1;
@@ -109,9 +111,10 @@ impl From<RangeInclusive<u16>> for Ports {
 /// One rule of a chain: matches, then statements.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
-    pub(super) expressions: Vec<Expressions>,
+    expressions: Vec<Expressions>,
     pub(super) comment: Option<String>,
-    network: Option<u8>,
+    /// Before which expressions the packet must be known to be of which IP version.
+    versions: Vec<(usize, u8)>,
     transport: Option<u8>,
 }
 
@@ -217,13 +220,13 @@ impl Rule {
         self
     }
 
-    /// IPv4 only, in a table of family `inet`.
+    /// IPv4 only; for a table of family `inet`.
     #[must_use]
     pub fn ipv4(self) -> Self {
         self.nfproto(NFPROTO_IPV4)
     }
 
-    /// IPv6 only, in a table of family `inet`.
+    /// IPv6 only; for a table of family `inet`.
     #[must_use]
     pub fn ipv6(self) -> Self {
         self.nfproto(NFPROTO_IPV6)
@@ -311,10 +314,22 @@ impl Rule {
         self
     }
 
-    fn nfproto(mut self, family: u8) -> Self {
-        if self.network != Some(family) {
-            self.network = Some(family);
-            self = self.is(meta(MetaKey::Nfproto), Operator::Equal, &[family]);
+    /// The expressions in a table of `family`; `None` where none of its packets could match.
+    pub(super) fn expressions(&self, family: u8) -> Option<Vec<Expressions>> {
+        if family != NFPROTO_INET {
+            return self.versions.iter().all(|(_, version)| *version == family).then(|| self.expressions.clone());
+        }
+        let mut expressions = self.expressions.clone();
+        for &(before, version) in self.versions.iter().rev() {
+            let check = [meta(MetaKey::Nfproto), compare(Operator::Equal, &[version])];
+            expressions.splice(before..before, check);
+        }
+        Some(expressions)
+    }
+
+    fn nfproto(mut self, version: u8) -> Self {
+        if !self.versions.iter().any(|(_, known)| *known == version) {
+            self.versions.push((self.expressions.len(), version));
         }
         self
     }

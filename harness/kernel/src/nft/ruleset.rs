@@ -177,8 +177,9 @@ fn note(info: &mut RuleInfo, parts: Vec<ExpressionAttribute>) {
     }
 }
 
-/// Whether what was read back is what was asked for.
-pub(super) fn same(rule: &super::Rule, info: &RuleInfo) -> bool {
-    let names = rule.expressions.iter().map(expression::name);
+/// Whether what was read back is what was asked for, in a table of `family`.
+pub(super) fn same(rule: &super::Rule, family: Family, info: &RuleInfo) -> bool {
+    let expressions = rule.expressions(family.0.into()).unwrap_or_default();
+    let names = expressions.iter().map(expression::name);
     rule.comment == info.comment && names.eq(info.expressions.iter().map(String::as_str))
 }

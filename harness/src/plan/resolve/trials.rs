@@ -1,5 +1,6 @@
 //! Injections, effects, findings and controls.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_detectors::detector::DetectorSet;
@@ -99,12 +100,12 @@ impl Resolver<'_> {
         }
     }
 
-    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Box<dyn Fault>> {
+    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Arc<dyn Fault>> {
         if inject.is_empty() {
             let help = format!("add one of: {}", Injection::NAMES.join(", "));
             self.error(inject.span, "nothing is injected", help);
         }
-        inject.iter().filter_map(|fault| fault.plan(self)).collect()
+        inject.iter().filter_map(|fault| fault.plan(self)).map(Arc::from).collect()
     }
 
     fn plan_effect(&mut self, effect: &Effect, within: Duration) -> Vec<EffectPlan> {

@@ -1,0 +1,113 @@
+//! Where a trial hears everything that happens and tells the judge: findings, attempts, the wish to stop.
+
+use std::time::Duration;
+
+use relapse_detectors::time::Time;
+use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
+use tokio::sync::{mpsc, watch};
+
+use crate::fault::now;
+use crate::judge::Judge;
+use crate::outside_detector::Said;
+use crate::workload::Attempt;
+
+/// How often deadlines are looked at when nothing else happens.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Why a trial stops before its verdicts.
+pub enum Stop {
+    Inconclusive(String),
+    /// The user asked for it.
+    Asked,
+}
+
+impl Stop {
+    /// In words.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Inconclusive(why) => why,
+            Self::Asked => "stopped before the verdict",
+        }
+    }
+}
+
+/// What goes on while a trial runs.
+pub struct Running<'a> {
+    pub judge: Judge,
+    pub phase: Phase,
+    /// A mutation was tried.
+    pub injected: bool,
+    pub attempts: mpsc::UnboundedReceiver<Attempt>,
+    pub said: mpsc::UnboundedReceiver<Said>,
+    pub stop: watch::Receiver<bool>,
+    pub events: &'a dyn Fn(TrialEvent),
+}
+
+impl Running<'_> {
+    /// Begins a phase.
+    pub fn enter(&mut self, phase: Phase) {
+        if self.phase != phase || phase == Phase::Up {
+            self.phase = phase;
+            (self.events)(TrialEvent::Phase { phase });
+        }
+    }
+
+    /// Goes on until `done` says so or the deadline passes; tells which.
+    pub async fn until(
+        &mut self,
+        deadline: Time,
+        mut done: impl FnMut(Time, Option<&Attempt>) -> bool,
+    ) -> Result<bool, Stop> {
+        while now() < deadline {
+            if self.step(|_, now, attempt| done(now, attempt)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on until the user wants to stop.
+    pub async fn until_stopped(&mut self) {
+        while self.step(|_, _, _| false).await.is_ok() {}
+    }
+
+    /// Waits for the next thing that happens and lets `done` look at it.
+    pub async fn step(&mut self, mut done: impl FnMut(&Judge, Time, Option<&Attempt>) -> bool) -> Result<bool, Stop> {
+        if *self.stop.borrow() {
+            return Err(Stop::Asked);
+        }
+        let mut attempt = None;
+        tokio::select! {
+            biased;
+            Some(said) = self.said.recv() => self.hear(said),
+            Ok(()) = self.stop.changed() => return Err(Stop::Asked),
+            received = self.attempts.recv() => attempt = received,
+            () = tokio::time::sleep(TICK) => self.decide(Judge::tick),
+        }
+        Ok(done(&self.judge, now(), attempt.as_ref()))
+    }
+
+    fn hear(&mut self, said: Said) {
+        let received = now();
+        match said {
+            Said::Finding(finding) => {
+                let decided = self.judge.finding(received, &finding);
+                (self.events)(TrialEvent::Finding(FindingReceived { phase: self.phase, received, finding }));
+                for verdict in decided {
+                    (self.events)(TrialEvent::Verdict(verdict));
+                }
+            }
+            Said::Blind { detector, why } => {
+                self.judge.blind(received, &detector, &why);
+                (self.events)(TrialEvent::Blind { detector, why });
+            }
+        }
+    }
+
+    /// Lets the judge decide, and tells its verdicts.
+    pub fn decide(&mut self, decide: impl FnOnce(&mut Judge, Time) -> Vec<relapse_reports::event::Decided>) {
+        for verdict in decide(&mut self.judge, now()) {
+            (self.events)(TrialEvent::Verdict(verdict));
+        }
+    }
+}
