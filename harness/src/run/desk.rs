@@ -6,6 +6,7 @@ use relapse_detectors::time::Time;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
+use super::samples::Samples;
 use crate::fault::now;
 use crate::judge::Judge;
 use crate::outside_detector::Said;
@@ -40,6 +41,7 @@ pub struct Running<'a> {
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
     pub said: mpsc::UnboundedReceiver<Said>,
     pub stop: watch::Receiver<bool>,
+    pub samples: Samples,
     pub events: &'a dyn Fn(TrialEvent),
 }
 
@@ -83,6 +85,9 @@ impl Running<'_> {
             Ok(()) = self.stop.changed() => return Err(Stop::Asked),
             received = self.attempts.recv() => attempt = received,
             () = tokio::time::sleep(TICK) => self.decide(Judge::tick),
+        }
+        if let Some(attempt) = &attempt {
+            self.samples.attempt(attempt, self.events);
         }
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }

@@ -36,7 +36,6 @@ enum Hold {
 
 /// Runs one trial to its end; every exit tells `Ended`.
 pub fn trial(job: &Job, options: &Options, interrupt: &Interrupt, tell: &(dyn Fn(TrialEvent) + Sync)) {
-    let begin = Instant::now();
     let mut ended = TrialEnded {
         outcome: Outcome::Skipped,
         reasons: Vec::new(),
@@ -56,8 +55,11 @@ pub fn trial(job: &Job, options: &Options, interrupt: &Interrupt, tell: &(dyn Fn
         tell(TrialEvent::Ended(ended));
         return;
     }
+    let hold = take_hold(job, options, tell);
+    // Waiting for the machine is no part of the trial.
+    let begin = Instant::now();
     tell(TrialEvent::Started);
-    match supervise(job, options, interrupt, tell, &mut ended) {
+    match hold.and_then(|hold| supervise(job, options, hold, interrupt, tell, &mut ended)) {
         Ok(()) => {}
         Err(why) => {
             ended.outcome = ended.outcome.max(Outcome::InternalError);
@@ -72,7 +74,7 @@ fn needs(job: &Job, requirement: Requirement) -> bool {
     job.requires.contains(&requirement)
 }
 
-fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
+pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
     if !needs(job, Requirement::ConntrackLimit) {
         return None;
     }
@@ -109,11 +111,11 @@ fn take_hold(job: &Job, options: &Options, tell: &dyn Fn(TrialEvent)) -> Result<
 fn supervise(
     job: &Job,
     options: &Options,
+    mut hold: Hold,
     interrupt: &Interrupt,
     tell: &(dyn Fn(TrialEvent) + Sync),
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
-    let mut hold = take_hold(job, options, tell)?;
     let before = Snapshot::take(Vec::new()).map_err(|e| format!("the host could not be read: {e}"))?;
     let mut command = LabCommand::new([LAB]);
     if let Some(executable) = &options.executable {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::desk::{Running, Stop};
 use super::host_limit::HostLimit;
 use super::order::Sabotage;
+use super::samples::Samples;
 use super::stages::Stages;
 use crate::cluster::Cluster;
 use crate::collect::Collectors;
@@ -59,6 +60,7 @@ impl Trial<'_> {
             judge: self.judge,
             phase: Phase::Up,
             injected: false,
+            samples: Samples::new(&self.plan.workload),
             attempts,
             said: self.said,
             stop: self.stop,
