@@ -25,6 +25,10 @@ const PATH: &str = "/dev/kmsg";
 /// `PRINTK_MESSAGE_MAX` in kernel/printk/internal.h: a shorter buffer makes the read fail.
 const LONGEST: usize = 2048 + 64;
 
+fn what() -> String {
+    format!("read the kernel log {PATH} (it needs root, or kernel.dmesg_restrict=0 and a readable {PATH})")
+}
+
 /// One line of the kernel log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -49,9 +53,22 @@ impl KernelLog {
     /// # Errors
     /// `EPERM` or `EACCES` where the log is closed to this user; `ENOENT` in most containers.
     pub fn open() -> Result<Self> {
-        let what =
-            || format!("read the kernel log {PATH} (it needs root, or kernel.dmesg_restrict=0 and a readable {PATH})");
-        let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).context(what)?;
+        Self::from_file(Self::file()?)
+    }
+
+    /// The log as a file that can be opened here and read elsewhere: where it is opened decides.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn file() -> Result<File> {
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).context(what)
+    }
+
+    /// The same over what [`Self::file`] opened.
+    ///
+    /// # Errors
+    /// When it is no file of the kernel log.
+    pub fn from_file(mut file: File) -> Result<Self> {
         file.seek(SeekFrom::End(0)).context(what)?;
         // SAFETY: the file owns its descriptor and is neither replaced nor closed while registered.
         let file = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };

@@ -105,6 +105,8 @@ impl Netlink {
         while socket.recv(&mut datagram, libc::MSG_DONTWAIT).is_ok() {
             datagram.clear();
         }
+        // Refusals without a copy of what they refuse: then hundreds fit the receive buffer.
+        socket.set_cap_ack(true).context(context)?;
         // One send is one buffer in the kernel: larger than the socket's own, it is EMSGSIZE.
         let buffer = socket2::SockRef::from(&*socket);
         if buffer.send_buffer_size().context(context)? < bytes.len() + 4096 {
@@ -113,13 +115,19 @@ impl Netlink {
         socket.send(bytes, 0).context(context)?;
         // The kernel does the work inside `send`: by now all of its answers are waiting.
         let (mut answers, mut refusals) = (0, Vec::new());
+        let mut overrun = None;
         loop {
             datagram.clear();
             match socket.recv(&mut datagram, libc::MSG_DONTWAIT) {
                 Ok(_) => answers += note_answers(&datagram, &mut refusals),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => overrun = Some(e),
                 Err(e) => return Err(Error::kernel(context(), e)),
             }
+        }
+        // Where answers were lost there were too many refusals, of which the first ones say enough.
+        if let (Some(e), true) = (overrun, refusals.is_empty()) {
+            return Err(Error::kernel(context(), e));
         }
         if answers < acknowledgements {
             let answer = format!("{answers} answers, not {acknowledgements}");

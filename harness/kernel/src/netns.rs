@@ -41,14 +41,13 @@ impl NetNs {
     /// When the kernel refuses (no `CAP_SYS_ADMIN` in the user namespace, `max_net_namespaces`).
     pub fn create(name: &str) -> Result<Self> {
         let label = name.to_owned();
-        let file = opener().run(move || {
-            let home = current()?;
+        let file = opener().run(move |home| {
             // SAFETY: CLONE_NEWNET concerns only the calling thread, which is the opener; no other
             // resource is unshared, and it returns to its own namespace before the next job.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
                 .context(|| format!("make network namespace {label}"))?;
             let made = current();
-            enter(home.as_fd()).expect("the opener can return to its own namespace");
+            enter(home.file.as_fd()).expect("the opener can return to its own namespace");
             made
         })?;
         Self::from_file(name, file)
@@ -114,11 +113,16 @@ impl NetNs {
     /// When the namespace cannot be entered.
     pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let target = self.clone();
-        opener().run(move || {
-            let home = current()?;
-            enter(target.as_fd()).context(|| format!("enter network namespace {}", target.name))?;
+        opener().run(move |home| {
+            // An ordinary user may not even enter the namespace he is in.
+            let away = target.inode != home.inode;
+            if away {
+                enter(target.as_fd()).context(|| format!("enter network namespace {}", target.name))?;
+            }
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            enter(home.as_fd()).expect("the opener can return to its own namespace");
+            if away {
+                enter(home.file.as_fd()).expect("the opener can return to its own namespace");
+            }
             result.map_err(|_| Error::Answer {
                 what: format!("work in network namespace {}", target.name),
                 answer: "the job panicked".into(),
@@ -141,7 +145,13 @@ fn enter(ns: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::thread::move_into_link_name_space(ns, Some(LinkNameSpaceType::Network))
 }
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Where the opener lives, and returns to after each job.
+struct Home {
+    file: File,
+    inode: u64,
+}
+
+type Job = Box<dyn FnOnce(&Home) + Send>;
 
 /// The one thread that enters namespaces.
 struct Opener {
@@ -149,10 +159,10 @@ struct Opener {
 }
 
 impl Opener {
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    fn run<T: Send + 'static>(&self, job: impl FnOnce(&Home) -> Result<T> + Send + 'static) -> Result<T> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let job: Job = Box::new(move || {
-            let _ = sender.send(job());
+        let job: Job = Box::new(move |home| {
+            let _ = sender.send(job(home));
         });
         let gone = || Error::Answer { what: "use the opener thread".into(), answer: "it has ended".into() };
         self.jobs.send(job).map_err(|_| gone())?;
@@ -164,10 +174,14 @@ fn opener() -> &'static Opener {
     static OPENER: OnceLock<Opener> = OnceLock::new();
     OPENER.get_or_init(|| {
         let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::Builder::new()
-            .name("opener".into())
-            .spawn(move || queue.into_iter().for_each(|job| job()))
-            .expect("a thread can be started");
+        let work = move || {
+            // Without /proc there is nothing to return to: the thread ends, and every job says so.
+            let Ok(file) = current() else { return };
+            let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return };
+            let home = Home { file, inode };
+            queue.into_iter().for_each(|job| job(&home));
+        };
+        std::thread::Builder::new().name("opener".into()).spawn(work).expect("a thread can be started");
         Opener { jobs }
     })
 }

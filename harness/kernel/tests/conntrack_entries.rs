@@ -1,8 +1,6 @@
 //! The table of connection tracking: listed, counted, filled, emptied.
 
 mod common;
-#[path = "common/pair.rs"]
-mod pair;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -10,10 +8,17 @@ use std::time::Instant;
 use relapse_kernel::conntrack::{self, Conntrack, Entry, status, tcp_state};
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_kernel::socket::{Icmp, udp};
-use relapse_kernel::{NetNs, sysctl};
+use relapse_kernel::{NetNs, link, sysctl};
+
+fn alone(name: &str) -> Option<NetNs> {
+    let ns = common::namespaces().then(|| NetNs::create(name).expect("a namespace"))?;
+    sysctl::apply(&ns, &sysctl::lab_settings(false)).expect("settings");
+    link::loopback_up(&ns).expect("lo up");
+    Some(ns)
+}
 
 fn tracked(name: &str) -> Option<NetNs> {
-    let ns = common::namespaces().then(|| pair::namespace(name, false))?;
+    let ns = alone(name)?;
     Table::new("relapse-test")
         .chain(Chain::filter("output", Hook::Output, 0, Policy::Accept))
         .rule("output", Rule::new().ct_state(&[CtState::Invalid]).drop())
@@ -52,8 +57,9 @@ async fn flows_are_listed_and_deleted() {
     let icmp = Icmp::open(&ns, None).expect("a socket");
     icmp.echo(at(3, 0).ip(), std::time::Duration::from_secs(1)).await.expect("sent").expect("answered");
     let echo = table.entries().expect("listed").into_iter().find(|entry| entry.protocol == 1).expect("an entry");
-    assert_eq!((echo.original.1, echo.reply.0), (at(3, 8 << 8), at(3, 0)), "type 8, answered by type 0");
-    assert_eq!(echo.original.0.port(), echo.reply.0.port() | echo.original.0.port());
+    let (request, id) = (echo.original.1, echo.original.0.port());
+    assert_eq!((request, echo.reply.0), (at(3, 8 << 8), at(3, id)), "type 8 and its identifier");
+    assert_eq!(echo.reply.1.port(), 0, "answered by type 0");
 
     let stale = Entry { id: entry.id ^ 1, ..entry.clone() };
     assert!(!table.delete(&stale).expect("asked"), "a later entry of the same addresses stays");
@@ -117,7 +123,7 @@ fn a_table_is_filled_quickly() {
     assert_eq!(timed("list", &mut || table.entries().expect("listed").len()), all);
     timed("count", &mut || (0..1000).filter(|_| table.table().is_ok_and(|(count, _)| count == all as u64)).count());
     timed("statistics", &mut || (0..1000).filter(|_| table.stats().is_ok()).count());
-    let half = |entry: &Entry| entry.original.0.port() % 2 == 0;
+    let half = |entry: &Entry| entry.original.0.port().is_multiple_of(2);
     assert_eq!(timed("delete half", &mut || table.delete_where(half).expect("deleted")), all / 2);
     timed("flush", &mut || table.flush().map(|()| all / 2).expect("flushed"));
     assert_eq!(table.table().expect("asked").0, 0);
@@ -126,10 +132,7 @@ fn a_table_is_filled_quickly() {
 /// Without a rule that uses it, connection tracking is idle; what is put in is kept all the same.
 #[test]
 fn a_namespace_without_rules_tracks_nothing_but_takes_entries() {
-    if !common::namespaces() {
-        return;
-    }
-    let ns = pair::namespace("idle", false);
+    let Some(ns) = alone("idle") else { return };
     let socket = udp(&ns, at(1, 0)).expect("bound");
     socket.send_to(b"?", at(1, 9)).expect("sent");
     assert_eq!(conntrack::count(&ns).expect("asked"), 0);

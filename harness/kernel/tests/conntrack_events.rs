@@ -1,8 +1,6 @@
 //! News of flows, as they are made, change and go.
 
 mod common;
-#[path = "common/pair.rs"]
-mod pair;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use std::time::Duration;
 use relapse_kernel::conntrack::{self, Change, Entry, Event, Events, status, tcp_state};
 use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule, Table};
 use relapse_kernel::socket::{StreamOptions, tcp_listener, tcp_stream_socket, udp};
-use relapse_kernel::{NetNs, clock, sysctl};
+use relapse_kernel::{NetNs, clock, link, sysctl};
 
 const SOON: Duration = Duration::from_secs(2);
 
@@ -19,10 +17,11 @@ fn at(last: u8, port: u16) -> SocketAddr {
 }
 
 fn translating(name: &str) -> Option<NetNs> {
-    let ns = common::namespaces().then(|| pair::namespace(name, false))?;
+    let ns = common::namespaces().then(|| NetNs::create(name).expect("a namespace"))?;
+    link::loopback_up(&ns).expect("lo up");
     Table::new("relapse-test")
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))
-        .rule("postrouting", Rule::new().tcp_dport(80).masquerade(Some((46994, 46994)), NatFlags::NONE))
+        .rule("postrouting", Rule::new().tcp_dport(80).snat(at(1, 0).ip(), Some((46994, 46994)), NatFlags::NONE))
         .apply(&ns)
         .expect("in force");
     // Not there before a rule has switched connection tracking on, on some kernels.
@@ -111,9 +110,7 @@ async fn lost_news_is_said_to_be_lost() {
     println!("{heard} of {flood} heard before {lost:?}");
     assert_eq!(lost.and_then(|error| error.raw_os_error()), Some(libc::ENOBUFS));
     // The subscription goes on.
-    while let Ok(news) = tokio::time::timeout(Duration::from_millis(200), events.next()).await {
-        heard += news.map_or(0, |news| news.len());
-    }
+    while tokio::time::timeout(Duration::from_millis(200), events.next()).await.is_ok() {}
     conntrack::insert(&ns, &mut std::iter::once(ballast(u32::from(u16::MAX) * 100))).expect("inserted");
     first(&events, |event| event.change == Change::New).await;
 }

@@ -87,7 +87,7 @@ fn a_source_takes_its_port_from_the_range() {
     let range = Some((5000, 5001));
     Table::new(TABLE)
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))
-        .rule("postrouting", Rule::new().tcp_dport(80).masquerade(Some((4000, 4000)), NatFlags::NONE))
+        .rule("postrouting", Rule::new().tcp_dport(80).snat(LOCAL, Some((4000, 4000)), NatFlags::NONE))
         .rule("postrouting", Rule::new().tcp_dport(81).snat(Ipv4Addr::new(127, 0, 0, 7), range, NatFlags::FULLY_RANDOM))
         .apply(&ns)
         .expect("in force");
@@ -95,12 +95,13 @@ fn a_source_takes_its_port_from_the_range() {
     let _first = connect(&ns, at(1, 80)).expect("connected");
     assert_eq!(one.accept().expect("arrived").1, at(1, 4000));
     let before = conntrack::stats(&ns).expect("read");
-    // Its only port is taken: no entry can be made, and the SYN dies on this machine, where the
-    // socket is told so at each attempt (EPERM from the hook is not passed on by connect).
-    connect(&ns, at(1, 80)).expect_err("no port left");
+    // Its only port is taken: no entry can be made, and the SYN dies on this machine; the caller is
+    // not told, and times out.
+    let error = connect(&ns, at(1, 80)).expect_err("no port left");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     let after = conntrack::stats(&ns).expect("read");
     println!("exhausted: {before:?} -> {after:?}");
-    assert!(after.insert_failed + after.drop > before.insert_failed + before.drop, "{before:?} {after:?}");
+    assert!(after.insert_failed > before.insert_failed, "{before:?} {after:?}");
     let mut sources = Vec::new();
     let _clients: Vec<_> = (0..2).map(|_| connect(&ns, at(1, 81)).expect("connected")).collect();
     for _ in 0..2 {
@@ -140,7 +141,7 @@ async fn the_clamp_lowers_the_mss_of_syns_and_never_raises_it() {
         }));
     }
     let announced = |syn: &Tcp| (syn.flags.ack, syn.mss);
-    let own = 65_535 - 39;
+    let own = 65_495;
     assert_eq!(announced(&syns[0]), (false, Some(1280)));
     let raised = syns.iter().filter(|syn| announced(syn) == (false, Some(own))).count();
     let answers = syns.iter().filter(|syn| syn.flags.ack).count();
@@ -193,7 +194,7 @@ fn numbers_spread_and_lengths_are_told_apart() {
         .expect("in force");
     let receivers: [UdpSocket; 2] = [1, 5].map(|last| udp(&ns, at(last, 9)).expect("bound"));
     let sender = udp(&ns, at(1, 0)).expect("bound");
-    for number in 0..800 {
+    for number in 0..400 {
         let to = if number % 2 == 0 { at(1, 9) } else { at(5, 9) };
         // 20 bytes of IP, 8 of UDP. A drop at output is told to the sender.
         match sender.send_to(&[0; 100], to) {
@@ -202,11 +203,11 @@ fn numbers_spread_and_lengths_are_told_apart() {
         }
     }
     let dropped = counted(&ns, "by chance");
-    println!("{dropped} of 800 dropped by chance");
-    assert_eq!(counted(&ns, "all"), 800);
-    assert_eq!((counted(&ns, "above 127"), counted(&ns, "above 128")), (800, 0));
-    assert_eq!(counted(&ns, "every fourth"), 200);
-    assert!((130..270).contains(&dropped), "{dropped}");
+    println!("{dropped} of 400 dropped by chance");
+    assert_eq!(counted(&ns, "all"), 400);
+    assert_eq!((counted(&ns, "above 127"), counted(&ns, "above 128")), (400, 0));
+    assert_eq!(counted(&ns, "every fourth"), 100);
+    assert!((60..140).contains(&dropped), "{dropped}");
     let arrived = receivers.map(|socket| {
         let mut count = 0;
         while socket.recv(&mut [0; 100]).is_ok() {
@@ -215,7 +216,60 @@ fn numbers_spread_and_lengths_are_told_apart() {
         count
     });
     assert_eq!(arrived, [counted(&ns, "near"), counted(&ns, "far")]);
-    assert_eq!(arrived[0] + arrived[1], 800 - dropped);
+    assert_eq!(arrived[0] + arrived[1], 400 - dropped);
+}
+
+/// While a table is replaced every packet meets the old one or the new one, or both. Prints how long before
+/// the acknowledgement the new one acts.
+#[test]
+fn a_table_is_replaced_between_two_packets() {
+    let Some(ns) = alone("replaced") else { return };
+    let table = |last| {
+        let to = |last| Rule::new().udp_dport(9).ip_daddr(Ipv4Addr::new(127, 0, 0, last)).drop();
+        output(Policy::Accept).rule("output", to(1)).rule("output", to(last))
+    };
+    table(2).apply(&ns).expect("in force");
+    let sender = udp(&ns, at(9, 0)).expect("bound");
+    let _receivers = [1, 2, 3].map(|last| udp(&ns, at(last, 9)).expect("bound"));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let (mut turns, mut refused) = (Vec::new(), 2);
+            while !done.load(order) {
+                sender.send_to(b"x", at(1, 9)).expect_err("refused by either table");
+                let other = if refused == 2 { 3 } else { 2 };
+                if sender.send_to(b"x", at(other, 9)).is_err() {
+                    turns.push(Instant::now());
+                    // For a moment both act.
+                    while sender.send_to(b"x", at(refused, 9)).is_err() {
+                        sender.send_to(b"x", at(1, 9)).expect_err("refused by either table");
+                    }
+                    refused = other;
+                }
+                std::thread::yield_now();
+            }
+            turns
+        });
+        let replaced: Vec<_> = (0..20)
+            .map(|turn| {
+                let start = Instant::now();
+                table(if turn % 2 == 0 { 3 } else { 2 }).replace(&ns).expect("in force");
+                (start, Instant::now())
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(5));
+        done.store(true, order);
+        let turns = watch.join().expect("no packet passed both tables");
+        // On a busy machine the watch may miss some.
+        let times = turns.iter().filter_map(|turn| {
+            let (start, end) = replaced.iter().rfind(|(start, _)| start <= turn)?;
+            Some((*turn - *start, *end - *start))
+        });
+        let times: Vec<_> = times.collect();
+        println!("acts after, acknowledged after: {times:?}");
+        assert!(times.iter().any(|(acts, told)| acts <= told), "{times:?}");
+    });
 }
 
 #[test]
@@ -309,17 +363,17 @@ async fn a_router_answers_echo_requests_on_behalf_of_others() {
     let (node, fabric) = (pair::namespace("node", false), pair::namespace("fabric", true));
     let (_, port) = pair::join(&node, &fabric, 1, 1500);
     add_route(&node, &Route::default_via(port.address)).expect("a route");
-    let request = || Rule::new().icmp_type(8).counter();
+    let request = |last| Rule::new().icmp_type(8).ip_daddr(Ipv4Addr::new(10, 77, 0, last)).counter();
     let table = |last: Rule| {
         Table::new(TABLE)
             .chain(Chain::nat("prerouting", Hook::Prerouting, -100))
-            .rule("prerouting", request().ip_daddr(Ipv4Addr::new(10, 77, 0, 1)).redirect(None).comment("redirect"))
+            .rule("prerouting", request(1).redirect(None).comment("redirect"))
             .rule("prerouting", last)
     };
     let icmp = Icmp::open(&node, None).expect("a socket");
     let ask = async |last| icmp.echo(Ipv4Addr::new(10, 77, 0, last).into(), SHORT).await.expect("sent");
     assert_eq!(ask(1).await, None, "nobody has that address");
-    let elsewhere = request().ip_daddr(Ipv4Addr::new(10, 77, 0, 2)).dnat(port.address, None);
+    let elsewhere = request(2).dnat(port.address, None);
     table(elsewhere.comment("dnat")).apply(&fabric).expect("in force");
     println!("answered after {:?} and {:?}", ask(1).await.expect("answered"), ask(2).await.expect("answered"));
     assert_eq!(ask(3).await, None);

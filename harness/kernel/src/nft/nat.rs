@@ -33,6 +33,9 @@ pub struct NatFlags(u32);
 
 impl NatFlags {
     pub const NONE: Self = Self(0);
+    /// A range of ports is given. `nat` and `redir` see that by themselves, `masq` ignores the range
+    /// without it.
+    const PORTS: Self = Self(1 << 1);
     /// A port by a hash of the flow.
     pub const RANDOM: Self = Self(1 << 2);
     /// The same address for a client each time.
@@ -61,9 +64,11 @@ impl Rule {
         self.nat(NFT_NAT_SNAT, address.into(), ports, flags)
     }
 
-    /// As [`Rule::snat`], to the address of the interface the flow leaves by.
+    /// As [`Rule::snat`], to the address of the interface the flow leaves by. Where it has none of
+    /// more than host scope (loopback), the packet is dropped.
     #[must_use]
     pub fn masquerade(self, ports: Option<(u16, u16)>, flags: NatFlags) -> Self {
+        let flags = if ports.is_some() { flags | NatFlags::PORTS } else { flags };
         let mut attributes = flags.attribute(NFTA_MASQ_FLAGS);
         let loads = load_ports(ports, NFTA_MASQ_REG_PROTO_MIN, NFTA_MASQ_REG_PROTO_MAX, &mut attributes);
         self.then(loads).then([raw("masq", attributes)])

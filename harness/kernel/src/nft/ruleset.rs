@@ -44,7 +44,7 @@ pub(super) fn comment_data(comment: &str) -> Vec<u8> {
     data
 }
 
-fn comment_of(mut data: &[u8]) -> Option<String> {
+pub(super) fn comment_of(mut data: &[u8]) -> Option<String> {
     while let [kind, length, rest @ ..] = data {
         let value = rest.get(..usize::from(*length))?;
         if *kind == UDATA_COMMENT {
@@ -73,23 +73,31 @@ pub(super) fn tables(netlink: &Netlink) -> Result<Vec<(Family, String)>> {
 /// The chains and rules of a table (of every family that has one of that name).
 pub(super) fn read(netlink: &Netlink, table: &str) -> Result<Ruleset> {
     let what = format!("list nft table {table}");
-    let attributes = vec![RuleAttribute::Table(table.to_owned())];
-    let rules = dump(netlink, &what, NfTablesMessage::GetRule(RuleMessage { attributes }))?;
-    let rules = rules.into_iter().filter_map(|(_, message)| match message {
-        NfTablesMessage::NewRule(message) => Some(rule(message)),
-        _ => None,
-    });
     // The kernel filters rules by table, but not chains.
     let chains = dump(netlink, &what, NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }))?;
     let chains = chains.into_iter().filter_map(|(_, message)| match message {
         NfTablesMessage::NewChain(message) => chain(message, table),
         _ => None,
     });
-    let ruleset = Ruleset { chains: chains.collect(), rules: rules.collect() };
+    let ruleset = Ruleset { chains: chains.collect(), rules: rules(netlink, table)? };
     if ruleset.chains.is_empty() && !tables(netlink)?.iter().any(|(_, name)| name == table) {
         return Err(Error::NotFound { what });
     }
     Ok(ruleset)
+}
+
+/// The rules of a table; none where there is no such table.
+pub(super) fn rules(netlink: &Netlink, table: &str) -> Result<Vec<RuleInfo>> {
+    let attributes = vec![RuleAttribute::Table(table.to_owned())];
+    let request = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let answers = dump(netlink, &format!("list rules of nft table {table}"), request)?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|(_, message)| match message {
+            NfTablesMessage::NewRule(message) => Some(rule(message)),
+            _ => None,
+        })
+        .collect())
 }
 
 fn dump(netlink: &Netlink, what: &str, request: NfTablesMessage) -> Result<Vec<(Family, NfTablesMessage)>> {
