@@ -10,6 +10,7 @@ pub mod host_limit;
 pub mod lab;
 mod observer;
 pub mod order;
+mod samples;
 mod stages;
 mod steady;
 mod supervise;
@@ -140,6 +141,16 @@ pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut 
     }
     sink(&event(What::RunEnded { outcome: worst, took: begin.elapsed() }));
     worst
+}
+
+/// Why a trial of this plan will not run here, told without running anything. A required one always
+/// runs, to fail.
+#[must_use]
+pub fn skip_reason(plan: &Plan, control: Option<&str>, options: &Options) -> Option<String> {
+    let mut trials = std::iter::once(&plan.incident_trial).chain(&plan.controls);
+    let trial = trials.find(|trial| trial.control.as_deref() == control)?;
+    let (_, job) = describe(plan, trial, 1, options);
+    supervise::skip_reason(&job, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
