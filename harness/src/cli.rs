@@ -3,6 +3,7 @@
 mod check;
 mod doctor;
 mod list;
+mod out;
 mod recover;
 mod replay;
 mod reproduce;
@@ -75,7 +76,7 @@ pub fn main() -> ExitCode {
         Command::Recover => recover::main(),
         Command::Doctor => doctor::main(),
         Command::Schema => {
-            println!("{:#}", crate::scenario::schema());
+            out::line(format_args!("{:#}", crate::scenario::schema()));
             ExitCode::SUCCESS
         }
     }
@@ -84,6 +85,12 @@ pub fn main() -> ExitCode {
 /// Bad input: everything that is wrong, on standard error, and status 64.
 fn refuse(diagnostics: &Diagnostics) -> ExitCode {
     eprint!("{}", diagnostics.render_for(&std::io::stderr()));
+    ExitCode::from(BAD_INPUT)
+}
+
+/// Bad arguments, in a sentence.
+fn usage(why: &str) -> ExitCode {
+    eprintln!("relapse: {why}");
     ExitCode::from(BAD_INPUT)
 }
 

@@ -7,12 +7,14 @@
 
 mod conntrack;
 mod inventory;
+mod kernel_log;
 mod packets;
 mod probes;
 mod routing;
 mod sockets;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -27,6 +29,9 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Inventory};
 use crate::plan::NodeId;
 
+/// Why a collector is blind that a self-test left out.
+const TAKEN_AWAY: &str = "taken away for a self-test";
+
 /// All collectors of a cluster. Dropping it ends them.
 pub struct Collectors {
     tasks: JoinSet<()>,
@@ -39,8 +44,10 @@ impl Collectors {
         operator: &Arc<Operator>,
         signals: &UnboundedSender<Signal>,
         without: Option<CollectorKind>,
+        kernel_log: Result<File, String>,
     ) -> Self {
         let mut tasks = JoinSet::new();
+        let mut agents = Vec::new();
         for number in 0..cluster.plan().nodes.len() {
             let node = cluster.node(NodeId(number));
             let agent = Arc::new(Agent {
@@ -59,7 +66,7 @@ impl Collectors {
             let mut arm =
                 |kinds: &[CollectorKind], start: fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>| {
                     let started = if kinds.iter().any(|kind| Some(*kind) == without) {
-                        Err("taken away for a self-test".to_owned())
+                        Err(TAKEN_AWAY.to_owned())
                     } else {
                         start(&agent, &mut tasks).map_err(|e| e.to_string())
                     };
@@ -74,7 +81,10 @@ impl Collectors {
             arm(&[CollectorKind::Packets, CollectorKind::DnsPackets], packets::start);
             arm(&[CollectorKind::Sockets], sockets::start);
             arm(&[CollectorKind::Probes], probes::start);
+            agents.push(agent);
         }
+        let log = if without == Some(CollectorKind::KernelLog) { Err(TAKEN_AWAY.to_owned()) } else { kernel_log };
+        kernel_log::start(agents, log, &mut tasks);
         Self { tasks }
     }
 

@@ -6,6 +6,7 @@
 
 mod desk;
 mod effects;
+pub mod hold;
 pub mod host_limit;
 pub mod lab;
 mod observer;
@@ -89,6 +90,33 @@ struct Job {
 
 /// Runs trials and hands every event to `sink`; returns the outcome of all.
 pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut dyn FnMut(&RunEvent)) -> Outcome {
+    perform(plans, options, interrupt, sink, None)
+}
+
+/// As [`run`], for one trial that is held with its fault in force until its visitor leaves.
+pub fn reproduce(
+    plans: &[Plan],
+    options: &Options,
+    interrupt: &Interrupt,
+    sink: &mut dyn FnMut(&RunEvent),
+    host: &hold::Host,
+) -> Outcome {
+    perform(plans, options, interrupt, sink, Some(host))
+}
+
+/// What arrives from the threads of trials, in order.
+enum Message {
+    Event(RunEvent),
+    Hold(order::HoldNews),
+}
+
+fn perform(
+    plans: &[Plan],
+    options: &Options,
+    interrupt: &Interrupt,
+    sink: &mut dyn FnMut(&RunEvent),
+    host: Option<&hold::Host>,
+) -> Outcome {
     let begin = Instant::now();
     let (infos, jobs) = list(plans, options);
     sink(&event(What::RunStarted(RunStarted {
@@ -106,7 +134,7 @@ pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut 
             .collect(),
     })));
     let queue = Mutex::new(VecDeque::from(jobs));
-    let (events, arriving) = mpsc::channel::<RunEvent>();
+    let (events, arriving) = mpsc::channel::<Message>();
     let mut worst = Outcome::Pass;
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
@@ -117,19 +145,29 @@ pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut 
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(job) = next else { break };
                     let tell = |trial_event| {
-                        let _ = events.send(event(What::Trial { trial: job.id.clone(), event: trial_event }));
+                        let told = event(What::Trial { trial: job.id.clone(), event: trial_event });
+                        let _ = events.send(Message::Event(told));
                     };
+                    let news = |news| drop(events.send(Message::Hold(news)));
+                    let line = host.map(|host| host.line(&news));
                     if interrupt.is_asked() {
                         tell(skipped("the run was interrupted"));
                         tell(ended(Outcome::Skipped, vec!["the run was interrupted".into()], Instant::now()));
                     } else {
-                        supervise::trial(&job, options, interrupt, &tell);
+                        supervise::trial(&job, options, interrupt, &tell, line.as_ref());
                     }
                 }
             });
         }
         drop(events);
-        for event in arriving {
+        for message in arriving {
+            let event = match message {
+                Message::Event(event) => event,
+                Message::Hold(news) => {
+                    host.into_iter().for_each(|host| host.tell(&news));
+                    continue;
+                }
+            };
             if let What::Trial { event: TrialEvent::Ended(ended), .. } = &event.what {
                 worst = worst.max(ended.outcome);
             }

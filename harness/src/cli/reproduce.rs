@@ -1,19 +1,163 @@
 //! `relapse reproduce`: stops with the fault in force, for somebody to look around.
+//!
+//! The run goes on in the main thread and tells its story; a thread of its own talks to the person and
+//! may be left waiting for a line when the run is over.
 
+mod look;
+mod prompt;
+mod story;
+
+use std::io::Write;
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
+use relapse_kernel::process::take_terminal;
+
+use self::story::Story;
+use super::out;
+use crate::config::Config;
+use crate::diagnostics::{Diagnostics, did_you_mean};
+use crate::event::{Outcome, RunEvent};
+use crate::host::Consent;
+use crate::plan::Plan;
+use crate::run::{self, Interrupt, Options, hold};
 
 /// Reproduce one incident.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse reproduce policy-route-lost
+  relapse reproduce policy-route-lost --exec 'node/worker-2: ip rule; ip route show table 2'
+  relapse reproduce conntrack-cap-reset --allow-host-writes
+
+Programs run inside the lab: what they do there ends with it. Nothing of the lab reaches the network.")]
 pub struct ReproduceArguments {
     /// Name or file of the scenario.
     scenario: String,
-    /// Let the fault write machine-wide settings.
+    /// Let the fault write machine-wide settings (nf_conntrack_max), journalled and restored.
     #[arg(long)]
     allow_host_writes: bool,
+    /// Instead of a prompt: run this in a place while the fault is in force, then heal. Repeatable.
+    #[arg(long, value_name = "PLACE: COMMAND")]
+    exec: Vec<Exec>,
+}
+
+/// A line of shell and where it runs.
+#[derive(Debug, Clone)]
+struct Exec {
+    place: String,
+    command: String,
+}
+
+impl FromStr for Exec {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (place, command) = text.split_once(':').ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
+        let (place, command) = (place.trim().to_owned(), command.trim().to_owned());
+        if place.is_empty() || command.is_empty() {
+            return Err("write PLACE: COMMAND, as in `node/worker-1: ip route`");
+        }
+        Ok(Self { place, command })
+    }
 }
 
 pub fn main(arguments: &ReproduceArguments) -> ExitCode {
-    super::run::reproduce(&arguments.scenario, arguments.allow_host_writes)
+    let plan = match the_one(&arguments.scenario) {
+        Ok(plan) => plan,
+        Err(diagnostics) => return super::refuse(&diagnostics),
+    };
+    let places = hold::place_names(plan.cluster_of(&plan.incident_trial));
+    if let Some(wrong) = arguments.exec.iter().find(|exec| !places.contains(&exec.place)) {
+        let meant = did_you_mean(&wrong.place, "places", places.iter().map(String::as_str));
+        return super::usage(&format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place));
+    }
+    let options = Options {
+        run_id: super::run::run_id(),
+        jobs: 1,
+        repeat: 1,
+        consent: Consent::from_environment(arguments.allow_host_writes),
+        require: Vec::new(),
+        record: None,
+        config: Config::default(),
+        sabotage: None,
+        only: vec![(plan.name.clone(), None)],
+        hold: true,
+        executable: None,
+    };
+    if let Some(why) = run::skip_reason(&plan, None, &options) {
+        return super::usage(&format!("{} cannot be reproduced: it {why}", plan.name));
+    }
+    reproduce(plan, &options, &arguments.exec)
+}
+
+fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
+    let found = super::find(&[scenario.to_owned()])?;
+    let count = found.len();
+    match <[Plan; 1]>::try_from(found) {
+        Ok([plan]) => Ok(plan),
+        Err(_) => Err(crate::diagnostics::Diagnostic::of_file(
+            scenario,
+            format!("holds {count} scenarios; one is reproduced at a time"),
+        )
+        .into()),
+    }
+}
+
+fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
+    // What commands print is standard output's alone.
+    let teller = if exec.is_empty() { Teller::Output } else { Teller::Errors };
+    let plans = [plan];
+    let [plan] = &plans;
+    let story = Arc::new(Mutex::new(Story::new(plan)));
+    let interrupt = Interrupt::default();
+    super::run::catch_signals(&interrupt);
+    for recovered in super::run::left_by_others() {
+        teller.say(&[recovered]);
+    }
+    teller.say(&[teller.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
+    let (visitor, host) = hold::pair();
+    let talk =
+        prompt::Talk { visitor, story: Arc::clone(&story), teller, name: plan.name.clone(), look: look::at(plan) };
+    let exec = exec.to_vec();
+    // Not joined: it may be waiting for a line when the run is over.
+    std::thread::spawn(move || talk.hold(&exec));
+    let mut sink = |event: &RunEvent| {
+        let lines = story.lock().unwrap_or_else(PoisonError::into_inner).hear(event, teller.page());
+        teller.say(&lines);
+    };
+    let outcome = run::reproduce(&plans, options, &interrupt, &mut sink, &host);
+    // A shell that was cut off had it.
+    let _ = take_terminal();
+    let said = story.lock().unwrap_or_else(PoisonError::into_inner).end(outcome, teller.page());
+    teller.say(&said);
+    // Leaving before the verdict is what the prompt is for.
+    let left = outcome == Outcome::Inconclusive && interrupt.is_asked() && !interrupt.is_urgent();
+    ExitCode::from(if left { 0 } else { outcome.exit_code() })
+}
+
+/// Where the story is told.
+#[derive(Debug, Clone, Copy)]
+enum Teller {
+    Output,
+    Errors,
+}
+
+impl Teller {
+    fn page(self) -> relapse_reports::paint::Page {
+        match self {
+            Self::Output => out::page(),
+            Self::Errors => out::error_page(),
+        }
+    }
+
+    fn say(self, lines: &[String]) {
+        match self {
+            Self::Output => out::lines(lines),
+            Self::Errors => lines.iter().for_each(|line| {
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            }),
+        }
+    }
 }

@@ -63,18 +63,18 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
     };
     let sabotage = match arguments.sabotage.as_deref().map(serde_json::from_str).transpose() {
         Ok(sabotage) => sabotage,
-        Err(e) => return usage(&format!("--sabotage: {e}")),
+        Err(e) => return super::usage(&format!("--sabotage: {e}")),
     };
     if let Some(folder) = &arguments.record
         && let Err(e) = std::fs::create_dir_all(folder)
     {
-        return usage(&format!("--record {}: {e}", folder.display()));
+        return super::usage(&format!("--record {}: {e}", folder.display()));
     }
     let only = match &arguments.only {
         None => Vec::new(),
         Some(name) => match select(&plans, name) {
             Ok(only) => only,
-            Err(why) => return usage(&why),
+            Err(why) => return super::usage(&why),
         },
     };
     let options = Options {
@@ -108,11 +108,6 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
     Ok(found)
 }
 
-fn usage(why: &str) -> ExitCode {
-    eprintln!("relapse: {why}");
-    ExitCode::from(super::BAD_INPUT)
-}
-
 /// Measured times want the machine for themselves; verdicts do not.
 fn default_jobs(repeat: u32) -> usize {
     if repeat > 1 { 1 } else { 4 * std::thread::available_parallelism().map_or(1, usize::from) }
@@ -124,7 +119,7 @@ fn required(flags: &[String]) -> Vec<String> {
     flags.iter().cloned().chain(named).collect()
 }
 
-fn run_id() -> String {
+pub(super) fn run_id() -> String {
     let now = jiff::Timestamp::now();
     format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), std::process::id() & 0xffff)
 }
@@ -178,7 +173,7 @@ fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&P
 }
 
 /// What dead runs left on this machine is put back first.
-fn left_by_others() -> Vec<String> {
+pub(super) fn left_by_others() -> Vec<String> {
     let recovered = Site::host().and_then(|site| host::recover_quietly(&site));
     match recovered {
         Ok(recovered) => recovered.iter().map(ToString::to_string).collect(),
@@ -187,7 +182,7 @@ fn left_by_others() -> Vec<String> {
 }
 
 /// Ctrl-C and SIGTERM heal and tear down; a second one tears down at once.
-fn catch_signals(interrupt: &Interrupt) {
+pub(super) fn catch_signals(interrupt: &Interrupt) {
     let interrupt = interrupt.clone();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -212,26 +207,4 @@ fn catch_signals(interrupt: &Interrupt) {
             }
         });
     });
-}
-
-/// One incident, held with its fault in force.
-pub fn reproduce(scenario: &str, allow_host_writes: bool) -> ExitCode {
-    let plans = match super::find(&[scenario.to_owned()]) {
-        Ok(plans) => plans,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
-    let options = Options {
-        run_id: run_id(),
-        jobs: 1,
-        repeat: 1,
-        consent: Consent::from_environment(allow_host_writes),
-        require: Vec::new(),
-        record: None,
-        config: Config::default(),
-        sabotage: None,
-        only: plans.iter().map(|plan| (plan.name.clone(), None)).collect(),
-        hold: true,
-        executable: None,
-    };
-    perform(&plans, &options, Output::Text(Mode::detect()), None)
 }

@@ -68,11 +68,6 @@ impl Running<'_> {
         Ok(false)
     }
 
-    /// Goes on until the user wants to stop.
-    pub async fn until_stopped(&mut self) {
-        while self.step(|_, _, _| false).await.is_ok() {}
-    }
-
     /// Waits for the next thing that happens and lets `done` look at it.
     pub async fn step(&mut self, mut done: impl FnMut(&Judge, Time, Option<&Attempt>) -> bool) -> Result<bool, Stop> {
         if *self.stop.borrow() {

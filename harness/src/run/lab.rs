@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::time::Time;
+use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
-use relapse_kernel::{clock, host, sockdiag};
+use relapse_kernel::{NetNs, clock, host, sockdiag};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc as channel, watch};
 
+use super::hold::{Visit, Visitors};
 use super::host_limit::HostLimit;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
@@ -27,6 +29,8 @@ const FILES: u64 = 4_096;
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.
 #[must_use]
 pub fn lab_main() -> ExitCode {
+    // Inside, only the initial user namespace's CAP_SYSLOG opens it.
+    let kernel_log = KernelLog::file().map_err(|e| e.to_string());
     let side = match enter_lab() {
         Ok(side) => side,
         Err(e) => {
@@ -36,7 +40,7 @@ pub fn lab_main() -> ExitCode {
     };
     let outbox = Outbox(Arc::new(Mutex::new(side.events)));
     let mut control = BufReader::new(side.control);
-    let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, &outbox)) {
+    let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox)) {
         Ok(done) => done,
         Err(why) => FromLab::Done { outcome: Outcome::InternalError, reasons: vec![why], up_ns: 0, peak_memory: None },
     };
@@ -67,7 +71,12 @@ fn read_order(control: &mut BufReader<File>) -> Result<Order, String> {
     serde_json::from_str(&line).map_err(|e| format!("the order could not be read: {e}"))
 }
 
-fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result<FromLab, String> {
+fn carry_out(
+    order: &Order,
+    control: BufReader<File>,
+    kernel_log: Result<File, String>,
+    outbox: &Outbox,
+) -> Result<FromLab, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
     host::raise_nofile(files(&plan)).map_err(|e| e.to_string())?;
@@ -78,6 +87,7 @@ fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result
         .map_err(|e| format!("the runtime could not be started: {e}"))?;
     let (stop_sender, stop) = watch::channel(false);
     let (replies_sender, replies) = mpsc::channel();
+    let (visits_sender, visits) = channel::unbounded_channel();
     std::thread::spawn(move || {
         for line in control.lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
@@ -87,7 +97,13 @@ fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result
                 Ok(ToLab::Heal) => {
                     stop_sender.send_replace(true);
                 }
-                Ok(ToLab::Shell { .. }) | Err(_) => {}
+                Ok(ToLab::Shell { place, command }) => {
+                    let _ = visits_sender.send(Visit::Shell { place, command });
+                }
+                Ok(ToLab::Leave) => {
+                    let _ = visits_sender.send(Visit::Leave);
+                }
+                Err(_) => {}
             }
         }
         // The control pipe stays open for the life of the trial: its end is the parent's death.
@@ -99,10 +115,22 @@ fn carry_out(order: &Order, control: BufReader<File>, outbox: &Outbox) -> Result
     } else {
         HostLimit::unavailable()
     };
-    let done = runtime.block_on(run(order, &plan, host_limit, stop, outbox));
+    let news = outbox.clone();
+    let hold = order.hold.then(|| Visitors::new(visits, move |told| news.send(&FromLab::Hold(told))));
+    let reach = Reach { host_limit, kernel_log, hold };
+    let done = runtime.block_on(run(order, &plan, reach, stop, outbox));
     // Tasks that still wait for a socket must not keep the lab from ending.
     runtime.shutdown_background();
     done
+}
+
+/// What a lab has of the world outside it.
+struct Reach {
+    host_limit: HostLimit,
+    /// Opened before the lab was entered, or why it could not be.
+    kernel_log: Result<File, String>,
+    /// Who looks around while it is held.
+    hold: Option<Visitors>,
 }
 
 /// How many files a trial has open at once: both ends of each held connection are here.
@@ -147,7 +175,7 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
 async fn run(
     order: &Order,
     plan: &Plan,
-    host_limit: HostLimit,
+    reach: Reach,
     stop: watch::Receiver<bool>,
     outbox: &Outbox,
 ) -> Result<FromLab, String> {
@@ -157,7 +185,7 @@ async fn run(
     let begin = clock::now();
     let lab = Lab::up(plan.cluster_of(trial)).map_err(|e| format!("the lab could not be built: {e}"))?;
     let up_ns = clock::now() - begin;
-    outbox.send(&FromLab::Up { namespaces: u32::try_from(lab.namespaces()).unwrap_or(u32::MAX) });
+    outbox.send(&FromLab::Up { inodes: lab.each_namespace().map(NetNs::inode).collect() });
 
     let operator = lab.plan().operator();
     let mut detectors = DetectorSet::new(&operator);
@@ -176,10 +204,11 @@ async fn run(
         plan,
         trial,
         cluster,
-        host_limit,
+        host_limit: reach.host_limit,
+        kernel_log: reach.kernel_log,
         sabotage: order.sabotage.clone(),
         stop,
-        hold: order.hold,
+        hold: reach.hold,
         armed,
         judge: judge(plan, trial, order),
         events: &tell,

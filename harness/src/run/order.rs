@@ -59,14 +59,13 @@ pub enum FromLab {
     },
     /// Asks the guardian for the machine-wide limit.
     HostLimit(HostLimitRequest),
-    /// All namespaces are made: how many there are, besides the lab's own.
+    /// All namespaces are made: their inodes, by which the machine knows them. Processes may live there
+    /// (shells of `reproduce`).
     Up {
-        namespaces: u32,
+        inodes: Vec<u64>,
     },
-    /// Held with the fault in force (`reproduce`).
-    Holding {
-        look_at: Vec<String>,
-    },
+    /// While it is held with the fault in force (`reproduce`).
+    Hold(HoldNews),
     /// The last message.
     Done {
         outcome: Outcome,
@@ -83,10 +82,25 @@ pub enum ToLab {
     HostLimit(HostLimitReply),
     /// Heal and tear down now.
     Heal,
-    /// Open a program in a namespace of the lab (`reproduce`).
+    /// Start a program in a place of the lab (`reproduce`): a shell, or this line in one.
     Shell {
         place: String,
+        command: Option<String>,
     },
+    /// Nobody looks any more: heal, recover and go down in good order.
+    Leave,
+}
+
+/// What happens while a trial is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldNews {
+    /// The fault is in force and stays. The places programs can be started in.
+    Holding { places: Vec<String> },
+    /// A program has ended, with this status as a shell tells it, or could not be started.
+    Ended { status: Result<i32, String> },
+    /// The machine-wide limit was set back early, and why.
+    LimitRestored { why: String },
 }
 
 /// What a fault asks of the machine-wide limit.

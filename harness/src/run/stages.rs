@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::desk::{Running, Stop};
 use super::effects::Effects;
+use super::hold::Visitors;
 use super::order::Sabotage;
 use super::steady::Steady;
 use crate::cluster::snapshot::Snapshot;
@@ -29,7 +30,7 @@ pub struct Stages<'a> {
     pub workload: &'a Workload,
     pub churn: &'a Churn,
     pub sabotage: Option<&'a Sabotage>,
-    pub hold: bool,
+    pub hold: Option<&'a Visitors>,
 }
 
 impl Stages<'_> {
@@ -93,8 +94,12 @@ impl Stages<'_> {
         for seen in effects.results() {
             (running.events)(TrialEvent::Effect(seen));
         }
-        if self.hold && result.is_ok() {
-            running.until_stopped().await;
+        // What came of it is for who looks around to judge.
+        if let Some(visitors) = self.hold
+            && !matches!(result, Err(Stop::Asked))
+        {
+            let place = self.plan.cluster_of(self.trial);
+            visitors.attend(running, self.world.cluster.as_ref(), place).await;
         }
         self.undo(running, undo, dirty).await;
         let _still = self.churn.hold_still().await;

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use relapse_kernel::host::{self, Snapshot};
 use relapse_kernel::process::{LabCommand, LabProcess};
+use relapse_kernel::{NetNs, nft};
 use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
-use super::order::{FromLab, HostLimitReply, HostLimitRequest, Order, ToLab};
+use super::hold::Line;
+use super::order::{FromLab, HoldNews, HostLimitReply, HostLimitRequest, Order, ToLab};
 use super::{Interrupt, Job, Options};
 use crate::fault::Requirement;
 use crate::host::{Consent, Guardian, LimitLock, Mode, Restore, Who};
@@ -35,7 +37,13 @@ enum Hold {
 }
 
 /// Runs one trial to its end; every exit tells `Ended`.
-pub fn trial(job: &Job, options: &Options, interrupt: &Interrupt, tell: &(dyn Fn(TrialEvent) + Sync)) {
+pub fn trial(
+    job: &Job,
+    options: &Options,
+    interrupt: &Interrupt,
+    tell: &(dyn Fn(TrialEvent) + Sync),
+    line: Option<&Line<'_>>,
+) {
     let mut ended = TrialEnded {
         outcome: Outcome::Skipped,
         reasons: Vec::new(),
@@ -59,7 +67,7 @@ pub fn trial(job: &Job, options: &Options, interrupt: &Interrupt, tell: &(dyn Fn
     // Waiting for the machine is no part of the trial.
     let begin = Instant::now();
     tell(TrialEvent::Started);
-    match hold.and_then(|hold| supervise(job, options, hold, interrupt, tell, &mut ended)) {
+    match hold.and_then(|hold| supervise(job, options, hold, interrupt, tell, line, &mut ended)) {
         Ok(()) => {}
         Err(why) => {
             ended.outcome = ended.outcome.max(Outcome::InternalError);
@@ -114,9 +122,10 @@ fn supervise(
     mut hold: Hold,
     interrupt: &Interrupt,
     tell: &(dyn Fn(TrialEvent) + Sync),
+    line: Option<&Line<'_>>,
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
-    let before = Snapshot::take(Vec::new()).map_err(|e| format!("the host could not be read: {e}"))?;
+    let before = look_at_host()?;
     let mut command = LabCommand::new([LAB]);
     if let Some(executable) = &options.executable {
         command = command.program(executable);
@@ -134,7 +143,7 @@ fn supervise(
         sabotage: options.sabotage.clone(),
     };
     say(&mut control, &order)?;
-    let done = relay(&mut lab, &mut control, &mut hold, interrupt, tell, ended);
+    let done = relay(&mut lab, &mut control, &mut hold, interrupt, tell, line, ended);
     // Down begins when the lab has said its last word.
     let down = Instant::now();
     if done.is_err() || interrupt.is_urgent() {
@@ -157,6 +166,12 @@ fn supervise(
     Ok(())
 }
 
+/// The machine from outside the lab. Names of nft tables are for root's eyes only.
+fn look_at_host() -> Result<Snapshot, String> {
+    let tables = if is_root() { NetNs::own("this machine").and_then(|own| nft::list_tables(&own)) } else { Ok(Vec::new()) };
+    tables.and_then(Snapshot::take).map_err(|e| format!("the host could not be read: {e}"))
+}
+
 fn say(control: &mut impl Write, message: &impl serde::Serialize) -> Result<(), String> {
     let mut line = serde_json::to_vec(message).map_err(|e| e.to_string())?;
     line.push(b'\n');
@@ -170,6 +185,7 @@ fn relay(
     hold: &mut Hold,
     interrupt: &Interrupt,
     tell: &(dyn Fn(TrialEvent) + Sync),
+    visitor: Option<&Line<'_>>,
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
     let events = lab.take_events().ok_or("the lab has no event pipe")?;
@@ -182,13 +198,23 @@ fn relay(
         }
     });
     let mut healing = false;
+    let mut holding = false;
     loop {
         if interrupt.is_urgent() {
             return Err("torn down at once".into());
         }
         if interrupt.is_asked() && !healing {
             healing = true;
-            say(control, &ToLab::Heal)?;
+            // Who is held has its verdicts already, and recovers in good order.
+            say(control, if holding { &ToLab::Leave } else { &ToLab::Heal })?;
+        }
+        if let Some(visitor) = visitor {
+            visitor.requests().try_for_each(|request| say(control, &request))?;
+            if let Hold::Writer(guardian) = hold
+                && let Some(why) = guardian.alarm()
+            {
+                visitor.tell(HoldNews::LimitRestored { why });
+            }
         }
         let line = match lines.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => line,
@@ -203,7 +229,17 @@ fn relay(
                 let reply = answer(hold, request);
                 say(control, &ToLab::HostLimit(reply))?;
             }
-            FromLab::Up { .. } | FromLab::Holding { .. } => {}
+            FromLab::Up { inodes } => {
+                if let Hold::Writer(guardian) = hold {
+                    guardian.declare_own(inodes);
+                }
+            }
+            FromLab::Hold(news) => {
+                holding = true;
+                if let Some(visitor) = visitor {
+                    visitor.tell(news);
+                }
+            }
             FromLab::Done { outcome, reasons, up_ns, peak_memory } => {
                 ended.outcome = outcome;
                 ended.reasons = reasons;
@@ -260,7 +296,7 @@ fn release(hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
 }
 
 fn compare_host(job: &Job, before: &Snapshot, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) -> Result<(), String> {
-    let after = Snapshot::take(Vec::new()).map_err(|e| format!("the host could not be read: {e}"))?;
+    let after = look_at_host()?;
     for difference in host::diff(before, &after) {
         let is_limit = difference.what.contains("nf_conntrack_max");
         if is_limit && !needs(job, Requirement::ConntrackLimit) {

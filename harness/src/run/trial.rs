@@ -3,6 +3,7 @@
 //! The only thing that leaves it is events. Whatever goes wrong, healing is tried, and what could not
 //! be healed is said.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
 use super::desk::{Running, Stop};
+use super::hold::Visitors;
 use super::host_limit::HostLimit;
 use super::order::Sabotage;
 use super::samples::Samples;
@@ -36,8 +38,10 @@ pub struct Trial<'a> {
     pub judge: Judge,
     /// Set once every collector is armed.
     pub armed: Arc<AtomicBool>,
-    /// Stay with the fault in force until `stop`.
-    pub hold: bool,
+    /// Stay with the fault in force, for these to look around.
+    pub hold: Option<Visitors>,
+    /// The kernel log, or why it cannot be read.
+    pub kernel_log: Result<File, String>,
     pub events: &'a dyn Fn(TrialEvent),
     /// What detectors say.
     pub said: mpsc::UnboundedReceiver<Said>,
@@ -78,7 +82,7 @@ impl Trial<'_> {
                     _ => None,
                 };
                 let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without);
+                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log);
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {
@@ -94,7 +98,7 @@ impl Trial<'_> {
                     workload: &workload,
                     churn: &churn,
                     sabotage: self.sabotage.as_ref(),
-                    hold: self.hold,
+                    hold: self.hold.as_ref(),
                 };
                 if let Err(stop) = stages.until_detected(&mut running, &mut undo, &mut dirty).await {
                     running.decide(|judge, _| judge.abandon(stop.why()));

@@ -1,0 +1,154 @@
+//! What to look at: for each fault, where its traces are and the command that shows them.
+
+use std::path::Path;
+
+use crate::plan::{EffectPlan, FlowPlan, Place, Plan, Target};
+
+/// A command worth typing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    pub place: String,
+    pub command: String,
+    /// The program that it needs and that is not on this machine.
+    pub missing: Option<String>,
+}
+
+/// Where a command goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// The node the detectors are to name, else that of the pod below.
+    Node,
+    /// The pod whose flow fails, as client or server.
+    Pod,
+    Office,
+    Gateway,
+    /// The host whose flow fails.
+    Outside,
+    LoadBalancer,
+}
+
+const SYNS: &str = "tcpdump -lni any 'tcp[13] & 2 != 0'";
+
+/// `{table}` and `{address}` stand for the pods' routing table and the address the failing flow talks to.
+fn of(fault: &str) -> &'static [(Where, &'static str)] {
+    use Where::{Gateway, LoadBalancer, Node, Office, Outside, Pod};
+    match fault {
+        "policy-route-loss" => &[
+            (Node, "ip rule; ip route show table {table}"),
+            (Node, "ip route get {address} from {pod} iif {link}"),
+            (Node, SYNS),
+            (Outside, SYNS),
+        ],
+        "default-route-replace" => &[(Node, "ip route show table all type unicast")],
+        "pod-deletion" => &[(Node, "ip rule; ip -br link")],
+        "conntrack-limit" | "conntrack-burst" => &[
+            (Node, "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+            (Node, "conntrack -S"),
+            (Pod, "ss -tn state syn-sent"),
+        ],
+        "dns-race" => &[(Pod, "tcpdump -lni any port 53"), (Node, "conntrack -L -p udp; conntrack -S")],
+        "mss-clamp" | "new-clients" | "client-death" => &[
+            (Gateway, "nft list ruleset"),
+            (Gateway, "tcpdump -lvni any 'tcp[13] & 2 != 0 or icmp'"),
+            (Pod, "ss -tni state established"),
+            (Office, "ip route get {address}; ss -tni"),
+        ],
+        "link-loss" | "nic-release" => &[
+            (Node, "ip -br link; ip -br addr"),
+            (Node, "ip rule; ip route show table {table}"),
+            (Pod, "getent hosts example-api.com; cat /etc/resolv.conf"),
+        ],
+        "dns-replica-loss" | "dns-rolling-restart" | "slow-resolver" => &[
+            (Pod, "cat /etc/resolv.conf; getent hosts example-api.com"),
+            (Pod, "tcpdump -lni any port 53"),
+            (Node, "nft list ruleset"),
+        ],
+        "snat-collision" | "server-death" => &[
+            (Node, "conntrack -L -p tcp; conntrack -S"),
+            (Node, SYNS),
+            (LoadBalancer, "conntrack -L -p tcp"),
+            (Outside, "ss -tan state time-wait"),
+        ],
+        _ => &[(Node, "ip rule; ip route; ip -br link"), (Node, SYNS)],
+    }
+}
+
+/// All commands for an incident, in the order of its faults.
+pub fn at(plan: &Plan) -> Vec<Look> {
+    let cluster = plan.cluster_of(&plan.incident_trial);
+    let failing = plan.incident_trial.effect.iter().find_map(|effect| match effect {
+        EffectPlan::Fails { flow, .. } => Some(*flow),
+        _ => None,
+    });
+    let flow = failing.map(|id| &plan.workload[id.0]).or_else(|| plan.workload.first());
+    let ends = flow.map(|flow| ends(plan, flow)).unwrap_or_default();
+    let pod = ends.iter().find_map(|end| if let Place::Pod(id) = end { Some(*id) } else { None });
+    let named = plan.incident_trial.detect.iter().filter_map(|expected| expected.subject.as_ref());
+    let node = named
+        .filter(|subject| subject.kind == relapse_detectors::finding::SubjectKind::Node)
+        .map(|subject| subject.to_string())
+        .next()
+        .or_else(|| Some(cluster.place_name(Place::Node(cluster.pods.get(pod?.0)?.node))));
+    let office =
+        ends.iter().find_map(|end| if let Place::Office(id) = end { Some(&cluster.offices[id.0].name) } else { None });
+    let outside =
+        ends.iter().find_map(|end| if let Place::Outside(id) = end { Some(&cluster.outside[id.0]) } else { None });
+    let place = |at| match at {
+        Where::Node => node.clone(),
+        Where::Pod => pod.map(|id| cluster.place_name(Place::Pod(id))),
+        Where::Office => office.map(|name| format!("office/{name}")),
+        Where::Gateway => office.map(|name| format!("gateway/{name}")),
+        Where::Outside => outside.map(|host| format!("outside/{}", host.name)),
+        Where::LoadBalancer => outside.filter(|o| o.load_balancer).map(|host| format!("load-balancer/{}", host.name)),
+    };
+    let address = flow.map(|flow| cluster.target_address(flow.kind.target()).to_string());
+    let fill = |command: &str| {
+        let mut text = command.replace("{table}", &cluster.network.pod_table.to_string());
+        for (mark, value) in [
+            ("{address}", address.clone()),
+            ("{pod}", pod.map(|id| cluster.pods[id.0].address.to_string())),
+            ("{link}", pod.map(|id| format!("pod{}", id.0))),
+        ] {
+            match value {
+                Some(value) => text = text.replace(mark, &value),
+                None if text.contains(mark) => return None,
+                None => {}
+            }
+        }
+        Some(text)
+    };
+    let mut looks: Vec<Look> = Vec::new();
+    for fault in &plan.incident_trial.inject {
+        for (at, command) in of(fault.name()) {
+            if let (Some(place), Some(command)) = (place(*at), fill(command)) {
+                let missing = programs(&command).find(|program| !is_installed(program)).map(str::to_owned);
+                let look = Look { place, command, missing };
+                if !looks.contains(&look) {
+                    looks.push(look);
+                }
+            }
+        }
+    }
+    looks
+}
+
+/// Where a flow comes from and where it goes; of a Service, its first pod.
+fn ends(plan: &Plan, flow: &FlowPlan) -> Vec<Place> {
+    let to = match flow.kind.target() {
+        Target::Place(place) => Some(place),
+        Target::Service(id) => plan.cluster.services[id.0].pods.first().map(|pod| Place::Pod(*pod)),
+    };
+    std::iter::once(flow.from).chain(to).collect()
+}
+
+/// The programs of a line of shell.
+fn programs(command: &str) -> impl Iterator<Item = &str> {
+    command.split("; ").filter_map(|part| part.split_whitespace().next())
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where daemons' tools lie, ordinary users seldom look.
+    let more = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).to_owned());
+    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
+}

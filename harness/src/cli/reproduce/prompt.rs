@@ -1,0 +1,192 @@
+//! The conversation while the fault is in force.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use relapse_kernel::process::take_terminal;
+use relapse_reports::words::{self, Tone};
+
+use super::look::Look;
+use super::story::Story;
+use super::{Exec, Teller};
+use crate::cli::out;
+use crate::diagnostics::did_you_mean;
+use crate::run::hold::Visitor;
+use crate::run::order::HoldNews;
+
+/// Words of the prompt, besides the names of places.
+const WORDS: [&str; 7] = ["shell", "places", "status", "look", "heal", "quit", "help"];
+
+const HELP: [&str; 7] = [
+    "  shell PLACE    a shell there; `exit` comes back",
+    "  PLACE COMMAND  one command there",
+    "  places         where that can be",
+    "  status         which flows work, what detectors hold true",
+    "  look           what to look at",
+    "  heal, quit     undo the fault, wait until everything works, take the lab down",
+    "  help",
+];
+
+/// One who looks around.
+pub struct Talk {
+    pub visitor: Visitor,
+    pub story: Arc<Mutex<Story>>,
+    pub teller: Teller,
+    pub name: String,
+    pub look: Vec<Look>,
+}
+
+impl Talk {
+    /// Waits until the trial is held, and leaves it when there is nothing more to look at.
+    pub fn hold(&self, exec: &[Exec]) {
+        let places = loop {
+            match self.visitor.next() {
+                Some(HoldNews::Holding { places }) => break places,
+                Some(news) => self.tell(&news),
+                None => return,
+            }
+        };
+        let page = self.teller.page();
+        let summary = {
+            let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
+            story.hold();
+            story.summary(page)
+        };
+        self.teller.say(&summary);
+        if exec.is_empty() {
+            self.teller.say(&self.looks());
+            self.teller.say(&[String::new()]);
+            self.prompt(&places);
+        } else {
+            self.carry_out(exec);
+        }
+        self.visitor.leave();
+    }
+
+    fn looks(&self) -> Vec<String> {
+        let page = self.teller.page();
+        let width = self.look.iter().map(|look| look.place.len()).max().unwrap_or(0);
+        let line = |look: &Look| {
+            let missing = look.missing.as_ref().map(|program| format!("  ({program} is not installed)"));
+            let missing = page.paint(Tone::Muted, &missing.unwrap_or_default());
+            format!("  {:width$}  {}{missing}", look.place, page.paint(Tone::Note, &look.command))
+        };
+        std::iter::once(page.strong("look at")).chain(self.look.iter().map(line)).collect()
+    }
+
+    fn carry_out(&self, exec: &[Exec]) {
+        for Exec { place, command } in exec {
+            self.teller.say(&[self.teller.page().paint(Tone::Note, &format!("{place}: {command}"))]);
+            self.visitor.start(place, Some(command));
+            match self.ended() {
+                Some(Ok(0)) => {}
+                Some(Ok(status)) => self.teller.say(&[format!("{place}: exit status {status}")]),
+                Some(Err(why)) => self.teller.say(&[why]),
+                None => return,
+            }
+        }
+    }
+
+    fn prompt(&self, places: &[String]) {
+        let mut input = io::stdin().lock();
+        loop {
+            let _ = write!(io::stdout(), "relapse {}> ", self.name);
+            let _ = io::stdout().flush();
+            let mut line = String::new();
+            match input.read_line(&mut line) {
+                Ok(0) | Err(_) => {
+                    out::line("");
+                    return;
+                }
+                Ok(_) => {}
+            }
+            while let Some(news) = self.visitor.pending() {
+                self.tell(&news);
+            }
+            match self.understand(line.trim(), places) {
+                Said::Go => {}
+                Said::Leave => return,
+            }
+        }
+    }
+
+    fn understand(&self, line: &str, places: &[String]) -> Said {
+        let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match word {
+            "" => {}
+            "help" | "?" => out::lines(HELP),
+            "places" => out::lines(places.iter().map(|place| format!("  {place}"))),
+            "look" => out::lines(self.looks()),
+            "status" => {
+                let now = crate::fault::now();
+                let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
+                out::lines(story.status(now, out::page()));
+            }
+            "heal" | "quit" | "exit" | "q" => return Said::Leave,
+            "shell" if rest.is_empty() => {
+                out::line("  shell PLACE, one of these:");
+                out::lines(places.iter().map(|place| format!("  {place}")));
+            }
+            "shell" => {
+                let (place, command) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                return self.open(place, command.trim(), places);
+            }
+            place if place == "fabric" || place.contains('/') => return self.open(place, rest, places),
+            other => {
+                out::line(format!("  there is no `{other}` here; {}", did_you_mean(other, "words", WORDS)));
+            }
+        }
+        Said::Go
+    }
+
+    fn open(&self, place: &str, command: &str, places: &[String]) -> Said {
+        if !places.iter().any(|known| known == place) {
+            let meant = did_you_mean(place, "places", places.iter().map(String::as_str));
+            out::line(format!("  there is no place {place}; {meant}"));
+            return Said::Go;
+        }
+        if command.is_empty() && !io::stdin().is_terminal() {
+            out::line("  a shell needs a terminal; write a command after the place");
+            return Said::Go;
+        }
+        self.visitor.start(place, (!command.is_empty()).then_some(command));
+        let ended = self.ended();
+        // The program had it, and could not give it back.
+        let _ = take_terminal();
+        match ended {
+            Some(Ok(status)) if status != 0 && !command.is_empty() => {
+                out::line(format!("  exit status {status}"));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => {
+                out::line(format!("  {why}"));
+            }
+            None => return Said::Leave,
+        }
+        Said::Go
+    }
+
+    /// Waits for the program's end; none when the run is over.
+    fn ended(&self) -> Option<Result<i32, String>> {
+        loop {
+            match self.visitor.next()? {
+                HoldNews::Ended { status } => return Some(status),
+                news => self.tell(&news),
+            }
+        }
+    }
+
+    fn tell(&self, news: &HoldNews) {
+        if let HoldNews::LimitRestored { why } = news {
+            let text = format!("nf_conntrack_max was set back early: {}", words::one_line(why));
+            self.teller.say(&[self.teller.page().paint(Tone::Unsure, &text)]);
+        }
+    }
+}
+
+/// What a line came to.
+enum Said {
+    Go,
+    Leave,
+}

@@ -1,0 +1,244 @@
+//! What became known of the trial so far, and how a person is told.
+//!
+//! Fed by the run's events alone. Bounded: a trial may be held for days.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use relapse_detectors::finding::{Level, Severity, Subject};
+use relapse_detectors::time::Time;
+use relapse_reports::paint::Page;
+use relapse_reports::units::span;
+use relapse_reports::words::{self, Tone};
+
+use crate::event::{
+    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, TrialEvent, What,
+};
+use crate::plan::Plan;
+
+/// How far back `status` looks.
+const RECENT: Duration = Duration::from_secs(5);
+/// Nobody who looks around wants a longer list.
+const MOST_FINDINGS: usize = 200;
+
+/// The story of one trial.
+#[derive(Debug, Default)]
+pub struct Story {
+    begin: Option<Time>,
+    holding: bool,
+    phase: Option<Phase>,
+    injected: Vec<Injected>,
+    reduced: Vec<(String, String)>,
+    effects: Vec<EffectSeen>,
+    blind: Vec<(String, String)>,
+    standing: BTreeMap<(String, Level, Subject), FindingReceived>,
+    verdicts: Vec<Decided>,
+    flows: BTreeMap<String, VecDeque<(Time, FlowSample)>>,
+    reasons: Vec<String>,
+}
+
+impl Story {
+    pub fn new(plan: &Plan) -> Self {
+        let flows = plan.workload.iter().map(|flow| (flow.name.clone(), VecDeque::new())).collect();
+        Self { flows, ..Self::default() }
+    }
+
+    /// From now on only `status` tells what happens.
+    pub const fn hold(&mut self) {
+        self.holding = true;
+    }
+
+    /// Takes an event into account; the lines that tell it, where it is worth telling.
+    pub fn hear(&mut self, event: &RunEvent, page: Page) -> Vec<String> {
+        let What::Trial { event: told, .. } = &event.what else { return Vec::new() };
+        let at = event.at;
+        let begin = *self.begin.get_or_insert(at);
+        let line = |text: String| vec![format!("{:>7.1} s  {text}", at.since(begin).as_secs_f64())];
+        match told {
+            TrialEvent::Waiting { reason } => line(format!("waits: {}", words::one_line(reason))),
+            TrialEvent::Phase { phase } => {
+                self.phase = Some(*phase);
+                match phase {
+                    Phase::Inject | Phase::Detect => Vec::new(),
+                    Phase::Heal => {
+                        self.holding = false;
+                        Vec::new()
+                    }
+                    other => line(page.paint(Tone::Muted, sentence(*other))),
+                }
+            }
+            TrialEvent::Injected(injected) => {
+                self.injected.push(injected.clone());
+                line(page.paint(Tone::Bad, &format!("inject {}: {}", injected.fault, injected.what)))
+            }
+            TrialEvent::Reduced { what, why } => {
+                self.reduced.push((what.clone(), why.clone()));
+                line(page.paint(Tone::Note, &format!("left out: {what}: {why}")))
+            }
+            TrialEvent::Effect(effect) => {
+                self.effects.push(effect.clone());
+                Vec::new()
+            }
+            TrialEvent::Blind { detector, why } => {
+                if self.blind.len() < MOST_FINDINGS {
+                    self.blind.push((detector.clone(), why.clone()));
+                }
+                line(page.paint(Tone::Unsure, &format!("{detector} is blind: {}", words::one_line(why))))
+            }
+            TrialEvent::Finding(received) => self.find(received).map_or_else(Vec::new, |told| {
+                if self.holding { Vec::new() } else { line(page.paint(told.0, &told.1)) }
+            }),
+            TrialEvent::Verdict(decided) => {
+                self.verdicts.push(decided.clone());
+                Vec::new()
+            }
+            TrialEvent::Flow(sample) => {
+                let recent = self.flows.entry(sample.flow.clone()).or_default();
+                recent.push_back((at, sample.clone()));
+                while recent.front().is_some_and(|(then, _)| at.since(*then) > RECENT) {
+                    recent.pop_front();
+                }
+                Vec::new()
+            }
+            TrialEvent::Healed { what, error: None } => line(page.paint(Tone::Good, &format!("healed: {what}"))),
+            TrialEvent::Healed { what, error: Some(error) } => {
+                line(page.paint(Tone::Dirty, &format!("not healed: {what}: {error}")))
+            }
+            TrialEvent::LeftBehind { what } => line(page.paint(Tone::Dirty, &format!("left behind: {what}"))),
+            TrialEvent::HostChanged { what } => line(page.paint(Tone::Note, &format!("somebody changed {what}"))),
+            TrialEvent::GuardHit { packets, what } => {
+                line(page.paint(Tone::Dirty, &format!("{packets} packets tried to leave the lab: {what}")))
+            }
+            TrialEvent::Ended(ended) => {
+                self.reasons.clone_from(&ended.reasons);
+                Vec::new()
+            }
+            TrialEvent::Started | TrialEvent::Skipped { .. } => Vec::new(),
+        }
+    }
+
+    fn find(&mut self, received: &FindingReceived) -> Option<(Tone, String)> {
+        let finding = &received.finding;
+        let identity = (finding.detector.clone(), finding.level, finding.subject.clone());
+        if finding.cleared {
+            self.standing.remove(&identity);
+            return (finding.severity > Severity::Info)
+                .then(|| (Tone::Good, format!("{} cleared about {}", finding.detector, finding.subject)));
+        }
+        if self.standing.len() < MOST_FINDINGS {
+            self.standing.insert(identity, received.clone());
+        }
+        (finding.severity > Severity::Info).then(|| {
+            let text = format!("{} says {} about {}", finding.detector, words::level(finding.level), finding.subject);
+            (Tone::Unsure, text)
+        })
+    }
+
+    /// What is in force, what was read back, what it did and what was said of it.
+    pub fn summary(&self, page: Page) -> Vec<String> {
+        let mut lines = vec![String::new(), page.strong("in force")];
+        for injected in &self.injected {
+            lines.push(format!("  {}: {}", page.paint(Tone::Bad, &injected.fault), injected.what));
+            let after = span(injected.t1.since(injected.t0));
+            lines.push(page.paint(Tone::Muted, &format!("    read back after {after}: {}", injected.read_back)));
+        }
+        if self.injected.is_empty() {
+            lines.push(page.paint(Tone::Unsure, "  nothing: the fault could not be injected"));
+        }
+        lines.extend(self.reduced.iter().map(|(what, why)| format!("  left out: {what}: {why}")));
+        if !self.effects.is_empty() {
+            lines.push(page.strong("effect"));
+        }
+        for effect in &self.effects {
+            let (tone, sign) = if effect.holds { (Tone::Good, '✓') } else { (Tone::Unsure, '?') };
+            let evidence = page.paint(Tone::Muted, &effect.evidence);
+            lines.push(format!("  {} {}  {evidence}", page.paint(tone, &sign.to_string()), effect.effect));
+        }
+        lines.push(page.strong("detectors"));
+        for decided in &self.verdicts {
+            let expected = &decided.expectation;
+            let subject = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
+            let text = format!(
+                "  {} {} ({}{subject}): {}",
+                words::sign(&decided.verdict),
+                expected.detector,
+                words::level(expected.level),
+                words::sentence(decided)
+            );
+            lines.push(page.paint(words::verdict_tone(&decided.verdict), &text));
+            let said = self.standing.values().map(|received| &received.finding).find(|finding| {
+                finding.detector == expected.detector
+                    && finding.level == expected.level
+                    && expected.subject.as_ref().is_none_or(|subject| *subject == finding.subject)
+            });
+            if let Some(finding) = said {
+                lines.push(page.paint(Tone::Muted, &format!("    {}", words::one_line(&finding.evidence))));
+            }
+        }
+        if self.verdicts.is_empty() {
+            lines.push("  nothing was said".into());
+        }
+        lines
+    }
+
+    /// Flows and standing findings, now.
+    pub fn status(&self, now: Time, page: Page) -> Vec<String> {
+        let mut lines = vec![page.strong(&format!("flows, last {} s", RECENT.as_secs()))];
+        let width = self.flows.keys().map(String::len).max().unwrap_or(0);
+        for (flow, samples) in &self.flows {
+            let recent = samples.iter().filter(|(at, _)| now.since(*at) <= RECENT);
+            let (attempts, failures) = recent.fold((0, 0), |(attempts, failures), (_, sample)| {
+                (attempts + sample.attempts, failures + sample.failures)
+            });
+            let (tone, text) = match (attempts, failures) {
+                (0, _) => (Tone::Muted, "no attempt ended".to_owned()),
+                (n, 0) => (Tone::Good, format!("works: {n} of {n}")),
+                (n, failed) if n == failed => (Tone::Bad, format!("fails: {n} of {n}")),
+                (n, failed) => (Tone::Unsure, format!("fails at times: {failed} of {n}")),
+            };
+            lines.push(format!("  {flow:width$}  {}", page.paint(tone, &text)));
+        }
+        lines.push(page.strong("standing findings"));
+        for received in self.standing.values() {
+            let finding = &received.finding;
+            let tone = if finding.severity > Severity::Info { Tone::Unsure } else { Tone::Muted };
+            let head = format!(
+                "  {:<8} {:<7} {} about {}",
+                words::severity(finding.severity),
+                words::level(finding.level),
+                finding.detector,
+                finding.subject
+            );
+            lines.push(page.paint(tone, &head));
+            lines.push(page.paint(Tone::Muted, &format!("           {}", words::one_line(&finding.evidence))));
+        }
+        if self.standing.is_empty() {
+            lines.push("  none".into());
+        }
+        lines
+    }
+
+    /// How it came out.
+    pub fn end(&self, outcome: Outcome, page: Page) -> Vec<String> {
+        let label = page.label(words::outcome_tone(outcome), words::label(outcome));
+        let mut reasons = self.reasons.iter().map(|reason| words::one_line(reason));
+        let first = match outcome {
+            Outcome::Pass => "all that was expected was said; everything healed and gone".to_owned(),
+            _ => reasons.next().unwrap_or_else(|| "the run ended early".into()),
+        };
+        std::iter::once(format!("{label}  {first}")).chain(reasons.map(|reason| format!("      {reason}"))).collect()
+    }
+}
+
+const fn sentence(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Up => "up: the lab is built",
+        Phase::Settle => "settle: until every flow works",
+        Phase::Baseline => "baseline: nothing is wrong yet",
+        Phase::Inject => "inject",
+        Phase::Detect => "detect",
+        Phase::Heal => "heal",
+        Phase::Recover => "recover: until every flow works again",
+        Phase::Down => "down",
+    }
+}
