@@ -210,3 +210,90 @@ fn watch_packets(
     });
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::FlowId;
+
+    const FLOW: FlowId = FlowId(0);
+
+    fn stated(plan: EffectPlan) -> Effects {
+        Effects { stated: vec![Stated { plan, text: "the effect".into(), seen: Seen::default() }] }
+    }
+
+    fn fails(how: Failure, low: f64, high: f64) -> Effects {
+        stated(EffectPlan::Fails { flow: FLOW, how, share: (low, high) })
+    }
+
+    /// Attempts one after another: `.` worked, `t` timed out, `r` was refused.
+    fn play(mut effects: Effects, attempts: &str) -> bool {
+        for (number, outcome) in (1..).zip(attempts.chars()) {
+            let failure = match outcome {
+                't' => Some(Failure::Timeout),
+                'r' => Some(Failure::Refused),
+                _ => None,
+            };
+            effects.attempt(&Attempt { flow: FLOW, started: Time(number * 10), ended: Time(number * 10 + 5), failure });
+        }
+        effects.all_hold()
+    }
+
+    #[test]
+    fn a_flow_fails_when_three_in_a_row_did_and_all_after() {
+        assert!(play(fails(Failure::Any, 1.0, 1.0), "..ttt"));
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tt"), "too few to tell");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tttt."), "it came back by itself");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "........"));
+    }
+
+    #[test]
+    fn the_way_it_fails_counts() {
+        assert!(play(fails(Failure::Timeout, 1.0, 1.0), "ttt"));
+        assert!(!play(fails(Failure::Timeout, 1.0, 1.0), "rrr"));
+        assert!(play(fails(Failure::Any, 1.0, 1.0), "rrr"));
+    }
+
+    #[test]
+    fn a_share_is_told_from_eight_attempts_on_and_neither_too_little_nor_too_much() {
+        assert!(play(fails(Failure::Any, 0.1, 0.5), "..t....t.."));
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "..t...."), "too few to tell");
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "tttttttt"), "too much of it");
+        assert!(!play(fails(Failure::Any, 0.3, 0.9), "t............"), "too little of it");
+    }
+
+    #[test]
+    fn a_flow_works_though_one_attempt_was_lost_but_not_two_in_a_row() {
+        let works = || stated(EffectPlan::Works { flow: FLOW });
+        assert!(play(works(), "..."));
+        assert!(play(works(), "...t.."));
+        assert!(!play(works(), "...tt.."));
+        assert!(!play(works(), ".."), "too few to tell");
+    }
+
+    #[test]
+    fn a_packet_is_seen_or_never_seen() {
+        let packet = |seen| EffectPlan::Packet {
+            at: crate::plan::Place::Pod(crate::plan::PodId(0)),
+            from: crate::plan::Place::Pod(crate::plan::PodId(0)),
+            to: crate::plan::Place::Pod(crate::plan::PodId(1)),
+            syn_ack: false,
+            seen,
+        };
+        for (wanted, count, holds) in [(true, 1, true), (true, 0, false), (false, 0, true), (false, 1, false)] {
+            let mut effects = stated(packet(wanted));
+            effects.stated[0].seen.packets = Some(Arc::new(AtomicU64::new(count)));
+            assert_eq!(effects.all_hold(), holds, "wanted {wanted}, {count} seen");
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_began_first() {
+        let mut effects = fails(Failure::Any, 1.0, 1.0);
+        for started in [30, 10, 20] {
+            let failure = Some(Failure::Timeout);
+            effects.attempt(&Attempt { flow: FLOW, started: Time(started), ended: Time(started + 100), failure });
+        }
+        assert_eq!(effects.results()[0].t2, Some(Time(10)));
+    }
+}

@@ -67,3 +67,56 @@ impl Steady {
         if text.is_empty() { "not long enough yet".into() } else { text.join(", ") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Failure, FlowId, FlowKind, Place, PodId, Target};
+
+    fn steady(names: &[&str]) -> Steady {
+        let flow = |name: &&str| FlowPlan {
+            name: (*name).to_owned(),
+            from: Place::Pod(PodId(0)),
+            kind: FlowKind::Ping { to: Target::Place(Place::Pod(PodId(1))) },
+            every: Duration::from_millis(100),
+            timeout: Duration::from_millis(400),
+        };
+        Steady::new(&names.iter().map(flow).collect::<Vec<_>>())
+    }
+
+    fn attempt(flow: usize, started: u64, works: bool) -> Attempt {
+        let failure = (!works).then_some(Failure::Timeout);
+        Attempt { flow: FlowId(flow), started: Time(started), ended: Time(started + 1), failure }
+    }
+
+    const SPAN: Duration = Duration::from_nanos(100);
+
+    #[test]
+    fn every_flow_must_have_worked_for_the_whole_span() {
+        let mut steady = steady(&["a", "b"]);
+        steady.attempt(Time(0), &attempt(0, 10, true));
+        assert!(!steady.holds(Time(1000), SPAN), "b never answered");
+        steady.attempt(Time(0), &attempt(1, 950, true));
+        assert!(!steady.holds(Time(1000), SPAN), "b has worked for 50 ns only");
+        assert!(steady.holds(Time(1050), SPAN));
+    }
+
+    #[test]
+    fn a_failure_starts_the_span_again() {
+        let mut steady = steady(&["a"]);
+        for (at, works) in [(10, true), (500, false), (600, true)] {
+            steady.attempt(Time(0), &attempt(0, at, works));
+        }
+        assert!(!steady.holds(Time(650), SPAN));
+        assert!(steady.holds(Time(700), SPAN));
+        assert_eq!(steady.failed().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn attempts_from_before_say_nothing_about_now() {
+        let mut steady = steady(&["a"]);
+        steady.attempt(Time(100), &attempt(0, 50, false));
+        assert_eq!(steady.failed().count(), 0);
+        assert_eq!(steady.complaint(), "a never answered");
+    }
+}
