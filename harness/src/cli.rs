@@ -54,10 +54,21 @@ enum Command {
     /// Feed recorded signals to the detectors again; needs no privileges.
     Replay(replay::ReplayArguments),
     /// Put back what a run that was killed left behind on this machine.
+    #[command(after_help = "Example:
+  sudo relapse recover
+
+Needs no scenario: what to put back is in the journal. Every other command that runs something does the
+same first. Exit status: 0 nothing is left, 3 something could not be put back.")]
     Recover,
     /// Say what this machine can and cannot run, and what to do about it.
+    #[command(after_help = "Example:
+  relapse doctor
+
+Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Doctor,
     /// Print the JSON Schema of scenario files.
+    #[command(after_help = "Example:
+  relapse schema > scenarios/schema.json")]
     Schema,
 }
 
@@ -67,7 +78,15 @@ const SCENARIOS: &str = "scenarios";
 /// Entry point.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // clap's own status, 2, means inconclusive here.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { BAD_INPUT } else { 0 });
+        }
+    };
+    match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
@@ -92,6 +111,20 @@ fn refuse(diagnostics: &Diagnostics) -> ExitCode {
 fn usage(why: &str) -> ExitCode {
     eprintln!("relapse: {why}");
     ExitCode::from(BAD_INPUT)
+}
+
+/// An error with all that led to it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let said = inner.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = inner.source();
+    }
+    text
 }
 
 /// Scenarios by name or by path; all of `scenarios/` where none is named.

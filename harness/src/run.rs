@@ -11,6 +11,7 @@ pub mod host_limit;
 pub mod lab;
 mod observer;
 pub mod order;
+pub mod probe;
 mod samples;
 mod stages;
 mod steady;

@@ -1,38 +1,208 @@
 //! `relapse doctor`: what this machine can and cannot run, and the line to type about it.
+//!
+//! Changes nothing. What a lab needs is tried in a lab ([`probe`]); what reaches beyond one is looked at.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::ExitCode;
 
-use relapse_kernel::{host, packet, process};
+use relapse_kernel::kmsg::KernelLog;
+use relapse_kernel::{host, process};
+use relapse_reports::paint::Page;
+use relapse_reports::words::Tone;
 
-use crate::host::Consent;
+use super::out;
+use crate::host::identity::{self, Process};
+use crate::host::journal::{self, Found};
+use crate::host::{CONNTRACK_MAX, Consent, Site, lock, lock::Who};
+use crate::run::probe::{self, Attempt};
+
+/// Open files of the largest scenario's lab.
+const FILES: u64 = 16_384;
+/// Programs that people look around with; nothing of relapse itself needs them.
+const TOOLS: [&str; 6] = ["ip", "ss", "tcpdump", "nft", "conntrack", "dig"];
+
+/// How much something matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    /// Something is left out, and said so in each run.
+    Less,
+    /// Nothing runs without it.
+    Missing,
+    /// Somebody should know.
+    Note,
+}
+
+/// Everything that was found out, in order.
+struct Findings {
+    page: Page,
+    able: bool,
+}
+
+impl Findings {
+    fn head(&self, title: &str) {
+        out::line(self.page.strong(title));
+    }
+
+    fn say(&mut self, state: State, what: &str, detail: &str) {
+        let (tone, word) = match state {
+            State::Ok => (Tone::Good, "ok"),
+            State::Less => (Tone::Unsure, "less"),
+            State::Missing => (Tone::Bad, "missing"),
+            State::Note => (Tone::Note, "note"),
+        };
+        self.able &= state != State::Missing;
+        let pad = " ".repeat(9_usize.saturating_sub(word.len()));
+        let mut lines = detail.lines();
+        out::line(format!("  {}{pad}{what:<22} {}", self.page.paint(tone, word), lines.next().unwrap_or_default()));
+        out::lines(lines.map(|line| format!("{:34}{line}", "")));
+    }
+
+    fn need<T, E: ToString>(&mut self, what: &str, result: Result<T, E>, ok: impl FnOnce(T) -> String) -> bool {
+        match result {
+            Ok(value) => self.say(State::Ok, what, &ok(value)),
+            Err(why) => {
+                self.say(State::Missing, what, &why.to_string());
+                return false;
+            }
+        }
+        true
+    }
+}
 
 pub fn main() -> ExitCode {
-    let mut able = true;
-    let mut say = |what: &str, result: Result<String, String>| match result {
-        Ok(detail) => println!("  ok       {what}: {detail}"),
-        Err(mend) => {
-            println!("  missing  {what}: {mend}");
-            able = false;
-        }
-    };
-    println!("relapse {} on Linux {}", env!("CARGO_PKG_VERSION"), release());
-    println!("backend netns");
-    say("user namespaces", process::diagnose_user_namespaces().map(|()| "allowed".into()));
-    say("open files", host::raise_nofile(16_384).map(|n| n.to_string()).map_err(|e| e.to_string()));
-    let _ = packet::Filter::syn();
-    let limit = host::conntrack_max()
-        .map(|n| format!("nf_conntrack_max is {n}"))
-        .map_err(|e| format!("{e}; the kernel has no connection tracking: modprobe nf_conntrack"));
-    say("connection tracking", limit);
-    println!("host writes");
-    if host::is_root() {
-        println!("  ok       root; {}", Consent::touches());
-    } else {
-        println!("  reduced  not root: of I2 the fall of the limit is left out, its symptom is replayed");
+    let mut found = Findings { page: out::page(), able: true };
+    let user = if host::is_root() { "root" } else { "an ordinary user" };
+    out::line(format!("relapse {} on Linux {}, as {user}", env!("CARGO_PKG_VERSION"), release()));
+    found.head("labs of network namespaces (netns)");
+    lab(&mut found);
+    found.head("what collectors see besides");
+    match KernelLog::file() {
+        Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is read"),
+        Err(e) => found.say(State::Less, "kernel log", &format!("failed to {e}\nnothing depends on it alone")),
     }
-    ExitCode::from(u8::from(!able))
+    found.head("the machine-wide conntrack limit");
+    limit(&mut found);
+    left_over(&mut found);
+    found.head("looking around (relapse reproduce)");
+    let missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !is_installed(tool)).collect();
+    if missing.is_empty() {
+        found.say(State::Ok, "tools", &TOOLS.join(", "));
+    } else {
+        found.say(State::Note, "tools", &format!("not installed: {}", missing.join(", ")));
+    }
+    let (tone, verdict) = if found.able {
+        (Tone::Good, "this machine can run labs")
+    } else {
+        (Tone::Bad, "this machine cannot run labs; what is missing is said above")
+    };
+    out::line(found.page.paint(tone, verdict));
+    ExitCode::from(u8::from(!found.able))
+}
+
+fn lab(found: &mut Findings) {
+    let allowed = process::diagnose_user_namespaces();
+    let allowed = found.need("user namespaces", allowed, |()| "allowed".into());
+    let files = host::raise_nofile(FILES);
+    found.need("open files", files, |files| format!("{files} may be open, {FILES} are needed at most"));
+    if !allowed {
+        return;
+    }
+    match probe::probe() {
+        Ok(attempts) => {
+            for Attempt { what, result } in attempts {
+                found.need(&what, result, |seen| seen);
+            }
+        }
+        Err(why) => found.say(State::Missing, "lab process", &why),
+    }
+}
+
+fn limit(found: &mut Findings) {
+    match host::conntrack_max() {
+        Ok(value) => found.say(State::Ok, "nf_conntrack_max", &value.to_string()),
+        Err(e) => {
+            return found.say(State::Missing, "nf_conntrack_max", &format!("failed to {e}\nmodprobe nf_conntrack"));
+        }
+    }
+    let path = format!("/proc/sys/{}", CONNTRACK_MAX.replace('.', "/"));
+    // Opened and closed again: nothing is written.
+    match File::options().write(true).open(path) {
+        Ok(_) if Consent::from_environment(false).is_granted() => {
+            found.say(State::Ok, "may be written", "by this user, who allows it by RELAPSE_ALLOW_HOST_WRITES=1");
+        }
+        Ok(_) => found.say(State::Ok, "may be written", "by this user, with --allow-host-writes"),
+        Err(e) => {
+            let detail = format!(
+                "not by this user ({e})\nof conntrack-cap-reset (I2) the fall of the limit is left out; its symptom is replayed"
+            );
+            found.say(State::Less, "may be written", &detail);
+        }
+    }
+}
+
+fn left_over(found: &mut Findings) {
+    match holders() {
+        holders if holders.is_empty() => found.say(State::Ok, "lock", "free"),
+        holders => found.say(State::Note, "lock", &format!("held by {}", holders.join(", "))),
+    }
+    let journals = Site::host().and_then(|site| journal::list(&site.journals));
+    let journals = match journals {
+        Ok(journals) => journals,
+        Err(e) => return found.say(State::Note, "journals", &format!("failed to {e}")),
+    };
+    let this_boot = identity::boot_id().unwrap_or_default();
+    let mut dead = 0;
+    for (path, what) in &journals {
+        let path = path.display();
+        match what {
+            Found::Journal(journal) if journal.boot_id == this_boot && journal.owner.is_alive() => {
+                let owner = journal.owner.pid;
+                found.say(
+                    State::Note,
+                    "journals",
+                    &format!("run {} is under way, guarded by process {owner}", journal.run_id),
+                );
+            }
+            Found::Journal(journal) => {
+                dead += 1;
+                found.say(State::Note, "journals", &format!("run {} was killed: relapse recover", journal.run_id));
+            }
+            Found::Newer { version } => {
+                found.say(State::Note, "journals", &format!("{path} is of a newer relapse (version {version})"));
+            }
+            Found::Unreadable { why } | Found::Closed { why } => {
+                dead += 1;
+                found.say(State::Note, "journals", &format!("{path} cannot be read ({why}): relapse recover"));
+            }
+            Found::Draft => {}
+        }
+    }
+    if dead == 0 {
+        found.say(State::Ok, "journals", "nothing was left behind");
+    }
+}
+
+/// Who holds the lock by its records, read without touching it.
+fn holders() -> Vec<String> {
+    let Some(file) = lock::places().into_iter().find_map(|path| File::open(path).ok()) else { return Vec::new() };
+    let living = |line: String| {
+        let process: Process = serde_json::from_str(&line).ok()?;
+        let who: Who = serde_json::from_str(&line).ok()?;
+        process.is_alive().then(|| format!("process {} (run {}: {})", process.pid, who.run, who.what))
+    };
+    BufReader::new(file).lines().map_while(Result::ok).filter_map(living).collect()
 }
 
 fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Whether a program is found, also where daemons' tools lie and ordinary users seldom look.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).to_owned());
+    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
 }

@@ -3,17 +3,26 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_reports::event::Expectation;
+use relapse_reports::paint::Page;
+use relapse_reports::units::limit;
+use relapse_reports::words::{self, Tone};
 use serde::Serialize;
 
+use super::out;
 use crate::fault::Requirement;
 use crate::plan::{Plan, TrialPlan};
 
 /// List scenarios.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse list
+  relapse list policy-route-lost
+  relapse list --json | jq -r '.[].name'")]
 pub struct ListArguments {
     /// Names, files or folders; everything in scenarios/ when none is given.
     scenarios: Vec<String>,
-    /// Machine-readable.
+    /// One JSON array, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -24,9 +33,29 @@ struct Listed<'a> {
     incident: &'a str,
     title: &'a str,
     file: &'a std::path::Path,
-    expects: Vec<String>,
-    controls: Vec<&'a str>,
+    injects: Vec<&'static str>,
+    /// What detectors must say, standing risks first.
+    expects: Vec<Expected>,
+    controls: Vec<Control<'a>>,
+    /// Needs `--allow-host-writes`.
     writes_host: bool,
+}
+
+#[derive(Serialize)]
+struct Expected {
+    detector: String,
+    level: &'static str,
+    subject: Option<String>,
+    /// Milliseconds from the fault; a risk must be known before it.
+    within_ms: Option<u128>,
+    #[serde(skip)]
+    within: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Control<'a> {
+    name: &'a str,
+    why: &'a str,
 }
 
 pub fn main(arguments: &ListArguments) -> ExitCode {
@@ -36,37 +65,70 @@ pub fn main(arguments: &ListArguments) -> ExitCode {
     };
     let listed: Vec<_> = plans.iter().map(describe).collect();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&listed).unwrap_or_default());
-        return ExitCode::SUCCESS;
-    }
-    for scenario in listed {
-        println!("{}  {}", scenario.incident, scenario.name);
-        println!("      {}", scenario.title);
-        for expected in &scenario.expects {
-            println!("      expects  {expected}");
-        }
-        println!("      controls {}", scenario.controls.join(", "));
-        if scenario.writes_host {
-            println!("      writes   nf_conntrack_max of this machine, with --allow-host-writes");
-        }
+        out::line(serde_json::to_string_pretty(&listed).unwrap_or_default());
+    } else {
+        out::lines(table(&listed, out::page()));
     }
     ExitCode::SUCCESS
 }
 
 fn describe(plan: &Plan) -> Listed<'_> {
-    let expects = plan.incident_trial.detect.iter().map(|expected| {
-        let subject = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
-        format!("{}{subject} within {:?}", expected.detector, expected.within)
-    });
-    let writes =
-        |trial: &TrialPlan| trial.inject.iter().any(|fault| fault.requires().contains(&Requirement::ConntrackLimit));
+    let trial = &plan.incident_trial;
+    let expected = |of: &Expectation, timed: bool| Expected {
+        detector: of.detector.clone(),
+        level: words::level(of.level),
+        subject: of.subject.as_ref().map(ToString::to_string),
+        within_ms: timed.then(|| of.within.as_millis()),
+        within: timed.then(|| limit(of.within)),
+    };
+    let risks = plan.risks.iter().map(|risk| expected(risk, false));
+    let writes = |trial: &TrialPlan| trial.inject.iter().any(|f| f.requires().contains(&Requirement::ConntrackLimit));
     Listed {
         name: &plan.name,
         incident: &plan.incident,
         title: &plan.title,
         file: &plan.file,
-        expects: expects.collect(),
-        controls: plan.controls.iter().filter_map(|control| control.control.as_deref()).collect(),
-        writes_host: writes(&plan.incident_trial),
+        injects: trial.inject.iter().map(|fault| fault.name()).collect(),
+        expects: risks.chain(trial.detect.iter().map(|of| expected(of, true))).collect(),
+        controls: (plan.controls.iter())
+            .map(|control| Control { name: control.control.as_deref().unwrap_or_default(), why: &control.why })
+            .collect(),
+        writes_host: writes(trial),
     }
+}
+
+/// One block a scenario, its columns aligned over all of them.
+fn table(all: &[Listed<'_>], page: Page) -> Vec<String> {
+    let expected = || all.iter().flat_map(|one| &one.expects);
+    let subject = |of: &Expected| of.subject.clone().unwrap_or_else(|| "anything".into());
+    let detector = expected().map(|of| of.detector.len()).max().unwrap_or(0);
+    let about = expected().map(|of| subject(of).len()).max().unwrap_or(0);
+    let control = all.iter().flat_map(|one| &one.controls).map(|control| control.name.len()).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for one in all {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        lines.push(format!("{:<4} {}  {}", one.incident, page.strong(one.name), one.title));
+        lines.push(format!("     fault    {}", one.injects.join(", ")));
+        for (n, of) in one.expects.iter().enumerate() {
+            let within = of.within.as_ref().map_or_else(|| "standing".to_owned(), |within| format!("within {within}"));
+            let head = if n == 0 { "expects" } else { "" };
+            lines.push(format!(
+                "     {head:<8} {:<detector$}  {:<7}  {:<about$}  {within}",
+                of.detector,
+                of.level,
+                subject(of)
+            ));
+        }
+        for (n, twin) in one.controls.iter().enumerate() {
+            let head = if n == 0 { "controls" } else { "" };
+            lines.push(format!("     {head:<8} {:<control$}  {}", twin.name, page.paint(Tone::Muted, twin.why)));
+        }
+        if one.writes_host {
+            let text = "nf_conntrack_max of this machine; as root, with --allow-host-writes";
+            lines.push(format!("     writes   {}", page.paint(Tone::Note, text)));
+        }
+    }
+    lines
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::out;
 use crate::event::Outcome;
 use crate::host::{Site, recover};
 
@@ -9,11 +10,11 @@ pub fn main() -> ExitCode {
     let recovered = Site::host().and_then(|site| recover(&site, &mut |holder| eprintln!("waiting for {holder}")));
     match recovered {
         Ok(recovered) if recovered.is_empty() => {
-            println!("nothing was left behind");
+            out::line("nothing was left behind");
             ExitCode::SUCCESS
         }
         Ok(recovered) => {
-            recovered.iter().for_each(|one| println!("{one}"));
+            out::lines(&recovered);
             let open = recovered.iter().any(|one| one.outcome.is_open());
             ExitCode::from(if open { Outcome::Dirty.exit_code() } else { 0 })
         }

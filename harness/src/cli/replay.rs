@@ -1,19 +1,31 @@
 //! `relapse replay`: recorded signals through the detectors again, on any machine.
 
 use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use relapse_detectors::finding::Finding;
+use relapse_detectors::finding::{Finding, Severity};
 use relapse_detectors::record;
 use relapse_detectors::time::Time;
+use relapse_reports::paint::Page;
+use relapse_reports::units::count;
+use relapse_reports::words::{self, Tone};
+use serde::Serialize;
+
+use super::out;
 
 /// Feed recorded signals to the detectors.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse run policy-route-lost --record recordings
+  relapse replay recordings/policy-route-lost.jsonl
+  relapse replay --json recordings | jq -c '.finding | [.detector, .severity, .subject]'
+
+Needs no privileges and no lab: a recording from any machine says the same everywhere.")]
 pub struct ReplayArguments {
-    /// A recording (`relapse run --record FOLDER` makes them).
+    /// Recordings, or folders of them (`relapse run --record FOLDER` makes them).
     #[arg(required = true)]
     recordings: Vec<PathBuf>,
     /// One finding a line, as JSON.
@@ -21,42 +33,87 @@ pub struct ReplayArguments {
     json: bool,
 }
 
+#[derive(Serialize)]
+struct Said<'a> {
+    recording: &'a Path,
+    /// `CLOCK_MONOTONIC` of the recording, nanoseconds.
+    at: Time,
+    finding: &'a Finding,
+}
+
 pub fn main(arguments: &ReplayArguments) -> ExitCode {
     let mut bad = false;
-    for path in &arguments.recordings {
-        let replayed = File::open(path)
-            .map_err(|e| e.to_string())
-            .and_then(|file| record::replay(BufReader::new(file)).map_err(|e| e.to_string()));
-        match replayed {
-            Ok(findings) => show(path, &findings, arguments.json),
-            Err(why) => {
-                eprintln!("relapse: {}: {why}", path.display());
-                bad = true;
+    for named in &arguments.recordings {
+        let (files, wrong) = match recordings(named) {
+            Ok(files) if files.is_empty() => (files, Some("there is no recording (*.jsonl) in this folder".to_owned())),
+            Ok(files) => (files, None),
+            Err(e) => (Vec::new(), Some(e.to_string())),
+        };
+        if let Some(why) = wrong {
+            eprintln!("relapse: {}: {why}", named.display());
+            bad = true;
+        }
+        for path in &files {
+            let file = File::open(path).map_err(|e| e.to_string());
+            match file.and_then(|file| record::replay(BufReader::new(file)).map_err(|e| super::chain(&e))) {
+                Ok(findings) => show(path, &findings, arguments.json),
+                Err(why) => {
+                    eprintln!("relapse: {}: {why}", path.display());
+                    bad = true;
+                }
             }
         }
     }
     ExitCode::from(if bad { super::BAD_INPUT } else { 0 })
 }
 
-fn show(path: &std::path::Path, findings: &[(Time, Finding)], json: bool) {
-    if json {
-        for (_, finding) in findings {
-            println!("{}", serde_json::to_string(finding).unwrap_or_default());
+/// The file itself, or the recordings in a folder by name.
+fn recordings(named: &Path) -> io::Result<Vec<PathBuf>> {
+    if !named.is_dir() {
+        return Ok(vec![named.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(named)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            files.push(path);
         }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn show(path: &Path, findings: &[(Time, Finding)], json: bool) {
+    if json {
+        let said = findings.iter().map(|(at, finding)| Said { recording: path, at: *at, finding });
+        out::lines(said.map(|said| serde_json::to_string(&said).unwrap_or_default()));
         return;
     }
-    println!("{}: {} findings", path.display(), findings.len());
+    let page = out::page();
+    out::line(format!("{}: {}", page.strong(&path.display().to_string()), count(findings.len(), "finding")));
     let first = findings.first().map_or(Time(0), |(at, _)| *at);
-    for (at, finding) in findings {
-        let state =
-            if finding.cleared { "cleared".to_owned() } else { format!("{:?}", finding.severity).to_lowercase() };
-        println!(
-            "  +{:>8.1} ms  {:<9} {:<22} {:<24} {}",
+    let detector = findings.iter().map(|(_, finding)| finding.detector.len()).max().unwrap_or(0);
+    let subject = findings.iter().map(|(_, finding)| finding.subject.to_string().len()).max().unwrap_or(0);
+    let line = |(at, finding): &(Time, Finding)| {
+        format!(
+            "  +{:>8.1} ms  {}  {:<7}  {:<detector$}  {:<subject$}  {}",
             at.since(first).as_secs_f64() * 1e3,
-            state,
+            state(finding, page),
+            words::level(finding.level),
             finding.detector,
             finding.subject.to_string(),
-            finding.evidence
-        );
-    }
+            page.paint(Tone::Muted, &words::one_line(&finding.evidence))
+        )
+    };
+    out::lines(findings.iter().map(line));
+}
+
+fn state(finding: &Finding, page: Page) -> String {
+    let (tone, word) = match finding.severity {
+        _ if finding.cleared => (Tone::Good, "cleared"),
+        Severity::Info => (Tone::Muted, "info"),
+        Severity::Warning => (Tone::Unsure, "warning"),
+        Severity::Critical => (Tone::Bad, "critical"),
+    };
+    page.paint(tone, &format!("{word:<8}"))
 }

@@ -5,17 +5,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use relapse_kernel::process;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
+use super::out;
 use crate::config::Config;
+use crate::diagnostics::did_you_mean;
 use crate::event::{Outcome, RunEvent, What};
 use crate::host::{self, Consent, Site};
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
+/// What trials run on.
+const BACKENDS: [&str; 1] = ["netns"];
+
 /// Replay scenarios.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse run
+  relapse run policy-route-lost --only incident --repeat 20
+  relapse run conntrack-cap-reset --allow-host-writes --record recordings
+  relapse run --config relapse.yaml --json > events.jsonl
+
+Reports: FOLDER/latest/report.html, summary.md, junit.xml, matrix.txt, events.jsonl.")]
 pub struct RunArguments {
     /// Names, files or folders; everything in scenarios/ when none is given.
     scenarios: Vec<String>,
@@ -52,6 +65,10 @@ pub struct RunArguments {
 }
 
 pub fn main(arguments: &RunArguments) -> ExitCode {
+    let required = match required(&arguments.require) {
+        Ok(required) => required,
+        Err(why) => return super::usage(&why),
+    };
     let today = jiff::Zoned::now().date();
     let config = match Config::load(arguments.config.as_deref(), today) {
         Ok(config) => config,
@@ -82,7 +99,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         jobs: arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from),
         repeat: arguments.repeat,
         consent: Consent::from_environment(arguments.allow_host_writes),
-        require: required(&arguments.require),
+        require: required,
         record: arguments.record.clone(),
         config,
         sabotage,
@@ -90,6 +107,10 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         hold: false,
         executable: None,
     };
+    if let Err(why) = process::diagnose_user_namespaces() {
+        eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
+        return ExitCode::from(Outcome::Inconclusive.exit_code());
+    }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
     perform(&plans, &options, output, Some(&arguments.reports))
 }
@@ -103,7 +124,8 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
     let found: Vec<_> = plans.iter().filter(has).map(|plan| (plan.name.clone(), Some(name.to_owned()))).collect();
     if found.is_empty() {
         let all = plans.iter().flat_map(|plan| plan.controls.iter().filter_map(|c| c.control.as_deref()));
-        return Err(format!("--only {name}: write `incident` or one of {}", all.collect::<Vec<_>>().join(", ")));
+        let meant = did_you_mean(name, "trials", std::iter::once("incident").chain(all));
+        return Err(format!("--only {name}: no scenario here has such a control\n  {meant}"));
     }
     Ok(found)
 }
@@ -113,10 +135,15 @@ fn default_jobs(repeat: u32) -> usize {
     if repeat > 1 { 1 } else { 4 * std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-fn required(flags: &[String]) -> Vec<String> {
+/// A backend that never runs would be required in vain.
+fn required(flags: &[String]) -> Result<Vec<String>, String> {
     let variable = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
-    let named = variable.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned);
-    flags.iter().cloned().chain(named).collect()
+    let named = flags.iter().map(String::as_str).chain(variable.split(','));
+    let required: Vec<String> = named.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    match required.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
+        Some(unknown) => Err(format!("--require {unknown}: {}", did_you_mean(unknown, "backends", BACKENDS))),
+        None => Ok(required),
+    }
 }
 
 pub(super) fn run_id() -> String {
@@ -138,8 +165,7 @@ fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&P
     let mut folder = match reports.map(|root| RunFolder::create(root, &options.run_id)).transpose() {
         Ok(folder) => folder,
         Err(e) => {
-            eprintln!("relapse: failed to {e}");
-            return ExitCode::from(Outcome::InternalError.exit_code());
+            return super::usage(&format!("--reports: failed to {}", super::chain(&e)));
         }
     };
     let interrupt = Interrupt::default();
@@ -147,12 +173,15 @@ fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&P
     let mut sink = |event: &RunEvent| {
         match &mut text {
             Some(terminal) => terminal.on_event(event),
-            None => println!("{}", serde_json::to_string(event).unwrap_or_default()),
+            // A reader that went away must not end a run that has faults to heal.
+            None => {
+                out::line(serde_json::to_string(event).unwrap_or_default());
+            }
         }
         if let Some(open) = &mut folder
             && let Err(e) = open.record(event)
         {
-            eprintln!("relapse: failed to {e}; the run goes on without its files");
+            eprintln!("relapse: failed to {}; the run goes on without its files", super::chain(&e));
             folder = None;
         }
     };
@@ -167,7 +196,7 @@ fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&P
                 terminal.finish(path.as_deref());
             }
         }
-        Err(e) => eprintln!("relapse: failed to {e}"),
+        Err(e) => eprintln!("relapse: failed to {}", super::chain(&e)),
     }
     ExitCode::from(outcome.exit_code())
 }

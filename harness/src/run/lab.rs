@@ -17,6 +17,7 @@ use super::hold::{Visit, Visitors};
 use super::host_limit::HostLimit;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
+use super::probe::{self, PROBE};
 use super::trial::{Ended, Trial};
 use crate::cluster::Cluster;
 use crate::cluster::netns::Lab;
@@ -38,6 +39,9 @@ pub fn lab_main() -> ExitCode {
             return ExitCode::from(Outcome::InternalError.exit_code());
         }
     };
+    if std::env::args().nth(2).as_deref() == Some(PROBE) {
+        return probe::answer(side.events);
+    }
     let outbox = Outbox(Arc::new(Mutex::new(side.events)));
     let mut control = BufReader::new(side.control);
     let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox)) {

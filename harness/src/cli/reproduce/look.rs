@@ -1,7 +1,6 @@
 //! What to look at: for each fault, where its traces are and the command that shows them.
 
-use std::path::Path;
-
+use crate::cli::doctor::is_installed;
 use crate::plan::{EffectPlan, FlowPlan, Place, Plan, Target};
 
 /// A command worth typing.
@@ -144,11 +143,4 @@ fn ends(plan: &Plan, flow: &FlowPlan) -> Vec<Place> {
 /// The programs of a line of shell.
 fn programs(command: &str) -> impl Iterator<Item = &str> {
     command.split("; ").filter_map(|part| part.split_whitespace().next())
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Where daemons' tools lie, ordinary users seldom look.
-    let more = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).to_owned());
-    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
 }
