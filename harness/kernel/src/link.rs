@@ -56,15 +56,21 @@ impl Link {
             mac: None,
             peer: None,
         };
+        let mut peer_is_elsewhere = false;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-                // A link that is its own lower link has no peer.
-                LinkAttribute::Link(peer) if *peer != link.index && *peer != 0 => link.peer = Some(*peer),
+                LinkAttribute::Link(peer) if *peer != 0 => link.peer = Some(*peer),
+                LinkAttribute::LinkNetNsId(_) => peer_is_elsewhere = true,
                 _ => {}
             }
+        }
+        // A link that is its own lower link has no peer; one of the same index in another namespace is a
+        // peer, as the CNI plugins make them (the first veth of a pod and of its node are both number 2).
+        if !peer_is_elsewhere {
+            link.peer = link.peer.filter(|peer| *peer != link.index);
         }
         link
     }
