@@ -1,0 +1,43 @@
+# relapse: `make` says what there is.
+
+CARGO ?= cargo
+# How often `make soak` replays everything.
+REPEAT ?= 20
+
+# Root may let a run write nf_conntrack_max, one number for the whole machine: journalled before,
+# set back after. Without it that scenario is skipped, or reduced, and says so.
+ROOT := $(filter 0,$(shell id -u))
+CONSENT := $(if $(ROOT),RELAPSE_ALLOW_HOST_WRITES=1)
+WRITES := $(if $(ROOT),--allow-host-writes)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test soak fmt lint generate prerequisites
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+
+run: prerequisites ## replay every incident and every benign twin, and show who detected what
+	@$(if $(ROOT),echo "as root, with $(WRITES): nf_conntrack_max of this machine is written for one incident and set back")
+	$(CARGO) run --release --package relapse -- run $(WRITES)
+
+test: prerequisites ## every test there is
+	@$(if $(ROOT),echo "as root, with $(CONSENT): nf_conntrack_max of this machine is written by some tests and set back")
+	$(CONSENT) $(CARGO) test --workspace --no-fail-fast
+
+soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times
+	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
+	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) $(WRITES)
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## formatting and lints, as CI sees them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+generate: prerequisites ## write the files that are made from code
+	$(CARGO) run --quiet --package relapse -- schema > scenarios/schema.json.new
+	mv scenarios/schema.json.new scenarios/schema.json
+
+prerequisites:
+	@sh scripts/prerequisites.sh

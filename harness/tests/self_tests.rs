@@ -1,0 +1,195 @@
+//! The harness tested by its own means: one deliberate defect a trial, and each must change the
+//! verdict in the way that names it. Over real labs of one quick scenario.
+
+mod support {
+    pub mod in_process;
+    pub mod shipped;
+    pub mod skips;
+}
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
+use relapse::plan::Plan;
+use relapse::run::Sabotage;
+use relapse_detectors::signal::CollectorKind;
+use relapse_kernel::NetNs;
+use relapse_kernel::link::{self, VethEnd};
+use support::in_process::{Ran, options, run_one};
+use support::{shipped, skips};
+
+const SCENARIO: &str = "policy-route-lost";
+const TWIN: &str = "table-rebuilt";
+const LINKS: &str = "links of somebody else are told and fail nothing";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(8);
+    let test = |name: &str, run: fn() -> Result<(), Failed>| Trial::test(name, run);
+    let trials = vec![
+        test("without a defect both pass", sound),
+        test("inject left out is inconclusive", inject_left_out),
+        test("a detector taken away is missed", detector_taken_away),
+        test("a twin under the incident's expectations is missed", twin_as_incident),
+        test("the incident under a control is a false alarm", incident_as_twin),
+        test("a collector taken away is blind", collector_taken_away),
+        test("a read-back that lies is inconclusive", lying_read_back),
+        test("an undo that fails is dirty", failing_undo),
+        Trial::ignorable_test(LINKS, links_of_somebody_else),
+    ];
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        skips::summarise();
+    }
+    conclusion.exit_code()
+}
+
+fn plan() -> Plan {
+    shipped::plans().into_iter().find(|plan| plan.name == SCENARIO).expect("it is shipped")
+}
+
+fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
+    let mut options = options();
+    options.sabotage = Some(sabotage);
+    run_one(&plan(), control, options, &mut |_| {})
+}
+
+/// Asserts, and shows the trial where that fails.
+fn check(ran: &Ran, holds: bool, what: &str) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(format!("expected: {what}\n{}", ran.lines()).into()) }
+}
+
+/// The verdicts on one detector; there must be some.
+fn all_verdicts(ran: &Ran, detector: &str, is: impl Fn(&Verdict) -> bool) -> bool {
+    let mut said = ran.trial().verdicts.iter().filter(|decided| decided.expectation.detector == detector).peekable();
+    said.peek().is_some() && said.all(|decided| is(&decided.verdict))
+}
+
+fn reason(ran: &Ran, words: &str) -> bool {
+    ran.trial().reasons().iter().any(|reason| reason.contains(words))
+}
+
+/// Healed, and nothing of ours found afterwards.
+fn left_nothing(ran: &Ran) -> bool {
+    let trial = ran.trial();
+    trial.left_behind.is_empty() && trial.healed.iter().all(|healed| healed.error.is_none())
+}
+
+fn sound() -> Result<(), Failed> {
+    for control in [None, Some(TWIN)] {
+        let ran = run_one(&plan(), control, options(), &mut |_| {});
+        check(&ran, ran.outcome == Outcome::Pass, "pass")?;
+        check(&ran, !ran.trial().injected.is_empty() && left_nothing(&ran), "injected and healed")?;
+    }
+    Ok(())
+}
+
+fn inject_left_out() -> Result<(), Failed> {
+    let ran = with(Sabotage::SkipInject, None);
+    check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
+    check(&ran, ran.trial().injected.is_empty(), "nothing injected")?;
+    check(&ran, reason(&ran, "the stated effect was not seen"), "that the effect was not seen")
+}
+
+fn detector_taken_away() -> Result<(), Failed> {
+    let ran = with(Sabotage::RemoveDetector("policy-route".into()), None);
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    check(&ran, all_verdicts(&ran, "policy-route", |v| *v == Verdict::Missed), "policy-route missed")?;
+    let detected = |v: &Verdict| matches!(v, Verdict::Detected { .. });
+    check(&ran, all_verdicts(&ran, "wrong-nic", detected), "wrong-nic detected")?;
+    check(&ran, left_nothing(&ran), "nothing left behind")
+}
+
+fn twin_as_incident() -> Result<(), Failed> {
+    let ran = with(Sabotage::TwinAsIncident(TWIN.into()), None);
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    check(&ran, all_verdicts(&ran, "wrong-nic", |v| *v == Verdict::Missed), "wrong-nic missed")?;
+    check(&ran, left_nothing(&ran), "nothing left behind")
+}
+
+fn incident_as_twin() -> Result<(), Failed> {
+    let ran = with(Sabotage::IncidentAsTwin, Some(TWIN));
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    let false_alarm = |v: &Verdict| matches!(v, Verdict::FalseAlarm { .. });
+    check(&ran, all_verdicts(&ran, "policy-route", false_alarm), "a false alarm of policy-route")?;
+    check(&ran, left_nothing(&ran), "nothing left behind")
+}
+
+fn collector_taken_away() -> Result<(), Failed> {
+    let ran = with(Sabotage::KillCollector(CollectorKind::Rtnetlink), None);
+    check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
+    let told = ran.trial().blind.iter().any(|blind| blind.detector == "policy-route");
+    check(&ran, told, "that policy-route is blind")?;
+    let blind = |v: &Verdict| matches!(v, Verdict::Blind { .. });
+    check(&ran, all_verdicts(&ran, "policy-route", blind), "policy-route blind")
+}
+
+fn lying_read_back() -> Result<(), Failed> {
+    let ran = with(Sabotage::LyingReadBack, None);
+    check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
+    check(&ran, reason(&ran, "is not in force"), "that it is not in force")?;
+    // The mutation was made all the same.
+    check(&ran, !ran.trial().healed.is_empty() && left_nothing(&ran), "healed")
+}
+
+fn failing_undo() -> Result<(), Failed> {
+    let ran = with(Sabotage::FailUndo, None);
+    check(&ran, ran.outcome == Outcome::Dirty, "dirty")?;
+    let route = ran.trial().left_behind.iter().any(|what| what.contains("table 2"));
+    check(&ran, route, "the lost route named")
+}
+
+/// A pair of links made, and another removed, in this machine's own namespace while a trial runs.
+fn links_of_somebody_else() -> Result<Completion, Failed> {
+    if !relapse_kernel::host::is_root() {
+        return skips::skip(LINKS, "makes links on this machine, which only root may");
+    }
+    let mut early = Some(Links::add(0).map_err(|e| e.to_string())?);
+    let mut late = None;
+    let mut meddle = |event: &RunEvent| {
+        if let What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. } = event.what {
+            early = None;
+            late = Some(Links::add(1));
+        }
+    };
+    let ran = run_one(&plan(), None, options(), &mut meddle);
+    let late = late.ok_or("there was no baseline")?.map_err(|e| e.to_string())?;
+    let told = |name: &str| ran.trial().host_changed.iter().any(|what| what.contains(name));
+    check(&ran, told(&Links::name(0, 'a')) && told(&late.near), "both told")?;
+    check(&ran, ran.outcome == Outcome::Pass, "pass")?;
+    check(&ran, left_nothing(&ran), "nothing left behind")?;
+    Ok(Completion::Completed)
+}
+
+/// A pair of links in this machine's own namespace, removed when dropped.
+struct Links {
+    ns: NetNs,
+    near: String,
+}
+
+impl Links {
+    fn name(number: u32, end: char) -> String {
+        format!("rlps{end}{number}-{}", std::process::id() % 1_000_000)
+    }
+
+    fn add(number: u32) -> relapse_kernel::Result<Self> {
+        let ns = NetNs::own("this machine")?;
+        let (near, far) = (Self::name(number, 'a'), Self::name(number, 'b'));
+        // High enough to be nobody's, and other than those of a test that runs beside this one.
+        let index = 100_000_000 + std::process::id() * 8 + number * 2;
+        let end =
+            |name, index, last| VethEnd { ns: &ns, name, index, mac: [2, 0x72, 0x6c, 0x70, 0x73, last], mtu: 1500 };
+        let last = u8::try_from(number * 2).unwrap_or(0);
+        link::add_veth(&end(&near, index, last), &end(&far, index + 1, last + 1))?;
+        Ok(Self { ns, near })
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Ok(Some(link)) = link::find(&self.ns, &self.near) {
+            let _ = link::delete(&self.ns, link.index);
+        }
+    }
+}

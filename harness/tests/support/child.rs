@@ -1,0 +1,339 @@
+//! A `relapse run` as a child process: its events as they come, its processes, and the proof that
+//! nothing of it is left.
+//!
+//! Processes are found by a mark in their environment, which every process of a run inherits from
+//! the first: also those that lost their parents are seen.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use relapse::event::{RunEvent, TrialEvent, What};
+use relapse::host::identity::Process;
+use relapse::host::lock::{self, LimitLock, Mode, Who};
+use relapse::host::{CONNTRACK_MAX, Site};
+use relapse_kernel::process::UserNs;
+
+const MARK: &str = "RELAPSE_TEST_MARK";
+/// Processes and namespaces of a run that was killed are gone by then.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
+/// What a guardian promises for the death of its run.
+pub const RESTORED_WITHIN: Duration = Duration::from_secs(1);
+/// Longer than any trial takes, and any wait for the machine-wide lock.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What a process of a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The command line.
+    Relapse,
+    /// The half of the lab that stays outside, its pid 1, and the lab itself.
+    Outer,
+    Init,
+    Lab,
+    Guardian,
+}
+
+/// A running `relapse run --json`.
+pub struct Run {
+    child: Child,
+    mark: String,
+    events: Receiver<RunEvent>,
+    /// All that were received.
+    pub heard: Vec<RunEvent>,
+    run_id: Option<String>,
+    errors: File,
+    user_namespace: Option<UserNs>,
+    _reports: tempfile::TempDir,
+}
+
+impl Run {
+    /// Starts one with these arguments after `run --json`.
+    pub fn start(arguments: &[&str]) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let reports = tempfile::tempdir().expect("a temporary directory");
+        let errors = tempfile::tempfile().expect("a temporary file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_relapse"))
+            .args(["run", "--json", "--reports"])
+            .arg(reports.path())
+            .args(arguments)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .env(MARK, &mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors.try_clone().expect("a descriptor"))
+            .spawn()
+            .expect("relapse starts");
+        let output = child.stdout.take().expect("it is piped");
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // The last line of a killed run may be cut.
+                let Ok(event) = serde_json::from_str(&line) else { continue };
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, mark, events, heard: Vec::new(), run_id: None, errors, user_namespace: None, _reports: reports }
+    }
+
+    /// Goes on until an event is such; false if the run ended without one.
+    pub fn until(&mut self, is_such: impl FnMut(&RunEvent) -> bool) -> Result<bool, String> {
+        self.until_or(Instant::now() + PATIENCE, is_such)?.ok_or_else(|| format!("nothing for {PATIENCE:?}"))
+    }
+
+    /// The same until an instant; none when that came first.
+    pub fn until_or(
+        &mut self,
+        end: Instant,
+        mut is_such: impl FnMut(&RunEvent) -> bool,
+    ) -> Result<Option<bool>, String> {
+        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        loop {
+            match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    if let What::RunStarted(started) = &event.what {
+                        self.run_id = Some(started.run_id.clone());
+                    }
+                    let found = is_such(&event);
+                    self.heard.push(event);
+                    if found {
+                        return Ok(Some(true));
+                    }
+                }
+                Err(Disconnected) => return Ok(Some(false)),
+                Err(Timeout) => return Ok(None),
+            }
+        }
+    }
+
+    /// Goes on to the end of the run, which must end by itself.
+    pub fn end(&mut self) -> Result<ExitStatus, String> {
+        self.until(|_| false)?;
+        self.child.wait().map_err(|e| e.to_string())
+    }
+
+    /// What the trial said, in order.
+    pub fn trial_events(&self) -> impl Iterator<Item = &TrialEvent> {
+        self.heard.iter().filter_map(|event| match &event.what {
+            What::Trial { event, .. } => Some(event),
+            _ => None,
+        })
+    }
+
+    /// Why the trial was skipped, if it was.
+    pub fn skipped(&self) -> Option<&str> {
+        self.trial_events().find_map(|event| match event {
+            TrialEvent::Skipped { reason } => Some(reason.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What it printed for people.
+    pub fn errors(&mut self) -> String {
+        let mut text = String::new();
+        let _ = self.errors.rewind();
+        let _ = self.errors.read_to_string(&mut text);
+        text
+    }
+
+    /// The living processes of this run.
+    pub fn processes(&self) -> Vec<(Role, Process)> {
+        let marked: Vec<Marked> = marked(&self.mark);
+        let role = |process: &Marked| {
+            if process.pid == self.child.id() {
+                return Some(Role::Relapse);
+            }
+            if process.arguments.iter().any(|argument| argument == "__guardian") {
+                return Some(Role::Guardian);
+            }
+            // A chain of three; a helper forked off the command line has its arguments, not the lab's.
+            if !process.arguments.iter().any(|argument| argument == "__lab") {
+                return None;
+            }
+            let parent = |pid: u32| marked.iter().find(|other| other.pid == pid).map(|other| other.parent);
+            if process.parent == self.child.id() {
+                Some(Role::Outer)
+            } else if parent(process.parent) == Some(self.child.id()) {
+                Some(Role::Init)
+            } else {
+                Some(Role::Lab)
+            }
+        };
+        marked.iter().filter_map(|process| Some((role(process)?, Process::of(process.pid)?))).collect()
+    }
+
+    /// Takes hold of the lab's user namespace, from which the proof is led when all have died.
+    pub fn hold_namespace(&mut self) {
+        let own = fs::metadata("/proc/self/ns/user").map(|file| file.ino()).ok();
+        let inner =
+            self.processes().into_iter().filter(|(role, _)| matches!(role, Role::Outer | Role::Init | Role::Lab));
+        for (_, process) in inner {
+            let theirs = fs::metadata(format!("/proc/{}/ns/user", process.pid)).map(|file| file.ino()).ok();
+            if theirs.is_some()
+                && theirs != own
+                && let Ok(held) = UserNs::of_process(process.pid)
+            {
+                self.user_namespace = Some(held);
+                return;
+            }
+        }
+    }
+
+    /// Proves that neither a process nor a namespace of this run is left by `since` + 3 s, and says how
+    /// long that took.
+    pub fn prove_gone(&mut self, since: Instant) -> Result<Duration, String> {
+        let end = since + GONE_WITHIN;
+        loop {
+            let left = marked(&self.mark);
+            if left.is_empty() {
+                break;
+            }
+            if Instant::now() >= end {
+                return Err(format!("still there after {:?}: {left:?}", since.elapsed()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if let Some(held) = &self.user_namespace {
+            // Half a second at least: the proof itself takes some time on a busy machine.
+            let rest = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(500));
+            held.all_released(rest).map_err(|e| format!("{e}, {:?} after the death", since.elapsed()))?;
+        }
+        Ok(since.elapsed())
+    }
+
+    /// Journals of this run that are on disk, drafts left out: nothing was changed on their account.
+    pub fn journals(&self) -> Vec<PathBuf> {
+        let (Some(run_id), Ok(site)) = (&self.run_id, Site::host()) else { return Vec::new() };
+        let prefix = format!("{run_id}-");
+        let files = fs::read_dir(site.journals).into_iter().flatten().flatten().map(|file| file.path());
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with(&prefix) && name.ends_with(".json")
+        };
+        files.filter(is_ours).collect()
+    }
+
+    /// Waits for what the guardian promises: the journal gone (which is last), the limit as it was.
+    pub fn prove_restored(&self, before: Option<&str>, since: Instant, within: Duration) -> Result<Duration, String> {
+        while !self.journals().is_empty() {
+            if since.elapsed() > within {
+                return Err(format!("journal still there after {:?}: {:?}", since.elapsed(), self.journals()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let took = since.elapsed();
+        before.map_or(Ok(()), unchanged)?;
+        Ok(took)
+    }
+}
+
+impl Drop for Run {
+    /// A test that fails leaves nothing either.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for (_, process) in self.processes() {
+            if process.pid != self.child.id() {
+                let guardian = fs::read_to_string(format!("/proc/{}/cmdline", process.pid));
+                // A guardian ends when the run has ended, after its work.
+                if !guardian.is_ok_and(|arguments| arguments.contains("__guardian")) {
+                    send(process, "KILL");
+                }
+            }
+        }
+        if !self.journals().is_empty() {
+            std::thread::sleep(RESTORED_WITHIN);
+            let _ = recover();
+        }
+    }
+}
+
+/// `relapse recover`.
+pub fn recover() -> Result<(), String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_relapse")).arg("recover").output().map_err(|e| e.to_string())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(format!("recover ended with {}: {}", output.status, String::from_utf8_lossy(&text)))
+}
+
+/// The limit while nobody writes it; none where this kernel has no connection tracking.
+pub fn limit() -> String {
+    let who = Who { run: "none".into(), what: "test".into() };
+    let _steady = LimitLock::acquire(Mode::Shared, &who, &mut |_| ()).expect("the lock can be taken");
+    read_limit()
+}
+
+/// The limit is as it was, unless another run writes it now.
+fn unchanged(before: &str) -> Result<(), String> {
+    let who = Who { run: "none".into(), what: "test".into() };
+    let lock = LimitLock::try_acquire_at(&lock::places(), Mode::Shared, &who).map_err(|e| e.to_string())?;
+    let now = read_limit();
+    if lock.is_some() && now != before { Err(format!("the limit is {now}, was {before}")) } else { Ok(()) }
+}
+
+fn read_limit() -> String {
+    let path = format!("/proc/sys/{}", CONNTRACK_MAX.replace('.', "/"));
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Sends a signal to exactly this process, and tells whether it was there.
+///
+/// Through a shell that waits for it: starting `kill` would take longer than what is to be hit.
+pub fn send(process: Process, signal: &str) -> bool {
+    static SHELL: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>> = Mutex::new(None);
+    let mut shell = SHELL.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ask, answer) = shell.get_or_insert_with(|| {
+        let script = "while read -r s p; do if kill -s \"$s\" \"$p\" 2>&-; then echo y; else echo n; fi; done";
+        let mut command = Command::new("/bin/sh");
+        let mut child =
+            command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell starts");
+        // It ends with this program, by the end of its input.
+        (child.stdin.take().expect("piped"), BufReader::new(child.stdout.take().expect("piped")))
+    });
+    if !process.is_alive() {
+        return false;
+    }
+    writeln!(ask, "{signal} {}", process.pid).expect("the shell listens");
+    let mut line = String::new();
+    answer.read_line(&mut line).expect("the shell answers");
+    line.trim() == "y"
+}
+
+/// A process that bears a mark.
+#[derive(Debug)]
+struct Marked {
+    pid: u32,
+    parent: u32,
+    arguments: Vec<String>,
+}
+
+fn marked(mark: &str) -> Vec<Marked> {
+    let sought = format!("{MARK}={mark}");
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        if !environment.split(|byte| *byte == 0).any(|variable| variable == sought.as_bytes()) {
+            return None;
+        }
+        // A zombie has no environment, but may become one between the two.
+        Process::of(pid)?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let arguments = arguments.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+        Some(Marked { pid, parent, arguments: arguments.collect() })
+    })
+    .collect()
+}

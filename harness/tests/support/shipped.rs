@@ -1,0 +1,14 @@
+//! The scenarios in the repository.
+
+use std::path::Path;
+
+use relapse::plan::{self, Plan};
+
+/// All of them.
+///
+/// # Panics
+/// Where they are wrong, with all that is.
+pub fn plans() -> Vec<Plan> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    plan::load(&[folder]).unwrap_or_else(|diagnostics| panic!("{}", diagnostics.plain()))
+}
