@@ -9,7 +9,7 @@ mod replay;
 mod reproduce;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -113,6 +113,13 @@ fn usage(why: &str) -> ExitCode {
     ExitCode::from(BAD_INPUT)
 }
 
+/// Where there can be no lab nothing is proved either way; why, on standard error.
+fn unable() -> Option<ExitCode> {
+    let why = relapse_kernel::process::diagnose_user_namespaces().err()?;
+    eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
+    Some(ExitCode::from(crate::event::Outcome::Inconclusive.exit_code()))
+}
+
 /// An error with all that led to it.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -138,13 +145,23 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     if names.is_empty() {
         return plan::load(&[PathBuf::from(SCENARIOS)]);
     }
-    // By name: the folder is read whole, so that a wrong name can be told from a wrong file.
-    let folder = plan::load(&[PathBuf::from(SCENARIOS)])?;
+    // By name, the file called so is enough: another that is wrong is no reason to stop. Else the folder is
+    // read whole, so that a wrong name can be told from a wrong file.
+    let mut folder = None;
     let mut unknown = Diagnostics::default();
     for name in names {
-        match folder.iter().find(|plan| plan.name == *name) {
+        let file = Path::new(SCENARIOS).join(format!("{name}.yaml"));
+        if file.is_file() {
+            files.push(file);
+            continue;
+        }
+        let folder = match &mut folder {
+            Some(folder) => folder,
+            None => folder.insert(plan::load(&[PathBuf::from(SCENARIOS)])?),
+        };
+        match folder.iter().find(|plan: &&Plan| plan.name == *name) {
             Some(plan) => files.push(plan.file.clone()),
-            None => unknown.push(no_such_scenario(name, &folder)),
+            None => unknown.push(no_such_scenario(name, folder)),
         }
     }
     unknown.into_result(())?;
@@ -154,5 +171,5 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
 fn no_such_scenario(name: &str, folder: &[Plan]) -> crate::diagnostics::Diagnostic {
     let names = folder.iter().map(|plan| plan.name.as_str());
     crate::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
-        .help(crate::diagnostics::did_you_mean(name, "scenario", names))
+        .help(crate::diagnostics::did_you_mean(name, "scenarios", names))
 }

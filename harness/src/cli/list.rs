@@ -78,7 +78,7 @@ fn describe(plan: &Plan) -> Listed<'_> {
         detector: of.detector.clone(),
         level: words::level(of.level),
         subject: of.subject.as_ref().map(ToString::to_string),
-        within_ms: timed.then(|| of.within.as_millis()),
+        within_ms: timed.then_some(of.within.as_millis()),
         within: timed.then(|| limit(of.within)),
     };
     let risks = plan.risks.iter().map(|risk| expected(risk, false));

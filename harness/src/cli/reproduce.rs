@@ -19,7 +19,7 @@ use self::story::Story;
 use super::out;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, did_you_mean};
-use crate::event::{Outcome, RunEvent};
+use crate::event::RunEvent;
 use crate::host::Consent;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options, hold};
@@ -89,7 +89,7 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
     if let Some(why) = run::skip_reason(&plan, None, &options) {
         return super::usage(&format!("{} cannot be reproduced: it {why}", plan.name));
     }
-    reproduce(plan, &options, &arguments.exec)
+    super::unable().unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))
 }
 
 fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
@@ -130,11 +130,9 @@ fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
     let outcome = run::reproduce(&plans, options, &interrupt, &mut sink, &host);
     // A shell that was cut off had it.
     let _ = take_terminal();
-    let said = story.lock().unwrap_or_else(PoisonError::into_inner).end(outcome, teller.page());
-    teller.say(&said);
-    // Leaving before the verdict is what the prompt is for.
-    let left = outcome == Outcome::Inconclusive && interrupt.is_asked() && !interrupt.is_urgent();
-    ExitCode::from(if left { 0 } else { outcome.exit_code() })
+    let story = story.lock().unwrap_or_else(PoisonError::into_inner);
+    teller.say(&story.end(outcome, teller.page()));
+    ExitCode::from(story.outcome(outcome).exit_code())
 }
 
 /// Where the story is told.

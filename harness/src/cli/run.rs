@@ -5,14 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use relapse_kernel::process;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
 use super::out;
 use crate::config::Config;
 use crate::diagnostics::did_you_mean;
-use crate::event::{Outcome, RunEvent, What};
+use crate::event::{RunEvent, What};
 use crate::host::{self, Consent, Site};
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
@@ -107,9 +106,8 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         hold: false,
         executable: None,
     };
-    if let Err(why) = process::diagnose_user_namespaces() {
-        eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
-        return ExitCode::from(Outcome::Inconclusive.exit_code());
+    if let Some(unable) = super::unable() {
+        return unable;
     }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
     perform(&plans, &options, output, Some(&arguments.reports))

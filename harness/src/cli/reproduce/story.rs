@@ -21,6 +21,14 @@ const RECENT: Duration = Duration::from_secs(5);
 /// Nobody who looks around wants a longer list.
 const MOST_FINDINGS: usize = 200;
 
+/// What a flow did of late.
+#[derive(Debug, Default)]
+struct Recent {
+    samples: VecDeque<(Time, FlowSample)>,
+    /// The next sample is of a span in which the fault was injected.
+    mixed: bool,
+}
+
 /// The story of one trial.
 #[derive(Debug, Default)]
 pub struct Story {
@@ -33,13 +41,13 @@ pub struct Story {
     blind: Vec<(String, String)>,
     standing: BTreeMap<(String, Level, Subject), FindingReceived>,
     verdicts: Vec<Decided>,
-    flows: BTreeMap<String, VecDeque<(Time, FlowSample)>>,
-    reasons: Vec<String>,
+    flows: BTreeMap<String, Recent>,
+    ended: Option<(Outcome, Vec<String>)>,
 }
 
 impl Story {
     pub fn new(plan: &Plan) -> Self {
-        let flows = plan.workload.iter().map(|flow| (flow.name.clone(), VecDeque::new())).collect();
+        let flows = plan.workload.iter().map(|flow| (flow.name.clone(), Recent::default())).collect();
         Self { flows, ..Self::default() }
     }
 
@@ -69,6 +77,8 @@ impl Story {
             }
             TrialEvent::Injected(injected) => {
                 self.injected.push(injected.clone());
+                // What was before is another story; the sample under way tells of both.
+                self.flows.values_mut().for_each(|recent| *recent = Recent { mixed: true, ..Recent::default() });
                 line(page.paint(Tone::Bad, &format!("inject {}: {}", injected.fault, injected.what)))
             }
             TrialEvent::Reduced { what, why } => {
@@ -94,9 +104,11 @@ impl Story {
             }
             TrialEvent::Flow(sample) => {
                 let recent = self.flows.entry(sample.flow.clone()).or_default();
-                recent.push_back((at, sample.clone()));
-                while recent.front().is_some_and(|(then, _)| at.since(*then) > RECENT) {
-                    recent.pop_front();
+                if !std::mem::take(&mut recent.mixed) {
+                    recent.samples.push_back((at, sample.clone()));
+                }
+                while recent.samples.front().is_some_and(|(then, _)| at.since(*then) > RECENT) {
+                    recent.samples.pop_front();
                 }
                 Vec::new()
             }
@@ -110,7 +122,7 @@ impl Story {
                 line(page.paint(Tone::Dirty, &format!("{packets} packets tried to leave the lab: {what}")))
             }
             TrialEvent::Ended(ended) => {
-                self.reasons.clone_from(&ended.reasons);
+                self.ended = Some((ended.outcome, ended.reasons.clone()));
                 Vec::new()
             }
             TrialEvent::Started | TrialEvent::Skipped { .. } => Vec::new(),
@@ -185,8 +197,8 @@ impl Story {
     pub fn status(&self, now: Time, page: Page) -> Vec<String> {
         let mut lines = vec![page.strong(&format!("flows, last {} s", RECENT.as_secs()))];
         let width = self.flows.keys().map(String::len).max().unwrap_or(0);
-        for (flow, samples) in &self.flows {
-            let recent = samples.iter().filter(|(at, _)| now.since(*at) <= RECENT);
+        for (flow, recent) in &self.flows {
+            let recent = recent.samples.iter().filter(|(at, _)| now.since(*at) <= RECENT);
             let (attempts, failures) = recent.fold((0, 0), |(attempts, failures), (_, sample)| {
                 (attempts + sample.attempts, failures + sample.failures)
             });
@@ -218,10 +230,16 @@ impl Story {
         lines
     }
 
-    /// How it came out.
-    pub fn end(&self, outcome: Outcome, page: Page) -> Vec<String> {
+    /// How it came out: as the trial did, however the prompt was left.
+    pub fn outcome(&self, of_run: Outcome) -> Outcome {
+        self.ended.as_ref().map_or(of_run, |(outcome, _)| *outcome)
+    }
+
+    /// The last words.
+    pub fn end(&self, of_run: Outcome, page: Page) -> Vec<String> {
+        let outcome = self.outcome(of_run);
         let label = page.label(words::outcome_tone(outcome), words::label(outcome));
-        let mut reasons = self.reasons.iter().map(|reason| words::one_line(reason));
+        let mut reasons = self.ended.iter().flat_map(|(_, reasons)| reasons).map(|reason| words::one_line(reason));
         let first = match outcome {
             Outcome::Pass => "all that was expected was said; everything healed and gone".to_owned(),
             _ => reasons.next().unwrap_or_else(|| "the run ended early".into()),

@@ -1,0 +1,188 @@
+//! The command line as it is typed: what it prints, what it refuses, and with what status.
+//!
+//! `cli/policy-route-lost.jsonl` is a recording of that scenario by `relapse run --record`, cut down to
+//! what its detectors want, from 300 ms before the fault until the last finding.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Bad input (`EX_USAGE`).
+const BAD_INPUT: i32 = 64;
+
+fn relapse(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+    command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
+    command.env_remove("RELAPSE_REQUIRE").env_remove("RELAPSE_ALLOW_HOST_WRITES");
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    relapse(arguments).output().expect("relapse starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// It ends with this status, prints nothing on standard output, and on standard error all of `words`.
+fn refused(arguments: &[&str], words: &[&str]) {
+    let output = output(arguments);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(BAD_INPUT), "{arguments:?}: {errors}");
+    assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    for word in words {
+        assert!(errors.contains(word), "{arguments:?} should say {word:?}: {errors}");
+    }
+    assert!(!errors.contains("panicked") && !errors.contains('\u{1b}'), "{arguments:?}: {errors}");
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let commands = ["run", "list", "check", "reproduce", "replay", "recover", "doctor", "schema"];
+    let whole = text(&output(&["--help"]).stdout);
+    for command in commands {
+        assert!(whole.contains(&format!("\n  {command} ")), "{command} is not in {whole}");
+        let help = output(&[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{command}");
+        let help = text(&help.stdout);
+        assert!(help.contains("Example") && help.contains(&format!("relapse {command}")), "{command}: {help}");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_bad_input() {
+    refused(&[], &["Usage"]);
+    refused(&["rum"], &["'run'"]);
+    refused(&["run", "--repeat", "0"], &["--repeat", "0"]);
+    refused(&["run", "--jobs", "many"], &["--jobs"]);
+    refused(&["run", "--require", "kinf"], &["--require kinf", "netns"]);
+    refused(&["run", "policy-route-lots"], &["policy-route-lots", "did you mean `policy-route-lost`?"]);
+    refused(&["run", "policy-route-lost", "--only", "incidnet"], &["--only incidnet", "did you mean `incident`?"]);
+    refused(&["run", "no/such.yaml"], &["no/such.yaml"]);
+    refused(&["check", "policy-route-lots"], &["did you mean"]);
+    refused(&["list", "policy-route-lots"], &["did you mean"]);
+}
+
+#[test]
+fn wrong_files_are_bad_input() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).expect("it can be written");
+        path.to_str().expect("text").to_owned()
+    };
+    let broken = write("relapse.yaml", "apiVersion: relapse/v1\nkind: Config\ndetectors:\n  - nam: x\n");
+    refused(&["run", "policy-route-lost", "--config", &broken], &["relapse.yaml", "nam"]);
+    let missing = folder.path().join("missing.yaml");
+    let missing = missing.to_str().expect("text");
+    refused(&["run", "policy-route-lost", "--config", missing], &["missing.yaml", "no such file"]);
+    let file = write("file", "");
+    let below = format!("{file}/reports");
+    refused(&["run", "policy-route-lost", "--reports", &below], &["--reports", &below]);
+    refused(&["run", "policy-route-lost", "--record", &below], &["--record", &below]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for arguments in [&["list"][..], &["list", "--json"], &["schema"], &["replay", RECORDING]] {
+        let mut child = relapse(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}");
+        assert_eq!(text(&ended.stderr), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn scenarios_are_listed_for_people_and_for_programs() {
+    let table = text(&output(&["list", "policy-route-lost"]).stdout);
+    for words in ["I4   policy-route-lost", "policy-route-loss", "wrong-nic", "within 500 ms", "table-rebuilt"] {
+        assert!(table.contains(words), "{words:?} is not in {table}");
+    }
+    assert!(!table.contains('\u{1b}'), "no colours outside a terminal");
+    let json: serde_json::Value = serde_json::from_slice(&output(&["list", "--json"]).stdout).expect("JSON");
+    let all = json.as_array().expect("an array");
+    let named = |name: &str| all.iter().find(|one| one["name"] == name).expect("it is listed");
+    assert_eq!(named("conntrack-cap-reset")["writes_host"], true);
+    let expected = &named("policy-route-lost")["expects"][0];
+    assert_eq!((&expected["detector"], &expected["within_ms"]), (&"policy-route".into(), &500.into()));
+}
+
+const RECORDING: &str = "harness/tests/cli/policy-route-lost.jsonl";
+
+/// (detector, level, severity, subject) of what stands at the end of a replay, warnings and above.
+fn said(arguments: &[&str]) -> Vec<[String; 4]> {
+    let output = output(arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let line = |line: String| -> Option<[String; 4]> {
+        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert!(said["recording"].as_str().is_some_and(|path| path.ends_with("policy-route-lost.jsonl")));
+        let finding = &said["finding"];
+        let word = |key: &str| finding[key].as_str().expect(key).to_owned();
+        (finding["severity"] != "info" && finding["cleared"] == false)
+            .then(|| ["detector", "level", "severity", "subject"].map(word))
+    };
+    BufReader::new(&*output.stdout).lines().filter_map(|text| line(text.expect("text"))).collect()
+}
+
+#[test]
+fn a_recording_says_what_the_run_said() {
+    let expected = [
+        ["policy-route", "cause", "warning", "node/worker-2"].map(str::to_owned),
+        ["wrong-nic", "symptom", "critical", "node/worker-2"].map(str::to_owned),
+    ];
+    assert_eq!(said(&["replay", "--json", RECORDING]), expected);
+    // A folder stands for the recordings in it.
+    assert_eq!(said(&["replay", "--json", "harness/tests/cli"]), expected);
+    let words = text(&output(&["replay", RECORDING]).stdout);
+    assert!(words.contains("3 findings") && words.contains("policy-route"), "{words}");
+}
+
+#[test]
+fn recordings_that_cannot_be_read_are_bad_input() {
+    refused(&["replay", "no/such.jsonl"], &["no/such.jsonl"]);
+    refused(&["replay", "scenarios"], &["scenarios", "no recording"]);
+    refused(&["replay", "Cargo.toml"], &["line 1"]);
+}
+
+/// What a command prints inside is all that standard output gets.
+#[test]
+fn a_held_incident_can_be_looked_at() {
+    if let Err(mend) = relapse_kernel::process::diagnose_user_namespaces() {
+        panic!("this needs user namespaces: {mend}");
+    }
+    let output = output(&[
+        "reproduce",
+        "policy-route-lost",
+        "--exec",
+        "node/worker-2: ip route show table 2; cat /sys/class/net/eth1/operstate",
+        "--exec",
+        "pod/app: exit 3",
+    ]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert_eq!(text(&output.stdout), "up\n", "table 2 is empty, and eth1 is the node's own\n{errors}");
+    for words in ["policy-route-loss", "app-database fails", "exit status 3", "healed", "PASS"] {
+        assert!(errors.contains(words), "{words:?} is not in {errors}");
+    }
+}
+
+#[test]
+fn a_place_that_is_not_there_is_refused_before_anything_runs() {
+    refused(&["reproduce", "policy-route-lost", "--exec", "node/worker-9: true"], &["node/worker-9", "node/worker-2"]);
+    refused(&["reproduce", "policy-route-lost", "--exec", "ip route"], &["PLACE: COMMAND"]);
+    refused(&["reproduce", "policy-route-lots"], &["did you mean `policy-route-lost`?"]);
+}
+
+#[test]
+fn a_run_prints_events_and_nothing_else() {
+    let reports = tempfile::tempdir().expect("a temporary folder");
+    let folder = reports.path().to_str().expect("text");
+    let output = output(&["run", "policy-route-lost", "--only", "incident", "--json", "--reports", folder]);
+    let lines = text(&output.stdout);
+    let events: Vec<relapse::event::RunEvent> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    assert!(matches!(events.last().map(|event| &event.what), Some(relapse::event::What::RunEnded { .. })), "{lines}");
+    assert!(Path::new(folder).join("latest/report.html").exists());
+}
