@@ -1,7 +1,8 @@
 //! `connect-stall`: a connect on a reused translated port gets no SYN-ACK.
 //!
-//! What it sees: a translated SYN sent again without a SYN-ACK, on a tuple whose earlier connection the
-//! server accepted within `TIME_WAIT`, while the same server accepts others or answers with something else.
+//! What it sees: a translated SYN sent again without a SYN-ACK, by the same port or by another, after a
+//! tuple whose earlier connection the server accepted within `TIME_WAIT`, while the same server accepts
+//! others or answers with something else.
 //! Why it matters: this is the sporadic connection timeout itself, caught at its first retransmission.
 //! Which incident: I7.
 //!
@@ -18,7 +19,7 @@ use crate::finding::{Finding, Level, Severity, Subject};
 use crate::operator::Operator;
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Segment, Signal};
 use crate::time::Time;
-use crate::tuples::{TupleKey, Tuples};
+use crate::tuples::{ConnectKey, TupleKey, Tuples};
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "connect-stall",
@@ -53,8 +54,8 @@ struct Node {
     tuples: Tuples,
     /// Translated tuples, by conntrack's account; `None` while it says nothing on this node.
     translated: Option<BTreeMap<TupleKey, Time>>,
-    /// Retransmitted SYNs that are watched, and when they were last counted.
-    stalled: BTreeMap<TupleKey, Option<Time>>,
+    /// Connects whose SYN was sent again that are watched, and when they were last counted.
+    stalled: BTreeMap<ConnectKey, Option<Time>>,
     /// When each server last accepted anyone.
     accepted: BTreeMap<SocketAddr, Time>,
     last: Time,
@@ -80,11 +81,13 @@ impl Node {
             let latest = self.accepted.entry(segment.source).or_default();
             *latest = (*latest).max(at);
         }
-        let Some(key) = self.tuples.observe(at, operator, segment) else { return };
-        let Some(tuple) = self.tuples.get(&key) else { return };
-        let present = &tuple.present;
-        let again = present.syns > 1 && present.last_syn.since(present.first) >= RETRANSMISSION;
-        if again && !present.answered && self.stalled.len() < CAP {
+        if self.tuples.observe(at, operator, segment).is_none() || !segment.opens() {
+            return;
+        }
+        let key = (segment.destination, segment.sequence);
+        let Some(connect) = self.tuples.connect(&key) else { return };
+        let again = connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION;
+        if again && !connect.answered && self.stalled.len() < CAP {
             self.stalled.entry(key).or_default();
         }
     }
@@ -92,31 +95,31 @@ impl Node {
     fn judge(&mut self, now: Time, name: &str, time_wait: Duration, pods: &BTreeSet<IpAddr>, out: &mut Vec<Finding>) {
         let subject = Subject::node(name);
         let (tuples, accepted, translated) = (&self.tuples, &self.accepted, &self.translated);
-        self.stalled.retain(|key, _| {
-            tuples.get(key).is_some_and(|t| !t.present.answered && now.since(t.present.first) < WATCH)
-        });
+        self.stalled.retain(|key, _| tuples.connect(key).is_some_and(|connect| now.since(connect.first) < WATCH));
         for (key, counted) in &mut self.stalled {
-            let Some(tuple) = tuples.get(key) else { continue };
-            let (present, (source, destination)) = (&tuple.present, key);
-            let Some(held) = tuple.held.filter(|held| present.first.since(held.last) <= time_wait) else { continue };
+            let Some(connect) = tuples.connect(key) else { continue };
+            let (source, destination) = connect.tuple;
+            let Some(held) = connect.held.filter(|held| connect.first.since(held.last) <= time_wait) else { continue };
             let is_translated = match translated {
-                Some(known) => known.contains_key(key),
+                Some(known) => known.contains_key(&connect.tuple),
                 None => !pods.contains(&source.ip()),
             };
-            let serves = accepted.get(destination).is_some_and(|at| *at > present.first + UNDER_WAY);
-            let news = counted.is_none_or(|counted| present.last_syn > counted);
-            if !news || !is_translated || !(serves || present.challenged) {
+            let serves = accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
+            // Answered by now, perhaps by another port: then only what the server held explains the wait.
+            let explained = !connect.answered || connect.behind || connect.challenged;
+            let news = counted.is_none_or(|counted| connect.last_syn > counted);
+            if !news || !is_translated || !explained || !(serves || connect.challenged) {
                 continue;
             }
             *counted = Some(now);
             self.last = now;
-            self.claims.make(out, &subject, Severity::Warning, present.first, || {
+            self.claims.make(out, &subject, Severity::Warning, connect.first, || {
                 format!(
                     "SYN {source} -> {destination} of {name} was sent {} times in {:.1} s without a SYN-ACK; the tuple \
                      was in use until {:.1} s before, and the server {}",
-                    present.syns,
-                    present.last_syn.since(present.first).as_secs_f64(),
-                    present.first.since(held.last).as_secs_f64(),
+                    connect.syns,
+                    connect.last_syn.since(connect.first).as_secs_f64(),
+                    connect.first.since(held.last).as_secs_f64(),
                     if serves { "accepts others" } else { "answered with an ACK of something else" },
                 )
             });

@@ -48,6 +48,9 @@ pub const INFO: DetectorInfo = DetectorInfo {
 /// How long the first larger segments have to prove that they pass, before what was proven earlier counts
 /// against the new MSS. A round trip is far shorter, the first timeout (200 ms) no longer.
 const PROOF: Duration = Duration::from_millis(300);
+/// How long larger segments may wait for their acknowledgment, where what was proven earlier says that they
+/// do not pass.
+const UNACKNOWLEDGED: Duration = Duration::from_millis(100);
 /// How long the acknowledgment of a retransmitted segment may take.
 const ACKNOWLEDGMENT: Duration = Duration::from_millis(60);
 /// Consecutive timeouts of a socket, where segments are not seen.
@@ -107,6 +110,12 @@ impl MssChange {
         let stuck = self.stuck.get(&path).copied().filter(|(size, _)| fits(*size));
         if let Some((size, times)) = seen.or(stuck) {
             return Some(format!("a {size}-byte packet was sent {times} times, largest acknowledged {largest}"));
+        }
+        let waits = self.proven.unacknowledged(path, UNACKNOWLEDGED).filter(|(remote, size)| {
+            largest > old && fits(*size) && self.proven.handshake(*remote).is_some_and(|h| h.mss > Some(rise.old))
+        });
+        if let Some(size) = waits.map(|(_, size)| size).min() {
+            return Some(format!("{size}-byte packets are not acknowledged, and the largest ever acknowledged is {largest}"));
         }
         // The path carried more than the old clamp let through, and never as much as the new one asks for.
         let proven = largest > old && new > largest && now.since(rise.since) >= PROOF;

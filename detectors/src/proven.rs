@@ -32,6 +32,8 @@ pub(crate) struct ProvenSizes {
     operator: Operator,
     largest: BTreeMap<Prefix, u32>,
     sent: BTreeMap<(Arc<str>, SocketAddr), Vec<Sent>>,
+    /// When the last segment of a peer's was seen on each node: nothing up to then is still to be told.
+    heard: BTreeMap<Arc<str>, Time>,
     handshakes: BTreeMap<SocketAddr, Handshake>,
     sockets: BTreeMap<(Arc<str>, SocketKey), Bulk>,
     pruned: Time,
@@ -73,6 +75,7 @@ impl ProvenSizes {
             operator: operator.clone(),
             largest: BTreeMap::new(),
             sent: BTreeMap::new(),
+            heard: BTreeMap::new(),
             handshakes: BTreeMap::new(),
             sockets: BTreeMap::new(),
             pruned: Time::default(),
@@ -99,6 +102,21 @@ impl ProvenSizes {
             .filter(move |(_, sent)| sent.size > largest && sent.times > 1 && sent.last.since(sent.first) >= TIMEOUT)
     }
 
+    /// Peers on this path, with the smallest of the packets to them that nobody acknowledged for this long,
+    /// though more than one was sent: a receiver may wait with the acknowledgment of one alone.
+    pub fn unacknowledged(&self, path: Prefix, patience: Duration) -> impl Iterator<Item = (SocketAddr, u32)> {
+        let largest = self.largest(path);
+        self.sent.iter().filter(move |((_, remote), _)| path.contains(remote.ip())).filter_map(
+            move |((node, remote), segments)| {
+                let heard = self.heard.get(node).copied().unwrap_or_default();
+                let waits = |sent: &&Sent| sent.size > largest;
+                let sights: u32 = segments.iter().filter(waits).map(|sent| sent.times).sum();
+                let old = segments.iter().filter(waits).filter(|sent| heard >= sent.first + patience);
+                old.map(|sent| sent.size).min().filter(|_| sights > 1).map(|size| (*remote, size))
+            },
+        )
+    }
+
     /// Size of the packet at the head of the socket's queue: full-size where the queue fills one.
     pub fn head_size(&self, socket: &Socket) -> u32 {
         let options = match self.handshakes.get(&socket.remote) {
@@ -113,6 +131,8 @@ impl ProvenSizes {
     pub fn observe(&mut self, signal: &Signal) {
         match &signal.observed {
             Observed::Segment(segment) if segment.comes_in() && self.is_peer(segment.source) => {
+                let latest = self.heard.entry(Arc::clone(&signal.node)).or_default();
+                *latest = (*latest).max(signal.at);
                 self.heard(signal.at, &signal.node, segment);
             }
             Observed::Segment(segment)

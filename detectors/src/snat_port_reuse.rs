@@ -35,9 +35,15 @@ pub const INFO: DetectorInfo = DetectorInfo {
     },
 };
 
-/// How long the answer to a SYN may take before it counts as missing. A kernel that recovers from
-/// reuse by itself does so in 10 ms.
+/// How long the answer to a SYN may take before it counts as missing, where the server said something
+/// else first: a kernel that recovers by itself does so in 10 ms, each time it draws such a port.
 const ANSWER: Duration = Duration::from_millis(200);
+/// The same where nothing came back from a server whose round trips are known, at least this long.
+const NOTHING: Duration = Duration::from_millis(50);
+/// How many such round trips.
+const ROUND_TRIPS: u32 = 4;
+/// Segments are judged this often between ticks.
+const JUDGE: Duration = Duration::from_millis(5);
 /// The conntrack event and the SYN on the wire belong together within this time.
 const TOGETHER: Duration = Duration::from_millis(800);
 /// Without another reuse for this long, it is over.
@@ -59,6 +65,7 @@ struct Node {
     reuses: BTreeMap<TupleKey, Reuse>,
     last_reuse: Time,
     last_warning: Option<Time>,
+    judged: Time,
     pruned: Time,
 }
 
@@ -83,6 +90,16 @@ struct Reuse {
 }
 
 impl Node {
+    /// Whether the SYN of this tuple has waited for its answer longer than it ever takes.
+    fn is_unanswered(&self, key: &TupleKey, now: Time) -> bool {
+        let Some(connect) = self.tuples.connect_of(key) else { return false };
+        let patience = match self.tuples.round_trip(&key.1) {
+            Some(usual) if !connect.challenged => (usual * ROUND_TRIPS).clamp(NOTHING, ANSWER.max(usual * 2)),
+            _ => ANSWER,
+        };
+        !connect.answered && self.tuples.would_have_heard(connect.first + patience, now)
+    }
+
     fn flow(&mut self, at: Time, time_wait: Duration, flow: &Flow) {
         let key = (flow.reply.destination, flow.reply.source);
         let wire = self.tuples.get(&key);
@@ -131,6 +148,7 @@ impl Node {
     }
 
     fn judge(&mut self, now: Time, name: &str, pods: &BTreeMap<IpAddr, String>, out: &mut Vec<Finding>) {
+        self.judged = now;
         let subject = Subject::node(name);
         let who = |source: SocketAddr| match pods.get(&source.ip()) {
             Some(pod) => format!("pod {pod} ({source})"),
@@ -142,10 +160,7 @@ impl Node {
                 let first = tuple.present.first;
                 first.since(reuse.at) < TOGETHER && reuse.at.since(first) < TOGETHER
             });
-            let behind = tuple.filter(|tuple| {
-                let sent = tuple.present.first;
-                reuse.replied && !tuple.present.answered && now.since(sent) >= ANSWER
-            });
+            let behind = tuple.filter(|_| reuse.replied && self.is_unanswered(key, now));
             let behind = behind.and_then(crate::tuples::Tuple::behind);
             let milder = |(_, _, other): &(TupleKey, &Reuse, Option<String>)| other.is_none() && behind.is_some();
             if worst.as_ref().is_none_or(milder) {
@@ -190,7 +205,7 @@ impl Detector for SnatPortReuse {
         &INFO
     }
 
-    fn observe(&mut self, _now: Time, signal: &Signal, _out: &mut Vec<Finding>) {
+    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
         let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(|| Node {
             claims: Claims::new(&INFO),
             uses: BTreeMap::new(),
@@ -198,8 +213,10 @@ impl Detector for SnatPortReuse {
             reuses: BTreeMap::new(),
             last_reuse: Time::default(),
             last_warning: None,
+            judged: Time::default(),
             pruned: Time::default(),
         });
+        let known = node.reuses.len();
         match &signal.observed {
             Observed::Flow(flow)
                 if flow.protocol == Protocol::Tcp && flow.reply.destination != flow.original.source =>
@@ -213,6 +230,10 @@ impl Detector for SnatPortReuse {
                 self.pods.insert(pod.address, pod.name.clone());
             }
             _ => {}
+        }
+        let due = !node.reuses.is_empty() && now.since(node.judged) >= JUDGE;
+        if node.reuses.len() > known || due {
+            node.judge(now, &signal.node, &self.pods, out);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Connections as they look on the wire of an uplink, after source NAT: one after another on a tuple.
 //!
 //! Job: for each (source, destination) keep the present connection and the last one that the server
-//! accepted, whose `TIME_WAIT` it may still hold.
+//! accepted, whose `TIME_WAIT` it may still hold; and each connect by itself, by what no translation
+//! changes (destination and sequence number): a SYN sent again may leave by another port.
 //! Invariant: a connection that was never answered does not replace the one the server remembers.
 //! Left out: who was translated to that source; conntrack events tell.
 
@@ -15,6 +16,10 @@ use crate::time::Time;
 use crate::wire::after;
 
 const FORGET: Duration = Duration::from_mins(5);
+/// Connects end in success or in an error long before.
+const FORGET_CONNECT: Duration = Duration::from_secs(30);
+/// Where no segment at all is seen for this long, none is still to be told.
+const SILENCE: Duration = Duration::from_millis(150);
 const CAP: usize = 65_536;
 
 /// What names a connection on the wire: translated source, destination.
@@ -23,7 +28,32 @@ pub(crate) type TupleKey = (SocketAddr, SocketAddr);
 #[derive(Debug, Default)]
 pub(crate) struct Tuples {
     tuples: BTreeMap<TupleKey, Tuple>,
+    connects: BTreeMap<ConnectKey, Connect>,
+    /// The longest of the latest times that servers took to accept a SYN.
+    round_trips: BTreeMap<SocketAddr, Duration>,
+    /// When the last segment of an uplink was seen: nothing up to then is still to be told.
+    heard: Time,
     pruned: Time,
+}
+
+/// What names a connect whatever port it leaves by: destination, initial sequence number.
+pub(crate) type ConnectKey = (SocketAddr, u32);
+
+/// A client's attempt to connect, over all ports that source NAT gave to its SYNs.
+#[derive(Debug, Clone)]
+pub(crate) struct Connect {
+    /// The tuple of its first SYN, or the last one that belonged to another connection before.
+    pub tuple: TupleKey,
+    pub first: Time,
+    pub last_syn: Time,
+    pub syns: u32,
+    pub answered: bool,
+    /// The server answered something else than a SYN-ACK.
+    pub challenged: bool,
+    /// What the server may hold of an earlier connection on that tuple.
+    pub held: Option<Held>,
+    /// Its SYN lies behind that.
+    pub behind: bool,
 }
 
 #[derive(Debug)]
@@ -113,20 +143,75 @@ impl Tuples {
         self.tuples.get(key)
     }
 
+    /// The connect that the present connection of a tuple belongs to.
+    pub fn connect_of(&self, key: &TupleKey) -> Option<&Connect> {
+        self.connect(&(key.1, self.get(key)?.present.initial))
+    }
+
+    pub fn connect(&self, key: &ConnectKey) -> Option<&Connect> {
+        self.connects.get(key)
+    }
+
+    /// The longest of the latest times in which this server accepted a SYN.
+    pub fn round_trip(&self, server: &SocketAddr) -> Option<Duration> {
+        self.round_trips.get(server).copied()
+    }
+
+    /// Whether an answer that came by then would have been told.
+    pub fn would_have_heard(&self, by: Time, now: Time) -> bool {
+        self.heard >= by || now.since(by) >= SILENCE
+    }
+
     /// Takes a segment on an uplink; says which tuple it concerned.
     pub fn observe(&mut self, at: Time, operator: &Operator, segment: &Segment) -> Option<TupleKey> {
         if !operator.is_uplink(&segment.link) {
             return None;
         }
         self.prune(at);
-        if segment.goes_out() {
+        self.heard = self.heard.max(at);
+        let key = if segment.goes_out() {
             let key = (segment.source, segment.destination);
-            self.out(at, key, segment).then_some(key)
+            if !self.out(at, key, segment) {
+                return None;
+            }
+            if segment.opens() {
+                self.syn(at, key, segment);
+            }
+            key
         } else {
             let key = (segment.destination, segment.source);
-            let tuple = self.tuples.get_mut(&key)?;
-            tuple.answer(at, segment);
-            Some(key)
+            self.tuples.get_mut(&key)?.answer(at, segment);
+            key
+        };
+        let present = &self.tuples.get(&key)?.present;
+        if let Some(connect) = self.connects.get_mut(&(key.1, present.initial)) {
+            if present.answered && !connect.answered && segment.accepts() {
+                let latest = self.round_trips.entry(key.1).or_default();
+                *latest = at.since(present.last_syn).max(*latest * 7 / 8);
+            }
+            connect.answered |= present.answered;
+            connect.challenged |= present.challenged;
+        }
+        Some(key)
+    }
+
+    fn syn(&mut self, at: Time, key: TupleKey, segment: &Segment) {
+        let Some(tuple) = self.tuples.get(&key) else { return };
+        let (held, behind) = (tuple.held, tuple.behind().is_some());
+        let full = self.connects.len() >= CAP;
+        if let Some(connect) = self.connects.get_mut(&(key.1, segment.sequence)) {
+            connect.syns += 1;
+            connect.first = connect.first.min(at);
+            connect.last_syn = connect.last_syn.max(at);
+            if held.is_some() {
+                (connect.tuple, connect.held) = (key, held);
+                connect.behind |= behind;
+            }
+        } else if !full {
+            let (answered, challenged) = (false, false);
+            let connect =
+                Connect { tuple: key, first: at, last_syn: at, syns: 1, answered, challenged, held, behind };
+            self.connects.insert((key.1, segment.sequence), connect);
         }
     }
 
@@ -168,6 +253,10 @@ impl Tuples {
         if now.since(self.pruned) >= Duration::from_secs(1) {
             self.pruned = now;
             self.tuples.retain(|_, tuple| now.since(tuple.present.last) < FORGET);
+            self.connects.retain(|_, connect| now.since(connect.last_syn) < FORGET_CONNECT);
+            if self.round_trips.len() >= CAP {
+                self.round_trips.clear();
+            }
         }
     }
 }

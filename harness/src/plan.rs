@@ -234,6 +234,8 @@ pub enum Target {
 pub struct FlowPlan {
     pub name: String,
     pub from: Place,
+    /// The other pods of a counted name: attempts come from `from` and from these in turn.
+    pub in_turn: Vec<Place>,
     pub kind: FlowKind,
     /// Time between the starts of two attempts; a slower attempt delays the next.
     pub every: Duration,

@@ -14,7 +14,7 @@ pub mod tcp;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
@@ -101,7 +101,8 @@ impl Workload {
             switches.push(Arc::clone(&switch));
             let client = Client {
                 id: FlowId(number),
-                ns: namespace(cluster.as_ref(), flow.from),
+                homes: [flow.from].iter().chain(&flow.in_turn).map(|at| namespace(cluster.as_ref(), *at)).collect(),
+                turns: AtomicUsize::new(0),
                 plan: flow.clone(),
                 cluster: cluster.plan().clone().into(),
                 switch,
@@ -143,7 +144,9 @@ pub fn namespace(cluster: &dyn Cluster, place: Place) -> NetNs {
 
 struct Client {
     id: FlowId,
-    ns: NetNs,
+    /// Where attempts come from, in turn; never empty.
+    homes: Vec<NetNs>,
+    turns: AtomicUsize,
     plan: FlowPlan,
     cluster: Arc<ClusterPlan>,
     switch: Arc<FlowSwitch>,
@@ -196,7 +199,7 @@ impl Client {
             let exchange = async {
                 let mut stream = match connection.take() {
                     Some(stream) => stream,
-                    None => tcp::connect(&self.ns, peer).await?,
+                    None => tcp::connect(&self.homes[0], peer).await?,
                 };
                 tcp::exchange(&mut stream, request, response, false).await?;
                 Ok(stream)
@@ -245,7 +248,7 @@ impl Client {
         let started = now();
         let opened = self
             .in_time(async {
-                let mut stream = tcp::connect(&self.ns, peer).await?;
+                let mut stream = tcp::connect(&self.homes[0], peer).await?;
                 tcp::exchange(&mut stream, 1, 1, false).await?;
                 Ok(stream)
             })
@@ -259,21 +262,22 @@ impl Client {
     }
 
     async fn attempt(&self) -> Result<(), Failure> {
+        let ns = &self.homes[self.turns.fetch_add(1, Ordering::Relaxed) % self.homes.len()];
         let attempt = async {
             match &self.plan.kind {
                 FlowKind::Tcp { to, port, request, response, server_closes, .. } => {
-                    let mut stream = tcp::connect(&self.ns, (self.cluster.target_address(*to), *port).into()).await?;
+                    let mut stream = tcp::connect(ns, (self.cluster.target_address(*to), *port).into()).await?;
                     tcp::exchange(&mut stream, *request, *response, *server_closes).await
                 }
                 FlowKind::Http { to, port, response } => {
-                    http::get(&self.ns, (self.cluster.target_address(*to), *port).into(), *response).await
+                    http::get(ns, (self.cluster.target_address(*to), *port).into(), *response).await
                 }
                 FlowKind::Dns { name, server } => {
                     let search = self.cluster.dns.as_ref().map_or(&[][..], |d| &d.search);
-                    dns::lookup(&self.ns, self.cluster.target_address(*server), name, search).await
+                    dns::lookup(ns, self.cluster.target_address(*server), name, search).await
                 }
                 FlowKind::Ping { to } => {
-                    ping::echo(&self.ns, self.cluster.target_address(*to), self.plan.timeout).await
+                    ping::echo(ns, self.cluster.target_address(*to), self.plan.timeout).await
                 }
                 FlowKind::Hold { .. } => Ok(()),
             }

@@ -19,7 +19,7 @@ use support::{shipped, skips};
 const QUICK: &str = "policy-route-lost";
 const WRITER: &str = "conntrack-cap-reset";
 /// Asked to stop, nobody waits longer than this for anything but the kernel.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(8);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

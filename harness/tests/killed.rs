@@ -13,13 +13,13 @@ mod support {
 }
 
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::event::{Phase, RunEvent, TrialEvent, What};
+use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
 use relapse_kernel::host::is_root;
-use support::child::{self, RESTORED_WITHIN, Role, Run};
+use support::child::{self, GONE_WITHIN, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
 
 /// Random instants in the soak test.
@@ -185,89 +185,129 @@ fn run(case: &Case) -> Result<Completion, Failed> {
     // One of ours at a time at the machine-wide lock; the others would wait there with a lab's worth
     // of patience.
     static CHAIN: Mutex<()> = Mutex::new(());
+    // The kernel clears namespaces away one after the other, for the whole machine: who is slow beside
+    // others has to show that it is quick alone.
+    static MACHINE: RwLock<()> = RwLock::new(());
     let writer = case.scenario == WRITER;
     let _turn = writer.then(|| CHAIN.lock().unwrap_or_else(PoisonError::into_inner));
-    let name = format!("killed {}", case.name());
-    if writer && case.victim.is_guardian() && !is_root() {
-        return skips::skip(&name, "there is a guardian only where nf_conntrack_max may be written, by root");
+    if writer && !is_root() && (case.victim.is_guardian() || case.moment == Moment::Journalled) {
+        return skips::skip(&case.name(), "there is a guardian only where nf_conntrack_max may be written, by root");
     }
+    let beside = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    let mut tried = attempt(case)?;
+    drop(beside);
+    if let Tried::Done { gone } = tried
+        && gone > GONE_WITHIN
+    {
+        let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        eprintln!("{}: all gone after {gone:?}, again without other trials", case.name());
+        tried = attempt(case)?;
+    }
+    match tried {
+        Tried::Skipped { reason } => skips::skip(&case.name(), &reason),
+        Tried::Done { gone } if gone > GONE_WITHIN => Err(format!("all was gone only after {gone:?}").into()),
+        Tried::Done { gone } => {
+            slowest::gone(&case.name(), gone);
+            Ok(Completion::Completed)
+        }
+    }
+}
+
+/// What came of one attempt.
+enum Tried {
+    Skipped { reason: String },
+    Done { gone: Duration },
+}
+
+fn attempt(case: &Case) -> Result<Tried, Failed> {
     // Nobody else's business is waited for where the limit does not matter.
-    let before = writer.then(child::limit);
+    let before = (case.scenario == WRITER).then(child::limit);
     let mut run = Run::start(&[&case.scenario, "--only", "incident"]);
     let result = kill_and_look(case, &mut run, before.as_deref());
     if let Some(reason) = run.skipped() {
-        return skips::skip(&name, reason);
+        return Ok(Tried::Skipped { reason: reason.to_owned() });
     }
-    result.map(|()| Completion::Completed).map_err(|why| {
+    result.map(|gone| Tried::Done { gone }).map_err(|why| {
         let short = |event: &TrialEvent| format!("{event:?}").chars().take(160).collect::<String>();
         let heard: Vec<String> = run.trial_events().map(short).collect();
         Failed::from(format!("{why}\nstandard error: {}\nevents: {}", run.errors(), heard.join("\n        ")))
     })
 }
 
-fn kill_and_look(case: &Case, run: &mut Run, before: Option<&str>) -> Result<(), String> {
+/// Tells how long after the kill, or the end of a run that nobody hit, all was gone.
+fn kill_and_look(case: &Case, run: &mut Run, before: Option<&str>) -> Result<Duration, String> {
     if !reach(case.moment, run)? {
         // It ended earlier, or was skipped: then there must be nothing left all the same.
         run.end()?;
         let since = Instant::now();
-        run.prove_gone(since)?;
+        let gone = run.prove_gone(since)?;
         run.prove_restored(before, since, RESTORED_WITHIN)?;
-        return match case.moment {
-            Moment::After(_) => Ok(()),
-            _ if run.skipped().is_some() => Ok(()),
-            moment => Err(format!("the run ended before {moment:?}")),
-        };
+        let may_be_early = matches!(case.moment, Moment::After(_)) || run.skipped().is_some();
+        return if may_be_early { Ok(gone) } else { Err(format!("the run ended before {:?}", case.moment)) };
     }
     run.hold_namespace();
-    let hit = match case.victim {
-        Victim::One(role) => kill(run, role),
+    let (hit, all_hit) = match case.victim {
+        Victim::One(role) => {
+            let hit = kill(run, role);
+            (hit, hit)
+        }
         Victim::GuardianAndRelapse => {
             let guardian = kill(run, Role::Guardian);
-            kill(run, Role::Relapse) && guardian
+            let relapse = kill(run, Role::Relapse);
+            (relapse, relapse && guardian)
         }
     };
     let since = Instant::now();
-    if !hit && !matches!(case.moment, Moment::After(_) | Moment::Phase(Phase::Down)) {
+    if !all_hit && !matches!(case.moment, Moment::After(_) | Moment::Phase(Phase::Down)) {
         return Err(format!("there was no {} to kill", case.victim.name()));
     }
-    if case.victim.is_run() && hit {
-        if !case.victim.is_guardian() {
-            slowest::restored(&case.name(), run.prove_restored(before, since, RESTORED_WITHIN)?);
-        }
-        slowest::gone(&case.name(), run.prove_gone(since)?);
-        if case.victim.is_guardian() {
-            child::recover()?;
-            run.prove_restored(before, Instant::now(), RESTORED_WITHIN)?;
-        }
-        return Ok(());
+    if !case.victim.is_run() || !hit {
+        return outlived(case, run, before, hit.then_some(since));
     }
-    // The command line lives on: it tells what happened, and cleans up.
+    if case.victim.is_guardian() {
+        let gone = run.prove_gone(since)?;
+        child::recover()?;
+        run.prove_restored(before, Instant::now(), RESTORED_WITHIN)?;
+        return Ok(gone);
+    }
+    slowest::restored(&case.name(), run.prove_restored(before, since, RESTORED_WITHIN)?);
+    run.prove_gone(since)
+}
+
+/// The command line lives on: it cleans up, and tells what happened.
+fn outlived(case: &Case, run: &mut Run, before: Option<&str>, hit: Option<Instant>) -> Result<Duration, String> {
     let status = run.end()?;
-    let since = Instant::now();
-    run.prove_gone(since)?;
-    run.prove_restored(before, since, RESTORED_WITHIN)?;
-    let ended = run.heard.iter().any(|event| matches!(event.what, What::RunEnded { .. }));
-    if !ended {
-        return Err(format!("it ended with {status} and without saying how the run ended"));
+    let end = Instant::now();
+    // A run whose guardian died goes on to its own end.
+    let since = hit.filter(|_| !case.victim.is_guardian()).unwrap_or(end);
+    let gone = run.prove_gone(since)?;
+    run.prove_restored(before, end, RESTORED_WITHIN)?;
+    let ended = run.trial_events().find_map(|event| match event {
+        TrialEvent::Ended(ended) => Some(ended),
+        _ => None,
+    });
+    let Some(ended) = ended else {
+        return Err(format!("it ended with {status} and without saying how the trial ended"));
+    };
+    if let Some(left) = run.trial_events().find(|event| matches!(event, TrialEvent::LeftBehind { .. })) {
+        return Err(format!("{left:?}"));
     }
-    let left: Vec<String> = run
-        .trial_events()
-        .filter_map(|event| match event {
-            TrialEvent::LeftBehind { what } => Some(what.clone()),
-            _ => None,
-        })
-        .collect();
-    if !left.is_empty() {
-        return Err(format!("left behind: {}", left.join("; ")));
+    // Another run may get the limit once the guardian is dead, and this one's workload feels it.
+    let disturbed = |reason: &String| reason.starts_with("the workload did not recover");
+    match ended.outcome {
+        // A lab that had said its last word was not needed any more, and a guardian may be replaced.
+        Outcome::Pass => {
+            let needed = matches!(case.moment, Moment::Phase(phase) if phase < Phase::Down);
+            if needed && hit.is_some() && !case.victim.is_guardian() {
+                return Err("it passed without its lab".into());
+            }
+        }
+        Outcome::Dirty if !(case.victim.is_guardian() && ended.reasons.iter().all(disturbed)) => {
+            return Err(format!("it was dirty: {}", ended.reasons.join("; ")));
+        }
+        _ => {}
     }
-    let code = status.code().unwrap_or(-1);
-    // A lab that had said its last word was not needed any more, and a guardian may be replaced.
-    let may_pass =
-        !hit || case.victim.is_guardian() || !matches!(case.moment, Moment::Phase(phase) if phase < Phase::Down);
-    if (code == 0 && !may_pass) || !matches!(code, 0 | 1 | 2 | 70) {
-        return Err(format!("it ended with {status}"));
-    }
-    Ok(())
+    Ok(gone)
 }
 
 /// Kills a process of this run, and tells whether it was there.

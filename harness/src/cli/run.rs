@@ -208,9 +208,10 @@ pub(super) fn left_by_others() -> Vec<String> {
     }
 }
 
-/// Ctrl-C and SIGTERM heal and tear down; a second one tears down at once.
+/// Ctrl-C and SIGTERM heal and tear down; a second one tears down at once. From its return on.
 pub(super) fn catch_signals(interrupt: &Interrupt) {
     let interrupt = interrupt.clone();
+    let (ready, is_ready) = std::sync::mpsc::channel::<()>();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
@@ -218,6 +219,7 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
             let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
                 return;
             };
+            drop(ready);
             loop {
                 tokio::select! {
                     _ = int.recv() => {}
@@ -234,4 +236,6 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
             }
         });
     });
+    // Its end is the news: caught, or not to be caught.
+    let _ = is_ready.recv();
 }

@@ -89,7 +89,8 @@ impl FaultSpec for PolicyRouteLossSpec {
         let node = node?;
         let paused = |r: &Resolver<'_>| {
             let on_node = |place| matches!(place, Place::Pod(pod) if r.cluster.pods[pod.0].node == node);
-            (0..r.workload.len()).filter(|i| on_node(r.workload[*i].from)).map(FlowId).collect()
+            let starts_there = |i: &usize| on_node(r.workload[*i].from) || r.workload[*i].in_turn.iter().any(|p| on_node(*p));
+            (0..r.workload.len()).filter(starts_there).map(FlowId).collect()
         };
         Some(Box::new(PolicyRouteLoss {
             node,

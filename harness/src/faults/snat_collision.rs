@@ -6,8 +6,9 @@
 use std::ops::RangeInclusive;
 
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
+use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{conntrack, sysctl};
-use crate::cluster::Outside;
+use crate::cluster::{Cluster, Outside};
 use crate::cluster::node_network::{SNAT_TABLE, snat};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use super::FaultSpec;
 use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{NodeId, OutsideId, Resolver};
+use crate::plan::{NodeId, OutsideId, PodId, Resolver};
 use crate::scenario::spanned::Spanned;
 use crate::scenario::values::PortRange;
 
@@ -29,6 +30,20 @@ pub struct SnatCollisionSpec {
     pub hop: Spanned<Hop>,
     /// `outside/NAME`. Default: the only host outside, or the only one behind a load balancer.
     pub to: Option<Spanned<String>>,
+    /// Whose clock the timestamps of the node's pods come from. Default own.
+    #[serde(default)]
+    pub clocks: Clocks,
+}
+
+/// Where TCP timestamps of different pods come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clocks {
+    /// As of different hosts: each pod's lie somewhere else, so that half of all reuses lie behind.
+    #[default]
+    Own,
+    /// One clock: the timestamps of a later connection always advance, and the server takes it.
+    Shared,
 }
 
 /// What makes a reused port fail.
@@ -50,6 +65,7 @@ pub struct SnatCollision {
     pub(crate) ports: RangeInclusive<u16>,
     pub(crate) hop: Hop,
     pub(crate) to: OutsideId,
+    pub(crate) clocks: Clocks,
 }
 
 impl SnatCollisionSpec {
@@ -80,7 +96,7 @@ impl FaultSpec for SnatCollisionSpec {
             let message = format!("no load balancer stands in front of `outside/{}`", host.name);
             resolver.error(self.hop.span, message, "give the host `loadBalancer: true`, or choose another `hop`");
         }
-        Some(Box::new(SnatCollision { node: node?, ports: self.ports.0.clone(), hop: self.hop.value, to: to? }))
+        Some(Box::new(SnatCollision { node: node?, ports: self.ports.0.clone(), hop: self.hop.value, to: to?, clocks: self.clocks }))
     }
 }
 
@@ -105,6 +121,9 @@ impl Fault for SnatCollision {
                 conntrack::delete_where(&home, |entry| entry.original.1.ip() == destination).map(drop)
             });
             let (low, high) = (*self.ports.start(), *self.ports.end());
+            if self.clocks == Clocks::Shared {
+                self.share_clock(cluster, undo)?;
+            }
             let t0 = now();
             snat(network, Some((destination, (low, high)))).replace(&node)?;
             let wanted = format!("to {destination} by ports {low}-{high}");
@@ -114,7 +133,12 @@ impl Fault for SnatCollision {
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("source NAT on {} to {destination} narrowed to ports {low}-{high}, {}", node.name(), self.hop.told()),
+                what: format!(
+                    "source NAT on {} to {destination} narrowed to ports {low}-{high}, {}{}",
+                    node.name(),
+                    self.hop.told(),
+                    if self.clocks == Clocks::Shared { ", timestamps by one clock" } else { "" }
+                ),
                 read_back,
                 reduced: None,
             })
@@ -128,6 +152,8 @@ const HOP_TABLE: &str = "relapse-load-balancer";
 const ANSWERED: u32 = 1;
 /// RFC 1337 protection: resets do not end TIME_WAIT.
 const RFC1337: &str = "net.ipv4.tcp_rfc1337";
+/// 1: each pair of addresses has an offset of its own. 2: none has.
+const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
 
 impl Hop {
     const fn told(self) -> &'static str {
@@ -140,6 +166,22 @@ impl Hop {
 }
 
 impl SnatCollision {
+    /// Pods of the node write timestamps of one clock from now on; the server forgets the connections by
+    /// the narrow ports that were made before.
+    fn share_clock(&self, cluster: &dyn Cluster, undo: &mut UndoStack) -> Result<(), FaultError> {
+        let plan = cluster.plan();
+        for id in (0..plan.pods.len()).filter(|i| plan.pods[*i].node == self.node).map(PodId) {
+            let (ns, home) = (cluster.pod(id).ns.clone(), cluster.pod(id).ns.clone());
+            undo.push(format!("timestamps of {} get their offset back", ns.name()), move || {
+                sysctl::write(&home, TIMESTAMPS, "1")
+            });
+            sysctl::write(&ns, TIMESTAMPS, "2")?;
+        }
+        let server = SockDiag::open(&cluster.outside(self.to).ns)?;
+        let old = server.tcp_sockets(mask(&[state::TIME_WAIT]))?;
+        old.iter().filter(|socket| self.ports.contains(&socket.remote.port())).try_for_each(|socket| server.destroy(socket))
+    }
+
     fn prepare_hop(&self, outside: &Outside, undo: &mut UndoStack) -> Result<(), FaultError> {
         match self.hop {
             Hop::None => Ok(()),

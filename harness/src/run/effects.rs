@@ -41,6 +41,8 @@ struct Seen {
     failures_in_a_row: u32,
     most_in_a_row: u32,
     first_failure: Option<Time>,
+    /// Starts of attempts that worked while no failure was known: failures by timeout are told later.
+    worked_before: Vec<Time>,
     packets: Option<Arc<AtomicU64>>,
 }
 
@@ -71,7 +73,9 @@ impl Effects {
     pub fn attempt(&mut self, attempt: &Attempt) {
         for stated in &mut self.stated {
             match stated.plan {
-                EffectPlan::Fails { flow, how, .. } if flow == attempt.flow => stated.seen.failing(attempt, how),
+                EffectPlan::Fails { flow, how, share } if flow == attempt.flow => {
+                    stated.seen.failing(attempt, how, share);
+                }
                 EffectPlan::Works { flow } if flow == attempt.flow => stated.seen.working(attempt),
                 _ => {}
             }
@@ -98,11 +102,17 @@ impl Effects {
 
 impl Seen {
     /// Counts from the first failure on: before it, the effect had not begun.
-    fn failing(&mut self, attempt: &Attempt, how: Failure) {
+    fn failing(&mut self, attempt: &Attempt, how: Failure, share: (f64, f64)) {
         match attempt.failure {
             Some(failure) => {
                 // Attempts end in another order than they began.
-                self.first_failure = Some(self.first_failure.map_or(attempt.started, |t| t.min(attempt.started)));
+                let first = self.first_failure.map_or(attempt.started, |t| t.min(attempt.started));
+                self.first_failure = Some(first);
+                let since = self.worked_before.extract_if(.., |started| *started > first).count();
+                // A flow that fails altogether does so from the first failure that is told.
+                if share.0 < 1.0 {
+                    self.attempts += u32::try_from(since).unwrap_or(u32::MAX);
+                }
                 self.attempts += 1;
                 self.failures += 1;
                 if how != Failure::Any && failure != how {
@@ -110,7 +120,7 @@ impl Seen {
                 }
             }
             None if self.first_failure.is_some_and(|first| attempt.started > first) => self.attempts += 1,
-            None => {}
+            None => self.worked_before.push(attempt.started),
         }
     }
 

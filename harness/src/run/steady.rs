@@ -77,6 +77,7 @@ mod tests {
         let flow = |name: &&str| FlowPlan {
             name: (*name).to_owned(),
             from: Place::Pod(PodId(0)),
+            in_turn: Vec::new(),
             kind: FlowKind::Ping { to: Target::Place(Place::Pod(PodId(1))) },
             every: Duration::from_millis(100),
             timeout: Duration::from_millis(400),

@@ -16,8 +16,10 @@ use super::{Interrupt, Job, Options};
 use crate::fault::Requirement;
 use crate::host::{Consent, Guardian, LimitLock, Mode, Restore, Who};
 
-/// Namespaces of a lab that has ended are gone by then, or the trial is dirty.
-const GONE_WITHIN: Duration = Duration::from_secs(3);
+/// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
+/// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
+/// full connection table takes seconds.
+const GONE_WITHIN: Duration = Duration::from_secs(15);
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -7,7 +7,7 @@ use super::spanned::Spanned;
 use super::values::{Duration, Name};
 
 /// One client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME`, `office/NAME`; what it talks to
-/// may also be `service/NAME`.
+/// may also be `service/NAME`. From the name of a counted pod, attempts come from all of them in turn.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(title = "kind of flow")]

@@ -357,7 +357,7 @@ impl Resolver<'_> {
 }
 
 /// Whether a pod's name is a counted one: `app-3` of `app`.
-fn is_numbered(pod: &str, base: &str) -> bool {
+pub(super) fn is_numbered(pod: &str, base: &str) -> bool {
     let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }

@@ -183,8 +183,8 @@ impl Resolver<'_> {
             Target::Service(_) => None,
         };
         let lost = self.workload.iter().find_map(|flow| {
-            let places = [Some(flow.from), target(&flow.kind)];
-            places.into_iter().flatten().find_map(gone).map(|pod| (flow.name.clone(), pod))
+            let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(&flow.kind));
+            places.into_iter().find_map(gone).map(|pod| (flow.name.clone(), pod))
         });
         if let Some((flow, pod)) = lost {
             let message = format!("flow `{flow}` uses `{pod}`, which this control does not have");

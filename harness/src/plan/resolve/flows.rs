@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Resolver;
-use super::cluster::numbers;
+use super::cluster::{is_numbered, numbers};
 use crate::diagnostics::{Span, listed, nearest, quoted};
-use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, Target};
+use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, PodId, Target};
 use crate::scenario::spanned::Spanned;
 use crate::scenario::values::{self, Name};
 use crate::scenario::workload::{Closes, Connection, Dns, Flow};
@@ -100,12 +100,31 @@ impl Resolver<'_> {
                 "let it go somewhere else",
             );
         }
-        FlowPlan { name: flow.name.0.clone(), from, kind, every, timeout }
+        let in_turn: Vec<Place> = self.counted(flow.from).into_iter().skip(1).collect();
+        if !in_turn.is_empty() && matches!(kind, FlowKind::Hold { .. } | FlowKind::Tcp { kept: true, .. }) {
+            let message = format!("flow `{}` keeps connections, and several pods cannot share one", flow.name.0);
+            self.error(flow.from.span, message, "name one of the pods, such as the first with `-1`");
+        }
+        FlowPlan { name: flow.name.0.clone(), from, in_turn, kind, every, timeout }
+    }
+
+    /// Where a flow starts: a place, or the first of the pods of a counted name.
+    fn source(&mut self, from: &Spanned<String>) -> Option<Place> {
+        self.counted(from).first().copied().or_else(|| self.place(from))
+    }
+
+    /// All pods of a counted name, `pod/NAME`; none where it is the name of one pod.
+    fn counted(&self, from: &str) -> Vec<Place> {
+        let pods = &self.cluster.pods;
+        let Some(name) = from.strip_prefix("pod/").filter(|name| !pods.iter().any(|p| p.name == *name)) else {
+            return Vec::new();
+        };
+        (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(|i| Place::Pod(PodId(i))).collect()
     }
 
     /// Both ends of a flow, which must be able to reach each other.
     fn ends(&mut self, from: &Spanned<String>, to: &Spanned<String>, port: Option<Spanned<u16>>) -> (Place, Target) {
-        let (source, target) = (self.place(from), self.target(to));
+        let (source, target) = (self.source(from), self.target(to));
         if let (Some(source), Some(target)) = (source, target) {
             self.reachable(source, target, to);
         }
@@ -137,7 +156,7 @@ impl Resolver<'_> {
     }
 
     fn dns_flow(&mut self, flow: &Dns) -> FlowPlan {
-        let from = self.place(&flow.from);
+        let from = self.source(&flow.from);
         self.domain(&flow.query);
         let server = match &flow.server {
             Some(server) => self.target(server),
