@@ -2,6 +2,7 @@
 //! is gone.
 
 use std::io::{BufRead, BufReader, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::host::{self, Snapshot};
@@ -17,6 +18,9 @@ use crate::host::{Consent, Guardian, LimitLock, Mode, Restore, Who};
 
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
+
+/// How often a wish to stop is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The hidden argument by which this program becomes a lab.
 pub const LAB: &str = "__lab";
@@ -63,7 +67,13 @@ pub fn trial(
         tell(TrialEvent::Ended(ended));
         return;
     }
-    let hold = take_hold(job, options, tell);
+    let Some(hold) = wait_for_hold(job, options, interrupt, tell) else {
+        let reason = "the run was interrupted while it waited".to_owned();
+        tell(TrialEvent::Skipped { reason: reason.clone() });
+        ended.reasons = vec![reason];
+        tell(TrialEvent::Ended(ended));
+        return;
+    };
     // Waiting for the machine is no part of the trial.
     let begin = Instant::now();
     tell(TrialEvent::Started);
@@ -93,27 +103,53 @@ pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
     (!consent.is_granted()).then(|| Consent::skip_reason().to_owned())
 }
 
-fn take_hold(job: &Job, options: &Options, tell: &dyn Fn(TrialEvent)) -> Result<Hold, String> {
+/// Waits until the trial has what it needs of the machine; none once the user wants to stop.
+fn wait_for_hold(
+    job: &Job,
+    options: &Options,
+    interrupt: &Interrupt,
+    tell: &dyn Fn(TrialEvent),
+) -> Option<Result<Hold, String>> {
+    if job.requires.is_empty() {
+        return Some(Ok(Hold::Nothing));
+    }
+    let (waiting, holders) = mpsc::channel();
+    let (done, taken) = mpsc::sync_channel(1);
+    let (job, options) = (job.clone(), options.clone());
+    // Left to itself on an interrupt: what it still gets is given back with this process at the latest.
+    std::thread::spawn(move || {
+        let _ = done.send(take_hold(&job, &options, &mut |holder| drop(waiting.send(holder.to_owned()))));
+    });
+    loop {
+        if interrupt.is_asked() {
+            return None;
+        }
+        let result = taken.recv_timeout(LOOK);
+        for holder in holders.try_iter() {
+            tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
+        }
+        match result {
+            Ok(hold) => return Some(hold),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Some(Err("the thread that takes the lock ended".into())),
+        }
+    }
+}
+
+fn take_hold(job: &Job, options: &Options, waiting: &mut dyn FnMut(&str)) -> Result<Hold, String> {
     let what = match &job.id.control {
         Some(control) => format!("{}/{control}", job.id.scenario),
         None => job.id.scenario.clone(),
-    };
-    let mut waiting = |holder: &str| {
-        tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
     };
     if needs(job, Requirement::ConntrackLimit) && is_root() {
         let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
         let exe = options.executable.as_deref().unwrap_or(&exe);
         let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
-        guardian.acquire(&what, &mut waiting).map_err(|e| e.to_string())?;
+        guardian.acquire(&what, waiting).map_err(|e| e.to_string())?;
         return Ok(Hold::Writer(Box::new(guardian)));
     }
-    if !job.requires.is_empty() {
-        let who = Who { run: options.run_id.clone(), what };
-        let lock = LimitLock::acquire(Mode::Shared, &who, &mut waiting).map_err(|e| e.to_string())?;
-        return Ok(Hold::Steady(lock));
-    }
-    Ok(Hold::Nothing)
+    let who = Who { run: options.run_id.clone(), what };
+    LimitLock::acquire(Mode::Shared, &who, waiting).map(Hold::Steady).map_err(|e| e.to_string())
 }
 
 fn supervise(
@@ -189,7 +225,7 @@ fn relay(
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
     let events = lab.take_events().ok_or("the lab has no event pipe")?;
-    let (lines_sender, lines) = std::sync::mpsc::channel();
+    let (lines_sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(events).lines().map_while(Result::ok) {
             if lines_sender.send(line).is_err() {
@@ -216,10 +252,10 @@ fn relay(
                 visitor.tell(HoldNews::LimitRestored { why });
             }
         }
-        let line = match lines.recv_timeout(Duration::from_millis(50)) {
+        let line = match lines.recv_timeout(LOOK) {
             Ok(line) => line,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => continue,
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => {
                 return Err("the lab ended before its verdict".into());
             }
         };
