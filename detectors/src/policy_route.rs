@@ -2,7 +2,8 @@
 //!
 //! What it sees: rules and routes of the table that pods depend on go (netlink), or the kernel's answer to
 //! "where would this pod's packet go?" is no longer the pod NIC. `info` at once; `warning` when it still
-//! is so after 2 s, or on the first SYN of such a pod that left by the node's NIC.
+//! is so after 2 s, or on the first SYN on the wrong NIC: of such a pod by the node's NIC, or, where the rule
+//! to a pod is gone, of its neighbour by the pod NIC (it comes back, and goes round until its TTL is used up).
 //! Why it matters: the fabric drops the replies to packets that left by the wrong port, and only TCP to
 //! far destinations fails; ping works.
 //! Which incident: I4.
@@ -68,6 +69,7 @@ impl Detector for PolicyRoute {
             Observed::Link(link) => routing.link(at, operator, link),
             Observed::RouteLookup(lookup) => routing.lookup(at, operator, lookup),
             Observed::Segment(segment) if concerns(operator, segment) => routing.segment(at, segment),
+            Observed::Segment(segment) if between_pods(operator, segment) => routing.neighbour(at, segment),
             _ => return,
         }
         node.judge(now, &self.operator, &signal.node, out);
@@ -85,6 +87,12 @@ fn concerns(operator: &Operator, segment: &Segment) -> bool {
     segment.link == operator.node_nic
         && (segment.opens() && segment.goes_out() && operator.is_pod(segment.source.ip())
             || segment.accepts() && segment.comes_in() && operator.is_pod(segment.destination.ip()))
+}
+
+/// A SYN of a pod to a pod that leaves by the pod NIC: out of place where both are of this node.
+fn between_pods(operator: &Operator, segment: &Segment) -> bool {
+    let both = operator.is_pod(segment.source.ip()) && operator.is_pod(segment.destination.ip());
+    segment.link == operator.pod_nic && segment.opens() && segment.goes_out() && both
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! `wrong-nic`: SYNs of pods leave by the node's NIC and nobody answers them.
 //!
 //! What it sees: a SYN with a pod's address out by the node's NIC, sent again (same addresses, same
-//! sequence number) without a SYN-ACK on any interface. Critical where ICMP to that address is answered.
+//! sequence number) without a SYN-ACK on any interface; or, of clients that give up before they would
+//! send again, three to one destination, each 400 ms old. Critical where ICMP to that address is answered.
 //! Why it matters: the request arrives, and the fabric drops the reply; whoever tests with ping sees
 //! nothing wrong.
 //! Which incident: I4.
@@ -33,6 +34,9 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// The same SYN sooner than this is not a retransmission (the shortest timeout is 200 ms).
 const RETRANSMISSION: Duration = Duration::from_millis(100);
+/// Different SYNs to one destination without an answer, and how long each of them waits for it.
+const SEVERAL: usize = 3;
+const PATIENCE: Duration = Duration::from_millis(400);
 /// No wrong SYN for this long: it is over.
 const QUIET: Duration = Duration::from_secs(2);
 /// A SYN is forgotten after this.
@@ -66,6 +70,8 @@ struct Wrong {
     last: Time,
     source: SocketAddr,
     destination: SocketAddr,
+    /// What became of it.
+    how: String,
 }
 
 impl Node {
@@ -94,6 +100,8 @@ impl Node {
         } else if segment.opens() && segment.goes_out() && operator.is_pod(source) && !operator.is_pod(destination) {
             if segment.link == operator.pod_nic {
                 self.at_home.remove(&source);
+                // Whatever strayed before says nothing about now.
+                self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
                 if self.wrong.get(&source).is_some_and(|wrong| wrong.last < at) {
                     self.wrong.remove(&source);
                 }
@@ -116,8 +124,33 @@ impl Node {
         if let Some(wrong) = self.wrong.get_mut(&source) {
             wrong.last = wrong.last.max(at);
         } else if again && self.has_pod_nic && !self.at_home.contains(&source) {
+            let how = format!("was sent again {:.1} s later without a SYN-ACK", at.since(since).as_secs_f64());
             let (source_socket, destination) = (segment.source, segment.destination);
-            self.wrong.insert(source, Wrong { since, last: at, source: source_socket, destination });
+            self.wrong.insert(source, Wrong { since, last: at, source: source_socket, destination, how });
+        }
+    }
+
+    /// Clients that give up early send no SYN twice: several SYNs to one destination stand for it.
+    fn several(&mut self, now: Time) {
+        if !self.has_pod_nic {
+            return;
+        }
+        let mut waiting: BTreeMap<SocketAddr, Vec<(SocketAddr, &Sent)>> = BTreeMap::new();
+        for ((source, destination, _), sent) in &self.open {
+            let age = now.since(sent.first);
+            if age >= PATIENCE && age < PATIENCE + QUIET && !self.at_home.contains(&source.ip()) {
+                waiting.entry(*destination).or_default().push((*source, sent));
+            }
+        }
+        for (destination, syns) in waiting.into_iter().filter(|(_, syns)| syns.len() >= SEVERAL) {
+            let Some((source, first)) = syns.iter().min_by_key(|(_, sent)| sent.first) else { continue };
+            let last = syns.iter().map(|(_, sent)| sent.last).max().unwrap_or(first.last);
+            if let Some(wrong) = self.wrong.get_mut(&source.ip()) {
+                wrong.last = wrong.last.max(last);
+                continue;
+            }
+            let how = format!("is one of {} to there without a SYN-ACK for 0.4 s or longer", syns.len());
+            self.wrong.insert(source.ip(), Wrong { since: first.first, last, source: *source, destination, how });
         }
     }
 
@@ -142,12 +175,8 @@ impl Node {
         let since = first.since;
         self.claims.make(out, &subject, severity, since, || {
             format!(
-                "SYN {} -> {} left {name} by {} instead of {} and was sent again {:.1} s later without a SYN-ACK; {icmp}",
-                wrong.source,
-                wrong.destination,
-                operator.node_nic,
-                operator.pod_nic,
-                wrong.last.since(wrong.since).as_secs_f64(),
+                "SYN {} -> {} left {name} by {} instead of {} and {}; {icmp}",
+                wrong.source, wrong.destination, operator.node_nic, operator.pod_nic, wrong.how,
             )
         });
     }
@@ -177,6 +206,7 @@ impl Detector for WrongNic {
         for (name, node) in &mut self.nodes {
             if !node.open.is_empty() {
                 node.open.retain(|_, sent| now.since(sent.last) < FORGET);
+                node.several(now);
             }
             if !node.wrong.is_empty() {
                 node.wrong.retain(|_, wrong| now.since(wrong.last) < QUIET);
@@ -216,6 +246,43 @@ mod tests {
         assert!(!scene.cleared(NAME));
         scene.until(4_100);
         assert!(scene.cleared(NAME), "two seconds without such a SYN");
+    }
+
+    /// Clients that give up after 400 ms: one SYN each, 50 ms apart.
+    fn one_syn_each(scene: &mut Scene, at: u64, count: u16) {
+        for n in 0..count {
+            let from = format!("10.176.98.29:{}", 41_000 + n);
+            scene.at(at + u64::from(n) * 50, "worker-2", syn_out("eth0", &from, DATABASE, n.into(), 1));
+        }
+    }
+
+    #[test]
+    fn incident_several_syns_of_clients_that_give_up_before_they_send_again() {
+        let mut scene = armed();
+        one_syn_each(&mut scene, 1_000, 12);
+        scene.until(4_000);
+        assert_eq!(scene.first(NAME, Severity::Warning), Some((1_500, "node/worker-2".into())));
+        assert!(scene.evidence(NAME).contains("is one of 3 to there without a SYN-ACK for 0.4 s"));
+        assert!(scene.cleared(NAME), "two seconds without such a SYN");
+        assert_eq!(scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared).count(), 1, "and it stays so");
+    }
+
+    #[test]
+    fn several_syns_count_only_while_none_is_answered_and_the_pod_has_not_come_back() {
+        let mut scene = armed();
+        one_syn_each(&mut scene, 1_000, 2);
+        scene.until(5_000);
+        assert_eq!(scene.worst(NAME), None, "two may be lost");
+        let mut scene = armed();
+        one_syn_each(&mut scene, 1_000, 3);
+        scene.at(1_200, "worker-2", syn_ack_in("eth1", DATABASE, "10.176.98.29:41001", 1));
+        scene.until(5_000);
+        assert_eq!(scene.worst(NAME), None, "one of three was answered");
+        let mut scene = armed();
+        one_syn_each(&mut scene, 1_000, 6);
+        scene.at(1_350, "worker-2", syn_out("eth1", POD, DATABASE, 8, 2));
+        scene.until(5_000);
+        assert_eq!(scene.worst(NAME), None, "the table came back within a moment");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod servers;
 pub mod sockets;
 pub mod tcp;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -33,6 +34,9 @@ const MOST_AT_ONCE: u32 = 64;
 
 /// How long a connection that could not be opened to be held is left alone.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// A flow that holds all its connections exchanges something over one of them this often.
+const EXERCISE: Duration = Duration::from_millis(100);
 
 /// One attempt of a flow, when it ended.
 #[derive(Debug, Clone, Copy)]
@@ -215,33 +219,54 @@ impl Client {
         }
     }
 
-    /// Connections opened and held.
+    /// Connections opened and held. Once all are open, an attempt is an exchange over one of them: what
+    /// holds must still work.
     async fn hold(self: &Arc<Self>, connections: u32) {
         let FlowKind::Hold { to, port, .. } = self.plan.kind else { return };
         let peer = SocketAddr::new(self.cluster.target_address(to), port);
         let mut clock = self.clock();
-        let mut held = Vec::new();
+        let mut held = VecDeque::new();
         let mut opening = JoinSet::new();
+        let mut exercised = JoinSet::new();
+        let mut exercise = tokio::time::interval(EXERCISE);
+        exercise.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let at_once = self.switch.hold_at_once.load(Ordering::SeqCst);
-            let count = u32::try_from(held.len() + opening.len()).unwrap_or(u32::MAX);
-            let paused = self.switch.paused.load(Ordering::SeqCst) || count >= connections;
+            let open = held.len() + exercised.len();
+            self.switch.held.store(u32::try_from(open).unwrap_or(u32::MAX), Ordering::SeqCst);
+            let count = u32::try_from(open + opening.len()).unwrap_or(u32::MAX);
+            let paused = self.switch.paused.load(Ordering::SeqCst);
+            let full = count >= connections;
             let room = if count < at_once { 64 } else { MOST_AT_ONCE as usize * 4 };
-            let may_open = !paused && opening.len() < room;
+            let may_open = !paused && !full && opening.len() < room;
             tokio::select! {
                 Some(done) = opening.join_next(), if !opening.is_empty() => {
-                    if let Ok(Ok(stream)) = done {
-                        held.push(stream);
-                        self.switch.held.store(u32::try_from(held.len()).unwrap_or(u32::MAX), Ordering::SeqCst);
+                    held.extend(done.ok().and_then(Result::ok));
+                }
+                Some(done) = exercised.join_next(), if !exercised.is_empty() => {
+                    held.extend(done.ok().and_then(Result::ok));
+                }
+                _ = exercise.tick(), if full => {
+                    // The one that rested longest.
+                    if !paused && let Some(stream) = held.pop_front() {
+                        exercised.spawn(Arc::clone(self).exercise(stream));
                     }
                 }
-                () = tick_or_now(&mut clock, may_open && count < at_once) => {
+                () = tick_or_now(&mut clock, may_open && count < at_once), if !full => {
                     if may_open {
                         opening.spawn(Arc::clone(self).open_to_hold(peer));
                     }
                 }
             }
         }
+    }
+
+    /// Something small over a held connection.
+    async fn exercise(self: Arc<Self>, mut stream: TcpStream) -> Result<TcpStream, Failure> {
+        let started = now();
+        let done = self.in_time(tcp::exchange(&mut stream, 1, 1, false)).await;
+        self.report(started, done.err());
+        done.map(|()| stream)
     }
 
     async fn open_to_hold(self: Arc<Self>, peer: SocketAddr) -> Result<TcpStream, Failure> {

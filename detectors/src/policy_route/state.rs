@@ -35,10 +35,15 @@ pub(super) struct NodeRouting {
     lost: BTreeMap<Option<Prefix>, Time>,
     lookups: BTreeMap<(IpAddr, IpAddr), Answer>,
     nic: PodNic,
+    /// Every pod of the node, of several, lost a rule. It stays the node's loss until none misses one:
+    /// pods that are made again meanwhile bring rules of their own, and acquit nobody.
+    all: bool,
     /// When a rule or a route last came back: look-ups made before say nothing any more.
     mended: Time,
     /// The last SYN of each pod address that left by the node's NIC.
     strayed: BTreeMap<IpAddr, (Time, SocketAddr)>,
+    /// The last SYN to each pod of this node that left by the pod NIC, and whose it was.
+    turned: BTreeMap<IpAddr, (Time, IpAddr)>,
     /// Destinations that answered pods by the node's NIC: legal there.
     answered: BTreeSet<IpAddr>,
 }
@@ -111,6 +116,7 @@ impl NodeRouting {
                 self.pods.remove(&pod.name);
                 self.lookups.retain(|(source, _), _| *source != pod.address);
                 self.strayed.remove(&pod.address);
+                self.turned.remove(&pod.address);
             }
             return;
         }
@@ -152,6 +158,9 @@ impl NodeRouting {
                 self.mended = self.mended.max(at);
             }
         }
+        let routed = || self.pods.values().filter(|pod| pod.routed());
+        let missing = routed().filter(|pod| pod.missing().is_some()).count();
+        self.all = if missing == 0 { false } else { self.all || missing >= 2 && missing == routed().count() };
     }
 
     pub fn route(&mut self, at: Time, operator: &Operator, route: &Route) {
@@ -237,6 +246,14 @@ impl NodeRouting {
         }
     }
 
+    /// A SYN from pod to pod out by the pod NIC.
+    pub fn neighbour(&mut self, at: Time, segment: &Segment) {
+        let to = segment.destination.ip();
+        if self.pods.values().any(|pod| pod.address == to) && self.turned.len() < CAP {
+            self.turned.insert(to, (at, segment.source.ip()));
+        }
+    }
+
     /// What is missing now, by subject.
     pub fn judge(&self, now: Time, operator: &Operator, node: &str) -> BTreeMap<Subject, Claim> {
         let mut wanted = BTreeMap::new();
@@ -260,12 +277,12 @@ impl NodeRouting {
         wanted: &mut BTreeMap<Subject, Claim>,
     ) {
         let missing: Vec<_> = routed.iter().filter_map(|(name, pod)| Some((*name, *pod, pod.missing()?))).collect();
-        if missing.len() >= 2 && missing.len() == routed.len() {
+        if self.all && !missing.is_empty() {
             let since = missing.iter().map(|(_, _, (since, _))| *since).min().unwrap_or(now);
             let stray = missing.iter().find_map(|(_, pod, (since, _))| self.stray(pod.address, *since));
             let severity = severity(now, since, stray.map(|_| Duration::ZERO));
             let evidence = format!(
-                "the policy rules of all {} pods of {node} are gone for {}{}",
+                "all pods of {node} lost their policy rules, and {} miss them for {}{}",
                 missing.len(),
                 seconds(now, since),
                 Self::left_by(operator, stray)
@@ -275,13 +292,17 @@ impl NodeRouting {
         }
         for (name, pod, (since, kind)) in missing {
             let stray = self.stray(pod.address, since);
-            let severity = severity(now, since, stray.map(|_| DELETION));
+            let turned = self.turned.get(&pod.address).filter(|(at, _)| *at >= since && pod.to.lost.is_some());
+            let severity = severity(now, since, (stray.is_some() || turned.is_some()).then_some(DELETION));
             let table = if kind == "from" { operator.pod_table.to_string() } else { "main".to_owned() };
             let evidence = format!(
-                "the rule \"{kind} {} lookup {table}\" of pod {name} on {node} is gone for {}{}",
+                "the rule \"{kind} {} lookup {table}\" of pod {name} on {node} is gone for {}{}{}",
                 pod.address,
                 seconds(now, since),
-                Self::left_by(operator, stray)
+                Self::left_by(operator, stray),
+                turned.map_or_else(String::new, |(_, from)| {
+                    format!("; a SYN {from} -> {} of the same node left by {}", pod.address, operator.pod_nic)
+                })
             );
             wanted.insert(Subject::pod(name), Claim { severity, since, evidence });
         }

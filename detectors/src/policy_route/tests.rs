@@ -100,6 +100,40 @@ fn a_stray_syn_makes_a_lost_rule_a_warning_within_a_moment() {
 }
 
 #[test]
+fn a_lost_to_rule_is_a_warning_with_the_first_syn_of_a_neighbour_that_goes_round() {
+    let mut scene = two();
+    let (from, to) = (format!("{PEER}:40001"), format!("{APP}:8080"));
+    // Pods of other nodes: their place is the pod NIC.
+    scene.at(900, NODE, syn_out("eth1", &from, "10.176.97.10:8080", 1, 10));
+    scene.at(1_000, NODE, rule_to(Change::Removed, APP));
+    scene.at(1_100, NODE, syn_out("eth1", &from, "10.176.97.10:8080", 2, 10));
+    scene.until(1_200);
+    assert_eq!(scene.worst(NAME), Some(Severity::Info));
+    scene.at(1_210, NODE, syn_out("eth1", &from, &to, 3, 10));
+    assert_eq!(scene.first(NAME, Severity::Warning), Some((1_210, "pod/app".into())));
+    assert!(scene.evidence(NAME).contains("a SYN 10.176.98.30 -> 10.176.98.29 of the same node left by eth1"));
+    scene.at(1_500, NODE, rule_to(Change::Added, APP));
+    assert!(scene.cleared(NAME));
+}
+
+#[test]
+fn a_pod_that_is_made_again_meanwhile_acquits_nobody() {
+    let mut scene = armed(&[("app", APP), ("app-peer", PEER), ("passer-by", "10.176.98.31")]);
+    for address in [APP, PEER, "10.176.98.31"] {
+        scene.at(1_000, NODE, rule_from(Change::Removed, address));
+    }
+    scene.at(1_400, NODE, pod(Change::Removed, "passer-by", "10.176.98.31"));
+    scene.at(1_500, NODE, pod(Change::Added, "passer-by", "10.176.98.31"));
+    scene.at(1_501, NODE, rule_from(Change::Added, "10.176.98.31"));
+    scene.until(3_100);
+    assert_eq!(scene.first(NAME, Severity::Warning), Some((3_000, "node/worker-2".into())));
+    scene.at(3_200, NODE, rule_from(Change::Added, APP));
+    assert!(!scene.cleared(NAME));
+    scene.at(3_201, NODE, rule_from(Change::Added, PEER));
+    assert!(scene.cleared(NAME));
+}
+
+#[test]
 fn the_rules_of_all_pods_are_the_nodes() {
     let mut scene = two();
     scene.at(1_000, NODE, rule_from(Change::Removed, APP));

@@ -7,6 +7,7 @@
 mod coredns;
 mod services;
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relapse_kernel::link::PrefixRoute;
@@ -182,7 +183,16 @@ fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<
     sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &format!("{low}\t{high}"))])?;
     outside.knows(spec.address, &inside)?;
     route::add_route(node, &Route::to(address, length).dev(outside.index))?;
-    pod_rules(&plan.network, spec.address).iter().try_for_each(|rule| route::add_rule(node, rule))
+    // As a CNI does: what the undo of a fault put back meanwhile is no error.
+    pod_rules(&plan.network, spec.address)
+        .iter()
+        .try_for_each(|rule| unless(ErrorKind::AlreadyExists, route::add_rule(node, rule)))
+}
+
+/// The result, but that this one refusal is success.
+fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
+    let kind = |errno| std::io::Error::from_raw_os_error(errno).kind();
+    result.or_else(|e| if e.errno().map(kind) == Some(harmless) { Ok(()) } else { Err(e) })
 }
 
 /// The link-local next hop of every pod, answered by the node's end of its veth.
@@ -252,7 +262,8 @@ impl Cluster for Lab {
             let spec = &self.plan.pods[id.0];
             let node = &self.nodes[spec.node.0].ns;
             for rule in pod_rules(&self.plan.network, spec.address) {
-                route::delete_rule(node, &rule)?;
+                // As a CNI does: what a fault took away before is no error.
+                unless(ErrorKind::NotFound, route::delete_rule(node, &rule))?;
             }
             match link::find(node, &self.pods[id.0].link)? {
                 Some(veth) => link::delete(node, veth.index),

@@ -1,5 +1,8 @@
 //! Active probes of a node's agent: cluster DNS by its Service, each endpoint behind it, the upstream
 //! resolvers, and ICMP echo to addresses whose TCP connections go unanswered.
+//!
+//! Cluster DNS is asked for a name of its own and for one outside at once. Who answers the first and is slow
+//! with the second waits for an upstream: that is no miss before [`PATIENCE`] is over.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
@@ -17,6 +20,8 @@ use crate::workload::{dns, ping, sockets};
 
 const EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(400);
+/// How long a name outside may take where cluster DNS itself answers.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
@@ -53,7 +58,8 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
     let started = Instant::now();
     let result = match kind {
         ProbeKind::Echo => ping::echo(&agent.ns, target, TIMEOUT).await.map_err(|_| "timeout".to_owned()),
-        _ => tokio::time::timeout(TIMEOUT, ask(&agent, kind, target)).await.unwrap_or_else(|_| Err("timeout".into())),
+        ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
+        ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
     };
     agent.tell(Observed::Probe(Probe {
         kind,
@@ -65,13 +71,31 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
     }));
 }
 
-/// Asks for a name that pods of this node ask for, since only that needs the upstream too; before any
-/// did, for the DNS Service's own. An upstream is asked for the root's name servers.
-async fn ask(agent: &Agent, kind: ProbeKind, target: IpAddr) -> std::result::Result<(), String> {
+type Answer = std::result::Result<(), String>;
+
+async fn in_time(limit: Duration, asked: impl Future<Output = Answer>) -> Answer {
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err("timeout".into()))
+}
+
+/// Asks for a name that pods of this node ask for, since only that needs the upstream too, and beside it, or
+/// before any did, for the DNS Service's own.
+async fn ask_cluster(agent: &Agent, target: IpAddr) -> Answer {
     let external = agent.external_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let name = external.unwrap_or_else(|| format!("{}.default.svc.cluster.local.", agent.operator.dns_service));
-    let (name, record) =
-        if kind == ProbeKind::DnsUpstream { (".", RecordType::NS) } else { (name.as_str(), RecordType::A) };
+    let own = format!("{}.default.svc.cluster.local.", agent.operator.dns_service);
+    let itself = in_time(TIMEOUT, ask(agent, target, &own, RecordType::A));
+    let Some(external) = external else { return itself.await };
+    let mut outside = std::pin::pin!(in_time(PATIENCE, ask(agent, target, &external, RecordType::A)));
+    tokio::select! {
+        biased;
+        answer = &mut outside => answer,
+        answer = itself => match answer {
+            Ok(()) => outside.await,
+            Err(e) => Err(e),
+        },
+    }
+}
+
+async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> Answer {
     let question = dns::question(1, name, record).ok_or("no such name")?;
     let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
     let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;

@@ -1,13 +1,19 @@
 //! Links, rules and routes by rtnetlink news, and where the kernel would send a pod's packet now.
+//!
+//! Invariant: nothing that may wait stands between a piece of news and its signal. The kernel announces
+//! that a link goes within a millisecond and then holds its lock for ten more, in which questions wait:
+//! look-ups have a task, a thread and a socket of their own.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
 use relapse_detectors::signal::{Change, CollectorKind, Link, Observed, Route, RouteLookup, Rule, Sight};
 use relapse_kernel::route::{Action, Events, LOCAL, News};
-use relapse_kernel::{Result, link, route};
+use relapse_kernel::{NetNs, Result, link, route};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -31,26 +37,44 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     for found in route::routes(&agent.ns, None)? {
         tell_route(agent, &found, Change::Present);
     }
-    look_up(agent)?;
+    let ns = handle_of_its_own(&agent.ns)?;
+    look_up(agent, &ns)?;
+    let changed = Arc::new(Notify::new());
+    tasks.spawn(look_up_again(Arc::clone(agent), ns, Arc::clone(&changed)));
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
-        let mut clock = tokio::time::interval(EVERY);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                biased;
-                news = events.next() => match news {
-                    Ok(news) => news.iter().for_each(|news| tell(&agent, news)),
-                    Err(e) => agent.lost(CollectorKind::Rtnetlink, e),
-                },
-                _ = clock.tick() => {}
+            match events.next().await {
+                Ok(news) => news.iter().for_each(|news| tell(&agent, news)),
+                Err(e) => agent.lost(CollectorKind::Rtnetlink, e),
             }
-            if let Err(e) = look_up(&agent) {
-                agent.lost(CollectorKind::RouteLookup, e);
-            }
+            changed.notify_one();
         }
     });
     Ok(())
+}
+
+/// The same namespace with a socket that nobody else is waiting on.
+fn handle_of_its_own(ns: &NetNs) -> Result<NetNs> {
+    NetNs::from_path(ns.name(), format!("/proc/self/fd/{}", ns.as_fd().as_raw_fd()))
+}
+
+/// After every piece of news, and now and then without any.
+async fn look_up_again(agent: Arc<Agent>, ns: NetNs, changed: Arc<Notify>) {
+    let mut clock = tokio::time::interval(EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = changed.notified() => {}
+            _ = clock.tick() => {}
+        }
+        let (asking, place) = (Arc::clone(&agent), ns.clone());
+        match tokio::task::spawn_blocking(move || look_up(&asking, &place)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => agent.lost(CollectorKind::RouteLookup, e),
+            Err(_) => return,
+        }
+    }
 }
 
 fn tell(agent: &Agent, news: &News) {
@@ -113,13 +137,13 @@ fn narrower_than_all((address, length): (IpAddr, u8)) -> Option<Prefix> {
 }
 
 /// Asks where a packet of each pod of the node would go, as if it came in by the pod's veth.
-fn look_up(agent: &Agent) -> Result<()> {
+fn look_up(agent: &Agent, ns: &NetNs) -> Result<()> {
     for pod in agent.pods() {
         let Some(veth) = agent.link_index(&pod.link) else { continue };
-        let answer = match route::lookup(&agent.ns, ELSEWHERE, Some(pod.address), Some(veth)) {
+        let answer = match route::lookup(ns, ELSEWHERE, Some(pod.address), Some(veth)) {
             Ok(answer) => answer,
             // The pod's veth went between the list and the question.
-            Err(_) if link::get(&agent.ns, veth)?.is_none() => continue,
+            Err(_) if link::get(ns, veth)?.is_none() => continue,
             Err(e) => return Err(e),
         };
         agent.tell(Observed::RouteLookup(RouteLookup {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+
 use relapse_kernel::conntrack::{self, Entry};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::FaultSpec;
+use super::conntrack_limit::put_in;
 use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
 use crate::plan::{NodeId, Place, PodId, Resolver};
@@ -70,10 +73,10 @@ impl Fault for ConntrackBurst {
             let wanted = share_of(limit, self.share).saturating_sub(count);
             let home = ns.clone();
             undo.push(format!("remove the burst from the table of {}", ns.name()), move || {
-                conntrack::delete_where(&home, is_burst).map(drop)
+                conntrack::delete_marked(&home, BURST_MARK)
             });
             let t0 = now();
-            conntrack::insert(&ns, &mut (0..wanted).map(|number| burst(source, number)))?;
+            put_in(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
             let (reached, limit) = conntrack::table(&ns)?;
             let t1 = now();
             if reached < wanted {
@@ -82,7 +85,7 @@ impl Fault for ConntrackBurst {
             // The twin's own time: bursts go away by themselves.
             tokio::time::sleep(self.lasts).await;
             let home = ns.clone();
-            let removed = tokio::task::spawn_blocking(move || conntrack::delete_where(&home, is_burst)).await;
+            let removed = tokio::task::spawn_blocking(move || conntrack::delete_marked(&home, BURST_MARK)).await;
             removed.map_err(|_| FaultError::NotFound { what: "the burst".into() })??;
             Ok(InForce {
                 t0,
@@ -97,6 +100,8 @@ impl Fault for ConntrackBurst {
 
 /// Destinations of the burst (RFC 2544, not routed anywhere).
 const BURST: [u8; 2] = [198, 19];
+/// By which the burst is told from everything else when it goes ("brst").
+const BURST_MARK: NonZeroU32 = NonZeroU32::new(0x6272_7374).unwrap();
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a limit")]
 fn share_of(limit: u64, share: f64) -> u64 {
@@ -108,8 +113,4 @@ fn burst(source: IpAddr, number: u64) -> Entry {
     let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
     let address = u32::from_be_bytes([BURST[0], BURST[1], 0, 1]) + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2) + u32::from(c >> 6);
     Entry::established(SocketAddr::new(source, port), SocketAddr::from((Ipv4Addr::from(address), 9)), 30)
-}
-
-fn is_burst(entry: &Entry) -> bool {
-    matches!(entry.original.1.ip(), IpAddr::V4(to) if to.octets()[..2] == BURST)
 }

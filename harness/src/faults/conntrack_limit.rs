@@ -3,9 +3,14 @@
 //! The default is kube-proxy's own formula, max(min, maxPerCore x cores); `scale` shrinks it so that a
 //! laptop can fill the table. The limit is one number for the whole machine.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{Error, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::{self, Entry};
+use relapse_kernel::{NetNs, sysctl};
 use crate::plan::{FlowKind, NodeId, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -161,11 +166,11 @@ const BALLAST_TIMEOUT: u32 = 600;
 
 impl ConntrackLimit {
     /// Without the right to write the limit: as much room is left below the existing one as the write
-    /// would have left, and the workload fills it. The fall of the limit itself is left out.
+    /// would have left, if any, and the workload fills it. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
-        let holds = world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
-        let mut nodes: Vec<NodeId> = holds.filter_map(|(flow, _)| match flow.from {
+        let holds = || world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
+        let mut nodes: Vec<NodeId> = holds().filter_map(|(flow, _)| match flow.from {
             Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
             Place::Node(id) => Some(id),
             Place::Outside(_) | Place::Office(_) => None,
@@ -174,23 +179,38 @@ impl ConntrackLimit {
         if nodes.is_empty() {
             nodes.push(NodeId(0));
         }
-        let t0 = now();
-        let mut read_back = Vec::new();
+        // What grows would else take the room that is to be left.
+        let growing: Vec<_> = holds().map(|(_, switch)| Arc::clone(switch)).collect();
+        let again = growing.clone();
+        undo.push("held connections grow", move || {
+            again.iter().for_each(|flow| flow.pause(false));
+            Ok(())
+        });
+        growing.iter().for_each(|flow| flow.pause(true));
+        let mut tables = Vec::new();
         for node in nodes {
             let ns = cluster.node(node).ns.clone();
             let (_, existing) = conntrack::table(&ns)?;
             let home = ns.clone();
             undo.push(format!("remove the ballast from the table of {}", ns.name()), move || {
-                conntrack::delete_where(&home, is_ballast).map(drop)
+                conntrack::delete_marked(&home, BALLAST_MARK)
             });
             let wanted = existing.saturating_sub(self.limit);
-            conntrack::insert(&ns, &mut (0..wanted).map(ballast))?;
+            put_in(&ns, BALLAST_MARK, &mut (0..wanted.saturating_sub(LAST)).map(ballast))?;
+            tables.push((ns, wanted));
+        }
+        // Up to here there was room to spare: the mutation is what takes it.
+        let t0 = now();
+        let mut read_back = Vec::new();
+        for (ns, wanted) in tables {
+            put_in(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
             let (count, limit) = conntrack::table(&ns)?;
             if count < wanted {
                 return Err(FaultError::NotInForce { what: format!("fill the table of {}", ns.name()), read_back: format!("{count} of {limit}") });
             }
             read_back.push(format!("{}: {count} of {limit}", ns.name()));
         }
+        growing.iter().for_each(|flow| flow.pause(false));
         Ok(InForce {
             t0,
             t1: now(),
@@ -204,6 +224,25 @@ impl ConntrackLimit {
     }
 }
 
+/// So much of the ballast goes in at t0.
+const LAST: u64 = 16_384;
+/// By which the ballast is told from everything else when it goes ("ball").
+const BALLAST_MARK: NonZeroU32 = NonZeroU32::new(0x6261_6c6c).unwrap();
+
+/// Puts entries in that stand for connections of long ago: no events are told of them, neither now nor when
+/// they go. A quarter of a million in half a second would drown those of real flows in any listener's buffer.
+pub(super) fn put_in(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
+    let before = sysctl::read(ns, EVENTS)?;
+    sysctl::write(ns, EVENTS, "0")?;
+    let put = conntrack::insert(ns, &mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
+    sysctl::write(ns, EVENTS, before.trim())?;
+    let full = |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
+    // A table that is full is as full as it can be.
+    put.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
+}
+
+const EVENTS: &str = "net.netfilter.nf_conntrack_events";
+
 fn ballast(number: u64) -> Entry {
     let [.., a, b, c, d] = number.to_be_bytes();
     // 14 bits of port, the rest of the number in the address: all different.
@@ -212,8 +251,4 @@ fn ballast(number: u64) -> Entry {
     let source = SocketAddr::from((Ipv4Addr::from(address), port));
     let destination = SocketAddr::from((Ipv4Addr::from([BALLAST[0], BALLAST[1] + 1, 0, 1]), 80));
     Entry::established(source, destination, BALLAST_TIMEOUT)
-}
-
-fn is_ballast(entry: &Entry) -> bool {
-    matches!(entry.original.0.ip(), IpAddr::V4(source) if source.octets()[..2] == BALLAST)
 }

@@ -207,7 +207,9 @@ impl Lost {
 
     fn restore(&self, ns: &NetNs) -> Result<(), FaultError> {
         route::restore_routes(ns, &self.routes)?;
-        self.rules.iter().try_for_each(|rule| rule.restore(ns))
+        // A pod that is made again meanwhile brings its own.
+        let back = |rule: &SavedRule| rule.restore(ns).or_else(|e| if rule.is_in_force(ns)? { Ok(()) } else { Err(e) });
+        self.rules.iter().try_for_each(back)
     }
 
     /// None of it is in force any more.

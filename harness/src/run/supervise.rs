@@ -24,6 +24,9 @@ const GONE_WITHIN: Duration = Duration::from_secs(15);
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How often a wish to stop is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The hidden argument by which this program becomes a lab.
 pub const LAB: &str = "__lab";
 
