@@ -38,6 +38,9 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const RETRANSMISSION: Duration = Duration::from_millis(100);
 /// An answer to others this soon after the SYN may have been under way before the server stopped.
 const UNDER_WAY: Duration = Duration::from_millis(100);
+/// How long the answer to the SYN that was sent again may take, where the client could reset what the server
+/// held.
+const RECOVERY: Duration = Duration::from_millis(100);
 /// How long a stalled connect is watched, and stands.
 const WATCH: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_secs(2);
@@ -105,8 +108,12 @@ impl Node {
                 None => !pods.contains(&source.ip()),
             };
             let serves = accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
-            // Answered by now, perhaps by another port: then only what the server held explains the wait.
-            let explained = !connect.answered || connect.behind || connect.challenged;
+            // Answered by now, perhaps by another port: then only what the server held explains the wait, and
+            // a client that was told to reset it has recovered by itself.
+            let explained = match connect.challenged {
+                true => !connect.answered && tuples.would_have_heard(connect.last_syn + RECOVERY, now),
+                false => !connect.answered || connect.behind,
+            };
             let news = counted.is_none_or(|counted| connect.last_syn > counted);
             if !news || !is_translated || !explained || !(serves || connect.challenged) {
                 continue;
@@ -202,8 +209,28 @@ mod tests {
         assert_eq!(scene.worst(NAME), None, "the first SYN is not yet stalled");
         scene.at(2_530, NODE, syn_out("eth1", PORT, SERVER, 8_000, 21_030));
         scene.until(2_600);
+        assert_eq!(scene.worst(NAME), None, "the client may have reset it");
+        scene.until(2_800);
         assert_eq!(scene.worst(NAME), Some(Severity::Warning));
         assert!(scene.evidence(NAME).contains("was sent 2 times in 1.0 s"));
+    }
+
+    #[test]
+    fn the_second_syn_may_leave_by_another_port_and_be_answered() {
+        let mut scene = Scene::new();
+        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
+        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
+        scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
+        // The node forgot the first SYN within a second.
+        let other = "10.176.64.11:46990";
+        scene.at(2_530, NODE, flow(Change::Added, SECOND, other, SERVER, false));
+        scene.at(2_530, NODE, syn_out("eth1", other, SERVER, 8_000, 21_030));
+        scene.at(2_531, NODE, syn_ack_in("eth1", SERVER, other, 8_000));
+        scene.until(2_600);
+        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
+        assert!(scene.evidence(NAME).contains(PORT), "{}", scene.evidence(NAME));
+        scene.until(6_000);
+        assert!(scene.cleared(NAME));
     }
 
     #[test]

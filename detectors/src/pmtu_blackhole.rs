@@ -41,6 +41,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
             proven: ProvenSizes::new(operator),
             small: SmallPackets::new(operator),
             sockets: BTreeMap::new(),
+            looked: BTreeMap::new(),
         })
     },
 };
@@ -49,6 +50,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const TIMEOUTS: u8 = 2;
 /// A socket that was not seen for this long is gone, or recovered unseen.
 const UNSEEN: Duration = Duration::from_secs(2);
+/// The same where other sockets of its node were seen meanwhile: they are all read together, ten times a second.
+const PASSED_OVER: Duration = Duration::from_millis(700);
 const CAP: usize = 8192;
 
 struct PmtuBlackhole {
@@ -57,6 +60,8 @@ struct PmtuBlackhole {
     proven: ProvenSizes,
     small: SmallPackets,
     sockets: BTreeMap<(Arc<str>, SocketKey), Stall>,
+    /// When sockets of a node were last read.
+    looked: BTreeMap<Arc<str>, Time>,
 }
 
 type SocketKey = (Option<String>, SocketAddr, SocketAddr);
@@ -161,6 +166,8 @@ impl Detector for PmtuBlackhole {
         self.proven.observe(signal);
         self.small.observe(signal);
         if let Observed::Socket(socket) = &signal.observed {
+            let looked = self.looked.entry(Arc::clone(&signal.node)).or_default();
+            *looked = (*looked).max(signal.at);
             self.socket(signal.at, &signal.node, socket);
             // Only a timeout is news; recoveries are seen at the next tick.
             if socket.retransmits >= TIMEOUTS {
@@ -170,7 +177,11 @@ impl Detector for PmtuBlackhole {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        self.sockets.retain(|_, stall| now.since(stall.seen) < UNSEEN);
+        let looked = &self.looked;
+        self.sockets.retain(|(node, _), stall| {
+            let last = looked.get(node).copied().unwrap_or_default();
+            last.since(stall.seen) < PASSED_OVER && now.since(stall.seen) < UNSEEN
+        });
         self.judge(out);
     }
 }

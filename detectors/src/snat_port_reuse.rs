@@ -35,9 +35,11 @@ pub const INFO: DetectorInfo = DetectorInfo {
     },
 };
 
-/// How long the answer to a SYN may take before it counts as missing, where the server said something
-/// else first: a kernel that recovers by itself does so in 10 ms, each time it draws such a port.
+/// How long the answer to a SYN may take before it counts as missing.
 const ANSWER: Duration = Duration::from_millis(200);
+/// The same where the server said something else first: a kernel recovers by itself in 10 ms, or with the
+/// next SYN a second later, when source NAT draws such a port twice in a row.
+const RECOVERY: Duration = Duration::from_millis(1_200);
 /// The same where nothing came back from a server whose round trips are known, at least this long.
 const NOTHING: Duration = Duration::from_millis(50);
 /// How many such round trips.
@@ -94,8 +96,9 @@ impl Node {
     fn is_unanswered(&self, key: &TupleKey, now: Time) -> bool {
         let Some(connect) = self.tuples.connect_of(key) else { return false };
         let patience = match self.tuples.round_trip(&key.1) {
-            Some(usual) if !connect.challenged => (usual * ROUND_TRIPS).clamp(NOTHING, ANSWER.max(usual * 2)),
-            _ => ANSWER,
+            _ if connect.challenged => RECOVERY,
+            Some(usual) => (usual * ROUND_TRIPS).clamp(NOTHING, ANSWER.max(usual * 2)),
+            None => ANSWER,
         };
         !connect.answered && self.tuples.would_have_heard(connect.first + patience, now)
     }
@@ -344,6 +347,43 @@ pub(crate) mod tests {
         scene.at(at + 12, NODE, syn_ack_in("eth1", SERVER, PORT, 8_000));
         scene.until(6_000);
         scene.assert_quiet();
+    }
+
+    #[test]
+    fn twin_a_client_that_draws_two_such_ports_and_recovers_by_a_third() {
+        let ports = [PORT, "10.176.64.11:46995", "10.176.64.11:46996"];
+        let mut scene = Scene::new();
+        for (at, port) in [(100, ports[0]), (130, ports[1])] {
+            succeeds(&mut scene, at, FIRST, port, 9_000, 50_000);
+        }
+        // Each reset ends the node's entry, and source NAT draws another port.
+        for (at, port) in [(1_500, ports[0]), (1_511, ports[1])] {
+            scene.at(at, NODE, flow(Change::Added, SECOND, port, SERVER, false));
+            scene.at(at, NODE, syn_out("eth1", port, SERVER, 8_000, 20_000));
+            let ack = segment("eth1", Direction::In, [SERVER, port], "A", [78_000, 9_102], 7);
+            scene.at(at, NODE, Observed::Segment(ack));
+        }
+        // After the second one the kernel waits its usual second.
+        scene.at(2_530, NODE, flow(Change::Added, SECOND, ports[2], SERVER, false));
+        scene.at(2_530, NODE, syn_out("eth1", ports[2], SERVER, 8_000, 21_030));
+        scene.at(2_531, NODE, syn_ack_in("eth1", SERVER, ports[2], 8_000));
+        scene.until(8_000);
+        scene.assert_quiet();
+    }
+
+    #[test]
+    fn where_nothing_comes_back_a_few_round_trips_are_enough() {
+        let mut scene = Scene::new();
+        succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
+        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
+        for step in 0..10 {
+            scene.at(1_500 + step * 10, NODE, syn_out("eth1", "10.176.64.11:46990", SERVER, 4, 99));
+            if step == 0 {
+                scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
+            }
+        }
+        let (at, _) = scene.first(NAME, Severity::Warning).unwrap();
+        assert!((1_550..=1_560).contains(&at), "{at}");
     }
 
     #[test]

@@ -301,9 +301,7 @@ impl Client {
                     let search = self.cluster.dns.as_ref().map_or(&[][..], |d| &d.search);
                     dns::lookup(ns, self.cluster.target_address(*server), name, search).await
                 }
-                FlowKind::Ping { to } => {
-                    ping::echo(ns, self.cluster.target_address(*to), self.plan.timeout).await
-                }
+                FlowKind::Ping { to } => ping::echo(ns, self.cluster.target_address(*to), self.plan.timeout).await,
                 FlowKind::Hold { .. } => Ok(()),
             }
         };

@@ -19,9 +19,11 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
 use relapse_kernel::host::is_root;
-use support::child::{self, GONE_WITHIN, RESTORED_WITHIN, Role, Run};
+use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
 
+/// Processes and namespaces of a run that was killed are gone by then.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// Random instants in the soak test.
 const INSTANTS: u64 = 200;
 /// About as long as a trial takes: random instants lie within.

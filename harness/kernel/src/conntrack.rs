@@ -19,6 +19,8 @@ pub use self::entry::{Entry, status, tcp_state};
 pub use self::events::{Change, Event, Events};
 pub use self::stats::Stats;
 
+use std::num::NonZeroU32;
+
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -122,6 +124,16 @@ impl Conntrack {
         self.send(&mut entries, add, libc::ENOENT, "delete conntrack entries")
     }
 
+    /// Removes every entry that carries `mark`, by one request: the kernel filters
+    /// (`ctnetlink_flush_conntrack` in net/netfilter/nf_conntrack_netlink.c).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn delete_marked(&self, mark: NonZeroU32) -> Result<()> {
+        let marked = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaMark(mark.get())]);
+        self.netlink.change("delete marked conntrack entries", message(marked), 0)
+    }
+
     /// Sends a message for each item; counts those that were not refused with `harmless`.
     fn send<T>(
         &self,
@@ -210,6 +222,14 @@ pub fn flush(ns: &NetNs) -> Result<()> {
 /// When the kernel refuses.
 pub fn insert(ns: &NetNs, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
     Conntrack::open(ns)?.insert(entries)
+}
+
+/// See [`Conntrack::delete_marked`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn delete_marked(ns: &NetNs, mark: NonZeroU32) -> Result<()> {
+    Conntrack::open(ns)?.delete_marked(mark)
 }
 
 fn message(inner: ConntrackMessage) -> NetfilterMessage {

@@ -57,8 +57,10 @@ const INTERESTING: u32 =
 fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
     for socket in sockets {
         let Some(info) = &socket.info else { continue };
-        let outside = !agent.operator.pod_prefixes.iter().any(|prefix| prefix.contains(socket.remote.ip()));
-        if !outside && info.unacked == 0 && info.retransmits == 0 && socket.state != state::SYN_SENT {
+        // A Service is another way to say pod.
+        let services = agent.cluster.plan().network.service_prefix;
+        let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
+        if inside && info.unacked == 0 && info.retransmits == 0 && socket.state != state::SYN_SENT {
             continue;
         }
         agent.tell(Observed::Socket(Socket {

@@ -24,9 +24,6 @@ const GONE_WITHIN: Duration = Duration::from_secs(15);
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How often a wish to stop is looked for.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// The hidden argument by which this program becomes a lab.
 pub const LAB: &str = "__lab";
 
@@ -209,7 +206,8 @@ fn supervise(
 
 /// The machine from outside the lab. Names of nft tables are for root's eyes only.
 fn look_at_host() -> Result<Snapshot, String> {
-    let tables = if is_root() { NetNs::own("this machine").and_then(|own| nft::list_tables(&own)) } else { Ok(Vec::new()) };
+    let tables =
+        if is_root() { NetNs::own("this machine").and_then(|own| nft::list_tables(&own)) } else { Ok(Vec::new()) };
     tables.and_then(Snapshot::take).map_err(|e| format!("the host could not be read: {e}"))
 }
 
