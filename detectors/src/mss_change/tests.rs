@@ -66,9 +66,14 @@ fn incident_where_the_baseline_proved_a_size_the_syn_is_enough() {
 #[test]
 fn incident_where_a_larger_size_was_proven_a_tenth_of_a_second_is_enough() {
     let mut scene = baseline(true);
-    vanishes(&mut scene, 1_000, "192.168.40.7:40001", 1380);
-    for step in 0..10 {
-        download(&mut scene, 1_010 + step * 20, &format!("192.168.40.7:{}", 45_000 + step), 600);
+    let tcp = Tcp::office("192.168.40.7:40001");
+    scene.at(1_000, NODE, tcp.syn(1380));
+    scene.at(1_001, NODE, tcp.request());
+    for after in [2, 22] {
+        scene.at(1_000 + after, NODE, tcp.data(1, 1368));
+    }
+    for step in 3..20 {
+        scene.at(1_000 + step * 10, NODE, Tcp::office("192.168.41.7:45000").acked(5));
     }
     let (at, subject) = scene.first(NAME, Severity::Warning).unwrap();
     assert!((1_100..=1_160).contains(&at) && subject == PATH, "{at}");
@@ -83,7 +88,7 @@ fn twin_the_acknowledgment_of_a_single_larger_packet_is_delayed() {
     scene.at(1_001, NODE, tcp.request());
     scene.at(1_002, NODE, tcp.data(1, 1368));
     for step in 0..9 {
-        download(&mut scene, 1_010 + step * 20, &format!("192.168.40.7:{}", 45_000 + step), 600);
+        scene.at(1_010 + step * 20, NODE, Tcp::office("192.168.41.7:45000").acked(5));
     }
     scene.at(1_202, NODE, tcp.acked(1369));
     scene.until(5_000);
