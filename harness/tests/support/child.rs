@@ -21,10 +21,12 @@ use relapse::host::{CONNTRACK_MAX, Site};
 use relapse_kernel::process::UserNs;
 
 const MARK: &str = "RELAPSE_TEST_MARK";
+/// What is there then will not go by itself.
+const LEFT: Duration = Duration::from_secs(15);
 /// What a guardian promises for the death of its run.
 pub const RESTORED_WITHIN: Duration = Duration::from_secs(1);
 /// Longer than any trial takes, and any wait for the machine-wide lock.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a process of a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
