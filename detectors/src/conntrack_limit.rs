@@ -29,8 +29,9 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// How far back the load is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
-/// A limit below this many times the load is a warning (2 is the incident, 10 its twin).
-const NARROW: u64 = 5;
+/// A limit below five halves of the load is a warning (twice is the incident, ten times its twin): just
+/// beyond the incident, since a neighbour of the one that is hit sees the same limit fall.
+const NARROW: (u64, u64) = (5, 2);
 /// With this many times the load, the limit is wide.
 const WIDE: u64 = 10;
 
@@ -88,7 +89,7 @@ impl Node {
         } else {
             let severity = if count >= limit / 10 * 9 {
                 Severity::Critical
-            } else if fell && limit / NARROW < peak || count >= limit / 2 {
+            } else if fell && limit.saturating_mul(NARROW.1) < peak.saturating_mul(NARROW.0) || count >= limit / 2 {
                 Severity::Warning
             } else {
                 Severity::Info

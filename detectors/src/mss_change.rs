@@ -115,7 +115,9 @@ impl MssChange {
             largest > old && fits(*size) && self.proven.handshake(*remote).is_some_and(|h| h.mss > Some(rise.old))
         });
         if let Some(size) = waits.map(|(_, size)| size).min() {
-            return Some(format!("{size}-byte packets are not acknowledged, and the largest ever acknowledged is {largest}"));
+            return Some(format!(
+                "{size}-byte packets are not acknowledged, and the largest ever acknowledged is {largest}"
+            ));
         }
         // The path carried more than the old clamp let through, and never as much as the new one asks for.
         let proven = largest > old && new > largest && now.since(rise.since) >= PROOF;

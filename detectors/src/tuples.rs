@@ -209,8 +209,7 @@ impl Tuples {
             }
         } else if !full {
             let (answered, challenged) = (false, false);
-            let connect =
-                Connect { tuple: key, first: at, last_syn: at, syns: 1, answered, challenged, held, behind };
+            let connect = Connect { tuple: key, first: at, last_syn: at, syns: 1, answered, challenged, held, behind };
             self.connects.insert((key.1, segment.sequence), connect);
         }
     }

@@ -264,7 +264,11 @@ mod tests {
         assert_eq!(scene.first(NAME, Severity::Warning), Some((1_500, "node/worker-2".into())));
         assert!(scene.evidence(NAME).contains("is one of 3 to there without a SYN-ACK for 0.4 s"));
         assert!(scene.cleared(NAME), "two seconds without such a SYN");
-        assert_eq!(scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared).count(), 1, "and it stays so");
+        assert_eq!(
+            scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared).count(),
+            1,
+            "and it stays so"
+        );
     }
 
     #[test]
