@@ -34,6 +34,8 @@ pub struct Lab {
     dns: coredns::Replicas,
     /// Which pods are there, and which of them are ready.
     state: Mutex<Vec<PodState>>,
+    /// Held from the look at the state until its rules are in force: an older state must not come last.
+    programming: Mutex<()>,
     inventory: watch::Sender<Inventory>,
 }
 
@@ -89,6 +91,7 @@ impl Lab {
             offices,
             inventory: watch::Sender::new(inventory(plan, &state)),
             state: Mutex::new(state),
+            programming: Mutex::default(),
         });
         lab.program_services()?;
         for (number, pod) in plan.pods.iter().enumerate() {
@@ -143,6 +146,7 @@ impl Lab {
     }
 
     fn program_services(&self) -> Result<()> {
+        let _alone = self.programming.lock().unwrap_or_else(PoisonError::into_inner);
         let table = services::rules(&self.plan, |id| self.is_ready(id));
         self.nodes.iter().try_for_each(|node| table.replace(&node.ns))
     }
