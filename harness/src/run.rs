@@ -106,6 +106,7 @@ pub fn reproduce(
 }
 
 /// What arrives from the threads of trials, in order.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 enum Message {
     Event(RunEvent),
     Hold(order::HoldNews),

@@ -271,6 +271,12 @@ fn route_text(route: &Route, name: impl Fn(u32) -> String) -> String {
     text + &format!(" proto {}", route.protocol)
 }
 
+/// uid 0 of whatever user namespace this process is in.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Snapshot, diff, inode};
@@ -295,10 +301,4 @@ mod tests {
         assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));
         assert_eq!(inode("mnt:[4026531840]"), None);
     }
-}
-
-/// uid 0 of whatever user namespace this process is in.
-#[must_use]
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }

@@ -59,7 +59,7 @@ pub fn trial(
         peak_memory: None,
     };
     if let Some(reason) = skip_reason(job, options.consent) {
-        if options.require.iter().any(|backend| *backend == job.id.backend) {
+        if options.require.contains(&job.id.backend) {
             ended.outcome = Outcome::Fail;
             ended.reasons = vec![format!("required, but skipped: {reason}")];
         } else {

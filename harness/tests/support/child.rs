@@ -289,6 +289,7 @@ fn read_limit() -> String {
 /// Sends a signal to exactly this process, and tells whether it was there.
 ///
 /// Through a shell that waits for it: starting `kill` would take longer than what is to be hit.
+#[expect(clippy::zombie_processes, reason = "whoever holds it ends it and waits")]
 pub fn send(process: Process, signal: &str) -> bool {
     static SHELL: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>> = Mutex::new(None);
     let mut shell = SHELL.lock().unwrap_or_else(PoisonError::into_inner);

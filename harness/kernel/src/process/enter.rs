@@ -45,7 +45,7 @@ pub fn enter_lab() -> Result<LabSide> {
     };
     // Nobody listens when the parent is gone: then there is nothing to be set up for.
     if entered.is_err() || told.is_err() {
-        std::process::exit(SETUP_FAILED);
+        exit(SETUP_FAILED);
     }
     Ok(side)
 }
