@@ -2,7 +2,8 @@
 //!
 //! What it sees: a translated SYN sent again without a SYN-ACK, by the same port or by another, after a
 //! tuple whose earlier connection the server accepted within `TIME_WAIT`, while the same server accepts
-//! others or answers with something else.
+//! others or answers with something else. The same where the client gave up before it sent it again and the
+//! SYN lay behind that connection.
 //! Why it matters: this is the sporadic connection timeout itself, caught at its first retransmission.
 //! Which incident: I7.
 //!
@@ -19,7 +20,7 @@ use crate::finding::{Finding, Level, Severity, Subject};
 use crate::operator::Operator;
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Segment, Signal};
 use crate::time::Time;
-use crate::tuples::{ConnectKey, TupleKey, Tuples};
+use crate::tuples::{Connect, ConnectKey, TupleKey, Tuples};
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "connect-stall",
@@ -41,6 +42,8 @@ const UNDER_WAY: Duration = Duration::from_millis(100);
 /// How long the answer to the SYN that was sent again may take, where the client could reset what the server
 /// held.
 const RECOVERY: Duration = Duration::from_millis(100);
+/// A SYN that is not sent again by then never is: the first retransmission is due after a second.
+const GIVEN_UP: Duration = Duration::from_millis(1_200);
 /// How long a stalled connect is watched, and stands.
 const WATCH: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_secs(2);
@@ -89,8 +92,7 @@ impl Node {
         }
         let key = (segment.destination, segment.sequence);
         let Some(connect) = self.tuples.connect(&key) else { return };
-        let again = connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION;
-        if again && !connect.answered && self.stalled.len() < CAP {
+        if (is_again(connect) || connect.behind) && !connect.answered && self.stalled.len() < CAP {
             self.stalled.entry(key).or_default();
         }
     }
@@ -98,7 +100,10 @@ impl Node {
     fn judge(&mut self, now: Time, name: &str, time_wait: Duration, pods: &BTreeSet<IpAddr>, out: &mut Vec<Finding>) {
         let subject = Subject::node(name);
         let (tuples, accepted, translated) = (&self.tuples, &self.accepted, &self.translated);
-        self.stalled.retain(|key, _| tuples.connect(key).is_some_and(|connect| now.since(connect.first) < WATCH));
+        self.stalled.retain(|key, _| {
+            let connect = tuples.connect(key);
+            connect.is_some_and(|c| (!c.answered || is_again(c)) && now.since(c.first) < WATCH)
+        });
         for (key, counted) in &mut self.stalled {
             let Some(connect) = tuples.connect(key) else { continue };
             let (source, destination) = connect.tuple;
@@ -110,9 +115,11 @@ impl Node {
             let serves = accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
             // Answered by now, perhaps by another port: then only what the server held explains the wait, and
             // a client that was told to reset it has recovered by itself.
-            let explained = match connect.challenged {
-                true => !connect.answered && tuples.would_have_heard(connect.last_syn + RECOVERY, now),
-                false => !connect.answered || connect.behind,
+            let explained = match (is_again(connect), connect.challenged) {
+                (true, false) => !connect.answered || connect.behind,
+                (true, true) => !connect.answered && tuples.would_have_heard(connect.last_syn + RECOVERY, now),
+                // Not sent again: whoever connects gave up before that.
+                (false, _) => !connect.answered && tuples.would_have_heard(connect.last_syn + GIVEN_UP, now),
             };
             let news = counted.is_none_or(|counted| connect.last_syn > counted);
             if !news || !is_translated || !explained || !(serves || connect.challenged) {
@@ -121,11 +128,17 @@ impl Node {
             *counted = Some(now);
             self.last = now;
             self.claims.make(out, &subject, Severity::Warning, connect.first, || {
+                let sent = match is_again(connect) {
+                    true => format!(
+                        "{} times in {:.1} s",
+                        connect.syns,
+                        connect.last_syn.since(connect.first).as_secs_f64()
+                    ),
+                    false => format!("and given up {:.1} s later", now.since(connect.first).as_secs_f64()),
+                };
                 format!(
-                    "SYN {source} -> {destination} of {name} was sent {} times in {:.1} s without a SYN-ACK; the tuple \
-                     was in use until {:.1} s before, and the server {}",
-                    connect.syns,
-                    connect.last_syn.since(connect.first).as_secs_f64(),
+                    "SYN {source} -> {destination} of {name} was sent {sent} without a SYN-ACK; the tuple was in use \
+                     until {:.1} s before, and the server {}",
                     connect.first.since(held.last).as_secs_f64(),
                     if serves { "accepts others" } else { "answered with an ACK of something else" },
                 )
@@ -142,6 +155,11 @@ impl Node {
             }
         }
     }
+}
+
+/// Whether a timeout sent its SYN again.
+fn is_again(connect: &Connect) -> bool {
+    connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION
 }
 
 impl Detector for ConnectStall {
@@ -213,6 +231,19 @@ mod tests {
         scene.until(2_800);
         assert_eq!(scene.worst(NAME), Some(Severity::Warning));
         assert!(scene.evidence(NAME).contains("was sent 2 times in 1.0 s"));
+    }
+
+    #[test]
+    fn a_client_that_gives_up_within_a_second_sends_no_second_syn() {
+        let mut scene = Scene::new();
+        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
+        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
+        scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
+        scene.until(2_600);
+        assert_eq!(scene.worst(NAME), None);
+        succeeds(&mut scene, 2_710, FIRST, "10.176.64.11:46001", 19_000, 60_000);
+        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
+        assert!(scene.evidence(NAME).contains("given up"), "{}", scene.evidence(NAME));
     }
 
     #[test]
