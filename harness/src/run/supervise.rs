@@ -35,7 +35,6 @@ pub fn is_root() -> bool {
 
 /// What a trial holds of the machine while it runs.
 enum Hold {
-    Nothing,
     /// The limit stays as it is.
     Steady(#[expect(dead_code, reason = "held, not read")] LimitLock),
     /// The limit is ours to write.
@@ -112,9 +111,7 @@ fn wait_for_hold(
     interrupt: &Interrupt,
     tell: &dyn Fn(TrialEvent),
 ) -> Option<Result<Hold, String>> {
-    if job.requires.is_empty() {
-        return Some(Ok(Hold::Nothing));
-    }
+    // Every lab sees the same limit fall: whoever writes it has no neighbours.
     let (waiting, holders) = mpsc::channel();
     let (done, taken) = mpsc::sync_channel(1);
     let (job, options) = (job.clone(), options.clone());
