@@ -9,6 +9,7 @@ REPEAT ?= 20
 ROOT := $(filter 0,$(shell id -u))
 CONSENT := $(if $(ROOT),RELAPSE_ALLOW_HOST_WRITES=1)
 WRITES := $(if $(ROOT),--allow-host-writes)
+NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and set back)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak fmt lint generate prerequisites
@@ -17,11 +18,11 @@ help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 run: prerequisites ## replay every incident and every benign twin, and show who detected what
-	@$(if $(ROOT),echo "as root, with $(WRITES): nf_conntrack_max of this machine is written for one incident and set back")
+	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CARGO) run --release --package relapse -- run $(WRITES)
 
 test: prerequisites ## every test there is
-	@$(if $(ROOT),echo "as root, with $(CONSENT): nf_conntrack_max of this machine is written by some tests and set back")
+	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CONSENT) $(CARGO) test --workspace --no-fail-fast
 
 soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
+use relapse::fault::Requirement;
+use relapse::plan::Plan;
 use relapse_kernel::host::is_root;
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
@@ -30,7 +32,6 @@ const INSTANTS: u64 = 200;
 const LONGEST: Duration = Duration::from_secs(9);
 /// Who is killed where the run's own end is not what is tested.
 const QUICK: &str = "policy-route-lost";
-const WRITER: &str = "conntrack-cap-reset";
 
 /// Whom to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +82,17 @@ enum Moment {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
+struct Scenario {
+    name: String,
+    /// It writes the machine's limit: there is a guardian, and only one at a time.
+    writes: bool,
+    /// The plainest of its incident.
+    is_base: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Case {
-    scenario: String,
+    scenario: Scenario,
     victim: Victim,
     moment: Moment,
 }
@@ -91,9 +101,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(6);
     let cases = cases();
-    let quick = |case: &Case| !matches!(case.moment, Moment::After(_)) && is_quick(case);
     let trials = spread(cases).into_iter().map(|case| {
-        let ignored = !quick(&case);
+        let ignored = !is_quick(&case);
         Trial::ignorable_test(case.name(), move || run(&case)).with_ignored_flag(ignored)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
@@ -111,33 +120,43 @@ impl Case {
             Moment::Journalled => "journalled".to_owned(),
             Moment::After(delay) => format!("after-{}ms", delay.as_millis()),
         };
-        format!("{}::{}::{moment}", self.scenario, self.victim.name())
+        format!("{}::{}::{moment}", self.scenario.name, self.victim.name())
     }
+}
+
+/// All shipped ones. The plainest of an incident has the shortest name: variants add to it.
+fn scenarios() -> Vec<Scenario> {
+    let plans = shipped::plans();
+    let shortest = |incident: &str| {
+        let names = plans.iter().filter(|plan| plan.incident == incident).map(|plan| plan.name.as_str());
+        names.min_by_key(|name| name.len())
+    };
+    let scenario = |plan: &Plan| Scenario {
+        name: plan.name.clone(),
+        writes: plan.incident_trial.inject.iter().any(|fault| fault.requires().contains(&Requirement::ConntrackLimit)),
+        is_base: shortest(&plan.incident) == Some(plan.name.as_str()),
+    };
+    plans.iter().map(scenario).collect()
 }
 
 /// Everything that can be combined, and the random instants.
 fn cases() -> Vec<Case> {
-    let scenarios: Vec<String> = shipped::plans().into_iter().map(|plan| plan.name).collect();
+    let scenarios = scenarios();
     let mut cases = Vec::new();
     for scenario in &scenarios {
-        for victim in VICTIMS {
-            // Only one scenario has a guardian.
-            if victim.is_guardian() && scenario != WRITER {
-                continue;
-            }
-            let phases = Phase::ALL.map(Moment::Phase);
-            let journalled = (scenario == WRITER).then_some(Moment::Journalled);
-            let moments = phases.into_iter().chain(journalled);
+        for victim in VICTIMS.into_iter().filter(|victim| scenario.writes || !victim.is_guardian()) {
+            let journalled = scenario.writes.then_some(Moment::Journalled);
+            let moments = Phase::ALL.map(Moment::Phase).into_iter().chain(journalled);
             cases.extend(moments.map(|moment| Case { scenario: scenario.clone(), victim, moment }));
         }
     }
     let seed = std::env::var("RELAPSE_SOAK_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     let mut dice = Dice(seed);
     for _ in 0..INSTANTS {
-        let scenario = scenarios[dice.below(scenarios.len() as u64) as usize].clone();
-        let victims = if scenario == WRITER { 6 } else { 4 };
-        let victim = VICTIMS[dice.below(victims) as usize];
-        let moment = Moment::After(Duration::from_millis(dice.below(LONGEST.as_millis() as u64)));
+        let scenario = scenarios[dice.below(scenarios.len())].clone();
+        // The guardian's come last.
+        let victim = VICTIMS[dice.below(if scenario.writes { VICTIMS.len() } else { 4 })];
+        let moment = Moment::After(LONGEST * u32::try_from(dice.below(1_000)).unwrap_or(0) / 1_000);
         let case = Case { scenario, victim, moment };
         if !cases.contains(&case) {
             cases.push(case);
@@ -149,30 +168,24 @@ fn cases() -> Vec<Case> {
 /// What runs always: the run killed at each boundary of one scenario an incident, every process of
 /// a lab at each boundary of one scenario, and the guardian around what it guards.
 fn is_quick(case: &Case) -> bool {
-    let Moment::Phase(phase) = case.moment else { return true };
+    let Case { scenario, victim, moment } = case;
+    let phase = match moment {
+        Moment::Phase(phase) => *phase,
+        Moment::Journalled => return scenario.is_base,
+        Moment::After(_) => return false,
+    };
     let guarded = matches!(phase, Phase::Baseline | Phase::Inject | Phase::Detect | Phase::Heal);
-    match case.victim {
-        Victim::One(Role::Relapse) => is_base(&case.scenario) && (case.scenario != WRITER || guarded),
+    match victim {
+        _ if !scenario.is_base => false,
+        Victim::One(Role::Relapse) => guarded || !scenario.writes,
         Victim::One(Role::Guardian) | Victim::GuardianAndRelapse => guarded,
-        Victim::One(_) => case.scenario == QUICK || (case.scenario == WRITER && phase == Phase::Detect),
+        Victim::One(_) => scenario.name == QUICK || (scenario.writes && phase == Phase::Detect),
     }
-}
-
-/// The first scenario of its incident.
-fn is_base(scenario: &str) -> bool {
-    static BASE: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    let mut base = BASE.lock().unwrap_or_else(PoisonError::into_inner);
-    if base.is_empty() {
-        let mut incidents = std::collections::BTreeSet::new();
-        let first = shipped::plans().into_iter().filter(|plan| incidents.insert(plan.incident.clone()));
-        *base = first.map(|plan| plan.name).collect();
-    }
-    base.iter().any(|name| name == scenario)
 }
 
 /// Those that wait for the one machine-wide lock evenly among the others: they are one long chain.
 fn spread(cases: Vec<Case>) -> Vec<Case> {
-    let (chain, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.scenario == WRITER);
+    let (chain, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.scenario.writes);
     let total = chain.len() + others.len();
     let mut keyed: Vec<(usize, Case)> = Vec::with_capacity(total);
     for group in [chain, others] {
@@ -190,7 +203,7 @@ fn run(case: &Case) -> Result<Completion, Failed> {
     // The kernel clears namespaces away one after the other, for the whole machine: who is slow beside
     // others has to show that it is quick alone.
     static MACHINE: RwLock<()> = RwLock::new(());
-    let writer = case.scenario == WRITER;
+    let writer = case.scenario.writes;
     let _turn = writer.then(|| CHAIN.lock().unwrap_or_else(PoisonError::into_inner));
     if writer && !is_root() && (case.victim.is_guardian() || case.moment == Moment::Journalled) {
         return skips::skip(&case.name(), "there is a guardian only where nf_conntrack_max may be written, by root");
@@ -223,8 +236,8 @@ enum Tried {
 
 fn attempt(case: &Case) -> Result<Tried, Failed> {
     // Nobody else's business is waited for where the limit does not matter.
-    let before = (case.scenario == WRITER).then(child::limit);
-    let mut run = Run::start(&[&case.scenario, "--only", "incident"]);
+    let before = case.scenario.writes.then(child::limit);
+    let mut run = Run::start(&[&case.scenario.name, "--only", "incident"]);
     let result = kill_and_look(case, &mut run, before.as_deref());
     if let Some(reason) = run.skipped() {
         return Ok(Tried::Skipped { reason: reason.to_owned() });
@@ -351,9 +364,9 @@ fn reach(moment: Moment, run: &mut Run) -> Result<bool, String> {
 struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
+    fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
+        usize::try_from(self.0 >> 33).unwrap_or(0) % end
     }
 }
 
