@@ -31,7 +31,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
 };
 
 /// Without a new sign for this long, and below `FULL`, it is over.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(1);
 /// Signs of different collectors within this time belong together.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// Per mille of the limit. A dropped entry was counted for a moment, so a poll may see a little less.

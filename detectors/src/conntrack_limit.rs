@@ -1,7 +1,7 @@
 //! `conntrack-limit`: the limit of the connection tracking table was lowered.
 //!
 //! What it sees: `nf_conntrack_max` smaller than at the poll before, weighed against the entries the node
-//! carried within the last minute: `info` with room to spare, `warning` below five times the load or once
+//! carried within the last minute: `info` with room to spare, `warning` below two and a half times the load or once
 //! the load reaches half the new limit, `critical` when the table is as good as full.
 //! Why it matters: the table fills hours later; the fall is the one moment that names who did it.
 //! Which incident: I2.

@@ -22,10 +22,17 @@ pub type FaultError = relapse_kernel::Error;
 /// What a fault needs beyond namespaces of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
-    /// Writes `nf_conntrack_max`, one number for the whole machine (consent, journal, lock).
-    ConntrackLimit,
+    /// Writes `nf_conntrack_max`, one number for the whole machine (consent, journal, lock), to this value.
+    ConntrackLimit(u64),
     /// Depends on that number staying as it is while it runs (lock only).
     ConntrackLimitSteady,
+}
+
+impl Requirement {
+    #[must_use]
+    pub const fn writes_limit(self) -> bool {
+        matches!(self, Self::ConntrackLimit(_))
+    }
 }
 
 /// A mutation that was made, with its proof.

@@ -4,6 +4,7 @@
 //! plan that exists is valid; all that can be wrong with a file is said by [`resolve`] before
 //! anything is brought up. No I/O.
 
+mod entries;
 mod resolve;
 
 use std::net::IpAddr;

@@ -13,16 +13,17 @@ mod observer;
 pub mod order;
 pub mod probe;
 mod samples;
+mod share;
 mod stages;
 mod steady;
 mod supervise;
 pub use supervise::LAB;
 mod trial;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Instant;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::time::Time;
@@ -34,6 +35,7 @@ use crate::fault::Requirement;
 use crate::host::Consent;
 use crate::plan::{Plan, TrialPlan};
 pub use order::Sabotage;
+use share::{Queue, Share};
 
 /// What a run is asked to do.
 #[derive(Debug, Clone)]
@@ -87,6 +89,9 @@ struct Job {
     incident: String,
     file: std::path::PathBuf,
     requires: Vec<Requirement>,
+    share: Share,
+    /// How long it may take.
+    at_most: Duration,
 }
 
 /// Runs trials and hands every event to `sink`; returns the outcome of all.
@@ -135,7 +140,7 @@ fn perform(
             .chain(options.config.names().map(str::to_owned))
             .collect(),
     })));
-    let queue = Mutex::new(VecDeque::from(jobs));
+    let queue = Queue::new(jobs);
     let (events, arriving) = mpsc::channel::<Message>();
     let mut worst = Outcome::Pass;
     std::thread::scope(|scope| {
@@ -143,9 +148,7 @@ fn perform(
             let events = events.clone();
             let queue = &queue;
             scope.spawn(move || {
-                loop {
-                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(job) = next else { break };
+                while let Some(job) = queue.next() {
                     let tell = |trial_event| {
                         let told = event(What::Trial { trial: job.id.clone(), event: trial_event });
                         let _ = events.send(Message::Event(told));
@@ -158,6 +161,7 @@ fn perform(
                     } else {
                         supervise::trial(&job, options, interrupt, &tell, line.as_ref());
                     }
+                    queue.done(&job);
                 }
             });
         }
@@ -211,8 +215,8 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
             }
         }
     }
-    // Those that wait for the one machine-wide lock begin first: they are the longest chain.
-    jobs.sort_by_key(|job| (job.id.repetition, job.requires.is_empty()));
+    // Those that wait for each other begin first: they are the longest chain. Then the longest.
+    jobs.sort_by_key(|job| (job.id.repetition, job.share, Reverse(job.at_most)));
     (infos, jobs)
 }
 
@@ -233,7 +237,18 @@ fn describe(plan: &Plan, trial: &TrialPlan, repetition: u32, options: &Options) 
     let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
     requires.sort();
     requires.dedup();
-    (info, Job { id, incident: plan.incident.clone(), file: plan.file.clone(), requires })
+    let share = Share::of(&requires, plan.conntrack_entries(trial));
+    (
+        info,
+        Job {
+            id,
+            incident: plan.incident.clone(),
+            file: plan.file.clone(),
+            requires,
+            share,
+            at_most: plan.at_most(trial),
+        },
+    )
 }
 
 fn event(what: What) -> RunEvent {

@@ -133,7 +133,11 @@ fn scenarios() -> Vec<Scenario> {
     };
     let scenario = |plan: &Plan| Scenario {
         name: plan.name.clone(),
-        writes: plan.incident_trial.inject.iter().any(|fault| fault.requires().contains(&Requirement::ConntrackLimit)),
+        writes: plan
+            .incident_trial
+            .inject
+            .iter()
+            .any(|fault| fault.requires().into_iter().any(Requirement::writes_limit)),
         is_base: shortest(&plan.incident) == Some(plan.name.as_str()),
     };
     plans.iter().map(scenario).collect()

@@ -82,7 +82,8 @@ fn describe(plan: &Plan) -> Listed<'_> {
         within: timed.then(|| limit(of.within)),
     };
     let risks = plan.risks.iter().map(|risk| expected(risk, false));
-    let writes = |trial: &TrialPlan| trial.inject.iter().any(|f| f.requires().contains(&Requirement::ConntrackLimit));
+    let writes =
+        |trial: &TrialPlan| trial.inject.iter().any(|f| f.requires().into_iter().any(Requirement::writes_limit));
     Listed {
         name: &plan.name,
         incident: &plan.incident,

@@ -130,7 +130,7 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
 
 /// Measured times want the machine for themselves; verdicts do not.
 fn default_jobs(repeat: u32) -> usize {
-    if repeat > 1 { 1 } else { 4 * std::thread::available_parallelism().map_or(1, usize::from) }
+    if repeat > 1 { 1 } else { 6 * std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
 /// A backend that never runs would be required in vain.

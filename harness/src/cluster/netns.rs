@@ -120,16 +120,21 @@ impl Lab {
             .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
     }
 
-    /// Changes what is known of a pod, and lets Services and the inventory follow.
+    /// Changes what is known of a pod, and lets the inventory and the Services it is behind follow.
     fn set_state(&self, id: PodId, change: impl FnOnce(&mut PodState)) -> Result<()> {
+        let was_ready = self.is_ready(id);
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             change(&mut state[id.0]);
             self.inventory.send_replace(inventory(&self.plan, &state));
         }
+        let is_endpoint = self.plan.services.iter().any(|service| service.pods.contains(&id));
+        if !is_endpoint || self.is_ready(id) == was_ready {
+            return Ok(());
+        }
         self.program_services()?;
         // As kube-proxy does: flows over UDP to an endpoint that went would live on by themselves.
-        if !self.is_ready(id) {
+        if was_ready {
             let address = self.plan.pods[id.0].address;
             for node in &self.nodes {
                 conntrack::delete_where(&node.ns, |entry| {

@@ -58,7 +58,13 @@ impl Fault for ClientDeath {
             undo.push(format!("{} lives again", client.name()), move || drop_all::lift(&home));
             let t0 = now();
             let read_back = drop_all::impose(&client)?;
-            Ok(InForce { t0, t1: now(), what: format!("{} neither sends nor receives", client.name()), read_back, reduced: None })
+            Ok(InForce {
+                t0,
+                t1: now(),
+                what: format!("{} neither sends nor receives", client.name()),
+                read_back,
+                reduced: None,
+            })
         })
     }
 }

@@ -80,7 +80,10 @@ impl Fault for ConntrackBurst {
             let (reached, limit) = conntrack::table(&ns)?;
             let t1 = now();
             if reached < wanted {
-                return Err(FaultError::NotInForce { what: format!("fill the table of {}", ns.name()), read_back: format!("{reached} of {limit}") });
+                return Err(FaultError::NotInForce {
+                    what: format!("fill the table of {}", ns.name()),
+                    read_back: format!("{reached} of {limit}"),
+                });
             }
             // The twin's own time: bursts go away by themselves.
             tokio::time::sleep(self.lasts).await;
@@ -103,7 +106,12 @@ const BURST: [u8; 2] = [198, 19];
 /// By which the burst is told from everything else when it goes ("brst").
 const BURST_MARK: NonZeroU32 = NonZeroU32::new(0x6272_7374).unwrap();
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a limit")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a share of a limit"
+)]
 fn share_of(limit: u64, share: f64) -> u64 {
     (limit as f64 * share) as u64
 }
@@ -111,6 +119,8 @@ fn share_of(limit: u64, share: f64) -> u64 {
 fn burst(source: IpAddr, number: u64) -> Entry {
     let [.., a, b, c, d] = number.to_be_bytes();
     let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
-    let address = u32::from_be_bytes([BURST[0], BURST[1], 0, 1]) + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2) + u32::from(c >> 6);
+    let address = u32::from_be_bytes([BURST[0], BURST[1], 0, 1])
+        + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2)
+        + u32::from(c >> 6);
     Entry::established(SocketAddr::new(source, port), SocketAddr::from((Ipv4Addr::from(address), 9)), 30)
 }

@@ -8,17 +8,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use crate::plan::{FlowKind, NodeId, Place};
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::{self, Entry};
 use relapse_kernel::{NetNs, sysctl};
-use crate::plan::{FlowKind, NodeId, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
-use crate::plan::{Resolver};
+use crate::plan::Resolver;
 use crate::scenario::spanned::Spanned;
 use crate::scenario::values::Fraction;
 
@@ -89,9 +89,14 @@ impl FaultSpec for ConntrackLimitSpec {
         ];
         match (&self.to, &self.formula) {
             (Some(to), None) => {
-                let misplaced: Vec<_> = settings.iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
+                let misplaced: Vec<_> =
+                    settings.iter().filter_map(|(name, span)| span.map(|span| (name, span))).collect();
                 for (name, span) in &misplaced {
-                    resolver.error(*span, format!("`{name}` has no say beside `to`"), "it belongs to `as: kube-proxy-default`");
+                    resolver.error(
+                        *span,
+                        format!("`{name}` has no say beside `to`"),
+                        "it belongs to `as: kube-proxy-default`",
+                    );
                 }
                 misplaced.is_empty().then(|| {
                     Box::new(ConntrackLimit { limit: to.value, formula: to.value.to_string() }) as Box<dyn Fault>
@@ -105,7 +110,11 @@ impl FaultSpec for ConntrackLimitSpec {
                 let computed = self.computed(cores.value);
                 if computed.limit == 0 {
                     let span = self.scale.as_ref().map_or(at, |s| s.span);
-                    resolver.error(span, format!("the limit would be 0: {}", computed.formula), "a larger `scale` leaves some");
+                    resolver.error(
+                        span,
+                        format!("the limit would be 0: {}", computed.formula),
+                        "a larger `scale` leaves some",
+                    );
                     return None;
                 }
                 Some(Box::new(computed))
@@ -115,7 +124,11 @@ impl FaultSpec for ConntrackLimitSpec {
                 None
             }
             (None, None) => {
-                resolver.error(at, "`conntrack-limit` does not say what the limit becomes", "add `to: NUMBER` or `as: kube-proxy-default`");
+                resolver.error(
+                    at,
+                    "`conntrack-limit` does not say what the limit becomes",
+                    "add `to: NUMBER` or `as: kube-proxy-default`",
+                );
                 None
             }
         }
@@ -130,7 +143,7 @@ impl Fault for ConntrackLimit {
     }
 
     fn requires(&self) -> Vec<Requirement> {
-        vec![Requirement::ConntrackLimit]
+        vec![Requirement::ConntrackLimit(self.limit)]
     }
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
@@ -170,11 +183,13 @@ impl ConntrackLimit {
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
         let holds = || world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
-        let mut nodes: Vec<NodeId> = holds().filter_map(|(flow, _)| match flow.from {
-            Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
-            Place::Node(id) => Some(id),
-            Place::Outside(_) | Place::Office(_) => None,
-        }).collect();
+        let mut nodes: Vec<NodeId> = holds()
+            .filter_map(|(flow, _)| match flow.from {
+                Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
+                Place::Node(id) => Some(id),
+                Place::Outside(_) | Place::Office(_) => None,
+            })
+            .collect();
         nodes.dedup();
         if nodes.is_empty() {
             nodes.push(NodeId(0));
@@ -206,7 +221,10 @@ impl ConntrackLimit {
             put_in(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
             let (count, limit) = conntrack::table(&ns)?;
             if count < wanted {
-                return Err(FaultError::NotInForce { what: format!("fill the table of {}", ns.name()), read_back: format!("{count} of {limit}") });
+                return Err(FaultError::NotInForce {
+                    what: format!("fill the table of {}", ns.name()),
+                    read_back: format!("{count} of {limit}"),
+                });
             }
             read_back.push(format!("{}: {count} of {limit}", ns.name()));
         }
@@ -236,7 +254,8 @@ pub(super) fn put_in(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<It
     sysctl::write(ns, EVENTS, "0")?;
     let put = conntrack::insert(ns, &mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
     sysctl::write(ns, EVENTS, before.trim())?;
-    let full = |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
+    let full =
+        |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
     // A table that is full is as full as it can be.
     put.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
 }
@@ -247,7 +266,9 @@ fn ballast(number: u64) -> Entry {
     let [.., a, b, c, d] = number.to_be_bytes();
     // 14 bits of port, the rest of the number in the address: all different.
     let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
-    let address = u32::from_be_bytes([BALLAST[0], BALLAST[1], 0, 1]) + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2) + u32::from(c >> 6);
+    let address = u32::from_be_bytes([BALLAST[0], BALLAST[1], 0, 1])
+        + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2)
+        + u32::from(c >> 6);
     let source = SocketAddr::from((Ipv4Addr::from(address), port));
     let destination = SocketAddr::from((Ipv4Addr::from([BALLAST[0], BALLAST[1] + 1, 0, 1]), 80));
     Entry::established(source, destination, BALLAST_TIMEOUT)

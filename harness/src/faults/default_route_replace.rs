@@ -50,7 +50,10 @@ impl Fault for DefaultRouteReplace {
             let (home, before, after) = (ns.clone(), old.clone(), new.clone());
             undo.push(format!("put the default route of table {table} back"), move || {
                 before.restore(&home)?;
-                if route::routes(&home, Some(table))?.iter().any(|route| route.metric == after.metric && route.destination.1 == 0) {
+                if route::routes(&home, Some(table))?
+                    .iter()
+                    .any(|route| route.metric == after.metric && route.destination.1 == 0)
+                {
                     route::delete_route(&home, &after)?;
                 }
                 Ok(())
@@ -62,7 +65,10 @@ impl Fault for DefaultRouteReplace {
             let t1 = now();
             let in_force = found.iter().any(|route| route.destination.1 == 0 && route.metric == self.metric);
             if !in_force || old.is_in_force(ns)? {
-                return Err(FaultError::NotInForce { what: "replace the default route".into(), read_back: format!("{found:?}") });
+                return Err(FaultError::NotInForce {
+                    what: "replace the default route".into(),
+                    read_back: format!("{found:?}"),
+                });
             }
             Ok(InForce {
                 t0,

@@ -1,7 +1,7 @@
 //! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
 
-use relapse_kernel::conntrack;
 use crate::workload::dns;
+use relapse_kernel::conntrack;
 use schemars::JsonSchema;
 use serde::Deserialize;
 

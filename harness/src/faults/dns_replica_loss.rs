@@ -1,10 +1,10 @@
 //! Replicas of cluster DNS are lost, with every link intact (variant of I3).
 
-use std::sync::Arc;
 use crate::cluster::ServiceEntry;
 use crate::fault::wait_for;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::sync::Arc;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
@@ -82,12 +82,19 @@ impl Fault for DnsReplicaLoss {
             let lost: Vec<_> = self.replicas.iter().map(|id| cluster.pod(*id).name.clone()).collect();
             let ready = |service: &ServiceEntry| service.ready.iter().any(|(pod, ..)| lost.contains(pod));
             if inventory.services.iter().any(ready) {
-                return Err(FaultError::NotInForce { what: format!("lose {}", lost.join(", ")), read_back: "still ready".into() });
+                return Err(FaultError::NotInForce {
+                    what: format!("lose {}", lost.join(", ")),
+                    read_back: "still ready".into(),
+                });
             }
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("{} {}", lost.join(", "), if self.how == How::Killed { "killed" } else { "scaled to none" }),
+                what: format!(
+                    "{} {}",
+                    lost.join(", "),
+                    if self.how == How::Killed { "killed" } else { "scaled to none" }
+                ),
                 read_back: "no longer an endpoint".into(),
                 reduced: None,
             })

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use std::sync::Arc;
 use crate::fault::wait_for;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::sync::Arc;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
@@ -51,13 +51,21 @@ impl Fault for DnsRollingRestart {
             let mut t1 = t0;
             for id in &self.replicas {
                 let (home, id) = (Arc::clone(cluster), *id);
-                undo.push(format!("replica {} runs again", cluster.pod(id).name), move || wait_for(home.set_running(id, true)));
-                cluster.set_running(id, false).await?;
-                let down = cluster.inventory().borrow().services.iter().all(|service| {
-                    service.ready.iter().all(|(pod, ..)| *pod != cluster.pod(id).name)
+                undo.push(format!("replica {} runs again", cluster.pod(id).name), move || {
+                    wait_for(home.set_running(id, true))
                 });
+                cluster.set_running(id, false).await?;
+                let down = cluster
+                    .inventory()
+                    .borrow()
+                    .services
+                    .iter()
+                    .all(|service| service.ready.iter().all(|(pod, ..)| *pod != cluster.pod(id).name));
                 if !down {
-                    return Err(FaultError::NotInForce { what: "restart a replica".into(), read_back: "still ready".into() });
+                    return Err(FaultError::NotInForce {
+                        what: "restart a replica".into(),
+                        read_back: "still ready".into(),
+                    });
                 }
                 if t1 == t0 {
                     t1 = now();

@@ -1,8 +1,8 @@
 //! A node loses its pod NIC (I3).
 
+use relapse_kernel::NetNs;
 use relapse_kernel::link::{self, Address, Link, PrefixRoute, VethEnd};
 use relapse_kernel::route::{self, Neighbour, SavedRoute};
-use relapse_kernel::NetNs;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -61,7 +61,10 @@ impl Fault for LinkLoss {
             let nic = link::find(&ns, &name)?.ok_or_else(|| missing(&name))?;
             let near = End::save(&ns, &nic)?;
             let fabric = cluster.fabric().clone();
-            let peer = nic.peer.and_then(|peer| link::get(&fabric, peer).transpose()).ok_or_else(|| missing("the fabric's end"))??;
+            let peer = nic
+                .peer
+                .and_then(|peer| link::get(&fabric, peer).transpose())
+                .ok_or_else(|| missing("the fabric's end"))??;
             let far = End::save(&fabric, &peer)?;
             let away = NetNs::create("detached")?;
             let (how, limbo, saved, other) = (self.how, away.clone(), near.clone(), far.clone());
@@ -92,9 +95,20 @@ impl Fault for LinkLoss {
             let read_back = match found {
                 None => format!("no {name}"),
                 Some(link) if self.how == How::Down && !link.up => format!("{name} is down"),
-                Some(link) => return Err(FaultError::NotInForce { what: format!("take {name} away"), read_back: format!("{link:?}") }),
+                Some(link) => {
+                    return Err(FaultError::NotInForce {
+                        what: format!("take {name} away"),
+                        read_back: format!("{link:?}"),
+                    });
+                }
             };
-            Ok(InForce { t0, t1, what: format!("{name} of {} {}", ns.name(), self.how.done()), read_back, reduced: None })
+            Ok(InForce {
+                t0,
+                t1,
+                what: format!("{name} of {} {}", ns.name(), self.how.done()),
+                read_back,
+                reduced: None,
+            })
         })
     }
 }

@@ -3,9 +3,9 @@
 //! A clamp that no longer fits the tunnel is the incident; one that never fitted, or that changes nothing,
 //! is a mistake in the scenario.
 
-use relapse_kernel::{link, nft, route};
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
+use relapse_kernel::{link, nft, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -64,10 +64,18 @@ impl FaultSpec for MssClampSpec {
         let (from, to, own) = (self.from.value, self.to.value, 1500 - headers);
         match clamp {
             Some(clamp) if clamp != from => {
-                resolver.error(self.from.span, format!("office `{name}` clamps to {clamp}, not to {from}"), format!("write {clamp}"));
+                resolver.error(
+                    self.from.span,
+                    format!("office `{name}` clamps to {clamp}, not to {from}"),
+                    format!("write {clamp}"),
+                );
             }
             None => {
-                resolver.error(self.office.span, format!("office `{name}` does not clamp, so nothing can be edited"), format!("give it `clamp: {from}`"));
+                resolver.error(
+                    self.office.span,
+                    format!("office `{name}` does not clamp, so nothing can be edited"),
+                    format!("give it `clamp: {from}`"),
+                );
             }
             Some(_) => {}
         }
@@ -75,7 +83,10 @@ impl FaultSpec for MssClampSpec {
             let most = mtu.saturating_sub(headers);
             resolver.error(
                 self.from.span,
-                format!("an MSS of {from} makes packets of {} bytes, and the tunnel carries {mtu}: it never worked", from.saturating_add(headers)),
+                format!(
+                    "an MSS of {from} makes packets of {} bytes, and the tunnel carries {mtu}: it never worked",
+                    from.saturating_add(headers)
+                ),
                 format!("write at most {most}, or raise `tunnelMtu`"),
             );
         }
@@ -88,7 +99,13 @@ impl FaultSpec for MssClampSpec {
         } else if to == from {
             resolver.error(self.to.span, format!("the clamp is {from} already"), "write another number");
         }
-        Some(Box::new(MssClamp { office: id, from, to, direction: self.direction, tunnel_mtu: self.tunnel_mtu.map(|mtu| mtu.value) }))
+        Some(Box::new(MssClamp {
+            office: id,
+            from,
+            to,
+            direction: self.direction,
+            tunnel_mtu: self.tunnel_mtu.map(|mtu| mtu.value),
+        }))
     }
 }
 
@@ -107,7 +124,9 @@ impl Fault for MssClamp {
             let (home, before, prefix) = (gateway.clone(), plan.clamp, plan.prefix);
             undo.push(format!("set the clamp of {} back", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
-                None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => nft::delete_table(&home, CLAMP_TABLE),
+                None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => {
+                    nft::delete_table(&home, CLAMP_TABLE)
+                }
                 None => Ok(()),
             });
             if let Some(mtu) = self.tunnel_mtu {
@@ -129,7 +148,10 @@ impl Fault for MssClamp {
             let t1 = now();
             let value = format!("MSS {}", self.to);
             if rules.is_empty() || !rules.iter().all(|rule| rule.starts_with(&value)) {
-                return Err(FaultError::NotInForce { what: format!("clamp to {}", self.to), read_back: rules.join(", ") });
+                return Err(FaultError::NotInForce {
+                    what: format!("clamp to {}", self.to),
+                    read_back: rules.join(", "),
+                });
             }
             Ok(InForce {
                 t0,
@@ -150,7 +172,9 @@ fn narrow(cluster: &dyn Cluster, office: OfficeId, mtu: u16, undo: &mut UndoStac
     let far = link::find(cluster.fabric(), &format!("vpn{}", office.0))?.ok_or_else(missing)?;
     for (ns, link) in [(gateway, near), (cluster.fabric().clone(), far)] {
         let (home, index, before) = (ns.clone(), link.index, link.mtu);
-        undo.push(format!("set the MTU of {} back to {before}", link.name), move || link::set_mtu(&home, index, before));
+        undo.push(format!("set the MTU of {} back to {before}", link.name), move || {
+            link::set_mtu(&home, index, before)
+        });
         link::set_mtu(&ns, link.index, u32::from(mtu))?;
     }
     Ok(())

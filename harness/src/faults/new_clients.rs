@@ -1,16 +1,16 @@
 //! Clients nobody has seen before come from an office, with an MSS of their own: benign (twin of I1).
 
-use std::net::IpAddr;
+use crate::cluster::Cluster;
+use crate::plan::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
+use crate::workload::http;
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::Route;
 use relapse_kernel::socket::StreamOptions;
 use relapse_kernel::{NetNs, link, route};
-use crate::cluster::Cluster;
-use crate::plan::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
-use crate::workload::http;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::net::IpAddr;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
@@ -57,8 +57,10 @@ impl Fault for NewClients {
                 FlowKind::Http { to, port, response } => Some((plan.target_address(to), port, response)),
                 _ => None,
             });
-            let (target, port, response) = downloads.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
-            let prefix = neighbour(office.prefix).ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
+            let (target, port, response) =
+                downloads.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let prefix = neighbour(office.prefix)
+                .ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
             let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;
             move_in(cluster, self.office, prefix, address, undo)?;
             let client = cluster.office(self.office).client.clone();
@@ -93,7 +95,8 @@ const DOWNLOADS: u32 = 10;
 
 /// The prefix of the same length that follows.
 fn neighbour(prefix: Prefix) -> Option<Prefix> {
-    let last = prefix.nth((1_u128 << (if prefix.address().is_ipv4() { 32 } else { 128 } - u32::from(prefix.length()))) - 1)?;
+    let last =
+        prefix.nth((1_u128 << (if prefix.address().is_ipv4() { 32 } else { 128 } - u32::from(prefix.length()))) - 1)?;
     let next = match last {
         IpAddr::V4(last) => IpAddr::V4(u32::from(last).checked_add(1)?.into()),
         IpAddr::V6(last) => IpAddr::V6(u128::from(last).checked_add(1)?.into()),
@@ -102,10 +105,18 @@ fn neighbour(prefix: Prefix) -> Option<Prefix> {
 }
 
 /// Gives the office's client an address of the new population, and the way back to it.
-fn move_in(cluster: &dyn Cluster, id: OfficeId, prefix: Prefix, address: IpAddr, undo: &mut UndoStack) -> Result<(), FaultError> {
+fn move_in(
+    cluster: &dyn Cluster,
+    id: OfficeId,
+    prefix: Prefix,
+    address: IpAddr,
+    undo: &mut UndoStack,
+) -> Result<(), FaultError> {
     let office = cluster.office(id);
     let plan = &cluster.plan().offices[id.0];
-    let find = |ns: &NetNs, name: &str| link::find(ns, name)?.ok_or_else(|| FaultError::NotFound { what: format!("{name} in {}", ns.name()) });
+    let find = |ns: &NetNs, name: &str| {
+        link::find(ns, name)?.ok_or_else(|| FaultError::NotFound { what: format!("{name} in {}", ns.name()) })
+    };
     let nic = find(&office.client, "eth0")?;
     let lan = find(&office.gateway, "lan")?;
     let vpn = find(cluster.fabric(), &format!("vpn{}", id.0))?;
@@ -116,11 +127,16 @@ fn move_in(cluster: &dyn Cluster, id: OfficeId, prefix: Prefix, address: IpAddr,
     route::add_neighbour(&office.gateway, lan.index, address, nic.mac.unwrap_or_default())?;
     let ways = [
         (office.gateway.clone(), Route::to(prefix.address(), prefix.length()).dev(lan.index)),
-        (cluster.fabric().clone(), Route::to(prefix.address(), prefix.length()).via(plan.tunnel.0).dev(vpn.index).onlink()),
+        (
+            cluster.fabric().clone(),
+            Route::to(prefix.address(), prefix.length()).via(plan.tunnel.0).dev(vpn.index).onlink(),
+        ),
     ];
     for (ns, way) in ways {
         let (home, back) = (ns.clone(), way.clone());
-        undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || route::delete_route(&home, &back));
+        undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || {
+            route::delete_route(&home, &back)
+        });
         route::add_route(&ns, &way)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
 
-use relapse_kernel::link;
 use crate::cluster::cable::{End, connect};
+use relapse_kernel::link;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -36,7 +36,11 @@ impl FaultSpec for NicReleaseSpec {
         let nic = self.nic.as_ref().map_or("eth2", |nic| nic.value.as_str()).to_owned();
         if nic == resolver.cluster.network.pod_nic || nic == resolver.cluster.network.node_nic {
             let span = self.nic.as_ref().map_or(at, |nic| nic.span);
-            resolver.error(span, format!("`{nic}` is not spare: traffic goes through it"), "name a NIC that the network does not use");
+            resolver.error(
+                span,
+                format!("`{nic}` is not spare: traffic goes through it"),
+                "name a NIC that the network does not use",
+            );
             return None;
         }
         Some(Box::new(NicRelease { node: node?, nic }))
@@ -71,7 +75,10 @@ impl Fault for NicRelease {
             let found = link::find(&ns, &self.nic)?;
             let t1 = now();
             if let Some(link) = found {
-                return Err(FaultError::NotInForce { what: format!("release {}", self.nic), read_back: format!("{link:?}") });
+                return Err(FaultError::NotInForce {
+                    what: format!("release {}", self.nic),
+                    read_back: format!("{link:?}"),
+                });
             }
             Ok(InForce {
                 t0,

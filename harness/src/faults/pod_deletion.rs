@@ -1,10 +1,10 @@
 //! A pod is deleted, and with it its rules, its route and its veth: benign (twin of I3 and I4).
 
-use std::sync::Arc;
-use relapse_kernel::link;
 use crate::fault::wait_for;
+use relapse_kernel::link;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::sync::Arc;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
@@ -50,7 +50,10 @@ impl Fault for PodDeletion {
             let left = link::find(&ns, &pod.link)?;
             let t1 = now();
             if let Some(link) = left {
-                return Err(FaultError::NotInForce { what: format!("delete pod {}", pod.name), read_back: format!("{link:?}") });
+                return Err(FaultError::NotInForce {
+                    what: format!("delete pod {}", pod.name),
+                    read_back: format!("{link:?}"),
+                });
             }
             Ok(InForce {
                 t0,

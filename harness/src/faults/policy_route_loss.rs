@@ -4,15 +4,15 @@
 
 use std::time::Duration;
 
-use std::fmt;
-use std::sync::Arc;
-use relapse_kernel::route::{self, SavedRoute, SavedRule};
-use relapse_kernel::NetNs;
+use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
 use crate::workload::FlowSwitch;
-use crate::cluster::Cluster;
+use relapse_kernel::NetNs;
+use relapse_kernel::route::{self, SavedRoute, SavedRule};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::fmt;
+use std::sync::Arc;
 
 use super::FaultSpec;
 use crate::diagnostics::Span;
@@ -75,7 +75,11 @@ impl FaultSpec for PolicyRouteLossSpec {
         match (&self.pod, one_pods) {
             (None, true) => resolver.error(self.lose.span, "which pod's rules are lost?", "add `pod: NAME`"),
             (Some(pod), false) => {
-                resolver.error(pod.span, "`pod` has no say here", "all pods of the node lose what `lose` names: leave `pod` out");
+                resolver.error(
+                    pod.span,
+                    "`pod` has no say here",
+                    "all pods of the node lose what `lose` names: leave `pod` out",
+                );
             }
             _ => {}
         }
@@ -84,12 +88,17 @@ impl FaultSpec for PolicyRouteLossSpec {
         }
         let quiet = self.quiet.filter(|quiet| quiet.value);
         if let (Some(quiet), None) = (quiet, &self.rebuild_after) {
-            resolver.error(quiet.span, "`quiet` lasts until the table is back, and it never comes back", "add `rebuildAfter`");
+            resolver.error(
+                quiet.span,
+                "`quiet` lasts until the table is back, and it never comes back",
+                "add `rebuildAfter`",
+            );
         }
         let node = node?;
         let paused = |r: &Resolver<'_>| {
             let on_node = |place| matches!(place, Place::Pod(pod) if r.cluster.pods[pod.0].node == node);
-            let starts_there = |i: &usize| on_node(r.workload[*i].from) || r.workload[*i].in_turn.iter().any(|p| on_node(*p));
+            let starts_there =
+                |i: &usize| on_node(r.workload[*i].from) || r.workload[*i].in_turn.iter().any(|p| on_node(*p));
             (0..r.workload.len()).filter(starts_there).map(FlowId).collect()
         };
         Some(Box::new(PolicyRouteLoss {
@@ -222,7 +231,10 @@ impl Lost {
             left += usize::from(rule.is_in_force(ns)?);
         }
         if left > 0 {
-            return Err(FaultError::NotInForce { what: format!("delete {self}"), read_back: format!("{left} still there") });
+            return Err(FaultError::NotInForce {
+                what: format!("delete {self}"),
+                read_back: format!("{left} still there"),
+            });
         }
         Ok("none of them is there".into())
     }
@@ -233,7 +245,11 @@ impl fmt::Display for Lost {
         let mut parts = Vec::new();
         for saved in &self.routes {
             let route = saved.route();
-            let to = if route.destination.1 == 0 { "default".into() } else { format!("{}/{}", route.destination.0, route.destination.1) };
+            let to = if route.destination.1 == 0 {
+                "default".into()
+            } else {
+                format!("{}/{}", route.destination.0, route.destination.1)
+            };
             parts.push(format!("route {to} of table {}", route.table));
         }
         for saved in &self.rules {

@@ -33,9 +33,9 @@ impl FaultSpec for ServerDeathSpec {
         let host = resolver.outside(&self.host)?;
         let port = self.port.value;
         let serves = |kind: &FlowKind| match kind {
-            FlowKind::Tcp { to, port: p, .. } | FlowKind::Http { to, port: p, .. } | FlowKind::Hold { to, port: p, .. } => {
-                *to == Target::Place(Place::Outside(host)) && *p == port
-            }
+            FlowKind::Tcp { to, port: p, .. }
+            | FlowKind::Http { to, port: p, .. }
+            | FlowKind::Hold { to, port: p, .. } => *to == Target::Place(Place::Outside(host)) && *p == port,
             FlowKind::Dns { .. } | FlowKind::Ping { .. } => false,
         };
         if !resolver.workload.iter().any(|flow| serves(&flow.kind)) {

@@ -35,7 +35,11 @@ impl FaultSpec for SlowResolverSpec {
         let (host, delay) = (resolver.outside(&self.resolver), resolver.duration("delay", &self.delay));
         let host = host?;
         if resolver.cluster.outside[host.0].records.is_empty() {
-            resolver.error(self.resolver.span, format!("`{}` is no resolver: it has no `records`", self.resolver.value), "name a host that has `records`");
+            resolver.error(
+                self.resolver.span,
+                format!("`{}` is no resolver: it has no `records`", self.resolver.value),
+                "name a host that has `records`",
+            );
         }
         Some(Box::new(SlowResolver { resolver: host, delay: delay? }))
     }
@@ -60,12 +64,20 @@ impl Fault for SlowResolver {
             resolver.delay.set(self.delay);
             // Read back as a client would: by its answer.
             let asked = tokio::time::Instant::now();
-            let question = dns::lookup(&resolver.ns, world.cluster.plan().outside[self.resolver.0].address, "read-back.invalid", &[]);
+            let question = dns::lookup(
+                &resolver.ns,
+                world.cluster.plan().outside[self.resolver.0].address,
+                "read-back.invalid",
+                &[],
+            );
             let _ = tokio::time::timeout(self.delay * 2 + std::time::Duration::from_millis(500), question).await;
             let took = asked.elapsed();
             let t1 = now();
             if took < self.delay {
-                return Err(FaultError::NotInForce { what: format!("slow {} down", resolver.name), read_back: format!("answered after {took:?}") });
+                return Err(FaultError::NotInForce {
+                    what: format!("slow {} down", resolver.name),
+                    read_back: format!("answered after {took:?}"),
+                });
             }
             Ok(InForce {
                 t0,

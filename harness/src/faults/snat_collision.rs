@@ -5,11 +5,11 @@
 
 use std::ops::RangeInclusive;
 
+use crate::cluster::node_network::{SNAT_TABLE, snat};
+use crate::cluster::{Cluster, Outside};
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{conntrack, sysctl};
-use crate::cluster::{Cluster, Outside};
-use crate::cluster::node_network::{SNAT_TABLE, snat};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -96,7 +96,13 @@ impl FaultSpec for SnatCollisionSpec {
             let message = format!("no load balancer stands in front of `outside/{}`", host.name);
             resolver.error(self.hop.span, message, "give the host `loadBalancer: true`, or choose another `hop`");
         }
-        Some(Box::new(SnatCollision { node: node?, ports: self.ports.0.clone(), hop: self.hop.value, to: to?, clocks: self.clocks }))
+        Some(Box::new(SnatCollision {
+            node: node?,
+            ports: self.ports.0.clone(),
+            hop: self.hop.value,
+            to: to?,
+            clocks: self.clocks,
+        }))
     }
 }
 
@@ -127,9 +133,16 @@ impl Fault for SnatCollision {
             let t0 = now();
             snat(network, Some((destination, (low, high)))).replace(&node)?;
             let wanted = format!("to {destination} by ports {low}-{high}");
-            let found = nft::read(&node, SNAT_TABLE)?.rules.into_iter().filter_map(|rule| rule.comment).find(|rule| *rule == wanted);
+            let found = nft::read(&node, SNAT_TABLE)?
+                .rules
+                .into_iter()
+                .filter_map(|rule| rule.comment)
+                .find(|rule| *rule == wanted);
             let t1 = now();
-            let read_back = found.ok_or_else(|| FaultError::NotInForce { what: "narrow source NAT".into(), read_back: "no such rule".into() })?;
+            let read_back = found.ok_or_else(|| FaultError::NotInForce {
+                what: "narrow source NAT".into(),
+                read_back: "no such rule".into(),
+            })?;
             Ok(InForce {
                 t0,
                 t1,
@@ -179,7 +192,9 @@ impl SnatCollision {
         }
         let server = SockDiag::open(&cluster.outside(self.to).ns)?;
         let old = server.tcp_sockets(mask(&[state::TIME_WAIT]))?;
-        old.iter().filter(|socket| self.ports.contains(&socket.remote.port())).try_for_each(|socket| server.destroy(socket))
+        old.iter()
+            .filter(|socket| self.ports.contains(&socket.remote.port()))
+            .try_for_each(|socket| server.destroy(socket))
     }
 
     fn prepare_hop(&self, outside: &Outside, undo: &mut UndoStack) -> Result<(), FaultError> {
@@ -192,7 +207,8 @@ impl SnatCollision {
             }
             Hop::LoadBalancer => {
                 let hop = outside.load_balancer.clone();
-                let hop = hop.ok_or_else(|| FaultError::NotFound { what: format!("a load balancer before {}", outside.name) })?;
+                let hop = hop
+                    .ok_or_else(|| FaultError::NotFound { what: format!("a load balancer before {}", outside.name) })?;
                 let home = hop.clone();
                 undo.push("the load balancer passes everything again", move || {
                     if nft::list_tables(&home)?.iter().any(|table| table == HOP_TABLE) {
@@ -210,9 +226,23 @@ impl SnatCollision {
 fn swallow() -> Table {
     Table::new(HOP_TABLE)
         .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
-        .rule("forward", Rule::new().ct_direction_reply().tcp_flags_syn_ack().ct_mark_set(ANSWERED).accept().comment("a connection is answered"))
         .rule(
             "forward",
-            Rule::new().ct_direction_reply().l4proto(6).not_ct_mark(ANSWERED).counter().drop().comment("an ACK without a SYN-ACK before it"),
+            Rule::new()
+                .ct_direction_reply()
+                .tcp_flags_syn_ack()
+                .ct_mark_set(ANSWERED)
+                .accept()
+                .comment("a connection is answered"),
+        )
+        .rule(
+            "forward",
+            Rule::new()
+                .ct_direction_reply()
+                .l4proto(6)
+                .not_ct_mark(ANSWERED)
+                .counter()
+                .drop()
+                .comment("an ACK without a SYN-ACK before it"),
         )
 }

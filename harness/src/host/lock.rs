@@ -27,6 +27,7 @@ use super::identity::Process;
 use super::{Context, Error, Result};
 
 const NAME: &str = "relapse-conntrack-limit.lock";
+const NEIGHBOURS: &str = "relapse-neighbours.lock";
 
 /// The kernel wakes a waiter; this is only how often it looks for whom it waits by now.
 const LOOK: Duration = Duration::from_millis(200);
@@ -42,6 +43,13 @@ const NO_FOLLOW: i32 = match () {
 #[must_use]
 pub fn places() -> Vec<PathBuf> {
     ["/run/lock", "/tmp"].map(|dir| Path::new(dir).join(NAME)).into()
+}
+
+/// The same for a lock that every trial shares, but for one that writes so low a limit that it wants
+/// no neighbours.
+#[must_use]
+pub fn neighbours() -> Vec<PathBuf> {
+    places().iter().map(|path| path.with_file_name(NEIGHBOURS)).collect()
 }
 
 /// One writer, or any number of those who need the limit to stay.

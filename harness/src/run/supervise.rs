@@ -12,9 +12,10 @@ use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
 use super::hold::Line;
 use super::order::{FromLab, HoldNews, HostLimitReply, HostLimitRequest, Order, ToLab};
+use super::share::Hold;
 use super::{Interrupt, Job, Options};
 use crate::fault::Requirement;
-use crate::host::{Consent, Guardian, LimitLock, Mode, Restore, Who};
+use crate::host::{Consent, Restore};
 
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
@@ -31,14 +32,6 @@ pub const LAB: &str = "__lab";
 #[must_use]
 pub fn is_root() -> bool {
     host::is_root()
-}
-
-/// What a trial holds of the machine while it runs.
-enum Hold {
-    /// The limit stays as it is.
-    Steady(#[expect(dead_code, reason = "held, not read")] LimitLock),
-    /// The limit is ours to write.
-    Writer(Box<Guardian>),
 }
 
 /// Runs one trial to its end; every exit tells `Ended`.
@@ -68,7 +61,7 @@ pub fn trial(
         tell(TrialEvent::Ended(ended));
         return;
     }
-    let Some(hold) = wait_for_hold(job, options, interrupt, tell) else {
+    let Some(hold) = Hold::wait(job, options, interrupt, tell) else {
         let reason = "the run was interrupted while it waited".to_owned();
         tell(TrialEvent::Skipped { reason: reason.clone() });
         ended.reasons = vec![reason];
@@ -89,12 +82,12 @@ pub fn trial(
     tell(TrialEvent::Ended(ended));
 }
 
-fn needs(job: &Job, requirement: Requirement) -> bool {
-    job.requires.contains(&requirement)
+fn writes_limit(job: &Job) -> bool {
+    job.requires.iter().copied().any(Requirement::writes_limit)
 }
 
 pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
-    if !needs(job, Requirement::ConntrackLimit) {
+    if !writes_limit(job) {
         return None;
     }
     if !is_root() {
@@ -102,53 +95,6 @@ pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
         return job.id.control.is_some().then(|| "writes nf_conntrack_max, which only root may".to_owned());
     }
     (!consent.is_granted()).then(|| Consent::skip_reason().to_owned())
-}
-
-/// Waits until the trial has what it needs of the machine; none once the user wants to stop.
-fn wait_for_hold(
-    job: &Job,
-    options: &Options,
-    interrupt: &Interrupt,
-    tell: &dyn Fn(TrialEvent),
-) -> Option<Result<Hold, String>> {
-    // Every lab sees the same limit fall: whoever writes it has no neighbours.
-    let (waiting, holders) = mpsc::channel();
-    let (done, taken) = mpsc::sync_channel(1);
-    let (job, options) = (job.clone(), options.clone());
-    // Left to itself on an interrupt: what it still gets is given back with this process at the latest.
-    std::thread::spawn(move || {
-        let _ = done.send(take_hold(&job, &options, &mut |holder| drop(waiting.send(holder.to_owned()))));
-    });
-    loop {
-        if interrupt.is_asked() {
-            return None;
-        }
-        let result = taken.recv_timeout(LOOK);
-        for holder in holders.try_iter() {
-            tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
-        }
-        match result {
-            Ok(hold) => return Some(hold),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return Some(Err("the thread that takes the lock ended".into())),
-        }
-    }
-}
-
-fn take_hold(job: &Job, options: &Options, waiting: &mut dyn FnMut(&str)) -> Result<Hold, String> {
-    let what = match &job.id.control {
-        Some(control) => format!("{}/{control}", job.id.scenario),
-        None => job.id.scenario.clone(),
-    };
-    if needs(job, Requirement::ConntrackLimit) && is_root() {
-        let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
-        let exe = options.executable.as_deref().unwrap_or(&exe);
-        let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
-        guardian.acquire(&what, waiting).map_err(|e| e.to_string())?;
-        return Ok(Hold::Writer(Box::new(guardian)));
-    }
-    let who = Who { run: options.run_id.clone(), what };
-    LimitLock::acquire(Mode::Shared, &who, waiting).map(Hold::Steady).map_err(|e| e.to_string())
 }
 
 fn supervise(
@@ -170,7 +116,7 @@ fn supervise(
     let order = Order {
         trial: job.id.clone(),
         file: job.file.clone(),
-        host_writes: matches!(hold, Hold::Writer(_)),
+        host_writes: hold.guardian.is_some(),
         record: options.record.as_ref().map(|folder| folder.join(recording_name(job))),
         hold: options.hold,
         outside_detectors: options.config.detectors.iter().map(|detector| detector.exec.clone()).collect(),
@@ -246,7 +192,7 @@ fn relay(
         }
         if let Some(visitor) = visitor {
             visitor.requests().try_for_each(|request| say(control, &request))?;
-            if let Hold::Writer(guardian) = hold
+            if let Some(guardian) = &mut hold.guardian
                 && let Some(why) = guardian.alarm()
             {
                 visitor.tell(HoldNews::LimitRestored { why });
@@ -266,7 +212,7 @@ fn relay(
                 say(control, &ToLab::HostLimit(reply))?;
             }
             FromLab::Up { inodes } => {
-                if let Hold::Writer(guardian) = hold {
+                if let Some(guardian) = &mut hold.guardian {
                     guardian.declare_own(inodes);
                 }
             }
@@ -288,7 +234,7 @@ fn relay(
 }
 
 fn answer(hold: &mut Hold, request: HostLimitRequest) -> HostLimitReply {
-    let Hold::Writer(guardian) = hold else {
+    let Some(guardian) = &mut hold.guardian else {
         return HostLimitReply::Refused { why: "this trial does not hold the limit".into() };
     };
     match request {
@@ -313,8 +259,8 @@ fn answer(hold: &mut Hold, request: HostLimitRequest) -> HostLimitReply {
     }
 }
 
-fn release(hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
-    let Hold::Writer(mut guardian) = hold else { return };
+fn release(mut hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
+    let Some(guardian) = &mut hold.guardian else { return };
     if let Some(why) = guardian.alarm() {
         ended.outcome = ended.outcome.max(Outcome::Inconclusive);
         ended.reasons.push(format!("the guardian restored nf_conntrack_max early: {why}"));
@@ -328,14 +274,16 @@ fn release(hold: Hold, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) {
         }
         Err(e) => dirty(ended, tell, format!("nf_conntrack_max: {e}")),
     }
-    let _ = guardian.finish();
+    if let Some(guardian) = hold.guardian {
+        let _ = guardian.finish();
+    }
 }
 
 fn compare_host(job: &Job, before: &Snapshot, ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent)) -> Result<(), String> {
     let after = look_at_host()?;
     for difference in host::diff(before, &after) {
         let is_limit = difference.what.contains("nf_conntrack_max");
-        if is_limit && !needs(job, Requirement::ConntrackLimit) {
+        if is_limit && !writes_limit(job) {
             // Another trial, side by side, holds the limit; it answers for it.
             continue;
         }

@@ -1,0 +1,61 @@
+//! How many conntrack entries a trial may hold on a node: an estimate, from the plan alone.
+//!
+//! It decides which trials may run while another lowers the machine-wide limit, nothing else.
+
+use std::time::Duration;
+
+use super::{FlowKind, Plan, TrialPlan};
+
+/// Entries a second by the ordinary churn: a connection and a lookup every 150 ms.
+const CHURN: u64 = 20;
+/// Sockets of one name resolved with search domains, on the client's node or as forwarded by the
+/// replica's.
+const PER_LOOKUP: u64 = 5;
+/// Up, healing, recovery and down, seconds.
+const AROUND: u64 = 2;
+
+impl Plan {
+    /// From the steady state until everything is decided, at most.
+    #[must_use]
+    pub fn at_most(&self, trial: &TrialPlan) -> Duration {
+        let deadlines = trial.detect.iter().map(|expectation| expectation.within);
+        let watched = deadlines.chain([trial.effect_within, trial.watch]).max().unwrap_or_default();
+        self.steady_for + self.baseline + watched
+    }
+
+    /// The most entries a node may hold in this trial: one for each new connection, none of which is
+    /// forgotten (TIME_WAIT lasts 120 s), as if all went through one node.
+    #[must_use]
+    pub fn conntrack_entries(&self, trial: &TrialPlan) -> u64 {
+        let seconds = self.at_most(trial).as_secs() + 1 + AROUND;
+        let flows = self.workload.iter().map(|flow| {
+            let attempts = seconds * 1_000 / u64::try_from(flow.every.as_millis()).unwrap_or(1).max(1);
+            match &flow.kind {
+                FlowKind::Tcp { kept: true, .. } | FlowKind::Ping { .. } => 1,
+                FlowKind::Tcp { .. } | FlowKind::Http { .. } => attempts,
+                FlowKind::Dns { .. } => attempts * PER_LOOKUP,
+                FlowKind::Hold { connections, .. } => attempts.min(u64::from(*connections)),
+            }
+        });
+        flows.sum::<u64>() + seconds * CHURN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::plan::load;
+
+    #[test]
+    fn held_connections_are_many_entries_and_a_few_flows_are_not() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+        let entries = |name: &str| {
+            let plan = load(&[folder.join(name)]).unwrap_or_else(|wrong| panic!("{wrong}")).remove(0);
+            plan.conntrack_entries(&plan.incident_trial)
+        };
+        let (held, few) = (entries("conntrack-cap-reset.yaml"), entries("policy-route-lost.yaml"));
+        assert!(held > 3_000, "{held}");
+        assert!(few < 1_000, "{few}");
+    }
+}

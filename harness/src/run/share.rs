@@ -1,0 +1,208 @@
+//! What a trial takes of the machine's one limit of connection tracking, and who may run beside whom.
+//!
+//! A lab cannot have a limit of its own: where one trial lowers it, every lab sees it fall. So those
+//! with few entries go on beside a writer, far below half of what it writes; those with many, or who
+//! need the limit to stay, wait. Within a run the queue sees to it, between runs two file locks.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use relapse_reports::event::TrialEvent;
+
+use super::supervise::is_root;
+use super::{Interrupt, Job, Options};
+use crate::fault::Requirement;
+use crate::host::{Guardian, LimitLock, Mode, Who, lock};
+
+/// A trial that holds no more entries than this on a node may run beside one that lowers the limit.
+const FEW: u64 = 1_600;
+/// Who writes less than this has no neighbours at all. It leaves those with few entries so much room that
+/// the fall is no warning to them, and the guardian has no reason to refuse.
+const WIDE: u64 = FEW * 5 / 2;
+
+/// How often a wish to stop is looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A trial's share in the limit; the order is the one in which a run begins with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Share {
+    /// Writes it, and so low that nobody else may be there.
+    Alone,
+    /// Writes it.
+    Writer,
+    /// Needs it to stay as it is.
+    Steady,
+    /// Has so few entries that it does not mind.
+    Light,
+}
+
+impl Share {
+    /// The share of a trial with these requirements and so many entries on a node.
+    pub fn of(requires: &[Requirement], entries: u64) -> Self {
+        let written = requires.iter().find_map(|requirement| match requirement {
+            Requirement::ConntrackLimit(value) => Some(*value),
+            Requirement::ConntrackLimitSteady => None,
+        });
+        match written {
+            // Who may not write fills the table up to the limit there is.
+            Some(_) if !is_root() => Self::Steady,
+            Some(value) if value < WIDE => Self::Alone,
+            Some(_) => Self::Writer,
+            None if requires.is_empty() && entries <= FEW => Self::Light,
+            None => Self::Steady,
+        }
+    }
+
+    fn beside(self, other: Self) -> bool {
+        match self.min(other) {
+            Self::Alone => false,
+            Self::Writer => self.max(other) == Self::Light,
+            Self::Steady | Self::Light => true,
+        }
+    }
+}
+
+/// The trials of a run that have not begun.
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    waiting: VecDeque<Job>,
+    running: Vec<Share>,
+}
+
+impl Queue {
+    pub fn new(jobs: Vec<Job>) -> Self {
+        Self { state: Mutex::new(State { waiting: jobs.into(), running: Vec::new() }), changed: Condvar::new() }
+    }
+
+    /// The first that may run beside those that do, waiting for it; none when all have begun.
+    pub fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.waiting.is_empty() {
+                return None;
+            }
+            let fits = |job: &Job| state.running.iter().all(|running| job.share.beside(*running));
+            if let Some(job) = state.waiting.iter().position(fits).and_then(|first| state.waiting.remove(first)) {
+                state.running.push(job.share);
+                return Some(job);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// One that [`Queue::next`] gave has ended.
+    pub fn done(&self, job: &Job) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = state.running.iter().position(|share| *share == job.share) {
+            state.running.swap_remove(place);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+/// What a trial holds of the machine while it runs; between runs, by file locks.
+pub struct Hold {
+    /// Writes the limit, where that is what the trial does.
+    pub guardian: Option<Box<Guardian>>,
+    /// Keeps a writer away, where entries are many.
+    _steady: Option<LimitLock>,
+    /// Keeps away who must be alone, or everybody.
+    _neighbours: LimitLock,
+}
+
+impl Hold {
+    /// Waits until the trial has what it needs; none once the user wants to stop.
+    pub fn wait(
+        job: &Job,
+        options: &Options,
+        interrupt: &Interrupt,
+        tell: &dyn Fn(TrialEvent),
+    ) -> Option<Result<Self, String>> {
+        let (waiting, holders) = mpsc::channel();
+        let (done, taken) = mpsc::sync_channel(1);
+        let (job, options) = (job.clone(), options.clone());
+        // Left to itself on an interrupt: what it still gets is given back with this process at the latest.
+        std::thread::spawn(move || {
+            let _ = done.send(Self::take(&job, &options, &mut |holder| drop(waiting.send(holder.to_owned()))));
+        });
+        loop {
+            if interrupt.is_asked() {
+                return None;
+            }
+            let result = taken.recv_timeout(LOOK);
+            for holder in holders.try_iter() {
+                tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
+            }
+            match result {
+                Ok(hold) => return Some(hold),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Some(Err("the thread that takes the lock ended".into())),
+            }
+        }
+    }
+
+    /// Always neighbours first: so nobody waits in a ring.
+    fn take(job: &Job, options: &Options, waiting: &mut dyn FnMut(&str)) -> Result<Self, String> {
+        let what = match &job.id.control {
+            Some(control) => format!("{}/{control}", job.id.scenario),
+            None => job.id.scenario.clone(),
+        };
+        let who = Who { run: options.run_id.clone(), what };
+        let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
+        let neighbours = LimitLock::acquire_at(&lock::neighbours(), mode, &who, waiting).map_err(|e| e.to_string())?;
+        let steady = match job.share {
+            Share::Steady => Some(LimitLock::acquire(Mode::Shared, &who, waiting).map_err(|e| e.to_string())?),
+            _ => None,
+        };
+        let guardian = match job.share {
+            Share::Alone | Share::Writer => Some(Box::new(guardian(options, &who, waiting)?)),
+            Share::Steady | Share::Light => None,
+        };
+        Ok(Self { guardian, _steady: steady, _neighbours: neighbours })
+    }
+}
+
+fn guardian(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<Guardian, String> {
+    let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
+    let exe = options.executable.as_deref().unwrap_or(&exe);
+    let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
+    guardian.acquire(&who.what, waiting).map_err(|e| e.to_string())?;
+    Ok(guardian)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_entries_go_beside_a_writer_and_many_do_not() {
+        assert!(Share::Light.beside(Share::Writer) && Share::Writer.beside(Share::Light));
+        assert!(Share::Steady.beside(Share::Light) && Share::Steady.beside(Share::Steady));
+        for (one, other) in [
+            (Share::Writer, Share::Writer),
+            (Share::Writer, Share::Steady),
+            (Share::Alone, Share::Light),
+            (Share::Alone, Share::Alone),
+        ] {
+            assert!(!one.beside(other) && !other.beside(one), "{one:?} beside {other:?}");
+        }
+    }
+
+    #[test]
+    fn the_share_follows_what_is_written_and_held() {
+        assert_eq!(Share::of(&[], FEW), Share::Light);
+        assert_eq!(Share::of(&[], FEW + 1), Share::Steady);
+        assert_eq!(Share::of(&[Requirement::ConntrackLimitSteady], 0), Share::Steady);
+        if is_root() {
+            assert_eq!(Share::of(&[Requirement::ConntrackLimit(WIDE)], 0), Share::Writer);
+            assert_eq!(Share::of(&[Requirement::ConntrackLimit(WIDE - 1)], 0), Share::Alone);
+        }
+    }
+}
