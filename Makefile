@@ -27,7 +27,7 @@ test: prerequisites ## every test there is
 
 soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
-	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) $(WRITES)
+	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) --jobs 12 $(WRITES)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -14,6 +14,7 @@ pub mod order;
 pub mod probe;
 mod samples;
 mod share;
+mod spare;
 mod stages;
 mod steady;
 mod supervise;
@@ -41,7 +42,7 @@ use share::{Queue, Share};
 #[derive(Debug, Clone)]
 pub struct Options {
     pub run_id: String,
-    /// Trials side by side.
+    /// Trials of this run side by side, at most.
     pub jobs: usize,
     pub repeat: u32,
     pub consent: Consent,
@@ -80,6 +81,13 @@ impl Interrupt {
     pub fn is_urgent(&self) -> bool {
         self.0.load(Ordering::SeqCst) >= 2
     }
+}
+
+/// Processors this process may use. So many labs may be on this machine, of all runs together, whatever
+/// else it does; more only while it has processor time to spare.
+#[must_use]
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// One trial as it is queued.

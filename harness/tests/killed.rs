@@ -10,6 +10,7 @@ mod support {
     pub mod child;
     pub mod shipped;
     pub mod skips;
+    pub mod spread;
 }
 
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use relapse::fault::Requirement;
 use relapse::plan::Plan;
 use relapse_kernel::host::is_root;
 use support::child::{self, RESTORED_WITHIN, Role, Run};
-use support::{shipped, skips};
+use support::{shipped, skips, spread};
 
 /// Processes and namespaces of a run that was killed are gone by then.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
@@ -101,7 +102,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(6);
     let cases = cases();
-    let trials = spread(cases).into_iter().map(|case| {
+    let trials = spread::evenly(cases, |case| case.scenario.writes).into_iter().map(|case| {
         let ignored = !is_quick(&case);
         Trial::ignorable_test(case.name(), move || run(&case)).with_ignored_flag(ignored)
     });
@@ -185,19 +186,6 @@ fn is_quick(case: &Case) -> bool {
         Victim::One(Role::Guardian) | Victim::GuardianAndRelapse => guarded,
         Victim::One(_) => scenario.name == QUICK || (scenario.writes && phase == Phase::Detect),
     }
-}
-
-/// Those that wait for the one machine-wide lock evenly among the others: they are one long chain.
-fn spread(cases: Vec<Case>) -> Vec<Case> {
-    let (chain, others): (Vec<_>, Vec<_>) = cases.into_iter().partition(|case| case.scenario.writes);
-    let total = chain.len() + others.len();
-    let mut keyed: Vec<(usize, Case)> = Vec::with_capacity(total);
-    for group in [chain, others] {
-        let length = group.len().max(1);
-        keyed.extend(group.into_iter().enumerate().map(|(n, case)| (n * total / length, case)));
-    }
-    keyed.sort_by_key(|(key, _)| *key);
-    keyed.into_iter().map(|(_, case)| case).collect()
 }
 
 fn run(case: &Case) -> Result<Completion, Failed> {

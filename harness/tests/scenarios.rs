@@ -8,6 +8,7 @@ mod support {
     pub mod in_process;
     pub mod shipped;
     pub mod skips;
+    pub mod spread;
 }
 
 use std::process::ExitCode;
@@ -18,22 +19,24 @@ use relapse::event::Outcome;
 use relapse::plan::Plan;
 use relapse::run;
 use support::in_process::{options, run_one};
-use support::{shipped, skips};
+use support::{shipped, skips, spread};
 
-/// Trials mostly wait: more of them fit than there are processors.
-const THREADS: usize = 8;
+/// Trials mostly wait: more of them fit than there are processors. Those that find no room on the
+/// machine wait by themselves.
+const THREADS_PER_PROCESSOR: usize = 6;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS);
+    arguments.test_threads.get_or_insert(THREADS_PER_PROCESSOR * run::processors());
     let mut trials = Vec::new();
     for plan in shipped::plans() {
         let plan = Arc::new(plan);
-        let controls = plan.controls.iter().map(|control| control.control.clone());
-        for control in std::iter::once(None).chain(controls) {
-            trials.push(trial(&plan, control));
+        for planned in std::iter::once(&plan.incident_trial).chain(&plan.controls) {
+            let waits = planned.inject.iter().any(|fault| !fault.requires().is_empty());
+            trials.push((waits, trial(&plan, planned.control.clone())));
         }
     }
+    let trials = spread::evenly(trials, |(waits, _)| *waits).into_iter().map(|(_, trial)| trial).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         skips::summarise();

@@ -34,7 +34,7 @@ pub struct RunArguments {
     /// Replay each trial this many times; reports p50, p95, max and flakes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Trials side by side. Times to detect are best with 1.
+    /// Trials side by side, at most; fewer while the machine is busy. Times to detect are best with 1.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
     /// Let scenarios write machine-wide settings (nf_conntrack_max), journalled and restored.
@@ -130,7 +130,7 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
 
 /// Measured times want the machine for themselves; verdicts do not.
 fn default_jobs(repeat: u32) -> usize {
-    if repeat > 1 { 1 } else { 6 * std::thread::available_parallelism().map_or(1, usize::from) }
+    if repeat > 1 { 1 } else { 6 * run::processors() }
 }
 
 /// A backend that never runs would be required in vain.

@@ -15,7 +15,7 @@
 //! files and do not see each other.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, ErrorKind, Read as _, Seek as _, Write as _};
+use std::io::{self, ErrorKind, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -26,8 +26,15 @@ use serde::{Deserialize, Serialize};
 use super::identity::Process;
 use super::{Context, Error, Result};
 
+mod record;
+
+use record::{Holder, holders, holding_pids, line, living};
+
 const NAME: &str = "relapse-conntrack-limit.lock";
 const NEIGHBOURS: &str = "relapse-neighbours.lock";
+
+/// How often whoever is next asks for room: nothing tells when a machine comes to rest.
+const ROOM: Duration = Duration::from_millis(20);
 
 /// The kernel wakes a waiter; this is only how often it looks for whom it waits by now.
 const LOOK: Duration = Duration::from_millis(200);
@@ -68,17 +75,6 @@ pub struct Who {
     pub what: String,
 }
 
-/// A record in the lock file.
-#[derive(Debug, Serialize, Deserialize)]
-struct Holder {
-    #[serde(flatten)]
-    process: Process,
-    #[serde(flatten)]
-    who: Who,
-    mode: Mode,
-    since: String,
-}
-
 /// The lock, held until dropped or the process ends, however it ends.
 #[derive(Debug)]
 #[must_use = "dropping it lets another run write the limit"]
@@ -105,19 +101,38 @@ impl LimitLock {
     /// # Errors
     /// When no lock file can be opened or made.
     pub fn acquire_at(places: &[PathBuf], mode: Mode, who: &Who, on_wait: &mut dyn FnMut(&str)) -> Result<Self> {
+        Self::enter(places, mode, who, &mut |_| true, on_wait)
+    }
+
+    /// The same, one after the other: who is next waits at the gate until `room` agrees, asked again and
+    /// again with the number of those inside. Nobody is told of that wait.
+    ///
+    /// # Errors
+    /// When no lock file can be opened or made.
+    pub fn enter(
+        places: &[PathBuf],
+        mode: Mode,
+        who: &Who,
+        room: &mut dyn FnMut(usize) -> bool,
+        on_wait: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         loop {
             let (path, file) = open_first(places)?;
             let gate = open(&path.with_extension("gate"))?;
             let mut said = String::new();
             let mut look = || {
-                let holders = holders(&path);
+                let holders = holders(&path, mode);
                 if !holders.is_empty() && holders != said {
                     on_wait(&holders);
                     said = holders;
                 }
             };
-            wait(&gate, Mode::Exclusive, &mut look).context(|| format!("lock {}", path.display()))?;
-            wait(&file, mode, &mut look).context(|| format!("lock {}", path.display()))?;
+            let what = || format!("lock {}", path.display());
+            wait(&gate, Mode::Exclusive, &mut look).context(what)?;
+            while !room(holding_pids(&path).map_or(0, |pids| pids.len())) {
+                std::thread::sleep(ROOM);
+            }
+            wait(&file, mode, &mut look).context(what)?;
             if is_still_at(&file, &path) {
                 return Self::recorded(file, path, mode, who);
             }
@@ -297,60 +312,6 @@ fn wait(file: &File, mode: Mode, tell: &mut dyn FnMut()) -> io::Result<()> {
         }
         pause = LOOK;
     }
-}
-
-fn line(holder: &Holder) -> String {
-    serde_json::to_string(holder).unwrap_or_default() + "\n"
-}
-
-/// Records of those who, by the kernel's list, hold the lock now.
-fn living(path: &Path) -> Vec<Holder> {
-    let mut text = String::new();
-    if let Ok(mut file) = open_existing(path) {
-        let _ = file.read_to_string(&mut text);
-    }
-    let pids = holding_pids(path);
-    let listed = |pid: u32| pids.as_ref().is_none_or(|pids| pids.contains(&pid));
-    text.lines()
-        .filter_map(|line| serde_json::from_str::<Holder>(line).ok())
-        .filter(|holder| holder.process.is_alive() && listed(holder.process.pid))
-        .collect()
-}
-
-/// None where the kernel does not say.
-fn holding_pids(path: &Path) -> Option<Vec<u32>> {
-    let inode = fs::symlink_metadata(path).ok()?.ino();
-    let list = fs::read_to_string("/proc/locks").ok()?;
-    Some(list.lines().filter_map(|line| flock_holder(line, inode)).collect())
-}
-
-/// `3: FLOCK  ADVISORY  WRITE 3016 fe:00:780006 0 EOF`; who waits has an arrow before `FLOCK`.
-fn flock_holder(line: &str, inode: u64) -> Option<u32> {
-    let mut fields = line.split_whitespace().skip(1);
-    if fields.next()? != "FLOCK" {
-        return None;
-    }
-    let pid = fields.nth(2)?.parse().ok()?;
-    (fields.next()?.rsplit(':').next()?.parse() == Ok(inode)).then_some(pid)
-}
-
-/// In words; empty where nobody holds it any more.
-fn holders(path: &Path) -> String {
-    let known = living(path);
-    let mut words: Vec<String> = known
-        .iter()
-        .map(|Holder { process, who, since, .. }| {
-            format!("process {} (run {}: {}) since {since}", process.pid, who.run, who.what)
-        })
-        .collect();
-    words.extend(
-        holding_pids(path)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|&pid| known.iter().all(|holder| holder.process.pid != pid))
-            .map(|pid| format!("process {pid}")),
-    );
-    words.join(", ")
 }
 
 #[cfg(test)]

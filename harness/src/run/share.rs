@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use relapse_reports::event::TrialEvent;
 
+use super::spare::Spare;
 use super::supervise::is_root;
-use super::{Interrupt, Job, Options};
+use super::{Interrupt, Job, Options, processors};
 use crate::fault::Requirement;
 use crate::host::{Guardian, LimitLock, Mode, Who, lock};
 
@@ -148,15 +149,13 @@ impl Hold {
         }
     }
 
-    /// Always neighbours first: so nobody waits in a ring.
+    /// Always the limit first: so nobody waits in a ring.
     fn take(job: &Job, options: &Options, waiting: &mut dyn FnMut(&str)) -> Result<Self, String> {
         let what = match &job.id.control {
             Some(control) => format!("{}/{control}", job.id.scenario),
             None => job.id.scenario.clone(),
         };
         let who = Who { run: options.run_id.clone(), what };
-        let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
-        let neighbours = LimitLock::acquire_at(&lock::neighbours(), mode, &who, waiting).map_err(|e| e.to_string())?;
         let steady = match job.share {
             Share::Steady => Some(LimitLock::acquire(Mode::Shared, &who, waiting).map_err(|e| e.to_string())?),
             _ => None,
@@ -165,6 +164,11 @@ impl Hold {
             Share::Alone | Share::Writer => Some(Box::new(guardian(options, &who, waiting)?)),
             Share::Steady | Share::Light => None,
         };
+        let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
+        let mut spare = Spare::new();
+        let mut room = |labs| labs < processors() || spare.is_there();
+        let neighbours = LimitLock::enter(&lock::neighbours(), mode, &who, &mut room, waiting);
+        let neighbours = neighbours.map_err(|e| e.to_string())?;
         Ok(Self { guardian, _steady: steady, _neighbours: neighbours })
     }
 }

@@ -20,7 +20,7 @@ use crate::host::{Consent, Restore};
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
 /// full connection table takes seconds.
-const GONE_WITHIN: Duration = Duration::from_secs(15);
+const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -3,6 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::sync::mpsc::channel;
 
+use super::record::flock_holder;
 use super::*;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -46,12 +47,12 @@ fn those_who_need_the_limit_steady_share_it_and_keep_a_writer_out() {
     let one = take(&places, Mode::Shared, "one").unwrap().expect("free");
     let two = take(&places, Mode::Shared, "two").unwrap().expect("shared");
     assert!(take(&places, Mode::Exclusive, "writer").unwrap().is_none());
-    let names = holders(&places[0]);
+    let names = holders(&places[0], Mode::Exclusive);
     assert!(names.contains("run one") && names.contains("run two"), "{names}");
     drop(one);
-    assert!(!holders(&places[0]).contains("run one"));
+    assert!(!holders(&places[0], Mode::Exclusive).contains("run one"));
     drop(two);
-    assert_eq!(holders(&places[0]), "");
+    assert_eq!(holders(&places[0], Mode::Exclusive), "");
     let writer = take(&places, Mode::Exclusive, "writer").unwrap().expect("free");
     assert!(take(&places, Mode::Shared, "late").unwrap().is_none());
     drop(writer);
@@ -123,4 +124,18 @@ fn the_kernels_list_is_read_as_it_is_written() {
     assert_eq!(flock_holder("3: FLOCK  ADVISORY  WRITE 3016 fe:00:780006 0 EOF", 6), None);
     assert_eq!(flock_holder("3: -> FLOCK  ADVISORY  WRITE 3017 fe:00:780006 0 EOF", 780_006), None);
     assert_eq!(flock_holder("2: OFDLCK ADVISORY  READ -1 00:06:3 0 EOF", 3), None);
+}
+
+#[test]
+fn who_finds_no_room_waits_at_the_gate_and_is_told_how_many_are_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = place(&dir);
+    let _first = take(&places, Mode::Shared, "first").unwrap().expect("free");
+    let mut asked = Vec::new();
+    let mut room = |inside| {
+        asked.push(inside);
+        asked.len() == 3
+    };
+    let _second = LimitLock::enter(&places, Mode::Shared, &who("second"), &mut room, &mut |_| ()).unwrap();
+    assert_eq!(asked, [1, 1, 1]);
 }
