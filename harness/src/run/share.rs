@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub enum Share {
     /// Writes it, and so low that nobody else may be there.
     Alone,
-    /// Writes it.
+    /// Writes it, or reaches it.
     Writer,
     /// Needs it to stay as it is.
     Steady,
@@ -47,9 +47,8 @@ impl Share {
             Requirement::ConntrackLimitSteady => None,
         });
         match written {
-            // Who may not write fills the table up to the limit there is.
-            Some(_) if !is_root() => Self::Steady,
-            Some(value) if value < WIDE => Self::Alone,
+            // Who may not write fills the table up to the limit there is: one at a time, as well.
+            Some(value) if value < WIDE && is_root() => Self::Alone,
             Some(_) => Self::Writer,
             None if requires.is_empty() && entries <= FEW => Self::Light,
             None => Self::Steady,
@@ -112,8 +111,8 @@ impl Queue {
 pub struct Hold {
     /// Writes the limit, where that is what the trial does.
     pub guardian: Option<Box<Guardian>>,
-    /// Keeps a writer away, where entries are many.
-    _steady: Option<LimitLock>,
+    /// Keeps a writer away, where entries are many; a guardian has its own.
+    _limit: Option<LimitLock>,
     /// Keeps away who must be alone, or everybody.
     _neighbours: LimitLock,
 }
@@ -156,24 +155,25 @@ impl Hold {
             None => job.id.scenario.clone(),
         };
         let who = Who { run: options.run_id.clone(), what };
-        let steady = match job.share {
-            Share::Steady => Some(LimitLock::acquire(Mode::Shared, &who, waiting).map_err(|e| e.to_string())?),
-            _ => None,
-        };
-        let guardian = match job.share {
-            Share::Alone | Share::Writer => Some(Box::new(guardian(options, &who, waiting)?)),
-            Share::Steady | Share::Light => None,
-        };
+        let mut limit = None;
+        let mut guardian = None;
+        match job.share {
+            Share::Alone | Share::Writer if is_root() => guardian = Some(Box::new(watch(options, &who, waiting)?)),
+            Share::Alone | Share::Writer => limit = Some(Mode::Exclusive),
+            Share::Steady => limit = Some(Mode::Shared),
+            Share::Light => {}
+        }
+        let limit = limit.map(|mode| LimitLock::acquire(mode, &who, waiting)).transpose().map_err(|e| e.to_string())?;
         let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
         let mut spare = Spare::new();
         let mut room = |labs| labs < processors() || spare.is_there();
         let neighbours = LimitLock::enter(&lock::neighbours(), mode, &who, &mut room, waiting);
         let neighbours = neighbours.map_err(|e| e.to_string())?;
-        Ok(Self { guardian, _steady: steady, _neighbours: neighbours })
+        Ok(Self { guardian, _limit: limit, _neighbours: neighbours })
     }
 }
 
-fn guardian(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<Guardian, String> {
+fn watch(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<Guardian, String> {
     let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
     let exe = options.executable.as_deref().unwrap_or(&exe);
     let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
