@@ -5,7 +5,9 @@
 
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
-use relapse_kernel::{link, nft, route};
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::sockdiag::{SockDiag, mask, state};
+use relapse_kernel::{NetNs, link, nft, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -122,6 +124,12 @@ impl Fault for MssClamp {
             let plan = &cluster.plan().offices[self.office.0];
             let gateway = cluster.office(self.office).gateway.clone();
             let (home, before, prefix) = (gateway.clone(), plan.clamp, plan.prefix);
+            // Undone last: what was opened meanwhile keeps its MSS, and would wait for as long as TCP has patience.
+            let pods: Vec<_> =
+                (0..cluster.plan().pods.len()).map(|number| cluster.pod(PodId(number)).ns.clone()).collect();
+            undo.push(format!("end connections that wait for {}", plan.name), move || {
+                pods.iter().try_for_each(|pod| end_stuck(pod, prefix))
+            });
             undo.push(format!("set the clamp of {} back", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
                 None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => {
@@ -162,6 +170,17 @@ impl Fault for MssClamp {
             })
         })
     }
+}
+
+/// Ends connections whose segments to the office are lost again and again.
+fn end_stuck(pod: &NetNs, office: Prefix) -> Result<(), FaultError> {
+    let sockets = SockDiag::open(pod)?;
+    let all =
+        sockets.tcp_sockets(mask(&[state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK]))?;
+    all.iter()
+        .filter(|socket| office.contains(socket.remote.ip()))
+        .filter(|socket| socket.info.is_some_and(|info| info.retransmits > 0))
+        .try_for_each(|socket| sockets.destroy(socket))
 }
 
 /// Gives both ends of the office's tunnel another MTU.

@@ -83,7 +83,10 @@ fn carry_out(
 ) -> Result<FromLab, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
-    host::raise_nofile(files(&plan)).map_err(|e| e.to_string())?;
+    if let Err(e) = host::raise_nofile(files(&plan)) {
+        let reasons = vec![format!("too many held connections for this machine: {e}")];
+        return Ok(FromLab::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None });
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
