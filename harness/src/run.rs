@@ -151,6 +151,7 @@ fn perform(
     let queue = Queue::new(jobs);
     let (events, arriving) = mpsc::channel::<Message>();
     let mut worst = Outcome::Pass;
+    let mut ran = false;
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
             let events = events.clone();
@@ -183,11 +184,18 @@ fn perform(
                 }
             };
             if let What::Trial { event: TrialEvent::Ended(ended), .. } = &event.what {
-                worst = worst.max(ended.outcome);
+                // Named with its reason, and no verdict on those that ran.
+                if ended.outcome != Outcome::Skipped {
+                    ran = true;
+                    worst = worst.max(ended.outcome);
+                }
             }
             sink(&event);
         }
     });
+    if !ran {
+        worst = Outcome::Skipped;
+    }
     if interrupt.is_asked() {
         worst = worst.max(Outcome::Inconclusive);
     }

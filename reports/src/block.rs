@@ -188,7 +188,11 @@ fn lead(trial: &TrialSummary, decided: &Decided, terse: bool) -> String {
 }
 
 fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
-    let shown: Vec<&Decided> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
+    // That nothing was proved of any detector is said once, below.
+    let moot = |verdict: &Verdict| {
+        *verdict == Verdict::Silent || trial.is_control() && matches!(verdict, Verdict::Undecided { .. })
+    };
+    let shown: Vec<&Decided> = trial.verdicts.iter().filter(|d| !moot(&d.verdict)).collect();
     let columns = Columns::of(trial, &shown, page);
     let mut lines = Vec::new();
     for decided in &shown {

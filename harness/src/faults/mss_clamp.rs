@@ -17,6 +17,9 @@ use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
 use crate::plan::{OfficeId, PodId, Resolver};
 use crate::scenario::spanned::Spanned;
 
+/// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
+const TIMESTAMPS: u32 = 12;
+
 /// The MSS that an office's gateway writes into forwarded SYNs is edited.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -123,12 +126,12 @@ impl Fault for MssClamp {
             let cluster = world.cluster.as_ref();
             let plan = &cluster.plan().offices[self.office.0];
             let gateway = cluster.office(self.office).gateway.clone();
-            let (home, before, prefix) = (gateway.clone(), plan.clamp, plan.prefix);
+            let (home, before, prefix, to) = (gateway.clone(), plan.clamp, plan.prefix, self.to);
             // Undone last: what was opened meanwhile keeps its MSS, and would wait for as long as TCP has patience.
             let pods: Vec<_> =
                 (0..cluster.plan().pods.len()).map(|number| cluster.pod(PodId(number)).ns.clone()).collect();
             undo.push(format!("end connections that wait for {}", plan.name), move || {
-                pods.iter().try_for_each(|pod| end_stuck(pod, prefix))
+                pods.iter().try_for_each(|pod| end_stuck(pod, prefix, to))
             });
             undo.push(format!("set the clamp of {} back", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
@@ -172,14 +175,16 @@ impl Fault for MssClamp {
     }
 }
 
-/// Ends connections whose segments to the office are lost again and again.
-fn end_stuck(pod: &NetNs, office: Prefix) -> Result<(), FaultError> {
+/// Ends connections to the office that have the MSS of the fault and wait for an acknowledgment.
+fn end_stuck(pod: &NetNs, office: Prefix, mss: u16) -> Result<(), FaultError> {
     let sockets = SockDiag::open(pod)?;
     let all =
         sockets.tcp_sockets(mask(&[state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK]))?;
     all.iter()
         .filter(|socket| office.contains(socket.remote.ip()))
-        .filter(|socket| socket.info.is_some_and(|info| info.retransmits > 0))
+        .filter(|socket| {
+            socket.info.is_some_and(|info| info.unacked > 0 && info.snd_mss + TIMESTAMPS >= u32::from(mss))
+        })
         .try_for_each(|socket| sockets.destroy(socket))
 }
 

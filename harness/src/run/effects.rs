@@ -152,7 +152,8 @@ impl Stated {
                     0 => String::new(),
                     n => format!(", {n} of them in another way"),
                 };
-                (holds, format!("{} of {} attempts failed{kind}", seen.failures, seen.attempts))
+                let of = if seen.failures > 0 { seen.attempts as usize } else { seen.worked_before.len() };
+                (holds, format!("{} of {of} attempts failed{kind}", seen.failures))
             }
             EffectPlan::Works { .. } => {
                 let worked = seen.attempts - seen.failures;
