@@ -322,14 +322,4 @@ mod tests {
             let _ = replay(&good[..position]);
         }
     }
-
-    #[test]
-    #[ignore = "writes detectors/fixtures/written-*.jsonl; run it after changing the scenes"]
-    fn write_fixtures() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
-        std::fs::create_dir_all(folder).unwrap();
-        for (name, scene) in incidents() {
-            std::fs::write(format!("{folder}/written-{name}.jsonl"), recorded(&scene)).unwrap();
-        }
-    }
 }

@@ -122,7 +122,7 @@ impl Scene {
     }
 }
 
-/// The incidents of which fixtures are written, one scene each.
+/// The incidents, one scene each.
 pub fn incidents() -> Vec<(&'static str, Scene)> {
     vec![
         ("I1-mss-clamp-raised", crate::pmtu_blackhole::tests::incident()),

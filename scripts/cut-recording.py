@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Cuts recordings down to fixtures for the detectors' tests.
+
+    relapse run policy-route-lost --record recordings
+    scripts/cut-recording.py reports/latest recordings detectors/fixtures
+
+Keeps what tells the state of a node from the start, and everything else from shortly before the fault until
+shortly after the last verdict; in a control, for as long as the twin is interesting. Signals that no detector
+of the incident wants are left out. Replay both and compare before you commit a fixture.
+"""
+
+import json
+import pathlib
+import sys
+
+MILLISECOND = 1_000_000
+BEFORE, AFTER, CONTROL = 250 * MILLISECOND, 60 * MILLISECOND, 800 * MILLISECOND
+# These go on after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
+LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500}
+STATE = {"pod", "endpoints", "collector", "link", "rule", "route"}
+WANTED = {
+    "I1": {"segment", "socket"},
+    "I2": {"conntrack-table", "conntrack-stats", "kernel-log"},
+    "I3": {"probe", "dns"},
+    "I4": {"segment", "probe", "route-lookup"},
+    "I7": {"flow", "segment", "conntrack-stats", "socket"},
+}
+
+
+def is_wanted(incident, kind, what):
+    if kind not in WANTED[incident]:
+        return False
+    if incident == "I4" and kind == "segment":
+        return what["flags"]["syn"] or what["flags"]["rst"]
+    return True
+
+
+def trials(run):
+    """Of each trial: its incident, t0, when its last expectation was met, when healing began."""
+    found = {}
+    for line in open(run / "events.jsonl"):
+        record = json.loads(line)
+        what = record["what"]
+        if "run-started" in what:
+            for info in what["run-started"]["trials"]:
+                found[key(info["trial"])] = {"incident": info["incident"]}
+        event = what["trial"]["event"] if "trial" in what else None
+        if not isinstance(event, dict):
+            continue
+        trial = found[key(what["trial"]["trial"])]
+        if "injected" in event:
+            trial.setdefault("t0", event["injected"]["t0"])
+        elif "verdict" in event and "detected" in event["verdict"]["verdict"]:
+            trial["last"] = record["at"]
+        elif event.get("phase", {}).get("phase") == "heal":
+            trial["heal"] = record["at"]
+    return found
+
+
+def key(trial):
+    return trial["scenario"] + (f"--{trial['control']}" if trial["control"] else "")
+
+
+def cut(source, target, name, trial):
+    begin = trial["t0"] - BEFORE
+    if "--" in name:
+        length = next((ms * MILLISECOND for twin, ms in LONG.items() if twin in name), CONTROL)
+        end = min(trial["heal"], trial["t0"] + length)
+    else:
+        end = trial.get("last", trial["heal"]) + AFTER
+    with open(source) as lines, open(target, "w") as out:
+        out.write(next(lines))
+        for line in lines:
+            signal = json.loads(line)
+            kind, what = next(iter(signal["observed"].items()))
+            if signal["at"] > end:
+                continue
+            if kind in STATE:
+                again = kind == "collector" and what["sight"] == "ready" and signal["at"] > begin
+                if not again:
+                    out.write(line)
+            elif signal["at"] >= begin and is_wanted(trial["incident"], kind, what):
+                out.write(line)
+
+
+def main():
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    run, recordings, target = map(pathlib.Path, sys.argv[1:4])
+    for name, trial in trials(run).items():
+        source = recordings / f"{name}.jsonl"
+        if source.exists() and "t0" in trial:
+            cut(source, target / source.name, name, trial)
+            print(f"{name}: {source.stat().st_size // 1000} kB -> {(target / source.name).stat().st_size // 1000} kB")
+
+
+main()
