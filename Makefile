@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # How often `make soak` replays everything.
 REPEAT ?= 20
+# So many trials side by side, at most.
+JOBS ?= $(shell expr 6 \* $$(nproc))
 
 # Root may let a run write nf_conntrack_max, one number for the whole machine: journalled before,
 # set back after. Without it that scenario is skipped, or reduced, and says so.
@@ -21,13 +23,13 @@ run: prerequisites ## replay every incident and every benign twin, and show who 
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CARGO) run --release --package relapse -- run $(WRITES)
 
-test: prerequisites ## every test there is
+test: prerequisites ## every test but the hours of soak
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CONSENT) $(CARGO) test --workspace --no-fail-fast
 
 soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
-	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) --jobs 12 $(WRITES)
+	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) --jobs $(JOBS) $(WRITES)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -6,7 +6,7 @@
 
 Keeps what tells the state of a node from the start, and everything else from shortly before the fault until
 shortly after the last verdict; in a control, for as long as the twin is interesting. Signals that no detector
-of the incident wants are left out. Replay both and compare before you commit a fixture.
+of the incident wants are left out: a new incident, or a slow twin, needs a line below. Replay both and compare before you commit a fixture.
 """
 
 import json
@@ -21,14 +21,14 @@ STATE = {"pod", "endpoints", "collector", "link", "rule", "route"}
 WANTED = {
     "I1": {"segment", "socket"},
     "I2": {"conntrack-table", "conntrack-stats", "kernel-log"},
-    "I3": {"probe", "dns"},
+    "I3": {"probe", "dns", "route-lookup"},
     "I4": {"segment", "probe", "route-lookup"},
     "I7": {"flow", "segment", "conntrack-stats", "socket"},
 }
 
 
 def is_wanted(incident, kind, what):
-    if kind not in WANTED[incident]:
+    if incident in WANTED and kind not in WANTED[incident]:
         return False
     if incident == "I4" and kind == "segment":
         return what["flags"]["syn"] or what["flags"]["rst"]

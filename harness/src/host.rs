@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub use client::{Guardian, Restore, Written};
 pub use consent::Consent;
 pub use guardian::guardian_main;
-pub use lock::{LimitLock, Mode, Who};
+pub use lock::{MachineLock, Mode, Who};
 pub use recover::{Outcome, Recovered, recover, recover_quietly};
 
 /// The setting all of this is about.

@@ -16,7 +16,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use relapse::host::client::{Guardian, Restore, deaf};
-use relapse::host::lock::{LimitLock, Mode, Who};
+use relapse::host::lock::{MachineLock, Mode, Who};
 use relapse::host::recover::{Outcome, recover};
 use relapse::host::restore::Undone;
 use relapse::host::settings::{Namespace, Settings};
@@ -119,7 +119,7 @@ impl Scene {
     /// The last thing a guardian does.
     fn wait_for_release(&self) {
         let who = Who { run: "next".into(), what: "test".into() };
-        drop(LimitLock::acquire_at(&site(self.path()).locks, Mode::Exclusive, &who, &mut |_| ()).unwrap());
+        drop(MachineLock::acquire_at(&site(self.path()).locks, Mode::Exclusive, &who, &mut |_| ()).unwrap());
     }
 
     fn recover(&self) -> Vec<Outcome> {
@@ -335,7 +335,7 @@ fn a_run_that_is_killed_while_it_waits_leaves_no_waiter() {
     let scene = Scene::new();
     let who = Who { run: "holder".into(), what: "test".into() };
     let locks = site(scene.path()).locks;
-    let held = LimitLock::acquire_at(&locks, Mode::Shared, &who, &mut |_| ()).unwrap();
+    let held = MachineLock::acquire_at(&locks, Mode::Shared, &who, &mut |_| ()).unwrap();
     let mut command = child("run", Some(scene.path()), None);
     let mut run = command.env(VALUE, "500").stdout(Stdio::piped()).spawn().unwrap();
     let waits = || fs::read_to_string("/proc/locks").unwrap().lines().any(|line| waits_for(line, &locks[0]));

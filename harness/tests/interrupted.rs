@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, RunEvent, TrialEvent, What};
-use relapse::host::lock::{LimitLock, Mode, Who};
+use relapse::host::lock::{MachineLock, Mode, Who};
 use relapse_kernel::host::is_root;
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
@@ -144,7 +144,7 @@ fn twice() -> Result<Completion, Failed> {
 
 fn while_it_waits(name: &str) -> Result<Completion, Failed> {
     let who = Who { run: "test".into(), what: "a test that holds the limit".into() };
-    let held = LimitLock::acquire(Mode::Exclusive, &who, &mut |_| ()).map_err(|e| e.to_string())?;
+    let held = MachineLock::acquire(Mode::Exclusive, &who, &mut |_| ()).map_err(|e| e.to_string())?;
     let mut run = Run::start(&[WRITER, "--only", "incident"]);
     let waiting = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Waiting { .. }, .. });
     if !run.until(waiting)? {

@@ -136,7 +136,7 @@ fn limit(found: &mut Findings) {
         Ok(_) => found.say(State::Ok, "may be written", "by this user, with --allow-host-writes"),
         Err(e) => {
             let detail = format!(
-                "not by this user ({e})\nof conntrack-cap-reset (I2) the fall of the limit is left out; its symptom is replayed"
+                "not by this user ({e})\nof conntrack-cap-reset and its variants (I2) the fall of the limit is left out, and the twins that write it are skipped; for all of it: sudo relapse run --allow-host-writes"
             );
             found.say(State::Less, "may be written", &detail);
         }

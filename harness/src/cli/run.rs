@@ -34,7 +34,8 @@ pub struct RunArguments {
     /// Replay each trial this many times; reports p50, p95, max and flakes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Trials side by side, at most; fewer while the machine is busy. Times to detect are best with 1.
+    /// Trials side by side, at most; fewer while the machine is busy. Default: six a processor, but 1 with
+    /// --repeat, for times to detect are best alone.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
     /// Let scenarios write machine-wide settings (nf_conntrack_max), journalled and restored.

@@ -14,11 +14,11 @@ use tokio::time::MissedTickBehavior;
 use super::Agent;
 
 /// How often the limit is read: half of it is the mean delay of noticing that it fell.
-const TABLE_EVERY: Duration = Duration::from_millis(3);
+const TABLE_EVERY: Duration = Duration::from_millis(2);
 /// A count that hardly moved is told this often.
-const TABLE_AT_LEAST: u32 = 16;
+const TABLE_AT_LEAST: u32 = 24;
 /// Statistics are read every so many looks at the table.
-const STATS_EVERY: u32 = 8;
+const STATS_EVERY: u32 = 12;
 
 pub fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let tracking = Conntrack::open(&agent.ns)?;

@@ -152,7 +152,7 @@ impl Fault for ConntrackLimit {
                 return self.fill_instead(world, undo);
             }
             let limit = world.host_limit.clone();
-            undo.push("restore nf_conntrack_max", move || limit.restore().map(drop));
+            undo.push("restore nf_conntrack_max", move || limit.restore());
             let limit = world.host_limit.clone();
             let value = self.limit;
             // The guardian answers over a pipe: off the runtime's own threads.
@@ -232,7 +232,7 @@ impl ConntrackLimit {
         Ok(InForce {
             t0,
             t1: now(),
-            what: format!("table filled to {} below the existing limit", self.limit),
+            what: format!("table filled up to {} entries below the existing limit", self.limit),
             read_back: read_back.join(", "),
             reduced: Some((
                 "the fall of nf_conntrack_max".into(),

@@ -175,7 +175,8 @@ impl Fault for MssClamp {
     }
 }
 
-/// Ends connections to the office that have the MSS of the fault and wait for an acknowledgment.
+/// Ends connections to the office that have the MSS of the fault, or a larger one, and wait for an
+/// acknowledgment.
 fn end_stuck(pod: &NetNs, office: Prefix, mss: u16) -> Result<(), FaultError> {
     let sockets = SockDiag::open(pod)?;
     let all =

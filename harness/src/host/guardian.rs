@@ -23,7 +23,7 @@ use relapse_kernel::clock;
 
 use super::identity::Process;
 use super::journal::{Entry, Journal, Stored};
-use super::lock::{LimitLock, Mode, Who};
+use super::lock::{MachineLock, Mode, Who};
 use super::protocol::{Reply, Request, send};
 use super::recover::recover_locked;
 use super::restore::{Undone, undo};
@@ -66,7 +66,7 @@ enum Event {
     /// The run ended, in whatever way.
     Gone,
     Waiting(String),
-    Locked(Result<LimitLock>),
+    Locked(Result<MachineLock>),
 }
 
 fn listen(input: impl Read, events: &Sender<Event>) {
@@ -93,7 +93,7 @@ struct Server<W> {
     site: Site,
     sender: Sender<Event>,
     output: W,
-    lock: Option<LimitLock>,
+    lock: Option<MachineLock>,
     run: Option<(Who, Process)>,
     in_force: Option<InForce>,
     /// What an alarm did, for the run to hear when it asks to restore.
@@ -151,13 +151,13 @@ impl<W: Write> Server<W> {
             let mut waiting = |holder: &str| {
                 let _ = sender.send(Event::Waiting(holder.into()));
             };
-            let lock = LimitLock::acquire_at(&places, Mode::Exclusive, &who, &mut waiting);
+            let lock = MachineLock::acquire_at(&places, Mode::Exclusive, &who, &mut waiting);
             let _ = sender.send(Event::Locked(lock));
         });
         None
     }
 
-    fn locked(&mut self, lock: Result<LimitLock>) -> Result<Reply> {
+    fn locked(&mut self, lock: Result<MachineLock>) -> Result<Reply> {
         let taken = lock.and_then(|lock| Ok((recover_locked(&self.site, &lock)?, lock)));
         let (recovered, lock) = taken.inspect_err(|_| self.run = None)?;
         self.lock = Some(lock);

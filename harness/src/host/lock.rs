@@ -1,4 +1,5 @@
-//! The machine-wide lock on the connection tracking limit: `flock` on a file any user can open.
+//! Machine-wide locks: `flock` on files any user can open. One is on the connection tracking limit; the
+//! other is shared by every lab, and labs start one after the other at its gate ([`neighbours`]).
 //!
 //! *Exclusive* for a guardian that writes the limit, *shared* for trials that only need it to stay as
 //! it is. Whoever holds it is written into the file, so that a waiter can say for whom it waits; the
@@ -77,8 +78,8 @@ pub struct Who {
 
 /// The lock, held until dropped or the process ends, however it ends.
 #[derive(Debug)]
-#[must_use = "dropping it lets another run write the limit"]
-pub struct LimitLock {
+#[must_use = "dropping it lets others in"]
+pub struct MachineLock {
     file: File,
     path: PathBuf,
     mode: Mode,
@@ -86,7 +87,7 @@ pub struct LimitLock {
     record: String,
 }
 
-impl LimitLock {
+impl MachineLock {
     /// Takes the lock of this machine, waiting as long as others hold it. `on_wait` is told who they
     /// are, at first and whenever that changes.
     ///
@@ -199,7 +200,7 @@ impl LimitLock {
     }
 }
 
-impl Drop for LimitLock {
+impl Drop for MachineLock {
     fn drop(&mut self) {
         let _ = self.strike_out();
         let _ = self.file.unlock();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{self, Process};
 use super::journal::{self, Found, Journal};
-use super::lock::{LimitLock, Mode, Who};
+use super::lock::{MachineLock, Mode, Who};
 use super::restore::{Undone, undo};
 use super::{Context, Result, Site};
 
@@ -72,7 +72,7 @@ pub fn recover(site: &Site, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<Recover
     if !has_work(site)? {
         return survey(site, false);
     }
-    let _lock = LimitLock::acquire_at(&site.locks, Mode::Exclusive, &who(), on_wait)?;
+    let _lock = MachineLock::acquire_at(&site.locks, Mode::Exclusive, &who(), on_wait)?;
     survey(site, true)
 }
 
@@ -82,7 +82,7 @@ pub fn recover(site: &Site, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<Recover
 /// # Errors
 /// When the journals cannot be listed or the lock cannot be opened.
 pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
-    let lock = if has_work(site)? { LimitLock::try_acquire_at(&site.locks, Mode::Exclusive, &who())? } else { None };
+    let lock = if has_work(site)? { MachineLock::try_acquire_at(&site.locks, Mode::Exclusive, &who())? } else { None };
     let mut found = survey(site, lock.is_some())?;
     found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. } | Outcome::NeverMade));
     Ok(found)
@@ -92,7 +92,7 @@ pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
 ///
 /// # Errors
 /// When the journals cannot be listed.
-pub fn recover_locked(site: &Site, lock: &LimitLock) -> Result<Vec<Recovered>> {
+pub fn recover_locked(site: &Site, lock: &MachineLock) -> Result<Vec<Recovered>> {
     survey(site, lock.is_exclusive())
 }
 

@@ -58,7 +58,7 @@ impl HostLimit {
     pub fn write(&self, value: u64) -> Result<Written> {
         match self.ask(HostLimitRequest::Write(value))? {
             HostLimitReply::Written { before, t0, t1, read_back } => Ok(Written { before, t0, t1, read_back }),
-            other => Err(refused(value, &other)),
+            other => Err(refused(format!("write nf_conntrack_max = {value}"), &other)),
         }
     }
 
@@ -66,10 +66,10 @@ impl HostLimit {
     ///
     /// # Errors
     /// When it is no longer ours, or could not be written.
-    pub fn restore(&self) -> Result<u64> {
+    pub fn restore(&self) -> Result<()> {
         match self.ask(HostLimitRequest::Restore)? {
-            HostLimitReply::Restored { value } => Ok(value),
-            other => Err(refused(0, &other)),
+            HostLimitReply::Restored => Ok(()),
+            other => Err(refused("set nf_conntrack_max back".into(), &other)),
         }
     }
 
@@ -84,10 +84,10 @@ impl HostLimit {
     }
 }
 
-fn refused(value: u64, reply: &HostLimitReply) -> Error {
+fn refused(what: String, reply: &HostLimitReply) -> Error {
     let why = match reply {
         HostLimitReply::Refused { why } => why.clone(),
         other => format!("{other:?}"),
     };
-    Error::Answer { what: format!("write nf_conntrack_max {value}"), answer: why }
+    Error::Answer { what, answer: why }
 }

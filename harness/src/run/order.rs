@@ -116,6 +116,6 @@ pub enum HostLimitRequest {
 #[serde(rename_all = "kebab-case")]
 pub enum HostLimitReply {
     Written { before: u64, t0: u64, t1: u64, read_back: u64 },
-    Restored { value: u64 },
+    Restored,
     Refused { why: String },
 }

@@ -16,14 +16,12 @@ use relapse_kernel::process::{Inside, LabCommand};
 use relapse_kernel::{NetNs, link, nft, route, sockdiag};
 use serde::{Deserialize, Serialize};
 
-use super::supervise::LAB;
+use super::supervise::{GONE_WITHIN, LAB};
 use crate::cluster::cable::{End, connect};
 use crate::cluster::outside::host_namespace;
 
 /// The argument after [`LAB`] by which a lab is one to try things in.
 pub(super) const PROBE: &str = "probe";
-/// A lab that has not answered by then never will.
-const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// Two hosts of the lab.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 176, 96, 2));
 

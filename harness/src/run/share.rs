@@ -1,8 +1,8 @@
 //! What a trial takes of the machine's one limit of connection tracking, and who may run beside whom.
 //!
 //! A lab cannot have a limit of its own: where one trial lowers it, every lab sees it fall. So those
-//! with few entries go on beside a writer, far below half of what it writes; those with many, or who
-//! need the limit to stay, wait. Within a run the queue sees to it, between runs two file locks.
+//! with few entries go on beside a writer, with at most two fifths of what it writes; those with many, or
+//! who need the limit to stay, wait. Within a run the queue sees to it, between runs two file locks.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,13 +15,13 @@ use super::spare::Spare;
 use super::supervise::is_root;
 use super::{Interrupt, Job, Options, processors};
 use crate::fault::Requirement;
-use crate::host::{Guardian, LimitLock, Mode, Who, lock};
+use crate::host::{Guardian, MachineLock, Mode, Who, lock};
 
 /// A trial that holds no more entries than this on a node may run beside one that lowers the limit.
 const FEW: u64 = 1_600;
 /// Who writes less than this has no neighbours at all. It leaves those with few entries so much room that
 /// the fall is no warning to them, and the guardian has no reason to refuse.
-const WIDE: u64 = FEW * 5 / 2;
+const LEAST_SHARED: u64 = FEW * 5 / 2;
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ impl Share {
         });
         match written {
             // Who may not write fills the table up to the limit there is: one at a time, as well.
-            Some(value) if value < WIDE && is_root() => Self::Alone,
+            Some(value) if value < LEAST_SHARED && is_root() => Self::Alone,
             Some(_) => Self::Writer,
             None if requires.is_empty() && entries <= FEW => Self::Light,
             None => Self::Steady,
@@ -111,10 +111,12 @@ impl Queue {
 pub struct Hold {
     /// Writes the limit, where that is what the trial does.
     pub guardian: Option<Box<Guardian>>,
+    /// What runs that died had left, and the guardian set back.
+    pub recovered: Vec<String>,
     /// Keeps a writer away, where entries are many; a guardian has its own.
-    _limit: Option<LimitLock>,
+    _limit: Option<MachineLock>,
     /// Keeps away who must be alone, or everybody.
-    _neighbours: LimitLock,
+    _neighbours: MachineLock,
 }
 
 impl Hold {
@@ -125,20 +127,20 @@ impl Hold {
         interrupt: &Interrupt,
         tell: &dyn Fn(TrialEvent),
     ) -> Option<Result<Self, String>> {
-        let (waiting, holders) = mpsc::channel();
+        let (waiting, reasons) = mpsc::channel();
         let (done, taken) = mpsc::sync_channel(1);
         let (job, options) = (job.clone(), options.clone());
         // Left to itself on an interrupt: what it still gets is given back with this process at the latest.
         std::thread::spawn(move || {
-            let _ = done.send(Self::take(&job, &options, &mut |holder| drop(waiting.send(holder.to_owned()))));
+            let _ = done.send(Self::take(&job, &options, &|reason| drop(waiting.send(reason))));
         });
         loop {
             if interrupt.is_asked() {
                 return None;
             }
             let result = taken.recv_timeout(LOOK);
-            for holder in holders.try_iter() {
-                tell(TrialEvent::Waiting { reason: format!("nf_conntrack_max is in use: {holder}") });
+            for reason in reasons.try_iter() {
+                tell(TrialEvent::Waiting { reason });
             }
             match result {
                 Ok(hold) => return Some(hold),
@@ -149,36 +151,45 @@ impl Hold {
     }
 
     /// Always the limit first: so nobody waits in a ring.
-    fn take(job: &Job, options: &Options, waiting: &mut dyn FnMut(&str)) -> Result<Self, String> {
+    fn take(job: &Job, options: &Options, waiting: &dyn Fn(String)) -> Result<Self, String> {
         let what = match &job.id.control {
             Some(control) => format!("{}/{control}", job.id.scenario),
             None => job.id.scenario.clone(),
         };
         let who = Who { run: options.run_id.clone(), what };
+        let mut in_use = |holder: &str| waiting(format!("nf_conntrack_max is in use: {holder}"));
         let mut limit = None;
         let mut guardian = None;
+        let mut recovered = Vec::new();
         match job.share {
-            Share::Alone | Share::Writer if is_root() => guardian = Some(Box::new(watch(options, &who, waiting)?)),
+            Share::Alone | Share::Writer if is_root() => {
+                let watching = watch(options, &who, &mut in_use)?;
+                (guardian, recovered) = (Some(Box::new(watching.0)), watching.1);
+            }
             Share::Alone | Share::Writer => limit = Some(Mode::Exclusive),
             Share::Steady => limit = Some(Mode::Shared),
             Share::Light => {}
         }
-        let limit = limit.map(|mode| LimitLock::acquire(mode, &who, waiting)).transpose().map_err(|e| e.to_string())?;
+        let limit =
+            limit.map(|mode| MachineLock::acquire(mode, &who, &mut in_use)).transpose().map_err(|e| e.to_string())?;
         let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
-        let mut spare = Spare::new();
-        let mut room = |labs| labs < processors() || spare.is_there();
-        let neighbours = LimitLock::enter(&lock::neighbours(), mode, &who, &mut room, waiting);
+        // Looked at from when it is its turn.
+        let mut spare = None;
+        let mut room = |labs| labs < processors() || spare.get_or_insert_with(Spare::new).is_there();
+        let neighbours = MachineLock::enter(&lock::neighbours(), mode, &who, &mut room, &mut |holder| {
+            waiting(format!("it runs without neighbours, or they do: {holder}"));
+        });
         let neighbours = neighbours.map_err(|e| e.to_string())?;
-        Ok(Self { guardian, _limit: limit, _neighbours: neighbours })
+        Ok(Self { guardian, recovered, _limit: limit, _neighbours: neighbours })
     }
 }
 
-fn watch(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<Guardian, String> {
+fn watch(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<(Guardian, Vec<String>), String> {
     let exe = std::env::current_exe().map_err(|e| format!("this program's own file is not found: {e}"))?;
     let exe = options.executable.as_deref().unwrap_or(&exe);
     let mut guardian = Guardian::spawn(exe, &options.run_id).map_err(|e| e.to_string())?;
-    guardian.acquire(&who.what, waiting).map_err(|e| e.to_string())?;
-    Ok(guardian)
+    let recovered = guardian.acquire(&who.what, waiting).map_err(|e| e.to_string())?;
+    Ok((guardian, recovered))
 }
 
 #[cfg(test)]
@@ -205,8 +216,8 @@ mod tests {
         assert_eq!(Share::of(&[], FEW + 1), Share::Steady);
         assert_eq!(Share::of(&[Requirement::ConntrackLimitSteady], 0), Share::Steady);
         if is_root() {
-            assert_eq!(Share::of(&[Requirement::ConntrackLimit(WIDE)], 0), Share::Writer);
-            assert_eq!(Share::of(&[Requirement::ConntrackLimit(WIDE - 1)], 0), Share::Alone);
+            assert_eq!(Share::of(&[Requirement::ConntrackLimit(LEAST_SHARED)], 0), Share::Writer);
+            assert_eq!(Share::of(&[Requirement::ConntrackLimit(LEAST_SHARED - 1)], 0), Share::Alone);
         }
     }
 }

@@ -26,8 +26,8 @@ impl Spare {
         Self { at: Instant::now(), before: Ticks::read() }
     }
 
-    /// The machine was idle for a good part of the time since this was last said or a lab was started;
-    /// always where the kernel does not tell.
+    /// The machine was idle for a good part of the time since this was last said; always where the
+    /// kernel does not tell.
     pub fn is_there(&mut self) -> bool {
         if self.at.elapsed() < SPAN {
             return false;

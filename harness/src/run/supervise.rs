@@ -20,7 +20,7 @@ use crate::host::{Consent, Restore};
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
 /// full connection table takes seconds.
-const GONE_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -92,7 +92,9 @@ pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
     }
     if !is_root() {
         // The incident has a symptom that needs no write; a twin of the limit has nothing else.
-        return job.id.control.is_some().then(|| "writes nf_conntrack_max, which only root may".to_owned());
+        return job.id.control.is_some().then(|| {
+            "writes nf_conntrack_max, which only root may: run it as root with --allow-host-writes".to_owned()
+        });
     }
     (!consent.is_granted()).then(|| Consent::skip_reason().to_owned())
 }
@@ -106,6 +108,9 @@ fn supervise(
     line: Option<&Line<'_>>,
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
+    for what in std::mem::take(&mut hold.recovered) {
+        tell(TrialEvent::HostChanged { what });
+    }
     let before = look_at_host()?;
     let mut command = LabCommand::new([LAB]);
     if let Some(executable) = &options.executable {
@@ -249,8 +254,7 @@ fn answer(hold: &mut Hold, request: HostLimitRequest) -> HostLimitReply {
             Err(_) => HostLimitReply::Refused { why: format!("{value} is larger than the kernel's limit can be") },
         },
         HostLimitRequest::Restore => match guardian.restore() {
-            Ok(Restore::Restored { value }) => HostLimitReply::Restored { value: value.into() },
-            Ok(Restore::Nothing) => HostLimitReply::Restored { value: 0 },
+            Ok(Restore::Restored { .. } | Restore::Nothing) => HostLimitReply::Restored,
             Ok(Restore::NotOurs { found, expected }) => HostLimitReply::Refused {
                 why: format!("somebody else wrote {found} where {expected} was ours; it is left as it is"),
             },

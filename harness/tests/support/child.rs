@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use relapse::event::{RunEvent, TrialEvent, What};
 use relapse::host::identity::Process;
-use relapse::host::lock::{self, LimitLock, Mode, Who};
+use relapse::host::lock::{self, MachineLock, Mode, Who};
 use relapse::host::{CONNTRACK_MAX, Site};
 use relapse_kernel::process::UserNs;
 
@@ -269,14 +269,14 @@ pub fn recover() -> Result<(), String> {
 /// The limit while nobody writes it; none where this kernel has no connection tracking.
 pub fn limit() -> String {
     let who = Who { run: "none".into(), what: "test".into() };
-    let _steady = LimitLock::acquire(Mode::Shared, &who, &mut |_| ()).expect("the lock can be taken");
+    let _steady = MachineLock::acquire(Mode::Shared, &who, &mut |_| ()).expect("the lock can be taken");
     read_limit()
 }
 
 /// The limit is as it was, unless another run writes it now.
 fn unchanged(before: &str) -> Result<(), String> {
     let who = Who { run: "none".into(), what: "test".into() };
-    let lock = LimitLock::try_acquire_at(&lock::places(), Mode::Shared, &who).map_err(|e| e.to_string())?;
+    let lock = MachineLock::try_acquire_at(&lock::places(), Mode::Shared, &who).map_err(|e| e.to_string())?;
     let now = read_limit();
     if lock.is_some() && now != before { Err(format!("the limit is {now}, was {before}")) } else { Ok(()) }
 }

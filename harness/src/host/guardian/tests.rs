@@ -86,7 +86,7 @@ fn the_end_of_the_run_restores_the_first_of_several_values() {
     assert_eq!(settings.read("").unwrap(), "1000");
     assert!(journal::list(&dir.path().join("journal")).unwrap().is_empty());
     let who = Who { run: "next".into(), what: "test".into() };
-    assert!(LimitLock::try_acquire_at(&[dir.path().join("lock")], Mode::Exclusive, &who).unwrap().is_some());
+    assert!(MachineLock::try_acquire_at(&[dir.path().join("lock")], Mode::Exclusive, &who).unwrap().is_some());
 }
 
 #[test]

@@ -16,8 +16,8 @@ fn place(dir: &tempfile::TempDir) -> Vec<PathBuf> {
     vec![dir.path().join("limit.lock")]
 }
 
-fn take(places: &[PathBuf], mode: Mode, run: &str) -> Result<Option<LimitLock>> {
-    LimitLock::try_acquire_at(places, mode, &who(run))
+fn take(places: &[PathBuf], mode: Mode, run: &str) -> Result<Option<MachineLock>> {
+    MachineLock::try_acquire_at(places, mode, &who(run))
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_waiter_names_the_holder_and_gets_the_lock_when_it_is_free() {
     let first = take(&places, Mode::Exclusive, "first").unwrap().expect("free");
     let (said, heard) = channel();
     let waiter = std::thread::spawn(move || {
-        LimitLock::acquire_at(&places, Mode::Exclusive, &who("second"), &mut |holder| {
+        MachineLock::acquire_at(&places, Mode::Exclusive, &who("second"), &mut |holder| {
             said.send(holder.to_owned()).unwrap();
         })
         .map(drop)
@@ -68,7 +68,7 @@ fn a_waiting_writer_is_not_overtaken_by_new_readers() {
     let elsewhere = places.clone();
     std::thread::spawn(move || {
         let mut tell = |_: &str| said.send(()).unwrap();
-        got.send(LimitLock::acquire_at(&elsewhere, Mode::Exclusive, &who("writer"), &mut tell).unwrap()).unwrap();
+        got.send(MachineLock::acquire_at(&elsewhere, Mode::Exclusive, &who("writer"), &mut tell).unwrap()).unwrap();
     });
     heard.recv_timeout(SOON).unwrap();
     assert!(take(&places, Mode::Shared, "late").unwrap().is_none());
@@ -136,6 +136,6 @@ fn who_finds_no_room_waits_at_the_gate_and_is_told_how_many_are_inside() {
         asked.push(inside);
         asked.len() == 3
     };
-    let _second = LimitLock::enter(&places, Mode::Shared, &who("second"), &mut room, &mut |_| ()).unwrap();
+    let _second = MachineLock::enter(&places, Mode::Shared, &who("second"), &mut room, &mut |_| ()).unwrap();
     assert_eq!(asked, [1, 1, 1]);
 }

@@ -160,7 +160,7 @@ fn a_draft_of_a_dead_process_is_removed() {
 fn a_start_does_not_wait_for_the_lock() {
     let scene = scene("5");
     scene.leave(&journal(DEAD));
-    let held = LimitLock::try_acquire_at(&scene.site.locks, Mode::Exclusive, &who()).unwrap().expect("free");
+    let held = MachineLock::try_acquire_at(&scene.site.locks, Mode::Exclusive, &who()).unwrap().expect("free");
     let quiet = recover_quietly(&scene.site).unwrap();
     assert!(matches!(quiet[..], [Recovered { outcome: Outcome::Locked { .. }, .. }]), "{quiet:?}");
     assert_eq!(scene.value(), "5");
