@@ -46,8 +46,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 };
 
 /// How long the first larger segments have to prove that they pass, before what was proven earlier counts
-/// against the new MSS. A round trip is far shorter, the first timeout (200 ms) no longer.
-const PROOF: Duration = Duration::from_millis(300);
+/// against the new MSS. Rare flows need time to come; where they come and do not pass, that is seen sooner.
+const PROOF: Duration = Duration::from_millis(700);
 /// How long larger segments may wait for their acknowledgment, where what was proven earlier says that they
 /// do not pass.
 const UNACKNOWLEDGED: Duration = Duration::from_millis(100);

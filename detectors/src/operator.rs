@@ -27,6 +27,9 @@ pub struct Operator {
     pub paths: Vec<DeclaredPath>,
     /// How long a server keeps a closed connection in `TIME_WAIT` (RFC 9293 3.6.1; Linux: 60 s).
     pub time_wait: Duration,
+    /// Prefixes of peers that are known: offices, other sites.
+    #[serde(default)]
+    pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
 }
@@ -51,10 +54,14 @@ impl Operator {
         link == self.node_nic || link == self.pod_nic
     }
 
-    /// The path a peer belongs to: its prefix of the agreed length. An IPv6 site is a /64, whatever
-    /// length was agreed for IPv4.
+    /// The path a peer belongs to: the longest known prefix, else one of the agreed length. An unknown
+    /// IPv6 site is a /64, whatever length was agreed for IPv4.
     #[must_use]
     pub fn path_of(&self, peer: IpAddr) -> Prefix {
+        let known = self.peers.iter().filter(|prefix| prefix.contains(peer)).max_by_key(|prefix| prefix.length());
+        if let Some(known) = known {
+            return *known;
+        }
         let length = if peer.is_ipv4() { self.peer_prefix_length.min(32) } else { 64 };
         Prefix::new(peer, length).unwrap_or_else(|_| Prefix::host(peer))
     }
@@ -64,5 +71,19 @@ impl Operator {
     pub fn declared_mtu(&self, peer: IpAddr) -> Option<u16> {
         let covering = self.paths.iter().filter(|path| path.prefix.contains(peer));
         covering.max_by_key(|path| path.prefix.length()).map(|path| path.mtu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::operator;
+
+    #[test]
+    fn a_known_peer_prefix_is_the_path_whatever_its_length() {
+        let mut known = operator();
+        let path = |known: &super::Operator| known.path_of("192.168.40.130".parse().unwrap()).to_string();
+        assert_eq!(path(&known), "192.168.40.0/24");
+        known.peers = ["192.168.40.0/22", "192.168.40.128/25"].map(|prefix| prefix.parse().unwrap()).into();
+        assert_eq!(path(&known), "192.168.40.128/25");
     }
 }

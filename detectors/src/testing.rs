@@ -32,6 +32,7 @@ pub fn operator() -> Operator {
         dns_address: "192.168.0.10".parse().unwrap(),
         paths: vec![DeclaredPath { prefix: "192.168.60.0/24".parse().unwrap(), mtu: 1400 }],
         time_wait: Duration::from_mins(1),
+        peers: Vec::new(),
         peer_prefix_length: 24,
     }
 }

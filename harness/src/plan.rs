@@ -310,6 +310,7 @@ impl ClusterPlan {
                 .filter_map(|o| o.declared_mtu.map(|mtu| DeclaredPath { prefix: o.prefix, mtu }))
                 .collect(),
             time_wait: Duration::from_secs(60),
+            peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
         }
     }

@@ -57,9 +57,9 @@ fn incident_info_with_the_first_syn_warning_with_the_first_timeout() {
 fn incident_where_the_baseline_proved_a_size_the_syn_is_enough() {
     let mut scene = baseline(true);
     scene.at(1_000, NODE, Tcp::office("192.168.40.7:40001").syn(1380));
-    scene.until(1_400);
+    scene.until(1_800);
     let (at, subject) = scene.first(NAME, Severity::Warning).unwrap();
-    assert!(at <= 1_350 && subject == PATH, "{at}");
+    assert!(at <= 1_750 && subject == PATH, "{at}");
     assert!(scene.evidence(NAME).contains("1420 bytes, and the largest ever acknowledged is 1400"));
 }
 

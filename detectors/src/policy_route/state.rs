@@ -290,6 +290,7 @@ impl NodeRouting {
             wanted.insert(Subject::node(node), Claim { severity, since, evidence });
             return;
         }
+        let only = routed.len() == 1;
         for (name, pod, (since, kind)) in missing {
             let stray = self.stray(pod.address, since);
             let turned = self.turned.get(&pod.address).filter(|(at, _)| *at >= since && pod.to.lost.is_some());
@@ -304,6 +305,11 @@ impl NodeRouting {
                     format!("; a SYN {from} -> {} of the same node left by {}", pod.address, operator.pod_nic)
                 })
             );
+            // Of a node with one pod, its rules are all there are.
+            if only && pod.from.lost.is_some() && pod.to.lost.is_some() {
+                let evidence = format!("{evidence}; it is the only pod of {node}, and misses the other rule as well");
+                wanted.insert(Subject::node(node), Claim { severity, since, evidence });
+            }
             wanted.insert(Subject::pod(name), Claim { severity, since, evidence });
         }
     }

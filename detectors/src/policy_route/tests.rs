@@ -308,3 +308,20 @@ fn a_node_without_pods_misses_nothing() {
     scene.until(5_000);
     assert!(scene.findings.is_empty());
 }
+
+#[test]
+fn the_rules_of_a_nodes_only_pod_are_the_nodes_too() {
+    let mut scene = armed(&[("app", APP)]);
+    scene.at(1_000, NODE, rule_from(Change::Removed, APP));
+    scene.until(1_500);
+    assert!(scene.findings.iter().all(|(_, finding)| finding.subject.to_string() == "pod/app"));
+    scene.at(1_600, NODE, rule_to(Change::Removed, APP));
+    scene.until(3_700);
+    let subjects: std::collections::BTreeSet<String> = scene
+        .findings
+        .iter()
+        .filter(|(_, finding)| finding.detector == NAME && finding.severity >= Severity::Warning)
+        .map(|(_, finding)| finding.subject.to_string())
+        .collect();
+    assert_eq!(subjects.into_iter().collect::<Vec<_>>(), ["node/worker-2", "pod/app"]);
+}

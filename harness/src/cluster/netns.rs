@@ -160,7 +160,8 @@ impl Lab {
 /// Adds the pod that comes and goes, last so that all other numbers stay.
 fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
     let mut plan = plan.clone();
-    let node = NodeId(plan.nodes.len() - 1);
+    // Not on a node that the scenario keeps empty.
+    let node = plan.pods.iter().map(|pod| pod.node).max().unwrap_or(NodeId(plan.nodes.len() - 1));
     let taken = |address| plan.pods.iter().any(|pod| pod.address == address);
     let share = plan.nodes[node.0].pod_prefix;
     let address = (1..)

@@ -6,7 +6,7 @@
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::sockdiag::{SockDiag, mask, state};
+use relapse_kernel::sockdiag::{SockDiag, TcpInfo, mask, state};
 use relapse_kernel::{NetNs, link, nft, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -128,10 +128,12 @@ impl Fault for MssClamp {
             let gateway = cluster.office(self.office).gateway.clone();
             let (home, before, prefix, to) = (gateway.clone(), plan.clamp, plan.prefix, self.to);
             // Undone last: what was opened meanwhile keeps its MSS, and would wait for as long as TCP has patience.
-            let pods: Vec<_> =
-                (0..cluster.plan().pods.len()).map(|number| cluster.pod(PodId(number)).ns.clone()).collect();
+            let headers = if prefix.address().is_ipv4() { 40 } else { 60 };
+            let pods: Vec<_> = (0..cluster.plan().pods.len())
+                .map(|number| (cluster.pod(PodId(number)).ns.clone(), cluster.plan().pods[number].mtu - headers))
+                .collect();
             undo.push(format!("end connections that wait for {}", plan.name), move || {
-                pods.iter().try_for_each(|pod| end_stuck(pod, prefix, to))
+                pods.iter().try_for_each(|(pod, own)| end_stuck(pod, prefix, to, *own))
             });
             undo.push(format!("set the clamp of {} back", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
@@ -175,17 +177,19 @@ impl Fault for MssClamp {
     }
 }
 
-/// Ends connections to the office that have the MSS of the fault, or a larger one, and wait for an
-/// acknowledgment.
-fn end_stuck(pod: &NetNs, office: Prefix, mss: u16) -> Result<(), FaultError> {
+/// Ends connections to the office that have the MSS of the fault, or, where the pod's own is smaller, that
+/// and wait for an acknowledgment.
+fn end_stuck(pod: &NetNs, office: Prefix, mss: u16, own: u16) -> Result<(), FaultError> {
     let sockets = SockDiag::open(pod)?;
-    let all =
-        sockets.tcp_sockets(mask(&[state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK]))?;
-    all.iter()
-        .filter(|socket| office.contains(socket.remote.ip()))
-        .filter(|socket| {
-            socket.info.is_some_and(|info| info.unacked > 0 && info.snd_mss + TIMESTAMPS >= u32::from(mss))
-        })
+    let states = [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK];
+    let stuck = |info: TcpInfo| {
+        let size = info.snd_mss + TIMESTAMPS;
+        size >= u32::from(mss) || size >= u32::from(own) && info.unacked > 0
+    };
+    sockets
+        .tcp_sockets(mask(&states))?
+        .iter()
+        .filter(|socket| office.contains(socket.remote.ip()) && socket.info.is_some_and(stuck))
         .try_for_each(|socket| sockets.destroy(socket))
 }
 

@@ -35,7 +35,7 @@ const NAME: &str = "relapse-conntrack-limit.lock";
 const NEIGHBOURS: &str = "relapse-neighbours.lock";
 
 /// How often whoever is next asks for room: nothing tells when a machine comes to rest.
-const ROOM: Duration = Duration::from_millis(20);
+const ROOM: Duration = Duration::from_millis(10);
 
 /// The kernel wakes a waiter; this is only how often it looks for whom it waits by now.
 const LOOK: Duration = Duration::from_millis(200);

@@ -32,6 +32,7 @@ fn operator() -> Operator {
         dns_address: address,
         paths: Vec::new(),
         time_wait: Duration::from_mins(1),
+        peers: Vec::new(),
         peer_prefix_length: 24,
     }
 }

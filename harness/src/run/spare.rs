@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 /// Shorter than this says little: the kernel counts in ticks of 1 to 10 ms.
-const SPAN: Duration = Duration::from_millis(100);
+const SPAN: Duration = Duration::from_millis(50);
 /// Idle for less than this share of the time is busy.
 const IDLE: f64 = 0.1;
 
