@@ -88,6 +88,13 @@ impl Effects {
         self.stated.iter().all(|stated| stated.judge().0)
     }
 
+    /// Nothing speaks against an effect, and too few attempts have ended to say that it is there: a busy
+    /// machine makes fewer of them.
+    #[must_use]
+    pub fn want_attempts(&self) -> bool {
+        self.stated.iter().any(Stated::wants_attempts)
+    }
+
     /// Each effect with its evidence.
     #[must_use]
     pub fn results(&self) -> Vec<EffectSeen> {
@@ -137,6 +144,19 @@ impl Seen {
 }
 
 impl Stated {
+    fn wants_attempts(&self) -> bool {
+        let seen = &self.seen;
+        let began = |enough: u32| seen.failures > 0 || seen.worked_before.len() < enough as usize;
+        match self.plan {
+            EffectPlan::Fails { share: (low, _), .. } if low >= 1.0 => {
+                seen.failures == seen.attempts && seen.attempts < ENOUGH && began(ENOUGH)
+            }
+            EffectPlan::Fails { .. } => seen.attempts < ENOUGH_FOR_A_SHARE && began(ENOUGH_FOR_A_SHARE),
+            EffectPlan::Works { .. } => seen.attempts - seen.failures < ENOUGH && seen.most_in_a_row < 2,
+            EffectPlan::Packet { .. } => false,
+        }
+    }
+
     fn judge(&self) -> (bool, String) {
         let seen = &self.seen;
         match self.plan {
@@ -237,8 +257,12 @@ mod tests {
         stated(EffectPlan::Fails { flow: FLOW, how, share: (low, high) })
     }
 
+    fn play(effects: Effects, attempts: &str) -> bool {
+        played(effects, attempts).all_hold()
+    }
+
     /// Attempts one after another: `.` worked, `t` timed out, `r` was refused.
-    fn play(mut effects: Effects, attempts: &str) -> bool {
+    fn played(mut effects: Effects, attempts: &str) -> Effects {
         for (number, outcome) in (1..).zip(attempts.chars()) {
             let failure = match outcome {
                 't' => Some(Failure::Timeout),
@@ -247,7 +271,7 @@ mod tests {
             };
             effects.attempt(&Attempt { flow: FLOW, started: Time(number * 10), ended: Time(number * 10 + 5), failure });
         }
-        effects.all_hold()
+        effects
     }
 
     #[test]
@@ -280,6 +304,20 @@ mod tests {
         assert!(play(works(), "...t.."));
         assert!(!play(works(), "...tt.."));
         assert!(!play(works(), ".."), "too few to tell");
+    }
+
+    #[test]
+    fn more_attempts_are_wanted_only_where_nothing_else_is_wrong() {
+        let wanted = |effects: Effects, attempts: &str| played(effects, attempts).want_attempts();
+        for attempts in ["", "tt", "..", "..t"] {
+            assert!(wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
+        }
+        for attempts in ["ttt", "...", "tt."] {
+            assert!(!wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
+        }
+        assert!(wanted(fails(Failure::Any, 0.1, 0.9), "...t..") && !wanted(fails(Failure::Any, 0.1, 0.9), "........"));
+        let works = || stated(EffectPlan::Works { flow: FLOW });
+        assert!(wanted(works(), "..") && !wanted(works(), "...") && !wanted(works(), ".tt"));
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::workload::{Attempt, Workload};
 /// A workload that is not steady by then never will be.
 const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 
+/// So much longer is waited for attempts to end, where nothing but their small number is wrong.
+const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
+
 /// What the stages work on.
 pub struct Stages<'a> {
     pub plan: &'a Plan,
@@ -160,7 +163,7 @@ impl Stages<'_> {
         };
         let watch_until = t0 + self.trial.watch;
         let mut finished = false;
-        while !finished && now() < end {
+        while !finished && (now() < end || effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
             finished = running
                 .step(|judge, now, attempt| {
                     if let Some(attempt) = attempt.filter(|attempt| attempt.started >= t0) {
