@@ -53,11 +53,6 @@ impl Prefix {
     }
 
     #[must_use]
-    pub fn is_host(&self) -> bool {
-        self.length == width(self.address)
-    }
-
-    #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && mask(address, self.length) == self.address
     }

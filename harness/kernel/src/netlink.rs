@@ -79,18 +79,6 @@ impl Netlink {
         self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)
     }
 
-    /// Sends bytes that were already framed, of messages that stand together (a batch of nft), and
-    /// collects at least as many answers as messages asked for an acknowledgement.
-    ///
-    /// # Errors
-    /// The first error the kernel gave.
-    pub fn send_framed(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<()> {
-        match self.send_each(what, bytes, acknowledgements)?.into_iter().next() {
-            None => Ok(()),
-            Some(refusal) => Err(Error::kernel(format!("{what} in {}", self.place), refusal.error)),
-        }
-    }
-
     /// Sends bytes that were already framed, of messages that stand each for itself, and returns the
     /// refusals. Answers share one receive buffer (some 800 bytes each of it): where hundreds are
     /// sent at once, only the last should ask for an acknowledgement.

@@ -37,8 +37,6 @@ pub mod state {
 
 /// All states: a connection in any of them, and listeners.
 pub const ALL: u32 = 0xfff;
-/// Connections that carry data or are being opened: what a detector polls.
-pub const ACTIVE: u32 = mask(&[state::ESTABLISHED, state::SYN_SENT, state::CLOSE_WAIT, state::FIN_WAIT_1]);
 
 /// The mask of some states.
 #[must_use]

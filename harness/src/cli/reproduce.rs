@@ -20,6 +20,7 @@ use super::out;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, did_you_mean};
 use crate::event::RunEvent;
+use crate::fault::Requirement;
 use crate::host::Consent;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options, hold};
@@ -117,6 +118,10 @@ fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
         teller.say(&[recovered]);
     }
     teller.say(&[teller.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
+    let faults = &plan.incident_trial.inject;
+    if options.consent.is_granted() && faults.iter().any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
+        teller.say(&[Consent::touches().to_owned()]);
+    }
     let (visitor, host) = hold::pair();
     let talk =
         prompt::Talk { visitor, story: Arc::clone(&story), teller, name: plan.name.clone(), look: look::at(plan) };

@@ -31,7 +31,7 @@ impl Consent {
         matches!(self, Self::Granted)
     }
 
-    /// What will be touched, for the user to read before (`reproduce`, `doctor`) and after.
+    /// What will be touched, for the user to read before (`reproduce`).
     #[must_use]
     pub const fn touches() -> &'static str {
         "net.netfilter.nf_conntrack_max, one number for every network namespace of this machine, is \

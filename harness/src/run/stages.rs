@@ -64,7 +64,7 @@ impl Stages<'_> {
             })
             .await?
             .then_some(())
-            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", steady.complaint())))?;
+            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.complaint(&steady))))?;
 
         running.enter(Phase::Baseline);
         let begin = now();
@@ -116,6 +116,20 @@ impl Stages<'_> {
             Err(e) => dirty.push(format!("the cluster could not be read after healing: {e}")),
         }
         result
+    }
+
+    /// Why the workload is not steady, for a person.
+    fn complaint(&self, steady: &Steady) -> String {
+        let flows = self.workload.switches().iter().zip(&self.plan.workload);
+        let few =
+            flows.filter(|(switch, flow)| matches!(flow.kind, FlowKind::Hold { .. }) && switch.held() < self.plan.held);
+        let few: Vec<String> = few
+            .map(|(switch, flow)| {
+                let (name, held, wanted) = (&flow.name, switch.held(), self.plan.held);
+                format!("{name} holds {held} of {wanted} connections: a shorter `every` or a smaller `held` helps")
+            })
+            .collect();
+        if few.is_empty() { steady.complaint() } else { few.join(", ") }
     }
 
     async fn inject_and_detect(
