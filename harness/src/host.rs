@@ -125,7 +125,7 @@ pub fn journal_dir(state: &Path) -> PathBuf {
 /// When not one of them can be named.
 pub fn state_dir() -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    choose_state_dir(variable, identity::is_root()).ok_or_else(|| Error::Unsafe {
+    choose_state_dir(variable, relapse_kernel::host::is_root()).ok_or_else(|| Error::Unsafe {
         what: "find the state directory".into(),
         why: "RELAPSE_STATE_DIR, XDG_STATE_HOME and HOME are not set".into(),
     })

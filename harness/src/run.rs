@@ -139,7 +139,7 @@ fn perform(
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-        root: supervise::is_root(),
+        root: relapse_kernel::host::is_root(),
         host_writes: options.consent.is_granted(),
         trials: infos,
         detectors: DetectorSet::names()

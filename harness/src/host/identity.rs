@@ -63,12 +63,6 @@ pub fn user() -> Option<u32> {
     fs::metadata("/proc/self").ok().map(|metadata| metadata.uid())
 }
 
-/// The effective user is root.
-#[must_use]
-pub fn is_root() -> bool {
-    user() == Some(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,8 +88,8 @@ impl Effects {
         self.stated.iter().all(|stated| stated.judge().0)
     }
 
-    /// Nothing speaks against an effect, and too few attempts have ended to say that it is there: a busy
-    /// machine makes fewer of them.
+    /// What was stated has begun and nothing speaks against it, but too few attempts have ended to say that
+    /// it is there: a busy machine makes fewer of them.
     #[must_use]
     pub fn want_attempts(&self) -> bool {
         self.stated.iter().any(Stated::wants_attempts)
@@ -146,12 +146,11 @@ impl Seen {
 impl Stated {
     fn wants_attempts(&self) -> bool {
         let seen = &self.seen;
-        let began = |enough: u32| seen.failures > 0 || seen.worked_before.len() < enough as usize;
         match self.plan {
             EffectPlan::Fails { share: (low, _), .. } if low >= 1.0 => {
-                seen.failures == seen.attempts && seen.attempts < ENOUGH && began(ENOUGH)
+                seen.failures > 0 && seen.failures == seen.attempts && seen.attempts < ENOUGH
             }
-            EffectPlan::Fails { .. } => seen.attempts < ENOUGH_FOR_A_SHARE && began(ENOUGH_FOR_A_SHARE),
+            EffectPlan::Fails { .. } => seen.failures > 0 && seen.attempts < ENOUGH_FOR_A_SHARE,
             EffectPlan::Works { .. } => seen.attempts - seen.failures < ENOUGH && seen.most_in_a_row < 2,
             EffectPlan::Packet { .. } => false,
         }
@@ -309,10 +308,10 @@ mod tests {
     #[test]
     fn more_attempts_are_wanted_only_where_nothing_else_is_wrong() {
         let wanted = |effects: Effects, attempts: &str| played(effects, attempts).want_attempts();
-        for attempts in ["", "tt", "..", "..t"] {
+        for attempts in ["t", "tt", "..t"] {
             assert!(wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
         }
-        for attempts in ["ttt", "...", "tt."] {
+        for attempts in ["", "..", "ttt", "...", "tt."] {
             assert!(!wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
         }
         assert!(wanted(fails(Failure::Any, 0.1, 0.9), "...t..") && !wanted(fails(Failure::Any, 0.1, 0.9), "........"));

@@ -9,10 +9,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use relapse_kernel::host::is_root;
 use relapse_reports::event::TrialEvent;
 
 use super::spare::Spare;
-use super::supervise::is_root;
 use super::{Interrupt, Job, Options, processors};
 use crate::fault::Requirement;
 use crate::host::{Guardian, MachineLock, Mode, Who, lock};

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use relapse_kernel::host::{self, Snapshot};
+use relapse_kernel::host::{self, Snapshot, is_root};
 use relapse_kernel::process::{LabCommand, LabProcess};
 use relapse_kernel::{NetNs, nft};
 use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
@@ -27,12 +27,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// The hidden argument by which this program becomes a lab.
 pub const LAB: &str = "__lab";
-
-/// uid 0 of whatever user namespace this process is in.
-#[must_use]
-pub fn is_root() -> bool {
-    host::is_root()
-}
 
 /// Runs one trial to its end; every exit tells `Ended`.
 pub fn trial(
