@@ -14,7 +14,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and set back)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak fmt lint generate prerequisites
+.PHONY: help run test soak kind nightly fmt lint generate prerequisites
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -30,6 +30,13 @@ test: prerequisites ## every test but the hours of soak
 soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
 	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) --jobs $(JOBS) $(WRITES)
+
+kind: prerequisites ## what real clusters need, beside Docker: kind and a node image
+	@bash scripts/kind.sh
+
+nightly: kind ## replay everything on both backends; any missed or late detection fails it
+	@$(if $(NOTICE),echo "$(NOTICE)")
+	$(CARGO) run --release --package relapse -- run --backend all --require netns,kind $(WRITES)
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -30,6 +30,9 @@ pub struct Pod {
     pub link: String,
 }
 
+/// What may have been left behind when a cluster went down, in words.
+pub type LeftBehind = Vec<String>;
+
 /// A host outside the cluster.
 #[derive(Debug, Clone)]
 pub struct Outside {
@@ -91,7 +94,8 @@ pub struct ServiceEntry {
 pub trait Cluster: Send + Sync {
     fn plan(&self) -> &ClusterPlan;
     fn node(&self, id: NodeId) -> &Node;
-    fn pod(&self, id: PodId) -> &Pod;
+    /// The pod as it is now: one that was deleted and came back may live in another namespace.
+    fn pod(&self, id: PodId) -> Pod;
     fn outside(&self, id: OutsideId) -> &Outside;
     fn office(&self, id: OfficeId) -> &Office;
     /// The network between all of them.
@@ -110,13 +114,28 @@ pub trait Cluster: Send + Sync {
     /// One pod that no flow and no fault knows comes or goes, as in any cluster all the time.
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
 
+    /// How long that pod stays before it goes again.
+    fn churn_every(&self) -> Duration;
+
     /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
+
+    /// Every namespace in which a run may leave connections that nobody will end.
+    fn own_namespaces(&self) -> Vec<NetNs>;
+
+    /// The kernel's numbers for all namespaces that belong to the cluster, nodes among them.
+    fn inodes(&self) -> Vec<u64>;
+
+    /// Takes down what does not go with the last handle, and says what is left behind.
+    fn down(&self) -> Job<'_, LeftBehind>;
 }
 
+pub mod backend;
 pub mod cable;
 pub mod fabric;
+pub mod kind;
 pub mod netns;
 pub mod node_network;
 pub mod outside;
+pub mod pods;
 pub mod snapshot;

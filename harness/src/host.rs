@@ -8,15 +8,17 @@
 //! - [`restore`]: the old value back, only where the present one is still ours.
 //! - [`guardian`]: the process that does all of it and outlives the run; [`protocol`]: what is said
 //!   to it; [`client`]: the run's end of that.
+//! - [`clusters`]: real clusters, which outlast a run that is killed, and what their kubelets write.
 //! - [`mod@recover`]: the same restore for guardians that were killed themselves.
 //!
 //! Invariants: nothing is written without the exclusive lock and a synced journal; whoever gets that
 //! lock restores first what a dead guardian left, so no run takes a leftover for the machine's own
 //! value; a value that somebody else wrote since is reported and left.
 //!
-//! Left out: who asks for a write and what it proves (faults); removal of kind's containers.
+//! Left out: who asks for a write and what it proves (faults); how a cluster is made.
 
 pub mod client;
+pub mod clusters;
 pub mod consent;
 pub mod guardian;
 pub mod identity;

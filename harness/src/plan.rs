@@ -86,6 +86,17 @@ pub struct TrialPlan {
 }
 
 impl Plan {
+    /// Where the kind configuration lies that the scenario names: beside it, or in `kind-configs`.
+    #[must_use]
+    pub fn kind_config(&self) -> Option<PathBuf> {
+        let name = self.cluster.kind_config.as_ref()?;
+        let folder = self.file.parent().unwrap_or(std::path::Path::new("."));
+        let places =
+            [folder.join(name), folder.join("kind-configs").join(name), folder.join("../kind-configs").join(name)];
+        let found = places.iter().find(|file| file.is_file());
+        Some(found.unwrap_or(&places[2]).clone())
+    }
+
     /// The cluster a trial runs on.
     #[must_use]
     pub fn cluster_of<'a>(&'a self, trial: &'a TrialPlan) -> &'a ClusterPlan {

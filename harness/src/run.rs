@@ -31,6 +31,7 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
+use crate::cluster::backend::{Backend, Wanted};
 use crate::config::Config;
 use crate::fault::Requirement;
 use crate::host::Consent;
@@ -39,7 +40,7 @@ pub use order::Sabotage;
 use share::{Queue, Share};
 
 /// What a run is asked to do.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     pub run_id: String,
     /// Trials of this run side by side, at most.
@@ -57,6 +58,8 @@ pub struct Options {
     pub only: Vec<(String, Option<String>)>,
     /// Stay with the fault in force.
     pub hold: bool,
+    /// Where clusters come from; a trial runs on each.
+    pub backends: Vec<Arc<dyn Backend>>,
     /// The program that becomes lab and guardian, where it is not the running one (tests).
     pub executable: Option<std::path::PathBuf>,
 }
@@ -91,9 +94,11 @@ pub fn processors() -> usize {
 }
 
 /// One trial as it is queued.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Job {
     id: TrialId,
+    backend: Arc<dyn Backend>,
+    wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
     requires: Vec<Requirement>,
@@ -196,6 +201,10 @@ fn perform(
     if !ran {
         worst = Outcome::Skipped;
     }
+    for left in options.backends.iter().flat_map(|backend| backend.close()) {
+        worst = worst.max(Outcome::Dirty);
+        sink(&event(What::Notice { text: format!("left behind: {left}") }));
+    }
     if interrupt.is_asked() {
         worst = worst.max(Outcome::Inconclusive);
     }
@@ -206,10 +215,15 @@ fn perform(
 /// Why a trial of this plan will not run here, told without running anything. A required one always
 /// runs, to fail.
 #[must_use]
-pub fn skip_reason(plan: &Plan, control: Option<&str>, options: &Options) -> Option<String> {
+pub fn skip_reason(
+    plan: &Plan,
+    control: Option<&str>,
+    backend: &Arc<dyn Backend>,
+    options: &Options,
+) -> Option<String> {
     let mut trials = std::iter::once(&plan.incident_trial).chain(&plan.controls);
     let trial = trials.find(|trial| trial.control.as_deref() == control)?;
-    let (_, job) = describe(plan, trial, 1, options);
+    let (_, job) = describe(plan, trial, backend, 1, options);
     supervise::skip_reason(&job, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
@@ -225,20 +239,33 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
                 if !options.only.is_empty() && !options.only.iter().any(wanted) {
                     continue;
                 }
-                let (info, job) = describe(plan, trial, repetition, options);
-                infos.push(info);
-                jobs.push(job);
+                for backend in &options.backends {
+                    let (info, job) = describe(plan, trial, backend, repetition, options);
+                    infos.push(info);
+                    jobs.push(job);
+                }
             }
         }
     }
-    // Those that wait for each other begin first: they are the longest chain. Then the longest.
-    jobs.sort_by_key(|job| (job.id.repetition, job.share, Reverse(job.at_most)));
+    // Those that want the machine for themselves come last, in an order in which they can share a
+    // cluster. Of the others those that wait for each other begin first: they are the longest chain; then
+    // the longest.
+    jobs.sort_by_key(|job| {
+        let alone = job.backend.wants_machine().then(|| job.wanted.clone());
+        (alone.is_some(), job.id.repetition, alone, job.share, Reverse(job.at_most))
+    });
     (infos, jobs)
 }
 
-fn describe(plan: &Plan, trial: &TrialPlan, repetition: u32, options: &Options) -> (TrialInfo, Job) {
-    let id =
-        TrialId { scenario: plan.name.clone(), control: trial.control.clone(), backend: "netns".into(), repetition };
+fn describe(
+    plan: &Plan,
+    trial: &TrialPlan,
+    backend: &Arc<dyn Backend>,
+    repetition: u32,
+    options: &Options,
+) -> (TrialInfo, Job) {
+    let (scenario, control) = (plan.name.clone(), trial.control.clone());
+    let id = TrialId { scenario, control, backend: backend.name().into(), repetition };
     let mut expectations = trial.detect.clone();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());
@@ -253,11 +280,14 @@ fn describe(plan: &Plan, trial: &TrialPlan, repetition: u32, options: &Options) 
     let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
     requires.sort();
     requires.dedup();
-    let share = Share::of(&requires, plan.conntrack_entries(trial));
+    let share =
+        if backend.wants_machine() { Share::Alone } else { Share::of(&requires, plan.conntrack_entries(trial)) };
     (
         info,
         Job {
             id,
+            backend: Arc::clone(backend),
+            wanted: Wanted { nodes: plan.cluster.nodes.len(), kind_config: plan.kind_config() },
             incident: plan.incident.clone(),
             file: plan.file.clone(),
             requires,

@@ -13,7 +13,7 @@ pub mod sockets;
 pub mod tcp;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,7 +27,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::cluster::Cluster;
 use crate::fault::FaultError;
-use crate::plan::{ClusterPlan, Failure, FlowId, FlowKind, FlowPlan, Place};
+use crate::plan::{Failure, FlowId, FlowKind, FlowPlan, Place, Target};
 
 /// Attempts of one flow that may be under way at once; a further one waits.
 const MOST_AT_ONCE: u32 = 64;
@@ -105,10 +105,10 @@ impl Workload {
             switches.push(Arc::clone(&switch));
             let client = Client {
                 id: FlowId(number),
-                homes: [flow.from].iter().chain(&flow.in_turn).map(|at| namespace(cluster.as_ref(), *at)).collect(),
+                homes: std::iter::once(flow.from).chain(flow.in_turn.iter().copied()).collect(),
                 turns: AtomicUsize::new(0),
                 plan: flow.clone(),
-                cluster: cluster.plan().clone().into(),
+                cluster: Arc::clone(cluster),
                 switch,
                 attempts: attempts.clone(),
             };
@@ -139,7 +139,7 @@ impl Workload {
 #[must_use]
 pub fn namespace(cluster: &dyn Cluster, place: Place) -> NetNs {
     match place {
-        Place::Pod(id) => cluster.pod(id).ns.clone(),
+        Place::Pod(id) => cluster.pod(id).ns,
         Place::Node(id) => cluster.node(id).ns.clone(),
         Place::Outside(id) => cluster.outside(id).ns.clone(),
         Place::Office(id) => cluster.office(id).client.clone(),
@@ -149,10 +149,10 @@ pub fn namespace(cluster: &dyn Cluster, place: Place) -> NetNs {
 struct Client {
     id: FlowId,
     /// Where attempts come from, in turn; never empty.
-    homes: Vec<NetNs>,
+    homes: Vec<Place>,
     turns: AtomicUsize,
     plan: FlowPlan,
-    cluster: Arc<ClusterPlan>,
+    cluster: Arc<dyn Cluster>,
     switch: Arc<FlowSwitch>,
     attempts: mpsc::UnboundedSender<Attempt>,
 }
@@ -191,7 +191,7 @@ impl Client {
     /// Requests over one connection, which is made anew after a failure.
     async fn keep(&self) {
         let FlowKind::Tcp { to, port, request, response, .. } = self.plan.kind else { return };
-        let peer = (self.cluster.target_address(to), port).into();
+        let peer = (self.address(to), port).into();
         let mut clock = self.clock();
         let mut connection = None;
         loop {
@@ -203,7 +203,7 @@ impl Client {
             let exchange = async {
                 let mut stream = match connection.take() {
                     Some(stream) => stream,
-                    None => tcp::connect(&self.homes[0], peer).await?,
+                    None => tcp::connect(&self.home(0), peer).await?,
                 };
                 tcp::exchange(&mut stream, request, response, false).await?;
                 Ok(stream)
@@ -223,7 +223,7 @@ impl Client {
     /// holds must still work.
     async fn hold(self: &Arc<Self>, connections: u32) {
         let FlowKind::Hold { to, port, .. } = self.plan.kind else { return };
-        let peer = SocketAddr::new(self.cluster.target_address(to), port);
+        let peer = SocketAddr::new(self.address(to), port);
         let mut clock = self.clock();
         let mut held = VecDeque::new();
         let mut opening = JoinSet::new();
@@ -273,7 +273,7 @@ impl Client {
         let started = now();
         let opened = self
             .in_time(async {
-                let mut stream = tcp::connect(&self.homes[0], peer).await?;
+                let mut stream = tcp::connect(&self.home(0), peer).await?;
                 tcp::exchange(&mut stream, 1, 1, false).await?;
                 Ok(stream)
             })
@@ -287,21 +287,21 @@ impl Client {
     }
 
     async fn attempt(&self) -> Result<(), Failure> {
-        let ns = &self.homes[self.turns.fetch_add(1, Ordering::Relaxed) % self.homes.len()];
+        let ns = &self.home(self.turns.fetch_add(1, Ordering::Relaxed));
         let attempt = async {
             match &self.plan.kind {
                 FlowKind::Tcp { to, port, request, response, server_closes, .. } => {
-                    let mut stream = tcp::connect(ns, (self.cluster.target_address(*to), *port).into()).await?;
+                    let mut stream = tcp::connect(ns, (self.address(*to), *port).into()).await?;
                     tcp::exchange(&mut stream, *request, *response, *server_closes).await
                 }
                 FlowKind::Http { to, port, response } => {
-                    http::get(ns, (self.cluster.target_address(*to), *port).into(), *response).await
+                    http::get(ns, (self.address(*to), *port).into(), *response).await
                 }
                 FlowKind::Dns { name, server } => {
-                    let search = self.cluster.dns.as_ref().map_or(&[][..], |d| &d.search);
-                    dns::lookup(ns, self.cluster.target_address(*server), name, search).await
+                    let search = self.cluster.plan().dns.as_ref().map_or(&[][..], |d| &d.search);
+                    dns::lookup(ns, self.address(*server), name, search).await
                 }
-                FlowKind::Ping { to } => ping::echo(ns, self.cluster.target_address(*to), self.plan.timeout).await,
+                FlowKind::Ping { to } => ping::echo(ns, self.address(*to), self.plan.timeout).await,
                 FlowKind::Hold { .. } => Ok(()),
             }
         };
@@ -311,6 +311,15 @@ impl Client {
     async fn in_time<T>(&self, attempt: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let late = if matches!(self.plan.kind, FlowKind::Dns { .. }) { Failure::NameError } else { Failure::Timeout };
         tokio::time::timeout(self.plan.timeout, attempt).await.unwrap_or(Err(late))
+    }
+
+    /// Where the attempt of this number comes from.
+    fn home(&self, turn: usize) -> NetNs {
+        namespace(self.cluster.as_ref(), self.homes[turn % self.homes.len()])
+    }
+
+    fn address(&self, target: Target) -> IpAddr {
+        self.cluster.plan().target_address(target)
     }
 
     fn report(&self, started: Time, failure: Option<Failure>) {

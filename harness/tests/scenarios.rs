@@ -49,7 +49,7 @@ fn trial(plan: &Arc<Plan>, control: Option<String>) -> Trial {
     let twin = control.as_ref().map(|name| format!("::{name}")).unwrap_or_default();
     let name = format!("{}::netns{twin}", plan.name);
     // Told before it is run, for runners that make a process of each trial and see only this.
-    let skipped = run::skip_reason(plan, control.as_deref(), &options());
+    let skipped = run::skip_reason(plan, control.as_deref(), &options().backends[0], &options());
     if let Some(reason) = &skipped {
         skips::note(&name, reason);
     }

@@ -21,6 +21,9 @@ pub enum Error {
     /// What was written is not what is read back.
     #[error("{what}: read back {read_back}")]
     NotInForce { what: String, read_back: String },
+    /// Somebody other than the kernel refused, or was not to be reached.
+    #[error("{what}: {why}")]
+    Refused { what: String, why: String },
     /// The thing asked for is not there.
     #[error("{what}: not found")]
     NotFound { what: String },

@@ -34,12 +34,14 @@ mod inside;
 mod namespaces;
 mod release;
 mod restrictions;
+mod signal;
 mod spawn;
 
 pub use self::enter::{LabSide, enter_lab};
 pub use self::inside::{Inside, interactive, spawn_shell, take_terminal};
 pub use self::release::UserNs;
 pub use self::restrictions::diagnose_user_namespaces;
+pub use self::signal::{ask_to_end, end};
 pub use self::spawn::{LabCommand, LabProcess};
 
 /// Where the parent tells the lab which descriptors it inherits: `setup,events,control,namespaces`.

@@ -17,6 +17,8 @@ use relapse_kernel::process::take_terminal;
 
 use self::story::Story;
 use super::out;
+use crate::cluster::backend::Backend;
+use crate::cluster::netns::Labs;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, did_you_mean};
 use crate::event::RunEvent;
@@ -74,8 +76,10 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         let meant = did_you_mean(&wrong.place, "places", places.iter().map(String::as_str));
         return super::usage(&format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place));
     }
+    let backend: Arc<dyn Backend> = Arc::new(Labs);
     let options = Options {
         run_id: super::run::run_id(),
+        backends: vec![Arc::clone(&backend)],
         jobs: 1,
         repeat: 1,
         consent: Consent::from_environment(arguments.allow_host_writes),
@@ -87,7 +91,7 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         hold: true,
         executable: None,
     };
-    if let Some(why) = run::skip_reason(&plan, None, &options) {
+    if let Some(why) = run::skip_reason(&plan, None, &backend, &options) {
         return super::usage(&format!("{} cannot be reproduced: it {why}", plan.name));
     }
     super::unable().unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,6 +10,9 @@ use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
 use super::out;
+use crate::cluster::backend::Backend;
+use crate::cluster::kind::Kind;
+use crate::cluster::netns::Labs;
 use crate::config::Config;
 use crate::diagnostics::did_you_mean;
 use crate::event::{RunEvent, What};
@@ -16,8 +20,35 @@ use crate::host::{self, Consent, Site};
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
-/// What trials run on.
-const BACKENDS: [&str; 1] = ["netns"];
+/// What trials run on, by name.
+pub(super) const BACKENDS: [&str; 2] = ["netns", "kind"];
+
+/// What trials shall run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Chosen {
+    /// Labs of network namespaces: up in milliseconds, nothing to install.
+    Netns,
+    /// Real clusters in Docker containers, by kind (make kind; needs root).
+    Kind,
+    /// One after the other, and compared.
+    All,
+}
+
+impl Chosen {
+    /// The backends, ready to bring up clusters.
+    pub fn backends(self, run_id: &str, image: Option<&str>, reports: &Path) -> Vec<Arc<dyn Backend>> {
+        let labs = || Arc::new(Labs) as Arc<dyn Backend>;
+        let kind = || {
+            let logs = reports.join("runs").join(run_id).join("kind");
+            Arc::new(Kind::new(run_id, image, &logs)) as Arc<dyn Backend>
+        };
+        match self {
+            Self::Netns => vec![labs()],
+            Self::Kind => vec![kind()],
+            Self::All => vec![labs(), kind()],
+        }
+    }
+}
 
 /// Replay scenarios.
 #[derive(Debug, Args)]
@@ -26,6 +57,7 @@ const BACKENDS: [&str; 1] = ["netns"];
   relapse run policy-route-lost --only incident --repeat 20
   relapse run conntrack-cap-reset --allow-host-writes --record recordings
   relapse run --config relapse.yaml --json > events.jsonl
+  sudo relapse run --backend kind policy-route-lost
 
 Reports: FOLDER/latest/report.html, summary.md, junit.xml, matrix.txt, events.jsonl.")]
 pub struct RunArguments {
@@ -38,6 +70,12 @@ pub struct RunArguments {
     /// --repeat, for times to detect are best alone.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
+    /// What clusters are made of.
+    #[arg(long, value_enum, default_value_t = Chosen::Netns)]
+    backend: Chosen,
+    /// Node image of kind clusters (default: what `make kind` found or built). Also RELAPSE_KIND_IMAGE.
+    #[arg(long, value_name = "IMAGE")]
+    kind_image: Option<String>,
     /// Let scenarios write machine-wide settings (nf_conntrack_max), journalled and restored.
     #[arg(long)]
     allow_host_writes: bool,
@@ -94,8 +132,10 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
             Err(why) => return super::usage(&why),
         },
     };
+    let run_id = run_id();
     let options = Options {
-        run_id: run_id(),
+        backends: arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), &arguments.reports),
+        run_id,
         jobs: arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from),
         repeat: arguments.repeat,
         consent: Consent::from_environment(arguments.allow_host_writes),

@@ -5,10 +5,14 @@
 //! shared with other backends. Going down is dropping the last handles: namespaces are anonymous.
 
 mod coredns;
+mod labs;
 mod services;
+
+pub use labs::{GONE_WITHIN, Labs};
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::{self, Route};
@@ -17,11 +21,12 @@ use tokio::sync::watch;
 
 use super::cable::{End, connect};
 use super::fabric::Fabric;
-use super::node_network::{attach_nics, host, pod_rules, snat};
+use super::node_network::{attach_nics, host, pod_rules, snat, unless};
 use super::outside::{build, build_office, host_namespace};
-use super::{Cluster, Inventory, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use super::pods::{port_share, with_passer_by};
+use super::{Cluster, Inventory, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::fault::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodPlan, PodRole};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
 
 /// A lab that is up.
 pub struct Lab {
@@ -109,8 +114,7 @@ impl Lab {
         1 + self.nodes.len() + self.pods.len() + self.outside.len() + hops + 2 * self.offices.len()
     }
 
-    /// Every namespace of the lab.
-    pub fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
+    fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
         std::iter::once(&self.fabric.ns)
             .chain(self.nodes.iter().map(|n| &n.ns))
@@ -157,22 +161,6 @@ impl Lab {
     }
 }
 
-/// Adds the pod that comes and goes, last so that all other numbers stay.
-fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
-    let mut plan = plan.clone();
-    // Not on a node that the scenario keeps empty.
-    let node = plan.pods.iter().map(|pod| pod.node).max().unwrap_or(NodeId(plan.nodes.len() - 1));
-    let taken = |address| plan.pods.iter().any(|pod| pod.address == address);
-    let share = plan.nodes[node.0].pod_prefix;
-    let address = (1..)
-        .map_while(|n| share.nth(200 - (n % 190)))
-        .find(|address| !taken(*address) && *address != plan.nodes[node.0].pod_nic_address);
-    if let Some(address) = address {
-        plan.pods.push(PodPlan { name: "passer-by".into(), node, address, mtu: 1500, role: PodRole::Plain });
-    }
-    plan
-}
-
 /// Gives a pod its veth, its address and its place in the node's routing.
 fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<()> {
     let spec = &plan.pods[id.0];
@@ -183,14 +171,7 @@ fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<
     link::add_address(&pod.ns, inside.index, address, length, PrefixRoute::Omit)?;
     inside.knows(POD_GATEWAY, &outside)?;
     route::add_route(&pod.ns, &Route::default_via(POD_GATEWAY).dev(inside.index).onlink())?;
-    // Pods of a node draw their ports from shares of their own: two of them would else, now and then, meet
-    // behind the same translated port by chance, and the incident of I7 would be there without a fault.
-    let neighbours: Vec<usize> = (0..plan.pods.len()).filter(|other| plan.pods[*other].node == spec.node).collect();
-    let count = u32::try_from(neighbours.len()).unwrap_or(1);
-    let place = neighbours.iter().position(|other| *other == id.0).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
-    let low = FIRST_PORT + place * (PORTS / count);
-    let high = low + PORTS / count - 1;
-    sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &format!("{low}\t{high}"))])?;
+    sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
     outside.knows(spec.address, &inside)?;
     route::add_route(node, &Route::to(address, length).dev(outside.index))?;
     // As a CNI does: what the undo of a fault put back meanwhile is no error.
@@ -199,21 +180,14 @@ fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<
         .try_for_each(|rule| unless(ErrorKind::AlreadyExists, route::add_rule(node, rule)))
 }
 
-/// The result, but that this one refusal is success.
-fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
-    let kind = |errno| std::io::Error::from_raw_os_error(errno).kind();
-    result.or_else(|e| if e.errno().map(kind) == Some(harmless) { Ok(()) } else { Err(e) })
-}
-
 /// The link-local next hop of every pod, answered by the node's end of its veth.
 const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
 
-/// The ephemeral ports of Linux, shared by the pods of a node.
-const FIRST_PORT: u32 = 32_768;
-const PORTS: u32 = 28_232;
-
 /// What passes between the kubelet's decision to delete a pod and the CNI's work on the node.
-const CNI_CALL: std::time::Duration = std::time::Duration::from_millis(5);
+const CNI_CALL: Duration = Duration::from_millis(5);
+
+/// Pods come and go in no time here.
+const CHURN: Duration = Duration::from_millis(400);
 
 /// IANA protocol number.
 const IPPROTO_UDP: u8 = 17;
@@ -246,8 +220,8 @@ impl Cluster for Lab {
     fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0]
     }
-    fn pod(&self, id: PodId) -> &Pod {
-        &self.pods[id.0]
+    fn pod(&self, id: PodId) -> Pod {
+        self.pods[id.0].clone()
     }
     fn outside(&self, id: OutsideId) -> &Outside {
         &self.outside[id.0]
@@ -296,6 +270,23 @@ impl Cluster for Lab {
     fn churn(&self, present: bool) -> Job<'_, std::result::Result<(), FaultError>> {
         let passer_by = PodId(self.pods.len() - 1);
         if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
+    }
+
+    fn churn_every(&self) -> Duration {
+        CHURN
+    }
+
+    fn own_namespaces(&self) -> Vec<NetNs> {
+        self.each_namespace().cloned().collect()
+    }
+
+    fn inodes(&self) -> Vec<u64> {
+        self.each_namespace().map(NetNs::inode).collect()
+    }
+
+    /// All of it goes with its last handle.
+    fn down(&self) -> Job<'_, LeftBehind> {
+        Box::pin(std::future::ready(LeftBehind::new()))
     }
 
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, std::result::Result<(), FaultError>> {

@@ -1,6 +1,7 @@
 //! A node's two NICs and what the CNI's address manager keeps there: table 2, rules for each pod,
 //! source NAT. Written over namespace handles, so that both backends share it.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
@@ -80,6 +81,16 @@ pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
         rule(network.to_rule_priority).to(address, length).table(MAIN),
         rule(network.from_rule_priority).from(address, length).table(network.pod_table),
     ]
+}
+
+/// The result, but that this one refusal is success: as a CNI does, what a fault or its undo did before is
+/// no error.
+///
+/// # Errors
+/// Any other.
+pub fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
+    let kind = |errno| std::io::Error::from_raw_os_error(errno).kind();
+    result.or_else(|e| if e.errno().map(kind) == Some(harmless) { Ok(()) } else { Err(e) })
 }
 
 /// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.

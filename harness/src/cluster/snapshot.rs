@@ -1,10 +1,14 @@
 //! What a namespace is like, as lines of text: links, rules, routes, nft rules.
 //!
 //! Taken before a fault and after healing; equal means that nothing of the fault is left. Counters
-//! and caches are left out.
+//! and caches are left out, and so is what others keep up to date by themselves: of nft tables that are
+//! not ours only the names count, and a pod's veth and address go by the pod's name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::route::Rule;
 use relapse_kernel::{NetNs, Result, link, nft, route, sysctl};
 
 use super::Cluster;
@@ -25,19 +29,27 @@ impl Snapshot {
     pub fn of(cluster: &dyn Cluster) -> Result<Self> {
         let plan = cluster.plan();
         let mut lines = BTreeSet::new();
-        read(cluster.fabric(), &mut lines)?;
+        let inventory = cluster.inventory().borrow().clone();
         for number in 0..plan.nodes.len() {
-            read(&cluster.node(NodeId(number)).ns, &mut lines)?;
+            let node = cluster.node(NodeId(number));
+            let mut called = Called::default();
+            for pod in inventory.pods.iter().filter(|pod| pod.node == node.name) {
+                called.veths.insert(pod.link.clone(), format!("the veth of {}", pod.name));
+                called.addresses.insert(pod.address, format!("pod {}", pod.name));
+            }
+            read(&node.ns, &called, &mut lines)?;
         }
+        let mut read = |ns: &NetNs| read(ns, &Called::default(), &mut lines);
+        read(cluster.fabric())?;
         for number in 0..plan.outside.len() {
             let outside = cluster.outside(OutsideId(number));
-            read(&outside.ns, &mut lines)?;
-            outside.load_balancer.iter().try_for_each(|hop| read(hop, &mut lines))?;
+            read(&outside.ns)?;
+            outside.load_balancer.iter().try_for_each(&mut read)?;
         }
         for number in 0..plan.offices.len() {
             let office = cluster.office(OfficeId(number));
-            read(&office.client, &mut lines)?;
-            read(&office.gateway, &mut lines)?;
+            read(&office.client)?;
+            read(&office.gateway)?;
         }
         Ok(Self(lines))
     }
@@ -51,28 +63,58 @@ impl Snapshot {
     }
 }
 
-fn read(ns: &NetNs, lines: &mut BTreeSet<String>) -> Result<()> {
+/// What comes back under another name or number, and what it goes by.
+#[derive(Default)]
+struct Called {
+    veths: HashMap<String, String>,
+    addresses: HashMap<IpAddr, String>,
+}
+
+impl Called {
+    fn link(&self, name: &str) -> String {
+        self.veths.get(name).map_or(name, String::as_str).to_owned()
+    }
+
+    fn prefix(&self, (address, length): (IpAddr, u8)) -> String {
+        let pod = self.addresses.get(&address).filter(|_| length == Prefix::host(address).length());
+        pod.cloned().unwrap_or_else(|| format!("{address}/{length}"))
+    }
+
+    fn rule(&self, rule: &Rule) -> String {
+        let to = rule.to.map(|to| format!(" to {}", self.prefix(to))).unwrap_or_default();
+        let only = match (&rule.iif, rule.mark) {
+            (None, None) => String::new(),
+            (iif, mark) => format!(" iif {iif:?} mark {mark:?}"),
+        };
+        format!("{}: from {}{to}{only} {:?}", rule.priority, self.prefix(rule.from), rule.action)
+    }
+}
+
+/// Adds what a namespace is like.
+fn read(ns: &NetNs, called: &Called, lines: &mut BTreeSet<String>) -> Result<()> {
     let name = ns.name();
     let links = link::list(ns)?;
     // Indexes of re-made interfaces differ, names do not.
-    let link_name =
-        |index: Option<u32>| links.iter().find(|link| Some(link.index) == index).map_or("-", |link| link.name.as_str());
+    let link_name = |index: Option<u32>| {
+        let link = links.iter().find(|link| Some(link.index) == index);
+        link.map_or_else(|| "-".to_owned(), |link| called.link(&link.name))
+    };
     for link in &links {
-        lines.insert(format!("{name}: link {} up={} carrier={} mtu={}", link.name, link.up, link.carrier, link.mtu));
+        let state = format!("up={} carrier={} mtu={}", link.up, link.carrier, link.mtu);
+        lines.insert(format!("{name}: link {} {state}", called.link(&link.name)));
     }
-    for address in link::addresses(ns)? {
+    for address in link::addresses(ns)?.into_iter().filter(|address| !made_by_the_kernel(address.address)) {
         let at = link_name(Some(address.index));
         lines.insert(format!("{name}: address {}/{} on {at}", address.address, address.prefix_len));
     }
     for rule in route::rules(ns)? {
-        lines.insert(format!("{name}: rule {rule:?}"));
+        lines.insert(format!("{name}: rule {}", called.rule(&rule)));
     }
     for route in route::routes(ns, None)? {
-        if route.table != route::LOCAL {
+        if route.table != route::LOCAL && !made_by_the_kernel(route.destination.0) {
             lines.insert(format!(
-                "{name}: route {}/{} via {:?} dev {} table {} metric {}",
-                route.destination.0,
-                route.destination.1,
+                "{name}: route {} via {:?} dev {} table {} metric {}",
+                called.prefix(route.destination),
                 route.gateway,
                 link_name(route.oif),
                 route.table,
@@ -81,6 +123,10 @@ fn read(ns: &NetNs, lines: &mut BTreeSet<String>) -> Result<()> {
         }
     }
     for table in nft::list_tables(ns)? {
+        if !table.starts_with("relapse-") {
+            lines.insert(format!("{name}: nft {table}"));
+            continue;
+        }
         for rule in nft::read(ns, &table)?.rules {
             lines.insert(format!("{name}: nft {table} {}: {}", rule.chain, rule.comment.unwrap_or_default()));
         }
@@ -89,4 +135,12 @@ fn read(ns: &NetNs, lines: &mut BTreeSet<String>) -> Result<()> {
         lines.insert(format!("{name}: {key}={}", sysctl::read(ns, key)?));
     }
     Ok(())
+}
+
+/// IPv6 makes link-local and multicast addresses and routes by itself (RFC 4291 2.5.6, 2.7).
+fn made_by_the_kernel(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+    }
 }

@@ -50,7 +50,7 @@ impl Fault for DnsRace {
             let dns = plan.dns.as_ref().ok_or_else(|| FaultError::NotFound { what: "cluster DNS".into() })?;
             let service = &plan.services[dns.service.0];
             let name = format!("{}.default.svc.cluster.local", service.name);
-            let ns = cluster.pod(self.pod).ns.clone();
+            let ns = cluster.pod(self.pod).ns;
             let node = &cluster.node(plan.pods[self.pod.0].node).ns;
             undo.push("nothing: questions leave nothing behind", || Ok(()));
             let before = conntrack::stats(node)?;

@@ -130,7 +130,7 @@ impl Fault for MssClamp {
             // Undone last: what was opened meanwhile keeps its MSS, and would wait for as long as TCP has patience.
             let headers = if prefix.address().is_ipv4() { 40 } else { 60 };
             let pods: Vec<_> = (0..cluster.plan().pods.len())
-                .map(|number| (cluster.pod(PodId(number)).ns.clone(), cluster.plan().pods[number].mtu - headers))
+                .map(|number| (cluster.pod(PodId(number)).ns, cluster.plan().pods[number].mtu - headers))
                 .collect();
             undo.push(format!("end connections that wait for {}", plan.name), move || {
                 pods.iter().try_for_each(|(pod, own)| end_stuck(pod, prefix, to, *own))

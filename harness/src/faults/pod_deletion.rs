@@ -41,7 +41,7 @@ impl Fault for PodDeletion {
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = Arc::clone(&world.cluster);
-            let pod = cluster.pod(self.pod).clone();
+            let pod = cluster.pod(self.pod);
             let ns = cluster.node(cluster.plan().pods[self.pod.0].node).ns.clone();
             let (home, id) = (Arc::clone(&cluster), self.pod);
             undo.push(format!("put pod {} back", pod.name), move || wait_for(home.restore_pod(id)));

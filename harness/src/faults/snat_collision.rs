@@ -184,7 +184,7 @@ impl SnatCollision {
     fn share_clock(&self, cluster: &dyn Cluster, undo: &mut UndoStack) -> Result<(), FaultError> {
         let plan = cluster.plan();
         for id in (0..plan.pods.len()).filter(|i| plan.pods[*i].node == self.node).map(PodId) {
-            let (ns, home) = (cluster.pod(id).ns.clone(), cluster.pod(id).ns.clone());
+            let (ns, home) = (cluster.pod(id).ns, cluster.pod(id).ns);
             undo.push(format!("timestamps of {} get their offset back", ns.name()), move || {
                 sysctl::write(&home, TIMESTAMPS, "1")
             });

@@ -270,6 +270,7 @@ fn restored(undone: Undone) -> Result<Restore> {
             value: value.parse().map_err(|_| Error::Guardian { what: format!("read {value:?} as a limit") })?,
         },
         Undone::NotOurs { found, expected, .. } => Restore::NotOurs { found, expected },
+        Undone::Removed { .. } => Restore::Nothing,
     })
 }
 

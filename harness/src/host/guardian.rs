@@ -224,6 +224,7 @@ impl<W: Write> Server<W> {
                     Reply::Restored { value: number(&value)? }
                 }
                 Undone::NotOurs { found, expected, .. } => Reply::NotOurs { found, expected },
+                Undone::Removed { .. } => Reply::Nothing,
             })
         })
     }

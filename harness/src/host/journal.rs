@@ -27,6 +27,8 @@ pub const VERSION: u32 = 1;
 pub enum Entry {
     /// A setting that was `old` and was written to `new`.
     Sysctl { key: String, old: String, new: String },
+    /// A real cluster of this name, with its Docker network and the folder of its files.
+    KindCluster { cluster: String, folder: PathBuf },
 }
 
 /// An entry as it stands in the file.
@@ -89,6 +91,12 @@ impl Journal {
                 Stored::Unknown(value) => Some(kind(value)),
             })
             .collect()
+    }
+
+    /// Names something that a boot does not take away.
+    #[must_use]
+    pub fn outlasts_boot(&self) -> bool {
+        self.known().any(|entry| matches!(entry, Entry::KindCluster { .. }))
     }
 
     /// Where it lies in `dir`.

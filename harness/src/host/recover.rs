@@ -14,10 +14,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::clusters::undo;
 use super::identity::{self, Process};
 use super::journal::{self, Found, Journal};
 use super::lock::{MachineLock, Mode, Who};
-use super::restore::{Undone, undo};
+use super::restore::Undone;
 use super::{Context, Result, Site};
 
 /// A file among the journals and what became of it.
@@ -93,7 +94,9 @@ pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
 /// # Errors
 /// When the journals cannot be listed.
 pub fn recover_locked(site: &Site, lock: &MachineLock) -> Result<Vec<Recovered>> {
-    survey(site, lock.is_exclusive())
+    let mut found = survey(site, lock.is_exclusive())?;
+    found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. }));
+    Ok(found)
 }
 
 fn who() -> Who {
@@ -145,7 +148,7 @@ fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<Outcome> {
     let run_id = journal.run_id.clone();
     let unknown: Vec<String> = journal.unknown().into_iter().collect();
     // What a later version put down may outlast a boot, unlike a setting.
-    if journal.boot_id != identity::boot_id()? {
+    if journal.boot_id != identity::boot_id()? && !journal.outlasts_boot() {
         if unknown.is_empty() {
             journal::remove(path)?;
             return Ok(Outcome::Void { run_id });

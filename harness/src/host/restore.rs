@@ -8,12 +8,16 @@ use super::journal::{Entry, Journal};
 use super::settings::Settings;
 use super::{Error, Result};
 
-/// What became of one setting.
+/// What became of one setting, or of something that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undone {
     Restored {
         key: String,
         value: String,
+    },
+    /// It is gone.
+    Removed {
+        what: String,
     },
     /// It has its old value without our doing.
     Already {
@@ -60,7 +64,8 @@ struct Change {
 
 fn changes(journal: &Journal) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
-    for Entry::Sysctl { key, old, new } in journal.known() {
+    for entry in journal.known() {
+        let Entry::Sysctl { key, old, new } = entry else { continue };
         match changes.iter_mut().find(|change| change.key == *key) {
             Some(change) => change.written.push(new.clone()),
             None => changes.push(Change { key: key.clone(), old: old.clone(), written: vec![new.clone()] }),
@@ -93,6 +98,7 @@ impl std::fmt::Display for Undone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Restored { key, value } => write!(f, "{key} was set back to {value}"),
+            Self::Removed { what } => write!(f, "{what} was removed"),
             Self::Already { key, value } => write!(f, "{key} is {value}, as it was before"),
             Self::NotOurs { key, found, expected } => {
                 write!(

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use relapse_kernel::host::{self, NsRef};
 use relapse_kernel::{NetNs, sysctl};
 
+use super::clusters::KUBELET_WRITES;
 use super::{CONNTRACK_MAX, Context, Error, Result};
 
 /// Settings by key, and the namespaces that share them.
@@ -70,10 +71,8 @@ impl fmt::Display for Namespace {
 pub struct HostSettings;
 
 /// A journal can name nothing else: what replays it may be root.
-const KEYS: [&str; 1] = [CONNTRACK_MAX];
-
 fn known(key: &str) -> Result<&str> {
-    if KEYS.contains(&key) {
+    if key == CONNTRACK_MAX || KUBELET_WRITES.iter().any(|(written, _)| *written == key) {
         return Ok(key);
     }
     Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "it is none that relapse writes".into() })

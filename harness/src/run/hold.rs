@@ -205,16 +205,16 @@ fn places(cluster: &dyn Cluster, plan: &ClusterPlan) -> Vec<HeldPlace> {
     let resolver = plan.dns.as_ref().map(|dns| resolv_conf(plan.services[dns.service.0].address, &dns.search));
     let place = |(name, at)| {
         let ns = match at {
-            At::Node(id) => Some(&cluster.node(id).ns),
-            At::Pod(id) => Some(&cluster.pod(id).ns),
-            At::Office(id) => Some(&cluster.office(id).client),
-            At::Gateway(id) => Some(&cluster.office(id).gateway),
-            At::Outside(id) => Some(&cluster.outside(id).ns),
-            At::LoadBalancer(id) => cluster.outside(id).load_balancer.as_ref(),
-            At::Fabric => Some(cluster.fabric()),
+            At::Node(id) => Some(cluster.node(id).ns.clone()),
+            At::Pod(id) => Some(cluster.pod(id).ns),
+            At::Office(id) => Some(cluster.office(id).client.clone()),
+            At::Gateway(id) => Some(cluster.office(id).gateway.clone()),
+            At::Outside(id) => Some(cluster.outside(id).ns.clone()),
+            At::LoadBalancer(id) => cluster.outside(id).load_balancer.clone(),
+            At::Fabric => Some(cluster.fabric().clone()),
         };
         let resolver = resolver.clone().filter(|_| matches!(at, At::Pod(_)));
-        ns.map(|ns| HeldPlace { name, ns: ns.clone(), resolver })
+        ns.map(|ns| HeldPlace { name, ns, resolver })
     };
     named(plan).into_iter().filter_map(place).collect()
 }

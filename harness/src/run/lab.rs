@@ -9,7 +9,7 @@ use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
-use relapse_kernel::{NetNs, clock, host, sockdiag};
+use relapse_kernel::{clock, host, sockdiag};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc as channel, watch};
 
@@ -19,8 +19,6 @@ use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
 use super::probe::{self, PROBE};
 use super::trial::{Ended, Trial};
-use crate::cluster::Cluster;
-use crate::cluster::netns::Lab;
 use crate::judge::Judge;
 use crate::plan::{FlowKind, Plan, TrialPlan, load};
 
@@ -190,11 +188,14 @@ async fn run(
     let tell = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
     tell(TrialEvent::Phase { phase: Phase::Up });
     let begin = clock::now();
-    let lab = Lab::up(plan.cluster_of(trial)).map_err(|e| format!("the lab could not be built: {e}"))?;
+    let cluster = match order.ground.up(plan.cluster_of(trial)).await {
+        Ok(cluster) => cluster,
+        Err(e) => return Ok(FromLab::no_cluster(&e)),
+    };
     let up_ns = clock::now() - begin;
-    outbox.send(&FromLab::Up { inodes: lab.each_namespace().map(NetNs::inode).collect() });
+    outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
-    let operator = lab.plan().operator();
+    let operator = cluster.plan().operator();
     let mut detectors = DetectorSet::new(&operator);
     if let Some(Sabotage::RemoveDetector(name)) = &order.sabotage {
         detectors = detectors.without(name);
@@ -206,11 +207,10 @@ async fn run(
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
     let observer = tokio::spawn(observer.run(incoming));
 
-    let cluster: Arc<dyn Cluster> = Arc::clone(&lab) as _;
     let ended = Trial {
         plan,
         trial,
-        cluster,
+        cluster: Arc::clone(&cluster),
         host_limit: reach.host_limit,
         kernel_log: reach.kernel_log,
         sabotage: order.sabotage.clone(),
@@ -226,11 +226,17 @@ async fn run(
     .await;
     let trouble = observer.await.ok().flatten();
     // What still hangs on a connection would keep its namespace for minutes.
-    for ns in lab.each_namespace() {
-        let _ = sockdiag::destroy_all(ns);
+    for ns in cluster.own_namespaces() {
+        let _ = sockdiag::destroy_all(&ns);
     }
-    drop(lab);
+    let left = cluster.down().await;
+    drop(cluster);
     let Ended { mut outcome, mut reasons } = ended;
+    for what in left {
+        tell(TrialEvent::LeftBehind { what: what.clone() });
+        outcome = Outcome::Dirty;
+        reasons.push(format!("left behind: {what}"));
+    }
     if let Some(trouble) = trouble {
         outcome = outcome.max(Outcome::Inconclusive);
         reasons.push(format!("signals could not be recorded: {trouble}"));

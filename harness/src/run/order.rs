@@ -7,6 +7,7 @@ use relapse_detectors::time::Time;
 use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::backend::Ground;
 use crate::outside_detector::ExecSpec;
 
 /// What a lab process is asked to run. Sent as the first line on its control pipe.
@@ -15,6 +16,8 @@ pub struct Order {
     pub trial: TrialId,
     /// The scenario file, read again inside.
     pub file: PathBuf,
+    /// What the cluster is built on.
+    pub ground: Ground,
     /// `nf_conntrack_max` may be written, through the guardian.
     pub host_writes: bool,
     /// Where to record all signals.
@@ -73,6 +76,15 @@ pub enum FromLab {
         up_ns: u64,
         peak_memory: Option<u64>,
     },
+}
+
+impl FromLab {
+    /// The trial ends before it began.
+    #[must_use]
+    pub fn no_cluster(why: &str) -> Self {
+        let reasons = vec![format!("the cluster could not be built: {why}")];
+        Self::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None }
+    }
 }
 
 /// To the lab, after its order.

@@ -16,8 +16,9 @@ use relapse_kernel::process::{Inside, LabCommand};
 use relapse_kernel::{NetNs, link, nft, route, sockdiag};
 use serde::{Deserialize, Serialize};
 
-use super::supervise::{GONE_WITHIN, LAB};
+use super::supervise::LAB;
 use crate::cluster::cable::{End, connect};
+use crate::cluster::netns::GONE_WITHIN;
 use crate::cluster::outside::host_namespace;
 
 /// The argument after [`LAB`] by which a lab is one to try things in.

@@ -17,11 +17,6 @@ use super::{Interrupt, Job, Options};
 use crate::fault::Requirement;
 use crate::host::{Consent, Restore};
 
-/// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
-/// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
-/// full connection table takes seconds.
-pub(super) const GONE_WITHIN: Duration = Duration::from_secs(30);
-
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -81,6 +76,9 @@ fn writes_limit(job: &Job) -> bool {
 }
 
 pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
+    if let Some(why) = job.backend.unable() {
+        return Some(why);
+    }
     if !writes_limit(job) {
         return None;
     }
@@ -105,8 +103,19 @@ fn supervise(
     for what in std::mem::take(&mut hold.recovered) {
         tell(TrialEvent::HostChanged { what });
     }
+    let waiting = |reason| tell(TrialEvent::Waiting { reason });
+    let mut lease = match job.backend.lease(&job.wanted, &waiting, &|| interrupt.is_asked()) {
+        Ok(lease) => lease,
+        Err(why) => {
+            release(hold, ended, tell);
+            ended.outcome = Outcome::Inconclusive;
+            ended.reasons.push(why);
+            return Ok(());
+        }
+    };
     let before = look_at_host()?;
-    let mut command = LabCommand::new([LAB]);
+    let ground = lease.ground();
+    let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed());
     if let Some(executable) = &options.executable {
         command = command.program(executable);
     }
@@ -115,6 +124,7 @@ fn supervise(
     let order = Order {
         trial: job.id.clone(),
         file: job.file.clone(),
+        ground,
         host_writes: hold.guardian.is_some(),
         record: options.record.as_ref().map(|folder| folder.join(recording_name(job))),
         hold: options.hold,
@@ -131,11 +141,14 @@ fn supervise(
     }
     let status = lab.wait().map_err(|e| e.to_string())?;
     drop(control);
-    match lab.proof_of_release(GONE_WITHIN) {
-        Ok(_) => ended.down = Some(down.elapsed()),
-        Err(e) => dirty(ended, tell, format!("namespaces of the lab: {e}")),
+    match lease.prove_gone(&lab) {
+        Ok(()) => ended.down = Some(down.elapsed()),
+        Err(why) => dirty(ended, tell, why),
     }
     drop(lab);
+    if ended.outcome == Outcome::Dirty {
+        lease.spoil();
+    }
     release(hold, ended, tell);
     compare_host(job, &before, ended, tell)?;
     if let Err(why) = done {

@@ -13,7 +13,6 @@ use crate::cluster::Cluster;
 use crate::fault::{FaultError, Quiet};
 use crate::plan::PodId;
 
-const POD_EVERY: Duration = Duration::from_millis(400);
 const TALK_EVERY: Duration = Duration::from_millis(150);
 
 /// A port nobody else serves.
@@ -39,7 +38,7 @@ impl Churn {
         let away = Arc::new(Mutex::new(()));
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         if cluster.plan().pods.len() >= 2 {
-            let server = cluster.pod(PodId(1)).ns.clone();
+            let server = cluster.pod(PodId(1)).ns;
             let listener = super::sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
             tasks.spawn(tcp::serve(listener));
             tasks.spawn(talk(Arc::clone(cluster), quiet.clone()));
@@ -61,19 +60,20 @@ impl Churn {
 }
 
 async fn pods(cluster: Arc<dyn Cluster>, away: Arc<Mutex<()>>) {
+    let every = cluster.churn_every();
     loop {
-        tokio::time::sleep(POD_EVERY).await;
+        tokio::time::sleep(every).await;
         let _away = away.lock().await;
         // What fails here would show in the comparison after healing.
         let _ = cluster.churn(false).await;
-        tokio::time::sleep(POD_EVERY / 4).await;
+        tokio::time::sleep(every / 4).await;
         let _ = cluster.churn(true).await;
     }
 }
 
 async fn talk(cluster: Arc<dyn Cluster>, quiet: Quiet) {
     let plan = cluster.plan();
-    let ns = cluster.pod(PodId(0)).ns.clone();
+    let ns = cluster.pod(PodId(0)).ns;
     let peer = SocketAddr::new(plan.pods[1].address, PORT);
     let resolver = plan.dns.as_ref().map(|dns| plan.services[dns.service.0].address);
     let mut clock = tokio::time::interval(TALK_EVERY);

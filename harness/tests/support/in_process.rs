@@ -1,7 +1,9 @@
 //! Runs in this process, over real labs: labs and guardian are the built `relapse`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use relapse::cluster::netns::Labs;
 use relapse::config::Config;
 use relapse::event::{Outcome, RunEvent};
 use relapse::host::Consent;
@@ -28,6 +30,7 @@ pub fn options() -> Options {
         sabotage: None,
         only: Vec::new(),
         hold: false,
+        backends: vec![Arc::new(Labs)],
         executable: Some(env!("CARGO_BIN_EXE_relapse").into()),
     }
 }

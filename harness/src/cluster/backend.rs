@@ -1,0 +1,86 @@
+//! Where the clusters of a run come from.
+//!
+//! A backend makes ready what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
+//! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use relapse_kernel::process::LabProcess;
+use serde::{Deserialize, Serialize};
+
+use super::{Cluster, kind, netns};
+use crate::plan::ClusterPlan;
+
+/// What a trial wants of the ground it is built on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    pub nodes: usize,
+    /// The scenario's own kind configuration, where it names one.
+    pub kind_config: Option<PathBuf>,
+}
+
+/// What the trial's process is told of the ground its cluster stands on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ground {
+    /// Nothing: everything is made from here.
+    Netns,
+    Kind(kind::Ground),
+}
+
+impl Ground {
+    /// Builds the cluster of a plan there.
+    ///
+    /// # Errors
+    /// What could not be built, in words.
+    pub async fn up(&self, plan: &ClusterPlan) -> Result<Arc<dyn Cluster>, String> {
+        match self {
+            Self::Netns => netns::Lab::up(plan).map(|lab| lab as _).map_err(|e| e.to_string()),
+            Self::Kind(ground) => kind::KindCluster::up(ground, plan).await.map(|cluster| cluster as _),
+        }
+    }
+
+    /// Whether the trial's process lives in namespaces of its own.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, Self::Netns)
+    }
+}
+
+/// A place clusters come from, for the length of a run.
+pub trait Backend: Send + Sync {
+    /// As trials and `--backend` call it.
+    fn name(&self) -> &'static str;
+
+    /// Why nothing runs on it here, and what to do about that.
+    fn unable(&self) -> Option<String>;
+
+    /// Whether its trials want the machine for themselves.
+    fn wants_machine(&self) -> bool;
+
+    /// Makes ready what the trial stands on; `tell` hears what takes long, `stop` says when to give up.
+    ///
+    /// # Errors
+    /// Why there is nothing to stand on, in words.
+    fn lease<'a>(
+        &'a self,
+        wanted: &Wanted,
+        tell: &dyn Fn(String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Lease + 'a>, String>;
+
+    /// Removes all that outlasted trials; says what could not be.
+    fn close(&self) -> Vec<String>;
+}
+
+/// The ground of one trial.
+pub trait Lease {
+    fn ground(&self) -> Ground;
+
+    /// Proves, after the trial's process has ended, that nothing of the trial is left; else says what is.
+    fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String>;
+
+    /// The trial left something: nobody builds on this ground again.
+    fn spoil(&mut self);
+}

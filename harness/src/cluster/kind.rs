@@ -1,0 +1,32 @@
+//! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
+//!
+//! In the order of a run: [`keeper`] (one cluster for all trials; [`create`], [`config`], [`docker`],
+//! [`guard`], [`cni`]), then in each trial's process [`cluster`] over [`nodes`], [`pods`], [`dns`] and
+//! [`watch`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
+//! source NAT, workload, faults and collectors are the lab's own.
+
+mod api;
+mod cluster;
+mod cni;
+mod config;
+pub mod create;
+mod dns;
+mod docker;
+mod guard;
+mod keeper;
+mod nodes;
+mod objects;
+mod pods;
+mod watch;
+
+use serde::{Deserialize, Serialize};
+
+pub use cluster::KindCluster;
+pub use keeper::{Kind, unable};
+
+/// What a trial's process is told of the cluster it works on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ground {
+    pub run_id: String,
+    pub cluster: create::Created,
+}

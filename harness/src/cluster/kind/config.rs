@@ -1,0 +1,102 @@
+//! kind cluster configurations: a scenario's own file, or ours, made fit for the fabric.
+
+use std::path::Path;
+
+use relapse_detectors::prefix::Prefix;
+use serde_json::{Value, json};
+
+/// What a cluster is made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// As kind is given it.
+    pub value: Value,
+    /// Nodes that are workers.
+    pub workers: usize,
+    /// All nodes.
+    pub nodes: usize,
+    pub pod_prefix: Prefix,
+    pub service_prefix: Prefix,
+}
+
+/// Default prefixes of the incidents.
+const POD_PREFIX: &str = "10.176.96.0/20";
+const SERVICE_PREFIX: &str = "192.168.0.0/20";
+
+impl Config {
+    /// A control plane and so many workers.
+    #[must_use]
+    pub fn of_workers(workers: usize) -> Self {
+        let workers_listed = std::iter::repeat_n(json!({ "role": "worker" }), workers);
+        let nodes: Vec<Value> = std::iter::once(json!({ "role": "control-plane" })).chain(workers_listed).collect();
+        let value = json!({ "kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes });
+        Self::fit(value).expect("a configuration of our own is right")
+    }
+
+    /// A user's or a scenario's file.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the file's name.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let wrong = |why: String| format!("{}: {why}", file.display());
+        let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+        let value: Value = serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        Self::fit(value).map_err(wrong)
+    }
+
+    /// Sets what the harness does itself: the pod network; and where it must be known: prefixes.
+    fn fit(mut value: Value) -> Result<Self, String> {
+        if value.get("kind").and_then(Value::as_str) != Some("Cluster") {
+            return Err("not a kind cluster configuration: `kind: Cluster` is missing".into());
+        }
+        let root = value.as_object_mut().ok_or("not a mapping")?;
+        // The run names its clusters.
+        root.remove("name");
+        let nodes = root.entry("nodes").or_insert_with(|| json!([{ "role": "control-plane" }]));
+        let nodes = nodes.as_array().ok_or("`nodes` is not a list")?;
+        let is_worker = |node: &&Value| node.get("role").and_then(Value::as_str) == Some("worker");
+        let (workers, nodes) = (nodes.iter().filter(is_worker).count(), nodes.len());
+        let networking = root.entry("networking").or_insert_with(|| json!({}));
+        let networking = networking.as_object_mut().ok_or("`networking` is not a mapping")?;
+        networking.insert("disableDefaultCNI".into(), json!(true));
+        // Reached from this machine alone.
+        networking.insert("apiServerAddress".into(), json!("127.0.0.1"));
+        let mut prefix = |key: &str, usual: &str| {
+            let text = networking.entry(key).or_insert_with(|| json!(usual)).as_str().unwrap_or_default().to_owned();
+            text.parse::<Prefix>().map_err(|e| format!("networking.{key} `{text}`: {e}"))
+        };
+        let (pod_prefix, service_prefix) = (prefix("podSubnet", POD_PREFIX)?, prefix("serviceSubnet", SERVICE_PREFIX)?);
+        Ok(Self { value, workers, nodes, pod_prefix, service_prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_file_keeps_its_nodes_and_gets_the_pod_network_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mine.yaml");
+        std::fs::write(&file, "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nname: mine\nnodes:\n- role: control-plane\n- role: worker\n  labels: {a: b}\nnetworking: {kubeProxyMode: nftables}\n").unwrap();
+        let config = Config::read(&file).unwrap();
+        assert_eq!((config.workers, config.nodes), (1, 2));
+        assert_eq!(config.value["networking"]["disableDefaultCNI"], true);
+        assert_eq!(config.value["networking"]["kubeProxyMode"], "nftables");
+        assert_eq!(config.value["nodes"][1]["labels"]["a"], "b");
+        assert!(config.value.get("name").is_none());
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_told_with_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wrong.yaml");
+        std::fs::write(&file, "kind: Deployment\n").unwrap();
+        assert!(
+            Config::read(&file)
+                .unwrap_err()
+                .ends_with("wrong.yaml: not a kind cluster configuration: `kind: Cluster` is missing")
+        );
+        std::fs::write(&file, "kind: Cluster\nnetworking: {podSubnet: nonsense}\n").unwrap();
+        assert!(Config::read(&file).unwrap_err().contains("networking.podSubnet `nonsense`"));
+    }
+}

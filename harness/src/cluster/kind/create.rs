@@ -1,0 +1,244 @@
+//! A real cluster: made, found ready, removed; everything by its exact name.
+//!
+//! Its network is its own, without translation to the outside, and its nodes get their guard before
+//! they can run a pod. Names carry the run's id.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use relapse_detectors::prefix::Prefix;
+use relapse_kernel::NetNs;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::config::Config;
+use super::docker::{docker, kind_program, within};
+use super::{api, cni, guard};
+
+/// A cluster that is not there by then never will be.
+pub const CREATE_WITHIN: Duration = Duration::from_secs(240);
+/// Nodes are ready by then, or something is wrong with them.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+const REMOVE_WITHIN: Duration = Duration::from_secs(120);
+/// By which Docker's networks tell whose they are.
+const LABEL: &str = "relapse.run";
+/// By which kind's containers do.
+const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
+
+/// What a cluster is called: everything of it is found by these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// kind's name for it, and of its Docker network.
+    pub cluster: String,
+    /// Where its files lie.
+    pub folder: PathBuf,
+}
+
+impl Names {
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+}
+
+/// One node's container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// Of the container, and of the node in the API.
+    pub name: String,
+    /// Its first process, as this machine counts.
+    pub pid: u32,
+    /// The node's share of the pod network.
+    pub pod_prefix: Prefix,
+}
+
+/// A cluster that is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    pub names: Names,
+    /// Workers first, in their order, then the control plane.
+    pub nodes: Vec<NodeRef>,
+    /// Docker's network between the nodes.
+    pub management: Prefix,
+    pub pod_prefix: Prefix,
+    pub service_prefix: Prefix,
+}
+
+/// Makes a cluster. What was made by the time it fails is still there: [`remove`] it.
+///
+/// # Errors
+/// What went wrong, in one line; logs of the nodes are in `logs` then.
+pub fn create(
+    names: &Names,
+    config: &Config,
+    image: Option<&str>,
+    logs: &Path,
+    stop: &dyn Fn() -> bool,
+) -> Result<Created, String> {
+    let kind = kind_program().ok_or("kind is not installed: make kind")?;
+    let in_folder = |e: std::io::Error| format!("{}: {e}", names.folder.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&names.folder).map_err(in_folder)?;
+    let file = names.folder.join("config.json");
+    fs::write(&file, config.value.to_string()).map_err(in_folder)?;
+    let management = make_network(&names.cluster)?;
+    let mut command = Command::new(kind);
+    command.args(["create", "cluster", "--quiet", "--retain", "--wait", "0s", "--name", &names.cluster]);
+    command.arg("--kubeconfig").arg(names.kubeconfig()).arg("--config").arg(&file);
+    if let Some(image) = image {
+        command.args(["--image", image]);
+    }
+    command.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &names.cluster).env_remove("KUBECONFIG");
+    let made = within(&mut command, CREATE_WITHIN, stop)
+        .and_then(|_| found(names, management, config))
+        .and_then(|created| make_ready(created, stop));
+    made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })
+}
+
+/// A network of its own, with addresses that no lab and no office has (RFC 2544), and without
+/// translation: what is not for the network itself finds no way back.
+fn make_network(name: &str) -> Result<Prefix, String> {
+    let mut last = String::new();
+    for number in 128..=255_u8 {
+        let subnet = format!("198.19.{number}.0/24");
+        let label = format!("{LABEL}={name}");
+        let made = docker(&[
+            "network",
+            "create",
+            "--subnet",
+            &subnet,
+            "--label",
+            &label,
+            "-o",
+            "com.docker.network.bridge.enable_ip_masquerade=false",
+            name,
+        ]);
+        match made {
+            Ok(_) => return subnet.parse().map_err(|e| format!("{subnet}: {e}")),
+            Err(why) if why.contains("overlap") => last = why,
+            Err(why) => return Err(why),
+        }
+    }
+    Err(last)
+}
+
+/// The containers of a cluster, by kind's label.
+///
+/// # Errors
+/// When Docker does not answer.
+pub fn containers(cluster: &str) -> Result<Vec<String>, String> {
+    let filter = format!("label={KIND_LABEL}={cluster}");
+    let names = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Whether any other cluster of kind's runs on this machine.
+///
+/// # Errors
+/// When Docker does not answer.
+pub fn others(cluster: &str) -> Result<bool, String> {
+    let filter = format!("label={KIND_LABEL}");
+    let format = format!("{{{{.Label \"{KIND_LABEL}\"}}}}");
+    let all = docker(&["ps", "--filter", &filter, "--format", &format])?;
+    Ok(all.lines().any(|other| other != cluster))
+}
+
+/// What kind made: containers with their first process.
+fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, String> {
+    let mut containers = containers(&names.cluster)?;
+    // Workers in their order (kind counts worker, worker2, ... worker10), then the rest.
+    let rank = |name: &String| {
+        let worker = name.rsplit('-').next().and_then(|last| last.strip_prefix("worker"));
+        (worker.is_none(), worker.and_then(|number| number.parse::<u32>().ok()).unwrap_or(1))
+    };
+    containers.sort_by_key(rank);
+    let nodes = containers.into_iter().map(|name| {
+        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &name])?;
+        let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
+        Ok(NodeRef { name, pid, pod_prefix: config.pod_prefix })
+    });
+    Ok(Created {
+        names: names.clone(),
+        nodes: nodes.collect::<Result<_, String>>()?,
+        management,
+        pod_prefix: config.pod_prefix,
+        service_prefix: config.service_prefix,
+    })
+}
+
+/// The guard first, then the pod network; ready when the API says so of every node.
+fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, String> {
+    for node in &created.nodes {
+        let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
+        guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
+    }
+    let shares = api::ask(&created.names, |client| api::prepare(client), READY_WITHIN, stop)?;
+    for node in &mut created.nodes {
+        let share = shares.get(&node.name).ok_or_else(|| format!("{} has no share of the pod network", node.name))?;
+        node.pod_prefix = *share;
+        cni::write(node).map_err(|e| format!("{}: the pod network could not be set up: {e}", node.name))?;
+    }
+    api::ask(&created.names, |client| api::nodes_ready(client, created.nodes.len()), READY_WITHIN, stop)?;
+    Ok(created)
+}
+
+/// What the nodes had to say, for people to read.
+fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
+    let mut saved = Vec::new();
+    let _ = fs::create_dir_all(logs);
+    for name in containers(cluster).unwrap_or_default() {
+        for (what, command) in [
+            ("journal", vec!["journalctl", "--no-pager", "-n", "400"]),
+            ("kubelet", vec!["journalctl", "--no-pager", "-u", "kubelet", "-n", "400"]),
+        ] {
+            let arguments: Vec<&str> = ["exec", name.as_str()].into_iter().chain(command).collect();
+            // A container that never came up has only what it printed.
+            let text = docker(&arguments).or_else(|_| docker(&["logs", "--tail", "400", &name]));
+            let file = logs.join(format!("{name}-{what}.log"));
+            if text.is_ok_and(|text| fs::write(&file, text).is_ok()) {
+                saved.push(file);
+            }
+        }
+    }
+    if saved.is_empty() { why.to_owned() } else { format!("{why}; logs of its nodes: {}", logs.display()) }
+}
+
+/// Removes a cluster: containers with their volumes, network, files; only those of exactly this name.
+/// What is gone already is no error.
+///
+/// # Errors
+/// What could not be removed.
+pub fn remove(names: &Names) -> Result<(), String> {
+    let there = containers(&names.cluster)?;
+    if !there.is_empty() {
+        let mut command = Command::new("docker");
+        command.args(["rm", "--force", "--volumes"]).args(&there);
+        within(&mut command, REMOVE_WITHIN, &|| false)?;
+    }
+    let left = containers(&names.cluster)?;
+    if !left.is_empty() {
+        return Err(format!("containers are still there: {}", left.join(", ")));
+    }
+    let networks =
+        docker(&["network", "ls", "--filter", &format!("label={LABEL}={}", names.cluster), "--format", "{{.Name}}"])?;
+    for network in networks.lines().filter(|network| *network == names.cluster) {
+        docker(&["network", "rm", network])?;
+    }
+    match fs::remove_dir_all(&names.folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", names.folder.display())),
+        _ => Ok(()),
+    }
+}
+
+/// Shares of the pod network by node, as the API has them.
+pub type Shares = BTreeMap<String, Prefix>;
+
+/// A value of a node's object.
+#[must_use]
+pub fn share(node: &Value) -> Option<(String, Prefix)> {
+    let name = node.pointer("/metadata/name")?.as_str()?.to_owned();
+    Some((name, node.pointer("/spec/podCIDR")?.as_str()?.parse().ok()?))
+}

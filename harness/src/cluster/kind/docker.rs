@@ -1,0 +1,138 @@
+//! The programs `docker` and `kind`, each call with a time limit.
+//!
+//! kind itself speaks to Docker by its command line; so do we, for the few calls there are.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What an ordinary question may take.
+const SOON: Duration = Duration::from_secs(30);
+/// How often a call that takes long is looked after.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Asks Docker something small; its answer without the line end.
+///
+/// # Errors
+/// What it said instead, or that it said nothing in time.
+pub fn docker(arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    within(&mut command, SOON, &|| false)
+}
+
+/// Runs a program to its end: what it printed, or what it complained about.
+///
+/// # Errors
+/// When it fails, does not end in time, or is no longer wanted.
+pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -> Result<String, String> {
+    let name = format!("{} {}", Path::new(command.get_program()).display(), words(command));
+    let begin = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.map_err(|e| format!("`{name}` could not be started: {e}"))?;
+    let (out, err) = (gather(child.stdout.take()), gather(child.stderr.take()));
+    let text = |pipe: std::thread::JoinHandle<String>| pipe.join().unwrap_or_default();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if begin.elapsed() > limit => {
+                end(&mut child);
+                return Err(format!("`{name}` did not end within {} s", limit.as_secs()));
+            }
+            Ok(None) if stop() => {
+                end(&mut child);
+                return Err("stopped".into());
+            }
+            Ok(None) => std::thread::sleep(LOOK),
+            Err(e) => return Err(format!("`{name}`: {e}")),
+        }
+    };
+    let (out, err) = (text(out), text(err));
+    if status.success() {
+        return Ok(out.trim_end().to_owned());
+    }
+    let complaint = if err.trim().is_empty() { out } else { err };
+    Err(format!("`{name}` failed: {}", essence(&complaint)))
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn gather(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
+
+fn words(command: &Command) -> String {
+    let all: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    all.join(" ")
+}
+
+/// The lines of a complaint that say what is wrong: those with an error, else the last ones.
+fn essence(complaint: &str) -> String {
+    let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let errors: Vec<&str> = lines.iter().copied().filter(|line| line.to_lowercase().contains("error")).collect();
+    let chosen = if errors.is_empty() { &lines[lines.len().saturating_sub(3)..] } else { &errors[..] };
+    let text = chosen.iter().take(3).copied().collect::<Vec<_>>().join("; ");
+    text.chars().take(600).collect()
+}
+
+/// Where kind's set-up keeps things (`make kind`): the program, the names of images.
+#[must_use]
+pub fn cache() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("relapse/kind-node"))
+}
+
+/// The program `kind`: the one that `make kind` chose, else what is on the path.
+#[must_use]
+pub fn kind_program() -> Option<PathBuf> {
+    if let Some(chosen) = noted("kind").map(PathBuf::from).filter(|file| file.is_file()) {
+        return Some(chosen);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join("kind")).find(|file| file.is_file())
+}
+
+/// One line that `make kind` wrote down.
+fn noted(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(cache()?.join(name)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The node image: as asked for, as `make kind` found or built it, else kind's own default (none).
+#[must_use]
+pub fn node_image(asked: Option<&str>) -> Option<String> {
+    let variable = || std::env::var("RELAPSE_KIND_IMAGE").ok().filter(|image| !image.is_empty());
+    asked.map(str::to_owned).or_else(variable).or_else(|| noted("image")).filter(|image| !image.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_reduced_to_its_errors() {
+        let text = "Creating cluster ...\n ✗ Preparing nodes\nERROR: failed to create cluster: no space left on device\nStack Trace:\n";
+        assert_eq!(essence(text), "ERROR: failed to create cluster: no space left on device");
+        assert_eq!(essence("a\nb\nc\nd\n"), "b; c; d");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended_and_one_that_fails_is_quoted() {
+        let hangs = within(Command::new("sleep").arg("60"), Duration::from_millis(50), &|| false).unwrap_err();
+        assert_eq!(hangs, "`sleep 60` did not end within 0 s");
+        let fails = within(Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"]), SOON, &|| false);
+        assert_eq!(fails.unwrap_err(), "`sh -c echo no such thing >&2; exit 3` failed: no such thing");
+        assert_eq!(within(Command::new("sleep").arg("60"), SOON, &|| true).unwrap_err(), "stopped");
+    }
+}

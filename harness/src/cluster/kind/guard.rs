@@ -1,0 +1,49 @@
+//! Containment: no packet of the lab leaves a node by Docker's NIC.
+//!
+//! Docker's NIC is there for the nodes among themselves. What would leave by it with a pod's address,
+//! or for anywhere but Docker's own subnet, is counted and dropped; a count makes the trial dirty. The
+//! guard is up before the first pod is, and stays as long as the node.
+
+use relapse_kernel::nft::{self, Chain, Hook, NatFlags, Policy, Rule, Table};
+use relapse_kernel::{NetNs, Result};
+
+use super::create::Created;
+use crate::cluster::node_network::pair;
+
+/// Docker's NIC in every node.
+pub const MANAGEMENT_NIC: &str = "eth0";
+/// Its name does not begin as those of trials do: it outlasts them.
+const TABLE: &str = "guard-of-relapse";
+const WITH_POD_ADDRESS: &str = "a pod's address";
+const ELSEWHERE: &str = "neither a node nor this machine";
+
+/// Puts it up.
+///
+/// # Errors
+/// When the kernel refuses it, or it does not read back.
+pub fn put_up(ns: &NetNs, cluster: &Created) -> Result<()> {
+    rules(cluster).apply(ns)
+}
+
+/// Packets it has dropped so far.
+///
+/// # Errors
+/// When it is no longer there.
+pub fn hits(ns: &NetNs) -> Result<u64> {
+    Ok(nft::counter(ns, TABLE, WITH_POD_ADDRESS)? + nft::counter(ns, TABLE, ELSEWHERE)?)
+}
+
+fn rules(cluster: &Created) -> Table {
+    let (pods, management) = (pair(cluster.pod_prefix), pair(cluster.management));
+    let out = || Rule::new().oifname(MANAGEMENT_NIC);
+    Table::new(TABLE)
+        // Pods reach the API server, which is a node: translated, as by any CNI.
+        .chain(Chain::nat("translate", Hook::Postrouting, 90))
+        .rule(
+            "translate",
+            out().ip_saddr(pods).ip_daddr(management).masquerade(None, NatFlags::default()).comment("pods to nodes"),
+        )
+        .chain(Chain::filter("guard", Hook::Postrouting, 300, Policy::Accept))
+        .rule("guard", out().ip_saddr(pods).counter().drop().comment(WITH_POD_ADDRESS))
+        .rule("guard", out().not_ip_daddr(management).counter().drop().comment(ELSEWHERE))
+}

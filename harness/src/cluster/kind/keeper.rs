@@ -1,0 +1,206 @@
+//! One cluster for a run: made when the first trial wants it, leased to one after another, made again
+//! where a trial left something behind, removed at the end.
+//!
+//! It is in the journal before it exists, with the settings that a kubelet writes on its host: so the
+//! next start, or `relapse recover`, removes what a run that was killed had made.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use relapse_kernel::host::{self, Snapshot, is_root};
+use relapse_kernel::process::LabProcess;
+use relapse_kernel::{NetNs, nft};
+
+use super::config::Config;
+use super::create::{self, Created, Names};
+use super::docker::{docker, kind_program, node_image};
+use super::{Ground, guard};
+use crate::cluster::backend::{self, Backend, Lease, Wanted};
+use crate::host::clusters::ClusterJournal;
+
+/// The backend of real clusters.
+pub struct Kind {
+    run_id: String,
+    image: Option<String>,
+    /// Where logs of nodes go when a cluster cannot be made.
+    logs: PathBuf,
+    kept: Mutex<Option<Kept>>,
+    number: AtomicU32,
+}
+
+/// What was made, or why it could not be.
+struct Kept {
+    config: Config,
+    made: Result<Created, String>,
+    journal: ClusterJournal,
+    spoilt: bool,
+}
+
+impl Kind {
+    /// Nothing is made before it is wanted.
+    #[must_use]
+    pub fn new(run_id: &str, image: Option<&str>, logs: &Path) -> Self {
+        Self {
+            run_id: run_id.to_owned(),
+            image: node_image(image),
+            logs: logs.to_owned(),
+            kept: Mutex::default(),
+            number: AtomicU32::new(0),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first cluster of a run bears its id, each further one a number besides.
+    fn names(&self) -> Result<Names, String> {
+        let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+        let suffix = if number > 1 { format!("-{number}") } else { String::new() };
+        let cluster = format!("relapse-{}{suffix}", self.run_id);
+        let folder = crate::host::state_dir().map_err(|e| format!("failed to {e}"))?.join("kind").join(&cluster);
+        Ok(Names { cluster, folder })
+    }
+
+    fn make(&self, config: Config, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
+        let names = self.names()?;
+        let workers = config.workers;
+        tell(format!("a kind cluster is made, {workers} workers and a control plane: half a minute or so"));
+        let journal = ClusterJournal::begin(&names).map_err(|e| format!("failed to {e}"))?;
+        let made = create::create(&names, &config, self.image.as_deref(), &self.logs, stop);
+        if made.is_err() {
+            // What there is of it; what cannot be removed now stays in the journal.
+            if let Err(why) = journal.remove() {
+                tell(format!("a cluster that did not come up could not be removed: {why}"));
+            }
+        }
+        Ok(Kept { config, made, journal, spoilt: false })
+    }
+}
+
+impl Backend for Kind {
+    fn name(&self) -> &'static str {
+        "kind"
+    }
+
+    fn unable(&self) -> Option<String> {
+        unable()
+    }
+
+    fn wants_machine(&self) -> bool {
+        true
+    }
+
+    fn lease<'a>(
+        &'a self,
+        wanted: &Wanted,
+        tell: &dyn Fn(String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Lease + 'a>, String> {
+        let mut slot = self.kept();
+        let fits = |kept: &Kept| match &wanted.kind_config {
+            Some(file) => Config::read(file).is_ok_and(|config| config == kept.config),
+            None => kept.config.nodes >= wanted.nodes,
+        };
+        if let Some(kept) = slot.take_if(|kept| kept.spoilt || !fits(kept)) {
+            kept.journal.remove()?;
+        }
+        if slot.is_none() {
+            let config = match &wanted.kind_config {
+                Some(file) => Config::read(file)?,
+                // The control plane is the last node.
+                None => Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS)),
+            };
+            *slot = Some(self.make(config, tell, stop)?);
+        }
+        let kept = slot.as_mut().ok_or("there is no cluster")?;
+        let cluster = match &kept.made {
+            Ok(cluster) => cluster.clone(),
+            Err(why) => {
+                let why = why.clone();
+                // Whoever stopped it may want it later.
+                if why == "stopped" {
+                    *slot = None;
+                }
+                return Err(format!("no kind cluster: {why}"));
+            }
+        };
+        if cluster.nodes.len() < wanted.nodes {
+            let have = cluster.nodes.len();
+            return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
+        }
+        let before = look(&cluster).map_err(|why| {
+            // An engine that was stopped, a node that died: the next trial gets another one.
+            kept.spoilt = true;
+            format!("the kind cluster is no longer there: {why}")
+        })?;
+        Ok(Box::new(Leased { keeper: self, cluster, before }))
+    }
+
+    fn close(&self) -> Vec<String> {
+        let Some(kept) = self.kept().take() else { return Vec::new() };
+        kept.journal.remove().err().into_iter().collect()
+    }
+}
+
+/// Scenarios want one or two workers more often than not, and a cluster is slow to make.
+const WORKERS: usize = 2;
+
+/// Why there can be no real cluster here.
+#[must_use]
+pub fn unable() -> Option<String> {
+    if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
+        let why = why.rsplit(": ").next().unwrap_or_default().to_owned();
+        return Some(format!("Docker does not answer ({why}): install and start it, then make kind"));
+    }
+    if kind_program().is_none() {
+        return Some("kind is not installed: make kind".into());
+    }
+    (!is_root()).then(|| {
+        "faults are made inside the namespaces of kind's containers, which only root may enter: run it as root".into()
+    })
+}
+
+/// All nodes as they are between trials.
+fn look(cluster: &Created) -> Result<Vec<(String, Snapshot, u64)>, String> {
+    let nodes = cluster.nodes.iter().map(|node| {
+        let ns = NetNs::of_process(&node.name, node.pid)?;
+        Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
+    });
+    nodes.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
+}
+
+struct Leased<'a> {
+    keeper: &'a Kind,
+    cluster: Created,
+    before: Vec<(String, Snapshot, u64)>,
+}
+
+impl Lease for Leased<'_> {
+    fn ground(&self) -> backend::Ground {
+        backend::Ground::Kind(Ground { run_id: self.keeper.run_id.clone(), cluster: self.cluster.clone() })
+    }
+
+    fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
+        let after = look(&self.cluster).inspect_err(|_| self.spoil())?;
+        let mut left = Vec::new();
+        for ((node, before, _), (_, now, _)) in self.before.iter().zip(&after) {
+            left.extend(host::diff(before, now).iter().map(|difference| format!("{node}: {difference}")));
+        }
+        for ((node, _, before), (_, _, now)) in self.before.iter().zip(&after).filter(|((.., b), (.., n))| n > b) {
+            left.push(format!("{node}: {} packets of the lab tried to leave by Docker's NIC (dropped)", now - before));
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        self.spoil();
+        Err(left.join("; "))
+    }
+
+    fn spoil(&mut self) {
+        if let Some(kept) = self.keeper.kept().as_mut() {
+            kept.spoilt = true;
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A kind node's place in the fabric, for the length of a trial: two NICs, policy table, source NAT.
+//!
+//! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile.
+
+use relapse_kernel::route::{self, MAIN, Rule, SavedRoute};
+use relapse_kernel::{NetNs, Result, link, nft, sysctl};
+
+use super::create::{Created, NodeRef};
+use super::guard::MANAGEMENT_NIC;
+use crate::cluster::Node;
+use crate::cluster::fabric::Fabric;
+use crate::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
+use crate::plan::{NetworkPlan, NodePlan};
+
+/// Before the rules of any pod: the API server's endpoint is a node.
+const MANAGEMENT_PRIORITY: u32 = 400;
+
+/// What a trial changed on a node, and what was there before.
+pub struct Attached {
+    node: Node,
+    management: Rule,
+    /// Docker's own default route.
+    away: Vec<SavedRoute>,
+    timeouts: Vec<(String, String)>,
+    nics: [String; 2],
+}
+
+/// Plugs a node into the fabric.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn attach(
+    fabric: &mut Fabric,
+    number: usize,
+    cluster: &Created,
+    node: &NodeRef,
+    plan: &NodePlan,
+    network: &NetworkPlan,
+) -> Result<Attached> {
+    // Messages call it what the scenario does.
+    let ns = NetNs::of_process(&plan.name, node.pid)?;
+    sysctl::apply(&ns, &sysctl::lab_settings(true))?;
+    let mut timeouts = Vec::new();
+    for (name, seconds) in &network.conntrack_timeouts {
+        let key = format!("net.netfilter.nf_conntrack_{name}");
+        timeouts.push((key.clone(), sysctl::read(&ns, &key)?.trim().to_owned()));
+        sysctl::write(&ns, &key, &seconds.to_string())?;
+    }
+    let docker_nic = link::find(&ns, MANAGEMENT_NIC)?.map(|link| link.index);
+    let is_default = |saved: &SavedRoute| saved.route().is_default() && saved.route().oif == docker_nic;
+    let away: Vec<SavedRoute> = route::save_routes(&ns, Some(MAIN))?.into_iter().filter(is_default).collect();
+    away.iter().try_for_each(|saved| saved.delete(&ns))?;
+    let (address, length) = pair(cluster.management);
+    let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
+    route::add_rule(&ns, &management)?;
+    attach_nics(fabric, number, &ns, plan, network)?;
+    snat(network, None).apply(&ns)?;
+    Ok(Attached {
+        node: Node { name: plan.name.clone(), ns },
+        management,
+        away,
+        timeouts,
+        nics: [network.node_nic.clone(), network.pod_nic.clone()],
+    })
+}
+
+impl Attached {
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Takes all of it away again; goes on past what fails, and says it.
+    pub fn detach(&self) -> Vec<String> {
+        let ns = &self.node.ns;
+        let steps = [
+            self.nics.iter().try_for_each(|nic| match link::find(ns, nic)? {
+                Some(found) => link::delete(ns, found.index),
+                None => Ok(()),
+            }),
+            nft::delete_table(ns, SNAT_TABLE),
+            route::delete_rule(ns, &self.management),
+            route::restore_routes(ns, &self.away),
+            self.timeouts.iter().try_for_each(|(key, before)| sysctl::write(ns, key, before)),
+        ];
+        let name = &self.node.name;
+        steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! The objects a trial makes in the cluster, as the API takes them. All carry the trial's label, by which
+//! they are watched and removed.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
+use serde_json::{Value, json};
+
+use crate::plan::{ClusterPlan, PodId, PodRole, ServicePlan};
+
+/// Its value is the run's id.
+pub const LABEL: &str = "relapse.dev/run";
+/// Where pods and Services of a scenario live.
+pub const NAMESPACE: &str = "default";
+/// Where cluster DNS does.
+pub const DNS_NAMESPACE: &str = "kube-system";
+/// Its configuration for the length of a trial.
+pub const COREFILE: &str = "relapse-coredns";
+/// A replica of cluster DNS is an endpoint only while this condition holds.
+pub const GATE: &str = "relapse.dev/serves";
+
+/// Pods die at once when they are told to: nothing in them has work to finish.
+const GRACE: i64 = 1;
+
+/// The namespace a pod lives in.
+#[must_use]
+pub const fn namespace(role: PodRole) -> &'static str {
+    match role {
+        PodRole::Dns => DNS_NAMESPACE,
+        PodRole::Plain | PodRole::Ingress { .. } => NAMESPACE,
+    }
+}
+
+/// A pod that holds its namespace open; what it does is done from outside, through that.
+pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run_id: &str) -> Pod {
+    let mut labels = json!({ LABEL: run_id });
+    for service in plan.services.iter().filter(|service| service.pods.contains(&id)) {
+        labels[behind(service)] = "true".into();
+    }
+    object(json!({
+        "metadata": { "name": plan.pods[id.0].name, "namespace": NAMESPACE, "labels": labels },
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": GRACE,
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" }],
+        },
+    }))
+}
+
+/// A replica of cluster DNS: what kubeadm's Deployment runs, on the scenario's node, with the scenario's
+/// Corefile. It does not come back by itself, so that a loss lasts.
+pub fn replica(name: &str, node: &str, template: &PodSpec, run_id: &str) -> Pod {
+    let mut spec = serde_json::to_value(template).unwrap_or_default();
+    for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
+        spec.as_object_mut().map(|spec| spec.remove(gone));
+    }
+    spec["nodeName"] = node.into();
+    spec["restartPolicy"] = "Never".into();
+    spec["terminationGracePeriodSeconds"] = GRACE.into();
+    spec["tolerations"] = json!([{ "operator": "Exists" }]);
+    spec["readinessGates"] = json!([{ "conditionType": GATE }]);
+    for container in spec["containers"].as_array_mut().into_iter().flatten() {
+        container.as_object_mut().map(|container| container.remove("livenessProbe"));
+        container["readinessProbe"]["periodSeconds"] = 1.into();
+        container["readinessProbe"]["failureThreshold"] = 3.into();
+        container["imagePullPolicy"] = "IfNotPresent".into();
+    }
+    for volume in spec["volumes"].as_array_mut().into_iter().flatten() {
+        if let Some(map) = volume.get_mut("configMap") {
+            map["name"] = COREFILE.into();
+        }
+    }
+    object(json!({
+        "metadata": { "name": name, "namespace": DNS_NAMESPACE, "labels": { LABEL: run_id, "k8s-app": "kube-dns" } },
+        "spec": spec,
+    }))
+}
+
+/// A Service over pods of the scenario, with the scenario's address.
+pub fn service(plan: &ServicePlan, run_id: &str) -> Service {
+    let ports = plan.ports.iter().flat_map(|port| {
+        ["TCP", "UDP"].map(|protocol| {
+            json!({ "name": format!("{}-{port}", protocol.to_lowercase()), "port": port, "protocol": protocol })
+        })
+    });
+    object(json!({
+        "metadata": { "name": plan.name, "namespace": NAMESPACE, "labels": { LABEL: run_id } },
+        "spec": {
+            "clusterIP": plan.address,
+            "selector": { behind(plan): "true" },
+            "ports": ports.collect::<Vec<Value>>(),
+        },
+    }))
+}
+
+/// The Corefile of a trial. No cache: it would only delay what the incidents are about.
+pub fn corefile(text: &str, run_id: &str) -> ConfigMap {
+    object(json!({
+        "metadata": { "name": COREFILE, "namespace": DNS_NAMESPACE, "labels": { LABEL: run_id } },
+        "data": { "Corefile": text },
+    }))
+}
+
+/// The label of pods behind a Service.
+fn behind(service: &ServicePlan) -> String {
+    format!("relapse.dev/behind-{}", service.name)
+}
+
+/// Written here and read here: it fits.
+fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).expect("an object of the API")
+}

@@ -1,0 +1,37 @@
+//! What every backend does for its pods: one that comes and goes, and ports of its own for each.
+
+use crate::plan::{ClusterPlan, NodeId, PodId, PodPlan, PodRole};
+
+/// The ephemeral ports of Linux, shared by the pods of a node.
+const FIRST_PORT: u32 = 32_768;
+const PORTS: u32 = 28_232;
+
+/// Adds the pod that comes and goes, last so that all other numbers stay.
+#[must_use]
+pub fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
+    let mut plan = plan.clone();
+    // Not on a node that the scenario keeps empty.
+    let node = plan.pods.iter().map(|pod| pod.node).max().unwrap_or(NodeId(plan.nodes.len() - 1));
+    let taken = |address| plan.pods.iter().any(|pod| pod.address == address);
+    let share = plan.nodes[node.0].pod_prefix;
+    let address = (1..)
+        .map_while(|n| share.nth(200 - (n % 190)))
+        .find(|address| !taken(*address) && *address != plan.nodes[node.0].pod_nic_address);
+    if let Some(address) = address {
+        plan.pods.push(PodPlan { name: "passer-by".into(), node, address, mtu: 1500, role: PodRole::Plain });
+    }
+    plan
+}
+
+/// The source ports of a pod, as `ip_local_port_range` takes them. Pods of a node draw from shares of
+/// their own: two of them would else, now and then, meet behind the same translated port by chance, and
+/// the incident of I7 would be there without a fault.
+#[must_use]
+pub fn port_share(plan: &ClusterPlan, id: PodId) -> String {
+    let node = plan.pods[id.0].node;
+    let neighbours: Vec<usize> = (0..plan.pods.len()).filter(|other| plan.pods[*other].node == node).collect();
+    let count = u32::try_from(neighbours.len()).unwrap_or(1);
+    let place = neighbours.iter().position(|other| *other == id.0).and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+    let low = FIRST_PORT + place * (PORTS / count);
+    format!("{low}\t{}", low + PORTS / count - 1)
+}

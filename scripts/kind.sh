@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# What `relapse run --backend kind` needs beside Docker: kind, a node image, and an nginx image for servers.
+# The official images are taken where a registry answers; elsewhere they are built here from Debian's
+# packages and Go modules. Seconds when all of it is there.
+#
+# It starts no engine and changes nothing of Docker's configuration. RELAPSE_KIND_IMAGE names another node
+# image. What was chosen stands in ~/.cache/relapse/kind-node, one line a file: kind, image, nginx-image.
+set -euo pipefail
+here=$(dirname "$(realpath "$0")")
+# shellcheck source=scripts/kind-common.sh
+. "$here/kind-common.sh"
+
+docker_answers() {
+    command -v docker >/dev/null ||
+        fail "The kind backend runs its nodes in Docker, which is not installed:" \
+            "    https://docs.docker.com/engine/install, or docker.io on Debian and Ubuntu."
+    local said
+    # `docker info --format` succeeds without an engine in some versions; this does not.
+    said=$(timeout 20 docker version --format '{{.Server.Version}}' 2>&1) && return
+    said=${said#$'\n'}
+    case $said in
+    *"permission denied"*)
+        fail "Docker runs, but $(id -un) may not use it. Either become root, or join its group and log in again:" \
+            "    sudo usermod -aG docker $(id -un)" \
+            "(whoever is in that group is as good as root on this machine)" ;;
+    esac
+    fail "${said:-docker: no answer within 20 seconds}" "Docker is installed, but no engine answers. Start it and try again:" \
+        "    sudo systemctl start docker"
+}
+
+kind_version() { "$1" version 2>/dev/null | sed -n 's/^kind v\{0,1\}\([0-9.]*\).*/\1/p'; }
+
+find_kind() {
+    local version
+    if kind=$(command -v kind); then
+        version=$(kind_version "$kind")
+        printf '%s\n' "$KIND_OLDEST" "${version:-0}" | sort -V -C && return
+        step "kind ${version:-of no known version} ($kind) is passed over: $KIND_OLDEST or later is needed"
+    fi
+    kind=$CACHE/bin/kind
+    [ "$(kind_version "$kind")" != "$KIND" ] || return 0
+    command -v go >/dev/null ||
+        fail "kind is not installed, and there is no Go to build it with. Install either:" \
+            "    kind $KIND: https://github.com/kubernetes-sigs/kind/releases/tag/v$KIND, as \`kind\` on your PATH" \
+            "    Go 1.24 or later: https://go.dev/dl"
+    step "kind $KIND, by go install"
+    GOBIN=$CACHE/bin/new quietly go install -trimpath "sigs.k8s.io/kind@v$KIND"
+    mv "$CACHE/bin/new/kind" "$kind"
+    rmdir "$CACHE/bin/new"
+}
+
+# Pulls IMAGE. Where no registry begins to answer within 20 seconds, it says so and fails.
+pull() {
+    local line client
+    step "$1, from a registry"
+    exec {output}< <(exec docker pull "$1" 2>&1)
+    client=$!
+    if ! read -r -t 20 -u "$output" line; then
+        kill "$client" 2>/dev/null || true
+        line="no answer within 20 seconds"
+    fi
+    { printf '%s\n' "$line" && cat <&"$output"; } | sed 's/^/   /'
+    exec {output}<&-
+    wait "$client"
+}
+
+# Chooses into `chosen`: the official image where it is here, ours where it is up to date; else the official
+# one from a registry, else ours is built.   choose OFFICIAL OWN BUILDER
+registry=true
+choose() {
+    chosen=$1
+    present "$chosen" && return
+    chosen=$2
+    "$here/$3" --check && return
+    need_space "$docker_folder" "Docker's storage"
+    if $registry; then
+        chosen=$1
+        pull "$chosen" && return
+        registry=false
+        step "no registry gave it: images are built here, which takes minutes the first time"
+    fi
+    chosen=$2
+    "$here/$3"
+}
+
+docker_answers
+docker_folder=$(docker info --format '{{.DockerRootDir}}')
+exec {lock}>"$CACHE/lock"
+flock --nonblock "$lock" || {
+    step "another \`make kind\` is at work; waiting for it"
+    flock "$lock"
+}
+
+find_kind
+if [ -n "${RELAPSE_KIND_IMAGE:-}" ]; then
+    node=$RELAPSE_KIND_IMAGE
+    present "$node" || pull "$node" ||
+        fail "RELAPSE_KIND_IMAGE names $node, which is not here and cannot be pulled."
+else
+    choose "$OFFICIAL_NODE" "$OWN_NODE" kind-image.sh
+    node=$chosen
+fi
+choose "$OFFICIAL_NGINX" "$OWN_NGINX" kind-nginx.sh
+nginx=$chosen
+
+# Whole or not at all, for whoever reads meanwhile.
+note() {
+    printf '%s\n' "$2" >"$CACHE/$1.new"
+    mv "$CACHE/$1.new" "$CACHE/$1"
+}
+note kind "$kind"
+note image "$node"
+note nginx-image "$nginx"
+
+cat <<IN
+kind         $(kind_version "$kind") ($kind)
+node image   $node
+nginx image  $nginx
+Next: relapse run --backend kind
+IN
