@@ -114,8 +114,8 @@ pub trait Cluster: Send + Sync {
     /// One pod that no flow and no fault knows comes or goes, as in any cluster all the time.
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
 
-    /// How long that pod stays before it goes again.
-    fn churn_every(&self) -> Duration;
+    /// How long that pod stays, and how long it is away.
+    fn churn_pace(&self) -> (Duration, Duration);
 
     /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;

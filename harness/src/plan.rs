@@ -326,6 +326,14 @@ impl ClusterPlan {
         }
     }
 
+    /// Name of a Service in cluster DNS, which itself lives where clusters have it.
+    #[must_use]
+    pub fn service_domain(&self, id: ServiceId) -> String {
+        let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
+        let namespace = if is_dns { "kube-system" } else { "default" };
+        format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
+    }
+
     /// Name of a place, as messages show it.
     #[must_use]
     pub fn place_name(&self, place: Place) -> String {

@@ -287,7 +287,11 @@ fn describe(
         Job {
             id,
             backend: Arc::clone(backend),
-            wanted: Wanted { nodes: plan.cluster.nodes.len(), kind_config: plan.kind_config() },
+            wanted: Wanted {
+                scenario: plan.name.clone(),
+                nodes: plan.cluster.nodes.len(),
+                kind_config: plan.kind_config(),
+            },
             incident: plan.incident.clone(),
             file: plan.file.clone(),
             requires,

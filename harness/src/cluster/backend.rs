@@ -16,6 +16,7 @@ use crate::plan::ClusterPlan;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wanted {
     pub nodes: usize,
+    pub scenario: String,
     /// The scenario's own kind configuration, where it names one.
     pub kind_config: Option<PathBuf>,
 }

@@ -28,5 +28,6 @@ pub use keeper::{Kind, unable};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ground {
     pub run_id: String,
+    pub scenario: String,
     pub cluster: create::Created,
 }

@@ -187,7 +187,7 @@ const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::n
 const CNI_CALL: Duration = Duration::from_millis(5);
 
 /// Pods come and go in no time here.
-const CHURN: Duration = Duration::from_millis(400);
+const CHURN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(100));
 
 /// IANA protocol number.
 const IPPROTO_UDP: u8 = 17;
@@ -272,7 +272,7 @@ impl Cluster for Lab {
         if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
     }
 
-    fn churn_every(&self) -> Duration {
+    fn churn_pace(&self) -> (Duration, Duration) {
         CHURN
     }
 

@@ -81,7 +81,7 @@ async fn in_time(limit: Duration, asked: impl Future<Output = Answer>) -> Answer
 /// before any did, for the DNS Service's own.
 async fn ask_cluster(agent: &Agent, target: IpAddr) -> Answer {
     let external = agent.external_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let own = format!("{}.default.svc.cluster.local.", agent.operator.dns_service);
+    let own = format!("{}.kube-system.svc.cluster.local.", agent.operator.dns_service);
     let itself = in_time(TIMEOUT, ask(agent, target, &own, RecordType::A));
     let Some(external) = external else { return itself.await };
     let mut outside = std::pin::pin!(in_time(PATIENCE, ask(agent, target, &external, RecordType::A)));

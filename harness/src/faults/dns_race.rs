@@ -49,7 +49,7 @@ impl Fault for DnsRace {
             let plan = cluster.plan();
             let dns = plan.dns.as_ref().ok_or_else(|| FaultError::NotFound { what: "cluster DNS".into() })?;
             let service = &plan.services[dns.service.0];
-            let name = format!("{}.default.svc.cluster.local", service.name);
+            let name = plan.service_domain(dns.service);
             let ns = cluster.pod(self.pod).ns;
             let node = &cluster.node(plan.pods[self.pod.0].node).ns;
             undo.push("nothing: questions leave nothing behind", || Ok(()));

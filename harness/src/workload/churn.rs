@@ -60,13 +60,13 @@ impl Churn {
 }
 
 async fn pods(cluster: Arc<dyn Cluster>, away: Arc<Mutex<()>>) {
-    let every = cluster.churn_every();
+    let (stays, is_away) = cluster.churn_pace();
     loop {
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(stays).await;
         let _away = away.lock().await;
         // What fails here would show in the comparison after healing.
         let _ = cluster.churn(false).await;
-        tokio::time::sleep(every / 4).await;
+        tokio::time::sleep(is_away).await;
         let _ = cluster.churn(true).await;
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL, NAMESPACE};
 use super::pods::{self, Plugged, until};
-use super::watch::Seen;
+use super::watch::{PodState, Seen};
 use super::{Ground, api, cni, dns, guard};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::outside::{build, build_office};
@@ -27,8 +27,8 @@ use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
 /// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
 const NODE_NIC: &str = "prim0";
 
-/// A pod takes a second or so to come, and another to go.
-const CHURN: Duration = Duration::from_secs(2);
+/// A pod takes a second to come and another to go, and some of the machine.
+const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
 
 /// A scenario's cluster, on a real one.
 pub struct KindCluster {
@@ -48,6 +48,9 @@ pub struct KindCluster {
     /// What kubeadm's Deployment of CoreDNS runs.
     replica: Option<PodSpec>,
 }
+
+/// Pods of the trial before that this one does not want.
+type Strangers = Vec<(String, PodState)>;
 
 impl KindCluster {
     /// Builds everything the plan names; pods get the addresses the node's plugins give.
@@ -78,8 +81,10 @@ impl KindCluster {
             ground: ground.clone(),
             plan,
         };
+        let strangers = cluster.send_strangers_away().await?;
         cluster.make_objects().await?;
-        let made = cluster.make_all_pods().await?;
+        let made = cluster.make_all_pods(&strangers).await?;
+        cluster.gone(&strangers, None).await?;
         for (pod, made) in cluster.plan.pods.iter_mut().zip(&made) {
             pod.address = made.address;
         }
@@ -91,41 +96,79 @@ impl KindCluster {
         Ok(cluster)
     }
 
-    /// Services and the Corefile.
+    /// Services and the Corefile, unless they are there from the trial before.
     async fn make_objects(&self) -> Result<(), String> {
-        let create = PostParams::default();
-        let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let run = self.run();
         let dns = self.plan.dns.as_ref().map(|dns| dns.service.0);
-        for (_, plan) in self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns) {
-            let object = objects::service(plan, &self.ground.run_id);
-            services.create(&create, &object).await.map_err(|e| format!("Service {}: {}", plan.name, api::said(e)))?;
+        let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
+        let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
+        let maps: Vec<ConfigMap> =
+            dns::corefile(&self.plan).map(|text| objects::corefile(&text, &run)).into_iter().collect();
+        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
+        keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, maps).await
+    }
+
+    fn run(&self) -> objects::Run {
+        objects::Run { id: self.ground.run_id.clone(), scenario: self.ground.scenario.clone() }
+    }
+
+    /// Sends away what no pod of this plan is, and says what that was.
+    async fn send_strangers_away(&self) -> Result<Strangers, String> {
+        let wanted: Vec<_> = (0..self.plan.pods.len()).map(|number| self.object(PodId(number))).collect();
+        let stays = |name: &str, pod: &PodState| {
+            let same = |object: &objects::PodObject| {
+                object.metadata.name.as_deref() == Some(name) && pod.content == objects::content(object)
+            };
+            pod.serves() && wanted.iter().any(same)
+        };
+        let mut seen = self.seen.clone();
+        let all =
+            until(&mut seen, || "the API server told of pods".into(), |seen| seen.whole.then(|| seen.pods.clone()))
+                .await?;
+        let leave: Strangers = all.into_iter().filter(|(name, pod)| !stays(name, pod)).collect();
+        for (name, pod) in &leave {
+            pods::send_away(&self.client, name, &pod.namespace).await?;
         }
-        if let Some(text) = dns::corefile(&self.plan) {
-            let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), DNS_NAMESPACE);
-            let object = objects::corefile(&text, &self.ground.run_id);
-            maps.create(&create, &object).await.map_err(|e| format!("the Corefile: {}", api::said(e)))?;
-        }
-        Ok(())
+        Ok(leave)
+    }
+
+    /// Waits until they are gone, or the one of this name is.
+    async fn gone(&self, strangers: &Strangers, name: Option<&str>) -> Result<(), String> {
+        let gone = |seen: &Seen| {
+            let still = |(one, pod): &(String, PodState)| {
+                name.is_none_or(|name| name == one) && seen.pods.get(one).is_some_and(|now| now.uid == pod.uid)
+            };
+            (!strangers.iter().any(still)).then_some(())
+        };
+        until(&mut self.seen.clone(), || "pods of other trials were gone".into(), gone).await
     }
 
     /// All pods at once.
-    async fn make_all_pods(&self) -> Result<Vec<Plugged>, String> {
-        let mut jobs = Vec::new();
-        for number in 0..self.plan.pods.len() {
-            jobs.push(self.make_pod(PodId(number)));
-        }
+    async fn make_all_pods(&self, strangers: &Strangers) -> Result<Vec<Plugged>, String> {
+        let jobs = (0..self.plan.pods.len()).map(|number| async move {
+            self.gone(strangers, Some(&self.plan.pods[number].name)).await?;
+            self.make_pod(PodId(number)).await
+        });
         futures_util::future::join_all(jobs).await.into_iter().collect()
     }
 
     async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
         let spec = &self.plan.pods[id.0];
-        let node = &self.ground.cluster.nodes[spec.node.0].name;
-        let object = match (&self.replica, spec.role) {
-            (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.ground.run_id),
-            _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.ground.run_id),
+        let there = self.seen.borrow().pods.get(&spec.name).cloned();
+        let state = match there {
+            Some(state) => state,
+            None => pods::make(&self.client, &mut self.seen.clone(), &self.object(id), spec.role).await?,
         };
-        let state = pods::make(&self.client, &mut self.seen.clone(), &object, spec.role).await?;
         pods::plug(&self.plan, id, &state, &self.nodes[spec.node.0].node().ns)
+    }
+
+    fn object(&self, id: PodId) -> objects::PodObject {
+        let spec = &self.plan.pods[id.0];
+        let node = &self.ground.cluster.nodes[spec.node.0].name;
+        match (&self.replica, spec.role) {
+            (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
+            _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),
+        }
     }
 
     /// Every Service has its endpoints.
@@ -184,10 +227,10 @@ impl KindCluster {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn delete(&self, id: PodId, at_once: bool) -> Result<(), String> {
+    async fn delete(&self, id: PodId) -> Result<(), String> {
         let spec = &self.plan.pods[id.0];
         let plugged = self.lock_pods()[id.0].clone();
-        pods::send_away(&self.client, &spec.name, spec.role, at_once).await?;
+        pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
         let here = |seen: &Seen| seen.pods.get(&spec.name).filter(|pod| pod.uid == plugged.uid).cloned();
         let told = |seen: &Seen| here(seen).is_none_or(|pod| pod.leaving).then_some(());
         until(&mut self.seen.clone(), || format!("pod {} was told to go", spec.name), told).await?;
@@ -232,7 +275,11 @@ impl KindCluster {
         };
         until(&mut self.seen.clone(), || format!("{} was left out", spec.name), left_out).await?;
         self.tell();
-        let uid = self.lock_pods()[id.0].uid.clone();
+        let uid = {
+            let pod = &mut self.lock_pods()[id.0];
+            pod.stopped = true;
+            pod.uid.clone()
+        };
         for (pid, command) in pods::processes(&uid) {
             if command != "pause" {
                 process::ask_to_end(pid).map_err(|e| format!("failed to {e}"))?;
@@ -242,7 +289,11 @@ impl KindCluster {
     }
 
     async fn start_replica(&self, id: PodId) -> Result<(), String> {
-        self.delete(id, false).await?;
+        // Its process has ended: a pod takes its place, by the same name and address.
+        if !self.lock_pods()[id.0].stopped {
+            return self.restore(id).await;
+        }
+        self.delete(id).await?;
         self.restore(id).await?;
         let spec = &self.plan.pods[id.0];
         let served = |seen: &Seen| {
@@ -254,49 +305,38 @@ impl KindCluster {
         Ok(())
     }
 
-    /// Everything of the API first, then the nodes; goes on past what fails.
-    async fn take_down(&self) -> LeftBehind {
+    /// The nodes leave the fabric. Pods and Services stay for the next trial of the scenario, which sends
+    /// away what it does not want; all of them go with the cluster. Goes on past what fails.
+    fn take_down(&self) -> LeftBehind {
         let mut left = Vec::new();
-        let ours = ListParams::default().labels(&format!("{LABEL}={}", self.ground.run_id));
-        for (number, spec) in self.plan.pods.iter().enumerate() {
-            let known = self.lock_pods().get(number).cloned();
-            let Some(plugged) = known else { continue };
-            if spec.role == PodRole::Dns {
-                // Nobody asks it any more.
-                pods::processes(&plugged.uid).iter().filter(|(_, command)| command != "pause").for_each(|(pid, _)| {
-                    let _ = process::end(*pid);
-                });
-            }
-            if let Err(e) = pods::unplug(&self.plan, plugged.address, &self.nodes[spec.node.0].node().ns) {
+        let pods = self.lock_pods().clone();
+        for (spec, pod) in self.plan.pods.iter().zip(&pods) {
+            if let Err(e) = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns) {
                 left.push(format!("pod {}: failed to {e}", spec.name));
             }
         }
-        let delete = DeleteParams::default();
-        for namespace in [NAMESPACE, DNS_NAMESPACE] {
-            let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), namespace);
-            left.extend(pods.delete_collection(&delete, &ours).await.err().map(api::said));
-            let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-            left.extend(maps.delete_collection(&delete, &ours).await.err().map(api::said));
-            let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-            match services.list(&ours).await {
-                Ok(found) => {
-                    for service in found {
-                        left.extend(services.delete(&service.name_any(), &delete).await.err().map(api::said));
-                    }
-                }
-                Err(e) => left.push(api::said(e)),
-            }
-        }
         left.extend(self.nodes.iter().flat_map(Attached::detach));
-        let none = |seen: &Seen| seen.pods.is_empty().then_some(());
-        left.extend(until(&mut self.seen.clone(), || "all pods were gone".into(), none).await.err());
-        let plugged = self.lock_pods().clone();
-        for (spec, plugged) in self.plan.pods.iter().zip(&plugged) {
-            left.extend(pods::link_gone(&self.nodes[spec.node.0].node().ns, &plugged.link).await.err());
-        }
         self.lock_watches().drain(..).for_each(|watch| watch.abort());
         left
     }
+}
+
+/// Makes objects that are not there yet, and removes those of the run that are not wanted.
+async fn keep_or_make<K>(api: &Api<K>, run: &objects::Run, wanted: Vec<K>) -> Result<(), String>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
+{
+    let ours = ListParams::default().labels(&format!("{LABEL}={}", run.id));
+    let there = api.list(&ours).await.map_err(api::said)?.items;
+    let same = |a: &K, b: &K| a.name_any() == b.name_any() && objects::content(a) == objects::content(b);
+    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(object, wanted))) {
+        api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::said)?;
+    }
+    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, wanted))) {
+        let made = api.create(&PostParams::default(), object).await;
+        made.map_err(|e| format!("{}: {}", object.name_any(), api::said(e)))?;
+    }
+    Ok(())
 }
 
 /// The scenario's cluster as this one can have it.
@@ -392,7 +432,7 @@ impl Cluster for KindCluster {
     }
 
     fn delete_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
-        Box::pin(async move { self.delete(id, false).await.map_err(failed("delete a pod")) })
+        Box::pin(async move { self.delete(id).await.map_err(failed("delete a pod")) })
     }
 
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
@@ -404,7 +444,7 @@ impl Cluster for KindCluster {
         if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
     }
 
-    fn churn_every(&self) -> Duration {
+    fn churn_pace(&self) -> (Duration, Duration) {
         CHURN
     }
 
@@ -412,17 +452,20 @@ impl Cluster for KindCluster {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.clone());
         let outside = self.outside.iter().map(|o| o.ns.clone()).chain(hops);
         let offices = self.offices.iter().flat_map(|o| [o.client.clone(), o.gateway.clone()]);
-        let pods: Vec<NetNs> = self.lock_pods().iter().map(|pod| pod.ns.clone()).collect();
+        // Replicas of cluster DNS live on, with connections of their own.
+        let all = self.lock_pods().clone().into_iter().zip(&self.plan.pods);
+        let pods: Vec<NetNs> = all.filter(|(_, spec)| spec.role != PodRole::Dns).map(|(pod, _)| pod.ns).collect();
         std::iter::once(self.fabric.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
     }
 
     fn inodes(&self) -> Vec<u64> {
         let all = self.ground.cluster.nodes.iter().filter_map(|node| NetNs::of_process(&node.name, node.pid).ok());
-        all.chain(self.own_namespaces()).map(|ns| ns.inode()).collect()
+        let pods: Vec<NetNs> = self.lock_pods().iter().map(|pod| pod.ns.clone()).collect();
+        all.chain(pods).chain(self.own_namespaces()).map(|ns| ns.inode()).collect()
     }
 
     fn down(&self) -> Job<'_, LeftBehind> {
-        Box::pin(self.take_down())
+        Box::pin(async { self.take_down() })
     }
 
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>> {

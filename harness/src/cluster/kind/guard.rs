@@ -2,10 +2,10 @@
 //!
 //! Docker's NIC is there for the nodes among themselves. What would leave by it with a pod's address,
 //! or for anywhere but Docker's own subnet, is counted and dropped; a count makes the trial dirty. The
-//! guard is up before the first pod is, and stays as long as the node.
+//! guard is up before the first pod is, stays as long as the node, and leaves no default route by that NIC.
 
 use relapse_kernel::nft::{self, Chain, Hook, NatFlags, Policy, Rule, Table};
-use relapse_kernel::{NetNs, Result};
+use relapse_kernel::{NetNs, Result, link, route};
 
 use super::create::Created;
 use crate::cluster::node_network::pair;
@@ -17,12 +17,16 @@ const TABLE: &str = "guard-of-relapse";
 const WITH_POD_ADDRESS: &str = "a pod's address";
 const ELSEWHERE: &str = "neither a node nor this machine";
 
-/// Puts it up.
+/// Puts it up, and takes the way out away.
 ///
 /// # Errors
 /// When the kernel refuses it, or it does not read back.
 pub fn put_up(ns: &NetNs, cluster: &Created) -> Result<()> {
-    rules(cluster).apply(ns)
+    rules(cluster).apply(ns)?;
+    let nic = link::find(ns, MANAGEMENT_NIC)?.map(|link| link.index);
+    let routes = route::save_routes(ns, Some(route::MAIN))?;
+    let by_it = routes.iter().filter(|saved| saved.route().is_default() && saved.route().oif == nic);
+    by_it.into_iter().try_for_each(|saved| saved.delete(ns))
 }
 
 /// Packets it has dropped so far.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use relapse_kernel::host::{self, Snapshot, is_root};
+use relapse_kernel::host::{self, Difference, Snapshot, is_root};
 use relapse_kernel::process::LabProcess;
 use relapse_kernel::{NetNs, nft};
 
@@ -135,7 +135,7 @@ impl Backend for Kind {
             kept.spoilt = true;
             format!("the kind cluster is no longer there: {why}")
         })?;
-        Ok(Box::new(Leased { keeper: self, cluster, before }))
+        Ok(Box::new(Leased { keeper: self, cluster, scenario: wanted.scenario.clone(), before }))
     }
 
     fn close(&self) -> Vec<String> {
@@ -171,22 +171,36 @@ fn look(cluster: &Created) -> Result<Vec<(String, Snapshot, u64)>, String> {
     nodes.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
 }
 
+/// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
+/// its address, the route to it.
+fn is_of_a_pod(difference: &Difference) -> bool {
+    let sides = [&difference.before, &difference.after].into_iter().flatten();
+    let by_veth = |text: &str| text.contains("veth");
+    by_veth(&difference.what) || (difference.what.starts_with("route ") && sides.clone().all(|side| by_veth(side)))
+}
+
 struct Leased<'a> {
     keeper: &'a Kind,
     cluster: Created,
+    scenario: String,
     before: Vec<(String, Snapshot, u64)>,
 }
 
 impl Lease for Leased<'_> {
     fn ground(&self) -> backend::Ground {
-        backend::Ground::Kind(Ground { run_id: self.keeper.run_id.clone(), cluster: self.cluster.clone() })
+        backend::Ground::Kind(Ground {
+            run_id: self.keeper.run_id.clone(),
+            scenario: self.scenario.clone(),
+            cluster: self.cluster.clone(),
+        })
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
         let after = look(&self.cluster).inspect_err(|_| self.spoil())?;
         let mut left = Vec::new();
         for ((node, before, _), (_, now, _)) in self.before.iter().zip(&after) {
-            left.extend(host::diff(before, now).iter().map(|difference| format!("{node}: {difference}")));
+            let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
+            left.extend(found.map(|difference| format!("{node}: {difference}")));
         }
         for ((node, _, before), (_, _, now)) in self.before.iter().zip(&after).filter(|((.., b), (.., n))| n > b) {
             left.push(format!("{node}: {} packets of the lab tried to leave by Docker's NIC (dropped)", now - before));

@@ -1,12 +1,12 @@
 //! A kind node's place in the fabric, for the length of a trial: two NICs, policy table, source NAT.
 //!
-//! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile.
+//! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
+//! between trials there is none.
 
-use relapse_kernel::route::{self, MAIN, Rule, SavedRoute};
-use relapse_kernel::{NetNs, Result, link, nft, sysctl};
+use relapse_kernel::route::{self, MAIN, Rule};
+use relapse_kernel::{NetNs, Result, conntrack, link, nft, sysctl};
 
 use super::create::{Created, NodeRef};
-use super::guard::MANAGEMENT_NIC;
 use crate::cluster::Node;
 use crate::cluster::fabric::Fabric;
 use crate::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
@@ -19,8 +19,6 @@ const MANAGEMENT_PRIORITY: u32 = 400;
 pub struct Attached {
     node: Node,
     management: Rule,
-    /// Docker's own default route.
-    away: Vec<SavedRoute>,
     timeouts: Vec<(String, String)>,
     nics: [String; 2],
 }
@@ -40,16 +38,13 @@ pub fn attach(
     // Messages call it what the scenario does.
     let ns = NetNs::of_process(&plan.name, node.pid)?;
     sysctl::apply(&ns, &sysctl::lab_settings(true))?;
+    forget_flows(&ns, cluster)?;
     let mut timeouts = Vec::new();
     for (name, seconds) in &network.conntrack_timeouts {
         let key = format!("net.netfilter.nf_conntrack_{name}");
         timeouts.push((key.clone(), sysctl::read(&ns, &key)?.trim().to_owned()));
         sysctl::write(&ns, &key, &seconds.to_string())?;
     }
-    let docker_nic = link::find(&ns, MANAGEMENT_NIC)?.map(|link| link.index);
-    let is_default = |saved: &SavedRoute| saved.route().is_default() && saved.route().oif == docker_nic;
-    let away: Vec<SavedRoute> = route::save_routes(&ns, Some(MAIN))?.into_iter().filter(is_default).collect();
-    away.iter().try_for_each(|saved| saved.delete(&ns))?;
     let (address, length) = pair(cluster.management);
     let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
     route::add_rule(&ns, &management)?;
@@ -58,10 +53,19 @@ pub fn attach(
     Ok(Attached {
         node: Node { name: plan.name.clone(), ns },
         management,
-        away,
         timeouts,
         nics: [network.node_nic.clone(), network.pod_nic.clone()],
     })
+}
+
+/// Connection tracking remembers the trial before for minutes. What nodes have among themselves, pods with
+/// the API server and a node with itself goes on.
+fn forget_flows(ns: &NetNs, cluster: &Created) -> Result<()> {
+    conntrack::delete_where(ns, |entry| {
+        let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
+        !ends.iter().any(|end| end.is_loopback() || cluster.management.contains(*end))
+    })
+    .map(drop)
 }
 
 impl Attached {
@@ -79,7 +83,6 @@ impl Attached {
             }),
             nft::delete_table(ns, SNAT_TABLE),
             route::delete_rule(ns, &self.management),
-            route::restore_routes(ns, &self.away),
             self.timeouts.iter().try_for_each(|(key, before)| sysctl::write(ns, key, before)),
         ];
         let name = &self.node.name;

@@ -1,13 +1,19 @@
 //! The objects a trial makes in the cluster, as the API takes them. All carry the trial's label, by which
 //! they are watched and removed.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::plan::{ClusterPlan, PodId, PodRole, ServicePlan};
 
 /// Its value is the run's id.
 pub const LABEL: &str = "relapse.dev/run";
+/// Its value stands for all that is in the object: one that has it is what is wanted, and may stay for the
+/// next trial of the same scenario.
+pub const CONTENT: &str = "relapse.dev/content";
 /// Where pods and Services of a scenario live.
 pub const NAMESPACE: &str = "default";
 /// Where cluster DNS does.
@@ -20,6 +26,20 @@ pub const GATE: &str = "relapse.dev/serves";
 /// Pods die at once when they are told to: nothing in them has work to finish.
 const GRACE: i64 = 1;
 
+/// Whose objects they are.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub id: String,
+    pub scenario: String,
+}
+
+impl Run {
+    /// On every object; what differs between scenarios is not handed on from one to the other.
+    fn labels(&self) -> Value {
+        json!({ LABEL: self.id, "relapse.dev/scenario": self.scenario })
+    }
+}
+
 /// The namespace a pod lives in.
 #[must_use]
 pub const fn namespace(role: PodRole) -> &'static str {
@@ -29,9 +49,16 @@ pub const fn namespace(role: PodRole) -> &'static str {
     }
 }
 
+pub type PodObject = Pod;
+
+/// What an object says, as its label has it.
+pub fn content<K: ResourceExt>(object: &K) -> Option<String> {
+    object.labels().get(CONTENT).cloned()
+}
+
 /// A pod that holds its namespace open; what it does is done from outside, through that.
-pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run_id: &str) -> Pod {
-    let mut labels = json!({ LABEL: run_id });
+pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
+    let mut labels = run.labels();
     for service in plan.services.iter().filter(|service| service.pods.contains(&id)) {
         labels[behind(service)] = "true".into();
     }
@@ -50,7 +77,7 @@ pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run_id: &st
 
 /// A replica of cluster DNS: what kubeadm's Deployment runs, on the scenario's node, with the scenario's
 /// Corefile. It does not come back by itself, so that a loss lasts.
-pub fn replica(name: &str, node: &str, template: &PodSpec, run_id: &str) -> Pod {
+pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
     let mut spec = serde_json::to_value(template).unwrap_or_default();
     for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
         spec.as_object_mut().map(|spec| spec.remove(gone));
@@ -71,21 +98,23 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run_id: &str) -> Pod 
             map["name"] = COREFILE.into();
         }
     }
+    let mut labels = run.labels();
+    labels["k8s-app"] = "kube-dns".into();
     object(json!({
-        "metadata": { "name": name, "namespace": DNS_NAMESPACE, "labels": { LABEL: run_id, "k8s-app": "kube-dns" } },
+        "metadata": { "name": name, "namespace": DNS_NAMESPACE, "labels": labels },
         "spec": spec,
     }))
 }
 
 /// A Service over pods of the scenario, with the scenario's address.
-pub fn service(plan: &ServicePlan, run_id: &str) -> Service {
+pub fn service(plan: &ServicePlan, run: &Run) -> Service {
     let ports = plan.ports.iter().flat_map(|port| {
         ["TCP", "UDP"].map(|protocol| {
             json!({ "name": format!("{}-{port}", protocol.to_lowercase()), "port": port, "protocol": protocol })
         })
     });
     object(json!({
-        "metadata": { "name": plan.name, "namespace": NAMESPACE, "labels": { LABEL: run_id } },
+        "metadata": { "name": plan.name, "namespace": NAMESPACE, "labels": run.labels() },
         "spec": {
             "clusterIP": plan.address,
             "selector": { behind(plan): "true" },
@@ -95,9 +124,9 @@ pub fn service(plan: &ServicePlan, run_id: &str) -> Service {
 }
 
 /// The Corefile of a trial. No cache: it would only delay what the incidents are about.
-pub fn corefile(text: &str, run_id: &str) -> ConfigMap {
+pub fn corefile(text: &str, run: &Run) -> ConfigMap {
     object(json!({
-        "metadata": { "name": COREFILE, "namespace": DNS_NAMESPACE, "labels": { LABEL: run_id } },
+        "metadata": { "name": COREFILE, "namespace": DNS_NAMESPACE, "labels": run.labels() },
         "data": { "Corefile": text },
     }))
 }
@@ -107,7 +136,10 @@ fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 
-/// Written here and read here: it fits.
-fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+/// Written here and read here: it fits. Labelled with what it says.
+fn object<K: serde::de::DeserializeOwned>(mut value: Value) -> K {
+    let mut hasher = DefaultHasher::new();
+    value.to_string().hash(&mut hasher);
+    value["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
     serde_json::from_value(value).expect("an object of the API")
 }

@@ -32,6 +32,8 @@ pub struct Plugged {
     pub uid: String,
     /// Told to go, or gone.
     pub leaving: bool,
+    /// Its process was told to end.
+    pub stopped: bool,
 }
 
 type Object = k8s_openapi::api::core::v1::Pod;
@@ -82,11 +84,10 @@ pub async fn gate(client: &Client, name: &str, open: bool) -> Result<(), String>
     api.patch_status(name, &PatchParams::default(), &patch).await.map(drop).map_err(said)
 }
 
-/// Tells a pod to go; `at_once` without waiting for its processes to end by themselves.
-pub async fn send_away(client: &Client, name: &str, role: PodRole, at_once: bool) -> Result<(), String> {
-    let api: Api<Object> = Api::namespaced(client.clone(), namespace(role));
-    let parameters = if at_once { DeleteParams::default().grace_period(0) } else { DeleteParams::default() };
-    match api.delete(name, &parameters).await {
+/// Tells a pod to go. One that is gone has gone.
+pub async fn send_away(client: &Client, name: &str, namespace: &str) -> Result<(), String> {
+    let api: Api<Object> = Api::namespaced(client.clone(), namespace);
+    match api.delete(name, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result.map(drop).map_err(said),
     }
@@ -131,7 +132,7 @@ pub fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Re
         for rule in pod_rules(&plan.network, address) {
             unless(ErrorKind::AlreadyExists, route::add_rule(node, &rule))?;
         }
-        Ok(Plugged { ns, link: veth.name, address, uid: state.uid.clone(), leaving: false })
+        Ok(Plugged { ns, link: veth.name, address, uid: state.uid.clone(), leaving: false, stopped: false })
     };
     plugged().map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }

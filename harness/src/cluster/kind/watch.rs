@@ -13,12 +13,15 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::objects::LABEL;
+use super::objects::{LABEL, content};
 
 /// A pod of the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodState {
     pub uid: String,
+    pub namespace: String,
+    /// What it was made from.
+    pub content: Option<String>,
     /// The node's name in the API.
     pub node: String,
     pub address: Option<IpAddr>,
@@ -26,6 +29,13 @@ pub struct PodState {
     pub ready: bool,
     /// Told to go.
     pub leaving: bool,
+}
+
+impl PodState {
+    /// It is there and stays.
+    pub fn serves(&self) -> bool {
+        self.running && self.ready && !self.leaving && self.address.is_some()
+    }
 }
 
 /// One slice of a Service's endpoints: (pod, address, ready).
@@ -40,6 +50,8 @@ pub struct Slice {
 pub struct Seen {
     pub pods: BTreeMap<String, PodState>,
     pub slices: BTreeMap<String, Slice>,
+    /// Pods were listed to the end once.
+    pub whole: bool,
 }
 
 /// Watches for the length of a trial; a watch that breaks is begun anew.
@@ -50,7 +62,10 @@ pub fn start(client: &Client, run_id: &str) -> (watch::Receiver<Seen>, [JoinHand
     let slices: Api<EndpointSlice> = Api::all(client.clone());
     let (of_pods, of_slices) = (sender.clone(), sender);
     let pods = tokio::spawn(follow(pods, ours, pod_state, move |known| {
-        of_pods.send_if_modified(|seen| replace(&mut seen.pods, known));
+        of_pods.send_if_modified(|seen| {
+            let first = !std::mem::replace(&mut seen.whole, true);
+            replace(&mut seen.pods, known) || first
+        });
     }));
     let slices = tokio::spawn(follow(slices, watcher::Config::default(), slice_state, move |known| {
         of_slices.send_if_modified(|seen| replace(&mut seen.slices, known));
@@ -110,6 +125,8 @@ fn pod_state(pod: &Pod) -> Option<PodState> {
     };
     Some(PodState {
         uid: pod.uid()?,
+        namespace: pod.namespace()?,
+        content: content(pod),
         node: pod.spec.as_ref()?.node_name.clone()?,
         address: status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()),
         running: status.phase.as_deref() == Some("Running"),

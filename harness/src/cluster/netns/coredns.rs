@@ -14,7 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Pod;
-use crate::plan::{ClusterPlan, PodId};
+use crate::plan::{ClusterPlan, PodId, ServiceId};
 use crate::workload::dns::{DNS_PORT, answer, reply_code};
 use crate::workload::sockets;
 
@@ -41,7 +41,8 @@ impl Replicas {
         let services = plan
             .services
             .iter()
-            .map(|service| (format!("{}.default.svc.{CLUSTER_ZONE}", service.name), service.address))
+            .enumerate()
+            .map(|(number, service)| (plan.service_domain(ServiceId(number)), service.address))
             .collect();
         let dns = plan.dns.as_ref();
         let upstreams = dns.map(|d| d.upstreams.iter().map(|id| plan.outside[id.0].address).collect());
