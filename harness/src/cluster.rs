@@ -4,6 +4,7 @@
 //! in how those come to be. A new backend is one folder beside `cluster/netns`.
 
 use std::net::IpAddr;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,36 @@ pub struct Pod {
     pub ns: NetNs,
     /// Name of the interface on the node.
     pub link: String,
+}
+
+/// A real kube-proxy that runs beside the node's own; it ends when this is dropped.
+#[derive(Debug)]
+pub struct KubeProxy {
+    /// What it is and how it is configured, in words.
+    pub what: String,
+    pub command: Command,
+    pub process: Option<Child>,
+}
+
+impl KubeProxy {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&mut self) -> Result<(), FaultError> {
+        let started = self.command.spawn().map_err(|e| FaultError::kernel(format!("start {}", self.what), e));
+        self.process = Some(started?);
+        Ok(())
+    }
+}
+
+impl Drop for KubeProxy {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
 }
 
 /// What may have been left behind when a cluster went down, in words.
@@ -119,6 +150,10 @@ pub trait Cluster: Send + Sync {
 
     /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
+
+    /// A node's kube-proxy, ready to be started with a configuration by which it writes this limit; none
+    /// where nothing but a stand-in programs Services.
+    fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>>;
 
     /// Every namespace in which a run may leave connections that nobody will end.
     fn own_namespaces(&self) -> Vec<NetNs>;

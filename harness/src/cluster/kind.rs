@@ -14,6 +14,7 @@ mod dns;
 mod docker;
 mod guard;
 mod keeper;
+mod kube_proxy;
 mod nodes;
 mod objects;
 mod pods;

@@ -24,7 +24,7 @@ use super::fabric::Fabric;
 use super::node_network::{attach_nics, host, pod_rules, snat, unless};
 use super::outside::{build, build_office, host_namespace};
 use super::pods::{port_share, with_passer_by};
-use super::{Cluster, Inventory, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use super::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::fault::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
 
@@ -274,6 +274,10 @@ impl Cluster for Lab {
 
     fn churn_pace(&self) -> (Duration, Duration) {
         CHURN
+    }
+
+    fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
+        None
     }
 
     fn own_namespaces(&self) -> Vec<NetNs> {

@@ -15,6 +15,10 @@ use relapse_kernel::{NetNs, sysctl};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+mod by_kube_proxy;
+
+use by_kube_proxy::Written;
+
 use super::FaultSpec;
 use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
@@ -59,6 +63,8 @@ pub struct ConntrackLimit {
     pub(crate) limit: u64,
     /// How the number comes about, in words.
     pub(crate) formula: String,
+    /// It is kube-proxy's doing, where there is a real one.
+    pub(crate) by_kube_proxy: bool,
 }
 
 impl ConntrackLimitSpec {
@@ -75,7 +81,7 @@ impl ConntrackLimitSpec {
             }
             _ => whole,
         };
-        ConntrackLimit { limit, formula }
+        ConntrackLimit { limit, formula, by_kube_proxy: true }
     }
 }
 
@@ -99,7 +105,8 @@ impl FaultSpec for ConntrackLimitSpec {
                     );
                 }
                 misplaced.is_empty().then(|| {
-                    Box::new(ConntrackLimit { limit: to.value, formula: to.value.to_string() }) as Box<dyn Fault>
+                    Box::new(ConntrackLimit { limit: to.value, formula: to.value.to_string(), by_kube_proxy: false })
+                        as Box<dyn Fault>
                 })
             }
             (None, Some(formula)) => {
@@ -153,23 +160,34 @@ impl Fault for ConntrackLimit {
             }
             let limit = world.host_limit.clone();
             undo.push("restore nf_conntrack_max", move || limit.restore());
+            let mut emulated = None;
+            if self.by_kube_proxy
+                && let Some(kube_proxy) = world.cluster.kube_proxy(self.limit)
+            {
+                match by_kube_proxy::write(kube_proxy?, self, world).await? {
+                    Written::Done(in_force) => return Ok(in_force),
+                    Written::LeftAlone(what) => emulated = Some(what),
+                }
+            }
             let limit = world.host_limit.clone();
             let value = self.limit;
             // The guardian answers over a pipe: off the runtime's own threads.
             let written = tokio::task::spawn_blocking(move || limit.write(value)).await;
-            let written = written.map_err(|_| FaultError::NotInForce {
-                what: "write nf_conntrack_max".into(),
-                read_back: "the guardian was not asked".into(),
-            })??;
+            let written = written.map_err(|_| not_asked())??;
             Ok(InForce {
                 t0: Time(written.t0),
                 t1: Time(written.t1),
                 what: format!("nf_conntrack_max {} -> {} ({})", written.before, self.limit, self.formula),
                 read_back: written.read_back.to_string(),
-                reduced: None,
+                reduced: emulated.map(|what| ("the write by kube-proxy itself".into(), what)),
             })
         })
     }
+}
+
+/// The guardian did not answer.
+fn not_asked() -> FaultError {
+    FaultError::NotInForce { what: "write nf_conntrack_max".into(), read_back: "the guardian was not asked".into() }
 }
 
 /// Addresses of entries that stand for other people's connections (RFC 2544, not routed anywhere).

@@ -145,6 +145,20 @@ impl Guardian {
         }
     }
 
+    /// Says what somebody else is about to write for the run; what it is until then.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it would harm another namespace.
+    pub fn expect_limit(&mut self, value: u32) -> Result<u32> {
+        self.may_be_in_force = true;
+        self.send(&Request::Expect { value, own: self.own.clone() })?;
+        match self.hear(Some(PATIENCE))? {
+            Reply::Expected { before } => Ok(before),
+            Reply::Refused { why } => Err(Error::Refused { key: CONNTRACK_MAX.into(), value, why }),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Why the guardian restored the limit on its own, if it did. Does not wait.
     pub fn alarm(&mut self) -> Option<String> {
         while let Ok(Ok(Reply::Alarm { why })) = self.replies.try_recv() {

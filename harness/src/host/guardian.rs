@@ -125,6 +125,14 @@ impl<W: Write> Server<W> {
                     due = Instant::now() + COUNT_EVERY;
                     Some(self.write(value, own).unwrap_or_else(|error| said(&error)))
                 }
+                Ok(Event::Request(Ok(Request::Expect { value, own }))) => {
+                    due = Instant::now() + COUNT_EVERY;
+                    let expected = self.expect(value, own).map(|expected| match expected {
+                        Ok(before) => Reply::Expected { before },
+                        Err(why) => Reply::Refused { why },
+                    });
+                    Some(expected.unwrap_or_else(|error| said(&error)))
+                }
                 Ok(Event::Request(Ok(Request::Restore))) => {
                     Some(self.restore_for_run().unwrap_or_else(|error| said(&error)))
                 }
@@ -164,7 +172,8 @@ impl<W: Write> Server<W> {
         Ok(Reply::Acquired { recovered: recovered.iter().map(ToString::to_string).collect() })
     }
 
-    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<Reply> {
+    /// Journals and watches a value that is about to be written; the one before, or why it must not be.
+    fn expect(&mut self, value: u32, own: Vec<u64>) -> Result<std::result::Result<u32, String>> {
         let run = self.run.as_ref().filter(|_| self.lock.is_some());
         let (who, run) = run.ok_or_else(|| Error::Guardian { what: "write without the lock".into() })?;
         let settings = self.site.settings.clone();
@@ -177,14 +186,22 @@ impl<W: Write> Server<W> {
         if let Some(watch) = &mut watch
             && let Some(why) = watch.harm(&*settings)?
         {
-            return Ok(Reply::Refused { why });
+            return Ok(Err(why));
         }
         let (old, new) = (before.to_string(), value.to_string());
-        journal.entries.push(Stored::Known(Entry::Sysctl { key: CONNTRACK_MAX.into(), old, new: new.clone() }));
+        journal.entries.push(Stored::Known(Entry::Sysctl { key: CONNTRACK_MAX.into(), old, new }));
         journal.save(&self.site.journals)?;
         self.in_force = Some(InForce { journal, before: first, watch });
         self.outcome = None;
+        Ok(Ok(before))
+    }
 
+    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<Reply> {
+        let before = match self.expect(value, own)? {
+            Ok(before) => before,
+            Err(why) => return Ok(Reply::Refused { why }),
+        };
+        let (settings, new) = (self.site.settings.clone(), value.to_string());
         let write = || {
             let t0 = clock::now();
             settings.write(CONNTRACK_MAX, &new)?;

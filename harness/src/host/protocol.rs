@@ -23,6 +23,12 @@ pub enum Request {
         #[serde(default)]
         own: Vec<u64>,
     },
+    /// Somebody else is about to write the limit for the run: journal it and watch, write nothing.
+    Expect {
+        value: u32,
+        #[serde(default)]
+        own: Vec<u64>,
+    },
     /// Set it back; the lock is kept.
     Restore,
     /// Set it back and end.
@@ -47,6 +53,10 @@ pub enum Reply {
         t0: u64,
         t1: u64,
         read_back: u32,
+    },
+    /// Journalled and watched; it is still this.
+    Expected {
+        before: u32,
     },
     /// The limit has its old value again.
     Restored {

@@ -62,6 +62,17 @@ impl HostLimit {
         }
     }
 
+    /// Lets the guardian journal and watch what somebody else is about to write; what it is until then.
+    ///
+    /// # Errors
+    /// The guardian's refusal.
+    pub fn expect(&self, value: u64) -> Result<u64> {
+        match self.ask(HostLimitRequest::Expect(value))? {
+            HostLimitReply::Expected { before } => Ok(before),
+            other => Err(refused(format!("let nf_conntrack_max = {value} be written"), &other)),
+        }
+    }
+
     /// Puts the value back that was there before.
     ///
     /// # Errors
@@ -89,5 +100,5 @@ fn refused(what: String, reply: &HostLimitReply) -> Error {
         HostLimitReply::Refused { why } => why.clone(),
         other => format!("{other:?}"),
     };
-    Error::Answer { what, answer: why }
+    Error::Refused { what, why }
 }

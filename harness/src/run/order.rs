@@ -120,6 +120,8 @@ pub enum HoldNews {
 #[serde(rename_all = "kebab-case")]
 pub enum HostLimitRequest {
     Write(u64),
+    /// Somebody else is about to write it: journal that, and watch.
+    Expect(u64),
     Restore,
 }
 
@@ -127,6 +129,7 @@ pub enum HostLimitRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostLimitReply {
+    Expected { before: u64 },
     Written { before: u64, t0: u64, t1: u64, read_back: u64 },
     Restored,
     Refused { why: String },

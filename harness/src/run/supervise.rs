@@ -250,6 +250,11 @@ fn answer(hold: &mut Hold, request: HostLimitRequest) -> HostLimitReply {
         return HostLimitReply::Refused { why: "this trial does not hold the limit".into() };
     };
     match request {
+        HostLimitRequest::Expect(value) => match u32::try_from(value).map(|value| guardian.expect_limit(value)) {
+            Ok(Ok(before)) => HostLimitReply::Expected { before: before.into() },
+            Ok(Err(e)) => HostLimitReply::Refused { why: e.to_string() },
+            Err(_) => HostLimitReply::Refused { why: format!("{value} is larger than the kernel's limit can be") },
+        },
         HostLimitRequest::Write(value) => match u32::try_from(value).map(|value| guardian.write_limit(value)) {
             Ok(Ok(written)) => HostLimitReply::Written {
                 before: written.before.into(),

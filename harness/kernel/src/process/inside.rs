@@ -1,14 +1,20 @@
 //! Programs inside a namespace, and the terminal for those that are talked to.
 
 use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::Arc;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
+    open_tree,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{Context, Error, Result};
@@ -19,13 +25,41 @@ use crate::netns::NetNs;
 #[derive(Debug, Clone)]
 pub struct Inside {
     ns: NetNs,
+    /// Whose files programs see, where not ours.
+    files: Option<Arc<OwnedFd>>,
     binds: Vec<(CString, CString)>,
+    carried: Vec<(Arc<OwnedFd>, CString)>,
 }
 
 impl Inside {
     #[must_use]
     pub fn new(ns: &NetNs) -> Self {
-        Self { ns: ns.clone(), binds: Vec::new() }
+        Self { ns: ns.clone(), files: None, binds: Vec::new(), carried: Vec::new() }
+    }
+
+    /// Programs see the files of this process (a container's), in a copy of its mount namespace.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn with_files_of(mut self, pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/mnt");
+        let file = File::open(&path).context(|| format!("open {path}"))?;
+        self.files = Some(Arc::new(file.into()));
+        Ok(self)
+    }
+
+    /// Shows this file as it is *here* in its own place there: a setting under `/proc/sys` that only the
+    /// initial namespaces have (`open_tree(2)`, `OPEN_TREE_CLONE`).
+    ///
+    /// # Errors
+    /// When the file cannot be taken along.
+    pub fn carry(mut self, path: &str) -> Result<Self> {
+        let what = || format!("take {path} along");
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, path, flags).context(what)?;
+        let to = CString::new(path).context(what)?;
+        self.carried.push((Arc::new(tree), to));
+        Ok(self)
     }
 
     /// Shows the file `from` in the place of the existing file `to`, to these programs only: a pod's
@@ -53,9 +87,15 @@ impl Inside {
 
     fn enter(&self) -> io::Result<()> {
         rustix::thread::move_into_link_name_space(self.ns.as_fd(), Some(LinkNameSpaceType::Network))?;
+        if let Some(files) = &self.files {
+            rustix::thread::move_into_link_name_space(files.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        }
         // SAFETY: a forked child has one thread and shares no descriptors.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
         mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        for (tree, to) in &self.carried {
+            move_mount(tree, c"", CWD, to.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        }
         // sysfs shows the network namespace of whoever mounted it. Where that is not allowed (no sysfs
         // in sight, as in some containers), programs see the lab's own; netlink is right in any case.
         let _ = mount(c"sysfs", c"/sys", c"sysfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);

@@ -16,11 +16,11 @@ use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL, NAMESPACE};
 use super::pods::{self, Plugged, until};
 use super::watch::{PodState, Seen};
-use super::{Ground, api, cni, dns, guard};
+use super::{Ground, api, cni, dns, guard, kube_proxy};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::outside::{build, build_office};
 use crate::cluster::pods::with_passer_by;
-use crate::cluster::{Cluster, Inventory, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::fault::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
 
@@ -446,6 +446,10 @@ impl Cluster for KindCluster {
 
     fn churn_pace(&self) -> (Duration, Duration) {
         CHURN
+    }
+
+    fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {
+        Some(kube_proxy::prepare(&self.nodes[0].node().ns, limit))
     }
 
     fn own_namespaces(&self) -> Vec<NetNs> {

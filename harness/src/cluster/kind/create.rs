@@ -19,8 +19,8 @@ use super::config::Config;
 use super::docker::{docker, kind_program, within};
 use super::{api, cni, guard};
 
-/// A cluster that is not there by then never will be.
-pub const CREATE_WITHIN: Duration = Duration::from_secs(240);
+/// A cluster that is not there by then never will be; a variable of this name sets other seconds.
+const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));
 /// Nodes are ready by then, or something is wrong with them.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const REMOVE_WITHIN: Duration = Duration::from_secs(120);
@@ -92,7 +92,9 @@ pub fn create(
         command.args(["--image", image]);
     }
     command.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &names.cluster).env_remove("KUBECONFIG");
-    let made = within(&mut command, CREATE_WITHIN, stop)
+    let (name, usual) = CREATE_WITHIN;
+    let limit = std::env::var(name).ok().and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs);
+    let made = within(&mut command, limit, stop)
         .and_then(|_| found(names, management, config))
         .and_then(|created| make_ready(created, stop));
     made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })

@@ -1,0 +1,80 @@
+//! The node's real kube-proxy, started once more with another `conntrack` section (I2).
+//!
+//! kind tells kube-proxy to leave `nf_conntrack_max` alone, and a container could not write it anyway: it
+//! belongs to the initial network namespace. So the program of the node's own kube-proxy is started beside
+//! it, in its container's files and the node's network, with that one file of the machine carried in. What
+//! it then writes is its own doing (`cmd/kube-proxy/app/conntrack.go`, `SetMax`).
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use relapse_kernel::NetNs;
+use relapse_kernel::process::Inside;
+use serde_json::{Value, json};
+
+use crate::cluster::KubeProxy;
+use crate::fault::FaultError;
+
+/// The setting as a file.
+const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const PROGRAM: &str = "/usr/local/bin/kube-proxy";
+/// Where kubeadm's DaemonSet has its configuration.
+const CONFIG: &str = "var/lib/kube-proxy/config.conf";
+/// Ours, in the container's own files.
+const OURS: &str = "relapse-kube-proxy.json";
+
+/// Ready to be started; then it writes the limit within a second or so.
+pub fn prepare(node: &NetNs, limit: u64) -> Result<KubeProxy, FaultError> {
+    let what = || format!("restart kube-proxy on {}", node.name());
+    let refused = |why: String| FaultError::Refused { what: what(), why };
+    let pid = running_in(node).ok_or_else(|| FaultError::NotFound { what: what() })?;
+    let root = Path::new("/proc").join(pid.to_string()).join("root");
+    let config = configuration(&root, limit).map_err(refused)?;
+    fs::write(root.join(OURS), config.to_string()).map_err(|e| refused(e.to_string()))?;
+    let inside = Inside::new(node).with_files_of(pid)?.carry(LIMIT)?;
+    let mut command = inside.command(PROGRAM);
+    command.arg(format!("--config=/{OURS}")).arg(format!("--hostname-override={}", hostname(pid)));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let section = &config["conntrack"];
+    Ok(KubeProxy {
+        what: format!("kube-proxy of {}, restarted with conntrack {section}", node.name()),
+        command,
+        process: None,
+    })
+}
+
+/// Its own configuration with nothing but the limit in another `conntrack` section: max(min, maxPerCore x
+/// cores). Time-outs stay the kernel's.
+fn configuration(root: &Path, limit: u64) -> Result<Value, String> {
+    let file = root.join(CONFIG);
+    let text = fs::read_to_string(&file).map_err(|e| format!("{CONFIG}: {e}"))?;
+    let mut config: Value = serde_yaml::from_str(&text).map_err(|e| format!("{CONFIG}: {e}"))?;
+    config["conntrack"] = json!({
+        "min": limit, "maxPerCore": 1,
+        "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
+    });
+    // The other one has the usual ports.
+    config["healthzBindAddress"] = "127.0.0.1:21256".into();
+    config["metricsBindAddress"] = "127.0.0.1:21249".into();
+    Ok(config)
+}
+
+/// The node's own kube-proxy: the one process of that name in its network namespace.
+fn running_in(node: &NetNs) -> Option<u32> {
+    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found = pids.filter(|pid: &u32| {
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        let named = fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "kube-proxy");
+        named && fs::metadata(path.join("ns/net")).is_ok_and(|file| file.ino() == node.inode())
+    });
+    found.next()
+}
+
+/// The node's name in the API, as its kube-proxy was told.
+fn hostname(pid: u32) -> String {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let named = line.split('\0').find_map(|argument| argument.strip_prefix("--hostname-override="));
+    named.unwrap_or_default().to_owned()
+}
