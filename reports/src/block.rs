@@ -51,7 +51,9 @@ fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     let outcome = trial.outcome();
     // Names of a run stand in one column, unless the page is too narrow for it.
     let longest = run.trials.iter().map(|trial| paint::columns(&run.label(trial))).max().unwrap_or(0);
-    let column = page.width.map_or(longest, |width| longest.min(width / 2)).min(64);
+    // Where names end with their backend there is a little more of them.
+    let most = if run.backends().len() > 1 { 80 } else { 64 };
+    let column = page.width.map_or(longest, |width| longest.min(width / 2)).min(most);
     let label = format!("{:<4}  ", words::label(outcome));
     // A long label takes its room from the name, so that times stay in their column.
     let column = column.saturating_sub(paint::columns(&label) - 6);
@@ -188,11 +190,7 @@ fn lead(trial: &TrialSummary, decided: &Decided, terse: bool) -> String {
 }
 
 fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
-    // That nothing was proved of any detector is said once, below.
-    let moot = |verdict: &Verdict| {
-        *verdict == Verdict::Silent || trial.is_control() && matches!(verdict, Verdict::Undecided { .. })
-    };
-    let shown: Vec<&Decided> = trial.verdicts.iter().filter(|d| !moot(&d.verdict)).collect();
+    let shown = trial.telling();
     let columns = Columns::of(trial, &shown, page);
     let mut lines = Vec::new();
     for decided in &shown {

@@ -16,7 +16,6 @@ use crate::jsonl::{self, Events};
 use crate::junit;
 use crate::markdown;
 use crate::matrix;
-use crate::paint::Page;
 use crate::summary::RunSummary;
 
 pub const EVENTS: &str = "events.jsonl";
@@ -158,7 +157,7 @@ pub fn write_all(folder: &Path, events: &[RunEvent]) -> Result<(), FolderError> 
 }
 
 fn write_summary(folder: &Path, run: &RunSummary) -> Result<(), FolderError> {
-    replace(&folder.join(MATRIX), &matrix::matrix(run, Page::PLAIN))?;
+    replace(&folder.join(MATRIX), &matrix::file(run))?;
     replace(&folder.join(MARKDOWN), &markdown::markdown(run))?;
     replace(&folder.join(HTML), &html::html(run))?;
     replace(&folder.join(JUNIT), &junit::junit(run).map_err(FolderError::Junit)?)
@@ -287,7 +286,7 @@ mod tests {
     #[ignore = "writes reports to look at into the temporary folder and leaves them there"]
     fn look() {
         let root = std::env::temp_dir().join("relapse-sample");
-        for events in [sample::run(), sample::repeated()] {
+        for events in [sample::run(), sample::repeated(), sample::on_both(), sample::on_both_repeated()] {
             println!("{}", keep(&root, &events).display());
         }
     }

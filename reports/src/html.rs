@@ -10,13 +10,14 @@
 pub mod race;
 pub mod story;
 pub mod svg;
+pub mod times;
 
 use std::fmt::Write as _;
 
-use crate::event::{Outcome, Verdict};
+use crate::event::Outcome;
 use crate::html::svg::escape;
 use crate::marks::{self, Mark};
-use crate::matrix;
+use crate::parts::{self, Part};
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
 use crate::units;
@@ -36,8 +37,11 @@ pub fn html(run: &RunSummary) -> String {
          <title>{title}</title><style>{STYLE}</style></head><body><main>\n"
     );
     hero(run, &mut page);
-    matrix_table(run, &mut page);
-    times_table(run, &mut page);
+    for part in parts::parts(run).iter().filter(|part| !part.columns.is_empty()) {
+        matrix_table(part, &mut page);
+    }
+    page.push_str(&times::compared(run));
+    page.push_str(&times::times(run));
     trials(run, &mut page);
     page.push_str("</main></body></html>\n");
     page
@@ -60,12 +64,13 @@ fn hero(run: &RunSummary, page: &mut String) {
         }
     }
     page.push_str("</div>");
+    let on = run.on().map(|on| format!(" {}", escape(&on))).unwrap_or_default();
     if let Some(run) = &run.run {
         let user = if run.root { "root" } else { "ordinary user" };
         let writes = if run.host_writes { "allowed" } else { "not allowed" };
         let _ = write!(
             page,
-            "<p class=\"facts\">run <b>{}</b> · {} · relapse {} · kernel {} · {user} · host writes {writes}</p>",
+            "<p class=\"facts\">run <b>{}</b>{on} · {} · relapse {} · kernel {} · {user} · host writes {writes}</p>",
             escape(&run.run_id),
             escape(&run.started),
             escape(&run.version),
@@ -81,21 +86,19 @@ fn hero(run: &RunSummary, page: &mut String) {
     page.push_str("</div></section>\n");
 }
 
-fn matrix_table(run: &RunSummary, page: &mut String) {
-    let columns = matrix::columns(run);
-    let (detectors, silent) = matrix::speakers(run, &columns);
-    if columns.is_empty() {
-        return;
-    }
-    page.push_str("<h2>Matrix</h2><div class=\"card scroll\"><table class=\"matrix\"><thead><tr><th class=\"corner\"><span>hover for evidence</span></th>");
-    for detector in &detectors {
+fn matrix_table(part: &Part<'_>, page: &mut String) {
+    let Part { on, columns, speakers, silent } = part;
+    let on = on.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
+    let _ = write!(page, "<h2>Matrix{on}</h2><div class=\"card scroll\"><table class=\"matrix\">");
+    page.push_str("<thead><tr><th class=\"corner\"><span>hover for evidence</span></th>");
+    for detector in speakers {
         let _ = write!(page, "<th><span>{}</span></th>", escape(detector));
     }
     page.push_str("</tr></thead><tbody>");
-    for column in &columns {
-        matrix_row(run, &column.incident, &detectors, page);
+    for column in columns {
+        matrix_row(&column.incident, speakers, page);
         for control in &column.controls {
-            matrix_row(run, control, &detectors, page);
+            matrix_row(control, speakers, page);
         }
     }
     page.push_str("</tbody></table>");
@@ -117,11 +120,10 @@ fn narrow(text: &str) -> String {
     }
 }
 
-fn matrix_row(run: &RunSummary, group: &Group<'_>, detectors: &[&str], page: &mut String) {
+fn matrix_row(group: &Group<'_>, detectors: &[&str], page: &mut String) {
     let first = group.first();
     let id = &first.info.trial;
     let tone = words::outcome_tone(group.outcome()).class();
-    let on = if run.backends().len() > 1 { format!(" on {}", id.backend) } else { String::new() };
     let (class, name) = match &id.control {
         Some(control) => ("control", control.clone()),
         None => ("", first.name()),
@@ -132,7 +134,7 @@ fn matrix_row(run: &RunSummary, group: &Group<'_>, detectors: &[&str], page: &mu
         escape(&first.info.title),
         words::label(group.outcome()),
         anchor(first),
-        escape(&format!("{name}{on}"))
+        escape(&name)
     );
     if group.ran() == 0 {
         let reason = escape(&format!("skipped: {}", first.reasons().join("; ")));
@@ -149,32 +151,6 @@ fn matrix_row(run: &RunSummary, group: &Group<'_>, detectors: &[&str], page: &mu
         let _ = write!(page, "<td class=\"{tone}-bg\" title=\"{}\">{text}</td>", escape(&title));
     }
     page.push_str("</tr>");
-}
-
-fn times_table(run: &RunSummary, page: &mut String) {
-    let (header, rows) = statistics::times_table(run);
-    if rows.is_empty() || !run.is_repeated() {
-        // One run's times are in its pictures already.
-        return;
-    }
-    page.push_str("<h2>Times over repetitions</h2><div class=\"card scroll\"><table><thead><tr>");
-    for name in header {
-        let _ = write!(page, "<th>{name}</th>");
-    }
-    page.push_str("</tr></thead><tbody>");
-    for row in rows {
-        page.push_str("<tr>");
-        for cell in row {
-            let _ = write!(page, "<td>{}</td>", escape(&cell));
-        }
-        page.push_str("</tr>");
-    }
-    page.push_str("</tbody></table><ul class=\"remarks\">");
-    for group in statistics::groups(run) {
-        let line = format!("{}: {}", group.first().name(), statistics::flakes(&group));
-        let _ = write!(page, "<li>{}</li>", escape(&line));
-    }
-    page.push_str("</ul></div>\n");
 }
 
 fn trials(run: &RunSummary, page: &mut String) {
@@ -196,7 +172,7 @@ fn trials(run: &RunSummary, page: &mut String) {
                 page,
                 "<p class=\"facts\">{} of {} passed alike.</p>",
                 units::count(passed_alike, "more repetition"),
-                escape(&group.first().name())
+                escape(&run.name(group.first()))
             );
         }
     }
@@ -262,7 +238,7 @@ fn facts(trial: &TrialSummary, page: &mut String) {
 }
 
 fn verdicts(trial: &TrialSummary, page: &mut String) {
-    let shown: Vec<_> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
+    let shown = trial.telling();
     if shown.is_empty() {
         return;
     }
@@ -343,12 +319,32 @@ mod tests {
 
     #[test]
     fn every_trial_of_a_run_can_be_reached_from_the_matrix() {
-        let run = RunSummary::of(&sample::run());
-        let page = html(&run);
-        for trial in &run.trials {
-            assert!(page.contains(&format!("href=\"#{}\"", anchor(trial))));
-            assert!(page.contains(&format!("id=\"{}\"", anchor(trial))));
+        for events in [sample::run(), sample::on_both()] {
+            let run = RunSummary::of(&events);
+            let page = html(&run);
+            for trial in &run.trials {
+                assert_eq!(page.matches(&format!("href=\"#{}\"", anchor(trial))).count(), 1);
+                assert_eq!(page.matches(&format!("id=\"{}\"", anchor(trial))).count(), 1);
+            }
         }
+    }
+
+    #[test]
+    fn two_backends_have_a_matrix_each_and_are_compared() {
+        let page = html(&RunSummary::of(&sample::on_both()));
+        for heading in ["Matrix in the lab", "Matrix on kind", "Lab and kind compared"] {
+            assert_eq!(page.matches(&format!("<h2>{heading}</h2>")).count(), 1, "{heading}");
+        }
+        assert!(page.contains("<h3>I4 policy-route-lost on kind</h3>"));
+        assert!(page.contains("<h3>I4 policy-route-lost in the lab</h3>"));
+    }
+
+    #[test]
+    fn kind_is_said_once() {
+        let page = html(&RunSummary::of(&sample::on_kind()));
+        assert_eq!(page.matches("on kind").count(), 1);
+        assert!(page.contains("7f3a</b> on kind · "));
+        assert!(!page.contains("compared"));
     }
 
     #[test]

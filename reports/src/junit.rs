@@ -71,11 +71,7 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
             status
         }
     };
-    let mut name = trial.name();
-    if run.is_repeated() {
-        name = format!("{name} #{}", trial.info.trial.repetition);
-    }
-    let mut case = TestCase::new(name, status);
+    let mut case = TestCase::new(run.label(trial), status);
     case.set_classname(format!("relapse.{}.{}", trial.info.trial.backend, trial.info.trial.scenario));
     if let Some(took) = trial.took() {
         case.set_time(took);
@@ -99,6 +95,8 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::sample;
 
@@ -108,6 +106,24 @@ mod tests {
         // The time of day is the one thing that a rerun of the same events may show differently.
         let xml = xml.replace("2026-11-21T11:42:00.000+00:00", "[timestamp]");
         insta::assert_snapshot!(xml);
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own_and_says_its_backend() {
+        for events in [sample::on_both(), sample::on_both_repeated()] {
+            let run = RunSummary::of(&events);
+            let names: BTreeSet<_> = run.trials.iter().map(|trial| case(&run, trial).name).collect();
+            assert_eq!(names.len(), run.trials.len());
+            for trial in &run.trials {
+                let case = case(&run, trial);
+                let (on, class) = match trial.info.trial.backend.as_str() {
+                    "kind" => (" on kind", "relapse.kind."),
+                    _ => (" in the lab", "relapse.netns."),
+                };
+                assert!(case.name.contains(on), "{:?}", case.name);
+                assert!(case.classname.expect("a class").starts_with(class));
+            }
+        }
     }
 
     #[test]

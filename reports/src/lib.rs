@@ -5,11 +5,13 @@
 //! - [`summary`] folds events into a run, [`trial`] answers questions about one trial of it,
 //!   [`statistics`] looks at repetitions. Every report starts here.
 //! - [`units`], [`words`], [`marks`]: numbers, verdicts and cells as text; the same in all reports.
-//! - [`terminal`] with [`paint`] and [`block`] (a finished trial in lines), [`matrix`].
+//! - [`parts`], [`compare`]: the matrix and the backends side by side, before they are drawn.
+//! - [`terminal`] with [`paint`] and [`block`] (a finished trial in lines), [`matrix`], [`times`].
 //! - [`junit`], [`markdown`], [`html`] with its pictures: files made at the end.
 //! - [`folder`]: where all of it lies.
 
 pub mod block;
+pub mod compare;
 pub mod event;
 pub mod folder;
 pub mod html;
@@ -19,14 +21,18 @@ pub mod markdown;
 pub mod marks;
 pub mod matrix;
 pub mod paint;
+pub mod parts;
 pub mod statistics;
 pub mod summary;
 pub mod terminal;
+pub mod times;
 pub mod trial;
 pub mod units;
 pub mod words;
 
 #[cfg(test)]
 mod sample;
+#[cfg(test)]
+mod sample_backends;
 #[cfg(test)]
 mod sample_runs;

@@ -4,9 +4,10 @@
 //! was skipped and why. Invariant: text from outside (evidence, reasons) never becomes markup: every
 //! character that could is escaped, newlines are gone. Left out: timelines; the HTML report has them.
 
-use crate::event::{Outcome, Verdict};
+use crate::compare;
+use crate::event::Outcome;
 use crate::marks;
-use crate::matrix;
+use crate::parts::{self, Part};
 use crate::statistics;
 use crate::summary::{RunSummary, TrialSummary};
 use crate::words::{self, Tone};
@@ -17,11 +18,12 @@ pub fn markdown(run: &RunSummary) -> String {
     let outcome = run.outcome();
     let mut text = format!("# {} relapse: {}\n\n", sign(outcome), outcome.name());
     text.push_str(&format!("{}\n\n", escape(&run.headline())));
+    let on = run.on().map(|on| format!(" {}", escape(&on))).unwrap_or_default();
     if let Some(run) = &run.run {
         let user = if run.root { "root" } else { "ordinary user" };
         let writes = if run.host_writes { "allowed" } else { "not allowed" };
         text.push_str(&format!(
-            "Run `{}` of {}, relapse {}, kernel {}, {user}, host writes {writes}.\n\n",
+            "Run `{}`{on} of {}, relapse {}, kernel {}, {user}, host writes {writes}.\n\n",
             run.run_id.replace('`', "'"),
             escape(&run.started),
             escape(&run.version),
@@ -35,7 +37,14 @@ pub fn markdown(run: &RunSummary) -> String {
         text.push('\n');
     }
     failures(run, &mut text);
-    matrix_tables(run, &mut text);
+    if run.trials.len() > 1 {
+        parts::parts(run).iter().for_each(|part| matrix_table(part, &mut text));
+    }
+    if let Some(compared) = compare::compared(run) {
+        text.push_str(&format!("## {}\n\n", escape(&words::capital(&compared.title))));
+        let header: Vec<&str> = compared.header.iter().map(String::as_str).collect();
+        table(&mut text, &header, &compared.rows);
+    }
     let (header, rows) = statistics::times_table(run);
     if !rows.is_empty() {
         text.push_str("## Time to detect\n\n");
@@ -44,7 +53,7 @@ pub fn markdown(run: &RunSummary) -> String {
     if run.is_repeated() {
         let groups = statistics::groups(run);
         let rows: Vec<Vec<String>> =
-            groups.iter().map(|group| vec![escape(&group.first().name()), statistics::flakes(group)]).collect();
+            groups.iter().map(|group| vec![escape(&run.name(group.first())), statistics::flakes(group)]).collect();
         table(&mut text, &["trial", "repetitions"], &rows);
     }
     let skipped: Vec<&TrialSummary> = run.trials.iter().filter(|t| t.outcome() == Outcome::Skipped).collect();
@@ -88,8 +97,7 @@ fn failures(run: &RunSummary, text: &mut String) {
         for remark in trial.remarks() {
             text.push_str(&format!("- {}\n", escape(&remark)));
         }
-        let rows: Vec<Vec<String>> =
-            trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).map(|d| row(trial, d)).collect();
+        let rows: Vec<Vec<String>> = trial.telling().into_iter().map(|d| row(trial, d)).collect();
         text.push('\n');
         if !rows.is_empty() {
             table(text, &["", "detector", "level", "about", "verdict", "deadline", "evidence"], &rows);
@@ -112,19 +120,14 @@ fn row(trial: &TrialSummary, decided: &crate::event::Decided) -> Vec<String> {
     ]
 }
 
-fn matrix_tables(run: &RunSummary, text: &mut String) {
-    let columns = matrix::columns(run);
-    let (speakers, silent) = matrix::speakers(run, &columns);
-    if run.trials.len() < 2 {
-        return;
-    }
-    text.push_str("## Matrix\n\n");
-    let several = run.backends().len() > 1;
+fn matrix_table(part: &Part<'_>, text: &mut String) {
+    let Part { on, columns, speakers, silent } = part;
+    let on = on.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
+    text.push_str(&format!("## Matrix{on}\n\n"));
     let mut header = vec!["detector".to_owned()];
     header.extend(columns.iter().map(|column| {
         let trial = column.incident.first();
-        let on = if several { format!("<br>{}", escape(&trial.info.trial.backend)) } else { String::new() };
-        format!("{}<br>{}{on}", escape(&trial.info.incident), escape(&trial.info.trial.scenario))
+        format!("{}<br>{}", escape(&trial.info.incident), escape(&trial.info.trial.scenario))
     }));
     let mut outcomes = vec!["*outcome*".to_owned()];
     outcomes.extend(columns.iter().map(|column| {
@@ -205,6 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn summary_of_two_backends() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::on_both())));
+    }
+
+    #[test]
+    fn summary_of_two_backends_repeated() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::on_both_repeated())));
+    }
+
+    /// Of a run on kind alone one line differs: the one that says so.
+    #[test]
+    fn kind_is_said_once() {
+        let lab = markdown(&RunSummary::of(&sample::in_the_lab()));
+        let kind = markdown(&RunSummary::of(&sample::on_kind()));
+        assert_eq!(kind, lab.replace("7f3a` of", "7f3a` on kind of"));
+        assert_ne!(kind, lab);
+    }
+
+    #[test]
     fn evidence_is_never_markup() {
         assert_eq!(escape("a | b\n<img> *x* `y` @z"), "a &#124; b &lt;img&gt; \\*x\\* \\`y\\` &#64;z");
     }
@@ -212,7 +234,8 @@ mod tests {
     #[test]
     fn every_row_of_a_table_has_the_cells_of_its_header() {
         let mut cells = 0;
-        for line in markdown(&RunSummary::of(&sample::run())).lines() {
+        let texts = [sample::run(), sample::on_both()].map(|events| markdown(&RunSummary::of(&events)));
+        for line in texts.iter().flat_map(|text| text.lines()) {
             let here = line.matches('|').count();
             if here > 0 {
                 assert!(cells == 0 || cells == here, "{line}");

@@ -1,7 +1,7 @@
 //! What one detector did in one trial, in a word.
 //!
 //! Job: the content of a cell of the matrix, the same in every report. Invariants: verdicts come
-//! first, one mark each; a detector without a verdict is shown by what it said unasked, if anything;
+//! first, one mark each (of those that say nothing is known, one in all); a detector without a verdict is shown by what it said unasked, if anything;
 //! an empty list means silence, and only for a trial that ran. Left out: colours and tables.
 
 use relapse_detectors::finding::Severity;
@@ -24,17 +24,43 @@ pub struct Mark {
 /// What `detector` did over the repetitions of a trial.
 #[must_use]
 pub fn marks(group: &Group<'_>, detector: &str) -> Vec<Mark> {
+    once(of_group(group, &|d| d.expectation.detector == detector, detector))
+}
+
+/// What `detector` did wrong in a control. A control that proved nothing says nothing of a detector.
+#[must_use]
+pub fn wrong(control: &Group<'_>, detector: &str) -> Vec<Mark> {
+    let counts = |d: &Decided| d.expectation.detector == detector && !matches!(d.verdict, Verdict::Undecided { .. });
+    let mut marks = of_group(control, &counts, detector);
+    marks.retain(|mark| mark.tone >= Tone::Unsure);
+    marks
+}
+
+/// That nothing is known need not be said twice in one cell.
+#[must_use]
+pub fn once(marks: Vec<Mark>) -> Vec<Mark> {
+    let mut all: Vec<Mark> = Vec::new();
+    for mark in marks {
+        match all.iter_mut().find(|other| mark.tone == Tone::Unsure && other.text == mark.text) {
+            Some(other) => other.detail = format!("{} — {}", other.detail, mark.detail),
+            None => all.push(mark),
+        }
+    }
+    all
+}
+
+fn of_group(group: &Group<'_>, counts: &dyn Fn(&Decided) -> bool, detector: &str) -> Vec<Mark> {
     match group.trials.as_slice() {
-        [only] => of_trial(only, detector),
-        several => over_repetitions(several, detector),
+        [only] => of_trial(only, counts, detector),
+        several => over_repetitions(several, counts, detector),
     }
 }
 
-fn of_trial(trial: &TrialSummary, detector: &str) -> Vec<Mark> {
+fn of_trial(trial: &TrialSummary, counts: &dyn Fn(&Decided) -> bool, detector: &str) -> Vec<Mark> {
     if trial.outcome() == Outcome::Skipped {
         return Vec::new();
     }
-    let decided = trial.verdicts.iter().filter(|d| d.expectation.detector == detector);
+    let decided = trial.verdicts.iter().filter(|d| counts(d));
     let mut marks: Vec<Mark> = decided
         .filter(|d| d.verdict != Verdict::Silent)
         .map(|d| Mark { text: words::short(d), tone: words::verdict_tone(&d.verdict), detail: detail(trial, d) })
@@ -89,11 +115,8 @@ fn detail(trial: &TrialSummary, decided: &Decided) -> String {
 }
 
 /// The median of the times and every verdict that does not pass, counted.
-fn over_repetitions(trials: &[&TrialSummary], detector: &str) -> Vec<Mark> {
-    let decided = || {
-        let all = trials.iter().flat_map(|trial| &trial.verdicts);
-        all.filter(|d| d.expectation.detector == detector)
-    };
+fn over_repetitions(trials: &[&TrialSummary], counts: &dyn Fn(&Decided) -> bool, detector: &str) -> Vec<Mark> {
+    let decided = || trials.iter().flat_map(|trial| &trial.verdicts).filter(|d| counts(d));
     let mut marks = Vec::new();
     let mut levels: Vec<_> = decided().map(|d| d.expectation.level).collect();
     levels.sort_unstable();

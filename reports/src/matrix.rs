@@ -1,6 +1,6 @@
 //! The matrix: which detector saw which incident, and how fast.
 //!
-//! Job: one table for a whole run. A row a detector, a column an incident: there are more detectors
+//! Job: one table for a whole run, or one for each backend of it. A row a detector, a column an incident: there are more detectors
 //! than a page has room for columns, and a column of an incident reads from its cause to its
 //! symptoms. Controls are a row of their own; a false alarm in a control also shows in the cell of
 //! the detector that raised it. Invariants: fits the page (more incidents make a second table);
@@ -12,8 +12,9 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, LineStyle, Table, Table
 use crate::event::Outcome;
 use crate::marks::{self, Mark};
 use crate::paint::{self, Page};
-use crate::statistics::{self, Group};
+use crate::parts::{self, Column, Part};
 use crate::summary::RunSummary;
+use crate::times;
 use crate::words::{self, Tone};
 
 /// Columns of a page whose width is unknown.
@@ -21,132 +22,72 @@ const WIDTH: usize = 110;
 /// Widest cell; longer words are rare and stay whole.
 const CELL: usize = 12;
 
-/// An incident on a backend, with its controls.
-#[derive(Debug, Clone)]
-pub struct Column<'a> {
-    pub incident: Group<'a>,
-    pub controls: Vec<Group<'a>>,
-}
-
-impl Column<'_> {
-    /// What `detector` did here: in the incident, and wrongly in a control.
-    #[must_use]
-    pub fn marks(&self, detector: &str) -> Vec<Mark> {
-        let mut all = marks::marks(&self.incident, detector);
-        for control in &self.controls {
-            let wrong = marks::marks(control, detector).into_iter().filter(|mark| mark.tone >= Tone::Unsure);
-            all.extend(wrong.map(|mark| {
-                let name = control.first().info.trial.control.clone().unwrap_or_default();
-                Mark { detail: format!("control {name}: {}", mark.detail), ..mark }
-            }));
-        }
-        all
-    }
-
-    /// "2 silent", "1/2 silent": how its controls came out.
-    #[must_use]
-    pub fn controls_text(&self) -> (String, Tone) {
-        let outcomes: Vec<Outcome> = self.controls.iter().map(Group::outcome).collect();
-        let Some(worst) = outcomes.iter().max().copied() else {
-            return ("none".to_owned(), Tone::Muted);
-        };
-        let silent = outcomes.iter().filter(|outcome| **outcome == Outcome::Pass).count();
-        match worst {
-            Outcome::Pass => (format!("{silent} silent"), Tone::Good),
-            Outcome::Skipped if silent == 0 => ("skipped".to_owned(), Tone::Skipped),
-            _ => (format!("{silent}/{} silent", outcomes.len()), words::outcome_tone(worst)),
-        }
-    }
-}
-
-/// The columns of a run: each incident with the controls that belong to it.
-#[must_use]
-pub fn columns(run: &RunSummary) -> Vec<Column<'_>> {
-    let mut columns: Vec<Column<'_>> = Vec::new();
-    let (incidents, controls): (Vec<_>, Vec<_>) =
-        statistics::groups(run).into_iter().partition(|group| !group.first().is_control());
-    columns.extend(incidents.into_iter().map(|incident| Column { incident, controls: Vec::new() }));
-    for control in controls {
-        let id = &control.first().info.trial;
-        let home = columns.iter_mut().find(|column| {
-            let other = &column.incident.first().info.trial;
-            other.scenario == id.scenario && other.backend == id.backend
-        });
-        match home {
-            Some(column) => column.controls.push(control),
-            // Only controls were asked for: one of them stands in its incident's place.
-            None => columns.push(Column { incident: control, controls: Vec::new() }),
-        }
-    }
-    columns
-}
-
-/// Detectors with a word to say in any column, and those without.
-#[must_use]
-pub fn speakers<'a>(run: &'a RunSummary, columns: &[Column<'_>]) -> (Vec<&'a str>, Vec<&'a str>) {
-    run.detectors().into_iter().partition(|detector| columns.iter().any(|c| !c.marks(detector).is_empty()))
-}
-
 /// The matrix of a run as text, with the reasons of what was skipped below it; empty for a run of
-/// one trial, which needs no table. With repetitions, the table of times follows.
+/// one trial, which needs no table. With several backends the comparison of their times follows, with
+/// repetitions the table of times.
 #[must_use]
 pub fn matrix(run: &RunSummary, page: Page) -> String {
-    let columns = columns(run);
-    let (speakers, silent) = speakers(run, &columns);
     let mut text = String::new();
     if run.trials.len() > 1 {
-        for band in bands(run, &columns, &speakers, page) {
-            // A detector that is silent in this part is drawn in another.
-            let (here, _) = self::speakers(run, band);
-            text.push_str(&table(run, band, &here, page));
-            text.push('\n');
-        }
-        text.push_str(&page.paint(
-            Tone::Muted,
-            "time from t0 until the finding was received; · silent; also, info: said without being asked",
-        ));
-        text.push('\n');
-        let mut below = |tone: Tone, line: &str| {
-            for line in paint::wrap(&words::one_line(line), page.width.unwrap_or(usize::MAX)) {
-                text.push_str(&page.paint(tone, &line));
-                text.push('\n');
+        for (n, part) in parts::parts(run).iter().enumerate() {
+            if let Some(on) = &part.on {
+                text.push_str(if n > 0 { "\n" } else { "" });
+                text.push_str(&format!("{}\n", page.strong(on)));
             }
-        };
-        if !silent.is_empty() {
-            below(Tone::Muted, &format!("silent throughout: {}", silent.join(", ")));
+            draw(part, n == 0, page, &mut text);
         }
         for trial in run.trials.iter().filter(|trial| trial.outcome() == Outcome::Skipped) {
-            below(Tone::Skipped, &format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; ")));
+            let line = format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; "));
+            below(Tone::Skipped, &line, page, &mut text);
         }
     }
+    let compared = times::compared(run, page);
+    if !compared.is_empty() {
+        text.push_str(&format!("\n{compared}"));
+    }
     if run.is_repeated() {
-        text.push('\n');
-        text.push_str(&times(run, page));
+        text.push_str(&format!("\n{}", times::times(run, page)));
     }
     text
 }
 
-/// The table of times, and how often each trial passed.
+/// The same as a file, which has no other line to say what the run was on.
 #[must_use]
-pub fn times(run: &RunSummary, page: Page) -> String {
-    let (header, rows) = statistics::times_table(run);
-    let mut table = plain_table(page);
-    table.set_header(header.into_iter().map(|name| head(name, page)));
-    for row in rows {
-        table.add_row(row);
+pub fn file(run: &RunSummary) -> String {
+    let text = matrix(run, Page::PLAIN);
+    match run.on() {
+        Some(on) if run.backends().len() == 1 && !text.is_empty() => format!("{on}\n{text}"),
+        _ => text,
     }
-    let mut text = table.trim_fmt();
-    text.push('\n');
-    for group in statistics::groups(run) {
-        let tone = words::outcome_tone(group.outcome());
-        let line = format!("{}: {}", group.first().name(), statistics::flakes(&group));
+}
+
+/// One part: its tables, and who said nothing.
+fn draw(part: &Part<'_>, explain: bool, page: Page, text: &mut String) {
+    for band in bands(part, page) {
+        // A detector that is silent in this band is drawn in another.
+        let (here, _) = parts::speakers(part.speakers.clone(), band);
+        text.push_str(&table(band, &here, page));
+        text.push('\n');
+    }
+    if explain {
+        let line = "time from t0 until the finding was received; · silent; also, info: said without being asked";
+        text.push_str(&page.paint(Tone::Muted, line));
+        text.push('\n');
+    }
+    if !part.silent.is_empty() {
+        below(Tone::Muted, &format!("silent throughout: {}", part.silent.join(", ")), page, text);
+    }
+}
+
+/// A line below the tables, as wide as the page.
+fn below(tone: Tone, line: &str, page: Page, text: &mut String) {
+    for line in paint::wrap(&words::one_line(line), page.width.unwrap_or(usize::MAX)) {
         text.push_str(&page.paint(tone, &line));
         text.push('\n');
     }
-    text
 }
 
-fn plain_table(page: Page) -> Table {
+pub(crate) fn plain_table(page: Page) -> Table {
     let mut table = Table::new();
     let rule = LineStyle::none().fill('─').junction('─');
     table.load_style(TableStyle::new().header_separator(rule).bottom_border(rule));
@@ -159,18 +100,19 @@ fn plain_table(page: Page) -> Table {
     table
 }
 
-fn head(text: &str, page: Page) -> Cell {
+pub(crate) fn head(text: &str, page: Page) -> Cell {
     let cell = Cell::new(text);
     if page.color { cell.add_attribute(Attribute::Bold) } else { cell }
 }
 
 /// Splits the columns so that each table fits the page.
-fn bands<'a, 'b>(run: &RunSummary, columns: &'b [Column<'a>], speakers: &[&str], page: Page) -> Vec<&'b [Column<'a>]> {
+fn bands<'a, 'b>(part: &'b Part<'a>, page: Page) -> Vec<&'b [Column<'a>]> {
+    let Part { columns, speakers, .. } = part;
     let names = speakers.iter().map(|name| paint::columns(name)).max().unwrap_or(0).max(8) + 3;
     let room = page.width.unwrap_or(WIDTH).saturating_sub(names);
     let width = |column: &Column<'_>| {
         let cells = speakers.iter().map(|detector| cell_text(&column.marks(detector), column));
-        let fixed = [title(run, column), words::label(column.incident.outcome()).to_owned()];
+        let fixed = [title(column), words::label(column.incident.outcome()).to_owned()];
         let controls = paint::wrap(&column.controls_text().0, CELL).join("\n");
         let all = cells.chain(fixed).chain([controls]).collect::<Vec<_>>().join("\n");
         // One blank on each side, and one where a line between columns would be.
@@ -190,10 +132,10 @@ fn bands<'a, 'b>(run: &RunSummary, columns: &'b [Column<'a>], speakers: &[&str],
     bands
 }
 
-fn table(run: &RunSummary, columns: &[Column<'_>], speakers: &[&str], page: Page) -> String {
+fn table(columns: &[Column<'_>], speakers: &[&str], page: Page) -> String {
     let mut table = plain_table(page);
     let mut header = vec![Cell::new("")];
-    header.extend(columns.iter().map(|column| head(&title(run, column), page)));
+    header.extend(columns.iter().map(|column| head(&title(column), page)));
     table.set_header(header);
     let mut outcomes = vec![Cell::new("outcome")];
     outcomes.extend(columns.iter().map(|column| {
@@ -221,13 +163,10 @@ fn table(run: &RunSummary, columns: &[Column<'_>], speakers: &[&str], page: Page
     table.trim_fmt()
 }
 
-fn title(run: &RunSummary, column: &Column<'_>) -> String {
+fn title(column: &Column<'_>) -> String {
     let trial = column.incident.first();
     let mut lines = vec![trial.info.incident.clone()];
     lines.extend(paint::wrap(&trial.info.trial.scenario, CELL));
-    if run.backends().len() > 1 {
-        lines.push(trial.info.trial.backend.clone());
-    }
     lines.join("\n")
 }
 
@@ -275,6 +214,25 @@ mod tests {
     #[test]
     fn of_repetitions() {
         insta::assert_snapshot!(of(&sample::repeated(), 110));
+    }
+
+    #[test]
+    fn of_two_backends() {
+        insta::assert_snapshot!(of(&sample::on_both(), 110));
+    }
+
+    #[test]
+    fn of_two_backends_repeated() {
+        insta::assert_snapshot!(of(&sample::on_both_repeated(), 140));
+    }
+
+    /// Of a run on kind alone the matrix is as ever, and the file says once what it was on.
+    #[test]
+    fn of_kind_alone() {
+        let kind = RunSummary::of(&sample::on_kind());
+        let lab = RunSummary::of(&sample::in_the_lab());
+        assert_eq!(matrix(&kind, Page::PLAIN), matrix(&lab, Page::PLAIN));
+        assert_eq!(file(&kind), format!("on kind\n{}", file(&lab)));
     }
 
     #[test]

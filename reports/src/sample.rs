@@ -80,6 +80,12 @@ impl Script {
         Self { events: Vec::new(), info, start: Time(START) + start }
     }
 
+    /// The same on another backend; the first thing to say of a trial.
+    pub(crate) fn on(mut self, backend: &str) -> Self {
+        backend.clone_into(&mut self.info.trial.backend);
+        self
+    }
+
     pub(crate) fn at(mut self, after: Duration, event: TrialEvent) -> Self {
         let what = What::Trial { trial: self.info.trial.clone(), event };
         self.events.push(RunEvent { at: self.start + after, what });
@@ -251,4 +257,7 @@ pub(crate) fn play(scripts: Vec<Script>, notices: &[&str]) -> Vec<RunEvent> {
     all
 }
 
+pub(crate) use crate::sample_backends::{
+    aborted, in_the_lab, on_both, on_both_repeated, on_kind, without_proof, without_proof_repeated,
+};
 pub(crate) use crate::sample_runs::{repeated, run};

@@ -183,17 +183,14 @@ pub fn times_table(run: &RunSummary) -> (Vec<&'static str>, Vec<Vec<String>>) {
     header.extend(if repeated { vec!["p50", "p95", "max"] } else { vec!["from t0"] });
     header.push(if repeated { "p50 from t2" } else { "from t2" });
     header.extend(if repeated { vec!["n", "flakes"] } else { vec!["verdict"] });
-    let backends = run.backends().len() > 1;
-    let rows = times(run).iter().map(|times| row(times, repeated, backends)).collect();
+    let rows = times(run).iter().map(|times| row(run, times, repeated)).collect();
     (header, rows)
 }
 
-fn row(times: &Times<'_>, repeated: bool, backends: bool) -> Vec<String> {
+fn row(run: &RunSummary, times: &Times<'_>, repeated: bool) -> Vec<String> {
     let none = || "–".to_owned();
-    let name = times.trial.name();
-    let on = if backends { format!(" on {}", times.trial.info.trial.backend) } else { String::new() };
     let mut cells = vec![
-        format!("{name}{on}"),
+        run.name(times.trial),
         times.expectation.detector.clone(),
         words::level(times.expectation.level).to_owned(),
         words::deadline(times.expectation),

@@ -13,7 +13,7 @@ use crate::event::{
     Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
     TrialId, TrialInfo, What,
 };
-use crate::units;
+use crate::{units, words};
 
 /// A whole run, or as much of it as was written down.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -264,18 +264,27 @@ impl RunSummary {
         detectors
     }
 
-    /// The trial's name, with backend and repetition only where this run has more than one.
+    /// "on kind", "in the lab and on kind"; `None` where there is nothing but the lab, as usual.
+    #[must_use]
+    pub fn on(&self) -> Option<String> {
+        match self.backends().as_slice() {
+            [] | ["netns"] => None,
+            all => Some(all.iter().map(|backend| words::on(backend)).collect::<Vec<_>>().join(" and ")),
+        }
+    }
+
+    /// The trial's name, with its backend only where this run has more than one.
+    #[must_use]
+    pub fn name(&self, trial: &TrialSummary) -> String {
+        let on = words::on(&trial.info.trial.backend);
+        if self.backends().len() > 1 { format!("{} {on}", trial.name()) } else { trial.name() }
+    }
+
+    /// The same, with its repetition where there are several.
     #[must_use]
     pub fn label(&self, trial: &TrialSummary) -> String {
-        let id = &trial.info.trial;
-        let mut label = trial.name();
-        if self.backends().len() > 1 {
-            label = format!("{label} on {}", id.backend);
-        }
-        if self.is_repeated() {
-            label = format!("{label} #{}", id.repetition);
-        }
-        label
+        let name = self.name(trial);
+        if self.is_repeated() { format!("{name} #{}", trial.info.trial.repetition) } else { name }
     }
 
     /// "12 trials: 2 fail, 1 skipped, 9 pass in 41.3 s".

@@ -84,7 +84,8 @@ impl Terminal {
         let place = self.run.push(event);
         match (&event.what, place) {
             (What::RunStarted(run), _) => {
-                let trials = units::count(run.trials.len(), "trial");
+                let on = self.run.on().map(|on| format!(" {on}")).unwrap_or_default();
+                let trials = format!("{}{on}", units::count(run.trials.len(), "trial"));
                 let detectors = units::count(run.detectors.len(), "detector");
                 let user = if run.root { "root" } else { "ordinary user" };
                 let line = format!("run {}: {trials}, {detectors}, kernel {}, {user}", run.run_id, run.kernel);
@@ -123,7 +124,7 @@ impl Terminal {
             _ => {
                 let page = self.page();
                 if let Some(live) = &mut self.live {
-                    live.show(place, &self.run.label(trial), running(trial, page));
+                    live.show(place, live_label(&self.run, trial), running(trial, page));
                 }
             }
         }
@@ -169,6 +170,15 @@ impl Terminal {
         }
         self.print(&lines);
     }
+}
+
+/// What a running trial is called, in a column: of a long name the end is cut, not its backend.
+fn live_label(run: &RunSummary, trial: &TrialSummary) -> String {
+    const WIDTH: usize = 36;
+    let (name, label) = (trial.name(), run.label(trial));
+    let end = label.strip_prefix(&name).unwrap_or_default();
+    let name = paint::cut(&name, WIDTH.saturating_sub(paint::columns(end)));
+    format!("{:<WIDTH$}", name + end)
 }
 
 /// What a running trial looks like: how far it is, and which expectations are met.
@@ -222,11 +232,11 @@ impl Live {
         self.total.enable_steady_tick(Duration::from_millis(200));
     }
 
-    fn show(&mut self, place: usize, label: &str, text: String) {
+    fn show(&mut self, place: usize, label: String, text: String) {
         let bar = self.bars.entry(place).or_insert_with(|| {
             let bar = self.all.insert_before(&self.total, ProgressBar::new_spinner());
             bar.set_style(style("{spinner:.cyan}     {prefix} {clock:>7} {wide_msg}", ""));
-            bar.set_prefix(format!("{:<36}", paint::cut(label, 36)));
+            bar.set_prefix(label);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
@@ -294,6 +304,25 @@ mod tests {
     #[test]
     fn plain_output_of_repetitions() {
         insta::assert_snapshot!(shown(Mode::Plain, &sample::repeated()));
+    }
+
+    #[test]
+    fn plain_output_of_two_backends() {
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::on_both()));
+    }
+
+    #[test]
+    fn kind_is_said_once_at_the_top() {
+        let (lab, kind) = (shown(Mode::Plain, &sample::in_the_lab()), shown(Mode::Plain, &sample::on_kind()));
+        assert_eq!(kind, lab.replacen("trials,", "trials on kind,", 1));
+    }
+
+    #[test]
+    fn the_name_of_a_running_trial_says_its_backend() {
+        let run = RunSummary::of(&sample::on_both());
+        let labels: Vec<String> = run.trials.iter().map(|trial| live_label(&run, trial)).collect();
+        assert!(labels.contains(&"I4 policy-route-lost in the lab     ".to_owned()), "{labels:?}");
+        assert!(labels.contains(&"I4 policy-route-lost / tabl… on kind".to_owned()), "{labels:?}");
     }
 
     #[test]

@@ -194,6 +194,16 @@ impl TrialSummary {
         Some(Offset::between(self.t2()?, self.t0()? + after))
     }
 
+    /// Verdicts that deserve a row. That nothing was proved of any detector is a reason of the trial, and
+    /// said once.
+    #[must_use]
+    pub fn telling(&self) -> Vec<&Decided> {
+        let moot = |verdict: &Verdict| {
+            *verdict == Verdict::Silent || self.is_control() && matches!(verdict, Verdict::Undecided { .. })
+        };
+        self.verdicts.iter().filter(|d| !moot(&d.verdict)).collect()
+    }
+
     /// The finding that a verdict is about, where there is one.
     #[must_use]
     pub fn finding_behind(&self, decided: &Decided) -> Option<&FindingReceived> {

@@ -86,6 +86,18 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
     }
 }
 
+/// A backend in a word: "lab", "kind".
+#[must_use]
+pub fn backend(name: &str) -> &str {
+    if name == "netns" { "lab" } else { name }
+}
+
+/// Where a trial ran: "in the lab", "on kind".
+#[must_use]
+pub fn on(backend: &str) -> String {
+    if backend == "netns" { "in the lab".to_owned() } else { format!("on {backend}") }
+}
+
 /// One sign for a verdict: the eye finds the row before it reads the words.
 #[must_use]
 pub const fn sign(verdict: &Verdict) -> char {
@@ -209,6 +221,13 @@ pub fn evidence(trial: &TrialSummary, decided: &Decided) -> Option<String> {
         }
         _ => trial.finding_behind(decided).map(|received| received.finding.evidence.clone()),
     }
+}
+
+/// As a heading begins.
+#[must_use]
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// The same on one line: evidence may come from programs that use several.
