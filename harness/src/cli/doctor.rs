@@ -13,6 +13,7 @@ use relapse_reports::paint::Page;
 use relapse_reports::words::Tone;
 
 use super::out;
+use crate::cluster::kind::parts;
 use crate::host::identity::{self, Process};
 use crate::host::journal::{self, Found};
 use crate::host::{CONNTRACK_MAX, Consent, Site, lock, lock::Who};
@@ -78,6 +79,8 @@ pub fn main() -> ExitCode {
     out::line(format!("relapse {} on Linux {}, as {user}", env!("CARGO_PKG_VERSION"), release()));
     found.head("labs of network namespaces (netns)");
     lab(&mut found);
+    found.head("real clusters (kind)");
+    kind(&mut found);
     found.head("what collectors see besides");
     match KernelLog::file() {
         Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is read"),
@@ -117,6 +120,16 @@ fn lab(found: &mut Findings) {
             }
         }
         Err(why) => found.say(State::Missing, "lab process", &why),
+    }
+}
+
+/// Nothing of it is needed by labs.
+fn kind(found: &mut Findings) {
+    for (part, result) in parts() {
+        match result {
+            Ok(seen) => found.say(State::Ok, part, &seen),
+            Err(why) => found.say(State::Less, part, &why),
+        }
     }
 }
 

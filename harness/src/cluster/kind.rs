@@ -17,13 +17,15 @@ mod keeper;
 mod kube_proxy;
 mod nodes;
 mod objects;
+mod parts;
 mod pods;
 mod watch;
 
 use serde::{Deserialize, Serialize};
 
 pub use cluster::KindCluster;
-pub use keeper::{Kind, unable};
+pub use keeper::Kind;
+pub use parts::parts;
 
 /// What a trial's process is told of the cluster it works on.
 #[derive(Debug, Clone, Serialize, Deserialize)]

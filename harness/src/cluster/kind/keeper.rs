@@ -6,16 +6,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use relapse_kernel::host::{self, Difference, Snapshot, is_root};
+use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::process::LabProcess;
 use relapse_kernel::{NetNs, nft};
 
 use super::config::Config;
 use super::create::{self, Created, Names};
-use super::docker::{docker, kind_program, node_image};
-use super::{Ground, guard};
+use super::docker::node_image;
+use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Wanted};
 use crate::host::clusters::ClusterJournal;
 
@@ -26,6 +26,8 @@ pub struct Kind {
     /// Where logs of nodes go when a cluster cannot be made.
     logs: PathBuf,
     kept: Mutex<Option<Kept>>,
+    /// Looked at once a run.
+    unable: OnceLock<Option<String>>,
     number: AtomicU32,
 }
 
@@ -46,6 +48,7 @@ impl Kind {
             image: node_image(image),
             logs: logs.to_owned(),
             kept: Mutex::default(),
+            unable: OnceLock::new(),
             number: AtomicU32::new(0),
         }
     }
@@ -85,7 +88,7 @@ impl Backend for Kind {
     }
 
     fn unable(&self) -> Option<String> {
-        unable()
+        self.unable.get_or_init(|| parts::unable(self.image.as_deref())).clone()
     }
 
     fn wants_machine(&self) -> bool {
@@ -146,21 +149,6 @@ impl Backend for Kind {
 
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;
-
-/// Why there can be no real cluster here.
-#[must_use]
-pub fn unable() -> Option<String> {
-    if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
-        let why = why.rsplit(": ").next().unwrap_or_default().to_owned();
-        return Some(format!("Docker does not answer ({why}): install and start it, then make kind"));
-    }
-    if kind_program().is_none() {
-        return Some("kind is not installed: make kind".into());
-    }
-    (!is_root()).then(|| {
-        "faults are made inside the namespaces of kind's containers, which only root may enter: run it as root".into()
-    })
-}
 
 /// All nodes as they are between trials.
 fn look(cluster: &Created) -> Result<Vec<(String, Snapshot, u64)>, String> {
