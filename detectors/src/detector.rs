@@ -220,6 +220,10 @@ const fn collector_of(observed: &Observed) -> Option<CollectorKind> {
         Observed::Dns(_) => CollectorKind::DnsPackets,
         Observed::Probe(_) => CollectorKind::Probes,
         Observed::Pod(_) | Observed::Endpoints(_) => CollectorKind::Inventory,
+        Observed::Container(_) | Observed::NodeCondition(_) | Observed::Event(_) | Observed::KubeProxy(_) => {
+            CollectorKind::Api
+        }
+        Observed::PodLog(_) => CollectorKind::PodLogs,
         Observed::Collector(_) => return None,
     })
 }

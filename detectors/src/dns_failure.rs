@@ -15,7 +15,7 @@ use crate::claims::Claims;
 use crate::detector::{Detector, DetectorInfo, Scope};
 use crate::finding::{Finding, Level, Severity, Subject};
 use crate::operator::Operator;
-use crate::signal::{CollectorKind, Endpoint, Observed, Probe, ProbeKind, Signal};
+use crate::signal::{CollectorKind, Endpoint, Observed, PodLog, Probe, ProbeKind, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -23,7 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Symptom,
     what: "Cluster DNS does not answer, neither by its Service nor by any of its endpoints.",
-    wants: &[CollectorKind::Probes, CollectorKind::Inventory],
+    wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,
     arm: |operator| {
@@ -35,6 +35,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
             endpoints: None,
             endpoints_at: Time::default(),
             answered: Time::default(),
+            log: None,
         })
     },
 };
@@ -56,6 +57,8 @@ struct DnsFailure {
     endpoints_at: Time,
     /// The last answer of cluster DNS to anyone.
     answered: Time,
+    /// What a replica last wrote into its log about a time-out.
+    log: Option<(Time, PodLog)>,
 }
 
 #[derive(Default)]
@@ -159,6 +162,8 @@ impl DnsFailure {
         };
         let since = source.service.first;
         let (operator, upstream, ready) = (&self.operator, &self.upstream, &self.endpoints);
+        let recent = self.log.as_ref().filter(|(at, _)| *at >= since - Duration::from_secs(2));
+        let log = recent.map(|(_, log)| format!("; the log of {} says {:?}", log.pod, log.line)).unwrap_or_default();
         self.claims.make(out, &subject, Severity::Warning, since, || {
             let error = source.service.error.as_deref().unwrap_or("no answer");
             let endpoints = match ready {
@@ -167,7 +172,7 @@ impl DnsFailure {
                 None => format!("so do questions to the endpoints known ({})", source.endpoints.len()),
             };
             format!(
-                "{} questions in a row from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}",
+                "{} questions in a row from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{log}",
                 source.service.misses,
                 operator.dns_service,
                 operator.dns_address,
@@ -205,6 +210,12 @@ impl Detector for DnsFailure {
                     for source in self.sources.values_mut() {
                         source.endpoints.retain(|address, _| list.ready.iter().any(|e| e.address == *address));
                     }
+                }
+                return;
+            }
+            Observed::PodLog(log) => {
+                if log.line.contains("i/o timeout") {
+                    self.log = Some((signal.at, log.clone()));
                 }
                 return;
             }

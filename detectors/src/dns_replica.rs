@@ -5,7 +5,7 @@
 //! Why it matters: no name resolves anywhere in the cluster; the mend is the pod, not a link.
 //! Which incident: I3, its second variant.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::claims::Claims;
 use crate::detector::{Detector, DetectorInfo, Scope};
 use crate::finding::{Finding, Level, Severity, Subject};
 use crate::operator::Operator;
-use crate::signal::{Change, CollectorKind, Endpoint, Observed, Signal};
+use crate::signal::{Change, CollectorKind, ContainerState, Endpoint, Observed, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -21,7 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Cause,
     what: "The last ready endpoint of cluster DNS is gone while the links of its node are whole.",
-    wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink],
+    wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
     arm: |operator| {
@@ -34,12 +34,15 @@ pub const INFO: DetectorInfo = DetectorInfo {
             explained: false,
             nic_lost: BTreeSet::new(),
             deleted: None,
+            containers: BTreeMap::new(),
         })
     },
 };
 
 /// Agents differ by some milliseconds: the loss of a link may be told after what it caused.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Most pods whose containers are remembered.
+const CAP: usize = 1024;
 
 struct DnsReplica {
     operator: Operator,
@@ -54,6 +57,8 @@ struct DnsReplica {
     nic_lost: BTreeSet<Arc<str>>,
     /// The last of those pods that was deleted.
     deleted: Option<String>,
+    /// By pod, where the API tells: what its containers are, other than running.
+    containers: BTreeMap<String, String>,
 }
 
 impl DnsReplica {
@@ -65,9 +70,15 @@ impl DnsReplica {
         let Some(lost) = intact.filter(|_| !self.explained) else { return };
         self.claims.make(out, &subject, Severity::Critical, since, || {
             let how = if self.deleted.as_ref() == Some(&lost.pod) { "was deleted" } else { "is no longer ready" };
+            let container = self.containers.get(&lost.pod).map(|state| format!("; its container is {state}"));
             format!(
-                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is whole",
-                self.operator.dns_service, lost.pod, lost.address, lost.node, self.operator.pod_nic
+                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is whole{}",
+                self.operator.dns_service,
+                lost.pod,
+                lost.address,
+                lost.node,
+                self.operator.pod_nic,
+                container.unwrap_or_default()
             )
         });
     }
@@ -86,6 +97,16 @@ impl Detector for DnsReplica {
                 } else {
                     self.nic_lost.remove(&signal.node);
                 }
+            }
+            Observed::Container(container) if container.state == ContainerState::Running => {
+                self.containers.remove(&container.pod);
+            }
+            Observed::Container(container) if self.containers.len() < CAP => {
+                let restarts = match container.restarts {
+                    0 => String::new(),
+                    restarts => format!(", restarted {restarts} times"),
+                };
+                self.containers.insert(container.pod.clone(), format!("{}{restarts}", container.state));
             }
             Observed::Pod(pod) if self.last.iter().any(|endpoint| endpoint.pod == pod.name) => {
                 self.deleted = (pod.change == Change::Removed).then(|| pod.name.clone());
@@ -114,6 +135,7 @@ impl Detector for DnsReplica {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::Container;
     use crate::testing::{Scene, endpoints, link, link_gone};
 
     const NAME: &str = "dns-replica";
@@ -129,6 +151,20 @@ mod tests {
         assert!(scene.evidence(NAME).contains("coredns-0 (10.176.98.2) on worker-1"));
         scene.at(3_000, "worker-1", endpoints(&[("coredns-9", "worker-2")]));
         assert!(scene.cleared(NAME));
+    }
+
+    #[test]
+    fn where_the_api_tells_the_evidence_says_what_became_of_the_container() {
+        let mut scene = Scene::new();
+        scene.at(0, "worker-1", link("eth1", 3));
+        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let state = ContainerState::Waiting { reason: "CrashLoopBackOff".into() };
+        let container = Container { pod: "coredns-0".into(), container: "coredns".into(), state, restarts: 4 };
+        scene.at(900, "worker-1", Observed::Container(container));
+        scene.at(1_000, "worker-1", endpoints(&[]));
+        scene.until(2_000);
+        let evidence = scene.evidence(NAME);
+        assert!(evidence.ends_with("; its container is waiting (CrashLoopBackOff), restarted 4 times"), "{evidence}");
     }
 
     #[test]

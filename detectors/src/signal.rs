@@ -6,6 +6,8 @@
 //! so that a recorded incident can be replayed on any machine.
 //! Left out on purpose: how a fact was obtained, and what it means.
 
+mod api;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::prefix::Prefix;
 use crate::time::Time;
+
+pub use api::{Container, ContainerState, Event, KubeProxy, NodeCondition, PodLog};
 
 /// One observed fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +72,16 @@ pub enum Observed {
     Pod(Pod),
     /// The endpoints behind a Service, as the agent knows them from the API.
     Endpoints(Endpoints),
+    /// The state of a container changed, as the kubelet tells the API server.
+    Container(Container),
+    /// A condition of the node changed.
+    NodeCondition(NodeCondition),
+    /// An Event about something on the node.
+    Event(Event),
+    /// How kube-proxy is configured.
+    KubeProxy(KubeProxy),
+    /// A line of cluster DNS's own log.
+    PodLog(PodLog),
     /// A collector became able, or unable, to see.
     Collector(Collector),
 }
@@ -346,6 +360,10 @@ pub enum CollectorKind {
     Probes,
     /// `Pod`, `Endpoints`.
     Inventory,
+    /// `Container`, `NodeCondition`, `Event`, `KubeProxy`; in real clusters alone.
+    Api,
+    /// `PodLog`; in real clusters alone.
+    PodLogs,
 }
 
 /// Whether a collector on this node can see.

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use relapse_detectors::signal::Observed;
 use relapse_kernel::NetNs;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::fault::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId};
@@ -135,6 +136,10 @@ pub trait Cluster: Send + Sync {
     /// Pods and endpoints as the API has them, and each change.
     fn inventory(&self) -> watch::Receiver<Inventory>;
 
+    /// What the API server tells besides, by the node it is about, from the state of now on; none where there
+    /// is no API server.
+    fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
+
     /// Deletes a pod as the kubelet and the CNI do: its processes, its Service endpoints, its rules
     /// and route, its veth.
     fn delete_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
@@ -154,6 +159,9 @@ pub trait Cluster: Send + Sync {
     /// A node's kube-proxy, ready to be started with a configuration by which it writes this limit; none
     /// where nothing but a stand-in programs Services.
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>>;
+
+    /// A server of its own runs in this pod: the workload starts none there.
+    fn serves_itself(&self, id: PodId) -> bool;
 
     /// Every namespace in which a run may leave connections that nobody will end.
     fn own_namespaces(&self) -> Vec<NetNs>;

@@ -5,6 +5,7 @@
 //! that cannot be armed, or that lost something, says so with a `Collector` signal; silence means
 //! that nothing happened. When [`Collectors::arm`] returns, every one of them is armed or has said why not.
 
+mod api;
 mod conntrack;
 mod inventory;
 mod kernel_log;
@@ -83,6 +84,7 @@ impl Collectors {
             arm(&[CollectorKind::Probes], probes::start);
             agents.push(agent);
         }
+        api::start(&agents, cluster.news(), without, &mut tasks);
         let log = if without == Some(CollectorKind::KernelLog) { Err(TAKEN_AWAY.to_owned()) } else { kernel_log };
         kernel_log::start(agents, log, &mut tasks);
         Self { tasks }

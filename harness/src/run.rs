@@ -35,7 +35,7 @@ use crate::cluster::backend::{Backend, Wanted};
 use crate::config::Config;
 use crate::fault::Requirement;
 use crate::host::Consent;
-use crate::plan::{Plan, TrialPlan};
+use crate::plan::{Plan, PodRole, TrialPlan};
 pub use order::Sabotage;
 use share::{Queue, Share};
 
@@ -201,9 +201,12 @@ fn perform(
     if !ran {
         worst = Outcome::Skipped;
     }
-    for left in options.backends.iter().flat_map(|backend| backend.close()) {
-        worst = worst.max(Outcome::Dirty);
-        sink(&event(What::Notice { text: format!("left behind: {left}") }));
+    for backend in &options.backends {
+        for left in backend.close() {
+            // With an engine that was stopped nothing can be removed; it is in the journal until then.
+            worst = worst.max(if backend.unable().is_some() { Outcome::Inconclusive } else { Outcome::Dirty });
+            sink(&event(What::Notice { text: format!("left behind: {left}; relapse recover removes it") }));
+        }
     }
     if interrupt.is_asked() {
         worst = worst.max(Outcome::Inconclusive);
@@ -288,6 +291,7 @@ fn describe(
             id,
             backend: Arc::clone(backend),
             wanted: Wanted {
+                ingress: plan.cluster.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })),
                 scenario: plan.name.clone(),
                 nodes: plan.cluster.nodes.len(),
                 kind_config: plan.kind_config(),

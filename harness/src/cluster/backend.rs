@@ -17,6 +17,8 @@ use crate::plan::ClusterPlan;
 pub struct Wanted {
     pub nodes: usize,
     pub scenario: String,
+    /// Some pod is an ingress.
+    pub ingress: bool,
     /// The scenario's own kind configuration, where it names one.
     pub kind_config: Option<PathBuf>,
 }
@@ -78,6 +80,11 @@ pub trait Backend: Send + Sync {
 /// The ground of one trial.
 pub trait Lease {
     fn ground(&self) -> Ground;
+
+    /// Why the ground is not there any more, where it went away under the trial: then nothing is proved.
+    fn lost(&mut self) -> Option<String> {
+        None
+    }
 
     /// Proves, after the trial's process has ended, that nothing of the trial is left; else says what is.
     fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String>;

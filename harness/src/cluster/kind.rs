@@ -15,6 +15,7 @@ mod docker;
 mod guard;
 mod keeper;
 mod kube_proxy;
+mod news;
 mod nodes;
 mod objects;
 mod parts;
@@ -33,4 +34,6 @@ pub struct Ground {
     pub run_id: String,
     pub scenario: String,
     pub cluster: create::Created,
+    /// The image of a real nginx, loaded into every node, where an ingress is wanted and there is one.
+    pub nginx: Option<String>,
 }

@@ -14,10 +14,11 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use relapse_detectors::signal::Observed;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::cable::{End, connect};
 use super::fabric::Fabric;
@@ -276,8 +277,16 @@ impl Cluster for Lab {
         CHURN
     }
 
+    fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
+        None
+    }
+
     fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
         None
+    }
+
+    fn serves_itself(&self, _: PodId) -> bool {
+        false
     }
 
     fn own_namespaces(&self) -> Vec<NetNs> {

@@ -141,9 +141,14 @@ fn supervise(
     }
     let status = lab.wait().map_err(|e| e.to_string())?;
     drop(control);
-    match lease.prove_gone(&lab) {
-        Ok(()) => ended.down = Some(down.elapsed()),
-        Err(why) => dirty(ended, tell, why),
+    if let Some(why) = lease.lost() {
+        // What the trial missed of its own had gone with it.
+        (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]);
+    } else {
+        match lease.prove_gone(&lab) {
+            Ok(()) => ended.down = Some(down.elapsed()),
+            Err(why) => dirty(ended, tell, why),
+        }
     }
     drop(lab);
     if ended.outcome == Outcome::Dirty {

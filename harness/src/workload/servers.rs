@@ -61,7 +61,9 @@ pub fn start(cluster: &Arc<dyn Cluster>, flows: &[FlowPlan], tasks: &mut JoinSet
         };
     }
     for (number, pod) in plan.pods.iter().enumerate() {
-        if let PodRole::Ingress { backend, port } = pod.role {
+        if let PodRole::Ingress { backend, port } = pod.role
+            && !cluster.serves_itself(PodId(number))
+        {
             let ns = cluster.pod(PodId(number)).ns;
             let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
             let to = SocketAddr::new(plan.services[backend.0].address, port);

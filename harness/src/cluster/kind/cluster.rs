@@ -1,6 +1,7 @@
 //! A scenario's cluster on a real one: its nodes in the fabric, its pods, Services and replicas of cluster
 //! DNS as objects of the API, the outside world around it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,15 +9,16 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Service};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use relapse_detectors::signal::Observed;
 use relapse_kernel::{NetNs, process};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL, NAMESPACE};
 use super::pods::{self, Plugged, until};
 use super::watch::{PodState, Seen};
-use super::{Ground, api, cni, dns, guard, kube_proxy};
+use super::{Ground, api, cni, dns, guard, kube_proxy, news};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::outside::{build, build_office};
 use crate::cluster::pods::with_passer_by;
@@ -104,6 +106,14 @@ impl KindCluster {
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let maps: Vec<ConfigMap> =
             dns::corefile(&self.plan).map(|text| objects::corefile(&text, &run)).into_iter().collect();
+        let ingresses = self.plan.pods.iter().filter_map(|pod| match pod.role {
+            PodRole::Ingress { backend, port } => {
+                let to = SocketAddr::new(self.plan.services[backend.0].address, port);
+                Some(objects::ingress_configuration(&pod.name, port, to, &run))
+            }
+            PodRole::Plain | PodRole::Dns => None,
+        });
+        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, maps).await
     }
@@ -166,6 +176,10 @@ impl KindCluster {
         let spec = &self.plan.pods[id.0];
         let node = &self.ground.cluster.nodes[spec.node.0].name;
         match (&self.replica, spec.role) {
+            (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
+                let image = self.ground.nginx.as_deref().unwrap_or_default();
+                objects::ingress(&spec.name, node, image, &self.run())
+            }
             (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
             _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),
         }
@@ -448,8 +462,18 @@ impl Cluster for KindCluster {
         CHURN
     }
 
+    fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
+        let names = self.ground.cluster.nodes.iter().zip(&self.plan.nodes);
+        let names = names.map(|(kind, node)| (kind.name.clone(), node.name.clone())).collect();
+        Some(news::start(&self.client, names))
+    }
+
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {
         Some(kube_proxy::prepare(&self.nodes[0].node().ns, limit))
+    }
+
+    fn serves_itself(&self, id: PodId) -> bool {
+        self.ground.nginx.is_some() && matches!(self.plan.pods[id.0].role, PodRole::Ingress { .. })
     }
 
     fn own_namespaces(&self) -> Vec<NetNs> {

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::NetNs;
+use relapse_kernel::{NetNs, process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration:
 /// Nodes are ready by then, or something is wrong with them.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const REMOVE_WITHIN: Duration = Duration::from_secs(120);
+/// How long Docker works on at what it was told to make, when whoever told it is gone.
+const TOLD_BEFORE: Duration = Duration::from_secs(2);
+const LOAD_WITHIN: Duration = Duration::from_secs(60);
 /// By which Docker's networks tell whose they are.
 const LABEL: &str = "relapse.run";
 /// By which kind's containers do.
@@ -127,6 +130,21 @@ fn make_network(name: &str) -> Result<Prefix, String> {
     Err(last)
 }
 
+/// Loads an image of Docker's into every node.
+///
+/// # Errors
+/// When Docker cannot save it, or kind cannot load it.
+pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
+    let archive = names.folder.join("image.tar");
+    let mut save = Command::new("docker");
+    within(save.arg("save").arg("--output").arg(&archive).arg(image), LOAD_WITHIN, &|| false)?;
+    let mut load = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
+    load.args(["load", "image-archive", "--quiet", "--name", &names.cluster]).arg(&archive);
+    let loaded = within(&mut load, LOAD_WITHIN, &|| false);
+    let _ = fs::remove_file(archive);
+    loaded.map(drop)
+}
+
 /// The containers of a cluster, by kind's label.
 ///
 /// # Errors
@@ -214,6 +232,7 @@ fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
 /// # Errors
 /// What could not be removed.
 pub fn remove(names: &Names) -> Result<(), String> {
+    end_makers(&names.cluster);
     let there = containers(&names.cluster)?;
     if !there.is_empty() {
         let mut command = Command::new("docker");
@@ -232,6 +251,29 @@ pub fn remove(names: &Names) -> Result<(), String> {
     match fs::remove_dir_all(&names.folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", names.folder.display())),
         _ => Ok(()),
+    }
+}
+
+/// A run that was killed alone left its kind at work, or one whose time was over its children: they would
+/// go on to make what is being removed.
+fn end_makers(cluster: &str) {
+    let label = format!("{KIND_LABEL}={cluster}");
+    // kind first: it starts the others.
+    for (program, word) in [("kind", cluster), ("docker", label.as_str())] {
+        let mut ended = false;
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut words = words.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+            let is_it = words.next().is_some_and(|first| Path::new(&*first).ends_with(program));
+            if is_it && words.any(|one| one == word) {
+                ended |= process::end(pid).is_ok();
+            }
+        }
+        // What Docker was told to do by then it still does.
+        if ended {
+            std::thread::sleep(TOLD_BEFORE);
+        }
     }
 }
 

@@ -53,7 +53,8 @@ pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -
         return Ok(out.trim_end().to_owned());
     }
     let complaint = if err.trim().is_empty() { out } else { err };
-    Err(format!("`{name}` failed: {}", essence(&complaint)))
+    let why = if complaint.trim().is_empty() { status.to_string() } else { essence(&complaint) };
+    Err(format!("`{name}` failed: {why}"))
 }
 
 fn end(child: &mut Child) {
@@ -107,6 +108,12 @@ pub fn kind_program() -> Option<PathBuf> {
 fn noted(name: &str) -> Option<String> {
     let text = std::fs::read_to_string(cache()?.join(name)).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The image of nginx, where `make kind` has one.
+#[must_use]
+pub fn nginx_image() -> Option<String> {
+    noted("nginx-image")
 }
 
 /// The node image: as asked for, as `make kind` found or built it, else kind's own default (none).

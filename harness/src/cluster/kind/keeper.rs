@@ -14,7 +14,7 @@ use relapse_kernel::{NetNs, nft};
 
 use super::config::Config;
 use super::create::{self, Created, Names};
-use super::docker::node_image;
+use super::docker::{nginx_image, node_image};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Wanted};
 use crate::host::clusters::ClusterJournal;
@@ -37,6 +37,8 @@ struct Kept {
     made: Result<Created, String>,
     journal: ClusterJournal,
     spoilt: bool,
+    /// nginx, once it is in the nodes; or that it cannot be.
+    nginx: Option<Option<String>>,
 }
 
 impl Kind {
@@ -78,7 +80,7 @@ impl Kind {
                 tell(format!("a cluster that did not come up could not be removed: {why}"));
             }
         }
-        Ok(Kept { config, made, journal, spoilt: false })
+        Ok(Kept { config, made, journal, spoilt: false, nginx: None })
     }
 }
 
@@ -138,7 +140,10 @@ impl Backend for Kind {
             kept.spoilt = true;
             format!("the kind cluster is no longer there: {why}")
         })?;
-        Ok(Box::new(Leased { keeper: self, cluster, scenario: wanted.scenario.clone(), before }))
+        let nginx =
+            if wanted.ingress { kept.nginx.get_or_insert_with(|| load_nginx(&cluster, tell)).clone() } else { None };
+        let scenario = wanted.scenario.clone();
+        Ok(Box::new(Leased { keeper: self, cluster, scenario, nginx, before }))
     }
 
     fn close(&self) -> Vec<String> {
@@ -167,10 +172,28 @@ fn is_of_a_pod(difference: &Difference) -> bool {
     by_veth(&difference.what) || (difference.what.starts_with("route ") && sides.clone().all(|side| by_veth(side)))
 }
 
+/// Without it the harness's own proxy is the ingress, as in a lab.
+fn load_nginx(cluster: &Created, tell: &dyn Fn(String)) -> Option<String> {
+    let image = nginx_image();
+    let loaded = image.as_ref().map(|image| create::load_image(&cluster.names, image));
+    match loaded {
+        Some(Ok(())) => image,
+        Some(Err(why)) => {
+            tell(format!("nginx could not be loaded, a proxy of relapse's own is the ingress: {why}"));
+            None
+        }
+        None => {
+            tell("there is no image of nginx, a proxy of relapse's own is the ingress: make kind".into());
+            None
+        }
+    }
+}
+
 struct Leased<'a> {
     keeper: &'a Kind,
     cluster: Created,
     scenario: String,
+    nginx: Option<String>,
     before: Vec<(String, Snapshot, u64)>,
 }
 
@@ -180,7 +203,14 @@ impl Lease for Leased<'_> {
             run_id: self.keeper.run_id.clone(),
             scenario: self.scenario.clone(),
             cluster: self.cluster.clone(),
+            nginx: self.nginx.clone(),
         })
+    }
+
+    fn lost(&mut self) -> Option<String> {
+        let why = look(&self.cluster).err()?;
+        self.spoil();
+        Some(format!("the kind cluster is no longer there: {why}"))
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {

@@ -2,6 +2,7 @@
 //! they are watched and removed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
@@ -72,6 +73,48 @@ pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) 
             "tolerations": [{ "operator": "Exists" }],
             "containers": [{ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" }],
         },
+    }))
+}
+
+/// An ingress: a real nginx, with [`ingress_configuration`].
+pub fn ingress(name: &str, node: &str, image: &str, run: &Run) -> Pod {
+    object(json!({
+        "metadata": { "name": name, "namespace": NAMESPACE, "labels": run.labels() },
+        "spec": {
+            "nodeName": node,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": GRACE,
+            "tolerations": [{ "operator": "Exists" }],
+            "containers": [{
+                "name": "nginx", "image": image, "imagePullPolicy": "Never",
+                "command": ["nginx", "-g", "daemon off;"],
+                "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
+            }],
+            "volumes": [{ "name": "configuration", "configMap": { "name": name } }],
+        },
+    }))
+}
+
+/// A reverse proxy in front of a Service. Responses are held in memory, so that the pace is the client's.
+pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -> ConfigMap {
+    let text = format!(
+        "server {{
+    listen {port};
+    access_log off;
+    location / {{
+        proxy_pass http://{to};
+        proxy_http_version 1.1;
+        proxy_buffers 64 8k;
+        proxy_max_temp_file_size 0;
+        proxy_connect_timeout 2s;
+    }}
+}}
+"
+    );
+    object(json!({
+        "metadata": { "name": name, "namespace": NAMESPACE, "labels": run.labels() },
+        "data": { "default.conf": text },
     }))
 }
 

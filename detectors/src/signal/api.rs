@@ -1,0 +1,75 @@
+//! What the API server tells an agent in a real cluster, beyond pods and endpoints of its node. Labs have
+//! none of it; no detector needs it, some say more with it.
+
+use serde::{Deserialize, Serialize};
+
+/// A container of a pod of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub pod: String,
+    pub container: String,
+    pub state: ContainerState,
+    pub restarts: u32,
+}
+
+/// As the kubelet reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainerState {
+    Running,
+    /// Not started, or not again: "CrashLoopBackOff", "ContainerCreating", ...
+    Waiting {
+        reason: String,
+    },
+    /// "Completed", "Error", "OOMKilled", ...
+    Terminated {
+        reason: String,
+        exit_code: i32,
+    },
+}
+
+/// A condition of the node: "Ready", "NetworkUnavailable", ...
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCondition {
+    pub condition: String,
+    /// "True", "False", "Unknown".
+    pub status: String,
+    pub reason: String,
+}
+
+/// An Event about something on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Of type Warning.
+    pub warning: bool,
+    /// "BackOff", "Unhealthy", ...
+    pub reason: String,
+    /// Kind and name: "Pod/coredns-1".
+    pub about: String,
+    pub message: String,
+}
+
+/// How kube-proxy of the cluster is configured. What is not set is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeProxy {
+    pub mode: String,
+    pub conntrack_min: Option<u64>,
+    pub conntrack_max_per_core: Option<u64>,
+}
+
+/// A line of the log of a pod of the node: of cluster DNS, where something went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLog {
+    pub pod: String,
+    pub line: String,
+}
+
+impl std::fmt::Display for ContainerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Running => f.write_str("running"),
+            Self::Waiting { reason } => write!(f, "waiting ({reason})"),
+            Self::Terminated { reason, exit_code } => write!(f, "terminated ({reason}, exit code {exit_code})"),
+        }
+    }
+}
