@@ -81,8 +81,18 @@ pub struct TrialPlan {
     pub effect_within: Duration,
     /// Empty for a control: there, any finding at or above `warning` fails.
     pub detect: Vec<Expectation>,
+    /// The same by the deadlines of a real cluster.
+    pub detect_in_real_cluster: Vec<Expectation>,
     /// How long a control is watched after t0: at least the incident's longest deadline.
     pub watch: Duration,
+}
+
+impl TrialPlan {
+    /// What detectors must say, where news passes an API server and where it does not.
+    #[must_use]
+    pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
+        if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
+    }
 }
 
 impl Plan {

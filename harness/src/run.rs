@@ -269,7 +269,7 @@ fn describe(
 ) -> (TrialInfo, Job) {
     let (scenario, control) = (plan.name.clone(), trial.control.clone());
     let id = TrialId { scenario, control, backend: backend.name().into(), repetition };
-    let mut expectations = trial.detect.clone();
+    let mut expectations = trial.expected(backend.is_real_cluster()).to_vec();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());
         expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));

@@ -44,10 +44,16 @@ impl Ground {
         }
     }
 
-    /// Whether the trial's process lives in namespaces of its own.
+    /// Whether the trial's process lives in namespaces of its own: nothing there outlasts it.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self, Self::Netns)
+    }
+
+    /// See [`Backend::is_real_cluster`].
+    #[must_use]
+    pub const fn is_real_cluster(&self) -> bool {
+        matches!(self, Self::Kind(_))
     }
 }
 
@@ -58,6 +64,9 @@ pub trait Backend: Send + Sync {
 
     /// Why nothing runs on it here, and what to do about that.
     fn unable(&self) -> Option<String>;
+
+    /// Whether agents hear of pods and endpoints through a kubelet and an API server.
+    fn is_real_cluster(&self) -> bool;
 
     /// Whether its trials want the machine for themselves.
     fn wants_machine(&self) -> bool;

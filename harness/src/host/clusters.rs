@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::identity::Process;
-use super::journal::{Entry, Journal, Stored};
+use super::journal::{self, Entry, Found, Journal, Stored};
 use super::restore::Undone;
 use super::settings::Settings;
 use super::{Result, Site, restore};
@@ -35,7 +35,9 @@ impl ClusterJournal {
             .entries
             .push(Stored::Known(Entry::KindCluster { cluster: names.cluster.clone(), folder: names.folder.clone() }));
         for (key, new) in KUBELET_WRITES {
-            let old = site.settings.read(key)?;
+            let now = site.settings.read(key)?;
+            // Beside another run's cluster it is a kubelet's already, and whoever ends last sets it back.
+            let old = if now == new { before_others(&site, key)?.unwrap_or(now) } else { now };
             if old != new {
                 journal.entries.push(Stored::Known(Entry::Sysctl { key: key.into(), old, new: new.into() }));
             }
@@ -71,6 +73,18 @@ pub fn undo(settings: &dyn Settings, journal: &Journal) -> Result<Vec<Undone>> {
         undone.extend(restore::undo(settings, journal)?);
     }
     Ok(undone)
+}
+
+/// What a setting was before another run's cluster, which is in the journal.
+fn before_others(site: &Site, key: &str) -> Result<Option<String>> {
+    let found = journal::list(&site.journals)?.into_iter().find_map(|(_, found)| match found {
+        Found::Journal(journal) => journal.known().find_map(|entry| match entry {
+            Entry::Sysctl { key: known, old, .. } if known == key => Some(old.clone()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Ok(found)
 }
 
 fn remove(cluster: &str, folder: &Path) -> Result<()> {

@@ -95,7 +95,7 @@ pub struct Packet {
 
 /// What one detector must say, and by when.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Detect {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
@@ -104,6 +104,8 @@ pub struct Detect {
     pub subject: Option<Spanned<String>>,
     /// Counted from the moment before the injection.
     pub within: Spanned<Duration>,
+    /// The same in a real cluster, where some news passes kubelet and API server first. Default: `within`.
+    pub in_real_cluster: Option<Spanned<Duration>>,
 }
 
 /// What a finding says: what is wrong, or what that does to traffic. A standing weakness is stated in `risks`.

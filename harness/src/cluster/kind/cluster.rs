@@ -319,12 +319,22 @@ impl KindCluster {
         Ok(())
     }
 
+    /// Something of its own runs in this pod, and goes on between trials.
+    fn lives_on(&self, id: PodId) -> bool {
+        self.plan.pods[id.0].role == PodRole::Dns || self.serves_itself(id)
+    }
+
     /// The nodes leave the fabric. Pods and Services stay for the next trial of the scenario, which sends
     /// away what it does not want; all of them go with the cluster. Goes on past what fails.
     fn take_down(&self) -> LeftBehind {
         let mut left = Vec::new();
         let pods = self.lock_pods().clone();
-        for (spec, pod) in self.plan.pods.iter().zip(&pods) {
+        for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
+            if self.serves_itself(PodId(number))
+                && let Err(e) = pods::end_connections(&pod.ns)
+            {
+                left.push(format!("pod {}: failed to {e}", spec.name));
+            }
             if let Err(e) = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns) {
                 left.push(format!("pod {}: failed to {e}", spec.name));
             }
@@ -480,9 +490,9 @@ impl Cluster for KindCluster {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.clone());
         let outside = self.outside.iter().map(|o| o.ns.clone()).chain(hops);
         let offices = self.offices.iter().flat_map(|o| [o.client.clone(), o.gateway.clone()]);
-        // Replicas of cluster DNS live on, with connections of their own.
-        let all = self.lock_pods().clone().into_iter().zip(&self.plan.pods);
-        let pods: Vec<NetNs> = all.filter(|(_, spec)| spec.role != PodRole::Dns).map(|(pod, _)| pod.ns).collect();
+        // What runs in a pod by itself lives on, with its listening sockets.
+        let all = self.lock_pods().clone().into_iter().enumerate();
+        let pods: Vec<NetNs> = all.filter(|(id, _)| !self.lives_on(PodId(*id))).map(|(_, pod)| pod.ns).collect();
         std::iter::once(self.fabric.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
     }
 

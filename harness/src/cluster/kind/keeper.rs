@@ -93,6 +93,10 @@ impl Backend for Kind {
         self.unable.get_or_init(|| parts::unable(self.image.as_deref())).clone()
     }
 
+    fn is_real_cluster(&self) -> bool {
+        true
+    }
+
     fn wants_machine(&self) -> bool {
         true
     }

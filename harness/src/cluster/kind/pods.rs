@@ -8,6 +8,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use relapse_kernel::route::{self, MAIN};
+use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{NetNs, link, sysctl};
 use serde_json::json;
 use tokio::sync::watch;
@@ -142,6 +143,13 @@ pub fn unplug(plan: &ClusterPlan, address: IpAddr, node: &NetNs) -> relapse_kern
     pod_rules(&plan.network, address)
         .iter()
         .try_for_each(|rule| unless(ErrorKind::NotFound, route::delete_rule(node, rule)))
+}
+
+/// Ends the connections of a server that goes on; it goes on listening.
+pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
+    let sockets = SockDiag::open(ns)?;
+    let all = u32::MAX & !mask(&[state::LISTEN]);
+    sockets.tcp_sockets(all)?.iter().try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
 }
 
 /// Waits until the node's end of a pod's veth is gone; the plugins' work ends about when the API tells so.

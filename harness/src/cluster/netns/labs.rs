@@ -24,6 +24,10 @@ impl Backend for Labs {
         None
     }
 
+    fn is_real_cluster(&self) -> bool {
+        false
+    }
+
     fn wants_machine(&self) -> bool {
         false
     }

@@ -39,7 +39,8 @@ impl Resolver<'_> {
         let inject = self.plan_inject(&scenario.inject);
         let effect_within = self.duration_or("within", scenario.effect.within.as_ref(), DEFAULT_EFFECT);
         let effect = self.plan_effect(&scenario.effect, effect_within);
-        let detect: Vec<Expectation> = scenario.detect.iter().filter_map(|d| self.plan_detect(d)).collect();
+        let both: Vec<_> = scenario.detect.iter().filter_map(|d| self.plan_detect(d)).collect();
+        let (detect, detect_in_real_cluster): (Vec<Expectation>, Vec<Expectation>) = both.into_iter().unzip();
         for (i, one) in scenario.detect.iter().enumerate() {
             let same = |other: &Detect| {
                 let subject = |d: &Detect| d.subject.as_ref().map(|s| s.value.clone());
@@ -54,7 +55,17 @@ impl Resolver<'_> {
             }
         }
         let watch = longest(&detect).max(SHORTEST_WATCH);
-        TrialPlan { control: None, why: String::new(), cluster: None, inject, effect, effect_within, detect, watch }
+        TrialPlan {
+            control: None,
+            why: String::new(),
+            cluster: None,
+            inject,
+            effect,
+            effect_within,
+            detect,
+            detect_in_real_cluster,
+            watch,
+        }
     }
 
     pub(super) fn plan_controls(&mut self, scenario: &Scenario, detect: &[Expectation]) -> Vec<TrialPlan> {
@@ -96,6 +107,7 @@ impl Resolver<'_> {
             effect,
             effect_within,
             detect: Vec::new(),
+            detect_in_real_cluster: Vec::new(),
             watch,
         }
     }
@@ -185,7 +197,7 @@ impl Resolver<'_> {
         Some(EffectPlan::Packet { from: from?, to: to?, at: at?, syn_ack: packet.syn_ack, seen: !packet.never })
     }
 
-    fn plan_detect(&mut self, detect: &Detect) -> Option<Expectation> {
+    fn plan_detect(&mut self, detect: &Detect) -> Option<(Expectation, Expectation)> {
         let level = match detect.level.value {
             FindingLevel::Cause => Level::Cause,
             FindingLevel::Symptom => Level::Symptom,
@@ -203,7 +215,8 @@ impl Resolver<'_> {
         }
         let subject = detect.subject.as_ref().map(|subject| self.subject(subject));
         let within = self.duration("within", &detect.within);
-        Some(Expectation {
+        let real = detect.in_real_cluster.as_ref().map(|within| self.duration("inRealCluster", within));
+        let expectation = Expectation {
             detector: detect.detector.value.clone(),
             level,
             subject: match subject {
@@ -214,7 +227,12 @@ impl Resolver<'_> {
             from: None,
             expected_miss: None,
             outside: false,
-        })
+        };
+        let within = match real {
+            Some(real) => real?,
+            None => expectation.within,
+        };
+        Some((expectation.clone(), Expectation { within, ..expectation }))
     }
 
     pub(super) fn plan_risks(&mut self, risks: &[Risk], baseline: Duration) -> Vec<Expectation> {
