@@ -263,6 +263,17 @@ mod tests {
     }
 
     #[test]
+    fn where_its_log_is_read_the_evidence_quotes_it() {
+        let mut scene = Scene::new();
+        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        round(&mut scene, 600, false, &[(FIRST, false)], true);
+        let line = "[ERROR] plugin/errors: 2 example-api.com. A: read udp: i/o timeout".to_owned();
+        scene.at(700, "worker-1", Observed::PodLog(PodLog { pod: "coredns-0".into(), line: line.clone() }));
+        round(&mut scene, 1_100, false, &[(FIRST, false)], true);
+        assert!(scene.evidence(NAME).ends_with(&format!("; the log of coredns-0 says {line:?}")));
+    }
+
+    #[test]
     fn variant_no_endpoint_is_left() {
         let mut scene = Scene::new();
         scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));

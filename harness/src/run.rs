@@ -204,7 +204,7 @@ fn perform(
     for backend in &options.backends {
         for left in backend.close() {
             // With an engine that was stopped nothing can be removed; it is in the journal until then.
-            worst = worst.max(if backend.unable().is_some() { Outcome::Inconclusive } else { Outcome::Dirty });
+            worst = worst.max(if backend.is_away() { Outcome::Inconclusive } else { Outcome::Dirty });
             sink(&event(What::Notice { text: format!("left behind: {left}; relapse recover removes it") }));
         }
     }

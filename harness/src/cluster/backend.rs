@@ -68,6 +68,11 @@ pub trait Backend: Send + Sync {
     /// Whether agents hear of pods and endpoints through a kubelet and an API server.
     fn is_real_cluster(&self) -> bool;
 
+    /// Whether it went away since: an engine that was stopped.
+    fn is_away(&self) -> bool {
+        false
+    }
+
     /// Whether its trials want the machine for themselves.
     fn wants_machine(&self) -> bool;
 

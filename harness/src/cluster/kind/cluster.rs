@@ -43,6 +43,7 @@ pub struct KindCluster {
     offices: Vec<Office>,
     /// By number; what was deleted is remembered as it was.
     pods: Mutex<Vec<Plugged>>,
+    coming_back: tokio::sync::Mutex<()>,
     seen: watch::Receiver<Seen>,
     watches: Mutex<Vec<JoinHandle<()>>>,
     inventory: watch::Sender<Inventory>,
@@ -75,6 +76,7 @@ impl KindCluster {
             outside,
             offices,
             pods: Mutex::default(),
+            coming_back: tokio::sync::Mutex::default(),
             seen,
             watches: Mutex::new(watches.into()),
             inventory: watch::Sender::default(),
@@ -250,11 +252,12 @@ impl KindCluster {
         until(&mut self.seen.clone(), || format!("pod {} was told to go", spec.name), told).await?;
         self.lock_pods()[id.0].leaving = true;
         self.tell();
-        let node = &self.nodes[spec.node.0].node().ns;
-        pods::unplug(&self.plan, plugged.address, node).map_err(|e| format!("failed to {e}"))?;
         let gone = |seen: &Seen| here(seen).is_none().then_some(());
         until(&mut self.seen.clone(), || format!("pod {} was gone", spec.name), gone).await?;
-        pods::link_gone(node, &plugged.link).await
+        // As a CNI does: with the veth, when its processes have ended.
+        let node = &self.nodes[spec.node.0].node().ns;
+        pods::link_gone(node, &plugged.link).await?;
+        pods::unplug(&self.plan, plugged.address, node).map_err(|e| format!("failed to {e}"))
     }
 
     async fn restore(&self, id: PodId) -> Result<(), String> {
@@ -262,13 +265,13 @@ impl KindCluster {
         if !self.lock_pods()[id.0].leaving {
             return Ok(());
         }
-        let passes_by = id.0 + 1 == self.plan.pods.len();
-        if !passes_by {
-            let node = &self.ground.cluster.nodes[spec.node.0];
-            cni::next_address(node, spec.address).map_err(|e| format!("{}: {e}", node.name))?;
-        }
+        // The plugins give the address behind the last they gave: one pod at a time.
+        let one = self.coming_back.lock().await;
+        let node = &self.ground.cluster.nodes[spec.node.0];
+        cni::next_address(node, spec.address).map_err(|e| format!("{}: {e}", node.name))?;
         let made = self.make_pod(id).await?;
-        if !passes_by && made.address != spec.address {
+        drop(one);
+        if made.address != spec.address {
             return Err(format!("pod {} came back as {}, not as {}", spec.name, made.address, spec.address));
         }
         self.lock_pods()[id.0] = made;

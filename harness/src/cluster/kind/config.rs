@@ -28,7 +28,8 @@ impl Config {
     pub fn of_workers(workers: usize) -> Self {
         let workers_listed = std::iter::repeat_n(json!({ "role": "worker" }), workers);
         let nodes: Vec<Value> = std::iter::once(json!({ "role": "control-plane" })).chain(workers_listed).collect();
-        let value = json!({ "kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes });
+        let value = json!({ "kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes,
+            "networking": { "kubeProxyMode": "iptables" } });
         Self::fit(value).expect("a configuration of our own is right")
     }
 
@@ -84,6 +85,12 @@ mod tests {
         assert_eq!(config.value["networking"]["kubeProxyMode"], "nftables");
         assert_eq!(config.value["nodes"][1]["labels"]["a"], "b");
         assert!(config.value.get("name").is_none());
+    }
+
+    #[test]
+    fn what_is_made_unasked_is_what_two_workers_says() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs/two-workers.yaml");
+        assert_eq!(Config::read(&file).unwrap(), Config::of_workers(2));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use relapse_kernel::{NetNs, nft};
 
 use super::config::Config;
 use super::create::{self, Created, Names};
-use super::docker::{nginx_image, node_image};
+use super::docker::{docker, nginx_image, node_image};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Wanted};
 use crate::host::clusters::ClusterJournal;
@@ -95,6 +95,10 @@ impl Backend for Kind {
 
     fn is_real_cluster(&self) -> bool {
         true
+    }
+
+    fn is_away(&self) -> bool {
+        docker(&["version", "--format", "{{.Server.Version}}"]).is_err()
     }
 
     fn wants_machine(&self) -> bool {
@@ -238,5 +242,33 @@ impl Lease for Leased<'_> {
         if let Some(kept) = self.keeper.kept().as_mut() {
             kept.spoilt = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(what: &str, before: Option<&str>, after: Option<&str>) -> Difference {
+        Difference { what: what.into(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
+    }
+
+    #[test]
+    fn what_pods_bring_along_is_told_from_what_a_trial_leaves() {
+        let pods = [
+            difference("link veth1a2b3c4d", None, Some("up, mtu 1500")),
+            difference("address 10.176.97.254/32 on veth1a2b3c4d", Some("present"), None),
+            difference("route 10.176.97.11/32 metric 0 in table 254", None, Some("dev veth1a2b3c4d")),
+        ];
+        assert!(pods.iter().all(is_of_a_pod));
+        let left = [
+            difference("link eth1", None, Some("up")),
+            difference("rule 1536", None, Some("from 10.176.97.11/32 to table 2")),
+            difference("route 0.0.0.0/0 metric 0 in table 254", None, Some("via 198.19.128.1 dev eth0")),
+            // A route that a trial turned towards a pod.
+            difference("route 10.176.97.11/32 metric 0 in table 254", Some("dev eth1"), Some("dev veth1a2b3c4d")),
+            difference("nft table relapse-cni-snat", None, Some("present")),
+        ];
+        assert!(!left.iter().any(is_of_a_pod));
     }
 }
