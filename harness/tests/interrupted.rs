@@ -100,7 +100,7 @@ fn once_with_the_limit_written(name: &str) -> Result<Completion, Failed> {
     let mut run = Run::start(&[WRITER, "--only", "incident"]);
     if !is_root() || (!run.until(injected)? && run.skipped().is_some()) {
         let reason = if is_root() { run.skipped().unwrap_or_default() } else { "only root may write nf_conntrack_max" };
-        return skips::skip(name, reason);
+        return skips::skip("netns", name, reason);
     }
     run.hold_namespace();
     let since = Instant::now();
@@ -149,7 +149,7 @@ fn while_it_waits(name: &str) -> Result<Completion, Failed> {
     let waiting = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Waiting { .. }, .. });
     if !run.until(waiting)? {
         let reason = run.skipped().ok_or("it did not wait")?;
-        return skips::skip(name, reason);
+        return skips::skip("netns", name, reason);
     }
     let since = Instant::now();
     ask(&run, "INT")?;

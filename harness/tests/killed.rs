@@ -198,7 +198,11 @@ fn run(case: &Case) -> Result<Completion, Failed> {
     let writer = case.scenario.writes;
     let _turn = writer.then(|| CHAIN.lock().unwrap_or_else(PoisonError::into_inner));
     if writer && !is_root() && (case.victim.is_guardian() || case.moment == Moment::Journalled) {
-        return skips::skip(&case.name(), "there is a guardian only where nf_conntrack_max may be written, by root");
+        return skips::skip(
+            "netns",
+            &case.name(),
+            "there is a guardian only where nf_conntrack_max may be written, by root",
+        );
     }
     let beside = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     let mut tried = attempt(case)?;
@@ -211,7 +215,7 @@ fn run(case: &Case) -> Result<Completion, Failed> {
         tried = attempt(case)?;
     }
     match tried {
-        Tried::Skipped { reason } => skips::skip(&case.name(), &reason),
+        Tried::Skipped { reason } => skips::skip("netns", &case.name(), &reason),
         Tried::Done { gone } if gone > GONE_WITHIN => Err(format!("all was gone only after {gone:?}").into()),
         Tried::Done { gone } => {
             slowest::gone(&case.name(), gone);

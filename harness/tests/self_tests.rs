@@ -8,8 +8,10 @@ mod support {
 }
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use relapse::cluster::netns::Labs;
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
 use relapse::plan::Plan;
 use relapse::run::Sabotage;
@@ -50,7 +52,7 @@ fn plan() -> Plan {
 }
 
 fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
-    let mut options = options();
+    let mut options = options(Arc::new(Labs));
     options.sabotage = Some(sabotage);
     run_one(&plan(), control, options, &mut |_| {})
 }
@@ -78,7 +80,7 @@ fn left_nothing(ran: &Ran) -> bool {
 
 fn sound() -> Result<(), Failed> {
     for control in [None, Some(TWIN)] {
-        let ran = run_one(&plan(), control, options(), &mut |_| {});
+        let ran = run_one(&plan(), control, options(Arc::new(Labs)), &mut |_| {});
         check(&ran, ran.outcome == Outcome::Pass, "pass")?;
         check(&ran, !ran.trial().injected.is_empty() && left_nothing(&ran), "injected and healed")?;
     }
@@ -143,7 +145,7 @@ fn failing_undo() -> Result<(), Failed> {
 /// A pair of links made, and another removed, in this machine's own namespace while a trial runs.
 fn links_of_somebody_else() -> Result<Completion, Failed> {
     if !relapse_kernel::host::is_root() {
-        return skips::skip(LINKS, "makes links on this machine, which only root may");
+        return skips::skip("netns", LINKS, "makes links on this machine, which only root may");
     }
     let mut early = Some(Links::add(0).map_err(|e| e.to_string())?);
     let mut late = None;
@@ -153,7 +155,7 @@ fn links_of_somebody_else() -> Result<Completion, Failed> {
             late = Some(Links::add(1));
         }
     };
-    let ran = run_one(&plan(), None, options(), &mut meddle);
+    let ran = run_one(&plan(), None, options(Arc::new(Labs)), &mut meddle);
     let late = late.ok_or("there was no baseline")?.map_err(|e| e.to_string())?;
     let told = |name: &str| ran.trial().host_changed.iter().any(|what| what.contains(name));
     check(&ran, told(&Links::name(0, 'a')) && told(&late.near), "both told")?;

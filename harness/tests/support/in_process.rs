@@ -1,9 +1,9 @@
-//! Runs in this process, over real labs: labs and guardian are the built `relapse`.
+//! Runs in this process: labs and guardian are the built `relapse`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use relapse::cluster::netns::Labs;
+use relapse::cluster::backend::Backend;
 use relapse::config::Config;
 use relapse::event::{Outcome, RunEvent};
 use relapse::host::Consent;
@@ -15,8 +15,8 @@ use relapse_reports::summary::{RunSummary, TrialSummary};
 
 use super::skips;
 
-/// One trial at a time, with the consent and the demands of the environment.
-pub fn options() -> Options {
+/// One trial at a time there, with the consent and the demands of the environment.
+pub fn options(backend: Arc<dyn Backend>) -> Options {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     Options {
@@ -30,7 +30,7 @@ pub fn options() -> Options {
         sabotage: None,
         only: Vec::new(),
         hold: false,
-        backends: vec![Arc::new(Labs)],
+        backends: vec![backend],
         executable: Some(env!("CARGO_BIN_EXE_relapse").into()),
     }
 }

@@ -13,9 +13,9 @@ pub fn required() -> Vec<String> {
     variable.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// A trial that cannot be run here: left out, or failed where it is required.
-pub fn skip(name: &str, reason: &str) -> Result<Completion, Failed> {
-    if required().iter().any(|backend| backend == "netns") {
+/// A trial that cannot be run on this backend here: left out, or failed where it is required.
+pub fn skip(backend: &str, name: &str, reason: &str) -> Result<Completion, Failed> {
+    if required().iter().any(|required| required == backend) {
         return Err(format!("required, but skipped: {reason}").into());
     }
     note(name, reason);
@@ -33,7 +33,7 @@ pub fn summarise() {
     if skips.is_empty() {
         return;
     }
-    eprintln!("left out here (where RELAPSE_REQUIRE names netns, a trial that is left out fails):");
+    eprintln!("left out here (where RELAPSE_REQUIRE names the backend, a trial that is left out fails):");
     for (name, reason) in skips.iter() {
         eprintln!("    {name}: {reason}");
     }

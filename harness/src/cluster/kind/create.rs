@@ -195,7 +195,7 @@ fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, 
         let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
         guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
     }
-    let shares = api::ask(&created.names, |client| api::prepare(client), READY_WITHIN, stop)?;
+    let shares = api::ask(&created.names, api::prepare, READY_WITHIN, stop)?;
     for node in &mut created.nodes {
         let share = shares.get(&node.name).ok_or_else(|| format!("{} has no share of the pod network", node.name))?;
         node.pod_prefix = *share;

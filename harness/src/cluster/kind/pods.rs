@@ -148,7 +148,7 @@ pub fn unplug(plan: &ClusterPlan, address: IpAddr, node: &NetNs) -> relapse_kern
 /// Ends the connections of a server that goes on; it goes on listening.
 pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
     let sockets = SockDiag::open(ns)?;
-    let all = u32::MAX & !mask(&[state::LISTEN]);
+    let all = !mask(&[state::LISTEN]);
     sockets.tcp_sockets(all)?.iter().try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
 }
 

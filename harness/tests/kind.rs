@@ -1,0 +1,72 @@
+//! Real clusters: what goes wrong with them is told in a line, what a run made is removed however the run
+//! ends, nothing of somebody else's is touched, and no packet of a lab gets out.
+//!
+//! Runs of the built `relapse`, each test with a state folder of its own, only where real clusters are
+//! asked for (`RELAPSE_REQUIRE` names kind, or `RELAPSE_BACKEND` is kind or all). One after the other:
+//! runs on clusters wait for each other anyway.
+
+mod support {
+    pub mod asked;
+    pub mod real_run;
+    pub mod skips;
+    pub mod stranger;
+}
+
+mod on_kind {
+    pub mod contained;
+    pub mod removed;
+    pub mod unmade;
+}
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use on_kind::{contained, removed, unmade};
+use relapse::cluster::backend::Backend as _;
+use relapse::cluster::kind::Kind;
+use support::{asked, skips};
+
+/// What a test finds wrong, in words.
+type Tested = Result<(), String>;
+/// What it proves, and the test.
+type Test = (&'static str, fn() -> Tested);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    let tests: [Test; 13] = [
+        ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
+        ("without kind it is skipped, saying so", unmade::no_kind),
+        ("without its image it is skipped, naming it", unmade::no_image),
+        ("a creation that fails is told in a line and leaves nothing", unmade::fails),
+        ("a disk that is full is told as that", unmade::disk_full),
+        ("a creation that hangs is ended in time, with the nodes' logs saved", unmade::hangs),
+        ("killed with the fault in force: the next start removes it", removed::in_force),
+        ("two runs at once: both pass, nothing left", removed::two_at_once),
+        ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
+        ("killed while its cluster goes down: recover removes it", removed::going_down),
+        ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
+        ("a packet that tries to leave is dropped and counted", contained::tried),
+        ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
+    ];
+    let trials = tests.map(|(name, test)| Trial::ignorable_test(name, move || run(name, test)));
+    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    removed::end();
+    if !arguments.list {
+        skips::summarise();
+    }
+    conclusion.exit_code()
+}
+
+fn run(name: &str, test: fn() -> Tested) -> Result<Completion, Failed> {
+    if !asked::for_clusters() {
+        let why = "only where RELAPSE_REQUIRE or RELAPSE_BACKEND names kind";
+        skips::note("tests on real clusters", why);
+        return Ok(Completion::ignored_with(why));
+    }
+    match Kind::new("none", None, Path::new("")).unable() {
+        Some(why) => skips::skip("kind", name, &why),
+        None => Ok(test().map(|()| Completion::Completed)?),
+    }
+}

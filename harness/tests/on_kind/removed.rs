@@ -1,0 +1,247 @@
+//! However a run ends, exactly what is its own is removed: containers, network, folder, journal; what its
+//! kubelets wrote on this machine is set back; the cluster of somebody else beside it stays as it was.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use relapse::event::{Outcome, RunEvent, TrialEvent, What};
+use relapse::host::clusters::KUBELET_WRITES;
+
+use super::super::Tested;
+use crate::support::real_run::{Home, Run, docker, on_path, said, until};
+use crate::support::skips;
+use crate::support::stranger::Stranger;
+
+/// A cluster that comes up shows its first container by then.
+const FIRST_CONTAINER: Duration = Duration::from_secs(60);
+/// What a run that was killed had begun has ended by then, or was ended.
+const ENDED: Duration = Duration::from_secs(60);
+/// A run that lost its nodes gives up by then, its removal included.
+const GIVEN_UP: Duration = Duration::from_secs(120);
+
+static STRANGER: Mutex<Option<Stranger>> = Mutex::new(None);
+
+fn strangers() -> MutexGuard<'static, Option<Stranger>> {
+    STRANGER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a test beside a cluster of somebody else's, which is the current one of whoever runs it, and looks
+/// after it.
+fn beside_stranger(test: impl FnOnce(&Home) -> Tested) -> Tested {
+    let mut slot = strangers();
+    let stranger = match &mut *slot {
+        Some(stranger) => stranger,
+        None => slot.insert(Stranger::new()?),
+    };
+    let home = Home::new().with("KUBECONFIG", stranger.kubeconfig().display().to_string());
+    test(&home).and_then(|()| stranger.is_untouched())
+}
+
+/// By now it has lived beside all that was tried.
+pub fn stranger_untouched() -> Tested {
+    beside_stranger(|_| Ok(()))
+}
+
+/// It goes with this program.
+pub fn end() {
+    drop(strangers().take());
+}
+
+fn injected(event: &RunEvent) -> bool {
+    matches!(&event.what, What::Trial { event: TrialEvent::Injected(_), .. })
+}
+
+fn ended(event: &RunEvent) -> bool {
+    matches!(&event.what, What::Trial { event: TrialEvent::Ended(_), .. })
+}
+
+fn containers(id: &str) -> Result<Vec<String>, String> {
+    let all = docker(&["ps", "--all", "--format", "{{.Names}}"])?;
+    Ok(all.lines().filter(|name| name.starts_with(&format!("relapse-{id}-"))).map(str::to_owned).collect())
+}
+
+/// Command lines of living processes that name the run's cluster.
+fn processes(id: &str) -> Vec<String> {
+    let name = format!("relapse-{id}");
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    // What a node runs goes with its container.
+    lines.filter(|line| line.contains(&name) && (line.contains("kind ") || line.starts_with("docker "))).collect()
+}
+
+/// Recovers once; then nothing of the run is left, nor comes again.
+fn recovered(home: &Home, id: &str) -> Tested {
+    let text = home.recover()?;
+    let removed = format!("kind cluster relapse-{id} was removed");
+    if !text.contains(&removed) {
+        return Err(format!("recover does not say that {removed}: {text}"));
+    }
+    home.nothing_left(id)?;
+    until("what the run had begun has ended", ENDED, || Ok(processes(id).is_empty().then_some(())))?;
+    home.nothing_left(id).map_err(|e| format!("it came again: {e}"))
+}
+
+/// The run alone is killed: who works for it is not told.
+pub fn coming_up() -> Tested {
+    beside_stranger(|home| {
+        let mut run = home.start(&["--only", "incident"]);
+        let id = run.id()?;
+        until("its first container", FIRST_CONTAINER, || Ok((!containers(&id)?.is_empty()).then_some(())))?;
+        run.kill(false)?;
+        recovered(home, &id)
+    })
+}
+
+pub fn going_down() -> Tested {
+    beside_stranger(|home| {
+        let mut run = home.start(&["--only", "incident"]);
+        let id = run.id()?;
+        run.until("an end of its trial", ended)?;
+        until("docker removes its containers", Duration::from_secs(20), || {
+            Ok(processes(&id).iter().any(|line| line.starts_with("docker rm ")).then_some(()))
+        })?;
+        run.kill(true)?;
+        recovered(home, &id)
+    })
+}
+
+/// Before there is any other cluster here: so settings are set back as well.
+pub fn in_force() -> Tested {
+    let settings = Settings::look("killed with the fault in force")?;
+    let home = Home::new();
+    let mut run = home.start(&["--only", "incident"]);
+    let id = run.id()?;
+    run.until("a fault", injected)?;
+    run.kill(true)?;
+    let left = home.left(&id)?;
+    // Three nodes, a network, a folder, a journal.
+    if left.len() != 6 {
+        return Err(format!("what is to be removed was {left:?}"));
+    }
+    let reports = home.reports().display().to_string();
+    let next = ["run", "policy-route-lost", "--only", "incident", "--reports", &reports];
+    // Who starts does not wait for another run's trial to give the lock back; where one follows the other all
+    // the while, only who waits gets it.
+    let started = until("the next start gets the lock", Duration::from_secs(60), || {
+        let text = said(&home.relapse(&next).output().map_err(|e| e.to_string())?);
+        Ok((!text.contains("another run has the lock")).then_some(()))
+    });
+    if let Err(why) = started {
+        skips::note("killed with the fault in force", &format!("{why}: relapse recover in its place"));
+        recovered(&home, &id)?;
+    }
+    home.nothing_left(&id)?;
+    settings.are_as_before()
+}
+
+/// Each makes a cluster when it is its turn, beside the other's that goes. What the kubelets of both wrote is
+/// set back with the last.
+pub fn two_at_once() -> Tested {
+    let settings = Settings::look("two runs at once")?;
+    let home = Home::new();
+    let mut runs: Vec<Run> = (0..2).map(|_| home.start(&["--only", "incident"])).collect();
+    for run in &mut runs {
+        run.ends_in(Outcome::Pass)?;
+    }
+    runs.iter_mut().try_for_each(|run| home.nothing_left(&run.id()?))?;
+    settings.are_as_before()
+}
+
+/// The engine itself is others' as well. In its place all nodes of the cluster die while the fault is in
+/// force, and `docker` no longer answers, as when it is stopped; until it is back.
+pub fn engine_stopped() -> Tested {
+    beside_stranger(|home| {
+        let stopped = home.path().join("stopped");
+        let docker_there = on_path("docker").ok_or("there is no docker on the path")?;
+        let script = format!(
+            "#!/bin/sh\nif [ -e '{}' ]; then echo 'Cannot connect to the Docker daemon' >&2; exit 1; fi\nexec '{}' \"$@\"\n",
+            stopped.display(),
+            docker_there.display()
+        );
+        let programs = home.path().join("bin");
+        home.program(&programs.join("docker"), &script)?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut run = home.start_with(&["--only", "incident"], &[("PATH", format!("{}:{path}", programs.display()))]);
+        let id = run.id()?;
+        run.until("a fault", injected)?;
+        let nodes = containers(&id)?;
+        fs::write(&stopped, "").map_err(|e| e.to_string())?;
+        let kill: Vec<&str> = std::iter::once("kill").chain(nodes.iter().map(String::as_str)).collect();
+        docker(&kill)?;
+        let begin = Instant::now();
+        run.ends_in(Outcome::Inconclusive)?;
+        if begin.elapsed() > GIVEN_UP {
+            return Err(format!("it went on for {:?}", begin.elapsed()));
+        }
+        let reasons = run.reasons();
+        if !reasons.contains("no longer there") || reasons.lines().count() != 1 {
+            return Err(format!("that is no line that says that the cluster is no longer there: {reasons}"));
+        }
+        let told = |event: &RunEvent| matches!(&event.what, What::Notice { text } if text.contains("relapse recover"));
+        if !run.heard.iter().any(told) {
+            return Err(format!("nothing says how to remove the cluster\n{}", run.story()));
+        }
+        // Later, with the engine back.
+        recovered(home, &id)
+    })
+}
+
+/// The settings of this machine that a kubelet writes.
+struct Settings {
+    /// What they are now; other than a kubelet's, where this program may write them.
+    before: Vec<String>,
+    /// What they were.
+    own: Vec<String>,
+}
+
+impl Settings {
+    /// A kubelet that ran here before has left its values, and nobody would see that they are set back: with
+    /// consent they are made others first.
+    fn look(name: &str) -> Result<Self, String> {
+        let own = Self::read();
+        let mut settings = Self { before: own.clone(), own };
+        let others = docker(&["ps", "--quiet", "--filter", "label=io.x-k8s.kind.cluster"])?;
+        let written = |(key, now): (usize, &String)| *now == KUBELET_WRITES[key].1;
+        if !others.is_empty() {
+            skips::note(name, "settings of the machine: kind clusters that run here need them as they are");
+        } else if std::env::var("RELAPSE_ALLOW_HOST_WRITES").is_ok_and(|value| value == "1") {
+            settings.before = vec!["0".to_owned(); KUBELET_WRITES.len()];
+            write(&settings.before);
+        } else if settings.own.iter().enumerate().any(written) {
+            skips::note(name, "settings of the machine: some are a kubelet's already (RELAPSE_ALLOW_HOST_WRITES=1)");
+        }
+        Ok(settings)
+    }
+
+    fn read() -> Vec<String> {
+        KUBELET_WRITES
+            .iter()
+            .map(|(key, _)| fs::read_to_string(path(key)).unwrap_or_default().trim().to_owned())
+            .collect()
+    }
+
+    fn are_as_before(&self) -> Tested {
+        let now = Self::read();
+        if now == self.before { Ok(()) } else { Err(format!("settings are {now:?}, were {:?}", self.before)) }
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        if self.own != self.before {
+            write(&self.own);
+        }
+    }
+}
+
+fn path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
+}
+
+fn write(values: &[String]) {
+    for ((key, _), value) in KUBELET_WRITES.iter().zip(values) {
+        let _ = fs::write(path(key), value);
+    }
+}

@@ -1,0 +1,135 @@
+//! Clusters that cannot be made: why is told in one line and within a stated time, and nothing is left.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use relapse::event::{Outcome, TrialEvent};
+
+use super::super::Tested;
+use crate::support::real_run::{Home, Run, docker, on_path, until};
+use crate::support::stranger::noted;
+
+/// Nobody waits for what cannot be.
+const SOON: Duration = Duration::from_secs(20);
+/// Where nothing runs it is a skip with this in its reason; a failure where it is required.
+fn skips(home: &Home, image: &[&str], words: &[&str]) -> Tested {
+    let begin = Instant::now();
+    let with = |more: &[&str]| home.start(&[&["--only", "incident"], image, more].concat());
+    let mut run = with(&[]);
+    run.ends_in(Outcome::Skipped)?;
+    let said = |reason: &str| words.iter().all(|word| reason.contains(word));
+    let skipped =
+        |run: &Run| run.trial_events().any(|event| matches!(event, TrialEvent::Skipped { reason } if said(reason)));
+    if !skipped(&run) {
+        return Err(format!("no skip says {words:?}\n{}", run.story()));
+    }
+    let mut required = with(&["--require", "kind"]);
+    required.ends_in(Outcome::Fail)?;
+    let reasons = required.reasons();
+    if !reasons.contains("required, but skipped") || !said(&reasons) {
+        return Err(format!("no failure says {words:?}: {reasons}"));
+    }
+    soon(begin, SOON)
+}
+
+fn soon(begin: Instant, limit: Duration) -> Tested {
+    let took = begin.elapsed();
+    if took < limit { Ok(()) } else { Err(format!("it took {took:?}")) }
+}
+
+pub fn no_docker() -> Tested {
+    let home = Home::new().with("DOCKER_HOST", "unix:///nonexistent.sock");
+    skips(&home, &[], &["Docker does not answer", "/nonexistent.sock", "make kind"])
+}
+
+pub fn no_kind() -> Tested {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    symlink(on_path("docker").ok_or("there is no docker on the path")?, folder.path().join("docker"))
+        .map_err(|e| e.to_string())?;
+    let only = folder.path().display().to_string();
+    let home = Home::new().with("PATH", &only).with("XDG_CACHE_HOME", &only);
+    skips(&home, &[], &["kind is not installed", "make kind"])
+}
+
+/// It proves nothing, says why in a line with these words, and leaves nothing.
+fn inconclusive(home: &Home, mut run: Run, words: &[&str]) -> Tested {
+    let id = run.id()?;
+    run.ends_in(Outcome::Inconclusive)?;
+    let reasons = run.reasons();
+    if !words.iter().all(|word| reasons.contains(word)) || reasons.lines().count() != 1 {
+        return Err(format!("that is no line with {words:?}: {reasons}"));
+    }
+    home.nothing_left(&id)
+}
+
+pub fn no_image() -> Tested {
+    let image = "relapse/no-such-image:v0";
+    skips(&Home::new(), &["--kind-image", image], &[image, "is not on this machine", "make kind"])
+}
+
+/// A home in which `kind` is a script.
+fn with_kind(script: &str) -> Result<Home, String> {
+    let home = Home::new();
+    let cache = home.path().join("cache");
+    let notes = cache.join("relapse/kind-node");
+    let program = home.path().join("kind");
+    let version = "if [ \"$1\" = version ]; then echo 'kind v0 of a test'; exit; fi";
+    home.program(&program, &format!("#!/bin/sh\n{version}\n{script}"))?;
+    home.program(&notes.join("image"), &noted("image").ok_or("make kind wrote down no image")?)?;
+    home.program(&notes.join("kind"), &program.display().to_string())?;
+    Ok(home.with("XDG_CACHE_HOME", cache.display().to_string()))
+}
+
+/// Takes the name from `--name NAME` and makes the container of a node, which never starts.
+fn a_node() -> Result<String, String> {
+    let image = noted("image").ok_or("make kind wrote down no image")?;
+    Ok(format!(
+        r#"while [ "$1" != --name ]; do shift; done
+docker create --name "$2-control-plane" --label "io.x-k8s.kind.cluster=$2" {image} >/dev/null || exit 9
+"#
+    ))
+}
+
+pub fn fails() -> Tested {
+    let script = a_node()? + "echo 'Creating cluster ...'\necho 'ERROR: failed to create cluster: no luck' >&2\nexit 1";
+    let home = with_kind(&script)?;
+    let begin = Instant::now();
+    let run = home.start(&["--only", "incident"]);
+    inconclusive(&home, run, &["no kind cluster", "ERROR: failed to create cluster: no luck"])?;
+    soon(begin, SOON)
+}
+
+/// No disk is filled: kind and Docker are stood in for by a script that says what they say then. What is
+/// tried is that the words get through and what was made is removed.
+pub fn disk_full() -> Tested {
+    let complaint = "ERROR: failed to create cluster: command \"docker run\" failed with error: exit status 125; \
+        docker: Error response from daemon: mkdir /var/lib/docker/overlay2/x: no space left on device";
+    let home = with_kind(&format!("{}echo '{complaint}' >&2\nexit 1", a_node()?))?;
+    let run = home.start(&["--only", "incident"]);
+    inconclusive(&home, run, &["no kind cluster", "no space left on device"])
+}
+
+/// A real one, whose first node loses its kubelet: kubeadm waits for it, for minutes.
+pub fn hangs() -> Tested {
+    const LIMIT: u64 = 25;
+    let home = Home::new().with("RELAPSE_KIND_CREATE_WITHIN", LIMIT.to_string());
+    let mut run = home.start(&["--only", "incident"]);
+    let id = run.id()?;
+    let begin = Instant::now();
+    let node = format!("relapse-{id}-control-plane");
+    let once_it_spoke = "journalctl --quiet --unit kubelet | grep -q . && systemctl mask --runtime --now kubelet";
+    until("the first node's kubelet runs", Duration::from_secs(LIMIT), || {
+        Ok(docker(&["exec", &node, "sh", "-c", once_it_spoke]).ok())
+    })?;
+    inconclusive(&home, run, &["no kind cluster", &format!("did not end within {LIMIT} s"), "logs of its nodes"])?;
+    soon(begin, Duration::from_secs(LIMIT) + SOON)?;
+    let logs = home.reports().join("runs").join(&id).join("kind");
+    has_lines(&logs.join(format!("{node}-journal.log")), "systemd")?;
+    has_lines(&logs.join(format!("{node}-kubelet.log")), "kubelet")
+}
+
+fn has_lines(file: &Path, word: &str) -> Tested {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+    if text.contains(word) { Ok(()) } else { Err(format!("{} says: {text}", file.display())) }
+}

@@ -1,0 +1,59 @@
+//! One real cluster for the whole of a test program: trials of several runs stand on it, one after the other.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use relapse::cluster::backend::{Backend, Lease, Wanted};
+use relapse::cluster::kind::Kind;
+
+/// A backend that outlasts runs. Whoever makes one ends it.
+pub struct Kept {
+    kind: Kind,
+    unable: OnceLock<Option<String>>,
+}
+
+impl Kept {
+    /// Nothing is made before a trial wants it.
+    pub fn new() -> Arc<Self> {
+        let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind");
+        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs);
+        Arc::new(Self { kind, unable: OnceLock::new() })
+    }
+
+    /// Removes the cluster, where there is one; says what could not be removed.
+    pub fn end(&self) -> Vec<String> {
+        self.kind.close()
+    }
+}
+
+impl Backend for Kept {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn unable(&self) -> Option<String> {
+        self.unable.get_or_init(|| self.kind.unable()).clone()
+    }
+
+    fn is_real_cluster(&self) -> bool {
+        self.kind.is_real_cluster()
+    }
+
+    fn wants_machine(&self) -> bool {
+        self.kind.wants_machine()
+    }
+
+    fn lease<'a>(
+        &'a self,
+        wanted: &Wanted,
+        tell: &dyn Fn(String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Box<dyn Lease + 'a>, String> {
+        self.kind.lease(wanted, tell, stop)
+    }
+
+    /// A run ends, and the cluster stays.
+    fn close(&self) -> Vec<String> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,276 @@
+//! A `relapse run` on real clusters as a child process: with a state folder of its own, so that what it
+//! writes down and what it leaves is its own; its events as they come; what of it is on this machine.
+
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use relapse::event::{Outcome, RunEvent, TrialEvent, What};
+use tempfile::TempDir;
+
+/// Longer than making a cluster, a trial on it and removing it take together.
+const PATIENCE: Duration = Duration::from_secs(300);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// State and reports of the runs of one test.
+pub struct Home {
+    folder: TempDir,
+    /// Set for every command, besides.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().expect("a temporary folder"), environment: Vec::new() }
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The built program; demands and consent of the environment are not its.
+    pub fn relapse(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
+        command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
+        command.env_remove("RELAPSE_REQUIRE").env_remove("RELAPSE_ALLOW_HOST_WRITES");
+        command.env("RELAPSE_STATE_DIR", self.path().join("state"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn reports(&self) -> PathBuf {
+        self.path().join("reports")
+    }
+
+    /// Writes a program that stands in for another.
+    pub fn program(&self, file: &Path, script: &str) -> Result<(), String> {
+        let write = || {
+            std::fs::create_dir_all(file.parent().unwrap_or(self.path()))?;
+            std::fs::write(file, script)?;
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755))
+        };
+        write().map_err(|e: std::io::Error| format!("{}: {e}", file.display()))
+    }
+
+    /// Starts `relapse run --json --backend kind` of one scenario, in a process group of its own.
+    pub fn start(&self, arguments: &[&str]) -> Run {
+        self.start_with(arguments, &[])
+    }
+
+    /// The same, with these variables.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> Run {
+        let errors = tempfile::tempfile().expect("a temporary file");
+        let mut command = self.relapse(&["run", "--json", "--backend", "kind", "policy-route-lost"]);
+        command.args(arguments).arg("--reports").arg(self.reports()).process_group(0);
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        command.stdout(Stdio::piped()).stderr(errors.try_clone().expect("a descriptor"));
+        let mut child = command.spawn().expect("relapse starts");
+        let output = child.stdout.take().expect("it is piped");
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            // The last line of a killed run may be cut.
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            lines.filter_map(|line| serde_json::from_str(&line).ok()).try_for_each(|event| sender.send(event).ok())
+        });
+        Run { child, events, heard: Vec::new(), errors }
+    }
+
+    /// `relapse recover`: what it said, and that it found nothing it could not undo.
+    pub fn recover(&self) -> Result<String, String> {
+        let output = self.relapse(&["recover"]).output().map_err(|e| e.to_string())?;
+        let said = said(&output);
+        if output.status.success() { Ok(said) } else { Err(format!("recover ended with {}: {said}", output.status)) }
+    }
+
+    /// What of a run is on this machine, by the exact name of its clusters: containers, networks, folders,
+    /// journals.
+    pub fn left(&self, run_id: &str) -> Result<Vec<String>, String> {
+        let name = format!("relapse-{run_id}");
+        let of_it = |found: &String| *found == name || found.starts_with(&format!("{name}-"));
+        let mut left: Vec<String> =
+            docker(&["ps", "--all", "--format", "{{.Names}}"])?.lines().map(str::to_owned).collect();
+        left.extend(docker(&["network", "ls", "--format", "{{.Name}}"])?.lines().map(str::to_owned));
+        left.extend(["state/kind", "state/journal"].iter().flat_map(|folder| files(&self.path().join(folder))));
+        left.retain(of_it);
+        Ok(left)
+    }
+
+    /// Nothing of it is.
+    pub fn nothing_left(&self, run_id: &str) -> Result<(), String> {
+        let left = self.left(run_id)?;
+        if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    found.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// All it printed.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+/// Where a program lies.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Asks Docker; its answer without the line end.
+pub fn docker(arguments: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(arguments).output().map_err(|e| format!("docker: {e}"))?;
+    let said = said(&output).trim().to_owned();
+    if output.status.success() { Ok(said) } else { Err(format!("docker {}: {said}", arguments.join(" "))) }
+}
+
+/// Waits until there is something.
+pub fn until<T>(
+    what: &str,
+    within: Duration,
+    mut look: impl FnMut() -> Result<Option<T>, String>,
+) -> Result<T, String> {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() >= end {
+            return Err(format!("{what}: not within {within:?}"));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A running `relapse run --json`.
+pub struct Run {
+    child: Child,
+    events: Receiver<RunEvent>,
+    /// All that were received.
+    pub heard: Vec<RunEvent>,
+    errors: std::fs::File,
+}
+
+impl Run {
+    /// Goes on until an event is such.
+    pub fn until(&mut self, what: &str, is_such: impl Fn(&RunEvent) -> bool) -> Result<(), String> {
+        match self.next(is_such)? {
+            true => Ok(()),
+            false => Err(format!("the run ended without {what}\n{}", self.story())),
+        }
+    }
+
+    fn next(&mut self, is_such: impl Fn(&RunEvent) -> bool) -> Result<bool, String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(event) => {
+                    let found = is_such(&event);
+                    self.heard.push(event);
+                    if found {
+                        return Ok(true);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                Err(RecvTimeoutError::Timeout) => return Err(format!("nothing for {PATIENCE:?}\n{}", self.story())),
+            }
+        }
+    }
+
+    /// The run's id, which all its clusters bear.
+    pub fn id(&mut self) -> Result<String, String> {
+        if self.heard.is_empty() {
+            self.until("having begun", |event| matches!(event.what, What::RunStarted(_)))?;
+        }
+        let id = self.heard.iter().find_map(|event| match &event.what {
+            What::RunStarted(started) => Some(started.run_id.clone()),
+            _ => None,
+        });
+        id.ok_or_else(|| "the run has no id".into())
+    }
+
+    /// Goes on to the end of the run, which must end by itself.
+    pub fn end(&mut self) -> Result<ExitStatus, String> {
+        self.next(|_| false)?;
+        self.child.wait().map_err(|e| e.to_string())
+    }
+
+    /// Ends in this outcome, its status too.
+    pub fn ends_in(&mut self, wanted: Outcome) -> Result<(), String> {
+        let status = self.end()?;
+        if status.code() == Some(wanted.exit_code().into()) {
+            return Ok(());
+        }
+        Err(format!("it ended with {status}, not as {wanted:?}\n{}", self.story()))
+    }
+
+    /// What trials said, in order.
+    pub fn trial_events(&self) -> impl Iterator<Item = &TrialEvent> {
+        self.heard.iter().filter_map(|event| match &event.what {
+            What::Trial { event, .. } => Some(event),
+            _ => None,
+        })
+    }
+
+    /// Why trials ended as they did.
+    pub fn reasons(&self) -> String {
+        let ended = self.trial_events().filter_map(|event| match event {
+            TrialEvent::Ended(ended) => Some(format!("{:?}: {}", ended.outcome, ended.reasons.join("; "))),
+            _ => None,
+        });
+        ended.collect::<Vec<_>>().join("\n")
+    }
+
+    /// What happened, for people who wonder.
+    pub fn story(&mut self) -> String {
+        let mut errors = String::new();
+        let _ = self.errors.rewind();
+        let _ = self.errors.read_to_string(&mut errors);
+        let short = |event: &RunEvent| format!("{:?}", event.what).chars().take(300).collect::<String>();
+        let quiet = |event: &&RunEvent| !matches!(&event.what, What::Trial { event: TrialEvent::Flow(_), .. });
+        let heard: Vec<String> = self.heard.iter().filter(quiet).map(short).collect();
+        format!("standard error: {errors}\nevents: {}", heard.join("\n        "))
+    }
+
+    /// SIGKILL, to the run alone or to its whole process group.
+    pub fn kill(&mut self, group: bool) -> Result<(), String> {
+        if group {
+            let whole = format!("-{}", self.child.id());
+            let killed = Command::new("kill").args(["-KILL", "--", &whole]).status().map_err(|e| e.to_string())?;
+            if !killed.success() {
+                return Err("there was no process group to kill".into());
+            }
+        } else {
+            self.child.kill().map_err(|e| e.to_string())?;
+        }
+        self.child.wait().map(drop).map_err(|e| e.to_string())
+    }
+}
+
+impl Drop for Run {
+    /// A test that fails leaves no process; its cluster is in its journal.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.kill(true);
+        }
+    }
+}
+
+impl Drop for Home {
+    /// Nor a cluster.
+    fn drop(&mut self) {
+        if !files(&self.path().join("state/journal")).is_empty() {
+            let _ = self.recover();
+        }
+    }
+}

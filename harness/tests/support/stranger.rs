@@ -1,0 +1,102 @@
+//! A kind cluster of somebody else's on this machine, made as its owner would make it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::real_run::{docker, said, until};
+
+/// It is there, with its API server answering, and as its owner left it.
+pub struct Stranger {
+    name: String,
+    folder: TempDir,
+    /// Containers with the time they started, its network, its owner's kubeconfig.
+    before: Vec<String>,
+    had_network: bool,
+}
+
+impl Stranger {
+    /// Makes it: a single node, on the network that kind gives everybody. Without a pod network, for an image
+    /// of `make kind` has none of kind's own; its API server needs none.
+    pub fn new() -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let had_network = networks()?.iter().any(|network| network == "kind");
+        let name = format!("someone-elses-{}", std::process::id());
+        let mut made = Self { name, folder, before: Vec::new(), had_network };
+        let config = made.folder.path().join("config.yaml");
+        let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: { disableDefaultCNI: true }\n";
+        std::fs::write(&config, text).map_err(|e| e.to_string())?;
+        let mut command = Command::new(noted("kind").map_or_else(|| "kind".into(), PathBuf::from));
+        command.args(["create", "cluster", "--name", &made.name, "--kubeconfig"]).arg(made.kubeconfig());
+        command.arg("--config").arg(config);
+        if let Some(image) = std::env::var("RELAPSE_KIND_IMAGE").ok().or_else(|| noted("image")) {
+            command.args(["--image", &image]);
+        }
+        let output = command.output().map_err(|e| format!("kind: {e}"))?;
+        if !output.status.success() {
+            return Err(format!("the other cluster could not be made: {}", said(&output)));
+        }
+        made.before = made.look()?;
+        Ok(made)
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// Nobody has touched it.
+    pub fn is_untouched(&self) -> Result<(), String> {
+        let now = self.look()?;
+        if now != self.before {
+            return Err(format!("somebody else's cluster was {:#?}, is {now:#?}", self.before));
+        }
+        let node = format!("{}-control-plane", self.name);
+        let ask = ["exec", &node, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "--raw", "/readyz"];
+        // A busy machine makes it slow.
+        until("somebody else's API server answers", Duration::from_secs(30), || {
+            Ok(docker(&ask).ok().filter(|answer| answer == "ok"))
+        })
+        .map(drop)
+    }
+
+    fn look(&self) -> Result<Vec<String>, String> {
+        let filter = format!("label=io.x-k8s.kind.cluster={}", self.name);
+        let containers = docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])?;
+        let mut seen = Vec::new();
+        for id in containers.lines() {
+            let format = "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{json .NetworkSettings.Networks}}";
+            seen.push(docker(&["inspect", "--format", format, id])?);
+        }
+        if seen.is_empty() {
+            return Err("somebody else's cluster is gone".into());
+        }
+        seen.push(std::fs::read_to_string(self.kubeconfig()).map_err(|e| format!("its kubeconfig: {e}"))?);
+        Ok(seen)
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let filter = format!("label=io.x-k8s.kind.cluster={}", self.name);
+        for container in docker(&["ps", "--all", "--quiet", "--filter", &filter]).unwrap_or_default().lines() {
+            let _ = docker(&["rm", "--force", "--volumes", container]);
+        }
+        if !self.had_network {
+            let _ = docker(&["network", "rm", "kind"]);
+        }
+    }
+}
+
+fn networks() -> Result<Vec<String>, String> {
+    Ok(docker(&["network", "ls", "--format", "{{.Name}}"])?.lines().map(str::to_owned).collect())
+}
+
+/// One line that `make kind` wrote down.
+pub fn noted(name: &str) -> Option<String> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
+    let text = std::fs::read_to_string(cache.join("relapse/kind-node").join(name)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
