@@ -8,6 +8,7 @@ mod prompt;
 mod story;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +18,7 @@ use relapse_kernel::process::take_terminal;
 
 use self::story::Story;
 use super::out;
-use crate::cluster::backend::Backend;
-use crate::cluster::netns::Labs;
+use super::run::Chosen;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, did_you_mean};
 use crate::event::RunEvent;
@@ -33,11 +33,18 @@ use crate::run::{self, Interrupt, Options, hold};
   relapse reproduce policy-route-lost
   relapse reproduce policy-route-lost --exec 'node/worker-2: ip rule; ip route show table 2'
   relapse reproduce conntrack-cap-reset --allow-host-writes
+  sudo relapse reproduce policy-route-lost --backend kind
 
 Programs run inside the lab: what they do there ends with it. Nothing of the lab reaches the network.")]
 pub struct ReproduceArguments {
     /// Name or file of the scenario.
     scenario: String,
+    /// What the cluster is made of: a lab, or a real cluster by kind.
+    #[arg(long, value_enum, default_value_t = Chosen::Netns)]
+    backend: Chosen,
+    /// Node image of a kind cluster. Also RELAPSE_KIND_IMAGE.
+    #[arg(long, value_name = "IMAGE")]
+    kind_image: Option<String>,
     /// Let the fault write machine-wide settings (nf_conntrack_max), journalled and restored.
     #[arg(long)]
     allow_host_writes: bool,
@@ -76,9 +83,13 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         let meant = did_you_mean(&wrong.place, "places", places.iter().map(String::as_str));
         return super::usage(&format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place));
     }
-    let backend: Arc<dyn Backend> = Arc::new(Labs);
+    let run_id = super::run::run_id();
+    let mut backends = arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), Path::new("reports"));
+    let (Some(backend), true) = (backends.pop(), backends.is_empty()) else {
+        return super::usage("--backend all: one incident is reproduced on one backend at a time");
+    };
     let options = Options {
-        run_id: super::run::run_id(),
+        run_id,
         backends: vec![Arc::clone(&backend)],
         jobs: 1,
         repeat: 1,
@@ -94,7 +105,8 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
     if let Some(why) = run::skip_reason(&plan, None, &backend, &options) {
         return super::usage(&format!("{} cannot be reproduced: it {why}", plan.name));
     }
-    super::unable().unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))
+    let unable = if backend.is_real_cluster() { None } else { super::unable() };
+    unable.unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))
 }
 
 fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {

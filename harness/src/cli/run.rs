@@ -147,7 +147,8 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         hold: false,
         executable: None,
     };
-    if let Some(unable) = super::unable() {
+    let labs = arguments.backend != Chosen::Kind;
+    if let Some(unable) = super::unable().filter(|_| labs) {
         return unable;
     }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };

@@ -104,7 +104,8 @@ fn who() -> Who {
 }
 
 fn has_work(site: &Site) -> Result<bool> {
-    let dead = |found: &Found| matches!(found, Found::Journal(journal) if !is_in_use(journal));
+    let needs_lock = |journal: &Journal| !is_in_use(journal) && !journal.outlasts_boot();
+    let dead = |found: &Found| matches!(found, Found::Journal(journal) if needs_lock(journal));
     Ok(journal::list(&site.journals)?.iter().any(|(_, found)| dead(found)))
 }
 
@@ -138,7 +139,8 @@ fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) ->
     if is_in_use(journal) {
         return Outcome::InUse { run_id, pid: journal.owner.pid };
     }
-    if !locked {
+    // A cluster whose run is dead is nobody's: no lock is on it.
+    if !locked && !journal.outlasts_boot() {
         return Outcome::Locked { run_id };
     }
     replay(site, path, journal).unwrap_or_else(|error| Outcome::Failed { run_id, why: error.to_string() })

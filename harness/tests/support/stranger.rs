@@ -15,7 +15,11 @@ pub struct Stranger {
     /// Containers with the time they started, its network, its owner's kubeconfig.
     before: Vec<String>,
     had_network: bool,
+    /// What its kubelet writes on this machine, as it was: nobody else sets that back.
+    settings: Vec<(PathBuf, String)>,
 }
+
+const KUBELET_WRITES: [&str; 3] = ["vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"];
 
 impl Stranger {
     /// Makes it: a single node, on the network that kind gives everybody. Without a pod network, for an image
@@ -24,7 +28,11 @@ impl Stranger {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let had_network = networks()?.iter().any(|network| network == "kind");
         let name = format!("someone-elses-{}", std::process::id());
-        let mut made = Self { name, folder, before: Vec::new(), had_network };
+        let settings = KUBELET_WRITES.map(|key| Path::new("/proc/sys").join(key));
+        let settings =
+            settings.into_iter().filter_map(|file| Some((file.clone(), std::fs::read_to_string(file).ok()?)));
+        let settings = settings.collect();
+        let mut made = Self { name, folder, before: Vec::new(), had_network, settings };
         let config = made.folder.path().join("config.yaml");
         let text = "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnetworking: { disableDefaultCNI: true }\n";
         std::fs::write(&config, text).map_err(|e| e.to_string())?;
@@ -85,6 +93,9 @@ impl Drop for Stranger {
         }
         if !self.had_network {
             let _ = docker(&["network", "rm", "kind"]);
+        }
+        for (file, value) in &self.settings {
+            let _ = std::fs::write(file, value);
         }
     }
 }

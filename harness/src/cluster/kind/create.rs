@@ -237,11 +237,13 @@ pub fn remove(names: &Names) -> Result<(), String> {
     if !there.is_empty() {
         let mut command = Command::new("docker");
         command.args(["rm", "--force", "--volumes"]).args(&there);
-        within(&mut command, REMOVE_WITHIN, &|| false)?;
-    }
-    let left = containers(&names.cluster)?;
-    if !left.is_empty() {
-        return Err(format!("containers are still there: {}", left.join(", ")));
+        let said = within(&mut command, REMOVE_WITHIN, &|| false);
+        // Somebody else may have been at it too: what counts is that they are gone.
+        let left = containers(&names.cluster)?;
+        if !left.is_empty() {
+            let why = said.err().unwrap_or_else(|| "Docker says nothing".into());
+            return Err(format!("containers are still there: {}: {why}", left.join(", ")));
+        }
     }
     let networks =
         docker(&["network", "ls", "--filter", &format!("label={LABEL}={}", names.cluster), "--format", "{{.Name}}"])?;
