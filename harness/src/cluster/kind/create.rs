@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::{NetNs, process};
@@ -26,6 +26,10 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 const REMOVE_WITHIN: Duration = Duration::from_secs(120);
 /// How long Docker works on at what it was told to make, when whoever told it is gone.
 const TOLD_BEFORE: Duration = Duration::from_secs(2);
+/// What Docker is about to remove already is gone by then.
+const GONE_WITHIN: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 const LOAD_WITHIN: Duration = Duration::from_secs(60);
 /// By which Docker's networks tell whose they are.
 const LABEL: &str = "relapse.run";
@@ -238,11 +242,18 @@ pub fn remove(names: &Names) -> Result<(), String> {
         let mut command = Command::new("docker");
         command.args(["rm", "--force", "--volumes"]).args(&there);
         let said = within(&mut command, REMOVE_WITHIN, &|| false);
-        // Somebody else may have been at it too: what counts is that they are gone.
-        let left = containers(&names.cluster)?;
-        if !left.is_empty() {
-            let why = said.err().unwrap_or_else(|| "Docker says nothing".into());
-            return Err(format!("containers are still there: {}: {why}", left.join(", ")));
+        // Docker may still be at it for a run that was killed: what counts is that they are gone.
+        let begin = Instant::now();
+        loop {
+            let left = containers(&names.cluster)?;
+            if left.is_empty() {
+                break;
+            }
+            if said.is_ok() || begin.elapsed() > GONE_WITHIN {
+                let why = said.err().unwrap_or_else(|| "Docker says nothing".into());
+                return Err(format!("containers are still there: {}: {why}", left.join(", ")));
+            }
+            std::thread::sleep(LOOK);
         }
     }
     let networks =
