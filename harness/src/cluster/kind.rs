@@ -1,11 +1,12 @@
 //! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
 //! In the order of a run: [`keeper`] (one cluster for all trials; [`create`], [`config`], [`docker`],
-//! [`guard`], [`cni`]), then in each trial's process [`cluster`] over [`nodes`], [`pods`], [`dns`] and
-//! [`watch`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
+//! [`guard`], [`cni`]), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
+//! [`dns`], [`watch`] and [`news`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
 //! source NAT, workload, faults and collectors are the lab's own.
 
 mod api;
+mod build;
 mod cluster;
 mod cni;
 mod config;

@@ -1,0 +1,92 @@
+//! What a scenario's cluster is made of before it has pods: the plan as this cluster can have it, nodes in
+//! the fabric, the world outside, objects of the API that may be there from the trial before.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+
+use super::nodes::{Attached, attach};
+use super::objects::{self, DNS_NAMESPACE, LABEL};
+use super::{Ground, api, cni, guard};
+use crate::cluster::fabric::Fabric;
+use crate::cluster::outside::{build, build_office};
+use crate::cluster::{Office, Outside};
+use crate::plan::ClusterPlan;
+
+/// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
+const NODE_NIC: &str = "prim0";
+
+/// Makes objects that are not there yet, and removes those of the run that are not wanted.
+pub async fn keep_or_make<K>(api: &Api<K>, run: &objects::Run, wanted: Vec<K>) -> Result<(), String>
+where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
+{
+    let ours = ListParams::default().labels(&format!("{LABEL}={}", run.id));
+    let there = api.list(&ours).await.map_err(api::said)?.items;
+    let same = |a: &K, b: &K| a.name_any() == b.name_any() && objects::content(a) == objects::content(b);
+    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(object, wanted))) {
+        api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::said)?;
+    }
+    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, wanted))) {
+        let made = api.create(&PostParams::default(), object).await;
+        made.map_err(|e| format!("{}: {}", object.name_any(), api::said(e)))?;
+    }
+    Ok(())
+}
+
+/// The scenario's cluster as this one can have it.
+pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
+    let cluster = &ground.cluster;
+    for (of, scenario, kind, key) in [
+        ("podPrefix", plan.network.pod_prefix, cluster.pod_prefix, "podSubnet"),
+        ("servicePrefix", plan.network.service_prefix, cluster.service_prefix, "serviceSubnet"),
+    ] {
+        if scenario != kind {
+            return Err(format!("the scenario's {of} is {scenario}, and the kind configuration's {key} is {kind}"));
+        }
+    }
+    if plan.network.node_nic == guard::MANAGEMENT_NIC {
+        plan.network.node_nic = NODE_NIC.into();
+    }
+    for (node, kind) in plan.nodes.iter_mut().zip(&cluster.nodes) {
+        node.pod_prefix = kind.pod_prefix;
+        node.pod_nic_address =
+            cni::nic_address(kind.pod_prefix).ok_or_else(|| format!("{} has no room", kind.pod_prefix))?;
+    }
+    if let Some(dns) = &plan.dns {
+        let (wanted, real) = (plan.services[dns.service.0].address, cluster.service_prefix.nth(10));
+        if real != Some(wanted) || plan.services[dns.service.0].name != "kube-dns" {
+            return Err(format!("cluster DNS is kube-dns at {real:?} in a real cluster, not at {wanted}"));
+        }
+    }
+    Ok(())
+}
+
+/// What stands around the pods.
+pub type Network = (Fabric, Vec<Attached>, Vec<Outside>, Vec<Office>);
+
+/// The fabric, the nodes' places in it, and the world outside.
+pub fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
+    let network = &plan.network;
+    let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway])?;
+    let (mut nodes, mut outside, mut offices) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (node, kind)) in plan.nodes.iter().zip(&ground.cluster.nodes).enumerate() {
+        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network)?);
+    }
+    for (number, host) in plan.outside.iter().enumerate() {
+        outside.push(build(&mut fabric, number, host, network.node_gateway)?);
+    }
+    for (number, office) in plan.offices.iter().enumerate() {
+        offices.push(build_office(&mut fabric, number, office)?);
+    }
+    fabric.arm()?;
+    Ok((fabric, nodes, outside, offices))
+}
+
+/// What kubeadm's Deployment of CoreDNS runs.
+pub async fn template(client: &Client) -> Result<PodSpec, String> {
+    let all: Api<Deployment> = Api::namespaced(client.clone(), DNS_NAMESPACE);
+    let found = all.get("coredns").await.map_err(api::said)?;
+    found.spec.and_then(|spec| spec.template.spec).ok_or_else(|| "the Deployment of CoreDNS is empty".into())
+}
