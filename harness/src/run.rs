@@ -22,6 +22,7 @@ pub use supervise::LAB;
 mod trial;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ use crate::fault::Requirement;
 use crate::host::Consent;
 use crate::plan::{Plan, PodRole, TrialPlan};
 pub use order::Sabotage;
-use share::{Queue, Share};
+use share::{Queue, Share, Together};
 
 /// What a run is asked to do.
 #[derive(Clone)]
@@ -103,6 +104,8 @@ struct Job {
     file: std::path::PathBuf,
     requires: Vec<Requirement>,
     share: Share,
+    /// Shared with the run's other trials.
+    together: Together,
     /// How long it may take.
     at_most: Duration,
 }
@@ -233,6 +236,7 @@ pub fn skip_reason(
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
+    let together = Together::default();
     for repetition in 1..=options.repeat.max(1) {
         for plan in plans {
             for trial in std::iter::once(&plan.incident_trial).chain(&plan.controls) {
@@ -245,17 +249,24 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
                 for backend in &options.backends {
                     let (info, job) = describe(plan, trial, backend, repetition, options);
                     infos.push(info);
-                    jobs.push(job);
+                    jobs.push(Job { together: Arc::clone(&together), ..job });
                 }
             }
         }
     }
-    // Those that want the machine for themselves come last, in an order in which they can share a
-    // cluster. Of the others those that wait for each other begin first: they are the longest chain; then
-    // the longest.
+    // Those that want the machine for themselves come last, those of a scenario together, for they share its
+    // pods; the scenario with most to do first. Of the others those that wait for each other begin first:
+    // they are the longest chain; then the longest.
+    let mut work: BTreeMap<String, Duration> = BTreeMap::new();
+    for job in &jobs {
+        *work.entry(job.id.scenario.clone()).or_default() += job.at_most;
+    }
     jobs.sort_by_key(|job| {
-        let alone = job.backend.wants_machine().then(|| job.wanted.clone());
-        (alone.is_some(), job.id.repetition, alone, job.share, Reverse(job.at_most))
+        let clusters = job.backend.places().map(|_| {
+            let scenario = &job.id.scenario;
+            (job.wanted.kind_config.clone(), Reverse(work[scenario]), scenario.clone())
+        });
+        (clusters.is_some(), job.id.repetition, clusters, job.share, Reverse(job.at_most))
     });
     (infos, jobs)
 }
@@ -283,8 +294,11 @@ fn describe(
     let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
     requires.sort();
     requires.dedup();
-    let share =
-        if backend.wants_machine() { Share::Alone } else { Share::of(&requires, plan.conntrack_entries(trial)) };
+    let share = if backend.places().is_some() {
+        Share::on_cluster(&requires)
+    } else {
+        Share::of(&requires, plan.conntrack_entries(trial))
+    };
     (
         info,
         Job {
@@ -300,6 +314,7 @@ fn describe(
             file: plan.file.clone(),
             requires,
             share,
+            together: Together::default(),
             at_most: plan.at_most(trial),
         },
     )

@@ -65,7 +65,7 @@ fn run(name: &str, test: fn() -> Tested) -> Result<Completion, Failed> {
         skips::note("tests on real clusters", why);
         return Ok(Completion::ignored_with(why));
     }
-    match Kind::new("none", None, Path::new("")).unable() {
+    match Kind::new("none", None, Path::new(""), 1).unable() {
         Some(why) => skips::skip("kind", name, &why),
         None => Ok(test().map(|()| Completion::Completed)?),
     }

@@ -97,7 +97,7 @@ fn trial(plan: &Arc<Plan>, control: Option<String>, backend: &Arc<dyn Backend>) 
 }
 
 fn replay(name: &str, plan: &Plan, control: Option<&str>, backend: &Arc<dyn Backend>) -> Result<Completion, Failed> {
-    let _turn = if backend.wants_machine() { turns::alone() } else { turns::beside() };
+    let _turn = if backend.places().is_some() { turns::alone() } else { turns::beside() };
     let ran = run_one(plan, control, options(Arc::clone(backend)), &mut |_| {});
     for part in &ran.trial().reduced {
         skips::note(name, &format!("without {}: {}", part.what, part.why));

@@ -84,7 +84,7 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         return super::usage(&format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place));
     }
     let run_id = super::run::run_id();
-    let mut backends = arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), Path::new("reports"));
+    let mut backends = arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), Path::new("reports"), 1);
     let (Some(backend), true) = (backends.pop(), backends.is_empty()) else {
         return super::usage("--backend all: one incident is reproduced on one backend at a time");
     };

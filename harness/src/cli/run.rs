@@ -36,11 +36,11 @@ pub enum Chosen {
 
 impl Chosen {
     /// The backends, ready to bring up clusters.
-    pub fn backends(self, run_id: &str, image: Option<&str>, reports: &Path) -> Vec<Arc<dyn Backend>> {
+    pub fn backends(self, run_id: &str, image: Option<&str>, reports: &Path, clusters: usize) -> Vec<Arc<dyn Backend>> {
         let labs = || Arc::new(Labs) as Arc<dyn Backend>;
         let kind = || {
             let logs = reports.join("runs").join(run_id).join("kind");
-            Arc::new(Kind::new(run_id, image, &logs)) as Arc<dyn Backend>
+            Arc::new(Kind::new(run_id, image, &logs, clusters)) as Arc<dyn Backend>
         };
         match self {
             Self::Netns => vec![labs()],
@@ -66,8 +66,8 @@ pub struct RunArguments {
     /// Replay each trial this many times; reports p50, p95, max and flakes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Trials side by side, at most; fewer while the machine is busy. Default: six a processor, but 1 with
-    /// --repeat, for times to detect are best alone.
+    /// Trials side by side, at most; fewer while the machine is busy, and on kind one on each of two
+    /// clusters. Default: six a processor, but 1 with --repeat, for times to detect are best alone.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
     /// What clusters are made of.
@@ -133,10 +133,12 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         },
     };
     let run_id = run_id();
+    let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
+    let clusters = clusters(jobs, trials(&plans, &only) * arguments.repeat as usize);
     let options = Options {
-        backends: arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), &arguments.reports),
+        backends: arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), &arguments.reports, clusters),
         run_id,
-        jobs: arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from),
+        jobs,
         repeat: arguments.repeat,
         consent: Consent::from_environment(arguments.allow_host_writes),
         require: required,
@@ -173,6 +175,18 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
 /// Measured times want the machine for themselves; verdicts do not.
 fn default_jobs(repeat: u32) -> usize {
     if repeat > 1 { 1 } else { 6 * run::processors() }
+}
+
+/// How many trials there are on a backend, each counted once.
+fn trials(plans: &[Plan], only: &[(String, Option<String>)]) -> usize {
+    if only.is_empty() { plans.iter().map(|plan| 1 + plan.controls.len()).sum() } else { only.len() }
+}
+
+/// Real clusters side by side. A second one takes twenty seconds more and 750 MB, and spares half of the time
+/// that trials take; kubelets and API servers of a third would leave them no processor.
+fn clusters(jobs: usize, trials: usize) -> usize {
+    const WORTH_IT: usize = 12;
+    if trials < WORTH_IT { 1 } else { jobs.min(run::processors()).min(2) }
 }
 
 /// A backend that never runs would be required in vain.

@@ -73,8 +73,9 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// Whether its trials want the machine for themselves.
-    fn wants_machine(&self) -> bool;
+    /// How many of its trials may be on the machine, and nobody else beside them; none where they go side by
+    /// side with all others.
+    fn places(&self) -> Option<usize>;
 
     /// Makes ready what the trial stands on; `tell` hears what takes long, `stop` says when to give up.
     ///

@@ -3,10 +3,12 @@
 //! A lab cannot have a limit of its own: where one trial lowers it, every lab sees it fall. So those
 //! with few entries go on beside a writer, with at most two fifths of what it writes; those with many, or
 //! who need the limit to stay, wait. Within a run the queue sees to it, between runs two file locks.
+//!
+//! Trials on real clusters have the machine for themselves: as many of a run as it has clusters, and no lab.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use relapse_kernel::host::is_root;
@@ -29,7 +31,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A trial's share in the limit; the order is the one in which a run begins with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Share {
-    /// Writes it, and so low that nobody else may be there.
+    /// On a real cluster, beside others of the run on clusters of their own.
+    Cluster,
+    /// Writes it, and so low that nobody else may be there; or on a real cluster.
     Alone,
     /// Writes it, or reaches it.
     Writer,
@@ -55,8 +59,14 @@ impl Share {
         }
     }
 
+    /// The share of a trial on a real cluster.
+    pub fn on_cluster(requires: &[Requirement]) -> Self {
+        if requires.is_empty() { Self::Cluster } else { Self::Alone }
+    }
+
     fn beside(self, other: Self) -> bool {
         match self.min(other) {
+            Self::Cluster => self == other,
             Self::Alone => false,
             Self::Writer => self.max(other) == Self::Light,
             Self::Steady | Self::Light => true,
@@ -72,12 +82,20 @@ pub struct Queue {
 
 struct State {
     waiting: VecDeque<Job>,
-    running: Vec<Share>,
+    running: Vec<Running>,
+    /// Scenarios whose pods are on clusters that nobody uses, the latest last.
+    at_rest: Vec<String>,
+}
+
+struct Running {
+    share: Share,
+    scenario: String,
 }
 
 impl Queue {
     pub fn new(jobs: Vec<Job>) -> Self {
-        Self { state: Mutex::new(State { waiting: jobs.into(), running: Vec::new() }), changed: Condvar::new() }
+        let state = State { waiting: jobs.into(), running: Vec::new(), at_rest: Vec::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The first that may run beside those that do, waiting for it; none when all have begun.
@@ -87,9 +105,7 @@ impl Queue {
             if state.waiting.is_empty() {
                 return None;
             }
-            let fits = |job: &Job| state.running.iter().all(|running| job.share.beside(*running));
-            if let Some(job) = state.waiting.iter().position(fits).and_then(|first| state.waiting.remove(first)) {
-                state.running.push(job.share);
+            if let Some(job) = state.take() {
                 return Some(job);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -99,13 +115,51 @@ impl Queue {
     /// One that [`Queue::next`] gave has ended.
     pub fn done(&self, job: &Job) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = state.running.iter().position(|share| *share == job.share) {
-            state.running.swap_remove(place);
+        let is_it = |running: &Running| running.share == job.share && running.scenario == job.id.scenario;
+        if let Some(place) = state.running.iter().position(is_it) {
+            let ended = state.running.swap_remove(place);
+            if job.backend.places().is_some() {
+                state.at_rest.push(ended.scenario);
+            }
         }
         drop(state);
         self.changed.notify_all();
     }
 }
+
+impl State {
+    fn take(&mut self) -> Option<Job> {
+        let fits = |job: &Job| {
+            let there = self.running.iter().filter(|running| running.share == Share::Cluster).count();
+            job.backend.places().is_none_or(|places| there < places)
+                && self.running.iter().all(|running| job.share.beside(running.share))
+        };
+        let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
+        let (place, _) = all.min_by_key(|(place, job)| (self.effort(job), *place))?;
+        let job = self.waiting.remove(place)?;
+        let scenario = job.id.scenario.clone();
+        if job.backend.places().is_some() && !self.at_rest.is_empty() {
+            let same = self.at_rest.iter().position(|at_rest| *at_rest == scenario);
+            self.at_rest.remove(same.unwrap_or_default());
+        }
+        self.running.push(Running { share: job.share, scenario });
+        Some(job)
+    }
+
+    /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
+    /// a cluster that is in use would need them twice.
+    fn effort(&self, job: &Job) -> u8 {
+        let scenario = &job.id.scenario;
+        if job.backend.places().is_none() || self.at_rest.contains(scenario) {
+            0
+        } else {
+            1 + u8::from(self.running.iter().any(|running| running.scenario == *scenario))
+        }
+    }
+}
+
+/// The lock of a run's trials on clusters, held from the first to the last of those side by side.
+pub type Together = Arc<Mutex<Weak<MachineLock>>>;
 
 /// What a trial holds of the machine while it runs; between runs, by file locks.
 pub struct Hold {
@@ -116,7 +170,7 @@ pub struct Hold {
     /// Keeps a writer away, where entries are many; a guardian has its own.
     _limit: Option<MachineLock>,
     /// Keeps away who must be alone, or everybody.
-    _neighbours: MachineLock,
+    _neighbours: Arc<MachineLock>,
 }
 
 impl Hold {
@@ -168,20 +222,37 @@ impl Hold {
             }
             Share::Alone | Share::Writer => limit = Some(Mode::Exclusive),
             Share::Steady => limit = Some(Mode::Shared),
-            Share::Light => {}
+            Share::Light | Share::Cluster => {}
         }
         let limit =
             limit.map(|mode| MachineLock::acquire(mode, &who, &mut in_use)).transpose().map_err(|e| e.to_string())?;
-        let mode = if job.share == Share::Alone { Mode::Exclusive } else { Mode::Shared };
-        // Looked at from when it is its turn.
-        let mut spare = None;
-        let mut room = |labs| labs < processors() || spare.get_or_insert_with(Spare::new).is_there();
-        let neighbours = MachineLock::enter(&lock::neighbours(), mode, &who, &mut room, &mut |holder| {
-            waiting(format!("it runs without neighbours, or they do: {holder}"));
-        });
-        let neighbours = neighbours.map_err(|e| e.to_string())?;
+        // One of the run waits for the machine, for all of them.
+        let mut together = match job.share {
+            Share::Cluster => Some(job.together.lock().unwrap_or_else(PoisonError::into_inner)),
+            _ => None,
+        };
+        let neighbours = match together.as_ref().and_then(|held| held.upgrade()) {
+            Some(held) => held,
+            None => Arc::new(room(job.share, &who, waiting)?),
+        };
+        if let Some(held) = &mut together {
+            **held = Arc::downgrade(&neighbours);
+        }
+        drop(together);
         Ok(Self { guardian, recovered, _limit: limit, _neighbours: neighbours })
     }
+}
+
+/// The lock against neighbours, once the machine has room for the trial.
+fn room(share: Share, who: &Who, waiting: &dyn Fn(String)) -> Result<MachineLock, String> {
+    let mode = if matches!(share, Share::Alone | Share::Cluster) { Mode::Exclusive } else { Mode::Shared };
+    // Looked at from when it is its turn.
+    let mut spare = None;
+    let mut room = |labs| labs < processors() || spare.get_or_insert_with(Spare::new).is_there();
+    let taken = MachineLock::enter(&lock::neighbours(), mode, who, &mut room, &mut |holder| {
+        waiting(format!("it runs without neighbours, or they do: {holder}"));
+    });
+    taken.map_err(|e| e.to_string())
 }
 
 fn watch(options: &Options, who: &Who, waiting: &mut dyn FnMut(&str)) -> Result<(Guardian, Vec<String>), String> {
@@ -208,6 +279,16 @@ mod tests {
         ] {
             assert!(!one.beside(other) && !other.beside(one), "{one:?} beside {other:?}");
         }
+    }
+
+    #[test]
+    fn trials_on_clusters_are_beside_their_like_only() {
+        assert!(Share::Cluster.beside(Share::Cluster));
+        for other in [Share::Alone, Share::Writer, Share::Steady, Share::Light] {
+            assert!(!Share::Cluster.beside(other) && !other.beside(Share::Cluster), "{other:?}");
+        }
+        assert_eq!(Share::on_cluster(&[]), Share::Cluster);
+        assert_eq!(Share::on_cluster(&[Requirement::ConntrackLimitSteady]), Share::Alone);
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl Kept {
     /// Nothing is made before a trial wants it.
     pub fn new() -> Arc<Self> {
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind");
-        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs);
+        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs, 1);
         Arc::new(Self { kind, unable: OnceLock::new() })
     }
 
@@ -39,8 +39,8 @@ impl Backend for Kept {
         self.kind.is_real_cluster()
     }
 
-    fn wants_machine(&self) -> bool {
-        self.kind.wants_machine()
+    fn places(&self) -> Option<usize> {
+        self.kind.places()
     }
 
     fn lease<'a>(

@@ -1,12 +1,12 @@
-//! One cluster for a run: made when the first trial wants it, leased to one after another, made again
-//! where a trial left something behind, removed at the end.
+//! A run's clusters: made when trials want them, leased to one after another, made again where a trial left
+//! something behind, removed at the end.
 //!
 //! It is in the journal before it exists, with the settings that a kubelet writes on its host: so the
 //! next start, or `relapse recover`, removes what a run that was killed had made.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::process::LabProcess;
@@ -25,15 +25,27 @@ pub struct Kind {
     image: Option<String>,
     /// Where logs of nodes go when a cluster cannot be made.
     logs: PathBuf,
-    kept: Mutex<Option<Kept>>,
+    /// Clusters at a time, at most.
+    most: usize,
+    pool: Mutex<Pool>,
+    changed: Condvar,
     /// Looked at once a run.
     unable: OnceLock<Option<String>>,
     number: AtomicU32,
 }
 
+/// Clusters that no trial has, and how many are being made.
+#[derive(Default)]
+struct Pool {
+    at_rest: Vec<Kept>,
+    making: usize,
+}
+
 /// What was made, or why it could not be.
 struct Kept {
     config: Config,
+    /// Whose pods are there.
+    scenario: String,
     made: Result<Created, String>,
     journal: ClusterJournal,
     spoilt: bool,
@@ -42,21 +54,23 @@ struct Kept {
 }
 
 impl Kind {
-    /// Nothing is made before it is wanted.
+    /// Nothing is made before it is wanted; `most` clusters at a time.
     #[must_use]
-    pub fn new(run_id: &str, image: Option<&str>, logs: &Path) -> Self {
+    pub fn new(run_id: &str, image: Option<&str>, logs: &Path, most: usize) -> Self {
         Self {
             run_id: run_id.to_owned(),
             image: node_image(image),
             logs: logs.to_owned(),
-            kept: Mutex::default(),
+            most,
+            pool: Mutex::default(),
+            changed: Condvar::new(),
             unable: OnceLock::new(),
             number: AtomicU32::new(0),
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first cluster of a run bears its id, each further one a number besides.
@@ -80,7 +94,42 @@ impl Kind {
                 tell(format!("a cluster that did not come up could not be removed: {why}"));
             }
         }
-        Ok(Kept { config, made, journal, spoilt: false, nginx: None })
+        Ok(Kept { config, made, journal, scenario: String::new(), spoilt: false, nginx: None })
+    }
+
+    /// A cluster for a trial: the one that has the scenario's pods, else any that fits, else a new one.
+    fn take(&self, wanted: &Wanted, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
+        let config = wanted.kind_config.as_deref().map(Config::read).transpose()?;
+        let fits = |kept: &Kept| match &config {
+            Some(config) => *config == kept.config,
+            None => kept.config.nodes >= wanted.nodes,
+        };
+        let mut pool = self.pool();
+        let all = pool.at_rest.iter().enumerate();
+        let effort = |kept: &Kept| (!fits(kept), kept.spoilt, kept.made.is_err(), kept.scenario != wanted.scenario);
+        let best = all.min_by_key(|(_, kept)| effort(kept));
+        let best = best.map(|(place, kept)| (place, fits(kept) && !kept.spoilt));
+        let best = best.map(|(place, usable)| (pool.at_rest.swap_remove(place), usable));
+        let kept = match best {
+            Some((kept, true)) => kept,
+            other => {
+                pool.making += 1;
+                drop(pool);
+                // The control plane is the last node.
+                let config = config.unwrap_or_else(|| Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS)));
+                let removed = other.map_or(Ok(()), |(old, _)| old.journal.remove());
+                let made = removed.and_then(|()| self.make(config, tell, stop));
+                pool = self.pool();
+                pool.making -= 1;
+                self.changed.notify_all();
+                made?
+            }
+        };
+        // A cluster that comes up takes all of the machine, and changes what a trial compares.
+        while pool.making > 0 {
+            pool = self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(kept)
     }
 }
 
@@ -101,8 +150,8 @@ impl Backend for Kind {
         docker(&["version", "--format", "{{.Server.Version}}"]).is_err()
     }
 
-    fn wants_machine(&self) -> bool {
-        true
+    fn places(&self) -> Option<usize> {
+        Some(self.most)
     }
 
     fn lease<'a>(
@@ -111,52 +160,47 @@ impl Backend for Kind {
         tell: &dyn Fn(String),
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Lease + 'a>, String> {
-        let mut slot = self.kept();
-        let fits = |kept: &Kept| match &wanted.kind_config {
-            Some(file) => Config::read(file).is_ok_and(|config| config == kept.config),
-            None => kept.config.nodes >= wanted.nodes,
-        };
-        if let Some(kept) = slot.take_if(|kept| kept.spoilt || !fits(kept)) {
-            kept.journal.remove()?;
-        }
-        if slot.is_none() {
-            let config = match &wanted.kind_config {
-                Some(file) => Config::read(file)?,
-                // The control plane is the last node.
-                None => Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS)),
-            };
-            *slot = Some(self.make(config, tell, stop)?);
-        }
-        let kept = slot.as_mut().ok_or("there is no cluster")?;
+        let mut kept = self.take(wanted, tell, stop)?;
         let cluster = match &kept.made {
             Ok(cluster) => cluster.clone(),
             Err(why) => {
                 let why = why.clone();
-                // Whoever stopped it may want it later.
-                if why == "stopped" {
-                    *slot = None;
+                // Whoever stopped it may want it later; of others each trial says why.
+                if why != "stopped" {
+                    self.pool().at_rest.push(kept);
                 }
                 return Err(format!("no kind cluster: {why}"));
             }
         };
-        if cluster.nodes.len() < wanted.nodes {
+        let usable = || {
             let have = cluster.nodes.len();
-            return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
-        }
-        let before = look(&cluster).map_err(|why| {
-            // An engine that was stopped, a node that died: the next trial gets another one.
-            kept.spoilt = true;
-            format!("the kind cluster is no longer there: {why}")
-        })?;
+            if have < wanted.nodes {
+                return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
+            }
+            look(&cluster).map_err(|why| format!("the kind cluster is no longer there: {why}"))
+        };
+        let before = match usable() {
+            Ok(before) => before,
+            Err(why) => {
+                // An engine that was stopped, a node that died: the next trial gets another one.
+                kept.spoilt = true;
+                self.pool().at_rest.push(kept);
+                return Err(why);
+            }
+        };
         let nginx =
             if wanted.ingress { kept.nginx.get_or_insert_with(|| load_nginx(&cluster, tell)).clone() } else { None };
-        let scenario = wanted.scenario.clone();
-        Ok(Box::new(Leased { keeper: self, cluster, scenario, nginx, before }))
+        kept.scenario.clone_from(&wanted.scenario);
+        Ok(Box::new(Leased { keeper: self, cluster, nginx, before, kept: Some(kept) }))
     }
 
     fn close(&self) -> Vec<String> {
-        let Some(kept) = self.kept().take() else { return Vec::new() };
-        kept.journal.remove().err().into_iter().collect()
+        let all = std::mem::take(&mut self.pool().at_rest);
+        // Side by side: what takes long is Docker's.
+        std::thread::scope(|scope| {
+            let removed: Vec<_> = all.iter().map(|kept| scope.spawn(|| kept.journal.remove().err())).collect();
+            removed.into_iter().filter_map(|one| one.join().unwrap_or_else(|_| Some("a thread died".into()))).collect()
+        })
     }
 }
 
@@ -200,16 +244,17 @@ fn load_nginx(cluster: &Created, tell: &dyn Fn(String)) -> Option<String> {
 struct Leased<'a> {
     keeper: &'a Kind,
     cluster: Created,
-    scenario: String,
     nginx: Option<String>,
     before: Vec<(String, Snapshot, u64)>,
+    /// Goes back to the pool at the end.
+    kept: Option<Kept>,
 }
 
 impl Lease for Leased<'_> {
     fn ground(&self) -> backend::Ground {
         backend::Ground::Kind(Ground {
             run_id: self.keeper.run_id.clone(),
-            scenario: self.scenario.clone(),
+            scenario: self.kept.as_ref().map(|kept| kept.scenario.clone()).unwrap_or_default(),
             cluster: self.cluster.clone(),
             nginx: self.nginx.clone(),
         })
@@ -239,9 +284,15 @@ impl Lease for Leased<'_> {
     }
 
     fn spoil(&mut self) {
-        if let Some(kept) = self.keeper.kept().as_mut() {
+        if let Some(kept) = &mut self.kept {
             kept.spoilt = true;
         }
+    }
+}
+
+impl Drop for Leased<'_> {
+    fn drop(&mut self) {
+        self.keeper.pool().at_rest.extend(self.kept.take());
     }
 }
 

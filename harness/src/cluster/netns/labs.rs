@@ -28,8 +28,8 @@ impl Backend for Labs {
         false
     }
 
-    fn wants_machine(&self) -> bool {
-        false
+    fn places(&self) -> Option<usize> {
+        None
     }
 
     fn lease<'a>(
