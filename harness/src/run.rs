@@ -12,6 +12,7 @@ pub mod lab;
 mod observer;
 pub mod order;
 pub mod probe;
+mod queue;
 mod samples;
 mod share;
 mod spare;
@@ -38,7 +39,8 @@ use crate::fault::Requirement;
 use crate::host::Consent;
 use crate::plan::{Plan, PodRole, TrialPlan};
 pub use order::Sabotage;
-use share::{Queue, Share, Together};
+use queue::Queue;
+use share::{Share, Together};
 
 /// What a run is asked to do.
 #[derive(Clone)]

@@ -2,13 +2,13 @@
 //!
 //! A lab cannot have a limit of its own: where one trial lowers it, every lab sees it fall. So those
 //! with few entries go on beside a writer, with at most two fifths of what it writes; those with many, or
-//! who need the limit to stay, wait. Within a run the queue sees to it, between runs two file locks.
+//! who need the limit to stay, wait. Within a run the queue ([`super::queue`]) sees to it, between runs two file
+//! locks.
 //!
 //! Trials on real clusters have the machine for themselves: as many of a run as it has clusters, and no lab.
 
-use std::collections::VecDeque;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use relapse_kernel::host::is_root;
@@ -64,96 +64,13 @@ impl Share {
         if requires.is_empty() { Self::Cluster } else { Self::Alone }
     }
 
-    fn beside(self, other: Self) -> bool {
+    /// Whether trials with these shares may run side by side.
+    pub fn beside(self, other: Self) -> bool {
         match self.min(other) {
             Self::Cluster => self == other,
             Self::Alone => false,
             Self::Writer => self.max(other) == Self::Light,
             Self::Steady | Self::Light => true,
-        }
-    }
-}
-
-/// The trials of a run that have not begun.
-pub struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    waiting: VecDeque<Job>,
-    running: Vec<Running>,
-    /// Scenarios whose pods are on clusters that nobody uses, the latest last.
-    at_rest: Vec<String>,
-}
-
-struct Running {
-    share: Share,
-    scenario: String,
-}
-
-impl Queue {
-    pub fn new(jobs: Vec<Job>) -> Self {
-        let state = State { waiting: jobs.into(), running: Vec::new(), at_rest: Vec::new() };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
-    }
-
-    /// The first that may run beside those that do, waiting for it; none when all have begun.
-    pub fn next(&self) -> Option<Job> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if state.waiting.is_empty() {
-                return None;
-            }
-            if let Some(job) = state.take() {
-                return Some(job);
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// One that [`Queue::next`] gave has ended.
-    pub fn done(&self, job: &Job) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |running: &Running| running.share == job.share && running.scenario == job.id.scenario;
-        if let Some(place) = state.running.iter().position(is_it) {
-            let ended = state.running.swap_remove(place);
-            if job.backend.places().is_some() {
-                state.at_rest.push(ended.scenario);
-            }
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-}
-
-impl State {
-    fn take(&mut self) -> Option<Job> {
-        let fits = |job: &Job| {
-            let there = self.running.iter().filter(|running| running.share == Share::Cluster).count();
-            job.backend.places().is_none_or(|places| there < places)
-                && self.running.iter().all(|running| job.share.beside(running.share))
-        };
-        let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
-        let (place, _) = all.min_by_key(|(place, job)| (self.effort(job), *place))?;
-        let job = self.waiting.remove(place)?;
-        let scenario = job.id.scenario.clone();
-        if job.backend.places().is_some() && !self.at_rest.is_empty() {
-            let same = self.at_rest.iter().position(|at_rest| *at_rest == scenario);
-            self.at_rest.remove(same.unwrap_or_default());
-        }
-        self.running.push(Running { share: job.share, scenario });
-        Some(job)
-    }
-
-    /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
-    /// a cluster that is in use would need them twice.
-    fn effort(&self, job: &Job) -> u8 {
-        let scenario = &job.id.scenario;
-        if job.backend.places().is_none() || self.at_rest.contains(scenario) {
-            0
-        } else {
-            1 + u8::from(self.running.iter().any(|running| running.scenario == *scenario))
         }
     }
 }

@@ -1,0 +1,164 @@
+//! The trials of a run that have not begun, and which of them is next: one that may run beside those that do.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::Job;
+use super::share::Share;
+
+/// The trials of a run that have not begun.
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    waiting: VecDeque<Job>,
+    running: Vec<Running>,
+    /// Scenarios whose pods are on clusters that nobody uses, the latest last.
+    at_rest: Vec<String>,
+}
+
+struct Running {
+    share: Share,
+    scenario: String,
+}
+
+impl Queue {
+    pub fn new(jobs: Vec<Job>) -> Self {
+        let state = State { waiting: jobs.into(), running: Vec::new(), at_rest: Vec::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// The first that may run beside those that do, waiting for it; none when all have begun.
+    pub fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.waiting.is_empty() {
+                return None;
+            }
+            if let Some(job) = state.take() {
+                return Some(job);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// One that [`Queue::next`] gave has ended.
+    pub fn done(&self, job: &Job) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |running: &Running| running.share == job.share && running.scenario == job.id.scenario;
+        if let Some(place) = state.running.iter().position(is_it) {
+            let ended = state.running.swap_remove(place);
+            if job.backend.places().is_some() {
+                state.at_rest.push(ended.scenario);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Job> {
+        let fits = |job: &Job| {
+            let there = self.running.iter().filter(|running| running.share == Share::Cluster).count();
+            job.backend.places().is_none_or(|places| there < places)
+                && self.running.iter().all(|running| job.share.beside(running.share))
+        };
+        let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
+        let (place, _) = all.min_by_key(|(place, job)| (self.effort(job), *place))?;
+        let job = self.waiting.remove(place)?;
+        let scenario = job.id.scenario.clone();
+        if job.backend.places().is_some() && !self.at_rest.is_empty() {
+            let same = self.at_rest.iter().position(|at_rest| *at_rest == scenario);
+            self.at_rest.remove(same.unwrap_or_default());
+        }
+        self.running.push(Running { share: job.share, scenario });
+        Some(job)
+    }
+
+    /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
+    /// a cluster that is in use would need them twice.
+    fn effort(&self, job: &Job) -> u8 {
+        let scenario = &job.id.scenario;
+        if job.backend.places().is_none() || self.at_rest.contains(scenario) {
+            0
+        } else {
+            1 + u8::from(self.running.iter().any(|running| running.scenario == *scenario))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use relapse_reports::event::TrialId;
+
+    use super::*;
+    use crate::cluster::backend::{Backend, Lease, Wanted};
+
+    struct Clusters;
+
+    impl Backend for Clusters {
+        fn name(&self) -> &'static str {
+            "clusters"
+        }
+        fn unable(&self) -> Option<String> {
+            None
+        }
+        fn is_real_cluster(&self) -> bool {
+            true
+        }
+        fn places(&self) -> Option<usize> {
+            Some(2)
+        }
+        fn lease<'a>(
+            &'a self,
+            _: &Wanted,
+            _: &dyn Fn(String),
+            _: &dyn Fn() -> bool,
+        ) -> Result<Box<dyn Lease + 'a>, String> {
+            Err("nothing is built here".into())
+        }
+        fn close(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    fn job(scenario: &str, share: Share) -> Job {
+        let backend: Arc<dyn Backend> = Arc::new(Clusters);
+        let id = TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: 1 };
+        let wanted = Wanted { nodes: 2, scenario: scenario.into(), ingress: false, kind_config: None };
+        let (incident, file) = (String::new(), std::path::PathBuf::new());
+        let (requires, together) = (Vec::new(), super::super::Together::default());
+        let at_most = std::time::Duration::ZERO;
+        Job { id, backend, wanted, incident, file, requires, share, together, at_most }
+    }
+
+    fn scenario(job: Option<&Job>) -> &str {
+        job.map_or("none", |job| job.id.scenario.as_str())
+    }
+
+    #[test]
+    fn a_cluster_stays_with_its_scenario_and_the_other_takes_the_next() {
+        let all = [("a", Share::Cluster), ("a", Share::Cluster), ("b", Share::Cluster), ("b", Share::Cluster)];
+        let writer = [("w", Share::Alone)];
+        let queue = Queue::new(all.iter().chain(&writer).map(|(name, share)| job(name, *share)).collect());
+        let take = || queue.state.lock().unwrap().take();
+        let (first, second) = (take().unwrap(), take().unwrap());
+        assert_eq!([&first, &second].map(|job| scenario(Some(job))), ["a", "b"]);
+        assert_eq!(scenario(take().as_ref()), "none", "there are two clusters");
+        queue.done(&second);
+        let third = take().unwrap();
+        assert_eq!(scenario(Some(&third)), "b", "its pods are there");
+        queue.done(&third);
+        let fourth = take().unwrap();
+        assert_eq!(scenario(Some(&fourth)), "a", "nothing else is left for that cluster");
+        queue.done(&first);
+        assert_eq!(scenario(take().as_ref()), "none", "who is alone waits for all");
+        queue.done(&fourth);
+        assert_eq!(scenario(take().as_ref()), "w");
+    }
+}
