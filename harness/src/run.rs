@@ -40,7 +40,7 @@ use crate::host::Consent;
 use crate::plan::{Plan, PodRole, TrialPlan};
 pub use order::Sabotage;
 use queue::Queue;
-use share::{Share, Together};
+use share::Share;
 
 /// What a run is asked to do.
 #[derive(Clone)]
@@ -106,8 +106,6 @@ struct Job {
     file: std::path::PathBuf,
     requires: Vec<Requirement>,
     share: Share,
-    /// Shared with the run's other trials.
-    together: Together,
     /// How long it may take.
     at_most: Duration,
 }
@@ -238,7 +236,6 @@ pub fn skip_reason(
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
-    let together = Together::default();
     for repetition in 1..=options.repeat.max(1) {
         for plan in plans {
             for trial in std::iter::once(&plan.incident_trial).chain(&plan.controls) {
@@ -251,7 +248,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
                 for backend in &options.backends {
                     let (info, job) = describe(plan, trial, backend, repetition, options);
                     infos.push(info);
-                    jobs.push(Job { together: Arc::clone(&together), ..job });
+                    jobs.push(job);
                 }
             }
         }
@@ -316,7 +313,6 @@ fn describe(
             file: plan.file.clone(),
             requires,
             share,
-            together: Together::default(),
             at_most: plan.at_most(trial),
         },
     )

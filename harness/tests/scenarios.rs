@@ -1,6 +1,6 @@
 //! Every scenario and every benign twin as a test of its own, over real labs.
 //!
-//! Where real clusters are asked for, on one kind cluster too, after those in labs and one after the other:
+//! Where real clusters are asked for, on two kind clusters too, after those in labs:
 //! with `RELAPSE_BACKEND` kind or all every one; where only `RELAPSE_REQUIRE` names kind, for a gate, those
 //! that name their cluster (`kindConfig`), which is one for each incident.
 //!
@@ -97,7 +97,12 @@ fn trial(plan: &Arc<Plan>, control: Option<String>, backend: &Arc<dyn Backend>) 
 }
 
 fn replay(name: &str, plan: &Plan, control: Option<&str>, backend: &Arc<dyn Backend>) -> Result<Completion, Failed> {
-    let _turn = if backend.places().is_some() { turns::alone() } else { turns::beside() };
+    let mut planned = plan_trials(plan).filter(|trial| trial.control.as_deref() == control);
+    let alone = planned.any(|trial| trial.inject.iter().any(|fault| !fault.requires().is_empty()));
+    let _turn = match backend.places() {
+        Some(clusters) => turns::on_cluster(&plan.name, alone, clusters.number),
+        None => turns::beside(),
+    };
     let ran = run_one(plan, control, options(Arc::clone(backend)), &mut |_| {});
     for part in &ran.trial().reduced {
         skips::note(name, &format!("without {}: {}", part.what, part.why));

@@ -4,12 +4,13 @@
 //! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use relapse_kernel::process::LabProcess;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, kind, netns};
+use crate::host::MachineLock;
 use crate::plan::ClusterPlan;
 
 /// What a trial wants of the ground it is built on.
@@ -73,9 +74,8 @@ pub trait Backend: Send + Sync {
         false
     }
 
-    /// How many of its trials may be on the machine, and nobody else beside them; none where they go side by
-    /// side with all others.
-    fn places(&self) -> Option<usize>;
+    /// Where its trials have the machine for themselves; none where they go side by side with all others.
+    fn places(&self) -> Option<&Places>;
 
     /// Makes ready what the trial stands on; `tell` hears what takes long, `stop` says when to give up.
     ///
@@ -90,6 +90,35 @@ pub trait Backend: Send + Sync {
 
     /// Removes all that outlasted trials; says what could not be.
     fn close(&self) -> Vec<String>;
+}
+
+/// The machine, for trials of one backend only: so many of them, and nobody else beside them.
+#[derive(Debug)]
+pub struct Places {
+    pub number: usize,
+    /// Held from the first to the last of those side by side.
+    held: Mutex<Weak<MachineLock>>,
+}
+
+impl Places {
+    #[must_use]
+    pub fn new(number: usize) -> Self {
+        Self { number, held: Mutex::default() }
+    }
+
+    /// The lock that keeps all others away: one trial waits for it, for all of them.
+    ///
+    /// # Errors
+    /// When it cannot be taken.
+    pub fn enter(&self, take: impl FnOnce() -> Result<MachineLock, String>) -> Result<Arc<MachineLock>, String> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        let lock = Arc::new(take()?);
+        *held = Arc::downgrade(&lock);
+        Ok(lock)
+    }
 }
 
 /// The ground of one trial.

@@ -63,7 +63,7 @@ impl State {
     fn take(&mut self) -> Option<Job> {
         let fits = |job: &Job| {
             let there = self.running.iter().filter(|running| running.share == Share::Cluster).count();
-            job.backend.places().is_none_or(|places| there < places)
+            job.backend.places().is_none_or(|places| there < places.number)
                 && self.running.iter().all(|running| job.share.beside(running.share))
         };
         let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
@@ -97,9 +97,9 @@ mod tests {
     use relapse_reports::event::TrialId;
 
     use super::*;
-    use crate::cluster::backend::{Backend, Lease, Wanted};
+    use crate::cluster::backend::{Backend, Lease, Places, Wanted};
 
-    struct Clusters;
+    struct Clusters(Places);
 
     impl Backend for Clusters {
         fn name(&self) -> &'static str {
@@ -111,8 +111,8 @@ mod tests {
         fn is_real_cluster(&self) -> bool {
             true
         }
-        fn places(&self) -> Option<usize> {
-            Some(2)
+        fn places(&self) -> Option<&Places> {
+            Some(&self.0)
         }
         fn lease<'a>(
             &'a self,
@@ -127,14 +127,13 @@ mod tests {
         }
     }
 
-    fn job(scenario: &str, share: Share) -> Job {
-        let backend: Arc<dyn Backend> = Arc::new(Clusters);
+    fn job(scenario: &str, share: Share, backend: &Arc<dyn Backend>) -> Job {
+        let backend = Arc::clone(backend);
         let id = TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: 1 };
         let wanted = Wanted { nodes: 2, scenario: scenario.into(), ingress: false, kind_config: None };
         let (incident, file) = (String::new(), std::path::PathBuf::new());
-        let (requires, together) = (Vec::new(), super::super::Together::default());
-        let at_most = std::time::Duration::ZERO;
-        Job { id, backend, wanted, incident, file, requires, share, together, at_most }
+        let (requires, at_most) = (Vec::new(), std::time::Duration::ZERO);
+        Job { id, backend, wanted, incident, file, requires, share, at_most }
     }
 
     fn scenario(job: Option<&Job>) -> &str {
@@ -145,7 +144,8 @@ mod tests {
     fn a_cluster_stays_with_its_scenario_and_the_other_takes_the_next() {
         let all = [("a", Share::Cluster), ("a", Share::Cluster), ("b", Share::Cluster), ("b", Share::Cluster)];
         let writer = [("w", Share::Alone)];
-        let queue = Queue::new(all.iter().chain(&writer).map(|(name, share)| job(name, *share)).collect());
+        let clusters: Arc<dyn Backend> = Arc::new(Clusters(Places::new(2)));
+        let queue = Queue::new(all.iter().chain(&writer).map(|(name, share)| job(name, *share, &clusters)).collect());
         let take = || queue.state.lock().unwrap().take();
         let (first, second) = (take().unwrap(), take().unwrap());
         assert_eq!([&first, &second].map(|job| scenario(Some(job))), ["a", "b"]);

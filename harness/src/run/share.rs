@@ -7,8 +7,8 @@
 //!
 //! Trials on real clusters have the machine for themselves: as many of a run as it has clusters, and no lab.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use relapse_kernel::host::is_root;
@@ -75,9 +75,6 @@ impl Share {
     }
 }
 
-/// The lock of a run's trials on clusters, held from the first to the last of those side by side.
-pub type Together = Arc<Mutex<Weak<MachineLock>>>;
-
 /// What a trial holds of the machine while it runs; between runs, by file locks.
 pub struct Hold {
     /// Writes the limit, where that is what the trial does.
@@ -143,19 +140,11 @@ impl Hold {
         }
         let limit =
             limit.map(|mode| MachineLock::acquire(mode, &who, &mut in_use)).transpose().map_err(|e| e.to_string())?;
-        // One of the run waits for the machine, for all of them.
-        let mut together = match job.share {
-            Share::Cluster => Some(job.together.lock().unwrap_or_else(PoisonError::into_inner)),
-            _ => None,
+        let take = || room(job.share, &who, waiting);
+        let neighbours = match job.backend.places().filter(|_| job.share == Share::Cluster) {
+            Some(places) => places.enter(take)?,
+            None => Arc::new(take()?),
         };
-        let neighbours = match together.as_ref().and_then(|held| held.upgrade()) {
-            Some(held) => held,
-            None => Arc::new(room(job.share, &who, waiting)?),
-        };
-        if let Some(held) = &mut together {
-            **held = Arc::downgrade(&neighbours);
-        }
-        drop(together);
         Ok(Self { guardian, recovered, _limit: limit, _neighbours: neighbours })
     }
 }

@@ -1,10 +1,13 @@
-//! One real cluster for the whole of a test program: trials of several runs stand on it, one after the other.
+//! Real clusters for the whole of a test program: trials of several runs stand on them, one after the other.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use relapse::cluster::backend::{Backend, Lease, Wanted};
+use relapse::cluster::backend::{Backend, Lease, Places, Wanted};
 use relapse::cluster::kind::Kind;
+
+/// At a time, at most.
+const CLUSTERS: usize = 2;
 
 /// A backend that outlasts runs. Whoever makes one ends it.
 pub struct Kept {
@@ -16,11 +19,11 @@ impl Kept {
     /// Nothing is made before a trial wants it.
     pub fn new() -> Arc<Self> {
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind");
-        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs, 1);
+        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs, CLUSTERS);
         Arc::new(Self { kind, unable: OnceLock::new() })
     }
 
-    /// Removes the cluster, where there is one; says what could not be removed.
+    /// Removes the clusters there are; says what could not be removed.
     pub fn end(&self) -> Vec<String> {
         self.kind.close()
     }
@@ -39,7 +42,7 @@ impl Backend for Kept {
         self.kind.is_real_cluster()
     }
 
-    fn places(&self) -> Option<usize> {
+    fn places(&self) -> Option<&Places> {
         self.kind.places()
     }
 
@@ -52,7 +55,7 @@ impl Backend for Kept {
         self.kind.lease(wanted, tell, stop)
     }
 
-    /// A run ends, and the cluster stays.
+    /// A run ends, and its cluster stays.
     fn close(&self) -> Vec<String> {
         Vec::new()
     }

@@ -1,26 +1,39 @@
-//! Whose turn it is: trials in labs side by side; then those that want the machine, one after the other.
+//! Whose turn it is: trials in labs side by side; then those on real clusters, as many as there are clusters.
 //!
-//! Threads take trials in the order of the list, those in labs first. So who comes here and wants the
-//! machine knows that all others have begun, and waits for them here, not at the machine-wide lock: there
-//! nobody keeps the order, and whoever needs the limit would wait behind a cluster.
+//! Threads take trials in the order of the list, those in labs first. So who comes here for a cluster knows
+//! that all others have begun, and waits for them here, not at the machine-wide lock: there nobody keeps the
+//! order, and whoever needs the limit would wait behind a cluster.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-static STATE: Mutex<State> = Mutex::new(State { beside: 0, next: 0, served: 0 });
+static STATE: Mutex<State> =
+    Mutex::new(State { beside: 0, next: 0, waiting: vec![], running: vec![], at_rest: vec![] });
 static CHANGED: Condvar = Condvar::new();
 
 struct State {
     /// Trials side by side.
     beside: usize,
-    /// Tickets for the machine: the next one, and how many have had their turn.
+    /// The next ticket for a cluster.
     next: usize,
-    served: usize,
+    waiting: Vec<Wish>,
+    running: Vec<Wish>,
+    /// Scenarios whose pods are on clusters that nobody uses.
+    at_rest: Vec<String>,
+}
+
+/// A trial on a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    scenario: String,
+    /// Nobody else on other clusters meanwhile.
+    alone: bool,
+    ticket: usize,
 }
 
 /// A turn; over when dropped.
 pub enum Turn {
     Beside,
-    Alone,
+    OnCluster(Wish),
 }
 
 /// Takes part at once.
@@ -29,23 +42,50 @@ pub fn beside() -> Turn {
     Turn::Beside
 }
 
-/// Waits until nobody else has a turn, in the order of arrival.
-pub fn alone() -> Turn {
+/// Waits for one of so many clusters: the one where the scenario's pods are first, then in the order of
+/// arrival.
+pub fn on_cluster(scenario: &str, alone: bool, clusters: usize) -> Turn {
     let mut state = state();
-    let ticket = state.next;
+    let wish = Wish { scenario: scenario.to_owned(), alone, ticket: state.next };
     state.next += 1;
-    while state.beside > 0 || state.served < ticket {
+    state.waiting.push(wish.clone());
+    while state.beside > 0 || state.first(clusters) != Some(&wish) {
         state = CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
-    Turn::Alone
+    state.waiting.retain(|other| *other != wish);
+    if !state.at_rest.is_empty() {
+        let same = state.at_rest.iter().position(|at_rest| at_rest == scenario);
+        state.at_rest.remove(same.unwrap_or_default());
+    }
+    state.running.push(wish.clone());
+    CHANGED.notify_all();
+    Turn::OnCluster(wish)
+}
+
+impl State {
+    fn first(&self, clusters: usize) -> Option<&Wish> {
+        let fits = |wish: &&Wish| {
+            let room = if wish.alone { self.running.is_empty() } else { self.running.len() < clusters };
+            room && !self.running.iter().any(|running| running.alone)
+        };
+        let elsewhere = |wish: &Wish| self.running.iter().any(|running| running.scenario == wish.scenario);
+        let effort =
+            |wish: &Wish| if self.at_rest.contains(&wish.scenario) { 0 } else { 1 + u8::from(elsewhere(wish)) };
+        self.waiting.iter().filter(fits).min_by_key(|wish| (effort(wish), wish.ticket))
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        let mut state = state();
         match self {
-            Self::Beside => state().beside -= 1,
-            Self::Alone => state().served += 1,
+            Self::Beside => state.beside -= 1,
+            Self::OnCluster(wish) => {
+                state.running.retain(|running| running != wish);
+                state.at_rest.push(wish.scenario.clone());
+            }
         }
+        drop(state);
         CHANGED.notify_all();
     }
 }

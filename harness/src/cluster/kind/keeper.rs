@@ -16,7 +16,7 @@ use super::config::Config;
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
 use super::{Ground, guard, parts};
-use crate::cluster::backend::{self, Backend, Lease, Wanted};
+use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use crate::host::clusters::ClusterJournal;
 
 /// The backend of real clusters.
@@ -25,8 +25,8 @@ pub struct Kind {
     image: Option<String>,
     /// Where logs of nodes go when a cluster cannot be made.
     logs: PathBuf,
-    /// Clusters at a time, at most.
-    most: usize,
+    /// As many as there are clusters at a time.
+    places: Places,
     pool: Mutex<Pool>,
     changed: Condvar,
     /// Looked at once a run.
@@ -61,7 +61,7 @@ impl Kind {
             run_id: run_id.to_owned(),
             image: node_image(image),
             logs: logs.to_owned(),
-            most,
+            places: Places::new(most),
             pool: Mutex::default(),
             changed: Condvar::new(),
             unable: OnceLock::new(),
@@ -150,8 +150,8 @@ impl Backend for Kind {
         docker(&["version", "--format", "{{.Server.Version}}"]).is_err()
     }
 
-    fn places(&self) -> Option<usize> {
-        Some(self.most)
+    fn places(&self) -> Option<&Places> {
+        Some(&self.places)
     }
 
     fn lease<'a>(

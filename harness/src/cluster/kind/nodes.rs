@@ -3,6 +3,7 @@
 //! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
 //! between trials there is none.
 
+use relapse_detectors::prefix::Prefix;
 use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{NetNs, Result, conntrack, link, nft, sysctl};
 
@@ -21,6 +22,8 @@ pub struct Attached {
     management: Rule,
     timeouts: Vec<(String, String)>,
     nics: [String; 2],
+    /// Where the nodes reach each other.
+    between_nodes: Prefix,
 }
 
 /// Plugs a node into the fabric.
@@ -38,7 +41,6 @@ pub fn attach(
     // Messages call it what the scenario does.
     let ns = NetNs::of_process(&plan.name, node.pid)?;
     sysctl::apply(&ns, &sysctl::lab_settings(true))?;
-    forget_flows(&ns, cluster)?;
     let mut timeouts = Vec::new();
     for (name, seconds) in &network.conntrack_timeouts {
         let key = format!("net.netfilter.nf_conntrack_{name}");
@@ -55,15 +57,17 @@ pub fn attach(
         management,
         timeouts,
         nics: [network.node_nic.clone(), network.pod_nic.clone()],
+        between_nodes: cluster.management,
     })
 }
 
-/// Connection tracking remembers the trial before for minutes. What nodes have among themselves, pods with
-/// the API server and a node with itself goes on.
-fn forget_flows(ns: &NetNs, cluster: &Created) -> Result<()> {
+/// Connection tracking would remember the trial for minutes: to the next one, and to whoever lowers the limit
+/// beside another cluster. What nodes have among themselves, pods with the API server and a node with itself
+/// goes on.
+fn forget_flows(ns: &NetNs, between_nodes: Prefix) -> Result<()> {
     conntrack::delete_where(ns, |entry| {
         let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
-        !ends.iter().any(|end| end.is_loopback() || cluster.management.contains(*end))
+        !ends.iter().any(|end| end.is_loopback() || between_nodes.contains(*end))
     })
     .map(drop)
 }
@@ -82,6 +86,7 @@ impl Attached {
                 None => Ok(()),
             }),
             nft::delete_table(ns, SNAT_TABLE),
+            forget_flows(ns, self.between_nodes),
             route::delete_rule(ns, &self.management),
             self.timeouts.iter().try_for_each(|(key, before)| sysctl::write(ns, key, before)),
         ];

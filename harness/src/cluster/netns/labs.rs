@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relapse_kernel::process::LabProcess;
 
-use crate::cluster::backend::{Backend, Ground, Lease, Wanted};
+use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
 
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
@@ -28,7 +28,7 @@ impl Backend for Labs {
         false
     }
 
-    fn places(&self) -> Option<usize> {
+    fn places(&self) -> Option<&Places> {
         None
     }
 
