@@ -15,6 +15,7 @@ use relapse_kernel::{NetNs, nft};
 use super::config::Config;
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
+use super::servers::{Served, Servers};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Wanted};
 use crate::host::clusters::ClusterJournal;
@@ -39,6 +40,15 @@ struct Kept {
     spoilt: bool,
     /// nginx, once it is in the nodes; or that it cannot be.
     nginx: Option<Option<String>>,
+    servers: Servers,
+}
+
+impl Kept {
+    /// With what stands beside it.
+    fn remove(self) -> Result<(), String> {
+        drop(self.servers);
+        self.journal.remove()
+    }
 }
 
 impl Kind {
@@ -80,7 +90,7 @@ impl Kind {
                 tell(format!("a cluster that did not come up could not be removed: {why}"));
             }
         }
-        Ok(Kept { config, made, journal, spoilt: false, nginx: None })
+        Ok(Kept { config, made, journal, spoilt: false, nginx: None, servers: Servers::default() })
     }
 }
 
@@ -117,7 +127,7 @@ impl Backend for Kind {
             None => kept.config.nodes >= wanted.nodes,
         };
         if let Some(kept) = slot.take_if(|kept| kept.spoilt || !fits(kept)) {
-            kept.journal.remove()?;
+            kept.remove()?;
         }
         if slot.is_none() {
             let config = match &wanted.kind_config {
@@ -143,7 +153,8 @@ impl Backend for Kind {
             let have = cluster.nodes.len();
             return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
         }
-        let before = look(&cluster).map_err(|why| {
+        let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers, tell);
+        let before = look(&cluster, &servers).map_err(|why| {
             // An engine that was stopped, a node that died: the next trial gets another one.
             kept.spoilt = true;
             format!("the kind cluster is no longer there: {why}")
@@ -151,25 +162,27 @@ impl Backend for Kind {
         let nginx =
             if wanted.ingress { kept.nginx.get_or_insert_with(|| load_nginx(&cluster, tell)).clone() } else { None };
         let scenario = wanted.scenario.clone();
-        Ok(Box::new(Leased { keeper: self, cluster, scenario, nginx, before }))
+        Ok(Box::new(Leased { keeper: self, cluster, scenario, nginx, servers, before }))
     }
 
     fn close(&self) -> Vec<String> {
         let Some(kept) = self.kept().take() else { return Vec::new() };
-        kept.journal.remove().err().into_iter().collect()
+        kept.remove().err().into_iter().collect()
     }
 }
 
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;
 
-/// All nodes as they are between trials.
-fn look(cluster: &Created) -> Result<Vec<(String, Snapshot, u64)>, String> {
+/// All nodes, and servers beside them, as they are between trials.
+fn look(cluster: &Created, servers: &[Served]) -> Result<Vec<(String, Snapshot, u64)>, String> {
     let nodes = cluster.nodes.iter().map(|node| {
         let ns = NetNs::of_process(&node.name, node.pid)?;
         Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
     });
-    nodes.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
+    // Beside the nodes there is no way out to guard.
+    let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
+    nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
 }
 
 /// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
@@ -202,6 +215,7 @@ struct Leased<'a> {
     cluster: Created,
     scenario: String,
     nginx: Option<String>,
+    servers: Vec<Served>,
     before: Vec<(String, Snapshot, u64)>,
 }
 
@@ -212,17 +226,18 @@ impl Lease for Leased<'_> {
             scenario: self.scenario.clone(),
             cluster: self.cluster.clone(),
             nginx: self.nginx.clone(),
+            servers: self.servers.clone(),
         })
     }
 
     fn lost(&mut self) -> Option<String> {
-        let why = look(&self.cluster).err()?;
+        let why = look(&self.cluster, &self.servers).err()?;
         self.spoil();
         Some(format!("the kind cluster is no longer there: {why}"))
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = look(&self.cluster).inspect_err(|_| self.spoil())?;
+        let after = look(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
         let mut left = Vec::new();
         for ((node, before, _), (_, now, _)) in self.before.iter().zip(&after) {
             let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
