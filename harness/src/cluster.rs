@@ -14,7 +14,7 @@ use relapse_kernel::NetNs;
 use tokio::sync::{mpsc, watch};
 
 use crate::fault::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
 
 /// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
 #[derive(Debug, Clone)]
@@ -160,8 +160,8 @@ pub trait Cluster: Send + Sync {
     /// where nothing but a stand-in programs Services.
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>>;
 
-    /// A server of its own runs in this pod: the workload starts none there.
-    fn serves_itself(&self, id: PodId) -> bool;
+    /// A server of its own runs in this pod, or on this host outside: the workload starts none there.
+    fn serves_itself(&self, place: Place) -> bool;
 
     /// Every namespace in which a run may leave connections that nobody will end.
     fn own_namespaces(&self) -> Vec<NetNs>;

@@ -17,6 +17,7 @@ use relapse_detectors::prefix::Prefix;
 use relapse_reports::event::Expectation;
 
 use crate::fault::Fault;
+use crate::scenario::cluster::Server;
 
 pub use resolve::{Resolver, load, plan};
 
@@ -212,6 +213,8 @@ pub struct OutsidePlan {
     pub load_balancer: bool,
     /// Names it resolves, if it is a resolver (`upstreams` name it).
     pub records: Vec<(String, Vec<IpAddr>)>,
+    /// A third party's server that answers flows to it, where the backend has containers.
+    pub server: Option<Server>,
 }
 
 /// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.

@@ -33,7 +33,7 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
-use crate::cluster::backend::{Backend, Wanted};
+use crate::cluster::backend::{Backend, Wanted, WantedServer};
 use crate::config::Config;
 use crate::fault::Requirement;
 use crate::host::Consent;
@@ -306,6 +306,7 @@ fn describe(
             wanted: Wanted {
                 ingress: plan.cluster.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })),
                 scenario: plan.name.clone(),
+                servers: WantedServer::all_of(plan),
                 nodes: plan.cluster.nodes.len(),
                 kind_config: plan.kind_config(),
             },

@@ -82,6 +82,8 @@ wrong! {
     clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
     port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
+    not_http_to_nginx: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: nginx }\n    - { name: cache, address: 10.176.46.5, server: nginx }", "  - http:" => "  - hold: { name: waiting, from: pod/app, to: outside/cache, port: 6379, connections: 5 }\n  - http:";
+    unknown_server: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: ngnix }";
     name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
     no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";
     two_of_one_name: "name: peer, node" => "name: app, node", "name: shopping" => "name: app-database";

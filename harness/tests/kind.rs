@@ -35,7 +35,7 @@ type Test = (&'static str, fn() -> Tested);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 13] = [
+    let tests: [Test; 14] = [
         ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
         ("without kind it is skipped, saying so", unmade::no_kind),
         ("without its image it is skipped, naming it", unmade::no_image),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("a disk that is full is told as that", unmade::disk_full),
         ("a creation that hangs is ended in time, with the nodes' logs saved", unmade::hangs),
         ("killed with the fault in force: the next start removes it", removed::in_force),
+        ("killed with a server outside: it is a container, and recover removes it", removed::with_server),
         ("two runs at once: both pass, nothing left", removed::two_at_once),
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
         ("killed while its cluster goes down: recover removes it", removed::going_down),

@@ -3,6 +3,7 @@
 //! A backend makes ready what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
 //! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -11,22 +12,53 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cluster, kind, netns};
 use crate::host::MachineLock;
-use crate::plan::ClusterPlan;
+use crate::plan::{ClusterPlan, FlowKind, OutsideId, Place, Plan, Target};
+use crate::scenario::cluster::Server;
 
 /// What a trial wants of the ground it is built on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Wanted {
     pub nodes: usize,
     pub scenario: String,
+    /// Third parties' servers outside that some flow asks.
+    pub servers: Vec<WantedServer>,
     /// Some pod is an ingress.
     pub ingress: bool,
     /// The scenario's own kind configuration, where it names one.
     pub kind_config: Option<PathBuf>,
 }
 
+/// A third party's server on a host outside, and what it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WantedServer {
+    pub host: String,
+    pub server: Server,
+    pub ports: BTreeSet<u16>,
+    /// Of responses, bytes.
+    pub sizes: BTreeSet<u32>,
+}
+
+impl WantedServer {
+    /// All of a scenario. A host that no flow asks needs no server.
+    #[must_use]
+    pub fn all_of(plan: &Plan) -> Vec<Self> {
+        let hosts = plan.cluster.outside.iter().enumerate().filter_map(|(number, host)| {
+            let here = Target::Place(Place::Outside(OutsideId(number)));
+            let asked = plan.workload.iter().filter_map(|flow| match flow.kind {
+                FlowKind::Http { to, port, response } if to == here => Some((port, response)),
+                _ => None,
+            });
+            let (ports, sizes) = asked.unzip();
+            Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
+        });
+        hosts.filter(|wanted| !wanted.ports.is_empty()).collect()
+    }
+}
+
 /// What the trial's process is told of the ground its cluster stands on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::large_enum_variant, reason = "a trial has one")]
 pub enum Ground {
     /// Nothing: everything is made from here.
     Netns,

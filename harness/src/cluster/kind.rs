@@ -1,7 +1,7 @@
 //! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
 //! In the order of a run: [`keeper`] (one cluster for all trials; [`create`], [`config`], [`docker`],
-//! [`guard`], [`cni`]), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
+//! [`guard`], [`cni`], [`servers`] of the outside world), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
 //! [`dns`], [`watch`] and [`news`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
 //! source NAT, workload, faults and collectors are the lab's own.
 
@@ -21,6 +21,7 @@ mod nodes;
 mod objects;
 mod parts;
 mod pods;
+mod servers;
 mod watch;
 
 use serde::{Deserialize, Serialize};
@@ -37,4 +38,13 @@ pub struct Ground {
     pub cluster: create::Created,
     /// The image of a real nginx, loaded into every node, where an ingress is wanted and there is one.
     pub nginx: Option<String>,
+    /// Hosts outside on which a third party's server runs.
+    pub servers: Vec<servers::Served>,
+}
+
+impl Ground {
+    /// The server that runs on this host outside, where one does.
+    fn server_on(&self, host: &str) -> Option<&servers::Served> {
+        self.servers.iter().find(|served| served.host == host)
+    }
 }

@@ -27,7 +27,7 @@ use super::outside::{build, build_office, host_namespace};
 use super::pods::{port_share, with_passer_by};
 use super::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::fault::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
 /// A lab that is up.
 pub struct Lab {
@@ -79,7 +79,8 @@ impl Lab {
         }
         let mut outside = Vec::with_capacity(plan.outside.len());
         for (number, host) in plan.outside.iter().enumerate() {
-            outside.push(build(&mut fabric, number, host, network.node_gateway)?);
+            let ns = host_namespace(&host.name, false)?;
+            outside.push(build(&mut fabric, number, host, ns, network.node_gateway)?);
         }
         let mut offices = Vec::with_capacity(plan.offices.len());
         for (number, office) in plan.offices.iter().enumerate() {
@@ -285,7 +286,7 @@ impl Cluster for Lab {
         None
     }
 
-    fn serves_itself(&self, _: PodId) -> bool {
+    fn serves_itself(&self, _: Place) -> bool {
         false
     }
 

@@ -17,12 +17,22 @@ use crate::plan::{OfficePlan, OutsidePlan};
 /// Name of the nft table in which an office gateway clamps.
 pub const CLAMP_TABLE: &str = "relapse-vpn-gateway";
 
+/// The one NIC of an outside host.
+pub const NIC: &str = "eth0";
+
 /// A plain host's namespace: loopback up, settings written.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn host_namespace(name: &str, forwards: bool) -> Result<NetNs> {
-    let ns = NetNs::create(name)?;
+    as_host(NetNs::create(name)?, forwards)
+}
+
+/// The same of a namespace that somebody else made.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn as_host(ns: NetNs, forwards: bool) -> Result<NetNs> {
     link::loopback_up(&ns)?;
     sysctl::apply(&ns, &sysctl::lab_settings(forwards))?;
     Ok(ns)
@@ -33,15 +43,14 @@ fn default_route(ns: &NetNs, port: &Port, gateway: IpAddr, peer: &Port) -> Resul
     route::add_route(ns, &Route::default_via(gateway).dev(port.index).onlink())
 }
 
-/// Builds an outside host and plugs it into the fabric, behind its load balancer where it has one.
+/// Plugs the namespace of an outside host into the fabric, behind its load balancer where it has one.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn build(fabric: &mut Fabric, number: usize, plan: &OutsidePlan, gateway: IpAddr) -> Result<Outside> {
-    let ns = host_namespace(&plan.name, false)?;
+pub fn build(fabric: &mut Fabric, number: usize, plan: &OutsidePlan, ns: NetNs, gateway: IpAddr) -> Result<Outside> {
     let address = Prefix::host(plan.address);
     let fabric_end = format!("out{number}");
-    let far = |ns| End { ns, name: "eth0", mtu: 1500 };
+    let far = |ns| End { ns, name: NIC, mtu: 1500 };
     let load_balancer = if plan.load_balancer {
         let hop = host_namespace(&format!("{}-lb", plan.name), true)?;
         let (up, port) = connect(&far(&hop), &End { ns: &fabric.ns, name: &fabric_end, mtu: 1500 })?;

@@ -130,7 +130,8 @@ mod tests {
     fn job(scenario: &str, share: Share, backend: &Arc<dyn Backend>) -> Job {
         let backend = Arc::clone(backend);
         let id = TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: 1 };
-        let wanted = Wanted { nodes: 2, scenario: scenario.into(), ingress: false, kind_config: None };
+        let wanted =
+            Wanted { nodes: 2, scenario: scenario.into(), ingress: false, servers: Vec::new(), kind_config: None };
         let (incident, file) = (String::new(), std::path::PathBuf::new());
         let (requires, at_most) = (Vec::new(), std::time::Duration::ZERO);
         Job { id, backend, wanted, incident, file, requires, share, at_most }

@@ -150,6 +150,17 @@ pub struct Outside {
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
     pub records: Option<Entries<Vec<Spanned<Address>>>>,
+    /// A third party's server runs on this host: in a real cluster's world as a container, in labs relapse's
+    /// own server answers in its place.
+    pub server: Option<Server>,
+}
+
+/// A server that others have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Server {
+    /// Answers `http` flows, and no others.
+    Nginx,
 }
 
 /// Who answers a ping to a host outside.

@@ -29,7 +29,7 @@ pub fn start(cluster: &Arc<dyn Cluster>, flows: &[FlowPlan], tasks: &mut JoinSet
     let mut wanted: BTreeMap<(String, u16), (NetNs, Speaks)> = BTreeMap::new();
     let mut want = |place: Place, port: u16, speaks: Speaks| {
         let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
-        if !is_ingress {
+        if !is_ingress && !cluster.serves_itself(place) {
             wanted.insert((plan.place_name(place), port), (namespace(cluster.as_ref(), place), speaks));
         }
     };
@@ -62,7 +62,7 @@ pub fn start(cluster: &Arc<dyn Cluster>, flows: &[FlowPlan], tasks: &mut JoinSet
     }
     for (number, pod) in plan.pods.iter().enumerate() {
         if let PodRole::Ingress { backend, port } = pod.role
-            && !cluster.serves_itself(PodId(number))
+            && !cluster.serves_itself(Place::Pod(PodId(number)))
         {
             let ns = cluster.pod(PodId(number)).ns;
             let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;

@@ -136,6 +136,20 @@ pub fn in_force() -> Tested {
     settings.are_as_before()
 }
 
+/// A server outside is a container beside the cluster, not relapse's own, and goes like its nodes.
+pub fn with_server() -> Tested {
+    let home = Home::new();
+    let mut run = home.start_of("coredns-single-replica-loss", &["--only", "incident"], &[]);
+    let id = run.id()?;
+    run.until("a fault", injected)?;
+    let all = containers(&id)?;
+    if !all.contains(&format!("relapse-{id}-outside-example-api")) {
+        return Err(format!("no container is the server: {}\n{}", all.join(", "), run.story()));
+    }
+    run.kill(true)?;
+    recovered(&home, &id)
+}
+
 /// Each makes a cluster when it is its turn, beside the other's that goes. What the kubelets of both wrote is
 /// set back with the last.
 pub fn two_at_once() -> Tested {

@@ -10,7 +10,7 @@ use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL};
 use super::{Ground, api, cni, guard};
 use crate::cluster::fabric::Fabric;
-use crate::cluster::outside::{build, build_office};
+use crate::cluster::outside::{as_host, build, build_office, host_namespace};
 use crate::cluster::{Office, Outside};
 use crate::plan::ClusterPlan;
 
@@ -75,7 +75,11 @@ pub fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Res
         nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network)?);
     }
     for (number, host) in plan.outside.iter().enumerate() {
-        outside.push(build(&mut fabric, number, host, network.node_gateway)?);
+        let ns = match ground.server_on(&host.name) {
+            Some(served) => as_host(served.namespace()?, false)?,
+            None => host_namespace(&host.name, false)?,
+        };
+        outside.push(build(&mut fabric, number, host, ns, network.node_gateway)?);
     }
     for (number, office) in plan.offices.iter().enumerate() {
         offices.push(build_office(&mut fabric, number, office)?);

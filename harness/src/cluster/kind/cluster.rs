@@ -18,12 +18,12 @@ use super::nodes::Attached;
 use super::objects::{self, DNS_NAMESPACE, NAMESPACE};
 use super::pods::{self, Plugged, until};
 use super::watch::{PodState, Seen};
-use super::{Ground, api, cni, dns, kube_proxy, news};
+use super::{Ground, api, cni, dns, kube_proxy, news, servers};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::pods::with_passer_by;
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::fault::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId, PodRole};
+use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
 /// A pod takes a second to come and another to go, and some of the machine.
 const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
@@ -320,7 +320,13 @@ impl KindCluster {
 
     /// Something of its own runs in this pod, and goes on between trials.
     fn lives_on(&self, id: PodId) -> bool {
-        self.plan.pods[id.0].role == PodRole::Dns || self.serves_itself(id)
+        self.plan.pods[id.0].role == PodRole::Dns || self.serves_itself(Place::Pod(id))
+    }
+
+    /// Hosts outside on which a third party's server runs, or the others.
+    fn outside_served(&self, served: bool) -> impl Iterator<Item = &Outside> {
+        let all = self.outside.iter().enumerate();
+        all.filter(move |(id, _)| self.serves_itself(Place::Outside(OutsideId(*id))) == served).map(|(_, host)| host)
     }
 
     /// The nodes leave the fabric. Pods and Services stay for the next trial of the scenario, which sends
@@ -329,7 +335,7 @@ impl KindCluster {
         let mut left = Vec::new();
         let pods = self.lock_pods().clone();
         for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
-            if self.serves_itself(PodId(number))
+            if self.serves_itself(Place::Pod(PodId(number)))
                 && let Err(e) = pods::end_connections(&pod.ns)
             {
                 left.push(format!("pod {}: failed to {e}", spec.name));
@@ -338,6 +344,7 @@ impl KindCluster {
                 left.push(format!("pod {}: failed to {e}", spec.name));
             }
         }
+        left.extend(self.outside_served(true).flat_map(servers::unplug));
         left.extend(self.nodes.iter().flat_map(Attached::detach));
         self.lock_watches().drain(..).for_each(|watch| watch.abort());
         left
@@ -409,15 +416,21 @@ impl Cluster for KindCluster {
         Some(kube_proxy::prepare(&self.nodes[0].node().ns, limit))
     }
 
-    fn serves_itself(&self, id: PodId) -> bool {
-        self.ground.nginx.is_some() && matches!(self.plan.pods[id.0].role, PodRole::Ingress { .. })
+    fn serves_itself(&self, place: Place) -> bool {
+        match place {
+            Place::Pod(id) => {
+                self.ground.nginx.is_some() && matches!(self.plan.pods[id.0].role, PodRole::Ingress { .. })
+            }
+            Place::Outside(id) => self.ground.server_on(&self.plan.outside[id.0].name).is_some(),
+            Place::Node(_) | Place::Office(_) => false,
+        }
     }
 
     fn own_namespaces(&self) -> Vec<NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.clone());
-        let outside = self.outside.iter().map(|o| o.ns.clone()).chain(hops);
+        let outside = self.outside_served(false).map(|o| o.ns.clone()).chain(hops);
         let offices = self.offices.iter().flat_map(|o| [o.client.clone(), o.gateway.clone()]);
-        // What runs in a pod by itself lives on, with its listening sockets.
+        // What runs in a pod or a container by itself lives on, with its listening sockets.
         let all = self.lock_pods().clone().into_iter().enumerate();
         let pods: Vec<NetNs> = all.filter(|(id, _)| !self.lives_on(PodId(*id))).map(|(_, pod)| pod.ns).collect();
         std::iter::once(self.fabric.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
@@ -426,7 +439,8 @@ impl Cluster for KindCluster {
     fn inodes(&self) -> Vec<u64> {
         let all = self.ground.cluster.nodes.iter().filter_map(|node| NetNs::of_process(&node.name, node.pid).ok());
         let pods: Vec<NetNs> = self.lock_pods().iter().map(|pod| pod.ns.clone()).collect();
-        all.chain(pods).chain(self.own_namespaces()).map(|ns| ns.inode()).collect()
+        let served = self.outside_served(true).map(|outside| outside.ns.clone());
+        all.chain(pods).chain(served).chain(self.own_namespaces()).map(|ns| ns.inode()).collect()
     }
 
     fn down(&self) -> Job<'_, LeftBehind> {

@@ -31,8 +31,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 const LOAD_WITHIN: Duration = Duration::from_secs(60);
-/// By which Docker's networks tell whose they are.
-const LABEL: &str = "relapse.run";
+/// By which Docker's networks, and containers beside the cluster, tell whose they are.
+pub(super) const LABEL: &str = "relapse.run";
 /// By which kind's containers do.
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 
@@ -159,6 +159,13 @@ pub fn containers(cluster: &str) -> Result<Vec<String>, String> {
     Ok(names.lines().map(str::to_owned).collect())
 }
 
+/// All containers that go with a cluster: its nodes, and the servers beside it.
+fn all_containers(cluster: &str) -> Result<Vec<String>, String> {
+    let filter = format!("label={LABEL}={cluster}");
+    let beside = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+    Ok(containers(cluster)?.into_iter().chain(beside.lines().map(str::to_owned)).collect())
+}
+
 /// Whether any other cluster of kind's runs on this machine.
 ///
 /// # Errors
@@ -230,14 +237,14 @@ fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
     if saved.is_empty() { why.to_owned() } else { format!("{why}; logs of its nodes: {}", logs.display()) }
 }
 
-/// Removes a cluster: containers with their volumes, network, files; only those of exactly this name.
-/// What is gone already is no error.
+/// Removes a cluster: containers with their volumes, servers beside it among them, network, files; only those
+/// of exactly this name. What is gone already is no error.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn remove(names: &Names) -> Result<(), String> {
     end_makers(&names.cluster);
-    let there = containers(&names.cluster)?;
+    let there = all_containers(&names.cluster)?;
     if !there.is_empty() {
         let mut command = Command::new("docker");
         command.args(["rm", "--force", "--volumes"]).args(&there);
@@ -245,7 +252,7 @@ pub fn remove(names: &Names) -> Result<(), String> {
         // Docker may still be at it for a run that was killed: what counts is that they are gone.
         let begin = Instant::now();
         loop {
-            let left = containers(&names.cluster)?;
+            let left = all_containers(&names.cluster)?;
             if left.is_empty() {
                 break;
             }

@@ -15,6 +15,7 @@ use relapse_kernel::{NetNs, nft};
 use super::config::Config;
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
+use super::servers::{Served, Servers};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use crate::host::clusters::ClusterJournal;
@@ -51,6 +52,15 @@ struct Kept {
     spoilt: bool,
     /// nginx, once it is in the nodes; or that it cannot be.
     nginx: Option<Option<String>>,
+    servers: Servers,
+}
+
+impl Kept {
+    /// With what stands beside it.
+    fn remove(self) -> Result<(), String> {
+        drop(self.servers);
+        self.journal.remove()
+    }
 }
 
 impl Kind {
@@ -94,7 +104,15 @@ impl Kind {
                 tell(format!("a cluster that did not come up could not be removed: {why}"));
             }
         }
-        Ok(Kept { config, made, journal, scenario: String::new(), spoilt: false, nginx: None })
+        Ok(Kept {
+            config,
+            made,
+            journal,
+            scenario: String::new(),
+            spoilt: false,
+            nginx: None,
+            servers: Servers::default(),
+        })
     }
 
     /// A cluster for a trial: the one that has the scenario's pods, else any that fits, else a new one.
@@ -117,7 +135,7 @@ impl Kind {
                 drop(pool);
                 // The control plane is the last node.
                 let config = config.unwrap_or_else(|| Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS)));
-                let removed = other.map_or(Ok(()), |(old, _)| old.journal.remove());
+                let removed = other.map_or(Ok(()), |(old, _)| old.remove());
                 let made = removed.and_then(|()| self.make(config, tell, stop));
                 pool = self.pool();
                 pool.making -= 1;
@@ -172,15 +190,17 @@ impl Backend for Kind {
                 return Err(format!("no kind cluster: {why}"));
             }
         };
-        let usable = || {
+        let mut usable = || {
             let have = cluster.nodes.len();
             if have < wanted.nodes {
                 return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
             }
-            look(&cluster).map_err(|why| format!("the kind cluster is no longer there: {why}"))
+            let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers, tell);
+            let before = look(&cluster, &servers);
+            before.map(|before| (servers, before)).map_err(|why| format!("the kind cluster is no longer there: {why}"))
         };
-        let before = match usable() {
-            Ok(before) => before,
+        let (servers, before) = match usable() {
+            Ok(both) => both,
             Err(why) => {
                 // An engine that was stopped, a node that died: the next trial gets another one.
                 kept.spoilt = true;
@@ -191,14 +211,14 @@ impl Backend for Kind {
         let nginx =
             if wanted.ingress { kept.nginx.get_or_insert_with(|| load_nginx(&cluster, tell)).clone() } else { None };
         kept.scenario.clone_from(&wanted.scenario);
-        Ok(Box::new(Leased { keeper: self, cluster, nginx, before, kept: Some(kept) }))
+        Ok(Box::new(Leased { keeper: self, cluster, nginx, servers, before, kept: Some(kept) }))
     }
 
     fn close(&self) -> Vec<String> {
         let all = std::mem::take(&mut self.pool().at_rest);
         // Side by side: what takes long is Docker's.
         std::thread::scope(|scope| {
-            let removed: Vec<_> = all.iter().map(|kept| scope.spawn(|| kept.journal.remove().err())).collect();
+            let removed: Vec<_> = all.into_iter().map(|kept| scope.spawn(|| kept.remove().err())).collect();
             removed.into_iter().filter_map(|one| one.join().unwrap_or_else(|_| Some("a thread died".into()))).collect()
         })
     }
@@ -207,13 +227,15 @@ impl Backend for Kind {
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;
 
-/// All nodes as they are between trials.
-fn look(cluster: &Created) -> Result<Vec<(String, Snapshot, u64)>, String> {
+/// All nodes, and servers beside them, as they are between trials.
+fn look(cluster: &Created, servers: &[Served]) -> Result<Vec<(String, Snapshot, u64)>, String> {
     let nodes = cluster.nodes.iter().map(|node| {
         let ns = NetNs::of_process(&node.name, node.pid)?;
         Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
     });
-    nodes.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
+    // Beside the nodes there is no way out to guard.
+    let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
+    nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
 }
 
 /// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
@@ -245,6 +267,7 @@ struct Leased<'a> {
     keeper: &'a Kind,
     cluster: Created,
     nginx: Option<String>,
+    servers: Vec<Served>,
     before: Vec<(String, Snapshot, u64)>,
     /// Goes back to the pool at the end.
     kept: Option<Kept>,
@@ -257,17 +280,18 @@ impl Lease for Leased<'_> {
             scenario: self.kept.as_ref().map(|kept| kept.scenario.clone()).unwrap_or_default(),
             cluster: self.cluster.clone(),
             nginx: self.nginx.clone(),
+            servers: self.servers.clone(),
         })
     }
 
     fn lost(&mut self) -> Option<String> {
-        let why = look(&self.cluster).err()?;
+        let why = look(&self.cluster, &self.servers).err()?;
         self.spoil();
         Some(format!("the kind cluster is no longer there: {why}"))
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = look(&self.cluster).inspect_err(|_| self.spoil())?;
+        let after = look(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
         let mut left = Vec::new();
         for ((node, before, _), (_, now, _)) in self.before.iter().zip(&after) {
             let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));

@@ -207,6 +207,7 @@ impl Resolver<'_> {
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
                 records: records.iter().map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                server: host.server,
             });
         }
     }

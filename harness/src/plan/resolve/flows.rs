@@ -6,6 +6,7 @@ use super::Resolver;
 use super::cluster::{is_numbered, numbers};
 use crate::diagnostics::{Span, listed, nearest, quoted};
 use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, PodId, Target};
+use crate::scenario::cluster::Server;
 use crate::scenario::spanned::Spanned;
 use crate::scenario::values::{self, Name};
 use crate::scenario::workload::{Closes, Connection, Dns, Flow};
@@ -59,6 +60,7 @@ impl Resolver<'_> {
         match flow {
             Flow::Tcp(f) => {
                 let (from, to) = self.ends(&f.from, &f.to, Some(f.port));
+                self.understood(to, "tcp", &f.to);
                 let kind = FlowKind::Tcp {
                     to,
                     port: f.port.value,
@@ -76,6 +78,7 @@ impl Resolver<'_> {
             }
             Flow::Hold(f) => {
                 let (from, to) = self.ends(&f.from, &f.to, Some(f.port));
+                self.understood(to, "hold", &f.to);
                 let kind = FlowKind::Hold { to, port: f.port.value, connections: f.connections.value };
                 self.flow_plan(&common!(f), from, kind)
             }
@@ -137,6 +140,18 @@ impl Resolver<'_> {
             }
         }
         (source.unwrap_or(NOWHERE), target.unwrap_or(Target::Place(NOWHERE)))
+    }
+
+    /// Tells where a flow goes to a server that is not relapse's own and speaks something else.
+    fn understood(&mut self, to: Target, kind: &str, at: &Spanned<String>) {
+        let Target::Place(Place::Outside(id)) = to else { return };
+        match self.cluster.outside[id.0].server {
+            Some(Server::Nginx) => {
+                let message = format!("nginx on {} does not understand a `{kind}` flow", quoted(at));
+                self.error(at.span, message, "make it an `http` flow, or leave `server` of that host out");
+            }
+            None => {}
+        }
     }
 
     fn reachable(&mut self, from: Place, to: Target, at: &Spanned<String>) {

@@ -1,0 +1,218 @@
+//! Third parties' servers of the outside world: containers beside the cluster, which a trial plugs into its
+//! fabric.
+//!
+//! Docker gives them no network: their only NIC is the one a trial puts in, so there is no way out to guard.
+//! They stay for the next trial that wants exactly the same. What one of them is made of is a [`Recipe`], in
+//! a file of its own; nothing else here knows which server it is.
+
+mod nginx;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use relapse_kernel::host::Snapshot;
+use relapse_kernel::sockdiag::{SockDiag, mask, state};
+use relapse_kernel::{Error, NetNs, Result, link, nft};
+use serde::{Deserialize, Serialize};
+use testcontainers::runners::SyncRunner;
+use testcontainers::{Container, GenericImage, ImageExt};
+
+use super::create::LABEL;
+use super::docker::docker;
+use super::pods::end_connections;
+use crate::cluster::Outside;
+use crate::cluster::backend::WantedServer;
+use crate::cluster::outside::NIC;
+use crate::scenario::cluster::Server;
+
+/// A server that does not listen by then never will.
+const UP_WITHIN: Duration = Duration::from_secs(20);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a server is made of.
+struct Recipe {
+    image: String,
+    /// What runs in place of the image's own program, and its arguments.
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// By their paths in the container.
+    files: Vec<(String, Vec<u8>)>,
+    /// It serves once it listens on all of them.
+    ports: BTreeSet<u16>,
+}
+
+fn recipe(wanted: &WantedServer) -> std::result::Result<Recipe, String> {
+    match wanted.server {
+        Server::Nginx => nginx::recipe(wanted),
+    }
+}
+
+/// A server that runs, as a trial's process is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    pub host: String,
+    /// Its first process, as this machine counts.
+    pid: u32,
+    /// The kernel's number for its namespace.
+    inode: u64,
+}
+
+impl Served {
+    fn find(host: &str, pid: u32) -> Result<Self> {
+        Ok(Self { host: host.to_owned(), pid, inode: NetNs::of_process(host, pid)?.inode() })
+    }
+
+    /// Its namespace, and never that of a process which has the number now.
+    ///
+    /// # Errors
+    /// When it is no longer there.
+    pub fn namespace(&self) -> Result<NetNs> {
+        let found = NetNs::of_process(&self.host, self.pid).ok().filter(|ns| ns.inode() == self.inode);
+        found.ok_or_else(|| Error::NotFound { what: format!("find the container of {}", self.host) })
+    }
+
+    /// What its namespace is like.
+    ///
+    /// # Errors
+    /// When it is no longer there, or the kernel cannot be asked.
+    pub fn look(&self) -> Result<Snapshot> {
+        let ns = self.namespace()?;
+        Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)
+    }
+
+    fn listens(&self, ports: &BTreeSet<u16>) -> Result<bool> {
+        let listeners = SockDiag::open(&self.namespace()?)?.tcp_sockets(mask(&[state::LISTEN]))?;
+        Ok(ports.iter().all(|port| listeners.iter().any(|socket| socket.local.port() == *port)))
+    }
+}
+
+/// Those of one cluster; they go with this.
+#[derive(Default)]
+pub struct Servers(Vec<Kept>);
+
+/// What was started, or tried to.
+struct Kept {
+    wanted: WantedServer,
+    /// The container goes when it is dropped. None: it cannot be had, which has been told.
+    running: Option<(Served, Container<GenericImage>)>,
+}
+
+impl Kept {
+    /// Whether nothing is to be done for a trial that wants it.
+    fn is_as_it_should_be(&self) -> bool {
+        let serves = |served: &Served| served.listens(&self.wanted.ports).unwrap_or(false);
+        self.running.as_ref().is_none_or(|(served, _)| serves(served))
+    }
+}
+
+impl Servers {
+    /// Exactly the servers that a trial wants; those of others go. Where one cannot be had, relapse's own
+    /// answers in its place, as in a lab.
+    pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer], tell: &dyn Fn(String)) -> Vec<Served> {
+        self.0.retain(|kept| wanted.contains(&kept.wanted) && kept.is_as_it_should_be());
+        for wanted in wanted {
+            if self.0.iter().any(|kept| kept.wanted == *wanted) {
+                continue;
+            }
+            let host = &wanted.host;
+            let told = |why| tell(format!("no container for {host}, relapse's own server answers in its place: {why}"));
+            let running = start(cluster, wanted).map_err(told).ok();
+            self.0.push(Kept { wanted: wanted.clone(), running });
+        }
+        self.0.iter().filter_map(|kept| kept.running.as_ref()).map(|(served, _)| served.clone()).collect()
+    }
+}
+
+/// Starts one and waits until it listens.
+fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, Container<GenericImage>), String> {
+    let recipe = recipe(wanted)?;
+    let name = format!("{cluster}-outside-{}", wanted.host);
+    // Else it would be asked for at a registry.
+    docker(&["image", "inspect", "--format", "{{.Id}}", &recipe.image])?;
+    let (image, tag) = image_and_tag(&recipe.image);
+    let mut request = GenericImage::new(image, tag)
+        .with_entrypoint(recipe.program)
+        .with_cmd(recipe.arguments.iter().copied())
+        .with_network("none")
+        .with_container_name(&name)
+        .with_label(LABEL, cluster)
+        .with_startup_timeout(UP_WITHIN);
+    for (path, content) in recipe.files {
+        request = request.with_copy_to(path, content);
+    }
+    let container = request.start().map_err(|e| {
+        // It may have been made, and nobody has a handle to it.
+        let _ = docker(&["rm", "--force", "--volumes", &name]);
+        e.to_string()
+    })?;
+    match until_it_listens(&name, &wanted.host, &recipe.ports) {
+        Ok(served) => Ok((served, container)),
+        Err(why) => Err(format!("{why}{}", last_words(&container))),
+    }
+}
+
+/// Asks the engine that kind asks: so it is known there, too.
+fn until_it_listens(name: &str, host: &str, ports: &BTreeSet<u16>) -> std::result::Result<Served, String> {
+    let begin = Instant::now();
+    let pid = docker(&["inspect", "--format", "{{.State.Pid}}", name])?;
+    let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
+    let served = Served::find(host, pid).map_err(|e| format!("failed to {e}"))?;
+    while !served.listens(ports).map_err(|e| format!("failed to {e}"))? {
+        if begin.elapsed() > UP_WITHIN {
+            return Err(format!("{name} does not listen on {ports:?} within {} s", UP_WITHIN.as_secs()));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(served)
+}
+
+/// What it complained about last, to be put behind a reason.
+fn last_words(container: &Container<GenericImage>) -> String {
+    let said = container.stderr_to_vec().unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+    last.map(|line| format!("; it said: {line}")).unwrap_or_default()
+}
+
+/// As the engine would understand it.
+fn image_and_tag(image: &str) -> (&str, &str) {
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        // A colon before a slash is a registry's port.
+        _ => (image, "latest"),
+    }
+}
+
+/// Takes a trial's part out of a server's namespace, which goes on: connections, and the NIC. Goes on past
+/// what fails, and says it.
+pub fn unplug(host: &Outside) -> Vec<String> {
+    let steps = [
+        end_connections(&host.ns),
+        // The fabric's end goes with it; with the fabric alone it would go some time after.
+        link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
+    ];
+    steps.into_iter().filter_map(Result::err).map(|e| format!("{}: failed to {e}", host.name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_told_from_its_tag() {
+        assert_eq!(image_and_tag("relapse/nginx:bookworm"), ("relapse/nginx", "bookworm"));
+        assert_eq!(image_and_tag("localhost:5000/nginx:stable"), ("localhost:5000/nginx", "stable"));
+        assert_eq!(image_and_tag("localhost:5000/nginx"), ("localhost:5000/nginx", "latest"));
+        assert_eq!(image_and_tag("nginx"), ("nginx", "latest"));
+    }
+
+    #[test]
+    fn another_process_of_the_same_number_is_not_the_server() {
+        let pid = std::process::id();
+        let itself = Served::find("here", pid).unwrap();
+        assert!(itself.namespace().is_ok());
+        let another = Served { inode: itself.inode + 1, ..itself };
+        assert_eq!(another.namespace().unwrap_err().to_string(), "find the container of here: not found");
+    }
+}
