@@ -294,7 +294,7 @@ fn describe(
                 ingress: plan.cluster.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })),
                 scenario: plan.name.clone(),
                 nodes: plan.cluster.nodes.len(),
-                kind_config: plan.kind_config(),
+                kind_config: plan.cluster.kind_config.clone(),
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),

@@ -15,9 +15,9 @@ use relapse_kernel::{NetNs, process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::config::Config;
 use super::docker::{docker, kind_program, within};
 use super::{api, cni, guard};
+use crate::plan::kind_config::Config;
 
 /// A cluster that is not there by then never will be; a variable of this name sets other seconds.
 const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));

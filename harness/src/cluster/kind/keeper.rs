@@ -12,12 +12,12 @@ use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::process::LabProcess;
 use relapse_kernel::{NetNs, nft};
 
-use super::config::Config;
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Wanted};
 use crate::host::clusters::ClusterJournal;
+use crate::plan::kind_config::Config;
 
 /// The backend of real clusters.
 pub struct Kind {
