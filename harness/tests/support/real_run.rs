@@ -68,8 +68,13 @@ impl Home {
 
     /// The same, with these variables.
     pub fn start_with(&self, arguments: &[&str], variables: &[(&str, String)]) -> Run {
+        self.start_scenario("policy-route-lost", arguments, variables)
+    }
+
+    /// The same of another scenario.
+    pub fn start_scenario(&self, scenario: &str, arguments: &[&str], variables: &[(&str, String)]) -> Run {
         let errors = tempfile::tempfile().expect("a temporary file");
-        let mut command = self.relapse(&["run", "--json", "--backend", "kind", "policy-route-lost"]);
+        let mut command = self.relapse(&["run", "--json", "--backend", "kind", scenario]);
         command.args(arguments).arg("--reports").arg(self.reports()).process_group(0);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(errors.try_clone().expect("a descriptor"));

@@ -93,7 +93,8 @@ pub fn create(
     fs::write(&file, config.value.to_string()).map_err(in_folder)?;
     let management = make_network(&names.cluster)?;
     let mut command = Command::new(kind);
-    command.args(["create", "cluster", "--quiet", "--retain", "--wait", "0s", "--name", &names.cluster]);
+    // Not `--quiet`: kind would not say why it failed either.
+    command.args(["create", "cluster", "--retain", "--wait", "0s", "--name", &names.cluster]);
     command.arg("--kubeconfig").arg(names.kubeconfig()).arg("--config").arg(&file);
     if let Some(image) = image {
         command.args(["--image", image]);
@@ -143,7 +144,7 @@ pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     let mut save = Command::new("docker");
     within(save.arg("save").arg("--output").arg(&archive).arg(image), LOAD_WITHIN, &|| false)?;
     let mut load = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
-    load.args(["load", "image-archive", "--quiet", "--name", &names.cluster]).arg(&archive);
+    load.args(["load", "image-archive", "--name", &names.cluster]).arg(&archive);
     let loaded = within(&mut load, LOAD_WITHIN, &|| false);
     let _ = fs::remove_file(archive);
     loaded.map(drop)
