@@ -15,6 +15,7 @@ mod support {
 
 mod on_kind {
     pub mod contained;
+    pub mod heard;
     pub mod removed;
     pub mod unmade;
 }
@@ -23,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use on_kind::{contained, removed, unmade};
+use on_kind::{contained, heard, removed, unmade};
 use relapse::cluster::backend::Backend as _;
 use relapse::cluster::kind::Kind;
 use support::{asked, skips};
@@ -36,7 +37,7 @@ type Test = (&'static str, fn() -> Tested);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 13] = [
+    let tests: [Test; 14] = [
         ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
         ("without kind it is skipped, saying so", unmade::no_kind),
         ("without its image it is skipped, naming it", unmade::no_image),
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
         ("killed while its cluster goes down: recover removes it", removed::going_down),
         ("a packet that tries to leave is dropped and counted", contained::tried),
+        ("what only an API server tells is heard", heard::told),
         ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
         // The last one: the cluster of somebody else would go with the engine.
         ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
