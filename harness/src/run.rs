@@ -31,7 +31,7 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
-use crate::cluster::backend::{Backend, Wanted};
+use crate::cluster::backend::{self, Backend, Wanted};
 use crate::config::Config;
 use crate::fault::Requirement;
 use crate::host::Consent;
@@ -254,7 +254,9 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     // cluster. Of the others those that wait for each other begin first: they are the longest chain; then
     // the longest.
     jobs.sort_by_key(|job| {
-        let alone = job.backend.wants_machine().then(|| job.wanted.clone());
+        let wanted = &job.wanted;
+        let alone = job.backend.wants_machine();
+        let alone = alone.then(|| backend::order(wanted.kind_config.as_deref(), wanted.nodes, &wanted.scenario));
         (alone.is_some(), job.id.repetition, alone, job.share, Reverse(job.at_most))
     });
     (infos, jobs)

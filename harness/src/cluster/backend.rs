@@ -3,7 +3,7 @@
 //! A backend makes ready what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
 //! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use relapse_kernel::process::LabProcess;
@@ -13,7 +13,7 @@ use super::{Cluster, kind, netns};
 use crate::plan::ClusterPlan;
 
 /// What a trial wants of the ground it is built on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub nodes: usize,
     pub scenario: String,
@@ -21,6 +21,14 @@ pub struct Wanted {
     pub ingress: bool,
     /// The scenario's own kind configuration, where it names one.
     pub kind_config: Option<PathBuf>,
+}
+
+/// An order in which trials seldom want another cluster than the one before: those that name none, then those
+/// that name the same one, `two-workers` before `two-workers-nftables`; small ones first; a scenario's together,
+/// for its pods stay.
+#[must_use]
+pub fn order(kind_config: Option<&Path>, nodes: usize, scenario: &str) -> impl Ord + use<> {
+    (kind_config.map(|file| file.with_extension("")), nodes, scenario.to_owned())
 }
 
 /// What the trial's process is told of the ground its cluster stands on.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::docker::{docker, kind_program, within};
-use super::{api, cni, guard};
+use super::{api, cni, guard, kube_proxy};
 use crate::plan::kind_config::Config;
 
 /// A cluster that is not there by then never will be; a variable of this name sets other seconds.
@@ -104,7 +104,7 @@ pub fn create(
     let limit = std::env::var(name).ok().and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs);
     let made = within(&mut command, limit, stop)
         .and_then(|_| found(names, management, config))
-        .and_then(|created| make_ready(created, stop));
+        .and_then(|created| make_ready(created, config, stop));
     made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })
 }
 
@@ -194,8 +194,8 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
     })
 }
 
-/// The guard first, then the pod network; ready when the API says so of every node.
-fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, String> {
+/// The guard first, then the pod network; ready when the API says so of every node, and kube-proxy is at work.
+fn make_ready(mut created: Created, config: &Config, stop: &dyn Fn() -> bool) -> Result<Created, String> {
     for node in &created.nodes {
         let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
         guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
@@ -207,6 +207,9 @@ fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, 
         cni::write(node).map_err(|e| format!("{}: the pod network could not be set up: {e}", node.name))?;
     }
     api::ask(&created.names, |client| api::nodes_ready(client, created.nodes.len()), READY_WITHIN, stop)?;
+    if config.writes_nftables() {
+        kube_proxy::until_set_up(&created.nodes, stop)?;
+    }
     Ok(created)
 }
 

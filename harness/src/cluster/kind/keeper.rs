@@ -114,7 +114,7 @@ impl Backend for Kind {
         let mut slot = self.kept();
         let fits = |kept: &Kept| match &wanted.kind_config {
             Some(file) => Config::read(file).is_ok_and(|config| config == kept.config),
-            None => kept.config.nodes >= wanted.nodes,
+            None => kept.config.nodes >= wanted.nodes && kept.config == Config::of_workers(kept.config.workers),
         };
         if let Some(kept) = slot.take_if(|kept| kept.spoilt || !fits(kept)) {
             kept.journal.remove()?;
