@@ -69,9 +69,14 @@ IN
     say "CAP_SYS_RESOURCE is missing here: runc is put behind $state/runc"
 fi
 
-# The process id in FILE is that of PROGRAM. After a crash it may be anyone's, and would keep an engine
-# from starting.
-runs() { [ -f "$1" ] && [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ]; }
+# The process id in FILE is that of PROGRAM. After a crash it may be anyone's, or nobody's that was not reaped
+# yet, and would keep an engine from starting.
+runs() {
+    [ -f "$1" ] && awk -v name="$2" '
+        /^Name:/ { named = $2 == name }
+        /^State:/ { lives = $2 !~ /[ZX]/ }
+        END { exit !(named && lives) }' "/proc/$(cat "$1")/status" 2>/dev/null
+}
 started=
 if [ -d /run/systemd/system ] && [ ${#arguments[@]} = 0 ]; then
     systemctl start docker
@@ -88,6 +93,8 @@ elif ! runs /var/run/docker.pid dockerd; then
         exec setsid nohup dockerd "${arguments[@]}" >"$log" 2>&1 </dev/null
     ) &
     started=$!
+    # Whoever may want to stop it: it is ours, and nobody else's.
+    echo "$started" >"$state/dockerd.pid"
 fi
 
 # Twenty seconds; an engine that has died is not waited for.

@@ -267,7 +267,10 @@ mod tests {
         let mut scene = Scene::new();
         scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
         round(&mut scene, 600, false, &[(FIRST, false)], true);
-        let line = "[ERROR] plugin/errors: 2 example-api.com. A: read udp: i/o timeout".to_owned();
+        // As a real CoreDNS wrote it whose upstream answered too late.
+        let line =
+            "[ERROR] plugin/errors: 2 example-api.com. A: read udp 10.176.97.10:42269->10.16.16.16:53: i/o timeout";
+        let line = line.to_owned();
         scene.at(700, "worker-1", Observed::PodLog(PodLog { pod: "coredns-0".into(), line: line.clone() }));
         round(&mut scene, 1_100, false, &[(FIRST, false)], true);
         assert!(scene.evidence(NAME).ends_with(&format!("; the log of coredns-0 says {line:?}")));

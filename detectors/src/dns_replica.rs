@@ -104,6 +104,7 @@ impl Detector for DnsReplica {
             Observed::Container(container) if self.containers.len() < CAP => {
                 let restarts = match container.restarts {
                     0 => String::new(),
+                    1 => ", restarted once".to_owned(),
                     restarts => format!(", restarted {restarts} times"),
                 };
                 self.containers.insert(container.pod.clone(), format!("{}{restarts}", container.state));
@@ -158,13 +159,17 @@ mod tests {
         let mut scene = Scene::new();
         scene.at(0, "worker-1", link("eth1", 3));
         scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
-        let state = ContainerState::Waiting { reason: "CrashLoopBackOff".into() };
-        let container = Container { pod: "coredns-0".into(), container: "coredns".into(), state, restarts: 4 };
-        scene.at(900, "worker-1", Observed::Container(container));
+        // As a real kubelet tells of a program that ends at once: CrashLoopBackOff comes with its next look.
+        let ended = ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 };
+        let waiting = ContainerState::Waiting { reason: "CrashLoopBackOff".into() };
+        for (at, state) in [(700, ended), (900, waiting)] {
+            let container = Container { pod: "coredns-0".into(), container: "coredns".into(), state, restarts: 1 };
+            scene.at(at, "worker-1", Observed::Container(container));
+        }
         scene.at(1_000, "worker-1", endpoints(&[]));
         scene.until(2_000);
         let evidence = scene.evidence(NAME);
-        assert!(evidence.ends_with("; its container is waiting (CrashLoopBackOff), restarted 4 times"), "{evidence}");
+        assert!(evidence.ends_with("; its container is waiting (CrashLoopBackOff), restarted once"), "{evidence}");
     }
 
     #[test]

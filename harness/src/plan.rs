@@ -2,9 +2,10 @@
 //!
 //! Job: the data a run works from. Invariant: after planning nothing is looked up by string, and a
 //! plan that exists is valid; all that can be wrong with a file is said by [`resolve`] before
-//! anything is brought up. No I/O.
+//! anything is brought up. No I/O, but for reading the files that are named.
 
 mod entries;
+pub mod kind_config;
 mod resolve;
 
 use std::net::IpAddr;
@@ -97,17 +98,6 @@ impl TrialPlan {
 }
 
 impl Plan {
-    /// Where the kind configuration lies that the scenario names: beside it, or in `kind-configs`.
-    #[must_use]
-    pub fn kind_config(&self) -> Option<PathBuf> {
-        let name = self.cluster.kind_config.as_ref()?;
-        let folder = self.file.parent().unwrap_or(std::path::Path::new("."));
-        let places =
-            [folder.join(name), folder.join("kind-configs").join(name), folder.join("../kind-configs").join(name)];
-        let found = places.iter().find(|file| file.is_file());
-        Some(found.unwrap_or(&places[2]).clone())
-    }
-
     /// The cluster a trial runs on.
     #[must_use]
     pub fn cluster_of<'a>(&'a self, trial: &'a TrialPlan) -> &'a ClusterPlan {
@@ -126,7 +116,7 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
-    /// kind cluster configuration this scenario wants (ignored by the lab).
+    /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
 

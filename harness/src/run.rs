@@ -33,7 +33,7 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
-use crate::cluster::backend::{Backend, Wanted, WantedServer};
+use crate::cluster::backend::{self, Backend, Wanted, WantedServer};
 use crate::config::Config;
 use crate::fault::Requirement;
 use crate::host::Consent;
@@ -233,6 +233,13 @@ pub fn skip_reason(
     supervise::skip_reason(&job, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
+/// Whether nobody else may be on the machine meanwhile, on another cluster neither.
+#[must_use]
+pub fn is_alone_on_a_cluster(plan: &Plan, trial: &TrialPlan) -> bool {
+    let requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+    Share::on_cluster(&requires, plan.conntrack_entries(trial)) == Share::Alone
+}
+
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
@@ -253,17 +260,17 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
             }
         }
     }
-    // Those that want the machine for themselves come last, those of a scenario together, for they share its
-    // pods; the scenario with most to do first. Of the others those that wait for each other begin first:
+    // Those that want the machine for themselves come last, in an order in which they can share clusters. Of
+    // the others those that wait for each other begin first:
     // they are the longest chain; then the longest.
     let mut work: BTreeMap<String, Duration> = BTreeMap::new();
     for job in &jobs {
         *work.entry(job.id.scenario.clone()).or_default() += job.at_most;
     }
     jobs.sort_by_key(|job| {
+        let wanted = &job.wanted;
         let clusters = job.backend.places().map(|_| {
-            let scenario = &job.id.scenario;
-            (job.wanted.kind_config.clone(), Reverse(work[scenario]), scenario.clone())
+            backend::order(wanted.kind_config.as_deref(), wanted.nodes, work[&wanted.scenario], &wanted.scenario)
         });
         (clusters.is_some(), job.id.repetition, clusters, job.share, Reverse(job.at_most))
     });
@@ -294,7 +301,7 @@ fn describe(
     requires.sort();
     requires.dedup();
     let share = if backend.places().is_some() {
-        Share::on_cluster(&requires)
+        Share::on_cluster(&requires, plan.conntrack_entries(trial))
     } else {
         Share::of(&requires, plan.conntrack_entries(trial))
     };
@@ -308,7 +315,7 @@ fn describe(
                 scenario: plan.name.clone(),
                 servers: WantedServer::all_of(plan),
                 nodes: plan.cluster.nodes.len(),
-                kind_config: plan.kind_config(),
+                kind_config: plan.cluster.kind_config.clone(),
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),

@@ -59,6 +59,9 @@ wrong! {
     fault_without_settings: "inject: [ pod-deletion: { pod: peer } ]" => "inject: [ pod-deletion ]";
     unknown_word: "lose: table" => "lose: tabel";
     kind_config_elsewhere: "  nodes: 2" => "  nodes: 2\n  kindConfig: ../etc/passwd";
+    kind_config_misspelt: "  nodes: 2" => "  nodes: 2\n  kindConfig: two-worker.yaml", "pod: peer" => "pod: pere";
+    kind_config_too_small: "  nodes: 2" => "  nodes: 4\n  kindConfig: two-workers.yaml";
+    kind_config_of_other_prefixes: "  nodes: 2" => "  nodes: 2\n  network: { podPrefix: 10.176.112.0/20, servicePrefix: 192.168.16.0/20 }\n  kindConfig: two-workers.yaml";
     syntax_error: "risks:\n" => "risks: [\n";
     two_documents: "risks:\n" => "---\nrisks:\n";
     tab: "  nodes: 2" => "\tnodes: 2";
@@ -147,6 +150,38 @@ fn file_of_comments() {
 fn not_utf_8() {
     let message = load(&["tests/bad_input/latin-1.yaml".into()]).expect_err("it is Latin-1").plain();
     snapshot("not-utf-8", &message);
+}
+
+/// What is wrong with a kind configuration is told with what else is wrong.
+#[test]
+fn kind_configs_that_cannot_be_used() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.path().join("kind-configs")).expect("a folder of the case");
+    let configs: [(&str, &[u8]); 8] = [
+        ("empty", b"# nothing yet\n"),
+        ("latin-1", b"kind: Cluster\nname: M\xfcller\n"),
+        ("no-yaml", b"kind: Cluster\nnodes: [\n  - role\n"),
+        ("of-kubernetes", b"kind: Deployment\n"),
+        ("no-mapping", b"- kind: Cluster\n"),
+        ("nodes-that-are-none", b"kind: Cluster\nnodes: { role: control-plane }\n"),
+        ("no-networking", b"kind: Cluster\nnetworking: none\n"),
+        ("no-prefix", b"kind: Cluster\nnetworking: { podSubnet: 10.176.96.0 }\n"),
+    ];
+    for (name, content) in configs {
+        folder.file(&format!("kind-configs/{name}.yaml"), content);
+        let (config, named) = (format!("nodes: 2\n  kindConfig: {name}.yaml"), format!("name: {name}"));
+        let wrong = [("nodes: 2", config.as_str()), ("name: base", named.as_str()), ("pod: peer", "pod: pere")];
+        folder.file(&format!("with-{name}.yaml"), base_with(&wrong));
+    }
+    snapshot("kind-configs-that-cannot-be-used", &folder.wrong(&[Path::new("")]));
+}
+
+#[test]
+fn kind_config_that_is_a_folder() {
+    let folder = Folder::new();
+    fs::create_dir(folder.0.path().join("mine.yaml")).expect("a folder of the case");
+    folder.file("base.yml", base_with(&[("nodes: 2", "nodes: 2\n  kindConfig: mine.yaml")]));
+    snapshot("kind-config-that-is-a-folder", &folder.wrong(&[Path::new("base.yml")]));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod support {
     pub mod asked;
+    pub mod engine;
     pub mod real_run;
     pub mod skips;
     pub mod stranger;
@@ -14,6 +15,7 @@ mod support {
 
 mod on_kind {
     pub mod contained;
+    pub mod heard;
     pub mod removed;
     pub mod unmade;
 }
@@ -22,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use on_kind::{contained, removed, unmade};
+use on_kind::{contained, heard, removed, unmade};
 use relapse::cluster::backend::Backend as _;
 use relapse::cluster::kind::Kind;
 use support::{asked, skips};
@@ -35,7 +37,7 @@ type Test = (&'static str, fn() -> Tested);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 14] = [
+    let tests: [Test; 15] = [
         ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
         ("without kind it is skipped, saying so", unmade::no_kind),
         ("without its image it is skipped, naming it", unmade::no_image),
@@ -47,9 +49,11 @@ fn main() -> ExitCode {
         ("two runs at once: both pass, nothing left", removed::two_at_once),
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
         ("killed while its cluster goes down: recover removes it", removed::going_down),
-        ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
         ("a packet that tries to leave is dropped and counted", contained::tried),
+        ("what only an API server tells is heard", heard::told),
         ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
+        // The last one: the cluster of somebody else would go with the engine.
+        ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
     ];
     let trials = tests.map(|(name, test)| Trial::ignorable_test(name, move || run(name, test)));
     let conclusion = libtest_mimic::run(&arguments, trials.into());

@@ -1,8 +1,8 @@
 //! Every scenario and every benign twin as a test of its own, over real labs.
 //!
-//! Where real clusters are asked for, on two kind clusters too, after those in labs:
-//! with `RELAPSE_BACKEND` kind or all every one; where only `RELAPSE_REQUIRE` names kind, for a gate, those
-//! that name their cluster (`kindConfig`), which is one for each incident.
+//! Where real clusters are asked for, on kind clusters too, two at a time after those in labs: with
+//! `RELAPSE_BACKEND` kind or all every one; where only `RELAPSE_REQUIRE` names kind, for a gate, those that
+//! name their cluster (`kindConfig`), which is one for each incident, and one with the other kube-proxy.
 //!
 //! `cargo scenarios` runs all, `cargo scenarios policy` those with "policy" in their name. Listing
 //! needs no rights and makes nothing. A trial that this machine cannot run is ignored and its reason
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::cluster::backend::Backend;
+use relapse::cluster::backend::{self, Backend};
 use relapse::cluster::netns::Labs;
 use relapse::event::Outcome;
 use relapse::plan::Plan;
@@ -64,12 +64,14 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// In an order in which they can share a cluster: small ones first, as in a run; and those of a scenario
-/// together, for its pods stay.
+/// In an order in which they can share a cluster, as in a run.
 fn on_clusters(plans: &[Arc<Plan>], kind: &Arc<dyn Backend>) -> Vec<Trial> {
     let wanted = |plan: &&Arc<Plan>| asked::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
     let mut plans: Vec<&Arc<Plan>> = plans.iter().filter(wanted).collect();
-    plans.sort_by_key(|plan| (plan.cluster.nodes.len(), plan.name.clone()));
+    plans.sort_by_key(|plan| {
+        let work = plan_trials(plan).map(|trial| plan.at_most(trial)).sum();
+        backend::order(plan.cluster.kind_config.as_deref(), plan.cluster.nodes.len(), work, &plan.name)
+    });
     let trials =
         plans.into_iter().flat_map(|plan| plan_trials(plan).map(|planned| trial(plan, planned.control.clone(), kind)));
     trials.collect()
@@ -98,9 +100,9 @@ fn trial(plan: &Arc<Plan>, control: Option<String>, backend: &Arc<dyn Backend>) 
 
 fn replay(name: &str, plan: &Plan, control: Option<&str>, backend: &Arc<dyn Backend>) -> Result<Completion, Failed> {
     let mut planned = plan_trials(plan).filter(|trial| trial.control.as_deref() == control);
-    let alone = planned.any(|trial| trial.inject.iter().any(|fault| !fault.requires().is_empty()));
+    let alone = planned.any(|trial| run::is_alone_on_a_cluster(plan, trial));
     let _turn = match backend.places() {
-        Some(clusters) => turns::on_cluster(&plan.name, alone, clusters.number),
+        Some(clusters) => turns::on_cluster(&plan.name, plan.cluster.kind_config.as_deref(), alone, clusters.number),
         None => turns::beside(),
     };
     let ran = run_one(plan, control, options(Arc::clone(backend)), &mut |_| {});

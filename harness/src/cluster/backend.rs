@@ -3,9 +3,11 @@
 //! A backend makes ready what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
 //! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use relapse_kernel::process::LabProcess;
 use serde::{Deserialize, Serialize};
@@ -16,7 +18,7 @@ use crate::plan::{ClusterPlan, FlowKind, OutsideId, Place, Plan, Target};
 use crate::scenario::cluster::Server;
 
 /// What a trial wants of the ground it is built on.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub nodes: usize,
     pub scenario: String,
@@ -53,6 +55,14 @@ impl WantedServer {
         });
         hosts.filter(|wanted| !wanted.ports.is_empty()).collect()
     }
+}
+
+/// An order in which trials seldom want another cluster than the one before: those that name none, then those
+/// that name the same one, `two-workers` before `two-workers-nftables`; small ones first; a scenario's together,
+/// for its pods stay; and who has most to do begins, so that clusters side by side end together.
+#[must_use]
+pub fn order(kind_config: Option<&Path>, nodes: usize, work: Duration, scenario: &str) -> impl Ord + use<> {
+    (kind_config.map(|file| file.with_extension("")), nodes, Reverse(work), scenario.to_owned())
 }
 
 /// What the trial's process is told of the ground its cluster stands on.

@@ -1,7 +1,7 @@
 //! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
-//! In the order of a run: [`keeper`] (one cluster for all trials; [`create`], [`config`], [`docker`],
-//! [`guard`], [`cni`], [`servers`] of the outside world), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
+//! In the order of a run: [`keeper`] (clusters for all trials; [`create`], [`docker`], [`guard`], [`cni`],
+//! [`servers`] of the outside world), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
 //! [`dns`], [`watch`] and [`news`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
 //! source NAT, workload, faults and collectors are the lab's own.
 
@@ -9,7 +9,6 @@ mod api;
 mod build;
 mod cluster;
 mod cni;
-mod config;
 pub mod create;
 mod dns;
 mod docker;

@@ -2,15 +2,16 @@
 //!
 //! Job: the order of the stages and the look-ups that all of them, and the faults, share.
 //! Invariants: what could not be resolved is told once and is then `None` or a harmless stand-in, so that
-//! one mistake does not make others; a plan comes out only where nothing is wrong. No I/O but [`load`]'s
-//! reading of the files.
-//! - [`cluster`], with [`network`] and [`dns`]: the cluster and its addresses, checked by [`book`].
+//! one mistake does not make others; a plan comes out only where nothing is wrong. No I/O but reading: the files
+//! ([`load`]), and the kind configuration that one of them names.
+//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster and its addresses, checked by [`book`].
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls.
 
 mod book;
 mod cluster;
 mod dns;
 mod flows;
+mod kind_config;
 mod load;
 mod network;
 mod trials;

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::Job;
 use super::share::Share;
+use crate::cluster::backend::Wanted;
 
 /// The trials of a run that have not begun.
 pub struct Queue {
@@ -15,13 +16,13 @@ pub struct Queue {
 struct State {
     waiting: VecDeque<Job>,
     running: Vec<Running>,
-    /// Scenarios whose pods are on clusters that nobody uses, the latest last.
-    at_rest: Vec<String>,
+    /// Of clusters that nobody uses: what was wanted of them last, whose pods are still there.
+    at_rest: Vec<Wanted>,
 }
 
 struct Running {
     share: Share,
-    scenario: String,
+    wanted: Wanted,
 }
 
 impl Queue {
@@ -47,11 +48,11 @@ impl Queue {
     /// One that [`Queue::next`] gave has ended.
     pub fn done(&self, job: &Job) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |running: &Running| running.share == job.share && running.scenario == job.id.scenario;
+        let is_it = |running: &Running| running.share == job.share && running.wanted == job.wanted;
         if let Some(place) = state.running.iter().position(is_it) {
             let ended = state.running.swap_remove(place);
             if job.backend.places().is_some() {
-                state.at_rest.push(ended.scenario);
+                state.at_rest.push(ended.wanted);
             }
         }
         drop(state);
@@ -67,26 +68,29 @@ impl State {
                 && self.running.iter().all(|running| job.share.beside(running.share))
         };
         let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
-        let (place, _) = all.min_by_key(|(place, job)| (self.effort(job), *place))?;
+        let all = all.filter_map(|(place, job)| Some((self.effort(job)?, place)));
+        let (_, place) = all.min()?;
         let job = self.waiting.remove(place)?;
-        let scenario = job.id.scenario.clone();
         if job.backend.places().is_some() && !self.at_rest.is_empty() {
-            let same = self.at_rest.iter().position(|at_rest| *at_rest == scenario);
+            let same = self.at_rest.iter().position(|at_rest| at_rest.scenario == job.wanted.scenario);
             self.at_rest.remove(same.unwrap_or_default());
         }
-        self.running.push(Running { share: job.share, scenario });
+        self.running.push(Running { share: job.share, wanted: job.wanted.clone() });
         Some(job)
     }
 
     /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
-    /// a cluster that is in use would need them twice.
-    fn effort(&self, job: &Job) -> u8 {
-        let scenario = &job.id.scenario;
-        if job.backend.places().is_none() || self.at_rest.contains(scenario) {
-            0
-        } else {
-            1 + u8::from(self.running.iter().any(|running| running.scenario == *scenario))
+    /// a cluster that is in use would need them twice, and waits if it needed another cluster for that.
+    fn effort(&self, job: &Job) -> Option<u8> {
+        let wanted = &job.wanted;
+        if job.backend.places().is_none() || self.at_rest.iter().any(|at_rest| at_rest.scenario == wanted.scenario) {
+            return Some(0);
         }
+        if !self.running.iter().any(|running| running.wanted.scenario == wanted.scenario) {
+            return Some(1);
+        }
+        let there = self.at_rest.iter().any(|at_rest| at_rest.kind_config == wanted.kind_config);
+        (there || self.at_rest.is_empty()).then_some(2)
     }
 }
 
@@ -97,7 +101,7 @@ mod tests {
     use relapse_reports::event::TrialId;
 
     use super::*;
-    use crate::cluster::backend::{Backend, Lease, Places, Wanted};
+    use crate::cluster::backend::{Backend, Lease, Places};
 
     struct Clusters(Places);
 

@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A trial's share in the limit; the order is the one in which a run begins with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Share {
-    /// On a real cluster, beside others of the run on clusters of their own.
+    /// On a real cluster, with few entries: beside others of the run on clusters of their own.
     Cluster,
     /// Writes it, and so low that nobody else may be there; or on a real cluster.
     Alone,
@@ -60,8 +60,8 @@ impl Share {
     }
 
     /// The share of a trial on a real cluster.
-    pub fn on_cluster(requires: &[Requirement]) -> Self {
-        if requires.is_empty() { Self::Cluster } else { Self::Alone }
+    pub fn on_cluster(requires: &[Requirement], entries: u64) -> Self {
+        if requires.is_empty() && entries <= FEW { Self::Cluster } else { Self::Alone }
     }
 
     /// Whether trials with these shares may run side by side.
@@ -193,8 +193,9 @@ mod tests {
         for other in [Share::Alone, Share::Writer, Share::Steady, Share::Light] {
             assert!(!Share::Cluster.beside(other) && !other.beside(Share::Cluster), "{other:?}");
         }
-        assert_eq!(Share::on_cluster(&[]), Share::Cluster);
-        assert_eq!(Share::on_cluster(&[Requirement::ConntrackLimitSteady]), Share::Alone);
+        assert_eq!(Share::on_cluster(&[], FEW), Share::Cluster);
+        assert_eq!(Share::on_cluster(&[], FEW + 1), Share::Alone);
+        assert_eq!(Share::on_cluster(&[Requirement::ConntrackLimitSteady], 0), Share::Alone);
     }
 
     #[test]

@@ -81,6 +81,17 @@ pub fn parse(source: &Source) -> Result<Scenario, Diagnostics> {
     })
 }
 
+/// Parses a file that is no scenario.
+///
+/// # Errors
+/// What is wrong with its form, and where, in one line.
+pub fn any(text: &str) -> Result<serde_json::Value, String> {
+    serde_yaml::from_str(text).map_err(|error: YamlError| {
+        let at = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
+        format!("{}{}", at.unwrap_or_default(), in_words(error.without_snippet()))
+    })
+}
+
 fn empty(source: &Source) -> Diagnostic {
     Diagnostic::of_file(&source.file, "the file is empty: there is no scenario in it")
         .help("begin with `apiVersion: relapse/v1` and `kind: Scenario`; `relapse schema` prints what may follow")

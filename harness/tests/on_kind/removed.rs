@@ -9,6 +9,7 @@ use relapse::event::{Outcome, RunEvent, TrialEvent, What};
 use relapse::host::clusters::KUBELET_WRITES;
 
 use super::super::Tested;
+use crate::support::engine::Engine;
 use crate::support::real_run::{Home, Run, docker, on_path, said, until};
 use crate::support::skips;
 use crate::support::stranger::Stranger;
@@ -163,9 +164,42 @@ pub fn two_at_once() -> Tested {
     settings.are_as_before()
 }
 
-/// The engine itself is others' as well. In its place all nodes of the cluster die while the fault is in
-/// force, and `docker` no longer answers, as when it is stopped; until it is back.
+/// The real one where it is ours to stop; else nodes and `docker` are as if it were.
 pub fn engine_stopped() -> Tested {
+    match Engine::ours() {
+        Ok(engine) => {
+            // It would go with the engine.
+            end();
+            if engine.is_idle()? {
+                stopped_for_real(engine)
+            } else {
+                as_if_stopped("other containers run in the engine")
+            }
+        }
+        Err(why) => as_if_stopped(&why),
+    }
+}
+
+fn stopped_for_real(mut engine: Engine) -> Tested {
+    let home = Home::new();
+    // Started again before the home removes what is left.
+    let engine = &mut engine;
+    let mut run = home.start(&["--only", "incident"]);
+    let id = run.id()?;
+    run.until("a fault", injected)?;
+    let begin = Instant::now();
+    engine.stop()?;
+    gives_up(&mut run, begin)?;
+    engine.start()?;
+    recovered(&home, &id)
+}
+
+/// All nodes of the cluster die while the fault is in force, and `docker` no longer answers, until it is back.
+fn as_if_stopped(why: &str) -> Tested {
+    skips::note(
+        "the engine stopped in the middle",
+        &format!("the real engine, {why}: nodes that die and a stand-in for docker"),
+    );
     beside_stranger(|home| {
         let stopped = home.path().join("stopped");
         let docker_there = on_path("docker").ok_or("there is no docker on the path")?;
@@ -184,22 +218,27 @@ pub fn engine_stopped() -> Tested {
         fs::write(&stopped, "").map_err(|e| e.to_string())?;
         let kill: Vec<&str> = std::iter::once("kill").chain(nodes.iter().map(String::as_str)).collect();
         docker(&kill)?;
-        let begin = Instant::now();
-        run.ends_in(Outcome::Inconclusive)?;
-        if begin.elapsed() > GIVEN_UP {
-            return Err(format!("it went on for {:?}", begin.elapsed()));
-        }
-        let reasons = run.reasons();
-        if !reasons.contains("no longer there") || reasons.lines().count() != 1 {
-            return Err(format!("that is no line that says that the cluster is no longer there: {reasons}"));
-        }
-        let told = |event: &RunEvent| matches!(&event.what, What::Notice { text } if text.contains("relapse recover"));
-        if !run.heard.iter().any(told) {
-            return Err(format!("nothing says how to remove the cluster\n{}", run.story()));
-        }
+        gives_up(&mut run, Instant::now())?;
         // Later, with the engine back.
         recovered(home, &id)
     })
+}
+
+/// In time, saying in a line that the cluster is gone, and how to remove what is left of it.
+fn gives_up(run: &mut Run, begin: Instant) -> Tested {
+    run.ends_in(Outcome::Inconclusive)?;
+    if begin.elapsed() > GIVEN_UP {
+        return Err(format!("it went on for {:?}", begin.elapsed()));
+    }
+    let reasons = run.reasons();
+    if !reasons.contains("no longer there") || reasons.lines().count() != 1 {
+        return Err(format!("that is no line that says that the cluster is no longer there: {reasons}"));
+    }
+    let told = |event: &RunEvent| matches!(&event.what, What::Notice { text } if text.contains("relapse recover"));
+    if run.heard.iter().any(told) {
+        return Ok(());
+    }
+    Err(format!("nothing says how to remove the cluster\n{}", run.story()))
 }
 
 /// The settings of this machine that a kubelet writes.

@@ -7,21 +7,23 @@ use std::time::{Duration, Instant};
 use relapse::event::{Outcome, TrialEvent};
 
 use super::super::Tested;
+use crate::support::engine::SmallEngine;
 use crate::support::real_run::{Home, Run, docker, on_path, until};
+use crate::support::skips;
 use crate::support::stranger::noted;
 
 /// Nobody waits for what cannot be.
 const SOON: Duration = Duration::from_secs(20);
 /// Where nothing runs it is a skip with this in its reason; a failure where it is required.
-fn skips(home: &Home, image: &[&str], words: &[&str]) -> Tested {
+fn skipped(home: &Home, image: &[&str], words: &[&str]) -> Tested {
     let begin = Instant::now();
     let with = |more: &[&str]| home.start(&[&["--only", "incident"], image, more].concat());
     let mut run = with(&[]);
     run.ends_in(Outcome::Skipped)?;
     let said = |reason: &str| words.iter().all(|word| reason.contains(word));
-    let skipped =
+    let says_so =
         |run: &Run| run.trial_events().any(|event| matches!(event, TrialEvent::Skipped { reason } if said(reason)));
-    if !skipped(&run) {
+    if !says_so(&run) {
         return Err(format!("no skip says {words:?}\n{}", run.story()));
     }
     let mut required = with(&["--require", "kind"]);
@@ -40,7 +42,7 @@ fn soon(begin: Instant, limit: Duration) -> Tested {
 
 pub fn no_docker() -> Tested {
     let home = Home::new().with("DOCKER_HOST", "unix:///nonexistent.sock");
-    skips(&home, &[], &["Docker does not answer", "/nonexistent.sock", "make kind"])
+    skipped(&home, &[], &["Docker does not answer", "/nonexistent.sock", "make kind"])
 }
 
 pub fn no_kind() -> Tested {
@@ -49,7 +51,7 @@ pub fn no_kind() -> Tested {
         .map_err(|e| e.to_string())?;
     let only = folder.path().display().to_string();
     let home = Home::new().with("PATH", &only).with("XDG_CACHE_HOME", &only);
-    skips(&home, &[], &["kind is not installed", "make kind"])
+    skipped(&home, &[], &["kind is not installed", "make kind"])
 }
 
 /// It proves nothing, says why in a line with these words, and leaves nothing.
@@ -65,7 +67,7 @@ fn inconclusive(home: &Home, mut run: Run, words: &[&str]) -> Tested {
 
 pub fn no_image() -> Tested {
     let image = "relapse/no-such-image:v0";
-    skips(&Home::new(), &["--kind-image", image], &[image, "is not on this machine", "make kind"])
+    skipped(&Home::new(), &["--kind-image", image], &[image, "is not on this machine", "make kind"])
 }
 
 /// A home in which `kind` is a script.
@@ -100,9 +102,29 @@ pub fn fails() -> Tested {
     soon(begin, SOON)
 }
 
-/// No disk is filled: kind and Docker are stood in for by a script that says what they say then. What is
-/// tried is that the words get through and what was made is removed.
+/// In an engine of the test's own, whose disk has room for the node image and little else.
 pub fn disk_full() -> Tested {
+    if let Some(why) = SmallEngine::unable() {
+        return as_if_full(&why);
+    }
+    let image = noted("image").ok_or("make kind wrote down no image")?;
+    let size = docker(&["image", "inspect", "--format", "{{.Size}}", &image])?;
+    let size: u64 = size.parse().map_err(|e| format!("{size}: {e}"))?;
+    let engine = SmallEngine::with_room(size + size / 8)?;
+    engine.take(&image)?;
+    let home = Home::new().with("DOCKER_HOST", engine.host());
+    let begin = Instant::now();
+    let run = home.start(&["--only", "incident"]);
+    inconclusive(&home, run, &["no kind cluster", "no space left on device"])?;
+    soon(begin, SOON)?;
+    let left = engine.left()?;
+    if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
+}
+
+/// kind and Docker are stood in for by a script that says what they say then: what is tried is that the words
+/// get through and what was made is removed.
+fn as_if_full(why: &str) -> Tested {
+    skips::note("a disk that is full", &format!("a real disk, {why}: a script says what kind says then"));
     let complaint = "ERROR: failed to create cluster: command \"docker run\" failed with error: exit status 125; \
         docker: Error response from daemon: mkdir /var/lib/docker/overlay2/x: no space left on device";
     let home = with_kind(&format!("{}echo '{complaint}' >&2\nexit 1", a_node()?))?;

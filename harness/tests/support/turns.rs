@@ -4,6 +4,7 @@
 //! that all others have begun, and waits for them here, not at the machine-wide lock: there nobody keeps the
 //! order, and whoever needs the limit would wait behind a cluster.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 static STATE: Mutex<State> =
@@ -17,14 +18,15 @@ struct State {
     next: usize,
     waiting: Vec<Wish>,
     running: Vec<Wish>,
-    /// Scenarios whose pods are on clusters that nobody uses.
-    at_rest: Vec<String>,
+    /// Who was last on clusters that nobody uses: their pods are there.
+    at_rest: Vec<Wish>,
 }
 
 /// A trial on a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     scenario: String,
+    config: Option<PathBuf>,
     /// Nobody else on other clusters meanwhile.
     alone: bool,
     ticket: usize,
@@ -44,9 +46,9 @@ pub fn beside() -> Turn {
 
 /// Waits for one of so many clusters: the one where the scenario's pods are first, then in the order of
 /// arrival.
-pub fn on_cluster(scenario: &str, alone: bool, clusters: usize) -> Turn {
+pub fn on_cluster(scenario: &str, config: Option<&Path>, alone: bool, clusters: usize) -> Turn {
     let mut state = state();
-    let wish = Wish { scenario: scenario.to_owned(), alone, ticket: state.next };
+    let wish = Wish { scenario: scenario.to_owned(), config: config.map(Path::to_owned), alone, ticket: state.next };
     state.next += 1;
     state.waiting.push(wish.clone());
     while state.beside > 0 || state.first(clusters) != Some(&wish) {
@@ -54,7 +56,7 @@ pub fn on_cluster(scenario: &str, alone: bool, clusters: usize) -> Turn {
     }
     state.waiting.retain(|other| *other != wish);
     if !state.at_rest.is_empty() {
-        let same = state.at_rest.iter().position(|at_rest| at_rest == scenario);
+        let same = state.at_rest.iter().position(|at_rest| at_rest.scenario == scenario);
         state.at_rest.remove(same.unwrap_or_default());
     }
     state.running.push(wish.clone());
@@ -68,10 +70,19 @@ impl State {
             let room = if wish.alone { self.running.is_empty() } else { self.running.len() < clusters };
             room && !self.running.iter().any(|running| running.alone)
         };
-        let elsewhere = |wish: &Wish| self.running.iter().any(|running| running.scenario == wish.scenario);
-        let effort =
-            |wish: &Wish| if self.at_rest.contains(&wish.scenario) { 0 } else { 1 + u8::from(elsewhere(wish)) };
-        self.waiting.iter().filter(fits).min_by_key(|wish| (effort(wish), wish.ticket))
+        // As in a run: a scenario's next trial where its pods are; not on another cluster made for it alone.
+        let effort = |wish: &Wish| {
+            if self.at_rest.iter().any(|at_rest| at_rest.scenario == wish.scenario) {
+                return Some(0);
+            }
+            if !self.running.iter().any(|running| running.scenario == wish.scenario) {
+                return Some(1);
+            }
+            let there = self.at_rest.iter().any(|at_rest| at_rest.config == wish.config);
+            (there || self.at_rest.is_empty()).then_some(2)
+        };
+        let all = self.waiting.iter().filter(fits).filter_map(|wish| Some(((effort(wish)?, wish.ticket), wish)));
+        all.min_by_key(|(effort, _)| *effort).map(|(_, wish)| wish)
     }
 }
 
@@ -82,7 +93,7 @@ impl Drop for Turn {
             Self::Beside => state.beside -= 1,
             Self::OnCluster(wish) => {
                 state.running.retain(|running| running != wish);
-                state.at_rest.push(wish.scenario.clone());
+                state.at_rest.push(wish.clone());
             }
         }
         drop(state);

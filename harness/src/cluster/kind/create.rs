@@ -15,9 +15,9 @@ use relapse_kernel::{NetNs, process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::config::Config;
 use super::docker::{docker, kind_program, within};
-use super::{api, cni, guard};
+use super::{api, cni, guard, kube_proxy};
+use crate::plan::kind_config::Config;
 
 /// A cluster that is not there by then never will be; a variable of this name sets other seconds.
 const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));
@@ -93,7 +93,8 @@ pub fn create(
     fs::write(&file, config.value.to_string()).map_err(in_folder)?;
     let management = make_network(&names.cluster)?;
     let mut command = Command::new(kind);
-    command.args(["create", "cluster", "--quiet", "--retain", "--wait", "0s", "--name", &names.cluster]);
+    // Not `--quiet`: kind would not say why it failed either.
+    command.args(["create", "cluster", "--retain", "--wait", "0s", "--name", &names.cluster]);
     command.arg("--kubeconfig").arg(names.kubeconfig()).arg("--config").arg(&file);
     if let Some(image) = image {
         command.args(["--image", image]);
@@ -103,7 +104,7 @@ pub fn create(
     let limit = std::env::var(name).ok().and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs);
     let made = within(&mut command, limit, stop)
         .and_then(|_| found(names, management, config))
-        .and_then(|created| make_ready(created, stop));
+        .and_then(|created| make_ready(created, config, stop));
     made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })
 }
 
@@ -143,7 +144,7 @@ pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     let mut save = Command::new("docker");
     within(save.arg("save").arg("--output").arg(&archive).arg(image), LOAD_WITHIN, &|| false)?;
     let mut load = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
-    load.args(["load", "image-archive", "--quiet", "--name", &names.cluster]).arg(&archive);
+    load.args(["load", "image-archive", "--name", &names.cluster]).arg(&archive);
     let loaded = within(&mut load, LOAD_WITHIN, &|| false);
     let _ = fs::remove_file(archive);
     loaded.map(drop)
@@ -200,8 +201,8 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
     })
 }
 
-/// The guard first, then the pod network; ready when the API says so of every node.
-fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, String> {
+/// The guard first, then the pod network; ready when the API says so of every node, and kube-proxy is at work.
+fn make_ready(mut created: Created, config: &Config, stop: &dyn Fn() -> bool) -> Result<Created, String> {
     for node in &created.nodes {
         let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
         guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
@@ -213,6 +214,9 @@ fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, 
         cni::write(node).map_err(|e| format!("{}: the pod network could not be set up: {e}", node.name))?;
     }
     api::ask(&created.names, |client| api::nodes_ready(client, created.nodes.len()), READY_WITHIN, stop)?;
+    if config.writes_nftables() {
+        kube_proxy::until_set_up(&created.nodes, stop)?;
+    }
     Ok(created)
 }
 

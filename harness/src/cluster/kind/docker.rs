@@ -77,13 +77,25 @@ fn words(command: &Command) -> String {
     all.join(" ")
 }
 
+/// Longest line of a complaint. kind quotes whole command lines, and the reason stands at the end.
+const LONGEST: usize = 280;
+
 /// The lines of a complaint that say what is wrong: those with an error, else the last ones.
 fn essence(complaint: &str) -> String {
     let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.to_lowercase().contains("error")).collect();
     let chosen = if errors.is_empty() { &lines[lines.len().saturating_sub(3)..] } else { &errors[..] };
-    let text = chosen.iter().take(3).copied().collect::<Vec<_>>().join("; ");
-    text.chars().take(600).collect()
+    chosen.iter().take(3).map(|line| shortened(line)).collect::<Vec<_>>().join("; ")
+}
+
+/// A long line without its middle.
+fn shortened(line: &str) -> String {
+    let all: Vec<char> = line.chars().collect();
+    if all.len() <= LONGEST {
+        return line.to_owned();
+    }
+    let end = |half: &[char]| half.iter().collect::<String>();
+    format!("{} ... {}", end(&all[..LONGEST / 2]), end(&all[all.len() - LONGEST / 2..]))
 }
 
 /// Where kind's set-up keeps things (`make kind`): the program, the names of images.
@@ -132,6 +144,25 @@ mod tests {
         let text = "Creating cluster ...\n ✗ Preparing nodes\nERROR: failed to create cluster: no space left on device\nStack Trace:\n";
         assert_eq!(essence(text), "ERROR: failed to create cluster: no space left on device");
         assert_eq!(essence("a\nb\nc\nd\n"), "b; c; d");
+    }
+
+    /// As kind says it, with its command line shortened here.
+    #[test]
+    fn a_long_complaint_keeps_its_reason() {
+        let run = format!(
+            "ERROR: failed to create cluster: command \"docker run --name one {}\" failed with error: exit status 125",
+            "--label x ".repeat(60)
+        );
+        let output = format!(
+            "Command Output: docker: Error response from daemon: failed to copy files: userspace copy failed: write /data/volumes/{}/_data/blobs/sha256/5d07: no space left on device",
+            "a7d4".repeat(40)
+        );
+        let text = essence(&format!(
+            "Creating cluster \"one\" ...\n{run}\n\n{output}\n\nRun 'docker run --help' for more information\n"
+        ));
+        assert!(text.starts_with("ERROR: failed to create cluster: command \"docker run --name one"), "{text}");
+        assert!(text.contains("exit status 125; Command Output: docker: Error response from daemon"), "{text}");
+        assert!(text.ends_with("no space left on device") && text.len() < 600, "{text}");
     }
 
     #[test]

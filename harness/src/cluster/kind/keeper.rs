@@ -12,13 +12,13 @@ use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::process::LabProcess;
 use relapse_kernel::{NetNs, nft};
 
-use super::config::Config;
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
 use super::servers::{Served, Servers};
 use super::{Ground, guard, parts};
 use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use crate::host::clusters::ClusterJournal;
+use crate::plan::kind_config::Config;
 
 /// The backend of real clusters.
 pub struct Kind {
@@ -120,7 +120,7 @@ impl Kind {
         let config = wanted.kind_config.as_deref().map(Config::read).transpose()?;
         let fits = |kept: &Kept| match &config {
             Some(config) => *config == kept.config,
-            None => kept.config.nodes >= wanted.nodes,
+            None => kept.config.nodes >= wanted.nodes && kept.config == Config::of_workers(kept.config.workers),
         };
         let mut pool = self.pool();
         let all = pool.at_rest.iter().enumerate();

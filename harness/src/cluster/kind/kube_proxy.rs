@@ -1,4 +1,4 @@
-//! The node's real kube-proxy, started once more with another `conntrack` section (I2).
+//! The nodes' kube-proxies: waited for; and one of them started once more with another `conntrack` section (I2).
 //!
 //! kind tells kube-proxy to leave `nf_conntrack_max` alone, and a container could not write it anyway: it
 //! belongs to the initial network namespace. So the program of the node's own kube-proxy is started beside
@@ -9,11 +9,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use relapse_kernel::NetNs;
 use relapse_kernel::process::Inside;
+use relapse_kernel::{NetNs, nft};
 use serde_json::{Value, json};
 
+use super::create::NodeRef;
 use crate::cluster::KubeProxy;
 use crate::fault::FaultError;
 
@@ -24,6 +26,44 @@ const PROGRAM: &str = "/usr/local/bin/kube-proxy";
 const CONFIG: &str = "var/lib/kube-proxy/config.conf";
 /// Ours, in the container's own files.
 const OURS: &str = "relapse-kube-proxy.json";
+
+/// Where it writes nftables: its tables in a node, one for each version of IP.
+const TABLE: &str = "kube-proxy";
+/// They are there by then, and no other one follows so much later.
+const SET_UP_WITHIN: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the tables of kube-proxies that write nftables: one that appeared while a trial runs would look
+/// like something that the trial left behind. (With iptables a kubelet has made the tables before.)
+///
+/// # Errors
+/// When they do not appear, or are no longer waited for.
+pub fn until_set_up(nodes: &[NodeRef], stop: &dyn Fn() -> bool) -> Result<(), String> {
+    let begin = Instant::now();
+    let (mut known, mut since) = (Vec::new(), begin);
+    loop {
+        let tables = nodes.iter().map(|node| {
+            let all = nft::list_tables(&NetNs::of_process(&node.name, node.pid)?)?;
+            Ok(all.iter().filter(|table| *table == TABLE).count())
+        });
+        let now: Vec<usize> =
+            tables.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))?;
+        if now != known {
+            (known, since) = (now, Instant::now());
+        }
+        if !known.contains(&0) && since.elapsed() > SETTLED {
+            return Ok(());
+        }
+        if stop() {
+            return Err("stopped".into());
+        }
+        if begin.elapsed() > SET_UP_WITHIN {
+            return Err(format!("kube-proxy had not set up its nftables within {} s", SET_UP_WITHIN.as_secs()));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
 
 /// Ready to be started; then it writes the limit within a second or so.
 pub fn prepare(node: &NetNs, limit: u64) -> Result<KubeProxy, FaultError> {

@@ -1,7 +1,6 @@
 //! Nodes, pods, Services, hosts and offices, with their addresses.
 
 use std::net::IpAddr;
-use std::path::{Component, PathBuf};
 
 use relapse_detectors::prefix::Prefix;
 
@@ -316,19 +315,6 @@ impl Resolver<'_> {
                 planned.role = PodRole::Ingress { backend: ServiceId(index), port };
             }
         }
-    }
-
-    fn kind_config(&mut self, file: &Spanned<String>) -> Option<PathBuf> {
-        let path = PathBuf::from(&file.value);
-        let inside = !file.is_empty() && path.components().all(|c| matches!(c, Component::Normal(_)));
-        if !inside {
-            self.error(
-                file.span,
-                format!("{} is no file in `kind-configs`", quoted(file)),
-                "write its name, such as `two-workers.yaml`",
-            );
-        }
-        inside.then_some(path)
     }
 
     /// Tells where a node or a prefix has no room for its pods.

@@ -5,6 +5,8 @@ use std::path::Path;
 use relapse_detectors::prefix::Prefix;
 use serde_json::{Value, json};
 
+use crate::scenario::read::{any, read};
+
 /// What a cluster is made from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -39,13 +41,21 @@ impl Config {
     /// What is wrong with it, with the file's name.
     pub fn read(file: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("{}: {why}", file.display());
-        let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
-        let value: Value = serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        Self::fit(value).map_err(wrong)
+        let source = read(file).map_err(|diagnostic| wrong(diagnostic.message))?;
+        any(&source.text).and_then(Self::fit).map_err(wrong)
+    }
+
+    /// Whether kube-proxy is to write nftables.
+    #[must_use]
+    pub fn writes_nftables(&self) -> bool {
+        self.value["networking"]["kubeProxyMode"] == "nftables"
     }
 
     /// Sets what the harness does itself: the pod network; and where it must be known: prefixes.
     fn fit(mut value: Value) -> Result<Self, String> {
+        if value.is_null() {
+            return Err("the file is empty".into());
+        }
         if value.get("kind").and_then(Value::as_str) != Some("Cluster") {
             return Err("not a kind cluster configuration: `kind: Cluster` is missing".into());
         }
@@ -82,7 +92,7 @@ mod tests {
         let config = Config::read(&file).unwrap();
         assert_eq!((config.workers, config.nodes), (1, 2));
         assert_eq!(config.value["networking"]["disableDefaultCNI"], true);
-        assert_eq!(config.value["networking"]["kubeProxyMode"], "nftables");
+        assert!(config.writes_nftables() && !Config::of_workers(2).writes_nftables());
         assert_eq!(config.value["nodes"][1]["labels"]["a"], "b");
         assert!(config.value.get("name").is_none());
     }
