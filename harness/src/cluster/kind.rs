@@ -1,7 +1,8 @@
 //! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
 //! In the order of a run: [`keeper`] (clusters for all trials; [`create`], [`docker`], [`guard`], [`cni`],
-//! [`servers`] of the outside world), then in each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`],
+//! [`servers`] of the outside world, [`proof`] that a trial left nothing), then in each trial's process [`cluster`] over
+//! [`build`], [`nodes`], [`pods`],
 //! [`dns`], [`watch`] and [`news`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table,
 //! source NAT, workload, faults and collectors are the lab's own.
 
@@ -20,6 +21,7 @@ mod nodes;
 mod objects;
 mod parts;
 mod pods;
+mod proof;
 mod servers;
 mod watch;
 

@@ -126,7 +126,7 @@ fn supervise(
         file: job.file.clone(),
         ground,
         host_writes: hold.guardian.is_some(),
-        record: options.record.as_ref().map(|folder| folder.join(recording_name(job))),
+        record: options.record.as_ref().map(|folder| folder.join(recording_name(job, options.backends.len() > 1))),
         hold: options.hold,
         outside_detectors: options.config.detectors.iter().map(|detector| detector.exec.clone()).collect(),
         outside_expectations: options.config.expectations_for(&job.incident, &job.id.scenario),
@@ -323,8 +323,10 @@ fn dirty(ended: &mut TrialEnded, tell: &dyn Fn(TrialEvent), what: String) {
     ended.reasons.push(format!("left behind: {what}"));
 }
 
-fn recording_name(job: &Job) -> String {
+/// Recordings of several backends lie beside each other.
+fn recording_name(job: &Job, of_several: bool) -> String {
     let control = job.id.control.as_ref().map(|name| format!("--{name}")).unwrap_or_default();
     let repetition = if job.id.repetition > 1 { format!("-{}", job.id.repetition) } else { String::new() };
-    format!("{}{control}{repetition}.jsonl", job.id.scenario)
+    let backend = if of_several { format!(".{}", job.id.backend) } else { String::new() };
+    format!("{}{control}{repetition}{backend}.jsonl", job.id.scenario)
 }

@@ -1,24 +1,24 @@
 //! A scenario's cluster on a real one: its nodes in the fabric, its pods, Services and replicas of cluster
 //! DNS as objects of the API, the outside world around it.
 
-use std::net::SocketAddr;
+mod changes;
+mod make;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, PodSpec, Service};
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
-use kube::api::Api;
 use relapse_detectors::signal::Observed;
-use relapse_kernel::{NetNs, process};
+use relapse_kernel::NetNs;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::build::{build_network, fit, keep_or_make, template};
+use super::build::{build_network, fit, template};
 use super::nodes::Attached;
-use super::objects::{self, DNS_NAMESPACE, NAMESPACE};
-use super::pods::{self, Plugged, until};
-use super::watch::{PodState, Seen};
-use super::{Ground, api, cni, dns, kube_proxy, news, servers};
+use super::pods::{self, Plugged};
+use super::watch::Seen;
+use super::{Ground, api, cni, kube_proxy, news, servers};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::pods::with_passer_by;
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
@@ -47,9 +47,6 @@ pub struct KindCluster {
     /// What kubeadm's Deployment of CoreDNS runs.
     replica: Option<PodSpec>,
 }
-
-/// Pods of the trial before that this one does not want.
-type Strangers = Vec<(String, PodState)>;
 
 impl KindCluster {
     /// Builds everything the plan names; pods get the addresses the node's plugins give.
@@ -96,103 +93,6 @@ impl KindCluster {
         Ok(cluster)
     }
 
-    /// Services and the Corefile, unless they are there from the trial before.
-    async fn make_objects(&self) -> Result<(), String> {
-        let run = self.run();
-        let dns = self.plan.dns.as_ref().map(|dns| dns.service.0);
-        let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
-        let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
-        let maps: Vec<ConfigMap> =
-            dns::corefile(&self.plan).map(|text| objects::corefile(&text, &run)).into_iter().collect();
-        let ingresses = self.plan.pods.iter().filter_map(|pod| match pod.role {
-            PodRole::Ingress { backend, port } => {
-                let to = SocketAddr::new(self.plan.services[backend.0].address, port);
-                Some(objects::ingress_configuration(&pod.name, port, to, &run))
-            }
-            PodRole::Plain | PodRole::Dns => None,
-        });
-        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
-        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
-        keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, maps).await
-    }
-
-    fn run(&self) -> objects::Run {
-        objects::Run { id: self.ground.run_id.clone(), scenario: self.ground.scenario.clone() }
-    }
-
-    /// Sends away what no pod of this plan is, and says what that was.
-    async fn send_strangers_away(&self) -> Result<Strangers, String> {
-        let wanted: Vec<_> = (0..self.plan.pods.len()).map(|number| self.object(PodId(number))).collect();
-        let stays = |name: &str, pod: &PodState| {
-            let same = |object: &objects::PodObject| {
-                object.metadata.name.as_deref() == Some(name) && pod.content == objects::content(object)
-            };
-            pod.serves() && wanted.iter().any(same)
-        };
-        let mut seen = self.seen.clone();
-        let all =
-            until(&mut seen, || "the API server told of pods".into(), |seen| seen.whole.then(|| seen.pods.clone()))
-                .await?;
-        let leave: Strangers = all.into_iter().filter(|(name, pod)| !stays(name, pod)).collect();
-        for (name, pod) in &leave {
-            pods::send_away(&self.client, name, &pod.namespace).await?;
-        }
-        Ok(leave)
-    }
-
-    /// Waits until they are gone, or the one of this name is.
-    async fn gone(&self, strangers: &Strangers, name: Option<&str>) -> Result<(), String> {
-        let gone = |seen: &Seen| {
-            let still = |(one, pod): &(String, PodState)| {
-                name.is_none_or(|name| name == one) && seen.pods.get(one).is_some_and(|now| now.uid == pod.uid)
-            };
-            (!strangers.iter().any(still)).then_some(())
-        };
-        until(&mut self.seen.clone(), || "pods of other trials were gone".into(), gone).await
-    }
-
-    /// All pods at once.
-    async fn make_all_pods(&self, strangers: &Strangers) -> Result<Vec<Plugged>, String> {
-        let jobs = (0..self.plan.pods.len()).map(|number| async move {
-            self.gone(strangers, Some(&self.plan.pods[number].name)).await?;
-            self.make_pod(PodId(number)).await
-        });
-        futures_util::future::join_all(jobs).await.into_iter().collect()
-    }
-
-    async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
-        let spec = &self.plan.pods[id.0];
-        let there = self.seen.borrow().pods.get(&spec.name).cloned();
-        let state = match there {
-            Some(state) => state,
-            None => pods::make(&self.client, &mut self.seen.clone(), &self.object(id), spec.role).await?,
-        };
-        pods::plug(&self.plan, id, &state, &self.nodes[spec.node.0].node().ns)
-    }
-
-    fn object(&self, id: PodId) -> objects::PodObject {
-        let spec = &self.plan.pods[id.0];
-        let node = &self.ground.cluster.nodes[spec.node.0].name;
-        match (&self.replica, spec.role) {
-            (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
-                let image = self.ground.nginx.as_deref().unwrap_or_default();
-                objects::ingress(&spec.name, node, image, &self.run())
-            }
-            (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
-            _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),
-        }
-    }
-
-    /// Every Service has its endpoints.
-    async fn endpoints_there(&self) -> Result<(), String> {
-        let all = |seen: &Seen| {
-            let whole = |entry: &ServiceEntry, wanted: usize| entry.ready.len() >= wanted;
-            let entries = self.services(seen);
-            entries.iter().zip(&self.plan.services).all(|(entry, plan)| whole(entry, plan.pods.len())).then_some(())
-        };
-        until(&mut self.seen.clone(), || "all Services had their endpoints".into(), all).await
-    }
-
     /// Services and their ready endpoints, by the names of the scenario.
     fn services(&self, seen: &Seen) -> Vec<ServiceEntry> {
         let entry = |plan: &crate::plan::ServicePlan| {
@@ -237,85 +137,6 @@ impl KindCluster {
 
     fn lock_watches(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn delete(&self, id: PodId) -> Result<(), String> {
-        let spec = &self.plan.pods[id.0];
-        let plugged = self.lock_pods()[id.0].clone();
-        pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
-        let here = |seen: &Seen| seen.pods.get(&spec.name).filter(|pod| pod.uid == plugged.uid).cloned();
-        let told = |seen: &Seen| here(seen).is_none_or(|pod| pod.leaving).then_some(());
-        until(&mut self.seen.clone(), || format!("pod {} was told to go", spec.name), told).await?;
-        self.lock_pods()[id.0].leaving = true;
-        self.tell();
-        let gone = |seen: &Seen| here(seen).is_none().then_some(());
-        until(&mut self.seen.clone(), || format!("pod {} was gone", spec.name), gone).await?;
-        // As a CNI does: with the veth, when its processes have ended.
-        let node = &self.nodes[spec.node.0].node().ns;
-        pods::link_gone(node, &plugged.link).await?;
-        pods::unplug(&self.plan, plugged.address, node).map_err(|e| format!("failed to {e}"))
-    }
-
-    async fn restore(&self, id: PodId) -> Result<(), String> {
-        let spec = &self.plan.pods[id.0];
-        if !self.lock_pods()[id.0].leaving {
-            return Ok(());
-        }
-        // The plugins give the address behind the last they gave: one pod at a time.
-        let one = self.coming_back.lock().await;
-        let node = &self.ground.cluster.nodes[spec.node.0];
-        cni::next_address(node, spec.address).map_err(|e| format!("{}: {e}", node.name))?;
-        let made = self.make_pod(id).await?;
-        drop(one);
-        if made.address != spec.address {
-            return Err(format!("pod {} came back as {}, not as {}", spec.name, made.address, spec.address));
-        }
-        self.lock_pods()[id.0] = made;
-        self.tell();
-        Ok(())
-    }
-
-    /// A replica is left out first, then told to end: what is under way is still answered.
-    async fn stop_replica(&self, id: PodId) -> Result<(), String> {
-        let spec = &self.plan.pods[id.0];
-        if spec.role != PodRole::Dns {
-            return Err(format!("pod {} runs nothing of its own", spec.name));
-        }
-        pods::gate(&self.client, &spec.name, false).await?;
-        let left_out = |seen: &Seen| {
-            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
-            (!endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready)).then_some(())
-        };
-        until(&mut self.seen.clone(), || format!("{} was left out", spec.name), left_out).await?;
-        self.tell();
-        let uid = {
-            let pod = &mut self.lock_pods()[id.0];
-            pod.stopped = true;
-            pod.uid.clone()
-        };
-        for (pid, command) in pods::processes(&uid) {
-            if command != "pause" {
-                process::ask_to_end(pid).map_err(|e| format!("failed to {e}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_replica(&self, id: PodId) -> Result<(), String> {
-        // Its process has ended: a pod takes its place, by the same name and address.
-        if !self.lock_pods()[id.0].stopped {
-            return self.restore(id).await;
-        }
-        self.delete(id).await?;
-        self.restore(id).await?;
-        let spec = &self.plan.pods[id.0];
-        let served = |seen: &Seen| {
-            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
-            endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready).then_some(())
-        };
-        until(&mut self.seen.clone(), || format!("{} was an endpoint", spec.name), served).await?;
-        self.tell();
-        Ok(())
     }
 
     /// Something of its own runs in this pod, and goes on between trials.

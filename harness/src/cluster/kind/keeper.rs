@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::process::LabProcess;
-use relapse_kernel::{NetNs, nft};
 
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
+use super::proof::Still;
 use super::servers::{Served, Servers};
-use super::{Ground, guard, parts};
+use super::{Ground, parts};
 use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use crate::host::clusters::ClusterJournal;
 use crate::plan::kind_config::Config;
@@ -196,7 +195,7 @@ impl Backend for Kind {
                 return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
             }
             let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers, tell);
-            let before = look(&cluster, &servers);
+            let before = Still::take(&cluster, &servers);
             before.map(|before| (servers, before)).map_err(|why| format!("the kind cluster is no longer there: {why}"))
         };
         let (servers, before) = match usable() {
@@ -227,25 +226,6 @@ impl Backend for Kind {
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;
 
-/// All nodes, and servers beside them, as they are between trials.
-fn look(cluster: &Created, servers: &[Served]) -> Result<Vec<(String, Snapshot, u64)>, String> {
-    let nodes = cluster.nodes.iter().map(|node| {
-        let ns = NetNs::of_process(&node.name, node.pid)?;
-        Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
-    });
-    // Beside the nodes there is no way out to guard.
-    let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
-    nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))
-}
-
-/// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
-/// its address, the route to it.
-fn is_of_a_pod(difference: &Difference) -> bool {
-    let sides = [&difference.before, &difference.after].into_iter().flatten();
-    let by_veth = |text: &str| text.contains("veth");
-    by_veth(&difference.what) || (difference.what.starts_with("route ") && sides.clone().all(|side| by_veth(side)))
-}
-
 /// Without it the harness's own proxy is the ingress, as in a lab.
 fn load_nginx(cluster: &Created, tell: &dyn Fn(String)) -> Option<String> {
     let image = nginx_image();
@@ -268,7 +248,7 @@ struct Leased<'a> {
     cluster: Created,
     nginx: Option<String>,
     servers: Vec<Served>,
-    before: Vec<(String, Snapshot, u64)>,
+    before: Still,
     /// Goes back to the pool at the end.
     kept: Option<Kept>,
 }
@@ -285,21 +265,14 @@ impl Lease for Leased<'_> {
     }
 
     fn lost(&mut self) -> Option<String> {
-        let why = look(&self.cluster, &self.servers).err()?;
+        let why = Still::take(&self.cluster, &self.servers).err()?;
         self.spoil();
         Some(format!("the kind cluster is no longer there: {why}"))
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = look(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
-        let mut left = Vec::new();
-        for ((node, before, _), (_, now, _)) in self.before.iter().zip(&after) {
-            let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
-            left.extend(found.map(|difference| format!("{node}: {difference}")));
-        }
-        for ((node, _, before), (_, _, now)) in self.before.iter().zip(&after).filter(|((.., b), (.., n))| n > b) {
-            left.push(format!("{node}: {} packets of the lab tried to leave by Docker's NIC (dropped)", now - before));
-        }
+        let after = Still::take(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
+        let left = after.left_since(&self.before);
         if left.is_empty() {
             return Ok(());
         }
@@ -317,33 +290,5 @@ impl Lease for Leased<'_> {
 impl Drop for Leased<'_> {
     fn drop(&mut self) {
         self.keeper.pool().at_rest.extend(self.kept.take());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn difference(what: &str, before: Option<&str>, after: Option<&str>) -> Difference {
-        Difference { what: what.into(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
-    }
-
-    #[test]
-    fn what_pods_bring_along_is_told_from_what_a_trial_leaves() {
-        let pods = [
-            difference("link veth1a2b3c4d", None, Some("up, mtu 1500")),
-            difference("address 10.176.97.254/32 on veth1a2b3c4d", Some("present"), None),
-            difference("route 10.176.97.11/32 metric 0 in table 254", None, Some("dev veth1a2b3c4d")),
-        ];
-        assert!(pods.iter().all(is_of_a_pod));
-        let left = [
-            difference("link eth1", None, Some("up")),
-            difference("rule 1536", None, Some("from 10.176.97.11/32 to table 2")),
-            difference("route 0.0.0.0/0 metric 0 in table 254", None, Some("via 198.19.128.1 dev eth0")),
-            // A route that a trial turned towards a pod.
-            difference("route 10.176.97.11/32 metric 0 in table 254", Some("dev eth1"), Some("dev veth1a2b3c4d")),
-            difference("nft table relapse-cni-snat", None, Some("present")),
-        ];
-        assert!(!left.iter().any(is_of_a_pod));
     }
 }

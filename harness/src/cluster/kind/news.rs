@@ -31,17 +31,28 @@ pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observ
     news
 }
 
-/// Calls `hear` with each object that appears or changes, until nobody listens.
-async fn follow<K>(api: Api<K>, told: &Told, mut hear: impl FnMut(&K))
+/// What of the objects is news.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// How each is: now, and whenever that changes.
+    State,
+    /// That one appears or changes; what is there already is from before.
+    Change,
+}
+
+/// Calls `hear` with the news of all objects, until nobody listens.
+async fn follow<K>(api: Api<K>, news: News, told: &Told, mut hear: impl FnMut(&K))
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut objects = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    let mut objects = watcher(api, watcher::Config::default()).default_backoff().boxed();
     loop {
         tokio::select! {
             () = told.closed() => return,
             next = objects.next() => match next {
-                Some(Ok(object)) => hear(&object),
+                Some(Ok(watcher::Event::Apply(object))) => hear(&object),
+                Some(Ok(watcher::Event::InitApply(object))) if news == News::State => hear(&object),
+                Some(Ok(_)) => {}
                 // Begun anew by itself.
                 Some(Err(_)) => {}
                 None => return,
@@ -71,7 +82,7 @@ async fn of_pods(client: Client, pods: Api<Pod>, names: Arc<Names>, told: Told) 
             }
         }
     };
-    follow(pods, &told, hear).await;
+    follow(pods, News::State, &told, hear).await;
 }
 
 fn container(pod: String, status: &ContainerStatus) -> Container {
@@ -125,7 +136,7 @@ async fn of_nodes(nodes: Api<Node>, names: Arc<Names>, told: Told) {
             }
         }
     };
-    follow(nodes, &told, hear).await;
+    follow(nodes, News::State, &told, hear).await;
 }
 
 /// Events that name a node, or that a kubelet wrote.
@@ -143,7 +154,7 @@ async fn of_events(events: Api<ApiEvent>, names: Arc<Names>, told: Told) {
         };
         let _ = told.send((node.clone(), Observed::Event(told_of)));
     };
-    follow(events, &told, hear).await;
+    follow(events, News::Change, &told, hear).await;
 }
 
 /// One configuration for all nodes.
@@ -163,5 +174,5 @@ async fn of_kube_proxy(client: Client, names: Arc<Names>, told: Told) {
             let _ = told.send((node.clone(), Observed::KubeProxy(kube_proxy.clone())));
         }
     };
-    follow(maps, &told, hear).await;
+    follow(maps, News::State, &told, hear).await;
 }

@@ -1,0 +1,90 @@
+//! Pods go and come back while a trial runs; replicas of cluster DNS end and are replaced.
+
+use relapse_kernel::process;
+
+use super::super::pods::{self, until};
+use super::super::watch::Seen;
+use super::super::{cni, objects};
+use super::KindCluster;
+use crate::plan::{PodId, PodRole};
+
+impl KindCluster {
+    pub(super) async fn delete(&self, id: PodId) -> Result<(), String> {
+        let spec = &self.plan.pods[id.0];
+        let plugged = self.lock_pods()[id.0].clone();
+        pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
+        let here = |seen: &Seen| seen.pods.get(&spec.name).filter(|pod| pod.uid == plugged.uid).cloned();
+        let told = |seen: &Seen| here(seen).is_none_or(|pod| pod.leaving).then_some(());
+        until(&mut self.seen.clone(), || format!("pod {} was told to go", spec.name), told).await?;
+        self.lock_pods()[id.0].leaving = true;
+        self.tell();
+        let gone = |seen: &Seen| here(seen).is_none().then_some(());
+        until(&mut self.seen.clone(), || format!("pod {} was gone", spec.name), gone).await?;
+        // As a CNI does: with the veth, when its processes have ended.
+        let node = &self.nodes[spec.node.0].node().ns;
+        pods::link_gone(node, &plugged.link).await?;
+        pods::unplug(&self.plan, plugged.address, node).map_err(|e| format!("failed to {e}"))
+    }
+
+    pub(super) async fn restore(&self, id: PodId) -> Result<(), String> {
+        let spec = &self.plan.pods[id.0];
+        if !self.lock_pods()[id.0].leaving {
+            return Ok(());
+        }
+        // The plugins give the address behind the last they gave: one pod at a time.
+        let one = self.coming_back.lock().await;
+        let node = &self.ground.cluster.nodes[spec.node.0];
+        cni::next_address(node, spec.address).map_err(|e| format!("{}: {e}", node.name))?;
+        let made = self.make_pod(id).await?;
+        drop(one);
+        if made.address != spec.address {
+            return Err(format!("pod {} came back as {}, not as {}", spec.name, made.address, spec.address));
+        }
+        self.lock_pods()[id.0] = made;
+        self.tell();
+        Ok(())
+    }
+
+    /// A replica is left out first, then told to end: what is under way is still answered.
+    pub(super) async fn stop_replica(&self, id: PodId) -> Result<(), String> {
+        let spec = &self.plan.pods[id.0];
+        if spec.role != PodRole::Dns {
+            return Err(format!("pod {} runs nothing of its own", spec.name));
+        }
+        pods::gate(&self.client, &spec.name, false).await?;
+        let left_out = |seen: &Seen| {
+            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
+            (!endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready)).then_some(())
+        };
+        until(&mut self.seen.clone(), || format!("{} was left out", spec.name), left_out).await?;
+        self.tell();
+        let uid = {
+            let pod = &mut self.lock_pods()[id.0];
+            pod.stopped = true;
+            pod.uid.clone()
+        };
+        for (pid, command) in pods::processes(&uid) {
+            if command != "pause" {
+                process::ask_to_end(pid).map_err(|e| format!("failed to {e}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn start_replica(&self, id: PodId) -> Result<(), String> {
+        // Its process has ended: a pod takes its place, by the same name and address.
+        if !self.lock_pods()[id.0].stopped {
+            return self.restore(id).await;
+        }
+        self.delete(id).await?;
+        self.restore(id).await?;
+        let spec = &self.plan.pods[id.0];
+        let served = |seen: &Seen| {
+            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
+            endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready).then_some(())
+        };
+        until(&mut self.seen.clone(), || format!("{} was an endpoint", spec.name), served).await?;
+        self.tell();
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The proof that a trial left nothing: nodes, and servers beside them, as they are between trials.
+
+use relapse_kernel::host::{self, Difference, Snapshot};
+use relapse_kernel::{NetNs, nft};
+
+use super::create::Created;
+use super::guard;
+use super::servers::Served;
+
+/// By name: what a namespace is like, and how many packets its guard has dropped.
+pub struct Still(Vec<(String, Snapshot, u64)>);
+
+impl Still {
+    /// Looks at all of them.
+    ///
+    /// # Errors
+    /// Which one is not there any more, or cannot be asked.
+    pub fn take(cluster: &Created, servers: &[Served]) -> Result<Self, String> {
+        let nodes = cluster.nodes.iter().map(|node| {
+            let ns = NetNs::of_process(&node.name, node.pid)?;
+            Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
+        });
+        // Beside the nodes there is no way out to guard.
+        let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
+        let all = nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>();
+        all.map(Self).map_err(|e| format!("failed to {e}"))
+    }
+
+    /// What is there that was not, and what is no longer: each in a line.
+    #[must_use]
+    pub fn left_since(&self, before: &Self) -> Vec<String> {
+        let mut left = Vec::new();
+        for ((name, before, dropped), (_, now, dropped_now)) in before.0.iter().zip(&self.0) {
+            let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
+            left.extend(found.map(|difference| format!("{name}: {difference}")));
+            let tried = dropped_now.saturating_sub(*dropped);
+            if tried > 0 {
+                left.push(format!("{name}: {tried} packets of the lab tried to leave by Docker's NIC (dropped)"));
+            }
+        }
+        left
+    }
+}
+
+/// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
+/// its address, the route to it.
+fn is_of_a_pod(difference: &Difference) -> bool {
+    let sides = [&difference.before, &difference.after].into_iter().flatten();
+    let by_veth = |text: &str| text.contains("veth");
+    by_veth(&difference.what) || (difference.what.starts_with("route ") && sides.clone().all(|side| by_veth(side)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(what: &str, before: Option<&str>, after: Option<&str>) -> Difference {
+        Difference { what: what.into(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
+    }
+
+    #[test]
+    fn what_pods_bring_along_is_told_from_what_a_trial_leaves() {
+        let pods = [
+            difference("link veth1a2b3c4d", None, Some("up, mtu 1500")),
+            difference("address 10.176.97.254/32 on veth1a2b3c4d", Some("present"), None),
+            difference("route 10.176.97.11/32 metric 0 in table 254", None, Some("dev veth1a2b3c4d")),
+        ];
+        assert!(pods.iter().all(is_of_a_pod));
+        let left = [
+            difference("link eth1", None, Some("up")),
+            difference("rule 1536", None, Some("from 10.176.97.11/32 to table 2")),
+            difference("route 0.0.0.0/0 metric 0 in table 254", None, Some("via 198.19.128.1 dev eth0")),
+            // A route that a trial turned towards a pod.
+            difference("route 10.176.97.11/32 metric 0 in table 254", Some("dev eth1"), Some("dev veth1a2b3c4d")),
+            difference("nft table relapse-cni-snat", None, Some("present")),
+        ];
+        assert!(!left.iter().any(is_of_a_pod));
+    }
+}
