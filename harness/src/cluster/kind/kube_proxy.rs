@@ -85,20 +85,33 @@ pub fn prepare(node: &NetNs, limit: u64) -> Result<KubeProxy, FaultError> {
     })
 }
 
-/// Its own configuration with nothing but the limit in another `conntrack` section: max(min, maxPerCore x
-/// cores). Time-outs stay the kernel's.
+/// Its own configuration with another `conntrack` section.
 fn configuration(root: &Path, limit: u64) -> Result<Value, String> {
     let file = root.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| format!("{CONFIG}: {e}"))?;
     let mut config: Value = serde_yaml::from_str(&text).map_err(|e| format!("{CONFIG}: {e}"))?;
-    config["conntrack"] = json!({
-        "min": limit, "maxPerCore": 1,
-        "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s",
-    });
+    config["conntrack"] = section(limit, cores());
     // The other one has the usual ports.
     config["healthzBindAddress"] = "127.0.0.1:21256".into();
     config["metricsBindAddress"] = "127.0.0.1:21249".into();
     Ok(config)
+}
+
+/// Makes kube-proxy write this limit, max(min, maxPerCore x cores): without a word about it where that is what
+/// it does by itself. Time-outs stay the kernel's.
+fn section(limit: u64, cores: u64) -> Value {
+    let mut section = json!({ "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" });
+    // `pkg/proxy/apis/config/v1alpha1/defaults.go`
+    if limit != 131_072.max(32_768 * cores) {
+        section["min"] = limit.into();
+        section["maxPerCore"] = 1.into();
+    }
+    section
+}
+
+/// As kube-proxy counts them.
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 /// The node's own kube-proxy: the one process of that name in its network namespace.
@@ -117,4 +130,18 @@ fn hostname(pid: u32) -> String {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let named = line.split('\0').find_map(|argument| argument.strip_prefix("--hostname-override="));
     named.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_default_needs_no_word() {
+        let empty = json!({ "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" });
+        assert_eq!(section(131_072, 2), empty);
+        assert_eq!(section(524_288, 16), empty);
+        let scaled = section(4_096, 2);
+        assert_eq!((&scaled["min"], &scaled["maxPerCore"]), (&json!(4_096), &json!(1)));
+    }
 }
