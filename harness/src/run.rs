@@ -261,8 +261,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
         }
     }
     // Those that want the machine for themselves come last, in an order in which they can share clusters. Of
-    // the others those that wait for each other begin first:
-    // they are the longest chain; then the longest.
+    // the others those that wait for each other begin first: they are the longest chain; then the longest.
     let mut work: BTreeMap<String, Duration> = BTreeMap::new();
     for job in &jobs {
         *work.entry(job.id.scenario.clone()).or_default() += job.at_most;

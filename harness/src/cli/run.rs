@@ -67,7 +67,7 @@ pub struct RunArguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
     /// Trials side by side, at most; fewer while the machine is busy, and on kind one on each of two
-    /// clusters. Default: six a processor, but 1 with --repeat, for times to detect are best alone.
+    /// clusters, from a dozen trials on. Default: six a processor, but 1 with --repeat, for times to detect are best alone.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
     /// What clusters are made of.

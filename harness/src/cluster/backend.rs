@@ -154,7 +154,8 @@ impl Places {
     /// When it cannot be taken.
     pub fn enter(&self, take: impl FnOnce() -> Result<MachineLock, String>) -> Result<Arc<MachineLock>, String> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = held.upgrade() {
+        // Somebody of another run who waits gets a turn.
+        if let Some(lock) = held.upgrade().filter(|lock| !lock.is_awaited()) {
             return Ok(lock);
         }
         let lock = Arc::new(take()?);

@@ -160,6 +160,13 @@ impl MachineLock {
         matches!(self.mode, Mode::Exclusive)
     }
 
+    /// Somebody is at the gate.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let gate = open(&self.path.with_extension("gate"));
+        gate.is_ok_and(|gate| matches!(try_lock(&gate, Mode::Exclusive), Ok(false)))
+    }
+
     /// Called inside the gate, so nobody else writes. A file of another user that this one may only
     /// read is locked all the same, without a record.
     fn recorded(file: File, path: PathBuf, mode: Mode, who: &Who) -> Result<Self> {

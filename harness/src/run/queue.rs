@@ -72,8 +72,10 @@ impl State {
         let (_, place) = all.min()?;
         let job = self.waiting.remove(place)?;
         if job.backend.places().is_some() && !self.at_rest.is_empty() {
-            let same = self.at_rest.iter().position(|at_rest| at_rest.scenario == job.wanted.scenario);
-            self.at_rest.remove(same.unwrap_or_default());
+            let at = |is: &dyn Fn(&Wanted) -> bool| self.at_rest.iter().position(is);
+            let same = at(&|at_rest| at_rest.scenario == job.wanted.scenario);
+            let fits = same.or_else(|| at(&|at_rest| at_rest.kind_config == job.wanted.kind_config));
+            self.at_rest.remove(fits.unwrap_or_default());
         }
         self.running.push(Running { share: job.share, wanted: job.wanted.clone() });
         Some(job)

@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub enum Share {
     /// On a real cluster, with few entries: beside others of the run on clusters of their own.
     Cluster,
-    /// Writes it, and so low that nobody else may be there; or on a real cluster.
+    /// Writes it, and so low that nobody else may be there; or, on a real cluster, holds many entries.
     Alone,
     /// Writes it, or reaches it.
     Writer,

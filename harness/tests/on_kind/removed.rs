@@ -187,6 +187,10 @@ fn stopped_for_real(mut engine: Engine) -> Tested {
     let mut run = home.start(&["--only", "incident"]);
     let id = run.id()?;
     run.until("a fault", injected)?;
+    let others = docker(&["ps", "--format", "{{.Names}}"])?;
+    if let Some(other) = others.lines().find(|name| !name.starts_with(&format!("relapse-{id}"))) {
+        return Err(format!("{other} was started meanwhile and would go with the engine: nothing was tried"));
+    }
     let begin = Instant::now();
     engine.stop()?;
     gives_up(&mut run, begin)?;

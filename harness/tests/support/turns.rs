@@ -56,8 +56,11 @@ pub fn on_cluster(scenario: &str, config: Option<&Path>, alone: bool, clusters: 
     }
     state.waiting.retain(|other| *other != wish);
     if !state.at_rest.is_empty() {
-        let same = state.at_rest.iter().position(|at_rest| at_rest.scenario == scenario);
-        state.at_rest.remove(same.unwrap_or_default());
+        let at = |is: &dyn Fn(&Wish) -> bool| state.at_rest.iter().position(is);
+        let fits =
+            at(&|at_rest| at_rest.scenario == scenario).or_else(|| at(&|at_rest| at_rest.config.as_deref() == config));
+        let fits = fits.unwrap_or_default();
+        state.at_rest.remove(fits);
     }
     state.running.push(wish.clone());
     CHANGED.notify_all();

@@ -1,6 +1,7 @@
 //! The programs `docker` and `kind`, each call with a time limit.
 //!
-//! kind itself speaks to Docker by its command line; so do we, for the few calls there are.
+//! kind itself speaks to Docker by its command line; so do we, for the few calls there are. (Servers outside are
+//! testcontainers', which speaks to the engine's socket.)
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -4,10 +4,13 @@
 //! It is in the journal before it exists, with the settings that a kubelet writes on its host: so the
 //! next start, or `relapse recover`, removes what a run that was killed had made.
 
+mod pool;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock};
 
+use pool::{Kept, Pool};
 use relapse_kernel::process::LabProcess;
 
 use super::create::{self, Created, Names};
@@ -34,34 +37,6 @@ pub struct Kind {
     number: AtomicU32,
 }
 
-/// Clusters that no trial has, and how many are being made.
-#[derive(Default)]
-struct Pool {
-    at_rest: Vec<Kept>,
-    making: usize,
-}
-
-/// What was made, or why it could not be.
-struct Kept {
-    config: Config,
-    /// Whose pods are there.
-    scenario: String,
-    made: Result<Created, String>,
-    journal: ClusterJournal,
-    spoilt: bool,
-    /// nginx, once it is in the nodes; or that it cannot be.
-    nginx: Option<Option<String>>,
-    servers: Servers,
-}
-
-impl Kept {
-    /// With what stands beside it.
-    fn remove(self) -> Result<(), String> {
-        drop(self.servers);
-        self.journal.remove()
-    }
-}
-
 impl Kind {
     /// Nothing is made before it is wanted; `most` clusters at a time.
     #[must_use]
@@ -76,10 +51,6 @@ impl Kind {
             unable: OnceLock::new(),
             number: AtomicU32::new(0),
         }
-    }
-
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The first cluster of a run bears its id, each further one a number besides.
@@ -112,41 +83,6 @@ impl Kind {
             nginx: None,
             servers: Servers::default(),
         })
-    }
-
-    /// A cluster for a trial: the one that has the scenario's pods, else any that fits, else a new one.
-    fn take(&self, wanted: &Wanted, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
-        let config = wanted.kind_config.as_deref().map(Config::read).transpose()?;
-        let fits = |kept: &Kept| match &config {
-            Some(config) => *config == kept.config,
-            None => kept.config.nodes >= wanted.nodes && kept.config == Config::of_workers(kept.config.workers),
-        };
-        let mut pool = self.pool();
-        let all = pool.at_rest.iter().enumerate();
-        let effort = |kept: &Kept| (!fits(kept), kept.spoilt, kept.made.is_err(), kept.scenario != wanted.scenario);
-        let best = all.min_by_key(|(_, kept)| effort(kept));
-        let best = best.map(|(place, kept)| (place, fits(kept) && !kept.spoilt));
-        let best = best.map(|(place, usable)| (pool.at_rest.swap_remove(place), usable));
-        let kept = match best {
-            Some((kept, true)) => kept,
-            other => {
-                pool.making += 1;
-                drop(pool);
-                // The control plane is the last node.
-                let config = config.unwrap_or_else(|| Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS)));
-                let removed = other.map_or(Ok(()), |(old, _)| old.remove());
-                let made = removed.and_then(|()| self.make(config, tell, stop));
-                pool = self.pool();
-                pool.making -= 1;
-                self.changed.notify_all();
-                made?
-            }
-        };
-        // A cluster that comes up takes all of the machine, and changes what a trial compares.
-        while pool.making > 0 {
-            pool = self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner);
-        }
-        Ok(kept)
     }
 }
 
@@ -189,26 +125,30 @@ impl Backend for Kind {
                 return Err(format!("no kind cluster: {why}"));
             }
         };
+        let have = cluster.nodes.len();
         let mut usable = || {
-            let have = cluster.nodes.len();
             if have < wanted.nodes {
                 return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
             }
-            let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers, tell);
+            let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers)?;
+            if wanted.ingress && kept.nginx.is_none() {
+                kept.nginx = Some(load_nginx(&cluster)?);
+            }
             let before = Still::take(&cluster, &servers);
-            before.map(|before| (servers, before)).map_err(|why| format!("the kind cluster is no longer there: {why}"))
+            before.map(|before| (servers, before)).map_err(|why| {
+                // An engine that was stopped, a node that died: the next trial gets another one.
+                kept.spoilt = true;
+                format!("the kind cluster is no longer there: {why}")
+            })
         };
         let (servers, before) = match usable() {
             Ok(both) => both,
             Err(why) => {
-                // An engine that was stopped, a node that died: the next trial gets another one.
-                kept.spoilt = true;
-                self.pool().at_rest.push(kept);
+                self.give_back(kept);
                 return Err(why);
             }
         };
-        let nginx =
-            if wanted.ingress { kept.nginx.get_or_insert_with(|| load_nginx(&cluster, tell)).clone() } else { None };
+        let nginx = kept.nginx.clone().filter(|_| wanted.ingress);
         kept.scenario.clone_from(&wanted.scenario);
         Ok(Box::new(Leased { keeper: self, cluster, nginx, servers, before, kept: Some(kept) }))
     }
@@ -217,30 +157,17 @@ impl Backend for Kind {
         let all = std::mem::take(&mut self.pool().at_rest);
         // Side by side: what takes long is Docker's.
         std::thread::scope(|scope| {
-            let removed: Vec<_> = all.into_iter().map(|kept| scope.spawn(|| kept.remove().err())).collect();
+            let removed: Vec<_> = all.into_iter().map(|mut kept| scope.spawn(move || kept.remove().err())).collect();
             removed.into_iter().filter_map(|one| one.join().unwrap_or_else(|_| Some("a thread died".into()))).collect()
         })
     }
 }
 
-/// Scenarios want one or two workers more often than not, and a cluster is slow to make.
-const WORKERS: usize = 2;
-
-/// Without it the harness's own proxy is the ingress, as in a lab.
-fn load_nginx(cluster: &Created, tell: &dyn Fn(String)) -> Option<String> {
-    let image = nginx_image();
-    let loaded = image.as_ref().map(|image| create::load_image(&cluster.names, image));
-    match loaded {
-        Some(Ok(())) => image,
-        Some(Err(why)) => {
-            tell(format!("nginx could not be loaded, a proxy of relapse's own is the ingress: {why}"));
-            None
-        }
-        None => {
-            tell("there is no image of nginx, a proxy of relapse's own is the ingress: make kind".into());
-            None
-        }
-    }
+/// The ingress is nginx or nothing: with another one in its place the trial would prove something else.
+fn load_nginx(cluster: &Created) -> Result<String, String> {
+    let image = nginx_image().ok_or("there is no image of nginx for the ingress: make kind")?;
+    create::load_image(&cluster.names, &image).map_err(|why| format!("nginx could not be loaded: {why}"))?;
+    Ok(image)
 }
 
 struct Leased<'a> {
@@ -289,6 +216,8 @@ impl Lease for Leased<'_> {
 
 impl Drop for Leased<'_> {
     fn drop(&mut self) {
-        self.keeper.pool().at_rest.extend(self.kept.take());
+        if let Some(kept) = self.kept.take() {
+            self.keeper.give_back(kept);
+        }
     }
 }

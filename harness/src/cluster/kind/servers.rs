@@ -91,36 +91,38 @@ impl Served {
 #[derive(Default)]
 pub struct Servers(Vec<Kept>);
 
-/// What was started, or tried to.
+/// What was started.
 struct Kept {
     wanted: WantedServer,
-    /// The container goes when it is dropped. None: it cannot be had, which has been told.
-    running: Option<(Served, Container<GenericImage>)>,
+    served: Served,
+    /// Goes when it is dropped.
+    _container: Container<GenericImage>,
 }
 
 impl Kept {
     /// Whether nothing is to be done for a trial that wants it.
     fn is_as_it_should_be(&self) -> bool {
-        let serves = |served: &Served| served.listens(&self.wanted.ports).unwrap_or(false);
-        self.running.as_ref().is_none_or(|(served, _)| serves(served))
+        self.served.listens(&self.wanted.ports).unwrap_or(false)
     }
 }
 
 impl Servers {
-    /// Exactly the servers that a trial wants; those of others go. Where one cannot be had, relapse's own
-    /// answers in its place, as in a lab.
-    pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer], tell: &dyn Fn(String)) -> Vec<Served> {
+    /// Exactly the servers that a trial wants; those of others go.
+    ///
+    /// # Errors
+    /// Which one cannot be had, and why: with another in its place the trial would prove something else.
+    pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer]) -> std::result::Result<Vec<Served>, String> {
         self.0.retain(|kept| wanted.contains(&kept.wanted) && kept.is_as_it_should_be());
         for wanted in wanted {
             if self.0.iter().any(|kept| kept.wanted == *wanted) {
                 continue;
             }
             let host = &wanted.host;
-            let told = |why| tell(format!("no container for {host}, relapse's own server answers in its place: {why}"));
-            let running = start(cluster, wanted).map_err(told).ok();
-            self.0.push(Kept { wanted: wanted.clone(), running });
+            let (served, container) =
+                start(cluster, wanted).map_err(|why| format!("no container for {host}: {why}"))?;
+            self.0.push(Kept { wanted: wanted.clone(), served, _container: container });
         }
-        self.0.iter().filter_map(|kept| kept.running.as_ref()).map(|(served, _)| served.clone()).collect()
+        Ok(self.0.iter().map(|kept| kept.served.clone()).collect())
     }
 }
 
@@ -128,6 +130,8 @@ impl Servers {
 fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, Container<GenericImage>), String> {
     let recipe = recipe(wanted)?;
     let name = format!("{cluster}-outside-{}", wanted.host);
+    // One of this name is from before, and nobody has a handle to it.
+    let _ = docker(&["rm", "--force", "--volumes", &name]);
     // Else it would be asked for at a registry.
     docker(&["image", "inspect", "--format", "{{.Id}}", &recipe.image])?;
     let (image, tag) = image_and_tag(&recipe.image);

@@ -28,6 +28,10 @@ const LOOK: Duration = Duration::from_micros(200);
 pub async fn write(mut kube_proxy: KubeProxy, fault: &ConntrackLimit, world: &World) -> Result<Written, FaultError> {
     let (limit, value) = (world.host_limit.clone(), fault.limit);
     let before = tokio::task::spawn_blocking(move || limit.expect(value)).await.map_err(|_| not_asked())??;
+    if before == value {
+        let read_back = format!("{before} before anything was written");
+        return Err(FaultError::NotInForce { what: "let kube-proxy write nf_conntrack_max".into(), read_back });
+    }
     kube_proxy.start()?;
     let begin = Instant::now();
     let mut t0 = now();

@@ -1,0 +1,140 @@
+//! The clusters of a run that no trial has: which one a trial gets, and when another one is made.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use super::super::create::Created;
+use super::super::servers::Servers;
+use super::Kind;
+use crate::cluster::backend::Wanted;
+use crate::host::clusters::ClusterJournal;
+use crate::plan::kind_config::Config;
+
+/// Scenarios want one or two workers more often than not, and a cluster is slow to make.
+const WORKERS: usize = 2;
+
+/// Clusters that no trial has, how many trials have one, and how many are being made.
+#[derive(Default)]
+pub(super) struct Pool {
+    pub(super) at_rest: Vec<Kept>,
+    leased: usize,
+    making: usize,
+}
+
+/// What was made, or why it could not be.
+pub(super) struct Kept {
+    pub(super) config: Config,
+    /// Whose pods are there.
+    pub(super) scenario: String,
+    pub(super) made: Result<Created, String>,
+    pub(super) journal: ClusterJournal,
+    pub(super) spoilt: bool,
+    /// nginx, once it is in the nodes.
+    pub(super) nginx: Option<String>,
+    pub(super) servers: Servers,
+}
+
+impl Kept {
+    /// With what stands beside it.
+    pub(super) fn remove(&mut self) -> Result<(), String> {
+        self.servers = Servers::default();
+        self.journal.remove()
+    }
+}
+
+impl Kind {
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A cluster for a trial: the one that has the scenario's pods, else any that fits, else a new one.
+    pub(super) fn take(&self, wanted: &Wanted, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
+        let config = wanted.kind_config.as_deref().map(Config::read).transpose()?;
+        let fits = |kept: &Kept| match &config {
+            Some(config) => *config == kept.config,
+            None => kept.config.nodes >= wanted.nodes && kept.config == Config::of_workers(kept.config.workers),
+        };
+        let effort = |kept: &Kept| (!fits(kept), kept.spoilt, kept.made.is_err(), kept.scenario != wanted.scenario);
+        let mut pool = self.pool();
+        let best = loop {
+            let all = pool.at_rest.iter().enumerate();
+            let best = all.min_by_key(|(_, kept)| effort(kept)).map(|(place, _)| place);
+            // One that did not come up is no place for a trial while there is another.
+            if pool.leased == 0 || best.is_none_or(|place| pool.at_rest[place].made.is_ok()) {
+                break best.map(|place| pool.at_rest.swap_remove(place));
+            }
+            pool = self.wait(pool);
+        };
+        let kept = match best {
+            Some(kept) if fits(&kept) && !kept.spoilt => kept,
+            old => {
+                drop(pool);
+                // The control plane is the last node.
+                let workers = || Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS));
+                let config = config.clone().unwrap_or_else(workers);
+                let made = self.make_alone(old, config, tell, stop)?;
+                pool = self.pool();
+                made
+            }
+        };
+        while pool.making > 0 {
+            pool = self.wait(pool);
+        }
+        pool.leased += usize::from(kept.made.is_ok());
+        Ok(kept)
+    }
+
+    /// Makes a cluster in place of an old one. It takes all of the machine, and changes what trials compare: so
+    /// it begins when none runs, and none begins meanwhile.
+    fn make_alone(
+        &self,
+        old: Option<Kept>,
+        config: Config,
+        tell: &dyn Fn(String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Kept, String> {
+        let _making = Making::begin(self);
+        if let Some(mut old) = old
+            && let Err(why) = old.remove()
+        {
+            // Tried again by the next trial, and at the end.
+            old.spoilt = true;
+            self.pool().at_rest.push(old);
+            return Err(why);
+        }
+        self.make(config, tell, stop)
+    }
+
+    fn wait<'a>(&self, pool: MutexGuard<'a, Pool>) -> MutexGuard<'a, Pool> {
+        self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A trial's cluster is free again.
+    pub(super) fn give_back(&self, kept: Kept) {
+        let mut pool = self.pool();
+        pool.leased -= 1;
+        pool.at_rest.push(kept);
+        drop(pool);
+        self.changed.notify_all();
+    }
+}
+
+/// Somebody makes a cluster; over when dropped.
+struct Making<'a>(&'a Kind);
+
+impl<'a> Making<'a> {
+    fn begin(kind: &'a Kind) -> Self {
+        let mut pool = kind.pool();
+        pool.making += 1;
+        while pool.leased > 0 {
+            pool = kind.wait(pool);
+        }
+        Self(kind)
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.pool().making -= 1;
+        self.0.changed.notify_all();
+    }
+}
