@@ -256,6 +256,8 @@ fn a_shell_has_the_terminal() {
         parent.pre_exec(|| {
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(std::io::stdin())?;
+            // Where these tests run in the background a Ctrl-C may be ignored, and that is inherited.
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
             Ok(())
         });
     }
