@@ -256,12 +256,20 @@ fn a_shell_has_the_terminal() {
         parent.pre_exec(|| {
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(std::io::stdin())?;
-            // Where these tests run in the background a Ctrl-C may be ignored, and that is inherited.
-            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            // Where these tests run in the background such signals may be ignored, and that is inherited.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             Ok(())
         });
     }
     let mut parent = parent.spawn().expect("started");
+    // What is not said by then never will be: with the parent's end reading fails.
+    let handle = rustix::process::pidfd_open(pid(parent.id()), rustix::process::PidfdFlags::empty()).expect("a handle");
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(20));
+        let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
+    });
     let mut seen = String::new();
     let mut expect = |what: &str| {
         let mut buffer = [0; 256];
@@ -287,6 +295,12 @@ fn pseudo_terminal() -> (File, std::os::fd::OwnedFd) {
     // SAFETY: both numbers are live and filled with new descriptors that nobody else owns.
     unsafe {
         assert_eq!(libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()), 0);
+        // A Ctrl-C is followed by a flush of what is on its way, which may hit what is said right after it
+        // (`isig` in drivers/tty/n_tty.c).
+        let mut settings: libc::termios = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(theirs, &raw mut settings), 0);
+        settings.c_lflag |= libc::NOFLSH;
+        assert_eq!(libc::tcsetattr(theirs, libc::TCSANOW, &raw const settings), 0);
         for fd in [ours, theirs] {
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         }
