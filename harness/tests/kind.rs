@@ -24,7 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use on_kind::{contained, heard, removed, unmade};
+use on_kind::{heard, removed, unmade};
 use relapse::cluster::backend::Backend as _;
 use relapse::cluster::kind::Kind;
 use support::{asked, skips};
@@ -37,19 +37,20 @@ type Test = (&'static str, fn() -> Tested);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 15] = [
+    let tests: [Test; 13] = [
         ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
         ("without kind it is skipped, saying so", unmade::no_kind),
         ("without its image it is skipped, naming it", unmade::no_image),
         ("a creation that fails is told in a line and leaves nothing", unmade::fails),
         ("a disk that is full is told as that", unmade::disk_full),
         ("a creation that hangs is ended in time, with the nodes' logs saved", unmade::hangs),
-        ("killed with the fault in force: the next start removes it", removed::in_force),
-        ("killed with a server outside: it is a container, and recover removes it", removed::with_server),
+        ("killed with a fault in force on two clusters: the next start removes all", removed::in_force),
         ("two runs at once: both pass, nothing left", removed::two_at_once),
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
-        ("killed while its cluster goes down: recover removes it", removed::going_down),
-        ("a packet that tries to leave is dropped and counted", contained::tried),
+        (
+            "a packet that tries to leave is dropped; killed while the cluster goes down: recover removes it",
+            removed::going_down,
+        ),
         ("what only an API server tells is heard", heard::told),
         ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
         // The last one: the cluster of somebody else would go with the engine.

@@ -80,6 +80,13 @@ impl Snapshot {
         Ok(snapshot)
     }
 
+    /// The same, with these settings besides.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Vec<(String, String)>) -> Self {
+        settings.into_iter().for_each(|(key, value)| self.add(format!("setting {key}"), value));
+        self
+    }
+
     /// Takes one of a namespace, without settings.
     ///
     /// # Errors

@@ -46,5 +46,7 @@ pub use self::spawn::{LabCommand, LabProcess};
 
 /// Where the parent tells the lab which descriptors it inherits: `setup,events,control,namespaces`.
 const PIPES: &str = "RELAPSE_LAB_PIPES";
+/// What the parent says first on the control pipe: it holds the lab's handles.
+const GO_ON: u8 = b'\n';
 /// Exit status of a lab that could not be set up; why, it has told its parent.
 const SETUP_FAILED: i32 = 70;

@@ -18,7 +18,7 @@ use crate::netns::NetNs;
 
 pub mod lab;
 
-pub use lab::{Setting, apply, lab_settings};
+pub use lab::{Setting, all_of, apply, lab_settings};
 
 /// Reads a setting of a namespace.
 ///
@@ -44,9 +44,10 @@ pub fn write(ns: &NetNs, key: &str, value: &str) -> Result<()> {
 ///
 /// # Errors
 /// See [`write`].
-pub fn write_all(ns: &NetNs, settings: &[(&str, &str)]) -> Result<()> {
+pub fn write_all<S: AsRef<str>>(ns: &NetNs, settings: &[(S, S)]) -> Result<()> {
     let place = ns.name().to_owned();
-    let settings: Vec<(String, String)> = settings.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let settings: Vec<(String, String)> =
+        settings.iter().map(|(key, value)| (key.as_ref().into(), value.as_ref().into())).collect();
     ns.run(move || settings.iter().try_for_each(|(key, value)| put(&place, key, value)))?
 }
 

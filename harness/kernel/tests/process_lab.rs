@@ -263,18 +263,18 @@ fn a_shell_has_the_terminal() {
             Ok(())
         });
     }
-    let mut parent = parent.spawn().expect("started");
-    // What is not said by then never will be: with the parent's end reading fails.
-    let handle = rustix::process::pidfd_open(pid(parent.id()), rustix::process::PidfdFlags::empty()).expect("a handle");
-    std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_secs(20));
-        let _ = rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL);
-    });
+    let started = parent.spawn().expect("started");
+    // The command holds the terminal's other end: with that open here, reading would not end with the parent.
+    drop(parent);
+    let mut parent = started;
     let mut seen = String::new();
     let mut expect = |what: &str| {
         let mut buffer = [0; 256];
         while !seen.contains(what) {
-            let length = ours.read(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error} after {seen}"));
+            let mut watched = [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
+            let ready = rustix::event::poll(&mut watched, Some(&rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 }));
+            assert_eq!(ready, Ok(1), "{what} is not said after {seen:?}");
+            let length = ours.read(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error} after {seen:?}"));
             seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
         let end = seen.find(what).expect("just seen") + what.len();

@@ -35,7 +35,8 @@ use crate::run::{self, Interrupt, Options, hold};
   relapse reproduce conntrack-cap-reset --allow-host-writes
   sudo relapse reproduce policy-route-lost --backend kind
 
-Programs run inside the lab: what they do there ends with it. Nothing of the lab reaches the network.")]
+Programs run inside the lab: what they do there ends with it. Nothing of the lab reaches the network.
+On kind they run as root in the network of a node, pod or office, and see the processes and files of this machine.")]
 pub struct ReproduceArguments {
     /// Name or file of the scenario.
     scenario: String,
@@ -103,7 +104,7 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         executable: None,
     };
     if let Some(why) = run::skip_reason(&plan, None, &backend, &options) {
-        return super::usage(&format!("{} cannot be reproduced: it {why}", plan.name));
+        return super::usage(&format!("{} cannot be reproduced: {why}", plan.name));
     }
     let unable = if backend.is_real_cluster() { None } else { super::unable() };
     unable.unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))

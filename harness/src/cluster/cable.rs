@@ -25,8 +25,9 @@ pub struct End<'a> {
     pub mtu: u16,
 }
 
-/// Hands out interface indexes, and MACs made from them.
-static NEXT: AtomicU32 = AtomicU32::new(100);
+/// Hands out interface indexes, and MACs made from them. Far above those of the machine: a NIC that Docker moved into a
+/// kind node kept its index, and the kernel refuses a second one with `EEXIST`.
+static NEXT: AtomicU32 = AtomicU32::new(1 << 23);
 
 /// Connects two namespaces; both ends are up when this returns.
 ///

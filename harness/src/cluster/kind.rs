@@ -28,6 +28,7 @@ mod watch;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::KindCluster;
+pub use docker::noted;
 pub use keeper::Kind;
 pub use parts::parts;
 

@@ -19,29 +19,31 @@ use super::Agent;
 const CLUSTER_ZONE: &str = "cluster.local.";
 
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
-    let mut capture = Capture::open(&agent.ns, &Filter::any_of([Filter::tcp(), Filter::dns()]))?;
-    let agent = Arc::clone(agent);
-    tasks.spawn(async move {
-        let mut frames = Vec::new();
-        let mut lost = 0;
-        loop {
-            frames.clear();
-            if let Err(e) = capture.next_batch(&mut frames).await {
-                agent.lost(CollectorKind::Packets, &e);
-                agent.lost(CollectorKind::DnsPackets, e);
-                return;
-            }
-            frames.iter().for_each(|frame| tell(&agent, frame));
-            let now = capture.lost();
-            if now > lost {
-                let why = format!("{} packets lost: the ring was full", now - lost);
-                agent.lost(CollectorKind::Packets, &why);
-                agent.lost(CollectorKind::DnsPackets, why);
-                lost = now;
-            }
-        }
-    });
+    // Two rings: with room for a DNS message in each slot there would be a quarter of them for a burst of segments.
+    let both = [(CollectorKind::Packets, Filter::tcp()), (CollectorKind::DnsPackets, Filter::dns())];
+    for (kind, filter) in both {
+        let capture = Capture::open(&agent.ns, &filter)?;
+        tasks.spawn(read(Arc::clone(agent), kind, capture));
+    }
     Ok(())
+}
+
+async fn read(agent: Arc<Agent>, kind: CollectorKind, mut capture: Capture) {
+    let mut frames = Vec::new();
+    let mut lost = 0;
+    loop {
+        frames.clear();
+        if let Err(e) = capture.next_batch(&mut frames).await {
+            agent.lost(kind, e);
+            return;
+        }
+        frames.iter().for_each(|frame| tell(&agent, frame));
+        let now = capture.lost();
+        if now > lost {
+            agent.lost(kind, format!("{} packets lost: the ring was full", now - lost));
+            lost = now;
+        }
+    }
 }
 
 fn tell(agent: &Agent, frame: &Frame) {

@@ -1,4 +1,4 @@
-//! Real clusters on this machine, and what their kubelets write on it: in the journal before they are
+//! Real clusters on this machine, and what their nodes write on it: in the journal before they are
 //! made, removed with everything that bears exactly their name.
 
 use std::path::Path;
@@ -10,10 +10,22 @@ use super::settings::Settings;
 use super::{Result, Site, restore};
 use crate::cluster::kind::create::{self, Names};
 
-/// What a kubelet sets on its host, and leaves there
-/// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`).
-pub const KUBELET_WRITES: [(&str, &str); 3] =
-    [("vm.overcommit_memory", "1"), ("kernel.panic", "10"), ("kernel.panic_on_oops", "1")];
+/// What nodes set on their host, and leave there: their kubelet
+/// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their
+/// distribution (Debian's `/usr/lib/sysctl.d`).
+pub const NODE_WRITES: [(&str, &str); 11] = [
+    ("vm.overcommit_memory", "1"),
+    ("vm.panic_on_oom", "0"),
+    ("kernel.panic", "10"),
+    ("kernel.panic_on_oops", "1"),
+    ("kernel.keys.root_maxkeys", "1000000"),
+    ("kernel.keys.root_maxbytes", "25000000"),
+    ("kernel.pid_max", "4194304"),
+    ("fs.protected_fifos", "1"),
+    ("fs.protected_hardlinks", "1"),
+    ("fs.protected_regular", "2"),
+    ("fs.protected_symlinks", "1"),
+];
 
 /// The journal of one cluster. It stays on disk until the cluster is gone.
 pub struct ClusterJournal {
@@ -34,9 +46,10 @@ impl ClusterJournal {
         journal
             .entries
             .push(Stored::Known(Entry::KindCluster { cluster: names.cluster.clone(), folder: names.folder.clone() }));
-        for (key, new) in KUBELET_WRITES {
-            let now = site.settings.read(key)?;
-            // Beside another run's cluster it is a kubelet's already, and whoever ends last sets it back.
+        for (key, new) in NODE_WRITES {
+            // One that this kernel does not have nobody writes.
+            let Ok(now) = site.settings.read(key) else { continue };
+            // Beside another run's cluster it is a node's already, and whoever ends last sets it back.
             let old = if now == new { before_others(&site, key)?.unwrap_or(now) } else { now };
             if old != new {
                 journal.entries.push(Stored::Known(Entry::Sysctl { key: key.into(), old, new: new.into() }));
@@ -46,7 +59,7 @@ impl ClusterJournal {
         Ok(Self { journal, names: names.clone(), site })
     }
 
-    /// Removes the cluster, sets back what its kubelets wrote, and closes the journal.
+    /// Removes the cluster, sets back what its nodes wrote, and closes the journal.
     ///
     /// # Errors
     /// What could not be removed; the journal then stays.

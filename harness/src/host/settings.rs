@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use relapse_kernel::host::{self, NsRef};
 use relapse_kernel::{NetNs, sysctl};
 
-use super::clusters::KUBELET_WRITES;
+use super::clusters::NODE_WRITES;
 use super::{CONNTRACK_MAX, Context, Error, Result};
 
 /// Settings by key, and the namespaces that share them.
@@ -72,7 +72,7 @@ pub struct HostSettings;
 
 /// A journal can name nothing else: what replays it may be root.
 fn known(key: &str) -> Result<&str> {
-    if key == CONNTRACK_MAX || KUBELET_WRITES.iter().any(|(written, _)| *written == key) {
+    if key == CONNTRACK_MAX || NODE_WRITES.iter().any(|(written, _)| *written == key) {
         return Ok(key);
     }
     Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "it is none that relapse writes".into() })

@@ -19,6 +19,9 @@ use crate::host::{Consent, Restore};
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
+/// Beside its own deadlines a trial needs time to come up, to heal and to go down, on a busy machine too; one that takes
+/// longer than that hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The hidden argument by which this program becomes a lab.
 pub const LAB: &str = "__lab";
@@ -115,6 +118,7 @@ fn supervise(
     };
     let before = look_at_host()?;
     let ground = lease.ground();
+    let ground_outlasts = ground.is_real_cluster();
     let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed());
     if let Some(executable) = &options.executable {
         command = command.program(executable);
@@ -133,7 +137,9 @@ fn supervise(
         sabotage: options.sabotage.clone(),
     };
     say(&mut control, &order)?;
-    let done = relay(&mut lab, &mut control, &mut hold, interrupt, tell, line, ended);
+    // Held, it lasts as long as somebody looks around.
+    let limit = (!options.hold).then(|| job.at_most + PATIENCE);
+    let done = relay(&mut lab, &mut control, &mut hold, interrupt, tell, line, limit, ended);
     // Down begins when the lab has said its last word.
     let down = Instant::now();
     if done.is_err() || interrupt.is_urgent() {
@@ -144,6 +150,9 @@ fn supervise(
     if let Some(why) = lease.lost() {
         // What the trial missed of its own had gone with it.
         (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]);
+    } else if ground_outlasts && (done.is_err() || ended.up.is_none()) {
+        // Cut off, or never whole: its part is still in the cluster, which goes as a whole.
+        lease.spoil();
     } else {
         match lease.prove_gone(&lab) {
             Ok(()) => ended.down = Some(down.elapsed()),
@@ -178,6 +187,7 @@ fn say(control: &mut impl Write, message: &impl serde::Serialize) -> Result<(), 
 }
 
 /// Passes events on and requests to the guardian, until the lab is done.
+#[expect(clippy::too_many_arguments, reason = "it stands between all who take part in a trial")]
 fn relay(
     lab: &mut LabProcess,
     control: &mut std::fs::File,
@@ -185,8 +195,10 @@ fn relay(
     interrupt: &Interrupt,
     tell: &(dyn Fn(TrialEvent) + Sync),
     visitor: Option<&Line<'_>>,
+    limit: Option<Duration>,
     ended: &mut TrialEnded,
 ) -> Result<(), String> {
+    let begin = Instant::now();
     let events = lab.take_events().ok_or("the lab has no event pipe")?;
     let (lines_sender, lines) = mpsc::channel();
     std::thread::spawn(move || {
@@ -201,6 +213,9 @@ fn relay(
     loop {
         if interrupt.is_urgent() {
             return Err("torn down at once".into());
+        }
+        if limit.is_some_and(|limit| begin.elapsed() > limit) {
+            return Err(format!("the lab gave no verdict within {} s and was ended", begin.elapsed().as_secs()));
         }
         if interrupt.is_asked() && !healing {
             healing = true;

@@ -30,7 +30,7 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
-    /// kind cluster configuration, a file in `kind-configs`.
+    /// kind cluster configuration: a file in `kind-configs`, or beside the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
 

@@ -1,14 +1,15 @@
 //! However a run ends, exactly what is its own is removed: containers, network, folder, journal; what its
-//! kubelets wrote on this machine is set back; the cluster of somebody else beside it stays as it was.
+//! nodes wrote on this machine is set back; the cluster of somebody else beside it stays as it was.
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use relapse::event::{Outcome, RunEvent, TrialEvent, What};
-use relapse::host::clusters::KUBELET_WRITES;
+use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
+use relapse::host::clusters::NODE_WRITES;
 
 use super::super::Tested;
+use super::contained;
 use crate::support::engine::Engine;
 use crate::support::real_run::{Home, Run, docker, on_path, said, until};
 use crate::support::skips;
@@ -53,6 +54,10 @@ fn injected(event: &RunEvent) -> bool {
     matches!(&event.what, What::Trial { event: TrialEvent::Injected(_), .. })
 }
 
+fn baseline(event: &RunEvent) -> bool {
+    matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. })
+}
+
 fn ended(event: &RunEvent) -> bool {
     matches!(&event.what, What::Trial { event: TrialEvent::Ended(_), .. })
 }
@@ -95,11 +100,18 @@ pub fn coming_up() -> Tested {
     })
 }
 
+/// In its trial a packet tried to get out: so it is dirty, and its cluster goes, as at the end of any run.
 pub fn going_down() -> Tested {
     beside_stranger(|home| {
         let mut run = home.start(&["--only", "incident"]);
         let id = run.id()?;
+        run.until("a baseline", baseline)?;
+        contained::try_to_leave(&id)?;
         run.until("an end of its trial", ended)?;
+        let reasons = run.reasons();
+        if !reasons.starts_with("Dirty: ") || !reasons.contains(contained::TOLD) {
+            return Err(format!("nothing says {:?}: {reasons}", contained::TOLD));
+        }
         until("docker removes its containers", Duration::from_secs(20), || {
             Ok(processes(&id).iter().any(|line| line.starts_with("docker rm ")).then_some(()))
         })?;
@@ -108,18 +120,23 @@ pub fn going_down() -> Tested {
     })
 }
 
-/// Before there is any other cluster here: so settings are set back as well.
+/// Two clusters with a fault in force on each, and beside each a server outside, which is a container but not of
+/// kind's: all go. Before there is any other cluster here, so settings are set back as well.
 pub fn in_force() -> Tested {
     let settings = Settings::look("killed with the fault in force")?;
     let home = Home::new();
-    let mut run = home.start(&["--only", "incident"]);
+    let dozen = ["--only", "incident", "--repeat", "12", "--jobs", "2"];
+    let mut run = home.start_of("coredns-single-replica-loss", &dozen, &[]);
     let id = run.id()?;
-    run.until("a fault", injected)?;
-    run.kill(true)?;
+    for which in ["a fault", "a fault on another cluster"] {
+        run.until(which, injected)?;
+    }
     let left = home.left(&id)?;
-    // Three nodes, a network, a folder, a journal.
-    if left.len() != 6 {
-        return Err(format!("what is to be removed was {left:?}"));
+    run.kill(true)?;
+    // Of each cluster: its nodes, the server, a network, a folder, a journal.
+    let is = |name: &str| left.iter().filter(|one| one.ends_with(name)).count();
+    if left.len() != 14 || is("-outside-example-api") != 2 || is("-control-plane") != 2 {
+        return Err(format!("what is to be removed was {left:#?}\n{}", run.story()));
     }
     let reports = home.reports().display().to_string();
     let next = ["run", "policy-route-lost", "--only", "incident", "--reports", &reports];
@@ -137,21 +154,7 @@ pub fn in_force() -> Tested {
     settings.are_as_before()
 }
 
-/// A server outside is a container beside the cluster, not relapse's own, and goes like its nodes.
-pub fn with_server() -> Tested {
-    let home = Home::new();
-    let mut run = home.start_of("coredns-single-replica-loss", &["--only", "incident"], &[]);
-    let id = run.id()?;
-    run.until("a fault", injected)?;
-    let all = containers(&id)?;
-    if !all.contains(&format!("relapse-{id}-outside-example-api")) {
-        return Err(format!("no container is the server: {}\n{}", all.join(", "), run.story()));
-    }
-    run.kill(true)?;
-    recovered(&home, &id)
-}
-
-/// Each makes a cluster when it is its turn, beside the other's that goes. What the kubelets of both wrote is
+/// Each makes a cluster when it is its turn, beside the other's that goes. What the nodes of both wrote is
 /// set back with the last.
 pub fn two_at_once() -> Tested {
     let settings = Settings::look("two runs at once")?;
@@ -245,38 +248,40 @@ fn gives_up(run: &mut Run, begin: Instant) -> Tested {
     Err(format!("nothing says how to remove the cluster\n{}", run.story()))
 }
 
-/// The settings of this machine that a kubelet writes.
+/// Those settings of this machine that a node writes, and that may be 0 for as long as there is none.
 struct Settings {
-    /// What they are now; other than a kubelet's, where this program may write them.
+    /// What they are now; other than a node's, where this program may write them.
     before: Vec<String>,
     /// What they were.
     own: Vec<String>,
 }
 
 impl Settings {
-    /// A kubelet that ran here before has left its values, and nobody would see that they are set back: with
+    /// A node that ran here before may have left its values, and nobody would see that they are set back: with
     /// consent they are made others first.
     fn look(name: &str) -> Result<Self, String> {
         let own = Self::read();
         let mut settings = Self { before: own.clone(), own };
         let others = docker(&["ps", "--quiet", "--filter", "label=io.x-k8s.kind.cluster"])?;
-        let written = |(key, now): (usize, &String)| *now == KUBELET_WRITES[key].1;
+        let written = |((_, new), now): (&(&str, &str), &String)| now == new;
         if !others.is_empty() {
             skips::note(name, "settings of the machine: kind clusters that run here need them as they are");
         } else if std::env::var("RELAPSE_ALLOW_HOST_WRITES").is_ok_and(|value| value == "1") {
-            settings.before = vec!["0".to_owned(); KUBELET_WRITES.len()];
+            settings.before = vec!["0".to_owned(); settings.own.len()];
             write(&settings.before);
-        } else if settings.own.iter().enumerate().any(written) {
-            skips::note(name, "settings of the machine: some are a kubelet's already (RELAPSE_ALLOW_HOST_WRITES=1)");
+        } else if Self::all().zip(&settings.own).any(written) {
+            skips::note(name, "settings of the machine: some are a node's already (RELAPSE_ALLOW_HOST_WRITES=1)");
         }
         Ok(settings)
     }
 
+    fn all() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        let may_be_0 = |key: &str| !key.starts_with("kernel.keys.") && key != "kernel.pid_max";
+        NODE_WRITES.iter().filter(move |(key, new)| may_be_0(key) && *new != "0")
+    }
+
     fn read() -> Vec<String> {
-        KUBELET_WRITES
-            .iter()
-            .map(|(key, _)| fs::read_to_string(path(key)).unwrap_or_default().trim().to_owned())
-            .collect()
+        Self::all().map(|(key, _)| fs::read_to_string(path(key)).unwrap_or_default().trim().to_owned()).collect()
     }
 
     fn are_as_before(&self) -> Tested {
@@ -298,7 +303,7 @@ fn path(key: &str) -> String {
 }
 
 fn write(values: &[String]) {
-    for ((key, _), value) in KUBELET_WRITES.iter().zip(values) {
+    for ((key, _), value) in Settings::all().zip(values) {
         let _ = fs::write(path(key), value);
     }
 }

@@ -4,13 +4,13 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use relapse::cluster::kind::noted;
 use relapse::event::{Outcome, TrialEvent};
 
 use super::super::Tested;
 use crate::support::engine::SmallEngine;
 use crate::support::real_run::{Home, Run, docker, on_path, until};
 use crate::support::skips;
-use crate::support::stranger::noted;
 
 /// Nobody waits for what cannot be.
 const SOON: Duration = Duration::from_secs(20);
@@ -67,7 +67,7 @@ fn inconclusive(home: &Home, mut run: Run, words: &[&str]) -> Tested {
 
 pub fn no_image() -> Tested {
     let image = "relapse/no-such-image:v0";
-    skipped(&Home::new(), &["--kind-image", image], &[image, "is not on this machine", "make kind"])
+    skipped(&Home::new(), &["--kind-image", image], &[image, "is not on this machine", "docker pull"])
 }
 
 /// A home in which `kind` is a script.
@@ -134,7 +134,7 @@ fn as_if_full(why: &str) -> Tested {
 
 /// A real one, whose first node loses its kubelet: kubeadm waits for it, for minutes.
 pub fn hangs() -> Tested {
-    const LIMIT: u64 = 25;
+    const LIMIT: u64 = 20;
     let home = Home::new().with("RELAPSE_KIND_CREATE_WITHIN", LIMIT.to_string());
     let mut run = home.start(&["--only", "incident"]);
     let id = run.id()?;

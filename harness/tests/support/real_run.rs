@@ -41,7 +41,7 @@ impl Home {
     pub fn relapse(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
-        command.env_remove("RELAPSE_REQUIRE").env_remove("RELAPSE_ALLOW_HOST_WRITES");
+        command.env_remove("RELAPSE_REQUIRE").env_remove("RELAPSE_ALLOW_HOST_WRITES").env_remove("SUDO_UID");
         command.env("RELAPSE_STATE_DIR", self.path().join("state"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use relapse::cluster::kind::noted;
+use relapse::host::clusters::NODE_WRITES;
 use tempfile::TempDir;
 
 use super::real_run::{docker, said, until};
@@ -15,11 +17,9 @@ pub struct Stranger {
     /// Containers with the time they started, its network, its owner's kubeconfig.
     before: Vec<String>,
     had_network: bool,
-    /// What its kubelet writes on this machine, as it was: nobody else sets that back.
+    /// What its node writes on this machine, as it was: nobody else sets that back.
     settings: Vec<(PathBuf, String)>,
 }
-
-const KUBELET_WRITES: [&str; 3] = ["vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops"];
 
 impl Stranger {
     /// Makes it: a single node, on the network that kind gives everybody. Without a pod network, for an image
@@ -28,7 +28,7 @@ impl Stranger {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let had_network = networks()?.iter().any(|network| network == "kind");
         let name = format!("someone-elses-{}", std::process::id());
-        let settings = KUBELET_WRITES.map(|key| Path::new("/proc/sys").join(key));
+        let settings = NODE_WRITES.map(|(key, _)| Path::new("/proc/sys").join(key.replace('.', "/")));
         let settings =
             settings.into_iter().filter_map(|file| Some((file.clone(), std::fs::read_to_string(file).ok()?)));
         let settings = settings.collect();
@@ -102,12 +102,4 @@ impl Drop for Stranger {
 
 fn networks() -> Result<Vec<String>, String> {
     Ok(docker(&["network", "ls", "--format", "{{.Name}}"])?.lines().map(str::to_owned).collect())
-}
-
-/// One line that `make kind` wrote down.
-pub fn noted(name: &str) -> Option<String> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty()).map(PathBuf::from);
-    let cache = cache.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?;
-    let text = std::fs::read_to_string(cache.join("relapse/kind-node").join(name)).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }

@@ -14,8 +14,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Memory of one ring. 4096 slots for TCP headers.
-const BYTES: usize = 1 << 20;
+/// Memory of one ring. 8192 slots for TCP headers: what some thousand connections exchange at once, for a reader that
+/// gets no processor for some hundred milliseconds.
+const BYTES: usize = 1 << 21;
 /// The kernel allocates in pieces of this size.
 const BLOCK: usize = 1 << 16;
 /// `struct virtio_net_hdr` of include/uapi/linux/virtio_net.h lies right before the link header;

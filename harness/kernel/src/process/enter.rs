@@ -3,7 +3,7 @@
 //! Everything here runs before the program has a second thread; forks are therefore harmless.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -11,7 +11,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_parent_process_death_signal, waitpid};
 use rustix::thread::CapabilitySet;
 
-use super::{PIPES, SETUP_FAILED, namespaces};
+use super::{GO_ON, PIPES, SETUP_FAILED, namespaces};
 use crate::error::{Context, Error, Result};
 
 /// What the lab has of its parent.
@@ -44,10 +44,16 @@ pub fn enter_lab() -> Result<LabSide> {
         }
     };
     // Nobody listens when the parent is gone: then there is nothing to be set up for.
-    if entered.is_err() || told.is_err() {
+    if entered.is_err() || told.is_err() || !may_go_on(&side.control) {
         exit(SETUP_FAILED);
     }
     Ok(side)
+}
+
+/// Waits until the parent holds what names this process, and takes exactly what it says then.
+fn may_go_on(mut control: &File) -> bool {
+    let mut word = [0];
+    control.read_exact(&mut word).is_ok() && word == [GO_ON]
 }
 
 /// In one piece: outer and the lab write to the same pipe, in no particular order (pipe(7), `PIPE_BUF`).

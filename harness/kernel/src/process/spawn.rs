@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::release::UserNs;
-use super::{PIPES, restrictions};
+use super::{GO_ON, PIPES, restrictions};
 use crate::error::{Context, Error, Result};
 
 /// How to start a lab: this program again, with other arguments.
@@ -73,8 +73,9 @@ impl LabCommand {
         self
     }
 
-    /// Starts the lab and waits until [`super::enter_lab`] has succeeded there. Call it from a thread
-    /// that lives as long as the lab shall: the kernel kills the lab when that thread ends.
+    /// Starts the lab and waits until [`super::enter_lab`] has succeeded there, and lets it go on when all
+    /// that names it is held here: however soon it ends then, its end is seen. Call it from a thread that
+    /// lives as long as the lab shall: the kernel kills the lab when that thread ends.
     ///
     /// # Errors
     /// What failed on the other side, and where user namespaces are restricted, how to allow them.
@@ -112,6 +113,9 @@ impl LabCommand {
             let init = init.ok_or_else(|| Error::Answer { what: what(), answer: "no pid".into() })?;
             let handle = pidfd_open(init, PidfdFlags::empty()).context(what)?;
             lab.init = Some((init, handle));
+        }
+        if let Some(control) = &mut lab.control {
+            control.write_all(&[GO_ON]).context(what)?;
         }
         Ok(lab)
     }

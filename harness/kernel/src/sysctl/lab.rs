@@ -6,7 +6,9 @@
 //! run looks the same on every machine. All of them can be written by an ordinary user in a user
 //! namespace of their own. Scenarios change some of them afterwards.
 
-use crate::error::{Error, Result};
+use std::fs;
+
+use crate::error::{Context, Error, Result};
 use crate::netns::NetNs;
 
 /// One setting and its value.
@@ -56,6 +58,31 @@ pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<&'static str>> {
             }
         }
         Ok(absent)
+    })?
+}
+
+/// What all that a lab or a scenario may set in a namespace is now: the settings above and the timeouts of
+/// connection tracking, in an order in which they can be written again. Those that are absent are left out.
+///
+/// # Errors
+/// What the kernel said.
+pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
+    const NETFILTER: &str = "/proc/sys/net/netfilter";
+    ns.run(|| {
+        let mut keys: Vec<String> = lab_settings(true).iter().map(|setting| setting.key.to_owned()).collect();
+        let timeouts = fs::read_dir(NETFILTER).into_iter().flatten().flatten();
+        let timeouts = timeouts.filter_map(|file| file.file_name().into_string().ok());
+        let timeouts = timeouts.filter(|name| name.starts_with("nf_conntrack_") && name.contains("timeout"));
+        keys.extend(timeouts.map(|name| format!("net.netfilter.{name}")));
+        let values = keys.into_iter().map(|key| {
+            let what = || format!("read {key}");
+            match fs::read_to_string(super::path(&key)?) {
+                Ok(value) => Ok(Some((key, super::normal(&value)))),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e).context(what),
+            }
+        });
+        values.filter_map(Result::transpose).collect()
     })?
 }
 

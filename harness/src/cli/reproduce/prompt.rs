@@ -23,7 +23,7 @@ const HELP: [&str; 7] = [
     "  places         where that can be",
     "  status         which flows work, what detectors hold true",
     "  look           what to look at",
-    "  heal, quit     undo the fault, wait until everything works, take the lab down",
+    "  heal, quit     undo the fault, wait until everything works, take all of it down",
     "  help",
 ];
 

@@ -250,7 +250,7 @@ impl Story {
 
 const fn sentence(phase: Phase) -> &'static str {
     match phase {
-        Phase::Up => "up: the lab is built",
+        Phase::Up => "up: the cluster is built",
         Phase::Settle => "settle: until every flow works",
         Phase::Baseline => "baseline: nothing is wrong yet",
         Phase::Inject => "inject",

@@ -15,7 +15,7 @@ use relapse_kernel::{NetNs, process};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::docker::{docker, kind_program, within};
+use super::docker::{docker, kind, within};
 use super::{api, cni, guard, kube_proxy};
 use crate::plan::kind_config::Config;
 
@@ -61,6 +61,8 @@ pub struct NodeRef {
     pub pid: u32,
     /// The node's share of the pod network.
     pub pod_prefix: Prefix,
+    /// Packets that its guard had dropped by the time the cluster was ready: those of its own start.
+    pub dropped: u64,
 }
 
 /// A cluster that is ready.
@@ -86,20 +88,19 @@ pub fn create(
     logs: &Path,
     stop: &dyn Fn() -> bool,
 ) -> Result<Created, String> {
-    let kind = kind_program().ok_or("kind is not installed: make kind")?;
+    let mut command = kind()?;
     let in_folder = |e: std::io::Error| format!("{}: {e}", names.folder.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&names.folder).map_err(in_folder)?;
     let file = names.folder.join("config.json");
     fs::write(&file, config.value.to_string()).map_err(in_folder)?;
     let management = make_network(&names.cluster)?;
-    let mut command = Command::new(kind);
     // Not `--quiet`: kind would not say why it failed either.
     command.args(["create", "cluster", "--retain", "--wait", "0s", "--name", &names.cluster]);
     command.arg("--kubeconfig").arg(names.kubeconfig()).arg("--config").arg(&file);
     if let Some(image) = image {
         command.args(["--image", image]);
     }
-    command.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &names.cluster).env_remove("KUBECONFIG");
+    command.env("KIND_EXPERIMENTAL_DOCKER_NETWORK", &names.cluster);
     let (name, usual) = CREATE_WITHIN;
     let limit = std::env::var(name).ok().and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs);
     let made = within(&mut command, limit, stop)
@@ -143,7 +144,7 @@ pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     let archive = names.folder.join("image.tar");
     let mut save = Command::new("docker");
     within(save.arg("save").arg("--output").arg(&archive).arg(image), LOAD_WITHIN, &|| false)?;
-    let mut load = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
+    let mut load = kind()?;
     load.args(["load", "image-archive", "--name", &names.cluster]).arg(&archive);
     let loaded = within(&mut load, LOAD_WITHIN, &|| false);
     let _ = fs::remove_file(archive);
@@ -181,6 +182,8 @@ pub fn others(cluster: &str) -> Result<bool, String> {
 /// What kind made: containers with their first process.
 fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, String> {
     let mut containers = containers(&names.cluster)?;
+    // With several control planes kind sets a load balancer before them, which is no node.
+    containers.retain(|name| !name.ends_with("-external-load-balancer"));
     // Workers in their order (kind counts worker, worker2, ... worker10), then the rest.
     let rank = |name: &String| {
         let worker = name.rsplit('-').next().and_then(|last| last.strip_prefix("worker"));
@@ -190,7 +193,7 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
     let nodes = containers.into_iter().map(|name| {
         let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &name])?;
         let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
-        Ok(NodeRef { name, pid, pod_prefix: config.pod_prefix })
+        Ok(NodeRef { name, pid, pod_prefix: config.pod_prefix, dropped: 0 })
     });
     Ok(Created {
         names: names.clone(),
@@ -207,15 +210,18 @@ fn make_ready(mut created: Created, config: &Config, stop: &dyn Fn() -> bool) ->
         let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
         guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
     }
-    let shares = api::ask(&created.names, api::prepare, READY_WITHIN, stop)?;
+    let count = created.nodes.len();
+    let shares = api::ask(&created.names, |client| api::prepare(client, count), READY_WITHIN, stop)?;
     for node in &mut created.nodes {
         let share = shares.get(&node.name).ok_or_else(|| format!("{} has no share of the pod network", node.name))?;
         node.pod_prefix = *share;
         cni::write(node).map_err(|e| format!("{}: the pod network could not be set up: {e}", node.name))?;
     }
-    api::ask(&created.names, |client| api::nodes_ready(client, created.nodes.len()), READY_WITHIN, stop)?;
-    if config.writes_nftables() {
-        kube_proxy::until_set_up(&created.nodes, stop)?;
+    api::ask(&created.names, |client| api::nodes_ready(client, count), READY_WITHIN, stop)?;
+    kube_proxy::until_set_up(&created.nodes, config.writes_nftables(), stop)?;
+    for node in &mut created.nodes {
+        let ns = NetNs::of_process(&node.name, node.pid);
+        node.dropped = ns.and_then(|ns| guard::hits(&ns)).map_err(|e| format!("failed to {e}"))?;
     }
     Ok(created)
 }
@@ -270,7 +276,12 @@ pub fn remove(names: &Names) -> Result<(), String> {
     let networks =
         docker(&["network", "ls", "--filter", &format!("label={LABEL}={}", names.cluster), "--format", "{{.Name}}"])?;
     for network in networks.lines().filter(|network| *network == names.cluster) {
-        docker(&["network", "rm", network])?;
+        // Somebody else may be removing it, too.
+        if let Err(why) = docker(&["network", "rm", network])
+            && docker(&["network", "inspect", network]).is_ok()
+        {
+            return Err(why);
+        }
     }
     match fs::remove_dir_all(&names.folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", names.folder.display())),

@@ -4,9 +4,12 @@
 //! testcontainers', which speaks to the engine's socket.)
 
 use std::io::Read;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use relapse_kernel::host::is_root;
 
 /// What an ordinary question may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -30,7 +33,9 @@ pub fn docker(arguments: &[&str]) -> Result<String, String> {
 pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -> Result<String, String> {
     let name = format!("{} {}", Path::new(command.get_program()).display(), words(command));
     let begin = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    // A Ctrl-C is for us: what is under way is ended when it is no longer wanted, and then told as that.
+    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn();
     let mut child = child.map_err(|e| format!("`{name}` could not be started: {e}"))?;
     let (out, err) = (gather(child.stdout.take()), gather(child.stderr.take()));
     let text = |pipe: std::thread::JoinHandle<String>| pipe.join().unwrap_or_default();
@@ -99,12 +104,32 @@ fn shortened(line: &str) -> String {
     format!("{} ... {}", end(&all[..LONGEST / 2]), end(&all[all.len() - LONGEST / 2..]))
 }
 
-/// Where kind's set-up keeps things (`make kind`): the program, the names of images.
-#[must_use]
-pub fn cache() -> Option<PathBuf> {
+/// Where kind's set-up keeps things (`make kind`: the program, the names of images): in the cache of whoever runs
+/// this, else of whoever became root for it by sudo.
+fn caches() -> impl Iterator<Item = PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("relapse/kind-node"))
+    let own = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let before_sudo = || home_of(&std::env::var("SUDO_UID").ok().filter(|_| is_root())?);
+    own.into_iter()
+        .chain(std::iter::once_with(before_sudo).flatten().map(|home| home.join(".cache")))
+        .map(|cache| cache.join("relapse/kind-node"))
+}
+
+/// As passwd(5) has it.
+fn home_of(uid: &str) -> Option<PathBuf> {
+    let all = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut lines = all.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find_map(|fields| (fields.get(2) == Some(&uid)).then(|| fields.get(5).map(PathBuf::from))?)
+}
+
+/// A command of kind's, over the engine that is asked here.
+///
+/// # Errors
+/// When kind is not installed.
+pub fn kind() -> Result<Command, String> {
+    let mut command = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
+    command.env("KIND_EXPERIMENTAL_PROVIDER", "docker").env_remove("KUBECONFIG");
+    Ok(command)
 }
 
 /// The program `kind`: the one that `make kind` chose, else what is on the path.
@@ -113,14 +138,23 @@ pub fn kind_program() -> Option<PathBuf> {
     if let Some(chosen) = noted("kind").map(PathBuf::from).filter(|file| file.is_file()) {
         return Some(chosen);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join("kind")).find(|file| file.is_file())
+    on_path("kind")
 }
 
-/// One line that `make kind` wrote down.
-fn noted(name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(cache()?.join(name)).ok()?;
-    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+/// Where a program lies.
+#[must_use]
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// One line that `make kind` wrote down: `kind`, `image`, `nginx-image`.
+#[must_use]
+pub fn noted(name: &str) -> Option<String> {
+    caches().find_map(|cache| {
+        let text = std::fs::read_to_string(cache.join(name)).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    })
 }
 
 /// The image of nginx, where `make kind` has one.
@@ -139,6 +173,12 @@ pub fn node_image(asked: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_home_is_found_by_the_number_of_its_user() {
+        assert_eq!(home_of("0"), Some("/root".into()));
+        assert_eq!(home_of("no such number"), None);
+    }
 
     #[test]
     fn a_complaint_is_reduced_to_its_errors() {

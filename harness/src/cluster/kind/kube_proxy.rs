@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use relapse_kernel::process::Inside;
-use relapse_kernel::{NetNs, nft};
+use relapse_kernel::{NetNs, nft, sysctl};
 use serde_json::{Value, json};
 
 use super::create::NodeRef;
@@ -29,37 +29,39 @@ const OURS: &str = "relapse-kube-proxy.json";
 
 /// Where it writes nftables: its tables in a node, one for each version of IP.
 const TABLE: &str = "kube-proxy";
-/// They are there by then, and no other one follows so much later.
+/// It runs everywhere by then, and changes nothing more for so long once it has begun.
 const SET_UP_WITHIN: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits for the tables of kube-proxies that write nftables: one that appeared while a trial runs would look
-/// like something that the trial left behind. (With iptables a kubelet has made the tables before.)
+/// Waits until every node's kube-proxy has set itself up: tables and settings that appeared while a trial runs would
+/// look like something that the trial left behind.
 ///
 /// # Errors
-/// When they do not appear, or are no longer waited for.
-pub fn until_set_up(nodes: &[NodeRef], stop: &dyn Fn() -> bool) -> Result<(), String> {
+/// When it does not come, or is no longer waited for.
+pub fn until_set_up(nodes: &[NodeRef], writes_nftables: bool, stop: &dyn Fn() -> bool) -> Result<(), String> {
     let begin = Instant::now();
     let (mut known, mut since) = (Vec::new(), begin);
     loop {
-        let tables = nodes.iter().map(|node| {
-            let all = nft::list_tables(&NetNs::of_process(&node.name, node.pid)?)?;
-            Ok(all.iter().filter(|table| *table == TABLE).count())
+        let all = nodes.iter().map(|node| {
+            let ns = NetNs::of_process(&node.name, node.pid)?;
+            let (tables, settings) = (nft::list_tables(&ns)?, sysctl::all_of(&ns)?);
+            let is_there = running_in(&ns).is_some() && (!writes_nftables || tables.iter().any(|table| table == TABLE));
+            Ok((is_there, tables, settings))
         });
-        let now: Vec<usize> =
-            tables.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))?;
+        let now: Vec<_> = all.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))?;
+        let everywhere = now.iter().all(|(is_there, ..)| *is_there);
         if now != known {
             (known, since) = (now, Instant::now());
         }
-        if !known.contains(&0) && since.elapsed() > SETTLED {
+        if everywhere && since.elapsed() > SETTLED {
             return Ok(());
         }
         if stop() {
             return Err("stopped".into());
         }
         if begin.elapsed() > SET_UP_WITHIN {
-            return Err(format!("kube-proxy had not set up its nftables within {} s", SET_UP_WITHIN.as_secs()));
+            return Err(format!("kube-proxy had not set itself up within {} s", SET_UP_WITHIN.as_secs()));
         }
         std::thread::sleep(LOOK);
     }

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event as ApiEvent, Node, Pod};
 use kube::api::{Api, LogParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
-use relapse_detectors::signal::{Container, ContainerState, Event, KubeProxy, NodeCondition, Observed, PodLog};
+use relapse_detectors::signal::{
+    Collector, CollectorKind, Container, ContainerState, Event, KubeProxy, NodeCondition, Observed, PodLog, Sight,
+};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -17,17 +20,52 @@ use super::objects::DNS_NAMESPACE;
 
 /// By the API's name of a node: the scenario's.
 type Names = BTreeMap<String, String>;
-type Told = UnboundedSender<(String, Observed)>;
+
+/// Where news goes.
+#[derive(Clone)]
+struct Desk {
+    names: Arc<Names>,
+    told: UnboundedSender<(String, Observed)>,
+    /// Watches that broke and were not begun anew yet.
+    broken: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    fn tell(&self, node: &str, observed: Observed) {
+        // Nobody listens any more once the trial is over.
+        let _ = self.told.send((node.to_owned(), observed));
+    }
+
+    /// All nodes hear of the same API server.
+    fn tell_all(&self, observed: &Observed) {
+        self.names.values().for_each(|node| self.tell(node, observed.clone()));
+    }
+
+    fn sight(&self, sight: Sight) {
+        self.tell_all(&Observed::Collector(Collector { collector: CollectorKind::Api, sight }));
+    }
+
+    fn broke(&self, why: &watcher::Error) {
+        if self.broken.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.sight(Sight::Blind(format!("the API server: {why}")));
+        }
+    }
+
+    fn mended(&self) {
+        if self.broken.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.sight(Sight::Ready);
+        }
+    }
+}
 
 /// Watches until nobody listens any more.
 pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
     let (told, news) = unbounded_channel();
-    let names = Arc::new(names);
-    let (pods, nodes, events) = (Api::all(client.clone()), Api::all(client.clone()), Api::all(client.clone()));
-    tokio::spawn(of_pods(client.clone(), pods, Arc::clone(&names), told.clone()));
-    tokio::spawn(of_nodes(nodes, Arc::clone(&names), told.clone()));
-    tokio::spawn(of_events(events, Arc::clone(&names), told.clone()));
-    tokio::spawn(of_kube_proxy(client.clone(), names, told));
+    let desk = Desk { names: Arc::new(names), told, broken: Arc::default() };
+    tokio::spawn(of_pods(client.clone(), desk.clone()));
+    tokio::spawn(of_nodes(client.clone(), desk.clone()));
+    tokio::spawn(of_events(client.clone(), desk.clone()));
+    tokio::spawn(of_kube_proxy(client.clone(), desk));
     news
 }
 
@@ -40,32 +78,42 @@ enum News {
     Change,
 }
 
-/// Calls `hear` with the news of all objects, until nobody listens.
-async fn follow<K>(api: Api<K>, news: News, told: &Told, mut hear: impl FnMut(&K))
+/// Calls `hear` with the news of all objects, until nobody listens. A watch that breaks is begun anew by itself;
+/// until then, that is said.
+async fn follow<K>(api: Api<K>, news: News, desk: &Desk, mut hear: impl FnMut(&K))
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let mut objects = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut broken = false;
     loop {
-        tokio::select! {
-            () = told.closed() => return,
-            next = objects.next() => match next {
-                Some(Ok(watcher::Event::Apply(object))) => hear(&object),
-                Some(Ok(watcher::Event::InitApply(object))) if news == News::State => hear(&object),
-                Some(Ok(_)) => {}
-                // Begun anew by itself.
-                Some(Err(_)) => {}
-                None => return,
-            },
+        let next = tokio::select! {
+            () = desk.told.closed() => return,
+            next = objects.next() => next,
+        };
+        match next {
+            Some(Ok(watcher::Event::Apply(object))) => hear(&object),
+            Some(Ok(watcher::Event::InitApply(object))) if news == News::State => hear(&object),
+            Some(Ok(watcher::Event::InitDone)) if broken => {
+                broken = false;
+                desk.mended();
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => {
+                if !std::mem::replace(&mut broken, true) {
+                    desk.broke(&why);
+                }
+            }
+            None => return,
         }
     }
 }
 
-async fn of_pods(client: Client, pods: Api<Pod>, names: Arc<Names>, told: Told) {
+async fn of_pods(client: Client, desk: Desk) {
     let mut known: BTreeMap<(String, String), Container> = BTreeMap::new();
     let mut read = HashSet::new();
     let hear = |pod: &Pod| {
-        let Some(node) = pod.spec.as_ref().and_then(|spec| names.get(spec.node_name.as_ref()?)) else { return };
+        let Some(node) = pod.spec.as_ref().and_then(|spec| desk.names.get(spec.node_name.as_ref()?)) else { return };
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         for status in statuses {
             let container = container(pod.name_any(), status);
@@ -73,16 +121,18 @@ async fn of_pods(client: Client, pods: Api<Pod>, names: Arc<Names>, told: Told) 
             if known.get(&key) == Some(&container) {
                 continue;
             }
-            let _ = told.send((node.clone(), Observed::Container(container.clone())));
+            desk.tell(node, Observed::Container(container.clone()));
             let runs = container.state == ContainerState::Running;
+            // A container that is started again has another log.
+            let log = (pod.uid(), container.restarts);
             known.insert(key, container);
             let is_dns = pod.labels().get("k8s-app").is_some_and(|app| app == "kube-dns");
-            if is_dns && runs && read.insert(pod.uid()) {
-                tokio::spawn(of_log(client.clone(), pod.name_any(), node.clone(), told.clone()));
+            if is_dns && runs && read.insert(log) {
+                tokio::spawn(of_log(client.clone(), pod.name_any(), node.clone(), desk.clone()));
             }
         }
     };
-    follow(pods, News::State, &told, hear).await;
+    follow(Api::all(client.clone()), News::State, &desk, hear).await;
 }
 
 fn container(pod: String, status: &ContainerStatus) -> Container {
@@ -100,29 +150,39 @@ fn container(pod: String, status: &ContainerStatus) -> Container {
 }
 
 /// What a replica of cluster DNS complains about from now on.
-async fn of_log(client: Client, pod: String, node: String, told: Told) {
+async fn of_log(client: Client, pod: String, node: String, desk: Desk) {
     let pods: Api<Pod> = Api::namespaced(client, DNS_NAMESPACE);
     let parameters = LogParams { follow: true, since_seconds: Some(1), ..LogParams::default() };
-    let Ok(log) = pods.log_stream(&pod, &parameters).await else { return };
+    let blind = |why: &dyn std::fmt::Display| {
+        let sight = Sight::Blind(format!("the log of {pod}: {why}"));
+        desk.tell(&node, Observed::Collector(Collector { collector: CollectorKind::PodLogs, sight }));
+    };
+    let log = match pods.log_stream(&pod, &parameters).await {
+        Ok(log) => log,
+        Err(why) => return blind(&why),
+    };
     let mut lines = log.lines();
     loop {
-        tokio::select! {
-            () = told.closed() => return,
-            line = lines.next() => match line {
-                Some(Ok(line)) if line.contains("[ERROR]") || line.contains("timeout") => {
-                    let _ = told.send((node.clone(), Observed::PodLog(PodLog { pod: pod.clone(), line })));
-                }
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return,
-            },
+        let line = tokio::select! {
+            () = desk.told.closed() => return,
+            line = lines.next() => line,
+        };
+        match line {
+            Some(Ok(line)) if line.contains("[ERROR]") || line.contains("timeout") => {
+                desk.tell(&node, Observed::PodLog(PodLog { pod: pod.clone(), line }));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => return blind(&why),
+            // With its container.
+            None => return,
         }
     }
 }
 
-async fn of_nodes(nodes: Api<Node>, names: Arc<Names>, told: Told) {
+async fn of_nodes(client: Client, desk: Desk) {
     let mut known = BTreeMap::new();
     let hear = |node: &Node| {
-        let Some(name) = names.get(&node.name_any()) else { return };
+        let Some(name) = desk.names.get(&node.name_any()) else { return };
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         for condition in conditions {
             let now = NodeCondition {
@@ -132,47 +192,45 @@ async fn of_nodes(nodes: Api<Node>, names: Arc<Names>, told: Told) {
             };
             let before = known.insert((name.clone(), now.condition.clone()), now.clone());
             if before.as_ref() != Some(&now) {
-                let _ = told.send((name.clone(), Observed::NodeCondition(now)));
+                desk.tell(name, Observed::NodeCondition(now));
             }
         }
     };
-    follow(nodes, News::State, &told, hear).await;
+    follow(Api::all(client), News::State, &desk, hear).await;
 }
 
 /// Events that name a node, or that a kubelet wrote.
-async fn of_events(events: Api<ApiEvent>, names: Arc<Names>, told: Told) {
+async fn of_events(client: Client, desk: Desk) {
     let hear = |event: &ApiEvent| {
         let about = &event.involved_object;
         let object = about.name.clone().unwrap_or_default();
         let host = event.source.as_ref().and_then(|source| source.host.as_ref());
-        let Some(node) = host.and_then(|host| names.get(host)).or_else(|| names.get(&object)) else { return };
+        let by_host = host.and_then(|host| desk.names.get(host));
+        let Some(node) = by_host.or_else(|| desk.names.get(&object)) else { return };
         let told_of = Event {
             warning: event.type_.as_deref() == Some("Warning"),
             reason: event.reason.clone().unwrap_or_default(),
             about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),
             message: event.message.clone().unwrap_or_default(),
         };
-        let _ = told.send((node.clone(), Observed::Event(told_of)));
+        desk.tell(node, Observed::Event(told_of));
     };
-    follow(events, News::Change, &told, hear).await;
+    follow(Api::all(client), News::Change, &desk, hear).await;
 }
 
 /// One configuration for all nodes.
-async fn of_kube_proxy(client: Client, names: Arc<Names>, told: Told) {
+async fn of_kube_proxy(client: Client, desk: Desk) {
     let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
     let hear = |map: &ConfigMap| {
         let text =
             map.data.as_ref().and_then(|data| data.get("config.conf")).filter(|_| map.name_any() == "kube-proxy");
         let Some(config) = text.and_then(|text| serde_yaml::from_str::<Value>(text).ok()) else { return };
         let number = |name: &str| config["conntrack"][name].as_u64();
-        let kube_proxy = KubeProxy {
+        desk.tell_all(&Observed::KubeProxy(KubeProxy {
             mode: config["mode"].as_str().unwrap_or_default().to_owned(),
             conntrack_min: number("min"),
             conntrack_max_per_core: number("maxPerCore"),
-        };
-        for node in names.values() {
-            let _ = told.send((node.clone(), Observed::KubeProxy(kube_proxy.clone())));
-        }
+        }));
     };
-    follow(maps, News::State, &told, hear).await;
+    follow(maps, News::State, &desk, hear).await;
 }

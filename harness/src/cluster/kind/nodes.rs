@@ -20,7 +20,8 @@ const MANAGEMENT_PRIORITY: u32 = 400;
 pub struct Attached {
     node: Node,
     management: Rule,
-    timeouts: Vec<(String, String)>,
+    /// As they were.
+    settings: Vec<(String, String)>,
     nics: [String; 2],
     /// Where the nodes reach each other.
     between_nodes: Prefix,
@@ -40,12 +41,10 @@ pub fn attach(
 ) -> Result<Attached> {
     // Messages call it what the scenario does.
     let ns = NetNs::of_process(&plan.name, node.pid)?;
+    let settings = sysctl::all_of(&ns)?;
     sysctl::apply(&ns, &sysctl::lab_settings(true))?;
-    let mut timeouts = Vec::new();
     for (name, seconds) in &network.conntrack_timeouts {
-        let key = format!("net.netfilter.nf_conntrack_{name}");
-        timeouts.push((key.clone(), sysctl::read(&ns, &key)?.trim().to_owned()));
-        sysctl::write(&ns, &key, &seconds.to_string())?;
+        sysctl::write(&ns, &format!("net.netfilter.nf_conntrack_{name}"), &seconds.to_string())?;
     }
     let (address, length) = pair(cluster.management);
     let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
@@ -55,7 +54,7 @@ pub fn attach(
     Ok(Attached {
         node: Node { name: plan.name.clone(), ns },
         management,
-        timeouts,
+        settings,
         nics: [network.node_nic.clone(), network.pod_nic.clone()],
         between_nodes: cluster.management,
     })
@@ -88,7 +87,7 @@ impl Attached {
             nft::delete_table(ns, SNAT_TABLE),
             forget_flows(ns, self.between_nodes),
             route::delete_rule(ns, &self.management),
-            self.timeouts.iter().try_for_each(|(key, before)| sysctl::write(ns, key, before)),
+            sysctl::write_all(ns, &self.settings),
         ];
         let name = &self.node.name;
         steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use relapse_kernel::host::is_root;
 
-use super::docker::{docker, kind_program, node_image, within};
+use super::docker::{docker, kind_program, nginx_image, node_image, on_path, within};
 
 /// What a question to a program that is installed may take.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Each part by name, and what was seen of it, or why it is missing and what to do about that.
+/// Each part by name, and what was seen of it, or why it is missing and, in a second line, what to do about that.
 #[must_use]
 pub fn parts() -> Vec<(&'static str, Result<String, String>)> {
     let engine = engine();
@@ -18,23 +18,31 @@ pub fn parts() -> Vec<(&'static str, Result<String, String>)> {
     let mut parts = vec![("Docker engine", engine), ("kind", kind())];
     if answers {
         parts.push(("node image", image(None)));
+        parts.push(("nginx image", nginx()));
     }
     parts.push(("root", root()));
     parts
 }
 
-/// The first part that is missing: nothing can run without it.
+/// The first part that is missing without which nothing can run.
 #[must_use]
 pub fn unable(image_asked: Option<&str>) -> Option<String> {
     let asked = image_asked.map(str::to_owned);
     let checks: [&dyn Fn() -> Result<String, String>; 4] = [&engine, &kind, &|| image(asked.as_deref()), &root];
-    checks.iter().find_map(|check| check().err()).map(|why| why.replace('\n', " "))
+    checks.iter().find_map(|check| check().err()).map(|why| why.replace('\n', ": "))
 }
 
 fn engine() -> Result<String, String> {
+    if on_path("docker").is_none() {
+        let where_from = "https://docs.docker.com/engine/install, or docker.io on Debian and Ubuntu";
+        return Err(format!("Docker is not installed\n{where_from}; then: make kind"));
+    }
     let version = docker(&["version", "--format", "{{.Server.Version}}"]).map_err(|why| {
         let why = why.rsplit("failed: ").next().unwrap_or_default().to_owned();
-        format!("Docker does not answer ({why})\ninstall it and start its engine, then: make kind")
+        if why.contains("permission denied") {
+            return format!("Docker may not be used by this user ({why})\nrun it as root");
+        }
+        format!("Docker does not answer ({why})\nstart its engine (sudo systemctl start docker), then: make kind")
     })?;
     Ok(format!("Docker {version}"))
 }
@@ -45,15 +53,27 @@ fn kind() -> Result<String, String> {
     Ok(format!("{} ({})", said.split(' ').take(2).collect::<Vec<_>>().join(" "), program.display()))
 }
 
-/// Without one noted down, kind pulls its own default.
+/// The one that is asked for, else the one that `make kind` chose.
 fn image(asked: Option<&str>) -> Result<String, String> {
     let Some(image) = node_image(asked) else {
-        return Err("no node image is noted down\nmake kind".into());
+        return Err("no node image was chosen yet\nmake kind".into());
     };
-    match docker(&["image", "inspect", "--format", "{{.Id}}", &image]) {
-        Ok(_) => Ok(image),
-        Err(_) => Err(format!("the node image {image} is not on this machine\nmake kind")),
+    if is_here(&image) {
+        return Ok(image);
     }
+    let mend = asked.map_or_else(|| "make kind".into(), |asked| format!("docker pull {asked}"));
+    Err(format!("the node image {image} is not on this machine\n{mend}"))
+}
+
+/// For the ingress of I1 and the API of I3; nothing else wants it.
+fn nginx() -> Result<String, String> {
+    nginx_image()
+        .filter(|image| is_here(image))
+        .ok_or("there is none for the ingress of I1 and the API of I3\nmake kind".into())
+}
+
+fn is_here(image: &str) -> bool {
+    docker(&["image", "inspect", "--format", "{{.Id}}", image]).is_ok()
 }
 
 fn root() -> Result<String, String> {

@@ -1,13 +1,14 @@
 //! The proof that a trial left nothing: nodes, and servers beside them, as they are between trials.
 
 use relapse_kernel::host::{self, Difference, Snapshot};
-use relapse_kernel::{NetNs, nft};
+use relapse_kernel::{NetNs, nft, sysctl};
 
 use super::create::Created;
 use super::guard;
 use super::servers::Served;
 
-/// By name: what a namespace is like, and how many packets its guard has dropped.
+/// By name: what a namespace is like, and how many packets its guard has dropped since the cluster was ready. One
+/// is enough for nobody to build on it again, so it does not matter between which trials they came.
 pub struct Still(Vec<(String, Snapshot, u64)>);
 
 impl Still {
@@ -18,7 +19,9 @@ impl Still {
     pub fn take(cluster: &Created, servers: &[Served]) -> Result<Self, String> {
         let nodes = cluster.nodes.iter().map(|node| {
             let ns = NetNs::of_process(&node.name, node.pid)?;
-            Ok((node.name.clone(), Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?, guard::hits(&ns)?))
+            let dropped = guard::hits(&ns)?.saturating_sub(node.dropped);
+            let like = Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?.with_settings(sysctl::all_of(&ns)?);
+            Ok((node.name.clone(), like, dropped))
         });
         // Beside the nodes there is no way out to guard.
         let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
@@ -30,12 +33,11 @@ impl Still {
     #[must_use]
     pub fn left_since(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
-        for ((name, before, dropped), (_, now, dropped_now)) in before.0.iter().zip(&self.0) {
+        for ((name, before, _), (_, now, dropped)) in before.0.iter().zip(&self.0) {
             let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
             left.extend(found.map(|difference| format!("{name}: {difference}")));
-            let tried = dropped_now.saturating_sub(*dropped);
-            if tried > 0 {
-                left.push(format!("{name}: {tried} packets of the lab tried to leave by Docker's NIC (dropped)"));
+            if *dropped > 0 {
+                left.push(format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)"));
             }
         }
         left
@@ -73,6 +75,7 @@ mod tests {
             // A route that a trial turned towards a pod.
             difference("route 10.176.97.11/32 metric 0 in table 254", Some("dev eth1"), Some("dev veth1a2b3c4d")),
             difference("nft table relapse-cni-snat", None, Some("present")),
+            difference("setting net.ipv4.tcp_rfc1337", Some("0"), Some("1")),
         ];
         assert!(!left.iter().any(is_of_a_pod));
     }
