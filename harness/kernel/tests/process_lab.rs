@@ -282,7 +282,9 @@ fn a_shell_has_the_terminal() {
         ours.try_clone().expect("a copy")
     };
     expect("shell ready").write_all(b"first\n").expect("typed");
-    expect("shell got first lo").write_all(b"\x03").expect("typed");
+    // Not before the shell's child runs: one that is hit while it forks would wait for the child first.
+    expect("shell got first lo").write_all(b"again\n").expect("typed");
+    expect("again\r\nagain").write_all(b"\x03").expect("typed");
     expect("shell ended by 2").write_all(b"second\n").expect("typed");
     expect("parent got second");
     assert!(parent.wait().expect("it ends").success());
@@ -348,7 +350,7 @@ fn lab(job: &str) {
         }
         "shell" => {
             let ns = NetNs::create("shell").expect("a namespace");
-            let script = "echo shell ready; read line; echo shell got $line $(ls /sys/class/net); sleep 60";
+            let script = "echo shell ready; read line; echo shell got $line $(ls /sys/class/net); cat";
             let status = spawn_shell(&ns, &["sh", "-c", script]).map(|mut shell| shell.wait().expect("it ends"));
             let signal = status.expect("started").signal();
             writeln!(events, "shell ended by {}", signal.unwrap_or(0)).expect("written");

@@ -23,6 +23,9 @@ pub const TOLD: &str = "packets of the lab tried to leave by Docker's NIC (dropp
 
 /// From the first worker of a run, and from one of its pods.
 pub fn try_to_leave(id: &str) -> Tested {
+    // A capture wants one.
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
+    let _here = runtime.enter();
     let container = format!("relapse-{id}-worker2");
     let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &container])?;
     let pid = pid.parse().map_err(|e| format!("{pid}: {e}"))?;
