@@ -17,11 +17,11 @@ MILLISECOND = 1_000_000
 BEFORE, AFTER, CONTROL = 250 * MILLISECOND, 60 * MILLISECOND, 800 * MILLISECOND
 # These go on after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
 LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500}
-STATE = {"pod", "endpoints", "collector", "link", "rule", "route"}
+STATE = {"pod", "endpoints", "collector", "link", "rule", "route", "container", "node-condition", "kube-proxy"}
 WANTED = {
     "I1": {"segment", "socket"},
     "I2": {"conntrack-table", "conntrack-stats", "kernel-log"},
-    "I3": {"probe", "dns", "route-lookup"},
+    "I3": {"probe", "dns", "route-lookup", "event", "pod-log"},
     "I4": {"segment", "probe", "route-lookup"},
     "I7": {"flow", "segment", "conntrack-stats", "socket"},
 }
@@ -43,7 +43,8 @@ def trials(run):
         what = record["what"]
         if "run-started" in what:
             for info in what["run-started"]["trials"]:
-                found[key(info["trial"])] = {"incident": info["incident"]}
+                trial = info["trial"]
+                found[key(trial)] = {"incident": info["incident"], "backend": trial["backend"]}
         event = what["trial"]["event"] if "trial" in what else None
         if not isinstance(event, dict):
             continue
@@ -90,8 +91,10 @@ def main():
     for name, trial in trials(run).items():
         source = recordings / f"{name}.jsonl"
         if source.exists() and "t0" in trial:
-            cut(source, target / source.name, name, trial)
-            print(f"{name}: {source.stat().st_size // 1000} kB -> {(target / source.name).stat().st_size // 1000} kB")
+            backend = "" if trial["backend"] == "netns" else f"-on-{trial['backend']}"
+            fixture = target / f"{name}{backend}.jsonl"
+            cut(source, fixture, name, trial)
+            print(f"{name}: {source.stat().st_size // 1000} kB -> {fixture.stat().st_size // 1000} kB")
 
 
 main()
