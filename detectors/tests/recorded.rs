@@ -1,6 +1,6 @@
 //! Every recording under `fixtures/` through all detectors: what they say, and when.
 //!
-//! They were recorded in labs and cut to what matters (`scripts/cut-recording.py`); `NAME--TWIN.jsonl`
+//! They were recorded in labs, some on kind, and cut to what matters (`scripts/cut-recording.py`); `NAME--TWIN.jsonl`
 //! is a benign twin.
 
 use std::fs::{self, File};

@@ -167,6 +167,8 @@ impl KindCluster {
         }
         left.extend(self.outside_served(true).flat_map(servers::unplug));
         left.extend(self.nodes.iter().flat_map(Attached::detach));
+        let forgotten = self.nodes.iter().filter_map(|node| node.forget_flows().err());
+        left.extend(forgotten.map(|e| format!("failed to {e}")));
         self.lock_watches().drain(..).for_each(|watch| watch.abort());
         left
     }

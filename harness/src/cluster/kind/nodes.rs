@@ -3,9 +3,12 @@
 //! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
 //! between trials there is none.
 
+use std::time::{Duration, Instant};
+
 use relapse_detectors::prefix::Prefix;
+use relapse_kernel::conntrack::{self, Conntrack};
 use relapse_kernel::route::{self, MAIN, Rule};
-use relapse_kernel::{NetNs, Result, conntrack, link, nft, sysctl};
+use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
 
 use super::create::{Created, NodeRef};
 use crate::cluster::Node;
@@ -15,6 +18,12 @@ use crate::plan::{NetworkPlan, NodePlan};
 
 /// Before the rules of any pod: the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;
+
+/// Entries of deleted flows count no longer by then.
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
+/// Entries that come and go on a node between two looks.
+const IN_PASSING: u64 = 100;
 
 /// What a trial changed on a node, and what was there before.
 pub struct Attached {
@@ -60,17 +69,6 @@ pub fn attach(
     })
 }
 
-/// Connection tracking would remember the trial for minutes: to the next one, and to whoever lowers the limit
-/// beside another cluster. What nodes have among themselves, pods with the API server and a node with itself
-/// goes on.
-fn forget_flows(ns: &NetNs, between_nodes: Prefix) -> Result<()> {
-    conntrack::delete_where(ns, |entry| {
-        let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
-        !ends.iter().any(|end| end.is_loopback() || between_nodes.contains(*end))
-    })
-    .map(drop)
-}
-
 impl Attached {
     pub const fn node(&self) -> &Node {
         &self.node
@@ -85,11 +83,39 @@ impl Attached {
                 None => Ok(()),
             }),
             nft::delete_table(ns, SNAT_TABLE),
-            forget_flows(ns, self.between_nodes),
             route::delete_rule(ns, &self.management),
             sysctl::write_all(ns, &self.settings),
         ];
         let name = &self.node.name;
         steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
+    }
+
+    /// Once all nodes are out of the fabric: connection tracking would remember the trial for minutes, to the next one
+    /// and to whoever lowers the limit beside another cluster. What nodes have among themselves, pods with the API
+    /// server and a node with itself goes on. An entry still counts for a while after it was deleted, until the
+    /// last of those who listen has heard of it: that is waited for.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or still counts what is gone.
+    pub fn forget_flows(&self) -> Result<()> {
+        let table = Conntrack::open(&self.node.ns)?;
+        let begin = Instant::now();
+        loop {
+            let deleted = table.delete_where(|entry| {
+                let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
+                !ends.iter().any(|end| end.is_loopback() || self.between_nodes.contains(*end))
+            })?;
+            let (kept, counted) = (table.entries()?.len() as u64, conntrack::count(&self.node.ns)?);
+            if deleted == 0 && counted <= kept + IN_PASSING {
+                return Ok(());
+            }
+            if begin.elapsed() > FORGOTTEN_WITHIN {
+                return Err(Error::NotInForce {
+                    what: format!("forget the trial's flows on {}", self.node.name),
+                    read_back: format!("{counted} entries count, {kept} are there"),
+                });
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
