@@ -87,6 +87,8 @@ impl KindCluster {
         }
         cluster.pods = Mutex::new(made);
         cluster.endpoints_there().await?;
+        // Pods of the scenario before this one were in the fabric until they were gone.
+        cluster.nodes.iter().try_for_each(Attached::forget_flows).map_err(|e| format!("failed to {e}"))?;
         let cluster = Arc::new(cluster);
         cluster.tell();
         cluster.lock_watches().push(tokio::spawn(follow(Arc::downgrade(&cluster), cluster.seen.clone())));

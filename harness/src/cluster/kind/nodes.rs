@@ -90,7 +90,7 @@ impl Attached {
         steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
     }
 
-    /// Once all nodes are out of the fabric: connection tracking would remember the trial for minutes, to the next one
+    /// Before the first flow, and once all nodes are out of the fabric: connection tracking would remember a trial for minutes, to the next one
     /// and to whoever lowers the limit beside another cluster. What nodes have among themselves, pods with the API
     /// server and a node with itself goes on. An entry still counts for a while after it was deleted, until the
     /// last of those who listen has heard of it: that is waited for.
@@ -111,7 +111,7 @@ impl Attached {
             }
             if begin.elapsed() > FORGOTTEN_WITHIN {
                 return Err(Error::NotInForce {
-                    what: format!("forget the trial's flows on {}", self.node.name),
+                    what: format!("forget a trial's flows on {}", self.node.name),
                     read_back: format!("{counted} entries count, {kept} are there"),
                 });
             }
