@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::cluster::backend::Backend;
+use crate::cluster::netns::Labs;
 use crate::diagnostics::Diagnostics;
 use crate::plan::{self, Plan};
 
@@ -115,7 +117,7 @@ fn usage(why: &str) -> ExitCode {
 
 /// Where there can be no lab nothing is proved either way; why, on standard error.
 fn unable() -> Option<ExitCode> {
-    let why = relapse_kernel::process::diagnose_user_namespaces().err()?;
+    let why = Labs::default().unable()?;
     eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
     Some(ExitCode::from(crate::event::Outcome::Inconclusive.exit_code()))
 }

@@ -42,6 +42,21 @@ pub use recover::{Outcome, Recovered, recover, recover_quietly};
 /// The setting all of this is about.
 pub const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
 
+/// Why this process may not write that setting, whatever the user allows; none where it may. Nothing is written.
+#[must_use]
+pub fn limit_is_closed() -> Option<String> {
+    let path = format!("/proc/sys/{}", CONNTRACK_MAX.replace('.', "/"));
+    let refused = std::fs::File::options().write(true).open(path).err()?;
+    Some(match refused.kind() {
+        io::ErrorKind::NotFound => "connection tracking is not loaded (modprobe nf_conntrack)".into(),
+        io::ErrorKind::PermissionDenied if !relapse_kernel::host::is_root() => {
+            "only root may: run it as root with --allow-host-writes".into()
+        }
+        io::ErrorKind::PermissionDenied => "it may be written in the initial network namespace alone".into(),
+        _ => format!("it may not be written here ({refused})"),
+    })
+}
+
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 

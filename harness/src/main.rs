@@ -5,7 +5,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // A lab makes its namespaces while there is only one thread: before anything else.
     match std::env::args().nth(1).as_deref() {
-        Some(relapse::run::LAB) => return relapse::run::lab::lab_main(),
+        Some(relapse::cluster::backend::LAB) => return relapse::run::lab::lab_main(),
         Some(relapse::host::client::COMMAND) => return relapse::host::guardian_main(),
         _ => {}
     }

@@ -66,6 +66,8 @@ pub struct Plan {
     pub controls: Vec<TrialPlan>,
     /// Every flow must work again, and every finding be cleared, within this time after healing.
     pub recover_within: Duration,
+    /// A workload that is not steady by then never will be.
+    pub settle_within: Duration,
 }
 
 /// What is done to the cluster, what it must do to the workload, and what detectors must say.
@@ -98,6 +100,24 @@ impl TrialPlan {
 }
 
 impl Plan {
+    /// Makes every deadline so many times as long, for a machine that is as much slower. How long a twin is watched
+    /// stays as it is.
+    pub fn stretch_deadlines(&mut self, factor: f64) {
+        let stretch = |within: &mut Duration| *within = within.mul_f64(factor);
+        for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
+            stretch(&mut trial.effect_within);
+            let expected = trial.detect.iter_mut().chain(&mut trial.detect_in_real_cluster);
+            expected.for_each(|expectation| stretch(&mut expectation.within));
+        }
+        stretch(&mut self.recover_within);
+        stretch(&mut self.settle_within);
+    }
+
+    /// The incident's trial and those of the benign twins.
+    pub fn trials(&self) -> impl Iterator<Item = &TrialPlan> {
+        std::iter::once(&self.incident_trial).chain(&self.controls)
+    }
+
     /// The cluster a trial runs on.
     #[must_use]
     pub fn cluster_of<'a>(&'a self, trial: &'a TrialPlan) -> &'a ClusterPlan {

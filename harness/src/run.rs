@@ -9,9 +9,9 @@ mod effects;
 pub mod hold;
 pub mod host_limit;
 pub mod lab;
+pub mod needs;
 mod observer;
 pub mod order;
-pub mod probe;
 mod queue;
 mod samples;
 mod share;
@@ -19,7 +19,6 @@ mod spare;
 mod stages;
 mod steady;
 mod supervise;
-pub use supervise::LAB;
 mod trial;
 
 use std::cmp::Reverse;
@@ -35,9 +34,9 @@ use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEve
 
 use crate::cluster::backend::{self, Backend, Wanted, WantedServer};
 use crate::config::Config;
-use crate::fault::Requirement;
 use crate::host::Consent;
 use crate::plan::{Plan, PodRole, TrialPlan};
+use needs::Needs;
 pub use order::Sabotage;
 use queue::Queue;
 use share::Share;
@@ -49,6 +48,8 @@ pub struct Options {
     /// Trials of this run side by side, at most.
     pub jobs: usize,
     pub repeat: u32,
+    /// Every deadline is so many times as long.
+    pub deadline_factor: f64,
     pub consent: Consent,
     /// Backends whose skips are failures.
     pub require: Vec<String>,
@@ -104,7 +105,7 @@ struct Job {
     wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
-    requires: Vec<Requirement>,
+    needs: Needs,
     share: Share,
     /// How long it may take.
     at_most: Duration,
@@ -149,6 +150,7 @@ fn perform(
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
         root: relapse_kernel::host::is_root(),
         host_writes: options.consent.is_granted(),
+        deadline_factor: options.deadline_factor,
         trials: infos,
         detectors: DetectorSet::names()
             .into_iter()
@@ -227,17 +229,15 @@ pub fn skip_reason(
     backend: &Arc<dyn Backend>,
     options: &Options,
 ) -> Option<String> {
-    let mut trials = std::iter::once(&plan.incident_trial).chain(&plan.controls);
-    let trial = trials.find(|trial| trial.control.as_deref() == control)?;
+    let trial = plan.trials().find(|trial| trial.control.as_deref() == control)?;
     let (_, job) = describe(plan, trial, backend, 1, options);
-    supervise::skip_reason(&job, options.consent).filter(|_| !options.require.contains(&job.id.backend))
+    job.needs.unmet(backend, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
 /// Whether nobody else may be on the machine meanwhile, on another cluster neither.
 #[must_use]
 pub fn is_alone_on_a_cluster(plan: &Plan, trial: &TrialPlan) -> bool {
-    let requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
-    Share::on_cluster(&requires, plan.conntrack_entries(trial)) == Share::Alone
+    Share::on_cluster(&Needs::of(plan, trial).requires, plan.conntrack_entries(trial)) == Share::Alone
 }
 
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
@@ -245,7 +245,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut jobs = Vec::new();
     for repetition in 1..=options.repeat.max(1) {
         for plan in plans {
-            for trial in std::iter::once(&plan.incident_trial).chain(&plan.controls) {
+            for trial in plan.trials() {
                 let wanted = |(scenario, control): &(String, Option<String>)| {
                     *scenario == plan.name && *control == trial.control
                 };
@@ -296,13 +296,11 @@ fn describe(
         title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
         expectations,
     };
-    let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
-    requires.sort();
-    requires.dedup();
+    let needs = Needs::of(plan, trial);
     let share = if backend.places().is_some() {
-        Share::on_cluster(&requires, plan.conntrack_entries(trial))
+        Share::on_cluster(&needs.requires, plan.conntrack_entries(trial))
     } else {
-        Share::of(&requires, plan.conntrack_entries(trial))
+        Share::of(&needs.requires, plan.conntrack_entries(trial))
     };
     (
         info,
@@ -318,7 +316,7 @@ fn describe(
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),
-            requires,
+            needs,
             share,
             at_most: plan.at_most(trial),
         },
@@ -334,5 +332,6 @@ fn skipped(reason: &str) -> TrialEvent {
 }
 
 fn ended(outcome: Outcome, reasons: Vec<String>, begin: Instant) -> TrialEvent {
-    TrialEvent::Ended(TrialEnded { outcome, reasons, took: begin.elapsed(), up: None, down: None, peak_memory: None })
+    let took = begin.elapsed();
+    TrialEvent::Ended(TrialEnded { outcome, reasons, took, up: None, down: None, peak_memory: None, cpu: None })
 }

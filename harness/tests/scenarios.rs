@@ -23,11 +23,10 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::cluster::backend::{self, Backend};
-use relapse::cluster::netns::Labs;
 use relapse::event::Outcome;
 use relapse::plan::Plan;
 use relapse::run;
-use support::in_process::{options, run_one};
+use support::in_process::{labs, options, run_one};
 use support::kept_cluster::Kept;
 use support::{asked, shipped, skips, spread, turns};
 
@@ -39,9 +38,9 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS_PER_PROCESSOR * run::processors());
     let plans: Vec<Arc<Plan>> = shipped::plans().into_iter().map(Arc::new).collect();
-    let labs: Arc<dyn Backend> = Arc::new(Labs);
+    let labs: Arc<dyn Backend> = Arc::new(labs());
     let in_labs = plans.iter().flat_map(|plan| {
-        plan_trials(plan).map(|planned| {
+        plan.trials().map(|planned| {
             let waits = planned.inject.iter().any(|fault| !fault.requires().is_empty());
             (waits, trial(plan, planned.control.clone(), &labs))
         })
@@ -69,16 +68,12 @@ fn on_clusters(plans: &[Arc<Plan>], kind: &Arc<dyn Backend>) -> Vec<Trial> {
     let wanted = |plan: &&Arc<Plan>| asked::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
     let mut plans: Vec<&Arc<Plan>> = plans.iter().filter(wanted).collect();
     plans.sort_by_key(|plan| {
-        let work = plan_trials(plan).map(|trial| plan.at_most(trial)).sum();
+        let work = plan.trials().map(|trial| plan.at_most(trial)).sum();
         backend::order(plan.cluster.kind_config.as_deref(), plan.cluster.nodes.len(), work, &plan.name)
     });
     let trials =
-        plans.into_iter().flat_map(|plan| plan_trials(plan).map(|planned| trial(plan, planned.control.clone(), kind)));
+        plans.into_iter().flat_map(|plan| plan.trials().map(|planned| trial(plan, planned.control.clone(), kind)));
     trials.collect()
-}
-
-fn plan_trials(plan: &Plan) -> impl Iterator<Item = &relapse::plan::TrialPlan> {
-    std::iter::once(&plan.incident_trial).chain(&plan.controls)
 }
 
 /// `policy-route-lost::netns` or `policy-route-lost::netns::table-rebuilt`.
@@ -99,7 +94,7 @@ fn trial(plan: &Arc<Plan>, control: Option<String>, backend: &Arc<dyn Backend>) 
 }
 
 fn replay(name: &str, plan: &Plan, control: Option<&str>, backend: &Arc<dyn Backend>) -> Result<Completion, Failed> {
-    let mut planned = plan_trials(plan).filter(|trial| trial.control.as_deref() == control);
+    let mut planned = plan.trials().filter(|trial| trial.control.as_deref() == control);
     let alone = planned.any(|trial| run::is_alone_on_a_cluster(plan, trial));
     let _turn = match backend.places() {
         Some(clusters) => turns::on_cluster(&plan.name, plan.cluster.kind_config.as_deref(), alone, clusters.number),

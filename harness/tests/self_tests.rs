@@ -11,14 +11,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::cluster::netns::Labs;
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
 use relapse::plan::Plan;
 use relapse::run::Sabotage;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
 use relapse_kernel::link::{self, VethEnd};
-use support::in_process::{Ran, options, run_one};
+use support::in_process::{Ran, labs, options, run_one};
 use support::{shipped, skips};
 
 const SCENARIO: &str = "policy-route-lost";
@@ -52,7 +51,7 @@ fn plan() -> Plan {
 }
 
 fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
-    let mut options = options(Arc::new(Labs));
+    let mut options = options(Arc::new(labs()));
     options.sabotage = Some(sabotage);
     run_one(&plan(), control, options, &mut |_| {})
 }
@@ -80,7 +79,7 @@ fn left_nothing(ran: &Ran) -> bool {
 
 fn sound() -> Result<(), Failed> {
     for control in [None, Some(TWIN)] {
-        let ran = run_one(&plan(), control, options(Arc::new(Labs)), &mut |_| {});
+        let ran = run_one(&plan(), control, options(Arc::new(labs())), &mut |_| {});
         check(&ran, ran.outcome == Outcome::Pass, "pass")?;
         check(&ran, !ran.trial().injected.is_empty() && left_nothing(&ran), "injected and healed")?;
     }
@@ -155,7 +154,7 @@ fn links_of_somebody_else() -> Result<Completion, Failed> {
             late = Some(Links::add(1));
         }
     };
-    let ran = run_one(&plan(), None, options(Arc::new(Labs)), &mut meddle);
+    let ran = run_one(&plan(), None, options(Arc::new(labs())), &mut meddle);
     let late = late.ok_or("there was no baseline")?.map_err(|e| e.to_string())?;
     let told = |name: &str| ran.trial().host_changed.iter().any(|what| what.contains(name));
     check(&ran, told(&Links::name(0, 'a')) && told(&late.near), "both told")?;

@@ -46,7 +46,7 @@ pub enum What {
 }
 
 /// What a run sets out to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStarted {
     pub run_id: String,
     /// RFC 3339, UTC.
@@ -59,10 +59,17 @@ pub struct RunStarted {
     pub root: bool,
     /// Consent to write machine-wide settings was given.
     pub host_writes: bool,
+    /// Every deadline was so many times as long as its scenario says.
+    #[serde(default = "as_stated")]
+    pub deadline_factor: f64,
     /// All trials, in the order they are listed.
     pub trials: Vec<TrialInfo>,
     /// Names of all detectors that are armed, outside ones last.
     pub detectors: Vec<String>,
+}
+
+const fn as_stated() -> f64 {
+    1.0
 }
 
 /// A trial as it was planned.
@@ -366,4 +373,15 @@ pub struct TrialEnded {
     pub down: Option<Duration>,
     /// Largest resident set of the lab, bytes.
     pub peak_memory: Option<u64>,
+    /// Processor time of the lab.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+}
+
+/// Processor time of a lab's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    pub all: Duration,
+    /// Of it, by collectors and detectors: what watching costs.
+    pub agents: Duration,
 }

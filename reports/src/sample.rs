@@ -9,7 +9,7 @@ use std::time::Duration;
 use relapse_detectors::finding::{Finding, Level, Severity};
 use relapse_detectors::time::Time;
 
-use crate::event::{
+use crate::event::{Cpu, 
     Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
     TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
@@ -212,6 +212,7 @@ impl Script {
             up: Some(ms(64)),
             down: Some(ms(71)),
             peak_memory: Some(38 << 20),
+            cpu: Some(Cpu { all: Duration::from_millis(800), agents: Duration::from_millis(200) }),
         };
         self.at(took, TrialEvent::Ended(ended))
     }
@@ -245,6 +246,7 @@ pub(crate) fn play(scripts: Vec<Script>, notices: &[&str]) -> Vec<RunEvent> {
         kernel: "6.18.5".to_owned(),
         root: false,
         host_writes: false,
+        deadline_factor: 1.0,
         trials: infos,
         detectors: DETECTORS.iter().map(|&d| d.to_owned()).collect(),
     };

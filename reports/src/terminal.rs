@@ -88,7 +88,11 @@ impl Terminal {
                 let trials = format!("{}{on}", units::count(run.trials.len(), "trial"));
                 let detectors = units::count(run.detectors.len(), "detector");
                 let user = if run.root { "root" } else { "ordinary user" };
-                let line = format!("run {}: {trials}, {detectors}, kernel {}, {user}", run.run_id, run.kernel);
+                let slower = match run.deadline_factor {
+                    1.0 => String::new(),
+                    factor => format!(", deadlines x {factor}"),
+                };
+                let line = format!("run {}: {trials}, {detectors}, kernel {}, {user}{slower}", run.run_id, run.kernel);
                 self.print(&[self.page().paint(Tone::Muted, &line)]);
                 if let Some(live) = &mut self.live {
                     live.expect(run.trials.len());

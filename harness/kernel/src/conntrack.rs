@@ -10,9 +10,11 @@
 //!
 //! Left out: expectations, zones, labels, helpers; changing an entry that is there.
 
+mod decode;
 mod encode;
 mod entry;
 mod events;
+mod numbers;
 mod stats;
 
 pub use self::entry::{Entry, status, tcp_state};
@@ -21,11 +23,14 @@ pub use self::stats::Stats;
 
 use std::num::NonZeroU32;
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use self::encode::Messages;
+use self::numbers::CTA_MARK_MASK;
+use self::stats::Global;
 use crate::error::{Error, Result};
 use crate::netlink::{Netlink, Refusal};
 use crate::netns::NetNs;
@@ -57,8 +62,8 @@ impl Conntrack {
     /// When the kernel refuses.
     pub fn table(&self) -> Result<(u64, u64)> {
         let request = other(IPCTNL_MSG_CT_GET_STATS);
-        let answers = self.netlink.get("count conntrack entries", request)?;
-        answers.into_iter().find_map(stats::global).ok_or_else(|| Error::Answer {
+        let Global { count, limit } = self.netlink.get("count conntrack entries", request)?;
+        count.zip(limit).ok_or_else(|| Error::Answer {
             what: format!("count conntrack entries in {}", self.place),
             answer: "no count".into(),
         })
@@ -69,8 +74,11 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn stats(&self) -> Result<Stats> {
-        let answers = self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
-        Ok(stats::sum(answers))
+        let each: Vec<Stats> =
+            self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
+        let mut all = Stats::default();
+        each.into_iter().for_each(|one| all += one);
+        Ok(all)
     }
 
     /// Every entry. The kernel lists a table that goes on changing: an entry made or removed
@@ -80,8 +88,7 @@ impl Conntrack {
     /// When the kernel refuses.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let request = message(ConntrackMessage::Get(Vec::new()));
-        let answers = self.netlink.dump("list conntrack entries", request)?;
-        Ok(answers.into_iter().filter_map(|answer| told(answer.inner)).map(|(told, _)| entry::parse(&told)).collect())
+        self.netlink.dump("list conntrack entries", request)
     }
 
     /// Removes an entry, this very one and not a later one of the same addresses; false when it was
@@ -130,7 +137,10 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn delete_marked(&self, mark: NonZeroU32) -> Result<()> {
-        let marked = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaMark(mark.get())]);
+        // Before 5.8 a mark without its mask filters nothing: everything would go.
+        let mask = DefaultNla::new(CTA_MARK_MASK, u32::MAX.to_be_bytes().to_vec());
+        let marked = vec![ConntrackAttribute::CtaMark(mark.get()), ConntrackAttribute::Other(mask)];
+        let marked = ConntrackMessage::Delete(marked);
         self.netlink.change("delete marked conntrack entries", message(marked), 0)
     }
 
@@ -238,13 +248,4 @@ fn message(inner: ConntrackMessage) -> NetfilterMessage {
 
 fn other(message_type: u8) -> NetfilterMessage {
     message(ConntrackMessage::Other { message_type, attributes: Vec::new() })
-}
-
-/// The attributes of the entry a message tells of, and whether it is gone.
-fn told(inner: NetfilterMessageInner) -> Option<(Vec<ConntrackAttribute>, bool)> {
-    match inner {
-        NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => Some((attributes, false)),
-        NetfilterMessageInner::Conntrack(ConntrackMessage::Delete(attributes)) => Some((attributes, true)),
-        _ => None,
-    }
 }

@@ -205,18 +205,31 @@ pub fn conntrack_max() -> Result<u64> {
     number(key, &sysctl::read_host(key)?)
 }
 
+/// How many files a process may have open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub soft: u64,
+    /// Up to which it may raise the soft one by itself.
+    pub hard: u64,
+}
+
+/// How many files this process may have open. No limit is as good as any number.
+#[must_use]
+pub fn nofile() -> Limit {
+    let now = getrlimit(Resource::Nofile);
+    Limit { soft: now.current.unwrap_or(u64::MAX), hard: now.maximum.unwrap_or(u64::MAX) }
+}
+
 /// Makes sure that this process may have `min` files open, and returns how many it may.
 ///
 /// # Errors
 /// When the hard limit is lower and may not be raised.
 pub fn raise_nofile(min: u64) -> Result<u64> {
-    let now = getrlimit(Resource::Nofile);
-    // No limit is as good as any number.
-    let (soft, hard) = (now.current.unwrap_or(u64::MAX), now.maximum.unwrap_or(u64::MAX));
+    let Limit { soft, hard } = nofile();
     if soft >= min {
         return Ok(soft);
     }
-    let wanted = Rlimit { current: Some(min), maximum: if hard >= min { now.maximum } else { Some(min) } };
+    let wanted = Rlimit { current: Some(min), maximum: Some(hard.max(min)).filter(|hard| *hard != u64::MAX) };
     setrlimit(Resource::Nofile, wanted).map(|()| min).map_err(|source| {
         let what = format!("raise the limit of open files from {soft} to {min} (hard limit {hard}; see ulimit -Hn)");
         Error::kernel(what, io::Error::from(source))

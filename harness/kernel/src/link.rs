@@ -220,9 +220,9 @@ fn described(answer: &RouteNetlinkMessage) -> Option<Link> {
     }
 }
 
-fn found(answer: Result<Vec<RouteNetlinkMessage>>) -> Result<Option<Link>> {
+fn found(answer: Result<RouteNetlinkMessage>) -> Result<Option<Link>> {
     match answer {
-        Ok(answers) => Ok(answers.iter().find_map(described)),
+        Ok(answer) => Ok(described(&answer)),
         Err(e) if e.errno() == Some(libc::ENODEV) => Ok(None),
         Err(e) => Err(e),
     }

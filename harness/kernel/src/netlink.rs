@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
@@ -21,9 +21,36 @@ use crate::netns::NetNs;
 
 /// A netlink socket in a namespace, for requests.
 pub struct Netlink {
-    socket: Mutex<Socket>,
+    state: Mutex<State>,
     place: String,
 }
+
+struct State {
+    socket: Socket,
+    /// Of the request that was sent last: answers carry it, so that one which came too late for an earlier
+    /// request is not taken for an answer to this.
+    sequence: u32,
+    /// What was received last. A dump comes in datagrams as large as the reader has room for, up to 32 kB, and
+    /// in those of 4 kB to one who peeks at their size first.
+    received: Vec<u8>,
+}
+
+impl State {
+    /// Waits for the next datagram.
+    fn receive(&mut self, flags: i32) -> io::Result<()> {
+        self.received.clear();
+        let length = self.socket.recv(&mut self.received, flags | libc::MSG_TRUNC)?;
+        if length > self.received.len() {
+            let why = format!("a datagram of {length} bytes, and room for {ROOM}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
+    }
+}
+
+/// No datagram of the kernel is longer than its own limit for dumps, 32 kB (`netlink_dump` in
+/// net/netlink/af_netlink.c), or a page.
+const ROOM: usize = 1 << 16;
 
 impl Netlink {
     /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in `ns`.
@@ -41,7 +68,8 @@ impl Netlink {
                 Ok(socket)
             })?
             .context(what)?;
-        Ok(Self { socket: Mutex::new(socket), place: ns.name().to_owned() })
+        let state = State { socket, sequence: 0, received: Vec::with_capacity(ROOM) };
+        Ok(Self { state: Mutex::new(state), place: ns.name().to_owned() })
     }
 
     /// Sends one request that changes something and waits for its acknowledgement.
@@ -49,22 +77,17 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel said, with `what` was attempted.
-    pub fn change<T>(&self, what: &str, payload: T, flags: u16) -> Result<()>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
-    {
-        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
+    pub fn change<Q: NetlinkSerializable>(&self, what: &str, payload: Q, flags: u16) -> Result<()> {
+        self.exchange::<Q, Ignored>(what, payload, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
-    /// Sends one request that asks for one thing, and returns the answers before its acknowledgement.
+    /// Sends one request that asks for one thing, and returns it.
     ///
     /// # Errors
     /// What the kernel said, with `what` was attempted.
-    pub fn get<T>(&self, what: &str, payload: T) -> Result<Vec<T>>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
-    {
-        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_ACK)
+    pub fn get<Q: NetlinkSerializable, A: NetlinkDeserializable>(&self, what: &str, payload: Q) -> Result<A> {
+        let answer = self.exchange(what, payload, NLM_F_REQUEST)?.pop();
+        answer.ok_or_else(|| Error::Answer { what: format!("{what} in {}", self.place), answer: "nothing".into() })
     }
 
     /// Sends one request for a list and returns all of it. Asked again when the kernel says that
@@ -72,10 +95,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel said, with `what` was attempted.
-    pub fn dump<T>(&self, what: &str, payload: T) -> Result<Vec<T>>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
-    {
+    pub fn dump<Q: NetlinkSerializable, A: NetlinkDeserializable>(&self, what: &str, payload: Q) -> Result<Vec<A>> {
         self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)
     }
 
@@ -86,28 +106,24 @@ impl Netlink {
     /// # Errors
     /// When they could not be sent, or fewer than `acknowledgements` answers came.
     pub fn send_each(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<Vec<Refusal>> {
-        let socket = self.lock();
+        let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
-        let mut datagram = Vec::with_capacity(1 << 16);
         // An earlier error may have left answers behind; they belong to nobody.
-        while socket.recv(&mut datagram, libc::MSG_DONTWAIT).is_ok() {
-            datagram.clear();
-        }
+        while state.receive(libc::MSG_DONTWAIT).is_ok() {}
         // Refusals without a copy of what they refuse: then hundreds fit the receive buffer.
-        socket.set_cap_ack(true).context(context)?;
+        state.socket.set_cap_ack(true).context(context)?;
         // One send is one buffer in the kernel: larger than the socket's own, it is EMSGSIZE.
-        let buffer = socket2::SockRef::from(&*socket);
+        let buffer = socket2::SockRef::from(&state.socket);
         if buffer.send_buffer_size().context(context)? < bytes.len() + 4096 {
             buffer.set_send_buffer_size(bytes.len() + 4096).context(context)?;
         }
-        socket.send(bytes, 0).context(context)?;
+        state.socket.send(bytes, 0).context(context)?;
         // The kernel does the work inside `send`: by now all of its answers are waiting.
         let (mut answers, mut refusals) = (0, Vec::new());
         let mut overrun = None;
         loop {
-            datagram.clear();
-            match socket.recv(&mut datagram, libc::MSG_DONTWAIT) {
-                Ok(_) => answers += note_answers(&datagram, &mut refusals),
+            match state.receive(libc::MSG_DONTWAIT) {
+                Ok(()) => answers += note_answers(&state.received, &mut refusals),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => overrun = Some(e),
                 Err(e) => return Err(Error::kernel(context(), e)),
@@ -124,65 +140,89 @@ impl Netlink {
         Ok(refusals)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Socket> {
-        self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn exchange<T>(&self, what: &str, payload: T, flags: u16) -> Result<Vec<T>>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable + std::fmt::Debug,
-    {
-        let socket = self.lock();
+    fn exchange<Q: NetlinkSerializable, A: NetlinkDeserializable>(
+        &self,
+        what: &str,
+        payload: Q,
+        flags: u16,
+    ) -> Result<Vec<A>> {
+        let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
         for _ in 0..8 {
-            // An earlier error may have left answers behind; they belong to nobody.
-            let mut stale = Vec::with_capacity(1 << 16);
-            while socket.recv(&mut stale, libc::MSG_DONTWAIT).is_ok() {
-                stale.clear();
-            }
-            socket.send(&bytes, 0).context(context)?;
+            state.sequence = state.sequence.wrapping_add(1);
+            message.header.sequence_number = state.sequence;
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            state.socket.send(&bytes, 0).context(context)?;
             let mut answers = Vec::new();
-            if !self.collect(&socket, &context, &mut answers)? {
+            let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
+            if !collect(&mut state, &context, one, &mut answers)? {
                 return Ok(answers);
             }
         }
         Err(Error::Answer { what: context(), answer: "a list that kept changing while it was read".into() })
     }
+}
 
-    /// Reads answers until the request is done; true when the list was inconsistent.
-    fn collect<T>(&self, socket: &Socket, context: &impl Fn() -> String, answers: &mut Vec<T>) -> Result<bool>
-    where
-        T: NetlinkDeserializable + std::fmt::Debug,
-    {
-        let mut interrupted = false;
-        loop {
-            let (datagram, _) = socket.recv_from_full().context(context)?;
-            let mut rest = &datagram[..];
-            while !rest.is_empty() {
-                let answer = NetlinkMessage::<T>::deserialize(rest)
-                    .map_err(|e| Error::Answer { what: context(), answer: e.to_string() })?;
-                interrupted |= answer.header.flags & 0x10 != 0;
-                let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-                match answer.payload {
-                    NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                    NetlinkPayload::Done(_) => return Ok(interrupted),
-                    NetlinkPayload::Error(e) => {
-                        return match e.code {
-                            None => Ok(false),
-                            Some(_) => Err(Error::kernel(context(), e.to_io())),
-                        };
+/// Reads answers until the request is done, with the first where there is but `one`; true when the list was
+/// inconsistent.
+fn collect<A: NetlinkDeserializable>(
+    state: &mut State,
+    context: &impl Fn() -> String,
+    one: bool,
+    answers: &mut Vec<A>,
+) -> Result<bool> {
+    const NLM_F_DUMP_INTR: u16 = 0x10;
+    let mut interrupted = false;
+    loop {
+        state.receive(0).context(context)?;
+        let mut rest = &state.received[..];
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<A>::deserialize(rest)
+                .map_err(|e| Error::Answer { what: context(), answer: e.to_string() })?;
+            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
+            rest = &rest[length..];
+            if answer.header.sequence_number != state.sequence {
+                continue;
+            }
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(inner) => {
+                    answers.push(inner);
+                    if one {
+                        return Ok(false);
                     }
-                    _ => {}
                 }
-                rest = &rest[length..];
+                NetlinkPayload::Done(_) => return Ok(interrupted),
+                NetlinkPayload::Error(e) => {
+                    return match e.code {
+                        None => Ok(false),
+                        Some(_) => Err(Error::kernel(context(), e.to_io())),
+                    };
+                }
+                _ => {}
             }
         }
+    }
+}
+
+/// An answer that nobody looks at.
+#[derive(Debug)]
+struct Ignored;
+
+impl NetlinkDeserializable for Ignored {
+    type Error = std::convert::Infallible;
+
+    fn deserialize(_: &NetlinkHeader, _: &[u8]) -> std::result::Result<Self, Self::Error> {
+        Ok(Self)
     }
 }
 
@@ -219,6 +259,7 @@ fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> usize {
 /// A netlink socket subscribed to groups, for the kernel's news.
 pub struct Listener {
     socket: AsyncFd<ListenerSocket>,
+    received: Vec<u8>,
 }
 
 struct ListenerSocket(Socket);
@@ -252,18 +293,20 @@ impl Listener {
             .context(what)?;
         // SAFETY: the socket owns its descriptor and is neither replaced nor closed while registered.
         let socket = unsafe { AsyncFd::register_with_interest(ListenerSocket(socket), Interest::READABLE) };
-        Ok(Self { socket: socket.map_err(io::Error::from).context(what)? })
+        let socket = socket.map_err(io::Error::from).context(what)?;
+        Ok(Self { socket, received: Vec::with_capacity(ROOM) })
     }
 
-    /// Waits for the next datagram and returns its raw bytes (one or more netlink messages).
+    /// Waits for the next datagram and gives its raw bytes (one or more netlink messages).
     ///
     /// # Errors
     /// `ENOBUFS` when the kernel had to drop news: what follows is incomplete, and the caller says so.
-    pub async fn next(&self) -> io::Result<Vec<u8>> {
+    pub async fn next(&mut self) -> io::Result<&[u8]> {
         loop {
             let mut ready = self.socket.readable().await?;
-            match ready.try_io(|s| s.get_ref().0.recv_from_full()) {
-                Ok(result) => return result.map(|(bytes, _)| bytes),
+            self.received.clear();
+            match ready.try_io(|s| s.get_ref().0.recv(&mut self.received, 0)) {
+                Ok(result) => return result.map(|_| &self.received[..]),
                 Err(_would_block) => {}
             }
         }

@@ -3,7 +3,9 @@
 //! Asked for with sock_diag, which shows every socket of the namespace, whoever owns it: orphans,
 //! TIME_WAIT and half-open ones too, that no process list has. States are the kernel's own numbers
 //! ([`state`]); a mask has one bit for each ([`mask`]), and the less it asks for the cheaper it is: with
-//! LISTEN alone the table of connections, the machine's or the namespace's own, is not walked at all.
+//! LISTEN alone the table of connections, the machine's or the namespace's own, is not walked at all. The kernel
+//! locks each socket to fill its `tcp_info`: of many thousands, [`SockDiag::tcp_sockets_that`] asks it for those
+//! alone that say something without.
 //!
 //! `tcp_info` only ever grew at its end (include/uapi/linux/tcp.h): it is read by offsets, and what an
 //! older kernel does not tell is 0.
@@ -12,8 +14,8 @@
 
 use std::net::SocketAddr;
 
-use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NlasIterator, Parseable};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
@@ -109,6 +111,13 @@ pub struct TcpInfo {
     pub snd_wnd: u32,
 }
 
+impl TcpSocket {
+    /// Nobody owns the connection any more, and it still has something to send, if only its end.
+    const fn is_orphan(&self) -> bool {
+        self.inode == 0 && matches!(self.state, state::FIN_WAIT_1 | state::CLOSING | state::LAST_ACK)
+    }
+}
+
 impl TcpInfo {
     fn read(bytes: &[u8]) -> Self {
         let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
@@ -172,20 +181,37 @@ impl SockDiag {
     /// # Errors
     /// What the kernel said.
     pub fn tcp_sockets(&self, states: u32) -> Result<Vec<TcpSocket>> {
+        self.list(states, true)
+    }
+
+    /// Those of them that are `interesting` by what a look without their `tcp_info` tells, each with it. One that
+    /// ended in between is left out.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn tcp_sockets_that(
+        &self,
+        states: u32,
+        interesting: impl Fn(&TcpSocket) -> bool,
+    ) -> Result<Vec<TcpSocket>> {
+        let mut found = self.list(states, false)?;
+        found.retain(interesting);
+        let with_info = found.into_iter().map(|socket| {
+            let request = request(socket.family, states, true, socket.id);
+            match self.netlink.get("look at a TCP socket", request) {
+                Ok(Told(socket)) => Ok(Some(socket)),
+                Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
+                Err(e) => Err(e),
+            }
+        });
+        with_info.filter_map(Result::transpose).collect()
+    }
+
+    fn list(&self, states: u32, with_info: bool) -> Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
-        for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let request = InetRequest {
-                family,
-                protocol: IPPROTO_TCP,
-                extensions: ExtensionFlags::INFO,
-                states: StateFlags::from_bits_retain(states),
-                socket_id,
-            };
-            let answers = self.netlink.dump("list TCP sockets", SockDiagMessage::InetRequest(request))?;
-            sockets.extend(answers.into_iter().filter_map(|answer| match answer {
-                SockDiagMessage::InetResponse(response) => Some((*response).into()),
-                _ => None,
-            }));
+        for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            let answers = self.netlink.dump("list TCP sockets", request(family, states, with_info, id))?;
+            sockets.extend(answers.into_iter().map(|Told(socket)| socket));
         }
         Ok(sockets)
     }
@@ -193,32 +219,38 @@ impl SockDiag {
     /// Ends a connection as if it had been reset: the peer is sent an RST, the owner sees
     /// `ECONNABORTED`. A socket that has ended by itself meanwhile is no error.
     ///
+    /// On kernels before 6.11 a connection without an owner is left to its last timer: to end it there takes that timer
+    /// away and leaves the socket, and its namespace, for ever ("tcp: fix forever orphan socket caused by tcp_abort";
+    /// stable kernels may have the fix, which no number tells). So end connections while their owners live.
+    ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` on kernels without `INET_DIAG_DESTROY`.
     pub fn destroy(&self, socket: &TcpSocket) -> Result<()> {
-        let request = InetRequest {
-            family: socket.family,
-            protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::empty(),
-            states: StateFlags::from_bits_retain(ALL),
-            socket_id: socket.id.clone(),
-        };
-        let request = SockDiagDestroy::new(SockDiagMessage::InetRequest(request));
+        if socket.is_orphan() && !kernel_is_at_least(6, 11) {
+            return Ok(());
+        }
+        let request = SockDiagDestroy::new(request(socket.family, ALL, false, socket.id.clone()));
         match self.netlink.change("end a TCP socket", request, 0) {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(()),
             result => result,
         }
     }
 
-    /// Ends every TCP socket of the namespace, listeners first, so that nothing new is accepted.
+    /// Ends every TCP socket of the namespace that can be ended, listeners first, so that nothing new is accepted.
     /// Returns how many it has ended. Ask again with [`Self::tcp_sockets`] for the proof.
     ///
     /// # Errors
     /// The first refusal, after all were tried; [`Error::NotInForce`] when new ones keep appearing.
     pub fn destroy_all(&self) -> Result<usize> {
+        let left = || -> Result<Vec<TcpSocket>> {
+            // TIME_WAIT holds no namespace, and cannot be ended before 6.0.
+            let mut sockets = self.list(ALL & !mask(&[state::TIME_WAIT]), false)?;
+            sockets.retain(|socket| !socket.is_orphan() || kernel_is_at_least(6, 11));
+            Ok(sockets)
+        };
         let mut ended = 0;
         for _ in 0..5 {
-            let mut sockets = self.tcp_sockets(ALL)?;
+            let mut sockets = left()?;
             if sockets.is_empty() {
                 return Ok(ended);
             }
@@ -232,14 +264,14 @@ impl SockDiag {
             }
             refusal?;
         }
-        match self.tcp_sockets(ALL)?.len() {
+        match left()?.len() {
             0 => Ok(ended),
             left => Err(Error::NotInForce { what: "end all TCP sockets".into(), read_back: format!("{left} sockets") }),
         }
     }
 }
 
-/// Ends every TCP socket of `ns` at once: without that, those with unacknowledged data keep the
+/// See [`SockDiag::destroy_all`]: without that, those with unacknowledged data keep the
 /// namespace for minutes after its last process.
 ///
 /// # Errors
@@ -248,15 +280,35 @@ pub fn destroy_all(ns: &NetNs) -> Result<usize> {
     SockDiag::open(ns)?.destroy_all()
 }
 
-impl From<InetResponse> for TcpSocket {
-    fn from(response: InetResponse) -> Self {
-        let header = response.header;
+/// Whether the running kernel is of this version or a later one; no where that cannot be read.
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    numbers.next().zip(numbers.next()) >= Some((major, minor))
+}
+
+fn request(family: u8, states: u32, with_info: bool, socket_id: SocketId) -> SockDiagMessage {
+    let extensions = if with_info { ExtensionFlags::INFO } else { ExtensionFlags::empty() };
+    let states = StateFlags::from_bits_retain(states);
+    SockDiagMessage::InetRequest(InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id })
+}
+
+/// A socket as the kernel tells it, read as far as it is used here: of attributes only `tcp_info`, in place.
+struct Told(TcpSocket);
+
+/// `struct inet_diag_msg`, and the number of its attribute (include/uapi/linux/inet_diag.h).
+const INET_DIAG_MSG: usize = 72;
+const INET_DIAG_INFO: u16 = 2;
+
+impl NetlinkDeserializable for Told {
+    type Error = DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> std::result::Result<Self, DecodeError> {
+        let header = InetResponseHeader::parse(payload)?;
+        let attributes = NlasIterator::new(payload.get(INET_DIAG_MSG..).unwrap_or_default());
+        let info = attributes.map_while(std::result::Result::ok).find(|attribute| attribute.kind() == INET_DIAG_INFO);
         let id = header.socket_id;
-        let info = response.nlas.iter().find_map(|attribute| match attribute {
-            Nla::TcpInfo(bytes) => Some(TcpInfo::read(bytes)),
-            _ => None,
-        });
-        Self {
+        Ok(Self(TcpSocket {
             local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
             remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
             state: header.state,
@@ -264,9 +316,9 @@ impl From<InetResponse> for TcpSocket {
             inode: header.inode,
             send_queue: header.send_queue,
             recv_queue: header.recv_queue,
-            info,
+            info: info.map(|attribute| TcpInfo::read(attribute.value())),
             id,
             family: header.family,
-        }
+        }))
     }
 }

@@ -30,7 +30,7 @@ fn translating(name: &str) -> Option<NetNs> {
 }
 
 /// Waits for the first event that fits; the others before it are passed over.
-async fn first(events: &Events, fits: impl Fn(&Event) -> bool) -> Event {
+async fn first(events: &mut Events, fits: impl Fn(&Event) -> bool) -> Event {
     let search = async {
         loop {
             if let Some(event) = events.next().await.expect("news").into_iter().find(&fits) {
@@ -45,7 +45,7 @@ async fn first(events: &Events, fits: impl Fn(&Event) -> bool) -> Event {
 async fn a_translated_flow_tells_of_its_whole_life() {
     let Some(ns) = translating("life") else { return };
     sysctl::write(&ns, "net.netfilter.nf_conntrack_timestamp", "1").expect("written");
-    let events = Events::open(&ns).expect("subscribed");
+    let mut events = Events::open(&ns).expect("subscribed");
     let _server = tcp_listener(&ns, at(1, 80), 8).expect("listening");
     let options = StreamOptions { reset_on_close: true, ..StreamOptions::default() };
     let client = tcp_stream_socket(&ns, at(1, 80).ip(), options).expect("a socket");
@@ -54,7 +54,7 @@ async fn a_translated_flow_tells_of_its_whole_life() {
     let after = clock::now();
     let from = client.local_addr().expect("bound").as_socket().expect("an address");
 
-    let made = first(&events, |event| event.change == Change::New).await;
+    let made = first(&mut events, |event| event.change == Change::New).await;
     assert_eq!(made.entry.original, (from, at(1, 80)));
     assert_eq!(made.entry.reply, (at(1, 80), at(1, 46994)));
     assert!(made.entry.has(status::SNAT), "{made:?}");
@@ -65,12 +65,12 @@ async fn a_translated_flow_tells_of_its_whole_life() {
     println!("made {:?} after connect was called", Duration::from_nanos(stamp.saturating_sub(before)));
 
     let established = |event: &Event| event.entry.tcp_state == Some(tcp_state::ESTABLISHED);
-    let updated = first(&events, established).await;
+    let updated = first(&mut events, established).await;
     assert_eq!((updated.change, updated.entry.id), (Change::Update, made.entry.id));
     drop(client);
-    first(&events, |event| event.entry.tcp_state == Some(tcp_state::CLOSE)).await;
+    first(&mut events, |event| event.entry.tcp_state == Some(tcp_state::CLOSE)).await;
     conntrack::delete(&ns, &made.entry).expect("deleted");
-    let gone = first(&events, |event| event.change == Change::Destroy).await;
+    let gone = first(&mut events, |event| event.change == Change::Destroy).await;
     assert_eq!((gone.entry.id, gone.entry.original), (made.entry.id, made.entry.original));
     assert!(gone.timestamp > made.timestamp, "{gone:?}");
 }
@@ -81,16 +81,16 @@ async fn without_stamps_events_carry_none_and_a_flow_older_than_the_listener_sti
     sysctl::write(&ns, "net.netfilter.nf_conntrack_timestamp", "0").expect("written");
     let (one, two) = (udp(&ns, at(1, 0)).expect("bound"), udp(&ns, at(2, 53)).expect("bound"));
     one.send_to(b"?", at(2, 53)).expect("sent");
-    let events = Events::open(&ns).expect("subscribed");
+    let mut events = Events::open(&ns).expect("subscribed");
     two.send_to(b"!", one.local_addr().expect("bound")).expect("sent");
-    let answered = first(&events, |event| event.entry.has(status::SEEN_REPLY)).await;
+    let answered = first(&mut events, |event| event.entry.has(status::SEEN_REPLY)).await;
     assert_eq!((answered.change, answered.timestamp), (Change::Update, None));
 }
 
 #[tokio::test]
 async fn lost_news_is_said_to_be_lost() {
     let Some(ns) = translating("flood") else { return };
-    let events = Events::open(&ns).expect("subscribed");
+    let mut events = Events::open(&ns).expect("subscribed");
     let ballast = |number: u32| {
         let [_, high, middle, low] = number.to_be_bytes();
         let source = SocketAddr::from((Ipv4Addr::new(172, 30, high, middle), 20_000 + u16::from(low)));
@@ -112,5 +112,5 @@ async fn lost_news_is_said_to_be_lost() {
     // The subscription goes on.
     while tokio::time::timeout(Duration::from_millis(200), events.next()).await.is_ok() {}
     conntrack::insert(&ns, &mut std::iter::once(ballast(u32::from(u16::MAX) * 100))).expect("inserted");
-    first(&events, |event| event.change == Change::New).await;
+    first(&mut events, |event| event.change == Change::New).await;
 }

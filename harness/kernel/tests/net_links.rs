@@ -122,15 +122,15 @@ async fn changes_of_links_are_announced() {
         return;
     }
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let events = Events::open(&a).expect("subscribed");
+    let mut events = Events::open(&a).expect("subscribed");
     let (left, _right) = pair::join(&a, &b, 1, 1500);
     let address = left.address;
-    wait_for(&events, |n| matches!(n, News::NewLink(l) if l.name == "net1" && l.running)).await;
-    wait_for(&events, |n| matches!(n, News::NewAddress(x) if x.address == address)).await;
+    wait_for(&mut events, |n| matches!(n, News::NewLink(l) if l.name == "net1" && l.running)).await;
+    wait_for(&mut events, |n| matches!(n, News::NewAddress(x) if x.address == address)).await;
     link::set_up(&a, left.index, false).expect("set down");
-    wait_for(&events, |n| matches!(n, News::NewLink(l) if l.name == "net1" && !l.up)).await;
+    wait_for(&mut events, |n| matches!(n, News::NewLink(l) if l.name == "net1" && !l.up)).await;
     link::delete(&a, left.index).expect("deleted");
-    wait_for(&events, |n| matches!(n, News::DelLink(l) if l.index == left.index)).await;
+    wait_for(&mut events, |n| matches!(n, News::DelLink(l) if l.index == left.index)).await;
 }
 
 #[tokio::test]
@@ -141,16 +141,16 @@ async fn routes_that_go_with_their_link_are_not_announced() {
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
     add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
-    let events = Events::open(&a).expect("subscribed");
+    let mut events = Events::open(&a).expect("subscribed");
     link::set_up(&a, left.index, false).expect("set down");
     assert_eq!(routes(&a, Some(MAIN)).expect("listed"), []);
     add_rule(&a, &Rule::ipv4(9)).expect("added");
-    let seen = wait_for(&events, |n| matches!(n, News::NewRule(_))).await;
+    let seen = wait_for(&mut events, |n| matches!(n, News::NewRule(_))).await;
     let told = |n: &&News| matches!(n, News::DelRoute(r) if r.destination.0.is_ipv4());
     assert_eq!(seen.iter().find(told), None);
 }
 
-async fn wait_for(events: &Events, wanted: impl Fn(&News) -> bool) -> Vec<News> {
+async fn wait_for(events: &mut Events, wanted: impl Fn(&News) -> bool) -> Vec<News> {
     let mut seen = Vec::new();
     let found = tokio::time::timeout(Duration::from_millis(500), async {
         loop {

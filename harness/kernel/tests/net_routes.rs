@@ -207,7 +207,7 @@ async fn changes_of_routes_and_rules_are_announced() {
     }
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
-    let events = Events::open(&a).expect("subscribed");
+    let mut events = Events::open(&a).expect("subscribed");
     let (route, rule) = (Route::default_via(right.address).dev(left.index).table(2), Rule::ipv4(9).table(2));
     add_route(&a, &route).expect("added");
     add_rule(&a, &rule).expect("added");

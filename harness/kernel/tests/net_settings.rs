@@ -18,7 +18,7 @@ fn a_lab_has_all_its_settings() {
         let ns = NetNs::create("settings").expect("made");
         let settings = lab_settings(forward);
         let absent = apply(&ns, &settings).expect("applied");
-        for setting in settings.iter().filter(|s| !absent.contains(&s.key)) {
+        for setting in settings.iter().filter(|s| !absent.contains(s)) {
             assert_eq!(read(&ns, setting.key).expect("read"), setting.value, "{}", setting.key);
         }
         eprintln!("absent here: {absent:?}");

@@ -1,26 +1,31 @@
 //! `relapse doctor`: what this machine can and cannot run, and the line to type about it.
 //!
-//! Changes nothing. What a lab needs is tried in a lab ([`probe`]); what reaches beyond one is looked at.
+//! Changes nothing. What a lab needs is tried in a lab; what reaches beyond one is looked at.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use relapse_kernel::kmsg::KernelLog;
-use relapse_kernel::{host, process};
+use relapse_kernel::host::{self, Limit};
+use relapse_kernel::process;
 use relapse_reports::paint::Page;
+use relapse_reports::units;
 use relapse_reports::words::Tone;
 
 use super::out;
+use crate::cluster::backend::Backend;
 use crate::cluster::kind::parts;
+use crate::cluster::netns::Labs;
+use crate::cluster::netns::probe::{Attempt, NeededBy};
 use crate::host::identity::{self, Process};
 use crate::host::journal::{self, Found};
-use crate::host::{CONNTRACK_MAX, Consent, Site, lock, lock::Who};
-use crate::run::probe::{self, Attempt};
+use crate::host::{Consent, Site, limit_is_closed, lock, lock::Who};
+use crate::run::needs::Needs;
 
-/// Open files of the largest scenario's lab.
-const FILES: u64 = 16_384;
 /// Programs that people look around with; nothing of relapse itself needs them.
 const TOOLS: [&str; 6] = ["ip", "ss", "tcpdump", "nft", "conntrack", "dig"];
 
@@ -78,7 +83,8 @@ pub fn main() -> ExitCode {
     let user = if host::is_root() { "root" } else { "an ordinary user" };
     out::line(format!("relapse {} on Linux {}, as {user}", env!("CARGO_PKG_VERSION"), release()));
     found.head("labs of network namespaces (netns)");
-    lab(&mut found);
+    let labs = Labs::default();
+    lab(&mut found, &labs);
     found.head("real clusters (kind)");
     kind(&mut found);
     found.head("what collectors see besides");
@@ -89,6 +95,8 @@ pub fn main() -> ExitCode {
     found.head("the machine-wide conntrack limit");
     limit(&mut found);
     left_over(&mut found);
+    found.head("scenarios here, in labs");
+    scenarios(&mut found, labs);
     found.head("looking around (relapse reproduce)");
     let missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !is_installed(tool)).collect();
     if missing.is_empty() {
@@ -105,21 +113,45 @@ pub fn main() -> ExitCode {
     ExitCode::from(u8::from(!found.able))
 }
 
-fn lab(found: &mut Findings) {
+fn lab(found: &mut Findings, labs: &Labs) {
     let allowed = process::diagnose_user_namespaces();
-    let allowed = found.need("user namespaces", allowed, |()| "allowed".into());
-    let files = host::raise_nofile(FILES);
-    found.need("open files", files, |files| format!("{files} may be open, {FILES} are needed at most"));
-    if !allowed {
+    if !found.need("user namespaces", allowed, |()| "allowed".into()) {
         return;
     }
-    match probe::probe() {
-        Ok(attempts) => {
-            for Attempt { what, result } in attempts {
-                found.need(&what, result, |seen| seen);
-            }
+    let Limit { soft, hard } = host::nofile();
+    found.say(State::Ok, "open files", &format!("{soft} may be open, {hard} where a scenario needs more"));
+    for Attempt { what, result, needed_by } in labs.attempts() {
+        match (result, needed_by) {
+            (Ok(seen), _) => found.say(State::Ok, what, seen),
+            (Err(why), NeededBy::Labs) => found.say(State::Missing, what, why),
+            (Err(why), NeededBy::Collectors(_)) => found.say(State::Less, what, why),
+            (Err(why), NeededBy::People) => found.say(State::Note, what, why),
         }
-        Err(why) => found.say(State::Missing, "lab process", &why),
+    }
+}
+
+/// What each missing part costs: which trials of the scenarios here cannot run in labs, by the same question that a
+/// run asks, as if the user allowed everything.
+fn scenarios(found: &mut Findings, labs: Labs) {
+    if !Path::new(super::SCENARIOS).is_dir() {
+        return found.say(State::Note, "scenarios/", "there is no such folder here");
+    }
+    let Ok(plans) = super::find(&[]) else {
+        return found.say(State::Note, "scenarios/", "something is wrong with it: relapse check");
+    };
+    let labs: Arc<dyn Backend> = Arc::new(labs);
+    let (mut all, mut skipped) = (0, BTreeMap::<String, BTreeMap<&str, usize>>::new());
+    for (plan, trial) in plans.iter().flat_map(|plan| plan.trials().map(move |trial| (plan, trial))) {
+        all += 1;
+        if let Some(why) = Needs::of(plan, trial).unmet(&labs, Consent::Granted) {
+            *skipped.entry(why).or_default().entry(&plan.name).or_default() += 1;
+        }
+    }
+    let left: usize = skipped.values().flat_map(BTreeMap::values).sum();
+    found.say(if left == 0 { State::Ok } else { State::Less }, "trials", &format!("{} of {all} can run", all - left));
+    for (why, of) in skipped {
+        let (trials, names) = (of.values().sum::<usize>(), of.into_keys().collect::<Vec<_>>().join(", "));
+        found.say(State::Less, &units::count(trials, "trial"), &format!("{why}\nskipped of: {names}"));
     }
 }
 
@@ -137,19 +169,17 @@ fn limit(found: &mut Findings) {
     match host::conntrack_max() {
         Ok(value) => found.say(State::Ok, "nf_conntrack_max", &value.to_string()),
         Err(e) => {
-            return found.say(State::Missing, "nf_conntrack_max", &format!("failed to {e}\nmodprobe nf_conntrack"));
+            return found.say(State::Less, "nf_conntrack_max", &format!("failed to {e}\nmodprobe nf_conntrack"));
         }
     }
-    let path = format!("/proc/sys/{}", CONNTRACK_MAX.replace('.', "/"));
-    // Opened and closed again: nothing is written.
-    match File::options().write(true).open(path) {
-        Ok(_) if Consent::from_environment(false).is_granted() => {
+    match limit_is_closed() {
+        None if Consent::from_environment(false).is_granted() => {
             found.say(State::Ok, "may be written", "by this user, who allows it by RELAPSE_ALLOW_HOST_WRITES=1");
         }
-        Ok(_) => found.say(State::Ok, "may be written", "by this user, with --allow-host-writes"),
-        Err(e) => {
+        None => found.say(State::Ok, "may be written", "by this user, with --allow-host-writes"),
+        Some(why) => {
             let detail = format!(
-                "not by this user ({e})\nof conntrack-cap-reset and its variants (I2) the fall of the limit is left out, and the twins that write it are skipped; for all of it: sudo relapse run --allow-host-writes"
+                "{why}\nof conntrack-cap-reset and its variants (I2) the fall of the limit is left out, and the twins that write it are skipped"
             );
             found.say(State::Less, "may be written", &detail);
         }

@@ -94,6 +94,7 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         backends: vec![Arc::clone(&backend)],
         jobs: 1,
         repeat: 1,
+        deadline_factor: 1.0,
         consent: Consent::from_environment(arguments.allow_host_writes),
         require: Vec::new(),
         record: None,

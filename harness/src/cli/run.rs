@@ -37,7 +37,7 @@ pub enum Chosen {
 impl Chosen {
     /// The backends, ready to bring up clusters.
     pub fn backends(self, run_id: &str, image: Option<&str>, reports: &Path, clusters: usize) -> Vec<Arc<dyn Backend>> {
-        let labs = || Arc::new(Labs) as Arc<dyn Backend>;
+        let labs = || Arc::new(Labs::default()) as Arc<dyn Backend>;
         let kind = || {
             let logs = reports.join("runs").join(run_id).join("kind");
             Arc::new(Kind::new(run_id, image, &logs, clusters)) as Arc<dyn Backend>
@@ -70,6 +70,9 @@ pub struct RunArguments {
     /// clusters, from a dozen trials on. Default: six a processor, but 1 with --repeat, for times to detect are best alone.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
+    /// Make every deadline this many times as long: for a machine that is as much slower, an emulated one above all.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = deadline_factor)]
+    deadline_factor: f64,
     /// What clusters are made of.
     #[arg(long, value_enum, default_value_t = Chosen::Netns)]
     backend: Chosen,
@@ -112,7 +115,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         Ok(config) => config,
         Err(diagnostics) => return super::refuse(&diagnostics),
     };
-    let plans = match super::find(&arguments.scenarios) {
+    let mut plans = match super::find(&arguments.scenarios) {
         Ok(plans) => plans,
         Err(diagnostics) => return super::refuse(&diagnostics),
     };
@@ -132,6 +135,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
             Err(why) => return super::usage(&why),
         },
     };
+    plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let run_id = run_id();
     let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
     let clusters = clusters(jobs, trials(&plans, &only) * arguments.repeat as usize);
@@ -140,6 +144,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         run_id,
         jobs,
         repeat: arguments.repeat,
+        deadline_factor: arguments.deadline_factor,
         consent: Consent::from_environment(arguments.allow_host_writes),
         require: required,
         record: arguments.record.clone(),
@@ -155,6 +160,12 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
     }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
     perform(&plans, &options, output, Some(&arguments.reports))
+}
+
+/// Never below 1: a deadline that the scenario does not state proves nothing.
+fn deadline_factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (1.0..=1000.0).contains(factor));
+    factor.ok_or_else(|| "a number from 1 to 1000".to_owned())
 }
 
 /// `incident`, or the name of a control.

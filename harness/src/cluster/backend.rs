@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ use super::{Cluster, kind, netns};
 use crate::host::MachineLock;
 use crate::plan::{ClusterPlan, FlowKind, OutsideId, Place, Plan, Target};
 use crate::scenario::cluster::Server;
+
+/// The hidden argument by which this program becomes the process of a trial.
+pub const LAB: &str = "__lab";
 
 /// What a trial wants of the ground it is built on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +111,12 @@ pub trait Backend: Send + Sync {
 
     /// Why nothing runs on it here, and what to do about that.
     fn unable(&self) -> Option<String>;
+
+    /// Why none of these collectors can see anything here, where that is so.
+    fn unseen(&self, one_of: &[CollectorKind]) -> Option<String> {
+        let _ = one_of;
+        None
+    }
 
     /// Whether agents hear of pods and endpoints through a kubelet and an API server.
     fn is_real_cluster(&self) -> bool;

@@ -6,6 +6,7 @@
 
 mod coredns;
 mod labs;
+pub mod probe;
 mod services;
 
 pub use labs::{GONE_WITHIN, Labs};

@@ -75,7 +75,7 @@ fn read_stats(tracking: &Conntrack) -> Result<ConntrackStats> {
 }
 
 pub fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
-    let events = Events::open(&agent.ns)?;
+    let mut events = Events::open(&agent.ns)?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         loop {

@@ -27,7 +27,7 @@ const EVERY: Duration = Duration::from_millis(100);
 
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     // Subscribed before the state is read: what changes in between is told twice, never missed.
-    let events = Events::open(&agent.ns)?;
+    let mut events = Events::open(&agent.ns)?;
     for found in link::list(&agent.ns)? {
         tell_link(agent, &found, Change::Present);
     }

@@ -5,39 +5,40 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::{CollectorKind, Observed, Socket, TcpState};
 use relapse_kernel::Result;
 use relapse_kernel::sockdiag::{SockDiag, TcpSocket, mask, state};
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::Agent;
 use crate::plan::PodId;
 
 const EVERY: Duration = Duration::from_millis(100);
+/// After a look that took long, so many times as long is waited: an agent has a tenth of a processor at most.
+const REST: u32 = 9;
 
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let node = SockDiag::open(&agent.ns)?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut pods: HashMap<String, SockDiag> = HashMap::new();
-        let mut clock = tokio::time::interval(EVERY);
-        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            clock.tick().await;
+            let begin = Instant::now();
             if let Err(e) = look(&agent, &node, &mut pods) {
                 agent.lost(CollectorKind::Sockets, e);
             }
-            tokio::task::yield_now().await;
+            let took = begin.elapsed();
+            tokio::time::sleep(EVERY.saturating_sub(took).max(took * REST)).await;
         }
     });
     Ok(())
 }
 
 fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) -> Result<()> {
-    tell(agent, None, &node.tcp_sockets(INTERESTING)?);
+    let interesting = |socket: &TcpSocket| says_something(agent, socket);
+    tell(agent, None, &node.tcp_sockets_that(INTERESTING, interesting)?);
     let present = agent.pods();
     pods.retain(|name, _| present.iter().any(|pod| pod.name == *name));
     for pod in present {
@@ -45,7 +46,7 @@ fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) ->
             let Some(number) = agent.cluster.plan().pods.iter().position(|p| p.name == pod.name) else { continue };
             pods.insert(pod.name.clone(), SockDiag::open(&agent.cluster.pod(PodId(number)).ns)?);
         }
-        let sockets = pods[&pod.name].tcp_sockets(INTERESTING)?;
+        let sockets = pods[&pod.name].tcp_sockets_that(INTERESTING, interesting)?;
         tell(agent, Some(&pod.name), &sockets);
     }
     Ok(())
@@ -54,15 +55,17 @@ fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) ->
 const INTERESTING: u32 =
     mask(&[state::ESTABLISHED, state::SYN_SENT, state::FIN_WAIT_1, state::CLOSE_WAIT, state::LAST_ACK]);
 
+/// What was sent and not acknowledged stands in the queue, and so does what is sent again.
+fn says_something(agent: &Agent, socket: &TcpSocket) -> bool {
+    // A Service is another way to say pod.
+    let services = agent.cluster.plan().network.service_prefix;
+    let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
+    !inside || socket.send_queue > 0 || socket.state == state::SYN_SENT
+}
+
 fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
     for socket in sockets {
         let Some(info) = &socket.info else { continue };
-        // A Service is another way to say pod.
-        let services = agent.cluster.plan().network.service_prefix;
-        let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
-        if inside && info.unacked == 0 && info.retransmits == 0 && socket.state != state::SYN_SENT {
-            continue;
-        }
         agent.tell(Observed::Socket(Socket {
             pod: pod.map(str::to_owned),
             local: socket.local,

@@ -254,7 +254,7 @@ impl ConntrackLimit {
             read_back: read_back.join(", "),
             reduced: Some((
                 "the fall of nf_conntrack_max".into(),
-                "only root may write it; the table was filled to the existing limit instead".into(),
+                "it may not be written here; the table was filled to the existing limit instead".into(),
             )),
         })
     }

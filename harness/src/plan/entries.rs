@@ -1,6 +1,7 @@
-//! How many conntrack entries a trial may hold on a node: an estimate, from the plan alone.
+//! How many conntrack entries a trial may hold on a node, and how many files it has open: estimates, from the plan
+//! alone.
 //!
-//! It decides which trials may run while another lowers the machine-wide limit, nothing else.
+//! The first decides which trials may run while another lowers the machine-wide limit, nothing else.
 
 use std::time::Duration;
 
@@ -14,7 +15,20 @@ const PER_LOOKUP: u64 = 5;
 /// Up, healing, recovery and down, seconds.
 const AROUND: u64 = 2;
 
+/// Open files a lab needs besides its held connections.
+const FILES: u64 = 4_096;
+
 impl Plan {
+    /// How many files a trial has open at once, at most: both ends of each held connection are in one process.
+    #[must_use]
+    pub fn open_files(&self) -> u64 {
+        let held = self.workload.iter().map(|flow| match flow.kind {
+            FlowKind::Hold { connections, .. } => u64::from(connections),
+            _ => 0,
+        });
+        FILES + 2 * held.sum::<u64>()
+    }
+
     /// From the steady state until everything is decided, at most.
     #[must_use]
     pub fn at_most(&self, trial: &TrialPlan) -> Duration {

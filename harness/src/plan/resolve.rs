@@ -33,6 +33,7 @@ pub use load::load;
 
 const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
 const DEFAULT_BASELINE: Duration = Duration::from_millis(500);
+const SETTLE_WITHIN: Duration = Duration::from_secs(20);
 const DEFAULT_RECOVERY: Duration = Duration::from_secs(5);
 
 /// Resolves a scenario.
@@ -69,6 +70,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         incident_trial,
         controls,
         recover_within,
+        settle_within: SETTLE_WITHIN,
     })
 }
 

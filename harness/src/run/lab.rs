@@ -2,28 +2,28 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
-use relapse_kernel::{clock, host, sockdiag};
-use relapse_reports::event::{Outcome, Phase, TrialEvent};
+use relapse_kernel::{clock, host};
+use relapse_reports::event::{Cpu, Outcome, Phase, TrialEvent};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc as channel, watch};
 
 use super::hold::{Visit, Visitors};
 use super::host_limit::HostLimit;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
-use super::probe::{self, PROBE};
 use super::trial::{Ended, Trial};
+use crate::cluster::netns::probe::{self, PROBE};
 use crate::judge::Judge;
-use crate::plan::{FlowKind, Plan, TrialPlan, load};
-
-/// Open files a lab needs besides its held connections.
-const FILES: u64 = 4_096;
+use crate::plan::{Plan, TrialPlan, load};
 
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.
 #[must_use]
@@ -44,7 +44,7 @@ pub fn lab_main() -> ExitCode {
     let mut control = BufReader::new(side.control);
     let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox)) {
         Ok(done) => done,
-        Err(why) => FromLab::Done { outcome: Outcome::InternalError, reasons: vec![why], up_ns: 0, peak_memory: None },
+        Err(why) => FromLab::Done { outcome: Outcome::InternalError, reasons: vec![why], up_ns: 0, peak_memory: None, cpu: None },
     };
     outbox.send(&done);
     ExitCode::SUCCESS
@@ -80,16 +80,14 @@ fn carry_out(
     outbox: &Outbox,
 ) -> Result<FromLab, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
-    let plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
-    if let Err(e) = host::raise_nofile(files(&plan)) {
+    let mut plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
+    plan.stretch_deadlines(order.deadline_factor);
+    if let Err(e) = host::raise_nofile(plan.open_files()) {
         let reasons = vec![format!("too many held connections for this machine: {e}")];
-        return Ok(FromLab::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None });
+        return Ok(FromLab::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None, cpu: None });
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| format!("the runtime could not be started: {e}"))?;
+    // Two, so that neither waits for the other's turn, and what watching costs is known by its threads' name.
+    let (runtime, agents) = (runtime("workload")?, runtime(AGENTS)?);
     let (stop_sender, stop) = watch::channel(false);
     let (replies_sender, replies) = mpsc::channel();
     let (visits_sender, visits) = channel::unbounded_channel();
@@ -122,11 +120,20 @@ fn carry_out(
     };
     let news = outbox.clone();
     let hold = order.hold.then(|| Visitors::new(visits, move |told| news.send(&FromLab::Hold(told))));
-    let reach = Reach { host_limit, kernel_log, hold };
+    let reach = Reach { host_limit, kernel_log, hold, agents: agents.handle().clone() };
     let done = runtime.block_on(run(order, &plan, reach, stop, outbox));
     // Tasks that still wait for a socket must not keep the lab from ending.
     runtime.shutdown_background();
+    agents.shutdown_background();
     done
+}
+
+/// The name of the threads that collectors and detectors run on.
+const AGENTS: &str = "agents";
+
+fn runtime(name: &str) -> Result<Runtime, String> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build();
+    runtime.map_err(|e| format!("the runtime could not be started: {e}"))
 }
 
 /// What a lab has of the world outside it.
@@ -136,15 +143,8 @@ struct Reach {
     kernel_log: Result<File, String>,
     /// Who looks around while it is held.
     hold: Option<Visitors>,
-}
-
-/// How many files a trial has open at once: both ends of each held connection are here.
-fn files(plan: &Plan) -> u64 {
-    let held = plan.workload.iter().map(|flow| match flow.kind {
-        FlowKind::Hold { connections, .. } => u64::from(connections),
-        _ => 0,
-    });
-    FILES + 2 * held.sum::<u64>()
+    /// Where collectors and detectors run.
+    agents: Handle,
 }
 
 /// The trial an order names, and the one whose expectations apply where a self-test swaps them.
@@ -206,7 +206,7 @@ async fn run(
     let record = order.record.as_deref();
     let armed = Arc::default();
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
-    let observer = tokio::spawn(observer.run(incoming));
+    let observer = reach.agents.spawn(observer.run(incoming));
 
     let ended = Trial {
         plan,
@@ -217,6 +217,7 @@ async fn run(
         sabotage: order.sabotage.clone(),
         stop,
         hold: reach.hold,
+        agents: reach.agents,
         armed,
         judge: judge(plan, trial, order),
         events: &tell,
@@ -226,10 +227,6 @@ async fn run(
     .run()
     .await;
     let trouble = observer.await.ok().flatten();
-    // What still hangs on a connection would keep its namespace for minutes.
-    for ns in cluster.own_namespaces() {
-        let _ = sockdiag::destroy_all(&ns);
-    }
     let left = cluster.down().await;
     drop(cluster);
     let Ended { mut outcome, mut reasons } = ended;
@@ -242,8 +239,26 @@ async fn run(
         outcome = outcome.max(Outcome::Inconclusive);
         reasons.push(format!("signals could not be recorded: {trouble}"));
     }
-    Ok(FromLab::Done { outcome, reasons, up_ns, peak_memory: peak_memory() })
+    Ok(FromLab::Done { outcome, reasons, up_ns, peak_memory: peak_memory(), cpu: cpu() })
 }
+
+/// Processor time so far, of this process and of its agents' threads (`utime` and `stime` of proc_pid_stat(5)).
+fn cpu() -> Option<Cpu> {
+    let of = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path).ok()?;
+        // The name, in parentheses, may hold anything.
+        let (start, fields) = stat.rsplit_once(')')?;
+        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Some((start.ends_with(&format!("({AGENTS}")), Duration::from_millis(ticks * MILLIS_A_TICK)))
+    };
+    let (_, all) = of("/proc/self/stat".into())?;
+    let threads = std::fs::read_dir("/proc/self/task").ok()?.flatten();
+    let threads = threads.filter_map(|thread| of(thread.path().join("stat")));
+    Some(Cpu { all, agents: threads.filter_map(|(is_agent, time)| is_agent.then_some(time)).sum() })
+}
+
+/// The kernel tells processor time in hundredths of a second, whatever it counts in (`USER_HZ`).
+const MILLIS_A_TICK: u64 = 10;
 
 /// Largest resident set so far, bytes (`VmHWM` of proc_pid_status(5)).
 fn peak_memory() -> Option<u64> {

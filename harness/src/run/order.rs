@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_detectors::time::Time;
-use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
+use relapse_reports::event::{Cpu, Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::Ground;
@@ -16,6 +16,8 @@ pub struct Order {
     pub trial: TrialId,
     /// The scenario file, read again inside.
     pub file: PathBuf,
+    /// Every deadline is so many times as long as it says.
+    pub deadline_factor: f64,
     /// What the cluster is built on.
     pub ground: Ground,
     /// `nf_conntrack_max` may be written, through the guardian.
@@ -75,6 +77,7 @@ pub enum FromLab {
         reasons: Vec<String>,
         up_ns: u64,
         peak_memory: Option<u64>,
+        cpu: Option<Cpu>,
     },
 }
 
@@ -83,7 +86,7 @@ impl FromLab {
     #[must_use]
     pub fn no_cluster(why: &str) -> Self {
         let reasons = vec![format!("the cluster could not be built: {why}")];
-        Self::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None }
+        Self::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None, cpu: None }
     }
 }
 

@@ -104,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::backend::{Backend, Lease, Places};
+    use crate::run::needs::Needs;
 
     struct Clusters(Places);
 
@@ -139,8 +140,8 @@ mod tests {
         let wanted =
             Wanted { nodes: 2, scenario: scenario.into(), ingress: false, servers: Vec::new(), kind_config: None };
         let (incident, file) = (String::new(), std::path::PathBuf::new());
-        let (requires, at_most) = (Vec::new(), std::time::Duration::ZERO);
-        Job { id, backend, wanted, incident, file, requires, share, at_most }
+        let (needs, at_most) = (Needs::default(), std::time::Duration::ZERO);
+        Job { id, backend, wanted, incident, file, needs, share, at_most }
     }
 
     fn scenario(job: Option<&Job>) -> &str {

@@ -11,13 +11,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-use relapse_kernel::host::is_root;
 use relapse_reports::event::TrialEvent;
 
 use super::spare::Spare;
 use super::{Interrupt, Job, Options, processors};
 use crate::fault::Requirement;
-use crate::host::{Guardian, MachineLock, Mode, Who, lock};
+use crate::host::{Guardian, MachineLock, Mode, Who, limit_is_closed, lock};
 
 /// A trial that holds no more entries than this on a node may run beside one that lowers the limit.
 const FEW: u64 = 1_600;
@@ -52,7 +51,7 @@ impl Share {
         });
         match written {
             // Who may not write fills the table up to the limit there is: one at a time, as well.
-            Some(value) if value < LEAST_SHARED && is_root() => Self::Alone,
+            Some(value) if value < LEAST_SHARED && limit_is_closed().is_none() => Self::Alone,
             Some(_) => Self::Writer,
             None if requires.is_empty() && entries <= FEW => Self::Light,
             None => Self::Steady,
@@ -130,7 +129,7 @@ impl Hold {
         let mut guardian = None;
         let mut recovered = Vec::new();
         match job.share {
-            Share::Alone | Share::Writer if is_root() => {
+            Share::Alone | Share::Writer if limit_is_closed().is_none() => {
                 let watching = watch(options, &who, &mut in_use)?;
                 (guardian, recovered) = (Some(Box::new(watching.0)), watching.1);
             }
@@ -203,7 +202,7 @@ mod tests {
         assert_eq!(Share::of(&[], FEW), Share::Light);
         assert_eq!(Share::of(&[], FEW + 1), Share::Steady);
         assert_eq!(Share::of(&[Requirement::ConntrackLimitSteady], 0), Share::Steady);
-        if is_root() {
+        if limit_is_closed().is_none() {
             assert_eq!(Share::of(&[Requirement::ConntrackLimit(LEAST_SHARED)], 0), Share::Writer);
             assert_eq!(Share::of(&[Requirement::ConntrackLimit(LEAST_SHARED - 1)], 0), Share::Alone);
         }

@@ -19,9 +19,6 @@ use crate::plan::{FlowKind, Plan, TrialPlan};
 use crate::workload::churn::{Churn, Still};
 use crate::workload::{Attempt, Workload};
 
-/// A workload that is not steady by then never will be.
-const SETTLE_WITHIN: Duration = Duration::from_secs(20);
-
 /// So much longer is waited for attempts to end, where nothing but their small number is wrong.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
 
@@ -52,7 +49,7 @@ impl Stages<'_> {
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
         running
-            .until(begin + SETTLE_WITHIN, |now, attempt| {
+            .until(begin + plan.settle_within, |now, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
                 }

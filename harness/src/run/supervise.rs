@@ -14,17 +14,14 @@ use super::hold::Line;
 use super::order::{FromLab, HoldNews, HostLimitReply, HostLimitRequest, Order, ToLab};
 use super::share::Hold;
 use super::{Interrupt, Job, Options};
-use crate::fault::Requirement;
-use crate::host::{Consent, Restore};
+use crate::cluster::backend::LAB;
+use crate::host::Restore;
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 /// Beside its own deadlines a trial needs time to come up, to heal and to go down, on a busy machine too; one that takes
 /// longer than that hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// The hidden argument by which this program becomes a lab.
-pub const LAB: &str = "__lab";
 
 /// Runs one trial to its end; every exit tells `Ended`.
 pub fn trial(
@@ -41,8 +38,9 @@ pub fn trial(
         up: None,
         down: None,
         peak_memory: None,
+        cpu: None,
     };
-    if let Some(reason) = skip_reason(job, options.consent) {
+    if let Some(reason) = job.needs.unmet(&job.backend, options.consent) {
         if options.require.contains(&job.id.backend) {
             ended.outcome = Outcome::Fail;
             ended.reasons = vec![format!("required, but skipped: {reason}")];
@@ -72,26 +70,6 @@ pub fn trial(
     }
     ended.took = begin.elapsed();
     tell(TrialEvent::Ended(ended));
-}
-
-fn writes_limit(job: &Job) -> bool {
-    job.requires.iter().copied().any(Requirement::writes_limit)
-}
-
-pub(super) fn skip_reason(job: &Job, consent: Consent) -> Option<String> {
-    if let Some(why) = job.backend.unable() {
-        return Some(why);
-    }
-    if !writes_limit(job) {
-        return None;
-    }
-    if !is_root() {
-        // The incident has a symptom that needs no write; a twin of the limit has nothing else.
-        return job.id.control.is_some().then(|| {
-            "writes nf_conntrack_max, which only root may: run it as root with --allow-host-writes".to_owned()
-        });
-    }
-    (!consent.is_granted()).then(|| Consent::skip_reason().to_owned())
 }
 
 fn supervise(
@@ -128,6 +106,7 @@ fn supervise(
     let order = Order {
         trial: job.id.clone(),
         file: job.file.clone(),
+        deadline_factor: options.deadline_factor,
         ground,
         host_writes: hold.guardian.is_some(),
         record: options.record.as_ref().map(|folder| folder.join(recording_name(job, options.backends.len() > 1))),
@@ -254,11 +233,12 @@ fn relay(
                     visitor.tell(news);
                 }
             }
-            FromLab::Done { outcome, reasons, up_ns, peak_memory } => {
+            FromLab::Done { outcome, reasons, up_ns, peak_memory, cpu } => {
                 ended.outcome = outcome;
                 ended.reasons = reasons;
                 ended.up = (up_ns > 0).then(|| Duration::from_nanos(up_ns));
                 ended.peak_memory = peak_memory;
+                ended.cpu = cpu;
                 return Ok(());
             }
         }
@@ -319,7 +299,7 @@ fn compare_host(job: &Job, before: &Snapshot, ended: &mut TrialEnded, tell: &dyn
     let after = look_at_host()?;
     for difference in host::diff(before, &after) {
         let is_limit = difference.what.contains("nf_conntrack_max");
-        if is_limit && !writes_limit(job) {
+        if is_limit && !job.needs.writes_limit() {
             // Another trial, side by side, holds the limit; it answers for it.
             continue;
         }

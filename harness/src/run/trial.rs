@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::signal::Signal;
+use relapse_kernel::sockdiag;
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::desk::{Running, Stop};
@@ -36,6 +38,8 @@ pub struct Trial<'a> {
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
+    /// Where collectors run.
+    pub agents: Handle,
     /// Set once every collector is armed.
     pub armed: Arc<AtomicBool>,
     /// Stay with the fault in force, for these to look around.
@@ -82,7 +86,10 @@ impl Trial<'_> {
                     _ => None,
                 };
                 let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log);
+                let collectors = {
+                    let _agents = self.agents.enter();
+                    Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log)
+                };
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {
@@ -106,6 +113,11 @@ impl Trial<'_> {
                 }
                 stages.heal(&mut running, undo, &mut dirty).await;
                 churn.stop().await;
+                // What hangs on a connection would keep its namespace for minutes. While somebody owns it: the kernel
+                // ends it in good order then, and its reset ends what has no owner at the other end.
+                for ns in self.cluster.own_namespaces() {
+                    let _ = sockdiag::destroy_all(&ns);
+                }
                 workload.stop().await;
                 collectors.stop().await;
             }

@@ -1,9 +1,11 @@
 //! Runs in this process: labs and guardian are the built `relapse`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use relapse::cluster::backend::Backend;
+use relapse::cluster::netns::Labs;
 use relapse::config::Config;
 use relapse::event::{Outcome, RunEvent};
 use relapse::host::Consent;
@@ -15,6 +17,11 @@ use relapse_reports::summary::{RunSummary, TrialSummary};
 
 use super::skips;
 
+/// Labs that the built `relapse` becomes.
+pub fn labs() -> Labs {
+    Labs::of_program(Path::new(env!("CARGO_BIN_EXE_relapse")))
+}
+
 /// One trial at a time there, with the consent and the demands of the environment.
 pub fn options(backend: Arc<dyn Backend>) -> Options {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -23,6 +30,7 @@ pub fn options(backend: Arc<dyn Backend>) -> Options {
         run_id: format!("test-{}-{number}", std::process::id()),
         jobs: 1,
         repeat: 1,
+        deadline_factor: 1.0,
         consent: Consent::from_environment(false),
         require: skips::required(),
         record: None,

@@ -8,32 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST};
 
-use super::entry::{
-    CTA_PROTO_ICMP_CODE, CTA_PROTO_ICMP_ID, CTA_PROTO_ICMP_TYPE, CTA_PROTO_ICMPV6_CODE, CTA_PROTO_ICMPV6_ID,
-    CTA_PROTO_ICMPV6_TYPE, Entry, status,
-};
-
-/// `NFNL_SUBSYS_CTNETLINK << 8`, with the message's number in the low byte.
-const IPCTNL_MSG_CT_NEW: u16 = 0x100;
-const IPCTNL_MSG_CT_DELETE: u16 = 0x102;
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_STATUS: u16 = 3;
-const CTA_PROTOINFO: u16 = 4;
-const CTA_TIMEOUT: u16 = 7;
-const CTA_MARK: u16 = 8;
-const CTA_ID: u16 = 12;
-const CTA_TUPLE_IP: u16 = 1;
-const CTA_TUPLE_PROTO: u16 = 2;
-const CTA_IP_V4_SRC: u16 = 1;
-const CTA_IP_V4_DST: u16 = 2;
-const CTA_IP_V6_SRC: u16 = 3;
-const CTA_IP_V6_DST: u16 = 4;
-const CTA_PROTO_NUM: u16 = 1;
-const CTA_PROTO_SRC_PORT: u16 = 2;
-const CTA_PROTO_DST_PORT: u16 = 3;
-const CTA_PROTOINFO_TCP: u16 = 1;
-const CTA_PROTOINFO_TCP_STATE: u16 = 1;
+use super::entry::{Entry, status};
+use super::numbers::*;
 
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
@@ -164,16 +140,13 @@ impl Messages {
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-    use netlink_packet_netfilter::NetfilterMessage;
+    use netlink_packet_core::NetlinkBuffer;
 
-    use super::super::{entry, told};
+    use super::super::decode;
     use super::*;
 
     fn parsed(bytes: &[u8]) -> Entry {
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).expect("well formed");
-        let NetlinkPayload::InnerMessage(message) = message.payload else { panic!("no payload") };
-        entry::parse(&told(message.inner).expect("an entry").0)
+        decode::entry(NetlinkBuffer::new_checked(bytes).expect("well formed").payload())
     }
 
     #[test]

@@ -1,17 +1,6 @@
 //! An entry of connection tracking, as the kernel tells it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
-use netlink_packet_core::{DefaultNla, Nla};
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Tuple};
-
-const CTA_ID: u16 = 12;
-pub(super) const CTA_PROTO_ICMP_ID: u16 = 4;
-pub(super) const CTA_PROTO_ICMP_TYPE: u16 = 5;
-pub(super) const CTA_PROTO_ICMP_CODE: u16 = 6;
-pub(super) const CTA_PROTO_ICMPV6_ID: u16 = 7;
-pub(super) const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
-pub(super) const CTA_PROTO_ICMPV6_CODE: u16 = 9;
+use std::net::SocketAddr;
 
 /// Bits of an entry's status (`enum ip_conntrack_status`).
 pub mod status {
@@ -86,80 +75,4 @@ impl Entry {
     pub const fn has(&self, bits: u32) -> bool {
         self.status & bits != 0
     }
-}
-
-/// Reads an entry; attributes that are missing leave their field empty.
-pub(super) fn parse(attributes: &[ConntrackAttribute]) -> Entry {
-    let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let mut entry = Entry::established(nowhere, nowhere, 0);
-    (entry.status, entry.tcp_state) = (0, None);
-    for attribute in attributes {
-        match attribute {
-            ConntrackAttribute::CtaTupleOrig(parts) => (entry.original, entry.protocol) = tuple(parts),
-            ConntrackAttribute::CtaTupleReply(parts) => entry.reply = tuple(parts).0,
-            ConntrackAttribute::CtaStatus(status) => entry.status = status.bits(),
-            ConntrackAttribute::CtaTimeout(seconds) => entry.timeout = *seconds,
-            ConntrackAttribute::CtaMark(mark) => entry.mark = *mark,
-            ConntrackAttribute::CtaProtoInfo(infos) => entry.tcp_state = infos.iter().find_map(state),
-            ConntrackAttribute::Other(other) if other.kind() == CTA_ID => {
-                entry.id = u32::from_be_bytes(bytes(other));
-            }
-            _ => {}
-        }
-    }
-    entry
-}
-
-/// The value of an attribute that should have `N` bytes.
-pub(super) fn bytes<const N: usize>(attribute: &DefaultNla) -> [u8; N] {
-    let mut value = [0; N];
-    if attribute.value_len() == N {
-        attribute.emit_value(&mut value);
-    }
-    value
-}
-
-fn state(info: &ProtoInfo) -> Option<u8> {
-    let ProtoInfo::TCP(parts) = info else { return None };
-    parts.iter().find_map(|part| match part {
-        ProtoInfoTCP::State(state) => Some(*state),
-        _ => None,
-    })
-}
-
-fn tuple(parts: &[Tuple]) -> ((SocketAddr, SocketAddr), u8) {
-    let unspecified = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-    let (mut source, mut destination, mut protocol) = (unspecified, unspecified, 0);
-    let (mut low, mut high) = (0, 0);
-    for part in parts {
-        match part {
-            Tuple::Ip(addresses) => {
-                for address in addresses {
-                    match address {
-                        IPTuple::SourceAddress(a) => source = *a,
-                        IPTuple::DestinationAddress(a) => destination = *a,
-                        _ => {}
-                    }
-                }
-            }
-            Tuple::Proto(fields) => {
-                for field in fields {
-                    match field {
-                        ProtoTuple::Protocol(number) => protocol = (*number).into(),
-                        ProtoTuple::SourcePort(port) => low = *port,
-                        ProtoTuple::DestinationPort(port) => high = *port,
-                        ProtoTuple::Other(other) => match other.kind() {
-                            CTA_PROTO_ICMP_ID | CTA_PROTO_ICMPV6_ID => low = u16::from_be_bytes(bytes(other)),
-                            CTA_PROTO_ICMP_TYPE | CTA_PROTO_ICMPV6_TYPE => high |= u16::from(bytes::<1>(other)[0]) << 8,
-                            CTA_PROTO_ICMP_CODE | CTA_PROTO_ICMPV6_CODE => high |= u16::from(bytes::<1>(other)[0]),
-                            _ => {}
-                        },
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    ((SocketAddr::new(source, low), SocketAddr::new(destination, high)), protocol)
 }

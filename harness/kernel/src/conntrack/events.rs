@@ -6,13 +6,12 @@
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NetlinkMessage, NetlinkPayload, Nla, NlasIterator};
-use netlink_packet_netfilter::NetfilterMessage;
-use netlink_packet_netfilter::conntrack::ConntrackAttribute;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkBuffer};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use super::entry::{self, Entry};
-use super::told;
+use super::decode;
+use super::entry::Entry;
+use super::numbers::*;
 use crate::clock;
 use crate::error::Result;
 use crate::netlink::Listener;
@@ -20,10 +19,6 @@ use crate::netns::NetNs;
 
 /// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE`, `_DESTROY`.
 const GROUPS: [u32; 3] = [1, 2, 3];
-const CTA_TIMESTAMP: u16 = 20;
-const CTA_TIMESTAMP_EVENT: u16 = 27;
-const CTA_TIMESTAMP_START: u16 = 1;
-const CTA_TIMESTAMP_STOP: u16 = 2;
 
 /// What became of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +57,8 @@ impl Events {
     /// # Errors
     /// `ENOBUFS` when news was lost: what follows is incomplete, and the caller says so. Listening
     /// goes on with the next call.
-    pub async fn next(&self) -> io::Result<Vec<Event>> {
-        parse(&self.listener.next().await?)
+    pub async fn next(&mut self) -> io::Result<Vec<Event>> {
+        parse(self.listener.next().await?)
     }
 }
 
@@ -71,43 +66,39 @@ fn parse(datagram: &[u8]) -> io::Result<Vec<Event>> {
     let mut events = Vec::new();
     let mut rest = datagram;
     while !rest.is_empty() {
-        let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-        let length = (message.header.length as usize).next_multiple_of(4).clamp(16, rest.len());
+        let message =
+            NetlinkBuffer::new_checked(rest).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        let length = (message.length() as usize).next_multiple_of(4).clamp(16, rest.len());
         rest = &rest[length..];
-        let NetlinkPayload::InnerMessage(inner) = message.payload else { continue };
-        let Some((attributes, gone)) = told(inner.inner) else { continue };
-        let made = message.header.flags & (NLM_F_CREATE | NLM_F_EXCL) != 0;
+        let gone = match message.message_type() {
+            IPCTNL_MSG_CT_NEW => false,
+            IPCTNL_MSG_CT_DELETE => true,
+            _ => continue,
+        };
+        let made = message.flags() & (NLM_F_CREATE | NLM_F_EXCL) != 0;
         let change = match (gone, made) {
             (true, _) => Change::Destroy,
             (false, true) => Change::New,
             (false, false) => Change::Update,
         };
-        let timestamp = timestamp(&attributes, gone).map(clock::from_realtime);
-        events.push(Event { change, entry: entry::parse(&attributes), timestamp });
+        let timestamp = timestamp(message.payload(), gone).map(clock::from_realtime);
+        events.push(Event { change, entry: decode::entry(message.payload()), timestamp });
     }
     Ok(events)
 }
 
 /// The stamp of the event where the kernel gives one (6.14 and later), else that of the flow's end
 /// or beginning.
-fn timestamp(attributes: &[ConntrackAttribute], gone: bool) -> Option<u64> {
-    let other = |kind| {
-        attributes.iter().find_map(|attribute| match attribute {
-            ConntrackAttribute::Other(other) if other.kind() & 0x3fff == kind => Some(other),
+fn timestamp(payload: &[u8], gone: bool) -> Option<u64> {
+    let mut stamp = None;
+    for (kind, value) in decode::of_message(payload) {
+        let found = match kind {
+            CTA_TIMESTAMP_EVENT => return Some(u64::from_be_bytes(decode::number(value))),
+            CTA_TIMESTAMP if gone => decode::find(value, CTA_TIMESTAMP_STOP),
+            CTA_TIMESTAMP => decode::find(value, CTA_TIMESTAMP_START),
             _ => None,
-        })
-    };
-    other(CTA_TIMESTAMP_EVENT).map(|stamp| u64::from_be_bytes(entry::bytes(stamp))).or_else(|| {
-        let span = other(CTA_TIMESTAMP)?;
-        let wanted = if gone { CTA_TIMESTAMP_STOP } else { CTA_TIMESTAMP_START };
-        within(span, wanted)
-    })
-}
-
-fn within(nest: &DefaultNla, wanted: u16) -> Option<u64> {
-    let mut value = vec![0; nest.value_len()];
-    nest.emit_value(&mut value);
-    let stamp = NlasIterator::new(&value).flatten().find(|attribute| attribute.kind() == wanted)?;
-    stamp.value().try_into().map(u64::from_be_bytes).ok()
+        };
+        stamp = stamp.or(found.map(|value| u64::from_be_bytes(decode::number(value))));
+    }
+    stamp
 }

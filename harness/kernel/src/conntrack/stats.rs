@@ -1,10 +1,10 @@
 //! The counters of connection tracking.
 
-use netlink_packet_core::{DefaultNla, Nla};
-use netlink_packet_netfilter::conntrack::ConntrackMessage;
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use std::ops::AddAssign;
 
-use super::entry::bytes;
+use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader};
+
+use super::decode::{number, of_message};
 
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
@@ -35,6 +35,9 @@ pub struct Stats {
     pub chain_toolong: u64,
 }
 
+/// Those of the fields below.
+const FIELDS: std::ops::RangeInclusive<u16> = 2..=15;
+
 impl Stats {
     fn field(&mut self, kind: u16) -> Option<&mut u64> {
         Some(match kind {
@@ -53,30 +56,51 @@ impl Stats {
     }
 }
 
-/// Adds up the answers, one a CPU.
-pub(super) fn sum(answers: Vec<NetfilterMessage>) -> Stats {
-    let mut stats = Stats::default();
-    for attribute in answers.into_iter().flat_map(attributes) {
-        if let Some(field) = stats.field(attribute.kind()) {
-            *field += u64::from(u32::from_be_bytes(bytes(&attribute)));
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        for kind in FIELDS {
+            let more = { other }.field(kind).map_or(0, |field| *field);
+            if let Some(field) = self.field(kind) {
+                *field += more;
+            }
         }
     }
-    stats
 }
 
-/// Count and limit, of the answer that has both.
-pub(super) fn global(answer: NetfilterMessage) -> Option<(u64, u64)> {
-    let attributes = attributes(answer);
-    let value = |kind| {
-        let found = attributes.iter().find(|attribute| attribute.kind() == kind)?;
-        Some(u64::from(u32::from_be_bytes(bytes(found))))
-    };
-    Some((value(CTA_STATS_GLOBAL_ENTRIES)?, value(CTA_STATS_GLOBAL_MAX_ENTRIES)?))
+/// Of one CPU.
+impl NetlinkDeserializable for Stats {
+    type Error = DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let mut stats = Self::default();
+        for (kind, value) in of_message(payload) {
+            if let Some(field) = stats.field(kind) {
+                *field = u32::from_be_bytes(number(value)).into();
+            }
+        }
+        Ok(stats)
+    }
 }
 
-fn attributes(answer: NetfilterMessage) -> Vec<DefaultNla> {
-    match answer.inner {
-        NetfilterMessageInner::Conntrack(ConntrackMessage::Other { attributes, .. }) => attributes,
-        _ => Vec::new(),
+/// How many entries there are, and how many there may be.
+pub(super) struct Global {
+    pub count: Option<u64>,
+    pub limit: Option<u64>,
+}
+
+impl NetlinkDeserializable for Global {
+    type Error = DecodeError;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        let mut global = Self { count: None, limit: None };
+        for (kind, value) in of_message(payload) {
+            let value = Some(u32::from_be_bytes(number(value)).into());
+            match kind {
+                CTA_STATS_GLOBAL_ENTRIES => global.count = value,
+                CTA_STATS_GLOBAL_MAX_ENTRIES => global.limit = value,
+                _ => {}
+            }
+        }
+        Ok(global)
     }
 }

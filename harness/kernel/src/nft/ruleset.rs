@@ -105,7 +105,7 @@ fn dump(netlink: &Netlink, what: &str, request: NfTablesMessage) -> Result<Vec<(
     let answers = netlink.dump(what, NetfilterMessage::new(header, request))?;
     Ok(answers
         .into_iter()
-        .filter_map(|answer| match answer.inner {
+        .filter_map(|answer: NetfilterMessage| match answer.inner {
             NetfilterMessageInner::NfTables(message) => Some((Family(answer.header.family), message)),
             _ => None,
         })

@@ -58,9 +58,9 @@ impl Events {
     /// # Errors
     /// `ENOBUFS` when the kernel had to drop some; `InvalidData` when one cannot be understood. After
     /// either, the stream goes on, but something is missing from it.
-    pub async fn next(&self) -> io::Result<Vec<News>> {
+    pub async fn next(&mut self) -> io::Result<Vec<News>> {
         loop {
-            let news = parse(&self.listener.next().await?)?;
+            let news = parse(self.listener.next().await?)?;
             if !news.is_empty() {
                 return Ok(news);
             }

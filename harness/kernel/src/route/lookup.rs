@@ -47,8 +47,8 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
     }
     question.attributes.extend(iif.map(RouteAttribute::Iif));
     let answer = rtnl(ns)?.get(&format!("look up the way to {destination}"), RouteNetlinkMessage::GetRoute(question));
-    let answers = match answer {
-        Ok(answers) => answers,
+    let answer = match answer {
+        Ok(answer) => answer,
         Err(e) => {
             return match e.errno().filter(|errno| is_answer(*errno)) {
                 Some(errno) => Ok(Lookup { error: Some(errno), ..Lookup::default() }),
@@ -56,7 +56,7 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
             };
         }
     };
-    let found = answers.iter().find_map(|answer| match answer {
+    let found = Some(&answer).and_then(|answer| match answer {
         RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
         _ => None,
     });

@@ -16,24 +16,29 @@ use crate::netns::NetNs;
 pub struct Setting {
     pub key: &'static str,
     pub value: &'static str,
-    /// May be absent: a part of the kernel that is not built in or not loaded, or a newer one.
-    pub optional: bool,
+    /// Where it may be absent, or not be written by a lab (an older kernel, a part that is not built in or not
+    /// loaded): what is different then. An absent one without such words is an error.
+    pub without: Option<&'static str>,
 }
 
 const fn must(key: &'static str, value: &'static str) -> Setting {
-    Setting { key, value, optional: false }
+    Setting { key, value, without: None }
 }
 
-const fn may(key: &'static str, value: &'static str) -> Setting {
-    Setting { key, value, optional: true }
+const fn may(key: &'static str, value: &'static str, without: &'static str) -> Setting {
+    Setting { key, value, without: Some(without) }
 }
+
+/// What is different without IPv6, or without connection tracking, which `doctor` tries by itself.
+const NO_IPV6: &str = "scenarios with IPv6 addresses do not run";
+const NO_TRACKING: &str = "connection tracking is not loaded";
 
 /// What every namespace of a lab gets, before its first link. `forward` makes it a router.
 #[must_use]
 pub fn lab_settings(forward: bool) -> Vec<Setting> {
     let switch = if forward { "1" } else { "0" };
     // Writing these resets the settings of single interfaces: first.
-    let mut settings = vec![must("net.ipv4.ip_forward", switch), may("net.ipv6.conf.all.forwarding", switch)];
+    let mut settings = vec![must("net.ipv4.ip_forward", switch), may("net.ipv6.conf.all.forwarding", switch, NO_IPV6)];
     settings.extend_from_slice(WAYS);
     settings.extend_from_slice(PATH_MTU);
     settings.extend_from_slice(TCP);
@@ -42,18 +47,18 @@ pub fn lab_settings(forward: bool) -> Vec<Setting> {
     settings
 }
 
-/// Writes settings in order and reads each back; returns the optional ones that are absent.
+/// Writes settings in order and reads each back; returns those that may be absent and are.
 ///
 /// # Errors
-/// What the kernel said; an absent setting that is not optional; another value read back.
-pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<&'static str>> {
+/// What the kernel said; an absent setting that must be there; another value read back.
+pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<Setting>> {
     let place = ns.name().to_owned();
     let settings = settings.to_vec();
     ns.run(move || {
         let mut absent = Vec::new();
         for setting in settings {
             match super::put(&place, setting.key, setting.value) {
-                Err(e) if setting.optional && is_absent(&e) => absent.push(setting.key),
+                Err(e) if setting.without.is_some() && is_absent(&e) => absent.push(setting),
                 result => result?,
             }
         }
@@ -86,8 +91,9 @@ pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
     })?
 }
 
+/// Not there, or there for the initial namespaces to write.
 fn is_absent(error: &Error) -> bool {
-    error.errno() == Some(libc::ENOENT)
+    matches!(error.errno(), Some(libc::ENOENT | libc::EACCES))
 }
 
 /// Which way packets take, and who may change it. Nothing about ARP: neighbours are permanent.
@@ -117,8 +123,9 @@ const WAYS: &[Setting] = &[
 const PATH_MTU: &[Setting] = &[
     must("net.ipv4.ip_no_pmtu_disc", "0"),
     must("net.ipv4.ip_forward_use_pmtu", "0"),
-    may("net.ipv4.route.mtu_expires", "600"),
-    may("net.ipv4.route.min_pmtu", "552"),
+    // Since 5.17 of each namespace, and 600 and 552 in a new one; before, the machine's.
+    may("net.ipv4.route.mtu_expires", "600", "a learned path MTU lives as long as this machine says, 10 min as a rule"),
+    may("net.ipv4.route.min_pmtu", "552", "the smallest path MTU is that of this machine, 552 bytes as a rule"),
     // Probing heals a path MTU black hole within seconds.
     must("net.ipv4.tcp_mtu_probing", "0"),
     // Not the defaults: no "fragmentation needed" may be lost to a rate limit, of one peer or of all.
@@ -131,7 +138,8 @@ const PATH_MTU: &[Setting] = &[
 const TCP: &[Setting] = &[
     must("net.ipv4.tcp_syn_retries", "6"),
     must("net.ipv4.tcp_synack_retries", "5"),
-    may("net.ipv4.tcp_syn_linear_timeouts", "4"),
+    // Since 6.5.
+    may("net.ipv4.tcp_syn_linear_timeouts", "4", "SYNs are repeated after 1, 3 and 7 s, not every second"),
     must("net.ipv4.tcp_retries1", "3"),
     must("net.ipv4.tcp_retries2", "15"),
     // Not the default: a killed lab's sockets with unacknowledged data keep their namespace for
@@ -154,7 +162,10 @@ const TCP: &[Setting] = &[
     must("net.ipv4.tcp_syncookies", "1"),
     must("net.ipv4.tcp_abort_on_overflow", "0"),
     must("net.ipv4.tcp_max_syn_backlog", "1024"),
-    must("net.core.somaxconn", "4096"),
+    // Shown to namespaces of a user namespace since 6.3; a new one has 4096 since 5.4, 128 before, whatever the machine's.
+    may("net.core.somaxconn", "4096", "as many connections may wait to be accepted as the kernel says, 4096 as a rule"),
+    // Not the default, which follows the size of the socket table: a small one would forget the TIME_WAITs of I7.
+    must("net.ipv4.tcp_max_tw_buckets", "65536"),
     must("net.ipv4.tcp_moderate_rcvbuf", "1"),
     must("net.ipv4.tcp_rmem", "4096 131072 6291456"),
     must("net.ipv4.tcp_wmem", "4096 16384 4194304"),
@@ -162,20 +173,20 @@ const TCP: &[Setting] = &[
 
 /// IPv6 stays on but silent: no addresses, routes or packets that nobody asked for.
 const IPV6: &[Setting] = &[
-    may("net.ipv6.conf.all.accept_ra", "0"),
-    may("net.ipv6.conf.default.accept_ra", "0"),
-    may("net.ipv6.conf.default.addr_gen_mode", "1"),
-    may("net.ipv6.conf.all.accept_dad", "0"),
-    may("net.ipv6.conf.default.accept_dad", "0"),
-    may("net.ipv6.conf.default.router_solicitations", "0"),
+    may("net.ipv6.conf.all.accept_ra", "0", NO_IPV6),
+    may("net.ipv6.conf.default.accept_ra", "0", NO_IPV6),
+    may("net.ipv6.conf.default.addr_gen_mode", "1", NO_IPV6),
+    may("net.ipv6.conf.all.accept_dad", "0", NO_IPV6),
+    may("net.ipv6.conf.default.accept_dad", "0", NO_IPV6),
+    may("net.ipv6.conf.default.router_solicitations", "0", NO_IPV6),
 ];
 
 /// Connection tracking; absent until the machine has loaded it.
 const CONNTRACK: &[Setting] = &[
-    // Not the default (2): then a flow that is older than the first listener never sends an event.
-    may("net.netfilter.nf_conntrack_events", "1"),
+    // Not the default (2, since 5.19): then a flow that is older than the first listener never sends an event.
+    may("net.netfilter.nf_conntrack_events", "1", NO_TRACKING),
     // Out-of-window segments are invalid, and flows are picked up in the middle: the two defaults
     // that incidents of lost state turn on.
-    may("net.netfilter.nf_conntrack_tcp_be_liberal", "0"),
-    may("net.netfilter.nf_conntrack_tcp_loose", "1"),
+    may("net.netfilter.nf_conntrack_tcp_be_liberal", "0", NO_TRACKING),
+    may("net.netfilter.nf_conntrack_tcp_loose", "1", NO_TRACKING),
 ];

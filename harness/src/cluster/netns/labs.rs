@@ -1,10 +1,14 @@
 //! The lab as a backend: nothing outlasts a trial.
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 
 use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
+use super::probe::{self, Attempt, NeededBy};
 
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
@@ -12,8 +16,31 @@ use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
 pub const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The backend of labs.
-#[derive(Debug, Clone, Copy)]
-pub struct Labs;
+#[derive(Debug, Default)]
+pub struct Labs {
+    /// The program that becomes a lab, where it is not the running one.
+    program: Option<PathBuf>,
+    /// What was tried of this machine, once.
+    attempts: OnceLock<Vec<Attempt>>,
+}
+
+impl Labs {
+    /// Labs that another program becomes.
+    #[must_use]
+    pub fn of_program(program: &Path) -> Self {
+        Self { program: Some(program.to_owned()), attempts: OnceLock::new() }
+    }
+
+    /// What labs need of this machine, tried in a throw-away lab the first time.
+    pub fn attempts(&self) -> &[Attempt] {
+        self.attempts.get_or_init(|| probe::probe(self.program.as_deref()))
+    }
+
+    fn failed(&self) -> impl Iterator<Item = (&Attempt, String)> {
+        let told = |attempt: &Attempt, why: &String| format!("{}: {}", attempt.what, why.replace('\n', ": "));
+        self.attempts().iter().filter_map(move |a| Some((a, told(a, a.result.as_ref().err()?))))
+    }
+}
 
 impl Backend for Labs {
     fn name(&self) -> &'static str {
@@ -21,7 +48,16 @@ impl Backend for Labs {
     }
 
     fn unable(&self) -> Option<String> {
-        None
+        self.failed().find(|(attempt, _)| attempt.needed_by == NeededBy::Labs).map(|(_, why)| why)
+    }
+
+    fn unseen(&self, one_of: &[CollectorKind]) -> Option<String> {
+        let why = |kind: &CollectorKind| {
+            let is_it = |attempt: &Attempt| matches!(&attempt.needed_by, NeededBy::Collectors(of) if of.contains(kind));
+            self.failed().find(|(attempt, _)| is_it(attempt)).map(|(_, why)| why)
+        };
+        // One that sees is enough.
+        one_of.iter().map(why).collect::<Option<Vec<_>>>()?.into_iter().next()
     }
 
     fn is_real_cluster(&self) -> bool {
@@ -38,7 +74,7 @@ impl Backend for Labs {
         _: &dyn Fn(String),
         _: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Lease + 'a>, String> {
-        Ok(Box::new(Self))
+        Ok(Box::new(LabLease))
     }
 
     fn close(&self) -> Vec<String> {
@@ -46,7 +82,10 @@ impl Backend for Labs {
     }
 }
 
-impl Lease for Labs {
+/// A lab stands on nothing.
+struct LabLease;
+
+impl Lease for LabLease {
     fn ground(&self) -> Ground {
         Ground::Netns
     }

@@ -1,0 +1,215 @@
+//! A throw-away lab that tries what labs need, for `doctor` and before a run: what works here is found out, not
+//! derived from versions and settings.
+//!
+//! A plain list of attempts, each by itself: one that fails hides no other, and says what is not to be had without it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use relapse_detectors::signal::CollectorKind;
+use relapse_kernel::conntrack::{Conntrack, Events};
+use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule, Table};
+use relapse_kernel::packet::{Capture, Filter};
+use relapse_kernel::process::{Inside, LabCommand};
+use relapse_kernel::{NetNs, link, nft, route, sockdiag, sysctl};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::backend::LAB;
+use crate::cluster::cable::{End, connect};
+use crate::cluster::netns::GONE_WITHIN;
+use crate::cluster::outside::host_namespace;
+
+/// The argument after [`LAB`] by which a lab is one to try things in.
+pub const PROBE: &str = "probe";
+/// `errno` of a file that may not be opened so.
+const EACCES: i32 = 13;
+/// Two hosts of the lab.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 176, 96, 2));
+
+/// One attempt and how it went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub what: String,
+    /// What was seen, or why it failed.
+    pub result: Result<String, String>,
+    /// Who needs it.
+    pub needed_by: NeededBy,
+}
+
+/// What cannot be had where an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NeededBy {
+    /// Nothing runs without it.
+    Labs,
+    /// These collectors see nothing, nor do detectors that have nothing else.
+    Collectors(Vec<CollectorKind>),
+    /// Whoever looks around, and nothing else.
+    People,
+}
+
+/// Spawns the lab, hears its attempts, and proves that it is gone. `program` becomes the lab, where it is not the
+/// running one.
+#[must_use]
+pub fn probe(program: Option<&Path>) -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    let result = spawn(program, &mut attempts);
+    attempts.insert(0, Attempt { what: "lab process".into(), result, needed_by: NeededBy::Labs });
+    attempts
+}
+
+fn spawn(program: Option<&Path>, attempts: &mut Vec<Attempt>) -> Result<String, String> {
+    let begin = Instant::now();
+    let mut command = LabCommand::new([LAB, PROBE]);
+    if let Some(program) = program {
+        command = command.program(program);
+    }
+    let mut lab = command.spawn().map_err(|e| format!("failed to {e}"))?;
+    let up = begin.elapsed();
+    let events = lab.take_events().ok_or("the lab has no event pipe")?;
+    let lines = BufReader::new(events).lines().map_while(Result::ok);
+    attempts.extend(lines.filter_map(|line| serde_json::from_str(&line).ok()));
+    lab.wait().map_err(|e| e.to_string())?;
+    let gone = lab.proof_of_release(GONE_WITHIN).map_err(|e| e.to_string())?;
+    let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
+    Ok(format!("entered after {}, gone {} after its end", millis(up), millis(gone)))
+}
+
+/// Inside: tries, and tells.
+pub fn answer(mut events: File) -> ExitCode {
+    attempt_all(|attempt| {
+        if let Ok(line) = serde_json::to_string(&attempt) {
+            let _ = writeln!(events, "{line}");
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+fn attempt_all(mut tell: impl FnMut(Attempt)) {
+    let mut say = |what: &str, result: Result<String, String>, needed_by| {
+        tell(Attempt { what: what.into(), result, needed_by });
+    };
+    let fits = |result: relapse_kernel::Result<()>, seen: &str| match result {
+        Ok(()) => Ok(seen.to_owned()),
+        Err(e) => Err(format!("failed to {e}")),
+    };
+    let pair = two_hosts();
+    let made = pair.as_ref().map(drop).map_err(|e| {
+        // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
+        let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
+        let hint = "\nkernels before 5.10.224, 5.15.165 and 6.1.103 let only root do that: a newer one, or sudo relapse";
+        format!("failed to {e}{}", if old { hint } else { "" })
+    });
+    say("network namespaces", made.map(|()| "two hosts on a cable".into()), NeededBy::Labs);
+    let Ok((near, far)) = &pair else { return };
+    say("settings", settings(near), NeededBy::People);
+    say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
+    let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
+    say("nftables", fits(rules(near), ruled), NeededBy::Labs);
+    let seeing: [(&str, relapse_kernel::Result<()>, &str, &[CollectorKind]); 4] = [
+        (
+            "connection tracking",
+            tracking(near),
+            "count, limit and statistics are read",
+            &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats],
+        ),
+        ("flow events", events(near), "news of flows are heard", &[CollectorKind::ConntrackEvents]),
+        (
+            "packet capture",
+            capture(near),
+            "AF_PACKET with a filter is open",
+            &[CollectorKind::Packets, CollectorKind::DnsPackets],
+        ),
+        ("socket state", sockets(far), "sock_diag lists and destroys", &[CollectorKind::Sockets]),
+    ];
+    for (what, result, seen, collectors) in seeing {
+        say(what, fits(result, seen), NeededBy::Collectors(collectors.to_vec()));
+    }
+    say("programs in a pod", program(near), NeededBy::People);
+}
+
+fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
+    let (near, far) = (host_namespace("near", true)?, host_namespace("far", false)?);
+    let end = |ns| End { ns, name: "eth0", mtu: 1400 };
+    let (a, b) = connect(&end(&near), &end(&far))?;
+    link::add_address(&near, a.index, HERE, 32, link::PrefixRoute::Omit)?;
+    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b)?;
+    Ok((near, far))
+}
+
+fn policy_routing(ns: &NetNs) -> relapse_kernel::Result<()> {
+    let rule = route::Rule::ipv4(1536).from(HERE, 32).table(2);
+    route::add_rule(ns, &rule)?;
+    route::delete_rule(ns, &rule)
+}
+
+fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
+    const TABLE: &str = "relapse-probe";
+    const TCP: u8 = 6;
+    const SYN: u8 = 2;
+    let masquerade =
+        Rule::new().ip_saddr((HERE, 32)).l4proto(TCP).masquerade(Some((46_990, 46_999)), NatFlags::default());
+    let clamp = Rule::new().oifname("eth0").tcp_flags(SYN, SYN).counter().tcp_mss_clamp(1280);
+    Table::new(TABLE)
+        .chain(Chain::nat("postrouting", Hook::Postrouting, 100))
+        .rule("postrouting", masquerade)
+        .chain(Chain::filter("forward", Hook::Forward, -150, nft::Policy::Accept))
+        .rule("forward", clamp)
+        .apply(ns)?;
+    nft::delete_table(ns, TABLE)
+}
+
+fn tracking(ns: &NetNs) -> relapse_kernel::Result<()> {
+    let tracking = Conntrack::open(ns)?;
+    tracking.table()?;
+    tracking.stats().map(drop)
+}
+
+fn events(ns: &NetNs) -> relapse_kernel::Result<()> {
+    in_runtime(|| Events::open(ns).map(drop))
+}
+
+fn sockets(ns: &NetNs) -> relapse_kernel::Result<()> {
+    sockdiag::destroy_all(ns).map(drop)
+}
+
+/// Those that this kernel does not have are no reason not to run: every scenario passes without them.
+fn settings(ns: &NetNs) -> Result<String, String> {
+    let all = sysctl::lab_settings(true);
+    let absent = sysctl::apply(ns, &all).map_err(|e| format!("failed to {e}"))?;
+    if absent.is_empty() {
+        return Ok(format!("all {} are written and read back", all.len()));
+    }
+    let mut text = format!("{} of {} are not here; every scenario passes without them:", absent.len(), all.len());
+    for setting in absent {
+        text.push_str(&format!("\n{}: {}", setting.key, setting.without.unwrap_or_default()));
+    }
+    Err(text)
+}
+
+fn capture(ns: &NetNs) -> relapse_kernel::Result<()> {
+    in_runtime(|| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop))
+}
+
+/// Streams are registered with a runtime.
+fn in_runtime<T>(job: impl FnOnce() -> relapse_kernel::Result<T>) -> relapse_kernel::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| relapse_kernel::Error::kernel("start a runtime".to_owned(), e))?;
+    let _entered = runtime.enter();
+    job()
+}
+
+fn program(ns: &NetNs) -> Result<String, String> {
+    let shown = Inside::new(ns).command("/bin/sh").args(["-c", "ls /sys/class/net"]).output();
+    let shown = shown.map_err(|e| e.to_string())?;
+    let links = String::from_utf8_lossy(&shown.stdout);
+    if links.split_whitespace().any(|name| name == "eth0") {
+        Ok("a shell sees the pod's own interfaces".into())
+    } else {
+        Ok("a shell runs; its /sys shows other interfaces than its own".into())
+    }
+}

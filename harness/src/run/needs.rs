@@ -1,0 +1,72 @@
+//! What a trial needs of the machine that not every machine or user has, and why it cannot be had here.
+//!
+//! Found out before anything of a trial is built: what cannot be proved is skipped, with the line that `doctor` has
+//! about it. What can be had in part is left to the fault ([`Requirement`]).
+
+use std::sync::Arc;
+
+use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::signal::CollectorKind;
+use relapse_kernel::host;
+
+use crate::cluster::backend::Backend;
+use crate::fault::Requirement;
+use crate::host::{Consent, limit_is_closed};
+use crate::plan::{EffectPlan, Plan, TrialPlan};
+
+/// What one trial needs.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    is_control: bool,
+    /// Of faults, each once.
+    pub requires: Vec<Requirement>,
+    /// Of each group one collector must see: those of detectors that must speak, or in a control of all, which must be
+    /// silent and not blind.
+    sight: Vec<&'static [CollectorKind]>,
+    files: u64,
+}
+
+impl Needs {
+    #[must_use]
+    pub fn of(plan: &Plan, trial: &TrialPlan) -> Self {
+        let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+        requires.sort();
+        requires.dedup();
+        let is_control = trial.control.is_some();
+        let speaks = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
+        let detectors = DetectorSet::info().iter().filter(|info| speaks(info.name));
+        let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
+        if trial.effect.iter().any(|effect| matches!(effect, EffectPlan::Packet { .. })) {
+            sight.push(&[CollectorKind::Packets]);
+        }
+        Self { is_control, requires, sight, files: plan.open_files() }
+    }
+
+    /// Whether a fault of the trial writes the machine's limit of connection tracking.
+    #[must_use]
+    pub fn writes_limit(&self) -> bool {
+        self.requires.iter().copied().any(Requirement::writes_limit)
+    }
+
+    /// Why the trial cannot run on this backend here; none where it can.
+    #[must_use]
+    pub fn unmet(&self, backend: &Arc<dyn Backend>, consent: Consent) -> Option<String> {
+        if let Some(why) = backend.unable() {
+            return Some(why);
+        }
+        if let Some(why) = self.sight.iter().find_map(|one_of| backend.unseen(one_of)) {
+            return Some(why);
+        }
+        if let Err(e) = host::raise_nofile(self.files) {
+            return Some(format!("open files: failed to {e}"));
+        }
+        if !self.writes_limit() {
+            return None;
+        }
+        match limit_is_closed() {
+            // The incident has a symptom that needs no write; a twin of the limit has nothing else.
+            Some(why) => self.is_control.then(|| format!("writes nf_conntrack_max: {why}")),
+            None => (!consent.is_granted()).then(|| Consent::skip_reason().to_owned()),
+        }
+    }
+}
