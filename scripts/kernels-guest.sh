@@ -26,7 +26,7 @@ replay() {
 export HOME=$home PATH=/bin:/sbin TERM=dumb
 cd /work
 relapse doctor >$home/doctor 2>&1
-relapse run $names $only --jobs 2 --deadline-factor $factor --allow-host-writes --reports $home 2>&1
+relapse run $names $only --jobs $jobs --deadline-factor $factor --allow-host-writes --reports $home 2>&1
 echo \$? >$home/status
 IN
     echo "=== $user, deadlines x $factor"

@@ -14,7 +14,7 @@ export HOME=$home PATH=/bin:/sbin TERM=dumb
 cd /work
 ${limit:-:}
 relapse doctor >$home/doctor 2>&1
-relapse run policy-route-lost conntrack-cap-reset --jobs 2 --deadline-factor 10 --allow-host-writes --reports $home >$home/run 2>&1
+relapse run policy-route-lost conntrack-cap-reset --jobs $jobs --deadline-factor 10 --allow-host-writes --reports $home >$home/run 2>&1
 echo \$? >$home/status
 IN
     if [ $user = root ]; then

@@ -8,7 +8,8 @@
 #   kernels.sh --gate              bookworm's kernel, one trial of each incident
 #   kernels.sh SUITE...            these kernels: bullseye (5.10), bookworm (6.1), trixie (6.12)
 #
-# RELAPSE_BINARY is the program to try; without it a release build is made. Exit status: 0 every trial passed or was
+# RELAPSE_BINARY is the program to try; without it a release build is made. RELAPSE_SCENARIOS names other scenarios.
+# Exit status: 0 every trial passed or was
 # skipped for what `relapse doctor` says there, 1 otherwise.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
@@ -152,7 +153,7 @@ boot() {
     rm -rf "$out" && mkdir -p "$out"
     timeout --foreground "$seconds" qemu-system-x86_64 -accel "$accel" -smp 2 -m 4096 -nic none -display none -no-reboot \
         -serial stdio -serial "file:$out/files.tar" -kernel "$cache/$suite"/boot/vmlinuz-* -initrd "$work/initrd.gz" \
-        -append 'console=ttyS0 quiet panic=1' </dev/null 2>&1 | tr -d '\r' | sed -un '/=== kernel/,$p' || true
+        -append 'console=ttyS0 quiet panic=1' </dev/null 2>&1 | sed -un 's/\r//g; /=== kernel/,$p' || true
     tar -C "$out" -xf "$out/files.tar" 2>/dev/null ||
         fail "the kernel of $suite did not come to its end within $seconds s"
     rm "$out/files.tar"
@@ -189,14 +190,16 @@ native_up_ms() {
 
 cat >"$work/settings" <<IN
 native_up_ms=$(native_up_ms)
-names="policy-route-lost mss-clamp-raised coredns-single-replica-loss conntrack-cap-reset snat-port-collision"
+names="${RELAPSE_SCENARIOS:-policy-route-lost mss-clamp-raised coredns-single-replica-loss conntrack-cap-reset snat-port-collision}"
 only="${gate:+--only incident}"
 IN
-
 for suite in "${suites[@]}"; do bring "$suite"; done
 results=$cache/results
 rm -rf "$results" && mkdir -p "$results"
 accel=$(accelerator "${suites[0]}")
+# An emulated processor has nothing to spare for two labs at once.
+case $accel in kvm) jobs=2 ;; *) jobs=1 ;; esac
+echo "jobs=$jobs" >>"$work/settings"
 step "processors of the guests: $accel"
 for suite in "${suites[@]}"; do
     step "$suite"

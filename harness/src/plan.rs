@@ -388,3 +388,33 @@ impl ClusterPlan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::load;
+
+    #[test]
+    fn stretched_deadlines_are_all_longer_and_twins_are_watched_as_long_as_before() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/policy-route-lost.yaml");
+        let mut plans = [1.0, 2.5].map(|factor| {
+            let mut plan = load(std::slice::from_ref(&file)).unwrap_or_else(|wrong| panic!("{wrong}")).remove(0);
+            plan.stretch_deadlines(factor);
+            plan
+        });
+        let deadlines = plans.each_mut().map(|plan| {
+            let trials: Vec<_> = plan.trials().collect();
+            let detect = trials.iter().flat_map(|t| t.detect.iter().chain(&t.detect_in_real_cluster)).map(|e| e.within);
+            let effects = trials.iter().map(|trial| trial.effect_within);
+            detect.chain(effects).chain([plan.recover_within, plan.settle_within]).collect::<Vec<Duration>>()
+        });
+        let [stated, stretched] = deadlines;
+        assert!(stated.len() > 8, "{stated:?}");
+        assert_eq!(stretched, stated.iter().map(|deadline| deadline.mul_f64(2.5)).collect::<Vec<_>>());
+        let [before, after] =
+            plans.each_ref().map(|plan| plan.controls.iter().map(|twin| twin.watch).collect::<Vec<_>>());
+        assert_eq!(before, after);
+    }
+}

@@ -9,8 +9,8 @@ use std::time::Duration;
 use relapse_detectors::finding::{Finding, Level, Severity};
 use relapse_detectors::time::Time;
 
-use crate::event::{Cpu, 
-    Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+use crate::event::{
+    Cpu, Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
     TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
 

@@ -74,8 +74,7 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn stats(&self) -> Result<Stats> {
-        let each: Vec<Stats> =
-            self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
+        let each: Vec<Stats> = self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
         let mut all = Stats::default();
         each.into_iter().for_each(|one| all += one);
         Ok(all)

@@ -2,20 +2,21 @@
 //!
 //! Namespaces are anonymous: held by file descriptors, never named under `/run/netns`, so the last
 //! handle dropped (or the process killed) is the end of them. A socket belongs to the namespace it
-//! was made in, whoever drives it later; so one dedicated thread, the *opener*, enters a namespace,
-//! makes sockets or reads settings there, and comes back. No other thread ever calls `setns`.
+//! was made in, whoever drives it later; so [`NetNs::run`] enters a namespace, makes sockets or reads
+//! settings there, and comes back, with nothing in between that could wait on something else (no `await`):
+//! whatever a thread does outside of it, it does at home. Nobody else calls `setns`.
 
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::netlink::Netlink;
 
 /// A handle to a network namespace. Cheap to clone; the namespace lives while a handle does.
@@ -40,17 +41,15 @@ impl NetNs {
     /// # Errors
     /// When the kernel refuses (no `CAP_SYS_ADMIN` in the user namespace, `max_net_namespaces`).
     pub fn create(name: &str) -> Result<Self> {
-        let label = name.to_owned();
-        let file = opener().run(move |home| {
-            // SAFETY: CLONE_NEWNET concerns only the calling thread, which is the opener; no other
-            // resource is unshared, and it returns to its own namespace before the next job.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-                .context(|| format!("make network namespace {label}"))?;
-            let made = current();
-            enter(home.file.as_fd()).expect("the opener can return to its own namespace");
-            made
-        })?;
-        Self::from_file(name, file)
+        let home = home()?;
+        // SAFETY: CLONE_NEWNET concerns only the calling thread, which returns to its own namespace before it does
+        // anything else; no other resource is unshared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+            .context(|| format!("make network namespace {name}"))?;
+        let back = Back(home);
+        let file = current();
+        drop(back);
+        Self::from_file(name, file?)
     }
 
     /// The namespace this process was started in.
@@ -106,28 +105,20 @@ impl NetNs {
         Ok(self.rtnetlink.get_or_init(|| socket))
     }
 
-    /// Runs `job` on the opener thread inside this namespace and waits for it. Jobs are short: make
-    /// a socket, read or write a setting. They run one at a time.
+    /// Runs `job` inside this namespace, on the calling thread, which is back in its own when this returns. Jobs are
+    /// short: make a socket, read or write a setting; and never enter another namespace themselves.
     ///
     /// # Errors
     /// When the namespace cannot be entered.
-    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let target = self.clone();
-        opener().run(move |home| {
-            // An ordinary user may not even enter the namespace he is in.
-            let away = target.inode != home.inode;
-            if away {
-                enter(target.as_fd()).context(|| format!("enter network namespace {}", target.name))?;
-            }
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-            if away {
-                enter(home.file.as_fd()).expect("the opener can return to its own namespace");
-            }
-            result.map_err(|_| Error::Answer {
-                what: format!("work in network namespace {}", target.name),
-                answer: "the job panicked".into(),
-            })
-        })
+    pub fn run<T>(&self, job: impl FnOnce() -> T) -> Result<T> {
+        let home = home()?;
+        // An ordinary user may not even enter the namespace he is in.
+        if self.inode == home.inode {
+            return Ok(job());
+        }
+        enter(self.as_fd()).context(|| format!("enter network namespace {}", self.name))?;
+        let _back = Back(home);
+        Ok(job())
     }
 }
 
@@ -145,43 +136,32 @@ fn enter(ns: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::thread::move_into_link_name_space(ns, Some(LinkNameSpaceType::Network))
 }
 
-/// Where the opener lives, and returns to after each job.
+/// Where all threads of this process live.
 struct Home {
     file: File,
     inode: u64,
 }
 
-type Job = Box<dyn FnOnce(&Home) + Send>;
-
-/// The one thread that enters namespaces.
-struct Opener {
-    jobs: mpsc::Sender<Job>,
-}
-
-impl Opener {
-    fn run<T: Send + 'static>(&self, job: impl FnOnce(&Home) -> Result<T> + Send + 'static) -> Result<T> {
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let job: Job = Box::new(move |home| {
-            let _ = sender.send(job(home));
-        });
-        let gone = || Error::Answer { what: "use the opener thread".into(), answer: "it has ended".into() };
-        self.jobs.send(job).map_err(|_| gone())?;
-        receiver.recv().map_err(|_| gone())?
+fn home() -> Result<&'static Home> {
+    static HOME: OnceLock<Home> = OnceLock::new();
+    if let Some(home) = HOME.get() {
+        return Ok(home);
     }
+    let file = current()?;
+    let inode = file.metadata().context(|| "stat this process's network namespace".into())?.ino();
+    Ok(HOME.get_or_init(|| Home { file, inode }))
 }
 
-fn opener() -> &'static Opener {
-    static OPENER: OnceLock<Opener> = OnceLock::new();
-    OPENER.get_or_init(|| {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        let work = move || {
-            // Without /proc there is nothing to return to: the thread ends, and every job says so.
-            let Ok(file) = current() else { return };
-            let Ok(inode) = file.metadata().map(|meta| meta.ino()) else { return };
-            let home = Home { file, inode };
-            queue.into_iter().for_each(|job| job(&home));
-        };
-        std::thread::Builder::new().name("opener".into()).spawn(work).expect("a thread can be started");
-        Opener { jobs }
-    })
+/// Takes the calling thread back when it is dropped, also by a panic.
+#[must_use = "dropped, the thread is back in its own namespace"]
+struct Back(&'static Home);
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Err(e) = enter(self.0.file.as_fd()) {
+            // Whatever this thread did next would be done in the wrong place.
+            eprintln!("relapse: failed to return to this process's network namespace: {e}");
+            std::process::abort();
+        }
+    }
 }

@@ -15,7 +15,7 @@
 use std::net::SocketAddr;
 
 use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NlasIterator, Parseable};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, Timer};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP, SockDiagDestroy, SockDiagMessage};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
@@ -67,6 +67,8 @@ pub struct TcpSocket {
     pub send_queue: u32,
     /// Bytes received and not read; for a listener the connections that wait for `accept`.
     pub recv_queue: u32,
+    /// Consecutive retransmissions of what is unacknowledged now, while their timer runs.
+    pub retransmits: u8,
     /// None for TIME_WAIT and half-open connections.
     pub info: Option<TcpInfo>,
     id: SocketId,
@@ -112,9 +114,16 @@ pub struct TcpInfo {
 }
 
 impl TcpSocket {
-    /// Nobody owns the connection any more, and it still has something to send, if only its end.
-    const fn is_orphan(&self) -> bool {
-        self.inode == 0 && matches!(self.state, state::FIN_WAIT_1 | state::CLOSING | state::LAST_ACK)
+    /// Whether this kernel can end it from outside. TIME_WAIT, which holds no namespace, since 6.0 ("tcp: diag: add
+    /// support for TIME_WAIT sockets to tcp_abort()"). A connection without an owner that still has something to send,
+    /// if only its end, since 6.11: before, that takes its last timer away and leaves it and its namespace for ever
+    /// ("tcp: fix forever orphan socket caused by tcp_abort"; stable kernels may have the fix, which no number tells).
+    fn can_be_ended(&self) -> bool {
+        match self.state {
+            state::TIME_WAIT => kernel_is_at_least(6, 0),
+            state::FIN_WAIT_1 | state::CLOSING | state::LAST_ACK if self.inode == 0 => kernel_is_at_least(6, 11),
+            _ => true,
+        }
     }
 }
 
@@ -189,11 +198,7 @@ impl SockDiag {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn tcp_sockets_that(
-        &self,
-        states: u32,
-        interesting: impl Fn(&TcpSocket) -> bool,
-    ) -> Result<Vec<TcpSocket>> {
+    pub fn tcp_sockets_that(&self, states: u32, interesting: impl Fn(&TcpSocket) -> bool) -> Result<Vec<TcpSocket>> {
         let mut found = self.list(states, false)?;
         found.retain(interesting);
         let with_info = found.into_iter().map(|socket| {
@@ -219,14 +224,13 @@ impl SockDiag {
     /// Ends a connection as if it had been reset: the peer is sent an RST, the owner sees
     /// `ECONNABORTED`. A socket that has ended by itself meanwhile is no error.
     ///
-    /// On kernels before 6.11 a connection without an owner is left to its last timer: to end it there takes that timer
-    /// away and leaves the socket, and its namespace, for ever ("tcp: fix forever orphan socket caused by tcp_abort";
-    /// stable kernels may have the fix, which no number tells). So end connections while their owners live.
+    /// One that this kernel cannot end is left to its timer: TIME_WAIT before 6.0, and before 6.11 what has no owner,
+    /// so end connections while their owners live.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` on kernels without `INET_DIAG_DESTROY`.
     pub fn destroy(&self, socket: &TcpSocket) -> Result<()> {
-        if socket.is_orphan() && !kernel_is_at_least(6, 11) {
+        if !socket.can_be_ended() {
             return Ok(());
         }
         let request = SockDiagDestroy::new(request(socket.family, ALL, false, socket.id.clone()));
@@ -243,9 +247,8 @@ impl SockDiag {
     /// The first refusal, after all were tried; [`Error::NotInForce`] when new ones keep appearing.
     pub fn destroy_all(&self) -> Result<usize> {
         let left = || -> Result<Vec<TcpSocket>> {
-            // TIME_WAIT holds no namespace, and cannot be ended before 6.0.
-            let mut sockets = self.list(ALL & !mask(&[state::TIME_WAIT]), false)?;
-            sockets.retain(|socket| !socket.is_orphan() || kernel_is_at_least(6, 11));
+            let mut sockets = self.list(ALL, false)?;
+            sockets.retain(TcpSocket::can_be_ended);
             Ok(sockets)
         };
         let mut ended = 0;
@@ -308,6 +311,10 @@ impl NetlinkDeserializable for Told {
         let attributes = NlasIterator::new(payload.get(INET_DIAG_MSG..).unwrap_or_default());
         let info = attributes.map_while(std::result::Result::ok).find(|attribute| attribute.kind() == INET_DIAG_INFO);
         let id = header.socket_id;
+        let retransmits = match header.timer {
+            Some(Timer::Retransmit(_, retransmits)) => retransmits,
+            _ => 0,
+        };
         Ok(Self(TcpSocket {
             local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
             remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
@@ -316,6 +323,7 @@ impl NetlinkDeserializable for Told {
             inode: header.inode,
             send_queue: header.send_queue,
             recv_queue: header.recv_queue,
+            retransmits,
             info: info.map(|attribute| TcpInfo::read(attribute.value())),
             id,
             family: header.family,

@@ -1,7 +1,7 @@
 //! Settings under `/proc/sys`, of a namespace or of the machine.
 //!
 //! `/proc/sys/net` shows the namespace of the thread that opens it, so those are read and written on
-//! the opener's thread. What is written is read back: the kernel takes some values and keeps others.
+//! a thread that is in it. What is written is read back: the kernel takes some values and keeps others.
 //!
 //! A key is written with dots (`net.ipv4.ip_forward`), or with slashes where a name has dots in it
 //! (`net/ipv4/conf/eth0.1/rp_filter`).

@@ -94,6 +94,20 @@ fn both_families_are_listed_with_their_numbers() {
 }
 
 #[test]
+fn only_those_that_say_something_are_asked_for_their_numbers() {
+    let Some(ns) = namespace() else { return };
+    let diag = SockDiag::open(&ns).expect("opened");
+    let (_quiet, mut stuck) = (pair(&ns, "127.0.0.1:0"), pair(&ns, "[::1]:0"));
+    deafen(&stuck.server);
+    stuck.client.write_all(&[1; 1000]).expect("written");
+    let found = diag.tcp_sockets_that(mask(&[state::ESTABLISHED]), |socket| socket.send_queue > 0).expect("listed");
+    let [socket] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(socket.local, stuck.client.local_addr().expect("connected"));
+    assert_eq!(socket.info.map(|info| info.unacked), Some(1));
+    destroy_all(&ns).expect("ended");
+}
+
+#[test]
 fn timeouts_are_told_apart_from_retransmissions() {
     let Some(ns) = namespace() else { return };
     let diag = SockDiag::open(&ns).expect("opened");

@@ -1,7 +1,6 @@
 //! TCP sockets of the node and of its pods, by sock_diag.
 //!
-//! Of many thousand sockets only those are told that say something: unacknowledged data,
-//! retransmissions, a connect under way, or a peer outside the pods.
+//! Of many thousand sockets only those are told that say something: retransmissions, or a peer outside the pods.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,12 +54,12 @@ fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) ->
 const INTERESTING: u32 =
     mask(&[state::ESTABLISHED, state::SYN_SENT, state::FIN_WAIT_1, state::CLOSE_WAIT, state::LAST_ACK]);
 
-/// What was sent and not acknowledged stands in the queue, and so does what is sent again.
+/// Paths begin outside the pods; inside, what is sent again says something.
 fn says_something(agent: &Agent, socket: &TcpSocket) -> bool {
     // A Service is another way to say pod.
     let services = agent.cluster.plan().network.service_prefix;
     let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
-    !inside || socket.send_queue > 0 || socket.state == state::SYN_SENT
+    !inside || socket.retransmits > 0
 }
 
 fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {

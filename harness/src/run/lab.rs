@@ -44,7 +44,13 @@ pub fn lab_main() -> ExitCode {
     let mut control = BufReader::new(side.control);
     let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox)) {
         Ok(done) => done,
-        Err(why) => FromLab::Done { outcome: Outcome::InternalError, reasons: vec![why], up_ns: 0, peak_memory: None, cpu: None },
+        Err(why) => FromLab::Done {
+            outcome: Outcome::InternalError,
+            reasons: vec![why],
+            up_ns: 0,
+            peak_memory: None,
+            cpu: None,
+        },
     };
     outbox.send(&done);
     ExitCode::SUCCESS

@@ -117,7 +117,8 @@ fn into_namespaces(setup: &mut File, side: &LabSide) -> Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .context(|| "make mounts private".into())?;
     mount("proc", "/proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
-        .context(|| "mount /proc (a container runtime that masks parts of it forbids that)".into())?;
+        .context(|| "mount /proc (a container runtime that masks parts of it forbids that; allow it by docker run --privileged, or \
+             --security-opt systempaths=unconfined beside seccomp=unconfined)".into())?;
     small_socket_tables();
     init(setup, side, outer_lives.as_fd())
 }

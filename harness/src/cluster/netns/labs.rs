@@ -7,8 +7,8 @@ use std::time::Duration;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 
-use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
 use super::probe::{self, Attempt, NeededBy};
+use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
 
 /// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
 /// a second; but the kernel clears them away one after the other, for the whole machine, and one with a

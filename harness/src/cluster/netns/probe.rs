@@ -101,7 +101,8 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
     let made = pair.as_ref().map(drop).map_err(|e| {
         // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
-        let hint = "\nkernels before 5.10.224, 5.15.165 and 6.1.103 let only root do that: a newer one, or sudo relapse";
+        let hint =
+            "\nkernels before 5.10.224, 5.15.165 and 6.1.103 let only root do that: a newer one, or sudo relapse";
         format!("failed to {e}{}", if old { hint } else { "" })
     });
     say("network namespaces", made.map(|()| "two hosts on a cable".into()), NeededBy::Labs);

@@ -1,0 +1,222 @@
+//! Machines that lack a part: `relapse doctor` names it, and a trial that needs it is refused or skipped with that
+//! line before anything of it is built.
+//!
+//! Parts are taken away with what every Linux has (`ulimit`, `unshare`, `setpriv`) and, where tests may use Docker (see
+//! `tests/kind.rs`), by containers: as confined as Docker makes them, and less and less so. Other kernels lack more:
+//! `make kernels`.
+
+mod support {
+    pub mod asked;
+    pub mod skips;
+}
+
+use std::path::Path;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use support::{asked, skips};
+
+type Tested = Result<Completion, Failed>;
+
+const RELAPSE: &str = env!("CARGO_BIN_EXE_relapse");
+const PROJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+/// Bad input is 64; 2 says that nothing was proved.
+const NOTHING_PROVED: i32 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = vec![
+        Trial::ignorable_test("few_open_files_skip_what_holds_many_connections", few_open_files),
+        Trial::ignorable_test("without_user_namespaces_runs_are_refused", no_user_namespaces),
+    ];
+    type InContainer = fn(&Container) -> Tested;
+    let in_containers: [(&str, InContainer); 5] = [
+        ("a_container_as_docker_confines_it_is_refused", confined),
+        ("a_container_without_seccomp_alone_is_refused_for_its_masked_proc", masked_proc),
+        ("a_container_with_what_labs_need_runs_them", unconfined),
+        ("a_privileged_container_runs_labs_and_leaves_the_limit_alone", privileged),
+        ("without_af_packet_what_packets_decide_is_skipped", no_af_packet),
+    ];
+    let container = std::sync::Arc::new(std::sync::OnceLock::new());
+    for (name, test) in in_containers {
+        let container = std::sync::Arc::clone(&container);
+        trials.push(Trial::ignorable_test(name, move || {
+            if !asked::for_clusters() {
+                let why = "only where RELAPSE_REQUIRE or RELAPSE_BACKEND names kind";
+                skips::note("tests in containers", why);
+                return Ok(Completion::ignored_with(why));
+            }
+            match container.get_or_init(Container::new) {
+                Ok(container) => test(container),
+                Err(why) => skips::skip("kind", name, why),
+            }
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(Ok(container)) = container.get() {
+        container.remove();
+    }
+    if !arguments.list {
+        skips::summarise();
+    }
+    conclusion.exit_code()
+}
+
+/// What `doctor` and then `run SCENARIOS` print and end with.
+struct Said {
+    doctor: (i32, String),
+    run: (i32, String),
+}
+
+impl Said {
+    /// `doctor` has this line, and the run was refused with it.
+    fn refused(&self, line: &str) -> Tested {
+        let (status, run) = &self.run;
+        let at_once = *status == NOTHING_PROVED && run.contains("cannot run labs: ") && !run.contains("INCONCLUSIVE");
+        self.holds(self.doctor.0 == 1 && self.doctor.1.contains(line) && at_once && run.contains(line), line)
+    }
+
+    /// `doctor` has this line, and these many trials were skipped with it; the rest passed.
+    fn skipped(&self, line: &str, trials: usize) -> Tested {
+        let (status, run) = &self.run;
+        let skipped = run.lines().filter(|l| l.starts_with("SKIPPED  I")).count();
+        self.holds(*status == 0 && self.doctor.1.contains(line) && run.contains(line) && skipped == trials, line)
+    }
+
+    fn holds(&self, holds: bool, line: &str) -> Tested {
+        if holds {
+            return Ok(Completion::Completed);
+        }
+        let Self { doctor, run } = self;
+        Err(format!("{line:?}\ndoctor, status {}:\n{}run, status {}:\n{}", doctor.0, doctor.1, run.0, run.1).into())
+    }
+}
+
+fn output(mut command: Command) -> Result<(i32, String), Failed> {
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
+    let text = [stdout, stderr].concat();
+    Ok((status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Lets a shell prepare what `relapse` then finds: `before` ends with what stands before the program.
+fn in_shell(before: &str, run: &str) -> Result<Said, Failed> {
+    let reports = tempfile::tempdir()?;
+    let shell = |line: String| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).current_dir(PROJECT).env_remove("RELAPSE_REQUIRE");
+        output(command)
+    };
+    let doctor = shell(format!("{before} {RELAPSE} doctor"))?;
+    Ok(Said { doctor, run: shell(format!("{before} {RELAPSE} run {run} --reports {}", reports.path().display()))? })
+}
+
+/// Without the right to raise it again, which root may have.
+fn few_open_files() -> Tested {
+    let drop = if relapse_kernel::host::is_root() { "setpriv --bounding-set=-sys_resource" } else { "" };
+    let said =
+        in_shell(&format!("ulimit -n 4096 && exec {drop}"), "conntrack-cap-reset policy-route-lost --only incident")?;
+    said.skipped("open files: failed to raise the limit of open files from 4096 to ", 1)
+}
+
+/// A user namespace in which no further one may be made.
+fn no_user_namespaces() -> Tested {
+    let inside = "exec unshare -r sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"' --";
+    let (allowed, _) = output({
+        let mut command = Command::new("unshare");
+        command.args(["-r", "true"]);
+        command
+    })?;
+    if allowed != 0 {
+        return skips::skip("netns", "no_user_namespaces", "unshare -r cannot make a user namespace here");
+    }
+    in_shell(inside, "policy-route-lost")?.refused("user namespaces")
+}
+
+/// An image of nothing but `relapse`, a shell, their libraries and the scenarios.
+struct Container {
+    image: String,
+}
+
+const SECCOMP: &str = "seccomp=unconfined";
+const WHAT_LABS_NEED: [&str; 6] =
+    ["--security-opt", "systempaths=unconfined", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"];
+
+impl Container {
+    fn new() -> Result<Self, String> {
+        let image = format!("relapse-test-parts-{}", std::process::id());
+        let script = format!(
+            r#"set -eu
+root=$(mktemp -d) && trap 'rm -rf "$root"' EXIT
+for file in {RELAPSE} /bin/sh /bin/ls; do
+    for needed in $(ldd "$file" | grep -oE '/[^ ]+') "$file"; do
+        mkdir -p "$root$(dirname "$needed")" && cp -L "$needed" "$root$needed"
+    done
+done
+mkdir -p "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/work && chmod 1777 "$root"/tmp
+cp -r {PROJECT}/scenarios {PROJECT}/kind-configs "$root"/work/
+tar -C "$root" -c . | docker import - {image} >/dev/null"#
+        );
+        let (status, said) = output({
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            command
+        })
+        .map_err(|_| "no shell".to_owned())?;
+        if status == 0 { Ok(Self { image }) } else { Err(format!("no image could be made: {said}")) }
+    }
+
+    fn remove(&self) {
+        let _ = output({
+            let mut command = Command::new("docker");
+            command.args(["image", "rm", &self.image]);
+            command
+        });
+    }
+
+    fn said(&self, options: &[&str], run: &[&str]) -> Result<Said, Failed> {
+        let relapse = |arguments: &[&str]| {
+            let mut command = Command::new("docker");
+            command.args(["run", "--rm", "--network", "none", "--workdir", "/work", "--entrypoint", RELAPSE]);
+            command.args(options).arg(&self.image).args(arguments);
+            output(command)
+        };
+        Ok(Said { doctor: relapse(&["doctor"])?, run: relapse(&[&["run", "--reports", "/tmp"], run].concat())? })
+    }
+}
+
+fn confined(container: &Container) -> Tested {
+    container.said(&[], &["policy-route-lost"])?.refused("something confines this process")
+}
+
+fn masked_proc(container: &Container) -> Tested {
+    container.said(&["--security-opt", SECCOMP], &["policy-route-lost"])?.refused("mount /proc")
+}
+
+fn unconfined(container: &Container) -> Tested {
+    let options = [&["--security-opt", SECCOMP], &WHAT_LABS_NEED[..]].concat();
+    let said = container.said(&options, &["policy-route-lost", "--only", "incident"])?;
+    said.holds(said.doctor.0 == 0 && said.run.0 == 0 && said.run.1.contains("1 pass"), "1 pass")
+}
+
+/// Root of the container is root of the machine, and its network is not the machine's own.
+fn privileged(container: &Container) -> Tested {
+    let run = ["conntrack-cap-reset", "--allow-host-writes", "--only", "limit-raised"];
+    let said = container.said(&["--privileged"], &run)?;
+    // Skipped altogether, a run proves nothing.
+    let why = "it may be written in the initial network namespace alone";
+    let skipped = said.run.1.contains("SKIPPED  I2") && said.run.1.contains(why);
+    said.holds(said.doctor.0 == 0 && said.doctor.1.contains(why) && skipped, why)
+}
+
+fn no_af_packet(container: &Container) -> Tested {
+    let profile = tempfile::NamedTempFile::new()?;
+    let af_packet = r#"{"index": 0, "value": 17, "op": "SCMP_CMP_EQ"}"#;
+    let refused = format!(r#"{{"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{af_packet}]}}"#);
+    std::fs::write(profile.path(), format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{refused}]}}"#))?;
+    let seccomp = format!("seccomp={}", Path::new(profile.path()).display());
+    let options = [&["--security-opt", &seccomp], &WHAT_LABS_NEED[..]].concat();
+    // Packets decide about the first; the table's counters are enough for the second.
+    let said = container.said(&options, &["policy-route-lost", "conntrack-cap-reset", "--only", "incident"])?;
+    said.skipped("packet capture: failed to capture packets in ", 1)
+}
