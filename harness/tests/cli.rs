@@ -56,6 +56,7 @@ fn wrong_arguments_are_bad_input() {
     refused(&["rum"], &["'run'"]);
     refused(&["run", "--repeat", "0"], &["--repeat", "0"]);
     refused(&["run", "--jobs", "many"], &["--jobs"]);
+    refused(&["run", "--deadline-factor", "0.5"], &["--deadline-factor", "a number from 1 to 1000"]);
     refused(&["run", "--require", "kinf"], &["--require kinf", "netns"]);
     refused(&["run", "policy-route-lots"], &["policy-route-lots", "did you mean `policy-route-lost`?"]);
     refused(&["run", "policy-route-lost", "--only", "incidnet"], &["--only incidnet", "did you mean `incident`?"]);
