@@ -22,7 +22,7 @@ IN
     isolated) unshare -n sh $home/try ;;
     *) chown $user $home && su -s /bin/sh $user -c "sh $home/try" ;;
     esac
-    said=$(grep -E "$line" $home/doctor | head -n 1 | cut -c 1-150)
+    said=$(grep -E "$line" $home/doctor | head -n 1 | tr -s ' ' | cut -c 2-150)
     if grep -q 'cannot run labs: ' $home/run; then
         outcome=refused
     else
@@ -30,7 +30,7 @@ IN
         other=$(grep -cE '^(INCONCLUSIVE|DIRTY|FAIL|INTERNAL)' $home/run)
         [ $other = 0 ] || outcome="$outcome, $other other"
     fi
-    printf '%-34s %-18s %s\n' "$name" "$outcome" "$(echo $said)"
+    printf '%-34s %-18s %s\n' "$name" "$outcome" "$said"
     if [ -z "$said" ] || [ "$outcome" != "$expected" ]; then
         echo "    WRONG: expected $expected, and that doctor has a line like $line"
         cat $home/doctor $home/run

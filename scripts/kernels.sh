@@ -10,8 +10,7 @@
 #   kernels.sh --parts             what is missing on purpose alone
 #
 # RELAPSE_BINARY is the program to try; without it a release build is made. RELAPSE_SCENARIOS names other scenarios.
-# Exit status: 0 every trial passed or was
-# skipped for what `relapse doctor` says there, 1 otherwise.
+# Exit status: 0 every trial passed, or was skipped for what `relapse doctor` says there; 1 otherwise.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 project=${here%/*}
@@ -53,11 +52,11 @@ need xz xz-utils
 need python3 python3
 [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1 || packages+=(busybox-static)
 if [ ${#packages[@]} -gt 0 ]; then
-    install="apt-get install -y -qq --no-install-recommends ${packages[*]}"
-    step "missing here: apt-get update && $install"
+    install=(apt-get install -y -qq --no-install-recommends "${packages[@]}")
+    step "missing here: apt-get update && ${install[*]}"
     as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
     as_root apt-get update -qq
-    as_root env DEBIAN_FRONTEND=noninteractive $install >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive "${install[@]}" >/dev/null
 fi
 
 binary=${RELAPSE_BINARY:-}
@@ -181,7 +180,7 @@ accelerator() {
 
 # How long a lab takes to come up on this machine, in milliseconds: the measure of how slow a guest is.
 native_up_ms() {
-    local best= took
+    local best='' took
     for _ in 1 2; do
         (cd "$project" && "$binary" run policy-route-lost --only incident --reports "$work/measure" >/dev/null 2>&1) || true
         took=$(sed -n 's/.*"up":{"secs":\([0-9]*\),"nanos":\([0-9]*\)}.*/\1 \2/p' "$work/measure/latest/events.jsonl" |

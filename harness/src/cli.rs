@@ -11,11 +11,11 @@ mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::cluster::backend::Backend;
-use crate::cluster::netns::Labs;
 use crate::diagnostics::Diagnostics;
 use crate::plan::{self, Plan};
 
@@ -116,8 +116,8 @@ fn usage(why: &str) -> ExitCode {
 }
 
 /// Where there can be no lab nothing is proved either way; why, on standard error.
-fn unable() -> Option<ExitCode> {
-    let why = Labs::default().unable()?;
+fn unable(backends: &[Arc<dyn Backend>]) -> Option<ExitCode> {
+    let why = backends.iter().find(|backend| !backend.is_real_cluster())?.unable()?;
     eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
     Some(ExitCode::from(crate::event::Outcome::Inconclusive.exit_code()))
 }

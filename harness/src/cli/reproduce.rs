@@ -104,11 +104,13 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         hold: true,
         executable: None,
     };
+    if let Some(unable) = super::unable(&options.backends) {
+        return unable;
+    }
     if let Some(why) = run::skip_reason(&plan, None, &backend, &options) {
         return super::usage(&format!("{} cannot be reproduced: {why}", plan.name));
     }
-    let unable = if backend.is_real_cluster() { None } else { super::unable() };
-    unable.unwrap_or_else(|| reproduce(plan, &options, &arguments.exec))
+    reproduce(plan, &options, &arguments.exec)
 }
 
 fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {

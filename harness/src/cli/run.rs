@@ -154,8 +154,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         hold: false,
         executable: None,
     };
-    let labs = arguments.backend != Chosen::Kind;
-    if let Some(unable) = super::unable().filter(|_| labs) {
+    if let Some(unable) = super::unable(&options.backends) {
         return unable;
     }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
