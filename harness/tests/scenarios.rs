@@ -5,8 +5,9 @@
 //! name their cluster (`kindConfig`), which is one for each incident, and one with the other kube-proxy.
 //!
 //! `cargo scenarios` runs all, `cargo scenarios policy` those with "policy" in their name. Listing
-//! needs no rights and makes nothing. A trial that this machine cannot run is ignored and its reason
-//! printed; where `RELAPSE_REQUIRE` names the backend it fails instead. Inconclusive is a failure.
+//! needs no rights, and makes a throw-away lab to see what can run here. A trial that this machine cannot
+//! run is ignored and its reason printed; where `RELAPSE_REQUIRE` names the backend it fails instead.
+//! Inconclusive is a failure.
 
 mod support {
     pub mod asked;

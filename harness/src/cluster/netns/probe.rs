@@ -73,7 +73,10 @@ fn spawn(program: Option<&Path>, attempts: &mut Vec<Attempt>) -> Result<String, 
     let events = lab.take_events().ok_or("the lab has no event pipe")?;
     let lines = BufReader::new(events).lines().map_while(Result::ok);
     attempts.extend(lines.filter_map(|line| serde_json::from_str(&line).ok()));
-    lab.wait().map_err(|e| e.to_string())?;
+    let status = lab.wait().map_err(|e| e.to_string())?;
+    if !status.success() {
+        return Err(format!("the lab ended in the middle of its attempts ({status})"));
+    }
     let gone = lab.proof_of_release(GONE_WITHIN).map_err(|e| e.to_string())?;
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
     Ok(format!("entered after {}, gone {} after its end", millis(up), millis(gone)))
@@ -185,7 +188,7 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     if absent.is_empty() {
         return Ok(format!("all {} are written and read back", all.len()));
     }
-    let mut text = format!("{} of {} are not here; every scenario passes without them:", absent.len(), all.len());
+    let mut text = format!("{} of {} are not here; every shipped scenario passes without them:", absent.len(), all.len());
     for setting in absent {
         text.push_str(&format!("\n{}: {}", setting.key, setting.without.unwrap_or_default()));
     }
