@@ -3,7 +3,7 @@
 //! Pure: no runtime, no root, no network, no clock. A map of the modules:
 //! - [`signal`]: what can be observed; [`finding`]: what is said about it.
 //! - [`operator`]: what an operator knows and tells all detectors once.
-//! - [`detector`]: the trait, the registry and [`detector::DetectorSet`], which feeds them all.
+//! - [`detector`]: the trait. [`registry`]: all of them, and [`registry::DetectorSet`], which feeds them.
 //! - [`record`]: signals to a file and back, and the replay of a recording through all detectors.
 //! - `claims`, `wire`, `proven`, `tuples`: what several detectors need to keep or compute.
 //! - one module a detector, grouped by the incident that taught it.
@@ -15,6 +15,7 @@ pub mod finding;
 pub mod operator;
 pub mod prefix;
 pub mod record;
+pub mod registry;
 pub mod signal;
 pub mod time;
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::detector::DetectorSet;
 use crate::finding::Finding;
 use crate::operator::Operator;
+use crate::registry::DetectorSet;
 use crate::signal::Signal;
 use crate::time::Time;
 

@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::detector::DetectorSet;
 use crate::finding::{Finding, Level, Severity};
 use crate::operator::{DeclaredPath, Operator};
 use crate::record::Feed;
+use crate::registry::DetectorSet;
 use crate::signal::{
     Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, Link, Observed, Pod, Probe,
     ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,

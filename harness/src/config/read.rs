@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::civil::Date;
-use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::finding::{Level, Subject};
+use relapse_detectors::registry::DetectorSet;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use relapse_detectors::detector::DetectorSet;
+use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::host;
 

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
 use relapse_detectors::record::{Feed, Recorder, TICK};
+use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse_detectors::detector::DetectorSet;
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
 use relapse_detectors::prefix::Prefix;
+use relapse_detectors::registry::DetectorSet;
 use relapse_reports::event::Expectation;
 
 use super::Resolver;
