@@ -5,6 +5,7 @@
 //! is no time, the cell says why. Left out: judging the difference; the deadline is the same.
 
 use crate::event::{Expectation, Outcome};
+use crate::places;
 use crate::statistics::{self, Times};
 use crate::summary::RunSummary;
 use crate::units;
@@ -27,7 +28,7 @@ pub fn compared(run: &RunSummary) -> Option<Comparison> {
     if backends.len() < 2 || times.is_empty() {
         return None;
     }
-    let words: Vec<&str> = backends.iter().map(|backend| words::backend(backend)).collect();
+    let words: Vec<&str> = backends.iter().map(|backend| places::backend(backend)).collect();
     let mut header = ["incident", "detector", "level", "deadline"].map(str::to_owned).to_vec();
     for word in &words {
         if run.is_repeated() {

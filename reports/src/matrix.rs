@@ -7,13 +7,14 @@
 //! detectors that never spoke are named below, not drawn; a skipped column says so and why.
 //! Left out: evidence.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, LineStyle, Table, TableStyle};
+use comfy_table::{Attribute, Cell, CellAlignment, Color};
 
 use crate::event::Outcome;
 use crate::marks::{self, Mark};
 use crate::paint::{self, Page};
 use crate::parts::{self, Column, Part};
 use crate::summary::RunSummary;
+use crate::tables::{head, plain_table};
 use crate::times;
 use crate::words::{self, Tone};
 
@@ -85,24 +86,6 @@ fn below(tone: Tone, line: &str, page: Page, text: &mut String) {
         text.push_str(&page.paint(tone, &line));
         text.push('\n');
     }
-}
-
-pub(crate) fn plain_table(page: Page) -> Table {
-    let mut table = Table::new();
-    let rule = LineStyle::none().fill('─').junction('─');
-    table.load_style(TableStyle::new().header_separator(rule).bottom_border(rule));
-    // Whether there is a terminal was decided before; the table must not ask again.
-    if page.color {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    table
-}
-
-pub(crate) fn head(text: &str, page: Page) -> Cell {
-    let cell = Cell::new(text);
-    if page.color { cell.add_attribute(Attribute::Bold) } else { cell }
 }
 
 /// Splits the columns so that each table fits the page.

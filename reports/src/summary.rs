@@ -13,7 +13,7 @@ use crate::event::{
     Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
     TrialId, TrialInfo, What,
 };
-use crate::{units, words};
+use crate::{places, units};
 
 /// A whole run, or as much of it as was written down.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -269,14 +269,14 @@ impl RunSummary {
     pub fn on(&self) -> Option<String> {
         match self.backends().as_slice() {
             [] | ["netns"] => None,
-            all => Some(all.iter().map(|backend| words::on(backend)).collect::<Vec<_>>().join(" and ")),
+            all => Some(all.iter().map(|backend| places::on(backend)).collect::<Vec<_>>().join(" and ")),
         }
     }
 
     /// The trial's name, with its backend only where this run has more than one.
     #[must_use]
     pub fn name(&self, trial: &TrialSummary) -> String {
-        let on = words::on(&trial.info.trial.backend);
+        let on = places::on(&trial.info.trial.backend);
         if self.backends().len() > 1 { format!("{} {on}", trial.name()) } else { trial.name() }
     }
 

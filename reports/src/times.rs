@@ -5,10 +5,10 @@
 //! and [`crate::compare`].
 
 use crate::compare;
-use crate::matrix::{head, plain_table};
 use crate::paint::Page;
 use crate::statistics;
 use crate::summary::RunSummary;
+use crate::tables::{head, plain_table};
 use crate::words;
 
 /// The table of times, and how often each trial passed.

@@ -86,18 +86,6 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
     }
 }
 
-/// A backend in a word: "lab", "kind".
-#[must_use]
-pub fn backend(name: &str) -> &str {
-    if name == "netns" { "lab" } else { name }
-}
-
-/// Where a trial ran: "in the lab", "on kind".
-#[must_use]
-pub fn on(backend: &str) -> String {
-    if backend == "netns" { "in the lab".to_owned() } else { format!("on {backend}") }
-}
-
 /// One sign for a verdict: the eye finds the row before it reads the words.
 #[must_use]
 pub const fn sign(verdict: &Verdict) -> char {
