@@ -51,7 +51,7 @@ impl Conntrack {
     /// # Errors
     /// When the namespace cannot be entered or the socket not made.
     pub fn open(ns: &NetNs) -> Result<Self> {
-        Ok(Self { netlink: Netlink::open(ns, NETLINK_NETFILTER)?, place: ns.name().to_owned() })
+        Ok(Self { netlink: ns.netlink(NETLINK_NETFILTER)?, place: ns.name().to_owned() })
     }
 
     /// How many entries there are, and how many there may be: one short question, cheap enough to

@@ -17,7 +17,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Context, Error, Result};
-use crate::netns::NetNs;
 
 /// A netlink socket in a namespace, for requests.
 pub struct Netlink {
@@ -53,23 +52,22 @@ impl State {
 const ROOM: usize = 1 << 16;
 
 impl Netlink {
-    /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in `ns`.
+    /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in the namespace that the thread is in;
+    /// messages call it `place`.
     ///
     /// # Errors
-    /// When the namespace cannot be entered or the socket not made.
-    pub fn open(ns: &NetNs, protocol: isize) -> Result<Self> {
-        let what = || format!("open a netlink socket in {}", ns.name());
-        let socket = ns
-            .run(move || -> io::Result<Socket> {
-                let mut socket = Socket::new(protocol)?;
-                socket.bind_auto()?;
-                socket.connect(&SocketAddr::new(0, 0))?;
-                socket.set_rx_buf_sz(4 << 20)?;
-                Ok(socket)
-            })?
-            .context(what)?;
+    /// When the socket cannot be made.
+    pub fn here(protocol: isize, place: &str) -> Result<Self> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(protocol)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            socket.set_rx_buf_sz(4 << 20)?;
+            Ok(socket)
+        };
+        let socket = open().context(|| format!("open a netlink socket in {place}"))?;
         let state = State { socket, sequence: 0, received: Vec::with_capacity(ROOM) };
-        Ok(Self { state: Mutex::new(state), place: ns.name().to_owned() })
+        Ok(Self { state: Mutex::new(state), place: place.to_owned() })
     }
 
     /// Sends one request that changes something and waits for its acknowledgement.
@@ -271,26 +269,24 @@ impl AsRawFd for ListenerSocket {
 }
 
 impl Listener {
-    /// Subscribes to `groups` (numbers, not masks) of `protocol` in `ns`. Must be called within a
-    /// tokio runtime. When it returns, the subscription is in force.
+    /// Subscribes to `groups` (numbers, not masks) of `protocol` in the namespace that the thread is in; messages call
+    /// it `place`. Must be called within a tokio runtime. When it returns, the subscription is in force.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, the socket not made or a group not joined.
-    pub fn open(ns: &NetNs, protocol: isize, groups: &[u32]) -> Result<Self> {
-        let groups = groups.to_vec();
-        let what = || format!("listen to the kernel in {}", ns.name());
-        let socket = ns
-            .run(move || -> io::Result<Socket> {
-                let mut socket = Socket::new(protocol)?;
-                socket.bind_auto()?;
-                socket.set_rx_buf_sz(4 << 20)?;
-                socket.set_non_blocking(true)?;
-                for group in groups {
-                    socket.add_membership(group)?;
-                }
-                Ok(socket)
-            })?
-            .context(what)?;
+    /// When the socket cannot be made or a group not joined.
+    pub fn here(protocol: isize, groups: &[u32], place: &str) -> Result<Self> {
+        let what = || format!("listen to the kernel in {place}");
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(protocol)?;
+            socket.bind_auto()?;
+            socket.set_rx_buf_sz(4 << 20)?;
+            socket.set_non_blocking(true)?;
+            for group in groups {
+                socket.add_membership(*group)?;
+            }
+            Ok(socket)
+        };
+        let socket = open().context(what)?;
         // SAFETY: the socket owns its descriptor and is neither replaced nor closed while registered.
         let socket = unsafe { AsyncFd::register_with_interest(ListenerSocket(socket), Interest::READABLE) };
         let socket = socket.map_err(io::Error::from).context(what)?;

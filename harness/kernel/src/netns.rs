@@ -17,7 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{Context, Result};
-use crate::netlink::Netlink;
+use crate::netlink::{Listener, Netlink};
 
 /// A handle to a network namespace. Cheap to clone; the namespace lives while a handle does.
 #[derive(Clone)]
@@ -100,9 +100,19 @@ impl NetNs {
         if let Some(socket) = self.rtnetlink.get() {
             return Ok(socket);
         }
-        let socket = Netlink::open(self, NETLINK_ROUTE)?;
+        let socket = self.netlink(NETLINK_ROUTE)?;
         // Another thread may have been faster; either socket will do.
         Ok(self.rtnetlink.get_or_init(|| socket))
+    }
+
+    /// A socket of this namespace for requests of `protocol` (`netlink_sys::protocols::NETLINK_*`).
+    pub(crate) fn netlink(&self, protocol: isize) -> Result<Netlink> {
+        self.run(|| Netlink::here(protocol, &self.name))?
+    }
+
+    /// A socket of this namespace for the news of `protocol`; see [`Listener::here`].
+    pub(crate) fn listener(&self, protocol: isize, groups: &[u32]) -> Result<Listener> {
+        self.run(|| Listener::here(protocol, groups, &self.name))?
     }
 
     /// Runs `job` inside this namespace, on the calling thread, which is back in its own when this returns. Jobs are

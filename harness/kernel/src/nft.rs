@@ -362,7 +362,7 @@ pub fn counter(ns: &NetNs, table: &str, comment: &str) -> Result<u64> {
 }
 
 fn open(ns: &NetNs) -> Result<Netlink> {
-    Netlink::open(ns, NETLINK_NETFILTER)
+    ns.netlink(NETLINK_NETFILTER)
 }
 
 fn family_of(netlink: &Netlink, table: &str, what: &str) -> Result<Family> {

@@ -32,9 +32,11 @@ mod enter;
 mod forked;
 mod inside;
 mod namespaces;
+mod pipes;
 mod release;
 mod restrictions;
 mod signal;
+mod single;
 mod spawn;
 
 pub use self::enter::{LabSide, enter_lab};
@@ -43,10 +45,3 @@ pub use self::release::UserNs;
 pub use self::restrictions::diagnose_user_namespaces;
 pub use self::signal::{ask_to_end, end};
 pub use self::spawn::{LabCommand, LabProcess};
-
-/// Where the parent tells the lab which descriptors it inherits: `setup,events,control,namespaces`.
-const PIPES: &str = "RELAPSE_LAB_PIPES";
-/// What the parent says first on the control pipe: it holds the lab's handles.
-const GO_ON: u8 = b'\n';
-/// Exit status of a lab that could not be set up; why, it has told its parent.
-const SETUP_FAILED: i32 = 70;

@@ -182,7 +182,7 @@ impl SockDiag {
     /// # Errors
     /// When the namespace cannot be entered or the kernel has no sock_diag.
     pub fn open(ns: &NetNs) -> Result<Self> {
-        Ok(Self { netlink: Netlink::open(ns, NETLINK_SOCK_DIAG)? })
+        Ok(Self { netlink: ns.netlink(NETLINK_SOCK_DIAG)? })
     }
 
     /// The TCP sockets in one of the states of the mask, IPv4 before IPv6.

@@ -49,7 +49,7 @@ impl Events {
     /// # Errors
     /// When the namespace cannot be entered, or the kernel refuses.
     pub fn open(ns: &NetNs) -> Result<Self> {
-        Ok(Self { listener: Listener::open(ns, NETLINK_NETFILTER, &GROUPS)? })
+        Ok(Self { listener: ns.listener(NETLINK_NETFILTER, &GROUPS)? })
     }
 
     /// Waits for the next news.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::rtnl;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
-use crate::route::{Kind, lookup};
 
 /// An address on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,15 +73,31 @@ pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8, rout
 
 fn wait_local(ns: &NetNs, address: IpAddr, what: String) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(3);
-    loop {
-        let way = lookup(ns, address, None, None)?;
-        if way.kind == Some(Kind::Local) {
-            return Ok(());
-        }
+    while !is_local(ns, address)? {
         if Instant::now() >= deadline {
-            return Err(Error::NotInForce { what, read_back: format!("{way:?}") });
+            return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// How the kernel says that there is no way.
+const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+
+/// Whether the kernel takes what is sent to this address for its own.
+fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(address);
+    question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    question.header.flags = RouteFlags::LookupTable;
+    question.attributes.push(RouteAttribute::Destination(address.into()));
+    match rtnl(ns)?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
+        Ok(RouteNetlinkMessage::NewRoute(way)) => Ok(way.header.kind == RouteType::Local),
+        Ok(_) => Ok(false),
+        // That there is no way is an answer, too.
+        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, set_parent_process_death_signal, waitpid};
+use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal};
 use rustix::thread::CapabilitySet;
 
-use super::{GO_ON, PIPES, SETUP_FAILED, namespaces};
+use super::namespaces;
+use super::pipes::{GO_ON, PIPES};
+use super::single::{SETUP_FAILED, code, exit, fork, wait_for};
 use crate::error::{Context, Error, Result};
 
 /// What the lab has of its parent.
@@ -177,15 +179,6 @@ fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context(|| "tie the lab to its parent".into())
 }
 
-/// The child's pid, or none in the child.
-pub(super) fn fork(what: &str) -> Result<Option<Pid>> {
-    // SAFETY: there is a single thread, so the child is a complete process.
-    match unsafe { libc::fork() } {
-        -1 => Err(Error::kernel(format!("fork the lab's {what}"), io::Error::last_os_error())),
-        child => Ok(Pid::from_raw(child)),
-    }
-}
-
 /// A descriptor that becomes readable when a child has ended.
 fn child_signals() -> io::Result<OwnedFd> {
     let set = child_signal_set();
@@ -229,21 +222,6 @@ fn wait_for_hangup(fds: &[BorrowedFd<'_>]) {
     }
 }
 
-pub(super) fn wait_for(child: Pid) -> i32 {
-    loop {
-        match waitpid(Some(child), WaitOptions::empty()) {
-            Ok(Some((_, status))) => return code(status),
-            Ok(None) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return SETUP_FAILED,
-        }
-    }
-}
-
-/// As a shell tells it.
-fn code(status: WaitStatus) -> i32 {
-    status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(SETUP_FAILED)
-}
-
 fn close_inherited(setup: &File, side: &LabSide) {
     for fd in [setup, &side.events, &side.control] {
         close(fd.as_fd());
@@ -255,9 +233,4 @@ fn close(fd: BorrowedFd<'_>) {
     use std::os::fd::AsRawFd;
     // SAFETY: this process does not use the descriptor again: it ends with `_exit`.
     unsafe { libc::close(fd.as_raw_fd()) };
-}
-
-pub(super) fn exit(code: i32) -> ! {
-    // SAFETY: ends this process at once; buffers and handlers belong to the process it was forked from.
-    unsafe { libc::_exit(code) }
 }

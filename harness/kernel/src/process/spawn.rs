@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::pipes::{GO_ON, PIPES};
 use super::release::UserNs;
-use super::{GO_ON, PIPES, restrictions};
+use super::restrictions;
 use crate::error::{Context, Error, Result};
 
 /// How to start a lab: this program again, with other arguments.

@@ -50,7 +50,7 @@ impl Events {
             libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_IPV6_RULE,
         ];
-        Ok(Self { listener: Listener::open(ns, NETLINK_ROUTE, &groups)? })
+        Ok(Self { listener: ns.listener(NETLINK_ROUTE, &groups)? })
     }
 
     /// Waits for changes, and returns those that came together.

@@ -57,7 +57,7 @@ pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<Setting>> {
     ns.run(move || {
         let mut absent = Vec::new();
         for setting in settings {
-            match super::put(&place, setting.key, setting.value) {
+            match super::file::put(&place, setting.key, setting.value) {
                 Err(e) if setting.without.is_some() && is_absent(&e) => absent.push(setting),
                 result => result?,
             }
@@ -81,8 +81,8 @@ pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
         keys.extend(timeouts.map(|name| format!("net.netfilter.{name}")));
         let values = keys.into_iter().map(|key| {
             let what = || format!("read {key}");
-            match fs::read_to_string(super::path(&key)?) {
-                Ok(value) => Ok(Some((key, super::normal(&value)))),
+            match fs::read_to_string(super::file::path(&key)?) {
+                Ok(value) => Ok(Some((key, super::file::normal(&value)))),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(e).context(what),
             }
