@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use relapse_model::diagnostics::Diagnostics;
 
 use crate::cluster::backend::Backend;
-use crate::diagnostics::Diagnostics;
 use crate::plan::{self, Plan};
 
 /// Exit status for bad input (`EX_USAGE` of sysexits.h).
@@ -170,8 +170,8 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     plan::load(&files)
 }
 
-fn no_such_scenario(name: &str, folder: &[Plan]) -> crate::diagnostics::Diagnostic {
+fn no_such_scenario(name: &str, folder: &[Plan]) -> relapse_model::diagnostics::Diagnostic {
     let names = folder.iter().map(|plan| plan.name.as_str());
-    crate::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
-        .help(crate::diagnostics::did_you_mean(name, "scenarios", names))
+    relapse_model::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
+        .help(relapse_model::diagnostics::did_you_mean(name, "scenarios", names))
 }

@@ -36,8 +36,8 @@ use std::time::Duration;
 
 use jiff::civil::Date;
 use relapse_detectors::finding::{Level, Subject};
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source};
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Source};
 use crate::event::Expectation;
 use crate::outside_detector::ExecSpec;
 

@@ -4,13 +4,13 @@
 //! ([`FaultSpec`]), and the mutation itself ([`Fault`]). The registry makes of them the list of things
 //! a scenario can inject, tagged by the fault's name.
 
+use relapse_model::Resolver;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::diagnostics::Span;
 use crate::fault::Fault;
-use crate::plan::Resolver;
-use crate::scenario::spanned::Spanned;
 
 mod drop_all;
 

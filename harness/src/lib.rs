@@ -9,7 +9,6 @@ pub mod cli;
 pub mod cluster;
 pub mod collect;
 pub mod config;
-pub mod diagnostics;
 pub mod fault;
 pub mod faults;
 pub mod host;
@@ -20,4 +19,5 @@ pub mod run;
 pub mod scenario;
 pub mod workload;
 
+pub use relapse_model::diagnostics;
 pub use relapse_reports::event;

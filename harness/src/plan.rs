@@ -5,44 +5,21 @@
 //! anything is brought up. No I/O, but for reading the files that are named.
 
 mod entries;
-pub mod kind_config;
 mod resolve;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredPath, Operator};
-use relapse_detectors::prefix::Prefix;
 use relapse_reports::event::Expectation;
 
 use crate::fault::Fault;
-use crate::scenario::cluster::Server;
 
-pub use resolve::{Resolver, load, plan};
-
-macro_rules! index {
-    ($($(#[$doc:meta])* $name:ident),*) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub usize);
-    )*};
-}
-index! {
-    /// Index into [`ClusterPlan::nodes`].
-    NodeId,
-    /// Index into [`ClusterPlan::pods`].
-    PodId,
-    /// Index into [`ClusterPlan::services`].
-    ServiceId,
-    /// Index into [`ClusterPlan::outside`].
-    OutsideId,
-    /// Index into [`ClusterPlan::offices`].
-    OfficeId,
-    /// Index into [`Plan::workload`].
-    FlowId
-}
+pub use relapse_model::{
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowKind, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan,
+    OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+};
+pub use resolve::{load, plan};
 
 /// A scenario, ready to run: the incident and its benign twins over one cluster and workload.
 #[derive(Debug)]
@@ -125,184 +102,6 @@ impl Plan {
     }
 }
 
-/// The cluster and the world around it.
-#[derive(Debug, Clone)]
-pub struct ClusterPlan {
-    pub network: NetworkPlan,
-    pub nodes: Vec<NodePlan>,
-    /// All pods, the DNS replicas (`coredns-1`, ...) and the ingress among them.
-    pub pods: Vec<PodPlan>,
-    pub services: Vec<ServicePlan>,
-    pub dns: Option<DnsPlan>,
-    pub outside: Vec<OutsidePlan>,
-    pub offices: Vec<OfficePlan>,
-    /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
-    pub kind_config: Option<PathBuf>,
-}
-
-/// Addresses and names of the cluster's networks. Defaults are the incidents' own.
-#[derive(Debug, Clone)]
-pub struct NetworkPlan {
-    /// Subnet of the nodes' primary interface, and its gateway (in the fabric).
-    pub node_prefix: Prefix,
-    pub node_gateway: IpAddr,
-    /// Subnet of the pods, and its gateway (10.176.96.1, in the fabric).
-    pub pod_prefix: Prefix,
-    pub pod_gateway: IpAddr,
-    pub service_prefix: Prefix,
-    /// Prefixes inside which source NAT does not apply (10.176.0.0/16); pods keep their address there.
-    pub vpc: Vec<Prefix>,
-    /// Routing table of pod traffic (2) and the priorities of the rules that lead to it.
-    pub pod_table: u32,
-    pub to_rule_priority: u32,
-    pub from_rule_priority: u32,
-    /// Names of the interfaces: `eth0`, `eth1`.
-    pub node_nic: String,
-    pub pod_nic: String,
-    /// Conntrack timeouts of the nodes, where the scenario sets them (sysctl name without prefix, seconds).
-    pub conntrack_timeouts: Vec<(String, u32)>,
-}
-
-#[derive(Debug, Clone)]
-pub struct NodePlan {
-    pub name: String,
-    /// On the primary interface.
-    pub address: IpAddr,
-    /// The node's share of the pod subnet; the pod NIC itself carries its first address.
-    pub pod_prefix: Prefix,
-    pub pod_nic_address: IpAddr,
-}
-
-#[derive(Debug, Clone)]
-pub struct PodPlan {
-    pub name: String,
-    pub node: NodeId,
-    pub address: IpAddr,
-    /// MTU of the pod's interface, bytes (1500).
-    pub mtu: u16,
-    pub role: PodRole,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PodRole {
-    /// Runs the clients and servers that flows name.
-    Plain,
-    /// A replica of cluster DNS.
-    Dns,
-    /// A reverse proxy (HTTP) in front of a Service.
-    Ingress { backend: ServiceId, port: u16 },
-}
-
-#[derive(Debug, Clone)]
-pub struct ServicePlan {
-    pub name: String,
-    pub address: IpAddr,
-    /// Ports, each TCP and UDP alike; a Service forwards to the same port of its pods.
-    pub ports: Vec<u16>,
-    pub pods: Vec<PodId>,
-}
-
-/// Cluster DNS: a Service over replicas that are pods, forwarding to resolvers outside.
-#[derive(Debug, Clone)]
-pub struct DnsPlan {
-    pub service: ServiceId,
-    pub replicas: Vec<PodId>,
-    pub upstreams: Vec<OutsideId>,
-    /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
-    pub search: Vec<String>,
-}
-
-/// A host outside the cluster, reached through the fabric.
-#[derive(Debug, Clone)]
-pub struct OutsidePlan {
-    pub name: String,
-    pub address: IpAddr,
-    /// The fabric answers ICMP echo on its behalf.
-    pub icmp_by_fabric: bool,
-    /// A stateful load balancer hop stands in front of it (its own namespace, which forwards).
-    pub load_balancer: bool,
-    /// Names it resolves, if it is a resolver (`upstreams` name it).
-    pub records: Vec<(String, Vec<IpAddr>)>,
-    /// A third party's server that answers flows to it, where the backend has containers.
-    pub server: Option<Server>,
-}
-
-/// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.
-#[derive(Debug, Clone)]
-pub struct OfficePlan {
-    pub name: String,
-    pub prefix: Prefix,
-    /// First address of the prefix: the gateway's; the clients follow.
-    pub gateway: IpAddr,
-    pub client: IpAddr,
-    /// Addresses of the office's end and the fabric's end of the tunnel.
-    pub tunnel: (IpAddr, IpAddr),
-    /// Largest packet the tunnel carries, bytes.
-    pub tunnel_mtu: u16,
-    /// MSS the gateway writes into forwarded SYNs, where it clamps.
-    pub clamp: Option<u16>,
-    /// "Fragmentation needed" from the tunnel never reaches the sender.
-    pub swallow_fragmentation_needed: bool,
-    /// What the operator declared to the detectors about this path, bytes.
-    pub declared_mtu: Option<u16>,
-}
-
-/// Where something runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
-    Pod(PodId),
-    Node(NodeId),
-    Outside(OutsideId),
-    /// The client host of an office.
-    Office(OfficeId),
-}
-
-/// What a flow talks to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    Place(Place),
-    Service(ServiceId),
-}
-
-/// One client of the workload, running for the whole trial.
-#[derive(Debug, Clone)]
-pub struct FlowPlan {
-    pub name: String,
-    pub from: Place,
-    /// The other pods of a counted name: attempts come from `from` and from these in turn.
-    pub in_turn: Vec<Place>,
-    pub kind: FlowKind,
-    /// Time between the starts of two attempts; a slower attempt delays the next.
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// What one attempt is.
-#[derive(Debug, Clone)]
-pub enum FlowKind {
-    /// A TCP request and its response.
-    Tcp { to: Target, port: u16, request: u32, response: u32, kept: bool, server_closes: bool },
-    /// An HTTP GET of `response` bytes, directly or through an ingress.
-    Http { to: Target, port: u16, response: u32 },
-    /// One name as a stub resolver asks it: search domains, A and AAAA over one socket.
-    Dns { name: String, server: Target },
-    /// ICMP echo.
-    Ping { to: Target },
-    /// Connections opened at a rate and then held; an attempt is one connection.
-    Hold { to: Target, port: u16, connections: u32 },
-}
-
-impl FlowKind {
-    /// What the flow talks to.
-    #[must_use]
-    pub const fn target(&self) -> Target {
-        match self {
-            Self::Tcp { to, .. } | Self::Http { to, .. } | Self::Ping { to } | Self::Hold { to, .. } => *to,
-            Self::Dns { server, .. } => *server,
-        }
-    }
-}
-
 /// A stated effect on the workload.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EffectPlan {
@@ -312,81 +111,6 @@ pub enum EffectPlan {
     Works { flow: FlowId },
     /// A SYN (or SYN-ACK) from the one place to the other is, or is never, seen at `at` after t0.
     Packet { at: Place, from: Place, to: Place, syn_ack: bool, seen: bool },
-}
-
-/// How an attempt fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    Any,
-    /// No answer in time.
-    Timeout,
-    /// A TCP reset or ICMP unreachable.
-    Refused,
-    /// The name was not resolved (SERVFAIL, NXDOMAIN or no answer).
-    NameError,
-}
-
-impl ClusterPlan {
-    /// What the operator of this cluster tells the detectors: facts of the cluster alone.
-    #[must_use]
-    pub fn operator(&self) -> Operator {
-        let dns = self.dns.as_ref().map(|d| &self.services[d.service.0]);
-        Operator {
-            pod_prefixes: vec![self.network.pod_prefix],
-            pod_nic: self.network.pod_nic.clone(),
-            pod_table: self.network.pod_table,
-            node_nic: self.network.node_nic.clone(),
-            dns_service: dns.map_or_else(|| "kube-dns".to_owned(), |s| s.name.clone()),
-            dns_address: dns.map_or(self.network.pod_gateway, |s| s.address),
-            paths: self
-                .offices
-                .iter()
-                .filter_map(|o| o.declared_mtu.map(|mtu| DeclaredPath { prefix: o.prefix, mtu }))
-                .collect(),
-            time_wait: Duration::from_secs(60),
-            peers: self.offices.iter().map(|office| office.prefix).collect(),
-            peer_prefix_length: 24,
-        }
-    }
-
-    /// Name of a Service in cluster DNS, which itself lives where clusters have it.
-    #[must_use]
-    pub fn service_domain(&self, id: ServiceId) -> String {
-        let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
-        let namespace = if is_dns { "kube-system" } else { "default" };
-        format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
-    }
-
-    /// Name of a place, as messages show it.
-    #[must_use]
-    pub fn place_name(&self, place: Place) -> String {
-        match place {
-            Place::Pod(id) => format!("pod/{}", self.pods[id.0].name),
-            Place::Node(id) => format!("node/{}", self.nodes[id.0].name),
-            Place::Outside(id) => format!("outside/{}", self.outside[id.0].name),
-            Place::Office(id) => format!("office/{}", self.offices[id.0].name),
-        }
-    }
-
-    /// Address of a place, as peers see it.
-    #[must_use]
-    pub fn address(&self, place: Place) -> IpAddr {
-        match place {
-            Place::Pod(id) => self.pods[id.0].address,
-            Place::Node(id) => self.nodes[id.0].address,
-            Place::Outside(id) => self.outside[id.0].address,
-            Place::Office(id) => self.offices[id.0].client,
-        }
-    }
-
-    /// Address a flow to this target is opened to.
-    #[must_use]
-    pub fn target_address(&self, target: Target) -> IpAddr {
-        match target {
-            Target::Place(place) => self.address(place),
-            Target::Service(id) => self.services[id.0].address,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 //!
 //! Job: the model and its reading. A map of the modules:
 //! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`crate::faults`].
-//! - [`values`]: durations, prefixes, names and other texts with a syntax; [`spanned`]: a value and its place.
 //! - [`read`]: from a file to a [`Scenario`]; [`tree`] and [`check`] find every error of form at once.
 //! - [`schema`]: the JSON Schema, for editors and for [`check`].
 //!
@@ -13,23 +12,22 @@ mod check;
 pub mod cluster;
 pub mod read;
 pub mod schema;
-pub mod spanned;
 mod tree;
 pub mod trial;
-pub mod values;
 pub mod workload;
 
+use relapse_model::spanned::Spanned;
+use relapse_model::values::Name;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::faults::Injection;
 use cluster::Cluster;
-use spanned::Spanned;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
-use values::Name;
 use workload::Flow;
 
-pub use read::{parse, read};
+pub use read::parse;
+pub use relapse_model::yaml::read;
 pub use schema::schema;
 
 /// A published incident: the cluster it needs, what goes wrong, what users see of it, which detectors

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use relapse_kernel::process::take_terminal;
+use relapse_model::diagnostics::{Diagnostics, did_you_mean};
 
 use self::story::Story;
 use super::out;
 use super::run::Chosen;
 use crate::config::Config;
-use crate::diagnostics::{Diagnostics, did_you_mean};
 use crate::event::RunEvent;
 use crate::fault::Requirement;
 use crate::host::Consent;
@@ -118,7 +118,7 @@ fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
     let count = found.len();
     match <[Plan; 1]>::try_from(found) {
         Ok([plan]) => Ok(plan),
-        Err(_) => Err(crate::diagnostics::Diagnostic::of_file(
+        Err(_) => Err(relapse_model::diagnostics::Diagnostic::of_file(
             scenario,
             format!("holds {count} scenarios; one is reproduced at a time"),
         )

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
@@ -14,7 +15,6 @@ use crate::cluster::backend::Backend;
 use crate::cluster::kind::Kind;
 use crate::cluster::netns::Labs;
 use crate::config::Config;
-use crate::diagnostics::did_you_mean;
 use crate::event::{RunEvent, What};
 use crate::host::{self, Consent, Site};
 use crate::plan::Plan;

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
+use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, kind, netns};
 use crate::host::MachineLock;
 use crate::plan::{ClusterPlan, FlowKind, OutsideId, Place, Plan, Target};
-use crate::scenario::cluster::Server;
 
 /// The hidden argument by which this program becomes the process of a trial.
 pub const LAB: &str = "__lab";

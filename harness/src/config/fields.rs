@@ -3,8 +3,8 @@
 //! Invariant: whatever cannot be understood is reported and replaced by nothing, so that the rest of
 //! the file is read too.
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, quoted};
-use crate::scenario::spanned::Spanned;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, quoted};
+use relapse_model::spanned::Spanned;
 
 use super::tree::{Node, Value};
 

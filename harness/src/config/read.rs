@@ -6,6 +6,9 @@ use std::time::Duration;
 use jiff::civil::Date;
 use relapse_detectors::finding::{Level, Subject};
 use relapse_detectors::registry::DetectorSet;
+use relapse_model::diagnostics::{Diagnostics, Source, did_you_mean, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, StrDeserializer};
@@ -13,10 +16,7 @@ use serde::de::value::{Error as ValueError, StrDeserializer};
 use super::fields::{Fields, Reader};
 use super::tree::{Node, Value};
 use super::{Applies, Config, Entry, Outside, directory};
-use crate::diagnostics::{Diagnostics, Source, did_you_mean, quoted};
 use crate::outside_detector::ExecSpec;
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// The keys of a line under `expect`.
 const EXPECTATION: [&str; 7] = ["incident", "scenario", "level", "subject", "within", "miss", "until"];

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::civil::{Date, date};
 use relapse_detectors::finding::{Level, Subject};
+use relapse_model::diagnostics::{Diagnostics, Source};
 
 use super::Config;
-use crate::diagnostics::{Diagnostics, Source};
 use crate::event::Expectation;
 
 const TODAY: Date = date(2026, 11, 21);
@@ -45,7 +45,8 @@ fn with_lines(lines: &[&str]) -> String {
 /// "line:column: message" of everything that is wrong.
 fn wrong(text: &str) -> Vec<String> {
     let Err(all) = parse(text) else { panic!("accepted: {text}") };
-    let place = |d: &crate::diagnostics::Diagnostic| d.position().map(|at| format!("{}:{}: ", at.line, at.column));
+    let place =
+        |d: &relapse_model::diagnostics::Diagnostic| d.position().map(|at| format!("{}:{}: ", at.line, at.column));
     all.iter().map(|d| format!("{}{}", place(d).unwrap_or_default(), d.message)).collect()
 }
 

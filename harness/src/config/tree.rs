@@ -5,12 +5,11 @@
 
 use std::fmt;
 
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+use relapse_model::spanned::Spanned;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::{DuplicateKeyPolicy, Error as YamlError, MergeKeyPolicy, Options, RenderOptions, SnippetMode};
-
-use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span};
-use crate::scenario::spanned::Spanned;
 
 pub(super) type Node = Spanned<Value>;
 

@@ -1,14 +1,14 @@
 //! A client dies in the middle of a download, small segments and all: benign (twin of I1).
 
-use super::drop_all;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{FlowId, OfficeId, Place, Resolver};
 
+use super::drop_all;
 use super::FaultSpec;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{FlowId, OfficeId, Place, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// An office's client dies in the middle of one flow's download.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

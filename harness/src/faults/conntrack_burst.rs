@@ -1,21 +1,20 @@
 //! A burst of connections fills a share of a node's conntrack table and goes away: benign (twin of I2).
 
 use std::time::Duration;
-
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use relapse_kernel::conntrack::{self, Entry};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
+use relapse_model::{NodeId, Place, PodId, Resolver};
 
 use super::FaultSpec;
 use super::conntrack_limit::put_in;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
-use crate::plan::{NodeId, Place, PodId, Resolver};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -8,23 +8,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use crate::plan::{FlowKind, NodeId, Place};
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::{self, Entry};
 use relapse_kernel::{NetNs, sysctl};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::{FlowKind, NodeId, Place};
 
 mod by_kube_proxy;
 
-use by_kube_proxy::Written;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values::Fraction;
+use relapse_model::Resolver;
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
-use crate::plan::Resolver;
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values::Fraction;
+use by_kube_proxy::Written;
 
 /// The limit of connection tracking is written. Exactly one of `to` and `as`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

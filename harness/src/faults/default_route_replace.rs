@@ -3,12 +3,12 @@
 use relapse_kernel::route;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{NodeId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{NodeId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// A node's default route is replaced by an equal one of another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

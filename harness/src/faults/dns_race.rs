@@ -1,15 +1,15 @@
 //! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
 
-use crate::workload::dns;
 use relapse_kernel::conntrack;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{PodId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::workload::dns;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{PodId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// A pod sends A and AAAA queries side by side over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

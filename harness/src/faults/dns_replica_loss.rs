@@ -1,16 +1,17 @@
 //! Replicas of cluster DNS are lost, with every link intact (variant of I3).
 
-use crate::cluster::ServiceEntry;
-use crate::fault::wait_for;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{PodId, Resolver};
+
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::ServiceEntry;
+use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{PodId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// Replicas of cluster DNS are lost, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,18 +1,18 @@
 //! Cluster DNS is restarted one replica at a time: benign (twin of I3).
 
 use std::time::Duration;
-
-use crate::fault::wait_for;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
+use relapse_model::{PodId, Resolver};
+
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{PodId, Resolver};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// Cluster DNS is restarted one replica at a time.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

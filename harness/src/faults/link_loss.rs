@@ -5,12 +5,12 @@ use relapse_kernel::link::{self, Address, Link, PrefixRoute, VethEnd};
 use relapse_kernel::route::{self, Neighbour, SavedRoute};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{NodeId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{NodeId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// A node loses its pod NIC.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

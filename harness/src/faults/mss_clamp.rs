@@ -3,19 +3,19 @@
 //! A clamp that no longer fits the tunnel is the incident; one that never fitted, or that changes nothing,
 //! is a mistake in the scenario.
 
-use crate::cluster::Cluster;
-use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::sockdiag::{SockDiag, TcpInfo, mask, state};
 use relapse_kernel::{NetNs, link, nft, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{OfficeId, PodId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::Cluster;
+use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{OfficeId, PodId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;

@@ -1,8 +1,7 @@
 //! Clients nobody has seen before come from an office, with an MSS of their own: benign (twin of I1).
 
-use crate::cluster::Cluster;
-use crate::plan::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
-use crate::workload::http;
+use std::net::IpAddr;
+
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::Route;
@@ -10,12 +9,14 @@ use relapse_kernel::socket::StreamOptions;
 use relapse_kernel::{NetNs, link, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::net::IpAddr;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::Cluster;
+use crate::workload::http;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::scenario::spanned::Spanned;
 
 /// A new population of clients appears in the prefix beside an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

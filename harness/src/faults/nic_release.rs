@@ -1,15 +1,15 @@
 //! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
 
-use crate::cluster::cable::{End, connect};
 use relapse_kernel::link;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{NodeId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::cable::{End, connect};
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{NodeId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// A spare NIC of a node, through which no pod is routed, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,16 +1,17 @@
 //! A pod is deleted, and with it its rules, its route and its veth: benign (twin of I3 and I4).
 
-use crate::fault::wait_for;
+use std::sync::Arc;
+
 use relapse_kernel::link;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::sync::Arc;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{PodId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{PodId, Resolver};
-use crate::scenario::spanned::Spanned;
 
 /// A pod is deleted, as the kubelet and the CNI do it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -3,23 +3,23 @@
 //! With `rebuildAfter` it comes back by itself, as when the CNI's address manager restarts.
 
 use std::time::Duration;
+use std::fmt;
+use std::sync::Arc;
 
-use crate::cluster::Cluster;
-use crate::cluster::node_network::host;
-use crate::workload::FlowSwitch;
 use relapse_kernel::NetNs;
 use relapse_kernel::route::{self, SavedRoute, SavedRule};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::fmt;
-use std::sync::Arc;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
+use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::Cluster;
+use crate::cluster::node_network::host;
+use crate::workload::FlowSwitch;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{FlowId, NodeId, Place, PodId, Resolver};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// Pod traffic of a node loses its routing table or the rules that lead to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

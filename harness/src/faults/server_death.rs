@@ -1,14 +1,14 @@
 //! A server outside stops, and connections to it fail without any port reused: benign (twin of I7).
 
-use super::drop_all;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::{FlowKind, OutsideId, Place, Resolver, Target};
 
+use super::drop_all;
 use super::FaultSpec;
-use crate::diagnostics::Span;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{FlowKind, OutsideId, Place, Resolver, Target};
-use crate::scenario::spanned::Spanned;
 
 /// A server outside stops; its host stays.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::workload::dns;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
+use relapse_model::{OutsideId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::workload::dns;
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{OutsideId, Resolver};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// One resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

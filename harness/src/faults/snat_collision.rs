@@ -5,20 +5,20 @@
 
 use std::ops::RangeInclusive;
 
-use crate::cluster::node_network::{SNAT_TABLE, snat};
-use crate::cluster::{Cluster, Outside};
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{conntrack, sysctl};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values::PortRange;
+use relapse_model::{NodeId, OutsideId, PodId, Resolver};
 
 use super::FaultSpec;
-use crate::diagnostics::Span;
+use crate::cluster::node_network::{SNAT_TABLE, snat};
+use crate::cluster::{Cluster, Outside};
 use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
-use crate::plan::{NodeId, OutsideId, PodId, Resolver};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values::PortRange;
 
 /// Source NAT of a node is left with few ports, so that they return while the server remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

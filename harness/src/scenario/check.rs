@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values::FORMATS;
 use serde_json::Value as Schema;
 
 use super::schema::schema;
-use super::spanned::Spanned;
 use super::tree::{Node, Number, Value};
-use super::values::FORMATS;
-use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
 
 /// All that is wrong with the form of a file.
 pub(super) fn check(source: &Source, tree: &Node) -> Diagnostics {

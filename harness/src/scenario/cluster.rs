@@ -3,12 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use relapse_model::Server;
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{Address, Name, Prefix};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-
-use super::spanned::Spanned;
-use super::values::{Address, Name, Prefix};
 
 /// Nodes, pods, Services and DNS, and the hosts and offices outside.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -153,14 +153,6 @@ pub struct Outside {
     /// A third party's server runs on this host: in a real cluster's world as a container, in labs relapse's
     /// own server answers in its place.
     pub server: Option<Server>,
-}
-
-/// A server that others have written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Server {
-    /// Answers `http` flows, and no others.
-    Nginx,
 }
 
 /// Who answers a ping to a host outside.

@@ -3,58 +3,14 @@
 //! The text is read twice: first as a plain tree, in which every error of form is found, then as the
 //! types. Invariants: nothing large is parsed, no alias multiplies what was written, no file panics.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use serde_yaml::{DuplicateKeyPolicy, Error as YamlError, MergeKeyPolicy, Options, RenderOptions, SnippetMode};
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
+use relapse_model::spanned::span_in;
+use relapse_model::yaml::in_words;
+use serde_yaml::{DuplicateKeyPolicy, Error as YamlError, MergeKeyPolicy, Options};
 
 use super::Scenario;
 use super::check::check;
-use super::spanned::span_in;
 use super::tree::{Node, Value};
-use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
-
-/// Largest file that is parsed. The longest scenario has some 5 kB.
-const LARGEST: u64 = 1 << 20;
-
-/// Reads one file.
-///
-/// # Errors
-/// It cannot be read, is too large, or is not UTF-8.
-pub fn read(file: &Path) -> Result<Source, Diagnostic> {
-    let failed = |error: std::io::Error| Diagnostic::of_file(file, reason(&error));
-    let opened = File::open(file).map_err(failed)?;
-    if opened.metadata().map_err(failed)?.is_dir() {
-        return Err(Diagnostic::of_file(file, "this is a folder, not a scenario file"));
-    }
-    let mut bytes = Vec::new();
-    opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(Diagnostic::of_file(file, "the file is larger than 1 MiB, and was not parsed")
-            .help("a scenario is one incident; the longest that is shipped has a few kilobytes"));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source::new(file, text)),
-        Err(error) => {
-            let offset = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..offset].iter().filter(|b| **b == b'\n').count() + 1;
-            Err(Diagnostic::of_file(
-                file,
-                format!("the file is not UTF-8: line {line} has a byte that no character begins with or goes on with"),
-            )
-            .help("save the file in the encoding UTF-8"))
-        }
-    }
-}
-
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "the file cannot be read: permission denied".to_owned(),
-        _ => format!("the file cannot be read: {error}"),
-    }
-}
 
 /// Parses a file's text.
 ///
@@ -78,17 +34,6 @@ pub fn parse(source: &Source) -> Result<Scenario, Diagnostics> {
         let mut diagnostic = explain(source, &error);
         diagnostic.span.get_or_insert(whole);
         diagnostic.into()
-    })
-}
-
-/// Parses a file that is no scenario.
-///
-/// # Errors
-/// What is wrong with its form, and where, in one line.
-pub fn any(text: &str) -> Result<serde_json::Value, String> {
-    serde_yaml::from_str(text).map_err(|error: YamlError| {
-        let at = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
-        format!("{}{}", at.unwrap_or_default(), in_words(error.without_snippet()))
     })
 }
 
@@ -147,18 +92,6 @@ fn explain(source: &Source, error: &YamlError) -> Diagnostic {
         None => Diagnostic { text: None, span: None, ..Diagnostic::at(source, Span::default(), message) },
     }
     .help(help)
-}
-
-/// What the parser says, without the place it adds and without the rest of the file.
-fn in_words(error: &YamlError) -> String {
-    let options = RenderOptions::new(&serde_yaml::DefaultMessageFormatter);
-    let mut options = options;
-    options.snippets = SnippetMode::Off;
-    let text = error.render_with_options(options);
-    let text = text.lines().next().unwrap_or_default();
-    let text = text.strip_prefix("error: ").unwrap_or(text);
-    let text = text.split(" at line ").next().unwrap_or(text);
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 /// A place past the end is shown at the last character of the file.

@@ -4,11 +4,10 @@
 
 use std::fmt;
 
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-
-use super::spanned::Spanned;
-use crate::diagnostics::Span;
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {

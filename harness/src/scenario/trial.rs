@@ -1,10 +1,10 @@
 //! What is expected of a trial: quiet first, then the effect, the findings, and recovery.
 
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::spanned::Spanned;
-use super::values::{Duration, Name};
 use crate::faults::Injection;
 
 /// What must hold before anything is injected.

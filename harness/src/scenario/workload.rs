@@ -1,10 +1,9 @@
 //! What runs over the cluster for the whole trial: clients, and the servers they imply.
 
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use super::spanned::Spanned;
-use super::values::{Duration, Name};
 
 /// One client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME`, `office/NAME`; what it talks to
 /// may also be `service/NAME`. From the name of a counted pod, attempts come from all of them in turn.

@@ -4,13 +4,13 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relapse_kernel::process::take_terminal;
+use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::words::{self, Tone};
 
 use super::look::Look;
 use super::story::Story;
 use super::{Exec, Teller};
 use crate::cli::out;
-use crate::diagnostics::did_you_mean;
 use crate::run::hold::Visitor;
 use crate::run::order::HoldNews;
 

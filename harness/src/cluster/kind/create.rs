@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::{NetNs, process};
+use relapse_model::kind_config::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::docker::{docker, kind, within};
 use super::{api, cni, guard, kube_proxy};
-use crate::plan::kind_config::Config;
 
 /// A cluster that is not there by then never will be; a variable of this name sets other seconds.
 const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
-use pool::{Kept, Pool};
 use relapse_kernel::process::LabProcess;
+use relapse_model::kind_config::Config;
 
 use super::create::{self, Created, Names};
 use super::docker::{docker, nginx_image, node_image};
@@ -20,7 +20,7 @@ use super::servers::{Served, Servers};
 use super::{Ground, parts};
 use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use crate::host::clusters::ClusterJournal;
-use crate::plan::kind_config::Config;
+use pool::{Kept, Pool};
 
 /// The backend of real clusters.
 pub struct Kind {

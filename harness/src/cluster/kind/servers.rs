@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use relapse_kernel::host::Snapshot;
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{Error, NetNs, Result, link, nft};
+use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 use testcontainers::runners::SyncRunner;
 use testcontainers::{Container, GenericImage, ImageExt};
@@ -23,7 +24,6 @@ use super::pods::end_connections;
 use crate::cluster::Outside;
 use crate::cluster::backend::WantedServer;
 use crate::cluster::outside::NIC;
-use crate::scenario::cluster::Server;
 
 /// A server that does not listen by then never will.
 const UP_WITHIN: Duration = Duration::from_secs(20);

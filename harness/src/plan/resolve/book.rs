@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_model::diagnostics::Span;
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
 
-use super::Resolver;
-use crate::diagnostics::Span;
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
+use super::Planner;
 
 /// Addresses that are given, by owner.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Book {
     }
 }
 
-impl Resolver<'_> {
+impl Planner<'_> {
     /// Gives an address that the scenario chose, if it is a host's and nobody has it.
     pub(super) fn claim(&mut self, book: &mut Book, address: &Spanned<values::Address>, owner: &str) {
         let ip = address.0;

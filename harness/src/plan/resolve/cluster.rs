@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_model::diagnostics::{did_you_mean, listed, quoted};
+use relapse_model::spanned::Spanned;
 
-use super::Resolver;
+use super::Planner;
 use super::book::Book;
 use super::network::share;
-use crate::diagnostics::{did_you_mean, listed, quoted};
 use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServiceId, ServicePlan};
 use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
-use crate::scenario::spanned::Spanned;
 
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
 const PODS_PER_NODE: usize = 64;
@@ -21,7 +21,7 @@ const FIRST_SERVICE: u128 = 20;
 /// What a pod's address is while none is known; never in a plan that comes out.
 const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
-impl Resolver<'_> {
+impl Planner<'_> {
     pub(super) fn plan_cluster(&mut self, cluster: &Cluster) {
         let mut book = Book::default();
         self.plan_network(&cluster.network, &mut book);
@@ -87,7 +87,7 @@ impl Resolver<'_> {
     }
 
     fn plan_pods(&mut self, pods: &[Pod], book: &mut Book) {
-        let mut names: Vec<(String, crate::diagnostics::Span)> = Vec::new();
+        let mut names: Vec<(String, relapse_model::diagnostics::Span)> = Vec::new();
         for pod in pods {
             let node = pod.node.as_ref().map(|name| self.node(name));
             let count = pod.count.map_or(1, |count| usize::from(count.value).clamp(1, PODS_PER_NODE));
@@ -265,8 +265,9 @@ impl Resolver<'_> {
 
     /// Gives an address to each pod and Service that did not choose one.
     fn give_addresses(&mut self, book: &mut Book) {
-        for pod in self.cluster.pods.iter_mut().filter(|p| p.address == UNKNOWN) {
-            let prefix = self.cluster.nodes[pod.node.0].pod_prefix;
+        let cluster = &mut self.cluster;
+        for pod in cluster.pods.iter_mut().filter(|p| p.address == UNKNOWN) {
+            let prefix = cluster.nodes[pod.node.0].pod_prefix;
             if let Some(address) = book.next(prefix, FIRST_POD, &format!("pod `{}`", pod.name)) {
                 pod.address = address;
             }

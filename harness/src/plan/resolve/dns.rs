@@ -5,21 +5,22 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use super::Resolver;
+use relapse_model::diagnostics::{Span, quoted};
+use relapse_model::spanned::Spanned;
+
+use super::Planner;
 use super::book::Book;
 use super::cluster::FIRST_POD;
-use crate::diagnostics::{Span, quoted};
 use crate::plan::{
     ClusterPlan, DnsPlan, FlowKind, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 use crate::scenario::cluster::Dns;
-use crate::scenario::spanned::Spanned;
 use crate::scenario::trial::DnsOverride;
 
 const PORT: u16 = 53;
 const SEARCH: [&str; 3] = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
 
-impl Resolver<'_> {
+impl Planner<'_> {
     pub(super) fn plan_dns(&mut self, dns: &Dns, book: &mut Book) {
         let name = dns.service.as_ref().map_or("kube-dns", |name| &name.0).to_owned();
         let owner = format!("Service `{name}`");
@@ -112,8 +113,9 @@ impl Resolver<'_> {
             );
         }
         let upstreams = upstreams.iter().filter_map(|name| self.upstream(name)).collect();
-        if let Some(dns) = &mut self.cluster.dns {
-            self.cluster.services[dns.service.0].pods.clone_from(&replicas);
+        let cluster = &mut self.cluster;
+        if let Some(dns) = &mut cluster.dns {
+            cluster.services[dns.service.0].pods.clone_from(&replicas);
             dns.replicas = replicas;
             dns.upstreams = upstreams;
         }
@@ -138,7 +140,7 @@ impl Resolver<'_> {
                 Some(bare) if self.names("outside").contains(&bare) => {
                     format!("write `{bare}`: only its name stands here")
                 }
-                _ => crate::diagnostics::did_you_mean(name, "outside hosts", self.names("outside")),
+                _ => relapse_model::diagnostics::did_you_mean(name, "outside hosts", self.names("outside")),
             };
             self.error(name.span, format!("there is no outside host {}", quoted(name)), help);
             return None;

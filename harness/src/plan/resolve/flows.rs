@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::Resolver;
+use relapse_model::Server;
+use relapse_model::diagnostics::{Span, listed, nearest, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{self, Name};
+
+use super::Planner;
 use super::cluster::{is_numbered, numbers};
-use crate::diagnostics::{Span, listed, nearest, quoted};
 use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, PodId, Target};
-use crate::scenario::cluster::Server;
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values::{self, Name};
 use crate::scenario::workload::{Closes, Connection, Dns, Flow};
 
 const DEFAULT_EVERY: Duration = Duration::from_millis(100);
@@ -33,7 +34,7 @@ macro_rules! common {
     };
 }
 
-impl Resolver<'_> {
+impl Planner<'_> {
     pub(super) fn plan_workload(&mut self, flows: &[Flow]) {
         let common = |flow: &Flow| -> (String, Span) {
             let name = match flow {

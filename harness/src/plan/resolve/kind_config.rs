@@ -3,12 +3,13 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Resolver;
-use crate::diagnostics::{did_you_mean, quoted};
-use crate::plan::kind_config::Config;
-use crate::scenario::spanned::Spanned;
+use relapse_model::diagnostics::{did_you_mean, quoted};
+use relapse_model::kind_config::Config;
+use relapse_model::spanned::Spanned;
 
-impl Resolver<'_> {
+use super::Planner;
+
+impl Planner<'_> {
     /// Where the file lies: beside the scenario, or in `kind-configs`.
     pub(super) fn kind_config(&mut self, name: &Spanned<String>) -> Option<PathBuf> {
         let path = Path::new(&name.value);

@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+
 use super::plan;
-use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span};
 use crate::plan::Plan;
 use crate::scenario::{parse, read};
 

@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_model::diagnostics::{Span, did_you_mean, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values;
 
-use super::Resolver;
+use super::Planner;
 use super::book::Book;
-use crate::diagnostics::{Span, did_you_mean, quoted};
 use crate::plan::NetworkPlan;
 use crate::scenario::cluster::{Entries, Network};
-use crate::scenario::spanned::Spanned;
-use crate::scenario::values;
 
 /// Conntrack timeouts that a network namespace has, without the `nf_conntrack_` before them.
 const TIMEOUTS: [&str; 21] = [
@@ -37,7 +37,7 @@ const TIMEOUTS: [&str; 21] = [
     "expect_timeout",
 ];
 
-impl Resolver<'_> {
+impl Planner<'_> {
     pub(super) fn plan_network(&mut self, network: &Network, book: &mut Book) {
         let defaults = NetworkPlan::default();
         let node_prefix = network.node_prefix.as_ref().map_or(defaults.node_prefix, |p| p.0);

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use relapse_model::diagnostics::{Diagnostics, Source};
 
-use crate::diagnostics::{Diagnostics, Source};
 use crate::plan::{ClusterPlan, FlowKind, FlowPlan, Plan, PodRole, Target, load, plan};
 use crate::scenario::parse;
 

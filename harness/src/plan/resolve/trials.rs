@@ -6,21 +6,21 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
 use relapse_detectors::prefix::Prefix;
 use relapse_detectors::registry::DetectorSet;
+use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
+use relapse_model::spanned::Spanned;
 use relapse_reports::event::Expectation;
 
-use super::Resolver;
-use crate::diagnostics::{did_you_mean, nearest, quoted};
+use super::Planner;
 use crate::fault::Fault;
 use crate::faults::Injection;
 use crate::plan::{EffectPlan, Failure, FlowId, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::spanned::Spanned;
 use crate::scenario::trial::{Control, Detect, Effect, Fails, FailureKind, FindingLevel, Observation, Packet, Risk};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
 
-impl Resolver<'_> {
+impl Planner<'_> {
     pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
         if scenario.effect.all.is_empty() {
             self.error(

@@ -2,12 +2,13 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use relapse_model::kind_config::Config;
+
 use super::super::create::Created;
 use super::super::servers::Servers;
 use super::Kind;
 use crate::cluster::backend::Wanted;
 use crate::host::clusters::ClusterJournal;
-use crate::plan::kind_config::Config;
 
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;

@@ -2,7 +2,7 @@
 //!
 //! Job: collect, sort and render. Invariants: rendering never panics, whatever the file holds; a
 //! diagnostic owns all it needs, so files may be gone when it is shown. Left out: finding out what is
-//! wrong ([`crate::scenario`], [`crate::plan`]).
+//! wrong.
 
 mod nearest;
 mod plain;

@@ -5,7 +5,7 @@ use std::path::Path;
 use relapse_detectors::prefix::Prefix;
 use serde_json::{Value, json};
 
-use crate::scenario::read::{any, read};
+use crate::yaml::{any, read};
 
 /// What a cluster is made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_made_unasked_is_what_two_workers_says() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kind-configs/two-workers.yaml");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind-configs/two-workers.yaml");
         assert_eq!(Config::read(&file).unwrap(), Config::of_workers(2));
     }
 

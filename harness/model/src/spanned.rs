@@ -52,7 +52,8 @@ fn span_of(location: serde_yaml::Location) -> Span {
 }
 
 /// The same for an error, of which the parser may know no more than line and column.
-pub(super) fn span_in(text: &str, location: serde_yaml::Location) -> Span {
+#[must_use]
+pub fn span_in(text: &str, location: serde_yaml::Location) -> Span {
     if location.span().byte_offset().is_some() {
         return span_of(location);
     }

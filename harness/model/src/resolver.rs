@@ -1,0 +1,240 @@
+//! Look-up of names, with what is wrong told at its place.
+//!
+//! Invariant: what could not be resolved is told once and is then `None`, so that one mistake does not make others.
+
+use std::time::Duration;
+
+use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, nearest, quoted};
+use crate::plan::{
+    ClusterPlan, FlowId, FlowPlan, NetworkPlan, NodeId, OfficeId, OutsideId, Place, PodId, ServiceId, Target,
+};
+use crate::spanned::Spanned;
+use crate::values;
+
+/// What is resolved so far, and what is wrong so far. Faults look their names up here.
+pub struct Resolver<'a> {
+    pub source: &'a Source,
+    /// The cluster; in a control, the control's own.
+    pub cluster: ClusterPlan,
+    pub workload: Vec<FlowPlan>,
+    /// All that is wrong so far.
+    pub wrong: Diagnostics,
+}
+
+impl<'a> Resolver<'a> {
+    /// Nothing is known yet of what is in this file.
+    #[must_use]
+    pub fn new(source: &'a Source) -> Self {
+        let cluster = ClusterPlan {
+            network: NetworkPlan::default(),
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            services: Vec::new(),
+            dns: None,
+            outside: Vec::new(),
+            offices: Vec::new(),
+            kind_config: None,
+        };
+        Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
+    }
+
+    /// Tells that something is wrong, and what would be right.
+    pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.wrong.push(Diagnostic::at(self.source, span, message).help(help));
+    }
+
+    /// The node of this name.
+    pub fn node(&mut self, name: &Spanned<String>) -> Option<NodeId> {
+        let found = position(&self.cluster.nodes, |n| &n.name, name);
+        found.map(NodeId).or_else(|| self.unknown("node", "nodes", name, name))
+    }
+
+    /// The pod of this name.
+    pub fn pod(&mut self, name: &Spanned<String>) -> Option<PodId> {
+        let found = position(&self.cluster.pods, |p| &p.name, name);
+        found.map(PodId).or_else(|| self.unknown("pod", "pods", name, name))
+    }
+
+    /// The office of this name.
+    pub fn office(&mut self, name: &Spanned<String>) -> Option<OfficeId> {
+        let found = position(&self.cluster.offices, |o| &o.name, name);
+        found.map(OfficeId).or_else(|| self.unknown("office", "offices", name, name))
+    }
+
+    /// The flow of this name.
+    pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
+        let found = position(&self.workload, |f| &f.name, name);
+        found.map(FlowId).or_else(|| self.unknown("flow", "flows", name, name))
+    }
+
+    /// The replica of cluster DNS of this name.
+    pub fn dns_replica(&mut self, name: &Spanned<String>) -> Option<PodId> {
+        let replicas = self.cluster.dns.as_ref().map(|dns| dns.replicas.clone()).unwrap_or_default();
+        let found = replicas.iter().find(|id| self.cluster.pods[id.0].name == name.value);
+        if found.is_none() {
+            let names: Vec<&str> = replicas.iter().map(|id| self.cluster.pods[id.0].name.as_str()).collect();
+            let help = did_you_mean(&name.value, "replicas", names);
+            self.error(name.span, format!("there is no replica {} of cluster DNS", quoted(&name.value)), help);
+        }
+        found.copied()
+    }
+
+    /// The host written `outside/NAME`.
+    pub fn outside(&mut self, text: &Spanned<String>) -> Option<OutsideId> {
+        match self.target_of(text, &["outside"])? {
+            Target::Place(Place::Outside(id)) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The place written `pod/NAME`, `node/NAME`, `outside/NAME` or `office/NAME`.
+    pub fn place(&mut self, text: &Spanned<String>) -> Option<Place> {
+        match self.target_of(text, &["pod", "node", "outside", "office"])? {
+            Target::Place(place) => Some(place),
+            Target::Service(_) => None,
+        }
+    }
+
+    /// A place, or a Service written `service/NAME`.
+    pub fn target(&mut self, text: &Spanned<String>) -> Option<Target> {
+        self.target_of(text, &["pod", "node", "service", "outside", "office"])
+    }
+
+    fn target_of(&mut self, text: &Spanned<String>, kinds: &[&str]) -> Option<Target> {
+        let forms = || kinds.iter().map(|kind| format!("{kind}/NAME")).collect::<Vec<_>>().join(", ");
+        let Some((kind, name)) = text.value.split_once('/') else {
+            let meant = kinds.iter().find(|kind| self.names(kind).contains(&text.value.as_str()));
+            let help = match meant {
+                Some(kind) => format!("write `{kind}/{}`", text.value),
+                None => format!("write {}", forms()),
+            };
+            self.error(text.span, format!("{} does not say what it is", quoted(&text.value)), help);
+            return None;
+        };
+        if !kinds.contains(&kind) {
+            let help = match nearest(kind, kinds.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}/{name}`?"),
+                None => format!("write {}", forms()),
+            };
+            self.error(text.span, format!("{} cannot stand here", quoted(&text.value)), help);
+            return None;
+        }
+        if let Some(index) = self.names(kind).iter().position(|n| *n == name) {
+            return Some(match kind {
+                "pod" => Target::Place(Place::Pod(PodId(index))),
+                "node" => Target::Place(Place::Node(NodeId(index))),
+                "outside" => Target::Place(Place::Outside(OutsideId(index))),
+                "office" => Target::Place(Place::Office(OfficeId(index))),
+                _ => Target::Service(ServiceId(index)),
+            });
+        }
+        let elsewhere = kinds.iter().find(|other| self.names(other).contains(&name)).copied();
+        let name = name.to_owned();
+        match elsewhere {
+            Some(other) => {
+                let message = format!("there is no {} {}", noun(kind), quoted(&name));
+                self.error(text.span, message, format!("did you mean `{other}/{name}`?"));
+                None
+            }
+            None => self.unknown(kind, plural(kind), text, &name),
+        }
+    }
+
+    /// All names of one kind, in the order of their ids.
+    #[must_use]
+    pub fn names(&self, kind: &str) -> Vec<&str> {
+        let c = &self.cluster;
+        match kind {
+            "pod" => c.pods.iter().map(|p| p.name.as_str()).collect(),
+            "node" => c.nodes.iter().map(|n| n.name.as_str()).collect(),
+            "outside" => c.outside.iter().map(|o| o.name.as_str()).collect(),
+            "office" => c.offices.iter().map(|o| o.name.as_str()).collect(),
+            "service" => c.services.iter().map(|s| s.name.as_str()).collect(),
+            "flow" => self.workload.iter().map(|f| f.name.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn unknown<T>(&mut self, kind: &str, kinds: &str, at: &Spanned<String>, name: &str) -> Option<T> {
+        let names = self.names(kind);
+        let help = match name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')) {
+            Some(bare) if names.contains(&bare) => format!("write `{bare}`: only its name stands here"),
+            _ => did_you_mean(name, kinds, names),
+        };
+        self.error(at.span, format!("there is no {} {}", noun(kind), quoted(name)), help);
+        None
+    }
+
+    /// A duration that may not be nothing.
+    pub fn duration(&mut self, key: &str, duration: &Spanned<values::Duration>) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        if duration.0.is_zero() {
+            self.error(duration.span, format!("`{key}` cannot be nothing"), "write a time above 0, such as `500ms`");
+            return None;
+        }
+        if duration.0 > LONGEST {
+            self.error(duration.span, format!("`{key}` is longer than an hour"), "write at most `1h`");
+            return None;
+        }
+        Some(duration.0)
+    }
+
+    /// Tells where a pod does not run on a node.
+    pub fn pod_on_node(&mut self, at: &Spanned<String>, pod: PodId, node: NodeId) {
+        let actual = self.cluster.pods[pod.0].node;
+        if actual != node {
+            let (pod, actual, node) =
+                (&self.cluster.pods[pod.0].name, &self.cluster.nodes[actual.0].name, &self.cluster.nodes[node.0].name);
+            let message = format!("pod `{pod}` runs on `{actual}`, not on `{node}`");
+            let here = self.cluster.pods.iter().filter(|p| self.cluster.nodes[p.node.0].name == *node);
+            let help = format!("pods of `{node}`: {}", listed(here.map(|p| p.name.as_str())));
+            self.error(at.span, message, help);
+        }
+    }
+
+    /// The replicas of cluster DNS; tells where there is none.
+    pub fn needs_dns(&mut self, at: Span) -> Option<Vec<PodId>> {
+        let replicas = self.cluster.dns.as_ref().map(|dns| dns.replicas.clone());
+        if replicas.is_none() {
+            self.error(at, "this cluster has no DNS", "give the cluster `dns: { replicas: 2, upstreams: [...] }`");
+        }
+        replicas
+    }
+
+    /// Tells where a name cannot be that of a network interface.
+    pub fn interface_name(&mut self, name: &Spanned<String>) -> Option<()> {
+        let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+        if (1..=15).contains(&name.len()) && name.chars().all(good) && name.value != "." && name.value != ".." {
+            return Some(());
+        }
+        self.error(
+            name.span,
+            format!("{} cannot be an interface", quoted(&name.value)),
+            "write at most 15 letters and digits, such as `eth1`",
+        );
+        None
+    }
+}
+
+fn position<T>(all: &[T], name_of: impl Fn(&T) -> &String, name: &Spanned<String>) -> Option<usize> {
+    all.iter().position(|one| *name_of(one) == name.value)
+}
+
+fn noun(kind: &str) -> &str {
+    match kind {
+        "outside" => "outside host",
+        "service" => "Service",
+        kind => kind,
+    }
+}
+
+fn plural(kind: &str) -> &'static str {
+    match kind {
+        "pod" => "pods",
+        "node" => "nodes",
+        "service" => "Services",
+        "outside" => "outside hosts",
+        "office" => "offices",
+        _ => "names",
+    }
+}
