@@ -1,7 +1,7 @@
 //! A cluster a run works on: where nodes, pods, Services and DNS come from.
 //!
 //! Everything a fault, a workload or a collector touches is a namespace handle; backends differ only
-//! in how those come to be. A new backend is one folder beside `cluster/netns`.
+//! in how those come to be.
 
 use std::net::IpAddr;
 use std::process::{Child, Command};
@@ -13,7 +13,7 @@ use relapse_detectors::signal::Observed;
 use relapse_kernel::NetNs;
 use tokio::sync::{mpsc, watch};
 
-use crate::fault::{FaultError, Job};
+use crate::job::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
 
 /// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
@@ -176,8 +176,6 @@ pub trait Cluster: Send + Sync {
 pub mod backend;
 pub mod cable;
 pub mod fabric;
-pub mod kind;
-pub mod netns;
 pub mod node_network;
 pub mod outside;
 pub mod pods;

@@ -4,20 +4,17 @@
 //! A benign twin is a fault like any other. New ones: one file under `faults/` and one registry line.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::time::Time;
+use relapse_model::diagnostics::Span;
+use relapse_model::{FlowPlan, Resolver};
 
 use crate::cluster::Cluster;
-use crate::plan::FlowPlan;
-use crate::run::host_limit::HostLimit;
+use crate::host_limit::HostLimit;
+pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
-
-/// Why a fault could not be made, read back or undone.
-pub type FaultError = relapse_kernel::Error;
+use crate::workload::churn::Quiet;
 
 /// What a fault needs beyond namespaces of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,38 +57,6 @@ pub struct World {
     /// The machine-wide conntrack limit, through whoever may write it.
     pub host_limit: HostLimit,
 }
-
-/// Whether ordinary churn keeps its mouth shut.
-#[derive(Debug, Clone, Default)]
-pub struct Quiet(Arc<AtomicBool>);
-
-impl Quiet {
-    pub fn set(&self, quiet: bool) {
-        self.0.store(quiet, Ordering::SeqCst);
-    }
-
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// The instant now, as every part of a run counts it.
-#[must_use]
-pub fn now() -> Time {
-    Time(relapse_kernel::clock::now())
-}
-
-/// Waits for a job of the cluster from an undo, which has no runtime of its own to wait in.
-///
-/// # Errors
-/// The job's own.
-pub fn wait_for<T>(job: Job<'_, T>) -> T {
-    tokio::runtime::Handle::current().block_on(job)
-}
-
-/// A boxed future, as trait objects need it.
-pub type Job<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// One planned mutation of the cluster.
 pub trait Fault: fmt::Debug + Send + Sync {
@@ -147,4 +112,11 @@ impl UndoStack {
     pub fn is_empty(&self) -> bool {
         self.undos.is_empty()
     }
+}
+
+/// A fault as a scenario writes it.
+pub trait FaultSpec {
+    /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
+    /// is not one value's fault; then there is no fault.
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>>;
 }

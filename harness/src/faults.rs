@@ -5,21 +5,13 @@
 //! a scenario can inject, tagged by the fault's name.
 
 use relapse_model::Resolver;
-use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultSpec};
 
 mod drop_all;
-
-/// A fault as a scenario writes it.
-pub trait FaultSpec {
-    /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
-    /// is not one value's fault; then there is no fault.
-    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>>;
-}
 
 macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {

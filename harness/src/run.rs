@@ -7,7 +7,6 @@
 mod desk;
 mod effects;
 pub mod hold;
-pub mod host_limit;
 pub mod lab;
 pub mod needs;
 mod observer;
@@ -310,7 +309,7 @@ fn describe(
             wanted: Wanted {
                 ingress: plan.cluster.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })),
                 scenario: plan.name.clone(),
-                servers: WantedServer::all_of(plan),
+                servers: WantedServer::all_of(&plan.cluster, &plan.workload),
                 nodes: plan.cluster.nodes.len(),
                 kind_config: plan.cluster.kind_config.clone(),
             },

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::cluster::Cluster;
-use crate::fault::FaultError;
+use crate::job::FaultError;
 use crate::plan::{Failure, FlowId, FlowKind, FlowPlan, Place, Target};
 
 /// Attempts of one flow that may be under way at once; a further one waits.

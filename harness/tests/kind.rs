@@ -24,9 +24,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use on_kind::{heard, removed, unmade};
 use relapse::cluster::backend::Backend as _;
-use relapse::cluster::kind::Kind;
+use relapse::kind::Kind;
+
+use on_kind::{heard, removed, unmade};
 use support::{asked, skips};
 
 /// What a test finds wrong, in words.

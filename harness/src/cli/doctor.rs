@@ -17,12 +17,12 @@ use relapse_reports::words::Tone;
 
 use super::out;
 use crate::cluster::backend::Backend;
-use crate::cluster::kind::parts;
-use crate::cluster::netns::Labs;
-use crate::cluster::netns::probe::{Attempt, NeededBy};
 use crate::host::identity::{self, Process};
 use crate::host::journal::{self, Found};
 use crate::host::{Consent, Site, limit_is_closed, lock, lock::Who};
+use crate::kind::parts;
+use crate::netns::Labs;
+use crate::netns::probe::{Attempt, NeededBy};
 use crate::run::needs::Needs;
 
 /// Programs that people look around with; nothing of relapse itself needs them.

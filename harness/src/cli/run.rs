@@ -12,11 +12,11 @@ use relapse_reports::terminal::{Mode, Terminal};
 
 use super::out;
 use crate::cluster::backend::Backend;
-use crate::cluster::kind::Kind;
-use crate::cluster::netns::Labs;
 use crate::config::Config;
 use crate::event::{RunEvent, What};
 use crate::host::{self, Consent, Site};
+use crate::kind::Kind;
+use crate::netns::Labs;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 

@@ -14,9 +14,10 @@ use relapse_kernel::process::LabProcess;
 use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 
-use super::{Cluster, kind, netns};
+use super::Cluster;
 use crate::host::MachineLock;
-use crate::plan::{ClusterPlan, FlowKind, OutsideId, Place, Plan, Target};
+use crate::plan::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
+use crate::{kind, netns};
 
 /// The hidden argument by which this program becomes the process of a trial.
 pub const LAB: &str = "__lab";
@@ -47,10 +48,10 @@ pub struct WantedServer {
 impl WantedServer {
     /// All of a scenario. A host that no flow asks needs no server.
     #[must_use]
-    pub fn all_of(plan: &Plan) -> Vec<Self> {
-        let hosts = plan.cluster.outside.iter().enumerate().filter_map(|(number, host)| {
+    pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
+        let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
             let here = Target::Place(Place::Outside(OutsideId(number)));
-            let asked = plan.workload.iter().filter_map(|flow| match flow.kind {
+            let asked = workload.iter().filter_map(|flow| match flow.kind {
                 FlowKind::Http { to, port, response } if to == here => Some((port, response)),
                 _ => None,
             });

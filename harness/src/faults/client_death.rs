@@ -7,8 +7,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{FlowId, OfficeId, Place, Resolver};
 
 use super::drop_all;
-use super::FaultSpec;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// An office's client dies in the middle of one flow's download.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

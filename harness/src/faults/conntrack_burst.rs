@@ -12,9 +12,8 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{NodeId, Place, PodId, Resolver};
 
-use super::FaultSpec;
 use super::conntrack_limit::put_in;
-use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -22,9 +22,8 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values::Fraction;
 use relapse_model::Resolver;
 
-use super::FaultSpec;
-use crate::fault::{Fault, FaultError, InForce, Job, Requirement, UndoStack, World, now};
-use by_kube_proxy::Written;
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
+use by_kube_proxy::{Written, not_asked};
 
 /// The limit of connection tracking is written. Exactly one of `to` and `as`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -164,7 +163,7 @@ impl Fault for ConntrackLimit {
             if self.by_kube_proxy
                 && let Some(kube_proxy) = world.cluster.kube_proxy(self.limit)
             {
-                match by_kube_proxy::write(kube_proxy?, self, world).await? {
+                match by_kube_proxy::write(kube_proxy?, self.limit, &self.formula, world).await? {
                     Written::Done(in_force) => return Ok(in_force),
                     Written::LeftAlone(what) => emulated = Some(what),
                 }
@@ -183,11 +182,6 @@ impl Fault for ConntrackLimit {
             })
         })
     }
-}
-
-/// The guardian did not answer.
-fn not_asked() -> FaultError {
-    FaultError::NotInForce { what: "write nf_conntrack_max".into(), read_back: "the guardian was not asked".into() }
 }
 
 /// Addresses of entries that stand for other people's connections (RFC 2544, not routed anywhere).

@@ -7,8 +7,7 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
-use super::FaultSpec;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A node's default route is replaced by an equal one of another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -7,9 +7,8 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
-use super::FaultSpec;
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A pod sends A and AAAA queries side by side over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -8,10 +8,9 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::ServiceEntry;
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// Replicas of cluster DNS are lost, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -10,9 +10,8 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{PodId, Resolver};
 
-use super::FaultSpec;
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// Cluster DNS is restarted one replica at a time.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

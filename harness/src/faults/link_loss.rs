@@ -9,8 +9,7 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
-use super::FaultSpec;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A node loses its pod NIC.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

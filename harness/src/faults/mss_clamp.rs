@@ -12,10 +12,9 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{OfficeId, PodId, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;

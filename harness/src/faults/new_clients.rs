@@ -13,10 +13,9 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::Cluster;
 use crate::workload::http;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A new population of clients appears in the prefix beside an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

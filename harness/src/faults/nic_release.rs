@@ -7,9 +7,8 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::cable::{End, connect};
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A spare NIC of a node, through which no pod is routed, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -9,9 +9,8 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
-use super::FaultSpec;
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A pod is deleted, as the kubelet and the CNI do it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

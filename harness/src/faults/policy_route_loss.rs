@@ -15,11 +15,10 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
 use crate::workload::FlowSwitch;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// Pod traffic of a node loses its routing table or the rules that lead to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

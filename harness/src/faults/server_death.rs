@@ -7,8 +7,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{FlowKind, OutsideId, Place, Resolver, Target};
 
 use super::drop_all;
-use super::FaultSpec;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A server outside stops; its host stays.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

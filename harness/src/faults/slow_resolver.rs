@@ -9,9 +9,8 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{OutsideId, Resolver};
 
-use super::FaultSpec;
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// One resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

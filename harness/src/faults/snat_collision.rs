@@ -15,10 +15,9 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values::PortRange;
 use relapse_model::{NodeId, OutsideId, PodId, Resolver};
 
-use super::FaultSpec;
 use crate::cluster::node_network::{SNAT_TABLE, snat};
 use crate::cluster::{Cluster, Outside};
-use crate::fault::{Fault, FaultError, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// Source NAT of a node is left with few ports, so that they return while the server remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -8,7 +8,7 @@ use super::journal::{self, Entry, Found, Journal, Stored};
 use super::restore::Undone;
 use super::settings::Settings;
 use super::{Result, Site, restore};
-use crate::cluster::kind::create::{self, Names};
+use crate::kind::create::{self, Names};
 
 /// What nodes set on their host, and leave there: their kubelet
 /// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their

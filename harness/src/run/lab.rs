@@ -17,12 +17,12 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc as channel, watch};
 
 use super::hold::{Visit, Visitors};
-use super::host_limit::HostLimit;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
 use super::trial::{Ended, Trial};
-use crate::cluster::netns::probe::{self, PROBE};
+use crate::host_limit::HostLimit;
 use crate::judge::Judge;
+use crate::netns::probe::{self, PROBE};
 use crate::plan::{Plan, TrialPlan, load};
 
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.

@@ -8,6 +8,7 @@ use relapse_reports::event::{Cpu, Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::Ground;
+use crate::host_limit::{HostLimitReply, HostLimitRequest};
 use crate::outside_detector::ExecSpec;
 
 /// What a lab process is asked to run. Sent as the first line on its control pipe.
@@ -116,24 +117,4 @@ pub enum HoldNews {
     Ended { status: Result<i32, String> },
     /// The machine-wide limit was set back early, and why.
     LimitRestored { why: String },
-}
-
-/// What a fault asks of the machine-wide limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostLimitRequest {
-    Write(u64),
-    /// Somebody else is about to write it: journal that, and watch.
-    Expect(u64),
-    Restore,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostLimitReply {
-    Expected { before: u64 },
-    Written { before: u64, t0: u64, t1: u64, read_back: u64 },
-    Restored,
-    Refused { why: String },
 }

@@ -11,11 +11,12 @@ use relapse_kernel::{NetNs, nft};
 use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
 use super::hold::Line;
-use super::order::{FromLab, HoldNews, HostLimitReply, HostLimitRequest, Order, ToLab};
+use super::order::{FromLab, HoldNews, Order, ToLab};
 use super::share::Hold;
 use super::{Interrupt, Job, Options};
 use crate::cluster::backend::LAB;
 use crate::host::Restore;
+use crate::host_limit::{HostLimitReply, HostLimitRequest};
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);

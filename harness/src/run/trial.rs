@@ -15,17 +15,17 @@ use tokio::sync::{mpsc, watch};
 
 use super::desk::{Running, Stop};
 use super::hold::Visitors;
-use super::host_limit::HostLimit;
 use super::order::Sabotage;
 use super::samples::Samples;
 use super::stages::Stages;
 use crate::cluster::Cluster;
 use crate::collect::Collectors;
-use crate::fault::{Quiet, UndoStack, World};
+use crate::fault::{UndoStack, World};
+use crate::host_limit::HostLimit;
 use crate::judge::Judge;
 use crate::outside_detector::Said;
 use crate::plan::{Plan, TrialPlan};
-use crate::workload::churn::Churn;
+use crate::workload::churn::{Churn, Quiet};
 use crate::workload::{Attempt, Workload};
 
 /// What a trial is made of and reports to.

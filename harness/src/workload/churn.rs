@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -10,13 +11,28 @@ use tokio::task::JoinSet;
 
 use super::{dns, servers, tcp};
 use crate::cluster::Cluster;
-use crate::fault::{FaultError, Quiet};
+use crate::job::FaultError;
 use crate::plan::PodId;
 
 const TALK_EVERY: Duration = Duration::from_millis(150);
 
 /// A port nobody else serves.
 const PORT: u16 = 18_080;
+
+/// Whether ordinary churn keeps its mouth shut.
+#[derive(Debug, Clone, Default)]
+pub struct Quiet(Arc<AtomicBool>);
+
+impl Quiet {
+    pub fn set(&self, quiet: bool) {
+        self.0.store(quiet, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
 
 /// While this lives, the passing pod stays.
 pub type Still = tokio::sync::OwnedMutexGuard<()>;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::{dns, http, namespace, sockets, tcp};
 use crate::cluster::Cluster;
-use crate::fault::FaultError;
+use crate::job::FaultError;
 use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, PodId, PodRole, Target};
 
 pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

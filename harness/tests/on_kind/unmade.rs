@@ -4,8 +4,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use relapse::cluster::kind::noted;
 use relapse::event::{Outcome, TrialEvent};
+use relapse::kind::noted;
 
 use super::super::Tested;
 use crate::support::engine::SmallEngine;

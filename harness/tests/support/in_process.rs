@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use relapse::cluster::backend::Backend;
-use relapse::cluster::netns::Labs;
 use relapse::config::Config;
 use relapse::event::{Outcome, RunEvent};
 use relapse::host::Consent;
+use relapse::netns::Labs;
 use relapse::plan::Plan;
 use relapse::run::{self, Interrupt, Options};
 use relapse_reports::block;

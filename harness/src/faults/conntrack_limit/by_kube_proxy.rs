@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use relapse_kernel::host;
 
-use super::{ConntrackLimit, not_asked};
 use crate::cluster::KubeProxy;
 use crate::fault::{FaultError, InForce, World, now};
 
@@ -25,8 +24,8 @@ const LOOK: Duration = Duration::from_micros(200);
 ///
 /// # Errors
 /// The guardian's refusal; that it cannot be started.
-pub async fn write(mut kube_proxy: KubeProxy, fault: &ConntrackLimit, world: &World) -> Result<Written, FaultError> {
-    let (limit, value) = (world.host_limit.clone(), fault.limit);
+pub async fn write(mut kube_proxy: KubeProxy, value: u64, formula: &str, world: &World) -> Result<Written, FaultError> {
+    let limit = world.host_limit.clone();
     let before = tokio::task::spawn_blocking(move || limit.expect(value)).await.map_err(|_| not_asked())??;
     if before == value {
         let read_back = format!("{before} before anything was written");
@@ -39,7 +38,7 @@ pub async fn write(mut kube_proxy: KubeProxy, fault: &ConntrackLimit, world: &Wo
         let look = now();
         let read_back = host::conntrack_max()?;
         if read_back == value {
-            let what = format!("nf_conntrack_max {before} -> {value} by {} ({})", kube_proxy.what, fault.formula);
+            let what = format!("nf_conntrack_max {before} -> {value} by {} ({})", kube_proxy.what, formula);
             let read_back = read_back.to_string();
             return Ok(Written::Done(InForce { t0, t1: now(), what, read_back, reduced: None }));
         }
@@ -47,4 +46,9 @@ pub async fn write(mut kube_proxy: KubeProxy, fault: &ConntrackLimit, world: &Wo
         tokio::time::sleep(LOOK).await;
     }
     Ok(Written::LeftAlone(format!("{} left it at {before}: written as it would have", kube_proxy.what)))
+}
+
+/// The guardian did not answer.
+pub fn not_asked() -> FaultError {
+    FaultError::NotInForce { what: "write nf_conntrack_max".into(), read_back: "the guardian was not asked".into() }
 }

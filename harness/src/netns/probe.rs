@@ -20,11 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::LAB;
 use crate::cluster::cable::{End, connect};
-use crate::cluster::netns::GONE_WITHIN;
 use crate::cluster::outside::host_namespace;
 
 /// The argument after [`LAB`] by which a lab is one to try things in.
 pub const PROBE: &str = "probe";
+/// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
+/// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
+/// full connection table takes seconds.
+pub const GONE_WITHIN: Duration = Duration::from_secs(30);
 /// `errno` of a file that may not be opened so.
 const EACCES: i32 = 13;
 /// Two hosts of the lab.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::create::NodeRef;
 use crate::cluster::KubeProxy;
-use crate::fault::FaultError;
+use crate::job::FaultError;
 
 /// The setting as a file.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";

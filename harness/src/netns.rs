@@ -9,7 +9,7 @@ mod labs;
 pub mod probe;
 mod services;
 
-pub use labs::{GONE_WITHIN, Labs};
+pub use labs::Labs;
 
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +21,13 @@ use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
 use tokio::sync::{mpsc, watch};
 
-use super::cable::{End, connect};
-use super::fabric::Fabric;
-use super::node_network::{attach_nics, host, pod_rules, snat, unless};
-use super::outside::{build, build_office, host_namespace};
-use super::pods::{port_share, with_passer_by};
-use super::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
-use crate::fault::{FaultError, Job};
+use crate::cluster::cable::{End, connect};
+use crate::cluster::fabric::Fabric;
+use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
+use crate::cluster::outside::{build, build_office, host_namespace};
+use crate::cluster::pods::{port_share, with_passer_by};
+use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use crate::job::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
 /// A lab that is up.

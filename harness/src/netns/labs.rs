@@ -2,18 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 
-use super::probe::{self, Attempt, NeededBy};
+use super::probe::{self, Attempt, GONE_WITHIN, NeededBy};
 use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
-
-/// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
-/// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
-/// full connection table takes seconds.
-pub const GONE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The backend of labs.
 #[derive(Debug, Default)]

@@ -22,7 +22,7 @@ use super::{Ground, api, cni, kube_proxy, news, servers};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::pods::with_passer_by;
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
-use crate::fault::{FaultError, Job};
+use crate::job::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
 /// A pod takes a second to come and another to go, and some of the machine.

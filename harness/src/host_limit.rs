@@ -6,8 +6,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use relapse_kernel::{Error, Result};
-
-use super::order::{HostLimitReply, HostLimitRequest};
+use serde::{Deserialize, Serialize};
 
 /// A way to the guardian, or none.
 #[derive(Clone)]
@@ -101,4 +100,24 @@ fn refused(what: String, reply: &HostLimitReply) -> Error {
         other => format!("{other:?}"),
     };
     Error::Refused { what, why }
+}
+
+/// What a fault asks of the machine-wide limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLimitRequest {
+    Write(u64),
+    /// Somebody else is about to write it: journal that, and watch.
+    Expect(u64),
+    Restore,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLimitReply {
+    Expected { before: u64 },
+    Written { before: u64, t0: u64, t1: u64, read_back: u64 },
+    Restored,
+    Refused { why: String },
 }
