@@ -53,7 +53,9 @@ def main():
     print()
     for part, title in enumerate(["kernel", "deadlines", "as"]):
         line(title, [column[part] for column in columns])
-    for name, cells in rows.items():
+    # The twins under their incident, as a run does not order them.
+    order = {scenario: place for place, (scenario, _) in enumerate(reversed(rows))}
+    for name, cells in sorted(rows.items(), key=lambda row: (-order[row[0][0]], row[0][1] is not None)):
         line(label(name), [cells.get(column, "-") for column in columns])
     print()
     for text in wrong:
