@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use relapse_kernel::{host, process};
 use relapse_kernel::kmsg::KernelLog;
+use relapse_kernel::{host, process};
 use relapse_reports::paint::Page;
 use relapse_reports::units;
 use relapse_reports::words::Tone;

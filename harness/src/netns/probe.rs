@@ -191,7 +191,8 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     if absent.is_empty() {
         return Ok(format!("all {} are written and read back", all.len()));
     }
-    let mut text = format!("{} of {} are not here; every shipped scenario passes without them:", absent.len(), all.len());
+    let mut text =
+        format!("{} of {} are not here; every shipped scenario passes without them:", absent.len(), all.len());
     for setting in absent {
         text.push_str(&format!("\n{}: {}", setting.key, setting.without.unwrap_or_default()));
     }
