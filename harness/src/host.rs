@@ -8,7 +8,7 @@
 //! - [`restore`]: the old value back, only where the present one is still ours.
 //! - [`guardian`]: the process that does all of it and outlives the run; [`protocol`]: what is said
 //!   to it; [`client`]: the run's end of that.
-//! - [`clusters`]: real clusters, which outlast a run that is killed, and what their kubelets write.
+//! - [`removers`]: what backends made that outlasts a run which is killed.
 //! - [`mod@recover`]: the same restore for guardians that were killed themselves.
 //!
 //! Invariants: nothing is written without the exclusive lock and a synced journal; whoever gets that
@@ -18,7 +18,6 @@
 //! Left out: who asks for a write and what it proves (faults); how a cluster is made.
 
 pub mod client;
-pub mod clusters;
 pub mod consent;
 pub mod guardian;
 pub mod identity;
@@ -26,8 +25,10 @@ pub mod journal;
 pub mod lock;
 pub mod protocol;
 pub mod recover;
+pub mod removers;
 pub mod restore;
 pub mod settings;
+pub mod undo;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub use consent::Consent;
 pub use guardian::guardian_main;
 pub use lock::{MachineLock, Mode, Who};
 pub use recover::{Outcome, Recovered, recover, recover_quietly};
+use removers::Remover;
 
 /// The setting all of this is about.
 pub const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
@@ -113,6 +115,8 @@ pub struct Site {
     pub locks: Vec<PathBuf>,
     /// Where journals lie.
     pub journals: PathBuf,
+    /// Who removes what backends made.
+    pub removers: Vec<Remover>,
 }
 
 impl Site {
@@ -121,10 +125,20 @@ impl Site {
     /// # Errors
     /// When no state directory can be named.
     pub fn host() -> Result<Self> {
+        Self::host_with(removers::registered())
+    }
+
+    /// The same with these removers.
+    ///
+    /// # Errors
+    /// When no state directory can be named.
+    pub fn host_with(removers: Vec<Remover>) -> Result<Self> {
+        let also = removers.iter().flat_map(|remover| remover.settings).copied().collect();
         Ok(Self {
-            settings: Arc::new(settings::HostSettings),
+            settings: Arc::new(settings::HostSettings { also }),
             locks: lock::places(),
             journals: journal_dir(&state_dir()?),
+            removers,
         })
     }
 }

@@ -14,6 +14,7 @@ pub mod create;
 mod dns;
 mod docker;
 mod guard;
+mod journal;
 mod keeper;
 mod kube_proxy;
 mod news;
@@ -25,12 +26,42 @@ mod proof;
 mod servers;
 mod watch;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::Cluster;
+use crate::cluster::backend::{Registered, Rising};
+use crate::plan::ClusterPlan;
 
 pub use cluster::KindCluster;
 pub use docker::noted;
+pub use journal::NODE_WRITES;
 pub use keeper::Kind;
 pub use parts::parts;
+
+const NAME: &str = "kind";
+
+static REGISTERED: Registered = Registered {
+    name: NAME,
+    help: "Real clusters in Docker containers, by kind (make kind; needs root)",
+    make: |run| Arc::new(Kind::new(run.run_id, run.image, &run.folder.join(NAME), run.clusters)),
+    up,
+    parts,
+    remover: Some(journal::REMOVER),
+};
+
+/// Makes real clusters known to this program.
+pub fn register() {
+    crate::cluster::backend::register(&REGISTERED);
+}
+
+fn up<'a>(ground: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
+    Box::pin(async move {
+        let ground = Ground::deserialize(ground).map_err(|e| format!("the ground of a real cluster: {e}"))?;
+        KindCluster::up(&ground, plan).await.map(|cluster| cluster as Arc<dyn Cluster>)
+    })
+}
 
 /// What a trial's process is told of the cluster it works on.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -30,6 +30,11 @@ use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Ou
 use crate::job::{FaultError, Job};
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
+/// Makes labs known to this program.
+pub fn register() {
+    crate::cluster::backend::register(&labs::REGISTERED);
+}
+
 /// A lab that is up.
 pub struct Lab {
     plan: ClusterPlan,

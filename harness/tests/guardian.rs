@@ -82,6 +82,7 @@ fn site(dir: &Path) -> Site {
         settings: Arc::new(FileSetting { dir: dir.into(), die }),
         locks: vec![dir.join("lock")],
         journals: dir.join("journal"),
+        removers: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@ type Tested = Result<(), String>;
 type Test = (&'static str, fn() -> Tested);
 
 fn main() -> ExitCode {
+    relapse::kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let tests: [Test; 13] = [

@@ -36,6 +36,7 @@ use support::{asked, shipped, skips, spread, turns};
 const THREADS_PER_PROCESSOR: usize = 6;
 
 fn main() -> ExitCode {
+    relapse::kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS_PER_PROCESSOR * run::processors());
     let plans: Vec<Arc<Plan>> = shipped::plans().into_iter().map(Arc::new).collect();

@@ -16,11 +16,10 @@ use relapse_reports::units;
 use relapse_reports::words::Tone;
 
 use super::out;
-use crate::cluster::backend::Backend;
+use crate::cluster::backend::{self, Backend, Part};
 use crate::host::identity::{self, Process};
 use crate::host::journal::{self, Found};
 use crate::host::{Consent, Site, limit_is_closed, lock, lock::Who};
-use crate::kind::parts;
 use crate::netns::Labs;
 use crate::netns::probe::{Attempt, NeededBy};
 use crate::run::needs::Needs;
@@ -84,8 +83,13 @@ pub fn main() -> ExitCode {
     found.head("labs of network namespaces (netns)");
     let labs = Labs::default();
     lab(&mut found, &labs);
-    found.head("real clusters (kind)");
-    kind(&mut found);
+    for backend in backend::registered() {
+        let parts = (backend.parts)();
+        if !parts.is_empty() {
+            found.head(&format!("real clusters ({})", backend.name));
+            real_clusters(&mut found, parts);
+        }
+    }
     found.head("what collectors see besides");
     match KernelLog::file() {
         Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is read"),
@@ -154,8 +158,8 @@ fn scenarios(found: &mut Findings, labs: Labs) {
 }
 
 /// Nothing of it is needed by labs.
-fn kind(found: &mut Findings) {
-    for (part, result) in parts() {
+fn real_clusters(found: &mut Findings, parts: Vec<Part>) {
+    for (part, result) in parts {
         match result {
             Ok(seen) => found.say(State::Ok, part, &seen),
             Err(why) => found.say(State::Less, part, &why),

@@ -41,7 +41,7 @@ pub struct ReproduceArguments {
     /// Name or file of the scenario.
     scenario: String,
     /// What the cluster is made of: a lab, or a real cluster by kind.
-    #[arg(long, value_enum, default_value_t = Chosen::Netns)]
+    #[arg(long, value_parser = Chosen::parser(), default_value = "netns")]
     backend: Chosen,
     /// Node image of a kind cluster. Also RELAPSE_KIND_IMAGE.
     #[arg(long, value_name = "IMAGE")]

@@ -6,47 +6,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
 use super::out;
-use crate::cluster::backend::Backend;
+use crate::cluster::backend::{self, Backend, For};
 use crate::config::Config;
 use crate::event::{RunEvent, What};
 use crate::host::{self, Consent, Site};
-use crate::kind::Kind;
-use crate::netns::Labs;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
-/// What trials run on, by name.
-pub(super) const BACKENDS: [&str; 2] = ["netns", "kind"];
+/// All that there are, one after the other.
+const ALL: &str = "all";
 
-/// What trials shall run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Chosen {
-    /// Labs of network namespaces: up in milliseconds, nothing to install.
-    Netns,
-    /// Real clusters in Docker containers, by kind (make kind; needs root).
-    Kind,
-    /// One after the other, and compared.
-    All,
-}
+/// What trials shall run on: a backend by its name, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen(String);
 
 impl Chosen {
+    /// As an argument.
+    pub fn parser() -> impl TypedValueParser<Value = Self> {
+        let backends = backend::registered().into_iter().map(|one| PossibleValue::new(one.name).help(one.help));
+        let all = PossibleValue::new(ALL).help("One after the other, and compared");
+        PossibleValuesParser::new(backends.chain([all])).map(Self)
+    }
+
     /// The backends, ready to bring up clusters.
-    pub fn backends(self, run_id: &str, image: Option<&str>, reports: &Path, clusters: usize) -> Vec<Arc<dyn Backend>> {
-        let labs = || Arc::new(Labs::default()) as Arc<dyn Backend>;
-        let kind = || {
-            let logs = reports.join("runs").join(run_id).join("kind");
-            Arc::new(Kind::new(run_id, image, &logs, clusters)) as Arc<dyn Backend>
-        };
-        match self {
-            Self::Netns => vec![labs()],
-            Self::Kind => vec![kind()],
-            Self::All => vec![labs(), kind()],
-        }
+    pub fn backends(
+        &self,
+        run_id: &str,
+        image: Option<&str>,
+        reports: &Path,
+        clusters: usize,
+    ) -> Vec<Arc<dyn Backend>> {
+        let folder = reports.join("runs").join(run_id);
+        let run = For { run_id, image, folder: &folder, clusters };
+        let chosen = backend::registered().into_iter().filter(|one| self.0 == ALL || self.0 == one.name);
+        chosen.map(|one| (one.make)(&run)).collect()
     }
 }
 
@@ -74,7 +73,7 @@ pub struct RunArguments {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = deadline_factor)]
     deadline_factor: f64,
     /// What clusters are made of.
-    #[arg(long, value_enum, default_value_t = Chosen::Netns)]
+    #[arg(long, value_parser = Chosen::parser(), default_value = "netns")]
     backend: Chosen,
     /// Node image of kind clusters (default: what `make kind` found or built). Also RELAPSE_KIND_IMAGE.
     #[arg(long, value_name = "IMAGE")]
@@ -204,8 +203,9 @@ fn required(flags: &[String]) -> Result<Vec<String>, String> {
     let variable = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
     let named = flags.iter().map(String::as_str).chain(variable.split(','));
     let required: Vec<String> = named.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    match required.iter().find(|name| !BACKENDS.contains(&name.as_str())) {
-        Some(unknown) => Err(format!("--require {unknown}: {}", did_you_mean(unknown, "backends", BACKENDS))),
+    let known: Vec<&str> = backend::registered().into_iter().map(|one| one.name).collect();
+    match required.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => Err(format!("--require {unknown}: {}", did_you_mean(unknown, "backends", known))),
         None => Ok(required),
     }
 }

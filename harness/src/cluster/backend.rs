@@ -5,7 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use crate::host::MachineLock;
+use crate::host::removers::{self, Remover};
 use crate::plan::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
-use crate::{kind, netns};
 
 /// The hidden argument by which this program becomes the process of a trial.
 pub const LAB: &str = "__lab";
@@ -70,14 +72,17 @@ pub fn order(kind_config: Option<&Path>, nodes: usize, work: Duration, scenario:
     (kind_config.map(|file| file.with_extension("")), nodes, Reverse(work), scenario.to_owned())
 }
 
-/// What the trial's process is told of the ground its cluster stands on.
+/// What the trial's process is told of the ground its cluster stands on. What that is only the backend knows that laid
+/// it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[expect(clippy::large_enum_variant, reason = "a trial has one")]
-pub enum Ground {
-    /// Nothing: everything is made from here.
-    Netns,
-    Kind(kind::Ground),
+pub struct Ground {
+    /// See [`Backend::name`].
+    pub backend: String,
+    /// See [`Backend::is_real_cluster`].
+    pub is_real_cluster: bool,
+    /// Whether the trial's process lives in namespaces of its own: nothing there outlasts it.
+    pub is_closed: bool,
+    pub what: serde_json::Value,
 }
 
 impl Ground {
@@ -86,23 +91,62 @@ impl Ground {
     /// # Errors
     /// What could not be built, in words.
     pub async fn up(&self, plan: &ClusterPlan) -> Result<Arc<dyn Cluster>, String> {
-        match self {
-            Self::Netns => netns::Lab::up(plan).map(|lab| lab as _).map_err(|e| e.to_string()),
-            Self::Kind(ground) => kind::KindCluster::up(ground, plan).await.map(|cluster| cluster as _),
-        }
+        let backend = registered().into_iter().find(|backend| backend.name == self.backend);
+        let backend = backend.ok_or_else(|| format!("this relapse was built without the backend {}", self.backend))?;
+        (backend.up)(&self.what, plan).await
     }
+}
 
-    /// Whether the trial's process lives in namespaces of its own: nothing there outlasts it.
-    #[must_use]
-    pub const fn is_closed(&self) -> bool {
-        matches!(self, Self::Netns)
-    }
+/// A cluster that comes up.
+pub type Rising<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn Cluster>, String>> + 'a>>;
 
-    /// See [`Backend::is_real_cluster`].
-    #[must_use]
-    pub const fn is_real_cluster(&self) -> bool {
-        matches!(self, Self::Kind(_))
+/// A part of the machine that a backend needs: its name, and what was seen of it or, in a second line, what to do.
+pub type Part = (&'static str, Result<String, String>);
+
+/// A backend as a program has it that was built with it.
+#[derive(Debug)]
+pub struct Registered {
+    /// As trials and `--backend` call it.
+    pub name: &'static str,
+    /// What it is, for who chooses.
+    pub help: &'static str,
+    /// Makes it for a run.
+    pub make: fn(&For<'_>) -> Arc<dyn Backend>,
+    /// Builds the cluster of a plan on ground that it laid.
+    pub up: for<'a> fn(&'a serde_json::Value, &'a ClusterPlan) -> Rising<'a>,
+    /// What it needs besides what labs need.
+    pub parts: fn() -> Vec<Part>,
+    /// How what it made is removed when its run has died, where that outlasts the run.
+    pub remover: Option<Remover>,
+}
+
+/// The run that a backend is made for.
+#[derive(Debug)]
+pub struct For<'a> {
+    pub run_id: &'a str,
+    /// The image of nodes that was asked for.
+    pub image: Option<&'a str>,
+    /// Where files of the run go.
+    pub folder: &'a Path,
+    /// So many clusters at a time, at most.
+    pub clusters: usize,
+}
+
+static REGISTERED: Mutex<Vec<&'static Registered>> = Mutex::new(Vec::new());
+
+/// Makes a backend known to this program: to be called at the start of `main`, once for each it was built with.
+pub fn register(backend: &'static Registered) {
+    let mut all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.iter().all(|known| known.name != backend.name) {
+        all.push(backend);
+        backend.remover.into_iter().for_each(removers::register);
     }
+}
+
+/// The backends this program was built with, in the order in which they were made known.
+#[must_use]
+pub fn registered() -> Vec<&'static Registered> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// A place clusters come from, for the length of a run.

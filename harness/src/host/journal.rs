@@ -27,8 +27,6 @@ pub const VERSION: u32 = 1;
 pub enum Entry {
     /// A setting that was `old` and was written to `new`.
     Sysctl { key: String, old: String, new: String },
-    /// A real cluster of this name, with its Docker network and the folder of its files.
-    KindCluster { cluster: String, folder: PathBuf },
 }
 
 /// An entry as it stands in the file.
@@ -36,7 +34,24 @@ pub enum Entry {
 #[serde(untagged)]
 pub enum Stored {
     Known(Entry),
+    /// What a backend made, or of a kind that only a newer version knows.
     Unknown(serde_json::Value),
+}
+
+/// The key of what a person does to clear an entry; only what a backend made has it.
+const CLEAR: &str = "clear";
+
+/// An entry of a backend's: its kind, how a person clears it, and whatever else its remover must know.
+#[must_use]
+pub fn entry(kind: &str, clear: &str, mut what: serde_json::Value) -> serde_json::Value {
+    what["what"] = kind.into();
+    what[CLEAR] = clear.into();
+    what
+}
+
+/// How a person clears what a backend made.
+pub(super) fn clear(entry: &serde_json::Value) -> Option<&str> {
+    entry.get(CLEAR).and_then(serde_json::Value::as_str)
 }
 
 /// The journal of one owner.
@@ -79,24 +94,26 @@ impl Journal {
         })
     }
 
-    /// Kinds of entries this version does not understand.
+    /// All others, as they stand in the file.
+    pub fn others(&self) -> impl Iterator<Item = &serde_json::Value> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Stored::Known(_) => None,
+            Stored::Unknown(value) => Some(value),
+        })
+    }
+
+    /// Kinds of entries this version does not understand: what a backend made is not among them.
     #[must_use]
     pub fn unknown(&self) -> BTreeSet<String> {
         let kind =
             |value: &serde_json::Value| value.get("what").and_then(|what| what.as_str()).unwrap_or("?").to_owned();
-        self.entries
-            .iter()
-            .filter_map(|entry| match entry {
-                Stored::Known(_) => None,
-                Stored::Unknown(value) => Some(kind(value)),
-            })
-            .collect()
+        self.others().filter(|value| clear(value).is_none()).map(kind).collect()
     }
 
     /// Names something that a boot does not take away.
     #[must_use]
     pub fn outlasts_boot(&self) -> bool {
-        self.known().any(|entry| matches!(entry, Entry::KindCluster { .. }))
+        self.others().any(|value| clear(value).is_some())
     }
 
     /// Where it lies in `dir`.

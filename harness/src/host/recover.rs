@@ -14,11 +14,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::clusters::undo;
 use super::identity::{self, Process};
 use super::journal::{self, Found, Journal};
 use super::lock::{MachineLock, Mode, Who};
 use super::restore::Undone;
+use super::undo::{out_of_reach, undo};
 use super::{Context, Result, Site};
 
 /// A file among the journals and what became of it.
@@ -34,6 +34,8 @@ pub enum Outcome {
     /// Undone, as far as it was ours, and removed. Kinds of entries in `unknown` are not undone; where
     /// there are any the journal stays.
     Replayed { run_id: String, undone: Vec<Undone>, unknown: Vec<String> },
+    /// A backend made it that this relapse was built without: nothing is touched, the journal stays. How to clear it.
+    Kept { run_id: String, clear: Vec<String> },
     /// Written before the last boot, which reset what it is about; removed.
     Void { run_id: String },
     /// Begun by a process that died before it changed anything; removed.
@@ -59,7 +61,11 @@ impl Outcome {
                 !unknown.is_empty() || undone.iter().any(|undone| matches!(undone, Undone::NotOurs { .. }))
             }
             Self::Void { .. } | Self::NeverMade | Self::InUse { .. } => false,
-            Self::Locked { .. } | Self::Newer { .. } | Self::Unreadable { .. } | Self::Failed { .. } => true,
+            Self::Kept { .. }
+            | Self::Locked { .. }
+            | Self::Newer { .. }
+            | Self::Unreadable { .. }
+            | Self::Failed { .. } => true,
         }
     }
 }
@@ -148,6 +154,10 @@ fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) ->
 
 fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<Outcome> {
     let run_id = journal.run_id.clone();
+    let clear = out_of_reach(site, journal);
+    if !clear.is_empty() {
+        return Ok(Outcome::Kept { run_id, clear });
+    }
     let unknown: Vec<String> = journal.unknown().into_iter().collect();
     // What a later version put down may outlast a boot, unlike a setting.
     if journal.boot_id != identity::boot_id()? && !journal.outlasts_boot() {
@@ -157,7 +167,7 @@ fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<Outcome> {
         }
         return Ok(Outcome::Replayed { run_id, undone: Vec::new(), unknown });
     }
-    let undone = undo(&*site.settings, journal)?;
+    let undone = undo(site, journal)?;
     if unknown.is_empty() {
         journal::remove(path)?;
     }
@@ -195,6 +205,13 @@ impl fmt::Display for Recovered {
                     parts.push(format!("not undone, of a newer version: {} (kept in {path})", unknown.join(", ")));
                 }
                 write!(f, "run {run_id} was killed: {}", parts.join("; "))
+            }
+            Outcome::Kept { run_id, clear } => {
+                write!(
+                    f,
+                    "run {run_id} was killed and left what this relapse cannot remove: {} (kept in {path})",
+                    clear.join("; ")
+                )
             }
             Outcome::Void { run_id } => {
                 write!(f, "run {run_id} was cut off by a reboot, which reset what it had changed")

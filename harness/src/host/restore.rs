@@ -65,7 +65,7 @@ struct Change {
 fn changes(journal: &Journal) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for entry in journal.known() {
-        let Entry::Sysctl { key, old, new } = entry else { continue };
+        let Entry::Sysctl { key, old, new } = entry;
         match changes.iter_mut().find(|change| change.key == *key) {
             Some(change) => change.written.push(new.clone()),
             None => changes.push(Change { key: key.clone(), old: old.clone(), written: vec![new.clone()] }),

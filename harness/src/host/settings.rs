@@ -20,7 +20,6 @@ use std::path::PathBuf;
 use relapse_kernel::host::{self, NsRef};
 use relapse_kernel::{NetNs, sysctl};
 
-use super::clusters::NODE_WRITES;
 use super::{CONNTRACK_MAX, Context, Error, Result};
 
 /// Settings by key, and the namespaces that share them.
@@ -67,26 +66,31 @@ impl fmt::Display for Namespace {
 }
 
 /// This machine.
-#[derive(Debug, Clone, Copy)]
-pub struct HostSettings;
+#[derive(Debug, Clone, Default)]
+pub struct HostSettings {
+    /// Besides the limit: what backends make others write.
+    pub also: Vec<&'static str>,
+}
 
-/// A journal can name nothing else: what replays it may be root.
-fn known(key: &str) -> Result<&str> {
-    if key == CONNTRACK_MAX || NODE_WRITES.iter().any(|(written, _)| *written == key) {
-        return Ok(key);
+impl HostSettings {
+    /// A journal can name nothing else: what replays it may be root.
+    fn known<'a>(&self, key: &'a str) -> Result<&'a str> {
+        if key == CONNTRACK_MAX || self.also.contains(&key) {
+            return Ok(key);
+        }
+        Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "it is none that relapse writes".into() })
     }
-    Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "it is none that relapse writes".into() })
 }
 
 impl Settings for HostSettings {
     fn read(&self, key: &str) -> Result<String> {
-        Ok(sysctl::read_host(known(key)?)?)
+        Ok(sysctl::read_host(self.known(key)?)?)
     }
 
     fn write(&self, key: &str, value: &str) -> Result<()> {
         const EPERM: i32 = 1;
         const EACCES: i32 = 13;
-        sysctl::write_host(known(key)?, value).map_err(|source| match source.errno() {
+        sysctl::write_host(self.known(key)?, value).map_err(|source| match source.errno() {
             Some(EPERM | EACCES) => Error::NotAllowed { key: key.into(), source },
             _ => source.into(),
         })
@@ -151,15 +155,17 @@ mod tests {
 
     #[test]
     fn only_known_settings_are_reached() {
-        assert!(known(CONNTRACK_MAX).is_ok());
-        assert!(HostSettings.read("kernel.core_pattern").is_err());
-        assert!(HostSettings.write("net/netfilter/nf_conntrack_max", "1").is_err());
+        let settings = HostSettings { also: vec!["kernel.panic"] };
+        assert!(settings.known(CONNTRACK_MAX).is_ok() && settings.known("kernel.panic").is_ok());
+        assert!(settings.read("kernel.core_pattern").is_err());
+        assert!(HostSettings::default().known("kernel.panic").is_err());
+        assert!(settings.write("net/netfilter/nf_conntrack_max", "1").is_err());
     }
 
     #[test]
     fn the_hosts_own_namespace_is_among_those_found() {
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
-        let found = HostSettings.namespaces().unwrap();
+        let found = HostSettings::default().namespaces().unwrap();
         let this = found.iter().find(|namespace| namespace.inode == own).expect("found");
         assert!(this.who.starts_with("the host's own"), "{this}");
     }

@@ -19,7 +19,7 @@ use super::proof::Still;
 use super::servers::{Served, Servers};
 use super::{Ground, parts};
 use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
-use crate::host::clusters::ClusterJournal;
+use crate::kind::journal::ClusterJournal;
 use pool::{Kept, Pool};
 
 /// The backend of real clusters.
@@ -88,7 +88,7 @@ impl Kind {
 
 impl Backend for Kind {
     fn name(&self) -> &'static str {
-        "kind"
+        super::NAME
     }
 
     fn unable(&self) -> Option<String> {
@@ -182,13 +182,16 @@ struct Leased<'a> {
 
 impl Lease for Leased<'_> {
     fn ground(&self) -> backend::Ground {
-        backend::Ground::Kind(Ground {
+        let ground = Ground {
             run_id: self.keeper.run_id.clone(),
             scenario: self.kept.as_ref().map(|kept| kept.scenario.clone()).unwrap_or_default(),
             cluster: self.cluster.clone(),
             nginx: self.nginx.clone(),
             servers: self.servers.clone(),
-        })
+        };
+        // Plain data: what cannot be written would be told by whoever reads it.
+        let what = serde_json::to_value(ground).unwrap_or_default();
+        backend::Ground { backend: super::NAME.to_owned(), is_real_cluster: true, is_closed: false, what }
     }
 
     fn lost(&mut self) -> Option<String> {

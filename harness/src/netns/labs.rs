@@ -1,13 +1,32 @@
 //! The lab as a backend: nothing outlasts a trial.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 
+use super::Lab;
 use super::probe::{self, Attempt, GONE_WITHIN, NeededBy};
-use crate::cluster::backend::{Backend, Ground, Lease, Places, Wanted};
+use crate::cluster::Cluster;
+use crate::cluster::backend::{Backend, Ground, Lease, Places, Registered, Rising, Wanted};
+use crate::plan::ClusterPlan;
+
+const NAME: &str = "netns";
+
+/// Labs, for who chooses.
+pub static REGISTERED: Registered = Registered {
+    name: NAME,
+    help: "Labs of network namespaces: up in milliseconds, nothing to install",
+    make: |_| Arc::new(Labs::default()),
+    up,
+    parts: Vec::new,
+    remover: None,
+};
+
+fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
+    Box::pin(async move { Lab::up(plan).map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string()) })
+}
 
 /// The backend of labs.
 #[derive(Debug, Default)]
@@ -38,7 +57,7 @@ impl Labs {
 
 impl Backend for Labs {
     fn name(&self) -> &'static str {
-        "netns"
+        NAME
     }
 
     fn unable(&self) -> Option<String> {
@@ -81,7 +100,8 @@ struct LabLease;
 
 impl Lease for LabLease {
     fn ground(&self) -> Ground {
-        Ground::Netns
+        let what = serde_json::Value::Null;
+        Ground { backend: NAME.to_owned(), is_real_cluster: false, is_closed: true, what }
     }
 
     fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String> {

@@ -175,7 +175,7 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
     };
     let outside = order.outside_detectors.iter().map(|spec| spec.name.clone());
     if incident_expected {
-        let expected = plan.incident_trial.expected(order.ground.is_real_cluster()).to_vec();
+        let expected = plan.incident_trial.expected(order.ground.is_real_cluster).to_vec();
         let expected = expected.into_iter().chain(order.outside_expectations.iter().cloned()).collect();
         Judge::incident(expected, plan.risks.clone()).with_outside(outside)
     } else {

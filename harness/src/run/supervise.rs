@@ -97,8 +97,8 @@ fn supervise(
     };
     let before = look_at_host()?;
     let ground = lease.ground();
-    let ground_outlasts = ground.is_real_cluster();
-    let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed());
+    let ground_outlasts = ground.is_real_cluster;
+    let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed);
     if let Some(executable) = &options.executable {
         command = command.program(executable);
     }

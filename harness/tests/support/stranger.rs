@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use relapse::host::clusters::NODE_WRITES;
+use relapse::kind::NODE_WRITES;
 use relapse::kind::noted;
 use tempfile::TempDir;
 

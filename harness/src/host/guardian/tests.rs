@@ -20,8 +20,12 @@ struct Talk {
 fn start(value: &str) -> Talk {
     let dir = tempfile::tempdir().unwrap();
     let settings = Arc::new(StandIn::with(value));
-    let site =
-        Site { settings: settings.clone(), locks: vec![dir.path().join("lock")], journals: dir.path().join("journal") };
+    let site = Site {
+        settings: settings.clone(),
+        locks: vec![dir.path().join("lock")],
+        journals: dir.path().join("journal"),
+        removers: Vec::new(),
+    };
     let (input, requests) = io::pipe().unwrap();
     let (replies, output) = io::pipe().unwrap();
     let guardian = std::thread::spawn(move || serve(site, input, output));

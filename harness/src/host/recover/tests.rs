@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::guardian::stand_in::StandIn;
 use super::super::journal::{Entry, Stored};
+use super::super::removers::{Removed, Remover};
 use super::super::settings::Settings as _;
 use super::*;
 
@@ -19,8 +20,12 @@ struct Scene {
 fn scene(value: &str) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let settings = Arc::new(StandIn::with(value));
-    let site =
-        Site { settings: settings.clone(), locks: vec![dir.path().join("lock")], journals: dir.path().join("journal") };
+    let site = Site {
+        settings: settings.clone(),
+        locks: vec![dir.path().join("lock")],
+        journals: dir.path().join("journal"),
+        removers: Vec::new(),
+    };
     Scene { dir, settings, site }
 }
 
@@ -179,4 +184,43 @@ fn what_cannot_be_undone_keeps_its_journal() {
     scene.settings.ignore_writes(false);
     scene.recover();
     assert_eq!((scene.value().as_str(), path.exists()), ("100", false));
+}
+
+/// What a backend made, with a setting that goes with it.
+fn of_a_backend() -> Journal {
+    let mut made = journal(DEAD);
+    let what = super::super::journal::entry("cluster", "cluster remove c1", serde_json::json!({"name": "c1"}));
+    made.entries.push(Stored::Unknown(what));
+    made
+}
+
+#[test]
+fn what_a_backend_made_that_is_not_here_is_kept_and_nothing_of_it_is_touched() {
+    let scene = scene("5");
+    let path = scene.leave(&of_a_backend());
+    for _ in 0..2 {
+        let outcomes = scene.recover();
+        assert_eq!(outcomes, [Outcome::Kept { run_id: "r1".into(), clear: vec!["cluster remove c1".into()] }]);
+        assert!(outcomes[0].is_open() && path.exists());
+        assert_eq!(scene.value(), "5");
+    }
+}
+
+#[test]
+fn what_a_backend_made_goes_by_its_remover_and_its_settings_follow() {
+    for (settings_needed, value) in [(false, "100"), (true, "5")] {
+        let mut scene = scene("5");
+        let remove: fn(&serde_json::Value) -> _ = if settings_needed {
+            |entry| Ok(Removed { what: entry["name"].to_string(), settings_needed: true })
+        } else {
+            |entry| Ok(Removed { what: entry["name"].to_string(), settings_needed: false })
+        };
+        scene.site.removers.push(Remover { kind: "cluster", settings: &[], remove });
+        let path = scene.leave(&of_a_backend());
+        let outcomes = scene.recover();
+        let [Outcome::Replayed { undone, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+        assert_eq!(undone[0].to_string(), "\"c1\" was removed");
+        assert!(!path.exists());
+        assert_eq!(scene.value(), value);
+    }
 }

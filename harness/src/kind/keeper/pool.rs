@@ -8,7 +8,7 @@ use super::super::create::Created;
 use super::super::servers::Servers;
 use super::Kind;
 use crate::cluster::backend::Wanted;
-use crate::host::clusters::ClusterJournal;
+use crate::kind::journal::ClusterJournal;
 
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use super::identity::Process;
-use super::journal::{self, Entry, Found, Journal, Stored};
-use super::restore::Undone;
-use super::settings::Settings;
-use super::{Result, Site, restore};
-use crate::kind::create::{self, Names};
+use serde_json::{Value, json};
+
+use super::create::{self, Names};
+use crate::host::identity::Process;
+use crate::host::journal::{self, Entry, Found, Journal, Stored};
+use crate::host::removers::{Removed, Remover};
+use crate::host::{Error, Result, Site, undo};
 
 /// What nodes set on their host, and leave there: their kubelet
 /// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their
@@ -27,6 +28,21 @@ pub const NODE_WRITES: [(&str, &str); 11] = [
     ("fs.protected_symlinks", "1"),
 ];
 
+const KEYS: [&str; NODE_WRITES.len()] = {
+    let (mut keys, mut n) = ([""; NODE_WRITES.len()], 0);
+    while n < keys.len() {
+        keys[n] = NODE_WRITES[n].0;
+        n += 1;
+    }
+    keys
+};
+
+/// The kind of entry that names a cluster.
+const KIND: &str = "kind-cluster";
+
+/// Removes the clusters of runs that died.
+pub const REMOVER: Remover = Remover { kind: KIND, settings: &KEYS, remove };
+
 /// The journal of one cluster. It stays on disk until the cluster is gone.
 pub struct ClusterJournal {
     journal: Journal,
@@ -40,12 +56,22 @@ impl ClusterJournal {
     /// # Errors
     /// When the journal cannot be written: then nothing may be made.
     pub fn begin(names: &Names) -> Result<Self> {
-        let site = Site::host()?;
+        // Of its own: who never registered kind removes what it made, too.
+        let site = Site::host_with(vec![REMOVER])?;
         // A run may make several, one after the other.
         let mut journal = Journal::new(&names.cluster, Process::own()?)?;
-        journal
-            .entries
-            .push(Stored::Known(Entry::KindCluster { cluster: names.cluster.clone(), folder: names.folder.clone() }));
+        let clear = format!(
+            "a relapse with the backend kind removes it (relapse recover), or: kind delete cluster --name {0}; \
+             docker network rm {0}",
+            names.cluster
+        );
+        let not_text = || Error::Unsafe {
+            what: format!("name the folder {} in a journal", names.folder.display()),
+            why: "its name is not UTF-8".into(),
+        };
+        let folder = names.folder.to_str().ok_or_else(not_text)?;
+        let what = json!({ "cluster": names.cluster, "folder": folder });
+        journal.entries.push(Stored::Unknown(journal::entry(KIND, &clear, what)));
         for (key, new) in NODE_WRITES {
             // One that this kernel does not have nobody writes.
             let Ok(now) = site.settings.read(key) else { continue };
@@ -64,28 +90,9 @@ impl ClusterJournal {
     /// # Errors
     /// What could not be removed; the journal then stays.
     pub fn remove(&self) -> std::result::Result<(), String> {
-        undo(&*self.site.settings, &self.journal).map_err(|e| format!("{}: failed to {e}", self.names.cluster))?;
+        undo::undo(&self.site, &self.journal).map_err(|e| format!("{}: failed to {e}", self.names.cluster))?;
         self.journal.remove(&self.site.journals).map_err(|e| format!("failed to {e}"))
     }
-}
-
-/// Undoes a journal: clusters first, then settings, which stay while another cluster needs them.
-///
-/// # Errors
-/// What could not be removed or set back; the journal must then stay.
-pub fn undo(settings: &dyn Settings, journal: &Journal) -> Result<Vec<Undone>> {
-    let mut undone = Vec::new();
-    let mut shared = false;
-    for entry in journal.known() {
-        let Entry::KindCluster { cluster, folder } = entry else { continue };
-        remove(cluster, folder)?;
-        shared |= create::others(cluster).unwrap_or(false);
-        undone.push(Undone::Removed { what: format!("kind cluster {cluster}") });
-    }
-    if !shared {
-        undone.extend(restore::undo(settings, journal)?);
-    }
-    Ok(undone)
 }
 
 /// What a setting was before another run's cluster, which is in the journal.
@@ -100,8 +107,15 @@ fn before_others(site: &Site, key: &str) -> Result<Option<String>> {
     Ok(found)
 }
 
-fn remove(cluster: &str, folder: &Path) -> Result<()> {
-    let names = Names { cluster: cluster.to_owned(), folder: folder.to_owned() };
+fn remove(entry: &Value) -> Result<Removed> {
+    let text = |key: &str| {
+        let missing =
+            || Error::Unsafe { what: "remove a kind cluster".into(), why: format!("its journal names no {key}") };
+        entry.get(key).and_then(Value::as_str).ok_or_else(missing)
+    };
+    let names = Names { cluster: text("cluster")?.to_owned(), folder: Path::new(text("folder")?).to_owned() };
     create::remove(&names)
-        .map_err(|why| super::Error::Unsafe { what: format!("remove the kind cluster {cluster}"), why })
+        .map_err(|why| Error::Unsafe { what: format!("remove the kind cluster {}", names.cluster), why })?;
+    let settings_needed = create::others(&names.cluster).unwrap_or(false);
+    Ok(Removed { what: format!("kind cluster {}", names.cluster), settings_needed })
 }
