@@ -6,22 +6,14 @@
 //! [`host`] owns what reaches beyond the lab: journal, lock, guardian, recovery.
 
 pub mod cli;
-pub mod cluster;
-pub mod collect;
 pub mod config;
-pub mod fault;
-pub mod faults;
-pub mod host;
-pub mod host_limit;
-pub mod job;
 pub mod judge;
 pub mod kind;
-pub mod netns;
 pub mod outside_detector;
 pub mod plan;
 pub mod run;
 pub mod scenario;
-pub mod workload;
 
+pub use relapse_lab::{cluster, collect, fault, faults, host, host_limit, job, netns, workload};
 pub use relapse_model::diagnostics;
 pub use relapse_reports::event;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use relapse_detectors::signal::{CollectorKind, Observed, Socket, TcpState};
 use relapse_kernel::Result;
 use relapse_kernel::sockdiag::{SockDiag, TcpSocket, mask, state};
+use relapse_model::PodId;
 use tokio::task::JoinSet;
 
 use super::Agent;
-use crate::plan::PodId;
 
 const EVERY: Duration = Duration::from_millis(100);
 /// After a look that took long, so many times as long is waited: an agent has a tenth of a processor at most.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use relapse_detectors::signal::Observed;
 use relapse_kernel::NetNs;
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
 use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
 
 /// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
 #[derive(Debug, Clone)]

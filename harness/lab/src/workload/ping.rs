@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::socket::Icmp;
-
-use crate::plan::Failure;
+use relapse_model::Failure;
 
 /// One echo request and its reply.
 ///

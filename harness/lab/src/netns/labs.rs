@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
+use relapse_model::ClusterPlan;
 
 use super::Lab;
 use super::probe::{self, Attempt, GONE_WITHIN, NeededBy};
 use crate::cluster::Cluster;
 use crate::cluster::backend::{Backend, Ground, Lease, Places, Registered, Rising, Wanted};
-use crate::plan::ClusterPlan;
 
 const NAME: &str = "netns";
 

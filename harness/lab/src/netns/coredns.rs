@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
 use relapse_kernel::{NetNs, Result};
+use relapse_model::{ClusterPlan, PodId, ServiceId};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Pod;
-use crate::plan::{ClusterPlan, PodId, ServiceId};
 use crate::workload::dns::{DNS_PORT, answer, reply_code};
 use crate::workload::sockets;
 

@@ -8,11 +8,11 @@ use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::nft::{Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, link, sysctl};
+use relapse_model::{OfficePlan, OutsidePlan};
 
 use super::cable::{End, Port, connect};
 use super::fabric::{Fabric, PortKind};
 use super::{Office, Outside, ServerDelay};
-use crate::plan::{OfficePlan, OutsidePlan};
 
 /// Name of the nft table in which an office gateway clamps.
 pub const CLAMP_TABLE: &str = "relapse-vpn-gateway";

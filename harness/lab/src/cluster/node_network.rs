@@ -9,10 +9,10 @@ use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
 use relapse_kernel::route::{self, MAIN, Route, Rule};
 use relapse_kernel::{NetNs, Result, link};
+use relapse_model::{NetworkPlan, NodePlan};
 
 use super::cable::{End, connect};
 use super::fabric::{Fabric, PortKind};
-use crate::plan::{NetworkPlan, NodePlan};
 
 /// Name of the nft table that holds the CNI's source NAT on a node.
 pub const SNAT_TABLE: &str = "relapse-cni-snat";

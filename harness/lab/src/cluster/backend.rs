@@ -14,12 +14,12 @@ use std::time::Duration;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
 use relapse_model::Server;
+use relapse_model::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
 use crate::host::MachineLock;
 use crate::host::removers::{self, Remover};
-use crate::plan::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
 
 /// The hidden argument by which this program becomes the process of a trial.
 pub const LAB: &str = "__lab";

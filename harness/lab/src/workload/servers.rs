@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use relapse_kernel::NetNs;
+use relapse_model::{FlowKind, FlowPlan, OutsideId, Place, PodId, PodRole, Target};
 use tokio::task::JoinSet;
 
 use super::{dns, http, namespace, sockets, tcp};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
-use crate::plan::{FlowKind, FlowPlan, OutsideId, Place, PodId, PodRole, Target};
 
 pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 

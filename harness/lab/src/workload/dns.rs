@@ -11,10 +11,10 @@ use std::time::Duration;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use relapse_kernel::NetNs;
+use relapse_model::Failure;
 use tokio::net::UdpSocket;
 
 use super::sockets;
-use crate::plan::Failure;
 
 /// RFC 1035 section 4.2.
 pub const DNS_PORT: u16 = 53;

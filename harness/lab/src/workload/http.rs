@@ -14,11 +14,11 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use relapse_kernel::NetNs;
 use relapse_kernel::socket::StreamOptions;
+use relapse_model::Failure;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::tcp;
-use crate::plan::Failure;
 
 /// The largest response that is served, bytes.
 const LARGEST: usize = 64 << 20;

@@ -19,6 +19,7 @@ use relapse_detectors::signal::Observed;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::cable::{End, connect};
@@ -28,7 +29,6 @@ use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::pods::{port_share, with_passer_by};
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
 use crate::job::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 
 /// Makes labs known to this program.
 pub fn register() {

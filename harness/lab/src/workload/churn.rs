@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use relapse_model::PodId;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::{dns, servers, tcp};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
-use crate::plan::PodId;
 
 const TALK_EVERY: Duration = Duration::from_millis(150);
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::{NetNs, clock};
+use relapse_model::{Failure, FlowId, FlowKind, FlowPlan, Place, Target};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -27,7 +28,6 @@ use tokio::time::MissedTickBehavior;
 
 use crate::cluster::Cluster;
 use crate::job::FaultError;
-use crate::plan::{Failure, FlowId, FlowKind, FlowPlan, Place, Target};
 
 /// Attempts of one flow that may be under way at once; a further one waits.
 const MOST_AT_ONCE: u32 = 64;

@@ -15,14 +15,14 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use relapse::host::client::{Guardian, Restore, deaf};
-use relapse::host::lock::{MachineLock, Mode, Who};
-use relapse::host::recover::{Outcome, recover};
-use relapse::host::restore::Undone;
-use relapse::host::settings::{Namespace, Settings};
-use relapse::host::{CONNTRACK_MAX, Error, Result, Site, guardian, journal};
 use relapse_kernel::NetNs;
 use relapse_kernel::conntrack::{self, Entry};
+use relapse_lab::host::client::{Guardian, Restore, deaf};
+use relapse_lab::host::lock::{MachineLock, Mode, Who};
+use relapse_lab::host::recover::{Outcome, recover};
+use relapse_lab::host::restore::Undone;
+use relapse_lab::host::settings::{Namespace, Settings};
+use relapse_lab::host::{CONNTRACK_MAX, Error, Result, Site, guardian, journal};
 
 const ROLE: &str = "RELAPSE_TEST_ROLE";
 const SCENE: &str = "RELAPSE_TEST_SCENE";

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::route::Rule;
 use relapse_kernel::{NetNs, Result, link, nft, route, sysctl};
+use relapse_model::{NodeId, OfficeId, OutsideId};
 
 use super::Cluster;
-use crate::plan::{NodeId, OfficeId, OutsideId};
 
 /// Settings that faults touch.
 const SETTINGS: [&str; 2] = ["net.ipv4.tcp_rfc1337", "net.ipv4.ip_forward"];

@@ -23,12 +23,12 @@ use relapse_detectors::operator::Operator;
 use relapse_detectors::signal::{Collector, CollectorKind, Observed, Sight, Signal};
 use relapse_detectors::time::Time;
 use relapse_kernel::{NetNs, clock};
+use relapse_model::NodeId;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Inventory};
-use crate::plan::NodeId;
 
 /// Why a collector is blind that a self-test left out.
 const TAKEN_AWAY: &str = "taken away for a self-test";

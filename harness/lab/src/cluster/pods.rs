@@ -1,6 +1,6 @@
 //! What every backend does for its pods: one that comes and goes, and ports of its own for each.
 
-use crate::plan::{ClusterPlan, NodeId, PodId, PodPlan, PodRole};
+use relapse_model::{ClusterPlan, NodeId, PodId, PodPlan, PodRole};
 
 /// The ephemeral ports of Linux, shared by the pods of a node.
 const FIRST_PORT: u32 = 32_768;

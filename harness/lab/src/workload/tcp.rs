@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::socket::{self, StreamOptions};
+use relapse_model::Failure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use super::failure_of;
-use crate::plan::Failure;
 
 /// Bytes that are sent, as many as are asked for.
 static FILLER: [u8; 1 << 16] = [b'.'; 1 << 16];

@@ -2,9 +2,9 @@
 //! random over ready endpoints, and packets in conntrack state INVALID dropped when forwarded.
 
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
+use relapse_model::{ClusterPlan, PodId};
 
 use crate::cluster::node_network::host;
-use crate::plan::{ClusterPlan, PodId};
 
 /// Name of the nft table.
 const TABLE: &str = "relapse-kube-proxy";
