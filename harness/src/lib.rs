@@ -8,7 +8,6 @@
 pub mod cli;
 pub mod config;
 pub mod judge;
-pub mod kind;
 pub mod outside_detector;
 pub mod plan;
 pub mod run;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     relapse::netns::register();
-    relapse::kind::register();
+    #[cfg(feature = "kind")]
+    relapse_kind::register();
     // A lab makes its namespaces while there is only one thread: before anything else.
     match std::env::args().nth(1).as_deref() {
         Some(relapse::cluster::backend::LAB) => return relapse::run::lab::lab_main(),

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::cluster::backend::Backend as _;
-use relapse::kind::Kind;
+use relapse_kind::Kind;
 
 use on_kind::{heard, removed, unmade};
 use support::{asked, skips};
@@ -36,7 +36,7 @@ type Tested = Result<(), String>;
 type Test = (&'static str, fn() -> Tested);
 
 fn main() -> ExitCode {
-    relapse::kind::register();
+    relapse_kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let tests: [Test; 13] = [

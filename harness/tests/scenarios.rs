@@ -27,6 +27,7 @@ use relapse::cluster::backend::{self, Backend};
 use relapse::event::Outcome;
 use relapse::plan::Plan;
 use relapse::run;
+
 use support::in_process::{labs, options, run_one};
 use support::kept_cluster::Kept;
 use support::{asked, shipped, skips, spread, turns};
@@ -36,7 +37,7 @@ use support::{asked, shipped, skips, spread, turns};
 const THREADS_PER_PROCESSOR: usize = 6;
 
 fn main() -> ExitCode {
-    relapse::kind::register();
+    relapse_kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS_PER_PROCESSOR * run::processors());
     let plans: Vec<Arc<Plan>> = shipped::plans().into_iter().map(Arc::new).collect();

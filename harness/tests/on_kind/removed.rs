@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
-use relapse::kind::NODE_WRITES;
+use relapse_kind::NODE_WRITES;
 
 use super::super::Tested;
 use super::contained;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use relapse::event::{Outcome, TrialEvent};
-use relapse::kind::noted;
+use relapse_kind::noted;
 
 use super::super::Tested;
 use crate::support::engine::SmallEngine;

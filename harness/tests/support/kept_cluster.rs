@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use relapse::cluster::backend::{Backend, Lease, Places, Wanted};
-use relapse::kind::Kind;
+use relapse_kind::Kind;
 
 /// At a time, at most.
 const CLUSTERS: usize = 2;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use relapse::kind::NODE_WRITES;
-use relapse::kind::noted;
+use relapse_kind::NODE_WRITES;
+use relapse_kind::noted;
 use tempfile::TempDir;
 
 use super::real_run::{docker, said, until};

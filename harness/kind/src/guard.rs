@@ -6,9 +6,9 @@
 
 use relapse_kernel::nft::{self, Chain, Hook, NatFlags, Policy, Rule, Table};
 use relapse_kernel::{NetNs, Result, link, route};
+use relapse_lab::cluster::node_network::pair;
 
-use super::create::Created;
-use crate::cluster::node_network::pair;
+use super::created::Created;
 
 /// Docker's NIC in every node.
 pub const MANAGEMENT_NIC: &str = "eth0";

@@ -3,7 +3,7 @@
 use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::{NetNs, nft, sysctl};
 
-use super::create::Created;
+use super::created::Created;
 use super::guard;
 use super::servers::Served;
 

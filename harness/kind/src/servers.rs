@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use relapse_kernel::host::Snapshot;
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{Error, NetNs, Result, link, nft};
+use relapse_lab::cluster::Outside;
+use relapse_lab::cluster::backend::WantedServer;
+use relapse_lab::cluster::outside::NIC;
 use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 use testcontainers::runners::SyncRunner;
 use testcontainers::{Container, GenericImage, ImageExt};
 
-use super::create::LABEL;
+use super::created::LABEL;
 use super::docker::docker;
 use super::pods::end_connections;
-use crate::cluster::Outside;
-use crate::cluster::backend::WantedServer;
-use crate::cluster::outside::NIC;
 
 /// A server that does not listen by then never will.
 const UP_WITHIN: Duration = Duration::from_secs(20);

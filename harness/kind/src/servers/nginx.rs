@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use relapse_lab::cluster::backend::WantedServer;
+
 use super::super::docker::nginx_image;
 use super::Recipe;
-use crate::cluster::backend::WantedServer;
 
 /// Read by the image's own configuration.
 const CONFIGURATION: &str = "/etc/nginx/conf.d/default.conf";

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::plan::ClusterPlan;
+use relapse_model::ClusterPlan;
 
 /// So long a replica that was told to end still answers: longer than kube-proxy takes to leave it out.
 const LAMEDUCK: &str = "2s";

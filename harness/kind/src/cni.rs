@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use relapse_detectors::prefix::Prefix;
 use serde_json::json;
 
-use super::create::NodeRef;
+use super::created::NodeRef;
 
 const NAME: &str = "relapse";
 

@@ -11,19 +11,22 @@ use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
 use relapse_detectors::signal::Observed;
 use relapse_kernel::NetNs;
+use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::pods::with_passer_by;
+use relapse_lab::cluster::{
+    Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry,
+};
+use relapse_lab::job::{FaultError, Job};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::build::{build_network, fit, template};
+use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
 use super::watch::Seen;
-use super::{Ground, api, cni, kube_proxy, news, servers};
-use crate::cluster::fabric::Fabric;
-use crate::cluster::pods::with_passer_by;
-use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
-use crate::job::{FaultError, Job};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
+use super::{api, cni, kube_proxy, news, servers};
 
 /// A pod takes a second to come and another to go, and some of the machine.
 const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
@@ -97,7 +100,7 @@ impl KindCluster {
 
     /// Services and their ready endpoints, by the names of the scenario.
     fn services(&self, seen: &Seen) -> Vec<ServiceEntry> {
-        let entry = |plan: &crate::plan::ServicePlan| {
+        let entry = |plan: &relapse_model::ServicePlan| {
             let slices = seen.slices.values().filter(|slice| slice.service == plan.name);
             let ready = slices.flat_map(|slice| &slice.endpoints).filter(|(_, _, ready)| *ready);
             let with_node = ready.filter_map(|(pod, address, _)| {
@@ -113,7 +116,7 @@ impl KindCluster {
     fn tell(&self) {
         let seen = self.seen.borrow().clone();
         let plugged = self.lock_pods();
-        let there = |(spec, plugged): &(&crate::plan::PodPlan, &Plugged)| {
+        let there = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
             let pod = seen.pods.get(&spec.name);
             !plugged.leaving && pod.is_some_and(|pod| pod.uid == plugged.uid && !pod.leaving)
         };

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use relapse_kernel::process::Inside;
 use relapse_kernel::{NetNs, nft, sysctl};
+use relapse_lab::cluster::KubeProxy;
+use relapse_lab::job::FaultError;
 use serde_json::{Value, json};
 
-use super::create::NodeRef;
-use crate::cluster::KubeProxy;
-use crate::job::FaultError;
+use super::created::NodeRef;
 
 /// The setting as a file.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";

@@ -10,15 +10,15 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use relapse_kernel::route::{self, MAIN};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{NetNs, link, sysctl};
+use relapse_lab::cluster::node_network::{pod_rules, unless};
+use relapse_lab::cluster::pods::port_share;
+use relapse_model::{ClusterPlan, PodId, PodRole};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::api::said;
 use super::objects::{GATE, namespace};
 use super::watch::{PodState, Seen};
-use crate::cluster::node_network::{pod_rules, unless};
-use crate::cluster::pods::port_share;
-use crate::plan::{ClusterPlan, PodId, PodRole};
 
 /// A pod that is not there by then, or not gone by then, never will be.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -5,14 +5,15 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
+use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::outside::{as_host, build, build_office, host_namespace};
+use relapse_lab::cluster::{Office, Outside};
+use relapse_model::ClusterPlan;
 
+use super::ground::Ground;
 use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL};
-use super::{Ground, api, cni, guard};
-use crate::cluster::fabric::Fabric;
-use crate::cluster::outside::{as_host, build, build_office, host_namespace};
-use crate::cluster::{Office, Outside};
-use crate::plan::ClusterPlan;
+use super::{api, cni, guard};
 
 /// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
 const NODE_NIC: &str = "prim0";

@@ -9,12 +9,12 @@ use relapse_detectors::prefix::Prefix;
 use relapse_kernel::conntrack::{self, Conntrack};
 use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
+use relapse_lab::cluster::Node;
+use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
+use relapse_model::{NetworkPlan, NodePlan};
 
-use super::create::{Created, NodeRef};
-use crate::cluster::Node;
-use crate::cluster::fabric::Fabric;
-use crate::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
-use crate::plan::{NetworkPlan, NodePlan};
+use super::created::{Created, NodeRef};
 
 /// Before the rules of any pod: the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
+use relapse_model::{ClusterPlan, PodId, PodRole, ServicePlan};
 use serde_json::{Value, json};
-
-use crate::plan::{ClusterPlan, PodId, PodRole, ServicePlan};
 
 /// Its value is the run's id.
 pub const LABEL: &str = "relapse.dev/run";

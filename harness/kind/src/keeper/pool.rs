@@ -2,13 +2,13 @@
 
 use std::sync::{MutexGuard, PoisonError};
 
+use relapse_lab::cluster::backend::Wanted;
 use relapse_model::kind_config::Config;
 
-use super::super::create::Created;
+use super::super::created::Created;
 use super::super::servers::Servers;
 use super::Kind;
-use crate::cluster::backend::Wanted;
-use crate::kind::journal::ClusterJournal;
+use crate::journal::ClusterJournal;
 
 /// Scenarios want one or two workers more often than not, and a cluster is slow to make.
 const WORKERS: usize = 2;

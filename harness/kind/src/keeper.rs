@@ -11,15 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use relapse_kernel::process::LabProcess;
+use relapse_lab::cluster::backend::{self, Backend, Lease, Places, Wanted};
 use relapse_model::kind_config::Config;
 
-use super::create::{self, Created, Names};
+use super::create;
+use super::created::{Created, Names};
 use super::docker::{docker, nginx_image, node_image};
+use super::ground::{BACKEND, Ground};
+use super::parts;
 use super::proof::Still;
 use super::servers::{Served, Servers};
-use super::{Ground, parts};
-use crate::cluster::backend::{self, Backend, Lease, Places, Wanted};
-use crate::kind::journal::ClusterJournal;
+use crate::journal::ClusterJournal;
 use pool::{Kept, Pool};
 
 /// The backend of real clusters.
@@ -58,7 +60,7 @@ impl Kind {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let suffix = if number > 1 { format!("-{number}") } else { String::new() };
         let cluster = format!("relapse-{}{suffix}", self.run_id);
-        let folder = crate::host::state_dir().map_err(|e| format!("failed to {e}"))?.join("kind").join(&cluster);
+        let folder = relapse_lab::host::state_dir().map_err(|e| format!("failed to {e}"))?.join("kind").join(&cluster);
         Ok(Names { cluster, folder })
     }
 
@@ -88,7 +90,7 @@ impl Kind {
 
 impl Backend for Kind {
     fn name(&self) -> &'static str {
-        super::NAME
+        BACKEND
     }
 
     fn unable(&self) -> Option<String> {
@@ -191,7 +193,7 @@ impl Lease for Leased<'_> {
         };
         // Plain data: what cannot be written would be told by whoever reads it.
         let what = serde_json::to_value(ground).unwrap_or_default();
-        backend::Ground { backend: super::NAME.to_owned(), is_real_cluster: true, is_closed: false, what }
+        backend::Ground { backend: BACKEND.to_owned(), is_real_cluster: true, is_closed: false, what }
     }
 
     fn lost(&mut self) -> Option<String> {

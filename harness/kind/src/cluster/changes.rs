@@ -1,12 +1,12 @@
 //! Pods go and come back while a trial runs; replicas of cluster DNS end and are replaced.
 
 use relapse_kernel::process;
+use relapse_model::{PodId, PodRole};
 
 use super::super::pods::{self, until};
 use super::super::watch::Seen;
 use super::super::{cni, objects};
 use super::KindCluster;
-use crate::plan::{PodId, PodRole};
 
 impl KindCluster {
     pub(super) async fn delete(&self, id: PodId) -> Result<(), String> {

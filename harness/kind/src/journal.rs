@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use relapse_lab::host::identity::Process;
+use relapse_lab::host::journal::{self, Entry, Found, Journal, Stored};
+use relapse_lab::host::removers::{Removed, Remover};
+use relapse_lab::host::{Error, Result, Site, undo};
 use serde_json::{Value, json};
 
-use super::create::{self, Names};
-use crate::host::identity::Process;
-use crate::host::journal::{self, Entry, Found, Journal, Stored};
-use crate::host::removers::{Removed, Remover};
-use crate::host::{Error, Result, Site, undo};
+use super::create;
+use super::created::Names;
 
 /// What nodes set on their host, and leave there: their kubelet
 /// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their

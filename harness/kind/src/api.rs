@@ -12,7 +12,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Config};
 use serde_json::json;
 
-use super::create::{Names, Shares, share};
+use super::created::{Names, Shares, share};
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -3,19 +3,17 @@
 //! Its network is its own, without translation to the outside, and its nodes get their guard before
 //! they can run a pod. Names carry the run's id.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::{NetNs, process};
 use relapse_model::kind_config::Config;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::created::{Created, LABEL, Names, NodeRef};
 use super::docker::{docker, kind, within};
 use super::{api, cni, guard, kube_proxy};
 
@@ -31,51 +29,8 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 const LOAD_WITHIN: Duration = Duration::from_secs(60);
-/// By which Docker's networks, and containers beside the cluster, tell whose they are.
-pub(super) const LABEL: &str = "relapse.run";
 /// By which kind's containers do.
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
-
-/// What a cluster is called: everything of it is found by these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
-    /// kind's name for it, and of its Docker network.
-    pub cluster: String,
-    /// Where its files lie.
-    pub folder: PathBuf,
-}
-
-impl Names {
-    #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
-    }
-}
-
-/// One node's container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRef {
-    /// Of the container, and of the node in the API.
-    pub name: String,
-    /// Its first process, as this machine counts.
-    pub pid: u32,
-    /// The node's share of the pod network.
-    pub pod_prefix: Prefix,
-    /// Packets that its guard had dropped by the time the cluster was ready: those of its own start.
-    pub dropped: u64,
-}
-
-/// A cluster that is ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Created {
-    pub names: Names,
-    /// Workers first, in their order, then the control plane.
-    pub nodes: Vec<NodeRef>,
-    /// Docker's network between the nodes.
-    pub management: Prefix,
-    pub pod_prefix: Prefix,
-    pub service_prefix: Prefix,
-}
 
 /// Makes a cluster. What was made by the time it fails is still there: [`remove`] it.
 ///
@@ -310,14 +265,4 @@ fn end_makers(cluster: &str) {
             std::thread::sleep(TOLD_BEFORE);
         }
     }
-}
-
-/// Shares of the pod network by node, as the API has them.
-pub type Shares = BTreeMap<String, Prefix>;
-
-/// A value of a node's object.
-#[must_use]
-pub fn share(node: &Value) -> Option<(String, Prefix)> {
-    let name = node.pointer("/metadata/name")?.as_str()?.to_owned();
-    Some((name, node.pointer("/spec/podCIDR")?.as_str()?.parse().ok()?))
 }

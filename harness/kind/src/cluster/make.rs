@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::Api;
+use relapse_lab::cluster::ServiceEntry;
+use relapse_model::{PodId, PodRole};
 
 use super::super::build::keep_or_make;
 use super::super::dns;
@@ -11,8 +13,6 @@ use super::super::objects::{self, DNS_NAMESPACE, NAMESPACE};
 use super::super::pods::{self, Plugged, until};
 use super::super::watch::{PodState, Seen};
 use super::KindCluster;
-use crate::cluster::ServiceEntry;
-use crate::plan::{PodId, PodRole};
 
 /// Pods of the trial before that this one does not want.
 pub(super) type Strangers = Vec<(String, PodState)>;
