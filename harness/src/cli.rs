@@ -14,9 +14,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use relapse_lab::cluster::backend::Backend;
 use relapse_model::diagnostics::Diagnostics;
 
-use crate::cluster::backend::Backend;
 use crate::plan::{self, Plan};
 
 /// Exit status for bad input (`EX_USAGE` of sysexits.h).

@@ -1,9 +1,11 @@
 //! relapse: replays published Kubernetes network incidents and proves that detectors catch them.
 //!
-//! The way of the data, one direction, and the modules that carry it:
-//! [`scenario`] (YAML) -> [`plan`] -> [`cluster`] up -> [`collect`] -> [`fault`] -> signals ->
-//! detectors -> [`judge`] -> events ([`event`]) -> reports. [`run`] is the only place that wires them.
-//! [`host`] owns what reaches beyond the lab: journal, lock, guardian, recovery.
+//! The way of the data, one direction, and what carries it:
+//! [`scenario`] (YAML) -> [`plan`] -> a cluster up -> collectors armed -> faults -> signals -> detectors -> [`judge`] ->
+//! events ([`event`]) -> reports. [`run`] is the only place that wires them; clusters, workload, faults and collectors
+//! are [`relapse_lab`]'s.
+//!
+//! Which backends there are the program says (`main.rs`): nothing here names one but labs, which need nothing.
 
 pub mod cli;
 pub mod config;
@@ -13,6 +15,4 @@ pub mod plan;
 pub mod run;
 pub mod scenario;
 
-pub use relapse_lab::{cluster, collect, fault, faults, host, host_limit, job, netns, workload};
-pub use relapse_model::diagnostics;
 pub use relapse_reports::event;

@@ -11,9 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relapse_lab::fault::Fault;
 use relapse_reports::event::Expectation;
-
-use crate::fault::Fault;
 
 pub use relapse_model::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowKind, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan,

@@ -29,11 +29,11 @@ use std::time::{Duration, Instant};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::clock;
+use relapse_lab::cluster::backend::{self, Backend, Wanted, WantedServer};
+use relapse_lab::host::Consent;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
 
-use crate::cluster::backend::{self, Backend, Wanted, WantedServer};
 use crate::config::Config;
-use crate::host::Consent;
 use crate::plan::{Plan, PodRole, TrialPlan};
 use needs::Needs;
 pub use order::Sabotage;

@@ -1,7 +1,7 @@
 //! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
 //!
 //! Job: the model and its reading. A map of the modules:
-//! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`crate::faults`].
+//! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`relapse_lab::faults`].
 //! - [`read`]: from a file to a [`Scenario`]; [`tree`] and [`check`] find every error of form at once.
 //! - [`schema`]: the JSON Schema, for editors and for [`check`].
 //!
@@ -16,12 +16,12 @@ mod tree;
 pub mod trial;
 pub mod workload;
 
+use relapse_lab::faults::Injection;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Name;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::faults::Injection;
 use cluster::Cluster;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
 use workload::Flow;

@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relapse::diagnostics::{Diagnostics, Source};
 use relapse::plan::{Plan, load, plan};
 use relapse::scenario::parse;
+use relapse_model::diagnostics::{Diagnostics, Source};
 
 const BASE: &str = include_str!("bad_input/base.yaml");
 

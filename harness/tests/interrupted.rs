@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, RunEvent, TrialEvent, What};
-use relapse::host::lock::{MachineLock, Mode, Who};
 use relapse_kernel::host::is_root;
+use relapse_lab::host::lock::{MachineLock, Mode, Who};
+
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
 

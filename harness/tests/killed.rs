@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
-use relapse::fault::Requirement;
 use relapse::plan::Plan;
 use relapse_kernel::host::is_root;
+use relapse_lab::fault::Requirement;
+
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips, spread};
 

@@ -24,8 +24,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::cluster::backend::Backend as _;
 use relapse_kind::Kind;
+use relapse_lab::cluster::backend::Backend as _;
 
 use on_kind::{heard, removed, unmade};
 use support::{asked, skips};

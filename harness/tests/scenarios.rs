@@ -23,10 +23,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::cluster::backend::{self, Backend};
 use relapse::event::Outcome;
 use relapse::plan::Plan;
 use relapse::run;
+use relapse_lab::cluster::backend::{self, Backend};
 
 use support::in_process::{labs, options, run_one};
 use support::kept_cluster::Kept;

@@ -1,4 +1,4 @@
-//! What a trial's process is told of the cluster it works on.
+//! The ground of a trial: a cluster that is kept, as the trial's process hears of it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,10 +1,10 @@
 //! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
-//! In the order of a run: [`keeper`] (clusters for all trials; [`journal`], [`create`], [`docker`], [`guard`], [`cni`],
-//! [`servers`] of the outside world, [`proof`] that a trial left nothing), which leases a [`ground`]; then in each trial's
-//! process [`cluster`] over [`build`], [`nodes`], [`pods`], [`dns`], [`watch`] and [`news`]. A kind node is a network
-//! namespace like a lab's, so fabric, second NIC, policy table, source NAT, workload, faults and collectors are the lab's
-//! own.
+//! In the order of a run: [`keeper`] (clusters for all trials; [`journal`], [`create`], [`docker`], [`guard`],
+//! [`cni`], [`servers`] of the outside world, [`proof`] that a trial left nothing), which leases a [`ground`]; then in
+//! each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`], [`dns`], [`watch`] and [`news`]. A kind node
+//! is a network namespace like a lab's, so fabric, second NIC, policy table, source NAT, workload, faults and
+//! collectors are the lab's own.
 //!
 //! The program alone names this crate: it calls [`register`], and everybody else asks what is registered.
 

@@ -11,17 +11,17 @@ use std::sync::Arc;
 
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::{host, process};
+use relapse_lab::cluster::backend::{self, Backend, Part};
+use relapse_lab::host::identity::{self, Process};
+use relapse_lab::host::journal::{self, Found};
+use relapse_lab::host::{Consent, Site, limit_is_closed, lock, lock::Who};
+use relapse_lab::netns::Labs;
+use relapse_lab::netns::probe::{Attempt, NeededBy};
 use relapse_reports::paint::Page;
 use relapse_reports::units;
 use relapse_reports::words::Tone;
 
 use super::out;
-use crate::cluster::backend::{self, Backend, Part};
-use crate::host::identity::{self, Process};
-use crate::host::journal::{self, Found};
-use crate::host::{Consent, Site, limit_is_closed, lock, lock::Who};
-use crate::netns::Labs;
-use crate::netns::probe::{Attempt, NeededBy};
 use crate::run::needs::Needs;
 
 /// Programs that people look around with; nothing of relapse itself needs them.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_lab::fault::Requirement;
 use relapse_reports::event::Expectation;
 use relapse_reports::paint::Page;
 use relapse_reports::units::limit;
@@ -10,7 +11,6 @@ use relapse_reports::words::{self, Tone};
 use serde::Serialize;
 
 use super::out;
-use crate::fault::Requirement;
 use crate::plan::{Plan, TrialPlan};
 
 /// List scenarios.

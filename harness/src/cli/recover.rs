@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use relapse_lab::host::{Site, recover};
+
 use super::out;
 use crate::event::Outcome;
-use crate::host::{Site, recover};
 
 pub fn main() -> ExitCode {
     let recovered = Site::host().and_then(|site| recover(&site, &mut |holder| eprintln!("waiting for {holder}")));

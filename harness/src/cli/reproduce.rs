@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use relapse_kernel::process::take_terminal;
+use relapse_lab::fault::Requirement;
+use relapse_lab::host::Consent;
 use relapse_model::diagnostics::{Diagnostics, did_you_mean};
 
 use self::story::Story;
@@ -22,8 +24,6 @@ use super::out;
 use super::run::Chosen;
 use crate::config::Config;
 use crate::event::RunEvent;
-use crate::fault::Requirement;
-use crate::host::Consent;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options, hold};
 

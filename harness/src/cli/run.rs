@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use relapse_lab::cluster::backend::{self, Backend, For};
+use relapse_lab::host::{self, Consent, Site};
 use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
 use super::out;
-use crate::cluster::backend::{self, Backend, For};
 use crate::config::Config;
 use crate::event::{RunEvent, What};
-use crate::host::{self, Consent, Site};
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
@@ -250,7 +250,7 @@ fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&P
         }
     };
     for recovered in left_by_others() {
-        sink(&RunEvent { at: crate::fault::now(), what: What::Notice { text: recovered } });
+        sink(&RunEvent { at: relapse_lab::fault::now(), what: What::Notice { text: recovered } });
     }
     let outcome = run::run(plans, options, &interrupt, &mut sink);
     let finished = folder.map(RunFolder::finish).transpose();

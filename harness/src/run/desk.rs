@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
+use relapse_lab::fault::now;
+use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
 use super::samples::Samples;
-use crate::fault::now;
 use crate::judge::Judge;
 use crate::outside_detector::Said;
-use crate::workload::Attempt;
 
 /// How often deadlines are looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::packet::{Capture, Filter, Packet};
+use relapse_lab::cluster::Cluster;
+use relapse_lab::workload::{Attempt, namespace};
 use relapse_reports::event::EffectSeen;
 use tokio::task::JoinSet;
 
-use crate::cluster::Cluster;
 use crate::plan::{ClusterPlan, EffectPlan, Failure, FlowPlan};
-use crate::workload::{Attempt, namespace};
 
 /// Attempts that must have failed, or worked, before it is said that a flow fails, or works.
 const ENOUGH: u32 = 3;

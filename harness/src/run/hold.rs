@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use relapse_kernel::NetNs;
 use relapse_kernel::process::{Inside, interactive};
+use relapse_lab::cluster::Cluster;
 use tokio::sync::{Mutex as AsyncMutex, mpsc as channel};
 
 use super::desk::Running;
 use super::order::{HoldNews, ToLab};
-use crate::cluster::Cluster;
 use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId};
 
 /// The end of who looks around.

@@ -12,6 +12,8 @@ use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
 use relapse_kernel::{clock, host};
+use relapse_lab::host_limit::HostLimit;
+use relapse_lab::netns::probe::{self, PROBE};
 use relapse_reports::event::{Cpu, Outcome, Phase, TrialEvent};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc as channel, watch};
@@ -20,9 +22,7 @@ use super::hold::{Visit, Visitors};
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
 use super::trial::{Ended, Trial};
-use crate::host_limit::HostLimit;
 use crate::judge::Judge;
-use crate::netns::probe::{self, PROBE};
 use crate::plan::{Plan, TrialPlan, load};
 
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.

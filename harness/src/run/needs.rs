@@ -8,10 +8,10 @@ use std::sync::Arc;
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::host;
+use relapse_lab::cluster::backend::Backend;
+use relapse_lab::fault::Requirement;
+use relapse_lab::host::{Consent, limit_is_closed};
 
-use crate::cluster::backend::Backend;
-use crate::fault::Requirement;
-use crate::host::{Consent, limit_is_closed};
 use crate::plan::{EffectPlan, Plan, TrialPlan};
 
 /// What one trial needs.

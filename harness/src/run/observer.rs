@@ -12,9 +12,9 @@ use relapse_detectors::record::{Feed, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
+use relapse_lab::fault::now;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use crate::fault::now;
 use crate::outside_detector::{ExecSpec, OutsideDetector, Said};
 
 /// Detectors and what listens to signals besides them.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_detectors::time::Time;
+use relapse_lab::cluster::backend::Ground;
+use relapse_lab::host_limit::{HostLimitReply, HostLimitRequest};
 use relapse_reports::event::{Cpu, Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::backend::Ground;
-use crate::host_limit::{HostLimitReply, HostLimitRequest};
 use crate::outside_detector::ExecSpec;
 
 /// What a lab process is asked to run. Sent as the first line on its control pipe.

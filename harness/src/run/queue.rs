@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use relapse_lab::cluster::backend::Wanted;
+
 use super::Job;
 use super::share::Share;
-use crate::cluster::backend::Wanted;
 
 /// The trials of a run that have not begun.
 pub struct Queue {
@@ -103,8 +104,8 @@ mod tests {
     use relapse_reports::event::TrialId;
 
     use super::*;
-    use crate::cluster::backend::{Backend, Lease, Places};
     use crate::run::needs::Needs;
+    use relapse_lab::cluster::backend::{Backend, Lease, Places};
 
     struct Clusters(Places);
 

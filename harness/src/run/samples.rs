@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
+use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FlowSample, TrialEvent};
 
 use crate::plan::FlowPlan;
-use crate::workload::Attempt;
 
 /// How long a span is.
 const SPAN: Duration = Duration::from_millis(250);

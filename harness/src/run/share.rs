@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use relapse_lab::fault::Requirement;
+use relapse_lab::host::{Guardian, MachineLock, Mode, Who, limit_is_closed, lock};
 use relapse_reports::event::TrialEvent;
 
 use super::spare::Spare;
 use super::{Interrupt, Job, Options, processors};
-use crate::fault::Requirement;
-use crate::host::{Guardian, MachineLock, Mode, Who, limit_is_closed, lock};
 
 /// A trial that holds no more entries than this on a node may run beside one that lowers the limit.
 const FEW: u64 = 1_600;

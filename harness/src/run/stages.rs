@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use relapse_lab::cluster::snapshot::Snapshot;
+use relapse_lab::fault::{Fault, InForce, UndoStack, World, now};
+use relapse_lab::workload::churn::{Churn, Still};
+use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Injected, Phase, TrialEvent};
 use tokio::task::JoinSet;
 
@@ -12,12 +16,8 @@ use super::effects::Effects;
 use super::hold::Visitors;
 use super::order::Sabotage;
 use super::steady::Steady;
-use crate::cluster::snapshot::Snapshot;
-use crate::fault::{Fault, InForce, UndoStack, World, now};
 use crate::judge::Judge;
 use crate::plan::{FlowKind, Plan, TrialPlan};
-use crate::workload::churn::{Churn, Still};
-use crate::workload::{Attempt, Workload};
 
 /// So much longer is waited for attempts to end, where nothing but their small number is wrong.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);

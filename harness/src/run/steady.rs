@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
+use relapse_lab::workload::Attempt;
 
 use crate::plan::FlowPlan;
-use crate::workload::Attempt;
 
 /// What is known of each flow since a given instant.
 #[derive(Debug)]

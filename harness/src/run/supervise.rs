@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use relapse_kernel::host::{self, Snapshot, is_root};
 use relapse_kernel::process::{LabCommand, LabProcess};
 use relapse_kernel::{NetNs, nft};
+use relapse_lab::cluster::backend::LAB;
+use relapse_lab::host::Restore;
+use relapse_lab::host_limit::{HostLimitReply, HostLimitRequest};
 use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
 use super::hold::Line;
 use super::order::{FromLab, HoldNews, Order, ToLab};
 use super::share::Hold;
 use super::{Interrupt, Job, Options};
-use crate::cluster::backend::LAB;
-use crate::host::Restore;
-use crate::host_limit::{HostLimitReply, HostLimitRequest};
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);

@@ -9,6 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
+use relapse_lab::cluster::Cluster;
+use relapse_lab::collect::Collectors;
+use relapse_lab::fault::{UndoStack, World};
+use relapse_lab::host_limit::HostLimit;
+use relapse_lab::workload::churn::{Churn, Quiet};
+use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -18,15 +24,9 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::samples::Samples;
 use super::stages::Stages;
-use crate::cluster::Cluster;
-use crate::collect::Collectors;
-use crate::fault::{UndoStack, World};
-use crate::host_limit::HostLimit;
 use crate::judge::Judge;
 use crate::outside_detector::Said;
 use crate::plan::{Plan, TrialPlan};
-use crate::workload::churn::{Churn, Quiet};
-use crate::workload::{Attempt, Workload};
 
 /// What a trial is made of and reports to.
 pub struct Trial<'a> {

@@ -1,11 +1,10 @@
 //! What is expected of a trial: quiet first, then the effect, the findings, and recovery.
 
+use relapse_lab::faults::Injection;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-use crate::faults::Injection;
 
 /// What must hold before anything is injected.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

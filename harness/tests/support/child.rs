@@ -15,10 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use relapse::event::{RunEvent, TrialEvent, What};
-use relapse::host::identity::Process;
-use relapse::host::lock::{self, MachineLock, Mode, Who};
-use relapse::host::{CONNTRACK_MAX, Site};
 use relapse_kernel::process::UserNs;
+use relapse_lab::host::identity::Process;
+use relapse_lab::host::lock::{self, MachineLock, Mode, Who};
+use relapse_lab::host::{CONNTRACK_MAX, Site};
 
 const MARK: &str = "RELAPSE_TEST_MARK";
 /// What is there then will not go by itself.

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use relapse::cluster::backend::Backend;
 use relapse::config::Config;
 use relapse::event::{Outcome, RunEvent};
-use relapse::host::Consent;
-use relapse::netns::Labs;
 use relapse::plan::Plan;
 use relapse::run::{self, Interrupt, Options};
+use relapse_lab::cluster::backend::Backend;
+use relapse_lab::host::Consent;
+use relapse_lab::netns::Labs;
 use relapse_reports::block;
 use relapse_reports::paint::Page;
 use relapse_reports::summary::{RunSummary, TrialSummary};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use relapse::cluster::backend::{Backend, Lease, Places, Wanted};
 use relapse_kind::Kind;
+use relapse_lab::cluster::backend::{Backend, Lease, Places, Wanted};
 
 /// At a time, at most.
 const CLUSTERS: usize = 2;

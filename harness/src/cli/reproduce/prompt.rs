@@ -119,7 +119,7 @@ impl Talk {
             "places" => out::lines(places.iter().map(|place| format!("  {place}"))),
             "look" => out::lines(self.looks()),
             "status" => {
-                let now = crate::fault::now();
+                let now = relapse_lab::fault::now();
                 let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
                 out::lines(story.status(now, out::page()));
             }

@@ -185,7 +185,7 @@ fn every_fault_plans() {
         let plan = injected(fault).unwrap_or_else(|wrong| panic!("{fault}:\n{wrong}"));
         planned.extend(plan.incident_trial.inject.iter().map(|f| f.name()));
     }
-    assert_eq!(planned, crate::faults::Injection::NAMES);
+    assert_eq!(planned, relapse_lab::faults::Injection::NAMES);
 }
 
 #[test]

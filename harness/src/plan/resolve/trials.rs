@@ -6,13 +6,13 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
 use relapse_detectors::prefix::Prefix;
 use relapse_detectors::registry::DetectorSet;
+use relapse_lab::fault::Fault;
+use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_reports::event::Expectation;
 
 use super::Planner;
-use crate::fault::Fault;
-use crate::faults::Injection;
 use crate::plan::{EffectPlan, Failure, FlowId, TrialPlan};
 use crate::scenario::Scenario;
 use crate::scenario::trial::{Control, Detect, Effect, Fails, FailureKind, FindingLevel, Observation, Packet, Risk};
