@@ -375,13 +375,5 @@ pub struct TrialEnded {
     pub peak_memory: Option<u64>,
     /// Processor time of the lab.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<Cpu>,
-}
-
-/// Processor time of a lab's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cpu {
-    pub all: Duration,
-    /// Of it, by collectors and detectors: what watching costs.
-    pub agents: Duration,
+    pub cpu: Option<Duration>,
 }

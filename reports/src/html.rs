@@ -231,10 +231,7 @@ fn facts(trial: &TrialSummary, page: &mut String) {
         facts.extend(ended.up.map(|up| format!("up in {}", units::span(up))));
         facts.extend(ended.down.map(|down| format!("gone in {}", units::span(down))));
         facts.extend(ended.peak_memory.map(|bytes| format!("at most {}", units::bytes(bytes))));
-        facts.extend(ended.cpu.map(|cpu| {
-            let share = 100.0 * cpu.agents.as_secs_f64() / cpu.all.as_secs_f64().max(0.01);
-            format!("{} of processor time, {share:.0} % of it by agents", units::span(cpu.all))
-        }));
+        facts.extend(ended.cpu.map(|cpu| format!("{} of processor time", units::span(cpu))));
     }
     if !facts.is_empty() {
         let _ = write!(page, "<p class=\"facts\">{}</p>", facts.join(" · "));

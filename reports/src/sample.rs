@@ -212,7 +212,7 @@ impl Script {
             up: Some(ms(64)),
             down: Some(ms(71)),
             peak_memory: Some(38 << 20),
-            cpu: Some(Cpu { all: Duration::from_millis(800), agents: Duration::from_millis(200) }),
+            cpu: Some(Duration::from_millis(800)),
         };
         self.at(took, TrialEvent::Ended(ended))
     }

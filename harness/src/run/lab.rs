@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -14,8 +13,8 @@ use relapse_kernel::process::enter_lab;
 use relapse_kernel::{clock, host};
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::netns::probe::{self, PROBE};
-use relapse_reports::event::{Cpu, Outcome, Phase, TrialEvent};
-use tokio::runtime::{Builder, Handle, Runtime};
+use relapse_reports::event::{Outcome, Phase, TrialEvent};
+use tokio::runtime::Builder;
 use tokio::sync::{mpsc as channel, watch};
 
 use super::hold::{Visit, Visitors};
@@ -92,8 +91,9 @@ fn carry_out(
         let reasons = vec![format!("too many held connections for this machine: {e}")];
         return Ok(FromLab::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None, cpu: None });
     }
-    // Two, so that neither waits for the other's turn, and what watching costs is known by its threads' name.
-    let (runtime, agents) = (runtime("workload")?, runtime(AGENTS)?);
+    // One for workload and agents: on a busy machine a workload with threads of its own outruns who watches it.
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| format!("the runtime could not be started: {e}"))?;
     let (stop_sender, stop) = watch::channel(false);
     let (replies_sender, replies) = mpsc::channel();
     let (visits_sender, visits) = channel::unbounded_channel();
@@ -126,20 +126,11 @@ fn carry_out(
     };
     let news = outbox.clone();
     let hold = order.hold.then(|| Visitors::new(visits, move |told| news.send(&FromLab::Hold(told))));
-    let reach = Reach { host_limit, kernel_log, hold, agents: agents.handle().clone() };
+    let reach = Reach { host_limit, kernel_log, hold };
     let done = runtime.block_on(run(order, &plan, reach, stop, outbox));
     // Tasks that still wait for a socket must not keep the lab from ending.
     runtime.shutdown_background();
-    agents.shutdown_background();
     done
-}
-
-/// The name of the threads that collectors and detectors run on.
-const AGENTS: &str = "agents";
-
-fn runtime(name: &str) -> Result<Runtime, String> {
-    let runtime = Builder::new_multi_thread().worker_threads(2).thread_name(name).enable_all().build();
-    runtime.map_err(|e| format!("the runtime could not be started: {e}"))
 }
 
 /// What a lab has of the world outside it.
@@ -149,8 +140,6 @@ struct Reach {
     kernel_log: Result<File, String>,
     /// Who looks around while it is held.
     hold: Option<Visitors>,
-    /// Where collectors and detectors run.
-    agents: Handle,
 }
 
 /// The trial an order names, and the one whose expectations apply where a self-test swaps them.
@@ -212,7 +201,7 @@ async fn run(
     let record = order.record.as_deref();
     let armed = Arc::default();
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
-    let observer = reach.agents.spawn(observer.run(incoming));
+    let observer = tokio::spawn(observer.run(incoming));
 
     let ended = Trial {
         plan,
@@ -223,7 +212,6 @@ async fn run(
         sabotage: order.sabotage.clone(),
         stop,
         hold: reach.hold,
-        agents: reach.agents,
         armed,
         judge: judge(plan, trial, order),
         events: &tell,
@@ -248,19 +236,13 @@ async fn run(
     Ok(FromLab::Done { outcome, reasons, up_ns, peak_memory: peak_memory(), cpu: cpu() })
 }
 
-/// Processor time so far, of this process and of its agents' threads (`utime` and `stime` of proc_pid_stat(5)).
-fn cpu() -> Option<Cpu> {
-    let of = |path: PathBuf| {
-        let stat = std::fs::read_to_string(path).ok()?;
-        // The name, in parentheses, may hold anything.
-        let (start, fields) = stat.rsplit_once(')')?;
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Some((start.ends_with(&format!("({AGENTS}")), Duration::from_millis(ticks * MILLIS_A_TICK)))
-    };
-    let (_, all) = of("/proc/self/stat".into())?;
-    let threads = std::fs::read_dir("/proc/self/task").ok()?.flatten();
-    let threads = threads.filter_map(|thread| of(thread.path().join("stat")));
-    Some(Cpu { all, agents: threads.filter_map(|(is_agent, time)| is_agent.then_some(time)).sum() })
+/// Processor time of this process so far (`utime` and `stime` of proc_pid_stat(5)).
+fn cpu() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name, in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Some(Duration::from_millis(ticks * MILLIS_A_TICK))
 }
 
 /// The kernel tells processor time in hundredths of a second, whatever it counts in (`USER_HZ`).

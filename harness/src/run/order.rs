@@ -1,12 +1,13 @@
 //! What passes between the command line and a lab process: one order in, messages out.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_detectors::time::Time;
 use relapse_lab::cluster::backend::Ground;
 use relapse_lab::host_limit::{HostLimitReply, HostLimitRequest};
-use relapse_reports::event::{Cpu, Expectation, Outcome, TrialEvent, TrialId};
+use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
 use crate::outside_detector::ExecSpec;
@@ -78,7 +79,7 @@ pub enum FromLab {
         reasons: Vec<String>,
         up_ns: u64,
         peak_memory: Option<u64>,
-        cpu: Option<Cpu>,
+        cpu: Option<Duration>,
     },
 }
 

@@ -16,7 +16,6 @@ use relapse_lab::host_limit::HostLimit;
 use relapse_lab::workload::churn::{Churn, Quiet};
 use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use super::desk::{Running, Stop};
@@ -38,8 +37,6 @@ pub struct Trial<'a> {
     /// Turns true when the user wants to stop.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
-    /// Where collectors run.
-    pub agents: Handle,
     /// Set once every collector is armed.
     pub armed: Arc<AtomicBool>,
     /// Stay with the fault in force, for these to look around.
@@ -86,10 +83,7 @@ impl Trial<'_> {
                     _ => None,
                 };
                 let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = {
-                    let _agents = self.agents.enter();
-                    Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log)
-                };
+                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log);
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {
