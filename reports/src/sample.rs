@@ -10,7 +10,7 @@ use relapse_detectors::finding::{Finding, Level, Severity};
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Cpu, Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    Decided, EffectSeen, Expectation, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
     TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
 
