@@ -2,6 +2,7 @@
 
 mod check;
 mod doctor;
+mod init;
 mod list;
 mod out;
 mod recover;
@@ -9,15 +10,17 @@ mod replay;
 mod reproduce;
 mod run;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use relapse_lab::cluster::backend::Backend;
 use relapse_model::diagnostics::Diagnostics;
 
 use crate::plan::{self, Plan};
+use crate::shipped;
 
 /// Exit status for bad input (`EX_USAGE` of sysexits.h).
 const BAD_INPUT: u8 = 64;
@@ -34,6 +37,7 @@ const BAD_INPUT: u8 = 64;
                                        how long detection takes: p50, p95, max, and flakes
   relapse reproduce policy-route-lost  stop with the fault in force and look around
   relapse check my-scenario.yaml       is this file right?
+  relapse init                         begin a repository of your own
 
 Exit status: 0 pass, 1 a detection failed, 2 inconclusive, 3 something was left behind,
 64 bad input, 70 a defect of relapse."
@@ -68,6 +72,23 @@ same first. Exit status: 0 nothing is left, 3 something could not be put back.")
 
 Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Doctor,
+    /// Write a first scenario, relapse.yaml with a detector, and a workflow for CI.
+    Init(init::InitArguments),
+    /// Print shell completions.
+    #[command(after_help = "Examples:
+  relapse completions bash > ~/.local/share/bash-completion/completions/relapse
+  relapse completions fish > ~/.config/fish/completions/relapse.fish")]
+    Completions {
+        /// The shell to complete in.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one for each command.
+    #[command(after_help = "Example:
+  relapse man ~/.local/share/man/man1")]
+    Man {
+        /// Where to write them.
+        folder: PathBuf,
+    },
     /// Print the JSON Schema of scenario files.
     #[command(after_help = "Example:
   relapse schema > scenarios/schema.json")]
@@ -96,6 +117,21 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::main(&arguments),
         Command::Recover => recover::main(),
         Command::Doctor => doctor::main(),
+        Command::Init(arguments) => init::main(&arguments),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "relapse", &mut text);
+            out::line(String::from_utf8_lossy(&text).trim_end());
+            ExitCode::SUCCESS
+        }
+        Command::Man { folder } => {
+            let written = std::fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), &folder));
+            match written {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => usage(&format!("failed to write to {}: {e}", folder.display())),
+            }
+        }
         Command::Schema => {
             out::line(format_args!("{:#}", crate::scenario::schema()));
             ExitCode::SUCCESS
@@ -136,33 +172,35 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Scenarios by name or by path; all of `scenarios/` where none is named.
+/// Scenarios by name or by path. Where none is named: all of `scenarios/`, or all that are shipped where there is no
+/// such folder.
 fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     let is_path = |text: &String| text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml");
     let (paths, names): (Vec<_>, Vec<_>) = wanted.iter().partition(|text| is_path(text));
     let mut files: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
-    if names.is_empty() && !files.is_empty() {
+    let own = PathBuf::from(SCENARIOS);
+    if names.is_empty() && files.is_empty() {
+        files = if own.is_dir() { vec![own] } else { shipped::scenarios() };
         return plan::load(&files);
-    }
-    if names.is_empty() {
-        return plan::load(&[PathBuf::from(SCENARIOS)]);
     }
     // By name, the file called so is enough: another that is wrong is no reason to stop. Else the folder is
     // read whole, so that a wrong name can be told from a wrong file.
     let mut folder = None;
     let mut unknown = Diagnostics::default();
     for name in names {
-        let file = Path::new(SCENARIOS).join(format!("{name}.yaml"));
+        let file = own.join(format!("{name}.yaml"));
         if file.is_file() {
             files.push(file);
             continue;
         }
-        let folder = match &mut folder {
+        let folder: &Vec<Plan> = match &mut folder {
             Some(folder) => folder,
-            None => folder.insert(plan::load(&[PathBuf::from(SCENARIOS)])?),
+            None if own.is_dir() => folder.insert(plan::load(std::slice::from_ref(&own))?),
+            None => folder.insert(Vec::new()),
         };
-        match folder.iter().find(|plan: &&Plan| plan.name == *name) {
-            Some(plan) => files.push(plan.file.clone()),
+        let named = folder.iter().find(|plan| plan.name == *name).map(|plan| plan.file.clone());
+        match named.or_else(|| shipped::scenario(name)) {
+            Some(file) => files.push(file),
             None => unknown.push(no_such_scenario(name, folder)),
         }
     }
@@ -171,7 +209,9 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
 }
 
 fn no_such_scenario(name: &str, folder: &[Plan]) -> relapse_model::diagnostics::Diagnostic {
-    let names = folder.iter().map(|plan| plan.name.as_str());
+    let shipped = shipped::scenarios();
+    let stems = shipped.iter().filter_map(|file| file.file_stem()?.to_str());
+    let names: BTreeSet<&str> = folder.iter().map(|plan| plan.name.as_str()).chain(stems).collect();
     relapse_model::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
         .help(relapse_model::diagnostics::did_you_mean(name, "scenarios", names))
 }

@@ -14,5 +14,6 @@ pub mod outside_detector;
 pub mod plan;
 pub mod run;
 pub mod scenario;
+pub mod shipped;
 
 pub use relapse_reports::event;

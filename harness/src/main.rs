@@ -6,6 +6,7 @@ fn main() -> ExitCode {
     relapse_lab::netns::register();
     #[cfg(feature = "kind")]
     relapse_kind::register();
+    relapse::shipped::register();
     // A lab makes its namespaces while there is only one thread: before anything else.
     match std::env::args().nth(1).as_deref() {
         Some(relapse_lab::cluster::backend::LAB) => return relapse::run::lab::lab_main(),

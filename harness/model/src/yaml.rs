@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde_yaml::{Error as YamlError, RenderOptions, SnippetMode};
 
@@ -11,11 +12,34 @@ use crate::diagnostics::{Diagnostic, Source};
 /// Largest file that is parsed. The longest scenario has some 5 kB.
 const LARGEST: u64 = 1 << 20;
 
+/// Finds a file that the program carries by its path.
+type Carried = fn(&Path) -> Option<&'static str>;
+
+static CARRIED: OnceLock<Carried> = OnceLock::new();
+
+/// Files that the program carries are read like those on disk, from now on.
+pub fn carry(find: Carried) {
+    CARRIED.get_or_init(|| find);
+}
+
+fn carried(file: &Path) -> Option<&'static str> {
+    CARRIED.get().and_then(|find| find(file))
+}
+
+/// Whether there is such a file, on disk or carried.
+#[must_use]
+pub fn is_file(file: &Path) -> bool {
+    carried(file).is_some() || file.is_file()
+}
+
 /// Reads one file.
 ///
 /// # Errors
 /// It cannot be read, is too large, or is not UTF-8.
 pub fn read(file: &Path) -> Result<Source, Diagnostic> {
+    if let Some(text) = carried(file) {
+        return Ok(Source::new(file, text));
+    }
     let failed = |error: std::io::Error| Diagnostic::of_file(file, reason(&error));
     let opened = File::open(file).map_err(failed)?;
     if opened.metadata().map_err(failed)?.is_dir() {

@@ -18,10 +18,14 @@ use crate::plan::{Plan, TrialPlan};
 #[command(after_help = "Examples:
   relapse list
   relapse list policy-route-lost
+  relapse list --shipped
   relapse list --json | jq -r '.[].name'")]
 pub struct ListArguments {
     /// Names, files or folders; everything in scenarios/ when none is given.
     scenarios: Vec<String>,
+    /// What relapse carries, whatever is in scenarios/.
+    #[arg(long, conflicts_with = "scenarios")]
+    shipped: bool,
     /// One JSON array, for programs.
     #[arg(long)]
     json: bool,
@@ -59,7 +63,12 @@ struct Control<'a> {
 }
 
 pub fn main(arguments: &ListArguments) -> ExitCode {
-    let plans = match super::find(&arguments.scenarios) {
+    let found = if arguments.shipped {
+        crate::plan::load(&crate::shipped::scenarios())
+    } else {
+        super::find(&arguments.scenarios)
+    };
+    let plans = match found {
         Ok(plans) => plans,
         Err(diagnostics) => return super::refuse(&diagnostics),
     };

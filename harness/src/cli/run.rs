@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ impl Chosen {
   relapse run policy-route-lost --only incident --repeat 20
   relapse run conntrack-cap-reset --allow-host-writes --record recordings
   relapse run --config relapse.yaml --json > events.jsonl
+  relapse run --shard 2/4
   sudo relapse run --backend kind policy-route-lost
 
 Reports: FOLDER/latest/report.html, summary.md, junit.xml, matrix.txt, events.jsonl.")]
@@ -87,6 +89,9 @@ pub struct RunArguments {
     /// Only the incident of each scenario, or only this control of it.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Only this part of all trials, such as 2/4: each trial is in exactly one part, whichever machine asks.
+    #[arg(long, value_name = "N/OF")]
+    shard: Option<Shard>,
     /// Record all signals into this folder, one file a trial.
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
@@ -127,13 +132,23 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
     {
         return super::usage(&format!("--record {}: {e}", folder.display()));
     }
-    let only = match &arguments.only {
+    let mut only = match &arguments.only {
         None => Vec::new(),
         Some(name) => match select(&plans, name) {
             Ok(only) => only,
             Err(why) => return super::usage(&why),
         },
     };
+    if let Some(shard) = arguments.shard {
+        if only.is_empty() {
+            only = plans.iter().flat_map(|p| p.trials().map(|t| (p.name.clone(), t.control.clone()))).collect();
+        }
+        only.retain(|trial| shard.holds(trial));
+        if only.is_empty() {
+            out::line(format_args!("shard {}/{} has no trial", shard.number, shard.of));
+            return ExitCode::SUCCESS;
+        }
+    }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let run_id = run_id();
     let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
@@ -158,6 +173,34 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
     }
     let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
     perform(&plans, &options, output, Some(&arguments.reports))
+}
+
+/// One of several parts of all trials.
+#[derive(Debug, Clone, Copy)]
+struct Shard {
+    /// From 1.
+    number: u64,
+    of: u64,
+}
+
+impl Shard {
+    /// Decided by the trial's name alone (FNV-1a), so that a new scenario moves no other.
+    fn holds(self, (scenario, control): &(String, Option<String>)) -> bool {
+        let name = scenario.bytes().chain([b'/']).chain(control.iter().flat_map(|name| name.bytes()));
+        let hash =
+            name.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        (hash >> 32) % self.of == self.number - 1
+    }
+}
+
+impl FromStr for Shard {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        let parts = parts.filter(|(number, of)| (1..=*of).contains(number));
+        parts.map(|(number, of)| Self { number, of }).ok_or("write N/OF, such as 2/4 for the second of four parts")
+    }
 }
 
 /// Never below 1: a deadline that the scenario does not state proves nothing.
@@ -304,4 +347,25 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
     });
     // Its end is the news: caught, or not to be caught.
     let _ = is_ready.recv();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trial_is_in_exactly_one_shard_and_none_is_far_too_full() {
+        let trials: Vec<_> =
+            (0..240).map(|n| (format!("scenario-{}", n / 4), (n % 4 > 0).then(|| format!("twin-{n}")))).collect();
+        for of in 1..=5 {
+            let shards = (1..=of).map(|number| Shard { number, of });
+            let held: Vec<usize> =
+                shards.map(|shard| trials.iter().filter(|trial| shard.holds(trial)).count()).collect();
+            assert_eq!(held.iter().sum::<usize>(), trials.len());
+            assert!(held.iter().all(|held| *held * (of as usize) < 2 * trials.len()), "{held:?}");
+        }
+        for text in ["0/4", "5/4", "4", "a/b", "-1/2", "1/0"] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
 }

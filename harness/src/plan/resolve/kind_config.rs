@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use relapse_model::diagnostics::{did_you_mean, quoted};
 use relapse_model::kind_config::Config;
 use relapse_model::spanned::Spanned;
+use relapse_model::yaml::is_file;
 
 use super::Planner;
 
@@ -24,7 +25,7 @@ impl Planner<'_> {
         let folder = self.source.file.parent().unwrap_or(Path::new("."));
         let shared = [folder.join("kind-configs"), folder.join("../kind-configs")];
         let mut places = std::iter::once(folder).chain(shared.iter().map(PathBuf::as_path));
-        let Some(file) = places.find_map(|place| Some(place.join(path)).filter(|file| file.is_file())) else {
+        let Some(file) = places.find_map(|place| Some(place.join(path)).filter(|file| is_file(file))) else {
             let there = yaml_files(&shared);
             let help = did_you_mean(name, "kind configurations", there.iter().map(String::as_str));
             self.error(name.span, format!("there is no kind configuration {}", quoted(name)), help);

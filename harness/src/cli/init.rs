@@ -1,0 +1,75 @@
+//! `relapse init`: what a repository of one's own begins with.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::out;
+
+/// Begin a repository of scenarios.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse init
+  relapse init incidents && cd incidents && relapse run
+
+Existing files are left alone. Exit status: 0 written, 64 a file was there or could not be written.")]
+pub struct InitArguments {
+    /// Where to write; made if it is not there.
+    #[arg(default_value = ".")]
+    folder: PathBuf,
+}
+
+macro_rules! files {
+    ($($path:literal $mode:literal $says:literal,)*) => {
+        [$(File { path: $path, mode: $mode, says: $says, text: include_str!(concat!("../../../examples/init/", $path)) }),*]
+    };
+}
+
+struct File {
+    path: &'static str,
+    mode: u32,
+    says: &'static str,
+    text: &'static str,
+}
+
+const FILES: [File; 5] = files! {
+    "scenarios/route-lost.yaml" 0o644 "a first scenario, with its benign twin",
+    "relapse.yaml" 0o644 "your detectors, and what each must find",
+    "detectors/route-watch.sh" 0o755 "a detector that runs",
+    ".github/workflows/relapse.yml" 0o644 "the nightly gate; says what to fill in",
+    ".gitignore" 0o644 "reports are not committed",
+};
+
+pub fn main(arguments: &InitArguments) -> ExitCode {
+    let folder = &arguments.folder;
+    let there: Vec<PathBuf> = FILES.iter().map(|file| folder.join(file.path)).filter(|path| path.exists()).collect();
+    if !there.is_empty() {
+        let there: Vec<String> = there.iter().map(|path| format!("  {}", path.display())).collect();
+        return super::usage(&format!("these files exist, and nothing was written:\n{}", there.join("\n")));
+    }
+    for file in FILES {
+        let path = folder.join(file.path);
+        if let Err(e) = write(&path, &file) {
+            return super::usage(&format!("failed to write {}: {e}", path.display()));
+        }
+        out::line(format_args!("wrote {:<40} {}", path.display(), file.says));
+    }
+    let enter = if folder == Path::new(".") { String::new() } else { format!("cd {} && ", folder.display()) };
+    out::line(format_args!("next: {enter}relapse run"));
+    ExitCode::SUCCESS
+}
+
+fn write(path: &Path, file: &File) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
+    match opened.write_all(file.text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::StorageFull => fs::remove_file(path).and(Err(e)),
+        written => written,
+    }
+}

@@ -1,0 +1,72 @@
+//! The scenarios and kind configurations that the program carries, so that it works in an empty folder.
+//!
+//! They have paths like files on disk, below [`ROOT`], and are read by the same code.
+
+use std::path::{Component, Path, PathBuf};
+
+use include_dir::{Dir, include_dir};
+
+/// Where the carried files seem to lie. No such folder is ever made.
+const ROOT: &str = "(shipped)";
+
+static SCENARIOS: Dir = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
+static KIND_CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/../kind-configs");
+
+/// Makes the carried files readable. Called before anything is read.
+pub fn register() {
+    relapse_model::yaml::carry(text);
+}
+
+/// Paths of the carried scenarios.
+#[must_use]
+pub fn scenarios() -> Vec<PathBuf> {
+    let folder = Path::new(ROOT).join("scenarios");
+    let yaml = SCENARIOS.files().filter(|file| file.path().extension().is_some_and(|ending| ending == "yaml"));
+    yaml.map(|file| folder.join(file.path())).collect()
+}
+
+/// The carried scenario of this file name, without `.yaml`.
+#[must_use]
+pub fn scenario(name: &str) -> Option<PathBuf> {
+    scenarios().into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name))
+}
+
+/// Whether this is the path of a carried file.
+#[must_use]
+pub fn is_shipped(path: &Path) -> bool {
+    path.starts_with(ROOT)
+}
+
+fn text(path: &Path) -> Option<&'static str> {
+    let path = path.strip_prefix(ROOT).ok()?;
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    let (folder, rest) = parts.split_first()?;
+    let folder = match *folder {
+        "scenarios" => &SCENARIOS,
+        "kind-configs" => &KIND_CONFIGS,
+        _ => return None,
+    };
+    folder.get_file(rest.join("/"))?.contents_utf8()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carried_file_is_found_by_its_path_and_nothing_else_is() {
+        let file = scenario("policy-route-lost").expect("it is shipped");
+        assert!(text(&file).is_some_and(|text| text.contains("kind: Scenario")));
+        assert!(text(&file.with_file_name("../kind-configs/two-workers.yaml")).is_some());
+        for other in ["scenarios/policy-route-lost.yaml", "(shipped)/scenarios/none.yaml", "(shipped)/../Cargo.toml"] {
+            assert_eq!(text(Path::new(other)), None, "{other}");
+        }
+    }
+}
