@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 use crate::netns::NetNs;
@@ -18,14 +17,14 @@ use crate::route::{Action, LOCAL, Route, Rule};
 use crate::{link, route, sysctl};
 
 /// The machine as the calling process sees it: its network namespace and some settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// What there is (`link eth0`) and how (`up, mtu 1500, ...`).
     pub facts: BTreeMap<String, String>,
 }
 
 /// One thing that differs between two snapshots.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     pub what: String,
     /// `None`: it was not there.

@@ -31,6 +31,7 @@ pub mod route;
 pub mod sockdiag;
 pub mod socket;
 pub mod sysctl;
+mod watched;
 
 pub use error::{Error, Result};
 pub use netns::NetNs;

@@ -8,7 +8,6 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::rtnl;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
@@ -18,8 +17,6 @@ pub struct Address {
     pub index: u32,
     pub address: IpAddr,
     pub prefix_len: u8,
-    /// Not usable yet, because duplicate address detection runs (IPv6).
-    pub tentative: bool,
 }
 
 /// Whether the kernel adds the route to the address's prefix by itself.
@@ -31,7 +28,7 @@ pub enum PrefixRoute {
 }
 
 impl Address {
-    pub(crate) fn from_message(message: &AddressMessage) -> Option<Self> {
+    fn from_message(message: &AddressMessage) -> Option<Self> {
         let mut local = None;
         let mut address = None;
         for attribute in &message.attributes {
@@ -42,12 +39,7 @@ impl Address {
                 _ => {}
             }
         }
-        Some(Self {
-            index: message.header.index,
-            address: local.or(address)?,
-            prefix_len: message.header.prefix_len,
-            tentative: message.header.flags.contains(netlink_packet_route::address::AddressHeaderFlags::Tentative),
-        })
+        Some(Self { index: message.header.index, address: local.or(address)?, prefix_len: message.header.prefix_len })
     }
 }
 
@@ -67,7 +59,7 @@ pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8, rout
     }
     message.attributes.push(AddressAttribute::Flags(flags));
     let what = format!("add address {address}/{prefix_len} to link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)?;
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)?;
     if address.is_ipv6() { wait_local(ns, address, what) } else { Ok(()) }
 }
 
@@ -82,8 +74,9 @@ fn wait_local(ns: &NetNs, address: IpAddr, what: String) -> Result<()> {
     Ok(())
 }
 
-/// How the kernel says that there is no way.
-const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+/// How the kernel says that there is no way: `EACCES` for a prohibited one, `EINVAL` for a blackhole, `EXDEV` for the
+/// reverse path filter.
+pub(crate) const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
 
 /// Whether the kernel takes what is sent to this address for its own.
 fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
@@ -92,7 +85,7 @@ fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
     question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
     question.header.flags = RouteFlags::LookupTable;
     question.attributes.push(RouteAttribute::Destination(address.into()));
-    match rtnl(ns)?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
+    match ns.rtnetlink()?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
         Ok(RouteNetlinkMessage::NewRoute(way)) => Ok(way.header.kind == RouteType::Local),
         Ok(_) => Ok(false),
         // That there is no way is an answer, too.
@@ -107,7 +100,7 @@ fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
 /// What the kernel said.
 pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
     let what = format!("delete address {address}/{prefix_len} of link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelAddress(message(index, address, prefix_len)), 0)
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelAddress(message(index, address, prefix_len)), 0)
 }
 
 /// All addresses of a namespace, of both families, in order.
@@ -115,14 +108,11 @@ pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
-    let answers = rtnl(ns)?.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let mut addresses: Vec<Address> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
-            _ => None,
-        })
-        .collect();
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut addresses = ns.rtnetlink()?.dump("list addresses", question, |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
+        _ => None,
+    })?;
     addresses.sort_unstable();
     Ok(addresses)
 }

@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
-use super::{delete, rtnl, set_up, wait_running};
+use super::{delete, set_up, wait_running};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
@@ -45,7 +45,7 @@ pub fn add_veth(a: &VethEnd<'_>, b: &VethEnd<'_>) -> Result<()> {
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
-    rtnl(a.ns)?.change(&what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
+    a.ns.rtnetlink()?.change(&what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)?;
     set_up(b.ns, b.index, true)
         .and_then(|()| wait_running(b.ns, b.index))
         .and_then(|()| wait_running(a.ns, a.index))

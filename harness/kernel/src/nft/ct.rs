@@ -1,4 +1,4 @@
-//! Connection tracking in rules: state, direction, status and mark of the flow a packet belongs to.
+//! Connection tracking in rules: state, direction and mark of the flow a packet belongs to.
 //!
 //! Expression `ct` (`NFTA_CT_*`, `NFT_CT_*` in `linux/netfilter/nf_tables.h`). A rule with any of
 //! these switches connection tracking on in its namespace; so does a chain of type nat.
@@ -13,7 +13,6 @@ const NFTA_CT_KEY: u16 = 2;
 const NFTA_CT_SREG: u16 = 4;
 const NFT_CT_STATE: u32 = 0;
 const NFT_CT_DIRECTION: u32 = 1;
-const NFT_CT_STATUS: u32 = 2;
 const NFT_CT_MARK: u32 = 3;
 
 /// What connection tracking makes of a packet (`NF_CT_STATE_BIT`).
@@ -22,10 +21,7 @@ const NFT_CT_MARK: u32 = 3;
 pub enum CtState {
     /// Belongs to no flow and may not begin one (outside the window, a reset out of the blue).
     Invalid = 1,
-    Established = 1 << 1,
-    Related = 1 << 2,
     New = 1 << 3,
-    Untracked = 1 << 6,
 }
 
 impl Rule {
@@ -46,18 +42,6 @@ impl Rule {
     #[must_use]
     pub fn ct_direction_reply(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[1])
-    }
-
-    /// The flow has any of these bits (see [`crate::conntrack::status`]).
-    #[must_use]
-    pub fn ct_status(self, bits: u32) -> Self {
-        self.then([ct(NFT_CT_STATUS)]).is(mask(&bits.to_ne_bytes()), Operator::NotEqual, &[0; 4])
-    }
-
-    /// The flow has none of these bits: not yet assured, not translated.
-    #[must_use]
-    pub fn not_ct_status(self, bits: u32) -> Self {
-        self.then([ct(NFT_CT_STATUS)]).is(mask(&bits.to_ne_bytes()), Operator::Equal, &[0; 4])
     }
 
     /// The mark of the flow.

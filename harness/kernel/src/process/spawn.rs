@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::pipes::{GO_ON, PIPES};
+use super::enter::{GO_ON, PIPES};
 use super::release::UserNs;
 use super::restrictions;
 use crate::error::{Context, Error, Result};
@@ -53,27 +53,6 @@ impl LabCommand {
         self
     }
 
-    /// Where its output goes.
-    #[must_use]
-    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.command.stdout(stdio);
-        self
-    }
-
-    /// Where its messages go.
-    #[must_use]
-    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.command.stderr(stdio);
-        self
-    }
-
-    /// Sets an environment variable.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.command.env(name.into(), value.into());
-        self
-    }
-
     /// Starts the lab and waits until [`super::enter_lab`] has succeeded there, and lets it go on when all
     /// that names it is held here: however soon it ends then, its end is seen. Call it from a thread that
     /// lives as long as the lab shall: the kernel kills the lab when that thread ends.
@@ -112,8 +91,7 @@ impl LabCommand {
         if self.namespaces {
             lab.user_namespace = Some(UserNs::of_process(lab.child.id())?);
             let init = init.ok_or_else(|| Error::Answer { what: what(), answer: "no pid".into() })?;
-            let handle = pidfd_open(init, PidfdFlags::empty()).context(what)?;
-            lab.init = Some((init, handle));
+            lab.init = Some(pidfd_open(init, PidfdFlags::empty()).context(what)?);
         }
         if let Some(control) = &mut lab.control {
             control.write_all(&[GO_ON]).context(what)?;
@@ -170,25 +148,13 @@ fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
 #[must_use = "dropped, the lab is killed"]
 pub struct LabProcess {
     child: Child,
-    init: Option<(Pid, OwnedFd)>,
+    init: Option<OwnedFd>,
     user_namespace: Option<UserNs>,
     events: Option<File>,
     control: Option<File>,
 }
 
 impl LabProcess {
-    /// The process that was spawned, the outer half.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The lab's pid 1, by the number it has here. None without namespaces.
-    #[must_use]
-    pub fn init_pid(&self) -> Option<u32> {
-        self.init.as_ref().map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
-    }
-
     /// What the lab tells, until it ends. Can be taken once.
     pub const fn take_events(&mut self) -> Option<File> {
         self.events.take()
@@ -209,14 +175,6 @@ impl LabProcess {
         self.child.wait().context(|| "wait for the lab process".into())
     }
 
-    /// As [`Self::wait`], without waiting.
-    ///
-    /// # Errors
-    /// When there is nothing to wait for.
-    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().context(|| "wait for the lab process".into())
-    }
-
     /// Ends the lab at once. With namespaces, every process in it is gone when [`Self::wait`] returns.
     ///
     /// # Errors
@@ -225,7 +183,7 @@ impl LabProcess {
         let what = || "kill the lab process".to_owned();
         match &self.init {
             // Outer then ends by itself, after the kernel has cleared the whole pid namespace.
-            Some((_, init)) => match pidfd_send_signal(init, Signal::KILL) {
+            Some(init) => match pidfd_send_signal(init, Signal::KILL) {
                 Err(rustix::io::Errno::SRCH) => Ok(()),
                 result => result.context(what),
             },

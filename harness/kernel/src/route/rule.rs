@@ -9,7 +9,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::MAIN;
 use crate::error::Result;
 use crate::link::address::family;
-use crate::link::rtnl;
 use crate::netns::NetNs;
 
 /// A policy rule. Rules with anything else to match on (ports, users, an inverted match) are read,
@@ -63,18 +62,6 @@ impl Rule {
     #[must_use]
     pub const fn to(mut self, address: IpAddr, prefix_len: u8) -> Self {
         self.to = Some((address, prefix_len));
-        self
-    }
-
-    #[must_use]
-    pub fn iif(mut self, name: &str) -> Self {
-        self.iif = Some(name.to_owned());
-        self
-    }
-
-    #[must_use]
-    pub const fn mark(mut self, mark: u32, mask: u32) -> Self {
-        self.mark = Some((mark, mask));
         self
     }
 
@@ -158,7 +145,7 @@ impl Rule {
 /// `EEXIST` when the same rule is there; what else the kernel said.
 pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
     let message = RouteNetlinkMessage::NewRule(rule.message());
-    rtnl(ns)?.change(&rule.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
+    ns.rtnetlink()?.change(&rule.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Deletes the first rule that agrees with all that is said here.
@@ -166,7 +153,7 @@ pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
 /// # Errors
 /// `ENOENT` when there is none; what else the kernel said.
 pub fn delete_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
-    rtnl(ns)?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
+    ns.rtnetlink()?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
 }
 
 /// The rules of both families, in order.
@@ -180,15 +167,13 @@ pub fn rules(ns: &NetNs) -> Result<Vec<Rule>> {
 }
 
 pub(super) fn messages(ns: &NetNs) -> Result<Vec<RuleMessage>> {
-    let answers = rtnl(ns)?.dump("list rules", RouteNetlinkMessage::GetRule(RuleMessage::default()))?;
-    Ok(answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRule(message) => Some(message),
-            _ => None,
-        })
-        .filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
-        .collect())
+    let question = RouteNetlinkMessage::GetRule(RuleMessage::default());
+    ns.rtnetlink()?.dump("list rules", question, |answer| match answer {
+        RouteNetlinkMessage::NewRule(message) => {
+            Some(message).filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
+        }
+        _ => None,
+    })
 }
 
 /// What the kernel reports about a rule but does not take back: whether its interfaces exist now.

@@ -22,9 +22,6 @@ use super::cable::Port;
 /// Name of the fabric's nft table.
 const TABLE: &str = "relapse-fabric";
 
-/// Index of the loopback interface in every namespace.
-const LOOPBACK: u32 = 1;
-
 /// What a port of the fabric is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortKind {
@@ -56,7 +53,7 @@ impl Fabric {
         link::loopback_up(&ns)?;
         sysctl::apply(&ns, &sysctl::lab_settings(true))?;
         for gateway in gateways {
-            link::add_address(&ns, LOOPBACK, *gateway, Prefix::host(*gateway).length(), PrefixRoute::Omit)?;
+            link::add_address(&ns, link::LOOPBACK, *gateway, Prefix::host(*gateway).length(), PrefixRoute::Omit)?;
         }
         Ok(Self {
             ns,

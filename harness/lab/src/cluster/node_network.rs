@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::link::PrefixRoute;
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
+use relapse_kernel::nft::{Chain, Hook, Rule as NftRule, Table};
 use relapse_kernel::route::{self, MAIN, Route, Rule};
 use relapse_kernel::{NetNs, Result, link};
 use relapse_model::{NetworkPlan, NodePlan};
@@ -113,14 +113,11 @@ pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Tabl
                 .ip_saddr(pods)
                 .ip_daddr(host(destination))
                 .l4proto(IPPROTO_TCP)
-                .masquerade(Some((low, high)), NatFlags::default())
+                .masquerade(Some((low, high)))
                 .comment(format!("to {destination} by ports {low}-{high}")),
         );
     }
-    table.rule(
-        SNAT_CHAIN,
-        NftRule::new().ip_saddr(pods).masquerade(None, NatFlags::default()).comment("what leaves the cluster"),
-    )
+    table.rule(SNAT_CHAIN, NftRule::new().ip_saddr(pods).masquerade(None).comment("what leaves the cluster"))
 }
 
 /// IANA protocol number.
