@@ -13,7 +13,7 @@
 //! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
 //! - [`host`]: what the machine looks like from outside, before and after.
 //!
-//! Everything is synchronous but the streams ([`netlink::Listener`], [`packet::Capture`]): an undo
+//! Everything is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]): an undo
 //! must be able to run without a runtime.
 
 pub mod clock;
@@ -22,7 +22,7 @@ pub mod error;
 pub mod host;
 pub mod kmsg;
 pub mod link;
-pub mod netlink;
+mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod packet;

@@ -286,11 +286,8 @@ impl<T> Listener<T> {
         Ok(Self { socket, received: Vec::with_capacity(ROOM), read })
     }
 
-    /// Waits for news, and returns what came together.
-    ///
-    /// # Errors
-    /// `ENOBUFS` when the kernel had to drop some; `InvalidData` when one cannot be understood. After
-    /// either, the stream goes on, but something is missing from it, and the caller says so.
+    /// Waits for news, and returns what came together. After an error (`ENOBUFS`: the kernel had to drop some) the
+    /// stream goes on, but something is missing from it.
     pub async fn next(&mut self) -> io::Result<Vec<T>> {
         loop {
             let mut ready = self.socket.readable().await?;

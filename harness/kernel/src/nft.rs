@@ -70,6 +70,7 @@ pub enum Policy {
 
 /// A chain that packets pass by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Chain {
     name: String,
     kind: String,
@@ -81,14 +82,12 @@ pub struct Chain {
 impl Chain {
     /// A chain that lets through, drops, counts, marks. Priorities: -300 before connection tracking,
     /// -150 after it, 0 the usual place.
-    #[must_use]
     pub fn filter(name: &str, hook: Hook, priority: i32, policy: Policy) -> Self {
         Self { name: name.into(), kind: "filter".into(), hook: hook as u32, priority, policy }
     }
 
     /// A chain that sees the first packet of each flow and may translate it. -100 for destinations
     /// (prerouting, output), 100 for sources (postrouting, input). Switches connection tracking on.
-    #[must_use]
     pub fn nat(name: &str, hook: Hook, priority: i32) -> Self {
         Self { kind: "nat".into(), ..Self::filter(name, hook, priority, Policy::Accept) }
     }
@@ -96,6 +95,7 @@ impl Chain {
 
 /// A table for IPv4, written down whole.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Table {
     name: String,
     chains: Vec<Chain>,
@@ -104,20 +104,17 @@ pub struct Table {
 
 impl Table {
     /// An empty table.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         Self { name: name.into(), chains: Vec::new(), rules: Vec::new() }
     }
 
     /// Adds a chain.
-    #[must_use]
     pub fn chain(mut self, chain: Chain) -> Self {
         self.chains.push(chain);
         self
     }
 
     /// Adds a rule at the end of a chain.
-    #[must_use]
     pub fn rule(mut self, chain: &str, rule: Rule) -> Self {
         self.rules.push((chain.into(), rule));
         self
@@ -157,10 +154,8 @@ impl Table {
         }
         for (chain, rule) in &self.rules {
             let comment = rule.comment.as_deref().unwrap_or_default();
-            let message = self.rule_message(chain, rule).map_err(|why| {
-                let why = std::io::Error::new(std::io::ErrorKind::InvalidInput, why);
-                Error::kernel(format!("{what}: rule {comment:?}"), why)
-            })?;
+            let message = self.rule_message(chain, rule);
+            let message = message.map_err(|why| Error::Refused { what: format!("{what}: rule {comment:?}"), why })?;
             batch.push(format!("rule {comment:?} of chain {chain}"), message, NLM_F_CREATE | NLM_F_APPEND);
         }
         let netlink = open(ns)?;

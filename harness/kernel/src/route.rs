@@ -8,7 +8,8 @@
 //! - [`lookup`]: which way a packet would take; forgetting learned path MTUs.
 //! - [`saved`]: routes and rules as they were. [`events`]: changes as they happen.
 //!
-//! Left out: making multipath and encapsulated routes (saved ones are restored whole).
+//! Left out: making multipath, encapsulated and local routes, and gateways of the other family (saved ones are restored
+//! whole).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -44,6 +45,7 @@ pub const LOCAL: u32 = 255;
 
 /// A route with at most one next hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
 pub struct Route {
     pub table: u32,
     /// `0.0.0.0/0` or `::/0` for a default route: the family is always known.
@@ -65,7 +67,6 @@ pub struct Route {
 impl Route {
     /// A route in the main table, not complete before it has a way: [`via`](Self::via),
     /// [`dev`](Self::dev), or a kind that needs none.
-    #[must_use]
     pub const fn to(address: IpAddr, prefix_len: u8) -> Self {
         Self {
             table: MAIN,
@@ -82,36 +83,30 @@ impl Route {
     }
 
     /// The default route of the gateway's family.
-    #[must_use]
     pub const fn default_via(gateway: IpAddr) -> Self {
         Self::to(unspecified(gateway), 0).via(gateway)
     }
 
-    #[must_use]
     pub const fn via(mut self, gateway: IpAddr) -> Self {
         self.gateway = Some(gateway);
         self
     }
 
-    #[must_use]
     pub const fn dev(mut self, index: u32) -> Self {
         self.oif = Some(index);
         self
     }
 
-    #[must_use]
     pub const fn table(mut self, table: u32) -> Self {
         self.table = table;
         self
     }
 
-    #[must_use]
     pub const fn onlink(mut self) -> Self {
         self.onlink = true;
         self
     }
 
-    #[must_use]
     pub const fn metric(mut self, metric: u32) -> Self {
         self.metric = metric;
         self
@@ -157,12 +152,8 @@ impl Route {
         message.header.destination_prefix_length = prefix_len;
         message.header.kind = self.kind;
         message.header.protocol = RouteProtocol::from(self.protocol);
-        message.header.scope = match self.kind {
-            Kind::Local => RouteScope::Host,
-            Kind::Unicast if self.gateway.is_none() => RouteScope::Link,
-            Kind::Broadcast => RouteScope::Link,
-            _ => RouteScope::Universe,
-        };
+        let direct = self.kind == Kind::Unicast && self.gateway.is_none();
+        message.header.scope = if direct { RouteScope::Link } else { RouteScope::Universe };
         if self.onlink {
             message.header.flags |= RouteFlags::Onlink;
         }
@@ -171,10 +162,7 @@ impl Route {
         if prefix_len > 0 {
             message.attributes.push(RouteAttribute::Destination(destination.into()));
         }
-        message.attributes.extend(self.gateway.map(|gateway| match (destination, gateway) {
-            (IpAddr::V4(_), IpAddr::V6(ip)) => RouteAttribute::Via(RouteVia::Inet6(ip)),
-            (_, ip) => RouteAttribute::Gateway(ip.into()),
-        }));
+        message.attributes.extend(self.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
         message.attributes.extend(self.oif.map(RouteAttribute::Oif));
         message.attributes.extend(self.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
         message.attributes.extend(self.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));

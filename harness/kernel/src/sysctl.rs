@@ -9,7 +9,6 @@
 //! What a lab relies on is in [`lab`].
 
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -97,8 +96,8 @@ fn normal(value: &str) -> String {
 fn path(key: &str) -> Result<PathBuf> {
     let relative = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
     if relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        let reason = io::Error::new(io::ErrorKind::InvalidInput, "not the name of a setting");
-        return Err(Error::kernel(format!("find {key} under /proc/sys"), reason));
+        let why = "not the name of a setting".into();
+        return Err(Error::Refused { what: format!("find {key} under /proc/sys"), why });
     }
     Ok(PathBuf::from("/proc/sys").join(relative))
 }

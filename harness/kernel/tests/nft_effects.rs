@@ -1,7 +1,7 @@
 //! What rules do to packets: over the loopback interface of one namespace, and across a router.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
@@ -16,7 +16,6 @@ use crate::needs::{namespaces, tests};
 
 tests! {
     namespaces => [
-        a_destination_is_translated_and_the_flow_says_so,
         the_clamp_lowers_the_mss_of_syns_and_never_raises_it,
         what_belongs_to_no_flow_is_invalid_and_dropped,
         chance_drops_some_and_prefixes_are_told_apart,
@@ -30,7 +29,6 @@ tests! {
 }
 
 const TABLE: &str = "relapse-test";
-const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn output() -> Table {
     Table::new(TABLE).chain(Chain::filter("output", Hook::Output, 0, Policy::Accept))
@@ -38,24 +36,6 @@ fn output() -> Table {
 
 fn counted(ns: &NetNs, comment: &str) -> u64 {
     nft::counter(ns, TABLE, comment).expect("a counter")
-}
-
-fn a_destination_is_translated_and_the_flow_says_so() {
-    let ns = namespace("dnat", true);
-    let service = SocketAddr::from((Ipv4Addr::new(127, 9, 0, 1), 80));
-    let to = Rule::new().ip_daddr((service.ip(), 32)).tcp_dport(80).counter().dnat(LOCAL, Some(8080));
-    Table::new(TABLE)
-        .chain(Chain::nat("output", Hook::Output, -100))
-        .rule("output", to.comment("to"))
-        .apply(&ns)
-        .expect("in force");
-    let server = listen(&ns, at(1, 8080));
-    let _client = connect(&ns, service).expect("connected");
-    server.accept().expect("arrived");
-    assert_eq!(counted(&ns, "to"), 1, "one a flow");
-    let entries = Conntrack::open(&ns).and_then(|table| table.entries()).expect("listed");
-    let entry = entries.iter().find(|entry| entry.original.1 == service).expect("the flow");
-    assert_eq!(entry.reply.0, at(1, 8080));
 }
 
 #[tokio::main(flavor = "current_thread")]

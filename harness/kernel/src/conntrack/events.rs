@@ -46,10 +46,11 @@ impl Events {
         ns.listener(NETLINK_NETFILTER, &GROUPS, read).map(Self)
     }
 
-    /// See [`Listener::next`].
+    /// Waits for the next news.
     ///
     /// # Errors
-    /// As there.
+    /// `ENOBUFS` when news was lost: what follows is incomplete, and the caller says so. Listening
+    /// goes on with the next call.
     pub async fn next(&mut self) -> io::Result<Vec<Event>> {
         self.0.next().await
     }

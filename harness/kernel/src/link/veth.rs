@@ -1,6 +1,5 @@
 //! Veth pairs: two ends, each made directly in its namespace.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -32,8 +31,7 @@ pub struct VethEnd<'a> {
 pub fn add_veth(a: &VethEnd<'_>, b: &VethEnd<'_>) -> Result<()> {
     let what = format!("add veth {} in {} with peer {} in {}", a.name, a.ns.name(), b.name, b.ns.name());
     if a.index == b.index {
-        let reason = io::Error::new(io::ErrorKind::InvalidInput, format!("both ends have index {}", a.index));
-        return Err(Error::kernel(what, reason));
+        return Err(Error::Refused { what, why: format!("both ends have index {}", a.index) });
     }
     let mut peer = end(b);
     peer.attributes.push(LinkAttribute::NetNsFd(b.ns.as_fd().as_raw_fd()));

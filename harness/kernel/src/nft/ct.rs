@@ -26,45 +26,38 @@ pub enum CtState {
 
 impl Rule {
     /// The packet's state is one of these.
-    #[must_use]
     pub fn ct_state(self, states: &[CtState]) -> Self {
         let bits = states.iter().fold(0, |bits, state| bits | *state as u32);
         self.then([ct(NFT_CT_STATE)]).is(mask(&bits.to_ne_bytes()), Operator::NotEqual, &[0; 4])
     }
 
     /// The packet goes the way the flow was opened.
-    #[must_use]
     pub fn ct_direction_original(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[0])
     }
 
     /// The packet goes the other way.
-    #[must_use]
     pub fn ct_direction_reply(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[1])
     }
 
     /// The mark of the flow.
-    #[must_use]
     pub fn ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::Equal, &mark.to_ne_bytes())
     }
 
     /// Any other mark.
-    #[must_use]
     pub fn not_ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::NotEqual, &mark.to_ne_bytes())
     }
 
     /// Marks the flow. Both directions, and later packets, carry it.
-    #[must_use]
     pub fn ct_mark_set(self, mark: u32) -> Self {
         let set = vec![number(NFTA_CT_KEY, NFT_CT_MARK), register(NFTA_CT_SREG, Register::Reg1)];
         self.then([load(Register::Reg1, &mark.to_ne_bytes()), raw("ct", set)])
     }
 
     /// Keeps the packet out of connection tracking; only in a chain before it (priority below -200).
-    #[must_use]
     pub fn notrack(self) -> Self {
         self.then([raw("notrack", Vec::new())])
     }

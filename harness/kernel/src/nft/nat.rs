@@ -25,7 +25,6 @@ const PORTS: u32 = 1 << 1;
 
 impl Rule {
     /// Sends the flow to another address, and to another port where one is given.
-    #[must_use]
     pub fn dnat(mut self, address: impl Into<IpAddr>, port: Option<u16>) -> Self {
         let IpAddr::V4(address) = address.into() else {
             self.foreign = true;
@@ -45,7 +44,6 @@ impl Rule {
     /// Gives the flow the address of the interface it leaves by as its source, and a source port of a range where
     /// one is given (its own, if that is in the range and free). Where the interface has no address of more than
     /// host scope (loopback), the packet is dropped.
-    #[must_use]
     pub fn masquerade(self, ports: Option<(u16, u16)>) -> Self {
         let Some((low, high)) = ports else { return self.then([raw("masq", Vec::new())]) };
         let attributes = vec![

@@ -27,6 +27,7 @@ const NFT_NG_RANDOM: u32 = 1;
 
 /// One rule of a chain: matches, then statements. An address comes with the number of its leading bits that count.
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct Rule {
     expressions: Vec<Expressions>,
     pub(super) comment: Option<String>,
@@ -37,62 +38,52 @@ pub struct Rule {
 
 impl Rule {
     /// A rule that matches everything and does nothing yet.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Why the rule is there; the name by which its counter is found. At most 127 bytes.
-    #[must_use]
     pub fn comment(mut self, comment: impl Into<String>) -> Self {
         self.comment = Some(comment.into());
         self
     }
 
     /// The interface a packet came in by, by name: looked at for each packet, so it may come and go.
-    #[must_use]
     pub fn iifname(self, name: &str) -> Self {
         self.is(meta(MetaKey::Iifname), Operator::Equal, &interface_name(name))
     }
 
     /// The interface a packet leaves by.
-    #[must_use]
     pub fn oifname(self, name: &str) -> Self {
         self.is(meta(MetaKey::Oifname), Operator::Equal, &interface_name(name))
     }
 
     /// The interface a packet came in by, by index.
-    #[must_use]
     pub fn iif(self, index: u32) -> Self {
         self.is(meta(MetaKey::Iif), Operator::Equal, &index.to_ne_bytes())
     }
 
     /// Leaves by any interface but this one.
-    #[must_use]
     pub fn not_oif(self, index: u32) -> Self {
         self.is(meta(MetaKey::Oif), Operator::NotEqual, &index.to_ne_bytes())
     }
 
     /// The source address lies in a prefix.
-    #[must_use]
     pub fn ip_saddr(self, (address, length): (impl Into<IpAddr>, u8)) -> Self {
         self.address(12, address.into(), length, Operator::Equal)
     }
 
     /// The destination address lies in a prefix.
-    #[must_use]
     pub fn ip_daddr(self, (address, length): (impl Into<IpAddr>, u8)) -> Self {
         self.address(16, address.into(), length, Operator::Equal)
     }
 
     /// The destination address lies outside a prefix.
-    #[must_use]
     pub fn not_ip_daddr(self, (address, length): (impl Into<IpAddr>, u8)) -> Self {
         self.address(16, address.into(), length, Operator::NotEqual)
     }
 
     /// The protocol above IP (`IPPROTO_*`).
-    #[must_use]
     pub fn l4proto(mut self, protocol: u8) -> Self {
         if self.transport != Some(protocol) {
             self.transport = Some(protocol);
@@ -102,43 +93,36 @@ impl Rule {
     }
 
     /// TCP, and its destination port.
-    #[must_use]
     pub fn tcp_dport(self, port: u16) -> Self {
         self.l4proto(TCP).is(payload(TRANSPORT_HEADER, 2, 2), Operator::Equal, &port.to_be_bytes())
     }
 
     /// UDP, and its destination port.
-    #[must_use]
     pub fn udp_dport(self, port: u16) -> Self {
         self.l4proto(UDP).is(payload(TRANSPORT_HEADER, 2, 2), Operator::Equal, &port.to_be_bytes())
     }
 
     /// ICMP of a type (8: echo request, 0: echo reply, 3: destination unreachable).
-    #[must_use]
     pub fn icmp_type(self, kind: u8) -> Self {
         self.l4proto(ICMP).is(payload(TRANSPORT_HEADER, 0, 1), Operator::Equal, &[kind])
     }
 
     /// ICMP of a code (of type 3, 4: fragmentation needed).
-    #[must_use]
     pub fn icmp_code(self, code: u8) -> Self {
         self.l4proto(ICMP).is(payload(TRANSPORT_HEADER, 1, 1), Operator::Equal, &[code])
     }
 
     /// TCP, of whose flags (FIN 1, SYN 2, RST 4, ACK 16) those in `which` are as in `value`.
-    #[must_use]
     pub fn tcp_flags(self, which: u8, value: u8) -> Self {
         self.l4proto(TCP).then([payload(TRANSPORT_HEADER, 13, 1)]).is(mask(&[which]), Operator::Equal, &[value])
     }
 
     /// The answer to the first segment of a connection: SYN and ACK.
-    #[must_use]
     pub fn tcp_flags_syn_ack(self) -> Self {
         self.tcp_flags(FIN | SYN | RST | ACK, SYN | ACK)
     }
 
     /// A random number below `modulus` is `k`: loss of one in `modulus` (expression `numgen`).
-    #[must_use]
     pub fn numgen_random(self, modulus: u32, k: u32) -> Self {
         let attributes = vec![
             register(NFTA_NG_DREG, Register::Reg1),

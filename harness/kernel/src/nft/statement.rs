@@ -23,7 +23,6 @@ const NF_ACCEPT: u32 = 1;
 
 impl Rule {
     /// Counts the packets that got this far.
-    #[must_use]
     pub fn counter(self) -> Self {
         let zero = |kind| DefaultNla::new(kind, vec![0; 8]);
         self.then([raw("counter", vec![zero(NFTA_COUNTER_BYTES), zero(NFTA_COUNTER_PACKETS)])])
@@ -32,7 +31,6 @@ impl Rule {
     /// Lowers the MSS a SYN announces to `size`, as the clamp of a gateway does. Write it behind a match for SYNs; it
     /// sees each direction for itself. An option that is not larger is left alone (`nft_exthdr_tcp_set_eval`), and a
     /// SYN without it stays without.
-    #[must_use]
     pub fn tcp_mss_clamp(self, size: u16) -> Self {
         // Two bytes of the option, behind its kind and length.
         let write = vec![
@@ -46,19 +44,16 @@ impl Rule {
     }
 
     /// Ends this chain; chains of other tables at the same hook still see the packet.
-    #[must_use]
     pub fn accept(self) -> Self {
         self.then([verdict(Verdict::Other(NF_ACCEPT))])
     }
 
     /// Loses the packet, without a word to anybody.
-    #[must_use]
     pub fn drop(self) -> Self {
         self.then([verdict(Verdict::Other(NF_DROP))])
     }
 
     /// Refuses with ICMP "destination unreachable" of a code (1: host, 3: port).
-    #[must_use]
     pub fn reject_icmp(self, code: u8) -> Self {
         let unreachable =
             vec![number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH), DefaultNla::new(NFTA_REJECT_ICMP_CODE, vec![code])];

@@ -34,6 +34,7 @@ const UDP_HEADERS: u32 = 60 + 8 + UDP_PAYLOAD as u32;
 
 /// Which frames a capture delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
 pub struct Filter(Vec<Term>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,25 +46,21 @@ enum Term {
 
 impl Filter {
     /// SYN and SYN-ACK.
-    #[must_use]
     pub fn syn() -> Self {
         Self(vec![Term::Syn])
     }
 
     /// All TCP.
-    #[must_use]
     pub fn tcp() -> Self {
         Self(vec![Term::Tcp])
     }
 
     /// DNS over UDP, queries and answers.
-    #[must_use]
     pub fn dns() -> Self {
         Self(vec![Term::Dns])
     }
 
     /// What passes one of `filters`.
-    #[must_use]
     pub fn any_of(filters: impl IntoIterator<Item = Self>) -> Self {
         Self(filters.into_iter().flat_map(|filter| filter.0).collect())
     }

@@ -23,6 +23,7 @@ use crate::netns::NetNs;
 /// Starts programs inside a network namespace, each in a mount namespace of its own in which
 /// `/sys/class/net` shows the interfaces of that namespace.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Inside {
     ns: NetNs,
     /// Whose files programs see, where not ours.
@@ -32,7 +33,6 @@ pub struct Inside {
 }
 
 impl Inside {
-    #[must_use]
     pub fn new(ns: &NetNs) -> Self {
         Self { ns: ns.clone(), files: None, binds: Vec::new(), carried: Vec::new() }
     }

@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result};
 
 /// How to start a lab: this program again, with other arguments.
 #[derive(Debug)]
+#[must_use]
 pub struct LabCommand {
     command: Command,
     namespaces: bool,
@@ -25,7 +26,6 @@ pub struct LabCommand {
 impl LabCommand {
     /// This program with `arguments`, by which its `main` knows that it is to call
     /// [`super::enter_lab`]. Input and outputs are inherited.
-    #[must_use]
     pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
         // Opened by the child before it becomes something else: right even when the file was
         // replaced by a newer build meanwhile.
@@ -38,7 +38,6 @@ impl LabCommand {
     }
 
     /// Starts another program in this one's place, with the same arguments.
-    #[must_use]
     pub fn program(mut self, path: &std::path::Path) -> Self {
         let mut command = Command::new(path);
         command.args(self.command.get_args());
@@ -47,7 +46,6 @@ impl LabCommand {
     }
 
     /// Whether the lab lives in namespaces of its own (it does, unless told otherwise here).
-    #[must_use]
     pub const fn user_namespace(mut self, own: bool) -> Self {
         self.namespaces = own;
         self

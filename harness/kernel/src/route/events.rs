@@ -47,10 +47,11 @@ impl Events {
         ns.listener(NETLINK_ROUTE, &groups, read).map(Self)
     }
 
-    /// See [`Listener::next`].
+    /// Waits for changes, and returns those that came together.
     ///
     /// # Errors
-    /// As there.
+    /// `ENOBUFS` when the kernel had to drop some; `InvalidData` when one cannot be understood. After
+    /// either, the stream goes on, but something is missing from it.
     pub async fn next(&mut self) -> io::Result<Vec<News>> {
         self.0.next().await
     }

@@ -42,7 +42,6 @@ impl SavedRoute {
     }
 
     /// What it says, as far as a [`Route`] can.
-    #[must_use]
     pub fn route(&self) -> Route {
         Route::from_message(&self.0).expect("only routes of the two families are saved")
     }
@@ -128,7 +127,6 @@ impl SavedRule {
     }
 
     /// What it says, as far as a [`Rule`] can.
-    #[must_use]
     pub fn rule(&self) -> Rule {
         Rule::from_message(&self.0).expect("only rules of the two families are saved")
     }

@@ -73,7 +73,6 @@ pub fn attach_nics(
 }
 
 /// The two rules the address manager keeps for a pod: from it to the pod table, to it to main.
-#[must_use]
 pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
     let (address, length) = host(pod);
     let rule = |priority| if pod.is_ipv4() { Rule::ipv4(priority) } else { Rule::ipv6(priority) };
@@ -95,7 +94,6 @@ pub fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
 
 /// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.
 /// `ports` narrows the ports it may use, and `to` the destination the narrow range applies to.
-#[must_use]
 pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Table {
     let mut table = Table::new(SNAT_TABLE).chain(Chain::nat(SNAT_CHAIN, Hook::Postrouting, 100));
     let inside = network.vpc.iter().chain([&network.pod_prefix, &network.service_prefix]);
