@@ -11,6 +11,12 @@ use relapse_kernel::route::add_neighbour;
 use relapse_kernel::socket::{tcp_listener, tcp_stream_socket};
 use relapse_kernel::sysctl::{apply, lab_settings};
 
+/// The need of most: network namespaces, made by root or in a user namespace.
+pub fn namespaces() -> Result<(), String> {
+    let made = NetNs::create("probe").map(drop);
+    made.map_err(|e| format!("failed to {e}; run as root or under `unshare --user --map-root-user --net`"))
+}
+
 /// How long something is waited for that is not to come, or comes at once.
 pub const SHORT: Duration = Duration::from_millis(300);
 

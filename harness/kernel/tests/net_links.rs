@@ -9,8 +9,8 @@ use relapse_kernel::link::{
 };
 use relapse_kernel::route::{Events, MAIN, News, Route, Rule, add_route, add_rule, routes};
 
-use crate::common::{hosts, join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{hosts, join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -6,8 +6,8 @@ use relapse_kernel::route::{Route, Rule, add_route, add_rule};
 use relapse_kernel::sysctl::{apply, lab_settings, read, read_host, write, write_all};
 use relapse_kernel::{Error, NetNs, link, route};
 
-use crate::common::{join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -11,8 +11,8 @@ use relapse_kernel::packet::{Capture, Filter, Packet, Tcp};
 use relapse_kernel::route::{Route, add_route};
 use relapse_kernel::socket::{Icmp, udp};
 
-use crate::common::{SHORT, at, connect, join, listen, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{SHORT, at, connect, join, listen, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -10,8 +10,8 @@ use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
 use relapse_kernel::route::{Route, add_route};
 use relapse_kernel::{NetNs, clock};
 
-use crate::common::{connect, join, listen, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{connect, join, listen, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -6,10 +6,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 
 use super::Route;
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::link::address::{NO_WAY, family};
 use crate::netns::NetNs;
-use crate::sysctl;
 
 /// The kernel's answer to [`lookup`]; without either where there is no way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,5 +58,6 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
 /// # Errors
 /// `ENOENT` in a user namespace on a kernel before 5.4.
 pub fn flush_path_mtu(ns: &NetNs) -> Result<()> {
-    sysctl::trigger(ns, "net/ipv4/route/flush", "1")
+    let flushed = ns.run(|| std::fs::write("/proc/sys/net/ipv4/route/flush", "1"))?;
+    flushed.context(|| format!("write net/ipv4/route/flush in {}", ns.name()))
 }
