@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::route::RouteType;
 
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
+use crate::way::{self, family};
 
 /// An address on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,33 +66,13 @@ pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8, rout
 
 fn wait_local(ns: &NetNs, address: IpAddr, what: String) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(3);
-    while !is_local(ns, address)? {
+    while way::find(ns, address, None, None)?.is_none_or(|way| way.header.kind != RouteType::Local) {
         if Instant::now() >= deadline {
             return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
         }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
-}
-
-/// How the kernel says that there is no way: `EACCES` for a prohibited one, `EINVAL` for a blackhole, `EXDEV` for the
-/// reverse path filter.
-pub(crate) const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
-
-/// Whether the kernel takes what is sent to this address for its own.
-fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = family(address);
-    question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-    question.header.flags = RouteFlags::LookupTable;
-    question.attributes.push(RouteAttribute::Destination(address.into()));
-    match ns.rtnetlink()?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
-        Ok(RouteNetlinkMessage::NewRoute(way)) => Ok(way.header.kind == RouteType::Local),
-        Ok(_) => Ok(false),
-        // That there is no way is an answer, too.
-        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 /// Deletes an address. Routes that prefer it as their source go with it.
@@ -115,14 +96,6 @@ pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
     })?;
     addresses.sort_unstable();
     Ok(addresses)
-}
-
-/// The kernel's name for the family of an address.
-pub(crate) const fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
 }
 
 fn message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {

@@ -8,8 +8,8 @@ use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, Neig
 use netlink_packet_route::route::RouteType;
 
 use crate::error::Result;
-use crate::link::address::family;
 use crate::netns::NetNs;
+use crate::way::family;
 
 /// A neighbour of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
