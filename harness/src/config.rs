@@ -126,7 +126,6 @@ impl Outside {
             level,
             subject: entry.subject.clone(),
             within: entry.within,
-            from: None,
             expected_miss: entry.miss.clone(),
             outside: true,
         })

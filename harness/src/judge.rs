@@ -423,7 +423,6 @@ impl Judge {
             level,
             subject,
             within: Duration::ZERO,
-            from: None,
             expected_miss: None,
             outside: self.outside.contains(detector),
         }

@@ -7,7 +7,7 @@
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
 use crate::summary::{RunSummary, TrialSummary};
-use crate::units::span;
+use crate::units::{self, span};
 use crate::words::{self, Tone};
 
 const INDENT: usize = 6;
@@ -146,7 +146,7 @@ impl Columns {
         let timed = !trial.is_control();
         let mut columns = Self {
             detector: widest(&|d| d.expectation.detector.clone()),
-            about: widest(&|d| words::about(trial, d)),
+            about: widest(&|d| trial.about(d)),
             sentence: widest(&words::sentence),
             gauge: if timed { GAUGE + 1 } else { 0 },
             limit: if timed { widest(&within) } else { 0 },
@@ -175,7 +175,7 @@ impl Columns {
 }
 
 fn within(decided: &Decided) -> String {
-    format!("of {}", words::deadline(&decided.expectation))
+    format!("of {}", units::limit(decided.expectation.within))
 }
 
 fn sentence(decided: &Decided, terse: bool) -> String {
@@ -185,7 +185,7 @@ fn sentence(decided: &Decided, terse: bool) -> String {
 }
 
 fn lead(trial: &TrialSummary, decided: &Decided, terse: bool) -> String {
-    let lead = words::lead(trial, &decided.verdict).unwrap_or_default();
+    let lead = trial.felt(&decided.verdict).unwrap_or_default();
     if terse { lead.replace(" users felt it", "") } else { lead }
 }
 
@@ -196,7 +196,7 @@ fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
     for decided in &shown {
         let tone = words::verdict_tone(&decided.verdict);
         let strong = if decided.verdict.passes() { None } else { Some(tone) };
-        let about = paint::cut(&words::about(trial, decided), columns.about.saturating_sub(2));
+        let about = paint::cut(&trial.about(decided), columns.about.saturating_sub(2));
         let mut line = Line::new(page, INDENT)
             .cell(Some(tone), &format!("{} ", words::sign(&decided.verdict)), 2)
             .cell(strong, &decided.expectation.detector, columns.detector)
@@ -212,7 +212,7 @@ fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
             line = line.cell(Some(Tone::Muted), &within(decided), columns.limit);
             line = line.cell(Some(felt), &lead, columns.lead);
         }
-        let evidence = words::evidence(trial, decided).map(|text| words::one_line(&text));
+        let evidence = trial.evidence(decided).map(|text| words::one_line(&text));
         match evidence {
             Some(text) if paint::columns(&text) <= line.room() => {
                 lines.push(line.cell(Some(Tone::Muted), &text, 0).end());

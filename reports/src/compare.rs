@@ -5,7 +5,6 @@
 //! is no time, the cell says why. Left out: judging the difference; the deadline is the same.
 
 use crate::event::{Expectation, Outcome};
-use crate::places;
 use crate::statistics::{self, Times};
 use crate::summary::RunSummary;
 use crate::units;
@@ -28,7 +27,7 @@ pub fn compared(run: &RunSummary) -> Option<Comparison> {
     if backends.len() < 2 || times.is_empty() {
         return None;
     }
-    let words: Vec<&str> = backends.iter().map(|backend| places::backend(backend)).collect();
+    let words: Vec<&str> = backends.iter().map(|backend| words::backend(backend)).collect();
     let mut header = ["incident", "detector", "level", "deadline"].map(str::to_owned).to_vec();
     for word in &words {
         if run.is_repeated() {
@@ -49,7 +48,7 @@ pub fn compared(run: &RunSummary) -> Option<Comparison> {
             first.trial.name(),
             first.expectation.detector.clone(),
             words::level(first.expectation.level).to_owned(),
-            words::deadline(first.expectation),
+            units::limit(first.expectation.within),
         ];
         for backend in &backends {
             let here = times.iter().find(|times| {

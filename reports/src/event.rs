@@ -19,7 +19,7 @@ pub struct RunEvent {
 }
 
 /// Which trial an event belongs to: one scenario, or one of its controls, on one backend, once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrialId {
     /// Name of the scenario.
     pub scenario: String,
@@ -73,7 +73,7 @@ const fn as_stated() -> f64 {
 }
 
 /// A trial as it was planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialInfo {
     pub trial: TrialId,
     /// "I4".
@@ -90,10 +90,6 @@ pub struct Expectation {
     pub subject: Option<Subject>,
     /// Deadline, counted from t0.
     pub within: Duration,
-    /// Counted from the packet that decides (as the detector's evidence dates it) instead of t0.
-    /// None of the shipped scenarios needs it; reports show it where present.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
     /// A miss is expected, and why (outside detectors only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_miss: Option<String>,
@@ -173,11 +169,6 @@ pub enum TrialEvent {
     Healed {
         what: String,
         error: Option<String>,
-    },
-    /// The guard around the closed network counted packets that tried to leave.
-    GuardHit {
-        packets: u64,
-        what: String,
     },
     /// Something of ours is still there.
     LeftBehind {
@@ -285,6 +276,15 @@ impl Verdict {
     #[must_use]
     pub const fn passes(&self) -> bool {
         matches!(self, Self::Detected { .. } | Self::Silent | Self::ExpectedMiss { .. })
+    }
+
+    /// Time to detect, counted from t0, where there is one.
+    #[must_use]
+    pub const fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Detected { after } | Self::Late { after } | Self::UnexpectedlyDetected { after } => Some(*after),
+            _ => None,
+        }
     }
 
     /// The verdict's name, as reports show it.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::RunEvent;
 use crate::html;
-use crate::jsonl::{self, Events};
+use crate::jsonl;
 use crate::junit;
 use crate::markdown;
 use crate::matrix;
@@ -148,14 +148,6 @@ fn point_latest(root: &Path, name: &str) -> Result<(), FolderError> {
     })
 }
 
-/// Makes all reports of these events in `folder`, replacing those that are there.
-///
-/// # Errors
-/// A report cannot be made or written.
-pub fn write_all(folder: &Path, events: &[RunEvent]) -> Result<(), FolderError> {
-    write_summary(folder, &RunSummary::of(events))
-}
-
 fn write_summary(folder: &Path, run: &RunSummary) -> Result<(), FolderError> {
     replace(&folder.join(MATRIX), &matrix::file(run))?;
     replace(&folder.join(MARKDOWN), &markdown::markdown(run))?;
@@ -171,30 +163,19 @@ fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
     written.map_err(|source| FolderError::Write { path: path.to_owned(), source })
 }
 
-/// Reports made again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Remade {
-    pub folder: PathBuf,
-    pub run: RunSummary,
-    /// What a person should know about the event file.
-    pub notices: Vec<String>,
-}
-
-/// Makes all reports again from an event file (or from the folder that holds one), beside it.
+/// Makes all reports again from an event file (or from the folder that holds one), beside it. Returns the
+/// folder, and the run.
 ///
 /// # Errors
 /// The events cannot be read, or a report cannot be written.
-pub fn from_events(path: &Path) -> Result<Remade, FolderError> {
+pub fn from_events(path: &Path) -> Result<(PathBuf, RunSummary), FolderError> {
     let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
     let file = File::open(&path).map_err(|source| FolderError::Open { path: path.clone(), source })?;
-    let read = jsonl::read(BufReader::new(file));
-    let Events { events, notices } = read.map_err(|source| FolderError::Read { path: path.clone(), source })?;
-    let mut run = RunSummary::of(&events);
-    // What is wrong with the file belongs into every report of it.
-    run.notices.extend(notices.iter().cloned());
+    let events = jsonl::read(BufReader::new(file));
+    let run = RunSummary::of(&events.map_err(|source| FolderError::Read { path: path.clone(), source })?);
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     write_summary(&folder, &run)?;
-    Ok(Remade { folder, run, notices })
+    Ok((folder, run))
 }
 
 #[cfg(test)]
@@ -251,8 +232,7 @@ mod tests {
         for name in names {
             fs::remove_file(folder.join(name)).expect(name);
         }
-        let remade = from_events(&folder).expect("made again");
-        assert_eq!(remade.notices, Vec::<String>::new());
+        from_events(&folder).expect("made again");
         assert!(read() == before, "reports made again differ");
     }
 
@@ -267,9 +247,8 @@ mod tests {
         drop(folder);
         let file = File::options().append(true).open(path.join(EVENTS)).expect("events");
         io::Write::write_all(&mut &file, b"{\"at\":48").expect("half a line");
-        let remade = from_events(&path.join(EVENTS)).expect("made");
-        assert_eq!(remade.notices.len(), 1);
-        assert_eq!(remade.run.outcome(), crate::event::Outcome::Inconclusive);
+        let (_, run) = from_events(&path.join(EVENTS)).expect("made");
+        assert_eq!(run.outcome(), crate::event::Outcome::Inconclusive);
         assert!(fs::read_to_string(path.join(MARKDOWN)).expect("summary").contains("breaks off"));
     }
 

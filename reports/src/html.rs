@@ -57,11 +57,9 @@ fn hero(run: &RunSummary, page: &mut String) {
         words::label(outcome),
         escape(&headline)
     );
-    for (outcome, n) in run.counts().worst_first() {
-        if n > 0 {
-            let tone = words::outcome_tone(outcome).class();
-            let _ = write!(page, "<span class=\"chip {tone}-bg\">{n} {}</span>", outcome.name());
-        }
+    for (outcome, n) in run.counts() {
+        let tone = words::outcome_tone(outcome).class();
+        let _ = write!(page, "<span class=\"chip {tone}-bg\">{n} {}</span>", outcome.name());
     }
     page.push_str("</div>");
     let on = run.on().map(|on| format!(" {}", escape(&on))).unwrap_or_default();
@@ -246,9 +244,9 @@ fn verdicts(trial: &TrialSummary, page: &mut String) {
     page.push_str("<div class=\"scroll\"><table><thead><tr><th>detector</th><th>level</th><th>about</th><th>verdict</th><th>deadline</th><th>evidence</th></tr></thead><tbody>");
     for decided in shown {
         let expected = &decided.expectation;
-        let about = words::about(trial, decided);
+        let about = trial.about(decided);
         let outside = if expected.outside { " <span class=\"soft\">(outside)</span>" } else { "" };
-        let lead = words::lead(trial, &decided.verdict);
+        let lead = trial.felt(&decided.verdict);
         let lead = lead.map_or_else(String::new, |lead| format!("<br><span class=\"lead\">{}</span>", escape(&lead)));
         let _ = write!(
             page,
@@ -260,8 +258,8 @@ fn verdicts(trial: &TrialSummary, page: &mut String) {
             words::verdict_tone(&decided.verdict).class(),
             words::sign(&decided.verdict),
             escape(&words::sentence(decided)),
-            escape(&words::deadline(expected)),
-            escape(&words::evidence(trial, decided).unwrap_or_default())
+            escape(&units::limit(expected.within)),
+            escape(&trial.evidence(decided).unwrap_or_default())
         );
     }
     page.push_str("</tbody></table></div>");

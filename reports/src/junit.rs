@@ -9,7 +9,7 @@
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::block;
-use crate::event::{Outcome, Verdict};
+use crate::event::Outcome;
 use crate::paint::Page;
 use crate::summary::{RunSummary, TrialSummary};
 use crate::words;
@@ -83,9 +83,7 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
         let expected = &decided.expectation;
         let key = format!("{}.{}", expected.detector, words::level(expected.level));
         case.add_property(Property::new(format!("verdict.{key}"), decided.verdict.name()));
-        if let Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } =
-            &decided.verdict
-        {
+        if let Some(after) = decided.verdict.after() {
             let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
             case.add_property(Property::new(format!("time-to-detect-ms.{key}"), ms));
         }

@@ -4,7 +4,7 @@
 //! - [`event`]: what leaves a run. [`jsonl`]: as lines of a file, and back.
 //! - [`summary`] folds events into a run, [`trial`] answers questions about one trial of it,
 //!   [`statistics`] looks at repetitions. Every report starts here.
-//! - [`units`], [`words`], [`places`], [`marks`]: numbers, verdicts, backends and cells as text; the same in all
+//! - [`units`], [`words`], [`marks`]: numbers, verdicts, backends and cells as text; the same in all
 //!   reports.
 //! - [`parts`], [`compare`]: the matrix and the backends side by side, before they are drawn.
 //! - [`terminal`] with [`paint`] and [`block`] (a finished trial in lines), [`matrix`], [`times`].
@@ -23,7 +23,6 @@ pub mod marks;
 pub mod matrix;
 pub mod paint;
 pub mod parts;
-pub mod places;
 pub mod statistics;
 pub mod summary;
 mod tables;

@@ -10,6 +10,7 @@ use crate::marks;
 use crate::parts::{self, Part};
 use crate::statistics;
 use crate::summary::{RunSummary, TrialSummary};
+use crate::units;
 use crate::words::{self, Tone};
 
 /// The whole summary.
@@ -108,15 +109,15 @@ fn failures(run: &RunSummary, text: &mut String) {
 fn row(trial: &TrialSummary, decided: &crate::event::Decided) -> Vec<String> {
     let expected = &decided.expectation;
     let verdict = words::sentence(decided);
-    let felt = words::lead(trial, &decided.verdict).map(|lead| format!(", {lead}")).unwrap_or_default();
+    let felt = trial.felt(&decided.verdict).map(|lead| format!(", {lead}")).unwrap_or_default();
     vec![
         words::sign(&decided.verdict).to_string(),
         escape(&expected.detector),
         words::level(expected.level).to_owned(),
-        escape(&words::about(trial, decided)),
+        escape(&trial.about(decided)),
         escape(&format!("{verdict}{felt}")),
-        escape(&words::deadline(expected)),
-        words::evidence(trial, decided).map(|text| escape(&text)).unwrap_or_default(),
+        escape(&units::limit(expected.within)),
+        trial.evidence(decided).map(|text| escape(&text)).unwrap_or_default(),
     ]
 }
 

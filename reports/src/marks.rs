@@ -107,10 +107,10 @@ fn detail(trial: &TrialSummary, decided: &Decided) -> String {
     let expected = &decided.expectation;
     let mut parts = vec![format!("{}: {}", words::level(expected.level), words::sentence(decided))];
     if !trial.is_control() {
-        parts.push(format!("deadline {}", words::deadline(expected)));
+        parts.push(format!("deadline {}", units::limit(expected.within)));
     }
-    parts.extend(words::lead(trial, &decided.verdict));
-    parts.extend(words::evidence(trial, decided));
+    parts.extend(trial.felt(&decided.verdict));
+    parts.extend(trial.evidence(decided));
     parts.join(" · ")
 }
 

@@ -7,7 +7,6 @@
 
 use crate::event::Outcome;
 use crate::marks::{self, Mark};
-use crate::places;
 use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
 use crate::words::{self, Tone};
@@ -76,7 +75,7 @@ pub fn parts(run: &RunSummary) -> Vec<Part<'_>> {
         if !columns.iter().any(Column::ran) {
             silent.clear();
         }
-        Part { on: several.then(|| places::on(backend)), columns, speakers, silent }
+        Part { on: several.then(|| words::on(backend)), columns, speakers, silent }
     };
     backends.into_iter().map(part).collect()
 }

@@ -48,7 +48,6 @@ pub(crate) fn expect(detector: &str, level: Level, subject: Option<&str>, within
         level,
         subject: subject.map(|s| s.parse().expect("a subject")),
         within,
-        from: None,
         expected_miss: None,
         outside: detector == "alertmanager",
     }

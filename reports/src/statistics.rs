@@ -134,11 +134,9 @@ fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
     for trial in &group.trials {
         for verdict in trial.verdicts.iter().filter(|d| d.expectation == *expectation).map(|d| &d.verdict) {
             decided += 1;
-            if let Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } =
-                verdict
-            {
-                from_t0.push(*after);
-                from_t2.extend(trial.lead(*after).filter(|_| expectation.level == Level::Symptom));
+            if let Some(after) = verdict.after() {
+                from_t0.push(after);
+                from_t2.extend(trial.lead(after).filter(|_| expectation.level == Level::Symptom));
             }
             if !verdict.passes() {
                 match flakes.iter_mut().find(|(name, _)| *name == verdict.name()) {
@@ -193,7 +191,7 @@ fn row(run: &RunSummary, times: &Times<'_>, repeated: bool) -> Vec<String> {
         run.name(times.trial),
         times.expectation.detector.clone(),
         words::level(times.expectation.level).to_owned(),
-        words::deadline(times.expectation),
+        units::limit(times.expectation.within),
     ];
     let from_t0 = times.from_t0.as_ref();
     cells.push(from_t0.map_or_else(none, |t| units::span(t.p50)));

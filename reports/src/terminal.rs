@@ -17,7 +17,7 @@ use crate::block;
 use crate::event::{Outcome, Phase, RunEvent, TrialEvent, What};
 use crate::matrix;
 use crate::paint::{self, Page};
-use crate::summary::{Counts, RunSummary, TrialSummary};
+use crate::summary::{self, RunSummary, TrialSummary};
 use crate::units;
 use crate::words::{self, Tone};
 
@@ -254,7 +254,7 @@ impl Live {
         }
         self.total.set_position(printed as u64);
         let ended = run.trials.iter().filter(|trial| !trial.is_unfinished());
-        self.total.set_message(Counts::of(ended.map(TrialSummary::outcome)).sentence());
+        self.total.set_message(summary::sentence(&summary::counts(ended.map(TrialSummary::outcome))));
     }
 }
 

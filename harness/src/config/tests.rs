@@ -71,7 +71,6 @@ fn expectations() {
         level,
         subject,
         within: Duration::from_secs(within),
-        from: None,
         expected_miss: None,
         outside: true,
     };

@@ -52,7 +52,6 @@ pub(super) fn expect(detector: &str, level: Level, subject: Option<&str>) -> Exp
         level,
         subject: subject.map(|s| s.parse().expect("a subject")),
         within: Duration::from_nanos(WITHIN),
-        from: None,
         expected_miss: None,
         outside: false,
     }

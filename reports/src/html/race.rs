@@ -109,9 +109,9 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
     let tone = words::verdict_tone(&decided.verdict).class();
     let middle = y + LANE / 2.0;
     let deadline = axis.x(expected.within.as_secs_f64());
-    let about = words::about(trial, decided);
+    let about = trial.about(decided);
     let mut title = format!("{}, about {about}: {}", words::level(expected.level), words::sentence(decided));
-    for more in [words::lead(trial, &decided.verdict), words::evidence(trial, decided)].into_iter().flatten() {
+    for more in [trial.felt(&decided.verdict), trial.evidence(decided)].into_iter().flatten() {
         title = format!("{title} · {more}");
     }
     svg.text("name", (LEFT - 12.0, middle + 4.0), Anchor::End, &expected.detector, &title);
@@ -150,14 +150,7 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
 
 /// Seconds from t0 to the finding, for verdicts that have one with a time.
 fn after(decided: &Decided) -> Option<f64> {
-    match decided.verdict {
-        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after }
-            if !after.is_zero() =>
-        {
-            Some(after.as_secs_f64())
-        }
-        _ => None,
-    }
+    decided.verdict.after().filter(|after| !after.is_zero()).map(|after| after.as_secs_f64())
 }
 
 struct Unasked {

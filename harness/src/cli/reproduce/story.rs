@@ -118,9 +118,6 @@ impl Story {
             }
             TrialEvent::LeftBehind { what } => line(page.paint(Tone::Dirty, &format!("left behind: {what}"))),
             TrialEvent::HostChanged { what } => line(page.paint(Tone::Note, &format!("somebody changed {what}"))),
-            TrialEvent::GuardHit { packets, what } => {
-                line(page.paint(Tone::Dirty, &format!("{packets} packets tried to leave the lab: {what}")))
-            }
             TrialEvent::Ended(ended) => {
                 self.ended = Some((ended.outcome, ended.reasons.clone()));
                 Vec::new()

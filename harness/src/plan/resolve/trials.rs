@@ -224,7 +224,6 @@ impl Planner<'_> {
                 None => None,
             },
             within: within?,
-            from: None,
             expected_miss: None,
             outside: false,
         };
@@ -252,7 +251,6 @@ impl Planner<'_> {
                 level: Level::Risk,
                 subject: Some(subject),
                 within: baseline,
-                from: None,
                 expected_miss: None,
                 outside: false,
             }));
