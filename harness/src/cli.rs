@@ -97,7 +97,7 @@ pub fn main() -> ExitCode {
         Command::Recover => recover::main(),
         Command::Doctor => doctor::main(),
         Command::Schema => {
-            out::line(format_args!("{:#}", crate::scenario::schema()));
+            out::line(format_args!("{:#}", relapse_model::yaml::schema::<crate::scenario::Scenario>()));
             ExitCode::SUCCESS
         }
     }

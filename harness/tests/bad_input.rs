@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use relapse::plan::{Plan, load, plan};
-use relapse::scenario::parse;
 use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::yaml::parse;
 
 const BASE: &str = include_str!("bad_input/base.yaml");
 

@@ -1,4 +1,4 @@
-//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges.
+//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges, subjects, days.
 //!
 //! Each is a type that cannot hold anything else, and a [`Format`]: the entry by which the check of a
 //! whole file finds every malformed text, not only the first.
@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use jiff::civil::Date;
+use relapse_detectors::finding;
 use relapse_detectors::prefix::Prefix as IpPrefix;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -26,8 +28,16 @@ pub struct Format {
 }
 
 /// All of them.
-pub const FORMATS: &[Format] =
-    &[Name::FORMAT, Duration::FORMAT, Address::FORMAT, Prefix::FORMAT, Fraction::FORMAT, PortRange::FORMAT];
+pub const FORMATS: &[Format] = &[
+    Name::FORMAT,
+    Duration::FORMAT,
+    Address::FORMAT,
+    Prefix::FORMAT,
+    Fraction::FORMAT,
+    PortRange::FORMAT,
+    Subject::FORMAT,
+    Day::FORMAT,
+];
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $what:literal, $pattern:literal, $right:literal) => {
@@ -91,6 +101,16 @@ text! {
     PortRange(RangeInclusive<u16>), "port-range", "a range of ports", "^[0-9]+-[0-9]+$",
     "write the first and the last port, such as `46990-46999`"
 }
+text! {
+    /// What a finding is about.
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW"
+}
+text! {
+    /// A day of the calendar.
+    Day(Date), "day", "a day", "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "write year, month and day, such as `2027-03-01`"
+}
 
 impl Name {
     fn parse(text: &str) -> Option<Self> {
@@ -149,6 +169,19 @@ impl PortRange {
         let port = |text| number::<u16>(text).filter(|port| *port > 0);
         let (first, last) = (port(first)?, port(last)?);
         (first <= last).then_some(Self(first..=last))
+    }
+}
+
+impl Subject {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+impl Day {
+    fn parse(text: &str) -> Option<Self> {
+        // Ten characters: a time of day after the date would be dropped silently.
+        text.parse().ok().filter(|_| text.len() == 10).map(Self)
     }
 }
 

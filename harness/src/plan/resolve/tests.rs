@@ -4,9 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::yaml::parse;
 
 use crate::plan::{ClusterPlan, FlowKind, FlowPlan, Plan, PodRole, Target, load, plan};
-use crate::scenario::parse;
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),

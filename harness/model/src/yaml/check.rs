@@ -6,20 +6,17 @@
 
 use std::collections::HashMap;
 
-use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
-use relapse_model::spanned::Spanned;
-use relapse_model::values::FORMATS;
 use serde_json::Value as Schema;
 
-use super::schema::schema;
 use super::tree::{Node, Number, Value};
+use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
+use crate::spanned::Spanned;
+use crate::values::FORMATS;
 
-/// All that is wrong with the form of a file.
-pub(super) fn check(source: &Source, tree: &Node) -> Diagnostics {
-    let root = schema();
-    let mut check = Check { source, root: &root, wrong: Diagnostics::default() };
-    let owner = Owner { name: "the scenario".to_owned(), span: first_word(source, tree.span) };
-    check.node(&root, tree, &owner);
+/// All that is wrong with the form of a file, which is called `name`.
+pub(super) fn check(source: &Source, tree: &Node, root: &Schema, name: &str) -> Diagnostics {
+    let mut check = Check { source, root, wrong: Diagnostics::default() };
+    check.node(root, tree, &Owner { name: name.to_owned(), span: first_word(source, tree.span) });
     check.wrong
 }
 
