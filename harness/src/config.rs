@@ -29,48 +29,30 @@ mod file;
 mod tests;
 
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::civil::Date;
-use relapse_detectors::finding::{Level, Subject};
 use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::spanned::Spanned;
 use relapse_model::yaml::{self, Document};
 
 use crate::event::Expectation;
 use crate::outside_detector::ExecSpec;
+use file::Line;
 
 /// Looked for in the current directory, unless another file is named.
 pub const FILE: &str = "relapse.yaml";
 
 /// A user's own detectors.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detectors: Vec<Outside>,
 }
 
 /// A detector that is a program of the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Outside {
     pub exec: ExecSpec,
-    expect: Vec<Entry>,
-}
-
-/// One line under `expect`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    to: Applies,
-    /// Never empty.
-    levels: Vec<Level>,
-    subject: Option<Subject>,
-    within: Duration,
-    miss: Option<String>,
-}
-
-/// Where a line counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Applies {
-    Incident(String),
-    Scenario(String),
+    expect: Vec<Line>,
 }
 
 impl Config {
@@ -109,17 +91,18 @@ impl Config {
 
 impl Outside {
     fn expectations_for(&self, incident: &str, scenario: &str) -> Vec<Expectation> {
-        let of = |applies: &Applies| self.expect.iter().filter(|e| e.to == *applies).collect::<Vec<_>>();
-        let own = of(&Applies::Scenario(scenario.to_owned()));
-        let entries = if own.is_empty() { of(&Applies::Incident(incident.to_owned())) } else { own };
-        let all = entries.into_iter().flat_map(|entry| entry.levels.iter().map(move |level| (entry, *level)));
-        all.map(|(entry, level)| Expectation {
+        let about = |name: &Option<Spanned<String>>, wanted: &str| name.as_ref().is_some_and(|name| **name == wanted);
+        let own: Vec<&Line> = self.expect.iter().filter(|line| about(&line.scenario, scenario)).collect();
+        let of_incident = self.expect.iter().filter(|line| about(&line.incident, incident));
+        let lines = if own.is_empty() { of_incident.collect() } else { own };
+        let all = lines.into_iter().flat_map(|line| line.levels().iter().map(move |level| (line, *level)));
+        all.map(|(line, level)| Expectation {
             detector: self.exec.name.clone(),
             level,
-            subject: entry.subject.clone(),
-            within: entry.within,
+            subject: line.subject.as_ref().map(|subject| subject.0.clone()),
+            within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
             from: None,
-            expected_miss: entry.miss.clone(),
+            expected_miss: line.miss.as_ref().map(|reason| reason.value.clone()),
             outside: true,
         })
         .collect()

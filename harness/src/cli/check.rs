@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics};
 use relapse_reports::units::count;
+
+use crate::plan::Plan;
+use crate::run::needs::too_many_files;
 
 /// Validate scenario files.
 #[derive(Debug, Args)]
@@ -18,7 +22,7 @@ pub struct CheckArguments {
 }
 
 pub fn main(arguments: &CheckArguments) -> ExitCode {
-    match super::find(&arguments.scenarios) {
+    match super::find(&arguments.scenarios).and_then(fit_here) {
         Ok(plans) => {
             let controls: usize = plans.iter().map(|plan| plan.controls.len()).sum();
             let (scenarios, controls) = (count(plans.len(), "scenario"), count(controls, "control"));
@@ -27,4 +31,12 @@ pub fn main(arguments: &CheckArguments) -> ExitCode {
         }
         Err(diagnostics) => super::refuse(&diagnostics),
     }
+}
+
+/// A scenario of the user's own may hold more connections than any trial can here.
+fn fit_here(plans: Vec<Plan>) -> Result<Vec<Plan>, Diagnostics> {
+    let mut wrong = Diagnostics::default();
+    let why = |plan: &Plan| too_many_files(plan.open_files()).map(|why| Diagnostic::of_file(&plan.file, why));
+    wrong.extend(plans.iter().filter_map(why));
+    wrong.into_result(plans)
 }

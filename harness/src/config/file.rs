@@ -15,7 +15,7 @@ use relapse_model::yaml::Document;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use super::{Applies, Config, Entry, Outside};
+use super::{Config, Outside};
 use crate::outside_detector::ExecSpec;
 use crate::scenario::ApiVersion;
 
@@ -81,18 +81,35 @@ impl JsonSchema for Word {
     }
 }
 
-/// One line under `expect`.
-#[derive(Deserialize, JsonSchema)]
+/// One line under `expect`: for every scenario of an incident, or for one.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    incident: Option<String>,
-    scenario: Option<Spanned<String>>,
+pub(super) struct Line {
+    pub incident: Option<Spanned<String>>,
+    pub scenario: Option<Spanned<String>>,
     #[schemars(with = "Option<String>", extend("enum" = ["risk", "cause", "symptom"]))]
     level: Option<Level>,
-    subject: Option<Subject>,
-    within: Option<Spanned<Duration>>,
-    miss: Option<Spanned<String>>,
+    pub subject: Option<Subject>,
+    pub within: Option<Spanned<Duration>>,
+    pub miss: Option<Spanned<String>>,
     until: Option<Spanned<Day>>,
+}
+
+impl Line {
+    /// A miss may leave the level out.
+    pub(super) fn levels(&self) -> &[Level] {
+        self.level.as_ref().map_or(&[Level::Cause, Level::Symptom], std::slice::from_ref)
+    }
+
+    /// The same deadline twice, or a detection and a miss of it.
+    fn contradicts(&self, other: &Self) -> bool {
+        let place =
+            |line: &Self| [&line.incident, &line.scenario].map(|name| name.as_ref().map(|name| name.value.clone()));
+        let opposite = self.miss.is_some() != other.miss.is_some();
+        let subjects =
+            self.subject == other.subject || (opposite && (self.subject.is_none() || other.subject.is_none()));
+        place(self) == place(other) && subjects && self.levels().iter().any(|level| other.levels().contains(level))
+    }
 }
 
 /// What a file means.
@@ -151,25 +168,33 @@ impl Check<'_> {
         spec
     }
 
-    fn expectations(&mut self, lines: Vec<Spanned<Line>>, today: Date) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
-        for line in lines {
-            let Some(entry) = self.expectation(&line, today) else { continue };
-            if let Some(earlier) = entries.iter().find(|earlier| contradict(earlier, &entry)) {
-                let message = match (&earlier.miss, &entry.miss) {
-                    (None, None) | (Some(_), Some(_)) => "this is expected by an earlier line already",
-                    _ => "an earlier line expects the opposite",
+    fn expectations(&mut self, lines: Vec<Spanned<Line>>, today: Date) -> Vec<Line> {
+        for (number, line) in lines.iter().enumerate() {
+            self.expectation(line, today);
+            if let Some(earlier) = lines[..number].iter().find(|earlier| earlier.contradicts(line)) {
+                let message = if earlier.miss.is_some() == line.miss.is_some() {
+                    "this is expected by an earlier line already"
+                } else {
+                    "an earlier line expects the opposite"
                 };
                 self.report(line.span, message, "keep one of the two");
             }
-            entries.push(entry);
         }
-        entries
+        lines.into_iter().map(|line| line.value).collect()
     }
 
-    fn expectation(&mut self, line: &Spanned<Line>, today: Date) -> Option<Entry> {
-        let to = self.applies(line);
+    fn expectation(&mut self, line: &Spanned<Line>, today: Date) {
         let is_risk = line.level == Some(Level::Risk);
+        match (&line.incident, &line.scenario) {
+            (None, None) => {
+                let help = "add `incident: I4` (every scenario of it) or `scenario: NAME` (one)";
+                self.report(line.span, "the expectation does not say where it counts", help);
+            }
+            (Some(_), Some(scenario)) => {
+                self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
+            }
+            _ => {}
+        }
         match (&line.miss, &line.until) {
             (Some(reason), None) => {
                 let help = "add the last day on which it is accepted, such as `until: 2027-03-01`";
@@ -185,54 +210,23 @@ impl Check<'_> {
             }
             _ => {}
         }
-        if let Some(within) = &line.within {
-            if is_risk {
+        match &line.within {
+            Some(within) if is_risk => {
                 let help = "it must be named before the fault: remove `within`";
                 self.report(within.span, "a risk has no deadline", help);
-            } else if within.0.is_zero() {
+            }
+            Some(within) if within.0.is_zero() => {
                 self.report(within.span, "`within` must be longer than nothing", Duration::FORMAT.right);
             }
-        }
-        if line.miss.is_none() {
-            if line.level.is_none() {
-                self.report(line.span, "the expectation has no `level`", "one of: risk, cause, symptom");
-            }
-            if line.within.is_none() && !is_risk {
+            None if line.miss.is_none() && !is_risk => {
                 self.report(line.span, "the expectation has no `within`", Duration::FORMAT.right);
             }
+            _ => {}
         }
-        Some(Entry {
-            to: to?,
-            levels: line.level.map_or_else(|| vec![Level::Cause, Level::Symptom], |level| vec![level]),
-            subject: line.subject.as_ref().map(|subject| subject.0.clone()),
-            within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
-            miss: line.miss.as_ref().map(|reason| reason.value.clone()),
-        })
-    }
-
-    fn applies(&mut self, line: &Spanned<Line>) -> Option<Applies> {
-        match (&line.incident, &line.scenario) {
-            (Some(incident), None) => Some(Applies::Incident(incident.clone())),
-            (None, Some(scenario)) => Some(Applies::Scenario(scenario.value.clone())),
-            (None, None) => {
-                let help = "add `incident: I4` (every scenario of it) or `scenario: NAME` (one)";
-                self.report(line.span, "the expectation does not say where it counts", help);
-                None
-            }
-            (Some(_), Some(scenario)) => {
-                self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
-                None
-            }
+        if line.miss.is_none() && line.level.is_none() {
+            self.report(line.span, "the expectation has no `level`", "one of: risk, cause, symptom");
         }
     }
-}
-
-/// Two lines about the same: the same deadline twice, or a detection and a miss of it.
-fn contradict(a: &Entry, b: &Entry) -> bool {
-    let levels = a.levels.iter().any(|level| b.levels.contains(level));
-    let opposite = a.miss.is_some() != b.miss.is_some();
-    let subjects = a.subject == b.subject || (opposite && (a.subject.is_none() || b.subject.is_none()));
-    a.to == b.to && levels && subjects
 }
 
 /// The directory programs of this file run in.
