@@ -78,7 +78,7 @@ fn wrong_files_are_bad_input() {
     let of_nothing =
         "apiVersion: relapse/v1\nkind: Config\ndetectors:\n- { name: mine, exec: { command: [./agent] } }\n";
     let of_nothing = write("mine.yaml", of_nothing);
-    let no_program = "mine.yaml:4:34: there is no program `./agent`";
+    let no_program = "mine.yaml:4:35: there is no program `./agent`";
     refused(&["run", "policy-route-lost", "--config", &of_nothing], &[no_program]);
     let missing = folder.path().join("missing.yaml");
     let missing = missing.to_str().expect("text");

@@ -87,8 +87,8 @@ text! {
     "write an address such as `10.176.46.4` or `fd00::4`"
 }
 text! {
-    /// An IP prefix.
-    Prefix(IpPrefix), "prefix", "a prefix", "^[0-9a-fA-F.:]+/[0-9]+$",
+    /// An IPv4 prefix: rules of a cluster see no other.
+    Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bit set behind it"
 }
 text! {
@@ -151,7 +151,7 @@ impl Prefix {
     fn parse(text: &str) -> Option<Self> {
         let prefix: IpPrefix = text.parse().ok()?;
         let address: IpAddr = text.split_once('/')?.0.parse().ok()?;
-        (prefix.address() == address).then_some(Self(prefix))
+        (prefix.address() == address && address.is_ipv4()).then_some(Self(prefix))
     }
 }
 
@@ -215,6 +215,8 @@ mod tests {
         assert_eq!(PortRange::parse("46990-46999"), Some(PortRange(46990..=46999)));
         assert!(["0-5", "9-8", "1", "1-70000"].into_iter().all(|p| PortRange::parse(p).is_none()));
         assert!(Prefix::parse("10.176.96.0/20").is_some());
-        assert!(["10.176.98.29/20", "10.0.0.0/33", "10.0.0.0"].into_iter().all(|p| Prefix::parse(p).is_none()));
+        assert!(
+            ["10.176.98.29/20", "10.0.0.0/33", "10.0.0.0", "fd00::/16"].into_iter().all(|p| Prefix::parse(p).is_none())
+        );
     }
 }

@@ -248,9 +248,10 @@ fn runnable(spec: &ExecSpec) -> Result<(), (String, String)> {
             (true, false) => {
                 Err((format!("{} is not executable", quoted(program)), format!("chmod +x {}", file.display())))
             }
-            (false, false) => {
-                Err((format!("there is no program {}", quoted(program)), format!("it would be {}", file.display())))
-            }
+            (false, false) => Err((
+                format!("there is no program {}", quoted(program)),
+                format!("it would be {}", file.components().collect::<PathBuf>().display()),
+            )),
         };
     }
     let path = spec.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));

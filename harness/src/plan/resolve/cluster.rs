@@ -95,11 +95,6 @@ impl Planner<'_> {
                 self.error(address.span, "several pods cannot have one address", "leave `address` or `count` out");
             }
             let mtu = pod.mtu.map_or(1500, |mtu| mtu.value);
-            if let Some(at) =
-                pod.mtu.filter(|mtu| mtu.value < 1280 && self.cluster.network.pod_prefix.address().is_ipv6())
-            {
-                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
-            }
             for i in 1..=count {
                 let name = if pod.count.is_some() { format!("{}-{i}", pod.name.0) } else { pod.name.0.clone() };
                 let in_turn = NodeId(self.cluster.pods.len() % self.cluster.nodes.len());
@@ -202,7 +197,7 @@ impl Planner<'_> {
             }
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
-                address: host.address.0,
+                address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
                 records: records.iter().map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
@@ -237,25 +232,14 @@ impl Planner<'_> {
                     book.give(ip, &format!("the {who} of office `{name}`"));
                 }
             }
-            let k = u16::try_from(k + 1).unwrap_or(u16::MAX);
-            let tunnel = |end: u16| -> IpAddr {
-                if prefix.address().is_ipv4() {
-                    [169, 254, u8::try_from(k).unwrap_or(u8::MAX), u8::try_from(end).unwrap_or(u8::MAX)].into()
-                } else {
-                    [0xfd00, 0x169, 0x254, k, 0, 0, 0, end].into()
-                }
-            };
-            let tunnel_mtu = office.tunnel_mtu.map_or(1500, |mtu| mtu.value);
-            if let Some(at) = office.tunnel_mtu.filter(|mtu| mtu.value < 1280 && prefix.address().is_ipv6()) {
-                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
-            }
+            let tunnel = |end| [169, 254, u8::try_from(k + 1).unwrap_or(u8::MAX), end].into();
             self.cluster.offices.push(OfficePlan {
                 name: name.clone(),
                 prefix,
                 gateway: gateway.unwrap_or(UNKNOWN),
                 client: client.unwrap_or(UNKNOWN),
                 tunnel: (tunnel(1), tunnel(2)),
-                tunnel_mtu,
+                tunnel_mtu: office.tunnel_mtu.map_or(1500, |mtu| mtu.value),
                 clamp: office.clamp.map(|clamp| clamp.value),
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),

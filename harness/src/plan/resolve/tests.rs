@@ -102,16 +102,6 @@ fn a_chosen_address_is_not_given_away_and_says_the_node() {
 }
 
 #[test]
-fn ipv6_throughout() {
-    let plan = good(&with_cluster(
-        "{ nodes: 2, network: { nodePrefix: fd00:64::/64, podPrefix: fd00:96::/64, servicePrefix: fd00:a::/112, vpc: [fd00::/16] }, pods: [ { name: app } ], services: [ { name: app, port: 80, pods: [app] } ], outside: [ { name: host, address: fd00:46::4 } ], offices: [ { name: beijing, prefix: fd00:40::/64 } ] }",
-    ));
-    assert_eq!(address(&plan.cluster, "app"), "fd00:96::10a");
-    assert_eq!(plan.cluster.services[0].address.to_string(), "fd00:a::14");
-    assert!(plan.cluster.offices[0].tunnel.0.is_ipv6());
-}
-
-#[test]
 fn other_dns_replicas_keep_the_ids_of_all_other_pods() {
     let plan = good(SHIPPED[1]);
     let control = &plan.controls[0];
