@@ -39,7 +39,8 @@ use standing::Standing;
 /// Judges one trial.
 #[derive(Debug)]
 pub struct Judge {
-    kind: Kind,
+    /// Of a control: the detectors that must be silent.
+    silent: Option<Vec<String>>,
     stage: Stage,
     expected: Vec<Expected>,
     risks: Vec<Expected>,
@@ -58,13 +59,6 @@ pub struct Judge {
     /// Latest instant seen.
     now: Time,
     decided: Vec<Decided>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Incident,
-    /// With the detectors that must be silent.
-    Control(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +87,7 @@ impl Judge {
                 Expected::new(e, within)
             })
             .collect();
-        Self::new(Kind::Incident, expected, risks.into_iter().chain(misplaced))
+        Self::new(None, expected, risks.into_iter().chain(misplaced))
     }
 
     /// For a control: the armed detectors, each of which must be silent, and the risks.
@@ -101,15 +95,15 @@ impl Judge {
     pub fn control(mut detectors: Vec<String>, risks: Vec<Expectation>) -> Self {
         let mut seen = BTreeSet::new();
         detectors.retain(|detector| seen.insert(detector.clone()));
-        Self::new(Kind::Control(detectors), Vec::new(), risks)
+        Self::new(Some(detectors), Vec::new(), risks)
     }
 
-    fn new(kind: Kind, expected: Vec<Expected>, risks: impl IntoIterator<Item = Expectation>) -> Self {
+    fn new(silent: Option<Vec<String>>, expected: Vec<Expected>, risks: impl IntoIterator<Item = Expectation>) -> Self {
         let risks: Vec<_> = risks.into_iter().map(|risk| Expected::new(risk, Duration::ZERO)).collect();
         let outside = expected.iter().chain(&risks).map(Expected::expectation);
         let outside = outside.filter(|e| e.outside).map(|e| e.detector.clone()).collect();
         Self {
-            kind,
+            silent,
             stage: Stage::Baseline,
             expected,
             risks,
@@ -232,17 +226,17 @@ impl Judge {
 
     #[must_use]
     pub const fn is_control(&self) -> bool {
-        matches!(self.kind, Kind::Control(_))
+        self.silent.is_some()
     }
 
     /// Nothing is left to wait for: every expectation is decided or past its deadline. A control is
     /// watched for as long as its plan says, so never before [`Judge::detect_ended`].
     #[must_use]
     pub fn all_decided(&self) -> bool {
-        match self.kind {
-            Kind::Control(_) => self.stage == Stage::Ended,
-            Kind::Incident => !self.expected.iter().any(|e| e.is_pending(self.now)),
+        if self.is_control() {
+            return self.stage == Stage::Ended;
         }
+        !self.expected.iter().any(|e| e.is_pending(self.now))
     }
 
     /// Nothing more will be watched: closes what is open. In a control, each detector that raised no
@@ -370,13 +364,11 @@ impl Judge {
         if !self.standing.take(now, finding, true) {
             return Vec::new();
         }
-        match self.kind {
-            Kind::Control(_) => self.alarm(finding),
-            Kind::Incident => {
-                let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
-                self.record(said)
-            }
+        if self.is_control() {
+            return self.alarm(finding);
         }
+        let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
+        self.record(said)
     }
 
     fn pre_existing(&mut self) -> Vec<Decided> {
@@ -399,9 +391,8 @@ impl Judge {
 
     /// Detectors of a control without a false alarm.
     fn quiet_detectors(&self) -> Vec<String> {
-        let Kind::Control(detectors) = &self.kind else { return Vec::new() };
         let loud = |detector: &String| self.alarms.iter().any(|(name, _)| name == detector);
-        detectors.iter().filter(|detector| !loud(detector)).cloned().collect()
+        self.silent.iter().flatten().filter(|detector| !loud(detector)).cloned().collect()
     }
 
     /// What a verdict is about that no plan asked for: no deadline.

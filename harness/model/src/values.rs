@@ -84,7 +84,7 @@ text! {
 text! {
     /// An IP address.
     Address(IpAddr), "address", "an IP address", "^[0-9a-fA-F.:]+$",
-    "write an address such as `10.176.46.4` or `fd00::4`"
+    "write an address such as `10.176.46.4`"
 }
 text! {
     /// An IPv4 prefix: rules of a cluster see no other.

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_model::diagnostics::{did_you_mean, listed, quoted};
+use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
 use super::book::Book;
 use super::network::share;
-use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServiceId, ServicePlan};
+use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
 use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
 
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
@@ -188,8 +188,8 @@ impl Planner<'_> {
             let owner = format!("outside host `{}`", host.name.0);
             self.claim(book, &host.address, &owner);
             self.apart(book, &host.address, &owner);
-            let records = host.records.as_ref().map(|r| r.0.as_slice()).unwrap_or_default();
-            for (name, addresses) in records {
+            let records = host.records.iter().flatten();
+            for (name, addresses) in records.clone() {
                 if addresses.is_empty() {
                     self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
                 }
@@ -200,7 +200,7 @@ impl Planner<'_> {
                 address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
-                records: records.iter().map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
                 server: host.server,
             });
         }
@@ -267,12 +267,8 @@ impl Planner<'_> {
     fn plan_ingresses(&mut self, pods: &[Pod]) {
         for pod in pods {
             let Some(ingress) = &pod.ingress else { continue };
-            let Some(index) = self.cluster.services.iter().position(|s| s.name == ingress.service.value) else {
-                let help = did_you_mean(&ingress.service, "Services", self.names("service"));
-                self.error(ingress.service.span, format!("there is no Service {}", quoted(&ingress.service)), help);
-                continue;
-            };
-            let ports = self.cluster.services[index].ports.clone();
+            let Some(backend) = self.service(&ingress.service) else { continue };
+            let ports = self.cluster.services[backend.0].ports.clone();
             let port = match (ingress.port, ports.as_slice()) {
                 (Some(port), ports) if ports.contains(&port.value) || ports.is_empty() => port.value,
                 (Some(port), ports) => {
@@ -289,7 +285,7 @@ impl Planner<'_> {
             };
             let itself =
                 |name: &str| if pod.count.is_some() { is_numbered(name, &pod.name.0) } else { name == pod.name.0 };
-            if self.cluster.services[index].pods.iter().any(|id| itself(&self.cluster.pods[id.0].name)) {
+            if self.cluster.services[backend.0].pods.iter().any(|id| itself(&self.cluster.pods[id.0].name)) {
                 self.error(
                     ingress.service.span,
                     "an ingress cannot stand in front of itself",
@@ -297,7 +293,7 @@ impl Planner<'_> {
                 );
             }
             for planned in self.cluster.pods.iter_mut().filter(|p| itself(&p.name)) {
-                planned.role = PodRole::Ingress { backend: ServiceId(index), port };
+                planned.role = PodRole::Ingress { backend, port };
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The cluster's networks, and how the pod prefix is shared out among the nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
@@ -10,7 +11,7 @@ use relapse_model::values;
 use super::Planner;
 use super::book::Book;
 use crate::plan::NetworkPlan;
-use crate::scenario::cluster::{Entries, Network};
+use crate::scenario::cluster::Network;
 
 /// Conntrack timeouts that a network namespace has, without the `nf_conntrack_` before them.
 const TIMEOUTS: [&str; 21] = [
@@ -137,9 +138,9 @@ impl Planner<'_> {
         }
     }
 
-    fn timeouts(&mut self, timeouts: &Entries<Spanned<u32>>) -> Vec<(String, u32)> {
+    fn timeouts(&mut self, timeouts: &BTreeMap<Spanned<String>, Spanned<u32>>) -> Vec<(String, u32)> {
         let mut plan = Vec::new();
-        for (name, seconds) in &timeouts.0 {
+        for (name, seconds) in timeouts {
             if !TIMEOUTS.contains(&name.value.as_str()) {
                 let help = match name.value.strip_prefix("nf_conntrack_") {
                     Some(rest) if TIMEOUTS.contains(&rest) => format!("write `{rest}`"),
