@@ -6,7 +6,7 @@ use std::fmt;
 use relapse_model::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Name, Prefix};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -189,10 +189,11 @@ pub struct Office {
 }
 
 /// A number of nodes, or their names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline, untagged)]
 pub enum Nodes {
-    Count(u64),
-    Names(Vec<Spanned<Name>>),
+    Count(#[schemars(range(min = 1, max = 64))] u64),
+    Names(#[schemars(length(min = 1, max = 64))] Vec<Spanned<Name>>),
 }
 
 impl<'de> Deserialize<'de> for Nodes {
@@ -218,22 +219,5 @@ impl<'de> Deserialize<'de> for Nodes {
             }
         }
         deserializer.deserialize_any(Either)
-    }
-}
-
-impl JsonSchema for Nodes {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Nodes".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [
-                { "type": "integer", "minimum": 1, "maximum": 64 },
-                { "type": "array", "items": Name::json_schema(generator), "minItems": 1, "maxItems": 64 }
-            ]
-        })
     }
 }
