@@ -9,7 +9,7 @@ use super::Judge;
 use crate::event::{Decided, Expectation, Outcome, Verdict};
 use Level::{Cause, Risk, Symptom};
 use Severity::{Critical, Info, Warning};
-use Step::{Baseline, Blind, Clear, End, Inject, Recovered, Say, Tick};
+use Step::{Abandon, Baseline, Blind, Clear, End, Inject, Recovered, Say, Tick};
 
 const T0: u64 = 10_000_000_000;
 /// Deadline of every expectation in the table.
@@ -25,6 +25,7 @@ enum Step {
     Tick(i64),
     End(i64),
     Recovered(i64),
+    Abandon(&'static str),
 }
 
 fn at(offset: i64) -> Time {
@@ -63,27 +64,24 @@ fn miss(expectation: Expectation) -> Expectation {
 }
 
 fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
-    let mut all = Vec::new();
     for step in steps {
-        all.extend(match step {
+        match step {
             Baseline(t) => judge.baseline_ended(at(*t)),
             Inject => judge.injected(Time(T0)),
             Say(t, detector, level, severity, subject) => {
-                judge.finding(at(*t), &finding(detector, *level, *severity, subject, false))
+                judge.finding(at(*t), &finding(detector, *level, *severity, subject, false));
             }
             Clear(t, detector, level, subject) => {
-                judge.finding(at(*t), &finding(detector, *level, Warning, subject, true))
+                judge.finding(at(*t), &finding(detector, *level, Warning, subject, true));
             }
-            Blind(t, detector) => {
-                judge.blind(at(*t), detector, "overrun");
-                Vec::new()
-            }
+            Blind(t, detector) => judge.blind(at(*t), detector, "overrun"),
             Tick(t) => judge.tick(at(*t)),
             End(t) => judge.detect_ended(at(*t)),
             Recovered(t) => judge.recovered(at(*t)),
-        });
+            Abandon(why) => judge.abandon(why),
+        }
     }
-    all
+    judge.news()
 }
 
 fn verdicts(decided: &[Decided]) -> Vec<Verdict> {
@@ -185,7 +183,7 @@ fn one_expectation_of_an_incident() {
         let mut said = play(&mut judge, &[Baseline(-1), Inject]);
         // Info of the baseline comes first in any case.
         said.extend(play(&mut judge, &steps));
-        said.extend(judge.detect_ended(at(2 * LIMIT)));
+        said.extend(play(&mut judge, &[End(2 * LIMIT)]));
         assert_eq!(verdicts(&said), expected, "{name}");
         let passes = expected.iter().all(Verdict::passes);
         assert_eq!(judge.outcome().0 == Outcome::Pass, passes, "{name}");
@@ -288,7 +286,7 @@ fn expected_misses() {
         let mut judge = Judge::incident(vec![miss(expect(D, Cause, Some(A)))], vec![]);
         let mut said = play(&mut judge, &[Baseline(-1), Inject]);
         said.extend(play(&mut judge, &steps));
-        said.extend(judge.detect_ended(at(2 * LIMIT)));
+        said.extend(play(&mut judge, &[End(2 * LIMIT)]));
         assert_eq!(verdicts(&said), [expected], "{name}");
     }
 }
@@ -408,13 +406,12 @@ fn what_cannot_be_proved_is_undecided() {
     let why = Verdict::Undecided { why: "no effect".to_owned() };
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Cause, None)], vec![]);
     play(&mut judge, &[Baseline(-1), Inject, Say(1, D, Cause, Warning, A)]);
-    assert_eq!(verdicts(&judge.abandon("no effect")), std::slice::from_ref(&why));
+    assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), std::slice::from_ref(&why));
     assert_eq!(judge.outcome(), (Outcome::Inconclusive, vec!["x was not decided: no effect".to_owned()]));
-    assert_eq!(judge.abandon("again"), []);
-    assert_eq!(judge.detect_ended(at(9)), []);
+    assert_eq!(play(&mut judge, &[Abandon("again"), End(9)]), []);
 
     let mut judge = Judge::control(vec![D.to_owned()], vec![expect("r", Risk, None)]);
-    assert_eq!(verdicts(&judge.abandon("no effect")), [why.clone(), why]);
+    assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), [why.clone(), why]);
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
     let said = play(&mut judge, &[Baseline(-1), Say(1, D, Cause, Warning, A), End(5)]);
@@ -425,17 +422,19 @@ fn what_cannot_be_proved_is_undecided() {
 fn what_is_left_out_counts_neither_way() {
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
     play(&mut judge, &[Baseline(-1)]);
-    let said = judge.leave_out("the fall of the limit", "only root may write it");
+    judge.leave_out("the fall of the limit", "only root may write it");
+    let said = judge.news();
     let why = "the fall of the limit was left out: only root may write it".to_owned();
     assert_eq!(verdicts(&said), [Verdict::Undecided { why }]);
     play(&mut judge, &[Inject, Say(1, "x", Symptom, Warning, A)]);
     assert!(judge.all_decided());
     assert_eq!(judge.last_deadline(), Some(at(LIMIT)));
-    assert_eq!(verdicts(&judge.detect_ended(at(9))), []);
+    assert_eq!(play(&mut judge, &[End(9)]), []);
     assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    assert_eq!(judge.leave_out("the fall of the limit", "only root may write it").len(), 1);
+    judge.leave_out("the fall of the limit", "only root may write it");
+    assert_eq!(judge.news().len(), 1);
     assert_eq!(judge.outcome().0, Outcome::Inconclusive);
 }
 
