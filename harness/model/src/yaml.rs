@@ -86,11 +86,8 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
         Err(error) => return Err(explain(error).into()),
     };
     check::check(source, &tree, &schema::<T>(), &format!("the {}", T::NOUN)).into_result(())?;
-    serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::Error)).map_err(|error| {
-        let mut diagnostic = explain(error);
-        diagnostic.span.get_or_insert(Span::default());
-        diagnostic.into()
-    })
+    let understood = serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::Error));
+    understood.map_err(|error| explain(error).into())
 }
 
 /// Parses a file of somebody else's.

@@ -65,12 +65,10 @@ impl FromStr for Exec {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (place, command) = text.split_once(':').ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
-        let (place, command) = (place.trim().to_owned(), command.trim().to_owned());
-        if place.is_empty() || command.is_empty() {
-            return Err("write PLACE: COMMAND, as in `node/worker-1: ip route`");
-        }
-        Ok(Self { place, command })
+        let parts = text.split_once(':').map(|(place, command)| (place.trim(), command.trim()));
+        let parts = parts.filter(|(place, command)| !place.is_empty() && !command.is_empty());
+        let (place, command) = parts.ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
+        Ok(Self { place: place.to_owned(), command: command.to_owned() })
     }
 }
 

@@ -12,8 +12,8 @@ pub(super) fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         diagnostic.help.iter().fold(drawing, MietteDiagnostic::with_help)
     };
     // A span that is not in the text has no position, and would make the drawing fail.
-    let drawing = match (&diagnostic.text, diagnostic.span, diagnostic.position()) {
-        (Some(text), Some(span), Some(_)) => {
+    let drawing = match (&diagnostic.place, diagnostic.position()) {
+        (Some((text, span)), Some(_)) => {
             let place = (span.offset, span.len.min(text.len() - span.offset));
             let drawing = with_help(diagnostic.message.clone()).with_label(LabeledSpan::new_with_span(None, place));
             Report::new(drawing).with_source_code(NamedSource::new(file, harmless(text)))

@@ -163,7 +163,7 @@ impl<'a> Check<'a> {
         for (key, value) in entries {
             if let Some(earlier) = first.insert(&key.value, key.span) {
                 first.insert(&key.value, earlier);
-                let line = self.source.text[..earlier.offset.min(self.source.text.len())].matches('\n').count() + 1;
+                let line = self.source.line_of(earlier);
                 self.report(
                     key.span,
                     format!("duplicate key {}", quoted(&key.value)),
