@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use relapse_lab::cluster::backend::Backend;
-use relapse_model::diagnostics::Diagnostics;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 
 use crate::plan::{self, Plan};
 
@@ -88,38 +88,59 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { BAD_INPUT } else { 0 });
         }
     };
-    match arguments.command {
+    let done = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Reproduce(arguments) => reproduce::main(&arguments),
-        Command::Replay(arguments) => replay::main(&arguments),
-        Command::Recover => recover::main(),
-        Command::Doctor => doctor::main(),
+        Command::Replay(arguments) => Ok(replay::main(&arguments)),
+        Command::Recover => Ok(recover::main()),
+        Command::Doctor => Ok(doctor::main()),
         Command::Schema => {
-            out::line(format_args!("{:#}", crate::scenario::schema()));
-            ExitCode::SUCCESS
+            out::line(format_args!("{:#}", relapse_model::yaml::schema::<crate::scenario::Scenario>()));
+            Ok(ExitCode::SUCCESS)
         }
+    };
+    done.unwrap_or_else(|refused| {
+        let errors = std::io::stderr();
+        match refused {
+            Refused::Files(wrong) => eprint!("{}", wrong.render_for(&errors)),
+            Refused::Arguments(why) => eprintln!("relapse: {why}"),
+            Refused::Unable(why) => {
+                eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
+                return ExitCode::from(crate::event::Outcome::Inconclusive.exit_code());
+            }
+        }
+        ExitCode::from(BAD_INPUT)
+    })
+}
+
+/// Why nothing was brought up; told on standard error.
+enum Refused {
+    /// Everything that is wrong with what the user wrote.
+    Files(Diagnostics),
+    /// Bad arguments, in a sentence.
+    Arguments(String),
+    /// Where there can be no lab nothing is proved either way.
+    Unable(String),
+}
+
+impl From<Diagnostics> for Refused {
+    fn from(wrong: Diagnostics) -> Self {
+        Self::Files(wrong)
     }
 }
 
-/// Bad input: everything that is wrong, on standard error, and status 64.
-fn refuse(diagnostics: &Diagnostics) -> ExitCode {
-    eprint!("{}", diagnostics.render_for(&std::io::stderr()));
-    ExitCode::from(BAD_INPUT)
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self::Arguments(why)
+    }
 }
 
-/// Bad arguments, in a sentence.
-fn usage(why: &str) -> ExitCode {
-    eprintln!("relapse: {why}");
-    ExitCode::from(BAD_INPUT)
-}
-
-/// Where there can be no lab nothing is proved either way; why, on standard error.
-fn unable(backends: &[Arc<dyn Backend>]) -> Option<ExitCode> {
-    let why = backends.iter().find(|backend| !backend.is_real_cluster())?.unable()?;
-    eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
-    Some(ExitCode::from(crate::event::Outcome::Inconclusive.exit_code()))
+/// Labs, where they are asked for, can be had here.
+fn able(backends: &[Arc<dyn Backend>]) -> Result<(), Refused> {
+    let labs = backends.iter().find(|backend| !backend.is_real_cluster());
+    labs.and_then(|labs| labs.unable()).map_or(Ok(()), |why| Err(Refused::Unable(why)))
 }
 
 /// An error with all that led to it.
@@ -170,8 +191,7 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     plan::load(&files)
 }
 
-fn no_such_scenario(name: &str, folder: &[Plan]) -> relapse_model::diagnostics::Diagnostic {
+fn no_such_scenario(name: &str, folder: &[Plan]) -> Diagnostic {
     let names = folder.iter().map(|plan| plan.name.as_str());
-    relapse_model::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
-        .help(relapse_model::diagnostics::did_you_mean(name, "scenarios", names))
+    Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}")).help(did_you_mean(name, "scenarios", names))
 }

@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
-use relapse_detectors::signal::Observed;
+use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
 use relapse_lab::cluster::pods::with_passer_by;
-use relapse_lab::cluster::{
-    Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry,
-};
+use relapse_lab::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use relapse_lab::job::{FaultError, Job};
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
@@ -99,15 +97,16 @@ impl KindCluster {
     }
 
     /// Services and their ready endpoints, by the names of the scenario.
-    fn services(&self, seen: &Seen) -> Vec<ServiceEntry> {
+    fn services(&self, seen: &Seen) -> Vec<Endpoints> {
         let entry = |plan: &relapse_model::ServicePlan| {
             let slices = seen.slices.values().filter(|slice| slice.service == plan.name);
             let ready = slices.flat_map(|slice| &slice.endpoints).filter(|(_, _, ready)| *ready);
             let with_node = ready.filter_map(|(pod, address, _)| {
                 let known = self.plan.pods.iter().find(|known| known.name == *pod)?;
-                Some((pod.clone(), *address, self.plan.nodes[known.node.0].name.clone()))
+                let node = self.plan.nodes[known.node.0].name.clone();
+                Some(Endpoint { pod: pod.clone(), address: *address, node })
             });
-            ServiceEntry { name: plan.name.clone(), address: plan.address, ready: with_node.collect() }
+            Endpoints { service: plan.name.clone(), address: plan.address, ready: with_node.collect() }
         };
         self.plan.services.iter().map(entry).collect()
     }

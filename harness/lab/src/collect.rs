@@ -125,8 +125,7 @@ const MOST_TALKED_TO: usize = 16;
 
 impl Agent {
     fn talks_to(&self, from: IpAddr, to: IpAddr) {
-        let inside = |ip| self.operator.pod_prefixes.iter().any(|prefix| prefix.contains(ip));
-        if inside(from) && !inside(to) {
+        if self.operator.is_pod(from) && !self.operator.is_pod(to) {
             let mut known = self.talked_to.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() < MOST_TALKED_TO {
                 known.insert(to);

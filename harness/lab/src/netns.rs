@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relapse_detectors::signal::Observed;
+use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::{self, Route};
@@ -28,7 +28,7 @@ use crate::cluster::fabric::Fabric;
 use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::pods::{port_share, with_passer_by};
-use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use crate::job::{FaultError, Job};
 
 /// Makes labs known to this program.
@@ -208,14 +208,18 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         address: plan.pods[id].address,
         link: format!("pod{id}"),
     });
-    let services = plan.services.iter().map(|service| ServiceEntry {
-        name: service.name.clone(),
+    let services = plan.services.iter().map(|service| Endpoints {
+        service: service.name.clone(),
         address: service.address,
         ready: service
             .pods
             .iter()
             .filter(|id| state[id.0].exists && state[id.0].ready)
-            .map(|id| (plan.pods[id.0].name.clone(), plan.pods[id.0].address, node(id.0)))
+            .map(|id| Endpoint {
+                pod: plan.pods[id.0].name.clone(),
+                address: plan.pods[id.0].address,
+                node: node(id.0),
+            })
             .collect(),
     });
     Inventory { pods: pods.collect(), services: services.collect() }

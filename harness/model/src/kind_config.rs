@@ -41,7 +41,7 @@ impl Config {
     /// What is wrong with it, with the file's name.
     pub fn read(file: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("{}: {why}", file.display());
-        let source = read(file).map_err(|diagnostic| wrong(diagnostic.message))?;
+        let source = read(file, "kind configuration").map_err(|diagnostic| wrong(diagnostic.message))?;
         any(&source.text).and_then(Self::fit).map_err(wrong)
     }
 

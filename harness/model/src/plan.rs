@@ -241,8 +241,10 @@ impl FlowKind {
 }
 
 /// How an attempt fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Failure {
+    #[default]
     Any,
     /// No answer in time.
     Timeout,

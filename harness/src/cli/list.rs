@@ -10,7 +10,7 @@ use relapse_reports::units::limit;
 use relapse_reports::words::{self, Tone};
 use serde::Serialize;
 
-use super::out;
+use super::{Refused, out};
 use crate::plan::{Plan, TrialPlan};
 
 /// List scenarios.
@@ -58,18 +58,15 @@ struct Control<'a> {
     why: &'a str,
 }
 
-pub fn main(arguments: &ListArguments) -> ExitCode {
-    let plans = match super::find(&arguments.scenarios) {
-        Ok(plans) => plans,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
+pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
+    let plans = super::find(&arguments.scenarios)?;
     let listed: Vec<_> = plans.iter().map(describe).collect();
     if arguments.json {
         out::line(serde_json::to_string_pretty(&listed).unwrap_or_default());
     } else {
         out::lines(table(&listed, out::page()));
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(plan: &Plan) -> Listed<'_> {

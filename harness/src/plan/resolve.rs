@@ -104,8 +104,7 @@ impl Planner<'_> {
         let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
         for (name, span) in names {
             if let Some(earlier) = first.get(name) {
-                let before = self.source.text.get(..earlier.offset).unwrap_or_default();
-                let line = before.matches('\n').count() + 1;
+                let line = self.source.line_of(*earlier);
                 self.error(
                     span,
                     format!("there are two {what} named {}", quoted(name)),

@@ -57,8 +57,8 @@ impl Needs {
         if let Some(why) = self.sight.iter().find_map(|one_of| backend.unseen(one_of)) {
             return Some(why);
         }
-        if let Err(e) = host::raise_nofile(self.files) {
-            return Some(format!("open files: failed to {e}"));
+        if let Some(why) = too_many_files(self.files) {
+            return Some(why);
         }
         if !self.writes_limit() {
             return None;
@@ -69,4 +69,12 @@ impl Needs {
             None => (!consent.is_granted()).then(|| Consent::skip_reason().to_owned()),
         }
     }
+}
+
+/// Why a trial cannot have so many files open here, and what to do about it; none where it can.
+#[must_use]
+pub fn too_many_files(files: u64) -> Option<String> {
+    let e = host::raise_nofile(files).err()?;
+    let mend = format!("hold fewer, or let root allow more with ulimit -Hn {files}");
+    Some(format!("open files: failed to {e}: each connection that is held takes two; {mend}"))
 }

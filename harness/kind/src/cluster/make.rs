@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::Api;
-use relapse_lab::cluster::ServiceEntry;
+use relapse_detectors::signal::Endpoints;
 use relapse_model::{PodId, PodRole};
 
 use super::super::build::keep_or_make;
@@ -108,7 +108,7 @@ impl KindCluster {
     /// Every Service has its endpoints.
     pub(super) async fn endpoints_there(&self) -> Result<(), String> {
         let all = |seen: &Seen| {
-            let whole = |entry: &ServiceEntry, wanted: usize| entry.ready.len() >= wanted;
+            let whole = |entry: &Endpoints, wanted: usize| entry.ready.len() >= wanted;
             let entries = self.services(seen);
             entries.iter().zip(&self.plan.services).all(|(entry, plan)| whole(entry, plan.pods.len())).then_some(())
         };

@@ -9,6 +9,8 @@ use relapse_kernel::nft::{Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, link, sysctl};
 use relapse_model::{OfficePlan, OutsidePlan};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::cable::{End, Port, connect};
 use super::fabric::{Fabric, PortKind};
@@ -113,9 +115,11 @@ pub fn build_office(fabric: &mut Fabric, number: usize, plan: &OfficePlan) -> Re
 }
 
 /// Which forwarded SYNs a gateway clamps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ClampDirection {
     /// Those that leave the office: what servers in the cloud see.
+    #[default]
     FromOffice,
     /// Those (and SYN-ACKs) that come to the office.
     ToOffice,

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use relapse_detectors::signal::{Change, Endpoint, Endpoints, Observed, Pod};
+use relapse_detectors::signal::{Change, Observed, Pod};
 use tokio::task::JoinSet;
 
 use super::Agent;
-use crate::cluster::{Inventory, PodEntry, ServiceEntry};
+use crate::cluster::{Inventory, PodEntry};
 
 pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Result<()> {
     let mut inventory = agent.inventory.clone();
@@ -36,15 +36,6 @@ fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeare
         agent.tell(pod(new, appeared));
     }
     for service in after.services.iter().filter(|service| !before.services.contains(service)) {
-        agent.tell(Observed::Endpoints(endpoints(service)));
+        agent.tell(Observed::Endpoints(service.clone()));
     }
-}
-
-fn endpoints(service: &ServiceEntry) -> Endpoints {
-    let ready = service.ready.iter().map(|(pod, address, node)| Endpoint {
-        pod: pod.clone(),
-        address: *address,
-        node: node.clone(),
-    });
-    Endpoints { service: service.name.clone(), address: service.address, ready: ready.collect() }
 }

@@ -51,7 +51,7 @@ fn tell(agent: &Agent, frame: &Frame) {
     let direction = if frame.outgoing { Direction::Out } else { Direction::In };
     match &frame.packet {
         Packet::Tcp(tcp) => {
-            let uplink = link == agent.operator.pod_nic || link == agent.operator.node_nic;
+            let uplink = agent.operator.is_uplink(&link);
             if uplink && direction == Direction::Out && tcp.flags.syn && !tcp.flags.ack {
                 agent.talks_to(tcp.source.ip(), tcp.destination.ip());
             }

@@ -42,11 +42,11 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
 
 fn targets(agent: &Agent) -> Vec<(ProbeKind, IpAddr)> {
     let inventory = agent.inventory.borrow();
-    let service = inventory.services.iter().find(|service| service.name == agent.operator.dns_service);
+    let service = inventory.services.iter().find(|service| service.service == agent.operator.dns_service);
     let mut targets = Vec::new();
     if let Some(service) = service {
         targets.push((ProbeKind::DnsService, service.address));
-        targets.extend(service.ready.iter().map(|(_, address, _)| (ProbeKind::DnsEndpoint, *address)));
+        targets.extend(service.ready.iter().map(|endpoint| (ProbeKind::DnsEndpoint, endpoint.address)));
         targets.extend(agent.upstreams.iter().map(|address| (ProbeKind::DnsUpstream, *address)));
     }
     let talked_to = agent.talked_to.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use relapse_detectors::signal::Endpoints;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
-use crate::cluster::ServiceEntry;
 use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
@@ -80,7 +80,7 @@ impl Fault for DnsReplicaLoss {
             let inventory = cluster.inventory().borrow().clone();
             let t1 = now();
             let lost: Vec<_> = self.replicas.iter().map(|id| cluster.pod(*id).name.clone()).collect();
-            let ready = |service: &ServiceEntry| service.ready.iter().any(|(pod, ..)| lost.contains(pod));
+            let ready = |service: &Endpoints| service.ready.iter().any(|endpoint| lost.contains(&endpoint.pod));
             if inventory.services.iter().any(ready) {
                 return Err(FaultError::NotInForce {
                     what: format!("lose {}", lost.join(", ")),

@@ -59,7 +59,7 @@ impl Fault for DnsRollingRestart {
                     .borrow()
                     .services
                     .iter()
-                    .all(|service| service.ready.iter().all(|(pod, ..)| *pod != cluster.pod(id).name));
+                    .all(|service| service.ready.iter().all(|endpoint| endpoint.pod != cluster.pod(id).name));
                 if !down {
                     return Err(FaultError::NotInForce {
                         what: "restart a replica".into(),

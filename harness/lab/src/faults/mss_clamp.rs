@@ -32,20 +32,10 @@ pub struct MssClampSpec {
     pub to: Spanned<u16>,
     /// Which SYNs are rewritten. Default from-office.
     #[serde(default)]
-    pub direction: Direction,
+    pub direction: ClampDirection,
     /// Largest packet the tunnel carries meanwhile, bytes. Default: as before.
     #[schemars(range(min = 576, max = 65535))]
     pub tunnel_mtu: Option<Spanned<u16>>,
-}
-
-/// Which SYNs a gateway rewrites.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    Both,
-    #[default]
-    FromOffice,
-    ToOffice,
 }
 
 /// The same, resolved.
@@ -54,7 +44,7 @@ pub struct MssClamp {
     pub(crate) office: OfficeId,
     pub(crate) from: u16,
     pub(crate) to: u16,
-    pub(crate) direction: Direction,
+    pub(crate) direction: ClampDirection,
     pub(crate) tunnel_mtu: Option<u16>,
 }
 
@@ -144,17 +134,12 @@ impl Fault for MssClamp {
             if let Some(mtu) = self.tunnel_mtu {
                 narrow(cluster, self.office, mtu, undo)?;
             }
-            let direction = match self.direction {
-                Direction::FromOffice => ClampDirection::FromOffice,
-                Direction::ToOffice => ClampDirection::ToOffice,
-                Direction::Both => ClampDirection::Both,
-            };
             // What a server has learned of the path would hide the fault for ten minutes.
             for number in 0..cluster.plan().pods.len() {
                 route::flush_path_mtu(&cluster.pod(PodId(number)).ns)?;
             }
             let t0 = now();
-            clamp(self.to, prefix, direction).replace(&gateway)?;
+            clamp(self.to, prefix, self.direction).replace(&gateway)?;
             let rules: Vec<_> =
                 nft::read(&gateway, CLAMP_TABLE)?.into_iter().filter_map(|rule| rule.comment).collect();
             let t1 = now();

@@ -134,21 +134,11 @@ impl Planner<'_> {
     }
 
     fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
-        let found = self.cluster.outside.iter().position(|o| o.name == name.value);
-        let Some(index) = found else {
-            let help = match name.strip_prefix("outside/") {
-                Some(bare) if self.names("outside").contains(&bare) => {
-                    format!("write `{bare}`: only its name stands here")
-                }
-                _ => relapse_model::diagnostics::did_you_mean(name, "outside hosts", self.names("outside")),
-            };
-            self.error(name.span, format!("there is no outside host {}", quoted(name)), help);
-            return None;
-        };
-        if self.cluster.outside[index].records.is_empty() {
+        let id = self.outside_host(name)?;
+        if self.cluster.outside[id.0].records.is_empty() {
             self.error(name.span, format!("{} is no resolver", quoted(name)), "give it `records: { NAME: [ADDRESS] }`");
         }
-        Some(OutsideId(index))
+        Some(id)
     }
 
     /// The cluster with other replicas; all other ids stay.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::yaml::parse;
 
 use crate::plan::{ClusterPlan, FlowKind, FlowPlan, Plan, PodRole, Target, load, plan};
-use crate::scenario::parse;
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
@@ -99,16 +99,6 @@ fn a_chosen_address_is_not_given_away_and_says_the_node() {
     assert_eq!(plan.cluster.pods[1].node.0, 0);
     let found: Vec<_> = ["a", "b", "c"].map(|pod| address(&plan.cluster, pod)).to_vec();
     assert_eq!(found, ["10.176.97.11", "10.176.97.10", "10.176.97.12"]);
-}
-
-#[test]
-fn ipv6_throughout() {
-    let plan = good(&with_cluster(
-        "{ nodes: 2, network: { nodePrefix: fd00:64::/64, podPrefix: fd00:96::/64, servicePrefix: fd00:a::/112, vpc: [fd00::/16] }, pods: [ { name: app } ], services: [ { name: app, port: 80, pods: [app] } ], outside: [ { name: host, address: fd00:46::4 } ], offices: [ { name: beijing, prefix: fd00:40::/64 } ] }",
-    ));
-    assert_eq!(address(&plan.cluster, "app"), "fd00:96::10a");
-    assert_eq!(plan.cluster.services[0].address.to_string(), "fd00:a::14");
-    assert!(plan.cluster.offices[0].tunnel.0.is_ipv6());
 }
 
 #[test]

@@ -11,11 +11,12 @@ use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_reports::event::Expectation;
+use relapse_reports::words;
 
 use super::Planner;
 use crate::plan::{EffectPlan, Failure, FlowId, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect, Fails, FailureKind, FindingLevel, Observation, Packet, Risk};
+use crate::scenario::trial::{Control, Detect, Effect, Fails, Observation, Packet, Risk};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
@@ -153,12 +154,7 @@ impl Planner<'_> {
     }
 
     fn plan_fails(&mut self, fails: &Fails, flow: Option<FlowId>, within: Duration) -> Option<EffectPlan> {
-        let how = match fails.how {
-            FailureKind::Any => Failure::Any,
-            FailureKind::Timeout => Failure::Timeout,
-            FailureKind::Refused => Failure::Refused,
-            FailureKind::NameError => Failure::NameError,
-        };
+        let how = fails.how;
         let share = fails.share.map_or([1.0, 1.0], |share| share.value);
         let [least, most] = share;
         if let Some(at) = fails.share.filter(|_| least > most || most <= 0.0) {
@@ -198,18 +194,15 @@ impl Planner<'_> {
     }
 
     fn plan_detect(&mut self, detect: &Detect) -> Option<(Expectation, Expectation)> {
-        let level = match detect.level.value {
-            FindingLevel::Cause => Level::Cause,
-            FindingLevel::Symptom => Level::Symptom,
-        };
+        let level = detect.level.value;
         let known = self.detector(&detect.detector);
         if let Some(actual) = known.filter(|actual| *actual != level) {
-            let message =
-                format!("detector {} finds {}, not {}", quoted(&detect.detector), name_of(actual), name_of(level));
+            let (finds, wanted) = (words::level(actual), words::level(level));
+            let message = format!("detector {} finds a {finds}, not a {wanted}", quoted(&detect.detector));
             let help = if actual == Level::Risk {
                 "a risk stands before anything happens: move it to `risks`".to_owned()
             } else {
-                format!("write `{}`", word_of(actual))
+                format!("write `{finds}`")
             };
             self.error(detect.level.span, message, help);
         }
@@ -239,12 +232,9 @@ impl Planner<'_> {
         for risk in risks {
             let known = self.detector(&risk.detector);
             if let Some(actual) = known.filter(|level| *level != Level::Risk) {
-                let message = format!("detector {} finds {}, not a risk", quoted(&risk.detector), name_of(actual));
-                self.error(
-                    risk.detector.span,
-                    message,
-                    format!("move it to `detect`, with `level: {}`", word_of(actual)),
-                );
+                let finds = words::level(actual);
+                let message = format!("detector {} finds a {finds}, not a risk", quoted(&risk.detector));
+                self.error(risk.detector.span, message, format!("move it to `detect`, with `level: {finds}`"));
             }
             plan.extend(self.subject(&risk.subject).map(|subject| Expectation {
                 detector: risk.detector.value.clone(),
@@ -312,16 +302,4 @@ impl Planner<'_> {
 
 fn longest(detect: &[Expectation]) -> Duration {
     detect.iter().map(|e| e.within).max().unwrap_or_default()
-}
-
-const fn word_of(level: Level) -> &'static str {
-    match level {
-        Level::Risk => "risk",
-        Level::Cause => "cause",
-        Level::Symptom => "symptom",
-    }
-}
-
-fn name_of(level: Level) -> String {
-    format!("a {}", word_of(level))
 }

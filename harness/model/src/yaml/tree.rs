@@ -4,16 +4,12 @@
 
 use std::fmt;
 
-use relapse_model::diagnostics::Span;
-use relapse_model::spanned::Spanned;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-#[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub value: Value,
-    pub span: Span,
-}
+use crate::spanned::Spanned;
+
+pub(super) type Node = Spanned<Value>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Number {
@@ -42,13 +38,6 @@ impl Value {
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, span } = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { value, span })
     }
 }
 

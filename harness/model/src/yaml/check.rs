@@ -6,20 +6,17 @@
 
 use std::collections::HashMap;
 
-use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
-use relapse_model::spanned::Spanned;
-use relapse_model::values::FORMATS;
 use serde_json::Value as Schema;
 
-use super::schema::schema;
 use super::tree::{Node, Number, Value};
+use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
+use crate::spanned::Spanned;
+use crate::values::{FORMATS, Format};
 
-/// All that is wrong with the form of a file.
-pub(super) fn check(source: &Source, tree: &Node) -> Diagnostics {
-    let root = schema();
-    let mut check = Check { source, root: &root, wrong: Diagnostics::default() };
-    let owner = Owner { name: "the scenario".to_owned(), span: first_word(source, tree.span) };
-    check.node(&root, tree, &owner);
+/// All that is wrong with the form of a file, which is called `name`.
+pub(super) fn check(source: &Source, tree: &Node, root: &Schema, name: &str) -> Diagnostics {
+    let mut check = Check { source, root, wrong: Diagnostics::default() };
+    check.node(root, tree, &Owner { name: name.to_owned(), span: first_word(source, tree.span) });
     check.wrong
 }
 
@@ -42,12 +39,8 @@ impl<'a> Check<'a> {
     }
 
     fn resolved(&self, schema: &'a Schema) -> &'a Schema {
-        schema
-            .get("$ref")
-            .and_then(Schema::as_str)
-            .and_then(|path| path.strip_prefix('#'))
-            .and_then(|path| self.root.pointer(path))
-            .unwrap_or(schema)
+        let target = schema["$ref"].as_str().and_then(|path| self.root.pointer(path.strip_prefix('#')?));
+        target.unwrap_or(schema)
     }
 
     fn node(&mut self, schema: &'a Schema, node: &Node, owner: &Owner) {
@@ -62,7 +55,7 @@ impl<'a> Check<'a> {
         if let Some(variants) = variants(schema) {
             return self.tagged(schema, &variants, node, owner);
         }
-        if let Some(branches) = schema.get("anyOf").and_then(Schema::as_array) {
+        if let Some(branches) = schema["anyOf"].as_array() {
             let fitting = branches.iter().map(|b| self.resolved(b)).find(|b| fits(b, &node.value));
             return match fitting {
                 Some(branch) => self.node(branch, node, owner),
@@ -72,21 +65,20 @@ impl<'a> Check<'a> {
                 }
             };
         }
+        if !fits(schema, &node.value) {
+            return self.wrong_type(&expected(schema).unwrap_or_default(), schema, node, owner);
+        }
         match &node.value {
-            Value::Map(entries) if type_of(schema) == "object" => self.map(schema, entries, owner),
-            Value::List(items) if type_of(schema) == "array" => self.list(schema, items, node.span, owner),
-            Value::Text(text) if type_of(schema) == "string" => self.text(schema, text, node.span),
-            Value::Number(number) if matches!(type_of(schema), "integer" | "number") => {
-                self.number(schema, number, node, owner);
-            }
-            Value::Bool if type_of(schema) == "boolean" => {}
-            _ => self.wrong_type(&expected(schema).unwrap_or_default(), schema, node, owner),
+            Value::Map(entries) => self.map(schema, entries, owner),
+            Value::List(items) => self.list(schema, items, node.span, owner),
+            Value::Text(text) => self.text(schema, text, node.span),
+            Value::Number(number) => self.number(schema, number, node, owner),
+            Value::Bool | Value::Null => {}
         }
     }
 
     fn wrong_type(&mut self, expected: &str, schema: &Schema, node: &Node, owner: &Owner) {
-        let format = schema.get("format").and_then(Schema::as_str);
-        let help = match FORMATS.iter().find(|f| Some(f.name) == format) {
+        let help = match format_of(schema) {
             Some(format) => format.right.to_owned(),
             None if expected == "a text" && matches!(node.value, Value::Number(_) | Value::Bool) => {
                 format!("put it in quotes: \"{}\"", self.source.at(node.span))
@@ -122,7 +114,7 @@ impl<'a> Check<'a> {
 
     /// `name: { settings }`, where the name says which settings there are.
     fn tagged(&mut self, schema: &Schema, variants: &[(&str, &'a Schema)], node: &Node, owner: &Owner) {
-        let what = schema.get("title").and_then(Schema::as_str).unwrap_or("kind").to_owned();
+        let what = schema["title"].as_str().unwrap_or("kind").to_owned();
         let names = || variants.iter().map(|(name, _)| *name);
         let unknown = |name: &str| did_you_mean(name, "one of", names());
         match &node.value {
@@ -167,11 +159,11 @@ impl<'a> Check<'a> {
 
     fn map(&mut self, schema: &'a Schema, entries: &[(Spanned<String>, Node)], owner: &Owner) {
         let mut first: HashMap<&str, Span> = HashMap::new();
-        let properties = schema.get("properties").and_then(Schema::as_object);
+        let properties = schema["properties"].as_object();
         for (key, value) in entries {
             if let Some(earlier) = first.insert(&key.value, key.span) {
                 first.insert(&key.value, earlier);
-                let line = self.source.text[..earlier.offset.min(self.source.text.len())].matches('\n').count() + 1;
+                let line = self.source.line_of(earlier);
                 self.report(
                     key.span,
                     format!("duplicate key {}", quoted(&key.value)),
@@ -193,9 +185,7 @@ impl<'a> Check<'a> {
                 }
             }
         }
-        for required in
-            schema.get("required").and_then(Schema::as_array).into_iter().flatten().filter_map(Schema::as_str)
-        {
+        for required in schema["required"].as_array().into_iter().flatten().filter_map(Schema::as_str) {
             if !first.contains_key(required) {
                 let property = properties.and_then(|p| p.get(required));
                 self.report(owner.span, format!("{} lacks `{required}`", owner.name), self.about(property));
@@ -206,7 +196,7 @@ impl<'a> Check<'a> {
     /// What a missing key is for.
     fn about(&self, property: Option<&'a Schema>) -> String {
         let Some(property) = property else { return String::new() };
-        let description = |s: &Schema| s.get("description").and_then(Schema::as_str).map(str::to_owned);
+        let description = |s: &Schema| s["description"].as_str().map(str::to_owned);
         let text = description(property).or_else(|| description(self.resolved(property)));
         let text = text.as_deref().and_then(|t| t.split("\n\n").next()).map(|t| t.replace('\n', " "));
         match (text, expected(self.resolved(property))) {
@@ -217,7 +207,7 @@ impl<'a> Check<'a> {
     }
 
     fn list(&mut self, schema: &'a Schema, items: &[Node], span: Span, owner: &Owner) {
-        let bound = |key| schema.get(key).and_then(Schema::as_u64).and_then(|n| usize::try_from(n).ok());
+        let bound = |key: &str| schema[key].as_u64().and_then(|n| usize::try_from(n).ok());
         let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
         if items.len() < least || items.len() > most {
             let right = if least == most { format!("{least} entries") } else { format!("{least} to {most} entries") };
@@ -234,8 +224,7 @@ impl<'a> Check<'a> {
     }
 
     fn text(&mut self, schema: &Schema, text: &str, span: Span) {
-        let name = schema.get("format").and_then(Schema::as_str);
-        if let Some(format) = FORMATS.iter().find(|f| Some(f.name) == name)
+        if let Some(format) = format_of(schema)
             && !(format.accepts)(text)
         {
             self.report(span, format!("{} is not {}", quoted(text), format.what), format.right);
@@ -251,7 +240,7 @@ impl<'a> Check<'a> {
             }
             Number::Fractional(n) => *n,
         };
-        let bound = |key| schema.get(key).and_then(Schema::as_f64);
+        let bound = |key: &str| schema[key].as_f64();
         let (least, most) = (bound("minimum").unwrap_or(f64::NEG_INFINITY), bound("maximum").unwrap_or(f64::INFINITY));
         if value < least || value > most || value.is_nan() {
             let found = quoted(self.source.at(node.span));
@@ -266,13 +255,16 @@ impl<'a> Check<'a> {
 }
 
 fn type_of(schema: &Schema) -> &str {
-    schema.get("type").and_then(Schema::as_str).unwrap_or_default()
+    schema["type"].as_str().unwrap_or_default()
+}
+
+fn format_of(schema: &Schema) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| schema["format"] == format.name)
 }
 
 /// What a schema takes, in words.
 fn expected(schema: &Schema) -> Option<String> {
-    let format = schema.get("format").and_then(Schema::as_str);
-    if let Some(format) = FORMATS.iter().find(|f| Some(f.name) == format) {
+    if let Some(format) = format_of(schema) {
         return Some(format.what.to_owned());
     }
     let words = match type_of(schema) {
@@ -303,21 +295,21 @@ fn choices(schema: &Schema) -> Option<Vec<&str>> {
     if let Some(only) = schema.get("const") {
         return only.as_str().map(|only| vec![only]);
     }
-    if let Some(words) = schema.get("enum").and_then(Schema::as_array) {
+    if let Some(words) = schema["enum"].as_array() {
         return words.iter().map(Schema::as_str).collect();
     }
-    let branches = schema.get("oneOf").and_then(Schema::as_array)?;
+    let branches = schema["oneOf"].as_array()?;
     let nested: Option<Vec<Vec<&str>>> = branches.iter().map(choices).collect();
     nested.map(|words| words.into_iter().flatten().collect())
 }
 
 /// The kinds of an enum that is written `name: { settings }`.
 fn variants(schema: &Schema) -> Option<Vec<(&str, &Schema)>> {
-    let branches = schema.get("oneOf").and_then(Schema::as_array)?;
+    let branches = schema["oneOf"].as_array()?;
     branches
         .iter()
         .map(|branch| {
-            let properties = branch.get("properties").and_then(Schema::as_object)?;
+            let properties = branch["properties"].as_object()?;
             let (name, settings) = properties.iter().next()?;
             (properties.len() == 1).then_some((name.as_str(), settings))
         })
