@@ -1,7 +1,8 @@
 //! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
 //!
 //! Job: the model and its reading. A map of the modules:
-//! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`relapse_lab::faults`].
+//! - [`cluster`], [`trial`]: the parts of a file; those of faults are in [`relapse_lab::faults`], of flows in
+//!   [`relapse_lab::workload`], of effects in [`crate::effects`].
 //! - [`read`]: from a file to a [`Scenario`]; [`tree`] and [`check`] find every error of form at once.
 //! - [`schema`]: the JSON Schema, for editors and for [`check`].
 //!
@@ -14,9 +15,9 @@ pub mod read;
 pub mod schema;
 mod tree;
 pub mod trial;
-pub mod workload;
 
 use relapse_lab::faults::Injection;
+use relapse_lab::workload::Flow;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Name;
 use schemars::JsonSchema;
@@ -24,7 +25,6 @@ use serde::Deserialize;
 
 use cluster::Cluster;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
-use workload::Flow;
 
 pub use read::parse;
 pub use relapse_model::yaml::read;

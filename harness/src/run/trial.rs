@@ -127,7 +127,7 @@ fn start(
     quiet: &Quiet,
     attempts: &mpsc::UnboundedSender<Attempt>,
 ) -> Result<(Workload, Churn), relapse_kernel::Error> {
-    let workload = Workload::start(cluster, &plan.workload, plan.held, attempts)?;
+    let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts)?;
     Ok((workload, Churn::start(cluster, quiet)?))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use relapse_model::Server;
+use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Name, Prefix};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -13,7 +13,7 @@ use relapse_model::values;
 use relapse_model::{NodeId, Place, PodId, Resolver};
 
 use super::conntrack_limit::put_in;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now, Look};
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,6 +40,9 @@ pub struct ConntrackBurst {
 }
 
 impl FaultSpec for ConntrackBurstSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, share: 0.7, from: pod/a, for: 2s }";
+    const LOOK: &'static [Look] = super::conntrack_limit::ConntrackLimitSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (node, from) = (resolver.node(&self.node), resolver.place(&self.from));
         let lasts = resolver.duration("for", &self.for_);
@@ -55,10 +58,6 @@ impl FaultSpec for ConntrackBurstSpec {
 // The mutation.
 
 impl Fault for ConntrackBurst {
-    fn name(&self) -> &'static str {
-        "conntrack-burst"
-    }
-
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::ConntrackLimitSteady]
     }

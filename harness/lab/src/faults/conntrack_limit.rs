@@ -13,7 +13,7 @@ use relapse_kernel::conntrack::{self, Entry};
 use relapse_kernel::{NetNs, sysctl};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use relapse_model::{FlowKind, NodeId, Place};
+use relapse_model::{NodeId, Place};
 
 mod by_kube_proxy;
 
@@ -22,7 +22,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values::Fraction;
 use relapse_model::Resolver;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now, Look, Where};
 use by_kube_proxy::{Written, not_asked};
 
 /// The limit of connection tracking is written. Exactly one of `to` and `as`.
@@ -85,6 +85,13 @@ impl ConntrackLimitSpec {
 }
 
 impl FaultSpec for ConntrackLimitSpec {
+    const EXAMPLE: &'static str = "{ as: kube-proxy-default, cores: 2, min: 1000, maxPerCore: 1000 }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+        (Where::Node, "conntrack -S"),
+        (Where::Pod, "ss -tn state syn-sent"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let settings = [
             ("cores", self.cores.map(|s| s.span)),
@@ -144,10 +151,6 @@ impl FaultSpec for ConntrackLimitSpec {
 // The mutation.
 
 impl Fault for ConntrackLimit {
-    fn name(&self) -> &'static str {
-        "conntrack-limit"
-    }
-
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::ConntrackLimit(self.limit)]
     }
@@ -194,7 +197,7 @@ impl ConntrackLimit {
     /// would have left, if any, and the workload fills it. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
-        let holds = || world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
+        let holds = || world.flows.iter().filter(|(flow, _)| flow.keeps > 1);
         let mut nodes: Vec<NodeId> = holds()
             .filter_map(|(flow, _)| match flow.from {
                 Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
