@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::fault::{FaultSpec, Planned};
 
 mod drop_all;
+mod filler;
 
 macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
