@@ -24,7 +24,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::client::{Client, Running};
-use self::flow::HasCommon as _;
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -51,7 +50,7 @@ macro_rules! flows {
 
             /// What planning makes of it: what others may know, and the client.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> (FlowPlan, Arc<dyn Client>) {
-                match self { $(Self::$spec(spec) => flow::plan($name, spec, resolver),)* }
+                match self { $(Self::$spec(spec) => flow::plan($name, spec.common(), spec, resolver),)* }
             }
         }
     };

@@ -285,6 +285,15 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
+    /// All places: nodes, pods, offices, hosts outside.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let nodes = (0..self.nodes.len()).map(|number| Place::Node(NodeId(number)));
+        let pods = (0..self.pods.len()).map(|number| Place::Pod(PodId(number)));
+        let offices = (0..self.offices.len()).map(|number| Place::Office(OfficeId(number)));
+        let outside = (0..self.outside.len()).map(|number| Place::Outside(OutsideId(number)));
+        nodes.chain(pods).chain(offices).chain(outside)
+    }
+
     /// Name of a place, as messages show it.
     #[must_use]
     pub fn place_name(&self, place: Place) -> String {

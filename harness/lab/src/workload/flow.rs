@@ -21,13 +21,8 @@ pub struct Common<'a> {
     pub timeout: Option<&'a Spanned<Duration>>,
 }
 
-/// A kind of flow as a scenario writes it; made by [`flow_spec!`].
-pub trait HasCommon {
-    fn common(&self) -> Common<'_>;
-}
-
-/// A kind of flow as planning sees it.
-pub trait FlowSpec: HasCommon {
+/// A kind of flow as planning sees it; see [`flow_spec!`], too.
+pub trait FlowSpec {
     /// Says what others may know of the flow, and tells what is wrong with it. Returns the client.
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client>;
 }
@@ -50,8 +45,8 @@ macro_rules! flow_spec {
             pub timeout: Option<relapse_model::spanned::Spanned<relapse_model::values::Duration>>,
         }
 
-        impl $crate::workload::flow::HasCommon for $name {
-            fn common(&self) -> $crate::workload::flow::Common<'_> {
+        impl $name {
+            pub(in crate::workload) fn common(&self) -> $crate::workload::flow::Common<'_> {
                 $crate::workload::flow::Common {
                     name: &self.name,
                     from: &self.from,
@@ -75,10 +70,10 @@ pub struct Draft<'r, 'a> {
 /// What planning makes of a flow.
 pub(super) fn plan(
     kind: &'static str,
+    Common { name, from: at, every, timeout }: Common<'_>,
     spec: &impl FlowSpec,
     resolver: &mut Resolver<'_>,
 ) -> (FlowPlan, Arc<dyn Client>) {
-    let Common { name, from: at, every, timeout } = spec.common();
     let counted: Vec<Place> = at
         .strip_prefix("pod/")
         .map(|pod| resolver.counted(pod))
