@@ -38,7 +38,7 @@ pub struct Plan {
     pub steady_for: Duration,
     /// How long the quiet baseline lasts.
     pub baseline: Duration,
-    /// How many connections each flow that keeps some must have open before the baseline begins, or all of its own.
+    /// How many connections each flow that holds many must have open before the baseline begins, or all that it holds.
     pub held: u32,
     /// Standing weaknesses that must have been found when the baseline ends.
     pub risks: Vec<Expectation>,

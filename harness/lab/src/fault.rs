@@ -118,7 +118,7 @@ pub trait FaultSpec {
     const EXAMPLE: &'static str;
 
     /// What is worth a look while it is in force.
-    const LOOK: &'static [Look];
+    const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip route; ip -br link"), (Where::Node, SYNS)];
 
     /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
     /// is not one value's fault; then there is no fault.

@@ -67,7 +67,8 @@ flows! {
 /// The running workload. Dropping it ends every client and server.
 pub struct Workload {
     tasks: JoinSet<()>,
-    switches: Vec<Arc<FlowSwitch>>,
+    /// Every flow with its switch, in the order of the plan.
+    pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
 }
 
 impl Workload {
@@ -85,10 +86,10 @@ impl Workload {
     ) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
         servers::start(cluster, flows.iter().zip(clients), &mut tasks)?;
-        let mut switches = Vec::with_capacity(flows.len());
+        let mut switched = Vec::with_capacity(flows.len());
         for (number, (plan, client)) in flows.iter().zip(clients).enumerate() {
             let switch = Arc::new(FlowSwitch::default());
-            switches.push(Arc::clone(&switch));
+            switched.push((plan.clone(), Arc::clone(&switch)));
             let running = Running {
                 id: FlowId(number),
                 plan: plan.clone(),
@@ -99,13 +100,7 @@ impl Workload {
             };
             tasks.spawn(running.run(at_once));
         }
-        Ok(Self { tasks, switches })
-    }
-
-    /// The switches of all flows, in their order.
-    #[must_use]
-    pub fn switches(&self) -> &[Arc<FlowSwitch>] {
-        &self.switches
+        Ok(Self { tasks, flows: switched })
     }
 
     /// Ends every client and server now.

@@ -238,6 +238,12 @@ impl FlowPlan {
             late: Failure::Timeout,
         }
     }
+
+    /// Whether it keeps many connections, and takes its time to open them.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.keeps > 1
+    }
 }
 
 /// How an attempt fails.
@@ -313,6 +319,15 @@ impl ClusterPlan {
             Place::Node(id) => self.nodes[id.0].address,
             Place::Outside(id) => self.outside[id.0].address,
             Place::Office(id) => self.offices[id.0].client,
+        }
+    }
+
+    /// Who answers what goes to this target; of a Service, its pods.
+    #[must_use]
+    pub fn behind(&self, target: Target) -> Vec<Place> {
+        match target {
+            Target::Place(place) => vec![place],
+            Target::Service(id) => self.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
         }
     }
 

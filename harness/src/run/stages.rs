@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use relapse_lab::cluster::snapshot::Snapshot;
 use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
+use relapse_lab::workload::Attempt;
 use relapse_lab::workload::churn::{Churn, Still};
-use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Injected, Phase, TrialEvent};
 use tokio::task::JoinSet;
 
@@ -28,7 +28,6 @@ pub struct Stages<'a> {
     pub plan: &'a Plan,
     pub trial: &'a TrialPlan,
     pub world: &'a Arc<World>,
-    pub workload: &'a Workload,
     pub churn: &'a Churn,
     pub sabotage: Option<&'a Sabotage>,
     pub hold: Option<&'a Visitors>,
@@ -114,8 +113,8 @@ impl Stages<'_> {
 
     /// Flows that hold fewer connections than they must, each with how many it holds and must hold.
     fn lacks_connections(&self) -> impl Iterator<Item = (&str, u32, u32)> {
-        let flows = self.workload.switches().iter().zip(&self.plan.workload);
-        let held = flows.map(|(switch, flow)| (&*flow.name, switch.held(), flow.keeps.min(self.plan.held)));
+        let flows = self.world.flows.iter().filter(|(flow, _)| flow.holds());
+        let held = flows.map(|(flow, switch)| (&*flow.name, switch.held(), flow.keeps.min(self.plan.held)));
         held.filter(|(_, held, wanted)| held < wanted)
     }
 

@@ -196,7 +196,7 @@ impl ConntrackLimit {
     /// would have left, if any, and the workload fills it. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
-        let holds = || world.flows.iter().filter(|(flow, _)| flow.keeps > 1);
+        let holds = || world.flows.iter().filter(|(flow, _)| flow.holds());
         let mut nodes: Vec<NodeId> = holds()
             .filter_map(|(flow, _)| match flow.from {
                 Place::Pod(id) => Some(cluster.plan().pods[id.0].node),

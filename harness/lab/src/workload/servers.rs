@@ -1,8 +1,8 @@
-//! Servers, one file each: relapse's own, of which each flow that needs one names its own ([`Serve`]), and those of third
+//! Servers, one file each: relapse's own, of which a kind of flow names the one it needs ([`Serve`]), and those of third
 //! parties that hosts outside may run, one line each in the registry below.
 //!
-//! Where a backend runs a third party's server itself, nothing is started here; where it does not, relapse's own answers
-//! in its place. What it takes to run one is the backend's: its file has the same name there.
+//! Where a backend runs a third party's server itself, nothing is started here; elsewhere relapse's own answers in its
+//! place. What it takes to run one is the backend's: its file has the same name there.
 
 pub mod echo;
 pub mod http;
@@ -82,11 +82,7 @@ pub fn start<'a>(
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (NetNs, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
-        let places = match target {
-            Target::Place(place) => vec![place],
-            Target::Service(id) => plan.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
-        };
-        for place in places {
+        for place in plan.behind(target) {
             let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
             if !is_ingress && !cluster.serves_itself(place) {
                 wanted.insert((plan.place_name(place), port), (namespace(cluster, place), serve));

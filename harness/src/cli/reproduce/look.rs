@@ -3,7 +3,7 @@
 use relapse_lab::fault::Where;
 
 use crate::cli::doctor::is_installed;
-use crate::plan::{FlowPlan, Place, Plan, Target};
+use crate::plan::{Place, Plan};
 
 /// A command worth typing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,9 @@ pub fn at(plan: &Plan) -> Vec<Look> {
     let cluster = plan.cluster_of(&plan.incident_trial);
     let failing = plan.incident_trial.effect.iter().filter(|effect| effect.hurts()).find_map(|effect| effect.flow());
     let flow = failing.map(|id| &plan.workload[id.0]).or_else(|| plan.workload.first());
-    let ends = flow.map(|flow| ends(plan, flow)).unwrap_or_default();
+    // Of a Service, its first pod.
+    let ends = flow.map(|flow| std::iter::once(flow.from).chain(plan.cluster.behind(flow.to)).take(2));
+    let ends: Vec<Place> = ends.into_iter().flatten().collect();
     let pod = ends.iter().find_map(|end| if let Place::Pod(id) = end { Some(*id) } else { None });
     let named = plan.incident_trial.detect.iter().filter_map(|expected| expected.subject.as_ref());
     let node = named
@@ -68,15 +70,6 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         }
     }
     looks
-}
-
-/// Where a flow comes from and where it goes; of a Service, its first pod.
-fn ends(plan: &Plan, flow: &FlowPlan) -> Vec<Place> {
-    let to = match flow.to {
-        Target::Place(place) => Some(place),
-        Target::Service(id) => plan.cluster.services[id.0].pods.first().map(|pod| Place::Pod(*pod)),
-    };
-    std::iter::once(flow.from).chain(to).collect()
 }
 
 /// The programs of a line of shell.
