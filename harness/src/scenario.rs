@@ -1,16 +1,16 @@
 //! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
 //!
-//! Job: the types that [`relapse_model::yaml`] reads. [`cluster`], [`workload`] and [`trial`] are the parts of a file;
-//! the faults' own are in [`relapse_lab::faults`].
+//! Job: the types that [`relapse_model::yaml`] reads. [`cluster`] and [`trial`] are parts of a file; those of faults are
+//! in [`relapse_lab::faults`], of flows in [`relapse_lab::workload`], of effects in [`crate::effects`].
 //!
 //! Invariants: unknown and duplicate keys are refused; enums are externally tagged, for in every other
 //! kind places are lost. Left out: what names refer to and whether numbers fit ([`crate::plan`]).
 
 pub mod cluster;
 pub mod trial;
-pub mod workload;
 
 use relapse_lab::faults::Injection;
+use relapse_lab::workload::Flow;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Name;
 use relapse_model::yaml::Document;
@@ -19,7 +19,6 @@ use serde::Deserialize;
 
 use cluster::Cluster;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
-use workload::Flow;
 
 /// A published incident: the cluster it needs, what goes wrong, what users see of it, which detectors
 /// must say so and by when, and the innocent changes about which they must be silent.

@@ -3,7 +3,7 @@
 //!
 //! Docker gives them no network: their only NIC is the one a trial puts in, so there is no way out to guard.
 //! They stay for the next trial that wants exactly the same. What one of them is made of is a [`Recipe`], in
-//! a file of its own; nothing else here knows which server it is.
+//! a file of its own, and a line of [`RECIPES`]; nothing else here knows which server it is.
 
 mod nginx;
 
@@ -16,7 +16,6 @@ use relapse_kernel::{Error, NetNs, Result, link, nft};
 use relapse_lab::cluster::Outside;
 use relapse_lab::cluster::backend::WantedServer;
 use relapse_lab::cluster::outside::NIC;
-use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 use testcontainers::runners::SyncRunner;
 use testcontainers::{Container, GenericImage, ImageExt};
@@ -42,10 +41,14 @@ struct Recipe {
     ports: BTreeSet<u16>,
 }
 
+type Make = fn(&WantedServer) -> std::result::Result<Recipe, String>;
+
+/// All of them, by the name of the server.
+const RECIPES: [(&str, Make); 1] = [("nginx", nginx::recipe)];
+
 fn recipe(wanted: &WantedServer) -> std::result::Result<Recipe, String> {
-    match wanted.server {
-        Server::Nginx => nginx::recipe(wanted),
-    }
+    let found = RECIPES.iter().find(|(name, _)| *name == wanted.server);
+    found.ok_or_else(|| format!("{} does not run in containers yet", wanted.server))?.1(wanted)
 }
 
 /// A server that runs, as a trial's process is told of it.

@@ -4,6 +4,7 @@
 //! A benign twin is a fault like any other. New ones: one file under `faults/` and one registry line.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use relapse_detectors::time::Time;
@@ -60,9 +61,6 @@ pub struct World {
 
 /// One planned mutation of the cluster.
 pub trait Fault: fmt::Debug + Send + Sync {
-    /// The name in the scenario file.
-    fn name(&self) -> &'static str;
-
     /// What it needs that not every machine or user has.
     fn requires(&self) -> Vec<Requirement> {
         Vec::new()
@@ -116,7 +114,51 @@ impl UndoStack {
 
 /// A fault as a scenario writes it.
 pub trait FaultSpec {
+    /// Settings with which it can be planned, in a cluster that has everything; for tests.
+    const EXAMPLE: &'static str;
+
+    /// What is worth a look while it is in force.
+    const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip route; ip -br link"), (Where::Node, SYNS)];
+
     /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
     /// is not one value's fault; then there is no fault.
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>>;
+}
+
+/// A line of shell that shows traces of a fault, and where. `{table}` stands for the pods' routing table, `{address}`
+/// for what the failing flow talks to, `{pod}` and `{link}` for the address and the link of the pod it comes from.
+pub type Look = (Where, &'static str);
+
+/// Where there is something to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// The node the detectors are to name, else that of the pod below.
+    Node,
+    /// The pod whose flow fails, as client or server.
+    Pod,
+    Office,
+    Gateway,
+    /// The host whose flow fails.
+    Outside,
+    LoadBalancer,
+}
+
+/// Shows who opens connections, and by which NIC.
+pub const SYNS: &str = "tcpdump -lni any 'tcp[13] & 2 != 0'";
+
+/// A fault that a trial injects.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// As scenarios write it.
+    pub name: &'static str,
+    pub look: &'static [Look],
+    pub(crate) fault: Arc<dyn Fault>,
+}
+
+impl Deref for Planned {
+    type Target = dyn Fault;
+
+    fn deref(&self) -> &Self::Target {
+        self.fault.as_ref()
+    }
 }

@@ -68,6 +68,16 @@ impl<'a> Resolver<'a> {
         self.named("office", name).map(OfficeId)
     }
 
+    /// The pods of a counted name; none where it is the name of one pod.
+    #[must_use]
+    pub fn counted(&self, name: &str) -> Vec<PodId> {
+        let pods = &self.cluster.pods;
+        if pods.iter().any(|pod| pod.name == name) {
+            return Vec::new();
+        }
+        (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect()
+    }
+
     /// The flow of this name.
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
         self.named("flow", name).map(FlowId)
@@ -212,6 +222,21 @@ impl<'a> Resolver<'a> {
         replicas
     }
 
+    /// Tells where a text is no domain name.
+    pub fn domain(&mut self, name: &Spanned<String>) {
+        let label = |l: &str| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            (1..=63).contains(&l.len()) && l.bytes().all(good)
+        };
+        if name.len() > 253 || !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
+            self.error(
+                name.span,
+                format!("{} is not a domain name", quoted(name)),
+                "write a name such as `example-api.com`",
+            );
+        }
+    }
+
     /// Tells where a name cannot be that of a network interface.
     pub fn interface_name(&mut self, name: &Spanned<String>) -> Option<()> {
         let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
@@ -225,6 +250,13 @@ impl<'a> Resolver<'a> {
         );
         None
     }
+}
+
+/// Whether a pod is one of those that a counted name stands for: `NAME-1`.
+#[must_use]
+pub fn is_numbered(pod: &str, base: &str) -> bool {
+    let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn noun(kind: &str) -> &str {

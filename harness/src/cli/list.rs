@@ -86,7 +86,7 @@ fn describe(plan: &Plan) -> Listed<'_> {
         incident: &plan.incident,
         title: &plan.title,
         file: &plan.file,
-        injects: trial.inject.iter().map(|fault| fault.name()).collect(),
+        injects: trial.inject.iter().map(|fault| fault.name).collect(),
         expects: risks.chain(trial.detect.iter().map(|of| expected(of, true))).collect(),
         controls: (plan.controls.iter())
             .map(|control| Control { name: control.control.as_deref().unwrap_or_default(), why: &control.why })

@@ -17,7 +17,7 @@ use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc as channel, watch};
 
-use super::hold::{Visit, Visitors};
+use super::hold::Visitors;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab};
 use super::trial::{Ended, Trial};
@@ -106,11 +106,8 @@ fn carry_out(
                 Ok(ToLab::Heal) => {
                     stop_sender.send_replace(true);
                 }
-                Ok(ToLab::Shell { place, command }) => {
-                    let _ = visits_sender.send(Visit::Shell { place, command });
-                }
-                Ok(ToLab::Leave) => {
-                    let _ = visits_sender.send(Visit::Leave);
+                Ok(visit @ (ToLab::Shell { .. } | ToLab::Leave)) => {
+                    let _ = visits_sender.send(visit);
                 }
                 Err(_) => {}
             }

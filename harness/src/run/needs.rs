@@ -12,7 +12,7 @@ use relapse_lab::cluster::backend::Backend;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::{Consent, limit_is_closed};
 
-use crate::plan::{EffectPlan, Plan, TrialPlan};
+use crate::plan::{Plan, TrialPlan};
 
 /// What one trial needs.
 #[derive(Debug, Clone, Default)]
@@ -36,9 +36,7 @@ impl Needs {
         let speaks = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
         let detectors = DetectorSet::info().iter().filter(|info| speaks(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
-        if trial.effect.iter().any(|effect| matches!(effect, EffectPlan::Packet { .. })) {
-            sight.push(&[CollectorKind::Packets]);
-        }
+        sight.extend(trial.effect.iter().filter_map(|effect| effect.needs()));
         Self { is_control, requires, sight, files: plan.open_files() }
     }
 

@@ -88,7 +88,7 @@ impl Trial<'_> {
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {
                     cluster: Arc::clone(&self.cluster),
-                    flows: self.plan.workload.iter().cloned().zip(workload.switches().iter().cloned()).collect(),
+                    flows: workload.flows.clone(),
                     quiet,
                     host_limit: self.host_limit.clone(),
                 });
@@ -96,7 +96,6 @@ impl Trial<'_> {
                     plan: self.plan,
                     trial: self.trial,
                     world: &world,
-                    workload: &workload,
                     churn: &churn,
                     sabotage: self.sabotage.as_ref(),
                     hold: self.hold.as_ref(),
@@ -127,7 +126,7 @@ fn start(
     quiet: &Quiet,
     attempts: &mpsc::UnboundedSender<Attempt>,
 ) -> Result<(Workload, Churn), relapse_kernel::Error> {
-    let workload = Workload::start(cluster, &plan.workload, plan.held, attempts)?;
+    let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts)?;
     Ok((workload, Churn::start(cluster, quiet)?))
 }
 

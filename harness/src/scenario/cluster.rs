@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use relapse_model::Server;
+use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Name, Prefix};
 use schemars::JsonSchema;

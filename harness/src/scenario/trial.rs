@@ -2,11 +2,12 @@
 
 use relapse_detectors::finding::Level;
 use relapse_lab::faults::Injection;
-use relapse_model::Failure;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::effects::Observation;
 
 /// What must hold before anything is injected.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -29,55 +30,6 @@ pub struct Effect {
     pub within: Option<Spanned<Duration>>,
     /// Flows that fail, flows that go on working, packets that are seen.
     pub all: Vec<Observation>,
-}
-
-/// One thing to be seen.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(title = "effect")]
-pub enum Observation {
-    Fails(Fails),
-    Works(Works),
-    Packet(Packet),
-}
-
-/// A flow fails.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Fails {
-    /// Name of a flow.
-    pub flow: Spanned<String>,
-    #[serde(default, rename = "as")]
-    pub how: Failure,
-    /// Least and greatest share of its attempts that fail. Default [1, 1].
-    #[schemars(inner(range(min = 0, max = 1)))]
-    pub share: Option<Spanned<[f64; 2]>>,
-}
-
-/// A flow goes on working.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Works {
-    /// Name of a flow.
-    pub flow: Spanned<String>,
-}
-
-/// A SYN or a SYN-ACK is seen, or is never seen.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Packet {
-    #[serde(default)]
-    pub syn: bool,
-    #[serde(default)]
-    pub syn_ack: bool,
-    /// Who sends it.
-    pub from: Spanned<String>,
-    /// To whom.
-    pub to: Spanned<String>,
-    /// Where it is looked for.
-    pub at: Spanned<String>,
-    #[serde(default)]
-    pub never: bool,
 }
 
 /// What one detector must say, and by when.

@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
-use relapse_model::Server;
-use relapse_model::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Target};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
@@ -41,7 +40,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WantedServer {
     pub host: String,
-    pub server: Server,
+    pub server: &'static str,
     pub ports: BTreeSet<u16>,
     /// Of responses, bytes.
     pub sizes: BTreeSet<u32>,
@@ -53,10 +52,8 @@ impl WantedServer {
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
             let here = Target::Place(Place::Outside(OutsideId(number)));
-            let asked = workload.iter().filter_map(|flow| match flow.kind {
-                FlowKind::Http { to, port, response } if to == here => Some((port, response)),
-                _ => None,
-            });
+            let asked =
+                workload.iter().filter(|flow| flow.to == here).filter_map(|flow| Some((flow.port?, flow.response)));
             let (ports, sizes) = asked.unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::Agent;
+use crate::workload::servers::resolver::DNS_PORT;
 use crate::workload::{dns, ping, sockets};
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -100,7 +101,7 @@ async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> A
     let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
     let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;
     let text = |e: std::io::Error| e.to_string();
-    socket.connect((target, dns::DNS_PORT)).await.map_err(text)?;
+    socket.connect((target, DNS_PORT)).await.map_err(text)?;
     socket.send(&question).await.map_err(text)?;
     let mut buffer = [0; 1500];
     let length = socket.recv(&mut buffer).await.map_err(text)?;

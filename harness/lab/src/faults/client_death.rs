@@ -7,7 +7,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{FlowId, OfficeId, Place, Resolver};
 
 use super::drop_all;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
 
 /// An office's client dies in the middle of one flow's download.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct ClientDeath {
 }
 
 impl FaultSpec for ClientDeathSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, flow: web }";
+    const LOOK: &'static [Look] = super::mss_clamp::MssClampSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (office, flow) = (resolver.office(&self.office), resolver.flow(&self.flow));
         let (office, flow) = (office?, flow?);
@@ -40,10 +43,6 @@ impl FaultSpec for ClientDeathSpec {
 // The mutation.
 
 impl Fault for ClientDeath {
-    fn name(&self) -> &'static str {
-        "client-death"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let client = world.cluster.office(self.office).client.clone();

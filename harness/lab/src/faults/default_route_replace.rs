@@ -7,7 +7,7 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// A node's default route is replaced by an equal one of another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -25,6 +25,9 @@ pub struct DefaultRouteReplace {
 }
 
 impl FaultSpec for DefaultRouteReplaceSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, metric: 50 }";
+    const LOOK: &'static [Look] = &[(Where::Node, "ip route show table all type unicast")];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(DefaultRouteReplace { node: resolver.node(&self.node)?, metric: self.metric.value }))
     }
@@ -33,10 +36,6 @@ impl FaultSpec for DefaultRouteReplaceSpec {
 // The mutation.
 
 impl Fault for DefaultRouteReplace {
-    fn name(&self) -> &'static str {
-        "default-route-replace"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

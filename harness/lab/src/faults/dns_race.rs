@@ -8,7 +8,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// A pod sends A and AAAA queries side by side over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,6 +28,9 @@ pub struct DnsRace {
 }
 
 impl FaultSpec for DnsRaceSpec {
+    const EXAMPLE: &'static str = "{ pod: a, count: 100 }";
+    const LOOK: &'static [Look] = &[(Where::Pod, "tcpdump -lni any port 53"), (Where::Node, "conntrack -L -p udp; conntrack -S")];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let pod = resolver.pod(&self.pod);
         resolver.needs_dns(at)?;
@@ -38,10 +41,6 @@ impl FaultSpec for DnsRaceSpec {
 // The mutation.
 
 impl Fault for DnsRace {
-    fn name(&self) -> &'static str {
-        "dns-race"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -10,7 +10,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// Replicas of cluster DNS are lost, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,6 +40,13 @@ pub struct DnsReplicaLoss {
 }
 
 impl FaultSpec for DnsReplicaLossSpec {
+    const EXAMPLE: &'static str = "{ how: killed }";
+    const LOOK: &'static [Look] = &[
+        (Where::Pod, "cat /etc/resolv.conf; getent hosts example-api.com"),
+        (Where::Pod, "tcpdump -lni any port 53"),
+        (Where::Node, "nft list ruleset"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let all = resolver.needs_dns(at)?;
         let replicas = match (&self.replica, self.how) {
@@ -58,10 +65,6 @@ impl FaultSpec for DnsReplicaLossSpec {
 // The mutation.
 
 impl Fault for DnsReplicaLoss {
-    fn name(&self) -> &'static str {
-        "dns-replica-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = &world.cluster;

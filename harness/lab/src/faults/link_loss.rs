@@ -9,7 +9,7 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// A node loses its pod NIC.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -39,6 +39,13 @@ pub struct LinkLoss {
 }
 
 impl FaultSpec for LinkLossSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, how: moved }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "ip -br link; ip -br addr"),
+        (Where::Node, "ip rule; ip route show table {table}"),
+        (Where::Pod, "getent hosts example-api.com; cat /etc/resolv.conf"),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(LinkLoss { node: resolver.node(&self.node)?, how: self.how }))
     }
@@ -47,10 +54,6 @@ impl FaultSpec for LinkLossSpec {
 // The mutation.
 
 impl Fault for LinkLoss {
-    fn name(&self) -> &'static str {
-        "link-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

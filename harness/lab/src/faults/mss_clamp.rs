@@ -14,7 +14,7 @@ use relapse_model::{OfficeId, PodId, Resolver};
 
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;
@@ -49,6 +49,14 @@ pub struct MssClamp {
 }
 
 impl FaultSpec for MssClampSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, from: 1280, to: 1380, direction: both }";
+    const LOOK: &'static [Look] = &[
+        (Where::Gateway, "nft list ruleset"),
+        (Where::Gateway, "tcpdump -lvni any 'tcp[13] & 2 != 0 or icmp'"),
+        (Where::Pod, "ss -tni state established"),
+        (Where::Office, "ip route get {address}; ss -tni"),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let id = resolver.office(&self.office)?;
         let office = &resolver.cluster.offices[id.0];
@@ -106,10 +114,6 @@ impl FaultSpec for MssClampSpec {
 // The mutation.
 
 impl Fault for MssClamp {
-    fn name(&self) -> &'static str {
-        "mss-clamp"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

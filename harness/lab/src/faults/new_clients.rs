@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
+use relapse_model::{FlowPlan, OfficeId, Place, Resolver};
 
 use crate::cluster::Cluster;
 use crate::workload::http;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
 
 /// A new population of clients appears in the prefix beside an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct NewClients {
 }
 
 impl FaultSpec for NewClientsSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, mss: 1200 }";
+    const LOOK: &'static [Look] = super::mss_clamp::MssClampSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(NewClients { office: resolver.office(&self.office)?, mss: self.mss.value }))
     }
@@ -42,22 +45,16 @@ impl FaultSpec for NewClientsSpec {
 // The mutation.
 
 impl Fault for NewClients {
-    fn name(&self) -> &'static str {
-        "new-clients"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
             let plan = cluster.plan();
             let office = &plan.offices[self.office.0];
-            let ours = |flow: &&FlowPlan| flow.from == Place::Office(self.office);
-            let downloads = world.flows.iter().map(|(flow, _)| flow).filter(ours).find_map(|flow| match flow.kind {
-                FlowKind::Http { to, port, response } => Some((plan.target_address(to), port, response)),
-                _ => None,
-            });
-            let (target, port, response) =
-                downloads.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let ours = |flow: &&FlowPlan| flow.kind == "http" && flow.from == Place::Office(self.office);
+            let download = world.flows.iter().map(|(flow, _)| flow).find(ours);
+            let download =
+                download.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let server = (plan.target_address(download.to), download.port.unwrap_or_default()).into();
             let prefix = neighbour(office.prefix)
                 .ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
             let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;
@@ -68,7 +65,7 @@ impl Fault for NewClients {
             let mut worked = 0;
             for _ in 0..DOWNLOADS {
                 let from = (address, 0).into();
-                let fetched = http::get_as(&client, (target, port).into(), response, from, self.mss);
+                let fetched = http::get_as(&client, server, download.response, from, self.mss);
                 let fetched = tokio::time::timeout(std::time::Duration::from_secs(1), fetched).await;
                 worked += u32::from(matches!(fetched, Ok(Ok(()))));
                 t1.get_or_insert_with(now);

@@ -8,7 +8,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
 
 use crate::cluster::cable::{End, connect};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
 
 /// A spare NIC of a node, through which no pod is routed, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -27,6 +27,9 @@ pub struct NicRelease {
 }
 
 impl FaultSpec for NicReleaseSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1 }";
+    const LOOK: &'static [Look] = super::link_loss::LinkLossSpec::LOOK;
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         if let Some(nic) = &self.nic {
@@ -49,10 +52,6 @@ impl FaultSpec for NicReleaseSpec {
 // The mutation.
 
 impl Fault for NicRelease {
-    fn name(&self) -> &'static str {
-        "nic-release"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -18,7 +18,7 @@ use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
 use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
 use crate::workload::FlowSwitch;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, SYNS, Where};
 
 /// Pod traffic of a node loses its routing table or the rules that lead to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -66,6 +66,14 @@ pub struct PolicyRouteLoss {
 }
 
 impl FaultSpec for PolicyRouteLossSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, lose: pod-rules, pod: a, rebuildAfter: 600ms, quiet: true }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "ip rule; ip route show table {table}"),
+        (Where::Node, "ip route get {address} from {pod} iif {link}"),
+        (Where::Node, SYNS),
+        (Where::Outside, SYNS),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         let pod = self.pod.as_ref().map(|pod| resolver.pod(pod));
@@ -119,10 +127,6 @@ impl FaultSpec for PolicyRouteLossSpec {
 // The mutation.
 
 impl Fault for PolicyRouteLoss {
-    fn name(&self) -> &'static str {
-        "policy-route-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -18,7 +18,7 @@ use relapse_model::{NodeId, OutsideId, PodId, Resolver};
 
 use crate::cluster::node_network::{SNAT_TABLE, snat};
 use crate::cluster::{Cluster, Outside};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, SYNS, Where};
 
 /// Source NAT of a node is left with few ports, so that they return while the server remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -85,6 +85,14 @@ impl SnatCollisionSpec {
 }
 
 impl FaultSpec for SnatCollisionSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, ports: 46990-46999, hop: load-balancer }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "conntrack -L -p tcp; conntrack -S"),
+        (Where::Node, SYNS),
+        (Where::LoadBalancer, "conntrack -L -p tcp"),
+        (Where::Outside, "ss -tan state time-wait"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         let to = match &self.to {
@@ -109,10 +117,6 @@ impl FaultSpec for SnatCollisionSpec {
 // The mutation.
 
 impl Fault for SnatCollision {
-    fn name(&self) -> &'static str {
-        "snat-collision"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

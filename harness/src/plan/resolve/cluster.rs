@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
+use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
@@ -165,14 +167,8 @@ impl Planner<'_> {
 
     /// One pod, or all pods of a counted name.
     fn pods_named(&mut self, name: &Spanned<String>) -> Vec<PodId> {
-        let pods = &self.cluster.pods;
-        if !pods.iter().any(|p| p.name == name.value) {
-            let group: Vec<PodId> = (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect();
-            if !group.is_empty() {
-                return group;
-            }
-        }
-        self.pod(name).into_iter().collect()
+        let group = self.counted(name);
+        if group.is_empty() { self.pod(name).into_iter().collect() } else { group }
     }
 
     fn plan_outside(&mut self, hosts: &[Outside], book: &mut Book) {
@@ -201,7 +197,7 @@ impl Planner<'_> {
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
                 records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
-                server: host.server,
+                server: host.server.map(Server::name),
             });
         }
     }
@@ -325,11 +321,6 @@ impl Planner<'_> {
 }
 
 /// Whether a pod's name is a counted one: `app-3` of `app`.
-pub(super) fn is_numbered(pod: &str, base: &str) -> bool {
-    let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
-    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-pub(super) fn numbers(ports: &[u16]) -> String {
+fn numbers(ports: &[u16]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -12,7 +12,7 @@ use super::Planner;
 use super::book::Book;
 use super::cluster::FIRST_POD;
 use crate::plan::{
-    ClusterPlan, DnsPlan, FlowKind, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 use crate::scenario::cluster::Dns;
 use crate::scenario::trial::DnsOverride;
@@ -170,32 +170,17 @@ impl Planner<'_> {
             Place::Pod(id) if id.0 >= changed.pods.len() => Some(self.cluster.pods[id.0].name.clone()),
             _ => None,
         };
-        let target = |kind: &FlowKind| match kind.target() {
+        let target = |flow: &FlowPlan| match flow.to {
             Target::Place(place) => Some(place),
             Target::Service(_) => None,
         };
         let lost = self.workload.iter().find_map(|flow| {
-            let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(&flow.kind));
+            let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(flow));
             places.into_iter().find_map(gone).map(|pod| (flow.name.clone(), pod))
         });
         if let Some((flow, pod)) = lost {
             let message = format!("flow `{flow}` uses `{pod}`, which this control does not have");
             self.error(at, message, "keep as many replicas as the workload names");
-        }
-    }
-
-    /// Tells where a text is no domain name.
-    pub(super) fn domain(&mut self, name: &Spanned<String>) {
-        let label = |l: &str| {
-            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            (1..=63).contains(&l.len()) && l.bytes().all(good)
-        };
-        if name.len() > 253 || !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
-            self.error(
-                name.span,
-                format!("{} is not a domain name", quoted(name)),
-                "write a name such as `example-api.com`",
-            );
         }
     }
 }
