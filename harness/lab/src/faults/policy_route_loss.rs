@@ -17,8 +17,7 @@ use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
 
 use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
-use crate::workload::FlowSwitch;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UnderWay, UndoStack, World, now};
 
 /// Pod traffic of a node loses its routing table or the rules that lead to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -141,7 +140,10 @@ impl Fault for PolicyRouteLoss {
                     Ok(())
                 });
                 world.quiet.set(true);
-                hush(&quiet).await;
+                quiet.iter().for_each(|flow| flow.pause(true));
+                for flow in &self.quiet {
+                    world.until(*flow, UnderWay::None, "lose routes while nothing is under way").await?;
+                }
             }
             let (home, saved) = (ns.clone(), lost.clone());
             undo.push(format!("put {lost} back"), move || saved.restore(&home));
@@ -158,15 +160,6 @@ impl Fault for PolicyRouteLoss {
             }
             Ok(InForce { t0, t1, what: format!("deleted {lost} on {}", ns.name()), read_back, reduced: None })
         })
-    }
-}
-
-/// Flows start nothing more, and what they had under way is over.
-async fn hush(flows: &[Arc<FlowSwitch>]) {
-    flows.iter().for_each(|flow| flow.pause(true));
-    let patience = tokio::time::Instant::now() + Duration::from_secs(3);
-    while flows.iter().any(|flow| flow.under_way() > 0) && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
