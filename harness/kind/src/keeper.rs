@@ -203,13 +203,13 @@ impl Lease for Leased<'_> {
     }
 
     fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = Still::take(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
-        let left = after.left_since(&self.before);
-        if left.is_empty() {
-            return Ok(());
-        }
+        let after = Still::take(&self.cluster, &self.servers);
+        after.and_then(|after| nothing(after.left_since(&self.before))).inspect_err(|_| self.spoil())
+    }
+
+    fn give_up(&mut self) -> Result<(), String> {
         self.spoil();
-        Err(left.join("; "))
+        Still::take(&self.cluster, &self.servers).and_then(|after| nothing(after.escapes()))
     }
 
     fn spoil(&mut self) {
@@ -217,6 +217,10 @@ impl Lease for Leased<'_> {
             kept.spoilt = true;
         }
     }
+}
+
+fn nothing(of: Vec<String>) -> Result<(), String> {
+    if of.is_empty() { Ok(()) } else { Err(of.join("; ")) }
 }
 
 impl Drop for Leased<'_> {

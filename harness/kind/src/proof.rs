@@ -33,14 +33,21 @@ impl Still {
     #[must_use]
     pub fn left_since(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
-        for ((name, before, _), (_, now, dropped)) in before.0.iter().zip(&self.0) {
+        for ((name, before, _), (_, now, _)) in before.0.iter().zip(&self.0) {
             let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
             left.extend(found.map(|difference| format!("{name}: {difference}")));
-            if *dropped > 0 {
-                left.push(format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)"));
-            }
         }
+        left.extend(self.escapes());
         left
+    }
+
+    /// What tried to leave: each node in a line.
+    pub fn escapes(&self) -> Vec<String> {
+        let tried = self.0.iter().filter(|(.., dropped)| *dropped > 0);
+        let told = tried.map(|(name, _, dropped)| {
+            format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)")
+        });
+        told.collect()
     }
 }
 

@@ -130,13 +130,15 @@ fn supervise(
     if let Some(why) = lease.lost() {
         // What the trial missed of its own had gone with it.
         (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]);
-    } else if ground_outlasts && (done.is_err() || ended.up.is_none()) {
-        // Cut off, or never whole: its part is still in the cluster, which goes as a whole.
-        lease.spoil();
     } else {
-        match lease.prove_gone(&lab) {
-            Ok(()) => ended.down = Some(down.elapsed()),
-            Err(why) => dirty(ended, tell, why),
+        let is_cut_off = done.is_err() || ended.up.is_none();
+        let proved = if ground_outlasts && is_cut_off {
+            lease.give_up()
+        } else {
+            lease.prove_gone(&lab).inspect(|()| ended.down = Some(down.elapsed()))
+        };
+        if let Err(why) = proved {
+            dirty(ended, tell, why);
         }
     }
     drop(lab);

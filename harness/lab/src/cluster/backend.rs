@@ -231,6 +231,16 @@ pub trait Lease {
     /// Proves, after the trial's process has ended, that nothing of the trial is left; else says what is.
     fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String>;
 
+    /// The trial was cut off, or never came up whole: what it made is still there, and nobody builds on this ground
+    /// again.
+    ///
+    /// # Errors
+    /// What of it tried to leave the machine, all the same.
+    fn give_up(&mut self) -> Result<(), String> {
+        self.spoil();
+        Ok(())
+    }
+
     /// The trial left something: nobody builds on this ground again.
     fn spoil(&mut self);
 }
