@@ -16,7 +16,7 @@ use relapse_model::kind_config::Config;
 
 use super::create;
 use super::created::{Created, Names};
-use super::docker::{docker, nginx_image, node_image};
+use super::docker::{docker, node_image, noted};
 use super::ground::{BACKEND, Ground};
 use super::parts;
 use super::proof::Still;
@@ -167,7 +167,7 @@ impl Backend for Kind {
 
 /// The ingress is nginx or nothing: with another one in its place the trial would prove something else.
 fn load_nginx(cluster: &Created) -> Result<String, String> {
-    let image = nginx_image().ok_or("there is no image of nginx for the ingress: make kind")?;
+    let image = noted("nginx-image").ok_or("there is no image of nginx for the ingress: make kind")?;
     create::load_image(&cluster.names, &image).map_err(|why| format!("nginx could not be loaded: {why}"))?;
     Ok(image)
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event as ApiEvent, Node, Pod};
 use kube::api::{Api, LogParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use relapse_detectors::signal::{
-    Collector, CollectorKind, Container, ContainerState, Event, KubeProxy, NodeCondition, Observed, PodLog, Sight,
+    self, Collector, CollectorKind, Container, ContainerState, KubeProxy, NodeCondition, Observed, PodLog, Sight,
 };
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -84,27 +85,24 @@ async fn follow<K>(api: Api<K>, news: News, desk: &Desk, mut hear: impl FnMut(&K
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let mut objects = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let objects = watcher(api, watcher::Config::default()).default_backoff();
+    let mut objects = objects.take_until(desk.told.closed()).boxed();
     let mut broken = false;
-    loop {
-        let next = tokio::select! {
-            () = desk.told.closed() => return,
-            next = objects.next() => next,
-        };
-        match next {
-            Some(Ok(watcher::Event::Apply(object))) => hear(&object),
-            Some(Ok(watcher::Event::InitApply(object))) if news == News::State => hear(&object),
-            Some(Ok(watcher::Event::InitDone)) if broken => {
-                broken = false;
-                desk.mended();
-            }
-            Some(Ok(_)) => {}
-            Some(Err(why)) => {
+    while let Some(event) = objects.next().await {
+        // One that could be resumed lists nothing again.
+        let is_whole = matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone));
+        if is_whole && std::mem::take(&mut broken) {
+            desk.mended();
+        }
+        match event {
+            Ok(Event::Apply(object)) => hear(&object),
+            Ok(Event::InitApply(object)) if news == News::State => hear(&object),
+            Ok(_) => {}
+            Err(why) => {
                 if !std::mem::replace(&mut broken, true) {
                     desk.broke(&why);
                 }
             }
-            None => return,
         }
     }
 }
@@ -161,20 +159,15 @@ async fn of_log(client: Client, pod: String, node: String, desk: Desk) {
         Ok(log) => log,
         Err(why) => return blind(&why),
     };
-    let mut lines = log.lines();
-    loop {
-        let line = tokio::select! {
-            () = desk.told.closed() => return,
-            line = lines.next() => line,
-        };
+    // It ends with its container.
+    let mut lines = log.lines().take_until(desk.told.closed()).boxed();
+    while let Some(line) = lines.next().await {
         match line {
-            Some(Ok(line)) if line.contains("[ERROR]") || line.contains("timeout") => {
+            Ok(line) if line.contains("[ERROR]") || line.contains("timeout") => {
                 desk.tell(&node, Observed::PodLog(PodLog { pod: pod.clone(), line }));
             }
-            Some(Ok(_)) => {}
-            Some(Err(why)) => return blind(&why),
-            // With its container.
-            None => return,
+            Ok(_) => {}
+            Err(why) => return blind(&why),
         }
     }
 }
@@ -207,7 +200,7 @@ async fn of_events(client: Client, desk: Desk) {
         let host = event.source.as_ref().and_then(|source| source.host.as_ref());
         let by_host = host.and_then(|host| desk.names.get(host));
         let Some(node) = by_host.or_else(|| desk.names.get(&object)) else { return };
-        let told_of = Event {
+        let told_of = signal::Event {
             warning: event.type_.as_deref() == Some("Warning"),
             reason: event.reason.clone().unwrap_or_default(),
             about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),

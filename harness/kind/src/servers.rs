@@ -8,7 +8,7 @@
 mod nginx;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_kernel::host::Snapshot;
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
@@ -22,13 +22,13 @@ use testcontainers::runners::SyncRunner;
 use testcontainers::{Container, GenericImage, ImageExt};
 
 use super::created::LABEL;
-use super::docker::docker;
+use super::docker::{docker, pid_of};
+use super::failed;
 use super::pods::end_connections;
+use super::until::until;
 
 /// A server that does not listen by then never will.
 const UP_WITHIN: Duration = Duration::from_secs(20);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// What a server is made of.
 struct Recipe {
@@ -134,7 +134,8 @@ fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, C
     let _ = docker(&["rm", "--force", "--volumes", &name]);
     // Else it would be asked for at a registry.
     docker(&["image", "inspect", "--format", "{{.Id}}", &recipe.image])?;
-    let (image, tag) = image_and_tag(&recipe.image);
+    // They are put together again by a colon, be it that of a registry's port.
+    let (image, tag) = recipe.image.rsplit_once(':').unwrap_or((&recipe.image, "latest"));
     let mut request = GenericImage::new(image, tag)
         .with_entrypoint(recipe.program)
         .with_cmd(recipe.arguments.iter().copied())
@@ -158,16 +159,9 @@ fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, C
 
 /// Asks the engine that kind asks: so it is known there, too.
 fn until_it_listens(name: &str, host: &str, ports: &BTreeSet<u16>) -> std::result::Result<Served, String> {
-    let begin = Instant::now();
-    let pid = docker(&["inspect", "--format", "{{.State.Pid}}", name])?;
-    let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
-    let served = Served::find(host, pid).map_err(|e| format!("failed to {e}"))?;
-    while !served.listens(ports).map_err(|e| format!("failed to {e}"))? {
-        if begin.elapsed() > UP_WITHIN {
-            return Err(format!("{name} does not listen on {ports:?} within {} s", UP_WITHIN.as_secs()));
-        }
-        std::thread::sleep(LOOK);
-    }
+    let served = Served::find(host, pid_of(name)?).map_err(failed)?;
+    let late = || format!("{name} did not listen on {ports:?}");
+    until(UP_WITHIN, &|| false, late, || served.listens(ports).map(|listens| listens.then_some(())).map_err(failed))?;
     Ok(served)
 }
 
@@ -179,15 +173,6 @@ fn last_words(container: &Container<GenericImage>) -> String {
     last.map(|line| format!("; it said: {line}")).unwrap_or_default()
 }
 
-/// As the engine would understand it.
-fn image_and_tag(image: &str) -> (&str, &str) {
-    match image.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        // A colon before a slash is a registry's port.
-        _ => (image, "latest"),
-    }
-}
-
 /// Takes a trial's part out of a server's namespace, which goes on: connections, and the NIC. Goes on past
 /// what fails, and says it.
 pub fn unplug(host: &Outside) -> Vec<String> {
@@ -196,20 +181,12 @@ pub fn unplug(host: &Outside) -> Vec<String> {
         // The fabric's end goes with it; with the fabric alone it would go some time after.
         link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
     ];
-    steps.into_iter().filter_map(Result::err).map(|e| format!("{}: failed to {e}", host.name)).collect()
+    steps.into_iter().filter_map(Result::err).map(|e| format!("{}: {}", host.name, failed(e))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_is_told_from_its_tag() {
-        assert_eq!(image_and_tag("relapse/nginx:bookworm"), ("relapse/nginx", "bookworm"));
-        assert_eq!(image_and_tag("localhost:5000/nginx:stable"), ("localhost:5000/nginx", "stable"));
-        assert_eq!(image_and_tag("localhost:5000/nginx"), ("localhost:5000/nginx", "latest"));
-        assert_eq!(image_and_tag("nginx"), ("nginx", "latest"));
-    }
 
     #[test]
     fn another_process_of_the_same_number_is_not_the_server() {

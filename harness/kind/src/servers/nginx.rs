@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use relapse_lab::cluster::backend::WantedServer;
 
-use super::super::docker::nginx_image;
+use super::super::docker::noted;
 use super::Recipe;
 
 /// Read by the image's own configuration.
@@ -14,7 +14,7 @@ const ROOT: &str = "/usr/share/nginx/html";
 
 /// A static file for each response that flows ask for.
 pub fn recipe(wanted: &WantedServer) -> Result<Recipe, String> {
-    let image = nginx_image().ok_or("there is no image of nginx: make kind")?;
+    let image = noted("nginx-image").ok_or("there is no image of nginx: make kind")?;
     let configuration = (CONFIGURATION.to_owned(), configuration(&wanted.ports).into_bytes());
     let responses = wanted.sizes.iter().map(|size| (format!("{ROOT}/bytes/{size}"), vec![b'.'; *size as usize]));
     Ok(Recipe {
