@@ -87,7 +87,7 @@ impl KindCluster {
         cluster.pods = Mutex::new(made);
         cluster.endpoints_there().await?;
         // Pods of the scenario before this one were in the fabric until they were gone.
-        cluster.nodes.iter().try_for_each(Attached::forget_flows).map_err(failed)?;
+        cluster.nodes.iter().try_for_each(Attached::forget_flows)?;
         let cluster = Arc::new(cluster);
         cluster.tell();
         tokio::spawn(follow(Arc::downgrade(&cluster), cluster.seen.clone()));
@@ -163,7 +163,7 @@ impl KindCluster {
         }
         left.extend(self.outside_served(true).flat_map(servers::unplug));
         left.extend(self.nodes.iter().flat_map(Attached::detach));
-        left.extend(self.nodes.iter().filter_map(|node| node.forget_flows().err()).map(failed));
+        left.extend(self.nodes.iter().filter_map(|node| node.forget_flows().err()));
         left
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use relapse_kernel::process::LabProcess;
-use relapse_lab::cluster::backend::{self, Backend, Lease, Places, Wanted};
+use relapse_lab::cluster::backend::{self, Backend, Lease, Left, Places, Wanted};
 use relapse_model::kind_config::Config;
 
 use super::create;
@@ -196,20 +196,21 @@ impl Lease for Leased<'_> {
         backend::Ground { backend: BACKEND.to_owned(), is_real_cluster: true, is_closed: false, what }
     }
 
-    fn lost(&mut self) -> Option<String> {
-        let why = Still::take(&self.cluster, &self.servers).err()?;
+    fn end(&mut self, _: &LabProcess, whole: bool) -> Left {
+        let left = match Still::take(&self.cluster, &self.servers) {
+            Ok(after) if whole => after.left_since(&self.before),
+            // The rest of it goes with the cluster.
+            Ok(after) => after.escapes(),
+            Err(why) => {
+                self.spoil();
+                return Left::NoGround(format!("the kind cluster is no longer there: {why}"));
+            }
+        };
+        if left.is_empty() && whole {
+            return Left::Nothing;
+        }
         self.spoil();
-        Some(format!("the kind cluster is no longer there: {why}"))
-    }
-
-    fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = Still::take(&self.cluster, &self.servers);
-        after.and_then(|after| nothing(after.left_since(&self.before))).inspect_err(|_| self.spoil())
-    }
-
-    fn give_up(&mut self) -> Result<(), String> {
-        self.spoil();
-        Still::take(&self.cluster, &self.servers).and_then(|after| nothing(after.escapes()))
+        if left.is_empty() { Left::OnItsGround } else { Left::Something(left.join("; ")) }
     }
 
     fn spoil(&mut self) {
@@ -217,10 +218,6 @@ impl Lease for Leased<'_> {
             kept.spoilt = true;
         }
     }
-}
-
-fn nothing(of: Vec<String>) -> Result<(), String> {
-    if of.is_empty() { Ok(()) } else { Err(of.join("; ")) }
 }
 
 impl Drop for Leased<'_> {
