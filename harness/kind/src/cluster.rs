@@ -25,7 +25,7 @@ use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
 use super::watch::{Endpoint, Seen, is_leaving};
-use super::{api, cni, failed, kube_proxy, news, servers};
+use super::{api, cni, failed, failures, kube_proxy, news, servers};
 
 /// A pod takes a second to come and another to go, and some of the machine.
 const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
@@ -152,14 +152,10 @@ impl KindCluster {
         let mut left = Vec::new();
         let pods = self.lock_pods().clone();
         for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
-            if self.serves_itself(Place::Pod(PodId(number)))
-                && let Err(e) = pods::end_connections(&pod.ns)
-            {
-                left.push(format!("pod {}: failed to {e}", spec.name));
-            }
-            if let Err(e) = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns) {
-                left.push(format!("pod {}: failed to {e}", spec.name));
-            }
+            let serves = self.serves_itself(Place::Pod(PodId(number)));
+            let ended = serves.then(|| pods::end_connections(&pod.ns));
+            let unplugged = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns);
+            left.extend(failures(&format!("pod {}", spec.name), ended.into_iter().chain([unplugged])));
         }
         left.extend(self.outside_served(true).flat_map(servers::unplug));
         left.extend(self.nodes.iter().flat_map(Attached::detach));

@@ -17,6 +17,7 @@ use relapse_model::kind_config::Config;
 use super::create;
 use super::created::{Created, Names};
 use super::docker::{docker, node_image, noted};
+use super::failed;
 use super::ground::{BACKEND, Ground};
 use super::parts;
 use super::proof::Still;
@@ -60,7 +61,7 @@ impl Kind {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let suffix = if number > 1 { format!("-{number}") } else { String::new() };
         let cluster = format!("relapse-{}{suffix}", self.run_id);
-        let folder = relapse_lab::host::state_dir().map_err(|e| format!("failed to {e}"))?.join("kind").join(&cluster);
+        let folder = relapse_lab::host::state_dir().map_err(failed)?.join("kind").join(&cluster);
         Ok(Names { cluster, folder })
     }
 
@@ -68,7 +69,7 @@ impl Kind {
         let names = self.names()?;
         let workers = config.workers;
         tell(format!("a kind cluster is made, {workers} workers and a control plane: half a minute or so"));
-        let journal = ClusterJournal::begin(&names).map_err(|e| format!("failed to {e}"))?;
+        let journal = ClusterJournal::begin(&names).map_err(failed)?;
         let made = create::create(&names, &config, self.image.as_deref(), &self.logs, stop);
         if made.is_err() {
             // What there is of it; what cannot be removed now stays in the journal.

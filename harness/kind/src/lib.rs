@@ -50,6 +50,11 @@ fn failed(e: impl std::fmt::Display) -> String {
     format!("failed to {e}")
 }
 
+/// What went wrong of steps that are all taken, and where.
+fn failures(place: &str, steps: impl IntoIterator<Item = relapse_kernel::Result<()>>) -> Vec<String> {
+    steps.into_iter().filter_map(Result::err).map(|e| format!("{place}: {}", failed(e))).collect()
+}
+
 /// Processes of this machine.
 fn pids() -> impl Iterator<Item = u32> {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();

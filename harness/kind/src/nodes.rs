@@ -15,8 +15,8 @@ use relapse_lab::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
 use relapse_model::{NetworkPlan, NodePlan};
 
 use super::created::{Created, NodeRef};
-use super::failed;
 use super::until::until;
+use super::{failed, failures};
 
 /// Before the rules of any pod: the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;
@@ -87,8 +87,7 @@ impl Attached {
             route::delete_rule(ns, &self.management),
             sysctl::write_all(ns, &self.settings),
         ];
-        let name = &self.node.name;
-        steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
+        failures(&self.node.name, steps)
     }
 
     /// Before the first flow, and once all nodes are out of the fabric: connection tracking would remember a trial for minutes, to the next one

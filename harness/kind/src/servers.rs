@@ -2,8 +2,8 @@
 //! fabric.
 //!
 //! Docker gives them no network: their only NIC is the one a trial puts in, so there is no way out to guard.
-//! They stay for the next trial that wants exactly the same. What one of them is made of is a [`Recipe`], in
-//! a file of its own; nothing else here knows which server it is.
+//! They stay for the next trial that wants exactly the same. What one of them is made of stands in a file of
+//! its own; nothing else here knows which server it is.
 
 mod nginx;
 
@@ -23,30 +23,12 @@ use testcontainers::{Container, GenericImage, ImageExt};
 
 use super::created::LABEL;
 use super::docker::{docker, pid_of};
-use super::failed;
 use super::pods::end_connections;
 use super::until::until;
+use super::{failed, failures};
 
 /// A server that does not listen by then never will.
 const UP_WITHIN: Duration = Duration::from_secs(20);
-
-/// What a server is made of.
-struct Recipe {
-    image: String,
-    /// What runs in place of the image's own program, and its arguments.
-    program: &'static str,
-    arguments: &'static [&'static str],
-    /// By their paths in the container.
-    files: Vec<(String, Vec<u8>)>,
-    /// It serves once it listens on all of them.
-    ports: BTreeSet<u16>,
-}
-
-fn recipe(wanted: &WantedServer) -> std::result::Result<Recipe, String> {
-    match wanted.server {
-        Server::Nginx => nginx::recipe(wanted),
-    }
-}
 
 /// A server that runs, as a trial's process is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,69 +81,56 @@ struct Kept {
     _container: Container<GenericImage>,
 }
 
-impl Kept {
-    /// Whether nothing is to be done for a trial that wants it.
-    fn is_as_it_should_be(&self) -> bool {
-        self.served.listens(&self.wanted.ports).unwrap_or(false)
-    }
-}
-
 impl Servers {
     /// Exactly the servers that a trial wants; those of others go.
     ///
     /// # Errors
     /// Which one cannot be had, and why: with another in its place the trial would prove something else.
     pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer]) -> std::result::Result<Vec<Served>, String> {
-        self.0.retain(|kept| wanted.contains(&kept.wanted) && kept.is_as_it_should_be());
+        let listens = |kept: &Kept| kept.served.listens(&kept.wanted.ports).unwrap_or(false);
+        self.0.retain(|kept| wanted.contains(&kept.wanted) && listens(kept));
         for wanted in wanted {
-            if self.0.iter().any(|kept| kept.wanted == *wanted) {
-                continue;
+            if !self.0.iter().any(|kept| kept.wanted == *wanted) {
+                let started = start(cluster, wanted);
+                self.0.push(started.map_err(|why| format!("no container for {}: {why}", wanted.host))?);
             }
-            let host = &wanted.host;
-            let (served, container) =
-                start(cluster, wanted).map_err(|why| format!("no container for {host}: {why}"))?;
-            self.0.push(Kept { wanted: wanted.clone(), served, _container: container });
         }
         Ok(self.0.iter().map(|kept| kept.served.clone()).collect())
     }
 }
 
 /// Starts one and waits until it listens.
-fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, Container<GenericImage>), String> {
-    let recipe = recipe(wanted)?;
+fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<Kept, String> {
     let name = format!("{cluster}-outside-{}", wanted.host);
-    // One of this name is from before, and nobody has a handle to it.
-    let _ = docker(&["rm", "--force", "--volumes", &name]);
-    // Else it would be asked for at a registry.
-    docker(&["image", "inspect", "--format", "{{.Id}}", &recipe.image])?;
-    // They are put together again by a colon, be it that of a registry's port.
-    let (image, tag) = recipe.image.rsplit_once(':').unwrap_or((&recipe.image, "latest"));
-    let mut request = GenericImage::new(image, tag)
-        .with_entrypoint(recipe.program)
-        .with_cmd(recipe.arguments.iter().copied())
-        .with_network("none")
-        .with_container_name(&name)
-        .with_label(LABEL, cluster)
-        .with_startup_timeout(UP_WITHIN);
-    for (path, content) in recipe.files {
-        request = request.with_copy_to(path, content);
-    }
-    let container = request.start().map_err(|e| {
-        // It may have been made, and nobody has a handle to it.
-        let _ = docker(&["rm", "--force", "--volumes", &name]);
+    let remove = || docker(&["rm", "--force", "--volumes", &name]);
+    let request = match wanted.server {
+        Server::Nginx => nginx::request(wanted)?,
+    };
+    let request = request.with_network("none").with_container_name(&name).with_label(LABEL, cluster);
+    // One of this name is from before, and nobody has a handle to it; nor to one that was made and did not start.
+    let _ = remove();
+    let container = request.with_startup_timeout(UP_WITHIN).start().map_err(|e| {
+        let _ = remove();
         e.to_string()
     })?;
-    match until_it_listens(&name, &wanted.host, &recipe.ports) {
-        Ok(served) => Ok((served, container)),
-        Err(why) => Err(format!("{why}{}", last_words(&container))),
-    }
+    let served = until_it_listens(&name, wanted).map_err(|why| format!("{why}{}", last_words(&container)))?;
+    Ok(Kept { wanted: wanted.clone(), served, _container: container })
+}
+
+/// An image that is on this machine: of another one a registry would be asked.
+fn local(image: &str) -> std::result::Result<GenericImage, String> {
+    docker(&["image", "inspect", "--format", "{{.Id}}", image])?;
+    // They are put together again by a colon, be it that of a registry's port.
+    let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
+    Ok(GenericImage::new(name, tag))
 }
 
 /// Asks the engine that kind asks: so it is known there, too.
-fn until_it_listens(name: &str, host: &str, ports: &BTreeSet<u16>) -> std::result::Result<Served, String> {
-    let served = Served::find(host, pid_of(name)?).map_err(failed)?;
-    let late = || format!("{name} did not listen on {ports:?}");
-    until(UP_WITHIN, &|| false, late, || served.listens(ports).map(|listens| listens.then_some(())).map_err(failed))?;
+fn until_it_listens(name: &str, wanted: &WantedServer) -> std::result::Result<Served, String> {
+    let served = Served::find(&wanted.host, pid_of(name)?).map_err(failed)?;
+    let late = || format!("{name} did not listen on {:?}", wanted.ports);
+    let look = || served.listens(&wanted.ports).map(|listens| listens.then_some(())).map_err(failed);
+    until(UP_WITHIN, &|| false, late, look)?;
     Ok(served)
 }
 
@@ -181,7 +150,7 @@ pub fn unplug(host: &Outside) -> Vec<String> {
         // The fabric's end goes with it; with the fabric alone it would go some time after.
         link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
     ];
-    steps.into_iter().filter_map(Result::err).map(|e| format!("{}: {}", host.name, failed(e))).collect()
+    failures(&host.name, steps)
 }
 
 #[cfg(test)]
