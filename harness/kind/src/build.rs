@@ -12,7 +12,7 @@ use relapse_model::ClusterPlan;
 
 use super::ground::Ground;
 use super::nodes::{Attached, attach};
-use super::objects::{self, DNS_NAMESPACE, LABEL};
+use super::objects::{self, DNS_NAMESPACE, LABEL, same};
 use super::{api, cni, guard};
 
 /// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
@@ -25,11 +25,10 @@ where
 {
     let ours = ListParams::default().labels(&format!("{LABEL}={}", run.id));
     let there = api.list(&ours).await.map_err(api::said)?.items;
-    let same = |a: &K, b: &K| a.name_any() == b.name_any() && objects::content(a) == objects::content(b);
-    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(object, wanted))) {
+    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(*object, wanted))) {
         api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::said)?;
     }
-    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, wanted))) {
+    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, *wanted))) {
         let made = api.create(&PostParams::default(), object).await;
         made.map_err(|e| format!("{}: {}", object.name_any(), api::said(e)))?;
     }

@@ -3,7 +3,7 @@
 //! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
 //! between trials there is none.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::conntrack::Conntrack;
@@ -15,13 +15,14 @@ use relapse_lab::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
 use relapse_model::{NetworkPlan, NodePlan};
 
 use super::created::{Created, NodeRef};
+use super::until::until;
+use super::{failed, failures};
 
 /// Before the rules of any pod: the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;
 
 /// Entries of deleted flows count no longer by then.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(20);
 /// Entries that come and go on a node between two looks.
 const IN_PASSING: u64 = 100;
 
@@ -86,8 +87,7 @@ impl Attached {
             route::delete_rule(ns, &self.management),
             sysctl::write_all(ns, &self.settings),
         ];
-        let name = &self.node.name;
-        steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
+        failures(&self.node.name, steps)
     }
 
     /// Before the first flow, and once all nodes are out of the fabric: connection tracking would remember a trial for minutes, to the next one
@@ -97,25 +97,17 @@ impl Attached {
     ///
     /// # Errors
     /// When the kernel refuses, or still counts what is gone.
-    pub fn forget_flows(&self) -> Result<()> {
-        let table = Conntrack::open(&self.node.ns)?;
-        let begin = Instant::now();
-        loop {
+    pub fn forget_flows(&self) -> std::result::Result<(), String> {
+        let table = Conntrack::open(&self.node.ns).map_err(failed)?;
+        let late = || format!("{} had not forgotten the flows of a trial", self.node.name);
+        let forget = || {
             let deleted = table.delete_where(|entry| {
                 let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
                 !ends.iter().any(|end| end.is_loopback() || self.between_nodes.contains(*end))
             })?;
             let (kept, counted) = (table.entries()?.len() as u64, table.table()?.0);
-            if deleted == 0 && counted <= kept + IN_PASSING {
-                return Ok(());
-            }
-            if begin.elapsed() > FORGOTTEN_WITHIN {
-                return Err(Error::NotInForce {
-                    what: format!("forget a trial's flows on {}", self.node.name),
-                    read_back: format!("{counted} entries count, {kept} are there"),
-                });
-            }
-            std::thread::sleep(LOOK);
-        }
+            Ok((deleted == 0 && counted <= kept + IN_PASSING).then_some(()))
+        };
+        until(FORGOTTEN_WITHIN, &|| false, late, || forget().map_err(|e: Error| failed(e)))
     }
 }

@@ -6,10 +6,11 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_model::diagnostics::Span;
-use relapse_model::{FlowPlan, Resolver};
+use relapse_model::{FlowId, FlowPlan, Resolver};
 
 use crate::cluster::Cluster;
 use crate::host_limit::HostLimit;
@@ -48,6 +49,11 @@ pub struct InForce {
     pub reduced: Option<(String, String)>,
 }
 
+/// How often attempts under way are looked for.
+const LOOK: Duration = Duration::from_millis(1);
+/// What a busy machine adds to an attempt.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// What a fault works on.
 pub struct World {
     pub cluster: Arc<dyn Cluster>,
@@ -57,6 +63,38 @@ pub struct World {
     pub quiet: Quiet,
     /// The machine-wide conntrack limit, through whoever may write it.
     pub host_limit: HostLimit,
+}
+
+/// Attempts of a flow that a fault waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    Some,
+    None,
+}
+
+impl World {
+    /// Waits until attempts of a flow are under way, or none is any more.
+    ///
+    /// # Errors
+    /// That it did not come to that, though one should have begun and ended meanwhile.
+    pub async fn until(&self, flow: FlowId, wanted: UnderWay, what: &str) -> Result<(), FaultError> {
+        let (plan, switch) = &self.flows[flow.0];
+        let limit = plan.every + plan.timeout + SLACK;
+        let waited = async {
+            while (switch.under_way() > 0) != (wanted == UnderWay::Some) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let name = &plan.name;
+        let late = |_| FaultError::Refused {
+            what: what.to_owned(),
+            why: match wanted {
+                UnderWay::Some => format!("no attempt of flow {name} was under way within {limit:?}"),
+                UnderWay::None => format!("attempts of flow {name} were still under way after {limit:?}"),
+            },
+        };
+        tokio::time::timeout(limit, waited).await.map_err(late)
+    }
 }
 
 /// One planned mutation of the cluster.

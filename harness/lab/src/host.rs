@@ -133,7 +133,7 @@ impl Site {
     /// # Errors
     /// When no state directory can be named.
     pub fn host_with(removers: Vec<Remover>) -> Result<Self> {
-        let also = removers.iter().flat_map(|remover| remover.settings).copied().collect();
+        let also = removers.iter().flat_map(|remover| remover.settings).map(|(key, _)| *key).collect();
         Ok(Self {
             settings: Arc::new(settings::HostSettings { also }),
             locks: lock::places(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use relapse_kernel::host::{self, Snapshot, is_root};
 use relapse_kernel::process::{LabCommand, LabProcess};
 use relapse_kernel::{NetNs, nft};
-use relapse_lab::cluster::backend::LAB;
+use relapse_lab::cluster::backend::{LAB, Left};
 use relapse_lab::host::Restore;
 use relapse_lab::host_limit::{HostLimitReply, HostLimitRequest};
 use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
@@ -97,7 +97,6 @@ fn supervise(
     };
     let before = look_at_host()?;
     let ground = lease.ground();
-    let ground_outlasts = ground.is_real_cluster;
     let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed);
     if let Some(executable) = &options.executable {
         command = command.program(executable);
@@ -127,17 +126,12 @@ fn supervise(
     }
     let status = lab.wait().map_err(|e| e.to_string())?;
     drop(control);
-    if let Some(why) = lease.lost() {
+    match lease.end(&lab, done.is_ok() && ended.up.is_some()) {
+        Left::Nothing => ended.down = Some(down.elapsed()),
+        Left::Something(why) => dirty(ended, tell, why),
+        Left::OnItsGround => {}
         // What the trial missed of its own had gone with it.
-        (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]);
-    } else if ground_outlasts && (done.is_err() || ended.up.is_none()) {
-        // Cut off, or never whole: its part is still in the cluster, which goes as a whole.
-        lease.spoil();
-    } else {
-        match lease.prove_gone(&lab) {
-            Ok(()) => ended.down = Some(down.elapsed()),
-            Err(why) => dirty(ended, tell, why),
-        }
+        Left::NoGround(why) => (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]),
     }
     drop(lab);
     if ended.outcome == Outcome::Dirty {

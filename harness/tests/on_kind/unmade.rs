@@ -147,8 +147,8 @@ pub fn hangs() -> Tested {
     inconclusive(&home, run, &["no kind cluster", &format!("did not end within {LIMIT} s"), "logs of its nodes"])?;
     soon(begin, Duration::from_secs(LIMIT) + SOON)?;
     let logs = home.reports().join("runs").join(&id).join("kind");
-    has_lines(&logs.join(format!("{node}-journal.log")), "systemd")?;
-    has_lines(&logs.join(format!("{node}-kubelet.log")), "kubelet")
+    has_lines(&logs.join(&node).join("journal.log"), "systemd")?;
+    has_lines(&logs.join(&node).join("kubelet.log"), "kubelet")
 }
 
 fn has_lines(file: &Path, word: &str) -> Tested {

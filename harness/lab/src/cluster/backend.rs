@@ -220,14 +220,23 @@ impl Places {
 pub trait Lease {
     fn ground(&self) -> Ground;
 
-    /// Why the ground is not there any more, where it went away under the trial: then nothing is proved.
-    fn lost(&mut self) -> Option<String> {
-        None
-    }
-
-    /// Proves, after the trial's process has ended, that nothing of the trial is left; else says what is.
-    fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String>;
+    /// Looks for what is left of the trial, once its process has ended. One that was cut off, or never came up, is not
+    /// `whole`.
+    fn end(&mut self, lab: &LabProcess, whole: bool) -> Left;
 
     /// The trial left something: nobody builds on this ground again.
     fn spoil(&mut self);
+}
+
+/// What is left of a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// As is proved.
+    Nothing,
+    /// Something, in words.
+    Something(String),
+    /// Its part of ground that nobody builds on again, and nothing beyond.
+    OnItsGround,
+    /// The ground went away under it: nothing is proved.
+    NoGround(String),
 }

@@ -1,19 +1,19 @@
 //! A burst of connections fills a share of a node's conntrack table and goes away: benign (twin of I2).
 
-use std::time::Duration;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use relapse_kernel::conntrack::{Conntrack, Entry};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{NodeId, Place, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::filler::{self, numbered, put_in};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now, Look};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, World, now};
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

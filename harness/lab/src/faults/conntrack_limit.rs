@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::{Conntrack, Entry};
+use relapse_model::{NodeId, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use relapse_model::{NodeId, Place};
 
 mod by_kube_proxy;
 
+use relapse_model::Resolver;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Fraction;
-use relapse_model::Resolver;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now, Look, Where};
 use super::filler::{self, numbered, put_in};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
 use by_kube_proxy::{Written, not_asked};
 
 /// The limit of connection tracking is written. Exactly one of `to` and `as`.

@@ -1,13 +1,13 @@
 //! A node's default route is replaced by an equal one of another metric: benign (twin of I4).
 
 use relapse_kernel::route;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// A node's default route is replaced by an equal one of another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

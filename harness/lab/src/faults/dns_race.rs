@@ -1,14 +1,14 @@
 //! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
 
 use relapse_kernel::conntrack::Conntrack;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
 
 /// A pod sends A and AAAA queries side by side over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,7 +29,8 @@ pub struct DnsRace {
 
 impl FaultSpec for DnsRaceSpec {
     const EXAMPLE: &'static str = "{ pod: a, count: 100 }";
-    const LOOK: &'static [Look] = &[(Where::Pod, "tcpdump -lni any port 53"), (Where::Node, "conntrack -L -p udp; conntrack -S")];
+    const LOOK: &'static [Look] =
+        &[(Where::Pod, "tcpdump -lni any port 53"), (Where::Node, "conntrack -L -p udp; conntrack -S")];
 
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let pod = resolver.pod(&self.pod);

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_detectors::signal::Endpoints;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// Replicas of cluster DNS are lost, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

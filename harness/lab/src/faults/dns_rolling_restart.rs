@@ -1,17 +1,17 @@
 //! Cluster DNS is restarted one replica at a time: benign (twin of I3).
 
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// Cluster DNS is restarted one replica at a time.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

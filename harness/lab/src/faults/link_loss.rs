@@ -3,13 +3,13 @@
 use relapse_kernel::NetNs;
 use relapse_kernel::link::{self, Address, Link, PrefixRoute, VethEnd};
 use relapse_kernel::route::{self, Neighbour, SavedRoute};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// A node loses its pod NIC.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

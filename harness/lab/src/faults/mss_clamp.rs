@@ -6,15 +6,15 @@
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::sockdiag::{SockDiag, TcpInfo, mask, state};
 use relapse_kernel::{NetNs, link, nft, route};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{OfficeId, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;
@@ -144,8 +144,7 @@ impl Fault for MssClamp {
             }
             let t0 = now();
             clamp(self.to, prefix, self.direction).replace(&gateway)?;
-            let rules: Vec<_> =
-                nft::read(&gateway, CLAMP_TABLE)?.into_iter().filter_map(|rule| rule.comment).collect();
+            let rules: Vec<_> = nft::read(&gateway, CLAMP_TABLE)?.into_iter().filter_map(|rule| rule.comment).collect();
             let t1 = now();
             let value = format!("MSS {}", self.to);
             if rules.is_empty() || !rules.iter().all(|rule| rule.starts_with(&value)) {

@@ -6,15 +6,15 @@ use relapse_detectors::prefix::Prefix;
 use relapse_kernel::link::PrefixRoute;
 use relapse_kernel::route::Route;
 use relapse_kernel::{NetNs, link, route};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{FlowPlan, OfficeId, Place, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::Cluster;
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::http;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
 
 /// A new population of clients appears in the prefix beside an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,14 +1,14 @@
 //! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
 
 use relapse_kernel::link;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::cable::{End, connect};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// A spare NIC of a node, through which no pod is routed, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -57,6 +57,7 @@ impl Fault for NicRelease {
             let cluster = world.cluster.as_ref();
             let ns = cluster.node(self.node).ns.clone();
             let far = format!("spare{}", self.node.0);
+            // Both ends run when it returns, and news of a NIC comes in order: agents know it as attached.
             let (inside, _outside) = connect(
                 &End { ns: &ns, name: &self.nic, mtu: 1500 },
                 &End { ns: cluster.fabric(), name: &far, mtu: 1500 },
@@ -66,8 +67,6 @@ impl Fault for NicRelease {
                 Some(_) => link::delete(&home, index),
                 None => Ok(()),
             });
-            // Attached for a while, as agents know it.
-            tokio::time::sleep(ATTACHED).await;
             let t0 = now();
             link::delete(&ns, inside.index)?;
             let found = link::find(&ns, &self.nic)?;
@@ -88,5 +87,3 @@ impl Fault for NicRelease {
         })
     }
 }
-
-const ATTACHED: std::time::Duration = std::time::Duration::from_millis(200);

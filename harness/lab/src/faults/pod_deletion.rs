@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use relapse_kernel::link;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// A pod is deleted, as the kubelet and the CNI do it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,13 +1,13 @@
 //! A server outside stops, and connections to it fail without any port reused: benign (twin of I7).
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{OutsideId, Place, Resolver, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::drop_all;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// A server outside stops; its host stays.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{OutsideId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look};
 
 /// One resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -9,16 +9,16 @@ use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::sysctl;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::PortRange;
 use relapse_model::{NodeId, OutsideId, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::node_network::{SNAT_TABLE, snat};
 use crate::cluster::{Cluster, Outside};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now, Look, SYNS, Where};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, UndoStack, Where, World, now};
 
 /// Source NAT of a node is left with few ports, so that they return while the server remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -137,10 +137,8 @@ impl Fault for SnatCollision {
             let t0 = now();
             snat(network, Some((destination, (low, high)))).replace(&node)?;
             let wanted = format!("to {destination} by ports {low}-{high}");
-            let found = nft::read(&node, SNAT_TABLE)?
-                .into_iter()
-                .filter_map(|rule| rule.comment)
-                .find(|rule| *rule == wanted);
+            let found =
+                nft::read(&node, SNAT_TABLE)?.into_iter().filter_map(|rule| rule.comment).find(|rule| *rule == wanted);
             let t1 = now();
             let read_back = found.ok_or_else(|| FaultError::NotInForce {
                 what: "narrow source NAT".into(),
