@@ -224,13 +224,6 @@ impl Judge {
         self.record(said)
     }
 
-    /// The first instant at which an open expectation can no longer be met: 1 ns past its deadline.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Time> {
-        let open = self.expected.iter().filter(|e| e.is_pending(self.now));
-        open.filter_map(Expected::deadline).min().map(|deadline| deadline + Duration::from_nanos(1))
-    }
-
     /// The last instant at which any expectation, open or not, can be met.
     #[must_use]
     pub fn last_deadline(&self) -> Option<Time> {

@@ -154,7 +154,7 @@ proptest! {
         let mut all = Vec::new();
         for step in &calls {
             all.extend(call(&mut judge, step));
-            let _ = (judge.next_deadline(), judge.all_decided(), judge.all_cleared(), judge.outcome());
+            let _ = (judge.all_decided(), judge.all_cleared(), judge.outcome());
             prop_assert!(judge.standing().all(|f| !f.cleared));
         }
         all.extend(judge.detect_ended(Time(400)));
