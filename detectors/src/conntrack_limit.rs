@@ -31,7 +31,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const MEMORY: Duration = Duration::from_mins(1);
 /// A limit below five halves of the load is a warning (twice is the incident, ten times its twin): just
 /// beyond the incident, since a neighbour of the one that is hit sees the same limit fall.
-const NARROW: (u64, u64) = (5, 2);
+pub const NARROW: (u64, u64) = (5, 2);
 /// With this many times the load, the limit is wide.
 const WIDE: u64 = 10;
 

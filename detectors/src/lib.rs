@@ -29,7 +29,7 @@ mod mss_change;
 mod pmtu_blackhole;
 // I2 conntrack-cap-reset
 mod conntrack_exhaustion;
-mod conntrack_limit;
+pub mod conntrack_limit;
 mod conntrack_pressure;
 // I3 coredns-single-replica-loss
 mod dns_failure;

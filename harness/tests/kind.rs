@@ -60,11 +60,8 @@ fn main() -> ExitCode {
         ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
     ];
     let trials = tests.map(|(name, test)| Trial::ignorable_test(name, move || run(name, test)));
-    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    let conclusion = skips::run(&arguments, trials.into());
     removed::end();
-    if !arguments.list {
-        skips::summarise();
-    }
     conclusion.exit_code()
 }
 

@@ -52,12 +52,9 @@ fn main() -> ExitCode {
             }
         }));
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = skips::run(&arguments, trials);
     if let Some(Ok(container)) = container.get() {
         container.remove();
-    }
-    if !arguments.list {
-        skips::summarise();
     }
     conclusion.exit_code()
 }

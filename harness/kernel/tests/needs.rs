@@ -1,8 +1,7 @@
 //! Tests that say what they need of the machine: where it is missing they are ignored with the reason, or fail if
 //! `RELAPSE_REQUIRE` names `netns`. None looks passed that was not run.
 //!
-//! A module of a test program lists its tests by what they need; the program's main runs them with `libtest_mimic` and
-//! prints `skips::summarise()` in the end. Knows no need itself: other rooms' test programs take this file as it is.
+//! A module of a test program lists its tests by what they need; the program's main runs them with `skips::run`. Knows no need itself: other rooms' test programs take this file as it is.
 //!
 //! ```ignore
 //! tests! {

@@ -116,13 +116,6 @@ impl Lab {
         Ok(lab)
     }
 
-    /// How many network namespaces it consists of.
-    #[must_use]
-    pub fn namespaces(&self) -> usize {
-        let hops = self.outside.iter().filter(|o| o.load_balancer.is_some()).count();
-        1 + self.nodes.len() + self.pods.len() + self.outside.len() + hops + 2 * self.offices.len()
-    }
-
     fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
         std::iter::once(&self.fabric.ns)

@@ -204,7 +204,7 @@ impl Places {
     ///
     /// # Errors
     /// When it cannot be taken.
-    pub fn enter(&self, take: impl FnOnce() -> Result<MachineLock, String>) -> Result<Arc<MachineLock>, String> {
+    pub fn enter<E>(&self, take: impl FnOnce() -> Result<MachineLock, E>) -> Result<Arc<MachineLock>, E> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody of another run who waits gets a turn.
         if let Some(lock) = held.upgrade().filter(|lock| !lock.is_awaited()) {
