@@ -143,7 +143,7 @@ impl Check<'_> {
     }
 
     fn exec(&mut self, name: String, exec: Exec) -> ExecSpec {
-        for (key, _) in &exec.env {
+        for key in exec.env.keys() {
             if key.is_empty() || key.contains(['=', '\0']) {
                 self.report(key.span, format!("{} is no name of a variable", quoted(key)), "");
             }
