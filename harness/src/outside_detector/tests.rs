@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::operator::Operator;
 use relapse_detectors::prefix::Prefix;
-use relapse_detectors::signal::{Observed, Signal};
+use relapse_detectors::signal::{KernelLog, Observed, Signal};
 use relapse_detectors::time::Time;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -38,7 +38,7 @@ fn operator() -> Operator {
 }
 
 fn signal() -> Signal {
-    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog { line: "x".repeat(100) } }
+    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog(KernelLog { line: "x".repeat(100) }) }
 }
 
 /// A shell script as a detector.

@@ -76,7 +76,7 @@ impl Trial<'_> {
                     _ => None,
                 };
                 let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log);
+                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, &self.kernel_log);
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {

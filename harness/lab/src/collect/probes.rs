@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use relapse_detectors::signal::{Observed, Probe, ProbeKind};
+use relapse_detectors::signal::{CollectorKind, Probe, ProbeKind};
 use relapse_kernel::Result;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
 use crate::workload::servers::resolver::DNS_PORT;
 use crate::workload::{dns, ping, sockets};
 
@@ -24,7 +24,9 @@ const TIMEOUT: Duration = Duration::from_millis(400);
 /// How long a name outside may take where cluster DNS itself answers.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Probes], start)];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(EVERY);
@@ -62,14 +64,14 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
         ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
         ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
     };
-    agent.tell(Observed::Probe(Probe {
+    agent.tell(Probe {
         kind,
         source: agent.address,
         target,
         ok: result.is_ok(),
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         error: result.err(),
-    }));
+    });
 }
 
 type Answer = std::result::Result<(), String>;

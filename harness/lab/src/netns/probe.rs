@@ -11,16 +11,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
-use relapse_kernel::conntrack::{Conntrack, Events};
 use relapse_kernel::nft::{Chain, Hook, Rule, Table};
-use relapse_kernel::packet::{Capture, Filter};
 use relapse_kernel::process::{Inside, LabCommand};
-use relapse_kernel::{NetNs, link, nft, route, sockdiag, sysctl};
+use relapse_kernel::{NetNs, link, nft, route, sysctl};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::LAB;
 use crate::cluster::cable::{End, connect};
 use crate::cluster::outside::host_namespace;
+use crate::collect;
 
 /// The argument after [`LAB`] by which a lab is one to try things in.
 pub const PROBE: &str = "probe";
@@ -112,29 +111,14 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         format!("failed to {e}{}", if old { hint } else { "" })
     });
     say("network namespaces", made.map(|()| "two hosts on a cable".into()), NeededBy::Labs);
-    let Ok((near, far)) = &pair else { return };
+    let Ok((near, _)) = &pair else { return };
     say("settings", settings(near), NeededBy::People);
     say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
     let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
     say("nftables", fits(rules(near), ruled), NeededBy::Labs);
-    let seeing: [(&str, relapse_kernel::Result<()>, &str, &[CollectorKind]); 4] = [
-        (
-            "connection tracking",
-            tracking(near),
-            "count, limit and statistics are read",
-            &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats],
-        ),
-        ("flow events", events(near), "news of flows are heard", &[CollectorKind::ConntrackEvents]),
-        (
-            "packet capture",
-            capture(near),
-            "AF_PACKET with a filter is open",
-            &[CollectorKind::Packets, CollectorKind::DnsPackets],
-        ),
-        ("socket state", sockets(far), "sock_diag lists and destroys", &[CollectorKind::Sockets]),
-    ];
-    for (what, result, seen, collectors) in seeing {
-        say(what, fits(result, seen), NeededBy::Collectors(collectors.to_vec()));
+    for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
+        let result = fits(in_runtime(|| (trial.attempt)(near)), trial.seen);
+        say(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
     }
     say("programs in a pod", program(near), NeededBy::People);
 }
@@ -169,20 +153,6 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
     nft::delete_table(ns, TABLE)
 }
 
-fn tracking(ns: &NetNs) -> relapse_kernel::Result<()> {
-    let tracking = Conntrack::open(ns)?;
-    tracking.table()?;
-    tracking.stats().map(drop)
-}
-
-fn events(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Events::open(ns).map(drop))
-}
-
-fn sockets(ns: &NetNs) -> relapse_kernel::Result<()> {
-    sockdiag::destroy_all(ns).map(drop)
-}
-
 /// Those that this kernel does not have are no reason not to run: every scenario passes without them.
 fn settings(ns: &NetNs) -> Result<String, String> {
     let all = sysctl::lab_settings(true);
@@ -196,10 +166,6 @@ fn settings(ns: &NetNs) -> Result<String, String> {
         text.push_str(&format!("\n{}: {}", setting.key, setting.without.unwrap_or_default()));
     }
     Err(text)
-}
-
-fn capture(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop))
 }
 
 /// Streams are registered with a runtime.
