@@ -15,9 +15,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 
 use crate::block;
 use crate::event::{Outcome, Phase, RunEvent, TrialEvent, What};
-use crate::matrix;
 use crate::paint::{self, Page};
 use crate::summary::{self, RunSummary, TrialSummary};
+use crate::text;
 use crate::units;
 use crate::words::{self, Tone};
 
@@ -87,7 +87,7 @@ impl Terminal {
                 let on = self.run.on().map(|on| format!(" {on}")).unwrap_or_default();
                 let trials = format!("{}{on}", units::count(run.trials.len(), "trial"));
                 let detectors = units::count(run.detectors.len(), "detector");
-                let user = if run.root { "root" } else { "ordinary user" };
+                let user = words::user(run.root);
                 let slower = match run.deadline_factor {
                     1.0 => String::new(),
                     factor => format!(", deadlines x {factor}"),
@@ -160,7 +160,7 @@ impl Terminal {
                 self.print(&lines);
             }
         }
-        let matrix = matrix::matrix(&self.run, page);
+        let matrix = text::tables(&self.run, page);
         if !matrix.is_empty() {
             let mut lines = vec![String::new()];
             lines.extend(matrix.lines().map(str::to_owned));
@@ -306,24 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn plain_output_of_repetitions() {
-        insta::assert_snapshot!(shown(Mode::Plain, &sample::repeated()));
-    }
-
-    #[test]
     fn plain_output_of_two_backends() {
-        insta::assert_snapshot!(shown(Mode::Plain, &sample::on_both()));
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::both(|id| id.repetition == 1)));
     }
 
     #[test]
     fn kind_is_said_once_at_the_top() {
-        let (lab, kind) = (shown(Mode::Plain, &sample::in_the_lab()), shown(Mode::Plain, &sample::on_kind()));
+        let [lab, kind] = ["netns", "kind"].map(|backend| shown(Mode::Plain, &sample::alone(backend)));
         assert_eq!(kind, lab.replacen("trials,", "trials on kind,", 1));
     }
 
     #[test]
     fn the_name_of_a_running_trial_says_its_backend() {
-        let run = RunSummary::of(&sample::on_both());
+        let run = RunSummary::of(&sample::both(|id| id.repetition == 1));
         let labels: Vec<String> = run.trials.iter().map(|trial| live_label(&run, trial)).collect();
         assert!(labels.contains(&"I4 policy-route-lost in the lab     ".to_owned()), "{labels:?}");
         assert!(labels.contains(&"I4 policy-route-lost / tabl… on kind".to_owned()), "{labels:?}");

@@ -152,6 +152,18 @@ pub fn sentence(decided: &Decided) -> String {
     }
 }
 
+/// Whose run it is.
+#[must_use]
+pub const fn user(root: bool) -> &'static str {
+    if root { "root" } else { "ordinary user" }
+}
+
+/// Whether machine-wide settings could be written.
+#[must_use]
+pub const fn host_writes(allowed: bool) -> &'static str {
+    if allowed { "host writes allowed" } else { "host writes not allowed" }
+}
+
 /// A backend in a word: "lab", "kind".
 #[must_use]
 pub fn backend(name: &str) -> &str {
