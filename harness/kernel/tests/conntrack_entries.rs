@@ -13,7 +13,7 @@ use relapse_kernel::{NetNs, link, sysctl};
 fn alone(name: &str) -> Option<NetNs> {
     let ns = common::namespaces().then(|| NetNs::create(name).expect("a namespace"))?;
     sysctl::apply(&ns, &sysctl::lab_settings(false)).expect("settings");
-    link::loopback_up(&ns).expect("lo up");
+    link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
     Some(ns)
 }
 

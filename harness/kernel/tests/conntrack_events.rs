@@ -18,7 +18,7 @@ fn at(last: u8, port: u16) -> SocketAddr {
 
 fn translating(name: &str) -> Option<NetNs> {
     let ns = common::namespaces().then(|| NetNs::create(name).expect("a namespace"))?;
-    link::loopback_up(&ns).expect("lo up");
+    link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
     Table::new("relapse-test")
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))
         .rule("postrouting", Rule::new().tcp_dport(80).snat(at(1, 0).ip(), Some((46994, 46994)), NatFlags::NONE))

@@ -8,10 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{
-    self, LOOPBACK, PrefixRoute, VethEnd, add_address, add_veth, addresses, delete_address, find,
-};
-use relapse_kernel::route::{Events, MAIN, News, Route, Rule, add_route, add_rule, routes};
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::link::{self, LOOPBACK, addresses, delete_address, find};
+use relapse_kernel::route::{Events, MAIN, News, Route, Rule, routes};
 
 #[test]
 fn a_pair_is_as_it_was_asked_for_and_runs_at_once() {
@@ -35,19 +34,21 @@ fn a_pair_is_as_it_was_asked_for_and_runs_at_once() {
     assert_eq!(names, ["lo", "net1"]);
 }
 
-#[test]
-fn equal_indexes_are_refused_and_a_failed_pair_leaves_nothing() {
+#[tokio::test]
+async fn equal_indexes_are_refused_and_a_failed_pair_leaves_nothing() {
     if !common::namespaces() {
         return;
     }
     let (a, b) = (NetNs::create("a").expect("made"), NetNs::create("b").expect("made"));
-    let near = VethEnd { ns: &a, name: "eth0", index: 7, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    let far = VethEnd { ns: &b, name: "eth0", index: 8, mac: [2, 0, 0, 0, 0, 2], mtu: 1500 };
-    assert!(add_veth(&near, &VethEnd { index: 7, ..far }).is_err());
-    add_veth(&near, &far).expect("a pair");
+    let end = |ns, name: &str, index, mac| {
+        let at = Builder::open(ns).expect("opened");
+        VethEnd { at, name: name.into(), index, mac: [2, 0, 0, 0, 0, mac], mtu: 1500 }
+    };
+    let near = end(&a, "eth0", 7, 1);
+    assert!(near.make(&end(&b, "eth0", 7, 2)).await.is_err());
+    near.make(&end(&b, "eth0", 8, 2)).await.expect("a pair");
     // The index of the far end is taken: the near one must not stay.
-    let second = VethEnd { name: "eth1", index: 9, ..near };
-    assert!(add_veth(&second, &VethEnd { name: "eth1", ..far }).is_err());
+    assert!(end(&a, "eth1", 9, 1).make(&end(&b, "eth1", 8, 2)).await.is_err());
     assert_eq!(find(&a, "eth1").expect("asked"), None);
 }
 
@@ -77,8 +78,8 @@ fn links_change_move_and_go() {
     assert_eq!(gone.errno(), Some(libc::ENODEV));
 }
 
-#[test]
-fn addresses_come_with_or_without_their_route() {
+#[tokio::test]
+async fn addresses_come_without_a_route() {
     if !common::namespaces() {
         return;
     }
@@ -87,17 +88,18 @@ fn addresses_come_with_or_without_their_route() {
     let main = || routes(&a, Some(MAIN)).expect("listed");
     let before = main();
     let four: IpAddr = "192.0.2.1".parse().expect("an address");
-    add_address(&a, left.index, four, 24, PrefixRoute::Omit).expect("added");
-    assert_eq!(main(), before, "no route by itself");
+    let builder = Builder::open(&a).expect("opened");
+    builder.add_address(left.index, four, 24).await.expect("added");
     let six: IpAddr = "2001:db8::1".parse().expect("an address");
-    add_address(&a, left.index, six, 64, PrefixRoute::Add).expect("added");
-    assert!(main().len() > before.len());
+    builder.add_address(left.index, six, 64).await.expect("added");
+    assert_eq!(main(), before, "no route by itself");
     let there = addresses(&a).expect("listed");
     assert!(there.iter().any(|x| x.address == four && x.prefix_len == 24 && x.index == left.index));
     assert!(there.iter().any(|x| x.address == six && !x.tentative), "no duplicate address detection: {there:?}");
     link::set_up(&b, right.index, false).expect("set down");
     let late: IpAddr = "2001:db8::2".parse().expect("an address");
-    add_address(&b, right.index, late, 64, PrefixRoute::Add).expect("added while down");
+    let down = Builder::open(&b).expect("opened");
+    down.add_address(right.index, late, 64).await.expect("added while down");
     delete_address(&a, left.index, four, 24).expect("deleted");
     delete_address(&a, left.index, six, 64).expect("deleted");
     assert!(!addresses(&a).expect("listed").iter().any(|x| x.address == four || x.address == six));
@@ -140,11 +142,12 @@ async fn routes_that_go_with_their_link_are_not_announced() {
     }
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
-    add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&Route::default_via(right.address).dev(left.index)).await)
+        .expect("added");
     let mut events = Events::open(&a).expect("subscribed");
     link::set_up(&a, left.index, false).expect("set down");
     assert_eq!(routes(&a, Some(MAIN)).expect("listed"), []);
-    add_rule(&a, &Rule::ipv4(9)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_rule(&Rule::ipv4(9)).await).expect("added");
     let seen = wait_for(&mut events, |n| matches!(n, News::NewRule(_))).await;
     let told = |n: &&News| matches!(n, News::DelRoute(r) if r.destination.0.is_ipv4());
     assert_eq!(seen.iter().find(told), None);

@@ -7,9 +7,10 @@ mod pair;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::{
-    self, Action, Events, Kind, MAIN, News, Route, Rule, add_route, add_rule, delete_route, delete_rule, lookup,
-    replace_route, restore_routes, routes, rules, save_routes, save_rules,
+    self, Action, Events, Kind, MAIN, News, Route, Rule, delete_route, delete_rule, lookup, replace_route,
+    restore_routes, routes, rules, save_routes, save_rules,
 };
 use relapse_kernel::{link, socket};
 
@@ -24,7 +25,12 @@ fn a_route_is_read_back_as_it_was_added() {
     }
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
-    link::add_address(&a, left.index, ip("fd00::1"), 64, link::PrefixRoute::Add).expect("an address");
+    let addressed = pair::build(async || {
+        let builder = Builder::open(&a)?;
+        builder.add_address(left.index, ip("fd00::1"), 64).await?;
+        builder.add_route(&Route::to(ip("fd00::"), 64).dev(left.index)).await
+    });
+    addressed.expect("an address");
     let made = [
         Route::default_via(right.address).dev(left.index),
         Route {
@@ -41,9 +47,9 @@ fn a_route_is_read_back_as_it_was_added() {
         Route::to(ip("10.4.0.0"), 16).via(ip("fd00::2")).dev(left.index),
     ];
     for route in &made {
-        add_route(&a, route).unwrap_or_else(|e| panic!("{e}"));
+        pair::build(async || Builder::open(&a)?.add_route(route).await).unwrap_or_else(|e| panic!("{e}"));
         assert!(routes(&a, Some(route.table)).expect("listed").contains(route), "{route:?}");
-        let twice = add_route(&a, route).expect_err("it is there");
+        let twice = pair::build(async || Builder::open(&a)?.add_route(route).await).expect_err("it is there");
         assert_eq!(twice.errno(), Some(libc::EEXIST));
     }
     for route in &made {
@@ -62,7 +68,7 @@ fn replacing_leaves_one() {
     let (left, right) = pair::join(&a, &b, 1, 1500);
     let old = Route::to(ip("10.9.0.0"), 16).via(right.address).dev(left.index);
     let new = old.clone().mtu(1400);
-    add_route(&a, &old).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&old).await).expect("added");
     replace_route(&a, &new).expect("replaced");
     let there: Vec<Route> =
         routes(&a, Some(MAIN)).expect("listed").into_iter().filter(|r| r.destination.0 == ip("10.9.0.0")).collect();
@@ -77,8 +83,12 @@ fn rules_choose_tables() {
     let (a, b) = (pair::namespace("a", true), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
     let (other, _far) = pair::join(&a, &b, 2, 1500);
-    add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
-    add_route(&a, &Route::default_via(ip("10.0.2.2")).dev(other.index).table(2)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&Route::default_via(right.address).dev(left.index)).await)
+        .expect("added");
+    pair::build(async || {
+        Builder::open(&a)?.add_route(&Route::default_via(ip("10.0.2.2")).dev(other.index).table(2)).await
+    })
+    .expect("added");
     let made = [
         Rule::ipv4(1536).from(ip("10.244.1.0"), 24).table(2),
         Rule::ipv4(512).to(ip("10.244.1.7"), 32),
@@ -88,9 +98,12 @@ fn rules_choose_tables() {
         Rule::ipv6(1536).from(ip("fd00:1::"), 32).table(2),
     ];
     for rule in &made {
-        add_rule(&a, rule).unwrap_or_else(|e| panic!("{e}"));
+        pair::build(async || Builder::open(&a)?.add_rule(rule).await).unwrap_or_else(|e| panic!("{e}"));
         assert!(rules(&a).expect("listed").contains(rule), "{rule:?}\n{:#?}", rules(&a));
-        assert_eq!(add_rule(&a, rule).expect_err("it is there").errno(), Some(libc::EEXIST));
+        assert_eq!(
+            pair::build(async || Builder::open(&a)?.add_rule(rule).await).expect_err("it is there").errno(),
+            Some(libc::EEXIST)
+        );
     }
     let way = lookup(&a, ip("203.0.113.1"), Some(ip("10.244.1.7")), Some(left.index)).expect("asked");
     assert_eq!((way.oif, way.table, way.gateway), (Some(other.index), Some(2), Some(ip("10.0.2.2"))));
@@ -146,7 +159,10 @@ fn what_was_saved_is_put_back_exactly() {
     ] {
         iproute2(&a, &arguments.replace("{uid}", &format!("{uid}-{uid}")));
     }
-    add_route(&a, &Route::to(ip("10.23.0.0"), 16).via(right.address).dev(left.index).table(2)).expect("added");
+    pair::build(async || {
+        Builder::open(&a)?.add_route(&Route::to(ip("10.23.0.0"), 16).via(right.address).dev(left.index).table(2)).await
+    })
+    .expect("added");
     let (saved, saved_rules) = (save_routes(&a, None).expect("saved"), save_rules(&a).expect("saved"));
     let shown = || (iproute2(&a, "-details route show table all"), iproute2(&a, "-details rule show"));
     let before = shown();
@@ -177,7 +193,7 @@ fn what_was_saved_is_put_back_exactly() {
     // Another route in its place is not success.
     let mine = saved.iter().find(|s| s.route().destination.0 == ip("10.23.0.0")).expect("saved");
     mine.delete(&a).expect("deleted");
-    add_route(&a, &mine.route().mtu(1400)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&mine.route().mtu(1400)).await).expect("added");
     assert_eq!(mine.restore(&a).expect_err("another is there").errno(), Some(libc::EEXIST));
 }
 
@@ -188,7 +204,8 @@ fn a_link_that_went_down_gets_its_routes_back() {
     }
     let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
     let (left, right) = pair::join(&a, &b, 1, 1500);
-    add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&Route::default_via(right.address).dev(left.index)).await)
+        .expect("added");
     let saved = save_routes(&a, None).expect("saved");
     link::set_up(&a, left.index, false).expect("down");
     assert!(routes(&a, Some(MAIN)).expect("listed").is_empty());
@@ -209,8 +226,8 @@ async fn changes_of_routes_and_rules_are_announced() {
     let (left, right) = pair::join(&a, &b, 1, 1500);
     let mut events = Events::open(&a).expect("subscribed");
     let (route, rule) = (Route::default_via(right.address).dev(left.index).table(2), Rule::ipv4(9).table(2));
-    add_route(&a, &route).expect("added");
-    add_rule(&a, &rule).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&route).await).expect("added");
+    pair::build(async || Builder::open(&a)?.add_rule(&rule).await).expect("added");
     delete_rule(&a, &rule).expect("deleted");
     delete_route(&a, &route).expect("deleted");
     let wanted =
@@ -232,8 +249,10 @@ fn learned_path_mtus_are_forgotten() {
     let (a, router, b) = (pair::namespace("a", false), pair::namespace("router", true), pair::namespace("b", false));
     let (left, near) = pair::join(&a, &router, 1, 1500);
     let (far, right) = pair::join(&router, &b, 2, 1000);
-    add_route(&a, &Route::default_via(near.address).dev(left.index)).expect("added");
-    add_route(&b, &Route::default_via(far.address).dev(right.index)).expect("added");
+    pair::build(async || Builder::open(&a)?.add_route(&Route::default_via(near.address).dev(left.index)).await)
+        .expect("added");
+    pair::build(async || Builder::open(&b)?.add_route(&Route::default_via(far.address).dev(right.index)).await)
+        .expect("added");
     let client = socket::udp(&a, SocketAddr::new(left.address, 0)).expect("a socket");
     let target = SocketAddr::new(right.address, 9);
     // The refusal comes back within the call: veth delivers on the sender's own time, or nearly so.
@@ -252,7 +271,7 @@ fn learned_path_mtus_are_forgotten() {
     assert_eq!(mtu(), Some(1000));
     // Other changes do not do it.
     let rule = Rule::ipv4(9).table(2);
-    add_rule(&a, &rule).expect("added");
+    pair::build(async || Builder::open(&a)?.add_rule(&rule).await).expect("added");
     delete_rule(&a, &rule).expect("deleted");
     assert_eq!(mtu(), Some(1000));
     route::flush_path_mtu(&a).expect("flushed");

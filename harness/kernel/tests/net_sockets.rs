@@ -8,8 +8,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, PrefixRoute, VethEnd, add_address, add_veth};
-use relapse_kernel::route::{Route, Rule, add_neighbour, add_route, add_rule};
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::link::{self, LOOPBACK};
+use relapse_kernel::route::{Route, Rule};
 use relapse_kernel::socket::{Icmp, StreamOptions, tcp_listener, tcp_stream_socket, udp};
 use relapse_kernel::sysctl::{apply, lab_settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,34 +24,36 @@ struct Star {
     nodes: Vec<(NetNs, IpAddr)>,
 }
 
-fn star() -> Star {
+async fn star() -> Star {
     let router = NetNs::create("router").expect("made");
     apply(&router, &lab_settings(true)).expect("settings");
-    let nodes = (0..NODES).map(|n| node(&router, u8::try_from(n).expect("few"))).collect();
+    let mut nodes = Vec::new();
+    for n in 0..NODES {
+        nodes.push(node(&router, u8::try_from(n).expect("few")).await.expect("built"));
+    }
     Star { router, nodes }
 }
 
-fn node(router: &NetNs, n: u8) -> (NetNs, IpAddr) {
-    let ns = NetNs::create(&format!("node-{n}")).expect("made");
-    apply(&ns, &lab_settings(false)).expect("settings");
-    link::loopback_up(&ns).expect("lo up");
+async fn node(router: &NetNs, n: u8) -> relapse_kernel::Result<(NetNs, IpAddr)> {
+    let ns = NetNs::create(&format!("node-{n}"))?;
+    apply(&ns, &lab_settings(false))?;
+    let (node, router) = (Builder::open(&ns)?, Builder::open(router)?);
+    node.set_up(LOOPBACK).await?;
     let (address, gateway) = (IpAddr::from([10, 1, n, 2]), IpAddr::from([10, 1, n, 1]));
     let (here, there) = ([2, 1, 0, 0, n, 2], [2, 1, 0, 0, n, 1]);
-    let (near, far) = (2, 100 + u32::from(n));
-    let name = format!("to-node-{n}");
-    add_veth(
-        &VethEnd { ns: &ns, name: "eth0", index: near, mac: here, mtu: 1500 },
-        &VethEnd { ns: router, name: &name, index: far, mac: there, mtu: 1500 },
-    )
-    .expect("a pair");
-    add_address(&ns, near, address, 24, PrefixRoute::Add).expect("an address");
-    add_address(router, far, gateway, 24, PrefixRoute::Add).expect("an address");
-    add_neighbour(&ns, near, gateway, there).expect("a neighbour");
-    add_neighbour(router, far, address, here).expect("a neighbour");
-    add_route(&ns, &Route::default_via(gateway).dev(near)).expect("a route");
-    add_route(&ns, &Route::default_via(gateway).dev(near).table(2)).expect("a route");
-    add_rule(&ns, &Rule::ipv4(1000).from(address, 32).table(2)).expect("a rule");
-    (ns, address)
+    let near = VethEnd { at: node.clone(), name: "eth0".into(), index: 2, mac: here, mtu: 1500 };
+    let far = VethEnd { at: router, name: format!("to-node-{n}"), index: 100 + u32::from(n), mac: there, mtu: 1500 };
+    near.make(&far).await?;
+    node.add_address(near.index, address, 24).await?;
+    far.at.add_address(far.index, gateway, 24).await?;
+    near.knows(gateway, &far).await?;
+    far.knows(address, &near).await?;
+    far.at.add_route(&Route::to(address, 32).dev(far.index)).await?;
+    let default = Route::default_via(gateway).dev(near.index).onlink();
+    node.add_route(&default).await?;
+    node.add_route(&default.table(2)).await?;
+    node.add_rule(&Rule::ipv4(1000).from(address, 32).table(2)).await?;
+    Ok((ns, address))
 }
 
 #[tokio::test]
@@ -59,7 +62,7 @@ async fn the_first_connection_works_at_once_everywhere() {
         return;
     }
     let start = Instant::now();
-    let star = star();
+    let star = star().await;
     let built = start.elapsed();
     let mut slowest = Duration::ZERO;
     for n in 0..NODES {
@@ -143,7 +146,9 @@ async fn echo_tells_open_ways_from_closed_ones() {
     link::set_up(&b, right.index, true).expect("up");
     link::wait_running(&b, right.index).expect("running");
     link::wait_running(&a, left.index).expect("running");
-    add_neighbour(&b, right.index, left.address, [2, 0, 0, 0, 1, 1]).expect("setting down forgot it");
+    let builder = Builder::open(&b).expect("opened");
+    builder.add_neighbour(right.index, left.address, [2, 0, 0, 0, 1, 1]).await.expect("written down again");
+    builder.add_route(&Route::to(left.address, 32).dev(right.index)).await.expect("and the route");
     let open = icmp.echo(right.address, Duration::from_secs(1)).await.expect("sent");
     assert!(open.is_some());
 }
@@ -157,8 +162,10 @@ async fn echo_speaks_ipv6() {
     let (left, right) = pair::join(&a, &b, 1, 1500);
     let address = |host: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]);
     for (ns, index, own, other, mac) in [(&a, left.index, 1, 2, 2), (&b, right.index, 2, 1, 1)] {
-        add_address(ns, index, address(own), 64, PrefixRoute::Add).expect("an address");
-        add_neighbour(ns, index, address(other), [2, 0, 0, 0, 1, mac]).expect("a neighbour");
+        let builder = Builder::open(ns).expect("opened");
+        builder.add_address(index, address(own), 64).await.expect("an address");
+        builder.add_neighbour(index, address(other), [2, 0, 0, 0, 1, mac]).await.expect("a neighbour");
+        builder.add_route(&Route::to(address(0), 64).dev(index)).await.expect("a route");
     }
     let icmp = Icmp::open(&a, Some(address(1))).expect("opened");
     let answer = icmp.echo(address(2), Duration::from_secs(1)).await.expect("sent");

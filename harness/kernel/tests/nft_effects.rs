@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
+use relapse_kernel::builder::Builder;
 use relapse_kernel::conntrack::{self, status};
 use relapse_kernel::nft::{self, Chain, CtState, Hook, NatFlags, Policy, Rule, Table};
 use relapse_kernel::packet::{Capture, Filter, Packet, Tcp};
-use relapse_kernel::route::{Route, add_route, replace_route};
+use relapse_kernel::route::{Route, replace_route};
 use relapse_kernel::socket::{Icmp, StreamOptions, tcp_listener, tcp_stream_socket, udp};
 
 const TABLE: &str = "relapse-test";
@@ -329,8 +330,9 @@ fn a_reply_may_only_leave_by_the_port_of_its_request() {
     let ports = [pair::join(&node, &fabric, 1, 1500), pair::join(&node, &fabric, 2, 1500)];
     let (_, far) = pair::join(&fabric, &server, 3, 1500);
     let via = |address| Route::default_via(address);
-    add_route(&node, &via(ports[0].1.address)).expect("a route");
-    add_route(&server, &via(Ipv4Addr::new(10, 0, 3, 1).into())).expect("a route");
+    pair::build(async || Builder::open(&node)?.add_route(&via(ports[0].1.address)).await).expect("a route");
+    pair::build(async || Builder::open(&server)?.add_route(&via(Ipv4Addr::new(10, 0, 3, 1).into())).await)
+        .expect("a route");
     let mut table = Table::new(TABLE).chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept));
     for index in ports.iter().map(|(_, port)| port.index) {
         let mark = Rule::new().iif(index).ct_direction_original().ct_mark_set(index);
@@ -362,7 +364,7 @@ async fn a_router_answers_echo_requests_on_behalf_of_others() {
     }
     let (node, fabric) = (pair::namespace("node", false), pair::namespace("fabric", true));
     let (_, port) = pair::join(&node, &fabric, 1, 1500);
-    add_route(&node, &Route::default_via(port.address)).expect("a route");
+    pair::build(async || Builder::open(&node)?.add_route(&Route::default_via(port.address)).await).expect("a route");
     let request = |last| Rule::new().icmp_type(8).ip_daddr(Ipv4Addr::new(10, 77, 0, last)).counter();
     let table = |last: Rule| {
         Table::new(TABLE)
@@ -389,7 +391,7 @@ fn a_node_masquerades_to_the_address_of_its_link() {
     let server = pair::namespace("server", false);
     let (_, gateway) = pair::join(&pod, &node, 1, 1500);
     let (uplink, far) = pair::join(&node, &server, 2, 1500);
-    add_route(&pod, &Route::default_via(gateway.address)).expect("a route");
+    pair::build(async || Builder::open(&pod)?.add_route(&Route::default_via(gateway.address)).await).expect("a route");
     let translate = Rule::new().ip_saddr((Ipv4Addr::new(10, 0, 1, 0), 24)).oifname("net2").l4proto(6).counter();
     Table::new(TABLE)
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::{self, MAIN};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{NetNs, link, sysctl};
@@ -112,12 +113,12 @@ pub fn processes(uid: &str) -> Vec<(u32, String)> {
 
 /// Enters a pod that runs and gives it its place: settings, ports of its own, MTU, the two rules that the
 /// address manager keeps for it.
-pub fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Result<Plugged, String> {
+pub async fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
     let pid = processes(&state.uid).into_iter().map(|(pid, _)| pid).min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
     let address = state.address.ok_or_else(|| format!("pod {} has no address", spec.name))?;
-    let plugged = || {
+    let plugged = async {
         let ns = NetNs::of_process(&spec.name, pid)?;
         sysctl::apply(&ns, &sysctl::lab_settings(false))?;
         sysctl::write_all(&ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
@@ -130,12 +131,13 @@ pub fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Re
             link::set_mtu(&ns, inside.index, spec.mtu.into())?;
             link::set_mtu(node, veth.index, spec.mtu.into())?;
         }
+        let builder = Builder::open(node)?;
         for rule in pod_rules(&plan.network, address) {
-            unless(ErrorKind::AlreadyExists, route::add_rule(node, &rule))?;
+            unless(ErrorKind::AlreadyExists, builder.add_rule(&rule).await)?;
         }
         Ok(Plugged { ns, link: veth.name, address, uid: state.uid.clone(), leaving: false, stopped: false })
     };
-    plugged().map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
+    plugged.await.map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }
 
 /// Takes the pod's two rules away, as the address manager does when a pod goes.

@@ -1,15 +1,12 @@
 //! Addresses of interfaces.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::rtnl;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::netns::NetNs;
 
 /// An address on an interface.
@@ -20,14 +17,6 @@ pub struct Address {
     pub prefix_len: u8,
     /// Not usable yet, because duplicate address detection runs (IPv6).
     pub tentative: bool,
-}
-
-/// Whether the kernel adds the route to the address's prefix by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrefixRoute {
-    Add,
-    /// The caller says all routes; none appears by itself.
-    Omit,
 }
 
 impl Address {
@@ -51,63 +40,18 @@ impl Address {
     }
 }
 
-/// Adds an address, usable when this returns. IPv6 skips duplicate address detection, but even so
-/// the kernel finishes such an address later than it says: this waits until it answers for it.
-///
-/// # Errors
-/// What the kernel said.
-pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8, route: PrefixRoute) -> Result<()> {
-    let mut message = message(index, address, prefix_len);
-    let mut flags = AddressFlags::empty();
-    if route == PrefixRoute::Omit {
-        flags |= AddressFlags::Noprefixroute;
-    }
-    if address.is_ipv6() {
-        flags |= AddressFlags::Nodad;
-    }
-    message.attributes.push(AddressAttribute::Flags(flags));
-    let what = format!("add address {address}/{prefix_len} to link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)?;
-    if address.is_ipv6() { wait_local(ns, address, what) } else { Ok(()) }
-}
-
-fn wait_local(ns: &NetNs, address: IpAddr, what: String) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(3);
-    while !is_local(ns, address)? {
-        if Instant::now() >= deadline {
-            return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// How the kernel says that there is no way.
-const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
-
-/// Whether the kernel takes what is sent to this address for its own.
-fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = family(address);
-    question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-    question.header.flags = RouteFlags::LookupTable;
-    question.attributes.push(RouteAttribute::Destination(address.into()));
-    match rtnl(ns)?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
-        Ok(RouteNetlinkMessage::NewRoute(way)) => Ok(way.header.kind == RouteType::Local),
-        Ok(_) => Ok(false),
-        // That there is no way is an answer, too.
-        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(false),
-        Err(e) => Err(e),
-    }
-}
-
 /// Deletes an address. Routes that prefer it as their source go with it.
 ///
 /// # Errors
 /// What the kernel said.
 pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
     let what = format!("delete address {address}/{prefix_len} of link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelAddress(message(index, address, prefix_len)), 0)
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = family(address);
+    message.header.prefix_len = prefix_len;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelAddress(message), 0)
 }
 
 /// All addresses of a namespace, of both families, in order.
@@ -133,14 +77,4 @@ pub(crate) const fn family(address: IpAddr) -> AddressFamily {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
-}
-
-fn message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.family = family(address);
-    message.header.prefix_len = prefix_len;
-    message.header.scope = if address.is_loopback() { AddressScope::Host } else { AddressScope::Universe };
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-    message
 }

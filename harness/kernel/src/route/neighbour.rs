@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::RouteType;
 
 use crate::error::Result;
 use crate::link::address::family;
@@ -21,20 +19,6 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
     /// Written down, never asked for and never forgotten.
     pub permanent: bool,
-}
-
-/// Writes a permanent neighbour: no ARP or neighbour discovery before the first packet, and none
-/// that could fail in the middle of a measurement.
-///
-/// # Errors
-/// What the kernel said.
-pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<()> {
-    let mut message = about(index, address);
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-    let what = format!("add neighbour {address} on link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// Forgets a neighbour.

@@ -89,7 +89,7 @@ impl KindCluster {
             Some(state) => state,
             None => pods::make(&self.client, &mut self.seen.clone(), &self.object(id), spec.role).await?,
         };
-        pods::plug(&self.plan, id, &state, &self.nodes[spec.node.0].node().ns)
+        pods::plug(&self.plan, id, &state, &self.nodes[spec.node.0].node().ns).await
     }
 
     fn object(&self, id: PodId) -> objects::PodObject {

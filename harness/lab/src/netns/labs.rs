@@ -25,7 +25,7 @@ pub static REGISTERED: Registered = Registered {
 };
 
 fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
-    Box::pin(async move { Lab::up(plan).map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string()) })
+    Box::pin(async move { Lab::up(plan).await.map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string()) })
 }
 
 /// The backend of labs.

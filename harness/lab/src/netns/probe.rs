@@ -11,11 +11,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
+use relapse_kernel::builder::Builder;
 use relapse_kernel::conntrack::{Conntrack, Events};
+use relapse_kernel::error::Context;
 use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule, Table};
 use relapse_kernel::packet::{Capture, Filter};
 use relapse_kernel::process::{Inside, LabCommand};
-use relapse_kernel::{NetNs, link, nft, route, sockdiag, sysctl};
+use relapse_kernel::{NetNs, nft, route, sockdiag, sysctl};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::LAB;
@@ -103,7 +105,7 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         Ok(()) => Ok(seen.to_owned()),
         Err(e) => Err(format!("failed to {e}")),
     };
-    let pair = two_hosts();
+    let pair = in_runtime(two_hosts());
     let made = pair.as_ref().map(drop).map_err(|e| {
         // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
@@ -139,18 +141,18 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
     say("programs in a pod", program(near), NeededBy::People);
 }
 
-fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
-    let (near, far) = (host_namespace("near", true)?, host_namespace("far", false)?);
-    let end = |ns| End { ns, name: "eth0", mtu: 1400 };
-    let (a, b) = connect(&end(&near), &end(&far))?;
-    link::add_address(&near, a.index, HERE, 32, link::PrefixRoute::Omit)?;
-    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b)?;
-    Ok((near, far))
+async fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
+    let (near, far) = (host_namespace("near", true).await?, host_namespace("far", false).await?);
+    let end = |at| End { at, name: "eth0", mtu: 1400 };
+    let (a, b) = connect(&end(&near), &end(&far)).await?;
+    near.add_address(a.index, HERE, 32).await?;
+    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b).await?;
+    Ok((near.ns, far.ns))
 }
 
 fn policy_routing(ns: &NetNs) -> relapse_kernel::Result<()> {
     let rule = route::Rule::ipv4(1536).from(HERE, 32).table(2);
-    route::add_rule(ns, &rule)?;
+    in_runtime(async { Builder::open(ns)?.add_rule(&rule).await })?;
     route::delete_rule(ns, &rule)
 }
 
@@ -177,7 +179,7 @@ fn tracking(ns: &NetNs) -> relapse_kernel::Result<()> {
 }
 
 fn events(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Events::open(ns).map(drop))
+    in_runtime(async { Events::open(ns).map(drop) })
 }
 
 fn sockets(ns: &NetNs) -> relapse_kernel::Result<()> {
@@ -200,15 +202,13 @@ fn settings(ns: &NetNs) -> Result<String, String> {
 }
 
 fn capture(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop))
+    in_runtime(async { Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop) })
 }
 
-/// Streams are registered with a runtime.
-fn in_runtime<T>(job: impl FnOnce() -> relapse_kernel::Result<T>) -> relapse_kernel::Result<T> {
+/// Streams and builders belong to a runtime.
+fn in_runtime<T>(job: impl Future<Output = relapse_kernel::Result<T>>) -> relapse_kernel::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| relapse_kernel::Error::kernel("start a runtime".to_owned(), e))?;
-    let _entered = runtime.enter();
-    job()
+    runtime.context(|| "start a runtime".into())?.block_on(job)
 }
 
 fn program(ns: &NetNs) -> Result<String, String> {
