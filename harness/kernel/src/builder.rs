@@ -7,7 +7,6 @@
 //! Left out: every kind of link but veth, and the kernel's own routes to the prefixes of addresses.
 
 use std::future::Future;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use tokio::time::Instant;
 use crate::error::{Context, Error, Result};
 use crate::link::{delete, wait_running};
 use crate::netns::NetNs;
-use crate::route::{Kind, Route, Rule, lookup};
+use crate::route::{LOCAL, Route, Rule, lookup};
 
 /// What becomes of a request.
 type Told = std::result::Result<(), rtnetlink::Error>;
@@ -71,7 +70,7 @@ impl Builder {
         let what = format!("add address {address}/{prefix_len} to link {index}");
         self.told(what.clone(), request.execute()).await?;
         let deadline = Instant::now() + Duration::from_secs(3);
-        while address.is_ipv6() && lookup(&self.ns, address, None, None)?.kind != Some(Kind::Local) {
+        while address.is_ipv6() && lookup(&self.ns, address, None, None)?.table != Some(LOCAL) {
             if Instant::now() >= deadline {
                 return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
             }
@@ -147,8 +146,7 @@ impl VethEnd {
     pub async fn make(&self, peer: &Self) -> Result<()> {
         let what = format!("add veth {} with peer {} of {}", self.name, peer.name, peer.at.ns.name());
         if self.index == peer.index {
-            let reason = io::Error::new(io::ErrorKind::InvalidInput, format!("both ends have index {}", self.index));
-            return Err(Error::kernel(what, reason));
+            return Err(Error::Refused { what, why: format!("both ends have index {}", self.index) });
         }
         let far = peer.described(LinkMessageBuilder::<LinkUnspec>::new()).setns_by_fd(peer.at.ns.as_fd().as_raw_fd());
         // The near end can be born up; the far one cannot, it has no peer yet when it is registered.

@@ -14,7 +14,7 @@
 //! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
 //! - [`host`]: what the machine looks like from outside, before and after.
 //!
-//! Everything else is synchronous but the streams ([`netlink::Listener`], [`packet::Capture`]).
+//! Everything else is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]).
 
 pub mod builder;
 pub mod clock;
@@ -23,7 +23,7 @@ pub mod error;
 pub mod host;
 pub mod kmsg;
 pub mod link;
-pub mod netlink;
+mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod packet;
@@ -32,6 +32,7 @@ pub mod route;
 pub mod sockdiag;
 pub mod socket;
 pub mod sysctl;
+mod watched;
 
 pub use error::{Error, Result};
 pub use netns::NetNs;

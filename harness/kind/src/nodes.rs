@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::builder::Builder;
-use relapse_kernel::conntrack::{self, Conntrack};
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
 use relapse_lab::cluster::Node;
@@ -107,7 +107,7 @@ impl Attached {
                 let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
                 !ends.iter().any(|end| end.is_loopback() || self.between_nodes.contains(*end))
             })?;
-            let (kept, counted) = (table.entries()?.len() as u64, conntrack::count(&self.node.ns)?);
+            let (kept, counted) = (table.entries()?.len() as u64, table.table()?.0);
             if deleted == 0 && counted <= kept + IN_PASSING {
                 return Ok(());
             }

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use relapse_detectors::signal::Observed;
 use relapse_kernel::builder::Builder;
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, Route};
-use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
+use relapse_kernel::{NetNs, Result, link, sysctl};
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
 
@@ -150,9 +151,8 @@ impl Lab {
         if was_ready {
             let address = self.plan.pods[id.0].address;
             for node in &self.nodes {
-                conntrack::delete_where(&node.ns, |entry| {
-                    entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address
-                })?;
+                Conntrack::open(&node.ns)?
+                    .delete_where(|entry| entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address)?;
             }
         }
         Ok(())

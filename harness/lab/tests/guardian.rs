@@ -16,7 +16,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::conntrack::{self, Entry};
+use relapse_kernel::conntrack::{Conntrack, Entry};
 use relapse_lab::host::client::{Guardian, Restore, deaf};
 use relapse_lab::host::lock::{MachineLock, Mode, Who};
 use relapse_lab::host::recover::{Outcome, recover};
@@ -485,5 +485,5 @@ fn fill(ns: &NetNs, flows: Range<u32>) {
         let [_, high, middle, low] = n.to_be_bytes();
         Entry::established(SocketAddr::from(([10, high + 1, middle, low], 40_000)), destination, 600)
     });
-    conntrack::insert(ns, &mut entries).unwrap();
+    Conntrack::open(ns).unwrap().insert(&mut entries).unwrap();
 }

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::rtnl;
 use crate::error::Result;
 use crate::netns::NetNs;
 
@@ -15,12 +14,10 @@ pub struct Address {
     pub index: u32,
     pub address: IpAddr,
     pub prefix_len: u8,
-    /// Not usable yet, because duplicate address detection runs (IPv6).
-    pub tentative: bool,
 }
 
 impl Address {
-    pub(crate) fn from_message(message: &AddressMessage) -> Option<Self> {
+    fn from_message(message: &AddressMessage) -> Option<Self> {
         let mut local = None;
         let mut address = None;
         for attribute in &message.attributes {
@@ -31,12 +28,7 @@ impl Address {
                 _ => {}
             }
         }
-        Some(Self {
-            index: message.header.index,
-            address: local.or(address)?,
-            prefix_len: message.header.prefix_len,
-            tentative: message.header.flags.contains(netlink_packet_route::address::AddressHeaderFlags::Tentative),
-        })
+        Some(Self { index: message.header.index, address: local.or(address)?, prefix_len: message.header.prefix_len })
     }
 }
 
@@ -51,7 +43,7 @@ pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -
     message.header.family = family(address);
     message.header.prefix_len = prefix_len;
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelAddress(message), 0)
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelAddress(message), 0)
 }
 
 /// All addresses of a namespace, of both families, in order.
@@ -59,14 +51,11 @@ pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
-    let answers = rtnl(ns)?.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let mut addresses: Vec<Address> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
-            _ => None,
-        })
-        .collect();
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut addresses = ns.rtnetlink()?.dump("list addresses", question, |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
+        _ => None,
+    })?;
     addresses.sort_unstable();
     Ok(addresses)
 }

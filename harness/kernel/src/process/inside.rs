@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::Arc;
 
 use rustix::fs::CWD;
@@ -17,12 +17,13 @@ use rustix::mount::{
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::netns::NetNs;
 
 /// Starts programs inside a network namespace, each in a mount namespace of its own in which
 /// `/sys/class/net` shows the interfaces of that namespace.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Inside {
     ns: NetNs,
     /// Whose files programs see, where not ours.
@@ -32,7 +33,6 @@ pub struct Inside {
 }
 
 impl Inside {
-    #[must_use]
     pub fn new(ns: &NetNs) -> Self {
         Self { ns: ns.clone(), files: None, binds: Vec::new(), carried: Vec::new() }
     }
@@ -106,21 +106,9 @@ impl Inside {
     }
 }
 
-/// Starts an interactive program inside `ns`, with this process's terminal as its own. It becomes the
-/// terminal's foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that
-/// should have the terminal again calls [`take_terminal`].
-///
-/// # Errors
-/// When there is nothing to start or it cannot be started.
-pub fn spawn_shell<A: AsRef<OsStr>>(ns: &NetNs, argv: &[A]) -> Result<Child> {
-    let what = || format!("start a shell in {}", ns.name());
-    let [program, arguments @ ..] = argv else { return Err(Error::NotFound { what: what() }) };
-    let mut command = Inside::new(ns).command(program);
-    interactive(command.args(arguments)).spawn().context(what)
-}
-
-/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. Without a
-/// terminal on its input it changes nothing.
+/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. It becomes the terminal's
+/// foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that should have the terminal
+/// again calls [`take_terminal`]. Without a terminal on its input it changes nothing.
 pub fn interactive(command: &mut Command) -> &mut Command {
     let foreground = || {
         // SAFETY: plain system calls.

@@ -3,7 +3,7 @@
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
-use super::forked;
+use super::fork;
 use crate::error::Error;
 
 /// Settings that forbid it, the value that does, and the line to type. The second is Debian's and
@@ -41,7 +41,7 @@ const SETTINGS: [(&str, &str, &str, &str); 4] = [
 /// What is restricted, and the exact line to type where there is one.
 pub fn diagnose_user_namespaces() -> Result<(), String> {
     // SAFETY: `attempt` makes system calls only.
-    match unsafe { forked::run("try user namespaces", attempt) } {
+    match unsafe { fork::run("try user namespaces", attempt) } {
         Ok(0) => Ok(()),
         Ok(code) => Err(reason(Errno::from_raw_os_error(i32::from(code)))),
         Err(error) => Err(error.to_string()),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::Result;
 use relapse_kernel::builder::Builder;
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
+use relapse_kernel::nft::{Chain, Hook, Rule as NftRule, Table};
 use relapse_kernel::route::{MAIN, Route, Rule};
 use relapse_model::{NetworkPlan, NodePlan};
 
@@ -75,7 +75,6 @@ pub async fn attach_nics(
 }
 
 /// The two rules the address manager keeps for a pod: from it to the pod table, to it to main.
-#[must_use]
 pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
     let (address, length) = host(pod);
     let rule = |priority| if pod.is_ipv4() { Rule::ipv4(priority) } else { Rule::ipv6(priority) };
@@ -97,7 +96,6 @@ pub fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
 
 /// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.
 /// `ports` narrows the ports it may use, and `to` the destination the narrow range applies to.
-#[must_use]
 pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Table {
     let mut table = Table::new(SNAT_TABLE).chain(Chain::nat(SNAT_CHAIN, Hook::Postrouting, 100));
     let inside = network.vpc.iter().chain([&network.pod_prefix, &network.service_prefix]);
@@ -115,14 +113,11 @@ pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Tabl
                 .ip_saddr(pods)
                 .ip_daddr(host(destination))
                 .l4proto(IPPROTO_TCP)
-                .masquerade(Some((low, high)), NatFlags::default())
+                .masquerade(Some((low, high)))
                 .comment(format!("to {destination} by ports {low}-{high}")),
         );
     }
-    table.rule(
-        SNAT_CHAIN,
-        NftRule::new().ip_saddr(pods).masquerade(None, NatFlags::default()).comment("what leaves the cluster"),
-    )
+    table.rule(SNAT_CHAIN, NftRule::new().ip_saddr(pods).masquerade(None).comment("what leaves the cluster"))
 }
 
 /// IANA protocol number.

@@ -127,7 +127,6 @@ pub enum ClampDirection {
 }
 
 /// The rules by which a gateway writes `size` into the MSS option of forwarded SYNs and SYN-ACKs.
-#[must_use]
 pub fn clamp(size: u16, office: Prefix, direction: ClampDirection) -> Table {
     let office = (office.address(), office.length());
     let mut table = Table::new(CLAMP_TABLE).chain(Chain::filter("forward", Hook::Forward, -150, Policy::Accept));

@@ -67,7 +67,6 @@ fn tell(agent: &Agent, frame: &Frame) {
                 agent.tell_at(Time(frame.at), Observed::Dns(dns));
             }
         }
-        Packet::Icmp(_) => {}
     }
 }
 

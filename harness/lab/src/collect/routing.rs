@@ -85,7 +85,6 @@ fn tell(agent: &Agent, news: &News) {
         News::DelRoute(found) => tell_route(agent, found, Change::Removed),
         News::NewRule(found) => tell_rule(agent, found, Change::Added),
         News::DelRule(found) => tell_rule(agent, found, Change::Removed),
-        News::NewAddress(_) | News::DelAddress(_) => {}
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
-use relapse_kernel::conntrack::{self, Entry};
+use relapse_kernel::conntrack::{Conntrack, Entry};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use relapse_model::diagnostics::Span;
@@ -67,15 +67,15 @@ impl Fault for ConntrackBurst {
         Box::pin(async move {
             let ns = world.cluster.node(self.node).ns.clone();
             let source = world.cluster.plan().pods[self.from.0].address;
-            let (count, limit) = conntrack::table(&ns)?;
+            let (count, limit) = Conntrack::open(&ns)?.table()?;
             let wanted = share_of(limit, self.share).saturating_sub(count);
             let home = ns.clone();
             undo.push(format!("remove the burst from the table of {}", ns.name()), move || {
-                conntrack::delete_marked(&home, BURST_MARK)
+                Conntrack::open(&home)?.delete_marked(BURST_MARK)
             });
             let t0 = now();
             put_in(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
-            let (reached, limit) = conntrack::table(&ns)?;
+            let (reached, limit) = Conntrack::open(&ns)?.table()?;
             let t1 = now();
             if reached < wanted {
                 return Err(FaultError::NotInForce {
@@ -86,7 +86,7 @@ impl Fault for ConntrackBurst {
             // The twin's own time: bursts go away by themselves.
             tokio::time::sleep(self.lasts).await;
             let home = ns.clone();
-            let removed = tokio::task::spawn_blocking(move || conntrack::delete_marked(&home, BURST_MARK)).await;
+            let removed = tokio::task::spawn_blocking(move || Conntrack::open(&home)?.delete_marked(BURST_MARK)).await;
             removed.map_err(|_| FaultError::NotFound { what: "the burst".into() })??;
             Ok(InForce {
                 t0,

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use relapse_detectors::time::Time;
-use relapse_kernel::conntrack::{self, Entry};
+use relapse_kernel::conntrack::{Conntrack, Entry};
 use relapse_kernel::{NetNs, sysctl};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -217,10 +217,10 @@ impl ConntrackLimit {
         let mut tables = Vec::new();
         for node in nodes {
             let ns = cluster.node(node).ns.clone();
-            let (_, existing) = conntrack::table(&ns)?;
+            let (_, existing) = Conntrack::open(&ns)?.table()?;
             let home = ns.clone();
             undo.push(format!("remove the ballast from the table of {}", ns.name()), move || {
-                conntrack::delete_marked(&home, BALLAST_MARK)
+                Conntrack::open(&home)?.delete_marked(BALLAST_MARK)
             });
             let wanted = existing.saturating_sub(self.limit);
             put_in(&ns, BALLAST_MARK, &mut (0..wanted.saturating_sub(LAST)).map(ballast))?;
@@ -231,7 +231,7 @@ impl ConntrackLimit {
         let mut read_back = Vec::new();
         for (ns, wanted) in tables {
             put_in(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
-            let (count, limit) = conntrack::table(&ns)?;
+            let (count, limit) = Conntrack::open(&ns)?.table()?;
             if count < wanted {
                 return Err(FaultError::NotInForce {
                     what: format!("fill the table of {}", ns.name()),
@@ -262,9 +262,10 @@ const BALLAST_MARK: NonZeroU32 = NonZeroU32::new(0x6261_6c6c).unwrap();
 /// Puts entries in that stand for connections of long ago: no events are told of them, neither now nor when
 /// they go. A quarter of a million in half a second would drown those of real flows in any listener's buffer.
 pub(super) fn put_in(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
+    let table = Conntrack::open(ns)?;
     let before = sysctl::read(ns, EVENTS)?;
     sysctl::write(ns, EVENTS, "0")?;
-    let put = conntrack::insert(ns, &mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
+    let put = table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
     sysctl::write(ns, EVENTS, before.trim())?;
     let full =
         |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);

@@ -1,6 +1,6 @@
 //! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
 
-use relapse_kernel::conntrack;
+use relapse_kernel::conntrack::Conntrack;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use relapse_model::diagnostics::Span;
@@ -50,9 +50,9 @@ impl Fault for DnsRace {
             let service = &plan.services[dns.service.0];
             let name = plan.service_domain(dns.service);
             let ns = cluster.pod(self.pod).ns;
-            let node = &cluster.node(plan.pods[self.pod.0].node).ns;
             undo.push("nothing: questions leave nothing behind", || Ok(()));
-            let before = conntrack::stats(node)?;
+            let tracking = Conntrack::open(&cluster.node(plan.pods[self.pod.0].node).ns)?;
+            let before = tracking.stats()?;
             let t0 = now();
             let mut answered = 0;
             let mut t1 = t0;
@@ -63,7 +63,7 @@ impl Fault for DnsRace {
                     t1 = now();
                 }
             }
-            let after = conntrack::stats(node)?;
+            let after = tracking.stats()?;
             if answered * 2 < self.count {
                 return Err(FaultError::NotInForce {
                     what: "ask A and AAAA in parallel".into(),

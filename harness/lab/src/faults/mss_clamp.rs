@@ -156,7 +156,7 @@ impl Fault for MssClamp {
             let t0 = now();
             clamp(self.to, prefix, direction).replace(&gateway)?;
             let rules: Vec<_> =
-                nft::read(&gateway, CLAMP_TABLE)?.rules.into_iter().filter_map(|rule| rule.comment).collect();
+                nft::read(&gateway, CLAMP_TABLE)?.into_iter().filter_map(|rule| rule.comment).collect();
             let t1 = now();
             let value = format!("MSS {}", self.to);
             if rules.is_empty() || !rules.iter().all(|rule| rule.starts_with(&value)) {

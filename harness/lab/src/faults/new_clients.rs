@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::builder::Builder;
 use relapse_kernel::route::Route;
-use relapse_kernel::socket::StreamOptions;
 use relapse_kernel::{NetNs, link, route};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -68,8 +67,8 @@ impl Fault for NewClients {
             let mut t1 = None;
             let mut worked = 0;
             for _ in 0..DOWNLOADS {
-                let options = StreamOptions { bind: Some((address, 0).into()), ..StreamOptions::default() };
-                let fetched = http::get_as(&client, (target, port).into(), response, options, self.mss);
+                let from = (address, 0).into();
+                let fetched = http::get_as(&client, (target, port).into(), response, from, self.mss);
                 let fetched = tokio::time::timeout(std::time::Duration::from_secs(1), fetched).await;
                 worked += u32::from(matches!(fetched, Ok(Ok(()))));
                 t1.get_or_insert_with(now);

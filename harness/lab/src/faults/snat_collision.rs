@@ -5,9 +5,10 @@
 
 use std::ops::RangeInclusive;
 
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
-use relapse_kernel::{conntrack, sysctl};
+use relapse_kernel::sysctl;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use relapse_model::diagnostics::Span;
@@ -123,7 +124,7 @@ impl Fault for SnatCollision {
             let (home, before) = (node.clone(), snat(network, None));
             undo.push(format!("widen the ports of source NAT on {}", node.name()), move || {
                 before.replace(&home)?;
-                conntrack::delete_where(&home, |entry| entry.original.1.ip() == destination).map(drop)
+                Conntrack::open(&home)?.delete_where(|entry| entry.original.1.ip() == destination).map(drop)
             });
             let (low, high) = (*self.ports.start(), *self.ports.end());
             if self.clocks == Clocks::Shared {
@@ -133,7 +134,6 @@ impl Fault for SnatCollision {
             snat(network, Some((destination, (low, high)))).replace(&node)?;
             let wanted = format!("to {destination} by ports {low}-{high}");
             let found = nft::read(&node, SNAT_TABLE)?
-                .rules
                 .into_iter()
                 .filter_map(|rule| rule.comment)
                 .find(|rule| *rule == wanted);

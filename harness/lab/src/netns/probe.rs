@@ -14,7 +14,7 @@ use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::builder::Builder;
 use relapse_kernel::conntrack::{Conntrack, Events};
 use relapse_kernel::error::Context;
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule, Table};
+use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::packet::{Capture, Filter};
 use relapse_kernel::process::{Inside, LabCommand};
 use relapse_kernel::{NetNs, nft, route, sockdiag, sysctl};
@@ -160,8 +160,7 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
     const TABLE: &str = "relapse-probe";
     const TCP: u8 = 6;
     const SYN: u8 = 2;
-    let masquerade =
-        Rule::new().ip_saddr((HERE, 32)).l4proto(TCP).masquerade(Some((46_990, 46_999)), NatFlags::default());
+    let masquerade = Rule::new().ip_saddr((HERE, 32)).l4proto(TCP).masquerade(Some((46_990, 46_999)));
     let clamp = Rule::new().oifname("eth0").tcp_flags(SYN, SYN).counter().tcp_mss_clamp(1280);
     Table::new(TABLE)
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))

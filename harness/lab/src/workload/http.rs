@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use relapse_kernel::NetNs;
-use relapse_kernel::socket::StreamOptions;
 use relapse_model::Failure;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -35,8 +34,8 @@ pub async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure
 ///
 /// # Errors
 /// As [`get`].
-pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, options: StreamOptions, mss: u16) -> Result<(), Failure> {
-    let stream = tcp::open(ns, peer, options, Some(mss)).await.map_err(|e| super::failure_of(&e))?;
+pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, from: SocketAddr, mss: u16) -> Result<(), Failure> {
+    let stream = tcp::open(ns, peer, Some(from), Some(mss)).await.map_err(|e| super::failure_of(&e))?;
     fetched(fetch(stream, peer, &format!("/bytes/{bytes}")).await?, bytes)
 }
 

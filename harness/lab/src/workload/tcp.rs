@@ -6,8 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use relapse_kernel::NetNs;
-use relapse_kernel::socket::{self, StreamOptions};
+use relapse_kernel::{NetNs, socket};
 use relapse_model::Failure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -23,15 +22,15 @@ static FILLER: [u8; 1 << 16] = [b'.'; 1 << 16];
 /// # Errors
 /// How it failed, as the one who tried sees it.
 pub async fn connect(ns: &NetNs, peer: SocketAddr) -> Result<TcpStream, Failure> {
-    open(ns, peer, StreamOptions::default(), None).await.map_err(|e| failure_of(&e))
+    open(ns, peer, None, None).await.map_err(|e| failure_of(&e))
 }
 
-/// Opens a connection with options of its own.
+/// Opens a connection from an address and with an MSS of its own.
 ///
 /// # Errors
 /// What the socket said.
-pub async fn open(ns: &NetNs, peer: SocketAddr, options: StreamOptions, mss: Option<u16>) -> io::Result<TcpStream> {
-    let socket = socket::tcp_stream_socket(ns, peer.ip(), options).map_err(io::Error::other)?;
+pub async fn open(ns: &NetNs, peer: SocketAddr, bind: Option<SocketAddr>, mss: Option<u16>) -> io::Result<TcpStream> {
+    let socket = socket::tcp_stream_socket(ns, peer.ip(), bind).map_err(io::Error::other)?;
     if let Some(mss) = mss {
         socket.set_tcp_mss(mss.into())?;
     }
