@@ -1,8 +1,8 @@
 //! Connection tracking of a namespace: how full, what went wrong, which flows, and news of them.
 //!
-//! [`Conntrack`] is opened once and asked often. Everything goes through ctnetlink (`net/netfilter/nf_conntrack_netlink.c`, numbers in
-//! `linux/netfilter/nfnetlink_conntrack.h`), so it needs no more than `CAP_NET_ADMIN` over the
-//! namespace, and shows this namespace alone, whatever thread asks.
+//! [`Conntrack`] is opened once and asked often. Everything goes through ctnetlink
+//! (`net/netfilter/nf_conntrack_netlink.c`, numbers in `linux/netfilter/nfnetlink_conntrack.h`), so it
+//! needs no more than `CAP_NET_ADMIN` over the namespace, and shows this namespace alone, whatever thread asks.
 //!
 //! Connection tracking is idle in a namespace until a rule uses it (a `ct` expression, a chain of
 //! type nat); entries put in from here are kept all the same, and expire.

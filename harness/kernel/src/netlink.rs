@@ -47,6 +47,9 @@ impl State {
     }
 }
 
+/// The list changed while it was read (`linux/netlink.h`).
+const NLM_F_DUMP_INTR: u16 = 0x10;
+
 /// No datagram of the kernel is longer than its own limit for dumps, 32 kB (`netlink_dump` in
 /// net/netlink/af_netlink.c), or a page.
 const ROOM: usize = 1 << 16;
@@ -152,62 +155,43 @@ impl Netlink {
     ) -> Result<Vec<A>> {
         let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
+        let wrong = |e: DecodeError| Error::Answer { what: context(), answer: e.to_string() };
+        let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
-        for _ in 0..8 {
+        'asked: for _ in 0..8 {
             state.sequence = state.sequence.wrapping_add(1);
             message.header.sequence_number = state.sequence;
             message.finalize();
             let mut bytes = vec![0; message.buffer_len()];
             message.serialize(&mut bytes);
             state.socket.send(&bytes, 0).context(context)?;
-            let mut answers = Vec::new();
-            let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
-            if !collect(&mut state, &context, one, &mut answers)? {
-                return Ok(answers);
+            let (mut answers, mut interrupted) = (Vec::new(), false);
+            loop {
+                state.receive(0).context(context)?;
+                for answer in messages(&state.received) {
+                    let answer = answer.map_err(wrong)?;
+                    if answer.sequence_number() != state.sequence {
+                        continue;
+                    }
+                    interrupted |= answer.flags() & NLM_F_DUMP_INTR != 0;
+                    match NetlinkMessage::deserialize(answer.into_inner()).map_err(wrong)?.payload {
+                        NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                        NetlinkPayload::Done(_) if interrupted => continue 'asked,
+                        NetlinkPayload::Error(e) if e.code.is_some() => {
+                            return Err(Error::kernel(context(), e.to_io()));
+                        }
+                        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
+                        _ => {}
+                    }
+                    if one && !answers.is_empty() {
+                        return Ok(answers);
+                    }
+                }
             }
         }
         Err(Error::Answer { what: context(), answer: "a list that kept changing while it was read".into() })
-    }
-}
-
-/// Reads answers until the request is done, with the first where there is but `one`; true when the list was
-/// inconsistent.
-fn collect<A: NetlinkDeserializable>(
-    state: &mut State,
-    context: &impl Fn() -> String,
-    one: bool,
-    answers: &mut Vec<A>,
-) -> Result<bool> {
-    const NLM_F_DUMP_INTR: u16 = 0x10;
-    let wrong = |e: DecodeError| Error::Answer { what: context(), answer: e.to_string() };
-    let mut interrupted = false;
-    loop {
-        state.receive(0).context(context)?;
-        for message in messages(&state.received) {
-            let message = message.map_err(wrong)?;
-            if message.sequence_number() != state.sequence {
-                continue;
-            }
-            interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-            match NetlinkMessage::<A>::deserialize(message.into_inner()).map_err(wrong)?.payload {
-                NetlinkPayload::InnerMessage(inner) => {
-                    answers.push(inner);
-                    if one {
-                        return Ok(false);
-                    }
-                }
-                NetlinkPayload::Done(_) => return Ok(interrupted),
-                NetlinkPayload::Error(e) => {
-                    return match e.code {
-                        None => Ok(false),
-                        Some(_) => Err(Error::kernel(context(), e.to_io())),
-                    };
-                }
-                _ => {}
-            }
-        }
     }
 }
 

@@ -45,15 +45,6 @@ pub fn write_all<S: AsRef<str>>(ns: &NetNs, settings: &[(S, S)]) -> Result<()> {
     ns.run(|| settings.iter().try_for_each(|(key, value)| put(ns.name(), key.as_ref(), value.as_ref())))?
 }
 
-/// Writes to a setting that does something instead of keeping a value, and cannot be read.
-///
-/// # Errors
-/// What the kernel said.
-pub fn trigger(ns: &NetNs, key: &str, value: &str) -> Result<()> {
-    let path = path(key)?;
-    ns.run(|| fs::write(path, value))?.context(|| format!("write {key} in {}", ns.name()))
-}
-
 /// Reads a setting of the machine, or of the namespace that the calling thread is in.
 ///
 /// # Errors

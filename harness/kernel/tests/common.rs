@@ -10,7 +10,13 @@ use relapse_kernel::link::{LOOPBACK, set_up};
 use relapse_kernel::route::{Route, Rule};
 use relapse_kernel::socket::{tcp_listener, tcp_stream_socket};
 use relapse_kernel::sysctl::{apply, lab_settings};
-use relapse_kernel::{NetNs, Result};
+use relapse_kernel::{Error, NetNs};
+
+/// The need of most: network namespaces, made by root or in a user namespace.
+pub fn namespaces() -> Result<(), String> {
+    let made = NetNs::create("probe").map(drop);
+    made.map_err(|e| format!("failed to {e}; run as root or under `unshare --user --map-root-user --net`"))
+}
 
 /// How long something is waited for that is not to come, or comes at once.
 pub const SHORT: Duration = Duration::from_millis(300);
@@ -29,7 +35,7 @@ pub struct Side {
 }
 
 /// Builds, in a runtime of its own: a test may be a task of another.
-pub fn build<T: Send>(job: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn build<T: Send>(job: impl AsyncFnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(job())
@@ -37,24 +43,24 @@ pub fn build<T: Send>(job: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> 
     std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
 }
 
-pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
+pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<(), Error> {
     build(async || Builder::open(ns)?.add_address(index, address, prefix_len).await)
 }
 
-pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<()> {
+pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), Error> {
     build(async || Builder::open(ns)?.add_neighbour(index, address, mac).await)
 }
 
-pub fn add_route(ns: &NetNs, route: &Route) -> Result<()> {
+pub fn add_route(ns: &NetNs, route: &Route) -> Result<(), Error> {
     build(async || Builder::open(ns)?.add_route(route).await)
 }
 
-pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
+pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<(), Error> {
     build(async || Builder::open(ns)?.add_rule(rule).await)
 }
 
 /// One end of a veth and its peer, by name, index and MAC.
-pub fn add_veth(a: (&NetNs, &str, u32, [u8; 6]), b: (&NetNs, &str, u32, [u8; 6]), mtu: u32) -> Result<()> {
+pub fn add_veth(a: (&NetNs, &str, u32, [u8; 6]), b: (&NetNs, &str, u32, [u8; 6]), mtu: u32) -> Result<(), Error> {
     let end = |(ns, name, index, mac): (_, &str, _, _)| {
         Ok(VethEnd { at: Builder::open(ns)?, name: name.into(), index, mac, mtu })
     };

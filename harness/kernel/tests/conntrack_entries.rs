@@ -5,8 +5,8 @@ use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_kernel::socket::{Icmp, udp};
 use relapse_kernel::sysctl;
 
-use crate::common::{SHORT, at, ballast, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{SHORT, at, ballast, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

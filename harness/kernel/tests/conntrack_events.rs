@@ -7,8 +7,8 @@ use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::socket::{tcp_listener, udp};
 use relapse_kernel::{NetNs, link, sysctl};
 
-use crate::common::{at, ballast, connect};
-use crate::needs::{namespaces, tests};
+use crate::common::{at, ballast, connect, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

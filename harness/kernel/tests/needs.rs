@@ -1,34 +1,27 @@
 //! Tests that say what they need of the machine: where it is missing they are ignored with the reason, or fail if
 //! `RELAPSE_REQUIRE` names `netns`. None looks passed that was not run.
 //!
-//! A module of a test program lists its tests by what they need, and the program's main runs them with `libtest_mimic`
-//! and prints `skips::summarise()` in the end:
+//! A module of a test program lists its tests by what they need; the program's main runs them with `libtest_mimic` and
+//! prints `skips::summarise()` in the end. Knows no need itself: other rooms' test programs take this file as it is.
 //!
 //! ```ignore
 //! tests! {
 //!     namespaces => [links_come, links_go],
-//!     needs_nothing => [names_are_short],
+//!     nothing => [names_are_short],
 //! }
 //! ```
 
 use libtest_mimic::{Completion, Trial};
-use relapse_kernel::NetNs;
 
 use crate::skips;
 
 /// Nothing, or what is missing and what would help.
 pub type Need = fn() -> Result<(), String>;
 
-/// Network namespaces, made by root or in a user namespace.
-pub fn namespaces() -> Result<(), String> {
-    let made = NetNs::create("probe").map(drop);
-    made.map_err(|e| format!("failed to {e}; run as root or under `unshare --user --map-root-user --net`"))
-}
-
-/// A test by the name of its function in `module`.
+/// A test by the name of its function in `module`, which begins with the program's own name.
 pub fn trial(module: &str, name: &str, need: Need, test: fn()) -> Trial {
-    let module = module.split_once("::").map_or(module, |(_program, module)| module);
-    let name = format!("{module}::{name}");
+    let name =
+        module.split_once("::").map_or_else(|| name.to_owned(), |(_program, module)| format!("{module}::{name}"));
     let run = {
         let name = name.clone();
         move || match need() {

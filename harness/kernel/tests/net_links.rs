@@ -7,8 +7,8 @@ use relapse_kernel::NetNs;
 use relapse_kernel::link::{self, LOOPBACK, addresses, delete_address, find};
 use relapse_kernel::route::{Events, MAIN, News, Route, Rule, routes};
 
-use crate::common::{add_address, add_route, add_rule, add_veth, hosts, join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{add_address, add_route, add_rule, add_veth, hosts, join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

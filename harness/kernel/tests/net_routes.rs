@@ -10,8 +10,8 @@ use relapse_kernel::route::{
 };
 use relapse_kernel::{NetNs, link, socket};
 
-use crate::common::{add_address, add_route, add_rule, hosts, join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{add_address, add_route, add_rule, hosts, join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -5,8 +5,8 @@ use relapse_kernel::route::{Route, Rule};
 use relapse_kernel::sysctl::{apply, lab_settings, read, read_host, write, write_all};
 use relapse_kernel::{Error, NetNs, link, route};
 
-use crate::common::{add_route, add_rule, add_veth, join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{add_route, add_rule, add_veth, join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

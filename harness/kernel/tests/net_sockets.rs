@@ -10,8 +10,8 @@ use relapse_kernel::socket::{Icmp, tcp_listener, tcp_stream_socket, udp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
-use crate::common::{add_address, add_neighbour, add_route, add_rule, hosts, join, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{add_address, add_neighbour, add_route, add_rule, hosts, join, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -11,8 +11,8 @@ use relapse_kernel::packet::{Capture, Filter, Packet, Tcp};
 use relapse_kernel::route::Route;
 use relapse_kernel::socket::{Icmp, udp};
 
-use crate::common::{SHORT, add_route, at, connect, join, listen, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{SHORT, add_route, at, connect, join, listen, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use relapse_kernel::nft::{self, Chain, CtState, Hook, Policy, Rule, Table, delete_table, list_tables};
 use relapse_kernel::{Error, NetNs};
 
-use crate::needs::{namespaces, tests};
+use crate::common::namespaces;
+use crate::needs::tests;
 
 tests! {
     namespaces => [

@@ -10,8 +10,8 @@ use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
 use relapse_kernel::route::Route;
 use relapse_kernel::{NetNs, clock};
 
-use crate::common::{add_address, add_route, connect, join, listen, namespace};
-use crate::needs::{namespaces, tests};
+use crate::common::{add_address, add_route, connect, join, listen, namespace, namespaces};
+use crate::needs::tests;
 
 tests! {
     namespaces => [

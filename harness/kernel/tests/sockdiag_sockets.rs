@@ -8,7 +8,8 @@ use relapse_kernel::NetNs;
 use relapse_kernel::link::{LOOPBACK, set_mtu, set_up};
 use relapse_kernel::sockdiag::{ALL, SockDiag, TcpSocket, destroy_all, mask, state};
 
-use crate::needs::{namespaces, tests};
+use crate::common::namespaces;
+use crate::needs::tests;
 
 tests! {
     namespaces => [

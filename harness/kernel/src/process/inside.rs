@@ -111,8 +111,7 @@ impl Inside {
 /// again calls [`take_terminal`]. Without a terminal on its input it changes nothing.
 pub fn interactive(command: &mut Command) -> &mut Command {
     let foreground = || {
-        // SAFETY: plain system calls.
-        if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
+        if !has_terminal() {
             return Ok(());
         }
         rustix::process::setpgid(None, None)?;
@@ -128,11 +127,12 @@ pub fn interactive(command: &mut Command) -> &mut Command {
 /// # Errors
 /// When the kernel refuses.
 pub fn take_terminal() -> Result<()> {
+    if has_terminal() { take_foreground().context(|| "take the terminal back".into()) } else { Ok(()) }
+}
+
+fn has_terminal() -> bool {
     // SAFETY: a plain system call.
-    if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
-        return Ok(());
-    }
-    take_foreground().context(|| "take the terminal back".into())
+    unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
 }
 
 /// With SIGTTOU blocked: who is in the background would be stopped by it (tcsetpgrp(3)).

@@ -61,9 +61,8 @@ impl UserNs {
 }
 
 fn probe(user_namespace: BorrowedFd<'_>, deadline: Instant) -> u8 {
-    match limit_to_one(user_namespace) {
-        Ok(()) => {}
-        Err(errno) => return code(errno),
+    if let Err(errno) = limit_to_one(user_namespace) {
+        return code(errno);
     }
     loop {
         // SAFETY: this process has one thread and shares nothing.

@@ -81,14 +81,10 @@ impl LabCommand {
             events: Some(OwnedFd::from(events).into()),
             control: Some(OwnedFd::from(control).into()),
         };
-        let init = match follow(BufReader::new(File::from(OwnedFd::from(setup))), self.namespaces) {
-            Ok(init) => init,
-            Err(error) if self.namespaces => return Err(restrictions::explain(error)),
-            Err(error) => return Err(error),
-        };
-        if self.namespaces {
+        let explain = |error| if self.namespaces { restrictions::explain(error) } else { error };
+        let setup = BufReader::new(File::from(OwnedFd::from(setup)));
+        if let Some(init) = follow(setup, self.namespaces).map_err(explain)? {
             lab.user_namespace = Some(UserNs::of_process(lab.child.id())?);
-            let init = init.ok_or_else(|| Error::Answer { what: what(), answer: "no pid".into() })?;
             lab.init = Some(pidfd_open(init, PidfdFlags::empty()).context(what)?);
         }
         if let Some(control) = &mut lab.control {

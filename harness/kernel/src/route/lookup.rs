@@ -2,18 +2,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-
 use super::Route;
-use crate::error::Result;
-use crate::link::address::family;
+use crate::error::{Context, Result};
 use crate::netns::NetNs;
-use crate::sysctl;
-
-/// How the kernel says that there is no way: `EACCES` for a prohibited one, `EINVAL` for a blackhole, `EXDEV` for the
-/// reverse path filter.
-const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+use crate::way;
 
 /// The kernel's answer to [`lookup`]; without either where there is no way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,28 +22,8 @@ pub struct Lookup {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Option<u32>) -> Result<Lookup> {
-    let host = if destination.is_ipv4() { 32 } else { 128 };
-    let mut question = RouteMessage::default();
-    question.header.address_family = family(destination);
-    question.header.destination_prefix_length = host;
-    question.header.flags = RouteFlags::LookupTable;
-    question.attributes.push(RouteAttribute::Destination(destination.into()));
-    if let Some(source) = source {
-        question.header.source_prefix_length = host;
-        question.attributes.push(RouteAttribute::Source(source.into()));
-    }
-    question.attributes.extend(iif.map(RouteAttribute::Iif));
-    let what = format!("look up the way to {destination}");
-    match ns.rtnetlink()?.get(&what, RouteNetlinkMessage::GetRoute(question)) {
-        Ok(RouteNetlinkMessage::NewRoute(message)) => {
-            let found = Route::from_message(&message).map(|route| (route.oif, route.table));
-            Ok(found.map_or_else(Lookup::default, |(oif, table)| Lookup { oif, table: Some(table) }))
-        }
-        Ok(_) => Ok(Lookup::default()),
-        // That there is no way is an answer, too.
-        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(Lookup::default()),
-        Err(e) => Err(e),
-    }
+    let route = way::find(ns, destination, source, iif)?.and_then(|way| Route::from_message(&way));
+    Ok(route.map_or_else(Lookup::default, |route| Lookup { oif: route.oif, table: Some(route.table) }))
 }
 
 /// Forgets all IPv4 path MTUs that a namespace has learned. No other change does: what was learned
@@ -63,5 +35,6 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
 /// # Errors
 /// `ENOENT` in a user namespace on a kernel before 5.4.
 pub fn flush_path_mtu(ns: &NetNs) -> Result<()> {
-    sysctl::trigger(ns, "net/ipv4/route/flush", "1")
+    let flushed = ns.run(|| std::fs::write("/proc/sys/net/ipv4/route/flush", "1"))?;
+    flushed.context(|| format!("write net/ipv4/route/flush in {}", ns.name()))
 }
