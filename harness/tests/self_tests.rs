@@ -16,7 +16,9 @@ use relapse::plan::Plan;
 use relapse::run::{self, Interrupt, Options, Sabotage};
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, VethEnd};
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::error::Context;
+use relapse_kernel::link;
 use relapse_reports::block;
 use relapse_reports::paint::Page;
 use relapse_reports::summary::{RunSummary, TrialSummary};
@@ -207,10 +209,16 @@ impl Links {
         let (near, far) = (Self::name(number, 'a'), Self::name(number, 'b'));
         // High enough to be nobody's, and other than those of a test that runs beside this one.
         let index = 100_000_000 + std::process::id() * 8 + number * 2;
-        let end =
-            |name, index, last| VethEnd { ns: &ns, name, index, mac: [2, 0x72, 0x6c, 0x70, 0x73, last], mtu: 1500 };
         let last = u8::try_from(number * 2).unwrap_or(0);
-        link::add_veth(&end(&near, index, last), &end(&far, index + 1, last + 1))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context(|| "start a runtime".into())?.block_on(async {
+            let at = Builder::open(&ns)?;
+            let end = |name: &str, index, last| {
+                let (at, name, mac) = (at.clone(), name.to_owned(), [2, 0x72, 0x6c, 0x70, 0x73, last]);
+                VethEnd { at, name, index, mac, mtu: 1500 }
+            };
+            end(&near, index, last).make(&end(&far, index + 1, last + 1)).await
+        })?;
         Ok(Self { ns, near })
     }
 }

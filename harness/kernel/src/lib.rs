@@ -3,6 +3,7 @@
 //! A map of the modules:
 //! - [`netns`]: a network namespace as a handle, and the one thread that enters it.
 //! - [`netlink`]: requests to the kernel over one netlink socket, synchronous; streams of its news.
+//! - [`builder`]: links, addresses, neighbours, routes and rules are made, asynchronously, by `rtnetlink`.
 //! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and look-ups.
 //! - [`nft`]: tables of nftables rules, sent as one batch and read back.
 //! - [`conntrack`]: events, statistics, entries of connection tracking.
@@ -13,9 +14,9 @@
 //! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
 //! - [`host`]: what the machine looks like from outside, before and after.
 //!
-//! Everything is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]): an undo
-//! must be able to run without a runtime.
+//! Everything else is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]).
 
+pub mod builder;
 pub mod clock;
 pub mod conntrack;
 pub mod error;

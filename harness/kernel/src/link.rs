@@ -1,10 +1,7 @@
-//! Interfaces: veth pairs, their state, their MTU, their way from one namespace into another.
+//! Interfaces: their state, their MTU, their way from one namespace into another.
 //!
-//! Everything is addressed by index; a name is looked up once with [`find`]. A pair is made with
-//! both ends in their places, up, with fixed indexes and MAC addresses, so that the first packet
-//! can leave when [`add_veth`] returns. Addresses are in [`address`], pairs in [`veth`].
-//!
-//! Left out: every kind of link but veth, and queueing disciplines.
+//! Everything is addressed by index; a name is looked up once with [`find`]. Addresses are in [`address`]; pairs are
+//! made by a [`Builder`](crate::builder::Builder).
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -16,10 +13,8 @@ use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
 pub mod address;
-pub mod veth;
 
-pub use address::{Address, PrefixRoute, add_address, addresses, delete_address};
-pub use veth::{VethEnd, add_veth};
+pub use address::{Address, addresses, delete_address};
 
 /// The index of `lo`, the same in every namespace.
 pub const LOOPBACK: u32 = 1;
@@ -137,14 +132,6 @@ pub fn wait_running(ns: &NetNs, index: u32) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-}
-
-/// Sets `lo` up: a new namespace has it down, and then not even its own addresses answer.
-///
-/// # Errors
-/// What the kernel said.
-pub fn loopback_up(ns: &NetNs) -> Result<()> {
-    set_up(ns, LOOPBACK, true)
 }
 
 /// Sets the MTU of one end; the other keeps its own.

@@ -13,7 +13,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteVia,
 };
@@ -34,8 +33,8 @@ pub use events::{Events, News};
 pub use netlink_packet_route::route::RouteType as Kind;
 
 pub use lookup::{Lookup, flush_path_mtu, lookup};
-pub use neighbour::{Neighbour, add_neighbour, neighbours};
-pub use rule::{Action, Rule, add_rule, delete_rule, rules};
+pub use neighbour::{Neighbour, neighbours};
+pub use rule::{Action, Rule, delete_rule, rules};
 pub use saved::{SavedRoute, SavedRule, restore_routes, save_routes, save_rules};
 
 /// The table the kernel asks when no rule says otherwise.
@@ -145,7 +144,7 @@ impl Route {
         Some(route)
     }
 
-    fn message(&self) -> RouteMessage {
+    pub(crate) fn message(&self) -> RouteMessage {
         let (destination, prefix_len) = self.destination;
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
@@ -172,18 +171,9 @@ impl Route {
         message
     }
 
-    fn what(&self, verb: &str) -> String {
+    pub(crate) fn what(&self, verb: &str) -> String {
         format!("{verb} route {}/{} in table {}", self.destination.0, self.destination.1, self.table)
     }
-}
-
-/// Adds a route that must not be there yet.
-///
-/// # Errors
-/// `EEXIST` when one to this destination with this metric is there; what else the kernel said.
-pub fn add_route(ns: &NetNs, route: &Route) -> Result<()> {
-    let message = RouteNetlinkMessage::NewRoute(route.message());
-    ns.rtnetlink()?.change(&route.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Deletes the route that agrees with all that is said here; the protocol is not compared.

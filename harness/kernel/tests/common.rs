@@ -4,12 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use relapse_kernel::NetNs;
+use relapse_kernel::builder::{Builder, VethEnd};
 use relapse_kernel::conntrack::Entry;
-use relapse_kernel::link::{PrefixRoute, VethEnd, add_address, add_veth, loopback_up};
-use relapse_kernel::route::add_neighbour;
+use relapse_kernel::link::{LOOPBACK, set_up};
+use relapse_kernel::route::{Route, Rule};
 use relapse_kernel::socket::{tcp_listener, tcp_stream_socket};
 use relapse_kernel::sysctl::{apply, lab_settings};
+use relapse_kernel::{Error, NetNs};
 
 /// The need of most: network namespaces, made by root or in a user namespace.
 pub fn namespaces() -> Result<(), String> {
@@ -24,13 +25,46 @@ pub const SHORT: Duration = Duration::from_millis(300);
 pub fn namespace(name: &str, forward: bool) -> NetNs {
     let ns = NetNs::create(name).expect("a namespace");
     apply(&ns, &lab_settings(forward)).expect("settings");
-    loopback_up(&ns).expect("lo up");
+    set_up(&ns, LOOPBACK, true).expect("lo up");
     ns
 }
 
 pub struct Side {
     pub index: u32,
     pub address: IpAddr,
+}
+
+/// Builds, in a runtime of its own: a test may be a task of another.
+pub fn build<T: Send>(job: impl AsyncFnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(job())
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
+}
+
+pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<(), Error> {
+    build(async || Builder::open(ns)?.add_address(index, address, prefix_len).await)
+}
+
+pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<(), Error> {
+    build(async || Builder::open(ns)?.add_neighbour(index, address, mac).await)
+}
+
+pub fn add_route(ns: &NetNs, route: &Route) -> Result<(), Error> {
+    build(async || Builder::open(ns)?.add_route(route).await)
+}
+
+pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<(), Error> {
+    build(async || Builder::open(ns)?.add_rule(rule).await)
+}
+
+/// One end of a veth and its peer, by name, index and MAC.
+pub fn add_veth(a: (&NetNs, &str, u32, [u8; 6]), b: (&NetNs, &str, u32, [u8; 6]), mtu: u32) -> Result<(), Error> {
+    let end = |(ns, name, index, mac): (_, &str, _, _)| {
+        Ok(VethEnd { at: Builder::open(ns)?, name: name.into(), index, mac, mtu })
+    };
+    build(async || end(a)?.make(&end(b)?).await)
 }
 
 /// Joins two namespaces by 10.0.`subnet`.0/24, with permanent neighbours: the first is .1, the second .2. Interface
@@ -40,13 +74,10 @@ pub fn join(a: &NetNs, b: &NetNs, subnet: u8, mtu: u32) -> (Side, Side) {
     let index = u32::from(subnet) * 2 + 10;
     let mac = |host| [2, 0, 0, 0, subnet, host];
     let address = |host| IpAddr::V4(Ipv4Addr::new(10, 0, subnet, host));
-    add_veth(
-        &VethEnd { ns: a, name: &name, index, mac: mac(1), mtu },
-        &VethEnd { ns: b, name: &name, index: index + 1, mac: mac(2), mtu },
-    )
-    .expect("a pair");
+    add_veth((a, &name, index, mac(1)), (b, &name, index + 1, mac(2)), mtu).expect("a pair");
     let sides = [(a, index, 1, 2), (b, index + 1, 2, 1)].map(|(ns, index, host, other)| {
-        add_address(ns, index, address(host), 24, PrefixRoute::Add).expect("an address");
+        add_address(ns, index, address(host), 24).expect("an address");
+        add_route(ns, &Route::to(address(0), 24).dev(index)).expect("a route");
         add_neighbour(ns, index, address(other), mac(other)).expect("a neighbour");
         Side { index, address: address(host) }
     });

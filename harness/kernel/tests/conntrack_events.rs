@@ -25,7 +25,7 @@ const CLOSE: u8 = 8;
 
 fn translating(name: &str) -> NetNs {
     let ns = NetNs::create(name).expect("a namespace");
-    link::loopback_up(&ns).expect("lo up");
+    link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
     Table::new("relapse-test")
         .chain(Chain::nat("output", Hook::Output, -100))
         .rule("output", Rule::new().tcp_dport(80).dnat(at(1, 0).ip(), Some(8080)))

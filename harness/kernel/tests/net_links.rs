@@ -4,12 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{
-    self, LOOPBACK, PrefixRoute, VethEnd, add_address, add_veth, addresses, delete_address, find,
-};
-use relapse_kernel::route::{Events, MAIN, News, Route, Rule, add_route, add_rule, routes};
+use relapse_kernel::link::{self, LOOPBACK, addresses, delete_address, find};
+use relapse_kernel::route::{Events, MAIN, News, Route, Rule, routes};
 
-use crate::common::{hosts, join, namespace, namespaces};
+use crate::common::{add_address, add_route, add_rule, add_veth, hosts, join, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {
@@ -17,7 +15,7 @@ tests! {
         a_pair_is_as_it_was_asked_for_and_runs_at_once,
         equal_indexes_are_refused_and_a_failed_pair_leaves_nothing,
         links_change_move_and_go,
-        addresses_come_with_or_without_their_route,
+        addresses_come_without_a_route,
         changes_of_links_are_announced,
         routes_that_go_with_their_link_are_not_announced,
     ],
@@ -45,13 +43,12 @@ fn a_pair_is_as_it_was_asked_for_and_runs_at_once() {
 
 fn equal_indexes_are_refused_and_a_failed_pair_leaves_nothing() {
     let (a, b) = (NetNs::create("a").expect("made"), NetNs::create("b").expect("made"));
-    let near = VethEnd { ns: &a, name: "eth0", index: 7, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    let far = VethEnd { ns: &b, name: "eth0", index: 8, mac: [2, 0, 0, 0, 0, 2], mtu: 1500 };
-    assert!(add_veth(&near, &VethEnd { index: 7, ..far }).is_err());
-    add_veth(&near, &far).expect("a pair");
+    let pair =
+        |name, near, far| add_veth((&a, name, near, [2, 0, 0, 0, 0, 1]), (&b, name, far, [2, 0, 0, 0, 0, 2]), 1500);
+    assert!(pair("eth0", 7, 7).is_err());
+    pair("eth0", 7, 8).expect("a pair");
     // The index of the far end is taken: the near one must not stay.
-    let second = VethEnd { name: "eth1", index: 9, ..near };
-    assert!(add_veth(&second, &VethEnd { name: "eth1", ..far }).is_err());
+    assert!(pair("eth1", 9, 8).is_err());
     assert_eq!(find(&a, "eth1").expect("asked"), None);
 }
 
@@ -75,22 +72,21 @@ fn links_change_move_and_go() {
     assert_eq!(gone.errno(), Some(libc::ENODEV));
 }
 
-fn addresses_come_with_or_without_their_route() {
+fn addresses_come_without_a_route() {
     let (a, b, left, right) = hosts();
     let main = || routes(&a, Some(MAIN)).expect("listed");
     let before = main();
     let four: IpAddr = "192.0.2.1".parse().expect("an address");
-    add_address(&a, left.index, four, 24, PrefixRoute::Omit).expect("added");
-    assert_eq!(main(), before, "no route by itself");
+    add_address(&a, left.index, four, 24).expect("added");
     let six: IpAddr = "2001:db8::1".parse().expect("an address");
-    add_address(&a, left.index, six, 64, PrefixRoute::Add).expect("added");
-    assert!(main().len() > before.len());
+    add_address(&a, left.index, six, 64).expect("added");
+    assert_eq!(main(), before, "no route by itself");
     let there = addresses(&a).expect("listed");
     assert!(there.iter().any(|x| x.address == four && x.prefix_len == 24 && x.index == left.index));
     assert!(there.iter().any(|x| x.address == six), "{there:?}");
     link::set_up(&b, right.index, false).expect("set down");
     let late: IpAddr = "2001:db8::2".parse().expect("an address");
-    add_address(&b, right.index, late, 64, PrefixRoute::Add).expect("added while down");
+    add_address(&b, right.index, late, 64).expect("added while down");
     delete_address(&a, left.index, four, 24).expect("deleted");
     delete_address(&a, left.index, six, 64).expect("deleted");
     assert!(!addresses(&a).expect("listed").iter().any(|x| x.address == four || x.address == six));

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::rule::RuleAction;
 use relapse_kernel::route::{
-    self, Action, Events, Kind, Lookup, MAIN, News, Route, Rule, add_route, add_rule, delete_route, delete_rule,
-    lookup, restore_routes, routes, rules, save_routes, save_rules,
+    self, Action, Events, Kind, Lookup, MAIN, News, Route, Rule, delete_route, delete_rule, lookup, restore_routes,
+    routes, rules, save_routes, save_rules,
 };
 use relapse_kernel::{NetNs, link, socket};
 
-use crate::common::{hosts, join, namespace, namespaces};
+use crate::common::{add_address, add_route, add_rule, hosts, join, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {
@@ -31,7 +31,8 @@ fn ip(text: &str) -> IpAddr {
 
 fn a_route_is_read_back_as_it_was_added() {
     let (a, _b, left, right) = hosts();
-    link::add_address(&a, left.index, ip("fd00::1"), 64, link::PrefixRoute::Add).expect("an address");
+    add_address(&a, left.index, ip("fd00::1"), 64).expect("an address");
+    add_route(&a, &Route::to(ip("fd00::"), 64).dev(left.index)).expect("added");
     let made = [
         Route::default_via(right.address).dev(left.index),
         Route {
@@ -113,7 +114,8 @@ fn no_way_is_an_answer() {
 
 fn what_was_saved_is_put_back_exactly() {
     let (a, _b, left, right) = hosts();
-    link::add_address(&a, left.index, ip("fd00::1"), 64, link::PrefixRoute::Add).expect("an address");
+    add_address(&a, left.index, ip("fd00::1"), 64).expect("an address");
+    add_route(&a, &Route::to(ip("fd00::"), 64).dev(left.index)).expect("added");
     // Attributes that no `Route` knows: made by the kernel, by others, with more metrics.
     let uid = rustix::process::geteuid().as_raw();
     for arguments in [

@@ -1,12 +1,11 @@
 //! Settings, and the machine as it looks from outside.
 
 use relapse_kernel::host::{Snapshot, conntrack_count, diff, network_namespaces, raise_nofile};
-use relapse_kernel::link::{VethEnd, add_veth};
-use relapse_kernel::route::{Route, Rule, add_route, add_rule};
+use relapse_kernel::route::{Route, Rule};
 use relapse_kernel::sysctl::{apply, lab_settings, read, read_host, write, write_all};
 use relapse_kernel::{Error, NetNs, link, route};
 
-use crate::common::{join, namespace, namespaces};
+use crate::common::{add_route, add_rule, add_veth, join, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {
@@ -49,8 +48,7 @@ fn settings_belong_to_their_namespace() {
 
 fn lists_and_dotted_names_and_errors() {
     let (a, b) = (namespace("a", false), namespace("b", false));
-    let near = VethEnd { ns: &a, name: "eth0.1", index: 7, mac: [2, 0, 0, 0, 0, 1], mtu: 1500 };
-    add_veth(&near, &VethEnd { ns: &b, index: 8, mac: [2, 0, 0, 0, 0, 2], ..near }).expect("a pair");
+    add_veth((&a, "eth0.1", 7, [2, 0, 0, 0, 0, 1]), (&b, "eth0.1", 8, [2, 0, 0, 0, 0, 2]), 1500).expect("a pair");
     write_all(&a, &[("net.ipv4.ip_local_port_range", "40000 40010"), ("net/ipv4/conf/eth0.1/rp_filter", "2")])
         .expect("written");
     assert_eq!(read(&a, "net.ipv4.ip_local_port_range").expect("read"), "40000 40010");
@@ -79,7 +77,7 @@ fn snapshots_tell_what_was_left_behind() {
             "link net1 appeared: up, mtu 1500, mac 02:00:00:00:01:01",
             "nft table inet relapse-x appeared: present",
             "route 0.0.0.0/0 metric 0 in table 2 appeared: unicast via 10.0.1.2 dev net1 proto 4",
-            "route 10.0.1.0/24 metric 0 in table 254 appeared: unicast dev net1 src 10.0.1.1 proto 2",
+            "route 10.0.1.0/24 metric 0 in table 254 appeared: unicast dev net1 proto 4",
             "rule 100 appeared: ipv4 from 10.0.1.1/32 lookup 2",
         ]
     );

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, PrefixRoute, add_address};
-use relapse_kernel::route::{MAIN, Route, Rule, add_neighbour, add_route, add_rule};
+use relapse_kernel::link;
+use relapse_kernel::route::{MAIN, Route, Rule};
 use relapse_kernel::socket::{Icmp, tcp_listener, tcp_stream_socket, udp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
-use crate::common::{hosts, join, namespace, namespaces};
+use crate::common::{add_address, add_neighbour, add_route, add_rule, hosts, join, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {
@@ -111,6 +111,7 @@ async fn echo_tells_open_ways_from_closed_ones() {
     link::wait_running(&b, right.index).expect("running");
     link::wait_running(&a, left.index).expect("running");
     add_neighbour(&b, right.index, left.address, [2, 0, 0, 0, 1, 1]).expect("setting down forgot it");
+    add_route(&b, &Route::to(left.address, 32).dev(right.index)).expect("and the route");
     let open = icmp.echo(right.address, Duration::from_secs(1)).await.expect("sent");
     assert!(open.is_some());
 }
@@ -120,7 +121,8 @@ async fn echo_speaks_ipv6() {
     let (a, b, left, right) = hosts();
     let address = |host: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]);
     for (ns, index, own, other, mac) in [(&a, left.index, 1, 2, 2), (&b, right.index, 2, 1, 1)] {
-        add_address(ns, index, address(own), 64, PrefixRoute::Add).expect("an address");
+        add_address(ns, index, address(own), 64).expect("an address");
+        add_route(ns, &Route::to(address(0), 64).dev(index)).expect("a route");
         add_neighbour(ns, index, address(other), [2, 0, 0, 0, 1, mac]).expect("a neighbour");
     }
     let icmp = Icmp::open(&a, Some(address(1))).expect("opened");

@@ -8,10 +8,10 @@ use relapse_kernel::NetNs;
 use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::nft::{self, Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_kernel::packet::{Capture, Filter, Packet, Tcp};
-use relapse_kernel::route::{Route, add_route};
+use relapse_kernel::route::Route;
 use relapse_kernel::socket::{Icmp, udp};
 
-use crate::common::{SHORT, at, connect, join, listen, namespace, namespaces};
+use crate::common::{SHORT, add_route, at, connect, join, listen, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use relapse_kernel::link::{self, LOOPBACK, PrefixRoute};
+use relapse_kernel::link::{self, LOOPBACK};
 use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
-use relapse_kernel::route::{Route, add_route};
+use relapse_kernel::route::Route;
 use relapse_kernel::{NetNs, clock};
 
-use crate::common::{connect, join, listen, namespace, namespaces};
+use crate::common::{add_address, add_route, connect, join, listen, namespace, namespaces};
 use crate::needs::tests;
 
 tests! {
@@ -28,7 +28,7 @@ fn loopback() -> NetNs {
     let ns = namespace("packet", false);
     link::set_mtu(&ns, LOOPBACK, 1500).expect("set");
     let six = "fd00::1".parse().expect("an address");
-    link::add_address(&ns, LOOPBACK, six, 128, PrefixRoute::Omit).expect("an address");
+    add_address(&ns, LOOPBACK, six, 128).expect("an address");
     ns
 }
 

@@ -348,7 +348,7 @@ fn lab(job: &str) {
 /// drops all that arrives for it.
 fn stuck_connection(name: &str) -> (NetNs, (TcpStream, TcpStream)) {
     let ns = NetNs::create(name).expect("a namespace");
-    link::loopback_up(&ns).expect("lo up");
+    link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
     let pair = ns
         .run(|| {
             fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")?;

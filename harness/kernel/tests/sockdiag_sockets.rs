@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{LOOPBACK, loopback_up, set_mtu};
+use relapse_kernel::link::{LOOPBACK, set_mtu, set_up};
 use relapse_kernel::sockdiag::{ALL, SockDiag, TcpSocket, destroy_all, mask, state};
 
 use crate::common::namespaces;
@@ -24,7 +24,7 @@ tests! {
 fn namespace() -> NetNs {
     let ns = NetNs::create("sockdiag").expect("a namespace");
     set_mtu(&ns, LOOPBACK, 1500).expect("set");
-    loopback_up(&ns).expect("lo up");
+    set_up(&ns, LOOPBACK, true).expect("lo up");
     ns
 }
 

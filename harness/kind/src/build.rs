@@ -67,22 +67,22 @@ pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
 pub type Network = (Fabric, Vec<Attached>, Vec<Outside>, Vec<Office>);
 
 /// The fabric, the nodes' places in it, and the world outside.
-pub fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
+pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
     let network = &plan.network;
-    let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway])?;
+    let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway]).await?;
     let (mut nodes, mut outside, mut offices) = (Vec::new(), Vec::new(), Vec::new());
     for (number, (node, kind)) in plan.nodes.iter().zip(&ground.cluster.nodes).enumerate() {
-        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network)?);
+        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network).await?);
     }
     for (number, host) in plan.outside.iter().enumerate() {
-        let ns = match ground.server_on(&host.name) {
-            Some(served) => as_host(served.namespace()?, false)?,
-            None => host_namespace(&host.name, false)?,
+        let at = match ground.server_on(&host.name) {
+            Some(served) => as_host(&served.namespace()?, false).await?,
+            None => host_namespace(&host.name, false).await?,
         };
-        outside.push(build(&mut fabric, number, host, ns, network.node_gateway)?);
+        outside.push(build(&mut fabric, number, host, at, network.node_gateway).await?);
     }
     for (number, office) in plan.offices.iter().enumerate() {
-        offices.push(build_office(&mut fabric, number, office)?);
+        offices.push(build_office(&mut fabric, number, office).await?);
     }
     fabric.arm()?;
     Ok((fabric, nodes, outside, offices))

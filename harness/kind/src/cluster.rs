@@ -57,7 +57,8 @@ impl KindCluster {
         fit(&mut plan, ground)?;
         let client = api::connect(&ground.cluster.names).await?;
         let seen = Seen::start(&client, &ground.run_id).await?;
-        let (fabric, nodes, outside, offices) = build_network(&plan, ground).map_err(failed)?;
+        let built = build_network(&plan, ground).await.map_err(failed)?;
+        let (fabric, nodes, outside, offices) = built;
         let replica = if plan.dns.is_some() { Some(template(&client).await?) } else { None };
         let node = ground.cluster.nodes.first().ok_or("the cluster has no nodes")?;
         let mut cluster = Self {
@@ -193,7 +194,7 @@ impl Cluster for KindCluster {
         &self.offices[id.0]
     }
     fn fabric(&self) -> &NetNs {
-        &self.fabric.ns
+        &self.fabric.at.ns
     }
 
     fn inventory(&self) -> watch::Receiver<Inventory> {
@@ -244,7 +245,7 @@ impl Cluster for KindCluster {
         // What runs in a pod or a container by itself lives on, with its listening sockets.
         let all = self.lock_pods().clone().into_iter().enumerate();
         let pods: Vec<NetNs> = all.filter(|(id, _)| !self.lives_on(PodId(*id))).map(|(_, pod)| pod.ns).collect();
-        std::iter::once(self.fabric.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
+        std::iter::once(self.fabric.at.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
     }
 
     fn inodes(&self) -> Vec<u64> {

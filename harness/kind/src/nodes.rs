@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_kernel::builder::Builder;
 use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
@@ -41,7 +42,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn attach(
+pub async fn attach(
     fabric: &mut Fabric,
     number: usize,
     cluster: &Created,
@@ -58,8 +59,9 @@ pub fn attach(
     }
     let (address, length) = pair(cluster.management);
     let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
-    route::add_rule(&ns, &management)?;
-    attach_nics(fabric, number, &ns, plan, network)?;
+    let builder = Builder::open(&ns)?;
+    builder.add_rule(&management).await?;
+    attach_nics(fabric, number, &builder, plan, network).await?;
     snat(network, None).apply(&ns)?;
     Ok(Attached {
         node: Node { name: plan.name.clone(), ns },

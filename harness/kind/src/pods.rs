@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::{self, MAIN};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{NetNs, link, sysctl};
@@ -83,13 +84,13 @@ pub fn processes(uid: &str) -> Vec<u32> {
 
 /// Enters a pod that runs and gives it its place: settings, ports of its own, MTU, the two rules that the
 /// address manager keeps for it.
-pub fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> Result<Plugged, String> {
+pub async fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
     let uid = there.uid().unwrap_or_default();
     let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
     let address = watch::address(there).ok_or_else(|| format!("pod {} has no address", spec.name))?;
-    let plugged = || {
+    let plugged = async {
         let ns = NetNs::of_process(&spec.name, pid)?;
         sysctl::apply(&ns, &sysctl::lab_settings(false))?;
         sysctl::write_all(&ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
@@ -102,12 +103,13 @@ pub fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> Result<
             link::set_mtu(&ns, inside.index, spec.mtu.into())?;
             link::set_mtu(node, veth.index, spec.mtu.into())?;
         }
+        let builder = Builder::open(node)?;
         for rule in pod_rules(&plan.network, address) {
-            unless(ErrorKind::AlreadyExists, route::add_rule(node, &rule))?;
+            unless(ErrorKind::AlreadyExists, builder.add_rule(&rule).await)?;
         }
         Ok(Plugged { ns, link: veth.name, address, uid, leaving: false, stopped: false })
     };
-    plugged().map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
+    plugged.await.map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }
 
 /// Takes the pod's two rules away, as the address manager does when a pod goes.

@@ -108,7 +108,8 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>>;
 }
 
-/// Undoes in reverse order of what was pushed. Synchronous: it must work without a runtime.
+/// Undoes in reverse order of what was pushed. Synchronous: an undo that builds something again waits for it
+/// ([`wait_for`]).
 #[derive(Default)]
 #[must_use = "dropping an undo stack leaves its mutations in force"]
 pub struct UndoStack {

@@ -2,14 +2,11 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::RouteType;
 
 use crate::error::Result;
 use crate::netns::NetNs;
-use crate::way::family;
 
 /// A neighbour of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,27 +17,6 @@ pub struct Neighbour {
     pub mac: Option<[u8; 6]>,
     /// Written down, never asked for and never forgotten.
     pub permanent: bool,
-}
-
-/// Writes a permanent neighbour: no ARP or neighbour discovery before the first packet, and none
-/// that could fail in the middle of a measurement.
-///
-/// # Errors
-/// What the kernel said.
-pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<()> {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(address);
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    let destination = match address {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    };
-    message.attributes =
-        vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
-    let what = format!("add neighbour {address} on link {index}");
-    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// The neighbours of a namespace, in order; the kernel's own (multicast, loopback) are left out.

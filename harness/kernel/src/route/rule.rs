@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -93,7 +92,7 @@ impl Rule {
         Some(rule)
     }
 
-    fn message(&self) -> RuleMessage {
+    pub(crate) fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = family(self.from.0);
         message.attributes.push(RuleAttribute::Priority(self.priority));
@@ -121,18 +120,9 @@ impl Rule {
         message
     }
 
-    pub(super) fn what(&self, verb: &str) -> String {
+    pub(crate) fn what(&self, verb: &str) -> String {
         format!("{verb} rule {} from {}/{}", self.priority, self.from.0, self.from.1)
     }
-}
-
-/// Adds a rule that must not be there yet.
-///
-/// # Errors
-/// `EEXIST` when the same rule is there; what else the kernel said.
-pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
-    let message = RouteNetlinkMessage::NewRule(rule.message());
-    ns.rtnetlink()?.change(&rule.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Deletes the first rule that agrees with all that is said here.

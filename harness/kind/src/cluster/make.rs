@@ -76,7 +76,7 @@ impl KindCluster {
             Some(there) => there,
             None => pods::make(&self.client, &self.seen, &self.object(id), spec.role).await?,
         };
-        pods::plug(&self.plan, id, &there, &self.nodes[spec.node.0].node().ns)
+        pods::plug(&self.plan, id, &there, &self.nodes[spec.node.0].node().ns).await
     }
 
     fn object(&self, id: PodId) -> Pod {

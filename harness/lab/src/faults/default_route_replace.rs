@@ -1,5 +1,6 @@
 //! A node's default route is replaced by an equal one of another metric: benign (twin of I4).
 
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
@@ -56,8 +57,9 @@ impl Fault for DefaultRouteReplace {
                 }
                 Ok(())
             });
+            let builder = Builder::open(ns)?;
             let t0 = now();
-            route::add_route(ns, &new)?;
+            builder.add_route(&new).await?;
             old.delete(ns)?;
             let found = route::routes(ns, Some(table))?;
             let t1 = now();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::Route;
 use relapse_kernel::{NetNs, link, route};
 use relapse_model::diagnostics::Span;
@@ -58,7 +58,7 @@ impl Fault for NewClients {
             let prefix = neighbour(office.prefix)
                 .ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
             let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;
-            move_in(cluster, self.office, prefix, address, undo)?;
+            move_in(cluster, self.office, prefix, address, undo).await?;
             let client = cluster.office(self.office).client.clone();
             let t0 = now();
             let mut t1 = None;
@@ -101,7 +101,7 @@ fn neighbour(prefix: Prefix) -> Option<Prefix> {
 }
 
 /// Gives the office's client an address of the new population, and the way back to it.
-fn move_in(
+async fn move_in(
     cluster: &dyn Cluster,
     id: OfficeId,
     prefix: Prefix,
@@ -119,8 +119,8 @@ fn move_in(
     let length = Prefix::host(address).length();
     let (home, index) = (office.client.clone(), nic.index);
     undo.push(format!("take {address} away"), move || link::delete_address(&home, index, address, length));
-    link::add_address(&office.client, nic.index, address, length, PrefixRoute::Omit)?;
-    route::add_neighbour(&office.gateway, lan.index, address, nic.mac.unwrap_or_default())?;
+    Builder::open(&office.client)?.add_address(nic.index, address, length).await?;
+    Builder::open(&office.gateway)?.add_neighbour(lan.index, address, nic.mac.unwrap_or_default()).await?;
     let ways = [
         (office.gateway.clone(), Route::to(prefix.address(), prefix.length()).dev(lan.index)),
         (
@@ -133,7 +133,7 @@ fn move_in(
         undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || {
             route::delete_route(&home, &back)
         });
-        route::add_route(&ns, &way)?;
+        Builder::open(&ns)?.add_route(&way).await?;
     }
     Ok(())
 }

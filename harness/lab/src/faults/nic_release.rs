@@ -1,5 +1,6 @@
 //! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
 
+use relapse_kernel::builder::Builder;
 use relapse_kernel::link;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
@@ -59,9 +60,10 @@ impl Fault for NicRelease {
             let far = format!("spare{}", self.node.0);
             // Both ends run when it returns, and news of a NIC comes in order: agents know it as attached.
             let (inside, _outside) = connect(
-                &End { ns: &ns, name: &self.nic, mtu: 1500 },
-                &End { ns: cluster.fabric(), name: &far, mtu: 1500 },
-            )?;
+                &End { at: &Builder::open(&ns)?, name: &self.nic, mtu: 1500 },
+                &End { at: &Builder::open(cluster.fabric())?, name: &far, mtu: 1500 },
+            )
+            .await?;
             let (home, index) = (ns.clone(), inside.index);
             undo.push(format!("remove {}", self.nic), move || match link::get(&home, index)? {
                 Some(_) => link::delete(&home, index),

@@ -25,7 +25,12 @@ pub static REGISTERED: Registered = Registered {
 };
 
 fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
-    Box::pin(async move { Lab::up(plan).map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string()) })
+    let plan = plan.clone();
+    Box::pin(async move {
+        // A worker of the runtime hears of the kernel's answers itself; whoever waits here would be woken for each.
+        let lab = tokio::spawn(async move { Lab::up(&plan).await }).await.map_err(|e| e.to_string())?;
+        lab.map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string())
+    })
 }
 
 /// The backend of labs.

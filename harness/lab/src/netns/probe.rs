@@ -11,9 +11,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
+use relapse_kernel::builder::Builder;
+use relapse_kernel::error::Context;
 use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::process::{Inside, LabCommand};
-use relapse_kernel::{NetNs, link, nft, route, sysctl};
+use relapse_kernel::{NetNs, nft, route, sysctl};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::LAB;
@@ -102,7 +104,7 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         Ok(()) => Ok(seen.to_owned()),
         Err(e) => Err(format!("failed to {e}")),
     };
-    let pair = two_hosts();
+    let pair = in_runtime(two_hosts());
     let made = pair.as_ref().map(drop).map_err(|e| {
         // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
@@ -117,24 +119,24 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
     let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
     say("nftables", fits(rules(near), ruled), NeededBy::Labs);
     for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
-        let result = fits(in_runtime(|| (trial.attempt)(near)), trial.seen);
+        let result = fits(in_runtime(async { (trial.attempt)(near) }), trial.seen);
         say(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
     }
     say("programs in a pod", program(near), NeededBy::People);
 }
 
-fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
-    let (near, far) = (host_namespace("near", true)?, host_namespace("far", false)?);
-    let end = |ns| End { ns, name: "eth0", mtu: 1400 };
-    let (a, b) = connect(&end(&near), &end(&far))?;
-    link::add_address(&near, a.index, HERE, 32, link::PrefixRoute::Omit)?;
-    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b)?;
-    Ok((near, far))
+async fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
+    let (near, far) = (host_namespace("near", true).await?, host_namespace("far", false).await?);
+    let end = |at| End { at, name: "eth0", mtu: 1400 };
+    let (a, b) = connect(&end(&near), &end(&far)).await?;
+    near.add_address(a.index, HERE, 32).await?;
+    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b).await?;
+    Ok((near.ns, far.ns))
 }
 
 fn policy_routing(ns: &NetNs) -> relapse_kernel::Result<()> {
     let rule = route::Rule::ipv4(1536).from(HERE, 32).table(2);
-    route::add_rule(ns, &rule)?;
+    in_runtime(async { Builder::open(ns)?.add_rule(&rule).await })?;
     route::delete_rule(ns, &rule)
 }
 
@@ -168,12 +170,10 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     Err(text)
 }
 
-/// Streams are registered with a runtime.
-fn in_runtime<T>(job: impl FnOnce() -> relapse_kernel::Result<T>) -> relapse_kernel::Result<T> {
+/// Streams and builders belong to a runtime.
+fn in_runtime<T>(job: impl Future<Output = relapse_kernel::Result<T>>) -> relapse_kernel::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| relapse_kernel::Error::kernel("start a runtime".to_owned(), e))?;
-    let _entered = runtime.enter();
-    job()
+    runtime.context(|| "start a runtime".into())?.block_on(job)
 }
 
 fn program(ns: &NetNs) -> Result<String, String> {
