@@ -23,8 +23,7 @@ use tokio::time::Instant;
 use crate::error::{Context, Error, Result};
 use crate::link::{delete, wait_running};
 use crate::netns::NetNs;
-use crate::route::{Kind, Route, Rule};
-use crate::way;
+use crate::route::{LOCAL, Route, Rule, lookup};
 
 /// What becomes of a request.
 type Told = std::result::Result<(), rtnetlink::Error>;
@@ -71,7 +70,7 @@ impl Builder {
         let what = format!("add address {address}/{prefix_len} to link {index}");
         self.told(what.clone(), request.execute()).await?;
         let deadline = Instant::now() + Duration::from_secs(3);
-        while address.is_ipv6() && !is_local(&self.ns, address)? {
+        while address.is_ipv6() && lookup(&self.ns, address, None, None)?.table != Some(LOCAL) {
             if Instant::now() >= deadline {
                 return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
             }
@@ -123,11 +122,6 @@ impl Builder {
             other => Error::Answer { what, answer: other.to_string() },
         })
     }
-}
-
-/// Whether the kernel takes what is sent to this address for its own.
-fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
-    Ok(way::find(ns, address, None, None)?.is_some_and(|way| way.header.kind == Kind::Local))
 }
 
 /// One end of a pair. All of it is given, nothing left to the kernel's dice: names and MAC addresses are the same in

@@ -33,7 +33,6 @@ pub mod sockdiag;
 pub mod socket;
 pub mod sysctl;
 mod watched;
-mod way;
 
 pub use error::{Error, Result};
 pub use netns::NetNs;

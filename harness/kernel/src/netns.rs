@@ -25,7 +25,7 @@ pub struct NetNs {
     name: Arc<str>,
     fd: Arc<OwnedFd>,
     inode: u64,
-    /// The socket for links and routes, which building a lab uses hundreds of times.
+    /// The socket for questions and changes of links and routes, of which there are hundreds.
     rtnetlink: Arc<OnceLock<Netlink>>,
 }
 

@@ -19,8 +19,8 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::Result;
+use crate::link::address::family;
 use crate::netns::NetNs;
-use crate::way::family;
 
 pub mod events;
 pub mod lookup;

@@ -2,10 +2,17 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
+
 use super::Route;
 use crate::error::{Context, Result};
+use crate::link::address::family;
 use crate::netns::NetNs;
-use crate::way;
+
+/// How the kernel says that there is no way: `EACCES` for a prohibited one, `EINVAL` for a blackhole, `EXDEV` for the
+/// reverse path filter.
+const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
 
 /// The kernel's answer to [`lookup`]; without either where there is no way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +29,25 @@ pub struct Lookup {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Option<u32>) -> Result<Lookup> {
-    let route = way::find(ns, destination, source, iif)?.and_then(|way| Route::from_message(&way));
+    let host = if destination.is_ipv4() { 32 } else { 128 };
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(destination);
+    question.header.destination_prefix_length = host;
+    question.header.flags = RouteFlags::LookupTable;
+    question.attributes.push(RouteAttribute::Destination(destination.into()));
+    if let Some(source) = source {
+        question.header.source_prefix_length = host;
+        question.attributes.push(RouteAttribute::Source(source.into()));
+    }
+    question.attributes.extend(iif.map(RouteAttribute::Iif));
+    let what = format!("look up the way to {destination}");
+    let route = match ns.rtnetlink()?.get(&what, RouteNetlinkMessage::GetRoute(question)) {
+        Ok(RouteNetlinkMessage::NewRoute(way)) => Route::from_message(&way),
+        Ok(_) => None,
+        // That there is no way is an answer, too.
+        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => None,
+        Err(e) => return Err(e),
+    };
     Ok(route.map_or_else(Lookup::default, |route| Lookup { oif: route.oif, table: Some(route.table) }))
 }
 

@@ -7,8 +7,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::MAIN;
 use crate::error::Result;
+use crate::link::address::family;
 use crate::netns::NetNs;
-use crate::way::family;
 
 /// A policy rule. Rules with anything else to match on (ports, users, an inverted match) are read,
 /// but only [`SavedRule`](super::SavedRule) keeps all of them.
