@@ -1,8 +1,13 @@
 //! The guardian as a process of its own: killed, outlived, waited for.
 //!
-//! The guardian and the run are this test program again, started as `child_entry_point`. Most work on
+//! The guardian and the run are this test program again, told by `RELAPSE_TEST_ROLE` what to be. Most work on
 //! a setting that is a file, with lock and journal beside it, and need no rights; the last ones on the
 //! real `nf_conntrack_max`, under the machine's own lock, where that may be written.
+
+#[path = "../../kernel/tests/needs.rs"]
+mod needs;
+#[path = "../../tests/support/skips.rs"]
+mod skips;
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,6 +19,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use needs::tests;
 use relapse_kernel::NetNs;
 use relapse_kernel::conntrack::{Conntrack, Entry};
 use relapse_lab::host::client::{Guardian, deaf};
@@ -107,13 +113,10 @@ impl Scene {
     }
 }
 
-/// This program as a child: descriptor 3 is what else would be standard output, which belongs to the
-/// test harness.
+/// This program as a child, in this role.
 fn child(role: &str, scene: Option<&Path>) -> Command {
-    let exe = std::env::current_exe().unwrap();
-    let script = "exec \"$0\" --exact child_entry_point --ignored --nocapture 3>&1 >/dev/null";
-    let mut command = deaf(Path::new("/bin/sh"), ["-c", script]);
-    command.arg(exe).env(ROLE, role).env_remove(SCENE);
+    let mut command = deaf(&std::env::current_exe().unwrap(), [""; 0]);
+    command.env(ROLE, role).env_remove(SCENE);
     command.envs(scene.map(|scene| (SCENE, scene)));
     command
 }
@@ -122,25 +125,28 @@ fn child(role: &str, scene: Option<&Path>) -> Command {
 fn guardian(scene: Option<&Path>) -> Guardian {
     let site = scene.map_or_else(|| Site::host().unwrap(), site);
     let mut guardian = Guardian::over(child("guardian", scene), site, "guardian-test").unwrap();
-    let recovered = guardian.acquire(&|holder| println!("waits for {holder}"), &|| false).unwrap();
-    println!("recovered: {recovered:?}");
+    let recovered = guardian.acquire(&|holder| eprintln!("waits for {holder}"), &|| false).unwrap();
+    eprintln!("recovered: {recovered:?}");
     guardian
 }
 
-#[test]
-#[ignore = "not a test: what the other tests start as a process of its own"]
-fn child_entry_point() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let mut output = File::options().write(true).open("/proc/self/fd/3").unwrap();
-    let scene = std::env::var_os(SCENE).map(PathBuf::from);
-    if role == "guardian" {
-        let site = scene.map_or_else(|| Site::host().unwrap(), |dir| site(&dir));
-        let code = process::serve(site, std::io::stdin(), output);
-        std::process::exit(i32::from(code != ExitCode::SUCCESS));
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(ROLE) {
+        return play(&role, std::env::var_os(SCENE).map(PathBuf::from).as_deref());
     }
-    let mut guardian = guardian(scene.as_deref());
+    skips::run(&libtest_mimic::Arguments::from_args(), tests()).exit_code()
+}
+
+/// What a child does; the output of a run says that it has written.
+fn play(role: &str, scene: Option<&Path>) -> ExitCode {
+    if role == "guardian" {
+        let site = scene.map_or_else(|| Site::host().unwrap(), site);
+        return process::serve(site, std::io::stdin(), std::io::stdout());
+    }
+    let mut guardian = guardian(scene);
     guardian.write_limit(500).unwrap();
-    output.write_all(b".").unwrap();
+    std::io::stdout().write_all(b".").unwrap();
+    std::io::stdout().flush().unwrap();
     loop {
         std::thread::park();
     }
@@ -163,7 +169,6 @@ fn guardian_pid(journals: &Path) -> u32 {
     journal.owner.pid
 }
 
-#[test]
 fn a_run_that_is_killed_has_its_value_restored_within_a_second() {
     let scene = Scene::new();
     let mut run = scene.run_that_wrote();
@@ -176,7 +181,6 @@ fn a_run_that_is_killed_has_its_value_restored_within_a_second() {
     run.wait().unwrap();
 }
 
-#[test]
 fn a_guardian_is_deaf_to_signals_that_ask_it_to_end() {
     let scene = Scene::new();
     let mut run = scene.run_that_wrote();
@@ -193,7 +197,6 @@ fn a_guardian_is_deaf_to_signals_that_ask_it_to_end() {
     run.wait().unwrap();
 }
 
-#[test]
 fn a_run_restores_in_the_place_of_its_killed_guardian() {
     for by_request in [true, false] {
         let scene = Scene::new();
@@ -211,7 +214,6 @@ fn a_run_restores_in_the_place_of_its_killed_guardian() {
     }
 }
 
-#[test]
 fn a_run_that_is_killed_while_it_waits_leaves_no_waiter() {
     let scene = Scene::new();
     let locks = site(scene.path()).locks;
@@ -230,22 +232,27 @@ fn waits_for(line: &str, lock: &Path) -> bool {
     line.contains("->") && line.contains(&format!(":{} ", fs::metadata(lock).unwrap().ino()))
 }
 
-/// Whether the real limit may be written here; a skip says why, and is a failure where it is required.
-fn may_write_the_host() -> bool {
-    let writable = |path: &str| File::options().write(true).open(path).err();
-    let Some(error) = writable("/proc/sys/net/netfilter/nf_conntrack_max") else { return true };
-    let reason = format!("nf_conntrack_max cannot be written here: {error}");
-    let required = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name == "netns"), "required, but {reason}");
-    println!("skipped: {reason}");
-    false
+/// The machine's own limit may be written.
+fn writable_limit() -> std::result::Result<(), String> {
+    let opened = File::options().write(true).open("/proc/sys/net/netfilter/nf_conntrack_max");
+    opened.map(drop).map_err(|error| format!("nf_conntrack_max cannot be written here: {error}"))
 }
 
-#[test]
+fn nothing() -> std::result::Result<(), String> {
+    Ok(())
+}
+
+tests! {
+    nothing => [
+        a_run_that_is_killed_has_its_value_restored_within_a_second,
+        a_guardian_is_deaf_to_signals_that_ask_it_to_end,
+        a_run_restores_in_the_place_of_its_killed_guardian,
+        a_run_that_is_killed_while_it_waits_leaves_no_waiter,
+    ],
+    writable_limit => [a_real_namespace_that_would_be_harmed_is_protected],
+}
+
 fn a_real_namespace_that_would_be_harmed_is_protected() {
-    if !may_write_the_host() {
-        return;
-    }
     let (neighbour, ns) = neighbour();
     let mut guardian = guardian(None);
     let before = host_limit();
