@@ -48,10 +48,10 @@ kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 1
 	@bash scripts/kernels.sh $(SUITES)
 
 fmt: ## format the code
-	$(CARGO) fmt --all
+	git ls-files '*.rs' | xargs rustfmt --edition 2024
 
 lint: ## formatting and lints, as CI sees them
-	$(CARGO) fmt --all --check
+	git ls-files '*.rs' | xargs rustfmt --check --edition 2024
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 generate: prerequisites ## write the files that are made from code

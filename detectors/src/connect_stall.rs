@@ -9,14 +9,12 @@
 //!
 //! Left out: servers that accept nobody; they are down, and no reuse explains it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::capped::Capped;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity};
 use crate::operator::Operator;
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Segment, Signal};
 use crate::time::Time;
@@ -30,9 +28,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackEvents, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
-    arm: |operator| {
-        Box::new(ConnectStall { operator: operator.clone(), nodes: BTreeMap::new(), pods: BTreeSet::new() })
-    },
+    state: State::EachNode(new::<ConnectStall>),
 };
 
 /// The same SYN sooner than this is not a retransmission timeout.
@@ -49,70 +45,78 @@ const WATCH: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_secs(2);
 const CAP: usize = 16_384;
 
+#[derive(Default)]
 struct ConnectStall {
-    operator: Operator,
-    nodes: BTreeMap<Arc<str>, Node>,
-    pods: BTreeSet<IpAddr>,
-}
-
-struct Node {
-    claims: Claims,
+    pods: Capped<IpAddr, (), CAP>,
     tuples: Tuples,
     /// Translated tuples, by conntrack's account; `None` while it says nothing on this node.
-    translated: Option<BTreeMap<TupleKey, Time>>,
+    translated: Option<Capped<TupleKey, Time, { CAP * 4 }>>,
     /// Connects whose SYN was sent again that are watched, and when they were last counted.
-    stalled: BTreeMap<ConnectKey, Option<Time>>,
+    stalled: Capped<ConnectKey, Option<Time>, CAP>,
     /// When each server last accepted anyone.
-    accepted: BTreeMap<SocketAddr, Time>,
+    accepted: Capped<SocketAddr, Time, CAP>,
     last: Time,
-    pruned: Time,
 }
 
-impl Node {
+impl ConnectStall {
     fn flow(&mut self, at: Time, flow: &Flow) {
         let translated = self.translated.get_or_insert_default();
-        let key = (flow.reply.destination, flow.reply.source);
         if flow.protocol != Protocol::Tcp || flow.change == Change::Removed {
             return;
         }
-        if flow.reply.destination == flow.original.source {
-            translated.remove(&key);
-        } else if translated.len() < CAP * 4 {
-            translated.insert(key, at);
+        if flow.is_translated() {
+            translated.insert(flow.outside(), at);
+        } else {
+            translated.remove(&flow.outside());
         }
     }
 
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
-        if segment.accepts() && segment.comes_in() && operator.is_uplink(&segment.link) && self.accepted.len() < CAP {
-            let latest = self.accepted.entry(segment.source).or_default();
-            *latest = (*latest).max(at);
+        if segment.accepts() && segment.comes_in() && operator.is_uplink(&segment.link) {
+            self.accepted.saw(segment.source, at);
         }
         if self.tuples.observe(at, operator, segment).is_none() || !segment.opens() {
             return;
         }
         let key = (segment.destination, segment.sequence);
         let Some(connect) = self.tuples.connect(&key) else { return };
-        if (is_again(connect) || connect.behind) && !connect.answered && self.stalled.len() < CAP {
-            self.stalled.entry(key).or_default();
+        if (is_again(connect) || connect.behind) && !connect.answered {
+            self.stalled.entry(key);
+        }
+    }
+}
+
+/// Whether a timeout sent its SYN again.
+fn is_again(connect: &Connect) -> bool {
+    connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION
+}
+
+impl Detector for ConnectStall {
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        match &signal.observed {
+            Observed::Segment(segment) => self.segment(signal.at, cx.operator, segment),
+            Observed::Flow(flow) => self.flow(signal.at, flow),
+            Observed::Pod(pod) if pod.change != Change::Removed => self.pods.insert(pod.address, ()),
+            _ => {}
         }
     }
 
-    fn judge(&mut self, now: Time, name: &str, time_wait: Duration, pods: &BTreeSet<IpAddr>, out: &mut Vec<Finding>) {
-        let subject = Subject::node(name);
-        let (tuples, accepted, translated) = (&self.tuples, &self.accepted, &self.translated);
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let (now, tuples) = (cx.now, &self.tuples);
         self.stalled.retain(|key, _| {
             let connect = tuples.connect(key);
             connect.is_some_and(|c| (!c.answered || is_again(c)) && now.since(c.first) < WATCH)
         });
-        for (key, counted) in &mut self.stalled {
+        for (key, counted) in self.stalled.iter_mut() {
             let Some(connect) = tuples.connect(key) else { continue };
             let (source, destination) = connect.tuple;
-            let Some(held) = connect.held.filter(|held| connect.first.since(held.last) <= time_wait) else { continue };
-            let is_translated = match translated {
+            let held = connect.held.filter(|held| connect.first.since(held.last) <= cx.operator.time_wait);
+            let Some(held) = held else { continue };
+            let is_translated = match &self.translated {
                 Some(known) => known.contains_key(&connect.tuple),
-                None => !pods.contains(&source.ip()),
+                None => !self.pods.contains_key(&source.ip()),
             };
-            let serves = accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
+            let serves = self.accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
             // Answered by now, perhaps by another port: then only what the server held explains the wait, and
             // a client that was told to reset it has recovered by itself.
             let explained = match (is_again(connect), connect.challenged) {
@@ -127,69 +131,31 @@ impl Node {
             }
             *counted = Some(now);
             self.last = now;
-            self.claims.make(out, &subject, Severity::Warning, connect.first, || {
+            cx.claims.make(Severity::Warning, connect.first, || {
+                let seconds = |since: Time, until: Time| format!("{:.1} s", until.since(since).as_secs_f64());
                 let sent = match is_again(connect) {
-                    true => format!(
-                        "{} times in {:.1} s",
-                        connect.syns,
-                        connect.last_syn.since(connect.first).as_secs_f64()
-                    ),
-                    false => format!("and given up {:.1} s later", now.since(connect.first).as_secs_f64()),
+                    true => format!("{} times in {}", connect.syns, seconds(connect.first, connect.last_syn)),
+                    false => format!("and given up {} later", seconds(connect.first, now)),
                 };
                 format!(
-                    "SYN {source} -> {destination} of {name} was sent {sent} without a SYN-ACK; the tuple was in use \
-                     until {:.1} s before, and the server {}",
-                    connect.first.since(held.last).as_secs_f64(),
+                    "SYN {source} -> {destination} of {} was sent {sent} without a SYN-ACK; the tuple was in use \
+                     until {} before, and the server {}",
+                    cx.node,
+                    seconds(held.last, connect.first),
                     if serves { "accepts others" } else { "answered with an ACK of something else" },
                 )
             });
         }
-        if self.claims.standing(&subject).is_some() && now.since(self.last) >= QUIET {
-            self.claims.withdraw(out, &subject, format!("no such SYN for {} s", QUIET.as_secs()));
-        }
-        if now.since(self.pruned) >= Duration::from_secs(1) {
-            self.pruned = now;
-            self.accepted.retain(|_, at| now.since(*at) < WATCH * 2);
-            if let Some(translated) = &mut self.translated {
-                translated.retain(|_, at| now.since(*at) < time_wait * 2);
-            }
-        }
-    }
-}
-
-/// Whether a timeout sent its SYN again.
-fn is_again(connect: &Connect) -> bool {
-    connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION
-}
-
-impl Detector for ConnectStall {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, _out: &mut Vec<Finding>) {
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(|| Node {
-            claims: Claims::new(&INFO),
-            tuples: Tuples::default(),
-            translated: None,
-            stalled: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            last: Time::default(),
-            pruned: Time::default(),
-        });
-        match &signal.observed {
-            Observed::Segment(segment) => node.segment(signal.at, &self.operator, segment),
-            Observed::Flow(flow) => node.flow(signal.at, flow),
-            Observed::Pod(pod) if pod.change != Change::Removed && self.pods.len() < CAP => {
-                self.pods.insert(pod.address);
-            }
-            _ => {}
+        if cx.claims.standing().is_some() && now.since(self.last) >= QUIET {
+            cx.claims.withdraw(format!("no such SYN for {} s", QUIET.as_secs()));
         }
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        for (name, node) in &mut self.nodes {
-            node.judge(now, name, self.operator.time_wait, &self.pods, out);
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.tuples.forget(cx.now);
+        self.accepted.retain(|_, at| cx.now.since(*at) < WATCH * 2);
+        if let Some(translated) = &mut self.translated {
+            translated.retain(|_, at| cx.now.since(*at) < cx.operator.time_wait * 2);
         }
     }
 }
@@ -197,106 +163,85 @@ impl Detector for ConnectStall {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signal::Direction;
     use crate::snat_port_reuse::tests::succeeds;
-    use crate::testing::{Scene, flow, segment, syn_ack_in, syn_out};
+    use crate::testing::{Scene, play, scene};
 
-    const NAME: &str = "connect-stall";
-    const NODE: &str = "worker-1";
+    const NAME: &str = INFO.name;
     const SERVER: &str = "10.200.0.5:443";
     const PORT: &str = "10.176.64.11:46994";
     const FIRST: &str = "10.176.98.30:51000";
     const SECOND: &str = "10.176.98.31:52000";
 
+    /// A pod's connection succeeds; at 1.5 s another sends a SYN by the same translated port, and it lies behind.
+    fn reused() -> Scene {
+        let mut scene = scene!(NAME, "");
+        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
+        play!(scene, "1500 flow +{SECOND} {PORT} {SERVER}; 1500 syn eth1 {PORT} {SERVER} 8000 20000");
+        scene
+    }
+
     fn stalls(scene: &mut Scene, at: u64) {
-        scene.at(at, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
+        play!(scene, "{at} flow +{SECOND} {PORT} {SERVER}");
         for later in [0, 1_030, 3_100] {
-            scene.at(at + later, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
+            play!(scene, "{} syn eth1 {PORT} {SERVER} 8000 20000", at + later);
         }
     }
 
     #[test]
     fn an_ack_of_the_old_connection_is_enough() {
-        let mut scene = Scene::new();
-        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
-        let ack = segment("eth1", Direction::In, [SERVER, PORT], "A", [78_000, 9_102], 7);
-        scene.at(1_501, NODE, Observed::Segment(ack));
-        scene.until(2_500);
-        assert_eq!(scene.worst(NAME), None, "the first SYN is not yet stalled");
-        scene.at(2_530, NODE, syn_out("eth1", PORT, SERVER, 8_000, 21_030));
-        scene.until(2_600);
-        assert_eq!(scene.worst(NAME), None, "the client may have reset it");
-        scene.until(2_800);
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
-        assert!(scene.evidence(NAME).contains("was sent 2 times in 1.0 s"));
+        let mut scene = reused();
+        // The first SYN is not yet stalled.
+        play!(scene, "1501 in eth1 {SERVER} {PORT} A 78000 9102 7; 2500 ? nothing");
+        // The client may have reset it.
+        play!(scene, "2530 syn eth1 {PORT} {SERVER} 8000 21030; 2600 ? nothing");
+        play!(scene, "2800 ? warning ? says was sent 2 times in 1.0 s");
     }
 
     #[test]
     fn a_client_that_gives_up_within_a_second_sends_no_second_syn() {
-        let mut scene = Scene::new();
-        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
-        scene.until(2_600);
-        assert_eq!(scene.worst(NAME), None);
+        let mut scene = reused();
+        play!(scene, "2600 ? nothing");
         succeeds(&mut scene, 2_710, FIRST, "10.176.64.11:46001", 19_000, 60_000);
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
-        assert!(scene.evidence(NAME).contains("given up"), "{}", scene.evidence(NAME));
+        play!(scene, "? warning ? says given up");
     }
 
     #[test]
     fn the_second_syn_may_leave_by_another_port_and_be_answered() {
-        let mut scene = Scene::new();
-        succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
+        let mut scene = reused();
         // The node forgot the first SYN within a second.
         let other = "10.176.64.11:46990";
-        scene.at(2_530, NODE, flow(Change::Added, SECOND, other, SERVER, false));
-        scene.at(2_530, NODE, syn_out("eth1", other, SERVER, 8_000, 21_030));
-        scene.at(2_531, NODE, syn_ack_in("eth1", SERVER, other, 8_000));
-        scene.until(2_600);
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
-        assert!(scene.evidence(NAME).contains(PORT), "{}", scene.evidence(NAME));
-        scene.until(6_000);
-        assert!(scene.cleared(NAME));
+        play!(scene, "2530 flow +{SECOND} {other} {SERVER}; 2530 syn eth1 {other} {SERVER} 8000 21030");
+        play!(scene, "2531 syn-ack eth1 {SERVER} {other} 8000; 2600 ? warning ? says {PORT}; 6000 ? over");
     }
 
     #[test]
     fn twin_a_dead_server_without_reuse() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 0, FIRST, "10.176.64.11:46001", 9_000, 50_000);
         stalls(&mut scene, 1_500);
-        scene.until(9_000);
-        assert_eq!(scene.worst(NAME), None);
-        scene.assert_quiet();
+        play!(scene, "9000 ? nothing ? quiet");
     }
 
     #[test]
     fn twin_a_dead_server_and_reused_ports() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_505, NODE, syn_ack_in("eth1", SERVER, "10.176.64.11:46990", 4));
+        play!(scene, "1505 syn-ack eth1 {SERVER} 10.176.64.11:46990 4");
         stalls(&mut scene, 1_500);
-        scene.until(9_000);
-        assert_eq!(scene.worst(NAME), None, "it serves nobody");
+        // It serves nobody.
+        play!(scene, "9000 ? nothing");
     }
 
     #[test]
     fn twin_a_server_that_never_accepted_anybody() {
-        let mut scene = Scene::new();
-        for step in 0..4 {
-            let original = if step % 2 == 0 { FIRST } else { SECOND };
-            let at = step * 2_000;
-            scene.at(at, NODE, flow(Change::Added, original, PORT, SERVER, false));
-            let sequence = 9_000 - u32::try_from(step).unwrap() * 1_000;
-            scene.at(at, NODE, syn_out("eth1", PORT, SERVER, sequence, sequence));
-            scene.at(at + 1_030, NODE, syn_out("eth1", PORT, SERVER, sequence, sequence + 1_030));
-            scene.at(at + 1_500, NODE, flow(Change::Removed, original, PORT, SERVER, false));
+        let mut scene = scene!(NAME, "");
+        for (at, original, sequence) in
+            [(0, FIRST, 9_000), (2_000, SECOND, 8_000), (4_000, FIRST, 7_000), (6_000, SECOND, 6_000)]
+        {
+            play!(scene, "{at} flow +{original} {PORT} {SERVER}; {at} syn eth1 {PORT} {SERVER} {sequence} {sequence}");
+            play!(scene, "{} syn eth1 {PORT} {SERVER} {sequence} {}", at + 1_030, sequence + 1_030);
+            play!(scene, "{} flow -{original} {PORT} {SERVER}", at + 1_500);
         }
-        scene.until(9_000);
-        scene.assert_quiet();
+        play!(scene, "9000 ? quiet");
     }
 }

@@ -8,14 +8,10 @@
 //! Left out on purpose: `insert_failed` and `clash_resolve`, which grow in an empty table too; a kernel
 //! that counts each failed insertion as a drop as well has that part taken off.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::conntrack_limit::effective_limit;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity};
 use crate::signal::{CollectorKind, ConntrackStats, ConntrackTable, Observed, Signal};
 use crate::time::Time;
 
@@ -27,7 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats, CollectorKind::KernelLog],
     needs: &[&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats]],
     scope: Scope::Node,
-    arm: |_| Box::new(ConntrackExhaustion { nodes: BTreeMap::new() }),
+    state: State::EachNode(new::<ConntrackExhaustion>),
 };
 
 /// Without a new sign for this long, and below `FULL`, it is over.
@@ -40,12 +36,8 @@ const SUPPORTS_LOG: u128 = 900;
 const FULL: u128 = 950;
 const AT_LIMIT: u128 = 980;
 
+#[derive(Default)]
 struct ConntrackExhaustion {
-    nodes: BTreeMap<Arc<str>, Node>,
-}
-
-struct Node {
-    claims: Claims,
     stats: Option<ConntrackStats>,
     table: Option<(Time, ConntrackTable)>,
     /// The last sign that flows are being dropped, and when it was.
@@ -53,38 +45,21 @@ struct Node {
     /// Growth of `drop`, and of `early_drop`, that the table did not yet bear out.
     dropped: Option<(Time, u64)>,
     evicted: Option<(Time, u64)>,
-    /// The machine's kernel log said so.
+    /// The kernel log said so. It is the machine's: whose table it was, only the counts can tell.
     logged: Option<Time>,
 }
 
 fn share(table: ConntrackTable) -> u128 {
-    u128::from(table.count) * 1000 / u128::from(effective_limit(table))
+    table.share_of(1000)
 }
 
-impl Node {
-    fn new() -> Self {
-        Self {
-            claims: Claims::new(&INFO),
-            stats: None,
-            table: None,
-            sign: None,
-            dropped: None,
-            evicted: None,
-            logged: None,
-        }
-    }
-
+impl ConntrackExhaustion {
     fn stats(&mut self, at: Time, stats: ConntrackStats) {
-        if let Some(before) = self.stats.replace(stats) {
-            // A counter that runs backwards was reset: nothing grew.
-            let failed = stats.insert_failed.saturating_sub(before.insert_failed);
-            // A failed insertion counts as a drop too, and has other reasons.
-            let dropped = stats.drop.saturating_sub(before.drop).saturating_sub(failed);
-            let evicted = stats.early_drop.saturating_sub(before.early_drop);
-            for (growth, more) in [(&mut self.dropped, dropped), (&mut self.evicted, evicted)] {
-                if more > 0 {
-                    *growth = Some((at, more + growth.map_or(0, |(_, earlier)| earlier)));
-                }
+        let Some(before) = self.stats.replace(stats) else { return };
+        let grown = stats.since(&before);
+        for (growth, more) in [(&mut self.dropped, grown.drop), (&mut self.evicted, grown.early_drop)] {
+            if more > 0 {
+                *growth = Some((at, more + growth.map_or(0, |(_, earlier)| earlier)));
             }
         }
     }
@@ -125,174 +100,127 @@ impl Node {
         }
     }
 
-    fn judge(&mut self, now: Time, name: &str, out: &mut Vec<Finding>) {
+    fn judge(&mut self, cx: &mut Context<'_>) {
         self.weigh();
-        let subject = Subject::node(name);
         let share = self.table.map_or(0, |(_, table)| share(table));
-        let state = self.table.map_or_else(String::new, |(_, table)| {
-            format!("; {} of {} entries in use on {name}", table.count, effective_limit(table))
-        });
+        let state = || match self.table {
+            Some((_, table)) => {
+                format!("; {} of {} entries in use on {}", table.count, table.effective_limit(), cx.node)
+            }
+            None => String::new(),
+        };
         if let Some((at, sign)) = &self.sign {
-            if now.since(*at) < QUIET || share >= FULL {
+            if cx.now.since(*at) < QUIET || share >= FULL {
                 let severity = if share >= FULL { Severity::Critical } else { Severity::Warning };
-                self.claims.make(out, &subject, severity, *at, || format!("{sign}{state}"));
+                cx.claims.make(severity, *at, || format!("{sign}{}", state()));
                 return;
             }
+            cx.claims.withdraw(format!("no more drops for {} s{}", QUIET.as_secs(), state()));
             self.sign = None;
-            self.claims.withdraw(out, &subject, format!("no more drops for {} s{state}", QUIET.as_secs()));
         }
         for growth in [&mut self.dropped, &mut self.evicted] {
-            *growth = growth.filter(|(at, _)| now.since(*at) <= TOGETHER);
+            *growth = growth.filter(|(at, _)| cx.now.since(*at) <= TOGETHER);
         }
-        self.logged = self.logged.filter(|at| now.since(*at) <= TOGETHER);
+        self.logged = self.logged.filter(|at| cx.now.since(*at) <= TOGETHER);
     }
 }
 
 impl Detector for ConntrackExhaustion {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        if let Observed::KernelLog { line } = &signal.observed {
-            if line.contains("nf_conntrack") && line.contains("table full") {
-                // The log is the machine's: whose table it was, only the counts can tell.
-                for (name, node) in &mut self.nodes {
-                    node.logged = Some(signal.at);
-                    node.judge(now, name, out);
-                }
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        match &signal.observed {
+            Observed::ConntrackStats(stats) => self.stats(signal.at, *stats),
+            Observed::ConntrackTable(table) => self.table(signal.at, *table),
+            Observed::KernelLog(log) if log.line.contains("nf_conntrack") && log.line.contains("table full") => {
+                self.logged = Some(signal.at);
             }
-            return;
-        }
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(Node::new);
-        match signal.observed {
-            Observed::ConntrackStats(stats) => node.stats(signal.at, stats),
-            Observed::ConntrackTable(table) => node.table(signal.at, table),
             _ => return,
         }
-        node.judge(now, &signal.node, out);
+        self.judge(cx);
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        for (name, node) in &mut self.nodes {
-            node.judge(now, name, out);
-        }
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        self.judge(cx);
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::testing::{Scene, drops, stats, table};
+    use crate::finding::Subject;
+    use crate::testing::{Scene, play, scene};
 
-    const NAME: &str = "conntrack-exhaustion";
+    const NAME: &str = INFO.name;
 
     /// The limit falls to little above the load; the load goes on growing and fills the table.
     pub(crate) fn incident() -> Scene {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0_u64..30 {
-            let count = (2_500 + step * 80).min(4_096);
+            let (at, count, drops) = (step * 100, (2_500 + step * 80).min(4_096), step.saturating_sub(20) * 7);
             let limit = if step < 5 { 524_288 } else { 4_096 };
-            scene.at(step * 100, "worker-1", table(count, limit));
-            scene.at(step * 100 + 2, "worker-2", table(60, limit));
-            scene.at(step * 100 + 5, "worker-1", drops(step.saturating_sub(20) * 7));
+            play!(scene, "{at} table {count}/{limit}; {} @worker-2 table 60/{limit}", at + 2);
+            play!(scene, "{} stats drop={drops}", at + 5);
         }
-        scene.at(3_000, "worker-1", table(4_096, 524_288));
-        scene.at(5_200, "worker-1", table(4_000, 524_288));
+        play!(scene, "3000 table 4096/524288; 5200 table 4000/524288");
         scene
     }
 
     #[test]
     fn incident_the_cause_precedes_the_symptom() {
-        let scene = incident();
-        assert_eq!(scene.first("conntrack-limit", Severity::Warning), Some((500, "node/worker-1".into())));
-        assert_eq!(scene.first(NAME, Severity::Warning), Some((2_000, "node/worker-1".into())));
-        assert!(scene.cleared(NAME) && scene.cleared("conntrack-limit") && scene.cleared("conntrack-pressure"));
+        let mut scene = incident();
+        play!(scene, "? conntrack-limit: warning 500 node/worker-1 ? warning 2000 node/worker-1");
+        play!(scene, "? over ? conntrack-limit: over ? conntrack-pressure: over");
     }
 
     #[test]
     fn incident_drops_grow_in_a_full_table_and_end() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", drops(7));
-        scene.at(0, "worker-1", table(4_000, 4_096));
-        scene.at(100, "worker-1", drops(7));
-        assert_eq!(scene.worst(NAME), None);
-        scene.at(200, "worker-1", drops(19));
-        assert_eq!(scene.first(NAME, Severity::Critical), Some((200, "node/worker-1".into())));
+        let mut scene = scene!(NAME, "0 stats drop=7; 0 table 4000/4096; 100 stats drop=7 ? nothing");
+        play!(scene, "200 stats drop=19 ? critical 200 node/worker-1");
         assert!(scene.evidence(NAME).contains("drop grew by 12; 4000 of 4096 entries"));
-        scene.until(2_500);
-        assert!(!scene.cleared(NAME), "still full");
-        scene.at(2_600, "worker-1", table(4_000, 262_144));
-        assert!(scene.cleared(NAME));
+        // Still full.
+        play!(scene, "2500 ? not over; 2600 table 4000/262144 ? over");
     }
 
     #[test]
     fn drops_before_the_poll_that_shows_the_full_table() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", drops(0));
-        scene.at(0, "worker-1", table(3_000, 262_144));
-        scene.at(100, "worker-1", drops(3));
-        assert_eq!(scene.worst(NAME), None, "the last poll does not bear it out");
-        scene.at(150, "worker-1", table(3_000, 2_000));
-        assert_eq!(scene.worst(NAME), Some(Severity::Critical));
+        // The poll before does not bear it out.
+        let dropped = "0 stats drop=0; 0 table 3000/262144; 100 stats drop=3 ? nothing";
+        scene!(NAME, "{dropped}; 150 table 3000/2000 ? critical");
     }
 
     #[test]
     fn a_count_at_the_limit_is_enough() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", table(990, 1_000));
-        assert_eq!(scene.worst(NAME), None, "one poll just below the limit may pass");
-        scene.at(100, "worker-1", table(990, 1_000));
-        assert_eq!(scene.worst(NAME), Some(Severity::Critical));
+        // One poll just below the limit may pass.
+        scene!(NAME, "0 table 990/1000 ? nothing; 100 table 990/1000 ? critical");
     }
 
     #[test]
     fn twin_dns_races_in_a_nearly_empty_table() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", table(40, 262_144));
+        let mut scene = scene!(NAME, "0 table 40/262144");
         for step in 0..20 {
-            let (insert_failed, clash_resolve) = (step * 3, step * 5);
-            let races = ConntrackStats { drop: insert_failed, insert_failed, clash_resolve, ..stats() };
-            scene.at(step * 100, "worker-1", Observed::ConntrackStats(races));
+            let (at, failed, clashes) = (step * 100, step * 3, step * 5);
+            play!(scene, "{at} stats drop={failed} insert_failed={failed} clash_resolve={clashes} ? silence");
         }
-        assert_eq!(scene.findings, []);
     }
 
     #[test]
     fn the_kernel_log_counts_only_for_the_node_whose_table_is_full() {
-        let mut scene = Scene::new();
-        let log = |line: &str| Observed::KernelLog { line: line.to_owned() };
-        scene.at(0, "worker-1", table(920, 1_000));
-        scene.at(0, "worker-2", table(10, 1_000));
-        scene.at(50, "worker-2", log("nf_conntrack: nf_conntrack: table full in netns 4026532, dropping packet"));
+        let mut scene = scene!(NAME, "0 table 920/1000; 0 @worker-2 table 10/1000");
+        play!(scene, "50 @worker-2 log nf_conntrack: nf_conntrack: table full in netns 4026532, dropping packet");
         let nodes: Vec<_> = scene.findings.iter().filter(|(_, f)| f.detector == NAME).collect();
         assert_eq!(nodes.len(), 1);
         assert_eq!(nodes[0].1.subject, Subject::node("worker-1"));
-
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", table(10, 1_000));
-        scene.at(50, "worker-1", log("nf_conntrack: table full, dropping packet"));
-        scene.until(4_000);
-        assert_eq!(scene.findings, []);
+        scene!(NAME, "0 table 10/1000; 50 log nf_conntrack: table full, dropping packet; 4000 ? silence");
     }
 
     #[test]
     fn early_drop_counts_only_in_a_full_table() {
-        let evicting = |n| Observed::ConntrackStats(ConntrackStats { early_drop: n, ..stats() });
-        for (count, expected) in [(949, false), (950, true)] {
-            let mut scene = Scene::new();
-            scene.at(0, "worker-1", evicting(0));
-            scene.at(0, "worker-1", table(count, 1_000));
-            scene.at(100, "worker-1", evicting(9));
-            assert_eq!(scene.worst(NAME).is_some(), expected, "{count}");
+        for (count, expected) in [(949, "nothing"), (950, "critical")] {
+            scene!(NAME, "0 stats early_drop=0; 0 table {count}/1000; 100 stats early_drop=9 ? {expected}");
         }
     }
 
     #[test]
     fn counters_that_start_again_are_no_news() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", drops(500));
-        scene.at(100, "worker-1", drops(2));
-        assert_eq!(scene.findings, []);
+        scene!(NAME, "0 stats drop=500; 100 stats drop=2 ? silence");
     }
 }

@@ -6,14 +6,12 @@
 //! Why it matters: the table fills hours later; the fall is the one moment that names who did it.
 //! Which incident: I2.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
-use crate::signal::{CollectorKind, ConntrackTable, Observed, Signal};
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity};
+use crate::signal::{CollectorKind, Observed, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -24,24 +22,20 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::ConntrackTable]],
     scope: Scope::Node,
-    arm: |_| Box::new(ConntrackLimit { nodes: BTreeMap::new() }),
+    state: State::EachNode(new::<ConntrackLimit>),
 };
 
 /// How far back the load is remembered.
 const MEMORY: Duration = Duration::from_mins(1);
 /// A limit below five halves of the load is a warning (twice is the incident, ten times its twin): just
 /// beyond the incident, since a neighbour of the one that is hit sees the same limit fall.
-const NARROW: (u64, u64) = (5, 2);
+pub const NARROW: (u64, u64) = (5, 2);
 /// With this many times the load, the limit is wide.
 const WIDE: u64 = 10;
 
+#[derive(Default)]
 struct ConntrackLimit {
-    nodes: BTreeMap<Arc<str>, Node>,
-}
-
-struct Node {
-    claims: Claims,
-    limit: u64,
+    limit: Option<u64>,
     fall: Option<Fall>,
     /// The largest count of each second.
     peaks: VecDeque<(Time, u64)>,
@@ -52,12 +46,7 @@ struct Fall {
     at: Time,
 }
 
-/// A limit of 0 means none (`net/netfilter/nf_conntrack_core.c`).
-pub(crate) const fn effective_limit(table: ConntrackTable) -> u64 {
-    if table.limit == 0 { u64::MAX } else { table.limit }
-}
-
-impl Node {
+impl ConntrackLimit {
     fn peak(&mut self, at: Time, count: u64) -> u64 {
         match self.peaks.back_mut() {
             Some((second, peak)) if at.since(*second) < Duration::from_secs(1) => *peak = (*peak).max(count),
@@ -68,20 +57,22 @@ impl Node {
         }
         self.peaks.iter().map(|(_, peak)| *peak).max().unwrap_or(count)
     }
+}
 
-    fn poll(&mut self, at: Time, name: &str, table: ConntrackTable, out: &mut Vec<Finding>) {
-        let (count, limit) = (table.count, effective_limit(table));
-        let peak = self.peak(at, count);
-        let subject = Subject::node(name);
-        let fell = limit < self.limit;
+impl Detector for ConntrackLimit {
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        let Observed::ConntrackTable(table) = signal.observed else { return };
+        let (count, limit) = (table.count, table.effective_limit());
+        let peak = self.peak(signal.at, count);
+        let before = self.limit.replace(limit).unwrap_or(limit);
+        let fell = limit < before;
         if fell {
-            let from = self.fall.as_ref().map_or(self.limit, |fall| fall.from.max(self.limit));
-            self.fall = Some(Fall { from, at });
+            let from = self.fall.as_ref().map_or(before, |fall| fall.from.max(before));
+            self.fall = Some(Fall { from, at: signal.at });
         }
-        self.limit = limit;
         let Some(fall) = &self.fall else { return };
         // A fall that was never near the load stands until the limit is back: it always had room.
-        let narrow = self.claims.standing(&subject).is_some_and(|severity| severity > Severity::Info);
+        let narrow = cx.claims.standing() > Some(Severity::Info);
         let over = if limit >= fall.from {
             format!("the limit is {limit} again")
         } else if narrow && !fell && limit / WIDE >= peak {
@@ -94,103 +85,66 @@ impl Node {
             } else {
                 Severity::Info
             };
-            let (from, since) = (fall.from, fall.at);
-            self.claims.make(out, &subject, severity, since, || {
+            cx.claims.make(severity, fall.at, || {
                 format!(
-                    "nf_conntrack_max on {name} fell {} -> {limit} with {count} entries in use, at most {peak} within a minute",
-                    if from == u64::MAX { "from no limit".to_owned() } else { from.to_string() }
+                    "nf_conntrack_max on {} fell {} -> {limit} with {count} entries in use, at most {peak} within a minute",
+                    cx.node,
+                    if fall.from == u64::MAX { "from no limit".to_owned() } else { fall.from.to_string() }
                 )
             });
             return;
         };
         self.fall = None;
-        self.claims.withdraw(out, &subject, over);
+        cx.claims.withdraw(over);
     }
-}
-
-impl Detector for ConntrackLimit {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        let Observed::ConntrackTable(table) = signal.observed else { return };
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(|| Node {
-            claims: Claims::new(&INFO),
-            limit: effective_limit(table),
-            fall: None,
-            peaks: VecDeque::new(),
-        });
-        node.poll(signal.at, &signal.node, table, out);
-    }
-
-    fn tick(&mut self, _now: Time, _out: &mut Vec<Finding>) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Scene, table};
+    use crate::finding::Subject;
+    use crate::testing::{play, scene};
 
-    fn fall(count: u64, limits: [u64; 2]) -> Scene {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", table(count, limits[0]));
-        scene.at(100, "worker-1", table(count, limits[1]));
-        scene
-    }
+    const NAME: &str = INFO.name;
 
     #[test]
     fn incident_kube_proxy_writes_its_default_little_above_the_load() {
-        let scene = fall(522_000, [2_310_720, 524_288]);
-        assert_eq!(scene.first("conntrack-limit", Severity::Critical), Some((100, "node/worker-1".into())));
-        let scene = fall(2_600, [262_144, 4_096]);
-        assert_eq!(scene.first("conntrack-limit", Severity::Warning), Some((100, "node/worker-1".into())));
-        assert!(scene.evidence("conntrack-limit").contains("fell 262144 -> 4096 with 2600 entries"));
+        scene!(NAME, "0 table 522000/2310720; 100 table 522000/524288 ? critical 100 node/worker-1");
+        scene!(
+            NAME,
+            "0 table 2600/262144; 100 table 2600/4096 ? warning 100 node/worker-1
+             100 ? says fell 262144 -> 4096 with 2600 entries"
+        );
     }
 
     #[test]
     fn twin_still_far_above_the_load_is_info_only() {
-        let mut scene = fall(2_600, [4_194_304, 26_000]);
-        scene.until(5_000);
-        assert_eq!(scene.worst("conntrack-limit"), Some(Severity::Info));
-        scene.assert_quiet();
+        scene!(NAME, "0 table 2600/4194304; 100 table 2600/26000; 5000 ? info ? quiet");
     }
 
     #[test]
     fn twin_raised_says_nothing() {
-        let scene = fall(2_600, [4_096, 2_310_720]);
-        assert_eq!(scene.findings, []);
+        scene!(NAME, "0 table 2600/4096; 100 table 2600/2310720 ? silence");
     }
 
     #[test]
     fn the_recent_peak_counts_not_the_moment() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", table(3_000, 262_144));
-        scene.at(5_000, "worker-1", table(100, 262_144));
-        scene.at(5_100, "worker-1", table(100, 4_096));
-        assert_eq!(scene.worst("conntrack-limit"), Some(Severity::Warning));
+        let calm = "0 table 3000/262144; 5000 table 100/262144; 5100 table 100/4096 ? warning";
         // The load does not come back: a minute later there is room.
-        scene.at(70_000, "worker-1", table(100, 4_096));
-        assert!(scene.cleared("conntrack-limit"));
+        scene!(NAME, "{calm}; 70000 table 100/4096 ? over");
     }
 
     #[test]
     fn an_info_rises_when_the_load_reaches_half_of_the_lowered_limit() {
-        let mut scene = fall(100, [262_144, 4_096]);
-        scene.at(1_000, "worker-1", table(2_047, 4_096));
-        assert_eq!(scene.worst("conntrack-limit"), Some(Severity::Info));
-        scene.at(2_000, "worker-1", table(2_048, 4_096));
-        assert_eq!(scene.first("conntrack-limit", Severity::Warning).unwrap().0, 2_000);
-        scene.at(3_000, "worker-1", table(2_048, 262_144));
-        assert!(scene.cleared("conntrack-limit"));
+        let fall = "0 table 100/262144; 100 table 100/4096; 1000 table 2047/4096 ? info";
+        scene!(NAME, "{fall}; 2000 table 2048/4096 ? warning 2000 node/worker-1; 3000 table 2048/262144 ? over");
     }
 
     #[test]
     fn nodes_are_judged_each_by_its_own_count() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for (at, limit) in [(0, 262_144), (100, 4_096)] {
-            scene.at(at, "worker-1", table(2_600, limit));
-            scene.at(at, "worker-2", table(20, limit));
+            play!(scene, "{at} table 2600/{limit}; {at} @worker-2 table 20/{limit}");
         }
         let loud: Vec<_> = scene.findings.iter().filter(|(_, f)| f.severity > Severity::Info).collect();
         assert!(loud.iter().all(|(_, f)| f.subject == Subject::node("worker-1")));
@@ -199,11 +153,7 @@ mod tests {
 
     #[test]
     fn two_falls_in_a_row_are_over_only_at_the_first_value() {
-        let mut scene = fall(2_600, [262_144, 8_192]);
-        scene.at(200, "worker-1", table(2_600, 4_096));
-        scene.at(300, "worker-1", table(2_600, 8_192));
-        assert!(!scene.cleared("conntrack-limit"));
-        scene.at(400, "worker-1", table(2_600, 262_144));
-        assert!(scene.cleared("conntrack-limit"));
+        let falls = "0 table 2600/262144; 100 table 2600/8192; 200 table 2600/4096";
+        scene!(NAME, "{falls}; 300 table 2600/8192 ? not over; 400 table 2600/262144 ? over");
     }
 }

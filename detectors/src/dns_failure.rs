@@ -6,15 +6,14 @@
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
-use crate::operator::Operator;
+use crate::capped::Capped;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::dns_endpoints::DnsEndpoints;
+use crate::finding::{Level, Severity};
 use crate::signal::{CollectorKind, Endpoint, Observed, PodLog, Probe, ProbeKind, Signal};
 use crate::time::Time;
 
@@ -26,18 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,
-    arm: |operator| {
-        Box::new(DnsFailure {
-            operator: operator.clone(),
-            claims: Claims::new(&INFO),
-            sources: BTreeMap::new(),
-            upstream: BTreeMap::new(),
-            endpoints: None,
-            endpoints_at: Time::default(),
-            answered: Time::default(),
-            log: None,
-        })
-    },
+    state: State::Cluster(new::<DnsFailure>),
 };
 
 /// Misses in a row, and while other sources get answers.
@@ -45,16 +33,17 @@ const MISSES: u32 = 2;
 const MISSES_AMONG_ANSWERS: u32 = 4;
 /// A run of misses that has not grown for this long says nothing any more.
 const STALE: Duration = Duration::from_secs(5);
+/// What happened this long before the first miss belongs to it.
+const BEFORE: Duration = Duration::from_secs(2);
 const CAP: usize = 1024;
 
+#[derive(Default)]
 struct DnsFailure {
-    operator: Operator,
-    claims: Claims,
-    sources: BTreeMap<(Arc<str>, IpAddr), Source>,
+    sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
     /// Upstream resolvers: when each last answered, and last failed to.
-    upstream: BTreeMap<IpAddr, Outcome>,
+    upstream: Capped<IpAddr, Outcome, CAP>,
+    told: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
-    endpoints_at: Time,
     /// The last answer of cluster DNS to anyone.
     answered: Time,
     /// What a replica last wrote into its log about a time-out.
@@ -64,7 +53,7 @@ struct DnsFailure {
 #[derive(Default)]
 struct Source {
     service: Run,
-    endpoints: BTreeMap<IpAddr, Run>,
+    endpoints: Capped<IpAddr, Run, CAP>,
     failing: bool,
 }
 
@@ -102,89 +91,82 @@ impl Run {
     }
 }
 
+impl Source {
+    /// Takes in what was asked lately, and says whether neither Service nor endpoints answer it.
+    fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) -> bool {
+        let others_answered = self.service.misses > 0 && answered > self.service.first;
+        let nothing_asked = ready.is_none() && self.endpoints.is_empty();
+        let misses = if others_answered || nothing_asked { MISSES_AMONG_ANSWERS } else { MISSES };
+        let endpoints_fail = match ready {
+            Some(ready) => {
+                ready.iter().all(|e| self.endpoints.get(&e.address).is_some_and(|run| run.fails(now, misses)))
+            }
+            // Without an inventory, what was asked lately is what there is.
+            None => self.endpoints.values().all(|run| run.fails(now, misses) || now.since(run.last) >= STALE),
+        };
+        let fails = self.service.fails(now, misses) && endpoints_fail;
+        self.failing = self.service.misses > 0 && (self.failing || fails);
+        self.failing
+    }
+}
+
 impl DnsFailure {
     fn probe(&mut self, signal: &Signal, probe: &Probe) {
-        let cluster_dns = matches!(probe.kind, ProbeKind::DnsService | ProbeKind::DnsEndpoint);
-        if cluster_dns && probe.ok {
+        let key = (Arc::clone(&signal.node), probe.source);
+        let run = match probe.kind {
+            ProbeKind::Echo => return,
+            ProbeKind::DnsUpstream => {
+                if let Some(outcome) = self.upstream.entry(probe.target) {
+                    let time = if probe.ok { &mut outcome.answered } else { &mut outcome.failed };
+                    *time = Some(signal.at);
+                }
+                return;
+            }
+            ProbeKind::DnsService => self.sources.entry(key).map(|source| &mut source.service),
+            ProbeKind::DnsEndpoint => self.sources.entry(key).and_then(|source| source.endpoints.entry(probe.target)),
+        };
+        if probe.ok {
             self.answered = self.answered.max(signal.at);
         }
-        match probe.kind {
-            ProbeKind::DnsUpstream if self.upstream.len() < CAP || self.upstream.contains_key(&probe.target) => {
-                let outcome = self.upstream.entry(probe.target).or_default();
-                let time = if probe.ok { &mut outcome.answered } else { &mut outcome.failed };
-                *time = Some(signal.at);
-            }
-            ProbeKind::DnsService | ProbeKind::DnsEndpoint => {
-                let key = (Arc::clone(&signal.node), probe.source);
-                if self.sources.len() >= CAP && !self.sources.contains_key(&key) {
-                    return;
-                }
-                let source = self.sources.entry(key).or_default();
-                if probe.kind == ProbeKind::DnsService {
-                    source.service.add(signal.at, probe);
-                } else if source.endpoints.len() < CAP || source.endpoints.contains_key(&probe.target) {
-                    source.endpoints.entry(probe.target).or_default().add(signal.at, probe);
-                }
-            }
-            _ => {}
+        if let Some(run) = run {
+            run.add(signal.at, probe);
         }
     }
 
-    fn judge(&mut self, now: Time, out: &mut Vec<Finding>) {
+    fn judge(&mut self, cx: &mut Context<'_>) {
         let mut failing = None;
-        for ((node, address), source) in &mut self.sources {
-            let others_answered = source.service.misses > 0 && self.answered > source.service.first;
-            let misses = match &self.endpoints {
-                _ if others_answered => MISSES_AMONG_ANSWERS,
-                None if source.endpoints.is_empty() => MISSES_AMONG_ANSWERS,
-                _ => MISSES,
-            };
-            let endpoint_fails =
-                |address: &IpAddr| source.endpoints.get(address).is_some_and(|run| run.fails(now, misses));
-            let endpoints_fail = match &self.endpoints {
-                Some(ready) => ready.iter().all(|endpoint| endpoint_fails(&endpoint.address)),
-                // Without an inventory, what was asked lately is what there is.
-                None => source.endpoints.values().all(|run| run.fails(now, misses) || now.since(run.last) >= STALE),
-            };
-            if source.service.misses == 0 {
-                source.failing = false;
-            } else if source.service.fails(now, misses) && endpoints_fail {
-                source.failing = true;
-            }
-            if source.failing {
+        for ((node, address), source) in self.sources.iter_mut() {
+            if source.judge(cx.now, self.answered, self.endpoints.as_deref()) {
                 failing.get_or_insert((node, address, &*source));
             }
         }
-        let subject = Subject::service(&self.operator.dns_service);
         let Some((node, address, source)) = failing else {
-            self.claims.withdraw(out, &subject, "the DNS Service answers again");
-            return;
+            return cx.claims.withdraw("the DNS Service answers again");
         };
         let since = source.service.first;
-        let (operator, upstream, ready) = (&self.operator, &self.upstream, &self.endpoints);
-        let recent = self.log.as_ref().filter(|(at, _)| *at >= since - Duration::from_secs(2));
-        let log = recent.map(|(_, log)| format!("; the log of {} says {:?}", log.pod, log.line)).unwrap_or_default();
-        self.claims.make(out, &subject, Severity::Warning, since, || {
+        cx.claims.make(Severity::Warning, since, || {
             let error = source.service.error.as_deref().unwrap_or("no answer");
-            let endpoints = match ready {
+            let endpoints = match &self.endpoints {
                 Some(ready) if ready.is_empty() => "there is no ready endpoint".to_owned(),
                 Some(ready) => format!("so do questions to every endpoint ({})", ready.len()),
                 None => format!("so do questions to the endpoints known ({})", source.endpoints.len()),
             };
+            let log = self.log.as_ref().filter(|(at, _)| *at >= since - BEFORE);
             format!(
-                "{} questions in a row from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{log}",
+                "{} questions in a row from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{}",
                 source.service.misses,
-                operator.dns_service,
-                operator.dns_address,
-                upstream_says(upstream, since)
+                cx.operator.dns_service,
+                cx.operator.dns_address,
+                upstream_says(&self.upstream, since),
+                log.map(|(_, log)| format!("; the log of {} says {:?}", log.pod, log.line)).unwrap_or_default()
             )
         });
     }
 }
 
 /// What the upstream resolvers did since then.
-fn upstream_says(upstream: &BTreeMap<IpAddr, Outcome>, since: Time) -> String {
-    let recent = |time: Option<Time>| time.is_some_and(|at| at >= since - Duration::from_secs(2));
+fn upstream_says(upstream: &Capped<IpAddr, Outcome, CAP>, since: Time) -> String {
+    let recent = |time: Option<Time>| time.is_some_and(|at| at >= since - BEFORE);
     if let Some((address, _)) = upstream.iter().find(|(_, outcome)| recent(outcome.answered)) {
         return format!("upstream {address} answers when asked directly");
     }
@@ -195,44 +177,31 @@ fn upstream_says(upstream: &BTreeMap<IpAddr, Outcome>, since: Time) -> String {
 }
 
 impl Detector for DnsFailure {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
-            Observed::Probe(probe) if probe.kind != ProbeKind::Echo => self.probe(signal, probe),
-            Observed::Endpoints(list) if list.service == self.operator.dns_service => {
-                if signal.at >= self.endpoints_at {
-                    self.endpoints_at = signal.at;
-                    self.endpoints = Some(list.ready.clone());
-                    // A pod that is gone is asked no more; its misses must not linger.
-                    for source in self.sources.values_mut() {
-                        source.endpoints.retain(|address, _| list.ready.iter().any(|e| e.address == *address));
-                    }
-                }
-                return;
+            Observed::Probe(probe) if probe.kind != ProbeKind::Echo => {
+                self.probe(signal, probe);
+                self.judge(cx);
             }
-            Observed::PodLog(log) => {
-                if log.line.contains("i/o timeout") {
-                    self.log = Some((signal.at, log.clone()));
+            Observed::PodLog(log) if log.line.contains("i/o timeout") => self.log = Some((signal.at, log.clone())),
+            _ => {
+                let Some(ready) = self.told.news(cx.operator, signal) else { return };
+                self.endpoints = Some(ready.to_vec());
+                // A pod that is gone is asked no more; its misses must not linger.
+                for source in self.sources.values_mut() {
+                    source.endpoints.retain(|address, _| ready.iter().any(|e| e.address == *address));
                 }
-                return;
             }
-            _ => return,
         }
-        self.judge(now, out);
     }
-
-    fn tick(&mut self, _now: Time, _out: &mut Vec<Finding>) {}
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Scene, endpoints, probe};
+    use crate::testing::{Scene, play, scene};
 
-    const NAME: &str = "dns-failure";
+    const NAME: &str = INFO.name;
     const SERVICE: &str = "192.168.0.10";
     const FIRST: &str = "10.176.98.2";
     const SECOND: &str = "10.176.98.3";
@@ -240,96 +209,90 @@ mod tests {
     /// One round of probes from both nodes.
     fn round(scene: &mut Scene, at: u64, service: bool, endpoint: &[(&str, bool)], upstream: bool) {
         for node in ["worker-1", "worker-2"] {
-            scene.at(at, node, probe(ProbeKind::DnsUpstream, "10.16.16.16", upstream));
-            scene.at(at, node, probe(ProbeKind::DnsService, SERVICE, service));
+            play!(scene, "{at} @{node} probe upstream 10.16.16.16 {upstream}");
+            play!(scene, "{at} @{node} probe service {SERVICE} {service}");
             for (address, ok) in endpoint {
-                scene.at(at, node, probe(ProbeKind::DnsEndpoint, address, *ok));
+                play!(scene, "{at} @{node} probe endpoint {address} {ok}");
             }
         }
     }
 
+    fn one_endpoint() -> Scene {
+        scene!(NAME, "0 endpoints 0@worker-1")
+    }
+
     #[test]
     fn incident_two_misses_in_a_row_while_upstream_answers() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         round(&mut scene, 100, true, &[(FIRST, true)], true);
         round(&mut scene, 600, false, &[(FIRST, false)], true);
-        assert_eq!(scene.worst(NAME), None, "one miss");
+        play!(scene, "? nothing");
         round(&mut scene, 1_100, false, &[(FIRST, false)], true);
-        assert_eq!(scene.first(NAME, Severity::Warning), Some((1_100, "service/kube-dns".into())));
-        assert!(scene.evidence(NAME).contains("upstream 10.16.16.16 answers when asked directly"));
+        play!(scene, "? warning 1100 service/kube-dns ? says upstream 10.16.16.16 answers when asked directly");
         round(&mut scene, 1_600, true, &[(FIRST, true)], true);
-        assert!(scene.cleared(NAME));
+        play!(scene, "? over");
     }
 
     #[test]
     fn where_its_log_is_read_the_evidence_quotes_it() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         round(&mut scene, 600, false, &[(FIRST, false)], true);
         // As a real CoreDNS wrote it whose upstream answered too late.
         let line =
             "[ERROR] plugin/errors: 2 example-api.com. A: read udp 10.176.97.10:42269->10.16.16.16:53: i/o timeout";
-        let line = line.to_owned();
-        scene.at(700, "worker-1", Observed::PodLog(PodLog { pod: "coredns-0".into(), line: line.clone() }));
+        scene.at(700, "worker-1", PodLog { pod: "coredns-0".into(), line: line.into() }.into());
         round(&mut scene, 1_100, false, &[(FIRST, false)], true);
         assert!(scene.evidence(NAME).ends_with(&format!("; the log of coredns-0 says {line:?}")));
     }
 
     #[test]
     fn variant_no_endpoint_is_left() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         round(&mut scene, 100, true, &[(FIRST, true)], true);
-        scene.at(500, "worker-1", endpoints(&[]));
+        play!(scene, "500 endpoints");
         round(&mut scene, 600, false, &[], true);
         round(&mut scene, 1_100, false, &[], true);
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
-        assert!(scene.evidence(NAME).contains("there is no ready endpoint"));
+        play!(scene, "? warning ? says there is no ready endpoint");
     }
 
     #[test]
     fn an_unreachable_upstream_is_said() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         round(&mut scene, 600, false, &[(FIRST, false)], false);
         round(&mut scene, 1_100, false, &[(FIRST, false)], false);
-        assert!(scene.evidence(NAME).contains("upstream resolvers do not answer either"));
+        play!(scene, "? says upstream resolvers do not answer either");
     }
 
     #[test]
     fn twin_one_of_two_replicas_lost() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1"), ("coredns-1", "worker-2")]));
+        let mut scene = scene!(NAME, "0 endpoints 0@worker-1 1@worker-2");
         round(&mut scene, 100, true, &[(FIRST, true), (SECOND, true)], true);
         // Half of the questions to the Service still go to the lost one, at worst several in a row.
         for step in 1..6 {
             round(&mut scene, step * 400, false, &[(FIRST, false), (SECOND, true)], true);
         }
-        scene.assert_quiet();
+        play!(scene, "? quiet");
     }
 
     #[test]
     fn twin_rolling_restart_a_new_endpoint_was_not_asked_yet() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         round(&mut scene, 100, true, &[(FIRST, true)], true);
         round(&mut scene, 500, false, &[(FIRST, false)], true);
-        scene.at(600, "worker-1", endpoints(&[("coredns-0", "worker-1"), ("coredns-1", "worker-2")]));
+        play!(scene, "600 endpoints 0@worker-1 1@worker-2");
         round(&mut scene, 900, false, &[(FIRST, false)], true);
-        assert_eq!(scene.worst(NAME), None);
+        play!(scene, "? nothing");
     }
 
     #[test]
     fn twin_one_slow_upstream_of_two() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = one_endpoint();
         // Late answers are answers. Even where every other one misses its deadline, no run forms.
         for step in 0..20 {
-            let node = if step % 2 == 0 { "worker-1" } else { "worker-2" };
-            scene.at(step * 200, node, probe(ProbeKind::DnsService, SERVICE, step % 3 != 0));
-            scene.at(step * 200, node, probe(ProbeKind::DnsEndpoint, FIRST, step % 4 != 0));
+            let (at, node) = (step * 200, if step % 2 == 0 { "worker-1" } else { "worker-2" });
+            play!(scene, "{at} @{node} probe service {SERVICE} {}", step % 3 != 0);
+            play!(scene, "{at} @{node} probe endpoint {FIRST} {}", step % 4 != 0);
         }
-        scene.assert_quiet();
+        play!(scene, "? quiet");
     }
 }

@@ -5,14 +5,14 @@
 //! Why it matters: no name resolves anywhere in the cluster; the mend is the pod, not a link.
 //! Which incident: I3, its second variant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
-use crate::operator::Operator;
+use crate::capped::Capped;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::dns_endpoints::DnsEndpoints;
+use crate::finding::{Level, Severity};
 use crate::signal::{Change, CollectorKind, ContainerState, Endpoint, Observed, Signal};
 use crate::time::Time;
 
@@ -24,19 +24,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
-    arm: |operator| {
-        Box::new(DnsReplica {
-            operator: operator.clone(),
-            claims: Claims::new(&INFO),
-            seen: Time::default(),
-            last: Vec::new(),
-            none_since: None,
-            explained: false,
-            nic_lost: BTreeSet::new(),
-            deleted: None,
-            containers: BTreeMap::new(),
-        })
-    },
+    state: State::Cluster(new::<DnsReplica>),
 };
 
 /// Agents differ by some milliseconds: the loss of a link may be told after what it caused.
@@ -44,10 +32,9 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Most pods whose containers are remembered.
 const CAP: usize = 1024;
 
+#[derive(Default)]
 struct DnsReplica {
-    operator: Operator,
-    claims: Claims,
-    seen: Time,
+    told: DnsEndpoints,
     /// The endpoints that were ready last.
     last: Vec<Endpoint>,
     none_since: Option<Time>,
@@ -58,50 +45,22 @@ struct DnsReplica {
     /// The last of those pods that was deleted.
     deleted: Option<String>,
     /// By pod, where the API tells: what its containers are, other than running.
-    containers: BTreeMap<String, String>,
-}
-
-impl DnsReplica {
-    fn judge(&mut self, now: Time, out: &mut Vec<Finding>) {
-        let Some(since) = self.none_since.filter(|since| now.since(*since) >= SETTLE) else { return };
-        let subject = Subject::service(&self.operator.dns_service);
-        let intact = self.last.iter().find(|endpoint| !self.nic_lost.contains(endpoint.node.as_str()));
-        self.explained |= intact.is_none() && self.claims.standing(&subject).is_none();
-        let Some(lost) = intact.filter(|_| !self.explained) else { return };
-        self.claims.make(out, &subject, Severity::Critical, since, || {
-            let how = if self.deleted.as_ref() == Some(&lost.pod) { "was deleted" } else { "is no longer ready" };
-            let container = self.containers.get(&lost.pod).map(|state| format!("; its container is {state}"));
-            format!(
-                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is whole{}",
-                self.operator.dns_service,
-                lost.pod,
-                lost.address,
-                lost.node,
-                self.operator.pod_nic,
-                container.unwrap_or_default()
-            )
-        });
-    }
+    containers: Capped<String, String, CAP>,
 }
 
 impl Detector for DnsReplica {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, out: &mut Vec<Finding>) {
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
-            Observed::Link(link) if link.name == self.operator.pod_nic => {
-                if link.change == Change::Removed || !link.up || !link.carrier {
+            Observed::Link(link) if link.name == cx.operator.pod_nic => {
+                self.nic_lost.remove(&signal.node);
+                if !link.is_whole() {
                     self.nic_lost.insert(Arc::clone(&signal.node));
-                } else {
-                    self.nic_lost.remove(&signal.node);
                 }
             }
             Observed::Container(container) if container.state == ContainerState::Running => {
                 self.containers.remove(&container.pod);
             }
-            Observed::Container(container) if self.containers.len() < CAP => {
+            Observed::Container(container) => {
                 let restarts = match container.restarts {
                     0 => String::new(),
                     1 => ", restarted once".to_owned(),
@@ -112,24 +71,39 @@ impl Detector for DnsReplica {
             Observed::Pod(pod) if self.last.iter().any(|endpoint| endpoint.pod == pod.name) => {
                 self.deleted = (pod.change == Change::Removed).then(|| pod.name.clone());
             }
-            Observed::Endpoints(list) if list.service == self.operator.dns_service && signal.at >= self.seen => {
-                self.seen = signal.at;
-                if !list.ready.is_empty() {
-                    self.none_since = None;
-                    self.explained = false;
-                    self.last.clone_from(&list.ready);
-                    let subject = Subject::service(&self.operator.dns_service);
-                    self.claims.withdraw(out, &subject, format!("{} ready again", list.ready[0].pod));
-                } else if !self.last.is_empty() {
+            _ => match self.told.news(cx.operator, signal) {
+                Some([]) if !self.last.is_empty() => {
                     self.none_since.get_or_insert(signal.at);
                 }
-            }
-            _ => {}
+                Some(ready @ [first, ..]) => {
+                    self.none_since = None;
+                    self.explained = false;
+                    self.last = ready.to_vec();
+                    cx.claims.withdraw(format!("{} ready again", first.pod));
+                }
+                _ => {}
+            },
         }
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        self.judge(now, out);
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let Some(since) = self.none_since.filter(|since| cx.now.since(*since) >= SETTLE) else { return };
+        let intact = self.last.iter().find(|endpoint| !self.nic_lost.contains(endpoint.node.as_str()));
+        self.explained |= intact.is_none() && cx.claims.standing().is_none();
+        let Some(lost) = intact.filter(|_| !self.explained) else { return };
+        cx.claims.make(Severity::Critical, since, || {
+            let how = if self.deleted.as_ref() == Some(&lost.pod) { "was deleted" } else { "is no longer ready" };
+            let container = self.containers.get(&lost.pod).map(|state| format!("; its container is {state}"));
+            format!(
+                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is whole{}",
+                cx.operator.dns_service,
+                lost.pod,
+                lost.address,
+                lost.node,
+                cx.operator.pod_nic,
+                container.unwrap_or_default()
+            )
+        });
     }
 }
 
@@ -137,60 +111,41 @@ impl Detector for DnsReplica {
 mod tests {
     use super::*;
     use crate::signal::Container;
-    use crate::testing::{Scene, endpoints, link, link_gone};
+    use crate::testing::{play, scene};
 
-    const NAME: &str = "dns-replica";
+    const NAME: &str = INFO.name;
+    const ARMED: &str = "0 link eth1 3; 0 endpoints 0@worker-1";
 
     #[test]
     fn variant_the_only_replica_is_killed_with_every_link_intact() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", link("eth1", 3));
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
-        scene.at(1_000, "worker-1", endpoints(&[]));
-        scene.until(2_000);
-        assert_eq!(scene.first(NAME, Severity::Critical), Some((1_200, "service/kube-dns".into())));
-        assert!(scene.evidence(NAME).contains("coredns-0 (10.176.98.2) on worker-1"));
-        scene.at(3_000, "worker-1", endpoints(&[("coredns-9", "worker-2")]));
-        assert!(scene.cleared(NAME));
+        let mut scene = scene!(NAME, "{ARMED}; 1000 endpoints; 2000 ? critical 1200 service/kube-dns");
+        play!(scene, "2000 ? says coredns-0 (10.176.98.2) on worker-1; 3000 endpoints 9@worker-2 ? over");
     }
 
     #[test]
     fn where_the_api_tells_the_evidence_says_what_became_of_the_container() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", link("eth1", 3));
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = scene!(NAME, "{ARMED}");
         // As a real kubelet tells of a program that ends at once: CrashLoopBackOff comes with its next look.
         let ended = ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 };
         let waiting = ContainerState::Waiting { reason: "CrashLoopBackOff".into() };
         for (at, state) in [(700, ended), (900, waiting)] {
             let container = Container { pod: "coredns-0".into(), container: "coredns".into(), state, restarts: 1 };
-            scene.at(at, "worker-1", Observed::Container(container));
+            scene.at(at, "worker-1", container.into());
         }
-        scene.at(1_000, "worker-1", endpoints(&[]));
-        scene.until(2_000);
+        play!(scene, "1000 endpoints; 2000");
         let evidence = scene.evidence(NAME);
         assert!(evidence.ends_with("; its container is waiting (CrashLoopBackOff), restarted once"), "{evidence}");
     }
 
     #[test]
     fn a_lost_nic_explains_it_even_when_told_a_little_later() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", link("eth1", 3));
-        scene.at(0, "worker-1", endpoints(&[("coredns-0", "worker-1")]));
-        scene.at(1_000, "worker-2", endpoints(&[]));
-        scene.at(1_100, "worker-1", link_gone("eth1", 3));
-        scene.until(4_000);
+        let mut scene = scene!(NAME, "{ARMED}; 1000 @worker-2 endpoints; 1100 link -eth1 3; 4000");
         // The link is back before the endpoint is.
-        scene.at(4_000, "worker-1", link("eth1", 3));
-        scene.until(6_000);
-        assert_eq!(scene.worst(NAME), None);
+        play!(scene, "4000 link eth1 3; 6000 ? nothing");
     }
 
     #[test]
     fn a_cluster_whose_dns_is_not_up_yet_has_lost_nothing() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", endpoints(&[]));
-        scene.until(4_000);
-        assert_eq!(scene.findings, []);
+        scene!(NAME, "0 endpoints; 4000 ? silence");
     }
 }

@@ -85,10 +85,6 @@ impl Subject {
     pub fn path(name: impl fmt::Display) -> Self {
         Self { kind: SubjectKind::Path, name: name.to_string() }
     }
-    #[must_use]
-    pub fn flow(name: impl fmt::Display) -> Self {
-        Self { kind: SubjectKind::Flow, name: name.to_string() }
-    }
 }
 
 impl fmt::Display for Subject {

@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::{Claim, Claims};
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::capped::Capped;
+use crate::claims::{Claim, want};
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity, Subject};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::proven::ProvenSizes;
 use crate::signal::{CollectorKind, Observed, Segment, Signal, Socket};
-use crate::time::Time;
 use crate::wire::headers;
 use history::{History, Rise};
 
@@ -34,15 +34,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Packets, CollectorKind::Sockets],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
-    arm: |operator| {
-        Box::new(MssChange {
-            operator: operator.clone(),
-            claims: Claims::new(&INFO),
-            proven: ProvenSizes::new(operator),
-            histories: BTreeMap::new(),
-            stuck: BTreeMap::new(),
-        })
-    },
+    state: State::Cluster(new::<MssChange>),
 };
 
 /// How long the first larger segments have to prove that they pass, before what was proven earlier counts
@@ -58,46 +50,42 @@ const TIMEOUTS: u8 = 2;
 /// Paths that are remembered.
 const CAP: usize = 4096;
 
+#[derive(Default)]
 struct MssChange {
-    operator: Operator,
-    claims: Claims,
     proven: ProvenSizes,
     /// By node, interface and path: a clamp between two interfaces is not a change.
-    histories: BTreeMap<(Arc<str>, String, Prefix), History>,
+    histories: Capped<(Arc<str>, String, Prefix), History, CAP>,
     /// Sockets with timeouts: the size at their head, and how often it was sent.
     stuck: BTreeMap<Prefix, (u32, u32)>,
 }
 
 impl MssChange {
     /// Whether there is, or was until now, a rise to judge.
-    fn syn(&mut self, signal: &Signal, segment: &Segment, mss: u16) -> bool {
-        let path = self.operator.path_of(segment.source.ip());
+    fn syn(&mut self, signal: &Signal, operator: &Operator, segment: &Segment, mss: u16) -> bool {
+        let path = operator.path_of(segment.source.ip());
         let key = (Arc::clone(&signal.node), segment.link.clone(), path);
-        if self.histories.len() >= CAP && !self.histories.contains_key(&key) {
-            return false;
-        }
-        let history = self.histories.entry(key).or_default();
+        let Some(history) = self.histories.entry(key) else { return false };
         let before = history.rise.is_some();
         history.syn(signal.at, segment.source.ip(), mss);
         before || history.rise.is_some()
     }
 
-    fn socket(&mut self, socket: &Socket) {
-        let path = self.operator.path_of(socket.remote.ip());
+    fn socket(&mut self, operator: &Operator, socket: &Socket) {
+        let path = operator.path_of(socket.remote.ip());
         let rose = |rise: &Rise| self.proven.handshake(socket.remote).is_none_or(|h| h.mss > Some(rise.old));
         let risen = self.histories.iter().any(|((_, _, p), h)| *p == path && h.rise.as_ref().is_some_and(rose));
-        if risen && socket.retransmits >= TIMEOUTS {
+        if risen {
             let size = self.proven.head_size(socket);
             self.stuck.insert(path, (size, u32::from(socket.retransmits) + 1));
         }
     }
 
     /// Why the new MSS does not fit, if that is known.
-    fn misfit(&self, now: Time, path: Prefix, rise: &Rise) -> Option<String> {
-        let overhead = headers(rise.client);
+    fn misfit(&self, cx: &Context<'_>, path: Prefix, rise: &Rise) -> Option<String> {
+        let (now, overhead) = (cx.now, headers(rise.client));
         let (old, new) = (u32::from(rise.old) + overhead, u32::from(rise.new) + overhead);
         let largest = self.proven.largest(path);
-        let declared = self.operator.declared_mtu(rise.client).filter(|mtu| new > u32::from(*mtu));
+        let declared = cx.operator.declared_mtu(rise.client).filter(|mtu| new > u32::from(*mtu));
         if let Some(mtu) = declared.filter(|_| rise.established(now)) {
             return Some(format!("{new}-byte packets do not fit the declared MTU of {mtu}"));
         }
@@ -124,53 +112,43 @@ impl MssChange {
         (proven && rise.established(now))
             .then(|| format!("packets would be {new} bytes, and the largest ever acknowledged is {largest}"))
     }
-
-    fn judge(&mut self, now: Time, out: &mut Vec<Finding>) {
-        let mut wanted = BTreeMap::new();
-        for ((_, _, path), history) in &self.histories {
-            let Some(rise) = &history.rise else { continue };
-            let misfit = self.misfit(now, *path, rise);
-            let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
-            let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
-            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}", rise.old, rise.new);
-            let claim = Claim { severity, since: rise.since, evidence };
-            let subject = Subject::path(path);
-            if wanted.get(&subject).is_none_or(|other: &Claim| other.severity < severity) {
-                wanted.insert(subject, claim);
-            }
-        }
-        let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();
-        self.stuck.retain(|path, _| risen.contains(&path.to_string()));
-        self.claims.settle(out, wanted, "SYNs announce the earlier MSS again");
-    }
 }
 
 impl Detector for MssChange {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        self.proven.observe(signal);
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        self.proven.observe(cx.operator, signal);
         match &signal.observed {
             Observed::Segment(segment) if segment.opens() && segment.comes_in() => {
                 let Some(mss) = segment.mss else { return };
-                if self.operator.is_pod(segment.source.ip()) || !self.syn(signal, segment, mss) {
+                if cx.operator.is_pod(segment.source.ip()) || !self.syn(signal, cx.operator, segment, mss) {
                     return;
                 }
             }
-            Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => self.socket(socket),
+            Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => self.socket(cx.operator, socket),
             _ => return,
         }
-        self.judge(now, out);
+        self.tick(cx);
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        if self.histories.values().any(|history| history.rise.is_some()) {
-            self.judge(now, out);
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let mut wanted = BTreeMap::new();
+        for ((_, _, path), history) in self.histories.iter() {
+            let Some(rise) = &history.rise else { continue };
+            let misfit = self.misfit(cx, *path, rise);
+            let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
+            let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
+            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}", rise.old, rise.new);
+            want(&mut wanted, Subject::path(path), Claim { severity, since: rise.since, evidence });
         }
+        let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();
+        self.stuck.retain(|path, _| risen.contains(&path.to_string()));
+        cx.claims.settle(wanted, "SYNs announce the earlier MSS again");
+    }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.proven.forget(cx.now);
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -15,13 +15,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::{Claim, Claims};
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::capped::Capped;
+use crate::claims::Claim;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity, Subject};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::proven::ProvenSizes;
-use crate::signal::{CollectorKind, Observed, Signal, Socket, TcpState};
+use crate::signal::{CollectorKind, Observed, Signal, Socket, SocketKey, TcpState};
 use crate::time::Time;
 use crate::wire::always_fits;
 use alive::SmallPackets;
@@ -34,16 +35,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Sockets, CollectorKind::Packets],
     needs: &[&[CollectorKind::Sockets]],
     scope: Scope::Node,
-    arm: |operator| {
-        Box::new(PmtuBlackhole {
-            operator: operator.clone(),
-            claims: Claims::new(&INFO),
-            proven: ProvenSizes::new(operator),
-            small: SmallPackets::new(operator),
-            sockets: BTreeMap::new(),
-            looked: BTreeMap::new(),
-        })
-    },
+    state: State::Cluster(new::<PmtuBlackhole>),
 };
 
 /// Consecutive timeouts. Tail-loss probes do not count as such in `tcpi_retransmits`.
@@ -54,17 +46,14 @@ const UNSEEN: Duration = Duration::from_secs(2);
 const PASSED_OVER: Duration = Duration::from_millis(700);
 const CAP: usize = 8192;
 
+#[derive(Default)]
 struct PmtuBlackhole {
-    operator: Operator,
-    claims: Claims,
     proven: ProvenSizes,
     small: SmallPackets,
-    sockets: BTreeMap<(Arc<str>, SocketKey), Stall>,
+    sockets: Capped<(Arc<str>, SocketKey), Stall, CAP>,
     /// When sockets of a node were last read.
-    looked: BTreeMap<Arc<str>, Time>,
+    looked: Capped<Arc<str>, Time, CAP>,
 }
-
-type SocketKey = (Option<String>, SocketAddr, SocketAddr);
 
 /// A socket that waits for an acknowledgment.
 struct Stall {
@@ -78,44 +67,36 @@ struct Stall {
 }
 
 impl PmtuBlackhole {
-    fn socket(&mut self, at: Time, node: &Arc<str>, socket: &Socket) {
+    fn socket(&mut self, at: Time, operator: &Operator, node: &Arc<str>, socket: &Socket) {
         let key = (Arc::clone(node), socket.key());
         let open = matches!(
             socket.state,
             TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing
         );
-        if !open || socket.unacked == 0 || self.operator.is_pod(socket.remote.ip()) {
+        if !open || socket.unacked == 0 || operator.is_pod(socket.remote.ip()) {
             self.sockets.remove(&key);
             return;
         }
-        let size = self.proven.head_size(socket);
+        let before = self.sockets.get(&key).filter(|stall| stall.bytes_acked == socket.bytes_acked);
         // Seen for the first time in the middle of its trouble: it began some timeouts ago.
         let began = at - Duration::from_micros(u64::from(socket.rto_us)) * u32::from(socket.retransmits > 0);
-        let fresh = Stall {
+        let stall = Stall {
             remote: socket.remote,
             bytes_acked: socket.bytes_acked,
-            since: began,
+            since: before.map_or(began, |stall| stall.since),
             seen: at,
             retransmits: socket.retransmits,
             received: socket.bytes_received > 0,
-            size,
+            size: self.proven.head_size(socket),
         };
-        let full = self.sockets.len() >= CAP;
-        match self.sockets.get_mut(&key) {
-            Some(stall) if stall.bytes_acked == socket.bytes_acked => *stall = Stall { since: stall.since, ..fresh },
-            Some(stall) => *stall = fresh,
-            None if !full => {
-                self.sockets.insert(key, fresh);
-            }
-            None => {}
-        }
+        self.sockets.insert(key, stall);
     }
 
     /// Sockets whose large segment is lost again and again, by path.
-    fn stuck(&self) -> BTreeMap<Prefix, Vec<&Stall>> {
+    fn stuck(&self, operator: &Operator) -> BTreeMap<Prefix, Vec<&Stall>> {
         let mut stuck: BTreeMap<Prefix, Vec<&Stall>> = BTreeMap::new();
         for stall in self.sockets.values().filter(|stall| stall.received && stall.retransmits >= TIMEOUTS) {
-            let path = self.operator.path_of(stall.remote.ip());
+            let path = operator.path_of(stall.remote.ip());
             if stall.size > self.proven.largest(path).max(always_fits(path.address())) {
                 stuck.entry(path).or_default().push(stall);
             }
@@ -123,9 +104,9 @@ impl PmtuBlackhole {
         stuck
     }
 
-    fn judge(&mut self, out: &mut Vec<Finding>) {
+    fn judge(&self, cx: &mut Context<'_>) {
         let mut wanted = BTreeMap::new();
-        for (path, stalls) in self.stuck() {
+        for (path, stalls) in self.stuck(cx.operator) {
             let clients: BTreeSet<IpAddr> = stalls.iter().map(|stall| stall.remote.ip()).collect();
             let proof = |stall: &&&Stall| {
                 let client = stall.remote.ip();
@@ -133,7 +114,14 @@ impl PmtuBlackhole {
                     || (clients.len() > 1 || self.small.mss_rose(stall.remote))
                         && self.small.reached_path(path, stall.since)
             };
-            let Some(stall) = stalls.iter().find(proof) else { continue };
+            let subject = Subject::path(path);
+            let Some(stall) = stalls.iter().find(proof) else {
+                // Evidence that small packets pass may pause; what stands stands while sockets are stuck.
+                if let Some(severity) = cx.claims.standing_of(&subject) {
+                    wanted.insert(subject, Claim { severity, since: Time::default(), evidence: String::new() });
+                }
+                continue;
+            };
             let severity = if clients.len() > 1 { Severity::Critical } else { Severity::Warning };
             let evidence = format!(
                 "{} was sent {}-byte packets {} times, largest acknowledged from {path} {}, and small packets pass; \
@@ -144,45 +132,38 @@ impl PmtuBlackhole {
                 self.proven.largest(path),
                 stalls.len(),
             );
-            wanted.insert(Subject::path(path), Claim { severity, since: stall.since, evidence });
+            wanted.insert(subject, Claim { severity, since: stall.since, evidence });
         }
-        // Evidence that small packets pass may pause; what stands stands while sockets are stuck.
-        for path in self.stuck().keys().map(Subject::path) {
-            if let Some(severity) = self.claims.standing(&path) {
-                let claim = Claim { severity, since: Time::default(), evidence: String::new() };
-                wanted.entry(path).or_insert(claim);
-            }
-        }
-        self.claims.settle(out, wanted, "no connection waits for a large packet any more");
+        cx.claims.settle(wanted, "no connection waits for a large packet any more");
     }
 }
 
 impl Detector for PmtuBlackhole {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        self.proven.observe(signal);
-        self.small.observe(signal);
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        self.proven.observe(cx.operator, signal);
+        self.small.observe(cx.operator, signal);
         if let Observed::Socket(socket) = &signal.observed {
-            let looked = self.looked.entry(Arc::clone(&signal.node)).or_default();
-            *looked = (*looked).max(signal.at);
-            self.socket(signal.at, &signal.node, socket);
+            self.looked.saw(Arc::clone(&signal.node), signal.at);
+            self.socket(signal.at, cx.operator, &signal.node, socket);
             // Only a timeout is news; recoveries are seen at the next tick.
             if socket.retransmits >= TIMEOUTS {
-                self.judge(out);
+                self.judge(cx);
             }
         }
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
+    fn tick(&mut self, cx: &mut Context<'_>) {
         let looked = &self.looked;
         self.sockets.retain(|(node, _), stall| {
             let last = looked.get(node).copied().unwrap_or_default();
-            last.since(stall.seen) < PASSED_OVER && now.since(stall.seen) < UNSEEN
+            last.since(stall.seen) < PASSED_OVER && cx.now.since(stall.seen) < UNSEEN
         });
-        self.judge(out);
+        self.judge(cx);
+    }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.proven.forget(cx.now);
+        self.small.forget(cx.now);
     }
 }
 

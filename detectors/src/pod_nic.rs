@@ -10,14 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::dns_endpoints::DnsEndpoints;
+use crate::finding::{Level, Severity};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
-use crate::signal::{Change, CollectorKind, Endpoint, Link, Observed, RouteLookup, Rule, Signal};
+use crate::signal::{Change, CollectorKind, Link, Observed, RouteLookup, Rule, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -28,32 +27,20 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink]],
     scope: Scope::Node,
-    arm: |operator| {
-        Box::new(PodNic {
-            operator: operator.clone(),
-            nodes: BTreeMap::new(),
-            dns: BTreeSet::new(),
-            dns_at: Time::default(),
-        })
-    },
+    state: State::EachNode(new::<PodNic>),
 };
 
+#[derive(Default)]
 struct PodNic {
-    operator: Operator,
-    nodes: BTreeMap<Arc<str>, Node>,
-    /// Nodes that host, or last hosted, a DNS endpoint.
-    dns: BTreeSet<String>,
-    dns_at: Time,
-}
-
-struct Node {
-    claims: Claims,
     nic: Option<Nic>,
     pods: BTreeMap<String, IpAddr>,
     /// Source prefixes that the pod table is for, by rule; `None` where rules were never seen.
     routed: Option<BTreeSet<(u32, Prefix)>>,
     /// Sources whose last look-up yielded the pod NIC.
     looked_up: BTreeSet<IpAddr>,
+    dns: DnsEndpoints,
+    /// It hosts, or last hosted, a DNS endpoint.
+    hosts_dns: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -62,11 +49,7 @@ struct Nic {
     whole: bool,
 }
 
-impl Node {
-    fn new() -> Self {
-        Self { claims: Claims::new(&INFO), nic: None, pods: BTreeMap::new(), routed: None, looked_up: BTreeSet::new() }
-    }
-
+impl PodNic {
     /// How many pods are routed through the pod NIC, by the best evidence there is.
     fn dependents(&self, operator: &Operator) -> usize {
         match &self.routed {
@@ -99,223 +82,160 @@ impl Node {
         }
     }
 
-    fn link(
-        &mut self,
-        at: Time,
-        operator: &Operator,
-        name: &str,
-        hosts_dns: bool,
-        link: &Link,
-        out: &mut Vec<Finding>,
-    ) {
-        let nic = &operator.pod_nic;
+    fn link(&mut self, cx: &mut Context<'_>, at: Time, link: &Link) {
+        let Operator { pod_nic: nic, pod_table, .. } = cx.operator;
         let renamed = link.name != *nic && self.nic.is_some_and(|known| known.index == link.index);
         if link.name != *nic && !renamed {
             return;
         }
-        let subject = Subject::node(name);
         let gone = renamed || link.change == Change::Removed;
-        let whole = !gone && link.up && link.carrier;
+        let whole = !gone && link.is_whole();
         let was_whole = self.nic.is_some_and(|nic| nic.whole);
-        self.nic = if gone { None } else { Some(Nic { index: link.index, whole }) };
+        self.nic = (!gone).then_some(Nic { index: link.index, whole });
         if whole {
-            self.claims.withdraw(out, &subject, format!("{nic} of {name} is back, with carrier"));
-            return;
+            return cx.claims.withdraw(format!("{nic} of {} is back, with carrier", cx.node));
         }
         // Only the loss of what was whole is news; a NIC on its way up is not. A NIC that was down
         // and is now deleted stands as one finding.
-        if !was_whole && self.claims.standing(&subject).is_none() {
+        if !was_whole && cx.claims.standing().is_none() {
             return;
         }
-        let dependents = self.dependents(operator);
-        let severity = match (dependents, gone && hosts_dns) {
+        let dependents = self.dependents(cx.operator);
+        let severity = match (dependents, gone && self.hosts_dns) {
             (0, _) => Severity::Info,
             (_, true) => Severity::Critical,
             (_, false) => Severity::Warning,
         };
-        self.claims.make(out, &subject, severity, at, || {
+        cx.claims.make(severity, at, || {
             let how = match (link.change, renamed) {
                 (_, true) => format!("was renamed to {}", link.name),
                 (Change::Removed, _) => "was deleted".to_owned(),
                 _ if !link.up => "was set down".to_owned(),
                 _ => "lost its carrier".to_owned(),
             };
-            let dns = if hosts_dns { "; the node hosts a DNS endpoint" } else { "" };
+            let dns = if self.hosts_dns { "; the node hosts a DNS endpoint" } else { "" };
             format!(
-                "{nic} (index {}) of {name} {how}; pods routed through it by table {}: {dependents}{dns}",
-                link.index, operator.pod_table
+                "{nic} (index {}) of {} {how}; pods routed through it by table {pod_table}: {dependents}{dns}",
+                link.index, cx.node
             )
         });
     }
 }
 
-impl PodNic {
-    fn endpoints(&mut self, at: Time, ready: &[Endpoint]) {
-        // An endpoint that stops being ready because its node lost the NIC still counts.
-        if at >= self.dns_at && !ready.is_empty() {
-            self.dns_at = at;
-            self.dns = ready.iter().map(|endpoint| endpoint.node.clone()).collect();
-        }
-    }
-}
-
 impl Detector for PodNic {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(Node::new);
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
-            Observed::Link(link) => {
-                let hosts_dns = self.dns.contains(&*signal.node);
-                node.link(signal.at, &self.operator, &signal.node, hosts_dns, link, out);
-            }
-            Observed::Rule(rule) => node.rule(&self.operator, rule),
-            Observed::RouteLookup(lookup) => node.lookup(&self.operator, lookup),
+            Observed::Link(link) => self.link(cx, signal.at, link),
+            Observed::Rule(rule) => self.rule(cx.operator, rule),
+            Observed::RouteLookup(lookup) => self.lookup(cx.operator, lookup),
             Observed::Pod(pod) if pod.change == Change::Removed => {
-                if node.pods.get(&pod.name) == Some(&pod.address) {
-                    node.pods.remove(&pod.name);
-                }
-                node.looked_up.remove(&pod.address);
+                self.pods.retain(|name, address| *name != pod.name || *address != pod.address);
+                self.looked_up.remove(&pod.address);
             }
             Observed::Pod(pod) => {
-                node.pods.insert(pod.name.clone(), pod.address);
+                self.pods.insert(pod.name.clone(), pod.address);
             }
-            Observed::Endpoints(endpoints) if endpoints.service == self.operator.dns_service => {
-                self.endpoints(signal.at, &endpoints.ready);
+            // An endpoint that stops being ready because its node lost the NIC still counts.
+            Observed::Endpoints(list) if !list.ready.is_empty() => {
+                if let Some(ready) = self.dns.news(cx.operator, signal) {
+                    self.hosts_dns = ready.iter().any(|endpoint| endpoint.node == cx.node);
+                }
             }
             _ => {}
         }
     }
-
-    fn tick(&mut self, _now: Time, _out: &mut Vec<Finding>) {}
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::signal::ProbeKind;
-    use crate::testing::{Scene, endpoints, link, link_gone, link_state, lookup, pod, probe, rule_from};
+    use crate::testing::{Scene, play, scene};
 
-    const NAME: &str = "pod-nic";
+    const NAME: &str = INFO.name;
     const POD: &str = "10.176.98.2";
+    const UPSTREAM: &str = "10.16.16.16";
 
     fn armed() -> Scene {
-        let mut scene = Scene::new();
-        for node in ["worker-1", "worker-2"] {
-            scene.at(0, node, link("eth0", 2));
-            scene.at(0, node, link("eth1", 3));
-        }
-        scene
+        scene!(NAME, "0 link eth0 2; 0 link eth1 3; 0 @worker-2 link eth0 2; 0 @worker-2 link eth1 3")
     }
 
     fn routed() -> Scene {
         let mut scene = armed();
-        scene.at(0, "worker-1", rule_from(Change::Present, POD));
-        scene.at(1, "worker-1", pod(Change::Present, "coredns-0", POD));
+        play!(scene, "0 from {POD}; 1 pod coredns-0 {POD}");
         scene
     }
 
     /// The pod NIC of the node with the only DNS endpoint goes; names fail everywhere, upstream answers.
     pub(crate) fn incident() -> Scene {
-        let mut scene = routed();
-        scene.at(5, "worker-2", endpoints(&[("coredns-0", "worker-1")]));
+        let mut scene = routed().on("worker-2");
+        play!(scene, "5 endpoints 0@worker-1");
         for step in 0..12 {
-            let ok = !(3..9).contains(&step);
             if step == 3 {
-                scene.at(1_000, "worker-1", link_gone("eth1", 3));
+                play!(scene, "1000 @worker-1 link -eth1 3");
             }
             if step == 9 {
-                scene.at(2_900, "worker-1", link_state("eth1", 9, Change::Added, false, false));
-                scene.at(2_901, "worker-1", link_state("eth1", 9, Change::Changed, true, true));
+                play!(scene, "2900 @worker-1 link +eth1 9 down; 2901 @worker-1 link *eth1 9");
             }
-            let at = step * 300 + 200;
-            scene.at(at, "worker-2", probe(ProbeKind::DnsUpstream, "10.16.16.16", true));
-            scene.at(at + 1, "worker-2", probe(ProbeKind::DnsService, "192.168.0.10", ok));
-            scene.at(at + 2, "worker-2", probe(ProbeKind::DnsEndpoint, POD, ok));
+            let (at, ok) = (step * 300 + 200, !(3..9).contains(&step));
+            play!(scene, "{at} probe upstream {UPSTREAM} ok; {} probe service 192.168.0.10 {ok}", at + 1);
+            play!(scene, "{} probe endpoint {POD} {ok}", at + 2);
         }
         scene
     }
 
     #[test]
     fn incident_at_once_and_critical_and_over_when_the_link_is_back() {
-        let scene = incident();
-        assert_eq!(scene.first(NAME, Severity::Critical), Some((1_000, "node/worker-1".into())));
-        assert!(scene.evidence(NAME).contains("was deleted; pods routed through it by table 2: 1; the node hosts"));
-        let (at, subject) = scene.first("dns-failure", Severity::Warning).unwrap();
-        assert!((1_400..1_500).contains(&at) && subject == "service/kube-dns", "{at}");
-        assert!(scene.first("dns-redundancy", Severity::Warning).unwrap().0 < 10);
-        assert_eq!(scene.worst("dns-replica"), None);
-        assert_eq!(scene.worst("policy-route"), None);
-        assert!(scene.cleared(NAME) && scene.cleared("dns-failure"));
+        let mut scene = incident();
+        play!(scene, "? critical 1000 node/worker-1 ? over ? dns-replica: nothing ? policy-route: nothing");
+        play!(scene, "? dns-failure: warning 1400..1499 service/kube-dns ? dns-failure: over");
+        play!(scene, "? dns-redundancy: warning 0..9 service/kube-dns");
+        let evidence = scene.evidence(NAME);
+        assert!(evidence.contains("was deleted; pods routed through it by table 2: 1; the node hosts"), "{evidence}");
     }
 
     #[test]
     fn set_down_carrier_lost_and_renamed_are_losses_too() {
-        let lost = |observed| {
-            let mut scene = routed();
-            scene.at(500, "worker-1", observed);
-            scene.first(NAME, Severity::Warning)
-        };
-        let expected = Some((500, "node/worker-1".into()));
-        assert_eq!(lost(link_state("eth1", 3, Change::Changed, false, false)), expected);
-        assert_eq!(lost(link_state("eth1", 3, Change::Changed, true, false)), expected);
-        assert_eq!(lost(link_state("away", 3, Change::Changed, true, true)), expected);
-        assert_eq!(lost(link_state("eth0", 2, Change::Changed, false, false)), None);
+        for (lost, expected) in [
+            ("*eth1 3 down", "warning 500 node/worker-1"),
+            ("*eth1 3 dark", "warning 500 node/worker-1"),
+            ("*away 3", "warning 500 node/worker-1"),
+            ("*eth0 2 down", "nothing"),
+        ] {
+            play!(routed(), "500 link {lost} ? {expected}");
+        }
     }
 
     #[test]
     fn down_then_deleted_is_one_finding() {
         let mut scene = routed();
-        scene.at(500, "worker-1", link_state("eth1", 3, Change::Changed, false, false));
-        scene.at(501, "worker-1", link_gone("eth1", 3));
+        play!(scene, "500 link *eth1 3 down; 501 link -eth1 3");
         assert_eq!(scene.findings.iter().filter(|(_, finding)| finding.detector == NAME).count(), 1);
     }
 
     #[test]
     fn twin_released_on_purpose_with_no_pod_routed_through_it() {
         let mut scene = routed();
-        scene.at(400, "worker-1", rule_from(Change::Removed, POD));
-        scene.at(450, "worker-1", pod(Change::Removed, "coredns-0", POD));
-        scene.at(500, "worker-1", link_gone("eth1", 3));
+        play!(scene, "400 from -{POD}; 450 pod -coredns-0 {POD}; 500 link -eth1 3");
         // A pod that uses the primary NIC stays.
-        scene.at(100, "worker-2", rule_from(Change::Present, "10.176.99.9"));
-        scene.at(100, "worker-2", rule_from(Change::Removed, "10.176.99.9"));
-        scene.at(100, "worker-2", pod(Change::Present, "elsewhere", "10.176.99.8"));
-        scene.at(600, "worker-2", link_gone("eth1", 3));
-        scene.until(5_000);
-        assert_eq!(scene.worst(NAME), Some(Severity::Info));
-        scene.assert_quiet();
+        play!(scene, "100 @worker-2 from 10.176.99.9; 100 @worker-2 from -10.176.99.9");
+        play!(scene, "100 @worker-2 pod elsewhere 10.176.99.8; 600 @worker-2 link -eth1 3");
+        play!(scene, "5000 ? info ? quiet");
     }
 
     #[test]
     fn twin_a_deleted_pods_own_veth() {
         let mut scene = routed();
-        scene.at(100, "worker-1", link("veth-coredns-0", 12));
-        scene.at(500, "worker-1", link_gone("veth-coredns-0", 12));
-        scene.at(501, "worker-1", rule_from(Change::Removed, POD));
-        scene.at(900, "worker-1", pod(Change::Removed, "coredns-0", POD));
-        scene.until(5_000);
-        assert_eq!(scene.worst(NAME), None);
-        scene.assert_quiet();
+        play!(scene, "100 link veth-coredns-0 12; 500 link -veth-coredns-0 12; 501 from -{POD}");
+        play!(scene, "900 pod -coredns-0 {POD}; 5000 ? nothing ? quiet");
     }
 
     #[test]
     fn a_nic_on_its_way_up_was_not_lost() {
-        let mut scene = Scene::new();
-        scene.at(0, "worker-1", rule_from(Change::Present, POD));
-        scene.at(100, "worker-1", link_state("eth1", 3, Change::Added, false, false));
-        scene.at(110, "worker-1", link_state("eth1", 3, Change::Changed, true, false));
-        scene.at(120, "worker-1", link_state("eth1", 3, Change::Changed, true, true));
-        assert_eq!(scene.worst(NAME), None);
+        scene!(NAME, "0 from {POD}; 100 link +eth1 3 down; 110 link *eth1 3 dark; 120 link *eth1 3 ? nothing");
     }
 
     #[test]
     fn look_ups_stand_in_for_rules_that_were_never_seen() {
-        let mut scene = armed();
-        scene.at(10, "worker-1", lookup(POD, "10.16.16.16", Some("eth1")));
-        scene.at(500, "worker-1", link_gone("eth1", 3));
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
+        play!(armed(), "10 lookup {POD} {UPSTREAM} eth1; 500 link -eth1 3 ? warning");
     }
 }

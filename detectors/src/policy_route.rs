@@ -12,15 +12,10 @@
 
 mod state;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level};
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::Level;
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, Observed, Segment, Signal};
-use crate::time::Time;
 use state::NodeRouting;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -31,54 +26,28 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup]],
     scope: Scope::Node,
-    arm: |operator| Box::new(PolicyRoute { operator: operator.clone(), nodes: BTreeMap::new() }),
+    state: State::EachNode(new::<NodeRouting>),
 };
 
-struct PolicyRoute {
-    operator: Operator,
-    nodes: BTreeMap<Arc<str>, Node>,
-}
-
-struct Node {
-    routing: NodeRouting,
-    claims: Claims,
-}
-
-impl Node {
-    fn judge(&mut self, now: Time, operator: &Operator, name: &str, out: &mut Vec<Finding>) {
-        let wanted = self.routing.judge(now, operator, name);
-        self.claims.settle(out, wanted, "rules, routes and look-ups are whole again");
-    }
-}
-
-impl Detector for PolicyRoute {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        let node = self
-            .nodes
-            .entry(Arc::clone(&signal.node))
-            .or_insert_with(|| Node { routing: NodeRouting::default(), claims: Claims::new(&INFO) });
-        let (at, operator, routing) = (signal.at, &self.operator, &mut node.routing);
+impl Detector for NodeRouting {
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        let (at, operator) = (signal.at, cx.operator);
         match &signal.observed {
-            Observed::Pod(pod) => routing.pod(at, operator, pod),
-            Observed::Rule(rule) => routing.rule(at, operator, rule),
-            Observed::Route(route) => routing.route(at, operator, route),
-            Observed::Link(link) => routing.link(at, operator, link),
-            Observed::RouteLookup(lookup) => routing.lookup(at, operator, lookup),
-            Observed::Segment(segment) if concerns(operator, segment) => routing.segment(at, segment),
-            Observed::Segment(segment) if between_pods(operator, segment) => routing.neighbour(at, segment),
+            Observed::Pod(pod) => self.pod(at, operator, pod),
+            Observed::Rule(rule) => self.rule(at, operator, rule),
+            Observed::Route(route) => self.route(at, operator, route),
+            Observed::Link(link) => self.link(at, operator, link),
+            Observed::RouteLookup(lookup) => self.lookup(at, operator, lookup),
+            Observed::Segment(segment) if concerns(operator, segment) => self.segment(at, segment),
+            Observed::Segment(segment) if between_pods(operator, segment) => self.neighbour(at, segment),
             _ => return,
         }
-        node.judge(now, &self.operator, &signal.node, out);
+        self.tick(cx);
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        for (name, node) in &mut self.nodes {
-            node.judge(now, &self.operator, name, out);
-        }
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let wanted = self.judge(cx);
+        cx.claims.settle(wanted, "rules, routes and look-ups are whole again");
     }
 }
 

@@ -6,14 +6,14 @@
 //! larger than what is proven are not kept, so the memory needed is that of the suspects alone.
 //! Left out: what it means that a size is not proven.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::capped::Capped;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
-use crate::signal::{Observed, Segment, Signal, Socket, TcpState};
+use crate::signal::{Observed, Segment, Signal, Socket, SocketKey, TcpState};
 use crate::time::Time;
 use crate::wire::{TIMESTAMPS, after, headers};
 
@@ -27,19 +27,15 @@ const TIMEOUT: Duration = Duration::from_millis(150);
 /// A socket's state is read a moment after the segments it speaks of.
 const SKEW: Duration = Duration::from_millis(5);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ProvenSizes {
-    operator: Operator,
-    largest: BTreeMap<Prefix, u32>,
-    sent: BTreeMap<(Arc<str>, SocketAddr), Vec<Sent>>,
+    largest: Capped<Prefix, u32, CAP>,
+    sent: Capped<(Arc<str>, SocketAddr), Vec<Sent>, CAP>,
     /// When the last segment of a peer's was seen on each node: nothing up to then is still to be told.
-    heard: BTreeMap<Arc<str>, Time>,
-    handshakes: BTreeMap<SocketAddr, Handshake>,
-    sockets: BTreeMap<(Arc<str>, SocketKey), Bulk>,
-    pruned: Time,
+    heard: Capped<Arc<str>, Time, CAP>,
+    handshakes: Capped<SocketAddr, Handshake, CAP>,
+    sockets: Capped<(Arc<str>, SocketKey), Bulk, CAP>,
 }
-
-type SocketKey = (Option<String>, SocketAddr, SocketAddr);
 
 /// What a peer's SYN announced.
 #[derive(Debug, Clone, Copy)]
@@ -70,18 +66,6 @@ struct Bulk {
 }
 
 impl ProvenSizes {
-    pub fn new(operator: &Operator) -> Self {
-        Self {
-            operator: operator.clone(),
-            largest: BTreeMap::new(),
-            sent: BTreeMap::new(),
-            heard: BTreeMap::new(),
-            handshakes: BTreeMap::new(),
-            sockets: BTreeMap::new(),
-            pruned: Time::default(),
-        }
-    }
-
     /// The largest packet this path is proven to carry, 0 if nothing is known.
     pub fn largest(&self, path: Prefix) -> u32 {
         self.largest.get(&path).copied().unwrap_or(0)
@@ -128,59 +112,49 @@ impl ProvenSizes {
         payload.saturating_add(options).saturating_add(headers(socket.remote.ip()))
     }
 
-    pub fn observe(&mut self, signal: &Signal) {
+    pub fn observe(&mut self, operator: &Operator, signal: &Signal) {
+        let is_peer = |address: SocketAddr| !operator.is_pod(address.ip());
+        let (at, node) = (signal.at, &signal.node);
         match &signal.observed {
-            Observed::Segment(segment) if segment.comes_in() && self.is_peer(segment.source) => {
-                let latest = self.heard.entry(Arc::clone(&signal.node)).or_default();
-                *latest = (*latest).max(signal.at);
-                self.heard(signal.at, &signal.node, segment);
+            Observed::Segment(segment) if segment.comes_in() && is_peer(segment.source) => {
+                self.heard.saw(Arc::clone(node), at);
+                self.heard(at, operator, node, segment);
             }
-            Observed::Segment(segment)
-                if segment.goes_out() && segment.payload > 0 && self.is_peer(segment.destination) =>
-            {
-                self.sent(signal.at, &signal.node, segment);
+            Observed::Segment(segment) if segment.goes_out() && segment.payload > 0 && is_peer(segment.destination) => {
+                self.sent(at, operator, node, segment);
             }
-            Observed::Socket(socket) if self.is_peer(socket.remote) => {
-                self.socket(signal.at, &signal.node, socket);
-            }
+            Observed::Socket(socket) if is_peer(socket.remote) => self.socket(at, operator, node, socket),
             _ => {}
         }
-        self.prune(signal.at);
     }
 
-    fn is_peer(&self, address: SocketAddr) -> bool {
-        !self.operator.is_pod(address.ip())
-    }
-
-    fn heard(&mut self, at: Time, node: &Arc<str>, segment: &Segment) {
+    fn heard(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
         let remote = segment.source;
         let key = (Arc::clone(node), remote);
         if segment.opens() {
             self.sent.remove(&key);
-            if self.handshakes.len() < CAP || self.handshakes.contains_key(&remote) {
-                let timestamps = segment.timestamp.is_some();
-                self.handshakes.insert(remote, Handshake { at, mss: segment.mss, timestamps });
-            }
+            let timestamps = segment.timestamp.is_some();
+            self.handshakes.insert(remote, Handshake { at, mss: segment.mss, timestamps });
         } else if segment.flags.ack && !segment.flags.rst {
-            let Some(segments) = self.sent.get_mut(&key) else { return };
-            let acknowledged = segments.extract_if(.., |sent| !after(sent.end, segment.acknowledgment));
-            if let Some(size) = acknowledged.map(|sent| sent.size).max() {
-                self.prove(remote, size);
-            }
+            self.acknowledged(operator, &key, |sent| !after(sent.end, segment.acknowledgment));
         }
     }
 
-    fn sent(&mut self, at: Time, node: &Arc<str>, segment: &Segment) {
+    /// Takes those segments to a peer that were acknowledged: they prove their size.
+    fn acknowledged(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), is: impl Fn(&Sent) -> bool) {
+        let Some(segments) = self.sent.get_mut(key) else { return };
+        if let Some(size) = segments.extract_if(.., |sent| is(sent)).map(|sent| sent.size).max() {
+            self.prove(operator, key.1, size);
+        }
+    }
+
+    fn sent(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
         let remote = segment.destination;
         let size = segment.packet_size();
-        if size <= self.largest(self.operator.path_of(remote.ip())) {
+        if size <= self.largest(operator.path_of(remote.ip())) {
             return;
         }
-        let key = (Arc::clone(node), remote);
-        if self.sent.len() >= CAP && !self.sent.contains_key(&key) {
-            return;
-        }
-        let segments = self.sent.entry(key).or_default();
+        let Some(segments) = self.sent.entry((Arc::clone(node), remote)) else { return };
         let same = |sent: &&mut Sent| sent.sequence == segment.sequence && sent.link == segment.link;
         if let Some(sent) = segments.iter_mut().find(same) {
             sent.times += 1;
@@ -192,17 +166,11 @@ impl ProvenSizes {
         }
     }
 
-    fn socket(&mut self, at: Time, node: &Arc<str>, socket: &Socket) {
+    fn socket(&mut self, at: Time, operator: &Operator, node: &Arc<str>, socket: &Socket) {
         let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
         // An empty queue: whatever was sent before is acknowledged.
         if open && socket.unacked == 0 && socket.send_queue == 0 {
-            let key = (Arc::clone(node), socket.remote);
-            if let Some(segments) = self.sent.get_mut(&key) {
-                let acknowledged = segments.extract_if(.., |sent| sent.last + SKEW < at);
-                if let Some(size) = acknowledged.map(|sent| sent.size).max() {
-                    self.prove(socket.remote, size);
-                }
-            }
+            self.acknowledged(operator, &(Arc::clone(node), socket.remote), |sent| sent.last + SKEW < at);
         }
         let key = (Arc::clone(node), socket.key());
         if let Some(before) = self.sockets.get(&key) {
@@ -211,30 +179,20 @@ impl ProvenSizes {
             let bulk = before.send_mss == socket.send_mss && u64::from(before.send_queue) >= two;
             if bulk && two > 0 && socket.bytes_acked >= before.bytes_acked.saturating_add(two) {
                 let full = Socket { send_queue: u32::MAX, ..socket.clone() };
-                self.prove(socket.remote, self.head_size(&full));
+                self.prove(operator, socket.remote, self.head_size(&full));
             }
-        } else if self.sockets.len() >= CAP {
-            return;
         }
         let (bytes_acked, send_queue, send_mss) = (socket.bytes_acked, socket.send_queue, socket.send_mss);
         self.sockets.insert(key, Bulk { at, bytes_acked, send_queue, send_mss });
     }
 
-    fn prove(&mut self, remote: SocketAddr, size: u32) {
-        let path = self.operator.path_of(remote.ip());
-        if self.largest.len() >= CAP && !self.largest.contains_key(&path) {
-            return;
+    fn prove(&mut self, operator: &Operator, remote: SocketAddr, size: u32) {
+        if let Some(largest) = self.largest.entry(operator.path_of(remote.ip())) {
+            *largest = size.max(*largest);
         }
-        let largest = self.largest.entry(path).or_default();
-        *largest = (*largest).max(size);
     }
 
-    /// Once a second is enough.
-    fn prune(&mut self, now: Time) {
-        if now.since(self.pruned) < Duration::from_secs(1) {
-            return;
-        }
-        self.pruned = now;
+    pub fn forget(&mut self, now: Time) {
         self.sent.retain(|_, segments| {
             segments.retain(|sent| now.since(sent.last) < FORGET);
             !segments.is_empty()
@@ -247,43 +205,37 @@ impl ProvenSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Tcp, ms, operator, signal};
+    use crate::testing::{Scene, operator};
 
-    const PATH: &str = "192.168.40.0/24";
-
-    fn proven(observed: impl IntoIterator<Item = (u64, Observed)>) -> ProvenSizes {
-        let mut proven = ProvenSizes::new(&operator());
-        for (at, observed) in observed {
-            proven.observe(&signal(ms(at), "worker-1", observed));
+    /// The largest size proven of the path by what its client does, and how much of it was sent again.
+    fn proven(steps: &[&str]) -> (u32, usize) {
+        let mut scene = Scene::new("pmtu-blackhole");
+        for step in steps {
+            let (at, what) = step.split_once(' ').unwrap();
+            scene.play(format_args!("{at} office 192.168.40.7:40000 {what}"));
         }
-        proven
+        let mut proven = ProvenSizes::default();
+        scene.signals.iter().for_each(|signal| proven.observe(&operator(), signal));
+        let path = "192.168.40.0/24".parse().unwrap();
+        (proven.largest(path), proven.retransmitted(path).count())
     }
 
     #[test]
     fn only_an_acknowledgment_that_covers_it_proves_a_size() {
-        let tcp = Tcp::office("192.168.40.7:40000");
-        let path = PATH.parse().unwrap();
-        let before = [(0, tcp.syn(1280)), (1, tcp.data(1, 1268)), (2, tcp.acked(1268))];
-        assert_eq!(proven(before.clone()).largest(path), 0, "one byte short");
-        assert_eq!(proven(before.into_iter().chain([(3, tcp.acked(1269))])).largest(path), 1320);
+        assert_eq!(proven(&["0 syn 1280", "1 data 1 1268", "2 acked 1268"]).0, 0, "one byte short");
+        assert_eq!(proven(&["0 syn 1280", "1 data 1 1268", "2 acked 1268", "3 acked 1269"]).0, 1320);
     }
 
     #[test]
     fn a_tail_loss_probe_is_no_timeout() {
-        let tcp = Tcp::office("192.168.40.7:40000");
-        let path = PATH.parse().unwrap();
-        let again = |at| proven([(0, tcp.data(1, 1368)), (at, tcp.data(1, 1368))]);
-        assert_eq!(again(20).retransmitted(path).count(), 0);
-        assert_eq!(again(210).retransmitted(path).count(), 1);
+        assert_eq!(proven(&["0 data 1 1368", "20 data 1 1368"]).1, 0);
+        assert_eq!(proven(&["0 data 1 1368", "210 data 1 1368"]).1, 1);
     }
 
     #[test]
     fn a_socket_proves_by_bulk_or_by_an_empty_queue() {
-        let tcp = Tcp::office("192.168.40.7:40000");
-        let path = PATH.parse().unwrap();
-        let socket = |acked, queue| tcp.socket(1348, acked, queue, 0);
-        assert_eq!(proven([(0, socket(0, 9_000)), (100, socket(2_696, 9_000))]).largest(path), 1400);
-        assert_eq!(proven([(0, socket(0, 900)), (100, socket(90_000, 900))]).largest(path), 0, "many small ones");
-        assert_eq!(proven([(0, tcp.data(1, 1348)), (50, socket(5_000, 0))]).largest(path), 1400);
+        assert_eq!(proven(&["0 socket 1348 0 9000 0", "100 socket 1348 2696 9000 0"]).0, 1400);
+        assert_eq!(proven(&["0 socket 1348 0 900 0", "100 socket 1348 90000 900 0"]).0, 0, "many small ones");
+        assert_eq!(proven(&["0 data 1 1348", "50 socket 1348 5000 0 0"]).0, 1400);
     }
 }

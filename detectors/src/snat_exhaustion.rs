@@ -9,12 +9,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
+use crate::capped::Capped;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity};
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, ConntrackStats, Observed, Segment, Signal};
 use crate::time::Time;
@@ -27,7 +26,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackStats],
     needs: &[&[CollectorKind::Packets], &[CollectorKind::ConntrackStats]],
     scope: Scope::Node,
-    arm: |operator| Box::new(SnatExhaustion { operator: operator.clone(), nodes: BTreeMap::new() }),
+    state: State::EachNode(new::<SnatExhaustion>),
 };
 
 /// How long a SYN may be on its way through the node, collectors' delays included.
@@ -37,21 +36,16 @@ const TOGETHER: Duration = Duration::from_secs(2);
 const DEAD_SYNS: usize = 2;
 const CAP: usize = 8192;
 
+#[derive(Default)]
 struct SnatExhaustion {
-    operator: Operator,
-    nodes: BTreeMap<Arc<str>, Node>,
-}
-
-struct Node {
-    claims: Claims,
     stats: Option<ConntrackStats>,
     /// When `insert_failed` last grew, and by how much since the claim stands or lately.
     failed: Option<(Time, u64)>,
     dropped: Option<Time>,
     /// SYNs in from pods, by what no translation changes: sequence number and timestamp.
-    waiting: BTreeMap<(u32, Option<u32>), Waiting>,
+    waiting: Capped<(u32, Option<u32>), Waiting, CAP>,
     /// SYNs that went out before the sight of their coming in was told.
-    passed: BTreeMap<(u32, Option<u32>), Time>,
+    passed: Capped<(u32, Option<u32>), Time, CAP>,
     dead: VecDeque<(Time, SocketAddr)>,
 }
 
@@ -61,16 +55,15 @@ struct Waiting {
     destination: SocketAddr,
 }
 
-impl Node {
+impl SnatExhaustion {
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let key = (segment.sequence, segment.timestamp);
         if segment.opens() && segment.goes_out() {
-            if self.waiting.remove(&key).is_none() && self.passed.len() < CAP {
+            if self.waiting.remove(&key).is_none() {
                 self.passed.insert(key, at);
             }
         } else if segment.opens() && operator.is_pod(segment.source.ip()) && !operator.is_uplink(&segment.link) {
-            let went = self.passed.remove(&key).is_some();
-            if !went && self.waiting.len() < CAP {
+            if self.passed.remove(&key).is_none() {
                 let (source, destination) = (segment.source, segment.destination);
                 self.waiting.insert(key, Waiting { at, source, destination });
             }
@@ -83,81 +76,57 @@ impl Node {
     }
 
     fn stats(&mut self, at: Time, stats: ConntrackStats) {
-        if let Some(before) = self.stats.replace(stats) {
-            let more = stats.insert_failed.saturating_sub(before.insert_failed);
-            if more > 0 {
-                self.failed = Some((at, self.failed.map_or(more, |(_, earlier)| earlier + more)));
-            }
-            // A failed insertion counts as a drop too; what is beyond is a full table.
-            if stats.drop.saturating_sub(before.drop) > more {
-                self.dropped = Some(at);
-            }
+        let Some(before) = self.stats.replace(stats) else { return };
+        let grown = stats.since(&before);
+        if grown.insert_failed > 0 {
+            let earlier = self.failed.map_or(0, |(_, earlier)| earlier);
+            self.failed = Some((at, earlier + grown.insert_failed));
         }
-    }
-
-    fn judge(&mut self, now: Time, name: &str, out: &mut Vec<Finding>) {
-        if self.waiting.values().any(|syn| now.since(syn.at) >= TRANSIT) {
-            let mut late: Vec<_> =
-                self.waiting.extract_if(.., |_, syn| now.since(syn.at) >= TRANSIT).map(|(_, syn)| syn).collect();
-            late.sort_by_key(|syn| syn.at);
-            self.dead.extend(late.into_iter().map(|syn| (syn.at, syn.destination)));
-        }
-        self.passed.retain(|_, at| now.since(*at) < TRANSIT);
-        while self.dead.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) {
-            self.dead.pop_front();
-        }
-        let recent = |at: Time| now.since(at) < TOGETHER;
-        self.failed = self.failed.filter(|(at, _)| recent(*at));
-        self.dropped = self.dropped.filter(|at| recent(*at));
-        let subject = Subject::node(name);
-        let mut to: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for (_, destination) in &self.dead {
-            *to.entry(*destination).or_default() += 1;
-        }
-        let worst = to.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count >= DEAD_SYNS);
-        match (worst, self.failed) {
-            (Some((destination, count)), Some((_, failed))) if self.dropped.is_none() => {
-                let since = self.dead.front().map_or(now, |(at, _)| *at);
-                self.claims.make(out, &subject, Severity::Warning, since, || {
-                    format!(
-                        "{count} SYNs of pods to {destination} came in and never left {name}; insert_failed grew by {failed}"
-                    )
-                });
-            }
-            (Some(_), _) => {}
-            (None, _) => {
-                let evidence = format!("no SYN of a pod died on {name} for {} s", TOGETHER.as_secs());
-                self.claims.withdraw(out, &subject, evidence);
-            }
+        if grown.drop > 0 {
+            self.dropped = Some(at);
         }
     }
 }
 
 impl Detector for SnatExhaustion {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, _now: Time, signal: &Signal, _out: &mut Vec<Finding>) {
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(|| Node {
-            claims: Claims::new(&INFO),
-            stats: None,
-            failed: None,
-            dropped: None,
-            waiting: BTreeMap::new(),
-            passed: BTreeMap::new(),
-            dead: VecDeque::new(),
-        });
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
-            Observed::Segment(segment) => node.segment(signal.at, &self.operator, segment),
-            Observed::ConntrackStats(stats) => node.stats(signal.at, *stats),
+            Observed::Segment(segment) => self.segment(signal.at, cx.operator, segment),
+            Observed::ConntrackStats(stats) => self.stats(signal.at, *stats),
             _ => {}
         }
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        for (name, node) in &mut self.nodes {
-            node.judge(now, name, out);
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        if self.waiting.values().any(|syn| now.since(syn.at) >= TRANSIT) {
+            let late = self.waiting.extract_if(.., |_, syn| now.since(syn.at) >= TRANSIT);
+            let mut late: Vec<_> = late.map(|(_, syn)| (syn.at, syn.destination)).collect();
+            late.sort_by_key(|(at, _)| *at);
+            self.dead.extend(late);
+        }
+        self.passed.retain(|_, at| now.since(*at) < TRANSIT);
+        while self.dead.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) {
+            self.dead.pop_front();
+        }
+        self.failed = self.failed.filter(|(at, _)| now.since(*at) < TOGETHER);
+        self.dropped = self.dropped.filter(|at| now.since(*at) < TOGETHER);
+        let mut to: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        for (_, destination) in &self.dead {
+            *to.entry(*destination).or_default() += 1;
+        }
+        let Some((destination, count)) = to.into_iter().max_by_key(|(_, count)| *count).filter(|to| to.1 >= DEAD_SYNS)
+        else {
+            return cx.claims.withdraw(format!("no SYN of a pod died on {} for {} s", cx.node, TOGETHER.as_secs()));
+        };
+        if let (Some((_, failed)), None) = (self.failed, self.dropped) {
+            let since = self.dead.front().map_or(now, |(at, _)| *at);
+            cx.claims.make(Severity::Warning, since, || {
+                format!(
+                    "{count} SYNs of pods to {destination} came in and never left {}; insert_failed grew by {failed}",
+                    cx.node
+                )
+            });
         }
     }
 }
@@ -165,36 +134,25 @@ impl Detector for SnatExhaustion {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::signal::{Direction, Observed};
-    use crate::testing::{Scene, segment, stats, syn_in, syn_out};
+    use crate::testing::{Scene, play, scene};
 
-    const NAME: &str = "snat-exhaustion";
-    const NODE: &str = "worker-1";
+    const NAME: &str = INFO.name;
     const SERVER: &str = "10.200.0.5:443";
 
-    fn failed(insert_failed: u64) -> Observed {
-        Observed::ConntrackStats(ConntrackStats { drop: insert_failed, insert_failed, ..stats() })
-    }
-
-    fn pod(number: u64) -> String {
-        format!("10.176.98.{}:{}", 30 + number % 4, 40_000 + number)
-    }
-
-    fn sequence(number: u64) -> u32 {
-        u32::try_from(number).unwrap() * 1_000
+    /// The nth pod's address, and the sequence number of its SYN.
+    fn pod(number: u64) -> (String, u64) {
+        (format!("10.176.98.{}:{}", 30 + number % 4, 40_000 + number), number * 1_000)
     }
 
     /// Connects of four pods; from 1 s on, no port is left.
     pub(crate) fn incident() -> Scene {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..60 {
-            let at = step * 100;
-            let starved = (10..30).contains(&step);
-            scene.at(at, NODE, failed(step.clamp(9, 29) - 9));
-            scene.at(at + 10, NODE, syn_in("veth-a", &pod(step), SERVER, sequence(step), 5));
-            if !starved {
-                let out = format!("10.176.64.11:{}", 46_000 + step);
-                scene.at(at + 10, NODE, syn_out("eth1", &out, SERVER, sequence(step), 5));
+            let ((pod, sequence), at, failed) = (pod(step), step * 100, step.clamp(9, 29) - 9);
+            play!(scene, "{at} stats drop={failed} insert_failed={failed}");
+            play!(scene, "{} in veth-a {pod} {SERVER} S {sequence} 0 5", at + 10);
+            if !(10..30).contains(&step) {
+                play!(scene, "{} syn eth1 10.176.64.11:{} {SERVER} {sequence} 5", at + 10, 46_000 + step);
             }
         }
         scene
@@ -202,74 +160,66 @@ pub(crate) mod tests {
 
     #[test]
     fn incident_syns_die_while_insertions_fail() {
-        let scene = incident();
-        let (at, subject) = scene.first(NAME, Severity::Warning).unwrap();
-        assert!((1_400..=1_500).contains(&at) && subject == "node/worker-1", "{at}");
-        assert!(scene.evidence(NAME).contains("2 SYNs of pods to 10.200.0.5:443"), "{}", scene.evidence(NAME));
-        assert!(scene.cleared(NAME));
+        let says = "says 2 SYNs of pods to 10.200.0.5:443";
+        play!(incident(), "? warning 1400..1500 node/worker-1 ? {says} ? over");
     }
 
     #[test]
     fn twin_races_of_dns_questions_let_insert_failed_grow() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..30 {
-            scene.at(step * 100, NODE, failed(step * 2));
+            let ((pod, sequence), at, failed) = (pod(step), step * 100, step * 2);
+            play!(scene, "{at} stats drop={failed} insert_failed={failed}");
             // Translated by a Service on the way: another destination, the same sequence number.
-            scene.at(step * 100 + 1, NODE, syn_in("veth-a", &pod(step), "192.168.0.20:80", sequence(step), 5));
-            scene.at(step * 100 + 1, NODE, syn_out("veth-b", &pod(step), "10.176.98.9:8080", sequence(step), 5));
+            play!(scene, "{} in veth-a {pod} 192.168.0.20:80 S {sequence} 0 5", at + 1);
+            play!(scene, "{} syn veth-b {pod} 10.176.98.9:8080 {sequence} 5", at + 1);
         }
-        scene.until(5_000);
-        assert_eq!(scene.findings, []);
+        play!(scene, "5000 ? silence");
     }
 
     #[test]
     fn dead_syns_without_failed_insertions_are_another_matter() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..30 {
-            scene.at(step * 100, NODE, failed(7));
-            scene.at(step * 100 + 1, NODE, syn_in("veth-a", &pod(step), SERVER, sequence(step), 5));
+            let ((pod, sequence), at) = (pod(step), step * 100);
+            play!(scene, "{at} stats drop=7 insert_failed=7; {} in veth-a {pod} {SERVER} S {sequence} 0 5", at + 1);
         }
-        assert_eq!(scene.findings, []);
+        play!(scene, "? silence");
     }
 
     #[test]
     fn one_dead_syn_is_not_enough_and_answers_of_the_node_are_answers() {
-        let mut scene = Scene::new();
-        scene.at(0, NODE, failed(0));
-        scene.at(100, NODE, syn_in("veth-a", &pod(1), SERVER, 100, 5));
+        let kubelet = "10.176.64.11:10250";
+        let mut scene = scene!(NAME, "0 stats drop=0; 100 in veth-a {} {SERVER} S 100 0 5", pod(1).0);
         for step in 2..8 {
-            let at = step * 100;
-            scene.at(at, NODE, syn_in("veth-a", &pod(step), "10.176.64.11:10250", sequence(step), 5));
-            let numbers = [1, sequence(step) + 1];
-            let flags = if step % 2 == 0 { "SA" } else { "RA" };
-            let answer = segment("veth-a", Direction::Out, ["10.176.64.11:10250", &pod(step)], flags, numbers, 5);
-            scene.at(at + 1, NODE, Observed::Segment(answer));
-            scene.at(at + 2, NODE, failed(step));
+            let ((pod, sequence), at, flags) = (pod(step), step * 100, if step % 2 == 0 { "SA" } else { "RA" });
+            play!(scene, "{at} in veth-a {pod} {kubelet} S {sequence} 0 5");
+            play!(scene, "{} out veth-a {kubelet} {pod} {flags} 1 {} 5", at + 1, sequence + 1);
+            play!(scene, "{} stats drop={step} insert_failed={step}", at + 2);
         }
-        scene.until(2_000);
-        assert_eq!(scene.findings, []);
+        play!(scene, "2000 ? silence");
     }
 
     #[test]
     fn sights_of_one_syn_may_be_told_in_either_order() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..10 {
-            scene.at(step * 100, NODE, syn_out("eth1", "10.176.64.11:46000", SERVER, sequence(step), 5));
-            scene.at(step * 100 + 20, NODE, syn_in("veth-a", &pod(step), SERVER, sequence(step), 5));
-            scene.at(step * 100 + 30, NODE, failed(step));
+            let ((pod, sequence), at) = (pod(step), step * 100);
+            play!(scene, "{at} syn eth1 10.176.64.11:46000 {SERVER} {sequence} 5");
+            play!(scene, "{} in veth-a {pod} {SERVER} S {sequence} 0 5", at + 20);
+            play!(scene, "{} stats drop={step} insert_failed={step}", at + 30);
         }
-        scene.until(3_000);
-        assert_eq!(scene.findings, []);
+        play!(scene, "3000 ? silence");
     }
 
     #[test]
     fn a_full_table_is_conntrack_exhaustion() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..20 {
-            let full = ConntrackStats { drop: step * 3, insert_failed: step, ..stats() };
-            scene.at(step * 100, NODE, Observed::ConntrackStats(full));
-            scene.at(step * 100, NODE, syn_in("veth-a", &pod(step), SERVER, sequence(step), 5));
+            let ((pod, sequence), at) = (pod(step), step * 100);
+            play!(scene, "{at} stats drop={} insert_failed={step}", step * 3);
+            play!(scene, "{at} in veth-a {pod} {SERVER} S {sequence} 0 5");
         }
-        assert_eq!(scene.worst(NAME), None);
+        play!(scene, "? nothing");
     }
 }

@@ -11,16 +11,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::claims::Claims;
-use crate::detector::{Detector, DetectorInfo, Scope};
-use crate::finding::{Finding, Level, Severity, Subject};
-use crate::operator::Operator;
+use crate::capped::Capped;
+use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
+use crate::finding::{Level, Severity};
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Signal};
 use crate::time::Time;
-use crate::tuples::{TupleKey, Tuples};
+use crate::tuples::{Tuple, TupleKey, Tuples};
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "snat-port-reuse",
@@ -30,9 +28,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     wants: &[CollectorKind::ConntrackEvents, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::ConntrackEvents]],
     scope: Scope::Node,
-    arm: |operator| {
-        Box::new(SnatPortReuse { operator: operator.clone(), nodes: BTreeMap::new(), pods: BTreeMap::new() })
-    },
+    state: State::EachNode(new::<SnatPortReuse>),
 };
 
 /// How long the answer to a SYN may take before it counts as missing.
@@ -52,23 +48,17 @@ const TOGETHER: Duration = Duration::from_millis(800);
 const QUIET: Duration = Duration::from_secs(2);
 const CAP: usize = 65_536;
 
+#[derive(Default)]
 struct SnatPortReuse {
-    operator: Operator,
-    nodes: BTreeMap<Arc<str>, Node>,
-    /// Names of pods, for the evidence.
-    pods: BTreeMap<IpAddr, String>,
-}
-
-struct Node {
-    claims: Claims,
-    uses: BTreeMap<TupleKey, Use>,
+    /// Names of the node's pods, for the evidence.
+    pods: Capped<IpAddr, String, CAP>,
+    uses: Capped<TupleKey, Use, CAP>,
     tuples: Tuples,
     /// Reuses not yet judged to their end.
     reuses: BTreeMap<TupleKey, Reuse>,
     last_reuse: Time,
     last_warning: Option<Time>,
     judged: Time,
-    pruned: Time,
 }
 
 /// Who used a translated tuple, and until when.
@@ -91,7 +81,7 @@ struct Reuse {
     replied: bool,
 }
 
-impl Node {
+impl SnatPortReuse {
     /// Whether the SYN of this tuple has waited for its answer longer than it ever takes.
     fn is_unanswered(&self, key: &TupleKey, now: Time) -> bool {
         let Some(connect) = self.tuples.connect_of(key) else { return false };
@@ -104,10 +94,10 @@ impl Node {
     }
 
     fn flow(&mut self, at: Time, time_wait: Duration, flow: &Flow) {
-        let key = (flow.reply.destination, flow.reply.source);
-        let wire = self.tuples.get(&key);
-        if flow.change == Change::Removed {
-            if let Some(known) = self.uses.get_mut(&key).filter(|known| known.source == flow.original.source) {
+        let (key, source) = (flow.outside(), flow.original.source);
+        let same = self.uses.get_mut(&key).filter(|known| known.source == source);
+        match (flow.change, same) {
+            (Change::Removed, Some(known)) => {
                 known.replied |= flow.replied;
                 // The entry outlives the connection by its timeout; only where nothing else was heard
                 // is its end the last word.
@@ -115,29 +105,29 @@ impl Node {
                     known.last = known.last.max(at);
                 }
             }
-            return;
+            (Change::Present | Change::Changed, Some(known)) => {
+                known.heard = true;
+                known.last = known.last.max(at);
+                known.replied |= flow.replied;
+            }
+            (Change::Removed, None) => {}
+            _ => self.begins(at, time_wait, flow),
         }
-        let source = flow.original.source;
-        let same = self.uses.get_mut(&key).filter(|known| known.source == source);
-        if let Some(known) = same.filter(|_| flow.change != Change::Added) {
-            known.heard = true;
-            known.last = known.last.max(at);
-            known.replied |= flow.replied;
-            return;
-        }
-        if self.uses.len() >= CAP && !self.uses.contains_key(&key) {
-            return;
-        }
-        let earlier = self.uses.get(&key).and_then(|known| {
+    }
+
+    fn begins(&mut self, at: Time, time_wait: Duration, flow: &Flow) {
+        let (key, source) = (flow.outside(), flow.original.source);
+        let known = self.uses.get(&key);
+        let previous = known.map(|known| (known.source, known.last));
+        let earlier = known.and_then(|known| {
             // What the wire shows of the connection before this one is nearer to the truth.
-            let on_wire = wire.and_then(|tuple| match &tuple.held {
+            let on_wire = self.tuples.get(&key).and_then(|tuple| match &tuple.held {
                 Some(held) if tuple.present.first + TOGETHER > at => Some(held.last),
                 _ => (tuple.present.answered).then_some(tuple.present.last.min(at)),
             });
             let answered = known.replied || on_wire.is_some();
             if answered { Some((known.source, on_wire.unwrap_or(known.last).max(known.last))) } else { known.earlier }
         });
-        let previous = self.uses.get(&key).map(|known| (known.source, known.last));
         for ((before, last), replied) in earlier.map(|e| (e, true)).into_iter().chain(previous.map(|p| (p, false))) {
             let ago = at.since(last);
             if before.ip() != source.ip() && ago <= time_wait {
@@ -146,25 +136,19 @@ impl Node {
                 break;
             }
         }
-        let heard = false;
-        self.uses.insert(key, Use { source, last: at, heard, replied: flow.replied, earlier });
+        self.uses.insert(key, Use { source, last: at, heard: false, replied: flow.replied, earlier });
     }
 
-    fn judge(&mut self, now: Time, name: &str, pods: &BTreeMap<IpAddr, String>, out: &mut Vec<Finding>) {
+    fn judge(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
         self.judged = now;
-        let subject = Subject::node(name);
-        let who = |source: SocketAddr| match pods.get(&source.ip()) {
-            Some(pod) => format!("pod {pod} ({source})"),
-            None => source.to_string(),
-        };
         let mut worst = None;
         for (key, reuse) in &self.reuses {
             let tuple = self.tuples.get(key).filter(|tuple| {
                 let first = tuple.present.first;
                 first.since(reuse.at) < TOGETHER && reuse.at.since(first) < TOGETHER
             });
-            let behind = tuple.filter(|_| reuse.replied && self.is_unanswered(key, now));
-            let behind = behind.and_then(crate::tuples::Tuple::behind);
+            let behind = tuple.filter(|_| reuse.replied && self.is_unanswered(key, now)).and_then(Tuple::behind);
             let milder = |(_, _, other): &(TupleKey, &Reuse, Option<String>)| other.is_none() && behind.is_some();
             if worst.as_ref().is_none_or(milder) {
                 worst = Some((*key, reuse, behind));
@@ -175,278 +159,210 @@ impl Node {
             if behind.is_some() {
                 self.last_warning = self.last_warning.max(Some(reuse.at));
             }
-            self.claims.make(out, &subject, severity, reuse.at, || {
-                let note = behind.map(|why| format!("; {why}, and it is not answered")).unwrap_or_default();
+            cx.claims.make(severity, reuse.at, || {
+                let who = |source: SocketAddr| match self.pods.get(&source.ip()) {
+                    Some(pod) => format!("pod {pod} ({source})"),
+                    None => source.to_string(),
+                };
                 format!(
-                    "{source} -> {destination} of {name} was reused by {}, {:.1} s after {}{note}",
+                    "{source} -> {destination} of {} was reused by {}, {:.1} s after {}{}",
+                    cx.node,
                     who(reuse.source),
                     reuse.ago.as_secs_f64(),
                     who(reuse.earlier),
+                    behind.map(|why| format!("; {why}, and it is not answered")).unwrap_or_default()
                 )
             });
         }
         self.reuses.retain(|_, reuse| now.since(reuse.at) < QUIET);
-        let standing = self.claims.standing(&subject);
+        let standing = cx.claims.standing();
         let last = if standing > Some(Severity::Info) { self.last_warning } else { Some(self.last_reuse) };
         if standing.is_some() && last.is_none_or(|last| now.since(last) >= QUIET + ANSWER) {
-            let evidence = format!("no such reuse for {} s", QUIET.as_secs());
-            self.claims.withdraw(out, &subject, evidence);
-        }
-    }
-
-    fn prune(&mut self, now: Time, time_wait: Duration) {
-        if now.since(self.pruned) >= Duration::from_secs(1) {
-            self.pruned = now;
-            // A connection may be long; only the end of one that is known to have ended is forgotten soon.
-            self.uses.retain(|_, known| now.since(known.last) < time_wait * 10);
+            cx.claims.withdraw(format!("no such reuse for {} s", QUIET.as_secs()));
         }
     }
 }
 
 impl Detector for SnatPortReuse {
-    fn info(&self) -> &'static DetectorInfo {
-        &INFO
-    }
-
-    fn observe(&mut self, now: Time, signal: &Signal, out: &mut Vec<Finding>) {
-        let node = self.nodes.entry(Arc::clone(&signal.node)).or_insert_with(|| Node {
-            claims: Claims::new(&INFO),
-            uses: BTreeMap::new(),
-            tuples: Tuples::default(),
-            reuses: BTreeMap::new(),
-            last_reuse: Time::default(),
-            last_warning: None,
-            judged: Time::default(),
-            pruned: Time::default(),
-        });
-        let known = node.reuses.len();
+    fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        let known = self.reuses.len();
         match &signal.observed {
-            Observed::Flow(flow)
-                if flow.protocol == Protocol::Tcp && flow.reply.destination != flow.original.source =>
-            {
-                node.flow(signal.at, self.operator.time_wait, flow);
+            Observed::Flow(flow) if flow.protocol == Protocol::Tcp && flow.is_translated() => {
+                self.flow(signal.at, cx.operator.time_wait, flow);
             }
             Observed::Segment(segment) => {
-                node.tuples.observe(signal.at, &self.operator, segment);
+                self.tuples.observe(signal.at, cx.operator, segment);
             }
-            Observed::Pod(pod) if pod.change != Change::Removed && self.pods.len() < CAP => {
-                self.pods.insert(pod.address, pod.name.clone());
-            }
+            Observed::Pod(pod) if pod.change != Change::Removed => self.pods.insert(pod.address, pod.name.clone()),
             _ => {}
         }
-        let due = !node.reuses.is_empty() && now.since(node.judged) >= JUDGE;
-        if node.reuses.len() > known || due {
-            node.judge(now, &signal.node, &self.pods, out);
+        let due = !self.reuses.is_empty() && cx.now.since(self.judged) >= JUDGE;
+        if self.reuses.len() > known || due {
+            self.judge(cx);
         }
     }
 
-    fn tick(&mut self, now: Time, out: &mut Vec<Finding>) {
-        for (name, node) in &mut self.nodes {
-            node.judge(now, name, &self.pods, out);
-            node.prune(now, self.operator.time_wait);
-        }
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        self.judge(cx);
+    }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.tuples.forget(cx.now);
+        // A connection may be long; only the end of one that is known to have ended is forgotten soon.
+        self.uses.retain(|_, known| cx.now.since(known.last) < cx.operator.time_wait * 10);
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::signal::Direction;
-    use crate::testing::{Scene, flow, pod, segment, syn_ack_in, syn_in, syn_out};
+    use crate::signal::Segment;
+    use crate::testing::{Scene, observed, play, scene};
 
-    const NAME: &str = "snat-port-reuse";
+    const NAME: &str = INFO.name;
     const NODE: &str = "worker-1";
     const SERVER: &str = "10.200.0.5:443";
     const PORT: &str = "10.176.64.11:46994";
+    const OTHER: &str = "10.176.64.11:46990";
     const FIRST: &str = "10.176.98.30:51000";
     const SECOND: &str = "10.176.98.31:52000";
 
     /// A connection by this translated port that is opened, answered, and closed 10 ms later.
     pub(crate) fn succeeds(scene: &mut Scene, at: u64, original: &str, port: &str, sequence: u32, timestamp: u32) {
-        scene.at(at, NODE, flow(Change::Added, original, port, SERVER, false));
-        scene.at(at, NODE, syn_in("veth-a", original, SERVER, sequence, timestamp));
-        scene.at(at, NODE, syn_out("eth1", port, SERVER, sequence, timestamp));
-        scene.at(at + 1, NODE, syn_ack_in("eth1", SERVER, port, sequence));
-        scene.at(at + 1, NODE, flow(Change::Changed, original, port, SERVER, true));
-        let end = [sequence.wrapping_add(101), 77_500];
-        let fin = segment("eth1", Direction::Out, [port, SERVER], "FA", end, timestamp + 10);
-        scene.at(at + 10, NODE, Observed::Segment(fin));
-        scene.at(at + 1_010, NODE, flow(Change::Removed, original, port, SERVER, true));
+        play!(scene, "{at} flow +{original} {port} {SERVER}");
+        play!(scene, "{at} in veth-a {original} {SERVER} S {sequence} 0 {timestamp}");
+        play!(scene, "{at} syn eth1 {port} {SERVER} {sequence} {timestamp}");
+        play!(scene, "{} syn-ack eth1 {SERVER} {port} {sequence}", at + 1);
+        play!(scene, "{} flow *{original} {port} {SERVER} replied", at + 1);
+        let end = sequence.wrapping_add(101);
+        play!(scene, "{} out eth1 {port} {SERVER} FA {end} 77500 {}", at + 10, timestamp + 10);
+        play!(scene, "{} flow -{original} {port} {SERVER} replied", at + 1_010);
     }
 
-    /// One that is sent twice and not answered.
-    pub(crate) fn stalls(scene: &mut Scene, at: u64, original: &str, sequence: u32, timestamp: u32) {
-        scene.at(at, NODE, flow(Change::Added, original, PORT, SERVER, false));
-        for (after, later) in [(0, 0), (1_030, 1_030)] {
-            // Others are served meanwhile.
-            if after > 0 {
-                scene.at(at + 500, NODE, syn_out("eth1", "10.176.64.11:46990", SERVER, 4, 99));
-                scene.at(at + 501, NODE, syn_ack_in("eth1", SERVER, "10.176.64.11:46990", 4));
-            }
-            scene.at(at + after, NODE, syn_in("veth-b", original, SERVER, sequence, timestamp + later));
-            scene.at(at + after, NODE, syn_out("eth1", PORT, SERVER, sequence, timestamp + later));
-        }
+    /// One that lies behind.
+    fn behind(scene: &mut Scene, at: u64, original: &str, port: &str) {
+        play!(scene, "{at} flow +{original} {port} {SERVER}; {at} syn eth1 {port} {SERVER} 8000 20000");
     }
 
-    /// The port of one pod's connection comes back to another within `TIME_WAIT`, behind it.
+    /// The port of one pod's connection comes back to another within `TIME_WAIT`, behind it: it is sent twice and not
+    /// answered, while others are served.
     pub(crate) fn incident() -> Scene {
-        let mut scene = Scene::new();
-        scene.at(0, NODE, pod(Change::Present, "control-1", "10.176.98.30"));
-        scene.at(0, NODE, pod(Change::Present, "control-2", "10.176.98.31"));
+        let mut scene = scene!(NAME, "0 pod control-1 10.176.98.30; 0 pod control-2 10.176.98.31");
         succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
-        stalls(&mut scene, 1_500, SECOND, 8_000, 20_000);
-        scene.at(6_000, NODE, syn_out("eth1", "10.176.64.11:46990", SERVER, 5, 99));
+        play!(scene, "1500 flow +{SECOND} {PORT} {SERVER}; 1500 in veth-b {SECOND} {SERVER} S 8000 0 20000");
+        play!(scene, "1500 syn eth1 {PORT} {SERVER} 8000 20000");
+        play!(scene, "2000 syn eth1 {OTHER} {SERVER} 4 99; 2001 syn-ack eth1 {SERVER} {OTHER} 4");
+        play!(scene, "2530 in veth-b {SECOND} {SERVER} S 8000 0 21030; 2530 syn eth1 {PORT} {SERVER} 8000 21030");
+        play!(scene, "6000 syn eth1 {OTHER} {SERVER} 5 99");
         scene
     }
 
     #[test]
     fn incident_info_with_the_reuse_warning_when_it_is_not_answered_at_once() {
-        let scene = incident();
-        let (at, subject) = scene.first(NAME, Severity::Info).unwrap();
-        assert!((1_500..=1_550).contains(&at) && subject == "node/worker-1");
-        let (at, _) = scene.first(NAME, Severity::Warning).unwrap();
-        assert!((1_700..=1_750).contains(&at), "{at}");
-        let evidence = scene.evidence(NAME);
-        assert!(
-            evidence.contains("reused by pod control-2 (10.176.98.31:52000), 1.4 s after pod control-1"),
-            "{evidence}"
-        );
-        assert!(evidence.contains("timestamp 20000 lies behind the 50010"), "{evidence}");
-        let (at, subject) = scene.first("connect-stall", Severity::Warning).unwrap();
-        assert!((2_530..=2_600).contains(&at) && subject == "node/worker-1", "{at}");
-        assert!(scene.cleared(NAME) && scene.cleared("connect-stall"));
+        let mut scene = incident();
+        play!(scene, "? info 1500..1550 node/worker-1 ? warning 1700..1750 node/worker-1 ? over");
+        play!(scene, "? says reused by pod control-2 (10.176.98.31:52000), 1.4 s after pod control-1");
+        play!(scene, "? says timestamp 20000 lies behind the 50010");
+        play!(scene, "? connect-stall: warning 2530..2600 node/worker-1 ? connect-stall: over");
         assert_eq!(scene.findings.len(), 5, "three claims, two withdrawals");
     }
 
     #[test]
     fn twin_reuse_that_succeeds() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for step in 0..10 {
             let (original, sequence) = if step % 2 == 0 { (FIRST, 10_000) } else { (SECOND, 20_000) };
-            let advance = u32::try_from(step).unwrap() * 20_000;
-            succeeds(&mut scene, 100 + step * 1_200, original, PORT, sequence + advance, 50_000 + advance);
+            let advance = step * 20_000;
+            succeeds(&mut scene, 100 + u64::from(step) * 1_200, original, PORT, sequence + advance, 50_000 + advance);
         }
-        scene.until(20_000);
-        assert_eq!(scene.worst(NAME), Some(Severity::Info));
-        scene.assert_quiet();
-        assert!(scene.cleared(NAME));
+        play!(scene, "20000 ? info ? quiet ? over");
     }
 
     #[test]
     fn twin_reuse_behind_that_the_client_recovers_within_ten_milliseconds() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
-        let at = 1_500;
-        scene.at(at, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(at, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
-        let ack = segment("eth1", Direction::In, [SERVER, PORT], "A", [78_000, 9_102], 7);
-        scene.at(at + 1, NODE, Observed::Segment(ack));
-        let reset = segment("eth1", Direction::Out, [PORT, SERVER], "R", [9_102, 0], 0);
-        scene.at(at + 1, NODE, Observed::Segment(reset));
-        scene.at(at + 11, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_010));
-        scene.at(at + 12, NODE, syn_ack_in("eth1", SERVER, PORT, 8_000));
-        scene.until(6_000);
-        scene.assert_quiet();
+        behind(&mut scene, 1_500, SECOND, PORT);
+        play!(scene, "1501 in eth1 {SERVER} {PORT} A 78000 9102 7; 1501 out eth1 {PORT} {SERVER} R 9102 0 0");
+        play!(scene, "1511 syn eth1 {PORT} {SERVER} 8000 20010; 1512 syn-ack eth1 {SERVER} {PORT} 8000; 6000 ? quiet");
     }
 
     #[test]
     fn twin_a_client_that_draws_two_such_ports_and_recovers_by_a_third() {
-        let ports = [PORT, "10.176.64.11:46995", "10.176.64.11:46996"];
-        let mut scene = Scene::new();
-        for (at, port) in [(100, ports[0]), (130, ports[1])] {
-            succeeds(&mut scene, at, FIRST, port, 9_000, 50_000);
-        }
+        let [second, third] = ["10.176.64.11:46995", "10.176.64.11:46996"];
+        let mut scene = scene!(NAME, "");
+        succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
+        succeeds(&mut scene, 130, FIRST, second, 9_000, 50_000);
         // Each reset ends the node's entry, and source NAT draws another port.
-        for (at, port) in [(1_500, ports[0]), (1_511, ports[1])] {
-            scene.at(at, NODE, flow(Change::Added, SECOND, port, SERVER, false));
-            scene.at(at, NODE, syn_out("eth1", port, SERVER, 8_000, 20_000));
-            let ack = segment("eth1", Direction::In, [SERVER, port], "A", [78_000, 9_102], 7);
-            scene.at(at, NODE, Observed::Segment(ack));
+        for (at, port) in [(1_500, PORT), (1_511, second)] {
+            behind(&mut scene, at, SECOND, port);
+            play!(scene, "{at} in eth1 {SERVER} {port} A 78000 9102 7");
         }
         // After the second one the kernel waits its usual second.
-        scene.at(2_530, NODE, flow(Change::Added, SECOND, ports[2], SERVER, false));
-        scene.at(2_530, NODE, syn_out("eth1", ports[2], SERVER, 8_000, 21_030));
-        scene.at(2_531, NODE, syn_ack_in("eth1", SERVER, ports[2], 8_000));
-        scene.until(8_000);
-        scene.assert_quiet();
+        play!(scene, "2530 flow +{SECOND} {third} {SERVER}; 2530 syn eth1 {third} {SERVER} 8000 21030");
+        play!(scene, "2531 syn-ack eth1 {SERVER} {third} 8000; 8000 ? quiet");
     }
 
     #[test]
     fn where_nothing_comes_back_a_few_round_trips_are_enough() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_500, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        for step in 0..10 {
-            scene.at(1_500 + step * 10, NODE, syn_out("eth1", "10.176.64.11:46990", SERVER, 4, 99));
-            if step == 0 {
-                scene.at(1_500, NODE, syn_out("eth1", PORT, SERVER, 8_000, 20_000));
-            }
+        play!(scene, "1500 flow +{SECOND} {PORT} {SERVER}; 1500 syn eth1 {OTHER} {SERVER} 4 99");
+        play!(scene, "1500 syn eth1 {PORT} {SERVER} 8000 20000");
+        for step in 1..10 {
+            play!(scene, "{} syn eth1 {OTHER} {SERVER} 4 99", 1_500 + step * 10);
         }
-        let (at, _) = scene.first(NAME, Severity::Warning).unwrap();
-        assert!((1_550..=1_560).contains(&at), "{at}");
+        play!(scene, "? warning 1550..1560 node/worker-1");
     }
 
     #[test]
     fn without_timestamps_the_sequence_number_decides() {
-        for (sequence, expected) in [(9_102, Severity::Info), (9_101, Severity::Warning), (100, Severity::Warning)] {
-            let bare = |observed| match observed {
-                Observed::Segment(segment) => Observed::Segment(crate::signal::Segment { timestamp: None, ..segment }),
-                other => other,
-            };
-            let mut scene = Scene::new();
-            scene.at(0, NODE, flow(Change::Added, FIRST, PORT, SERVER, false));
-            scene.at(0, NODE, bare(syn_out("eth1", PORT, SERVER, 9_000, 0)));
-            scene.at(1, NODE, bare(syn_ack_in("eth1", SERVER, PORT, 9_000)));
-            let fin = segment("eth1", Direction::Out, [PORT, SERVER], "FA", [9_101, 5], 0);
-            scene.at(10, NODE, bare(Observed::Segment(fin)));
-            scene.at(1_500, NODE, bare(syn_out("eth1", PORT, SERVER, sequence, 0)));
+        for (sequence, expected) in [(9_102, "info"), (9_101, "warning"), (100, "warning")] {
+            let mut scene = scene!(NAME, "0 flow +{FIRST} {PORT} {SERVER}");
+            for (at, words) in [
+                (0, format!("syn eth1 {PORT} {SERVER} 9000 0")),
+                (1, format!("syn-ack eth1 {SERVER} {PORT} 9000")),
+                (10, format!("out eth1 {PORT} {SERVER} FA 9101 5 0")),
+                (1_500, format!("syn eth1 {PORT} {SERVER} {sequence} 0")),
+            ] {
+                let words: Vec<_> = words.split(' ').collect();
+                let Observed::Segment(segment) = observed(&words) else { unreachable!() };
+                scene.at(at, NODE, Segment { timestamp: None, ..segment }.into());
+            }
             // The conntrack event is told after the segment.
-            scene.late(1_499, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-            scene.until(2_000);
-            assert_eq!(scene.worst(NAME), Some(expected), "{sequence}");
+            play!(scene, "~1499 flow +{SECOND} {PORT} {SERVER}; 2000 ? {expected}");
         }
     }
 
     #[test]
     fn beyond_time_wait_and_by_the_same_source_it_is_no_reuse() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
         succeeds(&mut scene, 2_000, "10.176.98.30:51001", PORT, 9_500, 60_000);
-        scene.at(62_100, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(62_100, NODE, syn_out("eth1", PORT, SERVER, 1, 1));
-        scene.until(64_000);
-        assert_eq!(scene.findings, []);
+        play!(scene, "62100 flow +{SECOND} {PORT} {SERVER}; 62100 syn eth1 {PORT} {SERVER} 1 1; 64000 ? silence");
     }
 
     #[test]
     fn a_third_pod_is_compared_with_the_connection_the_server_remembers() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
-        scene.at(1_200, NODE, flow(Change::Added, SECOND, PORT, SERVER, false));
-        scene.at(1_200, NODE, syn_out("eth1", PORT, SERVER, 8_000, 60_000));
-        scene.at(2_300, NODE, flow(Change::Removed, SECOND, PORT, SERVER, false));
-        scene.until(5_000);
-        scene.assert_quiet();
-        scene.at(5_000, NODE, flow(Change::Added, "10.176.98.32:1", PORT, SERVER, false));
-        scene.at(5_000, NODE, syn_out("eth1", PORT, SERVER, 8_000_000, 55_000));
-        scene.until(6_000);
-        scene.assert_quiet();
-        scene.at(7_000, NODE, flow(Change::Added, "10.176.98.33:1", PORT, SERVER, false));
-        scene.at(7_000, NODE, syn_out("eth1", PORT, SERVER, 9_000_000, 49_000));
-        scene.until(8_000);
-        assert_eq!(scene.worst(NAME), Some(Severity::Warning));
+        play!(scene, "1200 flow +{SECOND} {PORT} {SERVER}; 1200 syn eth1 {PORT} {SERVER} 8000 60000");
+        play!(scene, "2300 flow -{SECOND} {PORT} {SERVER}; 5000 ? quiet");
+        play!(scene, "5000 flow +10.176.98.32:1 {PORT} {SERVER}; 5000 syn eth1 {PORT} {SERVER} 8000000 55000");
+        play!(scene, "6000 ? quiet");
+        play!(scene, "7000 flow +10.176.98.33:1 {PORT} {SERVER}; 7000 syn eth1 {PORT} {SERVER} 9000000 49000");
+        play!(scene, "8000 ? warning");
     }
 
     #[test]
     fn untranslated_flows_and_other_protocols_are_no_matter() {
-        let mut scene = Scene::new();
+        let mut scene = scene!(NAME, "");
         for (at, original) in [(0, FIRST), (100, SECOND)] {
-            let Observed::Flow(plain) = flow(Change::Added, original, original, SERVER, true) else { unreachable!() };
-            scene.at(at, NODE, Observed::Flow(plain));
-            let Observed::Flow(udp) = flow(Change::Added, original, PORT, SERVER, true) else { unreachable!() };
-            scene.at(at, NODE, Observed::Flow(Flow { protocol: Protocol::Udp, ..udp }));
+            play!(scene, "{at} flow +{original} {original} {SERVER} replied");
+            let added = format!("+{original}");
+            let Observed::Flow(udp) = observed(&["flow", &added, PORT, SERVER, "replied"]) else { unreachable!() };
+            scene.at(at, NODE, Flow { protocol: Protocol::Udp, ..udp }.into());
         }
-        scene.until(1_000);
-        assert_eq!(scene.findings, []);
+        play!(scene, "1000 ? silence");
     }
 }

@@ -1,8 +1,12 @@
-//! Scenes for tests: hand-written signals, fed to all detectors as a live run feeds them.
+//! Scenes for tests: scripts of signals, fed to all detectors as a live run feeds them.
 //!
-//! Times are milliseconds from the beginning of a scene.
+//! A script is steps, parted by `;` or the end of a line: `[TIME [@NODE] [SIGNAL]] [? EXPECTED]...`. Times are
+//! milliseconds from the beginning of the scene; what begins with `~` was observed then and is told only now. Without
+//! a signal time passes. The words of a signal stand at [`observed`], those of what is expected at [`Scene::expect`].
 
+use std::fmt::Arguments;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
@@ -10,8 +14,8 @@ use crate::operator::{DeclaredPath, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, Link, Observed, Pod, Probe,
-    ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
+    Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
+    Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
 };
 use crate::time::Time;
 
@@ -44,6 +48,10 @@ pub fn signal(at: Time, node: &str, observed: Observed) -> Signal {
 /// A run of signals, what was said about it, and when.
 pub struct Scene {
     feed: Feed,
+    /// The detector that expectations are about.
+    detector: &'static str,
+    /// Where signals are observed whose step names no node.
+    node: &'static str,
     now: u64,
     pub signals: Vec<Signal>,
     pub said: Vec<(Time, Finding)>,
@@ -51,20 +59,96 @@ pub struct Scene {
     pub findings: Vec<(u64, Finding)>,
 }
 
+/// A scene of a detector, and the script it begins with; texts are formatted.
+macro_rules! scene {
+    ($detector:expr, $($script:tt)+) => {{
+        let mut scene = $crate::testing::Scene::new($detector);
+        scene.play(format_args!($($script)+));
+        scene
+    }};
+}
+
+/// Plays more of a scene.
+macro_rules! play {
+    ($scene:expr, $($script:tt)+) => { $scene.play(format_args!($($script)+)) };
+}
+
+pub(crate) use {play, scene};
+
 impl Scene {
-    pub fn new() -> Self {
+    pub fn new(detector: &'static str) -> Self {
+        let (signals, said, findings) = (Vec::new(), Vec::new(), Vec::new());
         let feed = Feed::new(DetectorSet::new(&operator()));
-        Self { feed, now: 0, signals: Vec::new(), said: Vec::new(), findings: Vec::new() }
+        Self { feed, detector, node: "worker-1", now: 0, signals, said, findings }
+    }
+
+    /// The same, where everything happens on another node.
+    pub fn on(mut self, node: &'static str) -> Self {
+        self.node = node;
+        self
+    }
+
+    #[track_caller]
+    pub fn play(&mut self, script: Arguments<'_>) {
+        for step in script.to_string().split([';', '\n']).map(str::trim).filter(|step| !step.is_empty()) {
+            let mut parts = step.split('?');
+            let words: Vec<_> = parts.next().unwrap_or_default().split_whitespace().collect();
+            if let Some((time, mut rest)) = words.split_first() {
+                let mut node = self.node;
+                if let Some((named, signal)) = rest.split_first().filter(|(first, _)| first.starts_with('@')) {
+                    (node, rest) = (&named[1..], signal);
+                }
+                match time.strip_prefix('~') {
+                    Some(late) => self.tell(ms(read(late)), node, observed(rest)),
+                    None if rest.is_empty() => self.until(read(time)),
+                    None => self.at(read(time), node, observed(rest)),
+                }
+            }
+            parts.for_each(|expected| self.expect(expected));
+        }
+    }
+
+    /// What is true now: `silence` of all detectors; `quiet`, as a control asks for, nothing at `warning` or above but
+    /// standing risks. Of the detector of the scene, or of another as in `pod-nic: over`: the worst that it said
+    /// (`nothing`, or a severity); when and of what it first said so or worse (`warning 100..200 node/a`); whether its
+    /// last word was that it is over (`over`, `not over`), or it never spoke (`nothing stands`); a part of its
+    /// evidence (`says TEXT`).
+    #[track_caller]
+    fn expect(&self, expected: &str) {
+        let words: Vec<_> = expected.split_whitespace().collect();
+        let (detector, words) = match words.split_first() {
+            Some((first, rest)) if first.ends_with(':') => (&first[..first.len() - 1], rest),
+            _ => (self.detector, &words[..]),
+        };
+        let said: Vec<_> = self.findings.iter().filter(|(_, finding)| finding.detector == detector).collect();
+        let is_over = said.last().map(|(_, finding)| finding.cleared);
+        match *words {
+            ["silence"] => assert_eq!(self.findings, []),
+            ["quiet"] => {
+                let loud = self.findings.iter().filter(|(_, f)| f.severity > Severity::Info && f.level != Level::Risk);
+                assert_eq!(loud.collect::<Vec<_>>(), Vec::<&(u64, Finding)>::new());
+            }
+            ["nothing"] => assert!(said.is_empty(), "{said:#?}"),
+            ["over"] => assert!(is_over == Some(true), "{said:#?}"),
+            ["not", "over"] => assert!(is_over != Some(true), "{said:#?}"),
+            ["nothing", "stands"] => assert!(is_over != Some(false), "{said:#?}"),
+            ["says", ref text @ ..] => {
+                assert!(self.evidence(detector).contains(&text.join(" ")), "{}", self.evidence(detector));
+            }
+            [severity] => assert_eq!(said.iter().map(|(_, f)| f.severity).max(), Some(severity_of(severity))),
+            [severity, times, subject] => {
+                let is = |(_, f): &&&(u64, Finding)| f.severity >= severity_of(severity) && !f.cleared;
+                let (at, first) = said.iter().find(is).unwrap_or_else(|| panic!("{said:#?}"));
+                let (from, to) = times.split_once("..").unwrap_or((times, times));
+                assert!((read(from)..=read(to)).contains(at) && first.subject.to_string() == subject, "{at} {first:?}");
+            }
+            _ => panic!("nothing to expect: {expected}"),
+        }
     }
 
     /// One signal, told at once.
     pub fn at(&mut self, at: u64, node: &str, observed: Observed) {
         self.now = self.now.max(at);
-        self.tell(ms(at), node, observed);
-    }
-
-    /// One signal that is told only now.
-    pub fn late(&mut self, at: u64, node: &str, observed: Observed) {
         self.tell(ms(at), node, observed);
     }
 
@@ -75,7 +159,7 @@ impl Scene {
         self.note(said);
     }
 
-    pub fn until(&mut self, at: u64) {
+    fn until(&mut self, at: u64) {
         self.now = self.now.max(at);
         let said = self.feed.advance(ms(self.now));
         self.note(said);
@@ -86,40 +170,10 @@ impl Scene {
         self.said.extend(said);
     }
 
-    fn of<'a, 'b>(&'a self, detector: &'b str) -> impl DoubleEndedIterator<Item = &'a (u64, Finding)> + use<'a, 'b> {
-        self.findings.iter().filter(move |(_, finding)| finding.detector == detector)
-    }
-
-    /// When, and of what, the detector first spoke at this severity or above.
-    pub fn first(&self, detector: &str, severity: Severity) -> Option<(u64, String)> {
-        let mut loud = self.of(detector).filter(|(_, f)| f.severity >= severity && !f.cleared);
-        loud.next().map(|(at, f)| (*at, f.subject.to_string()))
-    }
-
-    pub fn worst(&self, detector: &str) -> Option<Severity> {
-        self.of(detector).map(|(_, finding)| finding.severity).max()
-    }
-
     /// Evidence of the last finding that was no withdrawal.
     pub fn evidence(&self, detector: &str) -> &str {
-        self.of(detector).rev().find(|(_, f)| !f.cleared).map_or("", |(_, f)| &f.evidence)
-    }
-
-    /// Whether the detector spoke, and its last word was a withdrawal.
-    pub fn cleared(&self, detector: &str) -> bool {
-        self.of(detector).next_back().is_some_and(|(_, finding)| finding.cleared)
-    }
-
-    pub fn standing(&self, detector: &str) -> Option<Severity> {
-        let (_, last) = self.of(detector).next_back()?;
-        (!last.cleared).then_some(last.severity)
-    }
-
-    /// What a control asks for: nothing at `warning` or above but standing risks.
-    #[track_caller]
-    pub fn assert_quiet(&self) {
-        let loud = self.findings.iter().filter(|(_, f)| f.severity > Severity::Info && f.level != Level::Risk);
-        assert_eq!(loud.collect::<Vec<_>>(), Vec::<&(u64, Finding)>::new());
+        let mut said = self.findings.iter().rev().filter(|(_, f)| f.detector == detector && !f.cleared);
+        said.next().map_or("", |(_, finding)| &finding.evidence)
     }
 }
 
@@ -135,183 +189,188 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
     ]
 }
 
-// Links, routes, rules, pods
-
-pub fn link_state(name: &str, index: u32, change: Change, up: bool, carrier: bool) -> Observed {
-    Observed::Link(Link { change, index, name: name.into(), up, carrier })
+fn severity_of(word: &str) -> Severity {
+    match word {
+        "info" => Severity::Info,
+        "warning" => Severity::Warning,
+        "critical" => Severity::Critical,
+        _ => panic!("no severity: {word}"),
+    }
 }
 
-pub fn link(name: &str, index: u32) -> Observed {
-    link_state(name, index, Change::Present, true, true)
+fn read<T: FromStr>(word: &str) -> T {
+    word.parse().unwrap_or_else(|_| panic!("cannot be read: {word}"))
 }
 
-pub fn link_gone(name: &str, index: u32) -> Observed {
-    link_state(name, index, Change::Removed, false, false)
+/// What came (`+`), changed (`*`), went (`-`), or was there already.
+fn change(word: &str) -> (Change, &str) {
+    let of = |change| (change, &word[1..]);
+    match word.as_bytes()[0] {
+        b'+' => of(Change::Added),
+        b'*' => of(Change::Changed),
+        b'-' => of(Change::Removed),
+        _ => (Change::Present, word),
+    }
 }
 
-pub fn rule_from(change: Change, pod: &str) -> Observed {
-    let from = Some(format!("{pod}/32").parse().unwrap());
-    Observed::Rule(Rule { change, priority: 1536, from, to: None, table: 2 })
+/// A signal in words.
+pub fn observed(words: &[&str]) -> Observed {
+    match *words {
+        ["link", link, index, ref state @ ..] => {
+            let (change, name) = change(link);
+            let whole = change != Change::Removed && state.is_empty();
+            let up = whole || state == ["dark"];
+            Link { change, index: read(index), name: name.into(), up, carrier: whole }.into()
+        }
+        [end @ ("from" | "to"), pod] => {
+            let (change, pod) = change(pod);
+            let pod = Some(read(&format!("{pod}/32")));
+            match end {
+                "from" => Rule { change, priority: 1536, from: pod, to: None, table: 2 }.into(),
+                _ => Rule { change, priority: 512, from: None, to: pod, table: 254 }.into(),
+            }
+        }
+        ["default", metric] => {
+            let (change, metric) = change(metric);
+            let (gateway, link) = (Some(read("10.176.96.1")), Some("eth1".to_owned()));
+            Route { change, table: 2, destination: None, gateway, link, metric: read(metric) }.into()
+        }
+        ["lookup", source, destination, link] => {
+            let link = (link != "nowhere").then(|| link.to_owned());
+            RouteLookup { source: read(source), destination: read(destination), link, table: None }.into()
+        }
+        ["pod", name, address] => {
+            let (change, name) = change(name);
+            Pod { change, name: name.into(), address: read(address), link: format!("veth-{name}") }.into()
+        }
+        // Of kube-dns; the nth CoreDNS pod has the address 10.176.98.(2 + n).
+        ["endpoints", ref ready @ ..] => {
+            let endpoint = |word: &&str| {
+                let (number, node) = word.split_once('@').expect("NUMBER@NODE");
+                let address = [10, 176, 98, 2 + read::<u8>(number)].into();
+                Endpoint { pod: format!("coredns-{number}"), address, node: node.into() }
+            };
+            let operator = operator();
+            let ready = ready.iter().map(endpoint).collect();
+            Endpoints { service: operator.dns_service, address: operator.dns_address, ready }.into()
+        }
+        ["probe", kind, target, outcome] => {
+            let kind = match kind {
+                "service" => ProbeKind::DnsService,
+                "endpoint" => ProbeKind::DnsEndpoint,
+                "upstream" => ProbeKind::DnsUpstream,
+                _ => ProbeKind::Echo,
+            };
+            let ok = outcome == "ok" || outcome == "true";
+            let (took_us, error) = if ok { (900, None) } else { (400_000, Some("timeout".to_owned())) };
+            Probe { kind, source: read("10.176.64.11"), target: read(target), ok, took_us, error }.into()
+        }
+        ["table", share] => {
+            let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
+            ConntrackTable { count: read(count), limit: read(limit) }.into()
+        }
+        ["stats", ref counts @ ..] => {
+            let mut stats = ConntrackStats::default();
+            for count in counts {
+                let (name, value) = count.split_once('=').expect("NAME=COUNT");
+                match name {
+                    "drop" => stats.drop = read(value),
+                    "early_drop" => stats.early_drop = read(value),
+                    "insert_failed" => stats.insert_failed = read(value),
+                    _ => stats.clash_resolve = read(value),
+                }
+            }
+            stats.into()
+        }
+        ["log", ref line @ ..] => KernelLog { line: line.join(" ") }.into(),
+        // A flow whose source is translated, and whether it was replied to.
+        ["flow", original, translated, server, ref replied @ ..] => {
+            let (change, original) = change(original);
+            let [original, translated, server] = [original, translated, server].map(read::<SocketAddr>);
+            Flow {
+                change,
+                protocol: Protocol::Tcp,
+                original: Tuple { source: original, destination: server },
+                reply: Tuple { source: server, destination: translated },
+                replied: !replied.is_empty(),
+            }
+            .into()
+        }
+        // A SYN, its sequence number, its timestamp; and the answer to a SYN with this sequence number.
+        ["syn", link, source, destination, sequence, timestamp] => {
+            segment(link, Direction::Out, [source, destination], "S", [read(sequence), 0], timestamp).into()
+        }
+        ["syn-ack", link, source, destination, sequence] => {
+            let numbers = [77_000, read::<u32>(sequence).wrapping_add(1)];
+            segment(link, Direction::In, [source, destination], "SA", numbers, "5").into()
+        }
+        [way @ ("out" | "in"), link, source, destination, flags, sequence, acknowledged, timestamp] => {
+            let direction = if way == "out" { Direction::Out } else { Direction::In };
+            let numbers = [read(sequence), read(acknowledged)];
+            segment(link, direction, [source, destination], flags, numbers, timestamp).into()
+        }
+        ["office", client, ref what @ ..] => office(client, what),
+        _ => panic!("no signal: {words:?}"),
+    }
 }
 
-pub fn rule_to(change: Change, pod: &str) -> Observed {
-    let to = Some(format!("{pod}/32").parse().unwrap());
-    Observed::Rule(Rule { change, priority: 512, from: None, to, table: 254 })
-}
-
-pub fn default_route(change: Change, metric: u32) -> Observed {
-    let (gateway, link) = (Some("10.176.96.1".parse().unwrap()), Some("eth1".to_owned()));
-    Observed::Route(Route { change, table: 2, destination: None, gateway, link, metric })
-}
-
-pub fn lookup(source: &str, destination: &str, link: Option<&str>) -> Observed {
-    let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-    Observed::RouteLookup(RouteLookup { source, destination, link: link.map(str::to_owned), table: None })
-}
-
-pub fn pod(change: Change, name: &str, address: &str) -> Observed {
-    Observed::Pod(Pod { change, name: name.into(), address: address.parse().unwrap(), link: format!("veth-{name}") })
-}
-
-/// Endpoints of kube-dns; the nth CoreDNS pod has the address 10.176.98.(2 + n).
-pub fn endpoints(ready: &[(&str, &str)]) -> Observed {
-    let endpoint = |(pod, node): &(&str, &str)| {
-        let number: u8 = pod.trim_start_matches("coredns-").parse().unwrap();
-        Endpoint { pod: (*pod).into(), address: [10, 176, 98, 2 + number].into(), node: (*node).into() }
-    };
-    let operator = operator();
-    let ready = ready.iter().map(endpoint).collect();
-    Observed::Endpoints(Endpoints { service: operator.dns_service, address: operator.dns_address, ready })
-}
-
-pub fn probe(kind: ProbeKind, target: &str, ok: bool) -> Observed {
-    let error = (!ok).then(|| "timeout".to_owned());
-    let (source, target) = ("10.176.64.11".parse().unwrap(), target.parse().unwrap());
-    Observed::Probe(Probe { kind, source, target, ok, took_us: if ok { 900 } else { 400_000 }, error })
-}
-
-// Connection tracking
-
-pub fn table(count: u64, limit: u64) -> Observed {
-    Observed::ConntrackTable(ConntrackTable { count, limit })
-}
-
-pub fn stats() -> ConntrackStats {
-    ConntrackStats::default()
-}
-
-pub fn drops(drop: u64) -> Observed {
-    Observed::ConntrackStats(ConntrackStats { drop, ..stats() })
-}
-
-/// A flow whose source is translated.
-pub fn flow(change: Change, original: &str, translated: &str, server: &str, replied: bool) -> Observed {
-    let [original, translated, server]: [SocketAddr; 3] = [original, translated, server].map(|a| a.parse().unwrap());
-    Observed::Flow(Flow {
-        change,
-        protocol: Protocol::Tcp,
-        original: Tuple { source: original, destination: server },
-        reply: Tuple { source: server, destination: translated },
-        replied,
-    })
-}
-
-// Segments and sockets
-
-/// "S" for a SYN, "SA", "A", "FA", "R".
-pub fn segment(
+/// Flags: "S" for a SYN, "SA", "A", "FA", "R".
+fn segment(
     link: &str,
     direction: Direction,
     ends: [&str; 2],
     flags: &str,
-    numbers: [u32; 2],
-    timestamp: u32,
+    [sequence, acknowledgment]: [u32; 2],
+    timestamp: &str,
 ) -> Segment {
     let has = |flag| flags.contains(flag);
     Segment {
         link: link.into(),
         direction,
-        source: ends[0].parse().unwrap(),
-        destination: ends[1].parse().unwrap(),
+        source: read(ends[0]),
+        destination: read(ends[1]),
         flags: TcpFlags { syn: has('S'), ack: has('A'), fin: has('F'), rst: has('R') },
-        sequence: numbers[0],
-        acknowledgment: numbers[1],
+        sequence,
+        acknowledgment,
         payload: 0,
         mss: has('S').then_some(1460),
-        timestamp: Some(timestamp),
+        timestamp: Some(read(timestamp)),
     }
 }
 
-pub fn syn_out(link: &str, source: &str, destination: &str, sequence: u32, timestamp: u32) -> Observed {
-    Observed::Segment(segment(link, Direction::Out, [source, destination], "S", [sequence, 0], timestamp))
-}
-
-pub fn syn_in(link: &str, source: &str, destination: &str, sequence: u32, timestamp: u32) -> Observed {
-    Observed::Segment(segment(link, Direction::In, [source, destination], "S", [sequence, 0], timestamp))
-}
-
-/// The answer to a SYN with this sequence number.
-pub fn syn_ack_in(link: &str, source: &str, destination: &str, sequence: u32) -> Observed {
-    let numbers = [77_000, sequence.wrapping_add(1)];
-    Observed::Segment(segment(link, Direction::In, [source, destination], "SA", numbers, 5))
-}
-
-/// A connection from a client of an office to the ingress pod.
-pub struct Tcp {
-    remote: String,
-}
-
-impl Tcp {
-    const LOCAL: &str = "10.176.98.10:80";
-    const ISN: u32 = u32::MAX - 5_000;
-
-    pub fn office(remote: &str) -> Self {
-        Self { remote: remote.into() }
-    }
-
-    fn forth(&self, flags: &str, sequence: u32) -> Segment {
-        let ends = [Self::LOCAL, &self.remote];
-        segment("eth1", Direction::Out, ends, flags, [Self::ISN.wrapping_add(sequence), 501], 9)
-    }
-
-    fn back(&self, flags: &str, acknowledged: u32) -> Segment {
-        let ends = [self.remote.as_str(), Self::LOCAL];
-        segment("eth1", Direction::In, ends, flags, [500, Self::ISN.wrapping_add(acknowledged)], 9)
-    }
-
-    pub fn syn(&self, mss: u16) -> Observed {
-        Observed::Segment(Segment { mss: Some(mss), ..self.back("S", 0) })
-    }
-
-    /// A request; it acknowledges the SYN-ACK, and with it a small packet.
-    pub fn request(&self) -> Observed {
-        Observed::Segment(Segment { payload: 120, ..self.back("A", 1) })
-    }
-
-    /// Data to the client, from this byte on.
-    pub fn data(&self, from: u32, payload: u32) -> Observed {
-        Observed::Segment(Segment { payload, ..self.forth("A", from) })
-    }
-
-    pub fn acked(&self, up_to: u32) -> Observed {
-        Observed::Segment(self.back("A", up_to))
-    }
-
-    pub fn socket(&self, send_mss: u32, bytes_acked: u64, send_queue: u32, retransmits: u8) -> Observed {
-        Observed::Socket(Socket {
-            pod: Some("ingress".into()),
-            local: Self::LOCAL.parse().unwrap(),
-            remote: self.remote.parse().unwrap(),
-            state: TcpState::Established,
-            retransmits,
-            total_retransmits: retransmits.into(),
-            unacked: u32::from(send_queue > 0),
-            rto_us: 200_000 << retransmits.min(6),
-            rtt_us: 400,
-            send_mss,
-            bytes_acked,
-            bytes_received: 120,
-            send_queue,
-        })
+/// A connection from a client of an office to the ingress pod, by bytes of the pod's from 1 on.
+fn office(client: &str, what: &[&str]) -> Observed {
+    const POD: &str = "10.176.98.10:80";
+    let sequence = |byte: u32| (u32::MAX - 5_000).wrapping_add(byte);
+    let back = |flags, byte| segment("eth1", Direction::In, [client, POD], flags, [500, sequence(byte)], "9");
+    match *what {
+        ["syn", mss] => Segment { mss: Some(read(mss)), ..back("S", 0) }.into(),
+        // It acknowledges the SYN-ACK, and with it a small packet.
+        ["request"] => Segment { payload: 120, ..back("A", 1) }.into(),
+        ["data", from, payload] => {
+            let forth = segment("eth1", Direction::Out, [POD, client], "A", [sequence(read(from)), 501], "9");
+            Segment { payload: read(payload), ..forth }.into()
+        }
+        ["acked", up_to] => back("A", read(up_to)).into(),
+        ["socket", send_mss, bytes_acked, send_queue, retransmits] => {
+            let (send_queue, retransmits) = (read(send_queue), read::<u8>(retransmits));
+            Socket {
+                pod: Some("ingress".into()),
+                local: read(POD),
+                remote: read(client),
+                state: TcpState::Established,
+                retransmits,
+                total_retransmits: retransmits.into(),
+                unacked: u32::from(send_queue > 0),
+                rto_us: 200_000 << retransmits.min(6),
+                rtt_us: 400,
+                send_mss: read(send_mss),
+                bytes_acked: read(bytes_acked),
+                bytes_received: 120,
+                send_queue,
+            }
+            .into()
+        }
+        _ => panic!("nothing an office's client does: {what:?}"),
     }
 }

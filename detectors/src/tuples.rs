@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::capped::Capped;
 use crate::operator::Operator;
 use crate::signal::Segment;
 use crate::time::Time;
@@ -27,13 +28,12 @@ pub(crate) type TupleKey = (SocketAddr, SocketAddr);
 
 #[derive(Debug, Default)]
 pub(crate) struct Tuples {
-    tuples: BTreeMap<TupleKey, Tuple>,
-    connects: BTreeMap<ConnectKey, Connect>,
+    tuples: Capped<TupleKey, Tuple, CAP>,
+    connects: Capped<ConnectKey, Connect, CAP>,
     /// The longest of the latest times that servers took to accept a SYN.
     round_trips: BTreeMap<SocketAddr, Duration>,
     /// When the last segment of an uplink was seen: nothing up to then is still to be told.
     heard: Time,
-    pruned: Time,
 }
 
 /// What names a connect whatever port it leaves by: destination, initial sequence number.
@@ -167,7 +167,6 @@ impl Tuples {
         if !operator.is_uplink(&segment.link) {
             return None;
         }
-        self.prune(at);
         self.heard = self.heard.max(at);
         let key = if segment.goes_out() {
             let key = (segment.source, segment.destination);
@@ -198,7 +197,6 @@ impl Tuples {
     fn syn(&mut self, at: Time, key: TupleKey, segment: &Segment) {
         let Some(tuple) = self.tuples.get(&key) else { return };
         let (held, behind) = (tuple.held, tuple.behind().is_some());
-        let full = self.connects.len() >= CAP;
         if let Some(connect) = self.connects.get_mut(&(key.1, segment.sequence)) {
             connect.syns += 1;
             connect.first = connect.first.min(at);
@@ -207,7 +205,7 @@ impl Tuples {
                 (connect.tuple, connect.held) = (key, held);
                 connect.behind |= behind;
             }
-        } else if !full {
+        } else {
             let (answered, challenged) = (false, false);
             let connect = Connect { tuple: key, first: at, last_syn: at, syns: 1, answered, challenged, held, behind };
             self.connects.insert((key.1, segment.sequence), connect);
@@ -219,14 +217,12 @@ impl Tuples {
             // A connection somebody else opened.
             return false;
         }
-        let full = self.tuples.len() >= CAP;
         let Some(tuple) = self.tuples.get_mut(&key) else {
             // Only connections whose beginning was seen are followed: most others were opened from outside.
-            let follow = segment.opens() && !full;
-            if follow {
+            if segment.opens() {
                 self.tuples.insert(key, Tuple { present: Connection::new(at, segment), held: None });
             }
-            return follow;
+            return segment.opens();
         };
         if !segment.opens() {
             if !segment.flags.rst {
@@ -248,14 +244,11 @@ impl Tuples {
         true
     }
 
-    fn prune(&mut self, now: Time) {
-        if now.since(self.pruned) >= Duration::from_secs(1) {
-            self.pruned = now;
-            self.tuples.retain(|_, tuple| now.since(tuple.present.last) < FORGET);
-            self.connects.retain(|_, connect| now.since(connect.last_syn) < FORGET_CONNECT);
-            if self.round_trips.len() >= CAP {
-                self.round_trips.clear();
-            }
+    pub fn forget(&mut self, now: Time) {
+        self.tuples.retain(|_, tuple| now.since(tuple.present.last) < FORGET);
+        self.connects.retain(|_, connect| now.since(connect.last_syn) < FORGET_CONNECT);
+        if self.round_trips.len() >= CAP {
+            self.round_trips.clear();
         }
     }
 }

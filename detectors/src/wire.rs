@@ -1,10 +1,6 @@
-//! Reading TCP segments: what opens a connection, what answers, serial numbers that wrap.
-//!
-//! Left out: any state; that is `proven` (sizes) and `tuples` (translated connections).
+//! Numbers of IP and TCP: serial numbers that wrap, sizes of headers.
 
-use std::net::{IpAddr, SocketAddr};
-
-use crate::signal::{Direction, Segment, Socket};
+use std::net::IpAddr;
 
 /// Bytes the timestamps option takes in every segment of a connection that uses it (RFC 7323 3.2, padded).
 pub(crate) const TIMESTAMPS: u32 = 12;
@@ -27,44 +23,6 @@ pub(crate) const fn always_fits(peer: IpAddr) -> u32 {
     match peer {
         IpAddr::V4(_) => 576,
         IpAddr::V6(_) => 1280,
-    }
-}
-
-impl Segment {
-    /// A SYN that asks for a connection.
-    pub(crate) const fn opens(&self) -> bool {
-        self.flags.syn && !self.flags.ack && !self.flags.rst
-    }
-
-    /// A SYN-ACK.
-    pub(crate) const fn accepts(&self) -> bool {
-        self.flags.syn && self.flags.ack
-    }
-
-    pub(crate) fn goes_out(&self) -> bool {
-        self.direction == Direction::Out
-    }
-
-    pub(crate) fn comes_in(&self) -> bool {
-        self.direction == Direction::In
-    }
-
-    /// The sequence number after this segment: SYN and FIN count one each.
-    pub(crate) const fn end(&self) -> u32 {
-        self.sequence.wrapping_add(self.payload).wrapping_add(self.flags.syn as u32).wrapping_add(self.flags.fin as u32)
-    }
-
-    /// Size of the IP packet that carries it, of a GSO packet each one on the wire.
-    pub(crate) const fn packet_size(&self) -> u32 {
-        let options = if self.timestamp.is_some() { TIMESTAMPS } else { 0 };
-        self.payload.saturating_add(headers(self.destination.ip())).saturating_add(options)
-    }
-}
-
-impl Socket {
-    /// What tells this socket from all others of its node.
-    pub(crate) fn key(&self) -> (Option<String>, SocketAddr, SocketAddr) {
-        (self.pod.clone(), self.local, self.remote)
     }
 }
 

@@ -7,6 +7,7 @@ mod list;
 mod out;
 mod recover;
 mod replay;
+mod report;
 mod reproduce;
 mod run;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use relapse_lab::cluster::backend::Backend;
-use relapse_model::diagnostics::Diagnostics;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 
 use crate::plan::{self, Plan};
 use crate::shipped;
@@ -74,6 +75,8 @@ Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Doctor,
     /// Write a first scenario, relapse.yaml with a detector, and a workflow for CI.
     Init(init::InitArguments),
+    /// Make reports again from events, of one run or of several together.
+    Report(report::ReportArguments),
     /// Print shell completions.
     #[command(after_help = "Examples:
   relapse completions bash > ~/.local/share/bash-completion/completions/relapse
@@ -109,53 +112,75 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if e.use_stderr() { BAD_INPUT } else { 0 });
         }
     };
-    match arguments.command {
+    let done = match arguments.command {
         Command::Run(arguments) => run::main(&arguments),
         Command::List(arguments) => list::main(&arguments),
         Command::Check(arguments) => check::main(&arguments),
         Command::Reproduce(arguments) => reproduce::main(&arguments),
-        Command::Replay(arguments) => replay::main(&arguments),
-        Command::Recover => recover::main(),
-        Command::Doctor => doctor::main(),
+        Command::Replay(arguments) => Ok(replay::main(&arguments)),
+        Command::Recover => Ok(recover::main()),
+        Command::Doctor => Ok(doctor::main()),
         Command::Init(arguments) => init::main(&arguments),
+        Command::Report(arguments) => report::main(&arguments),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "relapse", &mut text);
             out::line(String::from_utf8_lossy(&text).trim_end());
-            ExitCode::SUCCESS
+            Ok(ExitCode::SUCCESS)
         }
         Command::Man { folder } => {
             let written = std::fs::create_dir_all(&folder)
                 .and_then(|()| clap_mangen::generate_to(Arguments::command().disable_help_subcommand(true), &folder));
             match written {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(e) => usage(&format!("failed to write to {}: {e}", folder.display())),
+                Ok(()) => Ok(ExitCode::SUCCESS),
+                Err(e) => Err(Refused::Arguments(format!("failed to write to {}: {e}", folder.display()))),
             }
         }
         Command::Schema => {
-            out::line(format_args!("{:#}", crate::scenario::schema()));
-            ExitCode::SUCCESS
+            out::line(format_args!("{:#}", relapse_model::yaml::schema::<crate::scenario::Scenario>()));
+            Ok(ExitCode::SUCCESS)
         }
+    };
+    done.unwrap_or_else(|refused| {
+        let errors = std::io::stderr();
+        match refused {
+            Refused::Files(wrong) => eprint!("{}", wrong.render_for(&errors)),
+            Refused::Arguments(why) => eprintln!("relapse: {why}"),
+            Refused::Unable(why) => {
+                eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
+                return ExitCode::from(crate::event::Outcome::Inconclusive.exit_code());
+            }
+        }
+        ExitCode::from(BAD_INPUT)
+    })
+}
+
+/// Why nothing was brought up; told on standard error.
+enum Refused {
+    /// Everything that is wrong with what the user wrote.
+    Files(Diagnostics),
+    /// Bad arguments, in a sentence.
+    Arguments(String),
+    /// Where there can be no lab nothing is proved either way.
+    Unable(String),
+}
+
+impl From<Diagnostics> for Refused {
+    fn from(wrong: Diagnostics) -> Self {
+        Self::Files(wrong)
     }
 }
 
-/// Bad input: everything that is wrong, on standard error, and status 64.
-fn refuse(diagnostics: &Diagnostics) -> ExitCode {
-    eprint!("{}", diagnostics.render_for(&std::io::stderr()));
-    ExitCode::from(BAD_INPUT)
+impl From<String> for Refused {
+    fn from(why: String) -> Self {
+        Self::Arguments(why)
+    }
 }
 
-/// Bad arguments, in a sentence.
-fn usage(why: &str) -> ExitCode {
-    eprintln!("relapse: {why}");
-    ExitCode::from(BAD_INPUT)
-}
-
-/// Where there can be no lab nothing is proved either way; why, on standard error.
-fn unable(backends: &[Arc<dyn Backend>]) -> Option<ExitCode> {
-    let why = backends.iter().find(|backend| !backend.is_real_cluster())?.unable()?;
-    eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
-    Some(ExitCode::from(crate::event::Outcome::Inconclusive.exit_code()))
+/// Labs, where they are asked for, can be had here.
+fn able(backends: &[Arc<dyn Backend>]) -> Result<(), Refused> {
+    let labs = backends.iter().find(|backend| !backend.is_real_cluster());
+    labs.and_then(|labs| labs.unable()).map_or(Ok(()), |why| Err(Refused::Unable(why)))
 }
 
 /// An error with all that led to it.
@@ -208,10 +233,9 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     plan::load(&files)
 }
 
-fn no_such_scenario(name: &str, folder: &[Plan]) -> relapse_model::diagnostics::Diagnostic {
+fn no_such_scenario(name: &str, folder: &[Plan]) -> Diagnostic {
     let shipped = shipped::scenarios();
     let stems = shipped.iter().filter_map(|file| file.file_stem()?.to_str());
     let names: BTreeSet<&str> = folder.iter().map(|plan| plan.name.as_str()).chain(stems).collect();
-    relapse_model::diagnostics::Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}"))
-        .help(relapse_model::diagnostics::did_you_mean(name, "scenarios", names))
+    Diagnostic::of_file(SCENARIOS, format!("there is no scenario {name}")).help(did_you_mean(name, "scenarios", names))
 }

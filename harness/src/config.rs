@@ -18,64 +18,41 @@
 //! without `within` it is watched for as long as the scenario's own deadlines last. A risk has no
 //! deadline: it must be named before the fault.
 //!
-//! Job: read, check and keep. A map of the modules: `tree` is the YAML with its places, `fields` takes
-//! a mapping apart, `read` knows what must stand where. Invariants: all errors at once, each at its
-//! place; nothing of the file is run or looked up here. Left out: running a program
-//! ([`crate::outside_detector`]), and whether a scenario or a subject exists (scenarios do not know
-//! this file).
+//! Job: read, check and keep; `file` is what may stand where, and what it means. Invariants: all errors of form at
+//! once, then all of meaning, each at its place; nothing of the file is run here, but a program that could not be is
+//! told. Left out: running one ([`crate::outside_detector`]), and whether a scenario or a subject exists (scenarios do
+//! not know this file).
 
-mod fields;
-mod read;
-mod tree;
+mod file;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use jiff::civil::Date;
-use relapse_detectors::finding::{Level, Subject};
-use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source};
+use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::spanned::Spanned;
+use relapse_model::yaml::{self, Document};
 
 use crate::event::Expectation;
 use crate::outside_detector::ExecSpec;
+use file::Line;
 
 /// Looked for in the current directory, unless another file is named.
 pub const FILE: &str = "relapse.yaml";
 
-/// Largest file that is parsed.
-const LARGEST: u64 = 1 << 20;
-
 /// A user's own detectors.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detectors: Vec<Outside>,
 }
 
 /// A detector that is a program of the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Outside {
     pub exec: ExecSpec,
-    expect: Vec<Entry>,
-}
-
-/// One line under `expect`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    to: Applies,
-    /// Never empty.
-    levels: Vec<Level>,
-    subject: Option<Subject>,
-    within: Duration,
-    miss: Option<String>,
-}
-
-/// Where a line counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Applies {
-    Incident(String),
-    Scenario(String),
+    expect: Vec<Line>,
 }
 
 impl Config {
@@ -86,12 +63,10 @@ impl Config {
     /// The named file does not exist, or a file cannot be read; else everything that is wrong in it.
     pub fn load(path: Option<&Path>, today: Date) -> Result<Self, Diagnostics> {
         let file = path.unwrap_or(Path::new(FILE));
-        let text = match read_text(file) {
-            Ok(text) => text,
-            Err(ReadError::Missing) if path.is_none() => return Ok(Self::default()),
-            Err(error) => return Err(Diagnostic::of_file(file, error.to_string()).into()),
-        };
-        Self::parse(&Source::new(file, text), today)
+        if path.is_none() && !file.exists() {
+            return Ok(Self::default());
+        }
+        Self::parse(&yaml::read(file, file::File::NOUN)?, today)
     }
 
     /// Understands the text of a file. Programs named by a path are looked for beside it.
@@ -99,8 +74,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn parse(source: &Source, today: Date) -> Result<Self, Diagnostics> {
-        let tree = tree::parse(source)?;
-        read::config(source, &tree, today)
+        file::understand(source, yaml::parse(source)?, today)
     }
 
     /// Names of all outside detectors, in the order of the file.
@@ -117,53 +91,19 @@ impl Config {
 
 impl Outside {
     fn expectations_for(&self, incident: &str, scenario: &str) -> Vec<Expectation> {
-        let of = |applies: &Applies| self.expect.iter().filter(|e| e.to == *applies).collect::<Vec<_>>();
-        let own = of(&Applies::Scenario(scenario.to_owned()));
-        let entries = if own.is_empty() { of(&Applies::Incident(incident.to_owned())) } else { own };
-        let all = entries.into_iter().flat_map(|entry| entry.levels.iter().map(move |level| (entry, *level)));
-        all.map(|(entry, level)| Expectation {
+        let about = |name: &Option<Spanned<String>>, wanted: &str| name.as_ref().is_some_and(|name| **name == wanted);
+        let own: Vec<&Line> = self.expect.iter().filter(|line| about(&line.scenario, scenario)).collect();
+        let of_incident = self.expect.iter().filter(|line| about(&line.incident, incident));
+        let lines = if own.is_empty() { of_incident.collect() } else { own };
+        let all = lines.into_iter().flat_map(|line| line.levels().iter().map(move |level| (line, *level)));
+        all.map(|(line, level)| Expectation {
             detector: self.exec.name.clone(),
             level,
-            subject: entry.subject.clone(),
-            within: entry.within,
-            from: None,
-            expected_miss: entry.miss.clone(),
+            subject: line.subject.as_ref().map(|subject| subject.0.clone()),
+            within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
+            expected_miss: line.miss.as_ref().map(|reason| reason.value.clone()),
             outside: true,
         })
         .collect()
     }
-}
-
-/// Why a file's text was not had.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("there is no such file")]
-    Missing,
-    #[error("cannot be read: {0}")]
-    Io(#[source] std::io::Error),
-    #[error("is larger than 1 MiB, and was not parsed")]
-    Large,
-    #[error("is not UTF-8")]
-    Encoding,
-}
-
-fn read_text(file: &Path) -> Result<String, ReadError> {
-    use std::io::{ErrorKind, Read};
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => ReadError::Missing,
-        _ => ReadError::Io(error),
-    };
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(ReadError::Large);
-    }
-    String::from_utf8(bytes).map_err(|_| ReadError::Encoding)
-}
-
-/// The directory programs of this file run in.
-fn directory(source: &Source) -> PathBuf {
-    let parent = source.file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned())
 }

@@ -39,7 +39,8 @@ use standing::Standing;
 /// Judges one trial.
 #[derive(Debug)]
 pub struct Judge {
-    kind: Kind,
+    /// Of a control: the detectors that must be silent.
+    silent: Option<Vec<String>>,
     stage: Stage,
     expected: Vec<Expected>,
     risks: Vec<Expected>,
@@ -58,13 +59,8 @@ pub struct Judge {
     /// Latest instant seen.
     now: Time,
     decided: Vec<Decided>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Incident,
-    /// With the detectors that must be silent.
-    Control(Vec<String>),
+    /// What is to be told.
+    news: Vec<Decided>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +89,7 @@ impl Judge {
                 Expected::new(e, within)
             })
             .collect();
-        Self::new(Kind::Incident, expected, risks.into_iter().chain(misplaced))
+        Self::new(None, expected, risks.into_iter().chain(misplaced))
     }
 
     /// For a control: the armed detectors, each of which must be silent, and the risks.
@@ -101,15 +97,15 @@ impl Judge {
     pub fn control(mut detectors: Vec<String>, risks: Vec<Expectation>) -> Self {
         let mut seen = BTreeSet::new();
         detectors.retain(|detector| seen.insert(detector.clone()));
-        Self::new(Kind::Control(detectors), Vec::new(), risks)
+        Self::new(Some(detectors), Vec::new(), risks)
     }
 
-    fn new(kind: Kind, expected: Vec<Expected>, risks: impl IntoIterator<Item = Expectation>) -> Self {
+    fn new(silent: Option<Vec<String>>, expected: Vec<Expected>, risks: impl IntoIterator<Item = Expectation>) -> Self {
         let risks: Vec<_> = risks.into_iter().map(|risk| Expected::new(risk, Duration::ZERO)).collect();
         let outside = expected.iter().chain(&risks).map(Expected::expectation);
         let outside = outside.filter(|e| e.outside).map(|e| e.detector.clone()).collect();
         Self {
-            kind,
+            silent,
             stage: Stage::Baseline,
             expected,
             risks,
@@ -122,6 +118,7 @@ impl Judge {
             t0: None,
             now: Time::default(),
             decided: Vec::new(),
+            news: Vec::new(),
         }
     }
 
@@ -133,68 +130,64 @@ impl Judge {
         self
     }
 
+    /// What was decided since this was last asked. A verdict that is not told is in no report.
+    pub fn news(&mut self) -> Vec<Decided> {
+        std::mem::take(&mut self.news)
+    }
+
     /// The quiet baseline is over: each risk must stand by now, at `warning` or above.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn baseline_ended(&mut self, now: Time) -> Vec<Decided> {
+    pub fn baseline_ended(&mut self, now: Time) {
         self.advance(now);
         if self.stage != Stage::Baseline {
-            return Vec::new();
+            return;
         }
         self.stage = Stage::Between;
-        let mut said = Vec::new();
-        for risk in &mut self.risks {
+        let standing = |risk: &mut Expected| {
             let blind = self.blind.get(&risk.expectation().detector);
-            said.extend(risk.assert_standing(&self.standing, blind));
-        }
-        self.record(said)
+            risk.assert_standing(&self.standing, blind)
+        };
+        let said = self.risks.iter_mut().filter_map(standing).collect();
+        self.record(said);
     }
 
     /// The first mutation was made: t0 is the instant before its call. What stood then cannot be
     /// detected any more; what was received since then counts.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn injected(&mut self, t0: Time) -> Vec<Decided> {
-        let mut said = match self.stage {
+    pub fn injected(&mut self, t0: Time) {
+        match self.stage {
             Stage::Baseline => self.baseline_ended(t0),
-            Stage::Between => Vec::new(),
-            Stage::Watching | Stage::Ended => return Vec::new(),
-        };
+            Stage::Between => {}
+            Stage::Watching | Stage::Ended => return,
+        }
         self.advance(t0);
         let (before, after): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.held).into_iter().partition(|(received, _)| *received < t0);
         for (received, finding) in before {
-            said.extend(self.before(received, &finding));
+            self.before(received, &finding);
         }
         self.stage = Stage::Watching;
         self.t0 = Some(t0);
         for expected in &mut self.expected {
             expected.count_from(t0);
         }
-        said.extend(self.pre_existing());
+        self.pre_existing();
         for (received, finding) in after {
-            said.extend(self.after(received, &finding));
+            self.after(received, &finding);
         }
-        said
     }
 
     /// A detector said something, or took it back.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn finding(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
+    pub fn finding(&mut self, now: Time, finding: &Finding) {
         self.advance(now);
         match self.stage {
             Stage::Baseline => self.before(now, finding),
-            Stage::Between => {
-                self.held.push((now, finding.clone()));
-                Vec::new()
-            }
+            Stage::Between => self.held.push((now, finding.clone())),
             Stage::Watching if self.is_past_t0(now) => self.after(now, finding),
             Stage::Watching => {
-                let mut said = self.before(now, finding);
-                said.extend(self.pre_existing());
-                said
+                self.before(now, finding);
+                self.pre_existing();
             }
             Stage::Ended => {
                 self.standing.take(now, finding, self.is_past_t0(now));
-                Vec::new()
             }
         }
     }
@@ -210,25 +203,13 @@ impl Judge {
 
     /// Time has passed. Decides expected misses whose deadline is over; other expectations stay open,
     /// as a late finding says more than none.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn tick(&mut self, now: Time) -> Vec<Decided> {
+    pub fn tick(&mut self, now: Time) {
         self.advance(now);
-        if self.stage != Stage::Watching {
-            return Vec::new();
+        if self.stage == Stage::Watching {
+            let over = |miss: &mut Expected| miss.miss_is_over(self.now, self.blind.get(&miss.expectation().detector));
+            let said = self.expected.iter_mut().filter_map(over).collect();
+            self.record(said);
         }
-        let mut said = Vec::new();
-        for expected in &mut self.expected {
-            let blind = self.blind.get(&expected.expectation().detector);
-            said.extend(expected.miss_is_over(self.now, blind));
-        }
-        self.record(said)
-    }
-
-    /// The first instant at which an open expectation can no longer be met: 1 ns past its deadline.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Time> {
-        let open = self.expected.iter().filter(|e| e.is_pending(self.now));
-        open.filter_map(Expected::deadline).min().map(|deadline| deadline + Duration::from_nanos(1))
     }
 
     /// The last instant at which any expectation, open or not, can be met.
@@ -239,34 +220,30 @@ impl Judge {
 
     #[must_use]
     pub const fn is_control(&self) -> bool {
-        matches!(self.kind, Kind::Control(_))
+        self.silent.is_some()
     }
 
     /// Nothing is left to wait for: every expectation is decided or past its deadline. A control is
     /// watched for as long as its plan says, so never before [`Judge::detect_ended`].
     #[must_use]
     pub fn all_decided(&self) -> bool {
-        match self.kind {
-            Kind::Control(_) => self.stage == Stage::Ended,
-            Kind::Incident => !self.expected.iter().any(|e| e.is_pending(self.now)),
+        if self.is_control() {
+            return self.stage == Stage::Ended;
         }
+        !self.expected.iter().any(|e| e.is_pending(self.now))
     }
 
     /// Nothing more will be watched: closes what is open. In a control, each detector that raised no
     /// alarm is silent, or blind if it could not see at any time.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn detect_ended(&mut self, now: Time) -> Vec<Decided> {
+    pub fn detect_ended(&mut self, now: Time) {
         self.advance(now);
         match self.stage {
-            Stage::Ended => return Vec::new(),
+            Stage::Ended => return,
             Stage::Baseline | Stage::Between => return self.abandon("nothing was injected"),
             Stage::Watching => self.stage = Stage::Ended,
         }
-        let mut said = Vec::new();
-        for expected in &mut self.expected {
-            let blind = self.blind.get(&expected.expectation().detector);
-            said.extend(expected.end(blind));
-        }
+        let end = |open: &mut Expected| open.end(self.blind.get(&open.expectation().detector));
+        let mut said: Vec<Decided> = self.expected.iter_mut().filter_map(end).collect();
         said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             verdict: match self.blind.get(&detector) {
                 Some(blind) => Verdict::Blind { why: blind.why.clone() },
@@ -274,28 +251,26 @@ impl Judge {
             },
             expectation: self.unplanned(&detector, Level::Cause, None),
         }));
-        self.record(said)
+        self.record(said);
     }
 
     /// This machine cannot make the cause itself, only what follows from it (a limit that is filled but
     /// not lowered): open expectations of level `cause` cannot be decided, and do not count. With
     /// nothing else expected, the trial proves nothing.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn leave_out(&mut self, what: &str, why: &str) -> Vec<Decided> {
+    pub fn leave_out(&mut self, what: &str, why: &str) {
         let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
         let causes = self.expected.iter_mut().filter(|e| e.expectation().level == Level::Cause);
         let said: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
         self.left_out += said.len();
         // Not recorded: the outcome is that of the rest.
-        said
+        self.news.extend(said);
     }
 
     /// The trial cannot prove the rest (no steady state, no effect, a fault that failed): closes what
     /// is open as undecided.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn abandon(&mut self, why: &str) -> Vec<Decided> {
+    pub fn abandon(&mut self, why: &str) {
         if self.stage == Stage::Ended {
-            return Vec::new();
+            return;
         }
         self.stage = Stage::Ended;
         // Whether these came before or after a mutation is not known: they stand, and decide nothing.
@@ -303,15 +278,13 @@ impl Judge {
             self.standing.take(received, &finding, false);
         }
         let undecided = Verdict::Undecided { why: why.to_owned() };
-        let mut said = Vec::new();
-        for expected in self.risks.iter_mut().chain(&mut self.expected) {
-            said.extend(expected.close(undecided.clone()));
-        }
+        let open = self.risks.iter_mut().chain(&mut self.expected);
+        let mut said: Vec<Decided> = open.filter_map(|expected| expected.close(undecided.clone())).collect();
         said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             expectation: self.unplanned(&detector, Level::Cause, None),
             verdict: undecided.clone(),
         }));
-        self.record(said)
+        self.record(said);
     }
 
     /// Nothing stands any more of what was said since t0. Risks may stand.
@@ -323,8 +296,7 @@ impl Judge {
     /// The recovery deadline has passed: what was said since t0, is no risk and still stands was not
     /// cleared. One verdict for each detector and level, on the expectation it met, if any; where a
     /// control already has a false alarm for them, that is the verdict.
-    #[must_use = "a verdict that is not told is in no report"]
-    pub fn recovered(&mut self, now: Time) -> Vec<Decided> {
+    pub fn recovered(&mut self, now: Time) {
         self.advance(now);
         let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
         for finding in self.standing.uncleared() {
@@ -342,12 +314,7 @@ impl Judge {
             });
             said.push(Decided { expectation, verdict: Verdict::NotCleared });
         }
-        self.record(said)
-    }
-
-    /// All that was said and not cleared, of any severity.
-    pub fn standing(&self) -> impl Iterator<Item = &Finding> {
-        self.standing.all()
+        self.record(said);
     }
 
     /// How the trial came out as far as detection goes, and why it is not a pass, worst first.
@@ -366,54 +333,51 @@ impl Judge {
         self.t0.is_some_and(|t0| t0 <= now)
     }
 
-    fn record(&mut self, said: Vec<Decided>) -> Vec<Decided> {
+    fn record(&mut self, said: Vec<Decided>) {
         self.decided.extend_from_slice(&said);
-        said
+        self.news.extend(said);
     }
 
     /// A finding received before t0.
-    fn before(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
-        let reached = self.standing.take(now, finding, false);
-        if reached && finding.level != Level::Risk { self.alarm(finding) } else { Vec::new() }
+    fn before(&mut self, now: Time, finding: &Finding) {
+        if self.standing.take(now, finding, false) && finding.level != Level::Risk {
+            self.alarm(finding);
+        }
     }
 
     /// A finding received after t0, while it is watched for.
-    fn after(&mut self, now: Time, finding: &Finding) -> Vec<Decided> {
+    fn after(&mut self, now: Time, finding: &Finding) {
         if !self.standing.take(now, finding, true) {
-            return Vec::new();
+            return;
         }
-        match self.kind {
-            Kind::Control(_) => self.alarm(finding),
-            Kind::Incident => {
-                let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
-                self.record(said)
-            }
+        if self.is_control() {
+            return self.alarm(finding);
         }
+        let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
+        self.record(said);
     }
 
-    fn pre_existing(&mut self) -> Vec<Decided> {
+    fn pre_existing(&mut self) {
         let said = self.expected.iter_mut().filter_map(|e| e.refuse_standing(&self.standing)).collect();
-        self.record(said)
+        self.record(said);
     }
 
-    fn alarm(&mut self, finding: &Finding) -> Vec<Decided> {
-        if !self.alarms.insert((finding.detector.clone(), finding.level)) {
-            return Vec::new();
+    fn alarm(&mut self, finding: &Finding) {
+        if self.alarms.insert((finding.detector.clone(), finding.level)) {
+            let verdict = Verdict::FalseAlarm {
+                severity: finding.severity,
+                subject: finding.subject.clone(),
+                evidence: finding.evidence.clone(),
+            };
+            let expectation = self.unplanned(&finding.detector, finding.level, None);
+            self.record(vec![Decided { expectation, verdict }]);
         }
-        let verdict = Verdict::FalseAlarm {
-            severity: finding.severity,
-            subject: finding.subject.clone(),
-            evidence: finding.evidence.clone(),
-        };
-        let expectation = self.unplanned(&finding.detector, finding.level, None);
-        self.record(vec![Decided { expectation, verdict }])
     }
 
     /// Detectors of a control without a false alarm.
     fn quiet_detectors(&self) -> Vec<String> {
-        let Kind::Control(detectors) = &self.kind else { return Vec::new() };
         let loud = |detector: &String| self.alarms.iter().any(|(name, _)| name == detector);
-        detectors.iter().filter(|detector| !loud(detector)).cloned().collect()
+        self.silent.iter().flatten().filter(|detector| !loud(detector)).cloned().collect()
     }
 
     /// What a verdict is about that no plan asked for: no deadline.
@@ -423,7 +387,6 @@ impl Judge {
             level,
             subject,
             within: Duration::ZERO,
-            from: None,
             expected_miss: None,
             outside: self.outside.contains(detector),
         }

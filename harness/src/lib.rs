@@ -9,6 +9,8 @@
 
 pub mod cli;
 pub mod config;
+pub mod effect;
+pub mod effects;
 pub mod judge;
 pub mod outside_detector;
 pub mod plan;

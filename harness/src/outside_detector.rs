@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender, SyncSender, TrySendError};
 use std::thread::JoinHandle;
@@ -45,7 +45,7 @@ use relapse_detectors::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
-use threads::Shared;
+use threads::{News, Program, Shared};
 
 /// Signals that wait for a program to read them; more are lost.
 const QUEUE: usize = 10_000;
@@ -81,28 +81,11 @@ pub enum Said {
 
 /// A program was not started.
 #[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    #[error("run detector {name}: its command is empty")]
-    Empty { name: String },
-    #[error("run detector {name}: {program}")]
-    Spawn {
-        name: String,
-        program: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("write the header of the signals for detector {name}")]
-    Header {
-        name: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("start a thread for detector {name}")]
-    Thread {
-        name: String,
-        #[source]
-        source: io::Error,
-    },
+#[error("run detector {name}: {program}: {source}")]
+pub struct SpawnError {
+    name: String,
+    program: String,
+    source: io::Error,
 }
 
 /// A running program.
@@ -110,7 +93,9 @@ pub enum SpawnError {
 #[must_use = "dropping it ends the program without a grace"]
 pub struct OutsideDetector {
     shared: Arc<Shared>,
+    grace: Duration,
     signals: Option<SyncSender<Signal>>,
+    news: Sender<News>,
     watcher: Option<JoinHandle<()>>,
 }
 
@@ -121,36 +106,39 @@ impl OutsideDetector {
     /// # Errors
     /// There is no such program, or it cannot be run.
     pub fn spawn(spec: &ExecSpec, operator: &Operator, said: UnboundedSender<Said>) -> Result<Self, SpawnError> {
-        let header = Recorder::new(Vec::new(), operator, None).and_then(Recorder::finish);
-        let header = header.map_err(|source| SpawnError::Header { name: spec.name.clone(), source })?;
-        let mut command = command(spec)?;
-        let no_thread = |source| SpawnError::Thread { name: spec.name.clone(), source };
-        let shared = Arc::new(Shared::new(spec.name.clone(), said));
-        let grace = if spec.signals { GRACE } else { Duration::ZERO };
-        let (done, listeners) = mpsc::channel();
-        // The watcher is there before the program: nothing runs that nobody would end.
-        let (hand_over, handed) = mpsc::channel();
-        let also = Arc::clone(&shared);
-        let watch = move || handed.recv().map_or((), |child| threads::watch(child, &also, &listeners, grace));
-        let watcher = thread("watch", watch).map_err(no_thread)?;
-        let mut child = command.spawn().map_err(|source| SpawnError::Spawn {
-            name: spec.name.clone(),
-            program: spec.command.first().cloned().unwrap_or_default(),
-            source,
-        })?;
-        let signals = start(&mut child, &shared, done, header);
-        let mut detector = Self { shared, signals: None, watcher: Some(watcher) };
-        // The watcher waits for nothing else.
-        let _ = hand_over.send(child);
-        // Dropped on failure, it ends the program.
-        detector.signals = signals.map_err(no_thread)?;
-        Ok(detector)
+        Self::start(spec, operator, said).map_err(|source| {
+            let program = spec.command.first().cloned().unwrap_or_default();
+            SpawnError { name: spec.name.clone(), program, source }
+        })
     }
 
-    /// The detector's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.shared.name()
+    fn start(spec: &ExecSpec, operator: &Operator, said: UnboundedSender<Said>) -> io::Result<Self> {
+        let header = Recorder::new(Vec::new(), operator, None)?.finish()?;
+        let shared = Arc::new(Shared::new(spec.name.clone(), said));
+        let (news, heard) = mpsc::channel();
+        // Dropped on failure, it ends.
+        let mut program = Program(command(spec)?.spawn()?);
+        if let Some(output) = program.0.stdout.take() {
+            let (shared, news) = (Arc::clone(&shared), news.clone());
+            thread("findings", move || shared.read_findings(output, &news))?;
+        }
+        if let Some(errors) = program.0.stderr.take() {
+            let (shared, news) = (Arc::clone(&shared), news.clone());
+            thread("errors", move || shared.read_errors(errors, &news))?;
+        }
+        let signals = match program.0.stdin.take() {
+            None => None,
+            Some(input) => {
+                let (queue, waiting) = mpsc::sync_channel(QUEUE);
+                let (shared, news) = (Arc::clone(&shared), news.clone());
+                thread("signals", move || shared.write_signals(input, &header, &waiting, &news))?;
+                Some(queue)
+            }
+        };
+        let also = Arc::clone(&shared);
+        let watcher = thread("watch", move || threads::watch(program, &also, &heard))?;
+        let grace = if spec.signals { GRACE } else { Duration::ZERO };
+        Ok(Self { shared, grace, signals, news, watcher: Some(watcher) })
     }
 
     /// Offers one signal. Never waits; of no effect where the program wants none.
@@ -165,14 +153,16 @@ impl OutsideDetector {
     /// Ends the program: closes its input, waits for its grace, kills it. Blocks up to 700 ms; what it
     /// still says in that time is passed on.
     pub fn end(mut self) {
-        self.finish(false);
+        self.finish(self.grace);
     }
 
-    fn finish(&mut self, at_once: bool) {
-        self.shared.end(at_once);
+    fn finish(&mut self, grace: Duration) {
+        self.shared.end();
+        // A watcher that is gone has told why.
+        let _ = self.news.send(News::End { grace });
         self.signals = None;
         if let Some(watcher) = self.watcher.take() {
-            // A watcher that panicked has nothing left to end.
+            // One that panicked has nothing left to end.
             let _ = watcher.join();
         }
     }
@@ -180,14 +170,12 @@ impl OutsideDetector {
 
 impl Drop for OutsideDetector {
     fn drop(&mut self) {
-        self.finish(true);
+        self.finish(Duration::ZERO);
     }
 }
 
-fn command(spec: &ExecSpec) -> Result<Command, SpawnError> {
-    let Some((program, arguments)) = spec.command.split_first() else {
-        return Err(SpawnError::Empty { name: spec.name.clone() });
-    };
+fn command(spec: &ExecSpec) -> io::Result<Command> {
+    let (program, arguments) = spec.command.split_first().ok_or(io::ErrorKind::NotFound)?;
     // Relative to the working directory of the program, not of the run.
     let program = if program.contains('/') { spec.directory.join(program) } else { Path::new(program).to_owned() };
     let mut command = Command::new(program);
@@ -195,35 +183,6 @@ fn command(spec: &ExecSpec) -> Result<Command, SpawnError> {
     command.stdin(if spec.signals { Stdio::piped() } else { Stdio::null() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
-}
-
-/// Starts the threads that write to and read from the program. Each listener drops its `done` when
-/// it has heard the last.
-fn start(
-    child: &mut Child,
-    shared: &Arc<Shared>,
-    done: Sender<()>,
-    header: Vec<u8>,
-) -> io::Result<Option<SyncSender<Signal>>> {
-    if let Some(output) = child.stdout.take() {
-        let (shared, done) = (Arc::clone(shared), done.clone());
-        thread("findings", move || {
-            shared.read_findings(output);
-            drop(done);
-        })?;
-    }
-    if let Some(errors) = child.stderr.take() {
-        let shared = Arc::clone(shared);
-        thread("errors", move || {
-            shared.read_errors(errors);
-            drop(done);
-        })?;
-    }
-    let Some(input) = child.stdin.take() else { return Ok(None) };
-    let (queue, waiting) = mpsc::sync_channel(QUEUE);
-    let shared = Arc::clone(shared);
-    thread("signals", move || shared.write_signals(input, &header, &waiting))?;
-    Ok(Some(queue))
 }
 
 fn thread(job: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

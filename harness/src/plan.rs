@@ -11,12 +11,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse_lab::fault::Fault;
+use relapse_lab::fault::Planned;
+use relapse_lab::workload::client::Client;
 use relapse_reports::event::Expectation;
 
+use crate::effect::Effect;
+
 pub use relapse_model::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowKind, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan,
-    OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
+    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 pub use resolve::{load, plan};
 
@@ -29,11 +32,13 @@ pub struct Plan {
     pub file: PathBuf,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
+    /// What the flows do, in the same order.
+    pub clients: Vec<Arc<dyn Client>>,
     /// How long every flow must have worked before the baseline begins.
     pub steady_for: Duration,
     /// How long the quiet baseline lasts.
     pub baseline: Duration,
-    /// How many connections of `hold` flows must be open before the baseline begins.
+    /// How many connections each flow that holds many must have open before the baseline begins, or all that it holds.
     pub held: u32,
     /// Standing weaknesses that must have been found when the baseline ends.
     pub risks: Vec<Expectation>,
@@ -55,8 +60,8 @@ pub struct TrialPlan {
     pub why: String,
     /// Number of DNS replicas where this trial wants another than the cluster's.
     pub cluster: Option<ClusterPlan>,
-    pub inject: Vec<Arc<dyn Fault>>,
-    pub effect: Vec<EffectPlan>,
+    pub inject: Vec<Planned>,
+    pub effect: Vec<Arc<dyn Effect>>,
     /// All stated effects must have been seen by then, counted from t0.
     pub effect_within: Duration,
     /// Empty for a control: there, any finding at or above `warning` fails.
@@ -99,17 +104,6 @@ impl Plan {
     pub fn cluster_of<'a>(&'a self, trial: &'a TrialPlan) -> &'a ClusterPlan {
         trial.cluster.as_ref().unwrap_or(&self.cluster)
     }
-}
-
-/// A stated effect on the workload.
-#[derive(Debug, Clone, PartialEq)]
-pub enum EffectPlan {
-    /// The flow fails, in this way, in this share of its attempts (1.0: three in a row, and all after).
-    Fails { flow: FlowId, how: Failure, share: (f64, f64) },
-    /// The flow goes on working.
-    Works { flow: FlowId },
-    /// A SYN (or SYN-ACK) from the one place to the other is, or is never, seen at `at` after t0.
-    Packet { at: Place, from: Place, to: Place, syn_ack: bool, seen: bool },
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! spawned it), orders, relays requests to the guardian, and proves that all is gone. Every event goes
 //! to one sink, in the order it arrives.
 
+mod claim;
 mod desk;
 mod effects;
 pub mod hold;
@@ -13,8 +14,6 @@ mod observer;
 pub mod order;
 mod queue;
 mod samples;
-mod share;
-mod spare;
 mod stages;
 mod steady;
 mod supervise;
@@ -31,14 +30,15 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use relapse_lab::cluster::backend::{self, Backend, Wanted, WantedServer};
 use relapse_lab::host::Consent;
-use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEnded, TrialEvent, TrialId, TrialInfo, What};
+use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEvent, TrialId, TrialInfo, What};
 
 use crate::config::Config;
 use crate::plan::{Plan, PodRole, TrialPlan};
+use claim::Claim;
 use needs::Needs;
 pub use order::Sabotage;
 use queue::Queue;
-use share::Share;
+use supervise::Supervisor;
 
 /// What a run is asked to do.
 #[derive(Clone)]
@@ -101,11 +101,13 @@ pub fn processors() -> usize {
 struct Job {
     id: TrialId,
     backend: Arc<dyn Backend>,
+    /// How many clusters there are at a time; none for a lab.
+    clusters: Option<usize>,
     wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
     needs: Needs,
-    share: Share,
+    claim: Claim,
     /// How long it may take.
     at_most: Duration,
 }
@@ -156,30 +158,27 @@ fn perform(
             .map(str::to_owned)
             .chain(options.config.names().map(str::to_owned))
             .collect(),
+        parts: Vec::new(),
     })));
     let queue = Queue::new(jobs);
     let (events, arriving) = mpsc::channel::<Message>();
     let mut worst = Outcome::Pass;
     let mut ran = false;
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.max(1) {
+        for worker in 0..options.jobs.max(1) {
             let events = events.clone();
             let queue = &queue;
             scope.spawn(move || {
-                while let Some(job) = queue.next() {
+                let mut ended: Option<Job> = None;
+                while let Some(job) = queue.next(worker, ended.as_ref()) {
                     let tell = |trial_event| {
                         let told = event(What::Trial { trial: job.id.clone(), event: trial_event });
                         let _ = events.send(Message::Event(told));
                     };
                     let news = |news| drop(events.send(Message::Hold(news)));
-                    let line = host.map(|host| host.line(&news));
-                    if interrupt.is_asked() {
-                        tell(skipped("the run was interrupted"));
-                        tell(ended(Outcome::Skipped, vec!["the run was interrupted".into()], Instant::now()));
-                    } else {
-                        supervise::trial(&job, options, interrupt, &tell, line.as_ref());
-                    }
-                    queue.done(&job);
+                    let visitor = host.map(|host| host.line(&news));
+                    Supervisor { job: &job, options, interrupt, tell: &tell, visitor }.run();
+                    ended = Some(job);
                 }
             });
         }
@@ -233,12 +232,6 @@ pub fn skip_reason(
     job.needs.unmet(backend, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
-/// Whether nobody else may be on the machine meanwhile, on another cluster neither.
-#[must_use]
-pub fn is_alone_on_a_cluster(plan: &Plan, trial: &TrialPlan) -> bool {
-    Share::on_cluster(&Needs::of(plan, trial).requires, plan.conntrack_entries(trial)) == Share::Alone
-}
-
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
@@ -267,10 +260,10 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     }
     jobs.sort_by_key(|job| {
         let wanted = &job.wanted;
-        let clusters = job.backend.places().map(|_| {
+        let on_cluster = job.clusters.map(|_| {
             backend::order(wanted.kind_config.as_deref(), wanted.nodes, work[&wanted.scenario], &wanted.scenario)
         });
-        (clusters.is_some(), job.id.repetition, clusters, job.share, Reverse(job.at_most))
+        (on_cluster.is_some(), job.id.repetition, on_cluster, Reverse((job.claim, job.at_most)))
     });
     (infos, jobs)
 }
@@ -294,18 +287,17 @@ fn describe(
         incident: plan.incident.clone(),
         title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
         expectations,
+        part: None,
     };
     let needs = Needs::of(plan, trial);
-    let share = if backend.places().is_some() {
-        Share::on_cluster(&needs.requires, plan.conntrack_entries(trial))
-    } else {
-        Share::of(&needs.requires, plan.conntrack_entries(trial))
-    };
+    let clusters = backend.places().map(|places| places.number);
+    let claim = Claim::of(&needs.requires, plan.conntrack_entries(trial), clusters.is_some());
     (
         info,
         Job {
             id,
             backend: Arc::clone(backend),
+            clusters,
             wanted: Wanted {
                 ingress: plan.cluster.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })),
                 scenario: plan.name.clone(),
@@ -316,7 +308,7 @@ fn describe(
             incident: plan.incident.clone(),
             file: plan.file.clone(),
             needs,
-            share,
+            claim,
             at_most: plan.at_most(trial),
         },
     )
@@ -324,13 +316,4 @@ fn describe(
 
 fn event(what: What) -> RunEvent {
     RunEvent { at: Time(clock::now()), what }
-}
-
-fn skipped(reason: &str) -> TrialEvent {
-    TrialEvent::Skipped { reason: reason.into() }
-}
-
-fn ended(outcome: Outcome, reasons: Vec<String>, begin: Instant) -> TrialEvent {
-    let took = begin.elapsed();
-    TrialEvent::Ended(TrialEnded { outcome, reasons, took, up: None, down: None, peak_memory: None, cpu: None })
 }

@@ -1,34 +1,24 @@
 //! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
 //!
-//! Job: the model and its reading. A map of the modules:
-//! - [`cluster`], [`workload`], [`trial`]: the parts of a file; the faults' own are in [`relapse_lab::faults`].
-//! - [`read`]: from a file to a [`Scenario`]; [`tree`] and [`check`] find every error of form at once.
-//! - [`schema`]: the JSON Schema, for editors and for [`check`].
+//! Job: the types that [`relapse_model::yaml`] reads. [`cluster`] and [`trial`] are parts of a file; those of faults are
+//! in [`relapse_lab::faults`], of flows in [`relapse_lab::workload`], of effects in [`crate::effects`].
 //!
 //! Invariants: unknown and duplicate keys are refused; enums are externally tagged, for in every other
 //! kind places are lost. Left out: what names refer to and whether numbers fit ([`crate::plan`]).
 
-mod check;
 pub mod cluster;
-pub mod read;
-pub mod schema;
-mod tree;
 pub mod trial;
-pub mod workload;
 
 use relapse_lab::faults::Injection;
+use relapse_lab::workload::Flow;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Name;
+use relapse_model::yaml::Document;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
-use workload::Flow;
-
-pub use read::parse;
-pub use relapse_model::yaml::read;
-pub use schema::schema;
 
 /// A published incident: the cluster it needs, what goes wrong, what users see of it, which detectors
 /// must say so and by when, and the innocent changes about which they must be silent.
@@ -59,6 +49,12 @@ pub struct Scenario {
     pub recover: Recover,
 }
 
+impl Document for Scenario {
+    const NOUN: &'static str = "scenario";
+    const BEGIN: &'static str =
+        "begin with `apiVersion: relapse/v1` and `kind: Scenario`; `relapse schema` prints what may follow";
+}
+
 /// The version of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum ApiVersion {
@@ -82,4 +78,29 @@ pub struct Metadata {
     pub incident: Spanned<String>,
     /// The incident in one line.
     pub title: Spanned<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use relapse_model::yaml::schema;
+
+    use super::Scenario;
+
+    #[test]
+    fn the_schema_beside_the_scenarios_is_current() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/schema.json");
+        let current = serde_json::to_string_pretty(&schema::<Scenario>()).unwrap() + "\n";
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&file, &current).unwrap();
+        }
+        let found = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(found == current, "{} is not current: run `UPDATE=1 cargo test -p relapse schema`", file.display());
+    }
+
+    #[test]
+    fn no_key_may_be_empty() {
+        assert!(!schema::<Scenario>().to_string().contains("\"null\""));
+    }
 }

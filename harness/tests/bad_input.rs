@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use relapse::plan::{Plan, load, plan};
-use relapse::scenario::parse;
 use relapse_model::diagnostics::{Diagnostics, Source};
+use relapse_model::yaml::parse;
 
 const BASE: &str = include_str!("bad_input/base.yaml");
 
@@ -79,6 +79,8 @@ wrong! {
     effect_said_twice: "works: { flow: shopping }" => "works: { flow: app-database }";
     overlapping_addresses: "- { name: peer, node: worker-1 }" => "- { name: peer, node: worker-2, address: 10.176.98.29 }\n    - { name: third, node: worker-2, address: 10.176.98.29 }", "address: 10.176.46.4" => "address: 10.16.16.16";
     overlapping_prefixes: "nodes: 2" => "nodes: 2\n  network: { podPrefix: 10.176.64.0/24, servicePrefix: 192.168.40.0/22 }";
+    ipv6_prefixes: "nodes: 2" => "nodes: 2\n  network: { podPrefix: fd00:96::/64, vpc: [fd00::/16] }", "prefix: 192.168.40.0/24" => "prefix: fd00:40::/64";
+    ipv6_host: "address: 10.176.46.4" => "address: fd00:46::4";
     address_outside_its_prefix: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.97.29", "address: 10.176.46.4" => "address: 10.176.97.77", "port: 80, pods: [peer]" => "port: 80, pods: [peer], address: 10.0.0.1";
     clamp_87: "clamp: 1280" => "clamp: 87";
     clamp_65496: "clamp: 1280" => "clamp: 65496";

@@ -75,6 +75,11 @@ fn wrong_files_are_bad_input() {
     };
     let broken = write("relapse.yaml", "apiVersion: relapse/v1\nkind: Config\ndetectors:\n  - nam: x\n");
     refused(&["run", "policy-route-lost", "--config", &broken], &["relapse.yaml", "nam"]);
+    let of_nothing =
+        "apiVersion: relapse/v1\nkind: Config\ndetectors:\n- { name: mine, exec: { command: [./agent] } }\n";
+    let of_nothing = write("mine.yaml", of_nothing);
+    let no_program = "mine.yaml:4:35: there is no program `./agent`";
+    refused(&["run", "policy-route-lost", "--config", &of_nothing], &[no_program]);
     let missing = folder.path().join("missing.yaml");
     let missing = missing.to_str().expect("text");
     refused(&["run", "policy-route-lost", "--config", missing], &["missing.yaml", "no such file"]);

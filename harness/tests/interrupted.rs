@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, RunEvent, TrialEvent, What};
 use relapse_kernel::host::is_root;
-use relapse_lab::host::lock::{MachineLock, Mode, Who};
+use relapse_lab::host::{MachineLock, Mode, lock};
 
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips};
@@ -28,19 +28,15 @@ fn main() -> ExitCode {
         Trial::ignorable_test(name, move || run(name))
     };
     let trials = vec![
-        test("once, by the terminal", |_| once("INT", QUICK)),
-        test("once, by a service manager", |_| once("TERM", QUICK)),
+        test("once, by the terminal", |_| once("INT")),
+        test("once, by a service manager", |_| once("TERM")),
         test("once, with the machine's limit written", once_with_the_limit_written),
         test("before there is a lab", |_| before_there_is_a_lab()),
         test("twice, with a lab that hangs", |_| twice()),
         test("while it waits for another run", while_it_waits),
         test("trials that had not begun are told as skipped", |_| not_begun()),
     ];
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if !arguments.list {
-        skips::summarise();
-    }
-    conclusion.exit_code()
+    skips::run(&arguments, trials).exit_code()
 }
 
 /// Sends a signal to the command line.
@@ -83,12 +79,18 @@ fn healed(run: &Run) -> Result<(), Failed> {
     if !healed.is_empty() && healed.iter().all(well) { Ok(()) } else { Err(format!("healed: {healed:?}").into()) }
 }
 
-fn once(signal: &str, scenario: &str) -> Result<Completion, Failed> {
-    let mut run = Run::start(&[scenario, "--only", "incident"]);
+/// A run whose fault is in force.
+fn in_force(arguments: &[&str]) -> Result<Run, Failed> {
+    let mut run = Run::start(arguments);
     if !run.until(injected)? {
         return Err("it ended before the fault".into());
     }
     run.hold_namespace();
+    Ok(run)
+}
+
+fn once(signal: &str) -> Result<Completion, Failed> {
+    let mut run = in_force(&[QUICK, "--only", "incident"])?;
     let since = Instant::now();
     ask(&run, signal)?;
     stopped(&mut run, since)?;
@@ -125,11 +127,7 @@ fn before_there_is_a_lab() -> Result<Completion, Failed> {
 }
 
 fn twice() -> Result<Completion, Failed> {
-    let mut run = Run::start(&[QUICK, "--only", "incident"]);
-    if !run.until(injected)? {
-        return Err("it ended before the fault".into());
-    }
-    run.hold_namespace();
+    let mut run = in_force(&[QUICK, "--only", "incident"])?;
     let lab = run.processes().into_iter().find(|(role, _)| *role == Role::Lab).ok_or("there is no lab")?;
     child::send(lab.1, "STOP");
     ask(&run, "INT")?;
@@ -144,8 +142,7 @@ fn twice() -> Result<Completion, Failed> {
 }
 
 fn while_it_waits(name: &str) -> Result<Completion, Failed> {
-    let who = Who { run: "test".into(), what: "a test that holds the limit".into() };
-    let held = MachineLock::acquire(Mode::Exclusive, &who, &mut |_| ()).map_err(|e| e.to_string())?;
+    let held = MachineLock::acquire(&lock::limit(), Mode::Exclusive, &|_| ()).map_err(|e| e.to_string())?;
     let mut run = Run::start(&[WRITER, "--only", "incident"]);
     let waiting = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Waiting { .. }, .. });
     if !run.until(waiting)? {
@@ -164,11 +161,8 @@ fn while_it_waits(name: &str) -> Result<Completion, Failed> {
 }
 
 fn not_begun() -> Result<Completion, Failed> {
-    let mut run = Run::start(&[QUICK, "--jobs", "1"]);
     let trials = shipped::plans().iter().find(|plan| plan.name == QUICK).map_or(0, |plan| plan.controls.len() + 1);
-    if !run.until(injected)? {
-        return Err("it ended before the fault".into());
-    }
+    let mut run = in_force(&[QUICK, "--jobs", "1"])?;
     let since = Instant::now();
     ask(&run, "INT")?;
     stopped(&mut run, since)?;

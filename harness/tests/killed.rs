@@ -107,11 +107,8 @@ fn main() -> ExitCode {
         let ignored = !is_quick(&case);
         Trial::ignorable_test(case.name(), move || run(&case)).with_ignored_flag(ignored)
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    if !arguments.list {
-        skips::summarise();
-        slowest::print();
-    }
+    let conclusion = skips::run(&arguments, trials.collect());
+    slowest::print();
     conclusion.exit_code()
 }
 

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     relapse_kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 13] = [
+    let tests: [Test; 14] = [
         ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
         ("without kind it is skipped, saying so", unmade::no_kind),
         ("without its image it is skipped, naming it", unmade::no_image),
@@ -53,17 +53,15 @@ fn main() -> ExitCode {
             "a packet that tries to leave is dropped; killed while the cluster goes down: recover removes it",
             removed::going_down,
         ),
+        ("a packet that tries to leave is told of a trial that is cut off, too", removed::cut_off),
         ("what only an API server tells is heard", heard::told),
         ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
         // The last one: the cluster of somebody else would go with the engine.
         ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
     ];
     let trials = tests.map(|(name, test)| Trial::ignorable_test(name, move || run(name, test)));
-    let conclusion = libtest_mimic::run(&arguments, trials.into());
+    let conclusion = skips::run(&arguments, trials.into());
     removed::end();
-    if !arguments.list {
-        skips::summarise();
-    }
     conclusion.exit_code()
 }
 

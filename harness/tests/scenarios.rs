@@ -8,108 +8,153 @@
 //! needs no rights, and makes a throw-away lab to see what can run here. A trial that this machine cannot
 //! run is ignored and its reason printed; where `RELAPSE_REQUIRE` names the backend it fails instead.
 //! Inconclusive is a failure.
+//!
+//! All trials on a backend are one run, as the command line would make it; each test waits for its own.
 
 mod support {
     pub mod asked;
     pub mod in_process;
-    pub mod kept_cluster;
     pub mod shipped;
     pub mod skips;
-    pub mod spread;
-    pub mod turns;
 }
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::event::Outcome;
+use relapse::event::{Outcome, TrialEvent, TrialId, What};
 use relapse::plan::Plan;
-use relapse::run;
-use relapse_lab::cluster::backend::{self, Backend};
+use relapse::run::{self, Interrupt};
+use relapse_kind::Kind;
+use relapse_lab::cluster::backend::Backend;
+use relapse_reports::block;
+use relapse_reports::paint::Page;
+use relapse_reports::summary::{RunSummary, TrialSummary};
 
-use support::in_process::{labs, options, run_one};
-use support::kept_cluster::Kept;
-use support::{asked, shipped, skips, spread, turns};
+use support::in_process::{labs, options};
+use support::{asked, shipped, skips};
 
 /// Trials mostly wait: more of them fit than there are processors. Those that find no room on the
 /// machine wait by themselves.
-const THREADS_PER_PROCESSOR: usize = 6;
+const JOBS_PER_PROCESSOR: usize = 6;
+/// Real clusters at a time, at most.
+const CLUSTERS: usize = 2;
+
+/// What a trial came to, and how the terminal shows it.
+type Ended = (TrialSummary, String);
+
+/// The trials on one backend.
+struct OneRun {
+    backend: Arc<dyn Backend>,
+    only: Vec<(String, Option<String>)>,
+    /// Who waits for them.
+    tests: BTreeMap<TrialId, mpsc::Sender<Ended>>,
+}
 
 fn main() -> ExitCode {
     relapse_kind::register();
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(THREADS_PER_PROCESSOR * run::processors());
-    let plans: Vec<Arc<Plan>> = shipped::plans().into_iter().map(Arc::new).collect();
-    let labs: Arc<dyn Backend> = Arc::new(labs());
-    let in_labs = plans.iter().flat_map(|plan| {
-        plan.trials().map(|planned| {
-            let waits = planned.inject.iter().any(|fault| !fault.requires().is_empty());
-            (waits, trial(plan, planned.control.clone(), &labs))
-        })
-    });
-    let in_labs = spread::evenly(in_labs.collect(), |(waits, _)| *waits);
-    let mut trials: Vec<Trial> = in_labs.into_iter().map(|(_, trial)| trial).collect();
-    let kept = asked::for_clusters().then(Kept::new);
-    if let Some(kept) = &kept {
-        trials.extend(on_clusters(&plans, &(Arc::clone(kept) as _)));
+    let jobs = arguments.test_threads.unwrap_or(JOBS_PER_PROCESSOR * run::processors());
+    let plans = shipped::plans();
+    let mut trials = Vec::new();
+    let mut runs = vec![one_run(Arc::new(labs()), &plans, |_| true, &arguments, &mut trials)];
+    if asked::for_clusters() {
+        let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind");
+        let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs, CLUSTERS);
+        let wanted = |plan: &Plan| asked::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
+        runs.push(one_run(Arc::new(kind), &plans, wanted, &arguments, &mut trials));
     }
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    let left = kept.map(|kept| kept.end()).unwrap_or_default();
-    if !arguments.list {
-        skips::summarise();
+    // They only wait.
+    arguments.test_threads = Some(trials.len().max(1));
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials).exit_code();
     }
-    if left.is_empty() {
-        return conclusion.exit_code();
-    }
-    left.iter().for_each(|what| eprintln!("left behind: {what}"));
-    ExitCode::FAILURE
+    let left = std::thread::spawn(move || runs.into_iter().flat_map(|one| one.run(&plans, jobs)).collect::<Vec<_>>());
+    let conclusion = skips::run(&arguments, trials);
+    let left = left.join().unwrap_or_else(|_| vec!["the thread of the runs died".into()]);
+    left.iter().for_each(|what| eprintln!("{what}"));
+    if left.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
-/// In an order in which they can share a cluster, as in a run.
-fn on_clusters(plans: &[Arc<Plan>], kind: &Arc<dyn Backend>) -> Vec<Trial> {
-    let wanted = |plan: &&Arc<Plan>| asked::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
-    let mut plans: Vec<&Arc<Plan>> = plans.iter().filter(wanted).collect();
-    plans.sort_by_key(|plan| {
-        let work = plan.trials().map(|trial| plan.at_most(trial)).sum();
-        backend::order(plan.cluster.kind_config.as_deref(), plan.cluster.nodes.len(), work, &plan.name)
-    });
-    let trials =
-        plans.into_iter().flat_map(|plan| plan.trials().map(|planned| trial(plan, planned.control.clone(), kind)));
-    trials.collect()
-}
-
-/// `policy-route-lost::netns` or `policy-route-lost::netns::table-rebuilt`.
-fn trial(plan: &Arc<Plan>, control: Option<String>, backend: &Arc<dyn Backend>) -> Trial {
-    let twin = control.as_ref().map(|name| format!("::{name}")).unwrap_or_default();
-    let name = format!("{}::{}{twin}", plan.name, backend.name());
-    // Told before it is run, for runners that make a process of each trial and see only this.
-    let skipped = run::skip_reason(plan, control.as_deref(), backend, &options(Arc::clone(backend)));
-    if let Some(reason) = &skipped {
-        skips::note(&name, reason);
+/// Those that the arguments ask for; all get a test.
+fn one_run(
+    backend: Arc<dyn Backend>,
+    plans: &[Plan],
+    wanted: impl Fn(&Plan) -> bool,
+    arguments: &Arguments,
+    trials: &mut Vec<Trial>,
+) -> OneRun {
+    let mut one = OneRun { backend, only: Vec::new(), tests: BTreeMap::new() };
+    for plan in plans.iter().filter(|plan| wanted(plan)) {
+        for planned in plan.trials() {
+            let (scenario, control) = (plan.name.clone(), planned.control.clone());
+            // `policy-route-lost::netns` or `policy-route-lost::netns::table-rebuilt`.
+            let twin = control.as_ref().map(|name| format!("::{name}")).unwrap_or_default();
+            let name = format!("{scenario}::{}{twin}", one.backend.name());
+            // Told before it is run, for runners that make a process of each trial and see only this.
+            let skipped = run::skip_reason(plan, control.as_deref(), &one.backend, &options(Arc::clone(&one.backend)));
+            if let Some(reason) = &skipped {
+                skips::note(&name, reason);
+            }
+            let (sender, receiver) = mpsc::channel();
+            if is_chosen(arguments, &name) {
+                one.only.push((scenario.clone(), control.clone()));
+                let backend = one.backend.name().to_owned();
+                one.tests.insert(TrialId { scenario, control, backend, repetition: 1 }, sender);
+            }
+            // A test may be shared by threads, a receiver not.
+            let (receiver, backend) = (Mutex::new(receiver), one.backend.name());
+            let test = {
+                let name = name.clone();
+                move || judge(&name, backend, receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok())
+            };
+            trials.push(Trial::ignorable_test(name, test).with_ignored_flag(skipped.is_some()));
+        }
     }
-    let (plan, backend) = (Arc::clone(plan), Arc::clone(backend));
-    let run = {
-        let name = name.clone();
-        move || replay(&name, &plan, control.as_deref(), &backend)
-    };
-    Trial::ignorable_test(name, run).with_ignored_flag(skipped.is_some())
+    one
 }
 
-fn replay(name: &str, plan: &Plan, control: Option<&str>, backend: &Arc<dyn Backend>) -> Result<Completion, Failed> {
-    let mut planned = plan.trials().filter(|trial| trial.control.as_deref() == control);
-    let alone = planned.any(|trial| run::is_alone_on_a_cluster(plan, trial));
-    let _turn = match backend.places() {
-        Some(clusters) => turns::on_cluster(&plan.name, plan.cluster.kind_config.as_deref(), alone, clusters.number),
-        None => turns::beside(),
-    };
-    let ran = run_one(plan, control, options(Arc::clone(backend)), &mut |_| {});
-    for part in &ran.trial().reduced {
+/// As the test harness decides it.
+fn is_chosen(arguments: &Arguments, name: &str) -> bool {
+    let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
+    arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+impl OneRun {
+    /// Tells each test what its trial came to, and returns what was left behind.
+    fn run(self, plans: &[Plan], jobs: usize) -> Vec<String> {
+        if self.only.is_empty() {
+            return Vec::new();
+        }
+        let options = run::Options { only: self.only, jobs, ..options(self.backend) };
+        let (mut summary, mut left) = (RunSummary::default(), Vec::new());
+        run::run(plans, &options, &Interrupt::default(), &mut |event| {
+            let trial = summary.push(event).map(|place| &summary.trials[place]);
+            match (&event.what, trial) {
+                (What::Trial { event: TrialEvent::Ended(_), .. }, Some(trial)) => {
+                    let lines = block::lines(&summary, trial, Page::PLAIN).join("\n");
+                    if let Some(test) = self.tests.get(&trial.info.trial) {
+                        let _ = test.send((trial.clone(), lines));
+                    }
+                }
+                (What::Notice { text }, _) => left.push(text.clone()),
+                _ => {}
+            }
+        });
+        left
+    }
+}
+
+fn judge(name: &str, backend: &str, ended: Option<Ended>) -> Result<Completion, Failed> {
+    let (trial, lines) = ended.ok_or("the run ended without this trial")?;
+    for part in &trial.reduced {
         skips::note(name, &format!("without {}: {}", part.what, part.why));
     }
-    match ran.outcome {
+    match trial.outcome() {
         Outcome::Pass => Ok(Completion::Completed),
-        Outcome::Skipped => skips::skip(backend.name(), name, &ran.trial().reasons().join("; ")),
-        _ => Err(ran.lines().into()),
+        Outcome::Skipped => skips::skip(backend, name, &trial.reasons().join("; ")),
+        _ => Err(lines.into()),
     }
 }

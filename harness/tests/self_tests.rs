@@ -13,11 +13,16 @@ use std::sync::Arc;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
 use relapse::plan::Plan;
-use relapse::run::Sabotage;
+use relapse::run::{self, Interrupt, Options, Sabotage};
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, VethEnd};
-use support::in_process::{Ran, labs, options, run_one};
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::error::Context;
+use relapse_kernel::link;
+use relapse_reports::block;
+use relapse_reports::paint::Page;
+use relapse_reports::summary::{RunSummary, TrialSummary};
+use support::in_process::{labs, options};
 use support::{shipped, skips};
 
 const SCENARIO: &str = "policy-route-lost";
@@ -39,11 +44,7 @@ fn main() -> ExitCode {
         test("an undo that fails is dirty", failing_undo),
         Trial::ignorable_test(LINKS, links_of_somebody_else),
     ];
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    if !arguments.list {
-        skips::summarise();
-    }
-    conclusion.exit_code()
+    skips::run(&arguments, trials).exit_code()
 }
 
 fn plan() -> Plan {
@@ -54,6 +55,35 @@ fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
     let mut options = options(Arc::new(labs()));
     options.sabotage = Some(sabotage);
     run_one(&plan(), control, options, &mut |_| {})
+}
+
+/// What one trial came to.
+struct Ran {
+    outcome: Outcome,
+    summary: RunSummary,
+}
+
+impl Ran {
+    /// The only trial.
+    fn trial(&self) -> &TrialSummary {
+        self.summary.trials.first().expect("one trial")
+    }
+
+    /// The trial as the terminal shows it: verdicts, and why it is not a pass.
+    fn lines(&self) -> String {
+        block::lines(&self.summary, self.trial(), Page::PLAIN).join("\n")
+    }
+}
+
+/// Runs one trial; `on_event` hears of everything while it happens.
+fn run_one(plan: &Plan, control: Option<&str>, mut options: Options, on_event: &mut dyn FnMut(&RunEvent)) -> Ran {
+    options.only = vec![(plan.name.clone(), control.map(str::to_owned))];
+    let mut summary = RunSummary::default();
+    let outcome = run::run(std::slice::from_ref(plan), &options, &Interrupt::default(), &mut |event| {
+        summary.push(event);
+        on_event(event);
+    });
+    Ran { outcome, summary }
 }
 
 /// Asserts, and shows the trial where that fails.
@@ -179,10 +209,16 @@ impl Links {
         let (near, far) = (Self::name(number, 'a'), Self::name(number, 'b'));
         // High enough to be nobody's, and other than those of a test that runs beside this one.
         let index = 100_000_000 + std::process::id() * 8 + number * 2;
-        let end =
-            |name, index, last| VethEnd { ns: &ns, name, index, mac: [2, 0x72, 0x6c, 0x70, 0x73, last], mtu: 1500 };
         let last = u8::try_from(number * 2).unwrap_or(0);
-        link::add_veth(&end(&near, index, last), &end(&far, index + 1, last + 1))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context(|| "start a runtime".into())?.block_on(async {
+            let at = Builder::open(&ns)?;
+            let end = |name: &str, index, last| {
+                let (at, name, mac) = (at.clone(), name.to_owned(), [2, 0x72, 0x6c, 0x70, 0x73, last]);
+                VethEnd { at, name, index, mac, mtu: 1500 }
+            };
+            end(&near, index, last).make(&end(&far, index + 1, last + 1)).await
+        })?;
         Ok(Self { ns, near })
     }
 }

@@ -7,7 +7,7 @@
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
 use crate::summary::{RunSummary, TrialSummary};
-use crate::units::span;
+use crate::units::{self, span};
 use crate::words::{self, Tone};
 
 const INDENT: usize = 6;
@@ -125,94 +125,70 @@ fn dashes(seconds: f64) -> usize {
     }
 }
 
-/// Widths of the columns of a block, made to fit the page.
-struct Columns {
-    detector: usize,
-    about: usize,
-    sentence: usize,
-    gauge: usize,
-    limit: usize,
-    lead: usize,
-    /// "10 ms before" instead of "10 ms before users felt it".
-    terse: bool,
-}
+/// The cells of a row but its sign and its evidence.
+type Cells = [(Option<Tone>, String); 7];
+/// Places in a row of what gives way on a narrow page.
+const ABOUT: usize = 2;
+const OF_DEADLINE: usize = 4;
 
-impl Columns {
-    fn of(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Self {
-        let widest = |text: &dyn Fn(&Decided) -> String| {
-            let widths = shown.iter().map(|d| paint::columns(&text(d)));
-            widths.max().filter(|width| *width > 0).map_or(0, |width| width + 2)
-        };
-        let timed = !trial.is_control();
-        let mut columns = Self {
-            detector: widest(&|d| d.expectation.detector.clone()),
-            about: widest(&|d| words::about(trial, d)),
-            sentence: widest(&words::sentence),
-            gauge: if timed { GAUGE + 1 } else { 0 },
-            limit: if timed { widest(&within) } else { 0 },
-            lead: if timed { widest(&|d| lead(trial, d, false)) } else { 0 },
-            terse: false,
-        };
-        let Some(width) = page.width else { return columns };
-        // What is lost first is what other reports say best.
-        if columns.total() > width {
-            columns.terse = true;
-            columns.sentence = widest(&|d| sentence(d, true));
-            columns.lead = if timed { widest(&|d| lead(trial, d, true)) } else { 0 };
-        }
-        if columns.total() > width {
-            columns.about = columns.about.min(20);
-        }
-        if columns.total() > width {
-            columns.gauge = 0;
-        }
-        columns
+fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
+    let tone = Some(words::verdict_tone(&decided.verdict));
+    let mut sentence = words::sentence(decided);
+    let mut felt = trial.felt(&decided.verdict).unwrap_or_default();
+    if terse {
+        // The tick in front of the row says "detected" already.
+        sentence = sentence.replace("detected after", "after");
+        felt = felt.replace(" users felt it", "");
     }
-
-    const fn total(&self) -> usize {
-        INDENT + 2 + self.detector + LEVEL + self.about + self.sentence + self.gauge + self.limit + self.lead
-    }
+    let timed = |text: String| if trial.is_control() { String::new() } else { text };
+    [
+        (tone.filter(|_| !decided.verdict.passes()), decided.expectation.detector.clone()),
+        (Some(Tone::Muted), words::level(decided.expectation.level).to_owned()),
+        (None, trial.about(decided)),
+        (tone, sentence),
+        (tone, timed(gauge(decided))),
+        (Some(Tone::Muted), timed(format!("of {}", units::limit(decided.expectation.within)))),
+        (Some(if felt.contains("before") { Tone::Good } else { Tone::Muted }), timed(felt)),
+    ]
 }
 
-fn within(decided: &Decided) -> String {
-    format!("of {}", words::deadline(&decided.expectation))
-}
-
-fn sentence(decided: &Decided, terse: bool) -> String {
-    let sentence = words::sentence(decided);
-    // The tick in front of the row says "detected" already.
-    if terse { sentence.replace("detected after", "after") } else { sentence }
-}
-
-fn lead(trial: &TrialSummary, decided: &Decided, terse: bool) -> String {
-    let lead = words::lead(trial, &decided.verdict).unwrap_or_default();
-    if terse { lead.replace(" users felt it", "") } else { lead }
+/// How wide each column is, with the gap behind it.
+fn widths(rows: &[Cells]) -> [usize; 7] {
+    std::array::from_fn(|n| match rows.iter().map(|row| paint::columns(&row[n].1)).max() {
+        Some(0) | None => 0,
+        Some(_) if n == 1 => LEVEL,
+        Some(wide) => wide + if n == OF_DEADLINE { 1 } else { 2 },
+    })
 }
 
 fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
     let shown = trial.telling();
-    let columns = Columns::of(trial, &shown, page);
+    let rows_of = |terse| shown.iter().map(|decided| cells(trial, decided, terse)).collect::<Vec<_>>();
+    let mut rows = rows_of(false);
+    let mut widths_now = widths(&rows);
+    if let Some(width) = page.width {
+        let too_wide = |widths: &[usize; 7]| INDENT + 2 + widths.iter().sum::<usize>() > width;
+        // What is lost first is what other reports say best.
+        if too_wide(&widths_now) {
+            rows = rows_of(true);
+            widths_now = widths(&rows);
+        }
+        if too_wide(&widths_now) {
+            widths_now[ABOUT] = widths_now[ABOUT].min(20);
+        }
+        if too_wide(&widths_now) {
+            widths_now[OF_DEADLINE] = 0;
+        }
+    }
     let mut lines = Vec::new();
-    for decided in &shown {
-        let tone = words::verdict_tone(&decided.verdict);
-        let strong = if decided.verdict.passes() { None } else { Some(tone) };
-        let about = paint::cut(&words::about(trial, decided), columns.about.saturating_sub(2));
-        let mut line = Line::new(page, INDENT)
-            .cell(Some(tone), &format!("{} ", words::sign(&decided.verdict)), 2)
-            .cell(strong, &decided.expectation.detector, columns.detector)
-            .cell(Some(Tone::Muted), words::level(decided.expectation.level), LEVEL)
-            .cell(None, &about, columns.about)
-            .cell(Some(tone), &sentence(decided, columns.terse), columns.sentence);
-        if columns.gauge > 0 {
-            line = line.cell(Some(tone), &gauge(decided), columns.gauge);
+    for (decided, mut cells) in shown.iter().zip(rows) {
+        let sign = format!("{} ", words::sign(&decided.verdict));
+        let mut line = Line::new(page, INDENT).cell(Some(words::verdict_tone(&decided.verdict)), &sign, 2);
+        cells[ABOUT].1 = paint::cut(&cells[ABOUT].1, widths_now[ABOUT].saturating_sub(2));
+        for ((tone, text), width) in cells.iter().zip(widths_now).filter(|(_, width)| *width > 0) {
+            line = line.cell(*tone, text, width);
         }
-        if columns.limit > 0 {
-            let lead = lead(trial, decided, columns.terse);
-            let felt = if lead.contains("before") { Tone::Good } else { Tone::Muted };
-            line = line.cell(Some(Tone::Muted), &within(decided), columns.limit);
-            line = line.cell(Some(felt), &lead, columns.lead);
-        }
-        let evidence = words::evidence(trial, decided).map(|text| words::one_line(&text));
+        let evidence = trial.evidence(decided).map(|text| words::one_line(&text));
         match evidence {
             Some(text) if paint::columns(&text) <= line.room() => {
                 lines.push(line.cell(Some(Tone::Muted), &text, 0).end());

@@ -19,7 +19,7 @@ pub struct RunEvent {
 }
 
 /// Which trial an event belongs to: one scenario, or one of its controls, on one backend, once.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TrialId {
     /// Name of the scenario.
     pub scenario: String,
@@ -66,6 +66,17 @@ pub struct RunStarted {
     pub trials: Vec<TrialInfo>,
     /// Names of all detectors that are armed, outside ones last.
     pub detectors: Vec<String>,
+    /// The runs that this one was put together from, oldest first; none for a run of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<RunPart>,
+}
+
+/// A run that is part of a report of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunPart {
+    pub run_id: String,
+    /// RFC 3339, UTC.
+    pub started: String,
 }
 
 const fn as_stated() -> f64 {
@@ -73,13 +84,16 @@ const fn as_stated() -> f64 {
 }
 
 /// A trial as it was planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialInfo {
     pub trial: TrialId,
     /// "I4".
     pub incident: String,
     pub title: String,
     pub expectations: Vec<Expectation>,
+    /// Which of the run's parts it was in, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<usize>,
 }
 
 /// What a trial expects of one detector.
@@ -90,10 +104,6 @@ pub struct Expectation {
     pub subject: Option<Subject>,
     /// Deadline, counted from t0.
     pub within: Duration,
-    /// Counted from the packet that decides (as the detector's evidence dates it) instead of t0.
-    /// None of the shipped scenarios needs it; reports show it where present.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
     /// A miss is expected, and why (outside detectors only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_miss: Option<String>,
@@ -173,11 +183,6 @@ pub enum TrialEvent {
     Healed {
         what: String,
         error: Option<String>,
-    },
-    /// The guard around the closed network counted packets that tried to leave.
-    GuardHit {
-        packets: u64,
-        what: String,
     },
     /// Something of ours is still there.
     LeftBehind {
@@ -285,6 +290,15 @@ impl Verdict {
     #[must_use]
     pub const fn passes(&self) -> bool {
         matches!(self, Self::Detected { .. } | Self::Silent | Self::ExpectedMiss { .. })
+    }
+
+    /// Time to detect, counted from t0, where there is one.
+    #[must_use]
+    pub const fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Detected { after } | Self::Late { after } | Self::UnexpectedlyDetected { after } => Some(*after),
+            _ => None,
+        }
     }
 
     /// The verdict's name, as reports show it.

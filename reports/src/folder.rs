@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 
 use crate::event::RunEvent;
 use crate::html;
-use crate::jsonl::{self, Events};
+use crate::jsonl;
 use crate::junit;
 use crate::markdown;
-use crate::matrix;
+use crate::merge;
 use crate::summary::RunSummary;
+use crate::text;
 
 pub const EVENTS: &str = "events.jsonl";
 pub const JUNIT: &str = "junit.xml";
@@ -29,8 +30,10 @@ pub const MATRIX: &str = "matrix.txt";
 pub enum FolderError {
     #[error("use {run_id:?} as the name of a folder")]
     RunId { run_id: String },
-    #[error("make folder {}", path.display())]
-    Create {
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// "write", "make folder".
+        doing: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -41,23 +44,11 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
-    #[error("write {}", path.display())]
-    Write {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     #[error("record an event in {}", path.display())]
     Record {
         path: PathBuf,
         #[source]
         source: jsonl::WriteError,
-    },
-    #[error("open {}", path.display())]
-    Open {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
     },
     #[error("read events of {}", path.display())]
     Read {
@@ -67,6 +58,12 @@ pub enum FolderError {
     },
     #[error("make {JUNIT}")]
     Junit(#[source] junit::JunitError),
+}
+
+/// The error of doing something with a file.
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
+    let path = path.to_owned();
+    move |source| FolderError::Io { doing, path, source }
 }
 
 /// The folder of a run that goes on.
@@ -89,11 +86,11 @@ impl RunFolder {
             return Err(FolderError::RunId { run_id: run_id.to_owned() });
         }
         let runs = root.join("runs");
-        fs::create_dir_all(&runs).map_err(|source| FolderError::Create { path: runs.clone(), source })?;
+        fs::create_dir_all(&runs).map_err(failed("make folder", &runs))?;
         let name = claim(&runs, run_id)?;
         let path = runs.join(&name);
         let file = path.join(EVENTS);
-        let events = File::create_new(&file).map_err(|source| FolderError::Create { path: file, source })?;
+        let events = File::create_new(&file).map_err(failed("make folder", &file))?;
         point_latest(root, &name)?;
         Ok(Self { path, events, run: RunSummary::default() })
     }
@@ -132,7 +129,7 @@ fn claim(runs: &Path, run_id: &str) -> Result<String, FolderError> {
         match fs::create_dir(&path) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
-            Err(source) => return Err(FolderError::Create { path, source }),
+            Err(error) => return Err(failed("make folder", &path)(error)),
         }
     }
 }
@@ -148,16 +145,8 @@ fn point_latest(root: &Path, name: &str) -> Result<(), FolderError> {
     })
 }
 
-/// Makes all reports of these events in `folder`, replacing those that are there.
-///
-/// # Errors
-/// A report cannot be made or written.
-pub fn write_all(folder: &Path, events: &[RunEvent]) -> Result<(), FolderError> {
-    write_summary(folder, &RunSummary::of(events))
-}
-
 fn write_summary(folder: &Path, run: &RunSummary) -> Result<(), FolderError> {
-    replace(&folder.join(MATRIX), &matrix::file(run))?;
+    replace(&folder.join(MATRIX), &text::file(run))?;
     replace(&folder.join(MARKDOWN), &markdown::markdown(run))?;
     replace(&folder.join(HTML), &html::html(run))?;
     replace(&folder.join(JUNIT), &junit::junit(run).map_err(FolderError::Junit)?)
@@ -167,34 +156,49 @@ fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
     let fresh = PathBuf::from(fresh);
-    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path));
-    written.map_err(|source| FolderError::Write { path: path.to_owned(), source })
+    fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path)).map_err(failed("write", path))
 }
 
-/// Reports made again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Remade {
-    pub folder: PathBuf,
-    pub run: RunSummary,
-    /// What a person should know about the event file.
-    pub notices: Vec<String>,
-}
-
-/// Makes all reports again from an event file (or from the folder that holds one), beside it.
+/// Makes all reports again from an event file (or from the folder that holds one), beside it. Returns the
+/// folder, and the run.
 ///
 /// # Errors
 /// The events cannot be read, or a report cannot be written.
-pub fn from_events(path: &Path) -> Result<Remade, FolderError> {
-    let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
-    let file = File::open(&path).map_err(|source| FolderError::Open { path: path.clone(), source })?;
-    let read = jsonl::read(BufReader::new(file));
-    let Events { events, notices } = read.map_err(|source| FolderError::Read { path: path.clone(), source })?;
-    let mut run = RunSummary::of(&events);
-    // What is wrong with the file belongs into every report of it.
-    run.notices.extend(notices.iter().cloned());
+pub fn from_events(path: &Path) -> Result<(PathBuf, RunSummary), FolderError> {
+    let (path, events) = read(path)?;
+    let run = RunSummary::of(&events);
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     write_summary(&folder, &run)?;
-    Ok(Remade { folder, run, notices })
+    Ok((folder, run))
+}
+
+/// One report of several runs, in this order, with their events beside it. Returns the folder, and the run.
+///
+/// # Errors
+/// Events cannot be read, or the folder cannot be written.
+pub fn from_runs(paths: &[PathBuf], folder: &Path) -> Result<(PathBuf, RunSummary), FolderError> {
+    let runs = paths.iter().map(|path| Ok(read(path)?.1)).collect::<Result<Vec<_>, FolderError>>()?;
+    let events = merge::merge(runs);
+    fs::create_dir_all(folder).map_err(failed("make folder", folder))?;
+    let path = folder.join(EVENTS);
+    let mut text = Vec::new();
+    for event in &events {
+        jsonl::append(&mut text, event).map_err(|source| FolderError::Record { path: path.clone(), source })?;
+    }
+    fs::write(&path, text).map_err(failed("write", &path))?;
+    let run = RunSummary::of(&events);
+    write_summary(folder, &run)?;
+    Ok((folder.to_owned(), run))
+}
+
+/// The events of a file, or of the folder that holds one; and where the file is.
+fn read(path: &Path) -> Result<(PathBuf, Vec<RunEvent>), FolderError> {
+    let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
+    let file = File::open(&path).map_err(failed("open", &path))?;
+    match jsonl::read(BufReader::new(file)) {
+        Ok(events) => Ok((path, events)),
+        Err(source) => Err(FolderError::Read { path, source }),
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +236,7 @@ mod tests {
         let scratch = Scratch::new("again");
         let first = keep(&scratch.0, &sample::run());
         let before = fs::read(first.join(EVENTS)).expect("events");
-        let second = keep(&scratch.0, &sample::repeated());
+        let second = keep(&scratch.0, &sample::alone("kind"));
         assert!(second.ends_with("runs/20261121-114200-7f3a-2"), "{}", second.display());
         assert_eq!(fs::read(first.join(EVENTS)).expect("events"), before);
         let latest = fs::canonicalize(scratch.0.join("latest")).expect("latest");
@@ -251,8 +255,7 @@ mod tests {
         for name in names {
             fs::remove_file(folder.join(name)).expect(name);
         }
-        let remade = from_events(&folder).expect("made again");
-        assert_eq!(remade.notices, Vec::<String>::new());
+        from_events(&folder).expect("made again");
         assert!(read() == before, "reports made again differ");
     }
 
@@ -267,10 +270,19 @@ mod tests {
         drop(folder);
         let file = File::options().append(true).open(path.join(EVENTS)).expect("events");
         io::Write::write_all(&mut &file, b"{\"at\":48").expect("half a line");
-        let remade = from_events(&path.join(EVENTS)).expect("made");
-        assert_eq!(remade.notices.len(), 1);
-        assert_eq!(remade.run.outcome(), crate::event::Outcome::Inconclusive);
+        let (_, run) = from_events(&path.join(EVENTS)).expect("made");
+        assert_eq!(run.outcome(), crate::event::Outcome::Inconclusive);
         assert!(fs::read_to_string(path.join(MARKDOWN)).expect("summary").contains("breaks off"));
+    }
+
+    /// Of a run on kind alone each report says so once, and is else that of the lab.
+    #[test]
+    fn kind_is_said_once() {
+        let [lab, kind] = ["netns", "kind"].map(|backend| RunSummary::of(&sample::alone(backend)));
+        assert_eq!(text::file(&kind), format!("on kind\n{}", text::file(&lab)));
+        assert_eq!(markdown::markdown(&kind), markdown::markdown(&lab).replace("7f3a` of", "7f3a` on kind of"));
+        let of_the_lab = html::html(&lab).replace("-netns-", "-kind-");
+        assert_eq!(html::html(&kind), of_the_lab.replace("7f3a</b> ·", "7f3a</b> on kind ·"));
     }
 
     #[test]
@@ -286,7 +298,7 @@ mod tests {
     #[ignore = "writes reports to look at into the temporary folder and leaves them there"]
     fn look() {
         let root = std::env::temp_dir().join("relapse-sample");
-        for events in [sample::run(), sample::repeated(), sample::on_both(), sample::on_both_repeated()] {
+        for events in [sample::run(), sample::alone("kind"), sample::both(|_| true)] {
             println!("{}", keep(&root, &events).display());
         }
     }

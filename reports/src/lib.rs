@@ -4,15 +4,14 @@
 //! - [`event`]: what leaves a run. [`jsonl`]: as lines of a file, and back.
 //! - [`summary`] folds events into a run, [`trial`] answers questions about one trial of it,
 //!   [`statistics`] looks at repetitions. Every report starts here.
-//! - [`units`], [`words`], [`places`], [`marks`]: numbers, verdicts, backends and cells as text; the same in all
+//! - [`units`], [`words`]: numbers, verdicts and backends as text; the same in all
 //!   reports.
-//! - [`parts`], [`compare`]: the matrix and the backends side by side, before they are drawn.
-//! - [`terminal`] with [`paint`] and [`block`] (a finished trial in lines), [`matrix`], [`times`].
+//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] make them.
+//! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
 //! - [`junit`], [`markdown`], [`html`] with its pictures: files made at the end.
 //! - [`folder`]: where all of it lies.
 
 pub mod block;
-pub mod compare;
 pub mod event;
 pub mod folder;
 pub mod html;
@@ -21,13 +20,13 @@ pub mod junit;
 pub mod markdown;
 pub mod marks;
 pub mod matrix;
+pub mod merge;
 pub mod paint;
-pub mod parts;
-pub mod places;
 pub mod statistics;
 pub mod summary;
-mod tables;
+pub mod table;
 pub mod terminal;
+pub mod text;
 pub mod times;
 pub mod trial;
 pub mod units;
@@ -35,7 +34,3 @@ pub mod words;
 
 #[cfg(test)]
 mod sample;
-#[cfg(test)]
-mod sample_backends;
-#[cfg(test)]
-mod sample_runs;

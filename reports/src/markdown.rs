@@ -4,13 +4,13 @@
 //! was skipped and why. Invariant: text from outside (evidence, reasons) never becomes markup: every
 //! character that could is escaped, newlines are gone. Left out: timelines; the HTML report has them.
 
-use crate::compare;
-use crate::event::Outcome;
-use crate::marks;
-use crate::parts::{self, Part};
+use crate::event::{Decided, Outcome};
 use crate::statistics;
 use crate::summary::{RunSummary, TrialSummary};
+use crate::table::{self, Cell, Table};
+use crate::units;
 use crate::words::{self, Tone};
+use crate::{matrix, times};
 
 /// The whole summary.
 #[must_use]
@@ -20,14 +20,14 @@ pub fn markdown(run: &RunSummary) -> String {
     text.push_str(&format!("{}\n\n", escape(&run.headline())));
     let on = run.on().map(|on| format!(" {}", escape(&on))).unwrap_or_default();
     if let Some(run) = &run.run {
-        let user = if run.root { "root" } else { "ordinary user" };
-        let writes = if run.host_writes { "allowed" } else { "not allowed" };
         text.push_str(&format!(
-            "Run `{}`{on} of {}, relapse {}, kernel {}, {user}, host writes {writes}.\n\n",
+            "Run `{}`{on} of {}, relapse {}, kernel {}, {}, {}.\n\n",
             run.run_id.replace('`', "'"),
             escape(&run.started),
             escape(&run.version),
-            escape(&run.kernel)
+            escape(&run.kernel),
+            words::user(run.root),
+            words::host_writes(run.host_writes)
         ));
     }
     for notice in &run.notices {
@@ -38,23 +38,22 @@ pub fn markdown(run: &RunSummary) -> String {
     }
     failures(run, &mut text);
     if run.trials.len() > 1 {
-        parts::parts(run).iter().for_each(|part| matrix_table(part, &mut text));
+        for part in matrix::by_detector(run) {
+            let on = part.title.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
+            text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
+        }
     }
-    if let Some(compared) = compare::compared(run) {
-        text.push_str(&format!("## {}\n\n", escape(&words::capital(&compared.title))));
-        let header: Vec<&str> = compared.header.iter().map(String::as_str).collect();
-        table(&mut text, &header, &compared.rows);
+    for titled in [times::compared(run), times::by_run(run)].into_iter().flatten() {
+        let title = words::capital(titled.title.as_deref().unwrap_or_default());
+        text.push_str(&format!("## {}\n\n{}", escape(&title), table(&titled)));
     }
-    let (header, rows) = statistics::times_table(run);
-    if !rows.is_empty() {
-        text.push_str("## Time to detect\n\n");
-        table(&mut text, &header, &rows);
+    if let Some(times) = times::times(run) {
+        text.push_str(&format!("## Time to detect\n\n{}", table(&times)));
     }
-    if run.is_repeated() {
-        let groups = statistics::groups(run);
-        let rows: Vec<Vec<String>> =
-            groups.iter().map(|group| vec![escape(&run.name(group.first())), statistics::flakes(group)]).collect();
-        table(&mut text, &["trial", "repetitions"], &rows);
+    let repetitions = statistics::repetitions(run);
+    if !repetitions.is_empty() {
+        let rows = repetitions.into_iter().map(|(_, name, came_out)| vec![Cell::Text(name), Cell::Text(came_out)]);
+        text.push_str(&table(&Table::of_times(&["trial", "repetitions"], rows.collect())));
     }
     let skipped: Vec<&TrialSummary> = run.trials.iter().filter(|t| t.outcome() == Outcome::Skipped).collect();
     if !skipped.is_empty() {
@@ -97,75 +96,56 @@ fn failures(run: &RunSummary, text: &mut String) {
         for remark in trial.remarks() {
             text.push_str(&format!("- {}\n", escape(&remark)));
         }
-        let rows: Vec<Vec<String>> = trial.telling().into_iter().map(|d| row(trial, d)).collect();
+        let rows: Vec<Vec<Cell<'_>>> = trial.telling().into_iter().map(|d| row(trial, d)).collect();
         text.push('\n');
         if !rows.is_empty() {
-            table(text, &["", "detector", "level", "about", "verdict", "deadline", "evidence"], &rows);
+            let head = ["", "detector", "level", "about", "verdict", "deadline", "evidence"];
+            text.push_str(&table(&Table::of_times(&head, rows)));
         }
     }
 }
 
-fn row(trial: &TrialSummary, decided: &crate::event::Decided) -> Vec<String> {
+fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
     let expected = &decided.expectation;
-    let verdict = words::sentence(decided);
-    let felt = words::lead(trial, &decided.verdict).map(|lead| format!(", {lead}")).unwrap_or_default();
+    let verdict = std::iter::once(words::sentence(decided)).chain(trial.felt(&decided.verdict));
     vec![
-        words::sign(&decided.verdict).to_string(),
-        escape(&expected.detector),
-        words::level(expected.level).to_owned(),
-        escape(&words::about(trial, decided)),
-        escape(&format!("{verdict}{felt}")),
-        escape(&words::deadline(expected)),
-        words::evidence(trial, decided).map(|text| escape(&text)).unwrap_or_default(),
+        Cell::text(words::sign(&decided.verdict)),
+        Cell::text(&expected.detector),
+        Cell::text(words::level(expected.level)),
+        Cell::Text(trial.about(decided)),
+        Cell::Text(verdict.collect::<Vec<_>>().join(", ")),
+        Cell::Text(units::limit(expected.within)),
+        Cell::Text(trial.evidence(decided).unwrap_or_default()),
     ]
 }
 
-fn matrix_table(part: &Part<'_>, text: &mut String) {
-    let Part { on, columns, speakers, silent } = part;
-    let on = on.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
-    text.push_str(&format!("## Matrix{on}\n\n"));
-    let mut header = vec!["detector".to_owned()];
-    header.extend(columns.iter().map(|column| {
-        let trial = column.incident.first();
-        format!("{}<br>{}", escape(&trial.info.incident), escape(&trial.info.trial.scenario))
-    }));
-    let mut outcomes = vec!["*outcome*".to_owned()];
-    outcomes.extend(columns.iter().map(|column| {
-        let outcome = column.incident.outcome();
-        format!("{} {}", sign(outcome), outcome.name())
-    }));
-    let mut rows = vec![outcomes];
-    for detector in speakers {
-        let mut row = vec![escape(detector)];
-        row.extend(columns.iter().map(|column| {
-            let marks = column.marks(detector);
-            if marks.is_empty() {
-                return if column.incident.ran() > 0 { "·" } else { "" }.to_owned();
-            }
-            let strong = marks::worst(&marks) >= Tone::Bad;
-            let all: Vec<String> = marks.iter().map(|mark| escape(&mark.text)).collect();
-            let all = all.join("<br>");
-            if strong { format!("**{all}**") } else { all }
-        }));
-        rows.push(row);
-    }
-    let mut controls = vec!["*controls*".to_owned()];
-    controls.extend(columns.iter().map(|column| column.controls_text().0));
-    rows.push(controls);
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    table(text, &header, &rows);
-    if !silent.is_empty() {
-        text.push_str(&format!("Silent throughout: {}.\n\n", escape(&silent.join(", "))));
+/// Any table, and its note.
+fn table(table: &Table<'_>) -> String {
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(table.head.iter().map(|name| lines(name.lines())).collect());
+    text.push_str(&format!("|{}\n", " --- |".repeat(table.head.len())));
+    text.extend(table.rows.iter().map(|row| line(row.iter().map(cell).collect())));
+    text.extend(table.note.iter().map(|note| format!("\n{}.\n", escape(&words::capital(note)))));
+    text.push('\n');
+    text
+}
+
+fn cell(cell: &Cell<'_>) -> String {
+    match cell {
+        Cell::Text(text) | Cell::Toned(_, text) => escape(text),
+        Cell::Name(name) => format!("*{name}*"),
+        Cell::Outcome(outcome) => format!("{} {}", sign(*outcome), outcome.name()),
+        Cell::Trial(trial, outcome) => format!("{} {}", sign(*outcome), escape(&trial.name())),
+        Cell::Marks(marks) if marks.is_empty() => "·".to_owned(),
+        Cell::Marks(marks) => {
+            let all = lines(marks.iter().map(|mark| mark.text.as_str()));
+            if table::worst(marks) >= Tone::Bad { format!("**{all}**") } else { all }
+        }
     }
 }
 
-/// Cells must be escaped already.
-fn table(text: &mut String, header: &[&str], rows: &[Vec<String>]) {
-    text.push_str(&format!("| {} |\n|{}\n", header.join(" | "), " --- |".repeat(header.len())));
-    for row in rows {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
-    }
-    text.push('\n');
+fn lines<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    lines.map(escape).collect::<Vec<_>>().join("<br>")
 }
 
 /// Text as text: nothing in it is markup, and it stays on one line.
@@ -203,46 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn summary_of_repetitions() {
-        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::repeated())));
-    }
-
-    #[test]
-    fn summary_of_two_backends() {
-        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::on_both())));
-    }
-
-    #[test]
     fn summary_of_two_backends_repeated() {
-        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::on_both_repeated())));
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::both(|_| true))));
     }
 
-    /// Of a run on kind alone one line differs: the one that says so.
     #[test]
-    fn kind_is_said_once() {
-        let lab = markdown(&RunSummary::of(&sample::in_the_lab()));
-        let kind = markdown(&RunSummary::of(&sample::on_kind()));
-        assert_eq!(kind, lab.replace("7f3a` of", "7f3a` on kind of"));
-        assert_ne!(kind, lab);
+    fn summary_of_repetitions() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::both(|id| id.backend == "netns"))));
     }
 
     #[test]
     fn evidence_is_never_markup() {
         assert_eq!(escape("a | b\n<img> *x* `y` @z"), "a &#124; b &lt;img&gt; \\*x\\* \\`y\\` &#64;z");
-    }
-
-    #[test]
-    fn every_row_of_a_table_has_the_cells_of_its_header() {
-        let mut cells = 0;
-        let texts = [sample::run(), sample::on_both()].map(|events| markdown(&RunSummary::of(&events)));
-        for line in texts.iter().flat_map(|text| text.lines()) {
-            let here = line.matches('|').count();
-            if here > 0 {
-                assert!(cells == 0 || cells == here, "{line}");
-                cells = here;
-            } else {
-                cells = 0;
-            }
-        }
     }
 }

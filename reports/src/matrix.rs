@@ -1,238 +1,165 @@
 //! The matrix: which detector saw which incident, and how fast.
 //!
-//! Job: one table for a whole run, or one for each backend of it. A row a detector, a column an incident: there are more detectors
-//! than a page has room for columns, and a column of an incident reads from its cause to its
-//! symptoms. Controls are a row of their own; a false alarm in a control also shows in the cell of
-//! the detector that raised it. Invariants: fits the page (more incidents make a second table);
-//! detectors that never spoke are named below, not drawn; a skipped column says so and why.
-//! Left out: evidence.
-
-use comfy_table::{Attribute, Cell, CellAlignment, Color};
+//! Job: a table for each backend of a run, since one cell never mixes what was seen on two. Two views of it:
+//! [`by_detector`], a column an incident, for pages that have little room (a column reads from the incident's cause to
+//! its symptoms, its controls are a row, and a false alarm in one shows in the cell of the detector that raised it),
+//! and [`by_trial`], a row an incident or control. Invariants: detectors that never spoke are named below, not drawn;
+//! silence is something only a trial that ran can show. Left out: evidence.
 
 use crate::event::Outcome;
-use crate::marks::{self, Mark};
-use crate::paint::{self, Page};
-use crate::parts::{self, Column, Part};
+use crate::marks;
+use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
-use crate::tables::{head, plain_table};
-use crate::times;
+use crate::table::{Cell, Kind, Mark, Table};
 use crate::words::{self, Tone};
 
-/// Columns of a page whose width is unknown.
-const WIDTH: usize = 110;
-/// Widest cell; longer words are rare and stay whole.
-const CELL: usize = 12;
-
-/// The matrix of a run as text, with the reasons of what was skipped below it; empty for a run of
-/// one trial, which needs no table. With several backends the comparison of their times follows, with
-/// repetitions the table of times.
+/// A row a detector, a column an incident.
 #[must_use]
-pub fn matrix(run: &RunSummary, page: Page) -> String {
-    let mut text = String::new();
-    if run.trials.len() > 1 {
-        for (n, part) in parts::parts(run).iter().enumerate() {
-            if let Some(on) = &part.on {
-                text.push_str(if n > 0 { "\n" } else { "" });
-                text.push_str(&format!("{}\n", page.strong(on)));
-            }
-            draw(part, n == 0, page, &mut text);
-        }
-        for trial in run.trials.iter().filter(|trial| trial.outcome() == Outcome::Skipped) {
-            let line = format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; "));
-            below(Tone::Skipped, &line, page, &mut text);
-        }
-    }
-    let compared = times::compared(run, page);
-    if !compared.is_empty() {
-        text.push_str(&format!("\n{compared}"));
-    }
-    if run.is_repeated() {
-        text.push_str(&format!("\n{}", times::times(run, page)));
-    }
-    text
+pub fn by_detector(run: &RunSummary) -> Vec<Table<'_>> {
+    parts(run).into_iter().map(detectors).collect()
 }
 
-/// The same as a file, which has no other line to say what the run was on.
-#[must_use]
-pub fn file(run: &RunSummary) -> String {
-    let text = matrix(run, Page::PLAIN);
-    match run.on() {
-        Some(on) if run.backends().len() == 1 && !text.is_empty() => format!("{on}\n{text}"),
-        _ => text,
-    }
-}
-
-/// One part: its tables, and who said nothing.
-fn draw(part: &Part<'_>, explain: bool, page: Page, text: &mut String) {
-    for band in bands(part, page) {
-        // A detector that is silent in this band is drawn in another.
-        let (here, _) = parts::speakers(part.speakers.clone(), band);
-        text.push_str(&table(band, &here, page));
-        text.push('\n');
-    }
-    if explain {
-        let line = "time from t0 until the finding was received; · silent; also, info: said without being asked";
-        text.push_str(&page.paint(Tone::Muted, line));
-        text.push('\n');
-    }
-    if !part.silent.is_empty() {
-        below(Tone::Muted, &format!("silent throughout: {}", part.silent.join(", ")), page, text);
-    }
-}
-
-/// A line below the tables, as wide as the page.
-fn below(tone: Tone, line: &str, page: Page, text: &mut String) {
-    for line in paint::wrap(&words::one_line(line), page.width.unwrap_or(usize::MAX)) {
-        text.push_str(&page.paint(tone, &line));
-        text.push('\n');
-    }
-}
-
-/// Splits the columns so that each table fits the page.
-fn bands<'a, 'b>(part: &'b Part<'a>, page: Page) -> Vec<&'b [Column<'a>]> {
-    let Part { columns, speakers, .. } = part;
-    let names = speakers.iter().map(|name| paint::columns(name)).max().unwrap_or(0).max(8) + 3;
-    let room = page.width.unwrap_or(WIDTH).saturating_sub(names);
-    let width = |column: &Column<'_>| {
-        let cells = speakers.iter().map(|detector| cell_text(&column.marks(detector), column));
-        let fixed = [title(column), words::label(column.incident.outcome()).to_owned()];
-        let controls = paint::wrap(&column.controls_text().0, CELL).join("\n");
-        let all = cells.chain(fixed).chain([controls]).collect::<Vec<_>>().join("\n");
-        // One blank on each side, and one where a line between columns would be.
-        all.lines().map(paint::columns).max().unwrap_or(0) + 3
+fn detectors(part: Part<'_>) -> Table<'_> {
+    let row = |name: Cell<'static>, cell: &dyn Fn(&Column<'_>) -> Cell<'static>| {
+        std::iter::once(name).chain(part.columns.iter().map(cell)).collect()
     };
-    let mut bands = Vec::new();
-    let (mut from, mut used) = (0, 0);
-    for (n, column) in columns.iter().enumerate() {
-        let wide = width(column);
-        if used + wide > room && n > from {
-            bands.push(&columns[from..n]);
-            (from, used) = (n, 0);
+    let mut rows = vec![row(Cell::Name("outcome"), &|column| Cell::Outcome(column.incident.outcome()))];
+    rows.extend(part.speakers.iter().map(|name| row(Cell::text(*name), &|column| column.cell(name))));
+    rows.push(row(Cell::Name("controls"), &|column| column.controls()));
+    let infos = part.columns.iter().map(|column| &column.incident.first().info);
+    let names = infos.map(|info| format!("{}\n{}", info.incident, info.trial.scenario));
+    let head = std::iter::once("detector".to_owned()).chain(names).collect();
+    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
+}
+
+/// A row an incident or control, a column a detector.
+#[must_use]
+pub fn by_trial(run: &RunSummary) -> Vec<Table<'_>> {
+    parts(run).into_iter().map(trials).collect()
+}
+
+fn trials(part: Part<'_>) -> Table<'_> {
+    let groups = part.columns.iter().flat_map(|column| std::iter::once(&column.incident).chain(&column.controls));
+    let rows = groups.map(|group| {
+        let mut row = vec![Cell::Trial(group.first(), group.outcome())];
+        if group.ran() == 0 {
+            row.push(Cell::Toned(Tone::Skipped, format!("skipped: {}", group.first().reasons().join("; "))));
+        } else {
+            row.extend(part.speakers.iter().map(|name| {
+                let marks = marks::marks(group, name).into_iter();
+                Cell::Marks(marks.map(|mark| mark.of(name)).collect())
+            }));
         }
-        used += wide;
-    }
-    bands.push(&columns[from..]);
-    bands
+        row
+    });
+    let rows = rows.collect();
+    let names = part.speakers.iter().map(|name| (*name).to_owned());
+    let head = std::iter::once("hover for evidence".to_owned()).chain(names).collect();
+    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
-fn table(columns: &[Column<'_>], speakers: &[&str], page: Page) -> String {
-    let mut table = plain_table(page);
-    let mut header = vec![Cell::new("")];
-    header.extend(columns.iter().map(|column| head(&title(column), page)));
-    table.set_header(header);
-    let mut outcomes = vec![Cell::new("outcome")];
-    outcomes.extend(columns.iter().map(|column| {
-        let outcome = column.incident.outcome();
-        colored(words::label(outcome), words::outcome_tone(outcome), page)
-    }));
-    table.add_row(outcomes);
-    for detector in speakers {
-        let mut row = vec![Cell::new(detector)];
-        row.extend(columns.iter().map(|column| {
-            let marks = column.marks(detector);
-            colored(&cell_text(&marks, column), marks::worst(&marks), page)
-        }));
-        table.add_row(row);
-    }
-    let mut controls = vec![Cell::new("controls")];
-    controls.extend(columns.iter().map(|column| {
-        let (text, tone) = column.controls_text();
-        colored(&paint::wrap(&text, CELL).join("\n"), tone, page)
-    }));
-    table.add_row(controls);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.trim_fmt()
+/// What was seen on one backend.
+struct Part<'a> {
+    /// "on kind"; only where the run has several parts.
+    on: Option<String>,
+    columns: Vec<Column<'a>>,
+    /// Detectors with a word to say in any column.
+    speakers: Vec<&'a str>,
+    /// Names those without, unless nothing ran.
+    silent: Option<String>,
 }
 
-fn title(column: &Column<'_>) -> String {
-    let trial = column.incident.first();
-    let mut lines = vec![trial.info.incident.clone()];
-    lines.extend(paint::wrap(&trial.info.trial.scenario, CELL));
-    lines.join("\n")
+/// An incident with its controls.
+struct Column<'a> {
+    incident: Group<'a>,
+    controls: Vec<Group<'a>>,
 }
 
-fn cell_text(marks: &[Mark], column: &Column<'_>) -> String {
-    if marks.is_empty() {
-        // Silence is something only a trial that ran can show.
-        let ran = column.incident.ran() > 0;
-        return if ran { "·" } else { "" }.to_owned();
+impl Column<'_> {
+    /// What `detector` did here: in the incident, and wrongly in a control.
+    fn marks(&self, detector: &str) -> Vec<Mark> {
+        let mut all = marks::marks(&self.incident, detector);
+        for control in &self.controls {
+            let name = format!("control {}", control.first().info.trial.control.as_deref().unwrap_or_default());
+            all.extend(marks::wrong(control, detector).into_iter().map(|mark| mark.of(&name)));
+        }
+        marks::once(all)
     }
-    let lines = marks.iter().flat_map(|mark| paint::wrap(&mark.text, CELL));
-    lines.collect::<Vec<_>>().join("\n")
+
+    fn cell(&self, detector: &str) -> Cell<'static> {
+        let marks = self.marks(detector);
+        if marks.is_empty() && self.incident.ran() == 0 { Cell::text("") } else { Cell::Marks(marks) }
+    }
+
+    /// "2 silent", "1/2 silent": how its controls came out.
+    fn controls(&self) -> Cell<'static> {
+        let outcomes: Vec<Outcome> = self.controls.iter().map(Group::outcome).collect();
+        let silent = outcomes.iter().filter(|outcome| **outcome == Outcome::Pass).count();
+        let (tone, text) = match outcomes.iter().max() {
+            None => (Tone::Muted, "none".to_owned()),
+            Some(Outcome::Pass) => (Tone::Good, format!("{silent} silent")),
+            Some(Outcome::Skipped) if silent == 0 => (Tone::Skipped, "skipped".to_owned()),
+            Some(worst) => (words::outcome_tone(*worst), format!("{silent}/{} silent", outcomes.len())),
+        };
+        Cell::Toned(tone, text)
+    }
+
+    fn ran(&self) -> bool {
+        std::iter::once(&self.incident).chain(&self.controls).any(|group| group.ran() > 0)
+    }
 }
 
-fn colored(text: &str, tone: Tone, page: Page) -> Cell {
-    let cell = Cell::new(text);
-    if !page.color {
-        return cell;
+fn parts(run: &RunSummary) -> Vec<Part<'_>> {
+    let backends = run.backends();
+    let several = backends.len() > 1;
+    let part = |backend: &str| {
+        let columns = columns(run, backend);
+        let (speakers, silent): (Vec<&str>, Vec<&str>) =
+            run.detectors().into_iter().partition(|name| columns.iter().any(|column| !column.marks(name).is_empty()));
+        let shown = !silent.is_empty() && columns.iter().any(Column::ran);
+        let silent = shown.then(|| format!("silent throughout: {}", silent.join(", ")));
+        Part { on: several.then(|| words::on(backend)), columns, speakers, silent }
+    };
+    backends.into_iter().map(part).collect()
+}
+
+/// Each incident with the controls that belong to it.
+fn columns<'a>(run: &'a RunSummary, backend: &str) -> Vec<Column<'a>> {
+    let here = statistics::groups(run).into_iter().filter(|group| group.first().info.trial.backend == backend);
+    let (incidents, controls): (Vec<_>, Vec<_>) = here.partition(|group| !group.first().is_control());
+    let mut columns: Vec<Column<'a>> =
+        incidents.into_iter().map(|incident| Column { incident, controls: Vec::new() }).collect();
+    for control in controls {
+        let scenario = &control.first().info.trial.scenario;
+        match columns.iter_mut().find(|column| column.incident.first().info.trial.scenario == *scenario) {
+            Some(column) => column.controls.push(control),
+            // Only controls were asked for: one of them stands in its incident's place.
+            None => columns.push(Column { incident: control, controls: Vec::new() }),
+        }
     }
-    match tone {
-        Tone::Good => cell.fg(Color::DarkGreen),
-        Tone::Muted => cell.add_attribute(Attribute::Dim),
-        Tone::Note => cell.fg(Color::DarkCyan),
-        Tone::Skipped => cell.fg(Color::DarkBlue),
-        Tone::Unsure => cell.fg(Color::DarkYellow),
-        Tone::Bad => cell.fg(Color::DarkRed).add_attribute(Attribute::Bold),
-        Tone::Dirty => cell.fg(Color::DarkMagenta).add_attribute(Attribute::Bold),
-    }
+    columns
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::RunEvent;
     use crate::sample;
 
-    fn of(events: &[RunEvent], width: usize) -> String {
-        matrix(&RunSummary::of(events), Page { color: false, width: Some(width) })
+    /// Two expectations of one detector, and none of them decided.
+    #[test]
+    fn undecided_is_said_once() {
+        let run = RunSummary::of(&sample::run());
+        let part = &parts(&run)[0];
+        let slow = part.columns.iter().flat_map(|column| column.marks("slow-server")).collect::<Vec<_>>();
+        assert_eq!((slow.len(), slow[0].text.as_str()), (1, "undecided"));
+        assert_eq!(slow[0].detail.matches("the effect was not seen").count(), 2, "{}", slow[0].detail);
     }
 
     #[test]
-    fn of_one_run() {
-        insta::assert_snapshot!(of(&sample::run(), 110));
-    }
-
-    #[test]
-    fn of_repetitions() {
-        insta::assert_snapshot!(of(&sample::repeated(), 110));
-    }
-
-    #[test]
-    fn of_two_backends() {
-        insta::assert_snapshot!(of(&sample::on_both(), 110));
-    }
-
-    #[test]
-    fn of_two_backends_repeated() {
-        insta::assert_snapshot!(of(&sample::on_both_repeated(), 140));
-    }
-
-    /// Of a run on kind alone the matrix is as ever, and the file says once what it was on.
-    #[test]
-    fn of_kind_alone() {
-        let kind = RunSummary::of(&sample::on_kind());
-        let lab = RunSummary::of(&sample::in_the_lab());
-        assert_eq!(matrix(&kind, Page::PLAIN), matrix(&lab, Page::PLAIN));
-        assert_eq!(file(&kind), format!("on kind\n{}", file(&lab)));
-    }
-
-    #[test]
-    fn it_fits_the_page() {
-        for width in [80, 100, 120] {
-            let text = of(&sample::run(), width);
-            let table = text.lines().filter(|line| !line.starts_with("time from"));
-            for line in table {
-                assert!(paint::columns(line) <= width, "{width}: {line}");
-            }
-        }
-    }
-
-    #[test]
-    fn one_trial_needs_no_table() {
+    fn what_was_skipped_is_not_silent() {
         let mut run = RunSummary::of(&sample::run());
-        run.trials.truncate(1);
-        assert_eq!(matrix(&run, Page::PLAIN), "");
+        run.trials.retain(|trial| trial.outcome() == Outcome::Skipped);
+        let tables = by_detector(&run);
+        assert_eq!((tables[0].head.len(), &tables[0].note), (2, &None));
     }
 }

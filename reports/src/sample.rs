@@ -1,8 +1,8 @@
-//! A run that never was: events with every kind of trial and verdict, for tests and for looking at.
+//! Runs that never were, for tests and for looking at.
 //!
-//! Job: realistic input for the reports. Invariants: fixed times, so that reports of it can be
-//! compared as snapshots; addresses and numbers are those of the incidents. Left out: completeness
-//! of the scenarios; each trial has just enough events to be drawn.
+//! Job: [`run`] with every outcome and every verdict, [`both`] with repetitions and two backends. Invariants: fixed
+//! times, so that reports can be compared as snapshots; addresses and numbers are those of the incidents. Left out:
+//! completeness of the scenarios; each trial has just enough events to be drawn.
 
 use std::time::Duration;
 
@@ -14,232 +14,171 @@ use crate::event::{
     TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
 
-pub(crate) const DETECTORS: [&str; 15] = [
-    "mss-step",
-    "pmtu-blackhole",
-    "conntrack-limit",
-    "conntrack-exhaustion",
-    "pod-nic",
-    "dns-endpoints",
-    "dns-failing",
-    "policy-route",
-    "wrong-nic",
-    "syn-unanswered",
-    "slow-server",
-    "dns-answer",
-    "port-reuse",
-    "syn-stuck",
-    "alertmanager",
-];
+/// The last but one never speaks; the last is somebody else's.
+const DETECTORS: &str = "mss-step pmtu-blackhole pod-nic dns-endpoints dns-failing policy-route wrong-nic \
+                         syn-unanswered port-reuse syn-stuck conntrack-limit alertmanager";
+const START: Time = Time(4_821_000_000_000);
+/// t0 of every trial, counted from its start.
+const T0: Duration = ms(1_310);
 
-const START: u64 = 4_821_000_000_000;
-
-pub(crate) const fn ms(n: u64) -> Duration {
+const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-pub(crate) const fn us(n: u64) -> Duration {
+const fn us(n: u64) -> Duration {
     Duration::from_micros(n)
 }
 
-pub(crate) fn expect(detector: &str, level: Level, subject: Option<&str>, within: Duration) -> Expectation {
-    Expectation {
-        detector: detector.to_owned(),
-        level,
-        subject: subject.map(|s| s.parse().expect("a subject")),
-        within,
-        from: None,
-        expected_miss: None,
-        outside: detector == "alertmanager",
-    }
+fn expect(detector: &str, level: Level, subject: &str, within: Duration) -> Expectation {
+    let subject = Some(subject.parse().expect("a subject"));
+    let outside = detector == "alertmanager";
+    Expectation { detector: detector.to_owned(), level, subject, within, expected_miss: None, outside }
 }
 
-pub(crate) fn id(scenario: &str, control: Option<&str>, repetition: u32) -> TrialId {
-    TrialId {
-        scenario: scenario.to_owned(),
-        control: control.map(str::to_owned),
-        backend: "netns".to_owned(),
-        repetition,
-    }
+fn cause(detector: &str, subject: &str, within: Duration) -> Expectation {
+    expect(detector, Level::Cause, subject, within)
 }
 
-/// Writes the events of one trial; times are relative to its start, or to t0 where named so.
-pub(crate) struct Script {
-    events: Vec<RunEvent>,
+fn symptom(detector: &str, subject: &str, within: Duration) -> Expectation {
+    expect(detector, Level::Symptom, subject, within)
+}
+
+/// What is written of one trial; times are relative to t0, but where they are said to be of its start.
+struct Script {
+    events: Vec<(Time, TrialEvent)>,
     info: TrialInfo,
     start: Time,
+    /// When detection ends.
+    heal: Duration,
 }
 
-/// t0 of every trial, counted from its start.
-pub(crate) const T0: Duration = ms(1_310);
-
 impl Script {
-    pub(crate) fn new(start: Duration, incident: &str, title: &str, trial: TrialId) -> Self {
-        let info =
-            TrialInfo { trial, incident: incident.to_owned(), title: title.to_owned(), expectations: Vec::new() };
-        Self { events: Vec::new(), info, start: Time(START) + start }
+    /// Started `start` after the run, and all phases: detection ends `detect` after t0.
+    fn new(start: Duration, incident: &str, title: &str, scenario: &str, detect: Duration) -> Self {
+        let trial =
+            TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
+        let (incident, title) = (incident.to_owned(), title.to_owned());
+        let info = TrialInfo { trial, incident, title, expectations: Vec::new(), part: None };
+        Self { events: Vec::new(), info, start: START + start, heal: detect }
     }
 
-    /// The same on another backend; the first thing to say of a trial.
-    pub(crate) fn on(mut self, backend: &str) -> Self {
+    fn control(mut self, name: &str) -> Self {
+        self.info.trial.control = Some(name.to_owned());
+        self
+    }
+
+    fn on(mut self, backend: &str, repetition: u32) -> Self {
         backend.clone_into(&mut self.info.trial.backend);
+        self.info.trial.repetition = repetition;
         self
     }
 
-    pub(crate) fn at(mut self, after: Duration, event: TrialEvent) -> Self {
-        let what = What::Trial { trial: self.info.trial.clone(), event };
-        self.events.push(RunEvent { at: self.start + after, what });
+    /// Counted from its start.
+    fn at(mut self, after: Duration, event: TrialEvent) -> Self {
+        self.events.push((self.start + after, event));
         self
     }
 
-    fn t(&self, after: Duration) -> Time {
-        self.start + T0 + after
-    }
-
-    /// Started, and all phases: detect ends `detect` after t0.
-    pub(crate) fn phases(mut self, detect: Duration) -> Self {
-        self = self.at(ms(0), TrialEvent::Started);
-        let heal = T0 + detect;
+    fn injected(mut self, t1: Duration, what: &str, read_back: &str) -> Self {
+        let heal = T0 + self.heal;
         let marks = [ms(0), ms(64), ms(310), T0 - us(200), T0 + ms(1), heal, heal + ms(9), heal + ms(480)];
+        self = self.at(ms(0), TrialEvent::Started);
         for (phase, at) in Phase::ALL.into_iter().zip(marks) {
             self = self.at(at, TrialEvent::Phase { phase });
         }
-        let what = self.fault();
-        self.at(heal + ms(8), TrialEvent::Healed { what, error: None })
+        let fault = self.info.trial.control.as_ref().unwrap_or(&self.info.trial.scenario).clone();
+        self = self.at(heal + ms(8), TrialEvent::Healed { what: fault.clone(), error: None });
+        let (t0, what, read_back) = (self.start + T0, what.to_owned(), read_back.to_owned());
+        self.at(T0 + t1, TrialEvent::Injected(Injected { fault, what, t0, t1: t0 + t1, read_back }))
     }
 
-    fn fault(&self) -> String {
-        self.info.trial.control.clone().unwrap_or_else(|| self.info.trial.scenario.clone())
-    }
-
-    pub(crate) fn injected(self, t1: Duration, what: &str, read_back: &str) -> Self {
-        let injected = Injected {
-            fault: self.fault(),
-            what: what.to_owned(),
-            t0: self.t(ms(0)),
-            t1: self.t(t1),
-            read_back: read_back.to_owned(),
-        };
-        self.at(T0 + t1, TrialEvent::Injected(injected))
-    }
-
-    pub(crate) fn effect(self, effect: &str, t2: Option<Duration>, evidence: &str) -> Self {
+    fn effect(self, effect: &str, t2: Option<Duration>, evidence: &str) -> Self {
         let at = T0 + t2.unwrap_or(ms(600)) + ms(500);
-        let t2 = t2.map(|t2| self.t(t2));
-        let holds = !evidence.starts_with("0 of");
-        self.at(
-            at,
-            TrialEvent::Effect(EffectSeen { effect: effect.to_owned(), holds, t2, evidence: evidence.to_owned() }),
-        )
+        let t2 = t2.map(|t2| self.start + T0 + t2);
+        let (effect, holds, evidence) = (effect.to_owned(), !evidence.starts_with("0 of"), evidence.to_owned());
+        self.at(at, TrialEvent::Effect(EffectSeen { effect, holds, t2, evidence }))
     }
 
-    pub(crate) fn finding(
-        self,
-        after: Duration,
-        detector: &str,
-        (level, severity): (Level, Severity),
-        subject: &str,
-        evidence: &str,
-    ) -> Self {
-        self.say(T0 + after, Phase::Detect, (detector, level, severity, subject, evidence), false)
+    /// A finding of a severity, from an instant after the start until shortly after healing.
+    fn says(mut self, at: Duration, expected: &Expectation, severity: Severity, evidence: &str) -> Self {
+        let cleared = (T0 + self.heal + ms(60), Phase::Recover, Severity::Info, "no longer holds");
+        for (at, phase, severity, evidence) in [(at, Phase::Detect, severity, evidence), cleared] {
+            let received = self.start + at;
+            let finding = Finding {
+                detector: expected.detector.clone(),
+                incident: self.info.incident.clone(),
+                level: expected.level,
+                severity,
+                subject: expected.subject.clone().expect("a subject"),
+                evidence: evidence.to_owned(),
+                since: received - us(300),
+                cleared: phase == Phase::Recover,
+            };
+            self = self.at(at, TrialEvent::Finding(FindingReceived { phase, received, finding }));
+        }
+        self
     }
 
-    pub(crate) fn say(
-        self,
-        at: Duration,
-        phase: Phase,
-        (detector, level, severity, subject, evidence): (&str, Level, Severity, &str, &str),
-        cleared: bool,
-    ) -> Self {
-        let received = self.start + at;
-        let finding = Finding {
-            detector: detector.to_owned(),
-            incident: self.info.incident.clone(),
-            level,
-            severity,
-            subject: subject.parse().expect("a subject"),
-            evidence: evidence.to_owned(),
-            since: received - us(300),
-            cleared,
-        };
-        self.at(at, TrialEvent::Finding(FindingReceived { phase, received, finding }))
+    /// A finding that was expected, and its verdict.
+    fn found(mut self, after: Duration, expected: Expectation, evidence: &str) -> Self {
+        self = self.says(T0 + after, &expected, Severity::Critical, evidence);
+        let late = after > expected.within;
+        self.verdict(expected, if late { Verdict::Late { after } } else { Verdict::Detected { after } })
     }
 
-    pub(crate) fn cleared(self, at: Duration, detector: &str, level: Level, subject: &str) -> Self {
-        self.say(T0 + at, Phase::Recover, (detector, level, Severity::Info, subject, "no longer holds"), true)
-    }
-
-    pub(crate) fn verdict(mut self, expectation: Expectation, verdict: Verdict) -> Self {
-        if !matches!(verdict, Verdict::Silent | Verdict::FalseAlarm { .. }) {
+    fn verdict(mut self, expectation: Expectation, verdict: Verdict) -> Self {
+        if self.info.trial.control.is_none() {
             self.info.expectations.push(expectation.clone());
         }
-        let at = T0
-            + match &verdict {
-                Verdict::Detected { after } | Verdict::Late { after } => *after + us(90),
-                _ => expectation.within,
-            };
+        let at = T0 + verdict.after().map_or(expectation.within, |after| after + us(90));
         self.at(at, TrialEvent::Verdict(Decided { expectation, verdict }))
     }
 
-    /// Samples of a flow every 100 ms until `until`; it fails between two instants after t0.
-    pub(crate) fn flow(
-        mut self,
-        flow: &str,
-        until: Duration,
-        fails: Option<(Duration, Duration)>,
-        median: Duration,
-    ) -> Self {
+    /// The same verdict on every detector, as of a control.
+    fn all(self, verdict: &Verdict) -> Self {
+        let of = |name| Expectation { subject: None, ..cause(name, "node/any", ms(900)) };
+        DETECTORS.split(' ').fold(self, |script, name| script.verdict(of(name), verdict.clone()))
+    }
+
+    /// Samples of a flow every 100 ms until `until` after the start; it fails between two instants.
+    fn flow(mut self, flow: &str, until: Duration, fails: Option<(Duration, Duration)>, median: Duration) -> Self {
         let mut at = ms(150);
         while at < until {
             let bad = fails.is_some_and(|(from, to)| at > T0 + from && at <= T0 + to + ms(100));
-            let sample = FlowSample {
-                flow: flow.to_owned(),
-                attempts: 5,
-                failures: if bad { 5 } else { 0 },
-                median: (!bad).then_some(median),
-            };
+            let (failures, median) = if bad { (5, None) } else { (0, Some(median)) };
+            let sample = FlowSample { flow: flow.to_owned(), attempts: 5, failures, median };
             self = self.at(at, TrialEvent::Flow(sample));
             at += ms(100);
         }
         self
     }
 
-    pub(crate) fn ended(self, took: Duration, outcome: Outcome, reasons: &[&str]) -> Self {
+    fn ended(self, took: Duration, outcome: Outcome, reasons: &[&str]) -> Self {
         let ended = TrialEnded {
             outcome,
-            reasons: reasons.iter().map(|&r| r.to_owned()).collect(),
+            reasons: reasons.iter().map(|&reason| reason.to_owned()).collect(),
             took,
             up: Some(ms(64)),
             down: Some(ms(71)),
             peak_memory: Some(38 << 20),
-            cpu: Some(Duration::from_millis(800)),
+            cpu: Some(ms(800)),
         };
         self.at(took, TrialEvent::Ended(ended))
     }
 
-    pub(crate) fn skipped(self, reason: &str) -> Self {
-        self.at(ms(0), TrialEvent::Skipped { reason: reason.to_owned() })
+    fn passed(self, took: Duration) -> Self {
+        self.ended(took, Outcome::Pass, &[])
+    }
+
+    fn skipped(self) -> Self {
+        let reason = "it writes nf_conntrack_max of the whole machine: allow with --allow-host-writes".to_owned();
+        self.at(ms(0), TrialEvent::Skipped { reason })
     }
 }
 
 /// A run of the given trials, in the order of their instants.
-pub(crate) fn play(scripts: Vec<Script>, notices: &[&str]) -> Vec<RunEvent> {
-    let mut infos: Vec<TrialInfo> = Vec::new();
-    let mut events: Vec<RunEvent> = Vec::new();
-    let mut outcome = Outcome::Pass;
-    for mut script in scripts {
-        script.events.sort_by_key(|event| event.at);
-        for event in &script.events {
-            if let What::Trial { event: TrialEvent::Ended(ended), .. } = &event.what {
-                outcome = outcome.max(ended.outcome);
-            }
-        }
-        infos.push(script.info);
-        events.append(&mut script.events);
-    }
-    events.sort_by_key(|event| event.at);
-    let last = events.last().map_or(Time(START), |event| event.at);
-    let started = RunStarted {
+fn play(scripts: Vec<Script>, notice: Option<&str>) -> Vec<RunEvent> {
+    let mut started = RunStarted {
         run_id: "20261121-114200-7f3a".to_owned(),
         started: "2026-11-21T11:42:00Z".to_owned(),
         version: "0.1.0".to_owned(),
@@ -247,19 +186,274 @@ pub(crate) fn play(scripts: Vec<Script>, notices: &[&str]) -> Vec<RunEvent> {
         root: false,
         host_writes: false,
         deadline_factor: 1.0,
-        trials: infos,
-        detectors: DETECTORS.iter().map(|&d| d.to_owned()).collect(),
+        trials: Vec::new(),
+        detectors: DETECTORS.split(' ').map(str::to_owned).collect(),
+        parts: Vec::new(),
     };
-    let mut all = vec![RunEvent { at: Time(START), what: What::RunStarted(started) }];
-    let notice = |&text: &&str| RunEvent { at: Time(START), what: What::Notice { text: text.to_owned() } };
-    all.extend(notices.iter().map(notice));
-    all.append(&mut events);
-    let took = last.since(Time(START)) + ms(20);
-    all.push(RunEvent { at: last + ms(20), what: What::RunEnded { outcome, took } });
-    all
+    let mut events: Vec<RunEvent> = Vec::new();
+    for Script { info, events: of_trial, .. } in scripts {
+        let what = |event| What::Trial { trial: info.trial.clone(), event };
+        events.extend(of_trial.into_iter().map(|(at, event)| RunEvent { at, what: what(event) }));
+        started.trials.push(info);
+    }
+    events.extend(notice.map(|text| RunEvent { at: START, what: What::Notice { text: text.to_owned() } }));
+    events.sort_by_key(|event| event.at);
+    let outcomes = events.iter().filter_map(|event| match &event.what {
+        What::Trial { event: TrialEvent::Ended(ended), .. } => Some(ended.outcome),
+        _ => None,
+    });
+    let outcome = outcomes.max().unwrap_or(Outcome::Pass);
+    let at = events.last().map_or(START, |event| event.at) + ms(20);
+    events.insert(0, RunEvent { at: START, what: What::RunStarted(started) });
+    events.push(RunEvent { at, what: What::RunEnded { outcome, took: at.since(START) } });
+    events
 }
 
-pub(crate) use crate::sample_backends::{
-    aborted, in_the_lab, on_both, on_both_repeated, on_kind, without_proof, without_proof_repeated,
-};
-pub(crate) use crate::sample_runs::{repeated, run};
+/// One run with every outcome and every verdict.
+pub(crate) fn run() -> Vec<RunEvent> {
+    let scripts = vec![
+        mss(),
+        mss_control(),
+        limit(ms(40)).skipped(),
+        limit(ms(41)).control("limit-raised").skipped(),
+        dns(),
+        route(),
+        route_control(),
+        database(),
+        snat(),
+        snat_control(),
+    ];
+    play(scripts, Some("host-write lock was held by run 20261121-114112-01bc; waited 0.8 s"))
+}
+
+fn mss_trial(start: Duration, detect: Duration) -> Script {
+    Script::new(start, "I1", "only the ticket system, only from one office", "mss-clamp-raised", detect)
+}
+
+fn mss() -> Script {
+    let path = "path/192.168.40.0/24";
+    mss_trial(ms(10), ms(5_300))
+        .injected(us(700), "clamp to 1380 in chain postrouting of office-beijing", "tcp option maxseg size set 1380")
+        .effect("large-download fails: timeout", Some(ms(28)), "4 of 4 downloads stalled after 0 bytes")
+        .effect("small-page works", None, "31 of 31")
+        .found(ms(31), cause("mss-step", path, ms(500)), "SYN MSS 1280 -> 1380;\ndeclared path MTU 1410 | does not fit")
+        .found(
+            ms(5_120),
+            symptom("pmtu-blackhole", path, ms(3_000)),
+            "3 connections with 2 consecutive RTOs of 1380-byte segments, 0 bytes acknowledged, small ones pass",
+        )
+        .flow("large-download", ms(7_200), Some((ms(28), ms(5_300))), ms(41))
+        .flow("small-page", ms(7_200), None, ms(3))
+        .at(ms(7_100), TrialEvent::HostChanged { what: "link veth91a2 appeared".to_owned() })
+        .ended(ms(7_310), Outcome::Fail, &["pmtu-blackhole was late: 5.12 s, deadline 3 s"])
+}
+
+fn mss_control() -> Script {
+    let expected = symptom("pmtu-blackhole", "path/192.168.40.0/24", ms(3_000));
+    let (subject, severity) = (expected.subject.clone().expect("a subject"), Severity::Warning);
+    let evidence = "2 consecutive RTOs of 1360-byte segments";
+    mss_trial(ms(20), ms(3_000))
+        .control("client-dies")
+        .injected(us(300), "client of office-beijing drops everything", "chain forward has 1 rule: drop")
+        .says(T0 + ms(1_400), &expected, severity, evidence)
+        .verdict(
+            Expectation { subject: None, ..expected },
+            Verdict::FalseAlarm { severity, subject, evidence: evidence.to_owned() },
+        )
+        .verdict(
+            Expectation { subject: None, ..cause("mss-step", "node/any", ms(3_000)) },
+            Verdict::Blind { why: "packet socket overran".to_owned() },
+        )
+        .flow("large-download", ms(4_700), Some((ms(30), ms(3_000))), ms(40))
+        .ended(ms(4_900), Outcome::Fail, &["pmtu-blackhole raised a false alarm about path/192.168.40.0/24"])
+}
+
+fn limit(start: Duration) -> Script {
+    Script::new(start, "I2", "kube-proxy restart resets nf_conntrack_max", "conntrack-cap-reset", ms(900))
+}
+
+fn dns_trial(start: Duration) -> Script {
+    Script::new(start, "I3", "the only DNS replica loses its NIC", "coredns-single-replica-loss", ms(2_400))
+        .injected(ms(15), "move eth1 out of worker-1", "worker-1 has no eth1")
+        .effect("lookup example-api.com fails: timeout", Some(ms(38)), "9 of 9 lookups timed out")
+        .verdict(expect("dns-endpoints", Level::Risk, DNS, ms(1_000)), Verdict::Detected { after: ms(0) })
+}
+
+const DNS: &str = "service/kube-system/kube-dns";
+const NODE: &str = "node/worker-2";
+
+fn dns() -> Script {
+    let reason = "CoreDNSDown fires after 15 min".to_owned();
+    let risk = expect("dns-endpoints", Level::Risk, DNS, ms(1_000));
+    let miss = Expectation { expected_miss: Some(reason.clone()), ..symptom("alertmanager", DNS, ms(2_000)) };
+    dns_trial(ms(1_100))
+        .says(ms(420), &risk, Severity::Warning, "1 ready endpoint behind 192.168.0.10")
+        .found(us(400), cause("pod-nic", "node/worker-1", ms(500)), "eth1 (table 2, 10.176.96.1) is gone")
+        .found(
+            ms(2_040),
+            symptom("dns-failing", DNS, ms(3_000)),
+            "2 queries in a row without answer; 10.16.16.16 answers",
+        )
+        .verdict(miss, Verdict::ExpectedMiss { reason })
+        .flow("lookup", ms(4_200), Some((ms(38), ms(2_400))), ms(2))
+        .passed(ms(4_260))
+}
+
+fn route_trial(start: Duration, detect: Duration) -> Script {
+    Script::new(start, "I4", "pods' routing table is lost", "policy-route-lost", detect)
+}
+
+fn lost(start: Duration) -> Script {
+    route_trial(start, ms(1_500)).injected(
+        us(400),
+        "delete default via 10.176.96.1 dev eth1 table 2",
+        "table 2 is empty",
+    )
+}
+
+fn route() -> Script {
+    let syn = symptom("syn-unanswered", "pod/app", ms(0));
+    lost(ms(2_600))
+        .found(us(1_900), cause("policy-route", NODE, ms(500)), "route table 2 lost default via 10.176.96.1 dev eth1")
+        .effect("app-database fails: timeout", Some(ms(12)), "5 of 5 attempts timed out")
+        .effect("ping-database works", None, "12 of 12 answered")
+        .found(
+            ms(1_020),
+            symptom("wrong-nic", NODE, ms(3_000)),
+            "SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0, not eth1",
+        )
+        .says(T0 + ms(1_240), &syn, Severity::Critical, "2 SYNs to 10.176.46.4:3306 unanswered, ICMP is")
+        .flow("app-database", ms(3_300), Some((ms(12), ms(1_500))), ms(2))
+        .flow("ping-database", ms(3_300), None, us(300))
+        .passed(ms(3_370))
+}
+
+fn route_control() -> Script {
+    let route = cause("policy-route", NODE, ms(900));
+    route_trial(ms(2_700), ms(900))
+        .control("table-rebuilt")
+        .injected(us(600), "flush table 2, rebuild it after 300 ms", "table 2 has its default route")
+        .says(T0 + ms(2), &route, Severity::Info, "table 2 was empty for 310 ms")
+        .effect("app-database works", None, "44 of 44 attempts succeeded")
+        .all(&Verdict::Silent)
+        .passed(ms(2_790))
+}
+
+fn database() -> Script {
+    let undecided = || Verdict::Undecided { why: "the effect was not seen".to_owned() };
+    Script::new(ms(5_000), "I5", "slow is down", "database-slow", ms(4_000))
+        .injected(ms(2), "answers of 10.176.46.4:3306 take 4.5 s at scale 1/100", "delay is 45 ms")
+        .effect("business-request fails: slower than 10x", None, "0 of 12 requests were slower than 500 ms")
+        .verdict(symptom("slow-server", "service/database", ms(4_000)), undecided())
+        .verdict(symptom("slow-server", "pod/app", ms(4_000)), undecided())
+        .at(ms(1), TrialEvent::Reduced { what: "kernel log".to_owned(), why: "closed to ordinary users".to_owned() })
+        .ended(ms(5_900), Outcome::Inconclusive, &["no effect: business-request was never slower than 500 ms"])
+}
+
+fn snat_trial(start: Duration) -> Script {
+    Script::new(start, "I7", "a case unsolved for months", "snat-port-collision", ms(2_100))
+}
+
+fn snat() -> Script {
+    let me = "node/worker-1";
+    let stuck = symptom("syn-stuck", me, ms(2_000));
+    let other = cause("policy-route", "node/worker-3", ms(1_000));
+    let why = "packet socket of worker-1 overran: 812 frames lost".to_owned();
+    let outside =
+        Expectation { expected_miss: Some("no alert exists".to_owned()), ..symptom("alertmanager", me, ms(2_000)) };
+    snat_trial(ms(6_500))
+        .injected(ms(3), "SNAT of worker-1 to ports 46990-46994", "masquerade to :46990-46994")
+        .effect("control-to-account fails: timeout", Some(ms(700)), "7 of 24 reuses timed out")
+        .verdict(cause("port-reuse", me, ms(1_000)), Verdict::Missed)
+        .says(T0 + ms(1_720), &stuck, Severity::Critical, "10.176.64.11:46994 -> 10.200.0.5:443 SYN_SENT for 1.0 s")
+        .verdict(stuck, Verdict::NotCleared)
+        .verdict(symptom("wrong-nic", me, ms(2_000)), Verdict::PreExisting)
+        .says(T0 + ms(90), &other, Severity::Critical, "route table 2 lost its default")
+        .verdict(
+            cause("policy-route", me, ms(1_000)),
+            Verdict::WrongSubject { said: other.subject.clone().expect("a subject") },
+        )
+        .at(ms(700), TrialEvent::Blind { detector: "syn-unanswered".to_owned(), why: why.clone() })
+        .verdict(symptom("syn-unanswered", me, ms(2_000)), Verdict::Blind { why })
+        .verdict(outside, Verdict::UnexpectedlyDetected { after: ms(1_900) })
+        .at(ms(3_950), TrialEvent::LeftBehind { what: "link relapse7f3a-3 in the host's namespace".to_owned() })
+        .ended(ms(4_100), Outcome::Dirty, &["a link of this run is still there: relapse7f3a-3", "port-reuse missed"])
+}
+
+/// A control that proves nothing says nothing of any detector.
+fn snat_control() -> Script {
+    let why = "thread of node worker-2 panicked: index out of bounds";
+    snat_trial(ms(9_000))
+        .control("reuse-succeeds")
+        .at(ms(0), TrialEvent::Waiting { reason: "another lab has the machine".to_owned() })
+        .at(ms(0), TrialEvent::Started)
+        .all(&Verdict::Undecided { why: why.to_owned() })
+        .ended(ms(31), Outcome::InternalError, &[why])
+}
+
+/// Four repetitions of three incidents in the lab and on kind, as far as `keep` wants them.
+pub(crate) fn both(keep: impl Fn(&TrialId) -> bool) -> Vec<RunEvent> {
+    let scripts = (1..=4).flat_map(|n| [in_the_lab(n), on_kind(n)]).flatten();
+    play(scripts.filter(|script| keep(&script.info.trial)).collect(), None)
+}
+
+/// The same trials on any backend alone.
+pub(crate) fn alone(backend: &str) -> Vec<RunEvent> {
+    play(in_the_lab(1).into_iter().map(|script| script.on(backend, 1)).collect(), None)
+}
+
+/// One symptom is late once, and one trial proves nothing.
+fn in_the_lab(n: u32) -> Vec<Script> {
+    let more = u64::from(n);
+    let start = |seconds: u64| ms(1_000 * (seconds + 4 * more));
+    let route = lost(start(0)).effect("app-database fails: timeout", Some(ms(12)), "5 of 5 attempts timed out");
+    let route = if n == 3 {
+        route.ended(ms(4_100), Outcome::Inconclusive, &["not enough of an effect: 1 of 5 attempts failed"])
+    } else {
+        both_found(route, us(1_700 + 130 * more), ms(980 + 11 * more))
+    };
+    let control = route_trial(start(0) + ms(9), ms(900)).control("table-rebuilt").all(&Verdict::Silent);
+    let late = n == 2;
+    let failing = symptom("dns-failing", DNS, ms(3_000));
+    let after = ms(if late { 3_400 } else { 1_100 + 9 * more });
+    let dns = dns_trial(start(20)).found(after, failing, "2 queries in a row without answer");
+    let dns = if late {
+        dns.ended(ms(5_260), Outcome::Fail, &["dns-failing was late: 3.40 s, deadline 3 s"])
+    } else {
+        dns.passed(ms(4_260))
+    };
+    let limit = limit(start(30))
+        .injected(us(90), "nf_conntrack_max 262144 -> 4096", "4096")
+        .found(us(3_100), cause("conntrack-limit", NODE, ms(500)), "262144 -> 4096")
+        .passed(ms(2_500));
+    [route, control.passed(ms(2_790)), dns, limit].map(|script| script.on("netns", n)).into()
+}
+
+/// A control proves nothing once, one symptom is always missed, one incident is skipped.
+fn on_kind(n: u32) -> Vec<Script> {
+    let more = u64::from(n);
+    let start = |seconds: u64| ms(1_000 * (40 + seconds + 4 * more));
+    let route = lost(start(0)).effect("app-database fails: timeout", Some(ms(12)), "5 of 5 attempts timed out");
+    let control = route_trial(start(0) + ms(9), ms(900)).control("table-rebuilt");
+    let control = if n == 4 {
+        let why = "table-rebuilt is not in force: table 2 is empty";
+        let control = control.all(&Verdict::Undecided { why: why.to_owned() });
+        control.ended(ms(2_790), Outcome::Inconclusive, &[why])
+    } else {
+        control.all(&Verdict::Silent).passed(ms(2_790))
+    };
+    let dns = dns_trial(start(20)).verdict(symptom("dns-failing", DNS, ms(3_000)), Verdict::Missed).ended(
+        ms(5_260),
+        Outcome::Fail,
+        &["dns-failing missed"],
+    );
+    let route = both_found(route, ms(19 + 3 * more), ms(560 + 7 * more));
+    [route, control, dns, limit(start(30)).skipped()].map(|script| script.on("kind", n)).into()
+}
+
+fn both_found(route: Script, seen: Duration, felt: Duration) -> Script {
+    route
+        .found(seen, cause("policy-route", NODE, ms(500)), "route table 2 lost its default")
+        .found(felt, symptom("wrong-nic", NODE, ms(3_000)), "SYN left by eth0")
+        .passed(ms(3_370))
+}

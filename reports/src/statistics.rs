@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use relapse_detectors::finding::Level;
 
-use crate::event::{Expectation, Outcome, Verdict};
-use crate::summary::{RunSummary, TrialSummary};
-use crate::units::{self, Offset};
-use crate::words;
+use crate::event::{Decided, Expectation, Outcome, Verdict};
+use crate::summary::{self, RunSummary, TrialSummary};
+use crate::units::Offset;
 
 /// Nearest-rank percentiles of what was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +57,19 @@ impl<'a> Group<'a> {
         self.trials.iter().filter(|trial| trial.outcome() == Outcome::Pass).count()
     }
 
+    /// "9 of 10 pass, 1 inconclusive".
+    #[must_use]
+    pub fn came_out(&self) -> String {
+        let ran = self.ran();
+        if ran == 0 {
+            return "skipped".to_owned();
+        }
+        let mut wrong = summary::counts(self.trials.iter().map(|trial| trial.outcome()));
+        wrong.retain(|(outcome, _)| !matches!(outcome, Outcome::Pass | Outcome::Skipped));
+        let wrong = wrong.iter().rev().map(|(outcome, n)| format!(", {n} {}", outcome.name())).collect::<String>();
+        format!("{} of {ran} pass{wrong}", self.passed())
+    }
+
     /// The worst outcome of all repetitions.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -98,7 +110,13 @@ pub struct Times<'a> {
 }
 
 impl Times<'_> {
-    /// "late 1, missed 2", or nothing.
+    /// How it was decided in the first repetition.
+    #[must_use]
+    pub fn verdict(&self) -> Option<&Decided> {
+        self.trial.verdicts.iter().find(|decided| decided.expectation == *self.expectation)
+    }
+
+    /// "1 late, 2 missed", or nothing.
     #[must_use]
     pub fn flakes_sentence(&self) -> String {
         let all = self.flakes.iter().map(|(name, n)| format!("{n} {name}"));
@@ -127,95 +145,32 @@ pub fn times(run: &RunSummary) -> Vec<Times<'_>> {
 }
 
 fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
-    let mut from_t0 = Vec::new();
-    let mut from_t2 = Vec::new();
-    let mut flakes: Vec<(&'static str, usize)> = Vec::new();
-    let mut decided = 0;
-    for trial in &group.trials {
-        for verdict in trial.verdicts.iter().filter(|d| d.expectation == *expectation).map(|d| &d.verdict) {
-            decided += 1;
-            if let Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } =
-                verdict
-            {
-                from_t0.push(*after);
-                from_t2.extend(trial.lead(*after).filter(|_| expectation.level == Level::Symptom));
-            }
-            if !verdict.passes() {
-                match flakes.iter_mut().find(|(name, _)| *name == verdict.name()) {
-                    Some((_, n)) => *n += 1,
-                    None => flakes.push((verdict.name(), 1)),
-                }
-            }
-        }
-    }
+    let all = group.trials.iter().flat_map(|trial| trial.verdicts.iter().map(move |decided| (trial, decided)));
+    let decided = all.filter(|(_, decided)| decided.expectation == *expectation);
+    let after = decided.clone().filter_map(|(trial, decided)| Some((trial, decided.verdict.after()?)));
+    let symptom = expectation.level == Level::Symptom;
+    let wrong = decided.clone().map(|(_, decided)| &decided.verdict).filter(|verdict| !verdict.passes());
     Times {
         trial: group.first(),
         expectation,
-        decided,
-        from_t0: Percentiles::of(from_t0),
-        from_t2: Percentiles::of(from_t2),
-        flakes,
+        decided: decided.count(),
+        from_t0: Percentiles::of(after.clone().map(|(_, after)| after).collect()),
+        from_t2: Percentiles::of(after.filter(|_| symptom).filter_map(|(trial, after)| trial.lead(after)).collect()),
+        flakes: summary::tally(wrong.map(Verdict::name)),
     }
 }
 
-/// What came of the repetitions of one trial: "9 of 10 pass, 1 inconclusive".
+/// What came of the repetitions of each trial: its worst outcome, its name, and "9 of 10 pass, 1 inconclusive";
+/// nothing of a run without.
 #[must_use]
-pub fn flakes(group: &Group<'_>) -> String {
-    let ran = group.ran();
-    if ran == 0 {
-        return "skipped".to_owned();
-    }
-    let mut text = format!("{} of {ran} pass", group.passed());
-    for outcome in [Outcome::Fail, Outcome::Inconclusive, Outcome::Dirty, Outcome::InternalError] {
-        let n = group.trials.iter().filter(|trial| trial.outcome() == outcome).count();
-        if n > 0 {
-            text.push_str(&format!(", {n} {}", outcome.name()));
-        }
-    }
-    text
-}
-
-/// Header and rows of the table of times, for every report that shows one.
-#[must_use]
-pub fn times_table(run: &RunSummary) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let repeated = run.is_repeated();
-    let mut header = vec!["incident", "detector", "level", "deadline"];
-    header.extend(if repeated { vec!["p50", "p95", "max"] } else { vec!["from t0"] });
-    header.push(if repeated { "p50 from t2" } else { "from t2" });
-    header.extend(if repeated { vec!["n", "flakes"] } else { vec!["verdict"] });
-    let rows = times(run).iter().map(|times| row(run, times, repeated)).collect();
-    (header, rows)
-}
-
-fn row(run: &RunSummary, times: &Times<'_>, repeated: bool) -> Vec<String> {
-    let none = || "–".to_owned();
-    let mut cells = vec![
-        run.name(times.trial),
-        times.expectation.detector.clone(),
-        words::level(times.expectation.level).to_owned(),
-        words::deadline(times.expectation),
-    ];
-    let from_t0 = times.from_t0.as_ref();
-    cells.push(from_t0.map_or_else(none, |t| units::span(t.p50)));
-    if repeated {
-        cells.push(from_t0.map_or_else(none, |t| units::span(t.p95)));
-        cells.push(from_t0.map_or_else(none, |t| units::span(t.max)));
-    }
-    cells.push(times.from_t2.as_ref().map_or_else(none, |t| t.p50.to_string()));
-    if repeated {
-        cells.push(times.decided.to_string());
-        cells.push(times.flakes_sentence());
-    } else {
-        let verdict = times.trial.verdicts.iter().find(|d| d.expectation == *times.expectation);
-        cells.push(verdict.map_or_else(none, |decided| decided.verdict.name().to_owned()));
-    }
-    cells
+pub fn repetitions(run: &RunSummary) -> Vec<(Outcome, String, String)> {
+    let groups = if run.is_repeated() { groups(run) } else { Vec::new() };
+    groups.iter().map(|group| (group.outcome(), run.name(group.first()), group.came_out())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
 
     #[test]
     fn percentiles_are_nearest_rank() {
@@ -229,21 +184,5 @@ mod tests {
         // An even count takes the lower middle: a value that was measured, not a mean.
         let four = Percentiles::of(vec![1, 2, 3, 4]);
         assert_eq!(four, Some(Percentiles { samples: 4, p50: 2, p95: 4, max: 4 }));
-    }
-
-    #[test]
-    fn flakes_are_counted_and_named() {
-        let events = sample::repeated();
-        let run = RunSummary::of(&events);
-        let groups = groups(&run);
-        assert_eq!(groups.len(), 2);
-        assert_eq!(flakes(&groups[0]), "8 of 10 pass, 1 fail, 1 inconclusive");
-        let times = times(&run);
-        let cause = times.iter().find(|t| t.expectation.level == Level::Cause).expect("a cause");
-        assert_eq!(cause.from_t0.expect("times").samples, 9);
-        assert!(cause.from_t2.is_none(), "lead from t2 is for symptoms");
-        let symptom = times.iter().find(|t| t.expectation.level == Level::Symptom).expect("a symptom");
-        assert_eq!(symptom.flakes, [("late", 1)]);
-        assert_eq!(symptom.from_t2.expect("offsets").samples, 9);
     }
 }

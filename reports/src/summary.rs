@@ -5,6 +5,7 @@
 //! has no end is *not finished*, which counts as inconclusive and never as passed; nothing that was
 //! said is dropped. Left out: judging. Outcomes and verdicts are taken as the run gave them.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
@@ -13,7 +14,7 @@ use crate::event::{
     Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
     TrialId, TrialInfo, What,
 };
-use crate::{places, units};
+use crate::{units, words};
 
 /// A whole run, or as much of it as was written down.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,8 +37,8 @@ pub struct RunEnd {
     pub took: Duration,
 }
 
-/// One trial and all that happened in it.
-#[derive(Debug, Clone, PartialEq)]
+/// One trial and all that happened in it; by default, one of which nothing is known.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrialSummary {
     pub info: TrialInfo,
     pub started: Option<Time>,
@@ -54,7 +55,6 @@ pub struct TrialSummary {
     pub blind: Vec<Blind>,
     pub verdicts: Vec<Decided>,
     pub healed: Vec<Healed>,
-    pub guard_hits: Vec<GuardHit>,
     pub left_behind: Vec<String>,
     pub host_changed: Vec<String>,
     pub flows: Vec<FlowAt>,
@@ -92,13 +92,6 @@ pub struct Healed {
     pub error: Option<String>,
 }
 
-/// Packets that tried to leave the closed network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GuardHit {
-    pub packets: u64,
-    pub what: String,
-}
-
 /// A flow sample with the instant at which it was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowAt {
@@ -106,53 +99,37 @@ pub struct FlowAt {
     pub sample: FlowSample,
 }
 
-/// How many trials came out how.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub pass: usize,
-    pub skipped: usize,
-    pub fail: usize,
-    pub inconclusive: usize,
-    pub dirty: usize,
-    pub internal_error: usize,
+/// How often each occurs, in order of appearance.
+#[must_use]
+pub fn tally<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<(T, usize)> {
+    let mut tally: Vec<(T, usize)> = Vec::new();
+    for one in all {
+        match tally.iter_mut().find(|(other, _)| *other == one) {
+            Some((_, n)) => *n += 1,
+            None => tally.push((one, 1)),
+        }
+    }
+    tally
 }
 
-impl Counts {
-    #[must_use]
-    pub fn of(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
-        let mut counts = Self::default();
-        for outcome in outcomes {
-            *match outcome {
-                Outcome::Pass => &mut counts.pass,
-                Outcome::Skipped => &mut counts.skipped,
-                Outcome::Fail => &mut counts.fail,
-                Outcome::Inconclusive => &mut counts.inconclusive,
-                Outcome::Dirty => &mut counts.dirty,
-                Outcome::InternalError => &mut counts.internal_error,
-            } += 1;
-        }
-        counts
-    }
+/// How many trials came out how, worst first.
+#[must_use]
+pub fn counts(outcomes: impl IntoIterator<Item = Outcome>) -> Vec<(Outcome, usize)> {
+    let mut counts = tally(outcomes);
+    counts.sort_unstable_by_key(|(outcome, _)| Reverse(*outcome));
+    counts
+}
 
-    /// All of them with their outcome, worst first.
-    #[must_use]
-    pub const fn worst_first(&self) -> [(Outcome, usize); 6] {
-        [
-            (Outcome::InternalError, self.internal_error),
-            (Outcome::Dirty, self.dirty),
-            (Outcome::Inconclusive, self.inconclusive),
-            (Outcome::Fail, self.fail),
-            (Outcome::Skipped, self.skipped),
-            (Outcome::Pass, self.pass),
-        ]
-    }
+/// "2 fail, 1 skipped, 9 pass".
+#[must_use]
+pub fn sentence(counts: &[(Outcome, usize)]) -> String {
+    let each: Vec<String> = counts.iter().map(|(outcome, n)| format!("{n} {}", outcome.name())).collect();
+    each.join(", ")
+}
 
-    /// "2 fail, 1 skipped, 9 pass": what there is, worst first.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let some = self.worst_first().into_iter().filter(|(_, n)| *n > 0);
-        some.map(|(outcome, n)| format!("{n} {}", outcome.name())).collect::<Vec<_>>().join(", ")
-    }
+/// Each name once, in order of appearance.
+fn distinct<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+    tally(names.into_iter().map(String::as_str)).into_iter().map(|(name, _)| name).collect()
 }
 
 impl RunSummary {
@@ -197,12 +174,8 @@ impl RunSummary {
 
     fn place(&mut self, id: &TrialId) -> usize {
         self.trials.iter().position(|trial| trial.info.trial == *id).unwrap_or_else(|| {
-            self.trials.push(TrialSummary::planned(TrialInfo {
-                trial: id.clone(),
-                incident: String::new(),
-                title: String::new(),
-                expectations: Vec::new(),
-            }));
+            let info = TrialInfo { trial: id.clone(), ..TrialInfo::default() };
+            self.trials.push(TrialSummary { info, ..TrialSummary::default() });
             self.trials.len() - 1
         })
     }
@@ -210,13 +183,8 @@ impl RunSummary {
     /// As the run said; of a run without an end, the worst of its trials and at least inconclusive.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        self.ended.map_or_else(
-            || {
-                let worst = self.trials.iter().map(TrialSummary::outcome).max();
-                worst.map_or(Outcome::Inconclusive, |worst| worst.max(Outcome::Inconclusive))
-            },
-            |end| end.outcome,
-        )
+        let seen = || self.trials.iter().map(TrialSummary::outcome).fold(Outcome::Inconclusive, Outcome::max);
+        self.ended.map_or_else(seen, |end| end.outcome)
     }
 
     /// How long the run took, or how long it was seen to run.
@@ -227,8 +195,8 @@ impl RunSummary {
     }
 
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts::of(self.trials.iter().map(TrialSummary::outcome))
+    pub fn counts(&self) -> Vec<(Outcome, usize)> {
+        counts(self.trials.iter().map(TrialSummary::outcome))
     }
 
     /// Whether any trial was asked for more than once.
@@ -240,13 +208,7 @@ impl RunSummary {
     /// The backends of this run, in order of appearance.
     #[must_use]
     pub fn backends(&self) -> Vec<&str> {
-        let mut backends: Vec<&str> = Vec::new();
-        for trial in &self.trials {
-            if !backends.contains(&trial.info.trial.backend.as_str()) {
-                backends.push(&trial.info.trial.backend);
-            }
-        }
-        backends
+        distinct(self.trials.iter().map(|trial| &trial.info.trial.backend))
     }
 
     /// All detectors: those that were armed, then any that spoke without having been announced.
@@ -255,13 +217,7 @@ impl RunSummary {
         let armed = self.run.iter().flat_map(|run| run.detectors.iter());
         let spoke = self.trials.iter().flat_map(|trial| trial.findings.iter().map(|f| &f.finding.detector));
         let judged = self.trials.iter().flat_map(|t| t.verdicts.iter().map(|d| &d.expectation.detector));
-        let mut detectors: Vec<&str> = Vec::new();
-        for name in armed.chain(spoke).chain(judged) {
-            if !detectors.contains(&name.as_str()) {
-                detectors.push(name);
-            }
-        }
-        detectors
+        distinct(armed.chain(spoke).chain(judged))
     }
 
     /// "on kind", "in the lab and on kind"; `None` where there is nothing but the lab, as usual.
@@ -269,14 +225,14 @@ impl RunSummary {
     pub fn on(&self) -> Option<String> {
         match self.backends().as_slice() {
             [] | ["netns"] => None,
-            all => Some(all.iter().map(|backend| places::on(backend)).collect::<Vec<_>>().join(" and ")),
+            all => Some(all.iter().map(|backend| words::on(backend)).collect::<Vec<_>>().join(" and ")),
         }
     }
 
     /// The trial's name, with its backend only where this run has more than one.
     #[must_use]
     pub fn name(&self, trial: &TrialSummary) -> String {
-        let on = places::on(&trial.info.trial.backend);
+        let on = words::on(&trial.info.trial.backend);
         if self.backends().len() > 1 { format!("{} {on}", trial.name()) } else { trial.name() }
     }
 
@@ -291,7 +247,7 @@ impl RunSummary {
     #[must_use]
     pub fn headline(&self) -> String {
         let trials = units::count(self.trials.len(), "trial");
-        let counts = self.counts().sentence();
+        let counts = sentence(&self.counts());
         let took = units::span(self.took());
         let cut = if self.ended.is_none() { ", then the events end: the run did not finish" } else { "" };
         format!("{trials}: {}in {took}{cut}", if counts.is_empty() { counts } else { counts + " " })
@@ -307,11 +263,10 @@ mod tests {
     fn a_whole_run_is_as_it_said() {
         let events = sample::run();
         let run = RunSummary::of(&events);
-        assert_eq!(run.trials.len(), 11);
+        assert_eq!(run.trials.len(), 10);
         assert_eq!(run.outcome(), Outcome::InternalError);
-        let counts = run.counts();
-        assert_eq!((counts.pass, counts.skipped, counts.fail), (3, 2, 3));
-        assert_eq!((counts.inconclusive, counts.dirty, counts.internal_error), (1, 1, 1));
+        let counted = "1 internal-error, 1 dirty, 1 inconclusive, 2 fail, 2 skipped, 3 pass";
+        assert_eq!(sentence(&run.counts()), counted);
         let lost = run.trials.iter().find(|t| t.name() == "I4 policy-route-lost").expect("the trial");
         assert_eq!(lost.t1().expect("t1").since(lost.t0().expect("t0")), Duration::from_micros(400));
         assert_eq!(lost.phases.len(), 8);

@@ -15,9 +15,9 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 
 use crate::block;
 use crate::event::{Outcome, Phase, RunEvent, TrialEvent, What};
-use crate::matrix;
 use crate::paint::{self, Page};
-use crate::summary::{Counts, RunSummary, TrialSummary};
+use crate::summary::{self, RunSummary, TrialSummary};
+use crate::text;
 use crate::units;
 use crate::words::{self, Tone};
 
@@ -87,7 +87,7 @@ impl Terminal {
                 let on = self.run.on().map(|on| format!(" {on}")).unwrap_or_default();
                 let trials = format!("{}{on}", units::count(run.trials.len(), "trial"));
                 let detectors = units::count(run.detectors.len(), "detector");
-                let user = if run.root { "root" } else { "ordinary user" };
+                let user = words::user(run.root);
                 let slower = match run.deadline_factor {
                     1.0 => String::new(),
                     factor => format!(", deadlines x {factor}"),
@@ -160,20 +160,27 @@ impl Terminal {
                 self.print(&lines);
             }
         }
-        let matrix = matrix::matrix(&self.run, page);
-        if !matrix.is_empty() {
-            let mut lines = vec![String::new()];
-            lines.extend(matrix.lines().map(str::to_owned));
-            self.print(&lines);
-        }
-        let outcome = self.run.outcome();
-        let label = page.label(words::outcome_tone(outcome), words::label(outcome));
-        let mut lines = vec![String::new(), format!("{label}  {}", page.strong(&self.run.headline()))];
-        if let Some(folder) = folder {
-            lines.push(page.paint(Tone::Muted, &format!("      {}", folder.join("report.html").display())));
-        }
+        let lines = closing(&self.run, folder, page);
         self.print(&lines);
     }
+}
+
+/// What stands below the trials: the matrix, the headline, and where the reports lie.
+#[must_use]
+pub fn closing(run: &RunSummary, folder: Option<&Path>, page: Page) -> Vec<String> {
+    let matrix = text::tables(run, page);
+    let mut lines = Vec::new();
+    if !matrix.is_empty() {
+        lines.push(String::new());
+        lines.extend(matrix.lines().map(str::to_owned));
+    }
+    let outcome = run.outcome();
+    let label = page.label(words::outcome_tone(outcome), words::label(outcome));
+    lines.extend([String::new(), format!("{label}  {}", page.strong(&run.headline()))]);
+    if let Some(folder) = folder {
+        lines.push(page.paint(Tone::Muted, &format!("      {}", folder.join("report.html").display())));
+    }
+    lines
 }
 
 /// What a running trial is called, in a column: of a long name the end is cut, not its backend.
@@ -254,7 +261,7 @@ impl Live {
         }
         self.total.set_position(printed as u64);
         let ended = run.trials.iter().filter(|trial| !trial.is_unfinished());
-        self.total.set_message(Counts::of(ended.map(TrialSummary::outcome)).sentence());
+        self.total.set_message(summary::sentence(&summary::counts(ended.map(TrialSummary::outcome))));
     }
 }
 
@@ -306,24 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn plain_output_of_repetitions() {
-        insta::assert_snapshot!(shown(Mode::Plain, &sample::repeated()));
-    }
-
-    #[test]
     fn plain_output_of_two_backends() {
-        insta::assert_snapshot!(shown(Mode::Plain, &sample::on_both()));
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::both(|id| id.repetition == 1)));
     }
 
     #[test]
     fn kind_is_said_once_at_the_top() {
-        let (lab, kind) = (shown(Mode::Plain, &sample::in_the_lab()), shown(Mode::Plain, &sample::on_kind()));
+        let [lab, kind] = ["netns", "kind"].map(|backend| shown(Mode::Plain, &sample::alone(backend)));
         assert_eq!(kind, lab.replacen("trials,", "trials on kind,", 1));
     }
 
     #[test]
     fn the_name_of_a_running_trial_says_its_backend() {
-        let run = RunSummary::of(&sample::on_both());
+        let run = RunSummary::of(&sample::both(|id| id.repetition == 1));
         let labels: Vec<String> = run.trials.iter().map(|trial| live_label(&run, trial)).collect();
         assert!(labels.contains(&"I4 policy-route-lost in the lab     ".to_owned()), "{labels:?}");
         assert!(labels.contains(&"I4 policy-route-lost / tabl… on kind".to_owned()), "{labels:?}");

@@ -1,43 +1,174 @@
-//! Tables of times as text.
+//! Times to detect as tables.
 //!
-//! Job: p50, p95 and max over repetitions, how often each trial passed, and the backends compared.
-//! Invariant: without colour no control character. Left out: the numbers; see [`crate::statistics`]
-//! and [`crate::compare`].
+//! Job: a row an expectation of an incident: its times on a backend ([`times`]; with repetitions p50, p95, max), or on
+//! all of them side by side ([`compared`]). Invariant: where there is no time, the cell says why. Left out: judging
+//! the difference; the deadline is the same.
 
-use crate::compare;
-use crate::paint::Page;
-use crate::statistics;
+use std::time::Duration;
+
+use crate::event::{Expectation, Outcome};
+use crate::statistics::{self, Group, Percentiles, Times};
 use crate::summary::RunSummary;
-use crate::tables::{head, plain_table};
+use crate::table::{Cell, Kind, Table};
+use crate::units;
 use crate::words;
 
-/// The table of times, and how often each trial passed.
+/// Of all incidents; `None` where nothing was decided.
 #[must_use]
-pub fn times(run: &RunSummary, page: Page) -> String {
-    let (header, rows) = statistics::times_table(run);
-    let mut text = table(&header, rows, page);
-    for group in statistics::groups(run) {
-        let tone = words::outcome_tone(group.outcome());
-        let line = format!("{}: {}", run.name(group.first()), statistics::flakes(&group));
-        text.push_str(&page.paint(tone, &line));
-        text.push('\n');
-    }
-    text
+pub fn times(run: &RunSummary) -> Option<Table<'static>> {
+    let repeated = run.is_repeated();
+    let mut head = vec!["incident", "detector", "level", "deadline"];
+    head.extend_from_slice(if repeated {
+        &["p50", "p95", "max", "p50 from t2", "n", "flakes"]
+    } else {
+        &["from t0", "from t2", "verdict"]
+    });
+    let all = statistics::times(run);
+    let rows = all.iter().map(|times| {
+        let mut row = expected(run.name(times.trial), times.expectation);
+        let mut from_t0 = times.from_t0.map(ranks).unwrap_or_default();
+        from_t0.resize(if repeated { 3 } else { 1 }, Cell::none());
+        row.extend(from_t0);
+        row.push(times.from_t2.map_or_else(Cell::none, |t| Cell::text(t.p50.to_string())));
+        if repeated {
+            row.push(Cell::text(times.decided.to_string()));
+            row.push(Cell::text(times.flakes_sentence()));
+        } else {
+            row.push(times.verdict().map_or_else(Cell::none, |decided| Cell::text(decided.verdict.name())));
+        }
+        row
+    });
+    Some(Table::of_times(&head, rows.collect())).filter(|table| !table.rows.is_empty())
 }
 
-/// The backends compared, under its title; empty for a run on one.
+/// What a run on several backends has to compare; `None` of a run on one.
 #[must_use]
-pub fn compared(run: &RunSummary, page: Page) -> String {
-    let Some(compared) = compare::compared(run) else { return String::new() };
-    let header: Vec<&str> = compared.header.iter().map(String::as_str).collect();
-    format!("{}\n{}", page.strong(&compared.title), table(&header, compared.rows, page))
+pub fn compared(run: &RunSummary) -> Option<Table<'static>> {
+    let backends = run.backends();
+    let times = statistics::times(run);
+    if backends.len() < 2 || times.is_empty() {
+        return None;
+    }
+    let words: Vec<&str> = backends.iter().map(|backend| words::backend(backend)).collect();
+    let mut head = ["incident", "detector", "level", "deadline"].map(str::to_owned).to_vec();
+    for word in &words {
+        if run.is_repeated() {
+            head.extend(["p50", "p95", "max"].map(|rank| format!("{word} {rank}")));
+        } else {
+            head.push((*word).to_owned());
+        }
+    }
+    let mut seen: Vec<(&str, &Expectation)> = Vec::new();
+    let mut rows = Vec::new();
+    for first in &times {
+        let scenario = first.trial.info.trial.scenario.as_str();
+        if seen.contains(&(scenario, first.expectation)) {
+            continue;
+        }
+        seen.push((scenario, first.expectation));
+        let mut row = expected(first.trial.name(), first.expectation);
+        for backend in &backends {
+            let here = times.iter().find(|times| {
+                let id = &times.trial.info.trial;
+                id.scenario == scenario && id.backend == *backend && times.expectation == first.expectation
+            });
+            let mut cells = here.map_or_else(|| vec![without(run, scenario, backend)], |times| cells(run, times));
+            cells.resize(if run.is_repeated() { 3 } else { 1 }, Cell::none());
+            row.extend(cells);
+        }
+        rows.push(row);
+    }
+    let title = Some(format!("{} compared", words.join(" and ")));
+    Some(Table { kind: Kind::Times, title, head, rows, note: None })
 }
 
-fn table(header: &[&str], rows: Vec<Vec<String>>, page: Page) -> String {
-    let mut table = plain_table(page);
-    table.set_header(header.iter().map(|name| head(name, page)));
-    for row in rows {
-        table.add_row(row);
+/// Runs that are shown as columns; the picture has all.
+const COLUMNS: usize = 6;
+
+/// Times run by run, in a report of several that replayed the same: a row an expectation, its median in each run, and
+/// a picture of all of them.
+#[must_use]
+pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
+    let parts = &run.run.as_ref()?.parts;
+    let mut rows: Vec<(String, &Expectation, Vec<Vec<Duration>>)> = Vec::new();
+    for trial in run.trials.iter().filter(|trial| trial.info.trial.control.is_none()) {
+        let Some(part) = trial.info.part else { continue };
+        let name = run.name(trial);
+        for decided in &trial.verdicts {
+            let same = |row: &&mut (String, &Expectation, _)| row.0 == name && *row.1 == decided.expectation;
+            let row = match rows.iter_mut().find(same) {
+                Some(row) => row,
+                None => {
+                    rows.push((name.clone(), &decided.expectation, vec![Vec::new(); parts.len()]));
+                    rows.last_mut()?
+                }
+            };
+            row.2[part].extend(decided.verdict.after());
+        }
     }
-    table.trim_fmt() + "\n"
+    rows.retain(|(_, _, times)| times.iter().filter(|times| !times.is_empty()).count() > 1);
+    if rows.is_empty() {
+        return None;
+    }
+    let shown = parts.len().saturating_sub(COLUMNS);
+    let mut head = ["incident", "detector", "level", "deadline", "run by run"].map(str::to_owned).to_vec();
+    // Date and minute: "2026-11-26 05:24" of RFC 3339.
+    head.extend(parts[shown..].iter().map(|part| part.started.chars().take(16).collect::<String>().replace('T', "\n")));
+    let rows = rows.into_iter().map(|(name, expectation, times)| {
+        let medians: Vec<Option<Duration>> = times.into_iter().map(|t| Some(Percentiles::of(t)?.p50)).collect();
+        let mut row = expected(name, expectation);
+        row.push(Cell::Text(picture(&medians)));
+        row.extend(medians[shown..].iter().map(|t| t.map_or_else(Cell::none, |t| Cell::Text(units::span(t)))));
+        row
+    });
+    let title = Some("Times run by run".to_owned());
+    Some(Table { kind: Kind::Times, title, head, rows: rows.collect(), note: None })
+}
+
+/// A bar a run, from 0 to the longest; `x` where there is no time.
+fn picture(times: &[Option<Duration>]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = times.iter().flatten().max().map_or(1, Duration::as_nanos).max(1);
+    let bar = |time: Duration| BARS.get((time.as_nanos() * 8).div_ceil(most) as usize - 1).copied().unwrap_or('▁');
+    times.iter().map(|time| time.map_or('x', |time| bar(time.max(Duration::from_nanos(1))))).collect()
+}
+
+fn expected(name: String, expectation: &Expectation) -> Vec<Cell<'static>> {
+    vec![
+        Cell::Text(name),
+        Cell::text(&expectation.detector),
+        Cell::text(words::level(expectation.level)),
+        Cell::Text(units::limit(expectation.within)),
+    ]
+}
+
+fn ranks(times: Percentiles<Duration>) -> Vec<Cell<'static>> {
+    [times.p50, times.p95, times.max].map(|time| Cell::Text(units::span(time))).to_vec()
+}
+
+/// What there is to say of one backend; the rest of its cells have nothing.
+fn cells(run: &RunSummary, times: &Times<'_>) -> Vec<Cell<'static>> {
+    if !run.is_repeated() {
+        return times.verdict().map(|decided| Cell::Text(words::short(decided))).into_iter().collect();
+    }
+    match &times.from_t0 {
+        // A standing risk was said before anything was injected.
+        Some(t) if t.max.is_zero() => vec![Cell::text("standing")],
+        Some(times) => ranks(*times),
+        None if times.flakes.is_empty() => vec![Cell::text("miss (known)")],
+        None => vec![Cell::Text(times.flakes_sentence())],
+    }
+}
+
+/// Where nothing was decided: not asked for, skipped, or ended before there was anything to decide.
+fn without(run: &RunSummary, scenario: &str, backend: &str) -> Cell<'static> {
+    let groups = statistics::groups(run);
+    let incident = groups.iter().find(|group| {
+        let id = &group.first().info.trial;
+        id.scenario == scenario && id.control.is_none() && id.backend == backend
+    });
+    match incident.map(Group::outcome) {
+        Some(Outcome::Pass) | None => Cell::none(),
+        Some(outcome) => Cell::text(outcome.name()),
+    }
 }

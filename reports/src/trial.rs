@@ -10,8 +10,8 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
-use crate::event::{Decided, FindingReceived, Outcome, TrialEvent, TrialInfo, Verdict};
-use crate::summary::{Blind, FlowAt, GuardHit, Healed, PhaseSpan, Reduced, TrialSummary};
+use crate::event::{Decided, FindingReceived, Outcome, TrialEvent, Verdict};
+use crate::summary::{Blind, FlowAt, Healed, PhaseSpan, Reduced, TrialSummary};
 use crate::units::{self, Offset};
 
 /// A finding from when it was received to when it was cleared.
@@ -31,31 +31,6 @@ pub struct Standing {
 }
 
 impl TrialSummary {
-    /// A trial of which nothing is known but its plan.
-    #[must_use]
-    pub const fn planned(info: TrialInfo) -> Self {
-        Self {
-            info,
-            started: None,
-            last: None,
-            skipped: None,
-            waited: Vec::new(),
-            phases: Vec::new(),
-            reduced: Vec::new(),
-            injected: Vec::new(),
-            effects: Vec::new(),
-            findings: Vec::new(),
-            blind: Vec::new(),
-            verdicts: Vec::new(),
-            healed: Vec::new(),
-            guard_hits: Vec::new(),
-            left_behind: Vec::new(),
-            host_changed: Vec::new(),
-            flows: Vec::new(),
-            ended: None,
-        }
-    }
-
     /// Folds one of its events.
     pub fn push(&mut self, at: Time, event: &TrialEvent) {
         self.last = Some(self.last.map_or(at, |last| last.max(at)));
@@ -79,9 +54,6 @@ impl TrialSummary {
             TrialEvent::Verdict(decided) => self.verdicts.push(decided.clone()),
             TrialEvent::Healed { what, error } => {
                 self.healed.push(Healed { at, what: what.clone(), error: error.clone() });
-            }
-            TrialEvent::GuardHit { packets, what } => {
-                self.guard_hits.push(GuardHit { packets: *packets, what: what.clone() });
             }
             TrialEvent::LeftBehind { what } => self.left_behind.push(what.clone()),
             TrialEvent::HostChanged { what } => self.host_changed.push(what.clone()),
@@ -209,8 +181,7 @@ impl TrialSummary {
     pub fn finding_behind(&self, decided: &Decided) -> Option<&FindingReceived> {
         let expected = &decided.expectation;
         let subject = match &decided.verdict {
-            Verdict::WrongSubject { said } => Some(said),
-            Verdict::FalseAlarm { subject, .. } => Some(subject),
+            Verdict::WrongSubject { said: subject } | Verdict::FalseAlarm { subject, .. } => Some(subject),
             _ => expected.subject.as_ref(),
         };
         let fits = |received: &&FindingReceived| {
@@ -222,14 +193,47 @@ impl TrialSummary {
                 && subject.is_none_or(|subject| *subject == said.subject)
         };
         // The decided instant tells apart several findings of the same kind (before and after t0).
-        let at = match &decided.verdict {
-            Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => {
-                self.t0().map(|t0| t0 + *after)
-            }
-            _ => None,
-        };
+        let at = self.t0().zip(decided.verdict.after()).map(|(t0, after)| t0 + after);
         let exact = at.and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
         exact.or_else(|| self.findings.iter().find(fits))
+    }
+
+    /// What a verdict is about: the subject expected, else the one that was named.
+    #[must_use]
+    pub fn about(&self, decided: &Decided) -> String {
+        let expected = decided.expectation.subject.as_ref();
+        let said = || match &decided.verdict {
+            Verdict::FalseAlarm { subject, .. } => Some(subject),
+            _ => self.finding_behind(decided).map(|received| &received.finding.subject),
+        };
+        expected.or_else(said).map_or_else(|| "anything".to_owned(), ToString::to_string)
+    }
+
+    /// "10 ms before users felt it", "1.01 s after users felt it"; only for what was detected.
+    #[must_use]
+    pub fn felt(&self, verdict: &Verdict) -> Option<String> {
+        let lead = self.lead(verdict.after().filter(|after| !after.is_zero())?)?;
+        let side = if lead.is_before() { "before" } else { "after" };
+        Some(format!("{} {side} users felt it", units::span(lead.distance())))
+    }
+
+    /// What a person can check: the finding's evidence, or why there is none.
+    #[must_use]
+    pub fn evidence(&self, decided: &Decided) -> Option<String> {
+        let found = || self.finding_behind(decided).map(|received| received.finding.evidence.clone());
+        match &decided.verdict {
+            Verdict::Blind { why: text }
+            | Verdict::Undecided { why: text }
+            | Verdict::ExpectedMiss { reason: text }
+            | Verdict::FalseAlarm { evidence: text, .. } => Some(text.clone()),
+            Verdict::Missed | Verdict::Silent => None,
+            Verdict::WrongSubject { said } => {
+                let evidence = found().map(|evidence| format!(": {evidence}"));
+                Some(format!("said only about {said}{}", evidence.unwrap_or_default()))
+            }
+            Verdict::PreExisting => found().or_else(|| Some("said before the fault was injected".to_owned())),
+            _ => found(),
+        }
     }
 
     /// What each detector said, from when to when, in order of appearance.
@@ -276,10 +280,6 @@ impl TrialSummary {
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         remarks.extend(self.left_behind.iter().map(|what| format!("left behind: {what}")));
-        remarks.extend(self.guard_hits.iter().map(|hit| {
-            let packets = usize::try_from(hit.packets).unwrap_or(usize::MAX);
-            format!("tried to leave the lab: {}, {}", units::count(packets, "packet"), hit.what)
-        }));
         let failed = self.healed.iter().filter_map(|h| Some((&h.what, h.error.as_ref()?)));
         remarks.extend(failed.map(|(what, error)| format!("not healed: {what}: {error}")));
         let broken = self.effects.iter().filter(|effect| !effect.holds);

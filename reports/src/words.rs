@@ -1,4 +1,4 @@
-//! How outcomes and verdicts are called, and what they feel like.
+//! How outcomes, verdicts and backends are called, and what they feel like.
 //!
 //! Job: the words of every report and a [`Tone`] for each, which a report turns into a colour or a
 //! class. Invariant: no tone is shared by skipped and passed, nor by inconclusive and failed; what
@@ -6,8 +6,7 @@
 
 use relapse_detectors::finding::{Level, Severity};
 
-use crate::event::{Decided, Expectation, Outcome, Verdict};
-use crate::summary::TrialSummary;
+use crate::event::{Decided, Outcome, Verdict};
 use crate::units;
 
 /// What a word should look like.
@@ -124,16 +123,16 @@ pub fn short(decided: &Decided) -> String {
         Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
         Verdict::Detected { after } => units::span(*after),
         Verdict::Late { after } => format!("late {}", units::span(*after)),
-        Verdict::Missed => "missed".to_owned(),
-        Verdict::WrongSubject { .. } => "wrong subject".to_owned(),
-        Verdict::PreExisting => "pre-existing".to_owned(),
         Verdict::FalseAlarm { .. } => "FALSE ALARM".to_owned(),
         Verdict::Silent => "·".to_owned(),
-        Verdict::Blind { .. } => "blind".to_owned(),
-        Verdict::NotCleared => "not cleared".to_owned(),
         Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
         Verdict::UnexpectedlyDetected { after } => format!("unexpected {}", units::span(*after)),
-        Verdict::Undecided { .. } => "undecided".to_owned(),
+        Verdict::PreExisting => decided.verdict.name().to_owned(),
+        Verdict::Missed
+        | Verdict::WrongSubject { .. }
+        | Verdict::Blind { .. }
+        | Verdict::NotCleared
+        | Verdict::Undecided { .. } => decided.verdict.name().replace('-', " "),
     }
 }
 
@@ -141,74 +140,40 @@ pub fn short(decided: &Decided) -> String {
 #[must_use]
 pub fn sentence(decided: &Decided) -> String {
     match &decided.verdict {
-        Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
-        Verdict::Detected { after } => format!("detected after {}", units::span(*after)),
+        Verdict::Detected { after } if !after.is_zero() => format!("detected after {}", units::span(*after)),
         Verdict::Late { after } => format!("late: after {}", units::span(*after)),
-        Verdict::Missed => "missed".to_owned(),
-        Verdict::WrongSubject { .. } => "wrong subject".to_owned(),
-        Verdict::PreExisting => "pre-existing".to_owned(),
         Verdict::FalseAlarm { severity: loud, .. } => format!("FALSE ALARM ({})", severity(*loud)),
         Verdict::Silent => "silent".to_owned(),
-        Verdict::Blind { .. } => "blind".to_owned(),
-        Verdict::NotCleared => "not cleared".to_owned(),
         Verdict::ExpectedMiss { .. } => "missed, as expected".to_owned(),
         Verdict::UnexpectedlyDetected { after } => {
             format!("detected after {}, not missed", units::span(*after))
         }
-        Verdict::Undecided { .. } => "undecided".to_owned(),
+        _ => short(decided),
     }
 }
 
-/// "500 ms", "500 ms from the first SYN": a deadline, and what it is counted from if not from t0.
+/// Whose run it is.
 #[must_use]
-pub fn deadline(expectation: &Expectation) -> String {
-    let from = expectation.from.as_ref().map(|from| format!(" from {from}"));
-    format!("{}{}", units::limit(expectation.within), from.unwrap_or_default())
+pub const fn user(root: bool) -> &'static str {
+    if root { "root" } else { "ordinary user" }
 }
 
-/// What a verdict is about: the subject expected, else the one that was named.
+/// Whether machine-wide settings could be written.
 #[must_use]
-pub fn about(trial: &TrialSummary, decided: &Decided) -> String {
-    let said = || match &decided.verdict {
-        Verdict::FalseAlarm { subject, .. } => Some(subject.to_string()),
-        _ => trial.finding_behind(decided).map(|received| received.finding.subject.to_string()),
-    };
-    let expected = decided.expectation.subject.as_ref().map(ToString::to_string);
-    expected.or_else(said).unwrap_or_else(|| "anything".to_owned())
+pub const fn host_writes(allowed: bool) -> &'static str {
+    if allowed { "host writes allowed" } else { "host writes not allowed" }
 }
 
-/// "10 ms before users felt it", "1.01 s after users felt it"; only for what was detected.
+/// A backend in a word: "lab", "kind".
 #[must_use]
-pub fn lead(trial: &TrialSummary, verdict: &Verdict) -> Option<String> {
-    let after = match verdict {
-        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after } => *after,
-        _ => return None,
-    };
-    if after.is_zero() {
-        return None;
-    }
-    let lead = trial.lead(after)?;
-    let side = if lead.is_before() { "before" } else { "after" };
-    Some(format!("{} {side} users felt it", units::span(lead.distance())))
+pub fn backend(name: &str) -> &str {
+    if name == "netns" { "lab" } else { name }
 }
 
-/// What a person can check: the finding's evidence, or why there is none.
+/// Where a trial ran: "in the lab", "on kind".
 #[must_use]
-pub fn evidence(trial: &TrialSummary, decided: &Decided) -> Option<String> {
-    match &decided.verdict {
-        Verdict::Blind { why } | Verdict::Undecided { why } => Some(why.clone()),
-        Verdict::ExpectedMiss { reason } => Some(reason.clone()),
-        Verdict::FalseAlarm { evidence, .. } => Some(evidence.clone()),
-        Verdict::Missed | Verdict::Silent => None,
-        Verdict::WrongSubject { said } => {
-            let evidence = trial.finding_behind(decided).map(|f| format!(": {}", f.finding.evidence));
-            Some(format!("said only about {said}{}", evidence.unwrap_or_default()))
-        }
-        Verdict::PreExisting if trial.finding_behind(decided).is_none() => {
-            Some("said before the fault was injected".to_owned())
-        }
-        _ => trial.finding_behind(decided).map(|received| received.finding.evidence.clone()),
-    }
+pub fn on(backend: &str) -> String {
+    if backend == "netns" { "in the lab".to_owned() } else { format!("on {backend}") }
 }
 
 /// As a heading begins.

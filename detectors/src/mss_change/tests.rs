@@ -1,39 +1,31 @@
-use crate::finding::Severity;
-use crate::testing::{Scene, Tcp};
+use crate::testing::{Scene, play, scene};
 
-const NAME: &str = "mss-change";
+const NAME: &str = super::INFO.name;
+const CLIENT: &str = "192.168.40.7";
 const PATH: &str = "path/192.168.40.0/24";
-const NODE: &str = "worker-1";
 
 /// One large download that goes well; `mss` is the client's.
-fn download(scene: &mut Scene, at: u64, remote: &str, mss: u16) {
-    let tcp = Tcp::office(remote);
-    let payload = u32::from(mss) - 12;
-    scene.at(at, NODE, tcp.syn(mss));
-    scene.at(at + 1, NODE, tcp.request());
-    scene.at(at + 2, NODE, tcp.data(1, payload));
-    scene.at(at + 3, NODE, tcp.acked(1 + payload));
+fn download(scene: &mut Scene, at: u64, client: &str, mss: u32) {
+    let payload = mss - 12;
+    play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
+    play!(scene, "{} office {client} data 1 {payload}; {} office {client} acked {}", at + 2, at + 3, payload + 1);
 }
 
 /// One whose large packets vanish.
-fn vanishes(scene: &mut Scene, at: u64, remote: &str, mss: u16) {
-    let tcp = Tcp::office(remote);
-    scene.at(at, NODE, tcp.syn(mss));
-    scene.at(at + 1, NODE, tcp.request());
+fn vanishes(scene: &mut Scene, at: u64, client: &str, mss: u32) {
+    play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
     for after in [2, 22, 210, 620] {
-        scene.at(at + after, NODE, tcp.data(1, u32::from(mss) - 12));
+        play!(scene, "{} office {client} data 1 {}", at + after, mss - 12);
     }
 }
 
 /// A baseline with clamp 1280; with the headless path, 1400 bytes are proven too.
 fn baseline(headless: bool) -> Scene {
-    let mut scene = Scene::new();
+    let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "192.168.40.7:40000", 1280);
     if headless {
         download(&mut scene, 50, "192.168.40.7:41000", 1280);
-        let tcp = Tcp::office("192.168.40.7:42000");
-        scene.at(60, NODE, tcp.data(1, 1348));
-        scene.at(61, NODE, tcp.acked(1349));
+        play!(scene, "60 office {CLIENT}:42000 data 1 1348; 61 office {CLIENT}:42000 acked 1349");
     }
     scene
 }
@@ -42,85 +34,59 @@ fn baseline(headless: bool) -> Scene {
 fn incident_info_with_the_first_syn_warning_with_the_first_timeout() {
     let mut scene = baseline(false);
     vanishes(&mut scene, 1_000, "192.168.40.7:40001", 1380);
-    assert_eq!(scene.first(NAME, Severity::Info), Some((1_000, PATH.into())));
-    let (at, _) = scene.first(NAME, Severity::Warning).unwrap();
-    assert!((1_210..=1_300).contains(&at), "{at}");
+    play!(scene, "? info 1000 {PATH} ? warning 1210..1300 {PATH}");
     assert_eq!(
         scene.evidence(NAME),
         "SYN MSS from 192.168.40.0/24 rose 1280 -> 1380; a 1420-byte packet was sent 3 times, largest acknowledged 1320"
     );
     download(&mut scene, 3_000, "192.168.40.7:40002", 1280);
-    assert!(scene.cleared(NAME));
+    play!(scene, "? over");
 }
 
 #[test]
 fn incident_where_the_baseline_proved_a_size_the_syn_is_enough() {
     let mut scene = baseline(true);
-    scene.at(1_000, NODE, Tcp::office("192.168.40.7:40001").syn(1380));
-    scene.until(1_800);
-    let (at, subject) = scene.first(NAME, Severity::Warning).unwrap();
-    assert!(at <= 1_750 && subject == PATH, "{at}");
-    assert!(scene.evidence(NAME).contains("1420 bytes, and the largest ever acknowledged is 1400"));
+    play!(scene, "1000 office {CLIENT}:40001 syn 1380; 1800 ? warning 1000..1750 {PATH}");
+    play!(scene, "? says 1420 bytes, and the largest ever acknowledged is 1400");
+}
+
+/// What else is heard of meanwhile, every so many milliseconds.
+fn others(scene: &mut Scene, times: impl Iterator<Item = u64>) {
+    times.for_each(|at| play!(scene, "{at} office 192.168.41.7:45000 acked 5"));
 }
 
 #[test]
 fn incident_where_a_larger_size_was_proven_a_tenth_of_a_second_is_enough() {
-    let mut scene = baseline(true);
-    let tcp = Tcp::office("192.168.40.7:40001");
-    scene.at(1_000, NODE, tcp.syn(1380));
-    scene.at(1_001, NODE, tcp.request());
-    for after in [2, 22] {
-        scene.at(1_000 + after, NODE, tcp.data(1, 1368));
-    }
-    for step in 3..20 {
-        scene.at(1_000 + step * 10, NODE, Tcp::office("192.168.41.7:45000").acked(5));
-    }
-    let (at, subject) = scene.first(NAME, Severity::Warning).unwrap();
-    assert!((1_100..=1_160).contains(&at) && subject == PATH, "{at}");
-    assert!(scene.evidence(NAME).contains("1420-byte packets are not acknowledged"), "{}", scene.evidence(NAME));
+    let (mut scene, client) = (baseline(true), "192.168.40.7:40001");
+    play!(scene, "1000 office {client} syn 1380; 1001 office {client} request");
+    play!(scene, "1002 office {client} data 1 1368; 1022 office {client} data 1 1368");
+    others(&mut scene, (1_030..1_200).step_by(10));
+    play!(scene, "1190 ? warning 1100..1160 {PATH} ? says 1420-byte packets are not acknowledged");
 }
 
 #[test]
 fn twin_the_acknowledgment_of_a_single_larger_packet_is_delayed() {
-    let mut scene = baseline(true);
-    let tcp = Tcp::office("192.168.40.7:40001");
-    scene.at(1_000, NODE, tcp.syn(1380));
-    scene.at(1_001, NODE, tcp.request());
-    scene.at(1_002, NODE, tcp.data(1, 1368));
-    for step in 0..9 {
-        scene.at(1_010 + step * 20, NODE, Tcp::office("192.168.41.7:45000").acked(5));
-    }
-    scene.at(1_202, NODE, tcp.acked(1369));
-    scene.until(5_000);
-    scene.assert_quiet();
+    let (mut scene, client) = (baseline(true), "192.168.40.7:40001");
+    play!(scene, "1000 office {client} syn 1380; 1001 office {client} request; 1002 office {client} data 1 1368");
+    others(&mut scene, (1_010..1_190).step_by(20));
+    play!(scene, "1202 office {client} acked 1369; 5000 ? quiet");
 }
 
 #[test]
 fn incident_on_a_path_whose_mtu_is_declared() {
-    let mut scene = Scene::new();
-    download(&mut scene, 0, "192.168.60.7:40000", 1280);
-    scene.at(1_000, NODE, Tcp::office("192.168.60.7:40001").syn(1361));
-    assert_eq!(scene.first(NAME, Severity::Warning), Some((1_000, "path/192.168.60.0/24".into())));
-    let mut scene = Scene::new();
-    download(&mut scene, 0, "192.168.60.7:40000", 1280);
-    scene.at(1_000, NODE, Tcp::office("192.168.60.7:40001").syn(1360));
-    scene.until(5_000);
-    scene.assert_quiet();
+    for (mss, expected) in [(1361, "warning 1000 path/192.168.60.0/24"), (1360, "quiet")] {
+        let mut scene = scene!(NAME, "");
+        download(&mut scene, 0, "192.168.60.7:40000", 1280);
+        play!(scene, "1000 office 192.168.60.7:40001 syn {mss}; 5000 ? {expected}");
+    }
 }
 
 #[test]
 fn timeouts_of_sockets_tell_where_segments_are_not_seen() {
-    let mut scene = Scene::new();
-    let tcp = Tcp::office("192.168.40.7:40000");
-    scene.at(0, NODE, tcp.syn(1280));
-    scene.at(10, NODE, tcp.socket(1268, 0, 90_000, 0));
-    scene.at(110, NODE, tcp.socket(1268, 60_000, 30_000, 0));
-    let tcp = Tcp::office("192.168.40.7:40001");
-    scene.at(1_000, NODE, tcp.syn(1380));
-    scene.at(1_300, NODE, tcp.socket(1368, 0, 90_000, 1));
-    scene.assert_quiet();
-    scene.at(1_700, NODE, tcp.socket(1368, 0, 90_000, 2));
-    assert_eq!(scene.first(NAME, Severity::Warning), Some((1_700, PATH.into())));
+    let mut scene = scene!(NAME, "0 office {CLIENT}:40000 syn 1280");
+    play!(scene, "10 office {CLIENT}:40000 socket 1268 0 90000 0; 110 office {CLIENT}:40000 socket 1268 60000 30000 0");
+    play!(scene, "1000 office {CLIENT}:40001 syn 1380; 1300 office {CLIENT}:40001 socket 1368 0 90000 1 ? quiet");
+    play!(scene, "1700 office {CLIENT}:40001 socket 1368 0 90000 2 ? warning 1700 {PATH}");
 }
 
 #[test]
@@ -128,25 +94,20 @@ fn twin_the_new_clamp_still_fits() {
     for headless in [true, false] {
         let mut scene = baseline(headless);
         for step in 0..20 {
-            download(&mut scene, 1_000 + step * 100, &format!("192.168.40.7:{}", 43_000 + step), 1340);
+            download(&mut scene, 1_000 + step * 100, &format!("{CLIENT}:{}", 43_000 + step), 1340);
         }
-        scene.until(6_000);
-        assert_eq!(scene.worst(NAME), Some(Severity::Info));
-        scene.assert_quiet();
+        play!(scene, "6000 ? info ? quiet");
     }
 }
 
 #[test]
 fn twin_it_fits_and_exceeds_what_was_proven() {
     // 1300 proven by another way; the new clamp needs 1340, and the first download proves it.
-    let mut scene = Scene::new();
+    let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "192.168.40.7:40000", 1200);
-    let tcp = Tcp::office("192.168.40.7:42000");
-    scene.at(60, NODE, tcp.data(1, 1248));
-    scene.at(61, NODE, tcp.acked(1249));
+    play!(scene, "60 office {CLIENT}:42000 data 1 1248; 61 office {CLIENT}:42000 acked 1249");
     download(&mut scene, 1_000, "192.168.40.7:40001", 1300);
-    scene.until(5_000);
-    scene.assert_quiet();
+    play!(scene, "5000 ? quiet");
 }
 
 #[test]
@@ -162,8 +123,7 @@ fn twin_new_clients_with_another_mss() {
             let known = if declared { "192.168.60.7" } else { "192.168.40.7" };
             download(&mut scene, 1_050 + step * 100, &format!("{known}:{}", 44_000 + step), 1280);
         }
-        scene.until(6_000);
-        scene.assert_quiet();
+        play!(scene, "6000 ? quiet");
     }
 }
 
@@ -171,30 +131,25 @@ fn twin_new_clients_with_another_mss() {
 fn twin_ipv6_clients_announce_twenty_less() {
     let mut scene = baseline(false);
     for step in 0..10 {
-        scene.at(1_000 + step * 50, NODE, Tcp::office(&format!("[2001:db8:40::7]:{}", 40_000 + step)).syn(1260));
+        play!(scene, "{} office [2001:db8:40::7]:{} syn 1260 ? nothing", 1_000 + step * 50, 40_000 + step);
     }
-    assert_eq!(scene.worst(NAME), None);
 }
 
 #[test]
 fn ipv6_counts_its_longer_header() {
-    let mut scene = Scene::new();
+    let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "[2001:db8:40::7]:40000", 1260);
     vanishes(&mut scene, 1_000, "[2001:db8:40::7]:40001", 1360);
-    scene.until(2_000);
-    assert!(scene.evidence(NAME).contains("a 1420-byte packet"), "{}", scene.evidence(NAME));
-    assert!(scene.evidence(NAME).contains("from 2001:db8:40::/64"));
+    play!(scene, "2000 ? says a 1420-byte packet ? says from 2001:db8:40::/64");
 }
 
 #[test]
 fn a_whole_population_of_new_addresses_is_a_rise_of_the_path() {
     let mut scene = baseline(true);
     for step in 0..12 {
-        let tcp = Tcp::office(&format!("192.168.40.{}:40000", 100 + step));
-        scene.at(1_000 + step * 100, NODE, tcp.syn(1380));
+        play!(scene, "{} office 192.168.40.{}:40000 syn 1380", 1_000 + step * 100, 100 + step);
     }
-    scene.until(3_000);
-    assert_eq!(scene.worst(NAME), Some(Severity::Warning));
+    play!(scene, "3000 ? warning");
 }
 
 #[test]
@@ -202,5 +157,5 @@ fn a_clamp_that_is_lowered_says_nothing() {
     let mut scene = baseline(true);
     download(&mut scene, 1_000, "192.168.40.7:40001", 1200);
     download(&mut scene, 2_000, "192.168.40.7:40002", 1280);
-    assert_eq!(scene.findings, []);
+    play!(scene, "? silence");
 }

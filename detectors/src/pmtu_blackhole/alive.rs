@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::capped::Capped;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Observed, Segment, Signal, Socket};
@@ -18,15 +19,13 @@ const UNDER_WAY: Duration = Duration::from_millis(50);
 const FORGET: Duration = Duration::from_mins(2);
 const CAP: usize = 16_384;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SmallPackets {
-    operator: Operator,
     /// By address, then port: all connections of one client lie together.
-    connections: BTreeMap<(IpAddr, u16), Connection>,
-    paths: BTreeMap<Prefix, Time>,
+    connections: Capped<(IpAddr, u16), Connection, CAP>,
+    paths: Capped<Prefix, Time, CAP>,
     /// The smallest MSS each client announced.
     mss: BTreeMap<IpAddr, u16>,
-    pruned: Time,
 }
 
 #[derive(Debug, Default)]
@@ -41,16 +40,6 @@ struct Connection {
 }
 
 impl SmallPackets {
-    pub fn new(operator: &Operator) -> Self {
-        Self {
-            operator: operator.clone(),
-            connections: BTreeMap::new(),
-            paths: BTreeMap::new(),
-            mss: BTreeMap::new(),
-            pruned: Time::default(),
-        }
-    }
-
     /// Whether the client received something, on another connection, since then.
     pub fn reached(&self, client: IpAddr, since: Time, except: SocketAddr) -> bool {
         let connections = self.connections.range((client, 0)..=(client, u16::MAX));
@@ -69,18 +58,18 @@ impl SmallPackets {
         mss.is_some_and(|mss| self.mss.get(&remote.ip()).is_some_and(|smallest| *smallest < mss))
     }
 
-    pub fn observe(&mut self, signal: &Signal) {
+    pub fn observe(&mut self, operator: &Operator, signal: &Signal) {
+        let is_peer = |address: SocketAddr| !operator.is_pod(address.ip());
         match &signal.observed {
-            Observed::Segment(segment) if segment.comes_in() && !self.operator.is_pod(segment.source.ip()) => {
-                self.segment(signal.at, segment);
+            Observed::Segment(segment) if segment.comes_in() && is_peer(segment.source) => {
+                self.segment(signal.at, operator, segment);
             }
-            Observed::Socket(socket) if !self.operator.is_pod(socket.remote.ip()) => self.socket(signal.at, socket),
-            _ => return,
+            Observed::Socket(socket) if is_peer(socket.remote) => self.socket(signal.at, operator, socket),
+            _ => {}
         }
-        self.prune(signal.at);
     }
 
-    fn segment(&mut self, at: Time, segment: &Segment) {
+    fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let Some(connection) = self.connection(at, segment.source) else { return };
         if segment.opens() {
             *connection = Connection { seen: at, mss: segment.mss, opened: Some(at), ..Connection::default() };
@@ -98,13 +87,13 @@ impl SmallPackets {
                 connection.acknowledged = Some(segment.acknowledgment);
             }
             if news {
-                self.progress(at, segment.source);
+                self.progress(at, operator, segment.source);
             }
         }
     }
 
     /// What a socket shows happened at some time before: the earliest possible one counts.
-    fn socket(&mut self, at: Time, socket: &Socket) {
+    fn socket(&mut self, at: Time, operator: &Operator, socket: &Socket) {
         let Some(connection) = self.connection(at, socket.remote) else { return };
         let reached = match connection.read {
             Some((before, acked)) => (socket.bytes_acked > acked).then_some(before),
@@ -113,33 +102,24 @@ impl SmallPackets {
         };
         connection.read = Some((at, socket.bytes_acked));
         if let Some(at) = reached {
-            self.progress(at, socket.remote);
+            self.progress(at, operator, socket.remote);
         }
     }
 
     fn connection(&mut self, at: Time, remote: SocketAddr) -> Option<&mut Connection> {
-        let key = (remote.ip(), remote.port());
-        if self.connections.len() >= CAP && !self.connections.contains_key(&key) {
-            return None;
-        }
-        let connection = self.connections.entry(key).or_default();
+        let connection = self.connections.entry((remote.ip(), remote.port()))?;
         connection.seen = connection.seen.max(at);
         Some(connection)
     }
 
-    fn progress(&mut self, at: Time, remote: SocketAddr) {
+    fn progress(&mut self, at: Time, operator: &Operator, remote: SocketAddr) {
         if let Some(connection) = self.connections.get_mut(&(remote.ip(), remote.port())) {
             connection.progress = connection.progress.max(Some(at));
         }
-        let latest = self.paths.entry(self.operator.path_of(remote.ip())).or_default();
-        *latest = (*latest).max(at);
+        self.paths.saw(operator.path_of(remote.ip()), at);
     }
 
-    fn prune(&mut self, now: Time) {
-        if now.since(self.pruned) < Duration::from_secs(1) {
-            return;
-        }
-        self.pruned = now;
+    pub fn forget(&mut self, now: Time) {
         self.connections.retain(|_, connection| now.since(connection.seen) < FORGET);
         self.paths.retain(|_, at| now.since(*at) < FORGET);
         if self.mss.len() >= CAP {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::claims::Claim;
+use crate::capped::Capped;
+use crate::claims::{Claim, want};
+use crate::detector::Context;
 use crate::finding::{Severity, Subject};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
@@ -33,7 +35,7 @@ pub(super) struct NodeRouting {
     routes: BTreeMap<(Option<Prefix>, u32), Route>,
     /// Destinations the pod table no longer takes out by the pod NIC, since when.
     lost: BTreeMap<Option<Prefix>, Time>,
-    lookups: BTreeMap<(IpAddr, IpAddr), Answer>,
+    lookups: Capped<(IpAddr, IpAddr), Answer, CAP>,
     nic: PodNic,
     /// Every pod of the node, of several, lost a rule. It stays the node's loss until none misses one:
     /// pods that are made again meanwhile bring rules of their own, and acquit nobody.
@@ -41,11 +43,11 @@ pub(super) struct NodeRouting {
     /// When a rule or a route last came back: look-ups made before say nothing any more.
     mended: Time,
     /// The last SYN of each pod address that left by the node's NIC.
-    strayed: BTreeMap<IpAddr, (Time, SocketAddr)>,
+    strayed: Capped<IpAddr, (Time, SocketAddr), CAP>,
     /// The last SYN to each pod of this node that left by the pod NIC, and whose it was.
-    turned: BTreeMap<IpAddr, (Time, IpAddr)>,
+    turned: Capped<IpAddr, (Time, IpAddr), CAP>,
     /// Destinations that answered pods by the node's NIC: legal there.
-    answered: BTreeSet<IpAddr>,
+    answered: Capped<IpAddr, (), CAP>,
 }
 
 #[derive(Debug)]
@@ -207,7 +209,7 @@ impl NodeRouting {
         if link.name != operator.pod_nic && !renamed {
             return;
         }
-        let down = gone || renamed || !link.up || !link.carrier;
+        let down = renamed || !link.is_whole();
         if self.nic.down && !down {
             self.nic.since = at;
         }
@@ -222,11 +224,7 @@ impl NodeRouting {
     }
 
     pub fn lookup(&mut self, at: Time, operator: &Operator, lookup: &RouteLookup) {
-        let key = (lookup.source, lookup.destination);
-        if self.lookups.len() >= CAP && !self.lookups.contains_key(&key) {
-            return;
-        }
-        let answer = self.lookups.entry(key).or_default();
+        let Some(answer) = self.lookups.entry((lookup.source, lookup.destination)) else { return };
         if lookup.link.as_deref() == Some(operator.pod_nic.as_str()) {
             *answer = Answer { was_right: true, wrong: None };
         } else if answer.was_right {
@@ -238,10 +236,8 @@ impl NodeRouting {
     /// A SYN of a pod out by the node's NIC, or the answer to one.
     pub fn segment(&mut self, at: Time, segment: &Segment) {
         if segment.accepts() {
-            if self.answered.len() < CAP {
-                self.answered.insert(segment.source.ip());
-            }
-        } else if !self.answered.contains(&segment.destination.ip()) && self.strayed.len() < CAP {
+            self.answered.insert(segment.source.ip(), ());
+        } else if !self.answered.contains_key(&segment.destination.ip()) {
             self.strayed.insert(segment.source.ip(), (at, segment.destination));
         }
     }
@@ -249,33 +245,27 @@ impl NodeRouting {
     /// A SYN from pod to pod out by the pod NIC.
     pub fn neighbour(&mut self, at: Time, segment: &Segment) {
         let to = segment.destination.ip();
-        if self.pods.values().any(|pod| pod.address == to) && self.turned.len() < CAP {
+        if self.pods.values().any(|pod| pod.address == to) {
             self.turned.insert(to, (at, segment.source.ip()));
         }
     }
 
     /// What is missing now, by subject.
-    pub fn judge(&self, now: Time, operator: &Operator, node: &str) -> BTreeMap<Subject, Claim> {
+    pub fn judge(&self, cx: &Context<'_>) -> BTreeMap<Subject, Claim> {
         let mut wanted = BTreeMap::new();
         let routed: Vec<_> = self.pods.iter().filter(|(_, pod)| pod.routed()).collect();
-        self.judge_rules(now, operator, node, &routed, &mut wanted);
+        self.judge_rules(cx, &routed, &mut wanted);
         if !self.nic.down {
-            let table = self.judge_table(now, operator, node, &routed, &mut wanted);
+            let table = self.judge_table(cx, &routed, &mut wanted);
             if !table {
-                self.judge_lookups(now, operator, node, &mut wanted);
+                self.judge_lookups(cx, &mut wanted);
             }
         }
         wanted
     }
 
-    fn judge_rules(
-        &self,
-        now: Time,
-        operator: &Operator,
-        node: &str,
-        routed: &[(&String, &PodRules)],
-        wanted: &mut BTreeMap<Subject, Claim>,
-    ) {
+    fn judge_rules(&self, cx: &Context<'_>, routed: &[(&String, &PodRules)], wanted: &mut BTreeMap<Subject, Claim>) {
+        let Context { now, operator, node, .. } = *cx;
         let missing: Vec<_> = routed.iter().filter_map(|(name, pod)| Some((*name, *pod, pod.missing()?))).collect();
         if self.all && !missing.is_empty() {
             let since = missing.iter().map(|(_, _, (since, _))| *since).min().unwrap_or(now);
@@ -316,12 +306,11 @@ impl NodeRouting {
 
     fn judge_table(
         &self,
-        now: Time,
-        operator: &Operator,
-        node: &str,
+        cx: &Context<'_>,
         routed: &[(&String, &PodRules)],
         wanted: &mut BTreeMap<Subject, Claim>,
     ) -> bool {
+        let Context { now, operator, node, .. } = *cx;
         let from = |rule: &Rule| rule.from.is_some_and(|from| operator.is_pod(from.address()));
         // Where pods are not known, their rules stand for them.
         let depends = routed.iter().any(|(_, pod)| pod.from.had)
@@ -343,15 +332,16 @@ impl NodeRouting {
             Self::left_by(operator, stray)
         );
         let claim = Claim { severity, since, evidence };
-        merge(wanted, Subject::node(node), claim);
+        want(wanted, Subject::node(node), claim);
         true
     }
 
     /// Look-ups that were right, are wrong, and are explained neither by a lost rule nor by the table.
-    fn judge_lookups(&self, now: Time, operator: &Operator, node: &str, wanted: &mut BTreeMap<Subject, Claim>) {
+    fn judge_lookups(&self, cx: &Context<'_>, wanted: &mut BTreeMap<Subject, Claim>) {
+        let Context { now, operator, node, .. } = *cx;
         let mut wrong: BTreeMap<IpAddr, (&Wrong, IpAddr)> = BTreeMap::new();
         let mut right = BTreeSet::new();
-        for ((source, destination), answer) in &self.lookups {
+        for ((source, destination), answer) in self.lookups.iter() {
             if let Some(fault) = &answer.wrong {
                 wrong.entry(*source).or_insert((fault, *destination));
             } else if answer.was_right {
@@ -386,29 +376,19 @@ impl NodeRouting {
                 Some((name, _)) if !right.is_empty() || wrong_sources < 2 && !own_rule => Subject::pod(name),
                 _ => Subject::node(node),
             };
-            merge(wanted, subject, Claim { severity, since, evidence });
+            want(wanted, subject, Claim { severity, since, evidence });
         }
     }
 
     /// A SYN of this pod that left by the node's NIC since then.
     fn stray(&self, address: IpAddr, since: Time) -> Option<(IpAddr, SocketAddr)> {
         let (at, destination) = self.strayed.get(&address)?;
-        (*at >= since && !self.answered.contains(&destination.ip())).then_some((address, *destination))
+        (*at >= since && !self.answered.contains_key(&destination.ip())).then_some((address, *destination))
     }
 
     fn left_by(operator: &Operator, stray: Option<(IpAddr, SocketAddr)>) -> String {
         let via = &operator.node_nic;
         stray.map(|(from, to)| format!("; a SYN {from} -> {to} left by {via}")).unwrap_or_default()
-    }
-}
-
-/// Of two claims about one subject the more severe stands.
-fn merge(wanted: &mut BTreeMap<Subject, Claim>, subject: Subject, claim: Claim) {
-    match wanted.get(&subject) {
-        Some(other) if other.severity >= claim.severity => {}
-        _ => {
-            wanted.insert(subject, claim);
-        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! Connection tracking of a namespace: how full, what went wrong, which flows, and news of them.
 //!
-//! [`Conntrack`] is opened once and asked often; the functions beside it open one for a single
-//! question. Everything goes through ctnetlink (`net/netfilter/nf_conntrack_netlink.c`, numbers in
-//! `linux/netfilter/nfnetlink_conntrack.h`), so it needs no more than `CAP_NET_ADMIN` over the
-//! namespace, and shows this namespace alone, whatever thread asks.
+//! [`Conntrack`] is opened once and asked often. Everything goes through ctnetlink
+//! (`net/netfilter/nf_conntrack_netlink.c`, numbers in `linux/netfilter/nfnetlink_conntrack.h`), so it
+//! needs no more than `CAP_NET_ADMIN` over the namespace, and shows this namespace alone, whatever thread asks.
 //!
 //! Connection tracking is idle in a namespace until a rule uses it (a `ct` expression, a chain of
 //! type nat); entries put in from here are kept all the same, and expire.
@@ -17,7 +16,7 @@ mod events;
 mod numbers;
 mod stats;
 
-pub use self::entry::{Entry, status, tcp_state};
+pub use self::entry::{Entry, status};
 pub use self::events::{Change, Event, Events};
 pub use self::stats::Stats;
 
@@ -42,16 +41,13 @@ const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 const AT_ONCE: usize = 256;
 
 /// An open way to the connection tracking of one namespace.
-pub struct Conntrack {
-    netlink: Netlink,
-    place: String,
-}
+pub struct Conntrack(Netlink);
 
 impl Conntrack {
     /// # Errors
     /// When the namespace cannot be entered or the socket not made.
     pub fn open(ns: &NetNs) -> Result<Self> {
-        Ok(Self { netlink: ns.netlink(NETLINK_NETFILTER)?, place: ns.name().to_owned() })
+        ns.netlink(NETLINK_NETFILTER).map(Self)
     }
 
     /// How many entries there are, and how many there may be: one short question, cheap enough to
@@ -62,9 +58,9 @@ impl Conntrack {
     /// When the kernel refuses.
     pub fn table(&self) -> Result<(u64, u64)> {
         let request = other(IPCTNL_MSG_CT_GET_STATS);
-        let Global { count, limit } = self.netlink.get("count conntrack entries", request)?;
+        let Global { count, limit } = self.0.get("count conntrack entries", request)?;
         count.zip(limit).ok_or_else(|| Error::Answer {
-            what: format!("count conntrack entries in {}", self.place),
+            what: format!("count conntrack entries in {}", self.0.place),
             answer: "no count".into(),
         })
     }
@@ -74,10 +70,8 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn stats(&self) -> Result<Stats> {
-        let each: Vec<Stats> = self.netlink.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU))?;
-        let mut all = Stats::default();
-        each.into_iter().for_each(|one| all += one);
-        Ok(all)
+        let each = self.0.dump("read conntrack statistics", other(IPCTNL_MSG_CT_GET_STATS_CPU), Some)?;
+        Ok(each.into_iter().sum())
     }
 
     /// Every entry. The kernel lists a table that goes on changing: an entry made or removed
@@ -86,33 +80,18 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let request = message(ConntrackMessage::Get(Vec::new()));
-        self.netlink.dump("list conntrack entries", request)
+        self.0.dump("list conntrack entries", message(ConntrackMessage::Get(Vec::new())), Some)
     }
 
-    /// Removes an entry, this very one and not a later one of the same addresses; false when it was
-    /// gone already.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn delete(&self, entry: &Entry) -> Result<bool> {
-        self.delete_all(std::iter::once(entry)).map(|deleted| deleted == 1)
-    }
-
-    /// Removes the entries for which `condition` holds; says how many.
+    /// Removes the entries for which `condition` holds, these very ones and not later ones of the same addresses;
+    /// says how many were still there.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn delete_where(&self, condition: impl Fn(&Entry) -> bool) -> Result<usize> {
-        self.delete_all(self.entries()?.iter().filter(|entry| condition(entry)))
-    }
-
-    /// Removes every entry.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn flush(&self) -> Result<()> {
-        self.netlink.change("flush conntrack", message(ConntrackMessage::Delete(Vec::new())), 0)
+        let entries = self.entries()?;
+        let mut wanted = entries.iter().filter(|entry| condition(entry));
+        self.send(&mut wanted, Messages::delete, libc::ENOENT, "delete conntrack entries")
     }
 
     /// Puts entries in, as ballast that fills the table ([`Entry::established`]). Those that are
@@ -121,13 +100,7 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses, `ENOMEM` where the table is full (it then also says so in its log).
     pub fn insert(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
-        let add = |messages: &mut Messages, entry: Entry| messages.insert(&entry);
-        self.send(entries, add, libc::EEXIST, "insert conntrack entries")
-    }
-
-    fn delete_all<'a>(&self, mut entries: impl Iterator<Item = &'a Entry>) -> Result<usize> {
-        let add = |messages: &mut Messages, entry: &Entry| messages.delete(entry);
-        self.send(&mut entries, add, libc::ENOENT, "delete conntrack entries")
+        self.send(entries, |messages, entry| messages.insert(&entry), libc::EEXIST, "insert conntrack entries")
     }
 
     /// Removes every entry that carries `mark`, by one request: the kernel filters
@@ -140,7 +113,7 @@ impl Conntrack {
         let mask = DefaultNla::new(CTA_MARK_MASK, u32::MAX.to_be_bytes().to_vec());
         let marked = vec![ConntrackAttribute::CtaMark(mark.get()), ConntrackAttribute::Other(mask)];
         let marked = ConntrackMessage::Delete(marked);
-        self.netlink.change("delete marked conntrack entries", message(marked), 0)
+        self.0.change("delete marked conntrack entries", message(marked), 0)
     }
 
     /// Sends a message for each item; counts those that were not refused with `harmless`.
@@ -158,87 +131,15 @@ impl Conntrack {
             if messages.count() == 0 {
                 return Ok(done);
             }
-            let refusals = self.netlink.send_each(what, messages.finish(), 1)?;
+            let refusals = self.0.send_each(what, messages.finish())?;
             done += messages.count() - refusals.len();
             let serious = |r: &Refusal| r.error.raw_os_error() != Some(harmless);
             if let Some(refusal) = refusals.into_iter().find(serious) {
-                return Err(Error::kernel(format!("{what} in {}, after {done}", self.place), refusal.error));
+                return Err(Error::kernel(format!("{what} in {}, after {done}", self.0.place), refusal.error));
             }
             messages.clear();
         }
     }
-}
-
-/// See [`Conntrack::table`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn table(ns: &NetNs) -> Result<(u64, u64)> {
-    Conntrack::open(ns)?.table()
-}
-
-/// How many entries there are.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn count(ns: &NetNs) -> Result<u64> {
-    table(ns).map(|(count, _)| count)
-}
-
-/// See [`Conntrack::stats`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn stats(ns: &NetNs) -> Result<Stats> {
-    Conntrack::open(ns)?.stats()
-}
-
-/// See [`Conntrack::entries`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn entries(ns: &NetNs) -> Result<Vec<Entry>> {
-    Conntrack::open(ns)?.entries()
-}
-
-/// See [`Conntrack::delete`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn delete(ns: &NetNs, entry: &Entry) -> Result<bool> {
-    Conntrack::open(ns)?.delete(entry)
-}
-
-/// See [`Conntrack::delete_where`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn delete_where(ns: &NetNs, condition: impl Fn(&Entry) -> bool) -> Result<usize> {
-    Conntrack::open(ns)?.delete_where(condition)
-}
-
-/// See [`Conntrack::flush`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn flush(ns: &NetNs) -> Result<()> {
-    Conntrack::open(ns)?.flush()
-}
-
-/// See [`Conntrack::insert`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn insert(ns: &NetNs, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
-    Conntrack::open(ns)?.insert(entries)
-}
-
-/// See [`Conntrack::delete_marked`].
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn delete_marked(ns: &NetNs, mark: NonZeroU32) -> Result<()> {
-    Conntrack::open(ns)?.delete_marked(mark)
 }
 
 fn message(inner: ConntrackMessage) -> NetfilterMessage {

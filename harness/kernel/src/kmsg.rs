@@ -20,6 +20,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::clock;
 use crate::error::{Context, Result};
+use crate::watched::watched;
 
 const PATH: &str = "/dev/kmsg";
 /// `PRINTK_MESSAGE_MAX` in kernel/printk/internal.h: a shorter buffer makes the read fail.
@@ -48,31 +49,21 @@ pub struct KernelLog {
 }
 
 impl KernelLog {
-    /// Starts after the last record. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// `EPERM` or `EACCES` where the log is closed to this user; `ENOENT` in most containers.
-    pub fn open() -> Result<Self> {
-        Self::from_file(Self::file()?)
-    }
-
     /// The log as a file that can be opened here and read elsewhere: where it is opened decides.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// `EPERM` or `EACCES` where the log is closed to this user; `ENOENT` in most containers.
     pub fn file() -> Result<File> {
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).context(what)
     }
 
-    /// The same over what [`Self::file`] opened.
+    /// Reads what [`Self::file`] opened, from behind the last record on. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When it is no file of the kernel log.
     pub fn from_file(mut file: File) -> Result<Self> {
         file.seek(SeekFrom::End(0)).context(what)?;
-        // SAFETY: the file owns its descriptor and is neither replaced nor closed while registered.
-        let file = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) };
-        let file = file.map_err(io::Error::from).context(what)?;
+        let file = watched(file, Interest::READABLE).context(what)?;
         Ok(Self { file, next_sequence: None, lost: 0, difference: None })
     }
 

@@ -3,6 +3,7 @@
 //! A map of the modules:
 //! - [`netns`]: a network namespace as a handle, and the one thread that enters it.
 //! - [`netlink`]: requests to the kernel over one netlink socket, synchronous; streams of its news.
+//! - [`builder`]: links, addresses, neighbours, routes and rules are made, asynchronously, by `rtnetlink`.
 //! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and look-ups.
 //! - [`nft`]: tables of nftables rules, sent as one batch and read back.
 //! - [`conntrack`]: events, statistics, entries of connection tracking.
@@ -13,16 +14,16 @@
 //! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
 //! - [`host`]: what the machine looks like from outside, before and after.
 //!
-//! Everything is synchronous but the streams ([`netlink::Listener`], [`packet::Capture`]): an undo
-//! must be able to run without a runtime.
+//! Everything else is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]).
 
+pub mod builder;
 pub mod clock;
 pub mod conntrack;
 pub mod error;
 pub mod host;
 pub mod kmsg;
 pub mod link;
-pub mod netlink;
+mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod packet;
@@ -31,6 +32,7 @@ pub mod route;
 pub mod sockdiag;
 pub mod socket;
 pub mod sysctl;
+mod watched;
 
 pub use error::{Error, Result};
 pub use netns::NetNs;

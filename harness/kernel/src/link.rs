@@ -1,10 +1,7 @@
-//! Interfaces: veth pairs, their state, their MTU, their way from one namespace into another.
+//! Interfaces: their state, their MTU, their way from one namespace into another.
 //!
-//! Everything is addressed by index; a name is looked up once with [`find`]. A pair is made with
-//! both ends in their places, up, with fixed indexes and MAC addresses, so that the first packet
-//! can leave when [`add_veth`] returns. Addresses are in [`address`], pairs in [`veth`].
-//!
-//! Left out: every kind of link but veth, and queueing disciplines.
+//! Everything is addressed by index; a name is looked up once with [`find`]. Addresses are in [`address`]; pairs are
+//! made by a [`Builder`](crate::builder::Builder).
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -13,14 +10,11 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 
 use crate::error::{Error, Result};
-use crate::netlink::Netlink;
 use crate::netns::NetNs;
 
 pub mod address;
-pub mod veth;
 
-pub use address::{Address, PrefixRoute, add_address, addresses, delete_address};
-pub use veth::{VethEnd, add_veth};
+pub use address::{Address, addresses, delete_address};
 
 /// The index of `lo`, the same in every namespace.
 pub const LOOPBACK: u32 = 1;
@@ -81,8 +75,7 @@ impl Link {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn list(ns: &NetNs) -> Result<Vec<Link>> {
-    let answers = rtnl(ns)?.dump("list links", RouteNetlinkMessage::GetLink(question()))?;
-    let mut links: Vec<Link> = answers.iter().filter_map(described).collect();
+    let mut links = ns.rtnetlink()?.dump("list links", RouteNetlinkMessage::GetLink(question()), described)?;
     links.sort_by_key(|l| l.index);
     Ok(links)
 }
@@ -94,7 +87,7 @@ pub fn list(ns: &NetNs) -> Result<Vec<Link>> {
 pub fn find(ns: &NetNs, name: &str) -> Result<Option<Link>> {
     let mut message = question();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    found(rtnl(ns)?.get(&format!("find link {name}"), RouteNetlinkMessage::GetLink(message)))
+    found(ns.rtnetlink()?.get(&format!("find link {name}"), RouteNetlinkMessage::GetLink(message)))
 }
 
 /// The interface with this index, if there is one.
@@ -104,7 +97,7 @@ pub fn find(ns: &NetNs, name: &str) -> Result<Option<Link>> {
 pub fn get(ns: &NetNs, index: u32) -> Result<Option<Link>> {
     let mut message = question();
     message.header.index = index;
-    found(rtnl(ns)?.get(&format!("look at link {index}"), RouteNetlinkMessage::GetLink(message)))
+    found(ns.rtnetlink()?.get(&format!("look at link {index}"), RouteNetlinkMessage::GetLink(message)))
 }
 
 /// Sets an interface up or down. Down takes its routes away; up does not bring them back.
@@ -116,7 +109,7 @@ pub fn set_up(ns: &NetNs, index: u32, up: bool) -> Result<()> {
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
     let what = format!("set link {index} {}", if up { "up" } else { "down" });
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::SetLink(message), 0)
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// Waits until an interface is running, as it is when both ends of a pair are up and the kernel has
@@ -141,14 +134,6 @@ pub fn wait_running(ns: &NetNs, index: u32) -> Result<()> {
     }
 }
 
-/// Sets `lo` up: a new namespace has it down, and then not even its own addresses answer.
-///
-/// # Errors
-/// What the kernel said.
-pub fn loopback_up(ns: &NetNs) -> Result<()> {
-    set_up(ns, LOOPBACK, true)
-}
-
 /// Sets the MTU of one end; the other keeps its own.
 ///
 /// # Errors
@@ -156,17 +141,7 @@ pub fn loopback_up(ns: &NetNs) -> Result<()> {
 pub fn set_mtu(ns: &NetNs, index: u32, mtu: u32) -> Result<()> {
     let mut message = about(index);
     message.attributes.push(LinkAttribute::Mtu(mtu));
-    rtnl(ns)?.change(&format!("set the mtu of link {index} to {mtu}"), RouteNetlinkMessage::SetLink(message), 0)
-}
-
-/// Gives an interface another name; it may be up.
-///
-/// # Errors
-/// What the kernel said.
-pub fn rename(ns: &NetNs, index: u32, name: &str) -> Result<()> {
-    let mut message = about(index);
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    rtnl(ns)?.change(&format!("rename link {index} to {name}"), RouteNetlinkMessage::SetLink(message), 0)
+    ns.rtnetlink()?.change(&format!("set the mtu of link {index} to {mtu}"), RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// Deletes an interface; of a veth, both ends.
@@ -174,7 +149,7 @@ pub fn rename(ns: &NetNs, index: u32, name: &str) -> Result<()> {
 /// # Errors
 /// What the kernel said.
 pub fn delete(ns: &NetNs, index: u32) -> Result<()> {
-    rtnl(ns)?.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(about(index)), 0)
+    ns.rtnetlink()?.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(about(index)), 0)
 }
 
 /// Moves an interface into another namespace, perhaps under another name, and says what it is there.
@@ -191,13 +166,8 @@ pub fn move_to(ns: &NetNs, index: u32, target: &NetNs, new_name: Option<&str>) -
     let mut message = about(index);
     message.attributes.push(LinkAttribute::NetNsFd(target.as_fd().as_raw_fd()));
     message.attributes.push(LinkAttribute::IfName(name.clone()));
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::SetLink(message), 0)?;
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::SetLink(message), 0)?;
     find(target, &name)?.ok_or(Error::NotFound { what })
-}
-
-/// A socket for requests about links, addresses, routes, rules and neighbours.
-pub(crate) fn rtnl(ns: &NetNs) -> Result<&Netlink> {
-    ns.rtnetlink()
 }
 
 /// A question about links without their statistics, which take most of the answer's room.
@@ -213,16 +183,16 @@ fn about(index: u32) -> LinkMessage {
     message
 }
 
-fn described(answer: &RouteNetlinkMessage) -> Option<Link> {
+fn described(answer: RouteNetlinkMessage) -> Option<Link> {
     match answer {
-        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(&message)),
         _ => None,
     }
 }
 
 fn found(answer: Result<RouteNetlinkMessage>) -> Result<Option<Link>> {
     match answer {
-        Ok(answer) => Ok(described(&answer)),
+        Ok(answer) => Ok(described(answer)),
         Err(e) if e.errno() == Some(libc::ENODEV) => Ok(None),
         Err(e) => Err(e),
     }

@@ -5,23 +5,23 @@
 //! to the groups it was subscribed to. A listener that lost messages (`ENOBUFS`) says so.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Context, Error, Result};
+use crate::watched::watched;
 
 /// A netlink socket in a namespace, for requests.
 pub struct Netlink {
     state: Mutex<State>,
-    place: String,
+    pub(crate) place: String,
 }
 
 struct State {
@@ -46,6 +46,9 @@ impl State {
         Ok(())
     }
 }
+
+/// The list changed while it was read (`linux/netlink.h`).
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// No datagram of the kernel is longer than its own limit for dumps, 32 kB (`netlink_dump` in
 /// net/netlink/af_netlink.c), or a page.
@@ -88,13 +91,18 @@ impl Netlink {
         answer.ok_or_else(|| Error::Answer { what: format!("{what} in {}", self.place), answer: "nothing".into() })
     }
 
-    /// Sends one request for a list and returns all of it. Asked again when the kernel says that
-    /// the list changed while it was read (`NLM_F_DUMP_INTR`).
+    /// Sends one request for a list and returns what `read` makes of each answer. Asked again when the kernel says
+    /// that the list changed while it was read (`NLM_F_DUMP_INTR`).
     ///
     /// # Errors
     /// What the kernel said, with `what` was attempted.
-    pub fn dump<Q: NetlinkSerializable, A: NetlinkDeserializable>(&self, what: &str, payload: Q) -> Result<Vec<A>> {
-        self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)
+    pub fn dump<Q: NetlinkSerializable, A: NetlinkDeserializable, T>(
+        &self,
+        what: &str,
+        payload: Q,
+        read: impl FnMut(A) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        Ok(self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)?.into_iter().filter_map(read).collect())
     }
 
     /// Sends bytes that were already framed, of messages that stand each for itself, and returns the
@@ -102,8 +110,8 @@ impl Netlink {
     /// sent at once, only the last should ask for an acknowledgement.
     ///
     /// # Errors
-    /// When they could not be sent, or fewer than `acknowledgements` answers came.
-    pub fn send_each(&self, what: &str, bytes: &[u8], acknowledgements: usize) -> Result<Vec<Refusal>> {
+    /// When they could not be sent, or no answer came.
+    pub fn send_each(&self, what: &str, bytes: &[u8]) -> Result<Vec<Refusal>> {
         let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
         // An earlier error may have left answers behind; they belong to nobody.
@@ -117,25 +125,22 @@ impl Netlink {
         }
         state.socket.send(bytes, 0).context(context)?;
         // The kernel does the work inside `send`: by now all of its answers are waiting.
-        let (mut answers, mut refusals) = (0, Vec::new());
+        let (mut answered, mut refusals) = (false, Vec::new());
         let mut overrun = None;
         loop {
             match state.receive(libc::MSG_DONTWAIT) {
-                Ok(()) => answers += note_answers(&state.received, &mut refusals),
+                Ok(()) => answered |= note_answers(&state.received, &mut refusals),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => overrun = Some(e),
                 Err(e) => return Err(Error::kernel(context(), e)),
             }
         }
         // Where answers were lost there were too many refusals, of which the first ones say enough.
-        if let (Some(e), true) = (overrun, refusals.is_empty()) {
-            return Err(Error::kernel(context(), e));
+        match overrun {
+            Some(e) if refusals.is_empty() => Err(Error::kernel(context(), e)),
+            None if !answered => Err(Error::Answer { what: context(), answer: "nothing".into() }),
+            _ => Ok(refusals),
         }
-        if answers < acknowledgements {
-            let answer = format!("{answers} answers, not {acknowledgements}");
-            return Err(Error::Answer { what: context(), answer });
-        }
-        Ok(refusals)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -150,66 +155,55 @@ impl Netlink {
     ) -> Result<Vec<A>> {
         let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
+        let wrong = |e: DecodeError| Error::Answer { what: context(), answer: e.to_string() };
+        let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
-        for _ in 0..8 {
+        'asked: for _ in 0..8 {
             state.sequence = state.sequence.wrapping_add(1);
             message.header.sequence_number = state.sequence;
             message.finalize();
             let mut bytes = vec![0; message.buffer_len()];
             message.serialize(&mut bytes);
             state.socket.send(&bytes, 0).context(context)?;
-            let mut answers = Vec::new();
-            let one = flags & (NLM_F_ACK | NLM_F_DUMP) == 0;
-            if !collect(&mut state, &context, one, &mut answers)? {
-                return Ok(answers);
+            let (mut answers, mut interrupted) = (Vec::new(), false);
+            loop {
+                state.receive(0).context(context)?;
+                for answer in messages(&state.received) {
+                    let answer = answer.map_err(wrong)?;
+                    if answer.sequence_number() != state.sequence {
+                        continue;
+                    }
+                    interrupted |= answer.flags() & NLM_F_DUMP_INTR != 0;
+                    match NetlinkMessage::deserialize(answer.into_inner()).map_err(wrong)?.payload {
+                        NetlinkPayload::InnerMessage(inner) => answers.push(inner),
+                        NetlinkPayload::Done(_) if interrupted => continue 'asked,
+                        NetlinkPayload::Error(e) if e.code.is_some() => {
+                            return Err(Error::kernel(context(), e.to_io()));
+                        }
+                        NetlinkPayload::Done(_) | NetlinkPayload::Error(_) => return Ok(answers),
+                        _ => {}
+                    }
+                    if one && !answers.is_empty() {
+                        return Ok(answers);
+                    }
+                }
             }
         }
         Err(Error::Answer { what: context(), answer: "a list that kept changing while it was read".into() })
     }
 }
 
-/// Reads answers until the request is done, with the first where there is but `one`; true when the list was
-/// inconsistent.
-fn collect<A: NetlinkDeserializable>(
-    state: &mut State,
-    context: &impl Fn() -> String,
-    one: bool,
-    answers: &mut Vec<A>,
-) -> Result<bool> {
-    const NLM_F_DUMP_INTR: u16 = 0x10;
-    let mut interrupted = false;
-    loop {
-        state.receive(0).context(context)?;
-        let mut rest = &state.received[..];
-        while !rest.is_empty() {
-            let answer = NetlinkMessage::<A>::deserialize(rest)
-                .map_err(|e| Error::Answer { what: context(), answer: e.to_string() })?;
-            let length = (answer.header.length as usize).next_multiple_of(4).min(rest.len());
-            rest = &rest[length..];
-            if answer.header.sequence_number != state.sequence {
-                continue;
-            }
-            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => {
-                    answers.push(inner);
-                    if one {
-                        return Ok(false);
-                    }
-                }
-                NetlinkPayload::Done(_) => return Ok(interrupted),
-                NetlinkPayload::Error(e) => {
-                    return match e.code {
-                        None => Ok(false),
-                        Some(_) => Err(Error::kernel(context(), e.to_io())),
-                    };
-                }
-                _ => {}
-            }
-        }
-    }
+/// The messages of a datagram; ends with the first that is broken.
+fn messages(datagram: &[u8]) -> impl Iterator<Item = std::result::Result<NetlinkBuffer<&[u8]>, DecodeError>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let message = (!rest.is_empty()).then(|| NetlinkBuffer::new_checked(rest))?;
+        let length = message.as_ref().map_or(rest.len(), |message| message.length().max(16) as usize);
+        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        Some(message)
+    })
 }
 
 /// An answer that nobody looks at.
@@ -232,78 +226,63 @@ pub struct Refusal {
     pub error: io::Error,
 }
 
-/// Counts the acknowledgements and errors (`NLMSG_ERROR`) of a datagram and keeps the errors.
-fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> usize {
+/// Keeps the errors of a datagram; whether one or an acknowledgement is in it (`NLMSG_ERROR`).
+fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> bool {
     const NLMSG_ERROR: u16 = 2;
-    let (mut rest, mut answers) = (datagram, 0);
-    while let Some(header) = rest.first_chunk::<20>() {
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let length = word(0) as usize;
-        if length < header.len() {
-            break;
+    let answers = messages(datagram).map_while(std::result::Result::ok);
+    let mut answered = false;
+    for answer in answers.filter(|answer| answer.message_type() == NLMSG_ERROR) {
+        answered = true;
+        let code = answer.payload().first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+        if code != 0 {
+            refusals.push(Refusal { sequence: answer.sequence_number(), error: io::Error::from_raw_os_error(-code) });
         }
-        if u16::from_ne_bytes([header[4], header[5]]) == NLMSG_ERROR {
-            answers += 1;
-            let code = word(16).cast_signed();
-            if code != 0 {
-                refusals.push(Refusal { sequence: word(8), error: io::Error::from_raw_os_error(-code) });
-            }
-        }
-        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
     }
-    answers
+    answered
 }
 
 /// A netlink socket subscribed to groups, for the kernel's news.
-pub struct Listener {
-    socket: AsyncFd<ListenerSocket>,
+pub struct Listener<T> {
+    socket: AsyncFd<Socket>,
     received: Vec<u8>,
+    read: Read<T>,
 }
 
-struct ListenerSocket(Socket);
+/// What a message tells, if anything.
+pub type Read<T> = fn(NetlinkBuffer<&[u8]>) -> std::result::Result<Option<T>, DecodeError>;
 
-impl AsRawFd for ListenerSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl Listener {
+impl<T> Listener<T> {
     /// Subscribes to `groups` (numbers, not masks) of `protocol` in the namespace that the thread is in; messages call
     /// it `place`. Must be called within a tokio runtime. When it returns, the subscription is in force.
     ///
     /// # Errors
     /// When the socket cannot be made or a group not joined.
-    pub fn here(protocol: isize, groups: &[u32], place: &str) -> Result<Self> {
-        let what = || format!("listen to the kernel in {place}");
-        let open = || -> io::Result<Socket> {
+    pub fn here(protocol: isize, groups: &[u32], read: Read<T>, place: &str) -> Result<Self> {
+        let open = || {
             let mut socket = Socket::new(protocol)?;
             socket.bind_auto()?;
             socket.set_rx_buf_sz(4 << 20)?;
             socket.set_non_blocking(true)?;
-            for group in groups {
-                socket.add_membership(*group)?;
-            }
-            Ok(socket)
+            groups.iter().try_for_each(|group| socket.add_membership(*group))?;
+            watched(socket, Interest::READABLE)
         };
-        let socket = open().context(what)?;
-        // SAFETY: the socket owns its descriptor and is neither replaced nor closed while registered.
-        let socket = unsafe { AsyncFd::register_with_interest(ListenerSocket(socket), Interest::READABLE) };
-        let socket = socket.map_err(io::Error::from).context(what)?;
-        Ok(Self { socket, received: Vec::with_capacity(ROOM) })
+        let socket = open().context(|| format!("listen to the kernel in {place}"))?;
+        Ok(Self { socket, received: Vec::with_capacity(ROOM), read })
     }
 
-    /// Waits for the next datagram and gives its raw bytes (one or more netlink messages).
-    ///
-    /// # Errors
-    /// `ENOBUFS` when the kernel had to drop news: what follows is incomplete, and the caller says so.
-    pub async fn next(&mut self) -> io::Result<&[u8]> {
+    /// Waits for news, and returns what came together. After an error (`ENOBUFS`: the kernel had to drop some) the
+    /// stream goes on, but something is missing from it.
+    pub async fn next(&mut self) -> io::Result<Vec<T>> {
         loop {
             let mut ready = self.socket.readable().await?;
             self.received.clear();
-            match ready.try_io(|s| s.get_ref().0.recv(&mut self.received, 0)) {
-                Ok(result) => return result.map(|_| &self.received[..]),
-                Err(_would_block) => {}
+            let Ok(received) = ready.try_io(|socket| socket.get_ref().recv(&mut self.received, 0)) else { continue };
+            received?;
+            let news = messages(&self.received).map(|message| message.and_then(self.read));
+            let news: std::result::Result<Vec<T>, _> = news.filter_map(std::result::Result::transpose).collect();
+            let news = news.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            if !news.is_empty() {
+                return Ok(news);
             }
         }
     }

@@ -17,7 +17,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::error::{Context, Result};
-use crate::netlink::{Listener, Netlink};
+use crate::netlink::{Listener, Netlink, Read};
 
 /// A handle to a network namespace. Cheap to clone; the namespace lives while a handle does.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct NetNs {
     name: Arc<str>,
     fd: Arc<OwnedFd>,
     inode: u64,
-    /// The socket for links and routes, which building a lab uses hundreds of times.
+    /// The socket for questions and changes of links and routes, of which there are hundreds.
     rtnetlink: Arc<OnceLock<Netlink>>,
 }
 
@@ -111,8 +111,8 @@ impl NetNs {
     }
 
     /// A socket of this namespace for the news of `protocol`; see [`Listener::here`].
-    pub(crate) fn listener(&self, protocol: isize, groups: &[u32]) -> Result<Listener> {
-        self.run(|| Listener::here(protocol, groups, &self.name))?
+    pub(crate) fn listener<T>(&self, protocol: isize, groups: &[u32], read: Read<T>) -> Result<Listener<T>> {
+        self.run(|| Listener::here(protocol, groups, read, &self.name))?
     }
 
     /// Runs `job` inside this namespace, on the calling thread, which is back in its own when this returns. Jobs are

@@ -11,13 +11,13 @@
 //! use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 //! let table = Table::new("relapse-gateway")
 //!     .chain(Chain::filter("forward", Hook::Forward, -150, Policy::Accept))
-//!     .rule("forward", Rule::new().tcp_flags_syn().counter().tcp_mss_clamp(1280).comment("mss clamp"));
+//!     .rule("forward", Rule::new().tcp_flags(2, 2).counter().tcp_mss_clamp(1280).comment("mss clamp"));
 //! table.apply(&ns)?;
 //! let clamped = nft::counter(&ns, "relapse-gateway", "mss clamp")?;
 //! # Ok(()) }
 //! ```
 //!
-//! Left out: sets, maps, jumps, sets of intervals: rules are few, and each says what it is for.
+//! Left out: IPv6, sets, maps, jumps, sets of intervals: rules are few, and each says what it is for.
 //!
 //! Kernel side: `net/netfilter/nf_tables_api.c`, numbers in `linux/netfilter/nf_tables.h`.
 
@@ -25,16 +25,13 @@ mod batch;
 mod ct;
 mod expression;
 mod nat;
-mod number;
 mod rule;
 mod ruleset;
 mod statement;
-mod tcp_option;
 #[cfg(test)]
 mod tests;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
     TableAttribute, TableMessage,
@@ -42,9 +39,8 @@ use netlink_packet_netfilter::nftables::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 pub use self::ct::CtState;
-pub use self::nat::NatFlags;
-pub use self::rule::{Ports, Prefix, Rule, tcp_flags};
-pub use self::ruleset::{RuleInfo, Ruleset};
+pub use self::rule::Rule;
+pub use self::ruleset::RuleInfo;
 
 use self::batch::Batch;
 use crate::error::{Error, Result};
@@ -54,51 +50,15 @@ use crate::netns::NetNs;
 /// The longest comment: what the command `nft` can show.
 const COMMENT_LENGTH: usize = 127;
 
-/// The packets a table sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Family(NetfilterProtoFamily);
-
-impl Family {
-    pub const IPV4: Self = Self(NetfilterProtoFamily::IPv4);
-    pub const IPV6: Self = Self(NetfilterProtoFamily::IPv6);
-    /// Both.
-    pub const INET: Self = Self(NetfilterProtoFamily::Inet);
-}
-
 /// Where on a packet's way a chain stands (`NF_INET_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Hook {
-    Prerouting,
-    Input,
-    Forward,
-    Output,
-    Postrouting,
-    /// One that only tables of others have.
-    Other(u32),
-}
-
-impl Hook {
-    const fn number(self) -> u32 {
-        match self {
-            Self::Prerouting => 0,
-            Self::Input => 1,
-            Self::Forward => 2,
-            Self::Output => 3,
-            Self::Postrouting => 4,
-            Self::Other(number) => number,
-        }
-    }
-
-    const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Prerouting,
-            1 => Self::Input,
-            2 => Self::Forward,
-            3 => Self::Output,
-            4 => Self::Postrouting,
-            other => Self::Other(other),
-        }
-    }
+    Prerouting = 0,
+    Input = 1,
+    Forward = 2,
+    Output = 3,
+    Postrouting = 4,
 }
 
 /// What becomes of a packet that no rule decided on.
@@ -108,80 +68,53 @@ pub enum Policy {
     Drop,
 }
 
-/// A chain; with a [`Base`], packets pass it by themselves.
+/// A chain that packets pass by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Chain {
-    pub name: String,
-    pub base: Option<Base>,
-}
-
-/// Where and when packets pass a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    pub kind: String,
-    pub hook: Hook,
-    pub priority: i32,
-    pub policy: Policy,
+    name: String,
+    kind: String,
+    hook: u32,
+    priority: i32,
+    policy: Policy,
 }
 
 impl Chain {
     /// A chain that lets through, drops, counts, marks. Priorities: -300 before connection tracking,
     /// -150 after it, 0 the usual place.
-    #[must_use]
     pub fn filter(name: &str, hook: Hook, priority: i32, policy: Policy) -> Self {
-        Self::based(name, "filter", hook, priority, policy)
+        Self { name: name.into(), kind: "filter".into(), hook: hook as u32, priority, policy }
     }
 
     /// A chain that sees the first packet of each flow and may translate it. -100 for destinations
     /// (prerouting, output), 100 for sources (postrouting, input). Switches connection tracking on.
-    #[must_use]
     pub fn nat(name: &str, hook: Hook, priority: i32) -> Self {
-        Self::based(name, "nat", hook, priority, Policy::Accept)
-    }
-
-    /// A chain at output after which a packet whose mark changed is routed anew.
-    #[must_use]
-    pub fn route(name: &str, priority: i32) -> Self {
-        Self::based(name, "route", Hook::Output, priority, Policy::Accept)
-    }
-
-    fn based(name: &str, kind: &str, hook: Hook, priority: i32, policy: Policy) -> Self {
-        Self { name: name.into(), base: Some(Base { kind: kind.into(), hook, priority, policy }) }
+        Self { kind: "nat".into(), ..Self::filter(name, hook, priority, Policy::Accept) }
     }
 }
 
-/// A table, written down whole.
+/// A table for IPv4, written down whole.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Table {
     name: String,
-    family: Family,
     chains: Vec<Chain>,
     rules: Vec<(String, Rule)>,
 }
 
 impl Table {
-    /// An empty table for IPv4.
-    #[must_use]
+    /// An empty table.
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), family: Family::IPV4, chains: Vec::new(), rules: Vec::new() }
-    }
-
-    /// For other packets than IPv4.
-    #[must_use]
-    pub const fn family(mut self, family: Family) -> Self {
-        self.family = family;
-        self
+        Self { name: name.into(), chains: Vec::new(), rules: Vec::new() }
     }
 
     /// Adds a chain.
-    #[must_use]
     pub fn chain(mut self, chain: Chain) -> Self {
         self.chains.push(chain);
         self
     }
 
     /// Adds a rule at the end of a chain.
-    #[must_use]
     pub fn rule(mut self, chain: &str, rule: Rule) -> Self {
         self.rules.push((chain.into(), rule));
         self
@@ -194,7 +127,7 @@ impl Table {
     /// what is read back differs.
     pub fn apply(&self, ns: &NetNs) -> Result<()> {
         let mut batch = Batch::new();
-        batch.push(format!("make table {}", self.name), self.family.0, self.message(), NLM_F_CREATE | NLM_F_EXCL);
+        batch.push(format!("make table {}", self.name), self.message(), NLM_F_CREATE | NLM_F_EXCL);
         self.send(ns, batch, &format!("apply nft table {}", self.name))
     }
 
@@ -209,47 +142,49 @@ impl Table {
     pub fn replace(&self, ns: &NetNs) -> Result<()> {
         let mut batch = Batch::new();
         // A table must be there to be deleted, whether it was or not.
-        batch.push(format!("make sure of table {}", self.name), self.family.0, self.message(), NLM_F_CREATE);
-        batch.push(format!("delete table {}", self.name), self.family.0, deletion(&self.name), 0);
-        batch.push(format!("make table {}", self.name), self.family.0, self.message(), NLM_F_CREATE);
+        batch.push(format!("make sure of table {}", self.name), self.message(), NLM_F_CREATE);
+        batch.push(format!("delete table {}", self.name), deletion(&self.name), 0);
+        batch.push(format!("make table {}", self.name), self.message(), NLM_F_CREATE);
         self.send(ns, batch, &format!("replace nft table {}", self.name))
     }
 
     fn send(&self, ns: &NetNs, mut batch: Batch, what: &str) -> Result<()> {
         for chain in &self.chains {
-            let message = self.chain_message(chain);
-            batch.push(format!("make chain {}", chain.name), self.family.0, message, NLM_F_CREATE);
+            batch.push(format!("make chain {}", chain.name), self.chain_message(chain), NLM_F_CREATE);
         }
         for (chain, rule) in &self.rules {
-            push_rule(&mut batch, self.family, &self.name, chain, rule, NLM_F_APPEND, what)?;
+            let comment = rule.comment.as_deref().unwrap_or_default();
+            let message = self.rule_message(chain, rule);
+            let message = message.map_err(|why| Error::Refused { what: format!("{what}: rule {comment:?}"), why })?;
+            batch.push(format!("rule {comment:?} of chain {chain}"), message, NLM_F_CREATE | NLM_F_APPEND);
         }
         let netlink = open(ns)?;
         batch.send(&netlink, what)?;
-        self.check(&ruleset::read(&netlink, &self.name)?)
+        self.check(&ruleset::chains(&netlink, &self.name)?, &ruleset::rules(&netlink, &self.name)?)
             .map_err(|read_back| Error::NotInForce { what: format!("{what} in {}", ns.name()), read_back })
     }
 
     /// Compares with what was read back; the error says the first difference.
-    fn check(&self, found: &Ruleset) -> std::result::Result<(), String> {
+    fn check(&self, chains: &[Chain], rules: &[RuleInfo]) -> std::result::Result<(), String> {
         for chain in &self.chains {
-            if !found.chains.contains(chain) {
-                return Err(format!("no chain {chain:?} among {:?}", found.chains));
+            if !chains.contains(chain) {
+                return Err(format!("no chain {chain:?} among {chains:?}"));
             }
             let wanted: Vec<_> = self.rules.iter().filter(|(name, _)| *name == chain.name).collect();
-            let there: Vec<_> = found.rules.iter().filter(|rule| rule.chain == chain.name).collect();
+            let there: Vec<_> = rules.iter().filter(|rule| rule.chain == chain.name).collect();
             if wanted.len() != there.len() {
                 return Err(format!("{} rules in chain {}, not {}", there.len(), chain.name, wanted.len()));
             }
             for ((_, rule), info) in wanted.into_iter().zip(there) {
-                if !ruleset::same(rule, self.family, info) {
+                if rule.comment != info.comment || !rule.names().eq(&info.expressions) {
                     return Err(format!("{info:?} in place of rule {:?}", rule.comment));
                 }
             }
         }
-        if found.chains.len() == self.chains.len() {
+        if chains.len() == self.chains.len() {
             Ok(())
         } else {
-            Err(format!("{} chains, not {}", found.chains.len(), self.chains.len()))
+            Err(format!("{} chains, not {}", chains.len(), self.chains.len()))
         }
     }
 
@@ -258,94 +193,63 @@ impl Table {
     }
 
     fn chain_message(&self, chain: &Chain) -> NfTablesMessage {
-        let mut attributes = vec![ChainAttribute::Table(self.name.clone()), ChainAttribute::Name(chain.name.clone())];
-        if let Some(base) = &chain.base {
-            let number = HookAttribute::Number(HookNumber::Other(base.hook.number()));
-            attributes.push(ChainAttribute::Type(base.kind.clone()));
-            attributes.push(ChainAttribute::Hook(vec![number, HookAttribute::Priority(base.priority.cast_unsigned())]));
-            attributes.push(ChainAttribute::Policy(u32::from(base.policy == Policy::Accept)));
-        }
+        let number = HookAttribute::Number(HookNumber::Other(chain.hook));
+        let attributes = vec![
+            ChainAttribute::Table(self.name.clone()),
+            ChainAttribute::Name(chain.name.clone()),
+            ChainAttribute::Type(chain.kind.clone()),
+            ChainAttribute::Hook(vec![number, HookAttribute::Priority(chain.priority.cast_unsigned())]),
+            ChainAttribute::Policy(u32::from(chain.policy == Policy::Accept)),
+        ];
         NfTablesMessage::NewChain(ChainMessage { attributes })
     }
-}
 
-/// Adds a rule at the end of a chain that is in force; returns its handle once it is read back.
-///
-/// # Errors
-/// When there is no such table or chain, or the kernel refuses.
-pub fn append_rule(ns: &NetNs, table: &str, chain: &str, rule: &Rule) -> Result<u64> {
-    add_rule(ns, table, chain, rule, NLM_F_APPEND)
-}
-
-/// Adds a rule at the beginning of a chain that is in force; returns its handle once it is read back.
-///
-/// # Errors
-/// As [`append_rule`].
-pub fn insert_rule(ns: &NetNs, table: &str, chain: &str, rule: &Rule) -> Result<u64> {
-    add_rule(ns, table, chain, rule, 0)
-}
-
-fn add_rule(ns: &NetNs, table: &str, chain: &str, rule: &Rule, flags: u16) -> Result<u64> {
-    let what = format!("add a rule to nft chain {table} {chain}");
-    let netlink = open(ns)?;
-    let mut batch = Batch::new();
-    let family = family_of(&netlink, table, &what)?;
-    push_rule(&mut batch, family, table, chain, rule, flags, &what)?;
-    batch.send(&netlink, &what)?;
-    let found = ruleset::read(&netlink, table)?;
-    let mut rules = found.rules.iter().filter(|r| r.chain == chain);
-    let info = if flags & NLM_F_APPEND == 0 { rules.next() } else { rules.next_back() };
-    match info {
-        Some(info) if ruleset::same(rule, family, info) => Ok(info.handle),
-        other => Err(Error::NotInForce { what, read_back: format!("{other:?}") }),
+    fn rule_message(&self, chain: &str, rule: &Rule) -> std::result::Result<NfTablesMessage, String> {
+        let expressions = rule.expressions().ok_or("it is for packets of an IP version that the table does not see")?;
+        let mut attributes = vec![
+            RuleAttribute::Table(self.name.clone()),
+            RuleAttribute::Chain(chain.to_owned()),
+            RuleAttribute::Expressions(expressions.iter().cloned().map(Into::into).collect()),
+        ];
+        if let Some(comment) = &rule.comment {
+            if comment.len() > COMMENT_LENGTH {
+                return Err(format!("its comment is longer than {COMMENT_LENGTH} bytes"));
+            }
+            attributes.push(RuleAttribute::UserData(ruleset::comment_data(comment)));
+        }
+        Ok(NfTablesMessage::NewRule(RuleMessage { attributes }))
     }
-}
-
-/// Takes one rule away.
-///
-/// # Errors
-/// When it is not there.
-pub fn delete_rule(ns: &NetNs, table: &str, chain: &str, handle: u64) -> Result<()> {
-    let what = format!("delete rule {handle} of nft chain {table} {chain}");
-    let netlink = open(ns)?;
-    let family = family_of(&netlink, table, &what)?;
-    let attributes = vec![
-        RuleAttribute::Table(table.to_owned()),
-        RuleAttribute::Chain(chain.to_owned()),
-        RuleAttribute::Handle(handle),
-    ];
-    let mut batch = Batch::new();
-    batch.push("delete it".into(), family.0, NfTablesMessage::DeleteRule(RuleMessage { attributes }), 0);
-    batch.send(&netlink, &what)
 }
 
 /// Takes a table away with all that is in it.
 ///
 /// # Errors
-/// When it is not there.
+/// `ENOENT` when it is not there.
 pub fn delete_table(ns: &NetNs, table: &str) -> Result<()> {
-    let what = format!("delete nft table {table}");
-    let netlink = open(ns)?;
-    let family = family_of(&netlink, table, &what)?;
     let mut batch = Batch::new();
-    batch.push("delete it".into(), family.0, deletion(table), 0);
-    batch.send(&netlink, &what)
+    batch.push("delete it".into(), deletion(table), 0);
+    batch.send(&open(ns)?, &format!("delete nft table {table}"))
 }
 
-/// The names of all tables.
+/// The names of all tables, of any family.
 ///
 /// # Errors
 /// When the kernel refuses to list them.
 pub fn list_tables(ns: &NetNs) -> Result<Vec<String>> {
-    Ok(ruleset::tables(&open(ns)?)?.into_iter().map(|(_, name)| name).collect())
+    ruleset::tables(&open(ns)?)
 }
 
-/// The chains and rules of a table.
+/// The rules of a table.
 ///
 /// # Errors
 /// When it is not there.
-pub fn read(ns: &NetNs, table: &str) -> Result<Ruleset> {
-    ruleset::read(&open(ns)?, table)
+pub fn read(ns: &NetNs, table: &str) -> Result<Vec<RuleInfo>> {
+    let netlink = open(ns)?;
+    let rules = ruleset::rules(&netlink, table)?;
+    if rules.is_empty() && !ruleset::tables(&netlink)?.iter().any(|name| name == table) {
+        return Err(Error::NotFound { what: format!("list nft table {table}") });
+    }
+    Ok(rules)
 }
 
 /// How many packets the rules with this comment have counted.
@@ -365,44 +269,6 @@ fn open(ns: &NetNs) -> Result<Netlink> {
     ns.netlink(NETLINK_NETFILTER)
 }
 
-fn family_of(netlink: &Netlink, table: &str, what: &str) -> Result<Family> {
-    let tables = ruleset::tables(netlink)?;
-    let found = tables.into_iter().find(|(_, name)| name == table);
-    found.map(|(family, _)| family).ok_or_else(|| Error::NotFound { what: format!("{what}: table") })
-}
-
 fn deletion(table: &str) -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] })
-}
-
-fn push_rule(
-    batch: &mut Batch,
-    family: Family,
-    table: &str,
-    chain: &str,
-    rule: &Rule,
-    flags: u16,
-    what: &str,
-) -> Result<()> {
-    let comment = rule.comment.as_deref().unwrap_or_default();
-    let wrong = |why: String| {
-        Error::kernel(format!("{what}: rule {comment:?}"), std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
-    };
-    if comment.len() > COMMENT_LENGTH {
-        return Err(wrong(format!("its comment is longer than {COMMENT_LENGTH} bytes")));
-    }
-    let expressions = rule
-        .expressions(family.0.into())
-        .ok_or_else(|| wrong("it is for packets of an IP version that the table does not see".into()))?;
-    let mut attributes = vec![
-        RuleAttribute::Table(table.to_owned()),
-        RuleAttribute::Chain(chain.to_owned()),
-        RuleAttribute::Expressions(expressions.into_iter().map(Into::into).collect()),
-    ];
-    if rule.comment.is_some() {
-        attributes.push(RuleAttribute::UserData(ruleset::comment_data(comment)));
-    }
-    let message = NfTablesMessage::NewRule(RuleMessage { attributes });
-    batch.push(format!("rule {comment:?} of chain {chain}"), family.0, message, NLM_F_CREATE | flags);
-    Ok(())
 }

@@ -10,20 +10,20 @@
 //! frame of 44 kB is not taken for a segment that fits no link.
 //!
 //! A forwarded packet is seen twice, once coming in and once going out, and so is everything on the
-//! loopback interface: whoever counts takes one direction ([`Frame::outgoing`], [`Filter::outgoing`]).
+//! loopback interface: whoever counts takes one direction ([`Frame::outgoing`]).
 //!
-//! Left out: payloads beyond the first bytes, fragments after the first, IPv6 extension headers.
+//! Left out: ICMP, payloads beyond the first bytes, fragments after the first, IPv6 extension headers.
 
-mod bpf;
 mod filter;
 mod parse;
 mod ring;
 
 use std::io;
 use std::mem::{ManuallyDrop, size_of};
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -32,6 +32,7 @@ use self::ring::Ring;
 use crate::clock;
 use crate::error::{Context, Result};
 use crate::netns::NetNs;
+use crate::watched::watched;
 
 /// At most this many frames in one batch, so that a flood cannot keep its reader for ever.
 const BATCH: usize = 1024;
@@ -53,7 +54,6 @@ pub struct Frame {
 pub enum Packet {
     Tcp(Tcp),
     Udp(Udp),
-    Icmp(Icmp),
 }
 
 /// A TCP segment, or several in one frame (see `gso_size`).
@@ -69,9 +69,8 @@ pub struct Tcp {
     /// Set when the frame will be cut: bytes of payload in each segment on the wire.
     pub gso_size: Option<u16>,
     pub mss: Option<u16>,
-    /// The sender's clock (RFC 7323 TSval), and the echo of the peer's.
+    /// The sender's clock (RFC 7323 TSval).
     pub tsval: Option<u32>,
-    pub tsecr: Option<u32>,
 }
 
 impl Tcp {
@@ -89,7 +88,6 @@ pub struct Flags {
     pub ack: bool,
     pub fin: bool,
     pub rst: bool,
-    pub psh: bool,
 }
 
 /// A UDP datagram with the first 512 bytes of its payload.
@@ -98,19 +96,6 @@ pub struct Udp {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub payload: Vec<u8>,
-}
-
-/// An ICMP or ICMPv6 message; which of the two follows from the addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Icmp {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub kind: u8,
-    pub code: u8,
-    /// What follows type, code and checksum, up to 132 bytes: for an echo its identifier and
-    /// sequence number, for an error four bytes (the MTU of "fragmentation needed" in the last two
-    /// for ICMP, in all four for ICMPv6) and the start of the packet that caused it.
-    pub body: Vec<u8>,
 }
 
 /// A running capture. Dropped, it ends.
@@ -123,7 +108,7 @@ pub struct Capture {
 #[derive(Debug)]
 struct Open {
     ring: Ring,
-    socket: AsyncFd<OwnedFd>,
+    socket: AsyncFd<Socket>,
 }
 
 impl Capture {
@@ -134,28 +119,18 @@ impl Capture {
     /// # Errors
     /// When the kernel refuses (no `CAP_NET_RAW` in the namespace's owner).
     pub fn open(ns: &NetNs, filter: &Filter) -> Result<Self> {
-        let what = || format!("capture packets in {}", ns.name());
         // Protocol 0: until it is bound the socket hears nothing, so there is no moment at which it
         // could take in a frame without the filter, and nothing to drain (packet_create in
         // net/packet/af_packet.c registers its hook only for a protocol).
-        let socket = ns
-            .run(|| {
-                let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-                // SAFETY: a plain system call; the descriptor it returns is new and owned by nobody.
-                match unsafe { libc::socket(libc::AF_PACKET, kind, 0) } {
-                    -1 => Err(io::Error::last_os_error()),
-                    // SAFETY: as above.
-                    fd => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-                }
-            })?
-            .context(what)?;
-        attach(&socket, &filter.program()).context(what)?;
-        let ring = Ring::map(&socket, filter.snap()).context(what)?;
-        bind(&socket).context(what)?;
-        // SAFETY: the descriptor is owned here and neither replaced nor closed while registered.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
-        let socket = socket.map_err(io::Error::from).context(what)?;
-        Ok(Self { open: ManuallyDrop::new(Open { ring, socket }), lost: 0 })
+        let socket = ns.run(|| Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None))?;
+        let prepare = |socket: Socket| -> io::Result<Open> {
+            socket.attach_filter(&filter.program())?;
+            let ring = Ring::map(&socket, filter.snap())?;
+            bind(&socket)?;
+            Ok(Open { ring, socket: watched(socket, Interest::READABLE)? })
+        };
+        let open = socket.and_then(prepare).context(|| format!("capture packets in {}", ns.name()))?;
+        Ok(Self { open: ManuallyDrop::new(open), lost: 0 })
     }
 
     /// Waits until there is something, and appends it to `out`. Cancel safe.
@@ -227,14 +202,7 @@ impl Drop for Capture {
     }
 }
 
-fn attach(socket: &OwnedFd, program: &[libc::sock_filter]) -> io::Result<()> {
-    let length = u16::try_from(program.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // The kernel copies the program; the pointer is `*mut` in the C declaration only.
-    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
-    option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
-}
-
-fn bind(socket: &OwnedFd) -> io::Result<()> {
+fn bind(socket: &Socket) -> io::Result<()> {
     // SAFETY: all zero is a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -243,16 +211,6 @@ fn bind(socket: &OwnedFd) -> io::Result<()> {
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the address is a live sockaddr_ll of the length given.
     match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Sets a socket option to a C value.
-fn option<T>(socket: &OwnedFd, level: i32, name: i32, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the value is live, of the length given, and only read.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

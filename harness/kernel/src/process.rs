@@ -29,18 +29,16 @@
 //! Left out: uts, ipc and cgroup namespaces, and a private `/run` (the lab's locks lie there).
 
 mod enter;
-mod forked;
+mod fork;
 mod inside;
 mod namespaces;
-mod pipes;
 mod release;
 mod restrictions;
 mod signal;
-mod single;
 mod spawn;
 
 pub use self::enter::{LabSide, enter_lab};
-pub use self::inside::{Inside, interactive, spawn_shell, take_terminal};
+pub use self::inside::{Inside, interactive, take_terminal};
 pub use self::release::UserNs;
 pub use self::restrictions::diagnose_user_namespaces;
 pub use self::signal::{ask_to_end, end};

@@ -5,14 +5,14 @@
 //! message, and an undo puts exactly that back.
 //!
 //! - [`rule`]: policy rules. [`neighbour`]: permanent neighbours.
-//! - [`lookup`]: which way a packet would take; learned path MTUs and forgetting them.
+//! - [`lookup`]: which way a packet would take; forgetting learned path MTUs.
 //! - [`saved`]: routes and rules as they were. [`events`]: changes as they happen.
 //!
-//! Left out: making multipath and encapsulated routes (saved ones are restored whole).
+//! Left out: making multipath, encapsulated and local routes, and gateways of the other family (saved ones are restored
+//! whole).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteVia,
 };
@@ -20,21 +20,21 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::Result;
 use crate::link::address::family;
-use crate::link::rtnl;
 use crate::netns::NetNs;
 
 pub mod events;
-pub mod kind;
 pub mod lookup;
 pub mod neighbour;
 pub mod rule;
 pub mod saved;
 
 pub use events::{Events, News};
-pub use kind::Kind;
-pub use lookup::{Lookup, flush_path_mtu, learned_path_mtus, lookup};
-pub use neighbour::{Neighbour, add_neighbour, delete_neighbour, neighbours};
-pub use rule::{Action, Rule, add_rule, delete_rule, rules};
+/// What becomes of a packet that takes a route.
+pub use netlink_packet_route::route::RouteType as Kind;
+
+pub use lookup::{Lookup, flush_path_mtu, lookup};
+pub use neighbour::{Neighbour, neighbours};
+pub use rule::{Action, Rule, delete_rule, rules};
 pub use saved::{SavedRoute, SavedRule, restore_routes, save_routes, save_rules};
 
 /// The table the kernel asks when no rule says otherwise.
@@ -43,7 +43,8 @@ pub const MAIN: u32 = 254;
 pub const LOCAL: u32 = 255;
 
 /// A route with at most one next hop.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
 pub struct Route {
     pub table: u32,
     /// `0.0.0.0/0` or `::/0` for a default route: the family is always known.
@@ -65,7 +66,6 @@ pub struct Route {
 impl Route {
     /// A route in the main table, not complete before it has a way: [`via`](Self::via),
     /// [`dev`](Self::dev), or a kind that needs none.
-    #[must_use]
     pub const fn to(address: IpAddr, prefix_len: u8) -> Self {
         Self {
             table: MAIN,
@@ -82,56 +82,33 @@ impl Route {
     }
 
     /// The default route of the gateway's family.
-    #[must_use]
     pub const fn default_via(gateway: IpAddr) -> Self {
         Self::to(unspecified(gateway), 0).via(gateway)
     }
 
-    #[must_use]
     pub const fn via(mut self, gateway: IpAddr) -> Self {
         self.gateway = Some(gateway);
         self
     }
 
-    #[must_use]
     pub const fn dev(mut self, index: u32) -> Self {
         self.oif = Some(index);
         self
     }
 
-    #[must_use]
     pub const fn table(mut self, table: u32) -> Self {
         self.table = table;
         self
     }
 
-    #[must_use]
     pub const fn onlink(mut self) -> Self {
         self.onlink = true;
         self
     }
 
-    #[must_use]
     pub const fn metric(mut self, metric: u32) -> Self {
         self.metric = metric;
         self
-    }
-
-    #[must_use]
-    pub const fn mtu(mut self, mtu: u32) -> Self {
-        self.mtu = Some(mtu);
-        self
-    }
-
-    #[must_use]
-    pub const fn kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
-        self
-    }
-
-    #[must_use]
-    pub const fn is_default(&self) -> bool {
-        self.destination.1 == 0
     }
 
     pub(crate) fn from_message(message: &RouteMessage) -> Option<Self> {
@@ -142,7 +119,7 @@ impl Route {
             _ => return None,
         };
         let mut route = Self::to(any, header.destination_prefix_length).table(header.table.into());
-        route.kind = header.kind.into();
+        route.kind = header.kind;
         route.protocol = header.protocol.into();
         route.onlink = header.flags.contains(RouteFlags::Onlink);
         for attribute in &message.attributes {
@@ -155,26 +132,27 @@ impl Route {
                 RouteAttribute::Oif(index) => route.oif = Some(*index),
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 RouteAttribute::Table(table) => route.table = *table,
-                RouteAttribute::Metrics(metrics) => route.mtu = mtu(metrics),
+                RouteAttribute::Metrics(metrics) => {
+                    route.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
                 _ => {}
             }
         }
         Some(route)
     }
 
-    fn message(&self) -> RouteMessage {
+    pub(crate) fn message(&self) -> RouteMessage {
         let (destination, prefix_len) = self.destination;
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = prefix_len;
-        message.header.kind = self.kind.into();
+        message.header.kind = self.kind;
         message.header.protocol = RouteProtocol::from(self.protocol);
-        message.header.scope = match self.kind {
-            Kind::Local => RouteScope::Host,
-            Kind::Unicast if self.gateway.is_none() => RouteScope::Link,
-            Kind::Broadcast => RouteScope::Link,
-            _ => RouteScope::Universe,
-        };
+        let direct = self.kind == Kind::Unicast && self.gateway.is_none();
+        message.header.scope = if direct { RouteScope::Link } else { RouteScope::Universe };
         if self.onlink {
             message.header.flags |= RouteFlags::Onlink;
         }
@@ -183,10 +161,7 @@ impl Route {
         if prefix_len > 0 {
             message.attributes.push(RouteAttribute::Destination(destination.into()));
         }
-        message.attributes.extend(self.gateway.map(|gateway| match (destination, gateway) {
-            (IpAddr::V4(_), IpAddr::V6(ip)) => RouteAttribute::Via(RouteVia::Inet6(ip)),
-            (_, ip) => RouteAttribute::Gateway(ip.into()),
-        }));
+        message.attributes.extend(self.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
         message.attributes.extend(self.oif.map(RouteAttribute::Oif));
         message.attributes.extend(self.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
         message.attributes.extend(self.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
@@ -196,27 +171,9 @@ impl Route {
         message
     }
 
-    fn what(&self, verb: &str) -> String {
+    pub(crate) fn what(&self, verb: &str) -> String {
         format!("{verb} route {}/{} in table {}", self.destination.0, self.destination.1, self.table)
     }
-}
-
-/// Adds a route that must not be there yet.
-///
-/// # Errors
-/// `EEXIST` when one to this destination with this metric is there; what else the kernel said.
-pub fn add_route(ns: &NetNs, route: &Route) -> Result<()> {
-    let message = RouteNetlinkMessage::NewRoute(route.message());
-    rtnl(ns)?.change(&route.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
-}
-
-/// Adds a route, or puts it in the place of the one to the same destination with the same metric.
-///
-/// # Errors
-/// What the kernel said.
-pub fn replace_route(ns: &NetNs, route: &Route) -> Result<()> {
-    let message = RouteNetlinkMessage::NewRoute(route.message());
-    rtnl(ns)?.change(&route.what("replace"), message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// Deletes the route that agrees with all that is said here; the protocol is not compared.
@@ -227,7 +184,7 @@ pub fn delete_route(ns: &NetNs, route: &Route) -> Result<()> {
     let mut message = route.message();
     message.header.scope = RouteScope::NoWhere;
     message.header.protocol = RouteProtocol::Unspec;
-    rtnl(ns)?.change(&route.what("delete"), RouteNetlinkMessage::DelRoute(message), 0)
+    ns.rtnetlink()?.change(&route.what("delete"), RouteNetlinkMessage::DelRoute(message), 0)
 }
 
 /// The routes of one table, or of all, of both families, in order.
@@ -235,31 +192,21 @@ pub fn delete_route(ns: &NetNs, route: &Route) -> Result<()> {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn routes(ns: &NetNs, table: Option<u32>) -> Result<Vec<Route>> {
-    let mut routes: Vec<Route> = messages(ns, RouteFlags::empty())?
-        .iter()
-        .filter_map(Route::from_message)
-        .filter(|route| table.is_none_or(|t| t == route.table))
-        .collect();
-    routes.sort_unstable();
+    let mut routes: Vec<Route> = messages(ns)?.iter().filter_map(Route::from_message).collect();
+    routes.retain(|route| table.is_none_or(|t| t == route.table));
+    routes.sort_unstable_by_key(|route| (route.table, route.destination, route.metric, route.gateway, route.oif));
     Ok(routes)
 }
 
-/// The kernel's messages for all routes of both families; with [`RouteFlags::Cloned`], for what was
-/// learned about single destinations instead.
-fn messages(ns: &NetNs, flags: RouteFlags) -> Result<Vec<RouteMessage>> {
-    let mut question = RouteMessage::default();
-    question.header.flags = flags;
-    let answers = rtnl(ns)?.dump("list routes", RouteNetlinkMessage::GetRoute(question))?;
-    let cloned = flags.contains(RouteFlags::Cloned);
-    Ok(answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => Some(message),
-            _ => None,
-        })
-        .filter(|m| matches!(m.header.address_family, AddressFamily::Inet | AddressFamily::Inet6))
-        .filter(|m| m.header.flags.contains(RouteFlags::Cloned) == cloned)
-        .collect())
+/// The kernel's messages for all routes of both families, without what it has learned about single destinations.
+fn messages(ns: &NetNs) -> Result<Vec<RouteMessage>> {
+    let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    ns.rtnetlink()?.dump("list routes", question, |answer| match answer {
+        RouteNetlinkMessage::NewRoute(message) => Some(message)
+            .filter(|m| matches!(m.header.address_family, AddressFamily::Inet | AddressFamily::Inet6))
+            .filter(|m| !m.header.flags.contains(RouteFlags::Cloned)),
+        _ => None,
+    })
 }
 
 fn address(address: &RouteAddress) -> Option<IpAddr> {
@@ -268,13 +215,6 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet6(ip) => Some((*ip).into()),
         _ => None,
     }
-}
-
-fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
-    metrics.iter().find_map(|metric| match metric {
-        RouteMetric::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    })
 }
 
 const fn unspecified(like: IpAddr) -> IpAddr {

@@ -27,9 +27,7 @@ use crate::netns::NetNs;
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;
-    pub const SYN_RECEIVED: u8 = 3;
     pub const FIN_WAIT_1: u8 = 4;
-    pub const FIN_WAIT_2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
@@ -60,13 +58,10 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// See [`state`].
     pub state: u8,
-    pub uid: u32,
     /// 0 for an orphan.
     pub inode: u32,
     /// Bytes written and not acknowledged; for a listener the length of its queue.
     pub send_queue: u32,
-    /// Bytes received and not read; for a listener the connections that wait for `accept`.
-    pub recv_queue: u32,
     /// Consecutive retransmissions of what is unacknowledged now, while their timer runs.
     pub retransmits: u8,
     /// None for TIME_WAIT and half-open connections.
@@ -78,39 +73,17 @@ pub struct TcpSocket {
 /// What the kernel tells of a connection: an excerpt of `struct tcp_info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpInfo {
-    pub state: u8,
     /// Consecutive retransmission timeouts of the segment that is unacknowledged now.
     pub retransmits: u8,
-    pub probes: u8,
-    pub backoff: u8,
     pub rto_us: u32,
     pub snd_mss: u32,
-    pub rcv_mss: u32,
-    /// In segments, as `lost` and `retrans`.
+    /// In segments.
     pub unacked: u32,
-    pub lost: u32,
-    pub retrans: u32,
-    pub last_data_sent_ms: u32,
-    pub last_data_recv_ms: u32,
-    pub last_ack_recv_ms: u32,
-    pub pmtu: u32,
     pub rtt_us: u32,
-    pub rttvar_us: u32,
-    pub snd_cwnd: u32,
-    pub advmss: u32,
     /// Segments retransmitted since the connection began; a tail-loss probe counts too.
     pub total_retrans: u32,
     pub bytes_acked: u64,
     pub bytes_received: u64,
-    pub segs_out: u32,
-    pub segs_in: u32,
-    pub notsent_bytes: u32,
-    pub min_rtt_us: u32,
-    pub data_segs_in: u32,
-    pub data_segs_out: u32,
-    pub bytes_sent: u64,
-    pub bytes_retrans: u64,
-    pub snd_wnd: u32,
 }
 
 impl TcpSocket {
@@ -129,46 +102,19 @@ impl TcpSocket {
 
 impl TcpInfo {
     fn read(bytes: &[u8]) -> Self {
-        let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
-        let word = |at: usize| {
-            let word = bytes.get(at..at + 4).and_then(|b| b.try_into().ok());
-            word.map_or(0, u32::from_ne_bytes)
-        };
-        let long = |at: usize| {
-            let long = bytes.get(at..at + 8).and_then(|b| b.try_into().ok());
-            long.map_or(0, u64::from_ne_bytes)
-        };
+        let word =
+            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_ne_bytes(*word));
+        let long =
+            |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |long| u64::from_ne_bytes(*long));
         Self {
-            state: byte(0),
-            retransmits: byte(2),
-            probes: byte(3),
-            backoff: byte(4),
+            retransmits: bytes.get(2).copied().unwrap_or(0),
             rto_us: word(8),
             snd_mss: word(16),
-            rcv_mss: word(20),
             unacked: word(24),
-            lost: word(32),
-            retrans: word(36),
-            last_data_sent_ms: word(44),
-            last_data_recv_ms: word(52),
-            last_ack_recv_ms: word(56),
-            pmtu: word(60),
             rtt_us: word(68),
-            rttvar_us: word(72),
-            snd_cwnd: word(80),
-            advmss: word(84),
             total_retrans: word(100),
             bytes_acked: long(120),
             bytes_received: long(128),
-            segs_out: word(136),
-            segs_in: word(140),
-            notsent_bytes: word(144),
-            min_rtt_us: word(148),
-            data_segs_in: word(152),
-            data_segs_out: word(156),
-            bytes_sent: long(200),
-            bytes_retrans: long(208),
-            snd_wnd: word(228),
         }
     }
 }
@@ -215,8 +161,10 @@ impl SockDiag {
     fn list(&self, states: u32, with_info: bool) -> Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let answers = self.netlink.dump("list TCP sockets", request(family, states, with_info, id))?;
-            sockets.extend(answers.into_iter().map(|Told(socket)| socket));
+            let answers =
+                self.netlink
+                    .dump("list TCP sockets", request(family, states, with_info, id), |Told(socket)| Some(socket))?;
+            sockets.extend(answers);
         }
         Ok(sockets)
     }
@@ -239,48 +187,41 @@ impl SockDiag {
             result => result,
         }
     }
-
-    /// Ends every TCP socket of the namespace that can be ended, listeners first, so that nothing new is accepted.
-    /// Returns how many it has ended. Ask again with [`Self::tcp_sockets`] for the proof.
-    ///
-    /// # Errors
-    /// The first refusal, after all were tried; [`Error::NotInForce`] when new ones keep appearing.
-    pub fn destroy_all(&self) -> Result<usize> {
-        let left = || -> Result<Vec<TcpSocket>> {
-            let mut sockets = self.list(ALL, false)?;
-            sockets.retain(TcpSocket::can_be_ended);
-            Ok(sockets)
-        };
-        let mut ended = 0;
-        for _ in 0..5 {
-            let mut sockets = left()?;
-            if sockets.is_empty() {
-                return Ok(ended);
-            }
-            sockets.sort_by_key(|socket| socket.state != state::LISTEN);
-            let mut refusal = Ok(());
-            for socket in &sockets {
-                match self.destroy(socket) {
-                    Ok(()) => ended += 1,
-                    error => refusal = refusal.and(error),
-                }
-            }
-            refusal?;
-        }
-        match left()?.len() {
-            0 => Ok(ended),
-            left => Err(Error::NotInForce { what: "end all TCP sockets".into(), read_back: format!("{left} sockets") }),
-        }
-    }
 }
 
-/// See [`SockDiag::destroy_all`]: without that, those with unacknowledged data keep the
-/// namespace for minutes after its last process.
+/// Ends every TCP socket of a namespace that can be ended, listeners first, so that nothing new is accepted, and returns
+/// how many it has ended: those with unacknowledged data would keep the namespace for minutes after its last process.
+/// Ask again with [`SockDiag::tcp_sockets`] for the proof.
 ///
 /// # Errors
-/// As [`SockDiag::destroy_all`].
+/// The first refusal, after all were tried; [`Error::NotInForce`] when new ones keep appearing.
 pub fn destroy_all(ns: &NetNs) -> Result<usize> {
-    SockDiag::open(ns)?.destroy_all()
+    let diag = SockDiag::open(ns)?;
+    let left = || -> Result<Vec<TcpSocket>> {
+        let mut sockets = diag.list(ALL, false)?;
+        sockets.retain(TcpSocket::can_be_ended);
+        Ok(sockets)
+    };
+    let mut ended = 0;
+    for _ in 0..5 {
+        let mut sockets = left()?;
+        if sockets.is_empty() {
+            return Ok(ended);
+        }
+        sockets.sort_by_key(|socket| socket.state != state::LISTEN);
+        let mut refusal = Ok(());
+        for socket in &sockets {
+            match diag.destroy(socket) {
+                Ok(()) => ended += 1,
+                error => refusal = refusal.and(error),
+            }
+        }
+        refusal?;
+    }
+    match left()?.len() {
+        0 => Ok(ended),
+        left => Err(Error::NotInForce { what: "end all TCP sockets".into(), read_back: format!("{left} sockets") }),
+    }
 }
 
 /// Whether the running kernel is of this version or a later one; no where that cannot be read.
@@ -319,10 +260,8 @@ impl NetlinkDeserializable for Told {
             local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
             remote: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
             state: header.state,
-            uid: header.uid,
             inode: header.inode,
             send_queue: header.send_queue,
-            recv_queue: header.recv_queue,
             retransmits,
             info: info.map(|attribute| TcpInfo::read(attribute.value())),
             id,

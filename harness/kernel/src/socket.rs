@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
-use std::time::Duration;
+use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -17,33 +17,22 @@ use crate::netns::NetNs;
 
 pub mod icmp;
 
-pub use icmp::{Icmp, echo_request, parse_echo_reply};
-
-/// How a TCP client's socket is to be.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct StreamOptions {
-    /// The address to come from; port 0 leaves the port to the moment of connecting.
-    pub bind: Option<SocketAddr>,
-    pub nodelay: bool,
-    /// Closing resets the connection, and leaves no socket behind that would keep its namespace.
-    pub reset_on_close: bool,
-}
+pub use icmp::Icmp;
 
 /// A socket for one connection to `remote`'s family, not connected yet:
-/// `tokio::net::TcpSocket::from_std_stream(socket.into()).connect(remote)`.
+/// `tokio::net::TcpSocket::from_std_stream(socket.into()).connect(remote)`. It comes from `bind`, where that is given;
+/// port 0 leaves the port to the moment of connecting.
 ///
 /// # Errors
 /// What the kernel said.
-pub fn tcp_stream_socket(ns: &NetNs, remote: IpAddr, options: StreamOptions) -> Result<Socket> {
+pub fn tcp_stream_socket(ns: &NetNs, remote: IpAddr, bind: Option<SocketAddr>) -> Result<Socket> {
     ns.run(move || -> io::Result<Socket> {
         let socket = tcp(remote)?;
-        socket.set_tcp_nodelay(options.nodelay)?;
-        if options.reset_on_close {
-            socket.set_linger(Some(Duration::ZERO))?;
-        }
-        if let Some(address) = options.bind {
+        if let Some(address) = bind {
             if address.port() == 0 {
-                port_when_connecting(&socket)?;
+                // Without it, binding reserves a port for this address alone, and 28000 sockets use up all ports
+                // although they go to different destinations.
+                option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32)?;
             } else {
                 socket.set_reuse_address(true)?;
             }
@@ -93,22 +82,12 @@ fn tcp(like: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Without it, binding reserves a port for this address alone, and 28000 sockets use up all ports
-/// although they go to different destinations.
-fn port_when_connecting(socket: &Socket) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let on: libc::c_int = 1;
-    let length = libc::socklen_t::try_from(size_of_val(&on)).expect("four");
-    // SAFETY: the descriptor is open, and the pointer and the length describe the integer `on`,
-    // which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            length,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Sets a socket option to a C value.
+pub(crate) fn option<T: Copy>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is live, of the length given, and only read.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -8,15 +8,15 @@
 //!
 //! What a lab relies on is in [`lab`].
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::netns::NetNs;
 
-mod file;
 pub mod lab;
 
-use self::file::{normal, path, put};
 pub use self::lab::{Setting, all_of, apply, lab_settings};
 
 /// Reads a setting of a namespace.
@@ -25,17 +25,15 @@ pub use self::lab::{Setting, all_of, apply, lab_settings};
 /// `ENOENT` when this kernel has no such setting, or not in this namespace.
 pub fn read(ns: &NetNs, key: &str) -> Result<String> {
     let path = path(key)?;
-    ns.run(move || fs::read_to_string(path))?
-        .map(|value| normal(&value))
-        .context(|| format!("read {key} in {}", ns.name()))
+    ns.run(|| fs::read_to_string(path))?.map(|value| normal(&value)).context(|| format!("read {key} in {}", ns.name()))
 }
 
 /// Writes a setting of a namespace and reads it back.
 ///
 /// # Errors
-/// What the kernel said; [`Error::NotInForce`](crate::Error::NotInForce) when another value is read back.
+/// What the kernel said; [`Error::NotInForce`] when another value is read back.
 pub fn write(ns: &NetNs, key: &str, value: &str) -> Result<()> {
-    write_all(ns, &[(key, value)])
+    ns.run(|| put(ns.name(), key, value))?
 }
 
 /// Writes several settings in order, in one visit to the namespace, and reads each back. Stops at
@@ -44,19 +42,7 @@ pub fn write(ns: &NetNs, key: &str, value: &str) -> Result<()> {
 /// # Errors
 /// See [`write`].
 pub fn write_all<S: AsRef<str>>(ns: &NetNs, settings: &[(S, S)]) -> Result<()> {
-    let place = ns.name().to_owned();
-    let settings: Vec<(String, String)> =
-        settings.iter().map(|(key, value)| (key.as_ref().into(), value.as_ref().into())).collect();
-    ns.run(move || settings.iter().try_for_each(|(key, value)| put(&place, key, value)))?
-}
-
-/// Writes to a setting that does something instead of keeping a value, and cannot be read.
-///
-/// # Errors
-/// What the kernel said.
-pub fn trigger(ns: &NetNs, key: &str, value: &str) -> Result<()> {
-    let (path, value) = (path(key)?, value.to_owned());
-    ns.run(move || fs::write(path, value))?.context(|| format!("write {key} in {}", ns.name()))
+    ns.run(|| settings.iter().try_for_each(|(key, value)| put(ns.name(), key.as_ref(), value.as_ref())))?
 }
 
 /// Reads a setting of the machine, or of the namespace that the calling thread is in.
@@ -73,4 +59,54 @@ pub fn read_host(key: &str) -> Result<String> {
 /// See [`write`].
 pub fn write_host(key: &str, value: &str) -> Result<()> {
     put("this machine", key, value)
+}
+
+/// Most settings of a lab are as they are to be already: one look, and no write, is enough for them.
+fn put(place: &str, key: &str, value: &str) -> Result<()> {
+    let what = || format!("set {key} to {value} in {place}");
+    let file = File::options().read(true).write(true).open(path(key)?).context(what)?;
+    let shown = || -> Result<String> {
+        let mut bytes = [0; 4096];
+        let length = file.read_at(&mut bytes, 0).context(what)?;
+        Ok(normal(&String::from_utf8_lossy(&bytes[..length])))
+    };
+    let wanted = normal(value);
+    if shown()? == wanted {
+        return Ok(());
+    }
+    file.write_all_at(value.as_bytes(), 0).context(what)?;
+    let read_back = shown()?;
+    if read_back == wanted { Ok(()) } else { Err(Error::NotInForce { what: what(), read_back }) }
+}
+
+/// Lists are shown with tabs and may be written with blanks.
+fn normal(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn path(key: &str) -> Result<PathBuf> {
+    let relative = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
+    if relative.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        let why = "not the name of a setting".into();
+        return Err(Error::Refused { what: format!("find {key} under /proc/sys"), why });
+    }
+    Ok(PathBuf::from("/proc/sys").join(relative))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path;
+
+    #[test]
+    fn keys_become_paths() {
+        let shown = |key| path(key).map(|p| p.display().to_string()).ok();
+        assert_eq!(shown("net.ipv4.ip_forward").as_deref(), Some("/proc/sys/net/ipv4/ip_forward"));
+        assert_eq!(
+            shown("net/ipv4/conf/eth0.1/rp_filter").as_deref(),
+            Some("/proc/sys/net/ipv4/conf/eth0.1/rp_filter")
+        );
+        for wrong in ["", "/etc/passwd", "net/../../etc/passwd", "net..ipv4", "net/ipv4/"] {
+            assert_eq!(shown(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -1,30 +1,38 @@
 //! Routes, rules, neighbours and look-ups in real namespaces.
 
-mod common;
-#[path = "common/pair.rs"]
-mod pair;
-
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use netlink_packet_route::rule::RuleAction;
 use relapse_kernel::route::{
-    self, Action, Events, Kind, MAIN, News, Route, Rule, add_route, add_rule, delete_route, delete_rule, lookup,
-    replace_route, restore_routes, routes, rules, save_routes, save_rules,
+    self, Action, Events, Kind, Lookup, MAIN, News, Route, Rule, delete_route, delete_rule, lookup, restore_routes,
+    routes, rules, save_routes, save_rules,
 };
-use relapse_kernel::{link, socket};
+use relapse_kernel::{NetNs, link, socket};
+
+use crate::common::{add_address, add_route, add_rule, hosts, join, namespace, namespaces};
+use crate::needs::tests;
+
+tests! {
+    namespaces => [
+        a_route_is_read_back_as_it_was_added,
+        rules_choose_tables,
+        no_way_is_an_answer,
+        what_was_saved_is_put_back_exactly,
+        changes_of_routes_and_rules_are_announced,
+        learned_path_mtus_are_forgotten,
+        neighbours_are_permanent,
+    ],
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-#[test]
 fn a_route_is_read_back_as_it_was_added() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
-    link::add_address(&a, left.index, ip("fd00::1"), 64, link::PrefixRoute::Add).expect("an address");
+    let (a, _b, left, right) = hosts();
+    add_address(&a, left.index, ip("fd00::1"), 64).expect("an address");
+    add_route(&a, &Route::to(ip("fd00::"), 64).dev(left.index)).expect("added");
     let made = [
         Route::default_via(right.address).dev(left.index),
         Route {
@@ -35,10 +43,9 @@ fn a_route_is_read_back_as_it_was_added() {
         },
         Route::to(ip("10.8.0.0"), 16).via(ip("192.0.2.9")).dev(left.index).table(1000).onlink(),
         Route::to(ip("10.7.0.1"), 32).dev(left.index).table(2),
-        Route::to(ip("10.6.0.0"), 16).kind(Kind::Blackhole),
-        Route::to(ip("10.5.0.0"), 16).kind(Kind::Unreachable).table(2),
+        Route { kind: Kind::BlackHole, ..Route::to(ip("10.6.0.0"), 16) },
+        Route { kind: Kind::Unreachable, ..Route::to(ip("10.5.0.0"), 16).table(2) },
         Route::to(ip("fd01::"), 64).via(ip("fd00::2")).dev(left.index).metric(7),
-        Route::to(ip("10.4.0.0"), 16).via(ip("fd00::2")).dev(left.index),
     ];
     for route in &made {
         add_route(&a, route).unwrap_or_else(|e| panic!("{e}"));
@@ -53,38 +60,18 @@ fn a_route_is_read_back_as_it_was_added() {
     assert_eq!(delete_route(&a, &made[0]).expect_err("gone").errno(), Some(libc::ESRCH));
 }
 
-#[test]
-fn replacing_leaves_one() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
-    let old = Route::to(ip("10.9.0.0"), 16).via(right.address).dev(left.index);
-    let new = old.clone().mtu(1400);
-    add_route(&a, &old).expect("added");
-    replace_route(&a, &new).expect("replaced");
-    let there: Vec<Route> =
-        routes(&a, Some(MAIN)).expect("listed").into_iter().filter(|r| r.destination.0 == ip("10.9.0.0")).collect();
-    assert_eq!(there, [new]);
-}
-
-#[test]
 fn rules_choose_tables() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", true), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
-    let (other, _far) = pair::join(&a, &b, 2, 1500);
+    let (a, b) = (namespace("a", true), namespace("b", false));
+    let (left, right) = join(&a, &b, 1, 1500);
+    let (other, _far) = join(&a, &b, 2, 1500);
     add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
     add_route(&a, &Route::default_via(ip("10.0.2.2")).dev(other.index).table(2)).expect("added");
     let made = [
         Rule::ipv4(1536).from(ip("10.244.1.0"), 24).table(2),
         Rule::ipv4(512).to(ip("10.244.1.7"), 32),
-        Rule::ipv4(1024).mark(0x80, 0x80).table(1000),
-        Rule::ipv4(600).iif("net1").table(3),
-        Rule { action: Action::Unreachable, ..Rule::ipv4(700).from(ip("10.66.0.0"), 16) },
+        Rule { mark: Some((0x80, 0x80)), ..Rule::ipv4(1024).table(1000) },
+        Rule { iif: Some("net1".into()), ..Rule::ipv4(600).table(3) },
+        Rule { action: Action::Other(RuleAction::Unreachable), ..Rule::ipv4(700).from(ip("10.66.0.0"), 16) },
         Rule::ipv6(1536).from(ip("fd00:1::"), 32).table(2),
     ];
     for rule in &made {
@@ -93,9 +80,9 @@ fn rules_choose_tables() {
         assert_eq!(add_rule(&a, rule).expect_err("it is there").errno(), Some(libc::EEXIST));
     }
     let way = lookup(&a, ip("203.0.113.1"), Some(ip("10.244.1.7")), Some(left.index)).expect("asked");
-    assert_eq!((way.oif, way.table, way.gateway), (Some(other.index), Some(2), Some(ip("10.0.2.2"))));
+    assert_eq!((way.oif, way.table), (Some(other.index), Some(2)));
     let way = lookup(&a, ip("203.0.113.1"), None, None).expect("asked");
-    assert_eq!((way.oif, way.table, way.error), (Some(left.index), Some(MAIN), None));
+    assert_eq!((way.oif, way.table), (Some(left.index), Some(MAIN)));
     for rule in &made {
         delete_rule(&a, rule).unwrap_or_else(|e| panic!("{e}"));
         assert!(!rules(&a).expect("listed").contains(rule));
@@ -103,50 +90,46 @@ fn rules_choose_tables() {
     assert_eq!(delete_rule(&a, &made[0]).expect_err("gone").errno(), Some(libc::ENOENT));
 }
 
-#[test]
 fn no_way_is_an_answer() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", true), pair::namespace("b", false));
-    let (left, _right) = pair::join(&a, &b, 1, 1500);
-    let error = |to: &str, iif: Option<u32>| {
-        let source = iif.map(|_| ip("10.0.1.2"));
-        lookup(&a, ip(to), source, iif).expect("asked").error
+    let (a, b) = (namespace("a", true), namespace("b", false));
+    let (left, _right) = join(&a, &b, 1, 1500);
+    let none = |to: &str, iif: Option<u32>| {
+        let way = lookup(&a, ip(to), iif.map(|_| ip("10.0.1.2")), iif).expect("asked");
+        assert_eq!(way, Lookup::default(), "{to} from {iif:?}");
     };
-    assert_eq!(error("203.0.113.1", None), Some(libc::ENETUNREACH));
-    assert_eq!(error("203.0.113.1", Some(left.index)), Some(libc::ENETUNREACH));
-    assert_eq!(error("2001:db8::1", None), Some(libc::ENETUNREACH));
-    for (kind, own) in [(Kind::Unreachable, libc::EHOSTUNREACH), (Kind::Prohibit, libc::EACCES)] {
-        replace_route(&a, &Route::to(ip("203.0.113.0"), 24).kind(kind)).expect("added");
-        assert_eq!(error("203.0.113.1", None), Some(own), "{kind:?}");
-        assert!(error("203.0.113.1", Some(left.index)).is_some(), "{kind:?}");
+    none("203.0.113.1", None);
+    none("203.0.113.1", Some(left.index));
+    none("2001:db8::1", None);
+    for kind in [Kind::Unreachable, Kind::Prohibit, Kind::BlackHole] {
+        let route = Route { kind, ..Route::to(ip("203.0.113.0"), 24) };
+        add_route(&a, &route).expect("added");
+        none("203.0.113.1", None);
+        none("203.0.113.1", Some(left.index));
+        delete_route(&a, &route).expect("deleted");
     }
-    replace_route(&a, &Route::to(ip("203.0.113.0"), 24).kind(Kind::Blackhole)).expect("added");
-    assert_eq!(error("203.0.113.1", Some(left.index)), Some(libc::EINVAL));
     // Own packets leave from own addresses only.
-    assert!(lookup(&a, ip("10.0.1.2"), Some(ip("198.51.100.1")), None).expect("asked").error.is_some());
+    let way = lookup(&a, ip("10.0.1.2"), Some(ip("198.51.100.1")), None).expect("asked");
+    assert_eq!(way, Lookup::default());
 }
 
-#[test]
 fn what_was_saved_is_put_back_exactly() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, _b, left, right) = hosts();
+    add_address(&a, left.index, ip("fd00::1"), 64).expect("an address");
+    add_route(&a, &Route::to(ip("fd00::"), 64).dev(left.index)).expect("added");
     // Attributes that no `Route` knows: made by the kernel, by others, with more metrics.
     let uid = rustix::process::geteuid().as_raw();
     for arguments in [
         "route add 10.20.0.0/16 via 10.0.1.2 dev net1 table 2 proto bird metric 30 mtu lock 1300 advmss 1200 initcwnd 4",
         "route add 10.21.0.0/16 table 2 nexthop via 10.0.1.2 dev net1 weight 3 nexthop via 10.0.1.3 dev net1 weight 5",
         "route add 10.22.0.0/16 dev net1 table 2 scope link tos 0x10",
+        "route add 10.24.0.0/16 via inet6 fd00::2 dev net1 table 2",
         "rule add priority 77 from 10.244.0.0/16 ipproto tcp dport 443-444 uidrange {uid} lookup 2 suppress_prefixlength 8",
         "rule add priority 78 not from 10.245.0.0/16 iif absent0 lookup 2",
     ] {
         iproute2(&a, &arguments.replace("{uid}", &format!("{uid}-{uid}")));
     }
     add_route(&a, &Route::to(ip("10.23.0.0"), 16).via(right.address).dev(left.index).table(2)).expect("added");
+    add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
     let (saved, saved_rules) = (save_routes(&a, None).expect("saved"), save_rules(&a).expect("saved"));
     let shown = || (iproute2(&a, "-details route show table all"), iproute2(&a, "-details rule show"));
     let before = shown();
@@ -177,36 +160,27 @@ fn what_was_saved_is_put_back_exactly() {
     // Another route in its place is not success.
     let mine = saved.iter().find(|s| s.route().destination.0 == ip("10.23.0.0")).expect("saved");
     mine.delete(&a).expect("deleted");
-    add_route(&a, &mine.route().mtu(1400)).expect("added");
+    let other = Route { mtu: Some(1400), ..mine.route() };
+    add_route(&a, &other).expect("added");
     assert_eq!(mine.restore(&a).expect_err("another is there").errno(), Some(libc::EEXIST));
-}
+    delete_route(&a, &other).expect("deleted");
 
-#[test]
-fn a_link_that_went_down_gets_its_routes_back() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
-    add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
-    let saved = save_routes(&a, None).expect("saved");
+    // With its link everything goes, the ways to gateways too.
+    let is_v4 = |route: &Route| route.destination.0.is_ipv4();
     link::set_up(&a, left.index, false).expect("down");
-    assert!(routes(&a, Some(MAIN)).expect("listed").is_empty());
+    assert!(!routes(&a, Some(MAIN)).expect("listed").iter().any(is_v4));
     link::set_up(&a, left.index, true).expect("up");
-    let four: Vec<_> = saved.into_iter().filter(|s| s.route().destination.0.is_ipv4()).collect();
+    let by_six = |route: &Route| route.gateway.is_some_and(|gateway| gateway.is_ipv6());
+    let four: Vec<_> = saved.into_iter().filter(|s| is_v4(&s.route()) && !by_six(&s.route())).collect();
     restore_routes(&a, &four).expect("restored");
     for route in &four {
         assert!(route.is_in_force(&a).expect("asked"), "{:?}", route.route());
     }
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn changes_of_routes_and_rules_are_announced() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, _b, left, right) = hosts();
     let mut events = Events::open(&a).expect("subscribed");
     let (route, rule) = (Route::default_via(right.address).dev(left.index).table(2), Rule::ipv4(9).table(2));
     add_route(&a, &route).expect("added");
@@ -224,69 +198,47 @@ async fn changes_of_routes_and_rules_are_announced() {
     assert_eq!(seen, wanted);
 }
 
-#[test]
 fn learned_path_mtus_are_forgotten() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, router, b) = (pair::namespace("a", false), pair::namespace("router", true), pair::namespace("b", false));
-    let (left, near) = pair::join(&a, &router, 1, 1500);
-    let (far, right) = pair::join(&router, &b, 2, 1000);
+    let (a, router, b) = (namespace("a", false), namespace("router", true), namespace("b", false));
+    let (left, near) = join(&a, &router, 1, 1500);
+    let (far, right) = join(&router, &b, 2, 1000);
     add_route(&a, &Route::default_via(near.address).dev(left.index)).expect("added");
     add_route(&b, &Route::default_via(far.address).dev(right.index)).expect("added");
     let client = socket::udp(&a, SocketAddr::new(left.address, 0)).expect("a socket");
     let target = SocketAddr::new(right.address, 9);
+    let learned = || iproute2(&a, &format!("route get {}", right.address)).contains("mtu 1000");
     // The refusal comes back within the call: veth delivers on the sender's own time, or nearly so.
     let learn = || {
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
-        while route::learned_path_mtus(&a).expect("asked").is_empty() {
-            assert!(std::time::Instant::now() < deadline, "no path mtu learned");
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while !learned() {
+            assert!(Instant::now() < deadline, "no path mtu learned");
             let _ = client.send_to(&[0; 1400], target);
-            std::thread::yield_now();
         }
     };
-    let mtu = || lookup(&a, right.address, None, None).expect("asked").mtu;
-    assert_eq!(mtu(), None);
+    assert!(!learned());
     learn();
-    assert_eq!(route::learned_path_mtus(&a).expect("asked"), [(right.address, 1000)]);
-    assert_eq!(mtu(), Some(1000));
+    assert!(routes(&a, None).expect("listed").iter().all(|route| route.mtu.is_none()), "it is no route");
     // Other changes do not do it.
     let rule = Rule::ipv4(9).table(2);
     add_rule(&a, &rule).expect("added");
     delete_rule(&a, &rule).expect("deleted");
-    assert_eq!(mtu(), Some(1000));
+    assert!(learned());
     route::flush_path_mtu(&a).expect("flushed");
-    assert_eq!(mtu(), None);
-    assert_eq!(route::learned_path_mtus(&a).expect("asked"), []);
+    assert!(!learned());
     learn();
 }
 
-#[test]
 fn neighbours_are_permanent() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, _b, left, right) = hosts();
     let there = route::neighbours(&a).expect("listed");
-    assert_eq!(
-        there,
-        [route::Neighbour {
-            index: left.index,
-            address: right.address,
-            mac: Some([2, 0, 0, 0, 1, 2]),
-            permanent: true
-        }]
-    );
-    route::delete_neighbour(&a, left.index, right.address).expect("deleted");
-    assert!(!route::neighbours(&a).expect("listed").iter().any(|n| n.permanent));
+    let mac = Some([2, 0, 0, 0, 1, 2]);
+    assert_eq!(there, [route::Neighbour { index: left.index, address: right.address, mac, permanent: true }]);
 }
 
 /// A second opinion: what `ip` says, and what `ip` can make that this crate cannot.
-fn iproute2(ns: &relapse_kernel::NetNs, arguments: &str) -> String {
-    let words: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+fn iproute2(ns: &NetNs, arguments: &str) -> String {
     let output = ns
-        .run(move || std::process::Command::new("ip").args(words).output())
+        .run(|| std::process::Command::new("ip").args(arguments.split_whitespace()).output())
         .expect("entered")
         .expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,84 +1,63 @@
 //! Sockets in namespaces, and the first packets of a lab that was just built.
 
-mod common;
-#[path = "common/pair.rs"]
-mod pair;
-
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, PrefixRoute, VethEnd, add_address, add_veth};
-use relapse_kernel::route::{Route, Rule, add_neighbour, add_route, add_rule};
-use relapse_kernel::socket::{Icmp, StreamOptions, tcp_listener, tcp_stream_socket, udp};
-use relapse_kernel::sysctl::{apply, lab_settings};
+use relapse_kernel::link;
+use relapse_kernel::route::{MAIN, Route, Rule};
+use relapse_kernel::socket::{Icmp, tcp_listener, tcp_stream_socket, udp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
-const NODES: usize = 16;
+use crate::common::{add_address, add_neighbour, add_route, add_rule, hosts, join, namespace, namespaces};
+use crate::needs::tests;
 
-/// A router with `NODES` neighbours, each in a namespace of its own.
-struct Star {
-    router: NetNs,
-    nodes: Vec<(NetNs, IpAddr)>,
+tests! {
+    namespaces => [
+        the_first_connection_works_at_once_everywhere,
+        tcp_uses_cubic_whatever_the_machine_does,
+        udp_reaches_the_other_side,
+        echo_tells_open_ways_from_closed_ones,
+        echo_speaks_ipv6,
+    ],
 }
 
-fn star() -> Star {
-    let router = NetNs::create("router").expect("made");
-    apply(&router, &lab_settings(true)).expect("settings");
-    let nodes = (0..NODES).map(|n| node(&router, u8::try_from(n).expect("few"))).collect();
-    Star { router, nodes }
-}
+const NODES: u8 = 16;
 
 fn node(router: &NetNs, n: u8) -> (NetNs, IpAddr) {
-    let ns = NetNs::create(&format!("node-{n}")).expect("made");
-    apply(&ns, &lab_settings(false)).expect("settings");
-    link::loopback_up(&ns).expect("lo up");
-    let (address, gateway) = (IpAddr::from([10, 1, n, 2]), IpAddr::from([10, 1, n, 1]));
-    let (here, there) = ([2, 1, 0, 0, n, 2], [2, 1, 0, 0, n, 1]);
-    let (near, far) = (2, 100 + u32::from(n));
-    let name = format!("to-node-{n}");
-    add_veth(
-        &VethEnd { ns: &ns, name: "eth0", index: near, mac: here, mtu: 1500 },
-        &VethEnd { ns: router, name: &name, index: far, mac: there, mtu: 1500 },
-    )
-    .expect("a pair");
-    add_address(&ns, near, address, 24, PrefixRoute::Add).expect("an address");
-    add_address(router, far, gateway, 24, PrefixRoute::Add).expect("an address");
-    add_neighbour(&ns, near, gateway, there).expect("a neighbour");
-    add_neighbour(router, far, address, here).expect("a neighbour");
-    add_route(&ns, &Route::default_via(gateway).dev(near)).expect("a route");
-    add_route(&ns, &Route::default_via(gateway).dev(near).table(2)).expect("a route");
-    add_rule(&ns, &Rule::ipv4(1000).from(address, 32).table(2)).expect("a rule");
-    (ns, address)
+    let ns = namespace(&format!("node-{n}"), false);
+    let (here, gateway) = join(&ns, router, n, 1500);
+    for table in [MAIN, 2] {
+        add_route(&ns, &Route::default_via(gateway.address).dev(here.index).table(table)).expect("a route");
+    }
+    add_rule(&ns, &Rule::ipv4(1000).from(here.address, 32).table(2)).expect("a rule");
+    (ns, here.address)
 }
 
-#[tokio::test]
+/// Over a router with `NODES` neighbours.
+#[tokio::main(flavor = "current_thread")]
 async fn the_first_connection_works_at_once_everywhere() {
-    if !common::namespaces() {
-        return;
-    }
-    let start = Instant::now();
-    let star = star();
-    let built = start.elapsed();
+    let router = namespace("router", true);
+    let nodes: Vec<_> = (0..NODES).map(|n| node(&router, n)).collect();
     let mut slowest = Duration::ZERO;
-    for n in 0..NODES {
-        let (client, own) = &star.nodes[n];
-        let (server, address) = &star.nodes[(n + 1) % NODES];
+    for (n, (client, own)) in nodes.iter().enumerate() {
+        let (server, address) = &nodes[(n + 1) % nodes.len()];
         slowest = slowest.max(exchange(client, *own, server, *address).await);
     }
-    println!("{NODES} namespaces built in {built:?}, the slowest first exchange took {slowest:?}");
     // A packet that is lost to an unready link is sent again after a second.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
-    assert_eq!(link::list(&star.router).expect("listed").iter().filter(|l| l.carrier).count(), NODES);
+    let running =
+        link::list(&router).expect("listed").iter().filter(|l| l.carrier && l.index != link::LOOPBACK).count();
+    assert_eq!(running, nodes.len());
 }
 
 async fn exchange(client: &NetNs, own: IpAddr, server: &NetNs, address: IpAddr) -> Duration {
     let target = SocketAddr::new(address, 80);
     let listener = TcpListener::from_std(tcp_listener(server, target, 16).expect("listening")).expect("driven");
     let start = Instant::now();
-    let options = StreamOptions { bind: Some(SocketAddr::new(own, 0)), nodelay: true, reset_on_close: true };
-    let socket = tcp_stream_socket(client, address, options).expect("made");
+    let socket = tcp_stream_socket(client, address, Some(SocketAddr::new(own, 0))).expect("made");
+    socket.set_linger(Some(Duration::ZERO)).expect("reset on close");
     let socket = TcpSocket::from_std_stream(socket.into());
     let (connected, accepted) = tokio::join!(socket.connect(target), listener.accept());
     let (mut near, (mut far, from)) = (connected.expect("connected"), accepted.expect("accepted"));
@@ -89,14 +68,10 @@ async fn exchange(client: &NetNs, own: IpAddr, server: &NetNs, address: IpAddr) 
     start.elapsed()
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn tcp_uses_cubic_whatever_the_machine_does() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (_left, right) = pair::join(&a, &b, 1, 1500);
-    let socket = tcp_stream_socket(&a, right.address, StreamOptions::default()).expect("made");
+    let (a, b, _left, right) = hosts();
+    let socket = tcp_stream_socket(&a, right.address, None).expect("made");
     let name = socket.tcp_congestion().expect("asked");
     assert!(name.starts_with(b"cubic"), "{}", String::from_utf8_lossy(&name));
     let listener = tcp_listener(&b, SocketAddr::new(right.address, 80), 16).expect("listening");
@@ -108,13 +83,9 @@ async fn tcp_uses_cubic_whatever_the_machine_does() {
     assert!(socket2::SockRef::from(&far).tcp_congestion().expect("asked").starts_with(b"cubic"), "inherited");
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn udp_reaches_the_other_side() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, b, left, right) = hosts();
     let client = UdpSocket::from_std(udp(&a, SocketAddr::new(left.address, 0)).expect("bound")).expect("driven");
     let target = SocketAddr::new(right.address, 53);
     let server = UdpSocket::from_std(udp(&b, target).expect("bound")).expect("driven");
@@ -124,13 +95,9 @@ async fn udp_reaches_the_other_side() {
     assert_eq!((&buffer[..length], from.ip()), (&b"question"[..], left.address));
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn echo_tells_open_ways_from_closed_ones() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, b, left, right) = hosts();
     let icmp = Icmp::open(&a, Some(left.address)).expect("opened");
     for _ in 0..3 {
         let answer = icmp.echo(right.address, Duration::from_secs(1)).await.expect("sent");
@@ -144,20 +111,18 @@ async fn echo_tells_open_ways_from_closed_ones() {
     link::wait_running(&b, right.index).expect("running");
     link::wait_running(&a, left.index).expect("running");
     add_neighbour(&b, right.index, left.address, [2, 0, 0, 0, 1, 1]).expect("setting down forgot it");
+    add_route(&b, &Route::to(left.address, 32).dev(right.index)).expect("and the route");
     let open = icmp.echo(right.address, Duration::from_secs(1)).await.expect("sent");
     assert!(open.is_some());
 }
 
-#[tokio::test]
+#[tokio::main(flavor = "current_thread")]
 async fn echo_speaks_ipv6() {
-    if !common::namespaces() {
-        return;
-    }
-    let (a, b) = (pair::namespace("a", false), pair::namespace("b", false));
-    let (left, right) = pair::join(&a, &b, 1, 1500);
+    let (a, b, left, right) = hosts();
     let address = |host: u16| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, host]);
     for (ns, index, own, other, mac) in [(&a, left.index, 1, 2, 2), (&b, right.index, 2, 1, 1)] {
-        add_address(ns, index, address(own), 64, PrefixRoute::Add).expect("an address");
+        add_address(ns, index, address(own), 64).expect("an address");
+        add_route(ns, &Route::to(address(0), 64).dev(index)).expect("a route");
         add_neighbour(ns, index, address(other), [2, 0, 0, 0, 1, mac]).expect("a neighbour");
     }
     let icmp = Icmp::open(&a, Some(address(1))).expect("opened");

@@ -11,66 +11,68 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Trial;
 use relapse_kernel::process::{
-    Inside, LabCommand, LabProcess, LabSide, UserNs, diagnose_user_namespaces, enter_lab, spawn_shell, take_terminal,
+    Inside, LabCommand, LabProcess, LabSide, diagnose_user_namespaces, enter_lab, interactive, take_terminal,
 };
-use relapse_kernel::{NetNs, packet, sockdiag};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use relapse_kernel::{NetNs, link, sockdiag};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::needs::{tests, trial};
+
+tests! {
+    diagnose_user_namespaces => [
+        exit_status_is_handed_on,
+        programs_in_the_lab_have_what_they_need,
+        nothing_stays_a_zombie,
+        both_pipes_carry,
+        closing_control_ends_the_lab,
+        orderly_end_leaves_nothing,
+        a_held_namespace_is_no_release,
+        without_namespaces_it_goes_with_its_parent,
+        restrictions_are_explained,
+        a_shell_has_the_terminal,
+    ],
+}
+
+/// All of them once more, for root, who can be somebody else.
+pub fn repeated() -> Vec<Trial> {
+    let again = || trial(module_path!(), "as_an_ordinary_user", other_users, as_an_ordinary_user);
+    rustix::process::geteuid().is_root().then(again).into_iter().collect()
+}
+
+fn as_an_ordinary_user() {
+    let mut all = Command::new("/proc/self/exe");
+    let output = all.arg("process_lab::").uid(SOMEBODY).gid(SOMEBODY).output().expect("started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+const SOMEBODY: u32 = 64321;
+
+/// That other users exist here: in most user namespaces they do not.
+fn other_users() -> Result<(), String> {
+    let map = fs::read_to_string("/proc/self/uid_map").map_err(|e| e.to_string())?;
+    let is_somebody = |line: &str| {
+        let mut words = line.split_whitespace().map_while(|word| word.parse::<u32>().ok());
+        words.next().zip(words.nth(1)).is_some_and(|(first, count)| first <= SOMEBODY && SOMEBODY - first < count)
+    };
+    if map.lines().any(is_somebody) { Ok(()) } else { Err(format!("there is no user {SOMEBODY} in this namespace")) }
+}
 
 /// What the design promises for every way a run can die.
 const GONE: Duration = Duration::from_secs(3);
 
-const TESTS: [(&str, fn()); 14] = [
-    ("exit_status_is_handed_on", exit_status_is_handed_on),
-    ("programs_in_the_lab_have_what_they_need", programs_in_the_lab_have_what_they_need),
-    ("nothing_stays_a_zombie", nothing_stays_a_zombie),
-    ("both_pipes_carry", both_pipes_carry),
-    ("closing_control_ends_the_lab", closing_control_ends_the_lab),
-    ("everything_goes_with_the_parent", || everything_goes_with(Victim::Parent)),
-    ("everything_goes_with_outer", || everything_goes_with(Victim::Outer)),
-    ("everything_goes_with_init", || everything_goes_with(Victim::Init)),
-    ("orderly_end_leaves_nothing", orderly_end_leaves_nothing),
-    ("a_held_namespace_is_no_release", a_held_namespace_is_no_release),
-    ("without_namespaces_it_goes_with_its_parent", without_namespaces_it_goes_with_its_parent),
-    ("restrictions_are_explained", restrictions_are_explained),
-    ("the_lab_sees_its_traffic", the_lab_sees_its_traffic),
-    ("a_shell_has_the_terminal", a_shell_has_the_terminal),
-];
-
-fn main() {
+/// Where this program was started as something else than the tests, it never returns.
+pub fn play_a_part() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["lab", job] => lab(job),
         ["terminal"] => terminal(),
-        ["parent", namespaces] => parent(namespaces == "namespaces"),
-        _ => tests(&words),
+        ["parent"] => parent(),
+        _ => return,
     }
-}
-
-fn tests(words: &[&str]) {
-    if words.contains(&"--list") {
-        if !words.contains(&"--ignored") {
-            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
-        }
-        return;
-    }
-    if let Err(reason) = diagnose_user_namespaces() {
-        assert!(!std::env::var("RELAPSE_REQUIRE").unwrap_or_default().contains("netns"), "{reason}");
-        eprintln!("skipped: {reason}");
-        return;
-    }
-    let wanted: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with('-')).collect();
-    for (name, test) in TESTS {
-        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word)) {
-            test();
-            println!("test {name} ... ok (uid {})", rustix::process::getuid());
-        }
-    }
-    if rustix::process::geteuid().is_root() {
-        let user = Command::new("/proc/self/exe").args(words).uid(64321).gid(64321).status().expect("started");
-        assert!(user.success(), "as an ordinary user: {user}");
-    }
+    std::process::exit(0);
 }
 
 fn start(job: &str) -> (LabProcess, BufReader<File>, File) {
@@ -117,7 +119,10 @@ fn programs_in_the_lab_have_what_they_need() {
     assert!(matches!(field("table"), "1024" | "none"), "a table of its own: {text}");
     assert_eq!(field("group"), "1", "the lab's parent is pid 1");
     // What other users own stays theirs: root maps every id, others only their own.
-    assert_eq!(field("owner"), if rustix::process::getuid().is_root() { "12345" } else { "65534" });
+    assert_eq!(
+        field("owner"),
+        if rustix::process::getuid().is_root() && other_users().is_ok() { "12345" } else { "65534" }
+    );
 }
 
 fn nothing_stays_a_zombie() {
@@ -147,17 +152,6 @@ fn up(events: &mut impl BufRead) {
     assert_eq!(line, "up\n");
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Victim {
-    Parent,
-    Outer,
-    Init,
-}
-
-fn pid(number: u32) -> Pid {
-    Pid::from_raw(number.cast_signed()).expect("a pid")
-}
-
 /// Waits for the end of a process that is not a child of this one.
 fn wait_for_end(handle: &impl std::os::fd::AsFd) {
     let mut watched = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
@@ -165,34 +159,10 @@ fn wait_for_end(handle: &impl std::os::fd::AsFd) {
     assert_eq!(rustix::event::poll(&mut watched, Some(&deadline)), Ok(1), "it is still there");
 }
 
-/// Starts a parent with a lab; its pid, and those of outer and init.
-fn start_parent(how: &str) -> (std::process::Child, u32, u32) {
-    let mut parent =
-        Command::new("/proc/self/exe").args(["parent", how]).stdout(Stdio::piped()).spawn().expect("started");
-    let mut line = String::new();
-    BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-    let mut numbers = line.split_whitespace().map(|word| word.parse().expect("a pid"));
-    (parent, numbers.next().expect("outer"), numbers.next().expect("init"))
-}
-
-fn everything_goes_with(victim: Victim) {
-    let (mut parent, outer, init) = start_parent("namespaces");
-    let user_namespace = UserNs::of_process(outer).expect("it lives");
-    let handles = [outer, init].map(|number| pidfd_open(pid(number), PidfdFlags::empty()).expect("it lives"));
-    let started = Instant::now();
-    let killed = match victim {
-        Victim::Parent => parent.id(),
-        Victim::Outer => outer,
-        Victim::Init => init,
-    };
-    kill_process(pid(killed), Signal::KILL).expect("killed");
-    handles.iter().for_each(wait_for_end);
-    let processes = started.elapsed();
-    user_namespace.all_released(GONE).expect("nothing is left");
-    println!("     {victim:?} killed: processes gone after {processes:?}, namespaces after {:?}", started.elapsed());
-    assert!(started.elapsed() < GONE);
-    let _ = parent.kill();
-    parent.wait().expect("it ends");
+/// The process that this thread has started and not yet waited for.
+fn child() -> u32 {
+    let children = fs::read_to_string("/proc/thread-self/children").expect("listed");
+    children.trim().parse().expect("one child")
 }
 
 fn orderly_end_leaves_nothing() {
@@ -200,33 +170,31 @@ fn orderly_end_leaves_nothing() {
     up(&mut events);
     control.write_all(b"end\n").expect("written");
     assert!(lab.wait().expect("it ends").success());
-    let took = lab.proof_of_release(GONE).expect("nothing is left");
-    println!("     20 namespaces, their sockets destroyed: released {took:?} after the end");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    lab.proof_of_release(GONE).expect("nothing is left");
 }
 
 fn a_held_namespace_is_no_release() {
     let (mut lab, mut events, _control) = start("tcp");
     up(&mut events);
-    let init = lab.init_pid().expect("namespaces");
-    let held = File::open(format!("/proc/{init}/ns/net")).expect("a namespace");
+    let held = File::open(format!("/proc/{}/ns/net", child())).expect("a namespace");
     lab.kill().expect("killed");
     assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
     // Longer than the others take with their orphans: it is this one that counts.
     let error = lab.proof_of_release(Duration::from_millis(2500)).expect_err("one is held").to_string();
     assert!(error.contains("still held"), "{error}");
     drop(held);
-    let took = lab.proof_of_release(GONE).expect("nothing is left");
-    println!("     the last descriptor closed: released {took:?} later");
+    lab.proof_of_release(GONE).expect("nothing is left");
 }
 
 fn without_namespaces_it_goes_with_its_parent() {
     let mut lab = LabCommand::new(["lab", "sleep"]).user_namespace(false).spawn().expect("a lab");
-    assert!(lab.init_pid().is_none());
     drop(lab.take_control());
     assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
-    let (mut parent, outer, _) = start_parent("plain");
-    let handle = pidfd_open(pid(outer), PidfdFlags::empty()).expect("it lives");
+    let mut parent = Command::new("/proc/self/exe").arg("parent").stdout(Stdio::piped()).spawn().expect("started");
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    let lab = Pid::from_raw(line.trim().parse().expect("a number")).expect("a pid");
+    let handle = pidfd_open(lab, PidfdFlags::empty()).expect("it lives");
     parent.kill().expect("killed");
     wait_for_end(&handle);
     parent.wait().expect("it ends");
@@ -236,10 +204,6 @@ fn restrictions_are_explained() {
     let text = told("restricted");
     let line = "sudo sysctl -w user.max_user_namespaces=15000";
     assert!(text.starts_with(&format!("failed to make the lab's namespaces (user namespaces are switched off (/proc/sys/user/max_user_namespaces is 0); to allow it: {line})")), "{text}");
-}
-
-fn the_lab_sees_its_traffic() {
-    assert_eq!(told("capture"), "syn 1 ended true left 0\n");
 }
 
 /// A shell in the lab reads what is typed and gets the Ctrl-C; afterwards the terminal is the parent's.
@@ -324,13 +288,9 @@ fn terminal() {
 }
 
 /// The parent that is killed.
-fn parent(namespaces: bool) {
-    let job = if namespaces { "tcp" } else { "sleep" };
-    let mut lab = LabCommand::new(["lab", job]).user_namespace(namespaces).spawn().expect("a lab");
-    if namespaces {
-        up(&mut BufReader::new(lab.take_events().expect("events")));
-    }
-    println!("{} {}", lab.pid(), lab.init_pid().unwrap_or(0));
+fn parent() {
+    let _lab = LabCommand::new(["lab", "sleep"]).user_namespace(false).spawn().expect("a lab");
+    println!("{}", child());
     std::thread::sleep(Duration::from_secs(60));
 }
 
@@ -351,8 +311,8 @@ fn lab(job: &str) {
         "shell" => {
             let ns = NetNs::create("shell").expect("a namespace");
             let script = "echo shell ready; read line; echo shell got $line $(ls /sys/class/net); cat";
-            let status = spawn_shell(&ns, &["sh", "-c", script]).map(|mut shell| shell.wait().expect("it ends"));
-            let signal = status.expect("started").signal();
+            let mut shell = Inside::new(&ns).command("sh");
+            let signal = interactive(shell.args(["-c", script])).status().expect("it runs").signal();
             writeln!(events, "shell ended by {}", signal.unwrap_or(0)).expect("written");
         }
         "look" => {
@@ -380,22 +340,15 @@ fn lab(job: &str) {
             let error = LabCommand::new(["lab", "echo"]).spawn().expect_err("no namespaces");
             write!(events, "failed to {error}").expect("written");
         }
-        "capture" => tokio::runtime::Runtime::new().expect("a runtime").block_on(capture(&mut events)),
         other => panic!("{other}"),
     }
-}
-
-fn loopback(name: &str) -> NetNs {
-    let ns = NetNs::create(name).expect("a namespace");
-    let up = Inside::new(&ns).command("ip").args(["link", "set", "lo", "up"]).status().expect("ip runs");
-    assert!(up.success());
-    ns
 }
 
 /// A namespace with a connection whose data is never acknowledged: a filter on the server's socket
 /// drops all that arrives for it.
 fn stuck_connection(name: &str) -> (NetNs, (TcpStream, TcpStream)) {
-    let ns = loopback(name);
+    let ns = NetNs::create(name).expect("a namespace");
+    link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
     let pair = ns
         .run(|| {
             fs::write("/proc/sys/net/ipv4/tcp_orphan_retries", "1")?;
@@ -455,27 +408,4 @@ fn orphans(events: &mut File) {
         std::thread::sleep(Duration::from_millis(5));
     }
     writeln!(events, "left {}", others()).expect("written");
-}
-
-/// An ordinary user can capture and end connections in here.
-async fn capture(events: &mut File) {
-    let ns = loopback("capture");
-    let mut capture = packet::Capture::open(&ns, &packet::Filter::syn().outgoing()).expect("a capture");
-    let (mut client, _server) = ns
-        .run(|| {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let client = TcpStream::connect(listener.local_addr()?)?;
-            std::io::Result::Ok((client, listener.accept()?.0))
-        })
-        .expect("entered")
-        .expect("a connection");
-    let mut frames = Vec::new();
-    capture.next_batch(&mut frames).await.expect("frames");
-    let first =
-        |frame: &&packet::Frame| matches!(frame.packet, packet::Packet::Tcp(tcp) if tcp.flags.syn && !tcp.flags.ack);
-    let seen = frames.iter().filter(first).count();
-    let ended = sockdiag::destroy_all(&ns).expect("ended");
-    let left = sockdiag::SockDiag::open(&ns).and_then(|diag| diag.tcp_sockets(sockdiag::ALL)).expect("listed").len();
-    assert!(client.write_all(b"x").is_err(), "the connection is gone");
-    writeln!(events, "syn {seen} ended {} left {left}", ended > 0).expect("written");
 }

@@ -5,19 +5,27 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use relapse_kernel::NetNs;
-use relapse_kernel::process::Inside;
+use relapse_kernel::link::{LOOPBACK, set_mtu, set_up};
 use relapse_kernel::sockdiag::{ALL, SockDiag, TcpSocket, destroy_all, mask, state};
 
-fn namespace() -> Option<NetNs> {
-    if !rustix::process::geteuid().is_root() {
-        assert!(!std::env::var("RELAPSE_REQUIRE").unwrap_or_default().contains("netns"), "needs root");
-        eprintln!("skipped: needs root");
-        return None;
-    }
+use crate::common::namespaces;
+use crate::needs::tests;
+
+tests! {
+    namespaces => [
+        both_families_are_listed_with_their_numbers,
+        only_those_that_say_something_are_asked_for_their_numbers,
+        timeouts_are_told_apart_from_retransmissions,
+        a_destroyed_connection_is_aborted_at_both_ends,
+        destroy_all_ends_what_no_process_holds,
+    ],
+}
+
+fn namespace() -> NetNs {
     let ns = NetNs::create("sockdiag").expect("a namespace");
-    let up = Inside::new(&ns).command("ip").args(["link", "set", "lo", "mtu", "1500", "up"]).status().expect("ip runs");
-    assert!(up.success());
-    Some(ns)
+    set_mtu(&ns, LOOPBACK, 1500).expect("set");
+    set_up(&ns, LOOPBACK, true).expect("lo up");
+    ns
 }
 
 struct Pair {
@@ -26,8 +34,8 @@ struct Pair {
     server: TcpStream,
 }
 
-fn pair(ns: &NetNs, address: &'static str) -> Pair {
-    ns.run(move || {
+fn pair(ns: &NetNs, address: &str) -> Pair {
+    ns.run(|| {
         let listener = TcpListener::bind(address)?;
         let client = TcpStream::connect(listener.local_addr()?)?;
         let (server, _) = listener.accept()?;
@@ -58,31 +66,26 @@ fn client_of(diag: &SockDiag, pair: &Pair) -> Option<TcpSocket> {
     diag.tcp_sockets(ALL).expect("listed").into_iter().find(|socket| socket.local == local)
 }
 
-#[test]
 fn both_families_are_listed_with_their_numbers() {
-    let Some(ns) = namespace() else { return };
+    let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
     assert_eq!(diag.tcp_sockets(ALL).expect("listed"), [], "only this namespace's");
     for (address, mss) in [("127.0.0.1:0", 1448), ("[::1]:0", 1428), ("[::]:0", 1448)] {
         let mut pair = pair(&ns, address);
         pair.client.write_all(&[1; 5000]).expect("written");
+        // The SYN counts as one byte.
         let told = wait_for(|| client_of(&diag, &pair)?.info.filter(|info| info.bytes_acked == 5001));
-        // The SYN counts as one byte acknowledged, not as one sent.
-        assert_eq!((told.bytes_sent, told.unacked, told.bytes_retrans), (5000, 0, 0));
-        assert_eq!((told.state, told.retransmits, told.total_retrans), (state::ESTABLISHED, 0, 0));
+        assert_eq!((told.unacked, told.retransmits, told.total_retrans), (0, 0, 0));
         if address != "[::]:0" {
-            assert_eq!((told.snd_mss, told.pmtu), (mss, 1500));
+            assert_eq!(told.snd_mss, mss);
         }
-        assert!(
-            told.rto_us >= 200_000 && told.rtt_us > 0 && told.snd_cwnd >= 10 && told.data_segs_out >= 1,
-            "{told:?}"
-        );
+        assert!(told.rto_us >= 200_000 && told.rtt_us > 0, "{told:?}");
         let all = diag.tcp_sockets(ALL).expect("listed");
         let server = all
             .iter()
             .find(|socket| socket.remote == pair.client.local_addr().expect("connected"))
             .expect("the other end");
-        assert_eq!((server.recv_queue, server.info.expect("told").bytes_received), (5000, 5000));
+        assert_eq!((server.state, server.info.expect("told").bytes_received), (state::ESTABLISHED, 5000));
         assert_eq!(server.remote.is_ipv4(), address.starts_with("127"));
         let listening = diag.tcp_sockets(mask(&[state::LISTEN])).expect("listed");
         assert_eq!(
@@ -93,9 +96,8 @@ fn both_families_are_listed_with_their_numbers() {
     }
 }
 
-#[test]
 fn only_those_that_say_something_are_asked_for_their_numbers() {
-    let Some(ns) = namespace() else { return };
+    let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
     let (_quiet, mut stuck) = (pair(&ns, "127.0.0.1:0"), pair(&ns, "[::1]:0"));
     deafen(&stuck.server);
@@ -107,28 +109,24 @@ fn only_those_that_say_something_are_asked_for_their_numbers() {
     destroy_all(&ns).expect("ended");
 }
 
-#[test]
 fn timeouts_are_told_apart_from_retransmissions() {
-    let Some(ns) = namespace() else { return };
+    let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
     let mut pair = pair(&ns, "127.0.0.1:0");
     deafen(&pair.server);
-    let started = Instant::now();
     pair.client.write_all(&[1; 3000]).expect("written");
     let (socket, info) = wait_for(|| {
         let socket = client_of(&diag, &pair)?;
         let info = socket.info.filter(|info| info.retransmits >= 2)?;
         Some((socket, info))
     });
-    println!("2 consecutive timeouts after {:?}: {info:?}", started.elapsed());
     assert_eq!(socket.send_queue, 3000);
-    assert!(info.unacked > 0 && info.bytes_retrans > 0 && info.total_retrans > u32::from(info.retransmits));
+    assert!(info.unacked > 0 && info.total_retrans > u32::from(info.retransmits));
     destroy_all(&ns).expect("ended");
 }
 
-#[test]
 fn a_destroyed_connection_is_aborted_at_both_ends() {
-    let Some(ns) = namespace() else { return };
+    let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
     let mut pair = pair(&ns, "[::1]:0");
     let socket = client_of(&diag, &pair).expect("listed");
@@ -139,9 +137,8 @@ fn a_destroyed_connection_is_aborted_at_both_ends() {
     assert_eq!(diag.tcp_sockets(ALL).expect("listed").len(), 1, "the listener is left");
 }
 
-#[test]
 fn destroy_all_ends_what_no_process_holds() {
-    let Some(ns) = namespace() else { return };
+    let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
     // An orphan with data that nobody acknowledges.
     let mut stuck = pair(&ns, "127.0.0.1:0");
@@ -169,30 +166,7 @@ fn destroy_all_ends_what_no_process_holds() {
         let there = diag.tcp_sockets(ALL).expect("listed");
         wanted.iter().all(|state| there.iter().any(|socket| socket.state == *state)).then_some(())
     });
-    let started = Instant::now();
-    let ended = destroy_all(&ns).expect("ended");
-    println!("{ended} sockets ended in {:?}", started.elapsed());
+    assert!(destroy_all(&ns).expect("ended") >= wanted.len());
     assert_eq!(diag.tcp_sockets(ALL).expect("listed"), []);
     drop(calling);
-}
-
-/// A poll must be cheap; the number is printed, and the bound is generous.
-#[test]
-fn asking_is_cheap() {
-    let Some(ns) = namespace() else { return };
-    let diag = SockDiag::open(&ns).expect("opened");
-    let pairs: Vec<_> = (0..50).map(|_| pair(&ns, "127.0.0.1:0")).collect();
-    for states in [ALL, mask(&[state::LISTEN]), mask(&[state::ESTABLISHED])] {
-        let started = Instant::now();
-        for _ in 0..20 {
-            diag.tcp_sockets(states).expect("listed");
-        }
-        println!(
-            "mask {states:#x}: {:?} each, {} sockets",
-            started.elapsed() / 20,
-            diag.tcp_sockets(states).expect("listed").len()
-        );
-        assert!(started.elapsed() / 20 < Duration::from_millis(50));
-    }
-    drop(pairs);
 }

@@ -1,18 +1,21 @@
 //! The API server of the run's own cluster: connected to by the run's own kubeconfig alone.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::reflector::{self, reflector};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, Config};
+use kube::{Client, Config, ResourceExt};
+use relapse_detectors::prefix::Prefix;
 use serde_json::json;
 
-use super::created::{Names, Shares, share};
+use super::created::Names;
 
 /// How often a wish to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -70,44 +73,37 @@ pub fn ask<T, F: Future<Output = Result<T, String>>>(
 ///
 /// # Errors
 /// What the API server says.
-pub async fn prepare(client: Client, count: usize) -> Result<Shares, String> {
+pub async fn prepare(client: Client, count: usize) -> Result<BTreeMap<String, Prefix>, String> {
     let dns: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
     let none = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
     dns.patch_scale("coredns", &PatchParams::default(), &none).await.map_err(said)?;
-    let nodes: Api<Node> = Api::all(client);
-    until_nodes(&nodes, |all| all.iter().filter(|node| share_of(node).is_some()).count() >= count).await?;
-    let all = nodes.list(&ListParams::default()).await.map_err(said)?;
-    Ok(all.items.iter().filter_map(share_of).collect())
+    let share = |node: &Node| Some((node.name_any(), node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?));
+    Ok(nodes(client, count, share).await.into_iter().collect())
 }
 
-fn share_of(node: &Node) -> Option<(String, relapse_detectors::prefix::Prefix)> {
-    share(&serde_json::to_value(node).ok()?)
-}
-
-/// So many nodes are ready.
+/// Waits until so many nodes are ready.
 ///
 /// # Errors
-/// What the API server says.
+/// None: time limits are the asker's.
 pub async fn nodes_ready(client: Client, count: usize) -> Result<(), String> {
-    let is_ready = |node: &&Node| {
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let is_ready = |node: &Node| {
+        let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True").then_some(())
     };
-    until_nodes(&Api::all(client), |all| all.iter().filter(is_ready).count() >= count).await
+    nodes(client, count, is_ready).await;
+    Ok(())
 }
 
-/// Watches nodes until they are as wanted.
-async fn until_nodes(nodes: &Api<Node>, wanted: impl Fn(&[Node]) -> bool) -> Result<(), String> {
-    let mut known: Vec<Node> = Vec::new();
-    let stream = watcher(nodes.clone(), watcher::Config::default()).default_backoff().touched_objects();
-    let mut stream = stream.boxed();
+/// Watches nodes until so many are as wanted. A watch that breaks is begun anew by itself.
+async fn nodes<T>(client: Client, count: usize, wanted: impl Fn(&Node) -> Option<T>) -> Vec<T> {
+    let (nodes, writer) = reflector::store();
+    let stream = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff();
+    let mut stream = reflector(writer, stream).boxed();
     loop {
-        if wanted(&known) && !known.is_empty() {
-            return Ok(());
+        let found: Vec<T> = nodes.state().iter().filter_map(|node| wanted(node)).collect();
+        if found.len() >= count {
+            return found;
         }
-        // A watch that broke is begun anew by itself.
-        let Ok(Some(node)) = stream.try_next().await else { continue };
-        known.retain(|other| other.metadata.name != node.metadata.name);
-        known.push(node);
+        stream.next().await;
     }
 }

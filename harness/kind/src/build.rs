@@ -12,7 +12,7 @@ use relapse_model::ClusterPlan;
 
 use super::ground::Ground;
 use super::nodes::{Attached, attach};
-use super::objects::{self, DNS_NAMESPACE, LABEL};
+use super::objects::{self, DNS_NAMESPACE, LABEL, same};
 use super::{api, cni, guard};
 
 /// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
@@ -25,11 +25,10 @@ where
 {
     let ours = ListParams::default().labels(&format!("{LABEL}={}", run.id));
     let there = api.list(&ours).await.map_err(api::said)?.items;
-    let same = |a: &K, b: &K| a.name_any() == b.name_any() && objects::content(a) == objects::content(b);
-    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(object, wanted))) {
+    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(*object, wanted))) {
         api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::said)?;
     }
-    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, wanted))) {
+    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, *wanted))) {
         let made = api.create(&PostParams::default(), object).await;
         made.map_err(|e| format!("{}: {}", object.name_any(), api::said(e)))?;
     }
@@ -68,22 +67,22 @@ pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
 pub type Network = (Fabric, Vec<Attached>, Vec<Outside>, Vec<Office>);
 
 /// The fabric, the nodes' places in it, and the world outside.
-pub fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
+pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
     let network = &plan.network;
-    let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway])?;
+    let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway]).await?;
     let (mut nodes, mut outside, mut offices) = (Vec::new(), Vec::new(), Vec::new());
     for (number, (node, kind)) in plan.nodes.iter().zip(&ground.cluster.nodes).enumerate() {
-        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network)?);
+        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network).await?);
     }
     for (number, host) in plan.outside.iter().enumerate() {
-        let ns = match ground.server_on(&host.name) {
-            Some(served) => as_host(served.namespace()?, false)?,
-            None => host_namespace(&host.name, false)?,
+        let at = match ground.server_on(&host.name) {
+            Some(served) => as_host(&served.namespace()?, false).await?,
+            None => host_namespace(&host.name, false).await?,
         };
-        outside.push(build(&mut fabric, number, host, ns, network.node_gateway)?);
+        outside.push(build(&mut fabric, number, host, at, network.node_gateway).await?);
     }
     for (number, office) in plan.offices.iter().enumerate() {
-        offices.push(build_office(&mut fabric, number, office)?);
+        offices.push(build_office(&mut fabric, number, office).await?);
     }
     fabric.arm()?;
     Ok((fabric, nodes, outside, offices))

@@ -9,24 +9,21 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::Client;
-use relapse_detectors::signal::Observed;
+use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
 use relapse_lab::cluster::pods::with_passer_by;
-use relapse_lab::cluster::{
-    Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry,
-};
+use relapse_lab::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use relapse_lab::job::{FaultError, Job};
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::build::{build_network, fit, template};
 use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
-use super::watch::Seen;
-use super::{api, cni, kube_proxy, news, servers};
+use super::watch::{Endpoint as Behind, Seen, is_leaving};
+use super::{api, cni, failed, failures, kube_proxy, news, servers};
 
 /// A pod takes a second to come and another to go, and some of the machine.
 const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
@@ -43,8 +40,7 @@ pub struct KindCluster {
     /// By number; what was deleted is remembered as it was.
     pods: Mutex<Vec<Plugged>>,
     coming_back: tokio::sync::Mutex<()>,
-    seen: watch::Receiver<Seen>,
-    watches: Mutex<Vec<JoinHandle<()>>>,
+    seen: Seen,
     inventory: watch::Sender<Inventory>,
     pause_image: String,
     /// What kubeadm's Deployment of CoreDNS runs.
@@ -60,8 +56,8 @@ impl KindCluster {
         let mut plan = with_passer_by(plan);
         fit(&mut plan, ground)?;
         let client = api::connect(&ground.cluster.names).await?;
-        let (seen, watches) = super::watch::start(&client, &ground.run_id);
-        let built = build_network(&plan, ground).map_err(|e| format!("failed to {e}"))?;
+        let seen = Seen::start(&client, &ground.run_id).await?;
+        let built = build_network(&plan, ground).await.map_err(failed)?;
         let (fabric, nodes, outside, offices) = built;
         let replica = if plan.dns.is_some() { Some(template(&client).await?) } else { None };
         let node = ground.cluster.nodes.first().ok_or("the cluster has no nodes")?;
@@ -74,7 +70,6 @@ impl KindCluster {
             pods: Mutex::default(),
             coming_back: tokio::sync::Mutex::default(),
             seen,
-            watches: Mutex::new(watches.into()),
             inventory: watch::Sender::default(),
             pause_image: cni::pause_image(node)?,
             replica,
@@ -91,34 +86,34 @@ impl KindCluster {
         cluster.pods = Mutex::new(made);
         cluster.endpoints_there().await?;
         // Pods of the scenario before this one were in the fabric until they were gone.
-        cluster.nodes.iter().try_for_each(Attached::forget_flows).map_err(|e| format!("failed to {e}"))?;
+        cluster.nodes.iter().try_for_each(Attached::forget_flows)?;
         let cluster = Arc::new(cluster);
         cluster.tell();
-        cluster.lock_watches().push(tokio::spawn(follow(Arc::downgrade(&cluster), cluster.seen.clone())));
+        tokio::spawn(follow(Arc::downgrade(&cluster), cluster.seen.clone()));
         Ok(cluster)
     }
 
     /// Services and their ready endpoints, by the names of the scenario.
-    fn services(&self, seen: &Seen) -> Vec<ServiceEntry> {
+    fn services(&self) -> Vec<Endpoints> {
+        let ready = self.seen.endpoints();
         let entry = |plan: &relapse_model::ServicePlan| {
-            let slices = seen.slices.values().filter(|slice| slice.service == plan.name);
-            let ready = slices.flat_map(|slice| &slice.endpoints).filter(|(_, _, ready)| *ready);
-            let with_node = ready.filter_map(|(pod, address, _)| {
+            let behind = ready.iter().filter(|endpoint| endpoint.service == plan.name);
+            let with_node = behind.filter_map(|Behind { pod, address, .. }| {
                 let known = self.plan.pods.iter().find(|known| known.name == *pod)?;
-                Some((pod.clone(), *address, self.plan.nodes[known.node.0].name.clone()))
+                let node = self.plan.nodes[known.node.0].name.clone();
+                Some(Endpoint { pod: pod.clone(), address: *address, node })
             });
-            ServiceEntry { name: plan.name.clone(), address: plan.address, ready: with_node.collect() }
+            Endpoints { service: plan.name.clone(), address: plan.address, ready: with_node.collect() }
         };
         self.plan.services.iter().map(entry).collect()
     }
 
     /// Lets the inventory follow what the API server told and what was plugged in.
     fn tell(&self) {
-        let seen = self.seen.borrow().clone();
         let plugged = self.lock_pods();
         let there = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
-            let pod = seen.pods.get(&spec.name);
-            !plugged.leaving && pod.is_some_and(|pod| pod.uid == plugged.uid && !pod.leaving)
+            let pod = self.seen.same_pod(&spec.name, &plugged.uid);
+            !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
         };
         let pods = self.plan.pods.iter().zip(plugged.iter()).filter(there).map(|(spec, plugged)| PodEntry {
             name: spec.name.clone(),
@@ -126,7 +121,7 @@ impl KindCluster {
             address: plugged.address,
             link: plugged.link.clone(),
         });
-        let now = Inventory { pods: pods.collect(), services: self.services(&seen) };
+        let now = Inventory { pods: pods.collect(), services: self.services() };
         self.inventory.send_if_modified(|known| {
             let changed = *known != now;
             if changed {
@@ -138,10 +133,6 @@ impl KindCluster {
 
     fn lock_pods(&self) -> MutexGuard<'_, Vec<Plugged>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_watches(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something of its own runs in this pod, and goes on between trials.
@@ -161,35 +152,28 @@ impl KindCluster {
         let mut left = Vec::new();
         let pods = self.lock_pods().clone();
         for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
-            if self.serves_itself(Place::Pod(PodId(number)))
-                && let Err(e) = pods::end_connections(&pod.ns)
-            {
-                left.push(format!("pod {}: failed to {e}", spec.name));
-            }
-            if let Err(e) = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns) {
-                left.push(format!("pod {}: failed to {e}", spec.name));
-            }
+            let serves = self.serves_itself(Place::Pod(PodId(number)));
+            let ended = serves.then(|| pods::end_connections(&pod.ns));
+            let unplugged = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns);
+            left.extend(failures(&format!("pod {}", spec.name), ended.into_iter().chain([unplugged])));
         }
         left.extend(self.outside_served(true).flat_map(servers::unplug));
         left.extend(self.nodes.iter().flat_map(Attached::detach));
-        let forgotten = self.nodes.iter().filter_map(|node| node.forget_flows().err());
-        left.extend(forgotten.map(|e| format!("failed to {e}")));
-        self.lock_watches().drain(..).for_each(|watch| watch.abort());
+        left.extend(self.nodes.iter().filter_map(|node| node.forget_flows().err()));
         left
     }
 }
 
 /// Ends with the cluster.
-async fn follow(cluster: Weak<KindCluster>, mut seen: watch::Receiver<Seen>) {
-    while seen.changed().await.is_ok() {
+async fn follow(cluster: Weak<KindCluster>, mut seen: Seen) {
+    while seen.changed().await {
         let Some(cluster) = cluster.upgrade() else { return };
         cluster.tell();
     }
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(String) -> FaultError {
-    let what = what.into();
-    move |why| FaultError::Refused { what, why }
+fn refused(what: &str) -> impl FnOnce(String) -> FaultError {
+    move |why| FaultError::Refused { what: what.to_owned(), why }
 }
 
 impl Cluster for KindCluster {
@@ -210,7 +194,7 @@ impl Cluster for KindCluster {
         &self.offices[id.0]
     }
     fn fabric(&self) -> &NetNs {
-        &self.fabric.ns
+        &self.fabric.at.ns
     }
 
     fn inventory(&self) -> watch::Receiver<Inventory> {
@@ -218,11 +202,11 @@ impl Cluster for KindCluster {
     }
 
     fn delete_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
-        Box::pin(async move { self.delete(id).await.map_err(failed("delete a pod")) })
+        Box::pin(async move { self.delete(id).await.map_err(refused("delete a pod")) })
     }
 
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
-        Box::pin(async move { self.restore(id).await.map_err(failed("put a pod back")) })
+        Box::pin(async move { self.restore(id).await.map_err(refused("put a pod back")) })
     }
 
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>> {
@@ -261,11 +245,11 @@ impl Cluster for KindCluster {
         // What runs in a pod or a container by itself lives on, with its listening sockets.
         let all = self.lock_pods().clone().into_iter().enumerate();
         let pods: Vec<NetNs> = all.filter(|(id, _)| !self.lives_on(PodId(*id))).map(|(_, pod)| pod.ns).collect();
-        std::iter::once(self.fabric.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
+        std::iter::once(self.fabric.at.ns.clone()).chain(outside).chain(offices).chain(pods).collect()
     }
 
     fn inodes(&self) -> Vec<u64> {
-        let all = self.ground.cluster.nodes.iter().filter_map(|node| NetNs::of_process(&node.name, node.pid).ok());
+        let all = self.ground.cluster.nodes.iter().filter_map(|node| node.namespace().ok());
         let pods: Vec<NetNs> = self.lock_pods().iter().map(|pod| pod.ns.clone()).collect();
         let served = self.outside_served(true).map(|outside| outside.ns.clone());
         all.chain(pods).chain(served).chain(self.own_namespaces()).map(|ns| ns.inode()).collect()
@@ -278,9 +262,9 @@ impl Cluster for KindCluster {
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move {
             if running {
-                self.start_replica(id).await.map_err(failed("start a replica"))
+                self.start_replica(id).await.map_err(refused("start a replica"))
             } else {
-                self.stop_replica(id).await.map_err(failed("stop a replica"))
+                self.stop_replica(id).await.map_err(refused("stop a replica"))
             }
         })
     }

@@ -3,32 +3,29 @@
 //! Its network is its own, without translation to the outside, and its nodes get their guard before
 //! they can run a pod. Names carry the run's id.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::{NetNs, process};
+use relapse_kernel::process;
 use relapse_model::kind_config::Config;
 
 use super::created::{Created, LABEL, Names, NodeRef};
-use super::docker::{docker, kind, within};
-use super::{api, cni, guard, kube_proxy};
+use super::docker::{docker, kind, pid_of, within};
+use super::until::until;
+use super::{api, cni, failed, guard, kube_proxy, pids};
 
 /// A cluster that is not there by then never will be; a variable of this name sets other seconds.
 const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));
 /// Nodes are ready by then, or something is wrong with them.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const REMOVE_WITHIN: Duration = Duration::from_secs(120);
-/// How long Docker works on at what it was told to make, when whoever told it is gone.
-const TOLD_BEFORE: Duration = Duration::from_secs(2);
-/// What Docker is about to remove already is gone by then.
-const GONE_WITHIN: Duration = Duration::from_secs(60);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 const LOAD_WITHIN: Duration = Duration::from_secs(60);
+const LOGS_WITHIN: Duration = Duration::from_secs(30);
 /// By which kind's containers do.
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 
@@ -60,7 +57,7 @@ pub fn create(
     let limit = std::env::var(name).ok().and_then(|seconds| seconds.parse().ok()).map_or(usual, Duration::from_secs);
     let made = within(&mut command, limit, stop)
         .and_then(|_| found(names, management, config))
-        .and_then(|created| make_ready(created, config, stop));
+        .and_then(|created| make_ready(created, stop));
     made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })
 }
 
@@ -106,21 +103,21 @@ pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     loaded.map(drop)
 }
 
-/// The containers of a cluster, by kind's label.
-///
-/// # Errors
-/// When Docker does not answer.
-pub fn containers(cluster: &str) -> Result<Vec<String>, String> {
-    let filter = format!("label={KIND_LABEL}={cluster}");
+/// Containers that have this label with a cluster's name.
+fn labelled(label: &str, cluster: &str) -> Result<Vec<String>, String> {
+    let filter = format!("label={label}={cluster}");
     let names = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
     Ok(names.lines().map(str::to_owned).collect())
 }
 
+/// The nodes of a cluster, and a load balancer before them.
+fn containers(cluster: &str) -> Result<Vec<String>, String> {
+    labelled(KIND_LABEL, cluster)
+}
+
 /// All containers that go with a cluster: its nodes, and the servers beside it.
 fn all_containers(cluster: &str) -> Result<Vec<String>, String> {
-    let filter = format!("label={LABEL}={cluster}");
-    let beside = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
-    Ok(containers(cluster)?.into_iter().chain(beside.lines().map(str::to_owned)).collect())
+    Ok([containers(cluster)?, labelled(LABEL, cluster)?].concat())
 }
 
 /// Whether any other cluster of kind's runs on this machine.
@@ -146,8 +143,7 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
     };
     containers.sort_by_key(rank);
     let nodes = containers.into_iter().map(|name| {
-        let pid = docker(&["inspect", "--format", "{{.State.Pid}}", &name])?;
-        let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
+        let pid = pid_of(&name)?;
         Ok(NodeRef { name, pid, pod_prefix: config.pod_prefix, dropped: 0 })
     });
     Ok(Created {
@@ -160,9 +156,9 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
 }
 
 /// The guard first, then the pod network; ready when the API says so of every node, and kube-proxy is at work.
-fn make_ready(mut created: Created, config: &Config, stop: &dyn Fn() -> bool) -> Result<Created, String> {
+fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, String> {
     for node in &created.nodes {
-        let ns = NetNs::of_process(&node.name, node.pid).map_err(|e| format!("failed to {e}"))?;
+        let ns = node.namespace().map_err(failed)?;
         guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
     }
     let count = created.nodes.len();
@@ -173,33 +169,24 @@ fn make_ready(mut created: Created, config: &Config, stop: &dyn Fn() -> bool) ->
         cni::write(node).map_err(|e| format!("{}: the pod network could not be set up: {e}", node.name))?;
     }
     api::ask(&created.names, |client| api::nodes_ready(client, count), READY_WITHIN, stop)?;
-    kube_proxy::until_set_up(&created.nodes, config.writes_nftables(), stop)?;
+    kube_proxy::until_set_up(&created.nodes, stop)?;
     for node in &mut created.nodes {
-        let ns = NetNs::of_process(&node.name, node.pid);
-        node.dropped = ns.and_then(|ns| guard::hits(&ns)).map_err(|e| format!("failed to {e}"))?;
+        node.dropped = node.namespace().and_then(|ns| guard::hits(&ns)).map_err(failed)?;
     }
     Ok(created)
 }
 
-/// What the nodes had to say, for people to read.
+/// What the nodes had to say, for people to read: one that never came up has only what it printed.
 fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
-    let mut saved = Vec::new();
-    let _ = fs::create_dir_all(logs);
-    for name in containers(cluster).unwrap_or_default() {
-        for (what, command) in [
-            ("journal", vec!["journalctl", "--no-pager", "-n", "400"]),
-            ("kubelet", vec!["journalctl", "--no-pager", "-u", "kubelet", "-n", "400"]),
-        ] {
-            let arguments: Vec<&str> = ["exec", name.as_str()].into_iter().chain(command).collect();
-            // A container that never came up has only what it printed.
-            let text = docker(&arguments).or_else(|_| docker(&["logs", "--tail", "400", &name]));
-            let file = logs.join(format!("{name}-{what}.log"));
-            if text.is_ok_and(|text| fs::write(&file, text).is_ok()) {
-                saved.push(file);
-            }
-        }
+    let exported = kind().and_then(|mut kind| {
+        kind.args(["export", "logs", "--name", cluster]).arg(logs);
+        within(&mut kind, LOGS_WITHIN, &|| false)
+    });
+    let nodes = containers(cluster).unwrap_or_default();
+    if exported.is_ok() || nodes.iter().any(|node| logs.join(node).is_dir()) {
+        return format!("{why}; logs of its nodes: {}", logs.display());
     }
-    if saved.is_empty() { why.to_owned() } else { format!("{why}; logs of its nodes: {}", logs.display()) }
+    why.to_owned()
 }
 
 /// Removes a cluster: containers with their volumes, servers beside it among them, network, files; only those
@@ -208,32 +195,35 @@ fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
 /// # Errors
 /// What could not be removed.
 pub fn remove(names: &Names) -> Result<(), String> {
-    end_makers(&names.cluster);
-    let there = all_containers(&names.cluster)?;
-    if !there.is_empty() {
+    let labels = [KIND_LABEL, LABEL].map(|label| format!("{label}={}", names.cluster));
+    let (left, said) = (RefCell::default(), RefCell::new(String::new()));
+    let late = || format!("{} not gone{}", left.borrow(), said.borrow());
+    until(REMOVE_WITHIN, &|| false, late, || {
+        // A run that was killed alone left its kind at work, which would go on to make what is removed here. What
+        // Docker was asked for by then comes yet, and the client that asked ends when it is there.
+        let kinds = running("kind", &names.cluster);
+        kinds.iter().try_for_each(|pid| process::end(*pid)).map_err(failed)?;
+        let at_work = !kinds.is_empty() || labels.iter().any(|label| !running("docker", label).is_empty());
+        let there = all_containers(&names.cluster)?;
+        if there.is_empty() {
+            *left.borrow_mut() = "what is still making containers is".into();
+            return Ok((!at_work).then_some(()));
+        }
+        *left.borrow_mut() = format!("containers {} are", there.join(", "));
         let mut command = Command::new("docker");
         command.args(["rm", "--force", "--volumes"]).args(&there);
-        let said = within(&mut command, REMOVE_WITHIN, &|| false);
-        // Docker may still be at it for a run that was killed: what counts is that they are gone.
-        let begin = Instant::now();
-        loop {
-            let left = all_containers(&names.cluster)?;
-            if left.is_empty() {
-                break;
-            }
-            if said.is_ok() || begin.elapsed() > GONE_WITHIN {
-                let why = said.err().unwrap_or_else(|| "Docker says nothing".into());
-                return Err(format!("containers are still there: {}: {why}", left.join(", ")));
-            }
-            std::thread::sleep(LOOK);
+        // Docker may be at it already, for a run that was killed: what counts is that they are gone.
+        if let Err(why) = within(&mut command, REMOVE_WITHIN, &|| false) {
+            *said.borrow_mut() = format!(" ({why})");
         }
-    }
-    let networks =
-        docker(&["network", "ls", "--filter", &format!("label={LABEL}={}", names.cluster), "--format", "{{.Name}}"])?;
-    for network in networks.lines().filter(|network| *network == names.cluster) {
+        Ok(None)
+    })?;
+    let ours = format!("label={LABEL}={}", names.cluster);
+    let networks = || docker(&["network", "ls", "--filter", &ours, "--format", "{{.Name}}"]);
+    for network in networks()?.lines().filter(|network| *network == names.cluster) {
         // Somebody else may be removing it, too.
         if let Err(why) = docker(&["network", "rm", network])
-            && docker(&["network", "inspect", network]).is_ok()
+            && networks()?.lines().any(|left| left == network)
         {
             return Err(why);
         }
@@ -244,25 +234,12 @@ pub fn remove(names: &Names) -> Result<(), String> {
     }
 }
 
-/// A run that was killed alone left its kind at work, or one whose time was over its children: they would
-/// go on to make what is being removed.
-fn end_makers(cluster: &str) {
-    let label = format!("{KIND_LABEL}={cluster}");
-    // kind first: it starts the others.
-    for (program, word) in [("kind", cluster), ("docker", label.as_str())] {
-        let mut ended = false;
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let mut words = words.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-            let is_it = words.next().is_some_and(|first| Path::new(&*first).ends_with(program));
-            if is_it && words.any(|one| one == word) {
-                ended |= process::end(pid).is_ok();
-            }
-        }
-        // What Docker was told to do by then it still does.
-        if ended {
-            std::thread::sleep(TOLD_BEFORE);
-        }
-    }
+/// Processes of a program that were started with this word.
+fn running(program: &str, word: &str) -> Vec<u32> {
+    let is_it = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        words.next().is_some_and(|first| Path::new(&*first).ends_with(program)) && words.any(|one| one == word)
+    };
+    pids().filter(is_it).collect()
 }

@@ -1,11 +1,10 @@
 //! What is known of a cluster that was made: by its names everything of it is found.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_kernel::{NetNs, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// By which Docker's networks, and containers beside the cluster, tell whose they are.
 pub(super) const LABEL: &str = "relapse.run";
@@ -39,6 +38,16 @@ pub struct NodeRef {
     pub dropped: u64,
 }
 
+impl NodeRef {
+    /// Its network namespace.
+    ///
+    /// # Errors
+    /// When it does not run any more.
+    pub fn namespace(&self) -> Result<NetNs> {
+        NetNs::of_process(&self.name, self.pid)
+    }
+}
+
 /// A cluster that is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
@@ -49,14 +58,4 @@ pub struct Created {
     pub management: Prefix,
     pub pod_prefix: Prefix,
     pub service_prefix: Prefix,
-}
-
-/// Shares of the pod network by node, as the API has them.
-pub type Shares = BTreeMap<String, Prefix>;
-
-/// A value of a node's object.
-#[must_use]
-pub fn share(node: &Value) -> Option<(String, Prefix)> {
-    let name = node.pointer("/metadata/name")?.as_str()?.to_owned();
-    Some((name, node.pointer("/spec/podCIDR")?.as_str()?.parse().ok()?))
 }

@@ -7,14 +7,14 @@ use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_kernel::host::is_root;
 
+use super::until::until;
+
 /// What an ordinary question may take.
 const SOON: Duration = Duration::from_secs(30);
-/// How often a call that takes long is looked after.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Asks Docker something small; its answer without the line end.
 ///
@@ -26,34 +26,30 @@ pub fn docker(arguments: &[&str]) -> Result<String, String> {
     within(&mut command, SOON, &|| false)
 }
 
+/// The first process of a container, as this machine counts.
+///
+/// # Errors
+/// When Docker does not answer, or the container does not run.
+pub fn pid_of(container: &str) -> Result<u32, String> {
+    let pid = docker(&["inspect", "--format", "{{.State.Pid}}", container])?;
+    pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{container} does not run"))
+}
+
 /// Runs a program to its end: what it printed, or what it complained about.
 ///
 /// # Errors
 /// When it fails, does not end in time, or is no longer wanted.
 pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -> Result<String, String> {
     let name = format!("{} {}", Path::new(command.get_program()).display(), words(command));
-    let begin = Instant::now();
     // A Ctrl-C is for us: what is under way is ended when it is no longer wanted, and then told as that.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn();
     let mut child = child.map_err(|e| format!("`{name}` could not be started: {e}"))?;
     let (out, err) = (gather(child.stdout.take()), gather(child.stderr.take()));
     let text = |pipe: std::thread::JoinHandle<String>| pipe.join().unwrap_or_default();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if begin.elapsed() > limit => {
-                end(&mut child);
-                return Err(format!("`{name}` did not end within {} s", limit.as_secs()));
-            }
-            Ok(None) if stop() => {
-                end(&mut child);
-                return Err("stopped".into());
-            }
-            Ok(None) => std::thread::sleep(LOOK),
-            Err(e) => return Err(format!("`{name}`: {e}")),
-        }
-    };
+    let late = || format!("`{name}` did not end");
+    let ended = until(limit, stop, late, || child.try_wait().map_err(|e| format!("`{name}`: {e}")));
+    let status = ended.inspect_err(|_| end(&mut child))?;
     let (out, err) = (text(out), text(err));
     if status.success() {
         return Ok(out.trim_end().to_owned());
@@ -155,12 +151,6 @@ pub fn noted(name: &str) -> Option<String> {
         let text = std::fs::read_to_string(cache.join(name)).ok()?;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     })
-}
-
-/// The image of nginx, where `make kind` has one.
-#[must_use]
-pub fn nginx_image() -> Option<String> {
-    noted("nginx-image")
 }
 
 /// The node image: as asked for, as `make kind` found or built it, else kind's own default (none).

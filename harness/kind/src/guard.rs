@@ -4,7 +4,7 @@
 //! or for anywhere but Docker's own subnet, is counted and dropped; a count makes the trial dirty. The
 //! guard is up before the first pod is, stays as long as the node, and leaves no default route by that NIC.
 
-use relapse_kernel::nft::{self, Chain, Hook, NatFlags, Policy, Rule, Table};
+use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::{NetNs, Result, link, route};
 use relapse_lab::cluster::node_network::pair;
 
@@ -25,7 +25,7 @@ pub fn put_up(ns: &NetNs, cluster: &Created) -> Result<()> {
     rules(cluster).apply(ns)?;
     let nic = link::find(ns, MANAGEMENT_NIC)?.map(|link| link.index);
     let routes = route::save_routes(ns, Some(route::MAIN))?;
-    let by_it = routes.iter().filter(|saved| saved.route().is_default() && saved.route().oif == nic);
+    let by_it = routes.iter().filter(|saved| saved.route().destination.1 == 0 && saved.route().oif == nic);
     by_it.into_iter().try_for_each(|saved| saved.delete(ns))
 }
 
@@ -43,10 +43,7 @@ fn rules(cluster: &Created) -> Table {
     Table::new(TABLE)
         // Pods reach the API server, which is a node: translated, as by any CNI.
         .chain(Chain::nat("translate", Hook::Postrouting, 90))
-        .rule(
-            "translate",
-            out().ip_saddr(pods).ip_daddr(management).masquerade(None, NatFlags::default()).comment("pods to nodes"),
-        )
+        .rule("translate", out().ip_saddr(pods).ip_daddr(management).masquerade(None).comment("pods to nodes"))
         .chain(Chain::filter("guard", Hook::Postrouting, 300, Policy::Accept))
         .rule("guard", out().ip_saddr(pods).counter().drop().comment(WITH_POD_ADDRESS))
         .rule("guard", out().not_ip_daddr(management).counter().drop().comment(ELSEWHERE))

@@ -1,16 +1,16 @@
 //! Real clusters on this machine, and what their nodes write on it: in the journal before they are
 //! made, removed with everything that bears exactly their name.
 
-use std::path::Path;
-
 use relapse_lab::host::identity::Process;
 use relapse_lab::host::journal::{self, Entry, Found, Journal, Stored};
 use relapse_lab::host::removers::{Removed, Remover};
 use relapse_lab::host::{Error, Result, Site, undo};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::create;
 use super::created::Names;
+use super::failed;
 
 /// What nodes set on their host, and leave there: their kubelet
 /// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their
@@ -29,20 +29,11 @@ pub const NODE_WRITES: [(&str, &str); 11] = [
     ("fs.protected_symlinks", "1"),
 ];
 
-const KEYS: [&str; NODE_WRITES.len()] = {
-    let (mut keys, mut n) = ([""; NODE_WRITES.len()], 0);
-    while n < keys.len() {
-        keys[n] = NODE_WRITES[n].0;
-        n += 1;
-    }
-    keys
-};
-
 /// The kind of entry that names a cluster.
 const KIND: &str = "kind-cluster";
 
 /// Removes the clusters of runs that died.
-pub const REMOVER: Remover = Remover { kind: KIND, settings: &KEYS, remove };
+pub const REMOVER: Remover = Remover { kind: KIND, settings: &NODE_WRITES, remove };
 
 /// The journal of one cluster. It stays on disk until the cluster is gone.
 pub struct ClusterJournal {
@@ -66,12 +57,11 @@ impl ClusterJournal {
              docker network rm {0}",
             names.cluster
         );
-        let not_text = || Error::Unsafe {
+        let not_text = |e: serde_json::Error| Error::Unsafe {
             what: format!("name the folder {} in a journal", names.folder.display()),
-            why: "its name is not UTF-8".into(),
+            why: e.to_string(),
         };
-        let folder = names.folder.to_str().ok_or_else(not_text)?;
-        let what = json!({ "cluster": names.cluster, "folder": folder });
+        let what = serde_json::to_value(names).map_err(not_text)?;
         journal.entries.push(Stored::Unknown(journal::entry(KIND, &clear, what)));
         for (key, new) in NODE_WRITES {
             // One that this kernel does not have nobody writes.
@@ -92,7 +82,7 @@ impl ClusterJournal {
     /// What could not be removed; the journal then stays.
     pub fn remove(&self) -> std::result::Result<(), String> {
         undo::undo(&self.site, &self.journal).map_err(|e| format!("{}: failed to {e}", self.names.cluster))?;
-        self.journal.remove(&self.site.journals).map_err(|e| format!("failed to {e}"))
+        self.journal.remove(&self.site.journals).map_err(failed)
     }
 }
 
@@ -109,14 +99,10 @@ fn before_others(site: &Site, key: &str) -> Result<Option<String>> {
 }
 
 fn remove(entry: &Value) -> Result<Removed> {
-    let text = |key: &str| {
-        let missing =
-            || Error::Unsafe { what: "remove a kind cluster".into(), why: format!("its journal names no {key}") };
-        entry.get(key).and_then(Value::as_str).ok_or_else(missing)
-    };
-    let names = Names { cluster: text("cluster")?.to_owned(), folder: Path::new(text("folder")?).to_owned() };
-    create::remove(&names)
-        .map_err(|why| Error::Unsafe { what: format!("remove the kind cluster {}", names.cluster), why })?;
+    let wrong = |e: serde_json::Error| Error::Unsafe { what: "remove a kind cluster".into(), why: e.to_string() };
+    let names = Names::deserialize(entry).map_err(wrong)?;
+    let what = || format!("remove the kind cluster {}", names.cluster);
+    create::remove(&names).map_err(|why| Error::Unsafe { what: what(), why })?;
     let settings_needed = create::others(&names.cluster).unwrap_or(false);
     Ok(Removed { what: format!("kind cluster {}", names.cluster), settings_needed })
 }

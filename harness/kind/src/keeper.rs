@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 use relapse_kernel::process::LabProcess;
-use relapse_lab::cluster::backend::{self, Backend, Lease, Places, Wanted};
+use relapse_lab::cluster::backend::{self, Backend, Lease, Left, Places, Wanted};
 use relapse_model::kind_config::Config;
 
 use super::create;
 use super::created::{Created, Names};
-use super::docker::{docker, nginx_image, node_image};
+use super::docker::{docker, node_image, noted};
+use super::failed;
 use super::ground::{BACKEND, Ground};
 use super::parts;
 use super::proof::Still;
@@ -60,7 +61,7 @@ impl Kind {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let suffix = if number > 1 { format!("-{number}") } else { String::new() };
         let cluster = format!("relapse-{}{suffix}", self.run_id);
-        let folder = relapse_lab::host::state_dir().map_err(|e| format!("failed to {e}"))?.join("kind").join(&cluster);
+        let folder = relapse_lab::host::state_dir().map_err(failed)?.join("kind").join(&cluster);
         Ok(Names { cluster, folder })
     }
 
@@ -68,7 +69,7 @@ impl Kind {
         let names = self.names()?;
         let workers = config.workers;
         tell(format!("a kind cluster is made, {workers} workers and a control plane: half a minute or so"));
-        let journal = ClusterJournal::begin(&names).map_err(|e| format!("failed to {e}"))?;
+        let journal = ClusterJournal::begin(&names).map_err(failed)?;
         let made = create::create(&names, &config, self.image.as_deref(), &self.logs, stop);
         if made.is_err() {
             // What there is of it; what cannot be removed now stays in the journal.
@@ -167,7 +168,7 @@ impl Backend for Kind {
 
 /// The ingress is nginx or nothing: with another one in its place the trial would prove something else.
 fn load_nginx(cluster: &Created) -> Result<String, String> {
-    let image = nginx_image().ok_or("there is no image of nginx for the ingress: make kind")?;
+    let image = noted("nginx-image").ok_or("there is no image of nginx for the ingress: make kind")?;
     create::load_image(&cluster.names, &image).map_err(|why| format!("nginx could not be loaded: {why}"))?;
     Ok(image)
 }
@@ -196,20 +197,21 @@ impl Lease for Leased<'_> {
         backend::Ground { backend: BACKEND.to_owned(), is_real_cluster: true, is_closed: false, what }
     }
 
-    fn lost(&mut self) -> Option<String> {
-        let why = Still::take(&self.cluster, &self.servers).err()?;
-        self.spoil();
-        Some(format!("the kind cluster is no longer there: {why}"))
-    }
-
-    fn prove_gone(&mut self, _: &LabProcess) -> Result<(), String> {
-        let after = Still::take(&self.cluster, &self.servers).inspect_err(|_| self.spoil())?;
-        let left = after.left_since(&self.before);
-        if left.is_empty() {
-            return Ok(());
+    fn end(&mut self, _: &LabProcess, whole: bool) -> Left {
+        let left = match Still::take(&self.cluster, &self.servers) {
+            Ok(after) if whole => after.left_since(&self.before),
+            // The rest of it goes with the cluster.
+            Ok(after) => after.escapes(),
+            Err(why) => {
+                self.spoil();
+                return Left::NoGround(format!("the kind cluster is no longer there: {why}"));
+            }
+        };
+        if left.is_empty() && whole {
+            return Left::Nothing;
         }
         self.spoil();
-        Err(left.join("; "))
+        if left.is_empty() { Left::OnItsGround } else { Left::Something(left.join("; ")) }
     }
 
     fn spoil(&mut self) {

@@ -6,18 +6,22 @@
 //! it then writes is its own doing (`cmd/kube-proxy/app/conntrack.go`, `SetMax`).
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use relapse_kernel::NetNs;
 use relapse_kernel::process::Inside;
-use relapse_kernel::{NetNs, nft, sysctl};
 use relapse_lab::cluster::KubeProxy;
 use relapse_lab::job::FaultError;
 use serde_json::{Value, json};
 
 use super::created::NodeRef;
+use super::until::until;
+use super::{failed, pids};
 
 /// The setting as a file.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
@@ -27,44 +31,42 @@ const CONFIG: &str = "var/lib/kube-proxy/config.conf";
 /// Ours, in the container's own files.
 const OURS: &str = "relapse-kube-proxy.json";
 
-/// Where it writes nftables: its tables in a node, one for each version of IP.
-const TABLE: &str = "kube-proxy";
-/// It runs everywhere by then, and changes nothing more for so long once it has begun.
+/// It has written its rules everywhere by then.
 const SET_UP_WITHIN: Duration = Duration::from_secs(60);
-const SETTLED: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(100);
+/// What its own metrics may take to be told.
+const SOON: Duration = Duration::from_secs(1);
+/// kubeadm leaves their address as it is.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+/// How often it has written its rules; one line for each version of IP, or (before Kubernetes 1.34) one for both.
+const SYNCS: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count";
 
-/// Waits until every node's kube-proxy has set itself up: tables and settings that appeared while a trial runs would
-/// look like something that the trial left behind.
+/// Waits until every node's kube-proxy has set itself up, for each version of IP: tables and settings that appeared
+/// while a trial runs would look like something that the trial left behind. It writes settings first, and makes its
+/// tables with its first rules, one version of IP after the other.
 ///
 /// # Errors
 /// When it does not come, or is no longer waited for.
-pub fn until_set_up(nodes: &[NodeRef], writes_nftables: bool, stop: &dyn Fn() -> bool) -> Result<(), String> {
-    let begin = Instant::now();
-    let (mut known, mut since) = (Vec::new(), begin);
-    loop {
-        let all = nodes.iter().map(|node| {
-            let ns = NetNs::of_process(&node.name, node.pid)?;
-            let (tables, settings) = (nft::list_tables(&ns)?, sysctl::all_of(&ns)?);
-            let is_there = running_in(&ns).is_some() && (!writes_nftables || tables.iter().any(|table| table == TABLE));
-            Ok((is_there, tables, settings))
-        });
-        let now: Vec<_> = all.collect::<Result<_, relapse_kernel::Error>>().map_err(|e| format!("failed to {e}"))?;
-        let everywhere = now.iter().all(|(is_there, ..)| *is_there);
-        if now != known {
-            (known, since) = (now, Instant::now());
-        }
-        if everywhere && since.elapsed() > SETTLED {
-            return Ok(());
-        }
-        if stop() {
-            return Err("stopped".into());
-        }
-        if begin.elapsed() > SET_UP_WITHIN {
-            return Err(format!("kube-proxy had not set itself up within {} s", SET_UP_WITHIN.as_secs()));
-        }
-        std::thread::sleep(LOOK);
+pub fn until_set_up(nodes: &[NodeRef], stop: &dyn Fn() -> bool) -> Result<(), String> {
+    for node in nodes {
+        let ns = node.namespace().map_err(failed)?;
+        let speaks_ipv6 = Path::new("/proc").join(node.pid.to_string()).join("net/if_inet6").exists();
+        let versions = if speaks_ipv6 { 2.0 } else { 1.0 };
+        let late = || format!("kube-proxy of {} had not set itself up", node.name);
+        until(SET_UP_WITHIN, stop, late, || Ok((syncs(&ns).unwrap_or(0.0) >= versions).then_some(())))?;
     }
+    Ok(())
+}
+
+/// As its metrics have it, once they are there.
+fn syncs(node: &NetNs) -> Option<f64> {
+    let connected = node.run(|| TcpStream::connect_timeout(&METRICS, SOON)).ok()?;
+    let mut connection = connected.ok()?;
+    connection.set_read_timeout(Some(SOON)).ok()?;
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text).ok()?;
+    let lines = text.lines().filter(|line| line.starts_with(SYNCS));
+    Some(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
 /// Ready to be started; then it writes the limit within a second or so.
@@ -118,13 +120,11 @@ fn cores() -> u64 {
 
 /// The node's own kube-proxy: the one process of that name in its network namespace.
 fn running_in(node: &NetNs) -> Option<u32> {
-    let pids = fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut found = pids.filter(|pid: &u32| {
+    pids().find(|pid| {
         let path = PathBuf::from(format!("/proc/{pid}"));
         let named = fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "kube-proxy");
         named && fs::metadata(path.join("ns/net")).is_ok_and(|file| file.ino() == node.inode())
-    });
-    found.next()
+    })
 }
 
 /// The node's name in the API, as its kube-proxy was told.

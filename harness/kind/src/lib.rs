@@ -2,7 +2,7 @@
 //!
 //! In the order of a run: [`keeper`] (clusters for all trials; [`journal`], [`create`], [`docker`], [`guard`],
 //! [`cni`], [`servers`] of the outside world, [`proof`] that a trial left nothing), which leases a [`ground`]; then in
-//! each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`], [`dns`], [`watch`] and [`news`]. A kind node
+//! each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`], [`objects`], [`watch`] and [`news`]. A kind node
 //! is a network namespace like a lab's, so fabric, second NIC, policy table, source NAT, workload, faults and
 //! collectors are the lab's own.
 //!
@@ -14,7 +14,6 @@ mod cluster;
 mod cni;
 mod create;
 mod created;
-mod dns;
 mod docker;
 mod ground;
 mod guard;
@@ -28,6 +27,7 @@ mod parts;
 mod pods;
 mod proof;
 mod servers;
+mod until;
 mod watch;
 
 use std::sync::Arc;
@@ -44,6 +44,22 @@ pub use docker::noted;
 pub use journal::NODE_WRITES;
 pub use keeper::Kind;
 pub use parts::parts;
+
+/// An error that is the end of a sentence.
+fn failed(e: impl std::fmt::Display) -> String {
+    format!("failed to {e}")
+}
+
+/// What went wrong of steps that are all taken, and where.
+fn failures(place: &str, steps: impl IntoIterator<Item = relapse_kernel::Result<()>>) -> Vec<String> {
+    steps.into_iter().filter_map(Result::err).map(|e| format!("{place}: {}", failed(e))).collect()
+}
+
+/// Processes of this machine.
+fn pids() -> impl Iterator<Item = u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
 
 static REGISTERED: Registered = Registered {
     name: ground::BACKEND,

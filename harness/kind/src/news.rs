@@ -2,17 +2,20 @@
 //! of nodes, Events, kube-proxy's configuration, and what cluster DNS complains about in its log.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Event as ApiEvent, Node, Pod};
 use kube::api::{Api, LogParams};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Client, ResourceExt};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt};
 use relapse_detectors::signal::{
-    Collector, CollectorKind, Container, ContainerState, Event, KubeProxy, NodeCondition, Observed, PodLog, Sight,
+    self, Collector, CollectorKind, Container, ContainerState, KubeProxy, NodeCondition, Observed, PodLog, Sight,
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -56,17 +59,37 @@ impl Desk {
             self.sight(Sight::Ready);
         }
     }
-}
 
-/// Watches until nobody listens any more.
-pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
-    let (told, news) = unbounded_channel();
-    let desk = Desk { names: Arc::new(names), told, broken: Arc::default() };
-    tokio::spawn(of_pods(client.clone(), desk.clone()));
-    tokio::spawn(of_nodes(client.clone(), desk.clone()));
-    tokio::spawn(of_events(client.clone(), desk.clone()));
-    tokio::spawn(of_kube_proxy(client.clone(), desk));
-    news
+    /// Calls `hear` with the news of all objects, until nobody listens. A watch that breaks is begun anew by itself;
+    /// until then, that is said.
+    fn follow<K>(&self, api: Api<K>, news: News, mut hear: impl FnMut(&Self, &K) + Send + 'static)
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let desk = self.clone();
+        tokio::spawn(async move {
+            let objects = watcher(api, watcher::Config::default()).default_backoff();
+            let mut objects = objects.take_until(desk.told.closed()).boxed();
+            let mut broken = false;
+            while let Some(event) = objects.next().await {
+                // One that could be resumed lists nothing again.
+                let is_whole = matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone));
+                if is_whole && std::mem::take(&mut broken) {
+                    desk.mended();
+                }
+                match event {
+                    Ok(Event::Apply(object)) => hear(&desk, &object),
+                    Ok(Event::InitApply(object)) if news == News::State => hear(&desk, &object),
+                    Ok(_) => {}
+                    Err(why) => {
+                        if !std::mem::replace(&mut broken, true) {
+                            desk.broke(&why);
+                        }
+                    }
+                }
+            }
+        });
+    }
 }
 
 /// What of the objects is news.
@@ -78,61 +101,39 @@ enum News {
     Change,
 }
 
-/// Calls `hear` with the news of all objects, until nobody listens. A watch that breaks is begun anew by itself;
-/// until then, that is said.
-async fn follow<K>(api: Api<K>, news: News, desk: &Desk, mut hear: impl FnMut(&K))
-where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let mut objects = watcher(api, watcher::Config::default()).default_backoff().boxed();
-    let mut broken = false;
-    loop {
-        let next = tokio::select! {
-            () = desk.told.closed() => return,
-            next = objects.next() => next,
-        };
-        match next {
-            Some(Ok(watcher::Event::Apply(object))) => hear(&object),
-            Some(Ok(watcher::Event::InitApply(object))) if news == News::State => hear(&object),
-            Some(Ok(watcher::Event::InitDone)) if broken => {
-                broken = false;
-                desk.mended();
-            }
-            Some(Ok(_)) => {}
-            Some(Err(why)) => {
-                if !std::mem::replace(&mut broken, true) {
-                    desk.broke(&why);
-                }
-            }
-            None => return,
-        }
-    }
+/// Watches until nobody listens any more.
+pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
+    let (told, news) = unbounded_channel();
+    let desk = Desk { names: Arc::new(names), told, broken: Arc::default() };
+    desk.follow(Api::all(client.clone()), News::State, of_pods(client.clone()));
+    desk.follow(Api::all(client.clone()), News::State, of_nodes());
+    desk.follow(Api::all(client.clone()), News::Change, of_event);
+    desk.follow(Api::namespaced(client.clone(), "kube-system"), News::State, of_kube_proxy);
+    news
 }
 
-async fn of_pods(client: Client, desk: Desk) {
-    let mut known: BTreeMap<(String, String), Container> = BTreeMap::new();
-    let mut read = HashSet::new();
-    let hear = |pod: &Pod| {
+/// States of containers; what replicas of cluster DNS write into their logs.
+fn of_pods(client: Client) -> impl FnMut(&Desk, &Pod) {
+    let (mut known, mut read) = (BTreeMap::new(), HashSet::new());
+    move |desk, pod| {
         let Some(node) = pod.spec.as_ref().and_then(|spec| desk.names.get(spec.node_name.as_ref()?)) else { return };
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         for status in statuses {
             let container = container(pod.name_any(), status);
-            let key = (pod.name_any(), status.name.clone());
-            if known.get(&key) == Some(&container) {
+            let before = known.insert((pod.name_any(), status.name.clone()), container.clone());
+            if before.as_ref() == Some(&container) {
                 continue;
             }
-            desk.tell(node, Observed::Container(container.clone()));
-            let runs = container.state == ContainerState::Running;
             // A container that is started again has another log.
             let log = (pod.uid(), container.restarts);
-            known.insert(key, container);
+            let runs = container.state == ContainerState::Running;
+            desk.tell(node, Observed::Container(container));
             let is_dns = pod.labels().get("k8s-app").is_some_and(|app| app == "kube-dns");
             if is_dns && runs && read.insert(log) {
                 tokio::spawn(of_log(client.clone(), pod.name_any(), node.clone(), desk.clone()));
             }
         }
-    };
-    follow(Api::all(client.clone()), News::State, &desk, hear).await;
+    }
 }
 
 fn container(pod: String, status: &ContainerStatus) -> Container {
@@ -161,27 +162,22 @@ async fn of_log(client: Client, pod: String, node: String, desk: Desk) {
         Ok(log) => log,
         Err(why) => return blind(&why),
     };
-    let mut lines = log.lines();
-    loop {
-        let line = tokio::select! {
-            () = desk.told.closed() => return,
-            line = lines.next() => line,
-        };
+    // It ends with its container.
+    let mut lines = log.lines().take_until(desk.told.closed()).boxed();
+    while let Some(line) = lines.next().await {
         match line {
-            Some(Ok(line)) if line.contains("[ERROR]") || line.contains("timeout") => {
+            Ok(line) if line.contains("[ERROR]") || line.contains("timeout") => {
                 desk.tell(&node, Observed::PodLog(PodLog { pod: pod.clone(), line }));
             }
-            Some(Ok(_)) => {}
-            Some(Err(why)) => return blind(&why),
-            // With its container.
-            None => return,
+            Ok(_) => {}
+            Err(why) => return blind(&why),
         }
     }
 }
 
-async fn of_nodes(client: Client, desk: Desk) {
+fn of_nodes() -> impl FnMut(&Desk, &Node) {
     let mut known = BTreeMap::new();
-    let hear = |node: &Node| {
+    move |desk, node| {
         let Some(name) = desk.names.get(&node.name_any()) else { return };
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         for condition in conditions {
@@ -195,42 +191,33 @@ async fn of_nodes(client: Client, desk: Desk) {
                 desk.tell(name, Observed::NodeCondition(now));
             }
         }
-    };
-    follow(Api::all(client), News::State, &desk, hear).await;
+    }
 }
 
 /// Events that name a node, or that a kubelet wrote.
-async fn of_events(client: Client, desk: Desk) {
-    let hear = |event: &ApiEvent| {
-        let about = &event.involved_object;
-        let object = about.name.clone().unwrap_or_default();
-        let host = event.source.as_ref().and_then(|source| source.host.as_ref());
-        let by_host = host.and_then(|host| desk.names.get(host));
-        let Some(node) = by_host.or_else(|| desk.names.get(&object)) else { return };
-        let told_of = Event {
-            warning: event.type_.as_deref() == Some("Warning"),
-            reason: event.reason.clone().unwrap_or_default(),
-            about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),
-            message: event.message.clone().unwrap_or_default(),
-        };
-        desk.tell(node, Observed::Event(told_of));
+fn of_event(desk: &Desk, event: &ApiEvent) {
+    let about = &event.involved_object;
+    let object = about.name.clone().unwrap_or_default();
+    let host = event.source.as_ref().and_then(|source| source.host.as_ref());
+    let by_host = host.and_then(|host| desk.names.get(host));
+    let Some(node) = by_host.or_else(|| desk.names.get(&object)) else { return };
+    let told_of = signal::Event {
+        warning: event.type_.as_deref() == Some("Warning"),
+        reason: event.reason.clone().unwrap_or_default(),
+        about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),
+        message: event.message.clone().unwrap_or_default(),
     };
-    follow(Api::all(client), News::Change, &desk, hear).await;
+    desk.tell(node, Observed::Event(told_of));
 }
 
 /// One configuration for all nodes.
-async fn of_kube_proxy(client: Client, desk: Desk) {
-    let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
-    let hear = |map: &ConfigMap| {
-        let text =
-            map.data.as_ref().and_then(|data| data.get("config.conf")).filter(|_| map.name_any() == "kube-proxy");
-        let Some(config) = text.and_then(|text| serde_yaml::from_str::<Value>(text).ok()) else { return };
-        let number = |name: &str| config["conntrack"][name].as_u64();
-        desk.tell_all(&Observed::KubeProxy(KubeProxy {
-            mode: config["mode"].as_str().unwrap_or_default().to_owned(),
-            conntrack_min: number("min"),
-            conntrack_max_per_core: number("maxPerCore"),
-        }));
-    };
-    follow(maps, News::State, &desk, hear).await;
+fn of_kube_proxy(desk: &Desk, map: &ConfigMap) {
+    let text = map.data.as_ref().and_then(|data| data.get("config.conf")).filter(|_| map.name_any() == "kube-proxy");
+    let Some(config) = text.and_then(|text| serde_yaml::from_str::<Value>(text).ok()) else { return };
+    let number = |name: &str| config["conntrack"][name].as_u64();
+    desk.tell_all(&Observed::KubeProxy(KubeProxy {
+        mode: config["mode"].as_str().unwrap_or_default().to_owned(),
+        conntrack_min: number("min"),
+        conntrack_max_per_core: number("maxPerCore"),
+    }));
 }

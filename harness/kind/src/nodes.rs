@@ -3,10 +3,11 @@
 //! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
 //! between trials there is none.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::conntrack::{self, Conntrack};
+use relapse_kernel::builder::Builder;
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
 use relapse_lab::cluster::Node;
@@ -15,13 +16,14 @@ use relapse_lab::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
 use relapse_model::{NetworkPlan, NodePlan};
 
 use super::created::{Created, NodeRef};
+use super::until::until;
+use super::{failed, failures};
 
 /// Before the rules of any pod: the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;
 
 /// Entries of deleted flows count no longer by then.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(20);
 /// Entries that come and go on a node between two looks.
 const IN_PASSING: u64 = 100;
 
@@ -40,7 +42,7 @@ pub struct Attached {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn attach(
+pub async fn attach(
     fabric: &mut Fabric,
     number: usize,
     cluster: &Created,
@@ -57,8 +59,9 @@ pub fn attach(
     }
     let (address, length) = pair(cluster.management);
     let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
-    route::add_rule(&ns, &management)?;
-    attach_nics(fabric, number, &ns, plan, network)?;
+    let builder = Builder::open(&ns)?;
+    builder.add_rule(&management).await?;
+    attach_nics(fabric, number, &builder, plan, network).await?;
     snat(network, None).apply(&ns)?;
     Ok(Attached {
         node: Node { name: plan.name.clone(), ns },
@@ -86,8 +89,7 @@ impl Attached {
             route::delete_rule(ns, &self.management),
             sysctl::write_all(ns, &self.settings),
         ];
-        let name = &self.node.name;
-        steps.into_iter().filter_map(Result::err).map(|e| format!("{name}: failed to {e}")).collect()
+        failures(&self.node.name, steps)
     }
 
     /// Before the first flow, and once all nodes are out of the fabric: connection tracking would remember a trial for minutes, to the next one
@@ -97,25 +99,17 @@ impl Attached {
     ///
     /// # Errors
     /// When the kernel refuses, or still counts what is gone.
-    pub fn forget_flows(&self) -> Result<()> {
-        let table = Conntrack::open(&self.node.ns)?;
-        let begin = Instant::now();
-        loop {
+    pub fn forget_flows(&self) -> std::result::Result<(), String> {
+        let table = Conntrack::open(&self.node.ns).map_err(failed)?;
+        let late = || format!("{} had not forgotten the flows of a trial", self.node.name);
+        let forget = || {
             let deleted = table.delete_where(|entry| {
                 let ends = [entry.original.0, entry.original.1, entry.reply.0, entry.reply.1].map(|end| end.ip());
                 !ends.iter().any(|end| end.is_loopback() || self.between_nodes.contains(*end))
             })?;
-            let (kept, counted) = (table.entries()?.len() as u64, conntrack::count(&self.node.ns)?);
-            if deleted == 0 && counted <= kept + IN_PASSING {
-                return Ok(());
-            }
-            if begin.elapsed() > FORGOTTEN_WITHIN {
-                return Err(Error::NotInForce {
-                    what: format!("forget a trial's flows on {}", self.node.name),
-                    read_back: format!("{counted} entries count, {kept} are there"),
-                });
-            }
-            std::thread::sleep(LOOK);
-        }
+            let (kept, counted) = (table.entries()?.len() as u64, table.table()?.0);
+            Ok((deleted == 0 && counted <= kept + IN_PASSING).then_some(()))
+        };
+        until(FORGOTTEN_WITHIN, &|| false, late, || forget().map_err(|e: Error| failed(e)))
     }
 }

@@ -1,30 +1,35 @@
 //! The objects a trial makes in the cluster, as the API takes them. All carry the trial's label, by which
 //! they are watched and removed.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
 use relapse_model::{ClusterPlan, PodId, PodRole, ServicePlan};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Its value is the run's id.
 pub const LABEL: &str = "relapse.dev/run";
 /// Its value stands for all that is in the object: one that has it is what is wanted, and may stay for the
 /// next trial of the same scenario.
-pub const CONTENT: &str = "relapse.dev/content";
+const CONTENT: &str = "relapse.dev/content";
 /// Where pods and Services of a scenario live.
 pub const NAMESPACE: &str = "default";
 /// Where cluster DNS does.
 pub const DNS_NAMESPACE: &str = "kube-system";
 /// Its configuration for the length of a trial.
-pub const COREFILE: &str = "relapse-coredns";
+const COREFILE: &str = "relapse-coredns";
 /// A replica of cluster DNS is an endpoint only while this condition holds.
 pub const GATE: &str = "relapse.dev/serves";
 
 /// Pods die at once when they are told to: nothing in them has work to finish.
 const GRACE: i64 = 1;
+
+/// So long a replica of cluster DNS that was told to end still answers: longer than kube-proxy takes to leave it out.
+const LAMEDUCK: &str = "2s";
 
 /// Whose objects they are.
 #[derive(Debug, Clone)]
@@ -34,9 +39,29 @@ pub struct Run {
 }
 
 impl Run {
-    /// On every object; what differs between scenarios is not handed on from one to the other.
-    fn labels(&self) -> Value {
-        json!({ LABEL: self.id, "relapse.dev/scenario": self.scenario })
+    /// An object: what is in it, labelled with whose it is and with all that it says. What differs between
+    /// scenarios is not handed on from one to the other.
+    fn object<K: DeserializeOwned>(&self, namespace: &str, name: &str, mut object: Value) -> K {
+        let metadata = &mut object["metadata"];
+        (metadata["namespace"], metadata["name"]) = (namespace.into(), name.into());
+        metadata["labels"][LABEL] = self.id.as_str().into();
+        metadata["labels"]["relapse.dev/scenario"] = self.scenario.as_str().into();
+        let mut hasher = DefaultHasher::new();
+        object.to_string().hash(&mut hasher);
+        object["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
+        serde_json::from_value(object).expect("written here: it fits")
+    }
+
+    /// A pod on a node, with one container of its own.
+    fn pod(&self, name: &str, node: &str, container: Value, mut object: Value) -> Pod {
+        let spec = &mut object["spec"];
+        spec["nodeName"] = node.into();
+        spec["automountServiceAccountToken"] = false.into();
+        spec["enableServiceLinks"] = false.into();
+        spec["terminationGracePeriodSeconds"] = GRACE.into();
+        spec["tolerations"] = json!([{ "operator": "Exists" }]);
+        spec["containers"] = json!([container]);
+        self.object(NAMESPACE, name, object)
     }
 }
 
@@ -49,50 +74,29 @@ pub const fn namespace(role: PodRole) -> &'static str {
     }
 }
 
-pub type PodObject = Pod;
-
-/// What an object says, as its label has it.
-pub fn content<K: ResourceExt>(object: &K) -> Option<String> {
-    object.labels().get(CONTENT).cloned()
+/// Whether one object is what the other was made from, by name and label.
+pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
+    let of = |object: &K| (object.name_any(), object.labels().get(CONTENT).cloned());
+    of(one) == of(other)
 }
 
 /// A pod that holds its namespace open; what it does is done from outside, through that.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
-    let mut labels = run.labels();
-    for service in plan.services.iter().filter(|service| service.pods.contains(&id)) {
-        labels[behind(service)] = "true".into();
-    }
-    object(json!({
-        "metadata": { "name": plan.pods[id.0].name, "namespace": NAMESPACE, "labels": labels },
-        "spec": {
-            "nodeName": node,
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "terminationGracePeriodSeconds": GRACE,
-            "tolerations": [{ "operator": "Exists" }],
-            "containers": [{ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" }],
-        },
-    }))
+    let services = plan.services.iter().filter(|service| service.pods.contains(&id));
+    let labels: BTreeMap<String, &str> = services.map(|service| (behind(service), "true")).collect();
+    let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
+    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels } }))
 }
 
 /// An ingress: a real nginx, with [`ingress_configuration`].
 pub fn ingress(name: &str, node: &str, image: &str, run: &Run) -> Pod {
-    object(json!({
-        "metadata": { "name": name, "namespace": NAMESPACE, "labels": run.labels() },
-        "spec": {
-            "nodeName": node,
-            "automountServiceAccountToken": false,
-            "enableServiceLinks": false,
-            "terminationGracePeriodSeconds": GRACE,
-            "tolerations": [{ "operator": "Exists" }],
-            "containers": [{
-                "name": "nginx", "image": image, "imagePullPolicy": "Never",
-                "command": ["nginx", "-g", "daemon off;"],
-                "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
-            }],
-            "volumes": [{ "name": "configuration", "configMap": { "name": name } }],
-        },
-    }))
+    let container = json!({
+        "name": "nginx", "image": image, "imagePullPolicy": "Never",
+        "command": ["nginx", "-g", "daemon off;"],
+        "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
+    });
+    let volume = json!({ "name": "configuration", "configMap": { "name": name } });
+    run.pod(name, node, container, json!({ "spec": { "volumes": [volume] } }))
 }
 
 /// A reverse proxy in front of a Service. Responses are held in memory, so that the pace is the client's.
@@ -111,10 +115,7 @@ pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -
 }}
 "
     );
-    object(json!({
-        "metadata": { "name": name, "namespace": NAMESPACE, "labels": run.labels() },
-        "data": { "default.conf": text },
-    }))
+    run.object(NAMESPACE, name, json!({ "data": { "default.conf": text } }))
 }
 
 /// A replica of cluster DNS: what kubeadm's Deployment runs, on the scenario's node, with the scenario's
@@ -140,12 +141,8 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
             map["name"] = COREFILE.into();
         }
     }
-    let mut labels = run.labels();
-    labels["k8s-app"] = "kube-dns".into();
-    object(json!({
-        "metadata": { "name": name, "namespace": DNS_NAMESPACE, "labels": labels },
-        "spec": spec,
-    }))
+    let labels = json!({ "k8s-app": "kube-dns" });
+    run.object(DNS_NAMESPACE, name, json!({ "metadata": { "labels": labels }, "spec": spec }))
 }
 
 /// A Service over pods of the scenario, with the scenario's address.
@@ -155,22 +152,12 @@ pub fn service(plan: &ServicePlan, run: &Run) -> Service {
             json!({ "name": format!("{}-{port}", protocol.to_lowercase()), "port": port, "protocol": protocol })
         })
     });
-    object(json!({
-        "metadata": { "name": plan.name, "namespace": NAMESPACE, "labels": run.labels() },
-        "spec": {
-            "clusterIP": plan.address,
-            "selector": { behind(plan): "true" },
-            "ports": ports.collect::<Vec<Value>>(),
-        },
-    }))
-}
-
-/// The Corefile of a trial. No cache: it would only delay what the incidents are about.
-pub fn corefile(text: &str, run: &Run) -> ConfigMap {
-    object(json!({
-        "metadata": { "name": COREFILE, "namespace": DNS_NAMESPACE, "labels": run.labels() },
-        "data": { "Corefile": text },
-    }))
+    let spec = json!({
+        "clusterIP": plan.address,
+        "selector": { behind(plan): "true" },
+        "ports": ports.collect::<Vec<Value>>(),
+    });
+    run.object(NAMESPACE, &plan.name, json!({ "spec": spec }))
 }
 
 /// The label of pods behind a Service.
@@ -178,10 +165,27 @@ fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 
-/// Written here and read here: it fits. Labelled with what it says.
-fn object<K: serde::de::DeserializeOwned>(mut value: Value) -> K {
-    let mut hasher = DefaultHasher::new();
-    value.to_string().hash(&mut hasher);
-    value["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
-    serde_json::from_value(value).expect("an object of the API")
+/// The Corefile of a trial: the cluster's own zone, everything else to the scenario's upstream resolvers in their
+/// order. No cache: it would only delay what the incidents are about.
+pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
+    let upstreams = plan.dns.as_ref()?.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
+    let upstreams = upstreams.collect::<Vec<_>>().join(" ");
+    let text = format!(
+        ".:53 {{
+    errors
+    health {{
+        lameduck {LAMEDUCK}
+    }}
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {{
+        pods insecure
+        fallthrough in-addr.arpa ip6.arpa
+    }}
+    forward . {upstreams} {{
+        policy sequential
+    }}
+}}
+"
+    );
+    Some(run.object(DNS_NAMESPACE, COREFILE, json!({ "data": { "Corefile": text } })))
 }

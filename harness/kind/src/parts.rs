@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relapse_kernel::host::is_root;
 
-use super::docker::{docker, kind_program, nginx_image, node_image, on_path, within};
+use super::docker::{docker, kind_program, node_image, noted, on_path, within};
 
 /// What a question to a program that is installed may take.
 const SOON: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ fn image(asked: Option<&str>) -> Result<String, String> {
 
 /// For the ingress of I1 and the API of I3; nothing else wants it.
 fn nginx() -> Result<String, String> {
-    nginx_image()
+    noted("nginx-image")
         .filter(|image| is_here(image))
         .ok_or("there is none for the ingress of I1 and the API of I3\nmake kind".into())
 }

@@ -3,10 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::{self, MAIN};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
 use relapse_kernel::{NetNs, link, sysctl};
@@ -14,14 +17,14 @@ use relapse_lab::cluster::node_network::{pod_rules, unless};
 use relapse_lab::cluster::pods::port_share;
 use relapse_model::{ClusterPlan, PodId, PodRole};
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::api::said;
 use super::objects::{GATE, namespace};
-use super::watch::{PodState, Seen};
+use super::watch::{self, Seen};
+use super::{failed, pids};
 
-/// A pod that is not there by then, or not gone by then, never will be.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a link that is about to go is looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A pod that is there and has its place in the node's routing.
 #[derive(Debug, Clone)]
@@ -37,49 +40,24 @@ pub struct Plugged {
     pub stopped: bool,
 }
 
-type Object = k8s_openapi::api::core::v1::Pod;
-
-/// Waits for the API server to tell of something.
-pub async fn until<T>(
-    seen: &mut watch::Receiver<Seen>,
-    what: impl Fn() -> String,
-    wanted: impl Fn(&Seen) -> Option<T>,
-) -> Result<T, String> {
-    let watched = async {
-        loop {
-            if let Some(found) = wanted(&seen.borrow_and_update()) {
-                return Ok(found);
-            }
-            seen.changed().await.map_err(|_| "nobody watches the API server any more".to_owned())?;
-        }
-    };
-    let late = || Err(format!("{} not within {} s", what(), PATIENCE.as_secs()));
-    tokio::time::timeout(PATIENCE, watched).await.unwrap_or_else(|_| late())
-}
-
 /// Makes a pod and waits until it runs (a replica of cluster DNS: until it is ready).
-pub async fn make(
-    client: &Client,
-    seen: &mut watch::Receiver<Seen>,
-    object: &Object,
-    role: PodRole,
-) -> Result<PodState, String> {
-    let name = object.metadata.name.clone().unwrap_or_default();
-    let api: Api<Object> = Api::namespaced(client.clone(), namespace(role));
+pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> Result<Arc<Pod>, String> {
+    let name = object.name_any();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace(role));
     api.create(&PostParams::default(), object).await.map_err(|e| format!("pod {name}: {}", said(e)))?;
     if role == PodRole::Dns {
         gate(client, &name, true).await?;
     }
-    let there = |seen: &Seen| {
-        let pod = seen.pods.get(&name).filter(|pod| pod.address.is_some() && pod.running)?;
-        (pod.ready || role != PodRole::Dns).then(|| pod.clone())
+    let is_up = |pod: &Arc<Pod>| {
+        let ready = role != PodRole::Dns || watch::is_ready(pod);
+        ready && watch::runs(pod) && watch::address(pod).is_some()
     };
-    until(seen, || format!("pod {name} came up"), there).await
+    seen.until(&format!("pod {name} came up"), |seen| seen.pod(&name).filter(is_up)).await
 }
 
 /// Lets a replica of cluster DNS be an endpoint, or no longer.
 pub async fn gate(client: &Client, name: &str, open: bool) -> Result<(), String> {
-    let api: Api<Object> = Api::namespaced(client.clone(), namespace(PodRole::Dns));
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace(PodRole::Dns));
     let status = if open { "True" } else { "False" };
     let patch = Patch::Strategic(json!({ "status": { "conditions": [{ "type": GATE, "status": status }] } }));
     api.patch_status(name, &PatchParams::default(), &patch).await.map(drop).map_err(said)
@@ -87,7 +65,7 @@ pub async fn gate(client: &Client, name: &str, open: bool) -> Result<(), String>
 
 /// Tells a pod to go. One that is gone has gone.
 pub async fn send_away(client: &Client, name: &str, namespace: &str) -> Result<(), String> {
-    let api: Api<Object> = Api::namespaced(client.clone(), namespace);
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     match api.delete(name, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result.map(drop).map_err(said),
@@ -95,29 +73,24 @@ pub async fn send_away(client: &Client, name: &str, namespace: &str) -> Result<(
 }
 
 /// Processes of a pod on this machine, by the control group that the kubelet made for it.
-pub fn processes(uid: &str) -> Vec<(u32, String)> {
-    let slice = uid.replace('-', "_");
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    pids.filter_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let groups = fs::read_to_string(entry.path().join("cgroup")).ok()?;
-        if !groups.contains(uid) && !groups.contains(&slice) {
-            return None;
-        }
-        let command = fs::read_to_string(entry.path().join("comm")).ok()?;
-        Some((pid, command.trim().to_owned()))
-    })
-    .collect()
+pub fn processes(uid: &str) -> Vec<u32> {
+    let names = [uid.to_owned(), uid.replace('-', "_")];
+    let is_of_it = |pid: &u32| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        names.iter().any(|name| groups.contains(name))
+    };
+    pids().filter(is_of_it).collect()
 }
 
 /// Enters a pod that runs and gives it its place: settings, ports of its own, MTU, the two rules that the
 /// address manager keeps for it.
-pub fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Result<Plugged, String> {
+pub async fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
-    let pid = processes(&state.uid).into_iter().map(|(pid, _)| pid).min();
+    let uid = there.uid().unwrap_or_default();
+    let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
-    let address = state.address.ok_or_else(|| format!("pod {} has no address", spec.name))?;
-    let plugged = || {
+    let address = watch::address(there).ok_or_else(|| format!("pod {} has no address", spec.name))?;
+    let plugged = async {
         let ns = NetNs::of_process(&spec.name, pid)?;
         sysctl::apply(&ns, &sysctl::lab_settings(false))?;
         sysctl::write_all(&ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
@@ -130,12 +103,13 @@ pub fn plug(plan: &ClusterPlan, id: PodId, state: &PodState, node: &NetNs) -> Re
             link::set_mtu(&ns, inside.index, spec.mtu.into())?;
             link::set_mtu(node, veth.index, spec.mtu.into())?;
         }
+        let builder = Builder::open(node)?;
         for rule in pod_rules(&plan.network, address) {
-            unless(ErrorKind::AlreadyExists, route::add_rule(node, &rule))?;
+            unless(ErrorKind::AlreadyExists, builder.add_rule(&rule).await)?;
         }
-        Ok(Plugged { ns, link: veth.name, address, uid: state.uid.clone(), leaving: false, stopped: false })
+        Ok(Plugged { ns, link: veth.name, address, uid, leaving: false, stopped: false })
     };
-    plugged().map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
+    plugged.await.map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }
 
 /// Takes the pod's two rules away, as the address manager does when a pod goes.
@@ -154,15 +128,12 @@ pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
 
 /// Waits until the node's end of a pod's veth is gone; the plugins' work ends about when the API tells so.
 pub async fn link_gone(node: &NetNs, name: &str) -> Result<(), String> {
-    let begin = tokio::time::Instant::now();
-    while link::find(node, name).map_err(|e| format!("failed to {e}"))?.is_some() {
-        if begin.elapsed() > PATIENCE {
-            return Err(format!("{name} of {} is still there", node.name()));
+    let gone = async {
+        while link::find(node, name).map_err(failed)?.is_some() {
+            tokio::time::sleep(LOOK).await;
         }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(())
+        Ok(())
+    };
+    let late = |_| Err(format!("{name} of {} is still there", node.name()));
+    tokio::time::timeout(watch::PATIENCE, gone).await.unwrap_or_else(late)
 }
-
-/// How often a link that is about to go is looked for.
-const LOOK: Duration = Duration::from_millis(20);

@@ -1,9 +1,10 @@
 //! The proof that a trial left nothing: nodes, and servers beside them, as they are between trials.
 
 use relapse_kernel::host::{self, Difference, Snapshot};
-use relapse_kernel::{NetNs, nft, sysctl};
+use relapse_kernel::{nft, sysctl};
 
 use super::created::Created;
+use super::failed;
 use super::guard;
 use super::servers::Served;
 
@@ -18,7 +19,7 @@ impl Still {
     /// Which one is not there any more, or cannot be asked.
     pub fn take(cluster: &Created, servers: &[Served]) -> Result<Self, String> {
         let nodes = cluster.nodes.iter().map(|node| {
-            let ns = NetNs::of_process(&node.name, node.pid)?;
+            let ns = node.namespace()?;
             let dropped = guard::hits(&ns)?.saturating_sub(node.dropped);
             let like = Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?.with_settings(sysctl::all_of(&ns)?);
             Ok((node.name.clone(), like, dropped))
@@ -26,21 +27,28 @@ impl Still {
         // Beside the nodes there is no way out to guard.
         let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
         let all = nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>();
-        all.map(Self).map_err(|e| format!("failed to {e}"))
+        all.map(Self).map_err(failed)
     }
 
     /// What is there that was not, and what is no longer: each in a line.
     #[must_use]
     pub fn left_since(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
-        for ((name, before, _), (_, now, dropped)) in before.0.iter().zip(&self.0) {
+        for ((name, before, _), (_, now, _)) in before.0.iter().zip(&self.0) {
             let found = host::diff(before, now).into_iter().filter(|difference| !is_of_a_pod(difference));
             left.extend(found.map(|difference| format!("{name}: {difference}")));
-            if *dropped > 0 {
-                left.push(format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)"));
-            }
         }
+        left.extend(self.escapes());
         left
+    }
+
+    /// What tried to leave: each node in a line.
+    pub fn escapes(&self) -> Vec<String> {
+        let tried = self.0.iter().filter(|(.., dropped)| *dropped > 0);
+        let told = tried.map(|(name, _, dropped)| {
+            format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)")
+        });
+        told.collect()
     }
 }
 

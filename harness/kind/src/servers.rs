@@ -2,13 +2,13 @@
 //! fabric.
 //!
 //! Docker gives them no network: their only NIC is the one a trial puts in, so there is no way out to guard.
-//! They stay for the next trial that wants exactly the same. What one of them is made of is a [`Recipe`], in
-//! a file of its own; nothing else here knows which server it is.
+//! They stay for the next trial that wants exactly the same. What one of them is made of stands in a file of
+//! its own, and a line of [`SERVERS`] names it; nothing else here knows which server it is.
 
 mod nginx;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relapse_kernel::host::Snapshot;
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
@@ -16,37 +16,23 @@ use relapse_kernel::{Error, NetNs, Result, link, nft};
 use relapse_lab::cluster::Outside;
 use relapse_lab::cluster::backend::WantedServer;
 use relapse_lab::cluster::outside::NIC;
-use relapse_model::Server;
 use serde::{Deserialize, Serialize};
 use testcontainers::runners::SyncRunner;
-use testcontainers::{Container, GenericImage, ImageExt};
+use testcontainers::{Container, ContainerRequest, GenericImage, ImageExt};
 
 use super::created::LABEL;
-use super::docker::docker;
+use super::docker::{docker, pid_of};
 use super::pods::end_connections;
+use super::until::until;
+use super::{failed, failures};
 
 /// A server that does not listen by then never will.
 const UP_WITHIN: Duration = Duration::from_secs(20);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(10);
 
-/// What a server is made of.
-struct Recipe {
-    image: String,
-    /// What runs in place of the image's own program, and its arguments.
-    program: &'static str,
-    arguments: &'static [&'static str],
-    /// By their paths in the container.
-    files: Vec<(String, Vec<u8>)>,
-    /// It serves once it listens on all of them.
-    ports: BTreeSet<u16>,
-}
+type Request = fn(&WantedServer) -> std::result::Result<ContainerRequest<GenericImage>, String>;
 
-fn recipe(wanted: &WantedServer) -> std::result::Result<Recipe, String> {
-    match wanted.server {
-        Server::Nginx => nginx::recipe(wanted),
-    }
-}
+/// All of them, by name, and what each is made of.
+const SERVERS: [(&str, Request); 1] = [("nginx", nginx::request)];
 
 /// A server that runs, as a trial's process is told of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,75 +85,55 @@ struct Kept {
     _container: Container<GenericImage>,
 }
 
-impl Kept {
-    /// Whether nothing is to be done for a trial that wants it.
-    fn is_as_it_should_be(&self) -> bool {
-        self.served.listens(&self.wanted.ports).unwrap_or(false)
-    }
-}
-
 impl Servers {
     /// Exactly the servers that a trial wants; those of others go.
     ///
     /// # Errors
     /// Which one cannot be had, and why: with another in its place the trial would prove something else.
     pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer]) -> std::result::Result<Vec<Served>, String> {
-        self.0.retain(|kept| wanted.contains(&kept.wanted) && kept.is_as_it_should_be());
+        let listens = |kept: &Kept| kept.served.listens(&kept.wanted.ports).unwrap_or(false);
+        self.0.retain(|kept| wanted.contains(&kept.wanted) && listens(kept));
         for wanted in wanted {
-            if self.0.iter().any(|kept| kept.wanted == *wanted) {
-                continue;
+            if !self.0.iter().any(|kept| kept.wanted == *wanted) {
+                let started = start(cluster, wanted);
+                self.0.push(started.map_err(|why| format!("no container for {}: {why}", wanted.host))?);
             }
-            let host = &wanted.host;
-            let (served, container) =
-                start(cluster, wanted).map_err(|why| format!("no container for {host}: {why}"))?;
-            self.0.push(Kept { wanted: wanted.clone(), served, _container: container });
         }
         Ok(self.0.iter().map(|kept| kept.served.clone()).collect())
     }
 }
 
 /// Starts one and waits until it listens.
-fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<(Served, Container<GenericImage>), String> {
-    let recipe = recipe(wanted)?;
+fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<Kept, String> {
     let name = format!("{cluster}-outside-{}", wanted.host);
-    // One of this name is from before, and nobody has a handle to it.
-    let _ = docker(&["rm", "--force", "--volumes", &name]);
-    // Else it would be asked for at a registry.
-    docker(&["image", "inspect", "--format", "{{.Id}}", &recipe.image])?;
-    let (image, tag) = image_and_tag(&recipe.image);
-    let mut request = GenericImage::new(image, tag)
-        .with_entrypoint(recipe.program)
-        .with_cmd(recipe.arguments.iter().copied())
-        .with_network("none")
-        .with_container_name(&name)
-        .with_label(LABEL, cluster)
-        .with_startup_timeout(UP_WITHIN);
-    for (path, content) in recipe.files {
-        request = request.with_copy_to(path, content);
-    }
-    let container = request.start().map_err(|e| {
-        // It may have been made, and nobody has a handle to it.
-        let _ = docker(&["rm", "--force", "--volumes", &name]);
+    let remove = || docker(&["rm", "--force", "--volumes", &name]);
+    let found = SERVERS.iter().find(|(name, _)| *name == wanted.server);
+    let request = found.ok_or_else(|| format!("{} does not run in containers yet", wanted.server))?.1(wanted)?;
+    let request = request.with_network("none").with_container_name(&name).with_label(LABEL, cluster);
+    // One of this name is from before, and nobody has a handle to it; nor to one that was made and did not start.
+    let _ = remove();
+    let container = request.with_startup_timeout(UP_WITHIN).start().map_err(|e| {
+        let _ = remove();
         e.to_string()
     })?;
-    match until_it_listens(&name, &wanted.host, &recipe.ports) {
-        Ok(served) => Ok((served, container)),
-        Err(why) => Err(format!("{why}{}", last_words(&container))),
-    }
+    let served = until_it_listens(&name, wanted).map_err(|why| format!("{why}{}", last_words(&container)))?;
+    Ok(Kept { wanted: wanted.clone(), served, _container: container })
+}
+
+/// An image that is on this machine: of another one a registry would be asked.
+fn local(image: &str) -> std::result::Result<GenericImage, String> {
+    docker(&["image", "inspect", "--format", "{{.Id}}", image])?;
+    // They are put together again by a colon, be it that of a registry's port.
+    let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
+    Ok(GenericImage::new(name, tag))
 }
 
 /// Asks the engine that kind asks: so it is known there, too.
-fn until_it_listens(name: &str, host: &str, ports: &BTreeSet<u16>) -> std::result::Result<Served, String> {
-    let begin = Instant::now();
-    let pid = docker(&["inspect", "--format", "{{.State.Pid}}", name])?;
-    let pid = pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{name} does not run"))?;
-    let served = Served::find(host, pid).map_err(|e| format!("failed to {e}"))?;
-    while !served.listens(ports).map_err(|e| format!("failed to {e}"))? {
-        if begin.elapsed() > UP_WITHIN {
-            return Err(format!("{name} does not listen on {ports:?} within {} s", UP_WITHIN.as_secs()));
-        }
-        std::thread::sleep(LOOK);
-    }
+fn until_it_listens(name: &str, wanted: &WantedServer) -> std::result::Result<Served, String> {
+    let served = Served::find(&wanted.host, pid_of(name)?).map_err(failed)?;
+    let late = || format!("{name} did not listen on {:?}", wanted.ports);
+    let look = || served.listens(&wanted.ports).map(|listens| listens.then_some(())).map_err(failed);
+    until(UP_WITHIN, &|| false, late, look)?;
     Ok(served)
 }
 
@@ -179,15 +145,6 @@ fn last_words(container: &Container<GenericImage>) -> String {
     last.map(|line| format!("; it said: {line}")).unwrap_or_default()
 }
 
-/// As the engine would understand it.
-fn image_and_tag(image: &str) -> (&str, &str) {
-    match image.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        // A colon before a slash is a registry's port.
-        _ => (image, "latest"),
-    }
-}
-
 /// Takes a trial's part out of a server's namespace, which goes on: connections, and the NIC. Goes on past
 /// what fails, and says it.
 pub fn unplug(host: &Outside) -> Vec<String> {
@@ -196,20 +153,12 @@ pub fn unplug(host: &Outside) -> Vec<String> {
         // The fabric's end goes with it; with the fabric alone it would go some time after.
         link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
     ];
-    steps.into_iter().filter_map(Result::err).map(|e| format!("{}: failed to {e}", host.name)).collect()
+    failures(&host.name, steps)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_image_is_told_from_its_tag() {
-        assert_eq!(image_and_tag("relapse/nginx:bookworm"), ("relapse/nginx", "bookworm"));
-        assert_eq!(image_and_tag("localhost:5000/nginx:stable"), ("localhost:5000/nginx", "stable"));
-        assert_eq!(image_and_tag("localhost:5000/nginx"), ("localhost:5000/nginx", "latest"));
-        assert_eq!(image_and_tag("nginx"), ("nginx", "latest"));
-    }
 
     #[test]
     fn another_process_of_the_same_number_is_not_the_server() {

@@ -1,146 +1,156 @@
 //! What the API server tells about the run's pods and about endpoints, as it changes.
 
-use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, ResourceExt};
+use kube::runtime::reflector::{self, Store, reflector};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use super::objects::{LABEL, content};
+use super::objects::LABEL;
 
-/// A pod of the run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodState {
-    pub uid: String,
-    pub namespace: String,
-    /// What it was made from.
-    pub content: Option<String>,
-    /// The node's name in the API.
-    pub node: String,
-    pub address: Option<IpAddr>,
-    pub running: bool,
-    pub ready: bool,
-    /// Told to go.
-    pub leaving: bool,
-}
+/// What has not come by then never will: a pod that comes up or goes, an endpoint.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
-impl PodState {
-    /// It is there and stays.
-    pub fn serves(&self) -> bool {
-        self.running && self.ready && !self.leaving && self.address.is_some()
-    }
-}
-
-/// One slice of a Service's endpoints: (pod, address, ready).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
-    pub service: String,
-    pub endpoints: Vec<(String, IpAddr, bool)>,
-}
-
-/// All of it at this instant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// All of it, as it is now.
+#[derive(Clone)]
 pub struct Seen {
-    pub pods: BTreeMap<String, PodState>,
-    pub slices: BTreeMap<String, Slice>,
-    /// Pods were listed to the end once.
-    pub whole: bool,
+    pods: Store<Pod>,
+    slices: Store<EndpointSlice>,
+    changed: watch::Receiver<()>,
 }
 
-/// Watches for the length of a trial; a watch that breaks is begun anew.
-pub fn start(client: &Client, run_id: &str) -> (watch::Receiver<Seen>, [JoinHandle<()>; 2]) {
-    let (sender, receiver) = watch::channel(Seen::default());
-    let ours = watcher::Config::default().labels(&format!("{LABEL}={run_id}"));
-    let pods: Api<Pod> = Api::all(client.clone());
-    let slices: Api<EndpointSlice> = Api::all(client.clone());
-    let (of_pods, of_slices) = (sender.clone(), sender);
-    let pods = tokio::spawn(follow(pods, ours, pod_state, move |known| {
-        of_pods.send_if_modified(|seen| {
-            let first = !std::mem::replace(&mut seen.whole, true);
-            replace(&mut seen.pods, known) || first
-        });
-    }));
-    let slices = tokio::spawn(follow(slices, watcher::Config::default(), slice_state, move |known| {
-        of_slices.send_if_modified(|seen| replace(&mut seen.slices, known));
-    }));
-    (receiver, [pods, slices])
+/// A pod behind a Service, ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub service: String,
+    pub pod: String,
+    pub address: IpAddr,
 }
 
-fn replace<S: Clone + PartialEq>(seen: &mut BTreeMap<String, S>, known: &BTreeMap<String, S>) -> bool {
-    let changed = seen != known;
-    if changed {
-        seen.clone_from(known);
+impl Seen {
+    /// Watches until the process ends; returns when the pods that are there are known.
+    ///
+    /// # Errors
+    /// That the API server does not tell of them.
+    pub async fn start(client: &Client, run_id: &str) -> Result<Self, String> {
+        let (told, changed) = watch::channel(());
+        let ours = watcher::Config::default().labels(&format!("{LABEL}={run_id}"));
+        let pods = keep(Api::all(client.clone()), ours, told.clone());
+        let slices = keep(Api::all(client.clone()), watcher::Config::default(), told);
+        match tokio::time::timeout(PATIENCE, pods.wait_until_ready()).await {
+            Ok(Ok(())) => Ok(Self { pods, slices, changed }),
+            _ => Err(format!("the API server told of no pods within {} s", PATIENCE.as_secs())),
+        }
     }
-    changed
-}
 
-/// Keeps what is known up to date. A list that is begun anew is told when it is whole.
-async fn follow<K, S>(
-    api: Api<K>,
-    config: watcher::Config,
-    state: impl Fn(&K) -> Option<S>,
-    mut tell: impl FnMut(&BTreeMap<String, S>),
-) where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let mut events = watcher(api, config).default_backoff().boxed();
-    let mut known = BTreeMap::new();
-    while let Some(event) = events.next().await {
-        let (object, whole) = match event {
-            Ok(Event::Apply(object)) => (Some((object, false)), true),
-            Ok(Event::Delete(object)) => (Some((object, true)), true),
-            Ok(Event::InitApply(object)) => (Some((object, false)), false),
-            Ok(Event::Init) => {
-                known.clear();
-                (None, false)
+    /// All pods of the run.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.pods.state()
+    }
+
+    /// The pod of the run that has this name now.
+    pub fn pod(&self, name: &str) -> Option<Arc<Pod>> {
+        self.pods.find(|pod| pod.name_any() == name)
+    }
+
+    /// This very pod, not one that took its place.
+    pub fn same_pod(&self, name: &str, uid: &str) -> Option<Arc<Pod>> {
+        self.pod(name).filter(|pod| pod.uid().as_deref() == Some(uid))
+    }
+
+    /// Endpoints of all Services that are ready.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        let mut endpoints = Vec::new();
+        for slice in self.slices.state() {
+            let Some(service) = slice.labels().get("kubernetes.io/service-name") else { continue };
+            let ready = slice.endpoints.iter().filter(|endpoint| {
+                endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+            });
+            endpoints.extend(ready.filter_map(|endpoint| {
+                let pod = endpoint.target_ref.as_ref()?.name.clone()?;
+                let address = endpoint.addresses.first()?.parse().ok()?;
+                Some(Endpoint { service: service.clone(), pod, address })
+            }));
+        }
+        endpoints
+    }
+
+    /// Comes back when anything has changed; false, when nobody watches any more.
+    pub async fn changed(&mut self) -> bool {
+        self.changed.changed().await.is_ok()
+    }
+
+    /// Waits until it is as wanted.
+    ///
+    /// # Errors
+    /// That it did not come to that in time, by the name of `what`.
+    pub async fn until<T>(&self, what: &str, wanted: impl Fn(&Self) -> Option<T>) -> Result<T, String> {
+        let mut seen = self.clone();
+        let watched = async {
+            loop {
+                // What comes while it is looked at is looked at again.
+                seen.changed.mark_unchanged();
+                if let Some(found) = wanted(&seen) {
+                    return Ok(found);
+                }
+                if !seen.changed().await {
+                    return Err("nobody watches the API server any more".to_owned());
+                }
             }
-            Ok(Event::InitDone) => (None, true),
-            // Begun anew by itself.
-            Err(_) => continue,
         };
-        if let Some((object, gone)) = object {
-            match state(&object).filter(|_| !gone) {
-                Some(state) => drop(known.insert(object.name_any(), state)),
-                None => drop(known.remove(&object.name_any())),
-            }
-        }
-        if whole {
-            tell(&known);
-        }
+        let late = |_| Err(format!("{what} not within {} s", PATIENCE.as_secs()));
+        tokio::time::timeout(PATIENCE, watched).await.unwrap_or_else(late)
     }
 }
 
-fn pod_state(pod: &Pod) -> Option<PodState> {
-    let status = pod.status.clone().unwrap_or_default();
-    let holds = |wanted: &str| {
-        let conditions = status.conditions.iter().flatten();
-        conditions.clone().any(|condition| condition.type_ == wanted && condition.status == "True")
-    };
-    Some(PodState {
-        uid: pod.uid()?,
-        namespace: pod.namespace()?,
-        content: content(pod),
-        node: pod.spec.as_ref()?.node_name.clone()?,
-        address: status.pod_ip.as_ref().and_then(|ip| ip.parse().ok()),
-        running: status.phase.as_deref() == Some("Running"),
-        ready: holds("Ready"),
-        leaving: pod.metadata.deletion_timestamp.is_some(),
-    })
+/// Keeps a store up to date. A watch that breaks is begun anew, and what it lists then takes the place of what
+/// was known once it is whole.
+fn keep<K>(api: Api<K>, config: watcher::Config, told: watch::Sender<()>) -> Store<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let mut events = reflector(writer, watcher(api, config).default_backoff()).boxed();
+    tokio::spawn(async move {
+        while events.next().await.is_some() {
+            told.send_replace(());
+        }
+    });
+    store
 }
 
-fn slice_state(slice: &EndpointSlice) -> Option<Slice> {
-    let service = slice.labels().get("kubernetes.io/service-name")?.clone();
-    let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
-        let pod = endpoint.target_ref.as_ref()?.name.clone()?;
-        let ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true);
-        Some((pod, endpoint.addresses.first()?.parse().ok()?, ready))
-    });
-    Some(Slice { service, endpoints: endpoints.collect() })
+/// Its address, once it has one.
+pub fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+pub fn runs(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+}
+
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Told to go.
+pub fn is_leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// It is there and stays.
+pub fn serves(pod: &Pod) -> bool {
+    runs(pod) && is_ready(pod) && !is_leaving(pod) && address(pod).is_some()
 }

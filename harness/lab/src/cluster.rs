@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use relapse_detectors::signal::Observed;
+use relapse_detectors::signal::{Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
 use tokio::sync::{mpsc, watch};
@@ -103,7 +103,8 @@ pub struct Office {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     pub pods: Vec<PodEntry>,
-    pub services: Vec<ServiceEntry>,
+    /// With their ready endpoints.
+    pub services: Vec<Endpoints>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,14 +113,6 @@ pub struct PodEntry {
     pub node: String,
     pub address: IpAddr,
     pub link: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceEntry {
-    pub name: String,
-    pub address: IpAddr,
-    /// Ready endpoints: (pod, address, node).
-    pub ready: Vec<(String, IpAddr, String)>,
 }
 
 /// A cluster that is up.

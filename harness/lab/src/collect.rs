@@ -4,15 +4,9 @@
 //! of its own pods, the kernel log, and what the kubelet and the API tell. Invariant: a collector
 //! that cannot be armed, or that lost something, says so with a `Collector` signal; silence means
 //! that nothing happened. When [`Collectors::arm`] returns, every one of them is armed or has said why not.
-
-mod api;
-mod conntrack;
-mod inventory;
-mod kernel_log;
-mod packets;
-mod probes;
-mod routing;
-mod sockets;
+//!
+//! One file a source of signals, with all that is to be known of its collectors, and its name in the registry below;
+//! `detectors/src/signal` has the vocabulary in files of the same names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -28,10 +22,79 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, Inventory};
+use crate::cluster::{Cluster, Inventory, PodEntry};
 
 /// Why a collector is blind that a self-test left out.
 const TAKEN_AWAY: &str = "taken away for a self-test";
+
+/// What is known of a collector.
+pub struct CollectorInfo {
+    /// What it delivers.
+    pub kinds: &'static [CollectorKind],
+    start: Start,
+    /// What a machine is asked before it is relied on; none where every lab can.
+    pub trial: Option<Trial>,
+}
+
+/// Whether it sees, or why it does not.
+type Armed = Result<(), String>;
+/// The open file, or why there is none.
+type Opened = Result<File, String>;
+
+/// Arms what each node has for itself.
+type StartEach = fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>;
+/// Arms one that hands on to all nodes, perhaps from the kernel log; none where the cluster has no such source.
+type StartOnce = fn(&[Arc<Agent>], &Opened, &mut JoinSet<()>) -> Option<Armed>;
+
+enum Start {
+    EachNode(StartEach),
+    Once(StartOnce),
+}
+
+impl CollectorInfo {
+    const fn on_each_node(kinds: &'static [CollectorKind], start: StartEach) -> Self {
+        Self { kinds, start: Start::EachNode(start), trial: None }
+    }
+
+    const fn tried(self, what: &'static str, seen: &'static str, attempt: Attempt) -> Self {
+        Self { trial: Some(Trial { what, seen, attempt }), ..self }
+    }
+}
+
+/// An attempt, on a host of a throw-away lab, to do what a collector does.
+pub struct Trial {
+    /// The part of the machine that is tried.
+    pub what: &'static str,
+    /// What was seen where it succeeded.
+    pub seen: &'static str,
+    pub attempt: Attempt,
+}
+
+type Attempt = fn(&NetNs) -> relapse_kernel::Result<()>;
+
+macro_rules! collectors {
+    ($($module:ident,)+) => {
+        $(mod $module;)+
+
+        static COLLECTORS: &[&[CollectorInfo]] = &[$($module::COLLECTORS),+];
+    };
+}
+
+collectors! {
+    inventory,
+    routing,
+    conntrack,
+    packets,
+    sockets,
+    probes,
+    api,
+    kernel_log,
+}
+
+/// What is known of all collectors.
+pub fn info() -> impl Iterator<Item = &'static CollectorInfo> {
+    COLLECTORS.iter().copied().flatten()
+}
 
 /// All collectors of a cluster. Dropping it ends them.
 pub struct Collectors {
@@ -45,13 +108,11 @@ impl Collectors {
         operator: &Arc<Operator>,
         signals: &UnboundedSender<Signal>,
         without: Option<CollectorKind>,
-        kernel_log: Result<File, String>,
+        kernel_log: &Result<File, String>,
     ) -> Self {
-        let mut tasks = JoinSet::new();
-        let mut agents = Vec::new();
-        for number in 0..cluster.plan().nodes.len() {
+        let agent = |number| {
             let node = cluster.node(NodeId(number));
-            let agent = Arc::new(Agent {
+            Arc::new(Agent {
                 node: node.name.as_str().into(),
                 ns: node.ns.clone(),
                 address: cluster.plan().nodes[number].address,
@@ -63,30 +124,29 @@ impl Collectors {
                 talked_to: Mutex::default(),
                 external_name: Mutex::default(),
                 signals: signals.clone(),
-            });
-            let mut arm =
-                |kinds: &[CollectorKind], start: fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>| {
-                    let started = if kinds.iter().any(|kind| Some(*kind) == without) {
-                        Err(TAKEN_AWAY.to_owned())
-                    } else {
-                        start(&agent, &mut tasks).map_err(|e| e.to_string())
-                    };
-                    for kind in kinds {
-                        agent.sight(*kind, started.clone().map_or_else(Sight::Blind, |()| Sight::Ready));
+            })
+        };
+        let agents: Vec<_> = (0..cluster.plan().nodes.len()).map(agent).collect();
+        let mut tasks = JoinSet::new();
+        for collector in info() {
+            let is_left_out = without.is_some_and(|without| collector.kinds.contains(&without));
+            let say = |agent: &Agent, armed: Armed| {
+                let sight = armed.map_or_else(Sight::Blind, |()| Sight::Ready);
+                collector.kinds.iter().for_each(|kind| agent.sight(*kind, sight.clone()));
+            };
+            match collector.start {
+                _ if is_left_out => agents.iter().for_each(|agent| say(agent, Err(TAKEN_AWAY.to_owned()))),
+                Start::EachNode(start) => {
+                    for agent in &agents {
+                        say(agent, start(agent, &mut tasks).map_err(|e| e.to_string()));
                     }
-                };
-            arm(&[CollectorKind::Inventory], inventory::start);
-            arm(&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup], routing::start);
-            arm(&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats], conntrack::start_polling);
-            arm(&[CollectorKind::ConntrackEvents], conntrack::start_events);
-            arm(&[CollectorKind::Packets, CollectorKind::DnsPackets], packets::start);
-            arm(&[CollectorKind::Sockets], sockets::start);
-            arm(&[CollectorKind::Probes], probes::start);
-            agents.push(agent);
+                }
+                Start::Once(start) => {
+                    let Some(armed) = start(&agents, kernel_log, &mut tasks) else { continue };
+                    agents.iter().for_each(|agent| say(agent, armed.clone()));
+                }
+            }
         }
-        api::start(&agents, cluster.news(), without, &mut tasks);
-        let log = if without == Some(CollectorKind::KernelLog) { Err(TAKEN_AWAY.to_owned()) } else { kernel_log };
-        kernel_log::start(agents, log, &mut tasks);
         Self { tasks }
     }
 
@@ -125,8 +185,7 @@ const MOST_TALKED_TO: usize = 16;
 
 impl Agent {
     fn talks_to(&self, from: IpAddr, to: IpAddr) {
-        let inside = |ip| self.operator.pod_prefixes.iter().any(|prefix| prefix.contains(ip));
-        if inside(from) && !inside(to) {
+        if self.operator.is_pod(from) && !self.operator.is_pod(to) {
             let mut known = self.talked_to.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() < MOST_TALKED_TO {
                 known.insert(to);
@@ -134,13 +193,13 @@ impl Agent {
         }
     }
 
-    fn tell(&self, observed: Observed) {
+    fn tell(&self, observed: impl Into<Observed>) {
         self.tell_at(Time(clock::now()), observed);
     }
 
-    fn tell_at(&self, at: Time, observed: Observed) {
+    fn tell_at(&self, at: Time, observed: impl Into<Observed>) {
         // Nobody listens any more once the trial is over.
-        let _ = self.signals.send(Signal { at, node: Arc::clone(&self.node), observed });
+        let _ = self.signals.send(Signal { at, node: Arc::clone(&self.node), observed: observed.into() });
     }
 
     fn sight(&self, collector: CollectorKind, sight: Sight) {
@@ -162,7 +221,7 @@ impl Agent {
     }
 
     /// Pods of this node, now.
-    fn pods(&self) -> Vec<crate::cluster::PodEntry> {
+    fn pods(&self) -> Vec<PodEntry> {
         self.inventory.borrow().pods.iter().filter(|pod| *pod.node == *self.node).cloned().collect()
     }
 }

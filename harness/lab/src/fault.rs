@@ -4,11 +4,13 @@
 //! A benign twin is a fault like any other. New ones: one file under `faults/` and one registry line.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_model::diagnostics::Span;
-use relapse_model::{FlowPlan, Resolver};
+use relapse_model::{FlowId, FlowPlan, Resolver};
 
 use crate::cluster::Cluster;
 use crate::host_limit::HostLimit;
@@ -47,6 +49,11 @@ pub struct InForce {
     pub reduced: Option<(String, String)>,
 }
 
+/// How often attempts under way are looked for.
+const LOOK: Duration = Duration::from_millis(1);
+/// What a busy machine adds to an attempt.
+const SLACK: Duration = Duration::from_secs(1);
+
 /// What a fault works on.
 pub struct World {
     pub cluster: Arc<dyn Cluster>,
@@ -58,11 +65,40 @@ pub struct World {
     pub host_limit: HostLimit,
 }
 
+/// Attempts of a flow that a fault waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnderWay {
+    Some,
+    None,
+}
+
+impl World {
+    /// Waits until attempts of a flow are under way, or none is any more.
+    ///
+    /// # Errors
+    /// That it did not come to that, though one should have begun and ended meanwhile.
+    pub async fn until(&self, flow: FlowId, wanted: UnderWay, what: &str) -> Result<(), FaultError> {
+        let (plan, switch) = &self.flows[flow.0];
+        let limit = plan.every + plan.timeout + SLACK;
+        let waited = async {
+            while (switch.under_way() > 0) != (wanted == UnderWay::Some) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let name = &plan.name;
+        let late = |_| FaultError::Refused {
+            what: what.to_owned(),
+            why: match wanted {
+                UnderWay::Some => format!("no attempt of flow {name} was under way within {limit:?}"),
+                UnderWay::None => format!("attempts of flow {name} were still under way after {limit:?}"),
+            },
+        };
+        tokio::time::timeout(limit, waited).await.map_err(late)
+    }
+}
+
 /// One planned mutation of the cluster.
 pub trait Fault: fmt::Debug + Send + Sync {
-    /// The name in the scenario file.
-    fn name(&self) -> &'static str;
-
     /// What it needs that not every machine or user has.
     fn requires(&self) -> Vec<Requirement> {
         Vec::new()
@@ -72,7 +108,8 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>>;
 }
 
-/// Undoes in reverse order of what was pushed. Synchronous: it must work without a runtime.
+/// Undoes in reverse order of what was pushed. Synchronous: an undo that builds something again waits for it
+/// ([`wait_for`]).
 #[derive(Default)]
 #[must_use = "dropping an undo stack leaves its mutations in force"]
 pub struct UndoStack {
@@ -116,7 +153,51 @@ impl UndoStack {
 
 /// A fault as a scenario writes it.
 pub trait FaultSpec {
+    /// Settings with which it can be planned, in a cluster that has everything; for tests.
+    const EXAMPLE: &'static str;
+
+    /// What is worth a look while it is in force.
+    const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip route; ip -br link"), (Where::Node, SYNS)];
+
     /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
     /// is not one value's fault; then there is no fault.
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>>;
+}
+
+/// A line of shell that shows traces of a fault, and where. `{table}` stands for the pods' routing table, `{address}`
+/// for what the failing flow talks to, `{pod}` and `{link}` for the address and the link of the pod it comes from.
+pub type Look = (Where, &'static str);
+
+/// Where there is something to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// The node the detectors are to name, else that of the pod below.
+    Node,
+    /// The pod whose flow fails, as client or server.
+    Pod,
+    Office,
+    Gateway,
+    /// The host whose flow fails.
+    Outside,
+    LoadBalancer,
+}
+
+/// Shows who opens connections, and by which NIC.
+pub const SYNS: &str = "tcpdump -lni any 'tcp[13] & 2 != 0'";
+
+/// A fault that a trial injects.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// As scenarios write it.
+    pub name: &'static str,
+    pub look: &'static [Look],
+    pub(crate) fault: Arc<dyn Fault>,
+}
+
+impl Deref for Planned {
+    type Target = dyn Fault;
+
+    fn deref(&self) -> &Self::Target {
+        self.fault.as_ref()
+    }
 }

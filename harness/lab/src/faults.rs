@@ -1,17 +1,20 @@
 //! All faults: one file each, and one line each in the registry below.
 //!
 //! A file has two parts: how the fault is written in a scenario and what planning makes of it
-//! ([`FaultSpec`]), and the mutation itself ([`Fault`]). The registry makes of them the list of things
+//! ([`FaultSpec`]), and the mutation itself ([`crate::fault::Fault`]). The registry makes of them the list of things
 //! a scenario can inject, tagged by the fault's name.
+
+use std::sync::Arc;
 
 use relapse_model::Resolver;
 use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::fault::{Fault, FaultSpec};
+use crate::fault::{FaultSpec, Planned};
 
 mod drop_all;
+mod filler;
 
 macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
@@ -28,15 +31,17 @@ macro_rules! faults {
             /// Names of all faults.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
 
-            /// The fault's name.
-            #[must_use]
-            pub const fn name(&self) -> &'static str {
-                match self { $(Self::$spec(_) => $name,)* }
-            }
+            /// See [`FaultSpec::EXAMPLE`], in the same order.
+            pub const EXAMPLES: &'static [&'static str] = &[$($module::$spec::EXAMPLE),*];
 
             /// What planning makes of it.
-            pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
-                match self { $(Self::$spec(spec) => spec.value.plan(spec.span, resolver),)* }
+            pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Planned> {
+                match self {
+                    $(Self::$spec(spec) => {
+                        let fault = Arc::from(spec.value.plan(spec.span, resolver)?);
+                        Some(Planned { name: $name, look: $module::$spec::LOOK, fault })
+                    })*
+                }
             }
         }
     };

@@ -34,10 +34,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use client::{Guardian, Restore, Written};
+pub use client::Guardian;
 pub use consent::Consent;
 pub use guardian::guardian_main;
-pub use lock::{MachineLock, Mode, Who};
+pub use lock::{MachineLock, Mode};
+pub use protocol::{LimitReply, LimitRequest, Restore, Written};
 pub use recover::{Outcome, Recovered, recover, recover_quietly};
 use removers::Remover;
 
@@ -65,13 +66,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Fragments that fit after "failed to ...".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file of ours (journal, lock) or a process of ours refused.
-    #[error("{what}: {source}")]
-    Io {
-        what: String,
-        #[source]
-        source: io::Error,
-    },
     /// The setting is there and this user may not write it.
     #[error("write {key}: only root in the initial network namespace may ({source})")]
     NotAllowed {
@@ -91,19 +85,12 @@ pub enum Error {
     /// The guardian says that it failed.
     #[error("{what}")]
     Guardian { what: String },
+    /// Somebody who waited wants to wait no longer.
+    #[error("wait: stopped")]
+    Stopped,
+    /// The operating system refused: a setting, a file of ours (journal, lock), a process of ours.
     #[error(transparent)]
     Kernel(#[from] relapse_kernel::Error),
-}
-
-/// Adds what was attempted to an error of the operating system.
-trait Context<T> {
-    fn context(self, what: impl FnOnce() -> String) -> Result<T>;
-}
-
-impl<T> Context<T> for io::Result<T> {
-    fn context(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Io { what: what(), source })
-    }
 }
 
 /// Everything outside the process that a guardian works on. A value, so that tests have their own.
@@ -133,10 +120,10 @@ impl Site {
     /// # Errors
     /// When no state directory can be named.
     pub fn host_with(removers: Vec<Remover>) -> Result<Self> {
-        let also = removers.iter().flat_map(|remover| remover.settings).copied().collect();
+        let also = removers.iter().flat_map(|remover| remover.settings).map(|(key, _)| *key).collect();
         Ok(Self {
             settings: Arc::new(settings::HostSettings { also }),
-            locks: lock::places(),
+            locks: lock::limit(),
             journals: journal_dir(&state_dir()?),
             removers,
         })

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use relapse_kernel::{Error, Result};
-use serde::{Deserialize, Serialize};
+
+use crate::host::protocol::{LimitReply, LimitRequest, Restore, Written};
 
 /// A way to the guardian, or none.
 #[derive(Clone)]
@@ -14,18 +15,12 @@ pub struct HostLimit {
     line: Option<Arc<Mutex<Line>>>,
 }
 
-struct Line {
-    ask: Box<dyn Fn(HostLimitRequest) -> io::Result<()> + Send>,
-    replies: mpsc::Receiver<HostLimitReply>,
-}
+/// What the guardian answers, or why it refused.
+pub type Answer = std::result::Result<LimitReply, String>;
 
-/// A limit that was written and read back.
-#[derive(Debug, Clone, Copy)]
-pub struct Written {
-    pub before: u64,
-    pub t0: u64,
-    pub t1: u64,
-    pub read_back: u64,
+struct Line {
+    ask: Box<dyn Fn(LimitRequest) -> io::Result<()> + Send>,
+    replies: mpsc::Receiver<Answer>,
 }
 
 impl HostLimit {
@@ -38,8 +33,8 @@ impl HostLimit {
     /// Asks by `ask` and waits for the reply.
     #[must_use]
     pub fn through(
-        ask: impl Fn(HostLimitRequest) -> io::Result<()> + Send + 'static,
-        replies: mpsc::Receiver<HostLimitReply>,
+        ask: impl Fn(LimitRequest) -> io::Result<()> + Send + 'static,
+        replies: mpsc::Receiver<Answer>,
     ) -> Self {
         Self { line: Some(Arc::new(Mutex::new(Line { ask: Box::new(ask), replies }))) }
     }
@@ -55,9 +50,10 @@ impl HostLimit {
     /// # Errors
     /// The guardian's refusal.
     pub fn write(&self, value: u64) -> Result<Written> {
-        match self.ask(HostLimitRequest::Write(value))? {
-            HostLimitReply::Written { before, t0, t1, read_back } => Ok(Written { before, t0, t1, read_back }),
-            other => Err(refused(format!("write nf_conntrack_max = {value}"), &other)),
+        let what = || format!("write nf_conntrack_max = {value}");
+        match self.ask(LimitRequest::Write(fitting(value, what)?), what)? {
+            LimitReply::Written(written) => Ok(written),
+            other => Err(refused(what(), format!("{other:?}"))),
         }
     }
 
@@ -66,9 +62,10 @@ impl HostLimit {
     /// # Errors
     /// The guardian's refusal.
     pub fn expect(&self, value: u64) -> Result<u64> {
-        match self.ask(HostLimitRequest::Expect(value))? {
-            HostLimitReply::Expected { before } => Ok(before),
-            other => Err(refused(format!("let nf_conntrack_max = {value} be written"), &other)),
+        let what = || format!("let nf_conntrack_max = {value} be written");
+        match self.ask(LimitRequest::Expect(fitting(value, what)?), what)? {
+            LimitReply::Expected(before) => Ok(before.into()),
+            other => Err(refused(what(), format!("{other:?}"))),
         }
     }
 
@@ -77,47 +74,30 @@ impl HostLimit {
     /// # Errors
     /// When it is no longer ours, or could not be written.
     pub fn restore(&self) -> Result<()> {
-        match self.ask(HostLimitRequest::Restore)? {
-            HostLimitReply::Restored => Ok(()),
-            other => Err(refused("set nf_conntrack_max back".into(), &other)),
+        let what = || "set nf_conntrack_max back".to_owned();
+        match self.ask(LimitRequest::Restore, what)? {
+            LimitReply::Restored(Restore::NotOurs { found, expected }) => {
+                let why = format!("somebody else wrote {found} where {expected} was ours; it is left as it is");
+                Err(refused(what(), why))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn ask(&self, request: HostLimitRequest) -> Result<HostLimitReply> {
-        let what = || "ask the guardian for nf_conntrack_max".to_owned();
-        let Some(line) = &self.line else {
-            return Err(Error::kernel(what(), io::Error::from(io::ErrorKind::PermissionDenied)));
-        };
+    fn ask(&self, request: LimitRequest, what: impl Fn() -> String) -> Result<LimitReply> {
+        let unheard = |error| Error::kernel("ask the guardian for nf_conntrack_max", error);
+        let Some(line) = &self.line else { return Err(unheard(io::ErrorKind::PermissionDenied.into())) };
         let line = line.lock().unwrap_or_else(PoisonError::into_inner);
-        (line.ask)(request).map_err(|e| Error::kernel(what(), e))?;
-        line.replies.recv().map_err(|_| Error::kernel(what(), io::Error::from(io::ErrorKind::BrokenPipe)))
+        (line.ask)(request).map_err(unheard)?;
+        let answer = line.replies.recv().map_err(|_| unheard(io::ErrorKind::BrokenPipe.into()))?;
+        answer.map_err(|why| refused(what(), why))
     }
 }
 
-fn refused(what: String, reply: &HostLimitReply) -> Error {
-    let why = match reply {
-        HostLimitReply::Refused { why } => why.clone(),
-        other => format!("{other:?}"),
-    };
+fn fitting(value: u64, what: impl Fn() -> String) -> Result<u32> {
+    u32::try_from(value).map_err(|_| refused(what(), format!("{value} is larger than the kernel's limit can be")))
+}
+
+const fn refused(what: String, why: String) -> Error {
     Error::Refused { what, why }
-}
-
-/// What a fault asks of the machine-wide limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostLimitRequest {
-    Write(u64),
-    /// Somebody else is about to write it: journal that, and watch.
-    Expect(u64),
-    Restore,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HostLimitReply {
-    Expected { before: u64 },
-    Written { before: u64, t0: u64, t1: u64, read_back: u64 },
-    Restored,
-    Refused { why: String },
 }

@@ -15,10 +15,11 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relapse_detectors::signal::Observed;
-use relapse_kernel::link::PrefixRoute;
+use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
+use relapse_kernel::builder::Builder;
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, Route};
-use relapse_kernel::{NetNs, Result, conntrack, link, sysctl};
+use relapse_kernel::{NetNs, Result, link, sysctl};
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
 use tokio::sync::{mpsc, watch};
 
@@ -27,7 +28,7 @@ use crate::cluster::fabric::Fabric;
 use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::pods::{port_share, with_passer_by};
-use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceEntry};
+use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use crate::job::{FaultError, Job};
 
 /// Makes labs known to this program.
@@ -62,43 +63,44 @@ impl Lab {
     ///
     /// # Errors
     /// The first thing the kernel refused. What was built by then goes with its handles.
-    pub fn up(plan: &ClusterPlan) -> Result<Arc<Self>> {
+    pub async fn up(plan: &ClusterPlan) -> Result<Arc<Self>> {
         let plan = &with_passer_by(plan);
         let network = &plan.network;
-        let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway])?;
-        let mut nodes = Vec::with_capacity(plan.nodes.len());
+        let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway]).await?;
+        let mut hosts = Vec::with_capacity(plan.nodes.len());
         for (number, node) in plan.nodes.iter().enumerate() {
-            let ns = host_namespace(&node.name, true)?;
+            let host = host_namespace(&node.name, true).await?;
             for (name, seconds) in &network.conntrack_timeouts {
-                sysctl::write(&ns, &format!("net.netfilter.nf_conntrack_{name}"), &seconds.to_string())?;
+                sysctl::write(&host.ns, &format!("net.netfilter.nf_conntrack_{name}"), &seconds.to_string())?;
             }
-            attach_nics(&mut fabric, number, &ns, node, network)?;
-            snat(network, None).apply(&ns)?;
-            nodes.push(Node { name: node.name.clone(), ns });
+            attach_nics(&mut fabric, number, &host, node, network).await?;
+            snat(network, None).apply(&host.ns)?;
+            hosts.push(host);
         }
         let mut pods = Vec::with_capacity(plan.pods.len());
         for (number, pod) in plan.pods.iter().enumerate() {
-            let ns = host_namespace(&pod.name, false)?;
-            let made = Pod { name: pod.name.clone(), ns, link: format!("pod{number}") };
-            plug_pod(plan, PodId(number), &made, &nodes)?;
+            let inside = host_namespace(&pod.name, false).await?;
+            let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
+            plug_pod(plan, PodId(number), &made.link, &inside, &hosts[pod.node.0]).await?;
             pods.push(made);
         }
         let mut outside = Vec::with_capacity(plan.outside.len());
         for (number, host) in plan.outside.iter().enumerate() {
-            let ns = host_namespace(&host.name, false)?;
-            outside.push(build(&mut fabric, number, host, ns, network.node_gateway)?);
+            let at = host_namespace(&host.name, false).await?;
+            outside.push(build(&mut fabric, number, host, at, network.node_gateway).await?);
         }
         let mut offices = Vec::with_capacity(plan.offices.len());
         for (number, office) in plan.offices.iter().enumerate() {
-            offices.push(build_office(&mut fabric, number, office)?);
+            offices.push(build_office(&mut fabric, number, office).await?);
         }
         fabric.arm()?;
         let state = vec![PodState { exists: true, ready: true }; pods.len()];
+        let nodes = plan.nodes.iter().zip(hosts).map(|(node, host)| Node { name: node.name.clone(), ns: host.ns });
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
             plan: plan.clone(),
             fabric,
-            nodes,
+            nodes: nodes.collect(),
             pods,
             outside,
             offices,
@@ -115,16 +117,9 @@ impl Lab {
         Ok(lab)
     }
 
-    /// How many network namespaces it consists of.
-    #[must_use]
-    pub fn namespaces(&self) -> usize {
-        let hops = self.outside.iter().filter(|o| o.load_balancer.is_some()).count();
-        1 + self.nodes.len() + self.pods.len() + self.outside.len() + hops + 2 * self.offices.len()
-    }
-
     fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
-        std::iter::once(&self.fabric.ns)
+        std::iter::once(&self.fabric.at.ns)
             .chain(self.nodes.iter().map(|n| &n.ns))
             .chain(self.pods.iter().map(|p| &p.ns))
             .chain(self.outside.iter().map(|o| &o.ns))
@@ -149,9 +144,8 @@ impl Lab {
         if was_ready {
             let address = self.plan.pods[id.0].address;
             for node in &self.nodes {
-                conntrack::delete_where(&node.ns, |entry| {
-                    entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address
-                })?;
+                Conntrack::open(&node.ns)?
+                    .delete_where(|entry| entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address)?;
             }
         }
         Ok(())
@@ -169,23 +163,23 @@ impl Lab {
     }
 }
 
-/// Gives a pod its veth, its address and its place in the node's routing.
-fn plug_pod(plan: &ClusterPlan, id: PodId, pod: &Pod, nodes: &[Node]) -> Result<()> {
+/// Gives a pod its veth, `link` at the node's end, its address and its place in the node's routing.
+async fn plug_pod(plan: &ClusterPlan, id: PodId, link: &str, pod: &Builder, node: &Builder) -> Result<()> {
     let spec = &plan.pods[id.0];
-    let node = &nodes[spec.node.0].ns;
     let (inside, outside) =
-        connect(&End { ns: &pod.ns, name: "eth0", mtu: spec.mtu }, &End { ns: node, name: &pod.link, mtu: spec.mtu })?;
+        connect(&End { at: pod, name: "eth0", mtu: spec.mtu }, &End { at: node, name: link, mtu: spec.mtu }).await?;
     let (address, length) = host(spec.address);
-    link::add_address(&pod.ns, inside.index, address, length, PrefixRoute::Omit)?;
-    inside.knows(POD_GATEWAY, &outside)?;
-    route::add_route(&pod.ns, &Route::default_via(POD_GATEWAY).dev(inside.index).onlink())?;
+    pod.add_address(inside.index, address, length).await?;
+    inside.knows(POD_GATEWAY, &outside).await?;
+    pod.add_route(&Route::default_via(POD_GATEWAY).dev(inside.index).onlink()).await?;
     sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
-    outside.knows(spec.address, &inside)?;
-    route::add_route(node, &Route::to(address, length).dev(outside.index))?;
+    outside.knows(spec.address, &inside).await?;
+    node.add_route(&Route::to(address, length).dev(outside.index)).await?;
     // As a CNI does: what the undo of a fault put back meanwhile is no error.
-    pod_rules(&plan.network, spec.address)
-        .iter()
-        .try_for_each(|rule| unless(ErrorKind::AlreadyExists, route::add_rule(node, rule)))
+    for rule in pod_rules(&plan.network, spec.address) {
+        unless(ErrorKind::AlreadyExists, node.add_rule(&rule).await)?;
+    }
+    Ok(())
 }
 
 /// The link-local next hop of every pod, answered by the node's end of its veth.
@@ -208,14 +202,18 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         address: plan.pods[id].address,
         link: format!("pod{id}"),
     });
-    let services = plan.services.iter().map(|service| ServiceEntry {
-        name: service.name.clone(),
+    let services = plan.services.iter().map(|service| Endpoints {
+        service: service.name.clone(),
         address: service.address,
         ready: service
             .pods
             .iter()
             .filter(|id| state[id.0].exists && state[id.0].ready)
-            .map(|id| (plan.pods[id.0].name.clone(), plan.pods[id.0].address, node(id.0)))
+            .map(|id| Endpoint {
+                pod: plan.pods[id.0].name.clone(),
+                address: plan.pods[id.0].address,
+                node: node(id.0),
+            })
             .collect(),
     });
     Inventory { pods: pods.collect(), services: services.collect() }
@@ -238,7 +236,7 @@ impl Cluster for Lab {
         &self.offices[id.0]
     }
     fn fabric(&self) -> &NetNs {
-        &self.fabric.ns
+        &self.fabric.at.ns
     }
 
     fn inventory(&self) -> watch::Receiver<Inventory> {
@@ -268,7 +266,8 @@ impl Cluster for Lab {
         Box::pin(async move {
             let spec = &self.plan.pods[id.0];
             if link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
-                plug_pod(&self.plan, id, &self.pods[id.0], &self.nodes)?;
+                let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
+                plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
             self.set_state(id, |state| state.exists = true)?;
             self.set_running(id, true).await

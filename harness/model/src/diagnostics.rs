@@ -35,6 +35,12 @@ impl Source {
     pub fn at(&self, span: Span) -> &str {
         self.text.get(span.offset..span.offset.saturating_add(span.len)).unwrap_or_default()
     }
+
+    /// The line a span begins on, from 1.
+    #[must_use]
+    pub fn line_of(&self, span: Span) -> usize {
+        self.text.get(..span.offset).unwrap_or_default().matches('\n').count() + 1
+    }
 }
 
 /// A stretch of a file's text, in bytes.
@@ -55,9 +61,8 @@ pub struct Position {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub file: PathBuf,
-    /// The file's text; `None` where it could not be read or there is nothing to show of it.
-    pub text: Option<Arc<str>>,
-    pub span: Option<Span>,
+    /// Where it is in the file's text; `None` where that could not be read or there is nothing to show of it.
+    pub place: Option<(Arc<str>, Span)>,
     pub message: String,
     /// What would be right.
     pub help: Option<String>,
@@ -67,7 +72,7 @@ impl Diagnostic {
     /// Something wrong with a file as a whole.
     #[must_use]
     pub fn of_file(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
-        Self { file: file.into(), text: None, span: None, message: message.into(), help: None }
+        Self { file: file.into(), place: None, message: message.into(), help: None }
     }
 
     /// Something wrong at a place in a file.
@@ -75,8 +80,7 @@ impl Diagnostic {
     pub fn at(source: &Source, span: Span, message: impl Into<String>) -> Self {
         Self {
             file: source.file.clone(),
-            text: Some(Arc::clone(&source.text)),
-            span: Some(span),
+            place: Some((Arc::clone(&source.text), span)),
             message: message.into(),
             help: None,
         }
@@ -93,7 +97,8 @@ impl Diagnostic {
     /// Where it is, if it is at a place.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
-        let before = self.text.as_deref()?.get(..self.span?.offset)?;
+        let (text, span) = self.place.as_ref()?;
+        let before = text.get(..span.offset)?;
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Some(Position {
             line: before.bytes().filter(|b| *b == b'\n').count() + 1,
@@ -102,7 +107,7 @@ impl Diagnostic {
     }
 
     fn order(&self, other: &Self) -> Ordering {
-        let key = |d: &Self| d.span.map_or(0, |s| s.offset);
+        let key = |d: &Self| d.place.as_ref().map_or(0, |(_, span)| span.offset);
         self.file.cmp(&other.file).then(key(self).cmp(&key(other))).then_with(|| self.message.cmp(&other.message))
     }
 }

@@ -41,14 +41,8 @@ impl Config {
     /// What is wrong with it, with the file's name.
     pub fn read(file: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("{}: {why}", file.display());
-        let source = read(file).map_err(|diagnostic| wrong(diagnostic.message))?;
+        let source = read(file, "kind configuration").map_err(|diagnostic| wrong(diagnostic.message))?;
         any(&source.text).and_then(Self::fit).map_err(wrong)
-    }
-
-    /// Whether kube-proxy is to write nftables.
-    #[must_use]
-    pub fn writes_nftables(&self) -> bool {
-        self.value["networking"]["kubeProxyMode"] == "nftables"
     }
 
     /// Sets what the harness does itself: the pod network; and where it must be known: prefixes.
@@ -92,7 +86,7 @@ mod tests {
         let config = Config::read(&file).unwrap();
         assert_eq!((config.workers, config.nodes), (1, 2));
         assert_eq!(config.value["networking"]["disableDefaultCNI"], true);
-        assert!(config.writes_nftables() && !Config::of_workers(2).writes_nftables());
+        assert_eq!(config.value["networking"]["kubeProxyMode"], "nftables");
         assert_eq!(config.value["nodes"][1]["labels"]["a"], "b");
         assert!(config.value.get("name").is_none());
     }

@@ -2,7 +2,7 @@
 //!
 //! A map of the modules:
 //! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: their names looked up.
-//! - [`spanned`], [`values`]: values of a file with their places, texts with a syntax. [`yaml`]: files.
+//! - [`spanned`], [`values`]: values of a file with their places, texts with a syntax. [`yaml`]: files of YAML as types.
 //! - [`diagnostics`]: what is wrong with a file.
 //! - [`kind_config`]: configurations of real clusters, which scenarios name.
 //!
@@ -17,7 +17,7 @@ pub mod values;
 pub mod yaml;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowKind, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan,
-    OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, Server, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
+    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 pub use resolver::Resolver;

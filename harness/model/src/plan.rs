@@ -152,16 +152,8 @@ pub struct OutsidePlan {
     pub load_balancer: bool,
     /// Names it resolves, if it is a resolver (`upstreams` name it).
     pub records: Vec<(String, Vec<IpAddr>)>,
-    /// A third party's server that answers flows to it, where the backend has containers.
-    pub server: Option<Server>,
-}
-
-/// A server that others have written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Server {
-    /// Answers `http` flows, and no others.
-    Nginx,
+    /// A third party's server that answers flows to it, where the backend has containers: its name.
+    pub server: Option<&'static str>,
 }
 
 /// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.
@@ -201,48 +193,64 @@ pub enum Target {
     Service(ServiceId),
 }
 
-/// One client of the workload, running for the whole trial.
+/// One client of the workload, running for the whole trial: all that others may know of it. What an attempt is stands
+/// beside it, in the flow's kind.
 #[derive(Debug, Clone)]
 pub struct FlowPlan {
     pub name: String,
+    /// As scenarios write it: `tcp`.
+    pub kind: &'static str,
     pub from: Place,
     /// The other pods of a counted name: attempts come from `from` and from these in turn.
     pub in_turn: Vec<Place>,
-    pub kind: FlowKind,
-    /// Time between the starts of two attempts; a slower attempt delays the next.
+    pub to: Target,
+    /// TCP port of the server that it needs there; none where it needs none.
+    pub port: Option<u16>,
+    /// What that server answers, bytes.
+    pub response: u32,
+    /// Connections that it keeps open; 0: each attempt opens its own.
+    pub keeps: u32,
+    /// Entries of connection tracking that an attempt makes.
+    pub entries: u32,
+    /// Time between the starts of two attempts; where connections are kept, a slower attempt delays the next.
     pub every: Duration,
     pub timeout: Duration,
+    /// What no answer in time is to the one who asked.
+    pub late: Failure,
 }
 
-/// What one attempt is.
-#[derive(Debug, Clone)]
-pub enum FlowKind {
-    /// A TCP request and its response.
-    Tcp { to: Target, port: u16, request: u32, response: u32, kept: bool, server_closes: bool },
-    /// An HTTP GET of `response` bytes, directly or through an ingress.
-    Http { to: Target, port: u16, response: u32 },
-    /// One name as a stub resolver asks it: search domains, A and AAAA over one socket.
-    Dns { name: String, server: Target },
-    /// ICMP echo.
-    Ping { to: Target },
-    /// Connections opened at a rate and then held; an attempt is one connection.
-    Hold { to: Target, port: u16, connections: u32 },
-}
-
-impl FlowKind {
-    /// What the flow talks to.
+impl FlowPlan {
+    /// A flow that opens a connection for each attempt, at the pace that is the default of all.
     #[must_use]
-    pub const fn target(&self) -> Target {
-        match self {
-            Self::Tcp { to, .. } | Self::Http { to, .. } | Self::Ping { to } | Self::Hold { to, .. } => *to,
-            Self::Dns { server, .. } => *server,
+    pub const fn new(name: String, kind: &'static str, from: Place, to: Target) -> Self {
+        Self {
+            name,
+            kind,
+            from,
+            in_turn: Vec::new(),
+            to,
+            port: None,
+            response: 0,
+            keeps: 0,
+            entries: 1,
+            every: Duration::from_millis(100),
+            timeout: Duration::from_millis(400),
+            late: Failure::Timeout,
         }
+    }
+
+    /// Whether it keeps many connections, and takes its time to open them.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.keeps > 1
     }
 }
 
 /// How an attempt fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Failure {
+    #[default]
     Any,
     /// No answer in time.
     Timeout,
@@ -283,6 +291,15 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
+    /// All places: nodes, pods, offices, hosts outside.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let nodes = (0..self.nodes.len()).map(|number| Place::Node(NodeId(number)));
+        let pods = (0..self.pods.len()).map(|number| Place::Pod(PodId(number)));
+        let offices = (0..self.offices.len()).map(|number| Place::Office(OfficeId(number)));
+        let outside = (0..self.outside.len()).map(|number| Place::Outside(OutsideId(number)));
+        nodes.chain(pods).chain(offices).chain(outside)
+    }
+
     /// Name of a place, as messages show it.
     #[must_use]
     pub fn place_name(&self, place: Place) -> String {
@@ -302,6 +319,15 @@ impl ClusterPlan {
             Place::Node(id) => self.nodes[id.0].address,
             Place::Outside(id) => self.outside[id.0].address,
             Place::Office(id) => self.offices[id.0].client,
+        }
+    }
+
+    /// Who answers what goes to this target; of a Service, its pods.
+    #[must_use]
+    pub fn behind(&self, target: Target) -> Vec<Place> {
+        match target {
+            Target::Place(place) => vec![place],
+            Target::Service(id) => self.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
         }
     }
 

@@ -45,26 +45,47 @@ impl<'a> Resolver<'a> {
 
     /// The node of this name.
     pub fn node(&mut self, name: &Spanned<String>) -> Option<NodeId> {
-        let found = position(&self.cluster.nodes, |n| &n.name, name);
-        found.map(NodeId).or_else(|| self.unknown("node", "nodes", name, name))
+        self.named("node", name).map(NodeId)
     }
 
     /// The pod of this name.
     pub fn pod(&mut self, name: &Spanned<String>) -> Option<PodId> {
-        let found = position(&self.cluster.pods, |p| &p.name, name);
-        found.map(PodId).or_else(|| self.unknown("pod", "pods", name, name))
+        self.named("pod", name).map(PodId)
+    }
+
+    /// The Service of this name.
+    pub fn service(&mut self, name: &Spanned<String>) -> Option<ServiceId> {
+        self.named("service", name).map(ServiceId)
+    }
+
+    /// The outside host of this name.
+    pub fn outside_host(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
+        self.named("outside", name).map(OutsideId)
     }
 
     /// The office of this name.
     pub fn office(&mut self, name: &Spanned<String>) -> Option<OfficeId> {
-        let found = position(&self.cluster.offices, |o| &o.name, name);
-        found.map(OfficeId).or_else(|| self.unknown("office", "offices", name, name))
+        self.named("office", name).map(OfficeId)
+    }
+
+    /// The pods of a counted name; none where it is the name of one pod.
+    #[must_use]
+    pub fn counted(&self, name: &str) -> Vec<PodId> {
+        let pods = &self.cluster.pods;
+        if pods.iter().any(|pod| pod.name == name) {
+            return Vec::new();
+        }
+        (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect()
     }
 
     /// The flow of this name.
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
-        let found = position(&self.workload, |f| &f.name, name);
-        found.map(FlowId).or_else(|| self.unknown("flow", "flows", name, name))
+        self.named("flow", name).map(FlowId)
+    }
+
+    fn named(&mut self, kind: &str, name: &Spanned<String>) -> Option<usize> {
+        let found = self.names(kind).iter().position(|known| *known == name.value);
+        found.or_else(|| self.unknown(kind, name, name))
     }
 
     /// The replica of cluster DNS of this name.
@@ -136,7 +157,7 @@ impl<'a> Resolver<'a> {
                 self.error(text.span, message, format!("did you mean `{other}/{name}`?"));
                 None
             }
-            None => self.unknown(kind, plural(kind), text, &name),
+            None => self.unknown(kind, text, &name),
         }
     }
 
@@ -155,11 +176,11 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn unknown<T>(&mut self, kind: &str, kinds: &str, at: &Spanned<String>, name: &str) -> Option<T> {
+    fn unknown<T>(&mut self, kind: &str, at: &Spanned<String>, name: &str) -> Option<T> {
         let names = self.names(kind);
         let help = match name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')) {
             Some(bare) if names.contains(&bare) => format!("write `{bare}`: only its name stands here"),
-            _ => did_you_mean(name, kinds, names),
+            _ => did_you_mean(name, plural(kind), names),
         };
         self.error(at.span, format!("there is no {} {}", noun(kind), quoted(name)), help);
         None
@@ -201,6 +222,21 @@ impl<'a> Resolver<'a> {
         replicas
     }
 
+    /// Tells where a text is no domain name.
+    pub fn domain(&mut self, name: &Spanned<String>) {
+        let label = |l: &str| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            (1..=63).contains(&l.len()) && l.bytes().all(good)
+        };
+        if name.len() > 253 || !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
+            self.error(
+                name.span,
+                format!("{} is not a domain name", quoted(name)),
+                "write a name such as `example-api.com`",
+            );
+        }
+    }
+
     /// Tells where a name cannot be that of a network interface.
     pub fn interface_name(&mut self, name: &Spanned<String>) -> Option<()> {
         let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
@@ -216,8 +252,11 @@ impl<'a> Resolver<'a> {
     }
 }
 
-fn position<T>(all: &[T], name_of: impl Fn(&T) -> &String, name: &Spanned<String>) -> Option<usize> {
-    all.iter().position(|one| *name_of(one) == name.value)
+/// Whether a pod is one of those that a counted name stands for: `NAME-1`.
+#[must_use]
+pub fn is_numbered(pod: &str, base: &str) -> bool {
+    let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn noun(kind: &str) -> &str {
@@ -235,6 +274,7 @@ fn plural(kind: &str) -> &'static str {
         "service" => "Services",
         "outside" => "outside hosts",
         "office" => "offices",
+        "flow" => "flows",
         _ => "names",
     }
 }

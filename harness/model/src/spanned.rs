@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use crate::diagnostics::Span;
 
 /// A value that planning may refuse, and where it stands. In the JSON Schema it is the value alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spanned<T> {
     pub value: T,
     pub span: Span,

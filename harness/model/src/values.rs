@@ -1,4 +1,4 @@
-//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges.
+//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges, subjects, days.
 //!
 //! Each is a type that cannot hold anything else, and a [`Format`]: the entry by which the check of a
 //! whole file finds every malformed text, not only the first.
@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use jiff::civil::Date;
+use relapse_detectors::finding;
 use relapse_detectors::prefix::Prefix as IpPrefix;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -26,8 +28,16 @@ pub struct Format {
 }
 
 /// All of them.
-pub const FORMATS: &[Format] =
-    &[Name::FORMAT, Duration::FORMAT, Address::FORMAT, Prefix::FORMAT, Fraction::FORMAT, PortRange::FORMAT];
+pub const FORMATS: &[Format] = &[
+    Name::FORMAT,
+    Duration::FORMAT,
+    Address::FORMAT,
+    Prefix::FORMAT,
+    Fraction::FORMAT,
+    PortRange::FORMAT,
+    Subject::FORMAT,
+    Day::FORMAT,
+];
 
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident($inner:ty), $format:literal, $what:literal, $pattern:literal, $right:literal) => {
@@ -74,11 +84,11 @@ text! {
 text! {
     /// An IP address.
     Address(IpAddr), "address", "an IP address", "^[0-9a-fA-F.:]+$",
-    "write an address such as `10.176.46.4` or `fd00::4`"
+    "write an address such as `10.176.46.4`"
 }
 text! {
-    /// An IP prefix.
-    Prefix(IpPrefix), "prefix", "a prefix", "^[0-9a-fA-F.:]+/[0-9]+$",
+    /// An IPv4 prefix: rules of a cluster see no other.
+    Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bit set behind it"
 }
 text! {
@@ -90,6 +100,16 @@ text! {
     /// Ports, both ends included.
     PortRange(RangeInclusive<u16>), "port-range", "a range of ports", "^[0-9]+-[0-9]+$",
     "write the first and the last port, such as `46990-46999`"
+}
+text! {
+    /// What a finding is about.
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW"
+}
+text! {
+    /// A day of the calendar.
+    Day(Date), "day", "a day", "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "write year, month and day, such as `2027-03-01`"
 }
 
 impl Name {
@@ -131,7 +151,7 @@ impl Prefix {
     fn parse(text: &str) -> Option<Self> {
         let prefix: IpPrefix = text.parse().ok()?;
         let address: IpAddr = text.split_once('/')?.0.parse().ok()?;
-        (prefix.address() == address).then_some(Self(prefix))
+        (prefix.address() == address && address.is_ipv4()).then_some(Self(prefix))
     }
 }
 
@@ -149,6 +169,19 @@ impl PortRange {
         let port = |text| number::<u16>(text).filter(|port| *port > 0);
         let (first, last) = (port(first)?, port(last)?);
         (first <= last).then_some(Self(first..=last))
+    }
+}
+
+impl Subject {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+impl Day {
+    fn parse(text: &str) -> Option<Self> {
+        // Ten characters: a time of day after the date would be dropped silently.
+        text.parse().ok().filter(|_| text.len() == 10).map(Self)
     }
 }
 
@@ -182,6 +215,8 @@ mod tests {
         assert_eq!(PortRange::parse("46990-46999"), Some(PortRange(46990..=46999)));
         assert!(["0-5", "9-8", "1", "1-70000"].into_iter().all(|p| PortRange::parse(p).is_none()));
         assert!(Prefix::parse("10.176.96.0/20").is_some());
-        assert!(["10.176.98.29/20", "10.0.0.0/33", "10.0.0.0"].into_iter().all(|p| Prefix::parse(p).is_none()));
+        assert!(
+            ["10.176.98.29/20", "10.0.0.0/33", "10.0.0.0", "fd00::/16"].into_iter().all(|p| Prefix::parse(p).is_none())
+        );
     }
 }

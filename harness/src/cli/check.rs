@@ -3,7 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics};
 use relapse_reports::units::count;
+
+use super::Refused;
+use crate::plan::Plan;
+use crate::run::needs::too_many_files;
 
 /// Validate scenario files.
 #[derive(Debug, Args)]
@@ -17,14 +22,15 @@ pub struct CheckArguments {
     scenarios: Vec<String>,
 }
 
-pub fn main(arguments: &CheckArguments) -> ExitCode {
-    match super::find(&arguments.scenarios) {
-        Ok(plans) => {
-            let controls: usize = plans.iter().map(|plan| plan.controls.len()).sum();
-            let (scenarios, controls) = (count(plans.len(), "scenario"), count(controls, "control"));
-            super::out::line(format_args!("{scenarios} with {controls}: valid"));
-            ExitCode::SUCCESS
-        }
-        Err(diagnostics) => super::refuse(&diagnostics),
-    }
+pub fn main(arguments: &CheckArguments) -> Result<ExitCode, Refused> {
+    let plans = super::find(&arguments.scenarios)?;
+    // A scenario of the user's own may hold more connections than any trial can here.
+    let mut wrong = Diagnostics::default();
+    let why = |plan: &Plan| too_many_files(plan.open_files()).map(|why| Diagnostic::of_file(&plan.file, why));
+    wrong.extend(plans.iter().filter_map(why));
+    wrong.into_result(())?;
+    let controls: usize = plans.iter().map(|plan| plan.controls.len()).sum();
+    let (scenarios, controls) = (count(plans.len(), "scenario"), count(controls, "control"));
+    super::out::line(format_args!("{scenarios} with {controls}: valid"));
+    Ok(ExitCode::SUCCESS)
 }

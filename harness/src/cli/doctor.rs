@@ -3,8 +3,6 @@
 //! Changes nothing. What a lab needs is tried in a lab; what reaches beyond one is looked at.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,9 +10,9 @@ use std::sync::Arc;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::{host, process};
 use relapse_lab::cluster::backend::{self, Backend, Part};
-use relapse_lab::host::identity::{self, Process};
+use relapse_lab::host::identity;
 use relapse_lab::host::journal::{self, Found};
-use relapse_lab::host::{Consent, Site, limit_is_closed, lock, lock::Who};
+use relapse_lab::host::{Consent, Site, limit_is_closed, lock};
 use relapse_lab::netns::Labs;
 use relapse_lab::netns::probe::{Attempt, NeededBy};
 use relapse_reports::paint::Page;
@@ -189,7 +187,7 @@ fn limit(found: &mut Findings) {
 }
 
 fn left_over(found: &mut Findings) {
-    match holders() {
+    match lock::holders(&lock::limit()) {
         holders if holders.is_empty() => found.say(State::Ok, "lock", "free"),
         holders => found.say(State::Note, "lock", &format!("held by {}", holders.join(", "))),
     }
@@ -228,17 +226,6 @@ fn left_over(found: &mut Findings) {
     if dead == 0 {
         found.say(State::Ok, "journals", "nothing was left behind");
     }
-}
-
-/// Who holds the lock by its records, read without touching it.
-fn holders() -> Vec<String> {
-    let Some(file) = lock::places().into_iter().find_map(|path| File::open(path).ok()) else { return Vec::new() };
-    let living = |line: String| {
-        let process: Process = serde_json::from_str(&line).ok()?;
-        let who: Who = serde_json::from_str(&line).ok()?;
-        process.is_alive().then(|| format!("process {} (run {}: {})", process.pid, who.run, who.what))
-    };
-    BufReader::new(file).lines().map_while(Result::ok).filter_map(living).collect()
 }
 
 fn release() -> String {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::out;
+use super::{Refused, out};
 
 /// Begin a repository of scenarios.
 #[derive(Debug, Args)]
@@ -44,23 +44,21 @@ const FILES: [File; 5] = files! {
     ".gitignore" 0o644 "reports are not committed",
 };
 
-pub fn main(arguments: &InitArguments) -> ExitCode {
+pub fn main(arguments: &InitArguments) -> Result<ExitCode, Refused> {
     let folder = &arguments.folder;
     let there: Vec<PathBuf> = FILES.iter().map(|file| folder.join(file.path)).filter(|path| path.exists()).collect();
     if !there.is_empty() {
         let there: Vec<String> = there.iter().map(|path| format!("  {}", path.display())).collect();
-        return super::usage(&format!("these files exist, and nothing was written:\n{}", there.join("\n")));
+        return Err(format!("these files exist, and nothing was written:\n{}", there.join("\n")).into());
     }
     for file in FILES {
         let path = folder.join(file.path);
-        if let Err(e) = write(&path, &file) {
-            return super::usage(&format!("failed to write {}: {e}", path.display()));
-        }
+        write(&path, &file).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
         out::line(format_args!("wrote {:<40} {}", path.display(), file.says));
     }
     let enter = if folder == Path::new(".") { String::new() } else { format!("cd {} && ", folder.display()) };
     out::line(format_args!("next: {enter}relapse run"));
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write(path: &Path, file: &File) -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use relapse_reports::units::limit;
 use relapse_reports::words::{self, Tone};
 use serde::Serialize;
 
-use super::out;
+use super::{Refused, out};
 use crate::plan::{Plan, TrialPlan};
 
 /// List scenarios.
@@ -62,23 +62,19 @@ struct Control<'a> {
     why: &'a str,
 }
 
-pub fn main(arguments: &ListArguments) -> ExitCode {
-    let found = if arguments.shipped {
+pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
+    let plans = if arguments.shipped {
         crate::plan::load(&crate::shipped::scenarios())
     } else {
         super::find(&arguments.scenarios)
-    };
-    let plans = match found {
-        Ok(plans) => plans,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
+    }?;
     let listed: Vec<_> = plans.iter().map(describe).collect();
     if arguments.json {
         out::line(serde_json::to_string_pretty(&listed).unwrap_or_default());
     } else {
         out::lines(table(&listed, out::page()));
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(plan: &Plan) -> Listed<'_> {
@@ -98,7 +94,7 @@ fn describe(plan: &Plan) -> Listed<'_> {
         incident: &plan.incident,
         title: &plan.title,
         file: &plan.file,
-        injects: trial.inject.iter().map(|fault| fault.name()).collect(),
+        injects: trial.inject.iter().map(|fault| fault.name).collect(),
         expects: risks.chain(trial.detect.iter().map(|of| expected(of, true))).collect(),
         controls: (plan.controls.iter())
             .map(|control| Control { name: control.control.as_deref().unwrap_or_default(), why: &control.why })

@@ -8,7 +8,7 @@ use super::out;
 use crate::event::Outcome;
 
 pub fn main() -> ExitCode {
-    let recovered = Site::host().and_then(|site| recover(&site, &mut |holder| eprintln!("waiting for {holder}")));
+    let recovered = Site::host().and_then(|site| recover(&site, &|holder| eprintln!("waiting for {holder}")));
     match recovered {
         Ok(recovered) if recovered.is_empty() => {
             out::line("nothing was left behind");

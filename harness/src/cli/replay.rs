@@ -109,11 +109,12 @@ fn show(path: &Path, findings: &[(Time, Finding)], json: bool) {
 }
 
 fn state(finding: &Finding, page: Page) -> String {
-    let (tone, word) = match finding.severity {
-        _ if finding.cleared => (Tone::Good, "cleared"),
-        Severity::Info => (Tone::Muted, "info"),
-        Severity::Warning => (Tone::Unsure, "warning"),
-        Severity::Critical => (Tone::Bad, "critical"),
+    let tone = match finding.severity {
+        _ if finding.cleared => Tone::Good,
+        Severity::Info => Tone::Muted,
+        Severity::Warning => Tone::Unsure,
+        Severity::Critical => Tone::Bad,
     };
+    let word = if finding.cleared { "cleared" } else { words::severity(finding.severity) };
     page.paint(tone, &format!("{word:<8}"))
 }

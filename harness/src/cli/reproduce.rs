@@ -17,11 +17,11 @@ use clap::Args;
 use relapse_kernel::process::take_terminal;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::Consent;
-use relapse_model::diagnostics::{Diagnostics, did_you_mean};
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
 
 use self::story::Story;
-use super::out;
 use super::run::Chosen;
+use super::{Refused, out};
 use crate::config::Config;
 use crate::event::RunEvent;
 use crate::plan::Plan;
@@ -65,29 +65,24 @@ impl FromStr for Exec {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (place, command) = text.split_once(':').ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
-        let (place, command) = (place.trim().to_owned(), command.trim().to_owned());
-        if place.is_empty() || command.is_empty() {
-            return Err("write PLACE: COMMAND, as in `node/worker-1: ip route`");
-        }
-        Ok(Self { place, command })
+        let parts = text.split_once(':').map(|(place, command)| (place.trim(), command.trim()));
+        let parts = parts.filter(|(place, command)| !place.is_empty() && !command.is_empty());
+        let (place, command) = parts.ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
+        Ok(Self { place: place.to_owned(), command: command.to_owned() })
     }
 }
 
-pub fn main(arguments: &ReproduceArguments) -> ExitCode {
-    let plan = match the_one(&arguments.scenario) {
-        Ok(plan) => plan,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
+pub fn main(arguments: &ReproduceArguments) -> Result<ExitCode, Refused> {
+    let plan = the_one(&arguments.scenario)?;
     let places = hold::place_names(plan.cluster_of(&plan.incident_trial));
     if let Some(wrong) = arguments.exec.iter().find(|exec| !places.contains(&exec.place)) {
         let meant = did_you_mean(&wrong.place, "places", places.iter().map(String::as_str));
-        return super::usage(&format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place));
+        return Err(format!("--exec: {} has no place {}\n  {meant}", plan.name, wrong.place).into());
     }
     let run_id = super::run::run_id();
     let mut backends = arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), Path::new("reports"), 1);
     let (Some(backend), true) = (backends.pop(), backends.is_empty()) else {
-        return super::usage("--backend all: one incident is reproduced on one backend at a time");
+        return Err("--backend all: one incident is reproduced on one backend at a time".to_owned().into());
     };
     let options = Options {
         run_id,
@@ -104,13 +99,11 @@ pub fn main(arguments: &ReproduceArguments) -> ExitCode {
         hold: true,
         executable: None,
     };
-    if let Some(unable) = super::unable(&options.backends) {
-        return unable;
-    }
+    super::able(&options.backends)?;
     if let Some(why) = run::skip_reason(&plan, None, &backend, &options) {
-        return super::usage(&format!("{} cannot be reproduced: {why}", plan.name));
+        return Err(format!("{} cannot be reproduced: {why}", plan.name).into());
     }
-    reproduce(plan, &options, &arguments.exec)
+    Ok(reproduce(plan, &options, &arguments.exec))
 }
 
 fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
@@ -118,11 +111,9 @@ fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
     let count = found.len();
     match <[Plan; 1]>::try_from(found) {
         Ok([plan]) => Ok(plan),
-        Err(_) => Err(relapse_model::diagnostics::Diagnostic::of_file(
-            scenario,
-            format!("holds {count} scenarios; one is reproduced at a time"),
-        )
-        .into()),
+        Err(_) => {
+            Err(Diagnostic::of_file(scenario, format!("holds {count} scenarios; one is reproduced at a time")).into())
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
 
-use super::out;
+use super::{Refused, out};
 use crate::config::Config;
 use crate::event::{RunEvent, What};
 use crate::plan::Plan;
@@ -109,36 +109,16 @@ pub struct RunArguments {
     sabotage: Option<String>,
 }
 
-pub fn main(arguments: &RunArguments) -> ExitCode {
-    let required = match required(&arguments.require) {
-        Ok(required) => required,
-        Err(why) => return super::usage(&why),
-    };
-    let today = jiff::Zoned::now().date();
-    let config = match Config::load(arguments.config.as_deref(), today) {
-        Ok(config) => config,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
-    let mut plans = match super::find(&arguments.scenarios) {
-        Ok(plans) => plans,
-        Err(diagnostics) => return super::refuse(&diagnostics),
-    };
-    let sabotage = match arguments.sabotage.as_deref().map(serde_json::from_str).transpose() {
-        Ok(sabotage) => sabotage,
-        Err(e) => return super::usage(&format!("--sabotage: {e}")),
-    };
-    if let Some(folder) = &arguments.record
-        && let Err(e) = std::fs::create_dir_all(folder)
-    {
-        return super::usage(&format!("--record {}: {e}", folder.display()));
+pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
+    let require = required(&arguments.require)?;
+    let config = Config::load(arguments.config.as_deref(), jiff::Zoned::now().date())?;
+    let mut plans = super::find(&arguments.scenarios)?;
+    let sabotage = arguments.sabotage.as_deref().map(serde_json::from_str).transpose();
+    let sabotage = sabotage.map_err(|e| format!("--sabotage: {e}"))?;
+    if let Some(folder) = &arguments.record {
+        std::fs::create_dir_all(folder).map_err(|e| format!("--record {}: {e}", folder.display()))?;
     }
-    let mut only = match &arguments.only {
-        None => Vec::new(),
-        Some(name) => match select(&plans, name) {
-            Ok(only) => only,
-            Err(why) => return super::usage(&why),
-        },
-    };
+    let mut only = arguments.only.as_ref().map(|name| select(&plans, name)).transpose()?.unwrap_or_default();
     if let Some(shard) = arguments.shard {
         if only.is_empty() {
             only = plans.iter().flat_map(|p| p.trials().map(|t| (p.name.clone(), t.control.clone()))).collect();
@@ -146,7 +126,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         only.retain(|trial| shard.holds(trial));
         if only.is_empty() {
             out::line(format_args!("shard {}/{} has no trial", shard.number, shard.of));
-            return ExitCode::SUCCESS;
+            return Ok(ExitCode::SUCCESS);
         }
     }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
@@ -160,7 +140,7 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         repeat: arguments.repeat,
         deadline_factor: arguments.deadline_factor,
         consent: Consent::from_environment(arguments.allow_host_writes),
-        require: required,
+        require,
         record: arguments.record.clone(),
         config,
         sabotage,
@@ -168,11 +148,11 @@ pub fn main(arguments: &RunArguments) -> ExitCode {
         hold: false,
         executable: None,
     };
-    if let Some(unable) = super::unable(&options.backends) {
-        return unable;
-    }
-    let output = if arguments.json { Output::Json } else { Output::Text(Mode::detect()) };
-    perform(&plans, &options, output, Some(&arguments.reports))
+    super::able(&options.backends)?;
+    let folder = RunFolder::create(&arguments.reports, &options.run_id);
+    let folder = folder.map_err(|e| format!("--reports: failed to {}", super::chain(&e)))?;
+    let terminal = (!arguments.json).then(|| Terminal::new(Mode::detect()));
+    Ok(perform(&plans, &options, terminal, folder))
 }
 
 /// One of several parts of all trials.
@@ -258,23 +238,9 @@ pub(super) fn run_id() -> String {
     format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), std::process::id() & 0xffff)
 }
 
-/// Where events go besides the run's folder.
-enum Output {
-    Text(Mode),
-    Json,
-}
-
-fn perform(plans: &[Plan], options: &Options, output: Output, reports: Option<&Path>) -> ExitCode {
-    let mut text = match output {
-        Output::Text(mode) => Some(Terminal::new(mode)),
-        Output::Json => None,
-    };
-    let mut folder = match reports.map(|root| RunFolder::create(root, &options.run_id)).transpose() {
-        Ok(folder) => folder,
-        Err(e) => {
-            return super::usage(&format!("--reports: failed to {}", super::chain(&e)));
-        }
-    };
+/// Events go to the terminal, or as JSON to standard output; and to the run's folder.
+fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder: RunFolder) -> ExitCode {
+    let mut folder = Some(folder);
     let interrupt = Interrupt::default();
     catch_signals(&interrupt);
     let mut sink = |event: &RunEvent| {

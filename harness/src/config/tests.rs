@@ -1,5 +1,6 @@
 //! What a file means, and what is said of one that means nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,18 +18,18 @@ apiVersion: relapse/v1
 kind: Config
 detectors:
   - name: my-agent
-    exec: { command: [./my-agent, --json, -n, 010], signals: true, env: { LOG: debug, RATE: 1.10 } }
+    exec: { command: [./sh, --json, -n, 010], signals: true, env: { LOG: debug, RATE: 1.10 } }
     expect:
       - { incident: I4, level: cause, subject: node/worker-2, within: 30s }
       - { incident: I4, level: symptom, within: 1m 30s }
       - { incident: I1, miss: \"no SYN collector yet\", until: 2027-03-01 }
       - { scenario: conntrack-cap-reset, level: risk }
   - name: alertmanager
-    exec: { command: [amtool] }
+    exec: { command: [sh] }
 ";
 
 fn parse(text: &str) -> Result<Config, Diagnostics> {
-    Config::parse(&Source::new("/etc/relapse/relapse.yaml", text), TODAY)
+    Config::parse(&Source::new("/bin/relapse.yaml", text), TODAY)
 }
 
 fn config(text: &str) -> Config {
@@ -38,7 +39,7 @@ fn config(text: &str) -> Config {
 /// A file with one detector and these lines under `expect`.
 fn with_lines(lines: &[&str]) -> String {
     let head =
-        "apiVersion: relapse/v1\nkind: Config\ndetectors:\n  - name: a\n    exec: { command: [a] }\n    expect:\n";
+        "apiVersion: relapse/v1\nkind: Config\ndetectors:\n  - name: a\n    exec: { command: [sh] }\n    expect:\n";
     lines.iter().fold(head.to_owned(), |file, line| format!("{file}      - {line}\n"))
 }
 
@@ -55,8 +56,8 @@ fn programs() {
     let config = config(GOOD);
     assert_eq!(config.names().collect::<Vec<_>>(), ["my-agent", "alertmanager"]);
     let exec = &config.detectors[0].exec;
-    assert_eq!(exec.command, ["./my-agent", "--json", "-n", "010"], "words stay as they are written");
-    assert_eq!(exec.directory, Path::new("/etc/relapse"));
+    assert_eq!(exec.command, ["./sh", "--json", "-n", "010"], "words stay as they are written");
+    assert_eq!(exec.directory, Path::new("/bin"));
     assert_eq!(exec.env.get("RATE").map(String::as_str), Some("1.10"));
     assert!(exec.signals);
     assert!(!config.detectors[1].exec.signals);
@@ -71,7 +72,6 @@ fn expectations() {
         level,
         subject,
         within: Duration::from_secs(within),
-        from: None,
         expected_miss: None,
         outside: true,
     };
@@ -101,55 +101,97 @@ fn lines_for_a_scenario_replace_those_of_its_incident() {
 }
 
 #[test]
-fn everything_wrong_is_said_at_once() {
+fn everything_wrong_with_the_form_is_said_at_once() {
     let text = "\
 apiVersion: relapse/v2
 kind: Config
 detektors: []
 detectors:
-  - name: policy-route
+  - name: sh
     exec: { command: ./agent }
   - name: Agent
-    exec: { command: [] }
+    exec: { command: [{ x: y }], env: { A: , A: b } }
   - exec: { command: [x], signals: yes }
     expect:
       - { incident: I4, level: cuase, subject: worker-2, within: 30 }
+      - { incident: I1, miss: known, until: 2026-11-20T00:00 }
+      - { incident: I3, until: 2027-01-01, level: }
+      - nonsense
+";
+    let expected = [
+        "1:13: `apiVersion` cannot be `relapse/v2`",
+        "3:1: unknown key `detektors` in the configuration",
+        "6:22: `command` is a list, not the text `./agent`",
+        "7:11: `Agent` is not a name",
+        "8:23: an entry of `command` is a text or a number or `true` or `false`, not a mapping",
+        "8:41: `A` has no value",
+        "8:46: duplicate key `A`",
+        "9:5: an entry of `detectors` lacks `name`",
+        "9:36: `signals` is `true` or `false`, not the text `yes`",
+        "11:32: `level` cannot be `cuase`",
+        "11:48: `worker-2` is not a subject",
+        "11:66: `within` is a duration, not a number",
+        "12:45: `2026-11-20T00:00` is not a day",
+        "13:44: `level` has no value",
+        "14:9: an entry of `expect` is a mapping, not the text `nonsense`",
+    ];
+    assert_eq!(wrong(text), expected);
+}
+
+#[test]
+fn everything_wrong_with_the_meaning_is_said_at_once() {
+    let text = "\
+apiVersion: relapse/v1
+kind: Config
+detectors:
+  - name: policy-route
+    exec: { command: [./no-such-agent, \"\\0\"] }
+  - name: a
+    exec: { command: [], env: { A=B: c } }
+  - name: b
+    exec: { command: [relapse.yaml-is-no-program, x] }
+    expect:
       - { level: cause, within: 0s }
       - { incident: I1, miss: known, until: 2026-11-20 }
       - { incident: I2, level: cause, miss: known }
       - { incident: I3, scenario: x, level: risk, within: 3s }
-      - { incident: I3, until: 2027-01-01, level: }
-      - nonsense
+      - { incident: I3, until: 2027-01-01 }
 ";
-    let all = wrong(text);
     let expected = [
-        "1:13: `apiVersion` cannot be `relapse/v2`",
-        "3:1: the file has no key `detektors`",
-        "5:11: `policy-route` is the name of a built-in detector",
-        "6:22: `command` is a list, not a text",
-        "7:11: `Agent` is not a name",
-        "8:22: `command` names no program",
-        "9:5: the detector has no `name`",
-        "9:36: `signals` is true or false, not a text",
-        "11:32: `level` cannot be `cuase`",
-        "11:48: `worker-2` is not a subject",
-        "11:66: `30` is not a duration",
-        "12:9: the expectation does not say where it counts",
-        "12:33: `within` must be longer than nothing",
-        "13:45: the miss was expected until 2026-11-20, which has passed",
-        "14:45: a miss is expected without an end",
-        "15:25: both `incident` and `scenario` are given",
-        "15:51: a risk has no deadline",
-        "16:25: `until` belongs to an expected miss",
-        "16:44: `level` has no value",
-        "16:9: the expectation has no `within`",
-        "17:9: the expectation is a mapping, not a text",
+        "4:11: `policy-route` is the name of a built-in detector",
+        "5:23: there is no program `./no-such-agent`",
+        "5:40: `\\0` holds a NUL character",
+        "7:22: `command` names no program",
+        "7:33: `A=B` is no name of a variable",
+        "9:23: there is no program `relapse.yaml-is-no-program` in the PATH",
+        "11:9: the expectation does not say where it counts",
+        "11:33: `within` must be longer than nothing",
+        "12:45: the miss was expected until 2026-11-20, which has passed",
+        "13:45: a miss is expected without an end",
+        "14:35: both `incident` and `scenario` are given",
+        "14:59: a risk has no deadline",
+        "15:9: the expectation has no `level`",
+        "15:9: the expectation has no `within`",
+        "15:32: `until` belongs to an expected miss",
     ];
-    let mut sorted: Vec<&str> = expected.to_vec();
-    let mut found: Vec<&str> = all.iter().map(String::as_str).collect();
-    sorted.sort_unstable();
-    found.sort_unstable();
-    assert_eq!(found, sorted);
+    assert_eq!(wrong(text), expected);
+}
+
+#[test]
+fn programs_are_looked_for_as_they_will_be_run() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let agent = folder.path().join("agent");
+    std::fs::write(&agent, "#!/bin/sh\n").expect("written");
+    let read = |command: &str| {
+        let text = with_lines(&[]).replace("[sh]", command).replace("    expect:\n", "");
+        Config::parse(&Source::new(folder.path().join("relapse.yaml"), text), TODAY)
+    };
+    let refused = read("[./agent]").expect_err("it is not executable").plain();
+    assert!(refused.contains(":5:23: `./agent` is not executable") && refused.contains("chmod +x"), "{refused}");
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    assert!(read("[./agent]").is_ok());
+    assert!(read("[agent]").is_err(), "the folder is not in the PATH");
+    assert!(read("[agent], env: { PATH: . }").is_ok(), "the program's own PATH counts, from its directory");
 }
 
 #[test]
@@ -171,17 +213,10 @@ fn names_stand_once() {
 
 #[test]
 fn odd_files_are_refused_with_a_place() {
-    assert_eq!(wrong(""), ["is empty"]);
-    assert_eq!(wrong("# nothing\n"), ["is empty"]);
-    assert_eq!(wrong("- a\n"), ["1:1: the file is a mapping, not a list"]);
+    assert_eq!(wrong("# nothing\n"), ["the file is empty: there is no configuration in it"]);
+    assert_eq!(wrong("- a\n"), ["1:1: the configuration is a mapping, not a list"]);
     assert_eq!(wrong(&format!("{GOOD}---\nkind: x\n")), ["14:1: a second document begins here"]);
-    assert_eq!(wrong(&format!("{GOOD}kind: Config\n")), ["13:1: duplicate key `kind`"]);
-    let unclosed = wrong("apiVersion: [\n");
-    assert!(unclosed.len() == 1 && unclosed[0].contains(": "), "{unclosed:?}");
-    let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n\
-                c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\n";
-    assert!(wrong(bomb)[0].ends_with("the file holds far more than a configuration can"));
-    assert_eq!(wrong(&"[".repeat(5000)).len(), 1);
+    assert_eq!(wrong("apiVersion: [\n").len(), 1);
 }
 
 #[test]
@@ -200,13 +235,9 @@ fn loading() {
     let file = directory.path().join("mine.yaml");
     let missing = Config::load(Some(&file), TODAY).expect_err("not there yet");
     assert_eq!(missing.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["there is no such file"]);
-    std::fs::write(&file, GOOD).expect("written");
+    std::fs::write(&file, GOOD.replace("./sh", "sh")).expect("written");
     let config = Config::load(Some(&file), TODAY).expect("good");
     assert_eq!(config.detectors[0].exec.directory, directory.path());
-    std::fs::write(&file, b"\xff").expect("written");
-    assert!(Config::load(Some(&file), TODAY).is_err());
-    std::fs::write(&file, vec![b'#'; (1 << 20) + 1]).expect("written");
-    assert!(Config::load(Some(&file), TODAY).is_err());
     assert!(Config::load(Some(directory.path()), TODAY).is_err());
     assert!(Config::load(None, TODAY).is_ok_and(|config| config.detectors.is_empty()), "none is no error");
 }

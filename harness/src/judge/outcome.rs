@@ -13,7 +13,7 @@ pub(super) fn outcome<'a>(
     open: impl Iterator<Item = &'a Expectation>,
     nothing_left: bool,
 ) -> (Outcome, Vec<String>) {
-    let wrong = decided.iter().filter(|d| !d.verdict.passes()).map(|d| (weight(&d.verdict), reason(d)));
+    let wrong = decided.iter().filter_map(|d| Some((weight(&d.verdict), reason(d)?)));
     let open = open.map(|e| (Outcome::Inconclusive, format!("{} was not decided", e.detector)));
     let mut reasons: Vec<(Outcome, String)> = wrong.chain(open).collect();
     if nothing_left {
@@ -25,26 +25,21 @@ pub(super) fn outcome<'a>(
     (worst, reasons.into_iter().map(|(_, reason)| reason).collect())
 }
 
+/// Of a verdict that does not pass.
 const fn weight(verdict: &Verdict) -> Outcome {
     match verdict {
-        Verdict::Detected { .. } | Verdict::Silent | Verdict::ExpectedMiss { .. } => Outcome::Pass,
-        Verdict::Late { .. }
-        | Verdict::Missed
-        | Verdict::WrongSubject { .. }
-        | Verdict::PreExisting
-        | Verdict::FalseAlarm { .. }
-        | Verdict::NotCleared
-        | Verdict::UnexpectedlyDetected { .. } => Outcome::Fail,
         Verdict::Blind { .. } | Verdict::Undecided { .. } => Outcome::Inconclusive,
+        _ => Outcome::Fail,
     }
 }
 
-fn reason(decided: &Decided) -> String {
+/// Why a verdict does not pass.
+fn reason(decided: &Decided) -> Option<String> {
     let expected = &decided.expectation;
     let name = &expected.detector;
     let about = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
-    match &decided.verdict {
-        Verdict::Detected { after } => format!("{name} detected after {}", units::span(*after)),
+    Some(match &decided.verdict {
+        Verdict::Detected { .. } | Verdict::Silent | Verdict::ExpectedMiss { .. } => return None,
         Verdict::Late { after } => {
             format!("{name} was late: {}, deadline {}", units::span(*after), units::limit(expected.within))
         }
@@ -55,13 +50,11 @@ fn reason(decided: &Decided) -> String {
         },
         Verdict::PreExisting => format!("{name} had spoken{about} before the fault"),
         Verdict::FalseAlarm { subject, .. } => format!("{name} raised a false alarm about {subject}"),
-        Verdict::Silent => format!("{name} was silent"),
         Verdict::Blind { why } => format!("{name} could not see: {why}"),
         Verdict::NotCleared => format!("{name} did not take back what it said{about}"),
-        Verdict::ExpectedMiss { reason } => format!("{name} missed, as expected: {reason}"),
         Verdict::UnexpectedlyDetected { after } => {
             format!("{name} was expected to miss, and detected after {}", units::span(*after))
         }
         Verdict::Undecided { why } => format!("{name} was not decided: {why}"),
-    }
+    })
 }

@@ -42,10 +42,6 @@ impl Standing {
         reached
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.values().map(|stands| &stands.finding)
-    }
-
     /// What stands at `warning` or above, in the order it got there.
     pub(super) fn warned(&self) -> impl Iterator<Item = &Finding> {
         self.in_order(|_, _| true)

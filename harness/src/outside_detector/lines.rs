@@ -3,7 +3,7 @@
 //! Invariant: memory is bounded, whatever comes: a line is kept up to its limit and its rest is read
 //! and dropped.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 /// Longest line that is kept, bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
@@ -19,29 +19,16 @@ pub(super) struct Line {
 /// The next line; `None` at the end. The last may lack its newline.
 pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
     let mut kept: Vec<u8> = Vec::new();
-    let (mut any, mut cut) = (false, false);
-    loop {
-        let chunk = match reader.fill_buf() {
-            Ok(chunk) => chunk,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if chunk.is_empty() {
-            break;
-        }
-        any = true;
-        let end = chunk.iter().position(|byte| *byte == b'\n');
-        let line = &chunk[..end.unwrap_or(chunk.len())];
-        let room = LONGEST - kept.len();
-        cut |= line.len() > room;
-        kept.extend_from_slice(&line[..line.len().min(room)]);
-        let used = end.map_or(chunk.len(), |end| end + 1);
-        reader.consume(used);
-        if end.is_some() {
-            break;
-        }
+    if reader.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut kept)? == 0 {
+        return Ok(None);
     }
-    Ok(any.then(|| Line { text: String::from_utf8_lossy(&kept).trim_end_matches('\r').to_owned(), cut }))
+    let cut = kept.len() > LONGEST && !kept.ends_with(b"\n");
+    if cut {
+        kept.truncate(LONGEST);
+        reader.skip_until(b'\n')?;
+    }
+    let text = String::from_utf8_lossy(&kept).trim_end_matches(['\r', '\n']).to_owned();
+    Ok(Some(Line { text, cut }))
 }
 
 /// A text of the program's inside a sentence: on one line, short, nothing that steers a terminal.

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::operator::Operator;
 use relapse_detectors::prefix::Prefix;
-use relapse_detectors::signal::{Observed, Signal};
+use relapse_detectors::signal::{KernelLog, Observed, Signal};
 use relapse_detectors::time::Time;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use super::{ExecSpec, OutsideDetector, QUEUE, Said, SpawnError};
+use super::{ExecSpec, OutsideDetector, QUEUE, Said};
 
 /// Nothing here takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,7 +38,7 @@ fn operator() -> Operator {
 }
 
 fn signal() -> Signal {
-    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog { line: "x".repeat(100) } }
+    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog(KernelLog { line: "x".repeat(100) }) }
 }
 
 /// A shell script as a detector.
@@ -213,13 +213,8 @@ fn a_grandchild_that_holds_the_pipes_is_not_waited_for() {
 #[test]
 fn what_cannot_be_run_is_refused() {
     let (said, _) = mpsc::unbounded_channel();
-    let spec = |command: &[&str]| ExecSpec {
-        name: "agent".to_owned(),
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        directory: std::env::temp_dir(),
-        ..ExecSpec::default()
-    };
-    let missing = OutsideDetector::spawn(&spec(&["./no-such-program"]), &operator(), said.clone());
-    assert!(matches!(missing, Err(SpawnError::Spawn { program, .. }) if program == "./no-such-program"));
-    assert!(matches!(OutsideDetector::spawn(&spec(&[]), &operator(), said), Err(SpawnError::Empty { .. })));
+    let spec =
+        ExecSpec { name: "agent".to_owned(), command: vec!["./no-such-program".to_owned()], ..ExecSpec::default() };
+    let refused = OutsideDetector::spawn(&spec, &operator(), said).expect_err("there is no such program").to_string();
+    assert!(refused.starts_with("run detector agent: ./no-such-program: No such file"), "{refused}");
 }

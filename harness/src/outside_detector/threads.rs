@@ -8,8 +8,8 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::Signal;
@@ -26,12 +26,27 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long the last of what a program printed is waited for after it is gone.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Whether the program is to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Run,
-    End,
-    Kill,
+/// A process that does not outlive this.
+#[derive(Debug)]
+pub(super) struct Program(pub Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Of one that is gone already, killing and waiting say so, and that is what is wanted.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the watcher hears.
+#[derive(Debug)]
+pub(super) enum News {
+    /// One of the program's two outputs has ended, and all of it was passed on.
+    Silent,
+    /// The program closed its input while signals were still to come.
+    Deaf,
+    /// It is to end within this time.
+    End { grace: Duration },
 }
 
 /// What the threads of one program share.
@@ -39,39 +54,28 @@ enum Wish {
 pub(super) struct Shared {
     name: String,
     said: UnboundedSender<Said>,
-    wish: Mutex<Wish>,
-    wished: Condvar,
     lost: AtomicU64,
-    /// The program closed its input while signals were still to come.
-    deaf: AtomicBool,
+    /// The program is to end.
+    ending: AtomicBool,
     last_error: Mutex<String>,
 }
 
 impl Shared {
     pub(super) fn new(name: String, said: UnboundedSender<Said>) -> Self {
-        Self {
-            name,
-            said,
-            wish: Mutex::new(Wish::Run),
-            wished: Condvar::new(),
-            lost: AtomicU64::new(0),
-            deaf: AtomicBool::new(false),
-            last_error: Mutex::new(String::new()),
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
+        let (lost, ending, last_error) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
+        Self { name, said, lost, ending, last_error }
     }
 
     pub(super) fn lose_one(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn end(&self, at_once: bool) {
-        let mut wish = lock(&self.wish);
-        *wish = if at_once { Wish::Kill } else { Wish::End };
-        self.wished.notify_all();
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Whoever listened may be gone; then nobody needs to know.
@@ -83,7 +87,7 @@ impl Shared {
         self.say(Said::Blind { detector: self.name.clone(), why });
     }
 
-    pub(super) fn read_findings(&self, output: impl Read) {
+    pub(super) fn read_findings(&self, output: impl Read, news: &Sender<News>) {
         let mut reader = BufReader::new(output);
         let mut speech = Speech::new(self.name.clone());
         while let Ok(Some(line)) = lines::next(&mut reader) {
@@ -93,22 +97,31 @@ impl Shared {
                 Heard::Nonsense(why) => self.blind(why),
             }
         }
+        let _ = news.send(News::Silent);
     }
 
-    pub(super) fn read_errors(&self, errors: impl Read) {
+    pub(super) fn read_errors(&self, errors: impl Read, news: &Sender<News>) {
         let mut reader = BufReader::new(errors);
         while let Ok(Some(line)) = lines::next(&mut reader) {
             if !line.text.trim().is_empty() {
-                *lock(&self.last_error) = shown(&line.text);
+                // A panic of another thread leaves it whole.
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = shown(&line.text);
             }
         }
+        let _ = news.send(News::Silent);
     }
 
     /// Writes until the queue is closed. Flushed whenever nothing waits, so that a signal arrives at
     /// once, and many arrive in few calls.
-    pub(super) fn write_signals(&self, input: impl Write, header: &[u8], waiting: &Receiver<Signal>) {
+    pub(super) fn write_signals(
+        &self,
+        input: impl Write,
+        header: &[u8],
+        waiting: &Receiver<Signal>,
+        news: &Sender<News>,
+    ) {
         let mut input = BufWriter::new(input);
-        let written = (|| {
+        let mut write = || -> std::io::Result<()> {
             input.write_all(header)?;
             loop {
                 let signal = if let Ok(signal) = waiting.try_recv() {
@@ -118,79 +131,64 @@ impl Shared {
                     let Ok(signal) = waiting.recv() else { return Ok(()) };
                     signal
                 };
-                if self.wish() != Wish::Run {
+                if self.is_ending() {
                     return Ok(());
                 }
                 serde_json::to_writer(&mut input, &signal)?;
                 input.write_all(b"\n")?;
             }
-        })();
-        let written: std::io::Result<()> = written;
-        if written.is_err() && self.wish() == Wish::Run {
-            self.deaf.store(true, Ordering::Relaxed);
+        };
+        if write().is_err() && !self.is_ending() {
+            let _ = news.send(News::Deaf);
         }
-    }
-
-    fn wish(&self) -> Wish {
-        *lock(&self.wish)
-    }
-
-    /// Waits until the wish changes or the time is over.
-    fn wait(&self, from: Wish, longest: Duration) -> Wish {
-        let wish = lock(&self.wish);
-        let changed = self.wished.wait_timeout_while(wish, longest, |wish| *wish == from);
-        *changed.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn last_error(&self) -> String {
-        lock(&self.last_error).clone()
     }
 }
 
 /// Looks after the process until it is gone, and says what went wrong with it.
-pub(super) fn watch(mut child: Child, shared: &Shared, listeners: &Receiver<()>, grace: Duration) {
+pub(super) fn watch(mut program: Program, shared: &Shared, news: &Receiver<News>) {
     let started = Instant::now();
-    let (mut said_deaf, mut said_lost) = (false, 0);
-    loop {
-        // What is known before the process is looked at: deaf and gone is gone.
-        let (deaf, lost) = (shared.deaf.load(Ordering::Relaxed), shared.lost.load(Ordering::Relaxed));
-        match child.try_wait() {
-            Ok(None) => {}
-            Ok(Some(status)) => {
-                let lived = started.elapsed();
-                last_words(listeners);
-                if shared.wish() == Wish::Run {
-                    shared.blind(ended(status, lived, &shared.last_error()));
+    let (mut silent, mut deaf, mut said_lost) = (0, false, 0);
+    let grace = loop {
+        match news.recv_timeout(POLL) {
+            Ok(News::Silent) => silent += 1,
+            Ok(News::Deaf) => deaf = true,
+            Ok(News::End { grace }) => break grace,
+            Err(RecvTimeoutError::Disconnected) => break Duration::ZERO,
+            Err(RecvTimeoutError::Timeout) => {
+                match program.0.try_wait() {
+                    Ok(None) => {}
+                    Ok(Some(status)) => {
+                        let lived = started.elapsed();
+                        last_words(news, silent);
+                        if !shared.is_ending() {
+                            let error = shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+                            shared.blind(ended(status, lived, &error));
+                        }
+                        return;
+                    }
+                    Err(error) => {
+                        shared.blind(format!("it cannot be watched: {error}"));
+                        break Duration::ZERO;
+                    }
                 }
-                return;
+                // Of one that is gone, its end is the news.
+                if std::mem::take(&mut deaf) {
+                    shared.blind("closed its input before the end".to_owned());
+                }
+                let lost = shared.lost.load(Ordering::Relaxed);
+                if lost > 0 && said_lost == 0 {
+                    said_lost = lost;
+                    shared.blind(format!("did not keep up, {lost} signals lost so far"));
+                }
             }
-            Err(error) => {
-                shared.blind(format!("it cannot be watched: {error}"));
-                break;
-            }
         }
-        if deaf && !std::mem::replace(&mut said_deaf, true) {
-            shared.blind("closed its input before the end".to_owned());
-        }
-        if lost > 0 && said_lost == 0 {
-            said_lost = lost;
-            shared.blind(format!("did not keep up, {lost} signals lost so far"));
-        }
-        if shared.wait(Wish::Run, POLL) != Wish::Run {
-            break;
-        }
-    }
+    };
     let until = Instant::now() + grace;
-    while shared.wish() == Wish::End && Instant::now() < until {
-        if !matches!(child.try_wait(), Ok(None)) {
-            break;
-        }
-        shared.wait(Wish::End, POLL);
+    while Instant::now() < until && matches!(program.0.try_wait(), Ok(None)) {
+        silent += u8::from(matches!(news.recv_timeout(POLL), Ok(News::Silent)));
     }
-    // Of a process that is gone already, killing and waiting say so, and that is what is wanted.
-    let _ = child.kill();
-    let _ = child.wait();
-    last_words(listeners);
+    drop(program);
+    last_words(news, silent);
     let lost = shared.lost.load(Ordering::Relaxed);
     if lost > said_lost {
         shared.blind(format!("did not keep up, {lost} signals lost"));
@@ -198,9 +196,13 @@ pub(super) fn watch(mut child: Child, shared: &Shared, listeners: &Receiver<()>,
 }
 
 /// Waits until everything the program printed has been passed on, but not for ever.
-fn last_words(listeners: &Receiver<()>) {
-    // Nothing is ever sent: this ends when the listeners, done, have dropped their ends.
-    let _ = listeners.recv_timeout(LAST_WORDS);
+fn last_words(news: &Receiver<News>, mut silent: u8) {
+    let until = Instant::now() + LAST_WORDS;
+    while silent < 2
+        && let Ok(heard) = news.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        silent += u8::from(matches!(heard, News::Silent));
+    }
 }
 
 /// "exited with status 3 after 120 ms: cannot open socket".
@@ -212,9 +214,4 @@ fn ended(status: ExitStatus, lived: Duration, last_error: &str) -> String {
     };
     let after = relapse_reports::units::limit(lived);
     if last_error.is_empty() { format!("{how} after {after}") } else { format!("{how} after {after}: {last_error}") }
-}
-
-/// A panic of another thread leaves these values whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,13 +5,10 @@
 
 use std::time::Duration;
 
-use super::{FlowKind, Plan, TrialPlan};
+use super::{Plan, TrialPlan};
 
 /// Entries a second by the ordinary churn: a connection and a lookup every 150 ms.
 const CHURN: u64 = 20;
-/// Sockets of one name resolved with search domains, on the client's node or as forwarded by the
-/// replica's.
-const PER_LOOKUP: u64 = 5;
 /// Up, healing, recovery and down, seconds.
 const AROUND: u64 = 2;
 
@@ -22,10 +19,7 @@ impl Plan {
     /// How many files a trial has open at once, at most: both ends of each held connection are in one process.
     #[must_use]
     pub fn open_files(&self) -> u64 {
-        let held = self.workload.iter().map(|flow| match flow.kind {
-            FlowKind::Hold { connections, .. } => u64::from(connections),
-            _ => 0,
-        });
+        let held = self.workload.iter().map(|flow| u64::from(flow.keeps));
         FILES + 2 * held.sum::<u64>()
     }
 
@@ -44,12 +38,8 @@ impl Plan {
         let seconds = self.at_most(trial).as_secs() + 1 + AROUND;
         let flows = self.workload.iter().map(|flow| {
             let attempts = seconds * 1_000 / u64::try_from(flow.every.as_millis()).unwrap_or(1).max(1);
-            match &flow.kind {
-                FlowKind::Tcp { kept: true, .. } | FlowKind::Ping { .. } => 1,
-                FlowKind::Tcp { .. } | FlowKind::Http { .. } => attempts,
-                FlowKind::Dns { .. } => attempts * PER_LOOKUP,
-                FlowKind::Hold { connections, .. } => attempts.min(u64::from(*connections)),
-            }
+            let most = if flow.keeps > 0 { flow.keeps.into() } else { u64::MAX };
+            (attempts * u64::from(flow.entries)).clamp(1, most)
         });
         flows.sum::<u64>() + seconds * CHURN
     }

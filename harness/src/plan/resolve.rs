@@ -20,8 +20,10 @@ mod trials;
 mod tests;
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
+use relapse_lab::workload::client::Client;
 use relapse_model::Resolver;
 use relapse_model::diagnostics::{Diagnostics, Source, Span, quoted};
 use relapse_model::spanned::Spanned;
@@ -42,7 +44,7 @@ const DEFAULT_RECOVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// Everything in it that is wrong.
 pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
-    let mut resolver = Planner { known: Resolver::new(source) };
+    let mut resolver = Planner { known: Resolver::new(source), clients: Vec::new() };
     resolver.words(scenario);
     resolver.plan_cluster(&scenario.cluster);
     resolver.plan_workload(&scenario.workload);
@@ -56,7 +58,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let risks = resolver.plan_risks(&scenario.risks, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
-    let Resolver { cluster, workload, wrong, .. } = resolver.known;
+    let Planner { known: Resolver { cluster, workload, wrong, .. }, clients } = resolver;
     wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
@@ -64,6 +66,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         file: source.file.clone(),
         cluster,
         workload,
+        clients,
         steady_for,
         baseline,
         held,
@@ -78,6 +81,8 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
 /// What is resolved so far, and what is wrong so far: the look-ups of the model, and the planning of what is in a file.
 pub struct Planner<'a> {
     known: Resolver<'a>,
+    /// Of the flows, in their order.
+    clients: Vec<Arc<dyn Client>>,
 }
 
 impl<'a> Deref for Planner<'a> {
@@ -104,8 +109,7 @@ impl Planner<'_> {
         let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
         for (name, span) in names {
             if let Some(earlier) = first.get(name) {
-                let before = self.source.text.get(..earlier.offset).unwrap_or_default();
-                let line = before.matches('\n').count() + 1;
+                let line = self.source.line_of(*earlier);
                 self.error(
                     span,
                     format!("there are two {what} named {}", quoted(name)),

@@ -91,11 +91,9 @@ impl Running<'_> {
         let received = now();
         match said {
             Said::Finding(finding) => {
-                let decided = self.judge.finding(received, &finding);
+                self.judge.finding(received, &finding);
                 (self.events)(TrialEvent::Finding(FindingReceived { phase: self.phase, received, finding }));
-                for verdict in decided {
-                    (self.events)(TrialEvent::Verdict(verdict));
-                }
+                self.tell();
             }
             Said::Blind { detector, why } => {
                 self.judge.blind(received, &detector, &why);
@@ -105,8 +103,13 @@ impl Running<'_> {
     }
 
     /// Lets the judge decide, and tells its verdicts.
-    pub fn decide(&mut self, decide: impl FnOnce(&mut Judge, Time) -> Vec<relapse_reports::event::Decided>) {
-        for verdict in decide(&mut self.judge, now()) {
+    pub fn decide(&mut self, decide: impl FnOnce(&mut Judge, Time)) {
+        decide(&mut self.judge, now());
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        for verdict in self.judge.news() {
             (self.events)(TrialEvent::Verdict(verdict));
         }
     }

@@ -17,11 +17,12 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use relapse_kernel::NetNs;
 use relapse_kernel::process::{Inside, interactive};
 use relapse_lab::cluster::Cluster;
+use relapse_lab::workload::namespace;
 use tokio::sync::{Mutex as AsyncMutex, mpsc as channel};
 
 use super::desk::Running;
 use super::order::{HoldNews, ToLab};
-use crate::plan::{ClusterPlan, NodeId, OfficeId, OutsideId, PodId};
+use crate::plan::{ClusterPlan, OfficeId, OutsideId, Place};
 
 /// The end of who looks around.
 pub struct Visitor {
@@ -100,22 +101,15 @@ impl Line<'_> {
     }
 }
 
-/// What a visitor asks of the lab.
-#[derive(Debug)]
-pub(super) enum Visit {
-    Shell { place: String, command: Option<String> },
-    Leave,
-}
-
 /// The visitor as the lab knows it.
 pub(super) struct Visitors {
-    visits: AsyncMutex<channel::UnboundedReceiver<Visit>>,
+    visits: AsyncMutex<channel::UnboundedReceiver<ToLab>>,
     tell: Arc<dyn Fn(HoldNews) + Send + Sync>,
 }
 
 impl Visitors {
     pub(super) fn new(
-        visits: channel::UnboundedReceiver<Visit>,
+        visits: channel::UnboundedReceiver<ToLab>,
         tell: impl Fn(HoldNews) + Send + Sync + 'static,
     ) -> Self {
         Self { visits: AsyncMutex::new(visits), tell: Arc::new(tell) }
@@ -129,8 +123,8 @@ impl Visitors {
         loop {
             tokio::select! {
                 visit = visits.recv() => match visit {
-                    Some(Visit::Shell { place, command }) => self.open(&places, &place, command.as_deref()),
-                    Some(Visit::Leave) | None => return,
+                    Some(ToLab::Shell { place, command }) => self.open(&places, &place, command.as_deref()),
+                    Some(_) | None => return,
                 },
                 went_on = running.step(|_, _, _| false) => if went_on.is_err() { return },
             }
@@ -155,11 +149,8 @@ impl Visitors {
 /// What a place is.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    Node(NodeId),
-    Pod(PodId),
-    Office(OfficeId),
+    Place(Place),
     Gateway(OfficeId),
-    Outside(OutsideId),
     LoadBalancer(OutsideId),
     Fabric,
 }
@@ -167,20 +158,14 @@ enum At {
 /// All places by name, in the order in which a person looks for them.
 fn named(plan: &ClusterPlan) -> Vec<(String, At)> {
     let mut all = Vec::new();
-    for (number, node) in plan.nodes.iter().enumerate() {
-        all.push((format!("node/{}", node.name), At::Node(NodeId(number))));
-    }
-    for (number, pod) in plan.pods.iter().enumerate() {
-        all.push((format!("pod/{}", pod.name), At::Pod(PodId(number))));
-    }
-    for (number, office) in plan.offices.iter().enumerate() {
-        all.push((format!("office/{}", office.name), At::Office(OfficeId(number))));
-        all.push((format!("gateway/{}", office.name), At::Gateway(OfficeId(number))));
-    }
-    for (number, host) in plan.outside.iter().enumerate() {
-        all.push((format!("outside/{}", host.name), At::Outside(OutsideId(number))));
-        if host.load_balancer {
-            all.push((format!("load-balancer/{}", host.name), At::LoadBalancer(OutsideId(number))));
+    for place in plan.places() {
+        all.push((plan.place_name(place), At::Place(place)));
+        match place {
+            Place::Office(id) => all.push((format!("gateway/{}", plan.offices[id.0].name), At::Gateway(id))),
+            Place::Outside(id) if plan.outside[id.0].load_balancer => {
+                all.push((format!("load-balancer/{}", plan.outside[id.0].name), At::LoadBalancer(id)));
+            }
+            _ => {}
         }
     }
     all.push(("fabric".into(), At::Fabric));
@@ -205,15 +190,12 @@ fn places(cluster: &dyn Cluster, plan: &ClusterPlan) -> Vec<HeldPlace> {
     let resolver = plan.dns.as_ref().map(|dns| resolv_conf(plan.services[dns.service.0].address, &dns.search));
     let place = |(name, at)| {
         let ns = match at {
-            At::Node(id) => Some(cluster.node(id).ns.clone()),
-            At::Pod(id) => Some(cluster.pod(id).ns),
-            At::Office(id) => Some(cluster.office(id).client.clone()),
+            At::Place(place) => Some(namespace(cluster, place)),
             At::Gateway(id) => Some(cluster.office(id).gateway.clone()),
-            At::Outside(id) => Some(cluster.outside(id).ns.clone()),
             At::LoadBalancer(id) => cluster.outside(id).load_balancer.clone(),
             At::Fabric => Some(cluster.fabric().clone()),
         };
-        let resolver = resolver.clone().filter(|_| matches!(at, At::Pod(_)));
+        let resolver = resolver.clone().filter(|_| matches!(at, At::Place(Place::Pod(_))));
         ns.map(|ns| HeldPlace { name, ns, resolver })
     };
     named(plan).into_iter().filter_map(place).collect()

@@ -1,7 +1,7 @@
 //! The lab process: takes one order, builds the lab, runs one trial in it, tells everything.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
@@ -11,16 +11,17 @@ use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
 use relapse_kernel::{clock, host};
+use relapse_lab::host::protocol::send;
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::netns::probe::{self, PROBE};
-use relapse_reports::event::{Outcome, Phase, TrialEvent};
+use relapse_reports::event::{Outcome, Phase, TrialEnded, TrialEvent};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc as channel, watch};
 
-use super::hold::{Visit, Visitors};
+use super::hold::Visitors;
 use super::observer::Observer;
-use super::order::{FromLab, Order, Sabotage, ToLab};
-use super::trial::{Ended, Trial};
+use super::order::{FromLab, Order, Sabotage, ToLab, ended};
+use super::trial::Trial;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan, load};
 
@@ -41,17 +42,8 @@ pub fn lab_main() -> ExitCode {
     }
     let outbox = Outbox(Arc::new(Mutex::new(side.events)));
     let mut control = BufReader::new(side.control);
-    let done = match read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox)) {
-        Ok(done) => done,
-        Err(why) => FromLab::Done {
-            outcome: Outcome::InternalError,
-            reasons: vec![why],
-            up_ns: 0,
-            peak_memory: None,
-            cpu: None,
-        },
-    };
-    outbox.send(&done);
+    let done = read_order(&mut control).and_then(|order| carry_out(&order, control, kernel_log, &outbox));
+    outbox.send(&FromLab::Done(done.unwrap_or_else(|why| ended(Outcome::InternalError, vec![why]))));
     ExitCode::SUCCESS
 }
 
@@ -64,11 +56,8 @@ impl Outbox {
         let _ = self.try_send(message);
     }
 
-    /// In one write, so that lines of several threads never mix.
     fn try_send(&self, message: &FromLab) -> io::Result<()> {
-        let mut line = serde_json::to_vec(message)?;
-        line.push(b'\n');
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
+        send(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), message)
     }
 }
 
@@ -83,13 +72,13 @@ fn carry_out(
     control: BufReader<File>,
     kernel_log: Result<File, String>,
     outbox: &Outbox,
-) -> Result<FromLab, String> {
+) -> Result<TrialEnded, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let mut plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
     plan.stretch_deadlines(order.deadline_factor);
     if let Err(e) = host::raise_nofile(plan.open_files()) {
         let reasons = vec![format!("too many held connections for this machine: {e}")];
-        return Ok(FromLab::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None, cpu: None });
+        return Ok(ended(Outcome::Inconclusive, reasons));
     }
     // One for workload and agents: on a busy machine a workload with threads of its own outruns who watches it.
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -106,11 +95,8 @@ fn carry_out(
                 Ok(ToLab::Heal) => {
                     stop_sender.send_replace(true);
                 }
-                Ok(ToLab::Shell { place, command }) => {
-                    let _ = visits_sender.send(Visit::Shell { place, command });
-                }
-                Ok(ToLab::Leave) => {
-                    let _ = visits_sender.send(Visit::Leave);
+                Ok(visit @ (ToLab::Shell { .. } | ToLab::Leave)) => {
+                    let _ = visits_sender.send(visit);
                 }
                 Err(_) => {}
             }
@@ -179,16 +165,16 @@ async fn run(
     reach: Reach,
     stop: watch::Receiver<bool>,
     outbox: &Outbox,
-) -> Result<FromLab, String> {
+) -> Result<TrialEnded, String> {
     let trial = choose(plan, order)?;
     let tell = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
     tell(TrialEvent::Phase { phase: Phase::Up });
     let begin = clock::now();
     let cluster = match order.ground.up(plan.cluster_of(trial)).await {
         Ok(cluster) => cluster,
-        Err(e) => return Ok(FromLab::no_cluster(&e)),
+        Err(e) => return Ok(ended(Outcome::Inconclusive, vec![format!("the cluster could not be built: {e}")])),
     };
-    let up_ns = clock::now() - begin;
+    let up = Some(Duration::from_nanos(clock::now() - begin));
     outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
     let operator = cluster.plan().operator();
@@ -203,7 +189,7 @@ async fn run(
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
     let observer = tokio::spawn(observer.run(incoming));
 
-    let ended = Trial {
+    let trial = Trial {
         plan,
         trial,
         cluster: Arc::clone(&cluster),
@@ -223,7 +209,7 @@ async fn run(
     let trouble = observer.await.ok().flatten();
     let left = cluster.down().await;
     drop(cluster);
-    let Ended { mut outcome, mut reasons } = ended;
+    let (mut outcome, mut reasons) = trial;
     for what in left {
         tell(TrialEvent::LeftBehind { what: what.clone() });
         outcome = Outcome::Dirty;
@@ -233,7 +219,7 @@ async fn run(
         outcome = outcome.max(Outcome::Inconclusive);
         reasons.push(format!("signals could not be recorded: {trouble}"));
     }
-    Ok(FromLab::Done { outcome, reasons, up_ns, peak_memory: peak_memory(), cpu: cpu() })
+    Ok(TrialEnded { up, peak_memory: peak_memory(), cpu: cpu(), ..ended(outcome, reasons) })
 }
 
 /// Processor time of this process so far (`utime` and `stime` of proc_pid_stat(5)).

@@ -12,7 +12,7 @@ use relapse_lab::cluster::backend::Backend;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::{Consent, limit_is_closed};
 
-use crate::plan::{EffectPlan, Plan, TrialPlan};
+use crate::plan::{Plan, TrialPlan};
 
 /// What one trial needs.
 #[derive(Debug, Clone, Default)]
@@ -36,9 +36,7 @@ impl Needs {
         let speaks = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
         let detectors = DetectorSet::info().iter().filter(|info| speaks(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
-        if trial.effect.iter().any(|effect| matches!(effect, EffectPlan::Packet { .. })) {
-            sight.push(&[CollectorKind::Packets]);
-        }
+        sight.extend(trial.effect.iter().filter_map(|effect| effect.needs()));
         Self { is_control, requires, sight, files: plan.open_files() }
     }
 
@@ -57,8 +55,8 @@ impl Needs {
         if let Some(why) = self.sight.iter().find_map(|one_of| backend.unseen(one_of)) {
             return Some(why);
         }
-        if let Err(e) = host::raise_nofile(self.files) {
-            return Some(format!("open files: failed to {e}"));
+        if let Some(why) = too_many_files(self.files) {
+            return Some(why);
         }
         if !self.writes_limit() {
             return None;
@@ -69,4 +67,12 @@ impl Needs {
             None => (!consent.is_granted()).then(|| Consent::skip_reason().to_owned()),
         }
     }
+}
+
+/// Why a trial cannot have so many files open here, and what to do about it; none where it can.
+#[must_use]
+pub fn too_many_files(files: u64) -> Option<String> {
+    let e = host::raise_nofile(files).err()?;
+    let mend = format!("hold fewer, or let root allow more with ulimit -Hn {files}");
+    Some(format!("open files: failed to {e}: each connection that is held takes two; {mend}"))
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use relapse_detectors::signal::CollectorKind;
 use relapse_detectors::time::Time;
 use relapse_lab::cluster::backend::Ground;
-use relapse_lab::host_limit::{HostLimitReply, HostLimitRequest};
-use relapse_reports::event::{Expectation, Outcome, TrialEvent, TrialId};
+use relapse_lab::host::LimitRequest;
+use relapse_lab::host_limit::Answer;
+use relapse_reports::event::{Expectation, Outcome, TrialEnded, TrialEvent, TrialId};
 use serde::{Deserialize, Serialize};
 
 use crate::outside_detector::ExecSpec;
@@ -65,7 +66,7 @@ pub enum FromLab {
         event: TrialEvent,
     },
     /// Asks the guardian for the machine-wide limit.
-    HostLimit(HostLimitRequest),
+    HostLimit(LimitRequest),
     /// All namespaces are made: their inodes, by which the machine knows them. Processes may live there
     /// (shells of `reproduce`).
     Up {
@@ -74,29 +75,20 @@ pub enum FromLab {
     /// While it is held with the fault in force (`reproduce`).
     Hold(HoldNews),
     /// The last message.
-    Done {
-        outcome: Outcome,
-        reasons: Vec<String>,
-        up_ns: u64,
-        peak_memory: Option<u64>,
-        cpu: Option<Duration>,
-    },
+    Done(TrialEnded),
 }
 
-impl FromLab {
-    /// The trial ends before it began.
-    #[must_use]
-    pub fn no_cluster(why: &str) -> Self {
-        let reasons = vec![format!("the cluster could not be built: {why}")];
-        Self::Done { outcome: Outcome::Inconclusive, reasons, up_ns: 0, peak_memory: None, cpu: None }
-    }
+/// How a trial ended of which nothing else is known.
+#[must_use]
+pub fn ended(outcome: Outcome, reasons: Vec<String>) -> TrialEnded {
+    TrialEnded { outcome, reasons, took: Duration::ZERO, up: None, down: None, peak_memory: None, cpu: None }
 }
 
 /// To the lab, after its order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToLab {
-    HostLimit(HostLimitReply),
+    HostLimit(Answer),
     /// Heal and tear down now.
     Heal,
     /// Start a program in a place of the lab (`reproduce`): a shell, or this line in one.

@@ -1,12 +1,8 @@
 //! The trials of a run that have not begun, and which of them is next: one that may run beside those that do.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use relapse_lab::cluster::backend::Wanted;
-
 use super::Job;
-use super::share::Share;
 
 /// The trials of a run that have not begun.
 pub struct Queue {
@@ -15,159 +11,118 @@ pub struct Queue {
 }
 
 struct State {
-    waiting: VecDeque<Job>,
-    running: Vec<Running>,
-    /// Of clusters that nobody uses: what was wanted of them last, whose pods are still there.
-    at_rest: Vec<Wanted>,
-}
-
-struct Running {
-    share: Share,
-    wanted: Wanted,
+    /// In the order in which they should begin.
+    waiting: Vec<Job>,
+    running: Vec<Job>,
 }
 
 impl Queue {
-    pub fn new(jobs: Vec<Job>) -> Self {
-        let state = State { waiting: jobs.into(), running: Vec::new(), at_rest: Vec::new() };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+    pub fn new(waiting: Vec<Job>) -> Self {
+        Self { state: Mutex::new(State { waiting, running: Vec::new() }), changed: Condvar::new() }
     }
 
-    /// The first that may run beside those that do, waiting for it; none when all have begun.
-    pub fn next(&self) -> Option<Job> {
+    /// What the worker with this number does next, who has `ended` one: the first that may run beside those that do,
+    /// waiting for it; none when all have begun.
+    pub fn next(&self, worker: usize, ended: Option<&Job>) -> Option<Job> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ended) = ended {
+            state.running.retain(|running| running.id != ended.id);
+            self.changed.notify_all();
+        }
         loop {
             if state.waiting.is_empty() {
                 return None;
             }
-            if let Some(job) = state.take() {
+            if let Some(job) = state.take(worker, ended) {
                 return Some(job);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
-
-    /// One that [`Queue::next`] gave has ended.
-    pub fn done(&self, job: &Job) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_it = |running: &Running| running.share == job.share && running.wanted == job.wanted;
-        if let Some(place) = state.running.iter().position(is_it) {
-            let ended = state.running.swap_remove(place);
-            if job.backend.places().is_some() {
-                state.at_rest.push(ended.wanted);
-            }
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
 }
 
 impl State {
-    fn take(&mut self) -> Option<Job> {
-        let fits = |job: &Job| {
-            let there = self.running.iter().filter(|running| running.share == Share::Cluster).count();
-            job.backend.places().is_none_or(|places| there < places.number)
-                && self.running.iter().all(|running| job.share.beside(running.share))
-        };
-        let all = self.waiting.iter().enumerate().filter(|(_, job)| fits(job));
-        let all = all.filter_map(|(place, job)| Some((self.effort(job)?, place)));
-        let (_, place) = all.min()?;
-        let job = self.waiting.remove(place)?;
-        if job.backend.places().is_some() && !self.at_rest.is_empty() {
-            let at = |is: &dyn Fn(&Wanted) -> bool| self.at_rest.iter().position(is);
-            let same = at(&|at_rest| at_rest.scenario == job.wanted.scenario);
-            let fits = same.or_else(|| at(&|at_rest| at_rest.kind_config == job.wanted.kind_config));
-            self.at_rest.remove(fits.unwrap_or_default());
-        }
-        self.running.push(Running { share: job.share, wanted: job.wanted.clone() });
+    fn take(&mut self, worker: usize, ended: Option<&Job>) -> Option<Job> {
+        let all = self.waiting.iter().enumerate().filter(|(_, job)| self.fits(job, worker));
+        let (_, place) = all.filter_map(|(place, job)| Some((self.effort(job, ended)?, place))).min()?;
+        let job = self.waiting.remove(place);
+        self.running.push(job.clone());
         Some(job)
+    }
+
+    /// As many workers as there are clusters have one each. No lab is beside a cluster.
+    fn fits(&self, job: &Job, worker: usize) -> bool {
+        job.clusters.is_none_or(|clusters| worker < clusters)
+            && self
+                .running
+                .iter()
+                .all(|other| other.clusters.is_some() == job.clusters.is_some() && other.claim.beside(job.claim))
     }
 
     /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
     /// a cluster that is in use would need them twice, and waits if it needed another cluster for that.
-    fn effort(&self, job: &Job) -> Option<u8> {
-        let wanted = &job.wanted;
-        if job.backend.places().is_none() || self.at_rest.iter().any(|at_rest| at_rest.scenario == wanted.scenario) {
+    fn effort(&self, job: &Job, ended: Option<&Job>) -> Option<u8> {
+        let same = |other: &Job| other.wanted.scenario == job.wanted.scenario;
+        let ended = ended.filter(|ended| ended.clusters.is_some());
+        if job.clusters.is_none() || ended.is_some_and(same) {
             return Some(0);
         }
-        if !self.running.iter().any(|running| running.wanted.scenario == wanted.scenario) {
+        if !self.running.iter().any(same) {
             return Some(1);
         }
-        let there = self.at_rest.iter().any(|at_rest| at_rest.kind_config == wanted.kind_config);
-        (there || self.at_rest.is_empty()).then_some(2)
+        ended.is_none_or(|ended| ended.wanted.kind_config == job.wanted.kind_config).then_some(2)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
+    use relapse_lab::cluster::backend::Wanted;
+    use relapse_lab::fault::Requirement;
+    use relapse_lab::netns::Labs;
     use relapse_reports::event::TrialId;
 
     use super::*;
+    use crate::run::claim::Claim;
     use crate::run::needs::Needs;
-    use relapse_lab::cluster::backend::{Backend, Lease, Places};
 
-    struct Clusters(Places);
-
-    impl Backend for Clusters {
-        fn name(&self) -> &'static str {
-            "clusters"
-        }
-        fn unable(&self) -> Option<String> {
-            None
-        }
-        fn is_real_cluster(&self) -> bool {
-            true
-        }
-        fn places(&self) -> Option<&Places> {
-            Some(&self.0)
-        }
-        fn lease<'a>(
-            &'a self,
-            _: &Wanted,
-            _: &dyn Fn(String),
-            _: &dyn Fn() -> bool,
-        ) -> Result<Box<dyn Lease + 'a>, String> {
-            Err("nothing is built here".into())
-        }
-        fn close(&self) -> Vec<String> {
-            Vec::new()
-        }
-    }
-
-    fn job(scenario: &str, share: Share, backend: &Arc<dyn Backend>) -> Job {
-        let backend = Arc::clone(backend);
-        let id = TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: 1 };
+    fn job(scenario: &str, number: u32, requires: &[Requirement]) -> Job {
         let wanted =
             Wanted { nodes: 2, scenario: scenario.into(), ingress: false, servers: Vec::new(), kind_config: None };
-        let (incident, file) = (String::new(), std::path::PathBuf::new());
-        let (needs, at_most) = (Needs::default(), std::time::Duration::ZERO);
-        Job { id, backend, wanted, incident, file, needs, share, at_most }
-    }
-
-    fn scenario(job: Option<&Job>) -> &str {
-        job.map_or("none", |job| job.id.scenario.as_str())
+        Job {
+            id: TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: number },
+            backend: Arc::new(Labs::of_program(Path::new("none"))),
+            clusters: Some(2),
+            wanted,
+            incident: String::new(),
+            file: "none".into(),
+            needs: Needs::default(),
+            claim: Claim::of(requires, 0, true),
+            at_most: std::time::Duration::ZERO,
+        }
     }
 
     #[test]
     fn a_cluster_stays_with_its_scenario_and_the_other_takes_the_next() {
-        let all = [("a", Share::Cluster), ("a", Share::Cluster), ("b", Share::Cluster), ("b", Share::Cluster)];
-        let writer = [("w", Share::Alone)];
-        let clusters: Arc<dyn Backend> = Arc::new(Clusters(Places::new(2)));
-        let queue = Queue::new(all.iter().chain(&writer).map(|(name, share)| job(name, *share, &clusters)).collect());
-        let take = || queue.state.lock().unwrap().take();
-        let (first, second) = (take().unwrap(), take().unwrap());
-        assert_eq!([&first, &second].map(|job| scenario(Some(job))), ["a", "b"]);
-        assert_eq!(scenario(take().as_ref()), "none", "there are two clusters");
-        queue.done(&second);
-        let third = take().unwrap();
-        assert_eq!(scenario(Some(&third)), "b", "its pods are there");
-        queue.done(&third);
-        let fourth = take().unwrap();
-        assert_eq!(scenario(Some(&fourth)), "a", "nothing else is left for that cluster");
-        queue.done(&first);
-        assert_eq!(scenario(take().as_ref()), "none", "who is alone waits for all");
-        queue.done(&fourth);
-        assert_eq!(scenario(take().as_ref()), "w");
+        let (a, b) = (|number| job("a", number, &[]), |number| job("b", number, &[]));
+        let writer = job("w", 1, &[Requirement::ConntrackLimit(500)]);
+        let queue = Queue::new(vec![a(1), a(2), b(1), b(2), writer]);
+        let end = |ended: &Job| queue.state.lock().unwrap().running.retain(|running| running.id != ended.id);
+        let take = |worker, ended: Option<&Job>| {
+            let job = queue.state.lock().unwrap().take(worker, ended);
+            job.as_ref().map_or(String::from("none"), |job| format!("{} {}", job.id.scenario, job.id.repetition))
+        };
+        assert_eq!([take(0, None), take(1, None)], ["a 1", "b 1"]);
+        assert_eq!(take(2, None), "none", "there are two clusters");
+        end(&b(1));
+        assert_eq!(take(1, Some(&b(1))), "b 2", "its pods are there");
+        end(&b(2));
+        assert_eq!(take(1, Some(&b(2))), "a 2", "nothing else is left for that cluster");
+        end(&a(1));
+        assert_eq!(take(0, Some(&a(1))), "none", "who is alone waits for all");
+        end(&a(2));
+        assert_eq!(take(1, Some(&a(2))), "w 1");
     }
 }

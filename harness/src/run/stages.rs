@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use relapse_lab::cluster::snapshot::Snapshot;
-use relapse_lab::fault::{Fault, InForce, UndoStack, World, now};
+use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
+use relapse_lab::workload::Attempt;
 use relapse_lab::workload::churn::{Churn, Still};
-use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Injected, Phase, TrialEvent};
 use tokio::task::JoinSet;
 
@@ -16,8 +16,9 @@ use super::effects::Effects;
 use super::hold::Visitors;
 use super::order::Sabotage;
 use super::steady::Steady;
+use crate::effect::Ground;
 use crate::judge::Judge;
-use crate::plan::{FlowKind, Plan, TrialPlan};
+use crate::plan::{Plan, TrialPlan};
 
 /// So much longer is waited for attempts to end, where nothing but their small number is wrong.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
@@ -27,7 +28,6 @@ pub struct Stages<'a> {
     pub plan: &'a Plan,
     pub trial: &'a TrialPlan,
     pub world: &'a Arc<World>,
-    pub workload: &'a Workload,
     pub churn: &'a Churn,
     pub sabotage: Option<&'a Sabotage>,
     pub hold: Option<&'a Visitors>,
@@ -53,11 +53,7 @@ impl Stages<'_> {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
                 }
-                let held = self.workload.switches().iter().zip(&plan.workload);
-                let all_held = held
-                    .clone()
-                    .all(|(switch, flow)| !matches!(flow.kind, FlowKind::Hold { .. }) || switch.held() >= plan.held);
-                all_held && steady.holds(now, plan.steady_for)
+                self.lacks_connections().next().is_none() && steady.holds(now, plan.steady_for)
             })
             .await?
             .then_some(())
@@ -87,9 +83,9 @@ impl Stages<'_> {
             .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
         let t0_cell = Arc::new(AtomicU64::new(0));
         let mut watches = JoinSet::new();
-        let mut effects =
-            Effects::prepare(&self.trial.effect, &plan.workload, &self.world.cluster, &t0_cell, &mut watches)
-                .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
+        let ground = Ground { cluster: &self.world.cluster, in_force: &t0_cell, tasks: &mut watches };
+        let mut effects = Effects::watch(&self.trial.effect, &plan.workload, ground)
+            .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
         let result = self.inject_and_detect(running, undo, &t0_cell, &mut effects, still).await;
         for seen in effects.results() {
             (running.events)(TrialEvent::Effect(seen));
@@ -115,17 +111,19 @@ impl Stages<'_> {
         result
     }
 
+    /// Flows that hold fewer connections than they must, each with how many it holds and must hold.
+    fn lacks_connections(&self) -> impl Iterator<Item = (&str, u32, u32)> {
+        let flows = self.world.flows.iter().filter(|(flow, _)| flow.holds());
+        let held = flows.map(|(flow, switch)| (&*flow.name, switch.held(), flow.keeps.min(self.plan.held)));
+        held.filter(|(_, held, wanted)| held < wanted)
+    }
+
     /// Why the workload is not steady, for a person.
     fn complaint(&self, steady: &Steady) -> String {
-        let flows = self.workload.switches().iter().zip(&self.plan.workload);
-        let few =
-            flows.filter(|(switch, flow)| matches!(flow.kind, FlowKind::Hold { .. }) && switch.held() < self.plan.held);
-        let few: Vec<String> = few
-            .map(|(switch, flow)| {
-                let (name, held, wanted) = (&flow.name, switch.held(), self.plan.held);
-                format!("{name} holds {held} of {wanted} connections: a shorter `every` or a smaller `held` helps")
-            })
-            .collect();
+        let few = self.lacks_connections().map(|(name, held, wanted)| {
+            format!("{name} holds {held} of {wanted} connections: a shorter `every` or a smaller `held` helps")
+        });
+        let few: Vec<String> = few.collect();
         if few.is_empty() { steady.complaint() } else { few.join(", ") }
     }
 
@@ -143,9 +141,9 @@ impl Stages<'_> {
         let faults = if self.sabotage == Some(&Sabotage::SkipInject) { &[][..] } else { &self.trial.inject[..] };
         for fault in faults {
             let made = self.inject(fault, running, undo, &mut meanwhile).await;
-            let made = made.map_err(|e| Stop::Inconclusive(format!("{} is not in force: {e}", fault.name())))?;
+            let made = made.map_err(|e| Stop::Inconclusive(format!("{} is not in force: {e}", fault.name)))?;
             (running.events)(TrialEvent::Injected(Injected {
-                fault: fault.name().to_owned(),
+                fault: fault.name.to_owned(),
                 what: made.what.clone(),
                 t0: made.t0,
                 t1: made.t1,
@@ -202,12 +200,12 @@ impl Stages<'_> {
     /// Makes one mutation on a thread of its own, so that findings are heard while the kernel works on it.
     async fn inject(
         &self,
-        fault: &Arc<dyn Fault>,
+        fault: &Planned,
         running: &mut Running<'_>,
         undo: &mut UndoStack,
         meanwhile: &mut Vec<Attempt>,
     ) -> Result<InForce, String> {
-        let (fault, world, mut stack) = (Arc::clone(fault), Arc::clone(self.world), std::mem::take(undo));
+        let (fault, world, mut stack) = (fault.clone(), Arc::clone(self.world), std::mem::take(undo));
         let runtime = tokio::runtime::Handle::current();
         let mut job = tokio::task::spawn_blocking(move || {
             let made = runtime.block_on(fault.inject(&world, &mut stack));

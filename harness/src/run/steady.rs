@@ -18,7 +18,6 @@ struct FlowState {
     name: String,
     /// Start of the run of successes that still lasts.
     working_since: Option<Time>,
-    last_failure: Option<Time>,
     failures: u32,
 }
 
@@ -37,7 +36,6 @@ impl Steady {
         let state = &mut self.flows[attempt.flow.0];
         if attempt.failure.is_some() {
             state.working_since = None;
-            state.last_failure = Some(attempt.ended);
             state.failures += 1;
         } else if state.working_since.is_none() {
             state.working_since = Some(attempt.started);
@@ -71,17 +69,11 @@ impl Steady {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Failure, FlowId, FlowKind, Place, PodId, Target};
+    use crate::plan::{Failure, FlowId, Place, PodId, Target};
 
     fn steady(names: &[&str]) -> Steady {
-        let flow = |name: &&str| FlowPlan {
-            name: (*name).to_owned(),
-            from: Place::Pod(PodId(0)),
-            in_turn: Vec::new(),
-            kind: FlowKind::Ping { to: Target::Place(Place::Pod(PodId(1))) },
-            every: Duration::from_millis(100),
-            timeout: Duration::from_millis(400),
-        };
+        let pod = |number| Place::Pod(PodId(number));
+        let flow = |name: &&str| FlowPlan::new((*name).to_owned(), "ping", pod(0), Target::Place(pod(1)));
         Steady::new(&names.iter().map(flow).collect::<Vec<_>>())
     }
 

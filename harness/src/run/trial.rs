@@ -50,16 +50,9 @@ pub struct Trial<'a> {
     pub signals: mpsc::UnboundedSender<Signal>,
 }
 
-/// How it went.
-#[derive(Debug)]
-pub struct Ended {
-    pub outcome: Outcome,
-    pub reasons: Vec<String>,
-}
-
 impl Trial<'_> {
-    /// Runs it.
-    pub async fn run(self) -> Ended {
+    /// Runs it; how it went, and why that is not a pass.
+    pub async fn run(self) -> (Outcome, Vec<String>) {
         let (sender, attempts) = mpsc::unbounded_channel();
         let mut running = Running {
             judge: self.judge,
@@ -83,12 +76,12 @@ impl Trial<'_> {
                     _ => None,
                 };
                 let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, self.kernel_log);
+                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, &self.kernel_log);
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {
                     cluster: Arc::clone(&self.cluster),
-                    flows: self.plan.workload.iter().cloned().zip(workload.switches().iter().cloned()).collect(),
+                    flows: workload.flows.clone(),
                     quiet,
                     host_limit: self.host_limit.clone(),
                 });
@@ -96,7 +89,6 @@ impl Trial<'_> {
                     plan: self.plan,
                     trial: self.trial,
                     world: &world,
-                    workload: &workload,
                     churn: &churn,
                     sabotage: self.sabotage.as_ref(),
                     hold: self.hold.as_ref(),
@@ -127,27 +119,19 @@ fn start(
     quiet: &Quiet,
     attempts: &mpsc::UnboundedSender<Attempt>,
 ) -> Result<(Workload, Churn), relapse_kernel::Error> {
-    let workload = Workload::start(cluster, &plan.workload, plan.held, attempts)?;
+    let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts)?;
     Ok((workload, Churn::start(cluster, quiet)?))
 }
 
-fn outcome(judge: &Judge, stopped: Option<Stop>, dirty: Vec<String>) -> Ended {
+fn outcome(judge: &Judge, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {
     let (mut outcome, mut reasons) = judge.outcome();
-    match stopped {
-        Some(Stop::Inconclusive(why)) => {
-            // A false alarm stands by itself; what was not decided for want of an effect does not.
-            outcome = Outcome::Inconclusive;
-            reasons = vec![why];
-        }
-        Some(Stop::Asked) => {
-            outcome = Outcome::Inconclusive;
-            reasons = vec!["stopped before the verdict".into()];
-        }
-        None => {}
+    if let Some(stop) = stopped {
+        // A false alarm stands by itself; what was not decided for want of an effect does not.
+        (outcome, reasons) = (Outcome::Inconclusive, vec![stop.why().to_owned()]);
     }
     if !dirty.is_empty() {
         outcome = Outcome::Dirty;
         reasons.splice(0..0, dirty);
     }
-    Ended { outcome, reasons }
+    (outcome, reasons)
 }

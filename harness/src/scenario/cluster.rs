@@ -1,13 +1,13 @@
 //! The cluster a scenario wants, and the world around it.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::marker::PhantomData;
 
-use relapse_model::Server;
+use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Name, Prefix};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use schemars::JsonSchema;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// Nodes, pods, Services and DNS, and the hosts and offices outside.
@@ -64,7 +64,7 @@ pub struct Network {
     pub pod_nic: Option<Spanned<String>>,
     /// Conntrack timeouts of the nodes in seconds, by sysctl name without `nf_conntrack_`.
     #[serde(default)]
-    pub conntrack_timeouts: Entries<Spanned<u32>>,
+    pub conntrack_timeouts: BTreeMap<Spanned<String>, Spanned<u32>>,
 }
 
 /// One pod, or several alike.
@@ -149,7 +149,7 @@ pub struct Outside {
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
-    pub records: Option<Entries<Vec<Spanned<Address>>>>,
+    pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
     /// A third party's server runs on this host: in a real cluster's world as a container, in labs relapse's
     /// own server answers in its place.
     pub server: Option<Server>,
@@ -189,10 +189,11 @@ pub struct Office {
 }
 
 /// A number of nodes, or their names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(inline, untagged)]
 pub enum Nodes {
-    Count(u64),
-    Names(Vec<Spanned<Name>>),
+    Count(#[schemars(range(min = 1, max = 64))] u64),
+    Names(#[schemars(length(min = 1, max = 64))] Vec<Spanned<Name>>),
 }
 
 impl<'de> Deserialize<'de> for Nodes {
@@ -218,64 +219,5 @@ impl<'de> Deserialize<'de> for Nodes {
             }
         }
         deserializer.deserialize_any(Either)
-    }
-}
-
-impl JsonSchema for Nodes {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Nodes".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [
-                { "type": "integer", "minimum": 1, "maximum": 64 },
-                { "type": "array", "items": Name::json_schema(generator), "minItems": 1, "maxItems": 64 }
-            ]
-        })
-    }
-}
-
-/// A mapping from names that the user chooses, in the order of the file.
-#[derive(Debug, Clone)]
-pub struct Entries<V>(pub Vec<(Spanned<String>, V)>);
-
-impl<V> Default for Entries<V> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Entries<V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pairs<V>(PhantomData<V>);
-        impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
-            type Value = Entries<V>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a mapping")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries<V>, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Pairs(PhantomData))
-    }
-}
-
-impl<V: JsonSchema> JsonSchema for Entries<V> {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        format!("EntriesOf{}", V::schema_name()).into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<V>() })
     }
 }

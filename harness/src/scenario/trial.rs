@@ -1,10 +1,13 @@
 //! What is expected of a trial: quiet first, then the effect, the findings, and recovery.
 
+use relapse_detectors::finding::Level;
 use relapse_lab::faults::Injection;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::effects::Observation;
 
 /// What must hold before anything is injected.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -29,90 +32,21 @@ pub struct Effect {
     pub all: Vec<Observation>,
 }
 
-/// One thing to be seen.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(title = "effect")]
-pub enum Observation {
-    Fails(Fails),
-    Works(Works),
-    Packet(Packet),
-}
-
-/// A flow fails.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Fails {
-    /// Name of a flow.
-    pub flow: Spanned<String>,
-    #[serde(default, rename = "as")]
-    pub how: FailureKind,
-    /// Least and greatest share of its attempts that fail. Default [1, 1].
-    #[schemars(inner(range(min = 0, max = 1)))]
-    pub share: Option<Spanned<[f64; 2]>>,
-}
-
-/// How an attempt fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum FailureKind {
-    #[default]
-    Any,
-    /// No answer in time.
-    Timeout,
-    /// A TCP reset or ICMP unreachable.
-    Refused,
-    /// The name was not resolved.
-    NameError,
-}
-
-/// A flow goes on working.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Works {
-    /// Name of a flow.
-    pub flow: Spanned<String>,
-}
-
-/// A SYN or a SYN-ACK is seen, or is never seen.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Packet {
-    #[serde(default)]
-    pub syn: bool,
-    #[serde(default)]
-    pub syn_ack: bool,
-    /// Who sends it.
-    pub from: Spanned<String>,
-    /// To whom.
-    pub to: Spanned<String>,
-    /// Where it is looked for.
-    pub at: Spanned<String>,
-    #[serde(default)]
-    pub never: bool,
-}
-
 /// What one detector must say, and by when.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Detect {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
-    pub level: Spanned<FindingLevel>,
+    /// What a finding says: what is wrong, or what that does to traffic. A standing weakness is stated in `risks`.
+    #[schemars(with = "String", extend("enum" = ["cause", "symptom"]))]
+    pub level: Spanned<Level>,
     /// What it must be about: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: anything.
     pub subject: Option<Spanned<String>>,
     /// Counted from the moment before the injection.
     pub within: Spanned<Duration>,
     /// The same in a real cluster, where some news passes kubelet and API server first. Default: `within`.
     pub in_real_cluster: Option<Spanned<Duration>>,
-}
-
-/// What a finding says: what is wrong, or what that does to traffic. A standing weakness is stated in `risks`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum FindingLevel {
-    Cause,
-    Symptom,
 }
 
 /// A weakness that a detector must name in the baseline.

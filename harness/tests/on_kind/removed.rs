@@ -108,16 +108,35 @@ pub fn going_down() -> Tested {
         run.until("a baseline", baseline)?;
         contained::try_to_leave(&id)?;
         run.until("an end of its trial", ended)?;
-        let reasons = run.reasons();
-        if !reasons.starts_with("Dirty: ") || !reasons.contains(contained::TOLD) {
-            return Err(format!("nothing says {:?}: {reasons}", contained::TOLD));
-        }
+        told_of_a_packet(&run)?;
         until("docker removes its containers", Duration::from_secs(20), || {
             Ok(processes(&id).iter().any(|line| line.starts_with("docker rm ")).then_some(()))
         })?;
         run.kill(true)?;
         recovered(home, &id)
     })
+}
+
+/// Torn down at once, with its part still in the cluster: that a packet tried to get out is told all the same.
+pub fn cut_off() -> Tested {
+    let home = Home::new();
+    let mut run = home.start(&["--only", "incident"]);
+    let id = run.id()?;
+    run.until("a baseline", baseline)?;
+    contained::try_to_leave(&id)?;
+    // Asked once it would heal first. Two of the same kind could be one to it.
+    ["INT", "TERM"].iter().try_for_each(|signal| run.send(signal))?;
+    run.ends_in(Outcome::Dirty)?;
+    told_of_a_packet(&run)?;
+    home.nothing_left(&id)
+}
+
+fn told_of_a_packet(run: &Run) -> Tested {
+    let reasons = run.reasons();
+    if reasons.starts_with("Dirty: ") && reasons.contains(contained::TOLD) {
+        return Ok(());
+    }
+    Err(format!("nothing says {:?}: {reasons}", contained::TOLD))
 }
 
 /// Two clusters with a fault in force on each, and beside each a server outside, which is a container but not of

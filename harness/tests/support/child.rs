@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 use relapse::event::{RunEvent, TrialEvent, What};
 use relapse_kernel::process::UserNs;
 use relapse_lab::host::identity::Process;
-use relapse_lab::host::lock::{self, MachineLock, Mode, Who};
-use relapse_lab::host::{CONNTRACK_MAX, Site};
+use relapse_lab::host::{CONNTRACK_MAX, MachineLock, Mode, Site, lock};
 
 const MARK: &str = "RELAPSE_TEST_MARK";
 /// What is there then will not go by itself.
@@ -268,15 +267,13 @@ pub fn recover() -> Result<(), String> {
 
 /// The limit while nobody writes it; none where this kernel has no connection tracking.
 pub fn limit() -> String {
-    let who = Who { run: "none".into(), what: "test".into() };
-    let _steady = MachineLock::acquire(Mode::Shared, &who, &mut |_| ()).expect("the lock can be taken");
+    let _steady = MachineLock::acquire(&lock::limit(), Mode::Shared, &|_| ()).expect("the lock can be taken");
     read_limit()
 }
 
 /// The limit is as it was, unless another run writes it now.
 fn unchanged(before: &str) -> Result<(), String> {
-    let who = Who { run: "none".into(), what: "test".into() };
-    let lock = MachineLock::try_acquire_at(&lock::places(), Mode::Shared, &who).map_err(|e| e.to_string())?;
+    let lock = MachineLock::try_acquire(&lock::limit(), Mode::Shared).map_err(|e| e.to_string())?;
     let now = read_limit();
     if lock.is_some() && now != before { Err(format!("the limit is {now}, was {before}")) } else { Ok(()) }
 }

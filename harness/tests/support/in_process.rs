@@ -5,15 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use relapse::config::Config;
-use relapse::event::{Outcome, RunEvent};
-use relapse::plan::Plan;
-use relapse::run::{self, Interrupt, Options};
+use relapse::run::Options;
 use relapse_lab::cluster::backend::Backend;
 use relapse_lab::host::Consent;
 use relapse_lab::netns::Labs;
-use relapse_reports::block;
-use relapse_reports::paint::Page;
-use relapse_reports::summary::{RunSummary, TrialSummary};
 
 use super::skips;
 
@@ -41,33 +36,4 @@ pub fn options(backend: Arc<dyn Backend>) -> Options {
         backends: vec![backend],
         executable: Some(env!("CARGO_BIN_EXE_relapse").into()),
     }
-}
-
-/// What one trial came to.
-pub struct Ran {
-    pub outcome: Outcome,
-    pub summary: RunSummary,
-}
-
-impl Ran {
-    /// The only trial.
-    pub fn trial(&self) -> &TrialSummary {
-        self.summary.trials.first().expect("one trial")
-    }
-
-    /// The trial as the terminal shows it: verdicts, and why it is not a pass.
-    pub fn lines(&self) -> String {
-        block::lines(&self.summary, self.trial(), Page::PLAIN).join("\n")
-    }
-}
-
-/// Runs one trial; `on_event` hears of everything while it happens.
-pub fn run_one(plan: &Plan, control: Option<&str>, mut options: Options, on_event: &mut dyn FnMut(&RunEvent)) -> Ran {
-    options.only = vec![(plan.name.clone(), control.map(str::to_owned))];
-    let mut summary = RunSummary::default();
-    let outcome = run::run(std::slice::from_ref(plan), &options, &Interrupt::default(), &mut |event| {
-        summary.push(event);
-        on_event(event);
-    });
-    Ran { outcome, summary }
 }

@@ -247,19 +247,25 @@ impl Run {
         format!("standard error: {errors}\nevents: {}", heard.join("\n        "))
     }
 
+    /// A signal to the run alone.
+    pub fn send(&self, signal: &str) -> Result<(), String> {
+        send(signal, &self.child.id().to_string())
+    }
+
     /// SIGKILL, to the run alone or to its whole process group.
     pub fn kill(&mut self, group: bool) -> Result<(), String> {
         if group {
-            let whole = format!("-{}", self.child.id());
-            let killed = Command::new("kill").args(["-KILL", "--", &whole]).status().map_err(|e| e.to_string())?;
-            if !killed.success() {
-                return Err("there was no process group to kill".into());
-            }
+            send("KILL", &format!("-{}", self.child.id()))?;
         } else {
             self.child.kill().map_err(|e| e.to_string())?;
         }
         self.child.wait().map(drop).map_err(|e| e.to_string())
     }
+}
+
+fn send(signal: &str, to: &str) -> Result<(), String> {
+    let sent = Command::new("kill").args(["-s", signal, "--", to]).status().map_err(|e| e.to_string())?;
+    if sent.success() { Ok(()) } else { Err(format!("nobody is there to hear SIG{signal}")) }
 }
 
 impl Drop for Run {

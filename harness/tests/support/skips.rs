@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
-use libtest_mimic::{Completion, Failed};
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 static SKIPS: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
@@ -27,8 +27,17 @@ pub fn note(name: &str, reason: &str) {
     SKIPS.lock().unwrap_or_else(PoisonError::into_inner).insert((name.to_owned(), reason.to_owned()));
 }
 
+/// Runs trials, and says last what was left out.
+pub fn run(arguments: &Arguments, trials: Vec<Trial>) -> Conclusion {
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if !arguments.list {
+        summarise();
+    }
+    conclusion
+}
+
 /// Prints all of them on standard error.
-pub fn summarise() {
+fn summarise() {
     let skips = SKIPS.lock().unwrap_or_else(PoisonError::into_inner);
     if skips.is_empty() {
         return;

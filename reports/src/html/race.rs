@@ -5,12 +5,15 @@
 //! lines are t1 (in force) and t2 (users feel it) and are the same for all lanes. Left out: what
 //! happened before t0 and after healing; that is the story.
 
-use relapse_detectors::finding::Severity;
+use std::time::Duration;
+
+use maud::Markup;
 use relapse_detectors::time::Time;
 
+use super::svg::{Anchor, Svg};
 use crate::event::{Decided, Verdict};
-use crate::html::svg::{Anchor, Svg};
 use crate::summary::TrialSummary;
+use crate::trial::Standing;
 use crate::units::{self, span};
 use crate::words;
 
@@ -35,7 +38,7 @@ impl Axis {
 
 /// The picture, if there is anything to race.
 #[must_use]
-pub fn race(trial: &TrialSummary) -> Option<String> {
+pub fn race(trial: &TrialSummary) -> Option<Markup> {
     let t0 = trial.t0()?;
     let lanes: Vec<&Decided> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
     if lanes.is_empty() || trial.is_control() {
@@ -45,7 +48,7 @@ pub fn race(trial: &TrialSummary) -> Option<String> {
     let furthest = lanes
         .iter()
         .map(|d| after(d).unwrap_or(0.0).max(d.expectation.within.as_secs_f64()))
-        .chain(unasked.iter().map(|lane| lane.seconds))
+        .chain(unasked.iter().map(|(after, _)| after.as_secs_f64()))
         .chain(trial.t2().map(|t2| t2.since(t0).as_secs_f64()))
         .fold(0.1, f64::max);
     let axis = Axis { decades: (furthest * 1.15 / LEAST).log10() };
@@ -59,11 +62,12 @@ pub fn race(trial: &TrialSummary) -> Option<String> {
         lane(&mut svg, &axis, trial, decided, y);
         y += LANE;
     }
-    for said in &unasked {
-        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.name, "said without being asked");
-        svg.dot("dot note", (axis.x(said.seconds), y + 13.0), 4.0, &said.title);
-        let text = format!("{} (not asked)", said.time);
-        svg.text("value muted", (axis.x(said.seconds) + 9.0, y + 17.0), Anchor::Start, &text, "");
+    for (after, said) in &unasked {
+        let x = axis.x(after.as_secs_f64());
+        let title = format!("{} about {}: {}", words::severity(said.severity), said.subject, said.evidence);
+        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.detector, "said without being asked");
+        svg.dot("dot note", (x, y + 13.0), 4.0, &title);
+        svg.text("value muted", (x + 9.0, y + 17.0), Anchor::Start, &format!("{} (not asked)", span(*after)), "");
         y += LANE;
     }
     instants(&mut svg, &axis, trial, t0, bottom);
@@ -85,22 +89,15 @@ fn grid(svg: &mut Svg, axis: &Axis, bottom: f64) {
 
 /// t1 and t2, drawn over the lanes; their names stand above and keep out of each other's way.
 fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: f64) {
-    if let Some(t1) = trial.t1() {
-        let (x, after) = (axis.x(t1.since(t0).as_secs_f64()), span(t1.since(t0)));
-        svg.line("instant force", (x, TOP - 12.0), (x, bottom));
-        let title = "the fault was read back as in force; before that, time to detect is uncertain by this much";
-        svg.text("mark force", (x + 4.0, 11.0), Anchor::Start, &format!("in force {after}"), title);
-    }
-    if let Some(t2) = trial.t2() {
-        let (x, after) = (axis.x(t2.since(t0).as_secs_f64()), span(t2.since(t0)));
-        svg.line("instant felt", (x, TOP - 12.0), (x, bottom));
-        svg.text(
-            "mark felt",
-            (x + 4.0, 25.0),
-            Anchor::Start,
-            &format!("users feel it {after}"),
-            "first affected attempt",
-        );
+    let in_force = "the fault was read back as in force; before that, time to detect is uncertain by this much";
+    for (at, class, y, name, title) in [
+        (trial.t1(), "force", 11.0, "in force", in_force),
+        (trial.t2(), "felt", 25.0, "users feel it", "first affected attempt"),
+    ] {
+        let Some(after) = at.map(|at| at.since(t0)) else { continue };
+        let x = axis.x(after.as_secs_f64());
+        svg.line(&format!("instant {class}"), (x, TOP - 12.0), (x, bottom));
+        svg.text(&format!("mark {class}"), (x + 4.0, y), Anchor::Start, &format!("{name} {}", span(after)), title);
     }
 }
 
@@ -109,9 +106,9 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
     let tone = words::verdict_tone(&decided.verdict).class();
     let middle = y + LANE / 2.0;
     let deadline = axis.x(expected.within.as_secs_f64());
-    let about = words::about(trial, decided);
+    let about = trial.about(decided);
     let mut title = format!("{}, about {about}: {}", words::level(expected.level), words::sentence(decided));
-    for more in [words::lead(trial, &decided.verdict), words::evidence(trial, decided)].into_iter().flatten() {
+    for more in [trial.felt(&decided.verdict), trial.evidence(decided)].into_iter().flatten() {
         title = format!("{title} · {more}");
     }
     svg.text("name", (LEFT - 12.0, middle + 4.0), Anchor::End, &expected.detector, &title);
@@ -150,36 +147,12 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
 
 /// Seconds from t0 to the finding, for verdicts that have one with a time.
 fn after(decided: &Decided) -> Option<f64> {
-    match decided.verdict {
-        Verdict::Detected { after } | Verdict::Late { after } | Verdict::UnexpectedlyDetected { after }
-            if !after.is_zero() =>
-        {
-            Some(after.as_secs_f64())
-        }
-        _ => None,
-    }
+    decided.verdict.after().filter(|after| !after.is_zero()).map(|after| after.as_secs_f64())
 }
 
-struct Unasked {
-    name: String,
-    seconds: f64,
-    time: String,
-    title: String,
-}
-
-/// Warnings after t0 of detectors that nothing was expected of.
-fn unasked(trial: &TrialSummary, t0: Time) -> Vec<Unasked> {
+/// Warnings after t0 of detectors that nothing was expected of, and how long after.
+fn unasked(trial: &TrialSummary, t0: Time) -> Vec<(Duration, Standing)> {
     let asked = |name: &str| trial.verdicts.iter().any(|d| d.expectation.detector == name);
-    let standing = trial.standing();
-    let said = standing.iter().filter(|s| s.severity >= Severity::Warning && !asked(&s.detector));
-    said.filter_map(|s| {
-        let at = s.warned.filter(|at| *at >= t0)?;
-        Some(Unasked {
-            name: s.detector.clone(),
-            seconds: at.since(t0).as_secs_f64(),
-            time: span(at.since(t0)),
-            title: format!("{} about {}: {}", words::severity(s.severity), s.subject, s.evidence),
-        })
-    })
-    .collect()
+    let said = trial.standing().into_iter().filter(|said| !asked(&said.detector));
+    said.filter_map(|said| Some((said.warned.filter(|at| *at >= t0)?.since(t0), said))).collect()
 }

@@ -5,10 +5,11 @@
 //! the axis; times are relative to t0, or to the start where nothing was injected. Left out: the
 //! first milliseconds, too narrow to see here; that is the race.
 
+use maud::Markup;
 use relapse_detectors::finding::Severity;
 use relapse_detectors::time::Time;
 
-use crate::html::svg::{Anchor, Svg};
+use super::svg::{Anchor, Svg};
 use crate::summary::{FlowAt, TrialSummary};
 use crate::units::{Offset, span};
 use crate::words;
@@ -34,7 +35,7 @@ impl Axis {
 
 /// The picture, if the trial ran for any time at all.
 #[must_use]
-pub fn story(trial: &TrialSummary) -> Option<String> {
+pub fn story(trial: &TrialSummary) -> Option<Markup> {
     let (from, to) = trial.bounds()?;
     let seconds = to.since(from).as_secs_f64();
     if seconds <= 0.0 || trial.phases.is_empty() {
@@ -168,25 +169,18 @@ fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
         (class, if s.sample.attempts == 0 { 0.0 } else { (height * 8.0).round() / 8.0 })
     };
     let mut from = axis.from;
-    let mut n = 0;
-    while n < samples.len() {
-        let (class, height) = looks(samples[n]);
-        let mut last = n;
-        while last + 1 < samples.len() && looks(samples[last + 1]) == (class, height) {
-            last += 1;
-        }
-        let run = &samples[n..=last];
-        let attempts: u32 = run.iter().map(|s| s.sample.attempts).sum();
-        let failures: u32 = run.iter().map(|s| s.sample.failures).sum();
-        let median = run.iter().filter_map(|s| s.sample.median).max();
+    for alike in samples.chunk_by(|one, next| looks(one) == looks(next)) {
+        let (class, height) = looks(alike[0]);
+        let to = alike[alike.len() - 1].at;
+        let attempts: u32 = alike.iter().map(|s| s.sample.attempts).sum();
+        let failures: u32 = alike.iter().map(|s| s.sample.failures).sum();
+        let median = alike.iter().filter_map(|s| s.sample.median).max();
         let median = median.map_or_else(String::new, |median| format!(", median at most {}", span(median)));
         let title = format!("{name}: {failures} of {attempts} failed{median}");
-        let (x, end) = (axis.x(from), axis.x(samples[last].at));
         let tall = (LANE - 8.0) * height;
         if tall > 0.0 {
-            svg.rect(class, (x, y + LANE - 4.0 - tall), (end - x - 0.6, tall), &title);
+            svg.rect(class, (axis.x(from), y + LANE - 4.0 - tall), (axis.x(to) - axis.x(from) - 0.6, tall), &title);
         }
-        from = samples[last].at;
-        n = last + 1;
+        from = to;
     }
 }

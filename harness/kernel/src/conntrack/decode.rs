@@ -15,7 +15,7 @@ use super::numbers::*;
 const GENERIC_HEADER: usize = 4;
 
 /// The attributes of a message, or of one attribute that holds others: number and value of each.
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
         let kind = attribute.kind();
         let bytes = attribute.into_inner();
@@ -30,7 +30,7 @@ pub(super) fn of_message(payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 /// The first attribute of this number.
-pub(super) fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 

@@ -10,26 +10,10 @@ pub mod status {
     pub const ASSURED: u32 = 1 << 2;
     /// Its first packet has left.
     pub const CONFIRMED: u32 = 1 << 3;
-    /// Its source is translated.
-    pub const SNAT: u32 = 1 << 4;
-    /// Its destination is translated.
-    pub const DNAT: u32 = 1 << 5;
-    /// Is being removed.
-    pub const DYING: u32 = 1 << 9;
 }
 
-/// States of TCP as connection tracking counts them (`enum tcp_conntrack`), which is not how sockets do.
-pub mod tcp_state {
-    pub const SYN_SENT: u8 = 1;
-    pub const SYN_RECV: u8 = 2;
-    pub const ESTABLISHED: u8 = 3;
-    pub const FIN_WAIT: u8 = 4;
-    pub const CLOSE_WAIT: u8 = 5;
-    pub const LAST_ACK: u8 = 6;
-    pub const TIME_WAIT: u8 = 7;
-    pub const CLOSE: u8 = 8;
-    pub const SYN_SENT2: u8 = 9;
-}
+/// `TCP_CONNTRACK_ESTABLISHED`.
+const ESTABLISHED: u8 = 3;
 
 /// A flow. Of a translated one, `reply` is not the reverse of `original`.
 ///
@@ -47,7 +31,8 @@ pub struct Entry {
     pub status: u32,
     /// Seconds until it is given up.
     pub timeout: u32,
-    /// One of [`tcp_state`].
+    /// As connection tracking counts them (`enum tcp_conntrack`: 1 SYN_SENT, 3 ESTABLISHED, 8 CLOSE), which is not how
+    /// sockets do.
     pub tcp_state: Option<u8>,
     pub mark: u32,
     /// The kernel's name for this very entry; 0 for one that is yet to be inserted.
@@ -55,7 +40,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A TCP connection in use, which the kernel does not give up early; for [`super::insert`].
+    /// A TCP connection in use, which the kernel does not give up early; for [`super::Conntrack::insert`].
     #[must_use]
     pub const fn established(source: SocketAddr, destination: SocketAddr, timeout: u32) -> Self {
         Self {
@@ -64,7 +49,7 @@ impl Entry {
             reply: (destination, source),
             status: status::CONFIRMED | status::SEEN_REPLY | status::ASSURED,
             timeout,
-            tcp_state: Some(tcp_state::ESTABLISHED),
+            tcp_state: Some(ESTABLISHED),
             mark: 0,
             id: 0,
         }

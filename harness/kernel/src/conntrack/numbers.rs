@@ -11,9 +11,7 @@ pub(super) const CTA_PROTOINFO: u16 = 4;
 pub(super) const CTA_TIMEOUT: u16 = 7;
 pub(super) const CTA_MARK: u16 = 8;
 pub(super) const CTA_ID: u16 = 12;
-pub(super) const CTA_TIMESTAMP: u16 = 20;
 pub(super) const CTA_MARK_MASK: u16 = 21;
-pub(super) const CTA_TIMESTAMP_EVENT: u16 = 27;
 
 pub(super) const CTA_TUPLE_IP: u16 = 1;
 pub(super) const CTA_TUPLE_PROTO: u16 = 2;
@@ -32,5 +30,3 @@ pub(super) const CTA_PROTO_ICMPV6_TYPE: u16 = 8;
 pub(super) const CTA_PROTO_ICMPV6_CODE: u16 = 9;
 pub(super) const CTA_PROTOINFO_TCP: u16 = 1;
 pub(super) const CTA_PROTOINFO_TCP_STATE: u16 = 1;
-pub(super) const CTA_TIMESTAMP_START: u16 = 1;
-pub(super) const CTA_TIMESTAMP_STOP: u16 = 2;

@@ -1,15 +1,11 @@
 //! Addresses of interfaces.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteType};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::rtnl;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::netns::NetNs;
 
 /// An address on an interface.
@@ -18,20 +14,10 @@ pub struct Address {
     pub index: u32,
     pub address: IpAddr,
     pub prefix_len: u8,
-    /// Not usable yet, because duplicate address detection runs (IPv6).
-    pub tentative: bool,
-}
-
-/// Whether the kernel adds the route to the address's prefix by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrefixRoute {
-    Add,
-    /// The caller says all routes; none appears by itself.
-    Omit,
 }
 
 impl Address {
-    pub(crate) fn from_message(message: &AddressMessage) -> Option<Self> {
+    fn from_message(message: &AddressMessage) -> Option<Self> {
         let mut local = None;
         let mut address = None;
         for attribute in &message.attributes {
@@ -42,62 +28,7 @@ impl Address {
                 _ => {}
             }
         }
-        Some(Self {
-            index: message.header.index,
-            address: local.or(address)?,
-            prefix_len: message.header.prefix_len,
-            tentative: message.header.flags.contains(netlink_packet_route::address::AddressHeaderFlags::Tentative),
-        })
-    }
-}
-
-/// Adds an address, usable when this returns. IPv6 skips duplicate address detection, but even so
-/// the kernel finishes such an address later than it says: this waits until it answers for it.
-///
-/// # Errors
-/// What the kernel said.
-pub fn add_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8, route: PrefixRoute) -> Result<()> {
-    let mut message = message(index, address, prefix_len);
-    let mut flags = AddressFlags::empty();
-    if route == PrefixRoute::Omit {
-        flags |= AddressFlags::Noprefixroute;
-    }
-    if address.is_ipv6() {
-        flags |= AddressFlags::Nodad;
-    }
-    message.attributes.push(AddressAttribute::Flags(flags));
-    let what = format!("add address {address}/{prefix_len} to link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)?;
-    if address.is_ipv6() { wait_local(ns, address, what) } else { Ok(()) }
-}
-
-fn wait_local(ns: &NetNs, address: IpAddr, what: String) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(3);
-    while !is_local(ns, address)? {
-        if Instant::now() >= deadline {
-            return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
-
-/// How the kernel says that there is no way.
-const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
-
-/// Whether the kernel takes what is sent to this address for its own.
-fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
-    let mut question = RouteMessage::default();
-    question.header.address_family = family(address);
-    question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-    question.header.flags = RouteFlags::LookupTable;
-    question.attributes.push(RouteAttribute::Destination(address.into()));
-    match rtnl(ns)?.get(&format!("look up the way to {address}"), RouteNetlinkMessage::GetRoute(question)) {
-        Ok(RouteNetlinkMessage::NewRoute(way)) => Ok(way.header.kind == RouteType::Local),
-        Ok(_) => Ok(false),
-        // That there is no way is an answer, too.
-        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => Ok(false),
-        Err(e) => Err(e),
+        Some(Self { index: message.header.index, address: local.or(address)?, prefix_len: message.header.prefix_len })
     }
 }
 
@@ -107,7 +38,12 @@ fn is_local(ns: &NetNs, address: IpAddr) -> Result<bool> {
 /// What the kernel said.
 pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
     let what = format!("delete address {address}/{prefix_len} of link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelAddress(message(index, address, prefix_len)), 0)
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = family(address);
+    message.header.prefix_len = prefix_len;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelAddress(message), 0)
 }
 
 /// All addresses of a namespace, of both families, in order.
@@ -115,14 +51,11 @@ pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
-    let answers = rtnl(ns)?.dump("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-    let mut addresses: Vec<Address> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(message) => Address::from_message(message),
-            _ => None,
-        })
-        .collect();
+    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut addresses = ns.rtnetlink()?.dump("list addresses", question, |answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
+        _ => None,
+    })?;
     addresses.sort_unstable();
     Ok(addresses)
 }
@@ -133,14 +66,4 @@ pub(crate) const fn family(address: IpAddr) -> AddressFamily {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,
     }
-}
-
-fn message(index: u32, address: IpAddr, prefix_len: u8) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.family = family(address);
-    message.header.prefix_len = prefix_len;
-    message.header.scope = if address.is_loopback() { AddressScope::Host } else { AddressScope::Universe };
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-    message
 }

@@ -29,10 +29,11 @@ impl Batch {
         batch
     }
 
-    /// Adds a message; `flags` beside `NLM_F_REQUEST`.
-    pub(super) fn push(&mut self, step: String, family: NetfilterProtoFamily, message: NfTablesMessage, flags: u16) {
+    /// Adds a message about IPv4; `flags` beside `NLM_F_REQUEST`.
+    pub(super) fn push(&mut self, step: String, message: NfTablesMessage, flags: u16) {
         self.last = self.bytes.len();
-        self.frame(step, NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message), flags);
+        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        self.frame(step, NetfilterMessage::new(header, message), flags);
     }
 
     /// Sends it all, and returns when it is in force.
@@ -44,7 +45,7 @@ impl Batch {
             *byte |= flag;
         }
         self.control(ControlMessage::BatchEnd, "commit the batch");
-        let refusals = netlink.send_each(what, &self.bytes, 1)?;
+        let refusals = netlink.send_each(what, &self.bytes)?;
         match refusals.into_iter().next() {
             None => Ok(()),
             Some(refusal) => {

@@ -1,4 +1,4 @@
-//! Connection tracking in rules: state, direction, status and mark of the flow a packet belongs to.
+//! Connection tracking in rules: state, direction and mark of the flow a packet belongs to.
 //!
 //! Expression `ct` (`NFTA_CT_*`, `NFT_CT_*` in `linux/netfilter/nf_tables.h`). A rule with any of
 //! these switches connection tracking on in its namespace; so does a chain of type nat.
@@ -13,7 +13,6 @@ const NFTA_CT_KEY: u16 = 2;
 const NFTA_CT_SREG: u16 = 4;
 const NFT_CT_STATE: u32 = 0;
 const NFT_CT_DIRECTION: u32 = 1;
-const NFT_CT_STATUS: u32 = 2;
 const NFT_CT_MARK: u32 = 3;
 
 /// What connection tracking makes of a packet (`NF_CT_STATE_BIT`).
@@ -22,65 +21,43 @@ const NFT_CT_MARK: u32 = 3;
 pub enum CtState {
     /// Belongs to no flow and may not begin one (outside the window, a reset out of the blue).
     Invalid = 1,
-    Established = 1 << 1,
-    Related = 1 << 2,
     New = 1 << 3,
-    Untracked = 1 << 6,
 }
 
 impl Rule {
     /// The packet's state is one of these.
-    #[must_use]
     pub fn ct_state(self, states: &[CtState]) -> Self {
         let bits = states.iter().fold(0, |bits, state| bits | *state as u32);
         self.then([ct(NFT_CT_STATE)]).is(mask(&bits.to_ne_bytes()), Operator::NotEqual, &[0; 4])
     }
 
     /// The packet goes the way the flow was opened.
-    #[must_use]
     pub fn ct_direction_original(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[0])
     }
 
     /// The packet goes the other way.
-    #[must_use]
     pub fn ct_direction_reply(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[1])
     }
 
-    /// The flow has any of these bits (see [`crate::conntrack::status`]).
-    #[must_use]
-    pub fn ct_status(self, bits: u32) -> Self {
-        self.then([ct(NFT_CT_STATUS)]).is(mask(&bits.to_ne_bytes()), Operator::NotEqual, &[0; 4])
-    }
-
-    /// The flow has none of these bits: not yet assured, not translated.
-    #[must_use]
-    pub fn not_ct_status(self, bits: u32) -> Self {
-        self.then([ct(NFT_CT_STATUS)]).is(mask(&bits.to_ne_bytes()), Operator::Equal, &[0; 4])
-    }
-
     /// The mark of the flow.
-    #[must_use]
     pub fn ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::Equal, &mark.to_ne_bytes())
     }
 
     /// Any other mark.
-    #[must_use]
     pub fn not_ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::NotEqual, &mark.to_ne_bytes())
     }
 
     /// Marks the flow. Both directions, and later packets, carry it.
-    #[must_use]
     pub fn ct_mark_set(self, mark: u32) -> Self {
         let set = vec![number(NFTA_CT_KEY, NFT_CT_MARK), register(NFTA_CT_SREG, Register::Reg1)];
         self.then([load(Register::Reg1, &mark.to_ne_bytes()), raw("ct", set)])
     }
 
     /// Keeps the packet out of connection tracking; only in a chain before it (priority below -200).
-    #[must_use]
     pub fn notrack(self) -> Self {
         self.then([raw("notrack", Vec::new())])
     }

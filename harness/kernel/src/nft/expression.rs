@@ -22,11 +22,6 @@ pub(super) fn meta(key: MetaKey) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
 }
 
-/// Writes register 1 into a property of the packet.
-pub(super) fn meta_set(key: MetaKey) -> Expressions {
-    Expressions::Meta(vec![Meta::Key(key), Meta::SourceRegister(Register::Reg1)])
-}
-
 /// Loads bytes of the packet.
 pub(super) fn payload(base: u32, offset: u32, length: u32) -> Expressions {
     Expressions::Payload(vec![
@@ -94,7 +89,6 @@ pub(super) fn name(expression: &Expressions) -> &str {
         Expressions::Bitwise(_) => "bitwise",
         Expressions::Cmp(_) => "cmp",
         Expressions::Immediate(_) => "immediate",
-        Expressions::Lookup(_) => "lookup",
         Expressions::Meta(_) => "meta",
         Expressions::Payload(_) => "payload",
         Expressions::Other { expression_type, .. } => expression_type,

@@ -1,61 +1,59 @@
-//! What a rule does: count, mark, and end with a verdict.
+//! What a rule does: count, lower the MSS, and end with a verdict.
 
 use netlink_packet_core::DefaultNla;
-use netlink_packet_netfilter::nftables::{MetaKey, Register, Verdict};
+use netlink_packet_netfilter::nftables::{Register, Verdict};
 
-use super::expression::{load, meta_set, number, raw, verdict};
+use super::expression::{load, number, raw, register, verdict};
 use super::rule::{Rule, TCP};
 
-pub(super) const NFTA_COUNTER_BYTES: u16 = 1;
+const NFTA_COUNTER_BYTES: u16 = 1;
 pub(super) const NFTA_COUNTER_PACKETS: u16 = 2;
+const NFTA_EXTHDR_TYPE: u16 = 2;
+const NFTA_EXTHDR_OFFSET: u16 = 3;
+const NFTA_EXTHDR_LEN: u16 = 4;
+const NFTA_EXTHDR_OP: u16 = 6;
+const NFTA_EXTHDR_SREG: u16 = 7;
+const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
+const TCPOPT_MAXSEG: u8 = 2;
 const NFTA_REJECT_TYPE: u16 = 1;
 const NFTA_REJECT_ICMP_CODE: u16 = 2;
 const NFT_REJECT_ICMP_UNREACH: u32 = 0;
-const NFT_REJECT_TCP_RST: u32 = 1;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
 impl Rule {
     /// Counts the packets that got this far.
-    #[must_use]
     pub fn counter(self) -> Self {
         let zero = |kind| DefaultNla::new(kind, vec![0; 8]);
         self.then([raw("counter", vec![zero(NFTA_COUNTER_BYTES), zero(NFTA_COUNTER_PACKETS)])])
     }
 
+    /// Lowers the MSS a SYN announces to `size`, as the clamp of a gateway does. Write it behind a match for SYNs; it
+    /// sees each direction for itself. An option that is not larger is left alone (`nft_exthdr_tcp_set_eval`), and a
+    /// SYN without it stays without.
+    pub fn tcp_mss_clamp(self, size: u16) -> Self {
+        // Two bytes of the option, behind its kind and length.
+        let write = vec![
+            register(NFTA_EXTHDR_SREG, Register::Reg1),
+            DefaultNla::new(NFTA_EXTHDR_TYPE, vec![TCPOPT_MAXSEG]),
+            number(NFTA_EXTHDR_OFFSET, 2),
+            number(NFTA_EXTHDR_LEN, 2),
+            number(NFTA_EXTHDR_OP, NFT_EXTHDR_OP_TCPOPT),
+        ];
+        self.l4proto(TCP).then([load(Register::Reg1, &size.to_be_bytes()), raw("exthdr", write)])
+    }
+
     /// Ends this chain; chains of other tables at the same hook still see the packet.
-    #[must_use]
     pub fn accept(self) -> Self {
         self.then([verdict(Verdict::Other(NF_ACCEPT))])
     }
 
     /// Loses the packet, without a word to anybody.
-    #[must_use]
     pub fn drop(self) -> Self {
         self.then([verdict(Verdict::Other(NF_DROP))])
     }
 
-    /// Leaves the chain to its policy.
-    #[must_use]
-    pub fn return_(self) -> Self {
-        self.then([verdict(Verdict::Return)])
-    }
-
-    /// Marks the packet, for routing rules and later chains.
-    #[must_use]
-    pub fn mark_set(self, mark: u32) -> Self {
-        self.then([load(Register::Reg1, &mark.to_ne_bytes()), meta_set(MetaKey::Mark)])
-    }
-
-    /// Refuses a TCP segment with a reset.
-    #[must_use]
-    pub fn reject_tcp_reset(self) -> Self {
-        let reset = vec![number(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST), DefaultNla::new(NFTA_REJECT_ICMP_CODE, vec![0])];
-        self.l4proto(TCP).then([raw("reject", reset)])
-    }
-
-    /// Refuses with ICMP "destination unreachable" of a code (1: host, 3: port); family `ip` only.
-    #[must_use]
+    /// Refuses with ICMP "destination unreachable" of a code (1: host, 3: port).
     pub fn reject_icmp(self, code: u8) -> Self {
         let unreachable =
             vec![number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH), DefaultNla::new(NFTA_REJECT_ICMP_CODE, vec![code])];

@@ -1,248 +1,145 @@
 //! Filters for a capture, and the classic BPF programs they become.
 //!
 //! A filter is a list of terms; a frame passes when one of them holds. Each term becomes one block
-//! for IPv4 and one for IPv6; the program is all blocks one after the other, and "drop".
+//! for IPv4 and one for IPv6; the program is all blocks one after the other, and "drop". A block falls through to
+//! "accept" at its end, or jumps to what follows it. Loads are relative to the network header (`SKF_NET_OFF`), whatever
+//! link header precedes it: Ethernet, or none on a tunnel (Documentation/networking/filter.rst in the kernel's sources).
 //!
 //! Left out: fragments after the first (they carry no ports), IPv6 extension headers.
 
-use std::net::IpAddr;
+use socket2::SockFilter;
 
-use super::bpf::{
-    A_TO_X, ADD_X, AND, Block, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, LOAD_BYTE, LOAD_BYTE_AT_X, LOAD_HALF, LOAD_HALF_AT_X,
-    LOAD_X_HEADER_LENGTH, RETURN, SET_X, SHIFT_RIGHT, SUBTRACT_X, To,
-};
-use super::parse::{ICMP_BODY, UDP_PAYLOAD};
+use super::parse::UDP_PAYLOAD;
 
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
+// Classic BPF, include/uapi/linux/bpf_common.h and filter.h.
+const LOAD_BYTE: u16 = 0x30; // BPF_LD | BPF_B | BPF_ABS
+const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+const LOAD_BYTE_AT_X: u16 = 0x50; // BPF_LD | BPF_B | BPF_IND
+const LOAD_HALF_AT_X: u16 = 0x48; // BPF_LD | BPF_H | BPF_IND
+const LOAD_X_HEADER_LENGTH: u16 = 0xb1; // BPF_LDX | BPF_B | BPF_MSH: 4 * (byte & 15)
+const SET_X: u16 = 0x01; // BPF_LDX | BPF_IMM
+const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const IF_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+const SYN: u32 = 2;
+const DNS: u32 = 53;
 
 /// Room for an Ethernet header with two VLAN tags; longer link headers do not occur here.
 const LINK_HEADER: u32 = 22;
 /// The longest IPv4 and TCP header.
 const TCP_HEADERS: u32 = 60 + 60;
+/// The same of UDP, with the bytes of payload that are kept.
+const UDP_HEADERS: u32 = 60 + 8 + UDP_PAYLOAD as u32;
 
 /// Which frames a capture delivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    terms: Vec<Term>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Term {
-    what: What,
-    /// Source or destination lies in here: network address and length.
-    prefix: Option<(IpAddr, u8)>,
-    outgoing: Option<bool>,
-}
+#[must_use]
+pub struct Filter(Vec<Term>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    TcpAll,
-    TcpFlags(u8),
-    TcpPayloadFrom(u16),
-    TcpNoPayload,
-    UdpPort(u16),
-    Icmp,
+enum Term {
+    Tcp,
+    Syn,
+    Dns,
 }
 
 impl Filter {
     /// SYN and SYN-ACK.
-    #[must_use]
     pub fn syn() -> Self {
-        What::TcpFlags(SYN).into()
-    }
-
-    /// Segments that open or end a connection: SYN, FIN, RST.
-    #[must_use]
-    pub fn control() -> Self {
-        What::TcpFlags(SYN | FIN | RST).into()
-    }
-
-    /// Everything needed to tell which sizes pass on a path: SYN, FIN, RST, segments with at least
-    /// `min_payload` bytes, and bare acknowledgements. Left out are only small segments with data;
-    /// an acknowledgement may ride on one of those, so who must see every one takes 1.
-    #[must_use]
-    pub fn tcp_control_and_data(min_payload: u16) -> Self {
-        Self::any_of([Self::control(), What::TcpPayloadFrom(min_payload.max(1)).into(), What::TcpNoPayload.into()])
+        Self(vec![Term::Syn])
     }
 
     /// All TCP.
-    #[must_use]
     pub fn tcp() -> Self {
-        What::TcpAll.into()
+        Self(vec![Term::Tcp])
     }
 
     /// DNS over UDP, queries and answers.
-    #[must_use]
     pub fn dns() -> Self {
-        What::UdpPort(53).into()
-    }
-
-    /// ICMP and ICMPv6, neighbour discovery included.
-    #[must_use]
-    pub fn icmp() -> Self {
-        What::Icmp.into()
+        Self(vec![Term::Dns])
     }
 
     /// What passes one of `filters`.
-    #[must_use]
     pub fn any_of(filters: impl IntoIterator<Item = Self>) -> Self {
-        Self { terms: filters.into_iter().flat_map(|filter| filter.terms).collect() }
-    }
-
-    /// Only with this address as source or destination.
-    #[must_use]
-    pub fn host(self, address: IpAddr) -> Self {
-        self.prefix(address, 128)
-    }
-
-    /// Only with source or destination in this prefix. Said twice, the last one counts.
-    #[must_use]
-    pub fn prefix(mut self, network: IpAddr, length: u8) -> Self {
-        let length = length.min(if network.is_ipv4() { 32 } else { 128 });
-        for term in &mut self.terms {
-            term.prefix = Some((network, length));
-        }
-        self
-    }
-
-    /// Only what is sent: a forwarded packet then counts once.
-    #[must_use]
-    pub fn outgoing(self) -> Self {
-        self.direction(true)
-    }
-
-    /// Only what is received.
-    #[must_use]
-    pub fn incoming(self) -> Self {
-        self.direction(false)
-    }
-
-    fn direction(mut self, outgoing: bool) -> Self {
-        for term in &mut self.terms {
-            term.outgoing = Some(outgoing);
-        }
-        self
+        Self(filters.into_iter().flat_map(|filter| filter.0).collect())
     }
 
     /// Bytes of a frame that are kept, from the link header on: the most any term asks for.
     pub(super) fn snap(&self) -> u32 {
-        self.terms.iter().map(|term| term.what.snap()).max().unwrap_or(LINK_HEADER)
+        self.0.iter().map(|term| term.snap()).max().unwrap_or(LINK_HEADER)
     }
 
-    pub(super) fn program(&self) -> Vec<libc::sock_filter> {
-        let mut program = Vec::new();
-        for term in &self.terms {
-            for version in [Version::Four, Version::Six] {
-                if term.prefix.is_none_or(|(network, _)| network.is_ipv4() == (version == Version::Four)) {
-                    program.extend(term.block(version));
-                }
-            }
-        }
-        program.push(libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: 0 });
-        program
+    pub(super) fn program(&self) -> Vec<SockFilter> {
+        self.steps().into_iter().map(|(code, k, yes, no)| SockFilter::new(code, yes, no, k)).collect()
     }
-}
 
-impl From<What> for Filter {
-    fn from(what: What) -> Self {
-        Self { terms: vec![Term { what, prefix: None, outgoing: None }] }
+    /// Code, operand, and how many instructions are passed over where a condition holds and where not.
+    fn steps(&self) -> Vec<(u16, u32, u8, u8)> {
+        let blocks = self.0.iter().flat_map(|term| [term.block(true), term.block(false)]);
+        let mut steps: Vec<_> = blocks.flatten().collect();
+        steps.push((RETURN, 0, 0, 0));
+        steps
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Four,
-    Six,
-}
-
-impl What {
-    const fn snap(self) -> u32 {
-        LINK_HEADER
-            + match self {
-                Self::UdpPort(_) => 60 + 8 + UDP_PAYLOAD as u32,
-                Self::Icmp => 60 + 4 + ICMP_BODY as u32,
-                _ => TCP_HEADERS,
-            }
-    }
+/// Where a conditional jump leads.
+#[derive(Clone, Copy)]
+enum To {
+    /// The following instruction.
+    Next,
+    /// The end of the block: accept.
+    Accept,
+    /// Past the block.
+    Fail,
 }
 
 impl Term {
-    fn block(&self, version: Version) -> Vec<libc::sock_filter> {
-        let mut block = Block::default();
-        let four = version == Version::Four;
-        block.load(LOAD_HALF, libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL);
-        block.require(IF_EQUAL, if four { 0x0800 } else { 0x86dd });
-        if let Some(outgoing) = self.outgoing {
-            block.load(LOAD_BYTE, libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE);
-            let (yes, no) = if outgoing { (To::Next, To::Fail) } else { (To::Fail, To::Next) };
-            block.jump(IF_EQUAL, u32::from(libc::PACKET_OUTGOING), yes, no);
-        }
-        let protocol = match self.what {
-            What::UdpPort(_) => 17,
-            What::Icmp if four => 1,
-            What::Icmp => 58,
-            _ => 6,
-        };
-        block.network(LOAD_BYTE, if four { 9 } else { 6 });
-        block.require(IF_EQUAL, protocol);
-        if four {
-            block.network(LOAD_HALF, 6);
-            block.jump(IF_ANY_BIT, 0x1fff, To::Fail, To::Next);
-        }
-        if let Some((network, length)) = self.prefix {
-            block.prefix(network, length);
-        }
+    const fn snap(self) -> u32 {
+        LINK_HEADER + if matches!(self, Self::Dns) { UDP_HEADERS } else { TCP_HEADERS }
+    }
+
+    /// The instructions for one version of IP.
+    fn block(self, four: bool) -> Vec<(u16, u32, u8, u8)> {
+        let network = |code, at: i32| (code, (libc::SKF_NET_OFF + at).cast_unsigned(), To::Next, To::Next);
+        let require = |code, k| (code, k, To::Next, To::Fail);
+        let mut block = vec![
+            (LOAD_HALF, (libc::SKF_AD_OFF + libc::SKF_AD_PROTOCOL).cast_unsigned(), To::Next, To::Next),
+            require(IF_EQUAL, if four { 0x0800 } else { 0x86dd }),
+            network(LOAD_BYTE, if four { 9 } else { 6 }),
+            require(IF_EQUAL, if matches!(self, Self::Dns) { 17 } else { 6 }),
+        ];
         // From here on X is the length of the IP header.
         if four {
-            block.network(LOAD_X_HEADER_LENGTH, 0);
+            block.extend([
+                network(LOAD_HALF, 6),
+                (IF_ANY_BIT, 0x1fff, To::Fail, To::Next),
+                network(LOAD_X_HEADER_LENGTH, 0),
+            ]);
         } else {
-            block.statement(SET_X, 40);
+            block.push((SET_X, 40, To::Next, To::Next));
         }
-        self.what.condition(&mut block, four);
-        block.finish(self.what.snap())
-    }
-}
-
-impl What {
-    fn condition(self, block: &mut Block, four: bool) {
         match self {
-            Self::TcpAll | Self::Icmp => {}
-            Self::TcpFlags(mask) => {
-                block.network(LOAD_BYTE_AT_X, 13);
-                block.require(IF_ANY_BIT, u32::from(mask));
-            }
-            Self::UdpPort(port) => {
-                block.network(LOAD_HALF_AT_X, 0);
-                block.jump(IF_EQUAL, u32::from(port), To::Accept, To::Next);
-                block.network(LOAD_HALF_AT_X, 2);
-                block.require(IF_EQUAL, u32::from(port));
-            }
-            Self::TcpPayloadFrom(_) | Self::TcpNoPayload => {
-                block.network(LOAD_BYTE_AT_X, 12);
-                block.statement(SHIFT_RIGHT, 2);
-                block.statement(AND, 0x3c);
-                // IPv4 counts its own header in the length, IPv6 does not.
-                if four {
-                    block.statement(ADD_X, 0);
-                }
-                block.statement(A_TO_X, 0);
-                block.network(LOAD_HALF, if four { 2 } else { 4 });
-                match self {
-                    Self::TcpPayloadFrom(least) => {
-                        // Zero stands for more than 64 kB.
-                        block.jump(IF_EQUAL, 0, To::Accept, To::Next);
-                        block.statement(SUBTRACT_X, 0);
-                        block.require(IF_AT_LEAST, u32::from(least));
-                    }
-                    _ => {
-                        block.statement(SUBTRACT_X, 0);
-                        block.require(IF_EQUAL, 0);
-                    }
-                }
-            }
+            Self::Tcp => {}
+            Self::Syn => block.extend([network(LOAD_BYTE_AT_X, 13), require(IF_ANY_BIT, SYN)]),
+            Self::Dns => block.extend([
+                network(LOAD_HALF_AT_X, 0),
+                (IF_EQUAL, DNS, To::Accept, To::Next),
+                network(LOAD_HALF_AT_X, 2),
+                require(IF_EQUAL, DNS),
+            ]),
         }
+        let end = block.len();
+        let step = |(at, (code, k, yes, no))| {
+            let over = |to| match to {
+                To::Next => 0,
+                To::Accept => end - at - 1,
+                To::Fail => end - at,
+            };
+            let over = |to| u8::try_from(over(to)).expect("a block is short");
+            (code, k, over(yes), over(no))
+        };
+        block.into_iter().enumerate().map(step).chain([(RETURN, self.snap(), 0, 0)]).collect()
     }
 }
 
@@ -253,25 +150,12 @@ mod tests {
     /// Every jump of every filter stays inside its program, and the program inside the kernel's limit.
     #[test]
     fn jumps_stay_inside() {
-        let six = "fd00:1:2:3:4:5:6:7".parse().expect("an address");
-        let filters = [
-            Filter::syn(),
-            Filter::tcp_control_and_data(1200).host(six).outgoing(),
-            Filter::any_of([
-                Filter::dns(),
-                Filter::icmp().prefix(six, 48),
-                Filter::control().prefix("10.0.0.0".parse().expect("an address"), 8),
-            ]),
-            Filter::tcp().prefix(six, 0),
-        ];
-        for filter in filters {
-            let program = filter.program();
-            assert!(program.len() < 4096);
-            for (at, step) in program.iter().enumerate() {
-                assert!(
-                    at + 1 + usize::from(step.jt.max(step.jf)) < program.len() || step.code == RETURN,
-                    "{filter:?}: {at}"
-                );
+        for filter in [Filter::syn(), Filter::any_of([Filter::dns(), Filter::tcp(), Filter::syn()])] {
+            let steps = filter.steps();
+            assert!(steps.len() < 4096);
+            for (at, (code, _, yes, no)) in steps.iter().enumerate() {
+                let last = at + 1 + usize::from(*yes.max(no));
+                assert!(last < steps.len() || *code == RETURN, "{filter:?}: {at}");
             }
         }
     }

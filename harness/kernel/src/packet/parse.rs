@@ -6,15 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, TcpOptionElement, UdpHeaderSlice, ip_number};
 
-use super::{Flags, Icmp, Packet, Tcp, Udp};
+use super::{Flags, Packet, Tcp, Udp};
 
 /// Bytes kept of a UDP payload: a DNS message over UDP without extensions (RFC 1035, 4.2.1).
 pub(super) const UDP_PAYLOAD: usize = 512;
-/// Bytes kept of an ICMP message after its checksum: four, and enough of the packet that caused an
-/// error for its addresses, ports and sequence number.
-pub(super) const ICMP_BODY: usize = 132;
 
-/// None for what is not TCP, UDP or ICMP, or is broken. `length` is that of the whole frame from
+/// None for what is not TCP or UDP, or is broken. `length` is that of the whole frame from
 /// the network header on.
 pub(super) fn packet(bytes: &[u8], length: usize, gso_size: Option<u16>) -> Option<Packet> {
     let ip = Ip::read(bytes, length)?;
@@ -22,7 +19,6 @@ pub(super) fn packet(bytes: &[u8], length: usize, gso_size: Option<u16>) -> Opti
     match ip.protocol {
         ip_number::TCP => tcp(&ip, rest, gso_size).map(Packet::Tcp),
         ip_number::UDP => udp(&ip, rest).map(Packet::Udp),
-        ip_number::ICMP | ip_number::IPV6_ICMP => icmp(&ip, rest).map(Packet::Icmp),
         _ => None,
     }
 }
@@ -77,29 +73,25 @@ impl Ip {
 
 fn tcp(ip: &Ip, bytes: &[u8], gso_size: Option<u16>) -> Option<Tcp> {
     let header = TcpHeaderSlice::from_slice(bytes).ok()?;
-    let (mut mss, mut tsval, mut tsecr) = (None, None, None);
+    let (mut mss, mut tsval) = (None, None);
     // The iterator ends at the first option it cannot read; what came before it counts.
     for option in header.options_iterator().map_while(Result::ok) {
         match option {
             TcpOptionElement::MaximumSegmentSize(size) => mss = Some(size),
-            TcpOptionElement::Timestamp(value, echo) => {
-                tsval = Some(value);
-                tsecr = Some(echo);
-            }
+            TcpOptionElement::Timestamp(value, _) => tsval = Some(value),
             _ => {}
         }
     }
     Some(Tcp {
         source: SocketAddr::new(ip.source, header.source_port()),
         destination: SocketAddr::new(ip.destination, header.destination_port()),
-        flags: Flags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst(), psh: header.psh() },
+        flags: Flags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst() },
         sequence: header.sequence_number(),
         acknowledgment: header.acknowledgment_number(),
         payload_len: u32::try_from(ip.payload.saturating_sub(header.slice().len())).ok()?,
         gso_size,
         mss,
         tsval,
-        tsecr,
     })
 }
 
@@ -111,10 +103,4 @@ fn udp(ip: &Ip, bytes: &[u8]) -> Option<Udp> {
         destination: SocketAddr::new(ip.destination, header.destination_port()),
         payload: bytes.get(header.slice().len()..end)?.to_vec(),
     })
-}
-
-fn icmp(ip: &Ip, bytes: &[u8]) -> Option<Icmp> {
-    let end = ip.payload.min(bytes.len()).min(4 + ICMP_BODY);
-    let [kind, code, _, _, body @ ..] = bytes.get(..end)? else { return None };
-    Some(Icmp { source: ip.source, destination: ip.destination, kind: *kind, code: *code, body: body.to_vec() })
 }

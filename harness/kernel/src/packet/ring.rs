@@ -10,9 +10,13 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use socket2::Socket;
+
+use crate::socket::option;
 
 /// Memory of one ring. 8192 slots for TCP headers: what some thousand connections exchange at once, for a reader that
 /// gets no processor for some hundred milliseconds.
@@ -53,9 +57,9 @@ pub(super) struct Slot<'a> {
 impl Ring {
     /// Makes a ring whose slots hold `snap` bytes from the link header on. The socket is not bound
     /// yet: the kernel would take it off the network meanwhile.
-    pub fn map(socket: &OwnedFd, snap: u32) -> io::Result<Self> {
-        super::option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as i32))?;
-        super::option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
+    pub fn map(socket: &Socket, snap: u32) -> io::Result<Self> {
+        option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as i32))?;
+        option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
         // tpacket_rcv in net/packet/af_packet.c: header, address and 16 bytes for a link header,
         // aligned, then the vnet header; a longer link header moves the network header on.
         let before = (libc::TPACKET2_HDRLEN + 16).next_multiple_of(libc::TPACKET_ALIGNMENT) + VNET_HEADER;
@@ -66,7 +70,7 @@ impl Ring {
             tp_frame_size: slot as u32,
             tp_frame_nr: (BYTES / slot) as u32,
         };
-        super::option(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
+        option(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
         let memory =

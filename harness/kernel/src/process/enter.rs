@@ -1,6 +1,7 @@
 //! The lab's side: from a fresh process to one in namespaces of its own.
 //!
-//! Everything here runs before the program has a second thread; forks are therefore harmless.
+//! Everything here runs before the program has a second thread; forks are therefore harmless. Whoever watches its
+//! parent starts one, as the last thing.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,10 +12,14 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Signal, WaitOptions, set_parent_process_death_signal};
 use rustix::thread::CapabilitySet;
 
+use super::fork::{SETUP_FAILED, code, exit, fork, wait_for};
 use super::namespaces;
-use super::pipes::{GO_ON, PIPES};
-use super::single::{SETUP_FAILED, code, exit, fork, wait_for};
 use crate::error::{Context, Error, Result};
+
+/// Where the parent tells the lab which descriptors it inherits: `setup,events,control,namespaces`.
+pub(super) const PIPES: &str = "RELAPSE_LAB_PIPES";
+/// What the parent says first on the control pipe: it holds the lab's handles.
+pub(super) const GO_ON: u8 = b'\n';
 
 /// What the lab has of its parent.
 #[derive(Debug)]
@@ -86,11 +91,17 @@ fn inherited() -> Result<(File, LabSide, bool)> {
     Ok((next()?, LabSide { events: next()?, control: next()? }, namespaces == 1))
 }
 
-/// Without namespaces: a thread that ends this process when the parent has gone.
+/// Without namespaces: this process ends when the parent has gone.
 fn tie_to_parent(side: &LabSide) -> Result<()> {
     let control = side.control.try_clone().context(|| "duplicate the control pipe".into())?;
+    end_with(vec![control.into()])
+}
+
+/// A thread that ends this process when the other end of one of these pipes is closed.
+fn end_with(pipes: Vec<OwnedFd>) -> Result<()> {
     let watch = move || {
-        wait_for_hangup(&[control.as_fd()]);
+        let mut watched: Vec<_> = pipes.iter().map(|pipe| PollFd::new(pipe, PollFlags::empty())).collect();
+        while poll(&mut watched, None).is_err() {}
         exit(128 + libc::SIGKILL)
     };
     std::thread::Builder::new().name("parent".into()).spawn(watch).context(|| "start a thread".into()).map(drop)
@@ -122,7 +133,7 @@ fn into_namespaces(setup: &mut File, side: &LabSide) -> Result<()> {
         .context(|| "mount /proc (a container runtime that masks parts of it forbids that; allow it by docker run --privileged, or \
              --security-opt systempaths=unconfined beside seccomp=unconfined)".into())?;
     small_socket_tables();
-    init(setup, side, outer_lives.as_fd())
+    init(setup, side, outer_lives.into())
 }
 
 /// Namespaces made from here get a table of their own for TCP connections. Without it they share the
@@ -134,29 +145,19 @@ fn small_socket_tables() {
 
 /// Pid 1: forks the lab, in which alone it returns, collects what ends, and goes with the first of
 /// lab, parent and outer.
-fn init(setup: &File, side: &LabSide, outer_lives: BorrowedFd<'_>) -> Result<()> {
-    let signals = child_signals().context(|| "block SIGCHLD".into())?;
-    let Some(lab) = fork("lab")? else {
-        return unblock_child_signals().context(|| "unblock SIGCHLD".into());
-    };
-    // The control pipe stays open: only its reading end can be watched.
+fn init(setup: &File, side: &LabSide, outer_lives: OwnedFd) -> Result<()> {
+    // It stays open: only its reading end can be watched.
+    let control = side.control.try_clone().context(|| "duplicate the control pipe".into())?;
+    let Some(lab) = fork("lab")? else { return Ok(()) };
     close(setup.as_fd());
     close(side.events.as_fd());
+    if end_with(vec![control.into(), outer_lives]).is_err() {
+        exit(SETUP_FAILED);
+    }
     loop {
-        let mut watched = [
-            PollFd::new(&signals, PollFlags::IN),
-            PollFd::new(&side.control, PollFlags::empty()),
-            PollFd::new(&outer_lives, PollFlags::empty()),
-        ];
-        let _ = poll(&mut watched, None);
-        if watched[1..].iter().any(|fd| fd.revents().contains(PollFlags::HUP)) {
-            exit(128 + libc::SIGKILL);
-        }
-        let _ = rustix::io::read(&signals, &mut [0; 128]);
-        while let Ok(Some((child, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if child == lab {
-                exit(code(status));
-            }
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((child, status))) if child == lab => exit(code(status)),
+            _ => {}
         }
     }
 }
@@ -177,49 +178,6 @@ fn keep_capabilities() -> rustix::io::Result<()> {
 
 fn die_with_parent() -> Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL)).context(|| "tie the lab to its parent".into())
-}
-
-/// A descriptor that becomes readable when a child has ended.
-fn child_signals() -> io::Result<OwnedFd> {
-    let set = child_signal_set();
-    // SAFETY: plain system calls on a live set; the descriptor is new and owned by nobody.
-    unsafe {
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
-}
-
-fn unblock_child_signals() -> io::Result<()> {
-    let set = child_signal_set();
-    // SAFETY: a plain system call on a live set.
-    match unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-fn child_signal_set() -> libc::sigset_t {
-    // SAFETY: sigemptyset makes the zeroed set a valid one, sigaddset adds a signal that exists.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        set
-    }
-}
-
-fn wait_for_hangup(fds: &[BorrowedFd<'_>]) {
-    loop {
-        let mut watched: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::empty())).collect();
-        if poll(&mut watched, None).is_ok() {
-            return;
-        }
-    }
 }
 
 fn close_inherited(setup: &File, side: &LabSide) {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::Arc;
 
 use rustix::fs::CWD;
@@ -17,12 +17,13 @@ use rustix::mount::{
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::netns::NetNs;
 
 /// Starts programs inside a network namespace, each in a mount namespace of its own in which
 /// `/sys/class/net` shows the interfaces of that namespace.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Inside {
     ns: NetNs,
     /// Whose files programs see, where not ours.
@@ -32,7 +33,6 @@ pub struct Inside {
 }
 
 impl Inside {
-    #[must_use]
     pub fn new(ns: &NetNs) -> Self {
         Self { ns: ns.clone(), files: None, binds: Vec::new(), carried: Vec::new() }
     }
@@ -106,25 +106,12 @@ impl Inside {
     }
 }
 
-/// Starts an interactive program inside `ns`, with this process's terminal as its own. It becomes the
-/// terminal's foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that
-/// should have the terminal again calls [`take_terminal`].
-///
-/// # Errors
-/// When there is nothing to start or it cannot be started.
-pub fn spawn_shell<A: AsRef<OsStr>>(ns: &NetNs, argv: &[A]) -> Result<Child> {
-    let what = || format!("start a shell in {}", ns.name());
-    let [program, arguments @ ..] = argv else { return Err(Error::NotFound { what: what() }) };
-    let mut command = Inside::new(ns).command(program);
-    interactive(command.args(arguments)).spawn().context(what)
-}
-
-/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. Without a
-/// terminal on its input it changes nothing.
+/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. It becomes the terminal's
+/// foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that should have the terminal
+/// again calls [`take_terminal`]. Without a terminal on its input it changes nothing.
 pub fn interactive(command: &mut Command) -> &mut Command {
     let foreground = || {
-        // SAFETY: plain system calls.
-        if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
+        if !has_terminal() {
             return Ok(());
         }
         rustix::process::setpgid(None, None)?;
@@ -140,11 +127,12 @@ pub fn interactive(command: &mut Command) -> &mut Command {
 /// # Errors
 /// When the kernel refuses.
 pub fn take_terminal() -> Result<()> {
+    if has_terminal() { take_foreground().context(|| "take the terminal back".into()) } else { Ok(()) }
+}
+
+fn has_terminal() -> bool {
     // SAFETY: a plain system call.
-    if unsafe { libc::isatty(libc::STDIN_FILENO) } == 0 {
-        return Ok(());
-    }
-    take_foreground().context(|| "take the terminal back".into())
+    unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
 }
 
 /// With SIGTTOU blocked: who is in the background would be stopped by it (tcsetpgrp(3)).

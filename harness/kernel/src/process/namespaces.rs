@@ -5,7 +5,7 @@ use std::io;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
-use super::single::{exit, fork, wait_for};
+use super::fork::{exit, fork, wait_for};
 use crate::error::{Context, Result};
 
 /// One `unshare` for all: the network namespace then belongs to the new user namespace.

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::forked;
+use super::fork;
 use crate::error::{Context, Error, Result};
 
 const RELEASED: u8 = 0;
@@ -48,7 +48,7 @@ impl UserNs {
         let what = "prove that the lab's network namespaces are released";
         let started = Instant::now();
         // SAFETY: `probe` makes system calls only; none of them allocates or takes a lock.
-        let code = unsafe { forked::run(what, || probe(self.0.as_fd(), started + deadline)) }?;
+        let code = unsafe { fork::run(what, || probe(self.0.as_fd(), started + deadline)) }?;
         match code {
             RELEASED => Ok(started.elapsed()),
             STILL_HELD => Err(Error::NotInForce {
@@ -61,9 +61,8 @@ impl UserNs {
 }
 
 fn probe(user_namespace: BorrowedFd<'_>, deadline: Instant) -> u8 {
-    match limit_to_one(user_namespace) {
-        Ok(()) => {}
-        Err(errno) => return code(errno),
+    if let Err(errno) = limit_to_one(user_namespace) {
+        return code(errno);
     }
     loop {
         // SAFETY: this process has one thread and shares nothing.

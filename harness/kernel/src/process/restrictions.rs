@@ -3,37 +3,18 @@
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
-use super::forked;
+use super::fork;
 use crate::error::Error;
 
-/// Settings that forbid it, the value that does, and the line to type. The second is Debian's and
+/// Settings, the value that forbids it, the one that allows it, and what the first means. The second is Debian's and
 /// Ubuntu's, the third Ubuntu's since 23.10; other kernels do not have them.
 const SETTINGS: [(&str, &str, &str, &str); 4] = [
-    (
-        "/proc/sys/user/max_user_namespaces",
-        "0",
-        "user namespaces are switched off",
-        "sudo sysctl -w user.max_user_namespaces=15000",
-    ),
-    (
-        "/proc/sys/kernel/unprivileged_userns_clone",
-        "0",
-        "user namespaces are reserved to root",
-        "sudo sysctl -w kernel.unprivileged_userns_clone=1",
-    ),
-    (
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-        "1",
-        "AppArmor takes all capabilities from user namespaces of ordinary users",
-        "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-    ),
-    (
-        "/proc/sys/user/max_net_namespaces",
-        "0",
-        "network namespaces are switched off",
-        "sudo sysctl -w user.max_net_namespaces=15000",
-    ),
+    ("user.max_user_namespaces", "0", "15000", "user namespaces are switched off"),
+    ("kernel.unprivileged_userns_clone", "0", "1", "user namespaces are reserved to root"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0", APPARMOR),
+    ("user.max_net_namespaces", "0", "15000", "network namespaces are switched off"),
 ];
+const APPARMOR: &str = "AppArmor takes all capabilities from user namespaces of ordinary users";
 
 /// Tries in a child process whether a lab's namespaces can be made.
 ///
@@ -41,7 +22,7 @@ const SETTINGS: [(&str, &str, &str, &str); 4] = [
 /// What is restricted, and the exact line to type where there is one.
 pub fn diagnose_user_namespaces() -> Result<(), String> {
     // SAFETY: `attempt` makes system calls only.
-    match unsafe { forked::run("try user namespaces", attempt) } {
+    match unsafe { fork::run("try user namespaces", attempt) } {
         Ok(0) => Ok(()),
         Ok(code) => Err(reason(Errno::from_raw_os_error(i32::from(code)))),
         Err(error) => Err(error.to_string()),
@@ -62,10 +43,10 @@ fn attempt() -> u8 {
 }
 
 fn reason(errno: Errno) -> String {
-    let setting = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    for (path, forbids, why, line) in SETTINGS {
-        if setting(path) == forbids {
-            return format!("{why} ({path} is {forbids}); to allow it: {line}");
+    for (key, forbids, allows, why) in SETTINGS {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        if std::fs::read_to_string(&path).is_ok_and(|value| value.trim() == forbids) {
+            return format!("{why} ({path} is {forbids}); to allow it: sudo sysctl -w {key}={allows}");
         }
     }
     match errno {

@@ -5,18 +5,19 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::pipes::{GO_ON, PIPES};
+use super::enter::{GO_ON, PIPES};
 use super::release::UserNs;
 use super::restrictions;
 use crate::error::{Context, Error, Result};
 
 /// How to start a lab: this program again, with other arguments.
 #[derive(Debug)]
+#[must_use]
 pub struct LabCommand {
     command: Command,
     namespaces: bool,
@@ -25,7 +26,6 @@ pub struct LabCommand {
 impl LabCommand {
     /// This program with `arguments`, by which its `main` knows that it is to call
     /// [`super::enter_lab`]. Input and outputs are inherited.
-    #[must_use]
     pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
         // Opened by the child before it becomes something else: right even when the file was
         // replaced by a newer build meanwhile.
@@ -38,7 +38,6 @@ impl LabCommand {
     }
 
     /// Starts another program in this one's place, with the same arguments.
-    #[must_use]
     pub fn program(mut self, path: &std::path::Path) -> Self {
         let mut command = Command::new(path);
         command.args(self.command.get_args());
@@ -47,30 +46,8 @@ impl LabCommand {
     }
 
     /// Whether the lab lives in namespaces of its own (it does, unless told otherwise here).
-    #[must_use]
     pub const fn user_namespace(mut self, own: bool) -> Self {
         self.namespaces = own;
-        self
-    }
-
-    /// Where its output goes.
-    #[must_use]
-    pub fn stdout(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.command.stdout(stdio);
-        self
-    }
-
-    /// Where its messages go.
-    #[must_use]
-    pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
-        self.command.stderr(stdio);
-        self
-    }
-
-    /// Sets an environment variable.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.command.env(name.into(), value.into());
         self
     }
 
@@ -104,16 +81,11 @@ impl LabCommand {
             events: Some(OwnedFd::from(events).into()),
             control: Some(OwnedFd::from(control).into()),
         };
-        let init = match follow(BufReader::new(File::from(OwnedFd::from(setup))), self.namespaces) {
-            Ok(init) => init,
-            Err(error) if self.namespaces => return Err(restrictions::explain(error)),
-            Err(error) => return Err(error),
-        };
-        if self.namespaces {
+        let explain = |error| if self.namespaces { restrictions::explain(error) } else { error };
+        let setup = BufReader::new(File::from(OwnedFd::from(setup)));
+        if let Some(init) = follow(setup, self.namespaces).map_err(explain)? {
             lab.user_namespace = Some(UserNs::of_process(lab.child.id())?);
-            let init = init.ok_or_else(|| Error::Answer { what: what(), answer: "no pid".into() })?;
-            let handle = pidfd_open(init, PidfdFlags::empty()).context(what)?;
-            lab.init = Some((init, handle));
+            lab.init = Some(pidfd_open(init, PidfdFlags::empty()).context(what)?);
         }
         if let Some(control) = &mut lab.control {
             control.write_all(&[GO_ON]).context(what)?;
@@ -170,25 +142,13 @@ fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
 #[must_use = "dropped, the lab is killed"]
 pub struct LabProcess {
     child: Child,
-    init: Option<(Pid, OwnedFd)>,
+    init: Option<OwnedFd>,
     user_namespace: Option<UserNs>,
     events: Option<File>,
     control: Option<File>,
 }
 
 impl LabProcess {
-    /// The process that was spawned, the outer half.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The lab's pid 1, by the number it has here. None without namespaces.
-    #[must_use]
-    pub fn init_pid(&self) -> Option<u32> {
-        self.init.as_ref().map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
-    }
-
     /// What the lab tells, until it ends. Can be taken once.
     pub const fn take_events(&mut self) -> Option<File> {
         self.events.take()
@@ -209,14 +169,6 @@ impl LabProcess {
         self.child.wait().context(|| "wait for the lab process".into())
     }
 
-    /// As [`Self::wait`], without waiting.
-    ///
-    /// # Errors
-    /// When there is nothing to wait for.
-    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().context(|| "wait for the lab process".into())
-    }
-
     /// Ends the lab at once. With namespaces, every process in it is gone when [`Self::wait`] returns.
     ///
     /// # Errors
@@ -225,7 +177,7 @@ impl LabProcess {
         let what = || "kill the lab process".to_owned();
         match &self.init {
             // Outer then ends by itself, after the kernel has cleared the whole pid namespace.
-            Some((_, init)) => match pidfd_send_signal(init, Signal::KILL) {
+            Some(init) => match pidfd_send_signal(init, Signal::KILL) {
                 Err(rustix::io::Errno::SRCH) => Ok(()),
                 result => result.context(what),
             },

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DecodeError, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::{Route, Rule};
 use crate::error::Result;
-use crate::link::{Address, Link};
+use crate::link::Link;
 use crate::netlink::Listener;
 use crate::netns::NetNs;
 
@@ -19,8 +19,6 @@ pub enum News {
     NewLink(Link),
     /// Deleted, or moved into another namespace.
     DelLink(Link),
-    NewAddress(Address),
-    DelAddress(Address),
     /// New, or in the place of another.
     NewRoute(Route),
     /// Not announced for the IPv4 routes that go with a link that is set down or deleted.
@@ -30,9 +28,7 @@ pub enum News {
 }
 
 /// A stream of changes in one namespace.
-pub struct Events {
-    listener: Listener,
-}
+pub struct Events(Listener<News>);
 
 impl Events {
     /// Subscribes. Must be called within a tokio runtime. When it returns, the subscription is in
@@ -43,14 +39,12 @@ impl Events {
     pub fn open(ns: &NetNs) -> Result<Self> {
         let groups = [
             libc::RTNLGRP_LINK,
-            libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV4_RULE,
-            libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_IPV6_RULE,
         ];
-        Ok(Self { listener: ns.listener(NETLINK_ROUTE, &groups)? })
+        ns.listener(NETLINK_ROUTE, &groups, read).map(Self)
     }
 
     /// Waits for changes, and returns those that came together.
@@ -59,40 +53,21 @@ impl Events {
     /// `ENOBUFS` when the kernel had to drop some; `InvalidData` when one cannot be understood. After
     /// either, the stream goes on, but something is missing from it.
     pub async fn next(&mut self) -> io::Result<Vec<News>> {
-        loop {
-            let news = parse(self.listener.next().await?)?;
-            if !news.is_empty() {
-                return Ok(news);
-            }
-        }
+        self.0.next().await
     }
 }
 
-/// The changes in one datagram.
-fn parse(datagram: &[u8]) -> io::Result<Vec<News>> {
-    let mut news = Vec::new();
-    let mut rest = datagram;
-    while !rest.is_empty() {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-        rest = &rest[(message.header.length as usize).next_multiple_of(4).min(rest.len())..];
-        if let NetlinkPayload::InnerMessage(inner) = &message.payload {
-            news.extend(translate(inner));
-        }
-    }
-    Ok(news)
-}
-
-fn translate(message: &RouteNetlinkMessage) -> Option<News> {
-    Some(match message {
-        RouteNetlinkMessage::NewLink(m) => News::NewLink(Link::from_message(m)),
-        RouteNetlinkMessage::DelLink(m) => News::DelLink(Link::from_message(m)),
-        RouteNetlinkMessage::NewAddress(m) => News::NewAddress(Address::from_message(m)?),
-        RouteNetlinkMessage::DelAddress(m) => News::DelAddress(Address::from_message(m)?),
-        RouteNetlinkMessage::NewRoute(m) => News::NewRoute(Route::from_message(m)?),
-        RouteNetlinkMessage::DelRoute(m) => News::DelRoute(Route::from_message(m)?),
-        RouteNetlinkMessage::NewRule(m) => News::NewRule(Rule::from_message(m)?),
-        RouteNetlinkMessage::DelRule(m) => News::DelRule(Rule::from_message(m)?),
-        _ => return None,
+fn read(message: NetlinkBuffer<&[u8]>) -> std::result::Result<Option<News>, DecodeError> {
+    let NetlinkPayload::InnerMessage(message) = NetlinkMessage::deserialize(message.into_inner())?.payload else {
+        return Ok(None);
+    };
+    Ok(match &message {
+        RouteNetlinkMessage::NewLink(m) => Some(News::NewLink(Link::from_message(m))),
+        RouteNetlinkMessage::DelLink(m) => Some(News::DelLink(Link::from_message(m))),
+        RouteNetlinkMessage::NewRoute(m) => Route::from_message(m).map(News::NewRoute),
+        RouteNetlinkMessage::DelRoute(m) => Route::from_message(m).map(News::DelRoute),
+        RouteNetlinkMessage::NewRule(m) => Rule::from_message(m).map(News::NewRule),
+        RouteNetlinkMessage::DelRule(m) => Rule::from_message(m).map(News::DelRule),
+        _ => None,
     })
 }

@@ -1,31 +1,25 @@
-//! Which way a packet would take, and what the kernel has learned about ways.
+//! Which way a packet would take, and forgetting what the kernel has learned about ways.
 
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 
-use super::{Kind, Route, messages};
-use crate::error::Result;
+use super::Route;
+use crate::error::{Context, Result};
 use crate::link::address::family;
-use crate::link::rtnl;
 use crate::netns::NetNs;
-use crate::sysctl;
 
-/// The kernel's answer to [`lookup`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How the kernel says that there is no way: `EACCES` for a prohibited one, `EINVAL` for a blackhole, `EXDEV` for the
+/// reverse path filter.
+const NO_WAY: [i32; 5] = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL, libc::EXDEV];
+
+/// The kernel's answer to [`lookup`]; without either where there is no way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lookup {
     pub oif: Option<u32>,
-    pub gateway: Option<IpAddr>,
-    /// The table that had the answer; `None` when none had.
+    /// The table that had the answer.
     pub table: Option<u32>,
-    /// The source the kernel would choose, where none was given.
-    pub source: Option<IpAddr>,
-    /// What is known of the way's MTU: the route's, or a learned one.
-    pub mtu: Option<u32>,
-    pub kind: Option<Kind>,
-    /// Why there is no way (`ENETUNREACH`, `EHOSTUNREACH`, ...): an answer, not a failure.
-    pub error: Option<i32>,
 }
 
 /// Asks which way a packet would take. With `iif` it is one that came in there and is forwarded,
@@ -46,44 +40,15 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
         question.attributes.push(RouteAttribute::Source(source.into()));
     }
     question.attributes.extend(iif.map(RouteAttribute::Iif));
-    let answer = rtnl(ns)?.get(&format!("look up the way to {destination}"), RouteNetlinkMessage::GetRoute(question));
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(e) => {
-            return match e.errno().filter(|errno| is_answer(*errno)) {
-                Some(errno) => Ok(Lookup { error: Some(errno), ..Lookup::default() }),
-                None => Err(e),
-            };
-        }
+    let what = format!("look up the way to {destination}");
+    let route = match ns.rtnetlink()?.get(&what, RouteNetlinkMessage::GetRoute(question)) {
+        Ok(RouteNetlinkMessage::NewRoute(way)) => Route::from_message(&way),
+        Ok(_) => None,
+        // That there is no way is an answer, too.
+        Err(e) if e.errno().is_some_and(|errno| NO_WAY.contains(&errno)) => None,
+        Err(e) => return Err(e),
     };
-    let found = Some(&answer).and_then(|answer| match answer {
-        RouteNetlinkMessage::NewRoute(message) => Route::from_message(message),
-        _ => None,
-    });
-    Ok(found.map_or_else(Lookup::default, |route| Lookup {
-        oif: route.oif,
-        gateway: route.gateway,
-        table: Some(route.table),
-        source: route.source,
-        mtu: route.mtu,
-        kind: Some(route.kind),
-        error: refusal(route.kind),
-    }))
-}
-
-/// The path MTUs learned from "fragmentation needed", by destination.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub fn learned_path_mtus(ns: &NetNs) -> Result<Vec<(IpAddr, u32)>> {
-    let mut learned: Vec<(IpAddr, u32)> = messages(ns, RouteFlags::Cloned)?
-        .iter()
-        .filter_map(Route::from_message)
-        .filter_map(|route| Some((route.destination.0, route.mtu?)))
-        .collect();
-    learned.sort_unstable();
-    learned.dedup();
-    Ok(learned)
+    Ok(route.map_or_else(Lookup::default, |route| Lookup { oif: route.oif, table: Some(route.table) }))
 }
 
 /// Forgets all IPv4 path MTUs that a namespace has learned. No other change does: what was learned
@@ -95,20 +60,6 @@ pub fn learned_path_mtus(ns: &NetNs) -> Result<Vec<(IpAddr, u32)>> {
 /// # Errors
 /// `ENOENT` in a user namespace on a kernel before 5.4.
 pub fn flush_path_mtu(ns: &NetNs) -> Result<()> {
-    sysctl::trigger(ns, "net/ipv4/route/flush", "1")
-}
-
-/// `EACCES` is how a prohibited way answers, `EINVAL` a blackhole, `EXDEV` the reverse path filter.
-const fn is_answer(errno: i32) -> bool {
-    matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL | libc::EXDEV)
-}
-
-/// IPv6 answers with the refusing route instead of an error.
-const fn refusal(kind: Kind) -> Option<i32> {
-    match kind {
-        Kind::Blackhole => Some(libc::EINVAL),
-        Kind::Unreachable => Some(libc::EHOSTUNREACH),
-        Kind::Prohibit => Some(libc::EACCES),
-        _ => None,
-    }
+    let flushed = ns.run(|| std::fs::write("/proc/sys/net/ipv4/route/flush", "1"))?;
+    flushed.context(|| format!("write net/ipv4/route/flush in {}", ns.name()))
 }

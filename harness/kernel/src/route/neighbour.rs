@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
-use netlink_packet_route::route::RouteType;
 
 use crate::error::Result;
-use crate::link::address::family;
-use crate::link::rtnl;
 use crate::netns::NetNs;
 
 /// A neighbour of an interface.
@@ -23,42 +19,16 @@ pub struct Neighbour {
     pub permanent: bool,
 }
 
-/// Writes a permanent neighbour: no ARP or neighbour discovery before the first packet, and none
-/// that could fail in the middle of a measurement.
-///
-/// # Errors
-/// What the kernel said.
-pub fn add_neighbour(ns: &NetNs, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<()> {
-    let mut message = about(index, address);
-    message.header.state = NeighbourState::Permanent;
-    message.header.kind = RouteType::Unicast;
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-    let what = format!("add neighbour {address} on link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
-}
-
-/// Forgets a neighbour.
-///
-/// # Errors
-/// What the kernel said.
-pub fn delete_neighbour(ns: &NetNs, index: u32, address: IpAddr) -> Result<()> {
-    let what = format!("delete neighbour {address} on link {index}");
-    rtnl(ns)?.change(&what, RouteNetlinkMessage::DelNeighbour(about(index, address)), 0)
-}
-
 /// The neighbours of a namespace, in order; the kernel's own (multicast, loopback) are left out.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn neighbours(ns: &NetNs) -> Result<Vec<Neighbour>> {
-    let answers = rtnl(ns)?.dump("list neighbours", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
-    let mut neighbours: Vec<Neighbour> = answers
-        .iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewNeighbour(message) => parse(message),
-            _ => None,
-        })
-        .collect();
+    let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let mut neighbours = ns.rtnetlink()?.dump("list neighbours", question, |answer| match answer {
+        RouteNetlinkMessage::NewNeighbour(message) => parse(&message),
+        _ => None,
+    })?;
     neighbours.sort_unstable();
     Ok(neighbours)
 }
@@ -79,15 +49,4 @@ fn parse(message: &NeighbourMessage) -> Option<Neighbour> {
     }
     let permanent = message.header.state == NeighbourState::Permanent;
     Some(Neighbour { index: message.header.ifindex, address: address?, mac, permanent })
-}
-
-fn about(index: u32, address: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(address);
-    message.header.ifindex = index;
-    message.attributes.push(NeighbourAttribute::Destination(match address {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    }));
-    message
 }

@@ -2,19 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::MAIN;
 use crate::error::Result;
 use crate::link::address::family;
-use crate::link::rtnl;
 use crate::netns::NetNs;
 
 /// A policy rule. Rules with anything else to match on (ports, users, an inverted match) are read,
 /// but only [`SavedRule`](super::SavedRule) keeps all of them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
 pub struct Rule {
     /// Lower is asked first.
     pub priority: u32,
@@ -29,23 +28,18 @@ pub struct Rule {
 }
 
 /// What a rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Table(u32),
-    Blackhole,
-    Unreachable,
-    Prohibit,
-    Other(u8),
+    Other(RuleAction),
 }
 
 impl Rule {
     /// A rule for every packet of a family, to the main table until [`table`](Self::table) says another.
-    #[must_use]
     pub const fn ipv4(priority: u32) -> Self {
         Self::any(priority, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    #[must_use]
     pub const fn ipv6(priority: u32) -> Self {
         Self::any(priority, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
     }
@@ -54,31 +48,16 @@ impl Rule {
         Self { priority, from: (from, 0), to: None, iif: None, mark: None, action: Action::Table(MAIN) }
     }
 
-    #[must_use]
     pub const fn from(mut self, address: IpAddr, prefix_len: u8) -> Self {
         self.from = (address, prefix_len);
         self
     }
 
-    #[must_use]
     pub const fn to(mut self, address: IpAddr, prefix_len: u8) -> Self {
         self.to = Some((address, prefix_len));
         self
     }
 
-    #[must_use]
-    pub fn iif(mut self, name: &str) -> Self {
-        self.iif = Some(name.to_owned());
-        self
-    }
-
-    #[must_use]
-    pub const fn mark(mut self, mark: u32, mask: u32) -> Self {
-        self.mark = Some((mark, mask));
-        self
-    }
-
-    #[must_use]
     pub const fn table(mut self, table: u32) -> Self {
         self.action = Action::Table(table);
         self
@@ -108,29 +87,23 @@ impl Rule {
         rule.mark = mark.map(|value| (value, mask));
         rule.action = match header.action {
             RuleAction::ToTable => Action::Table(table),
-            RuleAction::Blackhole => Action::Blackhole,
-            RuleAction::Unreachable => Action::Unreachable,
-            RuleAction::Prohibit => Action::Prohibit,
-            other => Action::Other(other.into()),
+            other => Action::Other(other),
         };
         Some(rule)
     }
 
-    fn message(&self) -> RuleMessage {
+    pub(crate) fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = family(self.from.0);
         message.attributes.push(RuleAttribute::Priority(self.priority));
         // The kernel's default is "unspecified", a rule that does nothing: always say it.
         message.header.action = match self.action {
-            Action::Table(_) => RuleAction::ToTable,
-            Action::Blackhole => RuleAction::Blackhole,
-            Action::Unreachable => RuleAction::Unreachable,
-            Action::Prohibit => RuleAction::Prohibit,
-            Action::Other(other) => other.into(),
+            Action::Table(table) => {
+                message.attributes.push(RuleAttribute::Table(table));
+                RuleAction::ToTable
+            }
+            Action::Other(other) => other,
         };
-        if let Action::Table(table) = self.action {
-            message.attributes.push(RuleAttribute::Table(table));
-        }
         if self.from.1 > 0 {
             message.header.src_len = self.from.1;
             message.attributes.push(RuleAttribute::Source(self.from.0));
@@ -147,18 +120,9 @@ impl Rule {
         message
     }
 
-    pub(super) fn what(&self, verb: &str) -> String {
+    pub(crate) fn what(&self, verb: &str) -> String {
         format!("{verb} rule {} from {}/{}", self.priority, self.from.0, self.from.1)
     }
-}
-
-/// Adds a rule that must not be there yet.
-///
-/// # Errors
-/// `EEXIST` when the same rule is there; what else the kernel said.
-pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
-    let message = RouteNetlinkMessage::NewRule(rule.message());
-    rtnl(ns)?.change(&rule.what("add"), message, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// Deletes the first rule that agrees with all that is said here.
@@ -166,7 +130,7 @@ pub fn add_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
 /// # Errors
 /// `ENOENT` when there is none; what else the kernel said.
 pub fn delete_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
-    rtnl(ns)?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
+    ns.rtnetlink()?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
 }
 
 /// The rules of both families, in order.
@@ -175,20 +139,18 @@ pub fn delete_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
 /// When the kernel cannot be asked.
 pub fn rules(ns: &NetNs) -> Result<Vec<Rule>> {
     let mut rules: Vec<Rule> = messages(ns)?.iter().filter_map(Rule::from_message).collect();
-    rules.sort_unstable();
+    rules.sort_by_cached_key(|rule| (rule.priority, format!("{rule:?}")));
     Ok(rules)
 }
 
 pub(super) fn messages(ns: &NetNs) -> Result<Vec<RuleMessage>> {
-    let answers = rtnl(ns)?.dump("list rules", RouteNetlinkMessage::GetRule(RuleMessage::default()))?;
-    Ok(answers
-        .into_iter()
-        .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRule(message) => Some(message),
-            _ => None,
-        })
-        .filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
-        .collect())
+    let question = RouteNetlinkMessage::GetRule(RuleMessage::default());
+    ns.rtnetlink()?.dump("list rules", question, |answer| match answer {
+        RouteNetlinkMessage::NewRule(message) => {
+            Some(message).filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
+        }
+        _ => None,
+    })
 }
 
 /// What the kernel reports about a rule but does not take back: whether its interfaces exist now.

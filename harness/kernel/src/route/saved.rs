@@ -8,7 +8,6 @@ use netlink_packet_route::rule::RuleMessage;
 use super::rule::STATE_FLAGS;
 use super::{Route, Rule, messages, rule};
 use crate::error::{Error, Result};
-use crate::link::rtnl;
 use crate::netns::NetNs;
 
 /// What the kernel reports about a route but does not take back: the state of its links, of
@@ -43,7 +42,6 @@ impl SavedRoute {
     }
 
     /// What it says, as far as a [`Route`] can.
-    #[must_use]
     pub fn route(&self) -> Route {
         Route::from_message(&self.0).expect("only routes of the two families are saved")
     }
@@ -62,7 +60,7 @@ impl SavedRoute {
     /// # Errors
     /// `ESRCH` when it is not there; what else the kernel said.
     pub fn delete(&self, ns: &NetNs) -> Result<()> {
-        rtnl(ns)?.change(&self.route().what("delete"), RouteNetlinkMessage::DelRoute(self.0.clone()), 0)
+        ns.rtnetlink()?.change(&self.route().what("delete"), RouteNetlinkMessage::DelRoute(self.0.clone()), 0)
     }
 
     /// Whether it is there now, exactly so.
@@ -87,7 +85,7 @@ impl SavedRoute {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn save_routes(ns: &NetNs, table: Option<u32>) -> Result<Vec<SavedRoute>> {
-    let mut saved: Vec<SavedRoute> = messages(ns, RouteFlags::empty())?.into_iter().map(SavedRoute::new).collect();
+    let mut saved: Vec<SavedRoute> = messages(ns)?.into_iter().map(SavedRoute::new).collect();
     saved.retain(|s| table.is_none_or(|t| s.route().table == t));
     Ok(saved)
 }
@@ -106,22 +104,16 @@ pub fn restore_routes(ns: &NetNs, saved: &[SavedRoute]) -> Result<()> {
         return Ok(());
     }
     missing.sort_by_key(|s| s.rank());
-    let rtnl = rtnl(ns)?;
-    let results: Vec<Result<()>> = missing
-        .iter()
-        .map(|s| {
-            let message = RouteNetlinkMessage::NewRoute(s.0.clone());
-            rtnl.change(&s.route().what("restore"), message, NLM_F_CREATE | NLM_F_EXCL)
-        })
-        .collect();
-    results.into_iter().collect::<Result<()>>()?;
+    let rtnl = ns.rtnetlink()?;
+    let restore = |s: &&SavedRoute| {
+        let message = RouteNetlinkMessage::NewRoute(s.0.clone());
+        rtnl.change(&s.route().what("restore"), message, NLM_F_CREATE | NLM_F_EXCL)
+    };
+    missing.iter().map(restore).fold(Ok(()), Result::and)?;
     let there = save_routes(ns, None)?;
-    match missing.into_iter().find(|s| !there.contains(s)) {
-        None => Ok(()),
-        Some(absent) => {
-            Err(Error::NotInForce { what: absent.route().what("restore"), read_back: "a table without it".into() })
-        }
-    }
+    missing.into_iter().find(|s| !there.contains(s)).map_or(Ok(()), |absent| {
+        Err(Error::NotInForce { what: absent.route().what("restore"), read_back: "a table without it".into() })
+    })
 }
 
 /// A rule with all its attributes, known to this crate or not.
@@ -135,7 +127,6 @@ impl SavedRule {
     }
 
     /// What it says, as far as a [`Rule`] can.
-    #[must_use]
     pub fn rule(&self) -> Rule {
         Rule::from_message(&self.0).expect("only rules of the two families are saved")
     }
@@ -149,7 +140,7 @@ impl SavedRule {
             return Ok(());
         }
         let what = self.rule().what("restore");
-        rtnl(ns)?.change(&what, RouteNetlinkMessage::NewRule(self.0.clone()), NLM_F_CREATE | NLM_F_EXCL)?;
+        ns.rtnetlink()?.change(&what, RouteNetlinkMessage::NewRule(self.0.clone()), NLM_F_CREATE | NLM_F_EXCL)?;
         if self.is_in_force(ns)? {
             Ok(())
         } else {
@@ -167,7 +158,7 @@ impl SavedRule {
             // The kernel compares only what a request says, and would take a more special rule for it.
             return Err(Error::kernel(what, std::io::Error::from_raw_os_error(libc::ENOENT)));
         }
-        rtnl(ns)?.change(&what, RouteNetlinkMessage::DelRule(self.0.clone()), 0)
+        ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelRule(self.0.clone()), 0)
     }
 
     /// Whether it is there now, exactly so.

@@ -5,8 +5,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, RawFd};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -18,22 +17,17 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Context, Result};
 use crate::netns::NetNs;
+use crate::watched::watched;
+
+const PAYLOAD: &[u8] = b"relapse echo";
 
 /// A socket for echo requests of one family. One at a time: an answer that comes while nobody
 /// waits for it is not kept for a later request.
 pub struct Icmp {
-    socket: AsyncFd<Raw>,
+    socket: AsyncFd<Socket>,
     v6: bool,
     id: u16,
     sequence: AtomicU16,
-}
-
-struct Raw(Socket);
-
-impl AsRawFd for Raw {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 impl Icmp {
@@ -44,12 +38,16 @@ impl Icmp {
     /// What the kernel said.
     pub fn open(ns: &NetNs, bind: Option<IpAddr>) -> Result<Self> {
         static IDS: AtomicU16 = AtomicU16::new(1);
-        let what = || format!("open an icmp socket in {}", ns.name());
         let v6 = bind.is_some_and(|ip| ip.is_ipv6());
-        let socket = icmp(ns, bind)?;
-        // SAFETY: the socket owns its descriptor and is neither replaced nor closed while registered.
-        let socket = unsafe { AsyncFd::register_with_interest(Raw(socket), Interest::READABLE | Interest::WRITABLE) };
-        let socket = socket.map_err(io::Error::from).context(what)?;
+        let (domain, protocol) = if v6 { (Domain::IPV6, Protocol::ICMPV6) } else { (Domain::IPV4, Protocol::ICMPV4) };
+        let open = || -> io::Result<_> {
+            let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
+            if let Some(address) = bind {
+                socket.bind(&SocketAddr::new(address, 0).into())?;
+            }
+            watched(socket, Interest::READABLE | Interest::WRITABLE)
+        };
+        let socket = ns.run(open)?.context(|| format!("open an icmp socket in {}", ns.name()))?;
         Ok(Self { socket, v6, id: IDS.fetch_add(1, Ordering::Relaxed), sequence: AtomicU16::new(0) })
     }
 
@@ -58,88 +56,46 @@ impl Icmp {
     /// # Errors
     /// When the request cannot be sent (`ENETUNREACH`: there is no way at all).
     pub async fn echo(&self, destination: IpAddr, timeout: Duration) -> io::Result<Option<Duration>> {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let request = if destination.is_ipv4() {
-            echo_request(self.id, sequence, PAYLOAD)
+        let echo = IcmpEchoHeader { id: self.id, seq: self.sequence.fetch_add(1, Ordering::Relaxed) };
+        let header = if self.v6 {
+            // The kernel fills in the checksum, which covers addresses that it alone knows.
+            Icmpv6Header::new(Icmpv6Type::EchoRequest(echo)).to_bytes().to_vec()
         } else {
-            echo_request_v6(self.id, sequence, PAYLOAD)
+            Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(echo), PAYLOAD).to_bytes().to_vec()
         };
+        let request = [&header, PAYLOAD].concat();
         let target = SocketAddr::new(destination, 0).into();
         let start = Instant::now();
-        self.socket.async_io(Interest::WRITABLE, |raw| raw.0.send_to(&request, &target)).await?;
-        match timeout_at(start + timeout, self.answer(destination, sequence)).await {
+        self.socket.async_io(Interest::WRITABLE, |socket| socket.send_to(&request, &target)).await?;
+        match timeout_at(start + timeout, self.answer(destination, echo)).await {
             Ok(answered) => answered.map(|()| Some(start.elapsed())),
             Err(_elapsed) => Ok(None),
         }
     }
 
-    async fn answer(&self, from: IpAddr, sequence: u16) -> io::Result<()> {
+    async fn answer(&self, from: IpAddr, asked: IcmpEchoHeader) -> io::Result<()> {
         loop {
-            let (packet, sender) = self.socket.async_io(Interest::READABLE, |raw| receive(&raw.0)).await?;
-            let reply = if self.v6 {
-                parse_echo_reply_v6(&packet).map(|(id, seq)| (id, seq, sender))
-            } else {
-                parse_echo_reply(&packet).map(|(id, seq, source)| (id, seq, Some(source.into())))
-            };
-            if reply == Some((self.id, sequence, Some(from))) {
+            let (packet, sender) = self.socket.async_io(Interest::READABLE, receive).await?;
+            let reply = if self.v6 { echo_reply_v6(&packet) } else { echo_reply_v4(&packet) };
+            if reply == Some(asked) && sender == Some(from) {
                 return Ok(());
             }
         }
     }
 }
 
-/// A raw ICMP socket, for those who want to read all of it. IPv4 packets come with their IP header.
-///
-/// # Errors
-/// What the kernel said.
-pub fn icmp(ns: &NetNs, bind: Option<IpAddr>) -> Result<Socket> {
-    let (domain, protocol) = match bind {
-        Some(IpAddr::V6(_)) => (Domain::IPV6, Protocol::ICMPV6),
-        _ => (Domain::IPV4, Protocol::ICMPV4),
-    };
-    ns.run(move || -> io::Result<Socket> {
-        let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
-        if let Some(address) = bind {
-            socket.bind(&SocketAddr::new(address, 0).into())?;
-        }
-        Ok(socket)
-    })?
-    .context(|| format!("open an icmp socket in {}", ns.name()))
-}
-
-const PAYLOAD: &[u8] = b"relapse echo";
-
-/// An ICMP echo request, checksum included, without IP header.
-#[must_use]
-pub fn echo_request(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
-    let kind = Icmpv4Type::EchoRequest(IcmpEchoHeader { id, seq: sequence });
-    let mut bytes = Icmpv4Header::with_checksum(kind, payload).to_bytes().to_vec();
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-/// Identifier, sequence number and sender of an echo reply, from an IPv4 packet.
-#[must_use]
-pub fn parse_echo_reply(packet: &[u8]) -> Option<(u16, u16, Ipv4Addr)> {
+/// These come with their IP header.
+fn echo_reply_v4(packet: &[u8]) -> Option<IcmpEchoHeader> {
     let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
-    let icmp = Icmpv4Slice::from_slice(packet.get(ip.slice().len()..)?).ok()?;
-    match icmp.icmp_type() {
-        Icmpv4Type::EchoReply(echo) => Some((echo.id, echo.seq, ip.source_addr())),
+    match Icmpv4Slice::from_slice(packet.get(ip.slice().len()..)?).ok()?.icmp_type() {
+        Icmpv4Type::EchoReply(echo) => Some(echo),
         _ => None,
     }
 }
 
-/// The kernel fills in the checksum, which covers addresses that it alone knows.
-fn echo_request_v6(id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
-    let kind = Icmpv6Type::EchoRequest(IcmpEchoHeader { id, seq: sequence });
-    let mut bytes = Icmpv6Header::new(kind).to_bytes().to_vec();
-    bytes.extend_from_slice(payload);
-    bytes
-}
-
-fn parse_echo_reply_v6(packet: &[u8]) -> Option<(u16, u16)> {
+fn echo_reply_v6(packet: &[u8]) -> Option<IcmpEchoHeader> {
     match Icmpv6Header::from_slice(packet).ok()?.0.icmp_type {
-        Icmpv6Type::EchoReply(echo) => Some((echo.id, echo.seq)),
+        Icmpv6Type::EchoReply(echo) => Some(echo),
         _ => None,
     }
 }
@@ -150,30 +106,4 @@ fn receive(socket: &Socket) -> io::Result<(Vec<u8>, Option<IpAddr>)> {
     // SAFETY: the kernel has written the first `length` bytes of the buffer.
     let bytes = buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
     Ok((bytes, sender.as_socket().map(|address| address.ip())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{echo_request, parse_echo_reply};
-    use etherparse::PacketBuilder;
-
-    #[test]
-    fn a_reply_is_told_from_a_request() {
-        let packet = |reply: bool| {
-            let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
-            let mut bytes = Vec::new();
-            if reply {
-                builder.icmpv4_echo_reply(7, 9).write(&mut bytes, b"x").expect("written");
-            } else {
-                builder.icmpv4_echo_request(7, 9).write(&mut bytes, b"x").expect("written");
-            }
-            bytes
-        };
-        assert_eq!(parse_echo_reply(&packet(true)), Some((7, 9, [10, 0, 0, 1].into())));
-        assert_eq!(parse_echo_reply(&packet(false)), None);
-        assert_eq!(&packet(false)[20..], echo_request(7, 9, b"x"));
-        for length in 0..28 {
-            assert_eq!(parse_echo_reply(&packet(true)[..length]), None, "{length} bytes");
-        }
-    }
 }

@@ -8,7 +8,8 @@
 
 use std::fs;
 
-use crate::error::{Context, Error, Result};
+use super::{put, read_host};
+use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
 /// One setting and its value.
@@ -52,13 +53,11 @@ pub fn lab_settings(forward: bool) -> Vec<Setting> {
 /// # Errors
 /// What the kernel said; an absent setting that must be there; another value read back.
 pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<Setting>> {
-    let place = ns.name().to_owned();
-    let settings = settings.to_vec();
-    ns.run(move || {
+    ns.run(|| {
         let mut absent = Vec::new();
         for setting in settings {
-            match super::file::put(&place, setting.key, setting.value) {
-                Err(e) if setting.without.is_some() && is_absent(&e) => absent.push(setting),
+            match put(ns.name(), setting.key, setting.value) {
+                Err(e) if setting.without.is_some() && is_absent(&e) => absent.push(*setting),
                 result => result?,
             }
         }
@@ -79,13 +78,10 @@ pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
         let timeouts = timeouts.filter_map(|file| file.file_name().into_string().ok());
         let timeouts = timeouts.filter(|name| name.starts_with("nf_conntrack_") && name.contains("timeout"));
         keys.extend(timeouts.map(|name| format!("net.netfilter.{name}")));
-        let values = keys.into_iter().map(|key| {
-            let what = || format!("read {key}");
-            match fs::read_to_string(super::file::path(&key)?) {
-                Ok(value) => Ok(Some((key, super::file::normal(&value)))),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(e).context(what),
-            }
+        let values = keys.into_iter().map(|key| match read_host(&key) {
+            Ok(value) => Ok(Some((key, value))),
+            Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
         });
         values.filter_map(Result::transpose).collect()
     })?

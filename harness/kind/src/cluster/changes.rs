@@ -1,11 +1,13 @@
 //! Pods go and come back while a trial runs; replicas of cluster DNS end and are replaced.
 
+use std::fs;
+
 use relapse_kernel::process;
 use relapse_model::{PodId, PodRole};
 
-use super::super::pods::{self, until};
-use super::super::watch::Seen;
-use super::super::{cni, objects};
+use super::super::pods;
+use super::super::watch::{Seen, is_leaving};
+use super::super::{cni, failed, objects};
 use super::KindCluster;
 
 impl KindCluster {
@@ -13,17 +15,17 @@ impl KindCluster {
         let spec = &self.plan.pods[id.0];
         let plugged = self.lock_pods()[id.0].clone();
         pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
-        let here = |seen: &Seen| seen.pods.get(&spec.name).filter(|pod| pod.uid == plugged.uid).cloned();
-        let told = |seen: &Seen| here(seen).is_none_or(|pod| pod.leaving).then_some(());
-        until(&mut self.seen.clone(), || format!("pod {} was told to go", spec.name), told).await?;
+        let here = |seen: &Seen| seen.same_pod(&spec.name, &plugged.uid);
+        let told = |seen: &Seen| here(seen).is_none_or(|pod| is_leaving(&pod)).then_some(());
+        self.seen.until(&format!("pod {} was told to go", spec.name), told).await?;
         self.lock_pods()[id.0].leaving = true;
         self.tell();
         let gone = |seen: &Seen| here(seen).is_none().then_some(());
-        until(&mut self.seen.clone(), || format!("pod {} was gone", spec.name), gone).await?;
+        self.seen.until(&format!("pod {} was gone", spec.name), gone).await?;
         // As a CNI does: with the veth, when its processes have ended.
         let node = &self.nodes[spec.node.0].node().ns;
         pods::link_gone(node, &plugged.link).await?;
-        pods::unplug(&self.plan, plugged.address, node).map_err(|e| format!("failed to {e}"))
+        pods::unplug(&self.plan, plugged.address, node).map_err(failed)
     }
 
     pub(super) async fn restore(&self, id: PodId) -> Result<(), String> {
@@ -52,20 +54,18 @@ impl KindCluster {
             return Err(format!("pod {} runs nothing of its own", spec.name));
         }
         pods::gate(&self.client, &spec.name, false).await?;
-        let left_out = |seen: &Seen| {
-            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
-            (!endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready)).then_some(())
-        };
-        until(&mut self.seen.clone(), || format!("{} was left out", spec.name), left_out).await?;
+        let left_out = |seen: &Seen| (!serves(seen, &spec.name)).then_some(());
+        self.seen.until(&format!("{} was left out", spec.name), left_out).await?;
         self.tell();
         let uid = {
             let pod = &mut self.lock_pods()[id.0];
             pod.stopped = true;
             pod.uid.clone()
         };
-        for (pid, command) in pods::processes(&uid) {
-            if command != "pause" {
-                process::ask_to_end(pid).map_err(|e| format!("failed to {e}"))?;
+        for pid in pods::processes(&uid) {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if !["", "pause"].contains(&command.trim()) {
+                process::ask_to_end(pid).map_err(failed)?;
             }
         }
         Ok(())
@@ -79,12 +79,14 @@ impl KindCluster {
         self.delete(id).await?;
         self.restore(id).await?;
         let spec = &self.plan.pods[id.0];
-        let served = |seen: &Seen| {
-            let mut endpoints = seen.slices.values().flat_map(|slice| &slice.endpoints);
-            endpoints.any(|(pod, _, ready)| *pod == spec.name && *ready).then_some(())
-        };
-        until(&mut self.seen.clone(), || format!("{} was an endpoint", spec.name), served).await?;
+        let served = |seen: &Seen| serves(seen, &spec.name).then_some(());
+        self.seen.until(&format!("{} was an endpoint", spec.name), served).await?;
         self.tell();
         Ok(())
     }
+}
+
+/// Whether a pod is a ready endpoint of some Service.
+fn serves(seen: &Seen, pod: &str) -> bool {
+    seen.endpoints().iter().any(|endpoint| endpoint.pod == pod)
 }

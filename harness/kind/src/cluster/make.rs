@@ -1,21 +1,18 @@
 //! What a trial needs in the API is made, unless it is there from the trial before; what it does not want goes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
 use kube::api::Api;
-use relapse_lab::cluster::ServiceEntry;
 use relapse_model::{PodId, PodRole};
 
 use super::super::build::keep_or_make;
-use super::super::dns;
 use super::super::objects::{self, DNS_NAMESPACE, NAMESPACE};
-use super::super::pods::{self, Plugged, until};
-use super::super::watch::{PodState, Seen};
+use super::super::pods::{self, Plugged};
+use super::super::watch::{Seen, serves};
 use super::KindCluster;
-
-/// Pods of the trial before that this one does not want.
-pub(super) type Strangers = Vec<(String, PodState)>;
 
 impl KindCluster {
     /// Services and the Corefile, unless they are there from the trial before.
@@ -24,8 +21,7 @@ impl KindCluster {
         let dns = self.plan.dns.as_ref().map(|dns| dns.service.0);
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
-        let maps: Vec<ConfigMap> =
-            dns::corefile(&self.plan).map(|text| objects::corefile(&text, &run)).into_iter().collect();
+        let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
         let ingresses = self.plan.pods.iter().filter_map(|pod| match pod.role {
             PodRole::Ingress { backend, port } => {
                 let to = SocketAddr::new(self.plan.services[backend.0].address, port);
@@ -35,7 +31,7 @@ impl KindCluster {
         });
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
-        keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, maps).await
+        keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
     }
 
     fn run(&self) -> objects::Run {
@@ -43,38 +39,30 @@ impl KindCluster {
     }
 
     /// Sends away what no pod of this plan is, and says what that was.
-    pub(super) async fn send_strangers_away(&self) -> Result<Strangers, String> {
+    pub(super) async fn send_strangers_away(&self) -> Result<Vec<Arc<Pod>>, String> {
         let wanted: Vec<_> = (0..self.plan.pods.len()).map(|number| self.object(PodId(number))).collect();
-        let stays = |name: &str, pod: &PodState| {
-            let same = |object: &objects::PodObject| {
-                object.metadata.name.as_deref() == Some(name) && pod.content == objects::content(object)
-            };
-            pod.serves() && wanted.iter().any(same)
-        };
-        let mut seen = self.seen.clone();
-        let all =
-            until(&mut seen, || "the API server told of pods".into(), |seen| seen.whole.then(|| seen.pods.clone()))
-                .await?;
-        let leave: Strangers = all.into_iter().filter(|(name, pod)| !stays(name, pod)).collect();
-        for (name, pod) in &leave {
-            pods::send_away(&self.client, name, &pod.namespace).await?;
+        let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| objects::same(object, pod));
+        let leave: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
+        for pod in &leave {
+            pods::send_away(&self.client, &pod.name_any(), &pod.namespace().unwrap_or_default()).await?;
         }
         Ok(leave)
     }
 
     /// Waits until they are gone, or the one of this name is.
-    pub(super) async fn gone(&self, strangers: &Strangers, name: Option<&str>) -> Result<(), String> {
+    pub(super) async fn gone(&self, strangers: &[Arc<Pod>], name: Option<&str>) -> Result<(), String> {
         let gone = |seen: &Seen| {
-            let still = |(one, pod): &(String, PodState)| {
-                name.is_none_or(|name| name == one) && seen.pods.get(one).is_some_and(|now| now.uid == pod.uid)
+            let still = |pod: &Arc<Pod>| {
+                let one = pod.name_any();
+                name.is_none_or(|name| name == one) && seen.same_pod(&one, &pod.uid().unwrap_or_default()).is_some()
             };
             (!strangers.iter().any(still)).then_some(())
         };
-        until(&mut self.seen.clone(), || "pods of other trials were gone".into(), gone).await
+        self.seen.until("pods of other trials were gone", gone).await
     }
 
     /// All pods at once.
-    pub(super) async fn make_all_pods(&self, strangers: &Strangers) -> Result<Vec<Plugged>, String> {
+    pub(super) async fn make_all_pods(&self, strangers: &[Arc<Pod>]) -> Result<Vec<Plugged>, String> {
         let jobs = (0..self.plan.pods.len()).map(|number| async move {
             self.gone(strangers, Some(&self.plan.pods[number].name)).await?;
             self.make_pod(PodId(number)).await
@@ -84,15 +72,14 @@ impl KindCluster {
 
     pub(super) async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
         let spec = &self.plan.pods[id.0];
-        let there = self.seen.borrow().pods.get(&spec.name).cloned();
-        let state = match there {
-            Some(state) => state,
-            None => pods::make(&self.client, &mut self.seen.clone(), &self.object(id), spec.role).await?,
+        let there = match self.seen.pod(&spec.name) {
+            Some(there) => there,
+            None => pods::make(&self.client, &self.seen, &self.object(id), spec.role).await?,
         };
-        pods::plug(&self.plan, id, &state, &self.nodes[spec.node.0].node().ns)
+        pods::plug(&self.plan, id, &there, &self.nodes[spec.node.0].node().ns).await
     }
 
-    fn object(&self, id: PodId) -> objects::PodObject {
+    fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
         let node = &self.ground.cluster.nodes[spec.node.0].name;
         match (&self.replica, spec.role) {
@@ -107,11 +94,11 @@ impl KindCluster {
 
     /// Every Service has its endpoints.
     pub(super) async fn endpoints_there(&self) -> Result<(), String> {
-        let all = |seen: &Seen| {
-            let whole = |entry: &ServiceEntry, wanted: usize| entry.ready.len() >= wanted;
-            let entries = self.services(seen);
-            entries.iter().zip(&self.plan.services).all(|(entry, plan)| whole(entry, plan.pods.len())).then_some(())
+        let all = |_: &Seen| {
+            let entries = self.services();
+            let mut pairs = entries.iter().zip(&self.plan.services);
+            pairs.all(|(entry, plan)| entry.ready.len() >= plan.pods.len()).then_some(())
         };
-        until(&mut self.seen.clone(), || "all Services had their endpoints".into(), all).await
+        self.seen.until("all Services had their endpoints", all).await
     }
 }

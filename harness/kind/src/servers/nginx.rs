@@ -4,26 +4,23 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use relapse_lab::cluster::backend::WantedServer;
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
-use super::super::docker::nginx_image;
-use super::Recipe;
+use super::super::docker::noted;
+use super::local;
 
 /// Read by the image's own configuration.
 const CONFIGURATION: &str = "/etc/nginx/conf.d/default.conf";
 const ROOT: &str = "/usr/share/nginx/html";
 
 /// A static file for each response that flows ask for.
-pub fn recipe(wanted: &WantedServer) -> Result<Recipe, String> {
-    let image = nginx_image().ok_or("there is no image of nginx: make kind")?;
-    let configuration = (CONFIGURATION.to_owned(), configuration(&wanted.ports).into_bytes());
-    let responses = wanted.sizes.iter().map(|size| (format!("{ROOT}/bytes/{size}"), vec![b'.'; *size as usize]));
-    Ok(Recipe {
-        image,
-        program: "nginx",
-        arguments: &["-g", "daemon off;"],
-        files: std::iter::once(configuration).chain(responses).collect(),
-        ports: wanted.ports.clone(),
-    })
+pub fn request(wanted: &WantedServer) -> Result<ContainerRequest<GenericImage>, String> {
+    let image = noted("nginx-image").ok_or("there is no image of nginx: make kind")?;
+    let nginx = local(&image)?.with_entrypoint("nginx").with_cmd(["-g", "daemon off;"]);
+    let nginx = nginx.with_copy_to(CONFIGURATION, configuration(&wanted.ports).into_bytes());
+    let response = |size: &u32| (format!("{ROOT}/bytes/{size}"), vec![b'.'; *size as usize]);
+    let responses = wanted.sizes.iter().map(response);
+    Ok(responses.fold(nginx, |nginx, (path, bytes)| nginx.with_copy_to(path, bytes)))
 }
 
 fn configuration(ports: &BTreeSet<u16>) -> String {

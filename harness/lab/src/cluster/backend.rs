@@ -13,8 +13,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
-use relapse_model::Server;
-use relapse_model::{ClusterPlan, FlowKind, FlowPlan, OutsideId, Place, Target};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Target};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
@@ -41,7 +40,7 @@ pub struct Wanted {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WantedServer {
     pub host: String,
-    pub server: Server,
+    pub server: &'static str,
     pub ports: BTreeSet<u16>,
     /// Of responses, bytes.
     pub sizes: BTreeSet<u32>,
@@ -53,10 +52,8 @@ impl WantedServer {
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
             let here = Target::Place(Place::Outside(OutsideId(number)));
-            let asked = workload.iter().filter_map(|flow| match flow.kind {
-                FlowKind::Http { to, port, response } if to == here => Some((port, response)),
-                _ => None,
-            });
+            let asked =
+                workload.iter().filter(|flow| flow.to == here).filter_map(|flow| Some((flow.port?, flow.response)));
             let (ports, sizes) = asked.unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });
@@ -207,7 +204,7 @@ impl Places {
     ///
     /// # Errors
     /// When it cannot be taken.
-    pub fn enter(&self, take: impl FnOnce() -> Result<MachineLock, String>) -> Result<Arc<MachineLock>, String> {
+    pub fn enter<E>(&self, take: impl FnOnce() -> Result<MachineLock, E>) -> Result<Arc<MachineLock>, E> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         // Somebody of another run who waits gets a turn.
         if let Some(lock) = held.upgrade().filter(|lock| !lock.is_awaited()) {
@@ -223,14 +220,23 @@ impl Places {
 pub trait Lease {
     fn ground(&self) -> Ground;
 
-    /// Why the ground is not there any more, where it went away under the trial: then nothing is proved.
-    fn lost(&mut self) -> Option<String> {
-        None
-    }
-
-    /// Proves, after the trial's process has ended, that nothing of the trial is left; else says what is.
-    fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String>;
+    /// Looks for what is left of the trial, once its process has ended. One that was cut off, or never came up, is not
+    /// `whole`.
+    fn end(&mut self, lab: &LabProcess, whole: bool) -> Left;
 
     /// The trial left something: nobody builds on this ground again.
     fn spoil(&mut self);
+}
+
+/// What is left of a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// As is proved.
+    Nothing,
+    /// Something, in words.
+    Something(String),
+    /// Its part of ground that nobody builds on again, and nothing beyond.
+    OnItsGround,
+    /// The ground went away under it: nothing is proved.
+    NoGround(String),
 }

@@ -12,18 +12,14 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::link::LOOPBACK;
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
-use relapse_kernel::route::{self, Route};
-use relapse_kernel::{NetNs, Result, link, sysctl};
-
-use super::cable::Port;
+use relapse_kernel::route::Route;
+use relapse_kernel::{NetNs, Result, sysctl};
 
 /// Name of the fabric's nft table.
 const TABLE: &str = "relapse-fabric";
-
-/// Index of the loopback interface in every namespace.
-const LOOPBACK: u32 = 1;
 
 /// What a port of the fabric is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +34,8 @@ pub enum PortKind {
 
 /// The fabric while it is being built and after.
 pub struct Fabric {
-    pub ns: NetNs,
-    ports: Vec<(Port, PortKind)>,
+    pub at: Builder,
+    ports: Vec<(VethEnd, PortKind)>,
     pod_prefix: Prefix,
     answers_echo_for: Vec<IpAddr>,
     gateway: IpAddr,
@@ -51,15 +47,15 @@ impl Fabric {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn create(pod_prefix: Prefix, gateways: &[IpAddr]) -> Result<Self> {
-        let ns = NetNs::create("fabric")?;
-        link::loopback_up(&ns)?;
-        sysctl::apply(&ns, &sysctl::lab_settings(true))?;
+    pub async fn create(pod_prefix: Prefix, gateways: &[IpAddr]) -> Result<Self> {
+        let at = Builder::open(&NetNs::create("fabric")?)?;
+        at.set_up(LOOPBACK).await?;
+        sysctl::apply(&at.ns, &sysctl::lab_settings(true))?;
         for gateway in gateways {
-            link::add_address(&ns, LOOPBACK, *gateway, Prefix::host(*gateway).length(), PrefixRoute::Omit)?;
+            at.add_address(LOOPBACK, *gateway, Prefix::host(*gateway).length()).await?;
         }
         Ok(Self {
-            ns,
+            at,
             ports: Vec::new(),
             pod_prefix,
             answers_echo_for: Vec::new(),
@@ -73,18 +69,18 @@ impl Fabric {
     ///
     /// # Errors
     /// When the kernel refuses the neighbour or a route.
-    pub fn attach(
+    pub async fn attach(
         &mut self,
-        port: Port,
+        port: VethEnd,
         kind: PortKind,
         next_hop: IpAddr,
-        peer: &Port,
+        peer: &VethEnd,
         prefixes: &[Prefix],
     ) -> Result<()> {
-        port.knows(next_hop, peer)?;
+        port.knows(next_hop, peer).await?;
         for prefix in prefixes {
             let route = Route::to(prefix.address(), prefix.length()).via(next_hop).dev(port.index).onlink();
-            route::add_route(&self.ns, &route)?;
+            self.at.add_route(&route).await?;
         }
         self.ports.push((port, kind));
         Ok(())
@@ -105,7 +101,7 @@ impl Fabric {
     /// # Errors
     /// When the kernel refuses them or they do not read back.
     pub fn arm(&self) -> Result<()> {
-        self.rules().apply(&self.ns)
+        self.rules().apply(&self.at.ns)
     }
 
     fn rules(&self) -> Table {

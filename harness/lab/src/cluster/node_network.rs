@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::link::PrefixRoute;
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule as NftRule, Table};
-use relapse_kernel::route::{self, MAIN, Route, Rule};
-use relapse_kernel::{NetNs, Result, link};
+use relapse_kernel::Result;
+use relapse_kernel::builder::Builder;
+use relapse_kernel::nft::{Chain, Hook, Rule as NftRule, Table};
+use relapse_kernel::route::{MAIN, Route, Rule};
 use relapse_model::{NetworkPlan, NodePlan};
 
 use super::cable::{End, connect};
@@ -36,44 +36,45 @@ pub const fn pair(prefix: Prefix) -> (IpAddr, u8) {
 ///
 /// # Errors
 /// When the kernel refuses a link, address or route.
-pub fn attach_nics(
+pub async fn attach_nics(
     fabric: &mut Fabric,
     number: usize,
-    ns: &NetNs,
+    at: &Builder,
     node: &NodePlan,
     network: &NetworkPlan,
 ) -> Result<()> {
-    let mut nic =
-        |name: &str, port: String, address: IpAddr, gateway: IpAddr, kind, table: u32, prefixes: &[Prefix]| {
-            let (inside, outside) =
-                connect(&End { ns, name, mtu: 1500 }, &End { ns: &fabric.ns, name: &port, mtu: 1500 })?;
-            link::add_address(ns, inside.index, address, Prefix::host(address).length(), PrefixRoute::Omit)?;
-            inside.knows(gateway, &outside)?;
-            route::add_route(ns, &Route::default_via(gateway).dev(inside.index).onlink().table(table))?;
-            fabric.attach(outside, kind, address, &inside, prefixes)
-        };
-    nic(
-        &network.node_nic,
-        format!("n{number}-node"),
-        node.address,
-        network.node_gateway,
-        PortKind::NodeSubnet,
-        MAIN,
-        &[Prefix::host(node.address)],
-    )?;
-    nic(
-        &network.pod_nic,
-        format!("n{number}-pod"),
-        node.pod_nic_address,
-        network.pod_gateway,
-        PortKind::PodSubnet,
-        network.pod_table,
-        &[node.pod_prefix],
-    )
+    let nics = [
+        (
+            &network.node_nic,
+            format!("n{number}-node"),
+            node.address,
+            network.node_gateway,
+            PortKind::NodeSubnet,
+            MAIN,
+            Prefix::host(node.address),
+        ),
+        (
+            &network.pod_nic,
+            format!("n{number}-pod"),
+            node.pod_nic_address,
+            network.pod_gateway,
+            PortKind::PodSubnet,
+            network.pod_table,
+            node.pod_prefix,
+        ),
+    ];
+    for (name, port, address, gateway, kind, table, prefix) in nics {
+        let (inside, outside) =
+            connect(&End { at, name, mtu: 1500 }, &End { at: &fabric.at, name: &port, mtu: 1500 }).await?;
+        at.add_address(inside.index, address, Prefix::host(address).length()).await?;
+        inside.knows(gateway, &outside).await?;
+        at.add_route(&Route::default_via(gateway).dev(inside.index).onlink().table(table)).await?;
+        fabric.attach(outside, kind, address, &inside, &[prefix]).await?;
+    }
+    Ok(())
 }
 
 /// The two rules the address manager keeps for a pod: from it to the pod table, to it to main.
-#[must_use]
 pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
     let (address, length) = host(pod);
     let rule = |priority| if pod.is_ipv4() { Rule::ipv4(priority) } else { Rule::ipv6(priority) };
@@ -95,7 +96,6 @@ pub fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
 
 /// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.
 /// `ports` narrows the ports it may use, and `to` the destination the narrow range applies to.
-#[must_use]
 pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Table {
     let mut table = Table::new(SNAT_TABLE).chain(Chain::nat(SNAT_CHAIN, Hook::Postrouting, 100));
     let inside = network.vpc.iter().chain([&network.pod_prefix, &network.service_prefix]);
@@ -113,14 +113,11 @@ pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Tabl
                 .ip_saddr(pods)
                 .ip_daddr(host(destination))
                 .l4proto(IPPROTO_TCP)
-                .masquerade(Some((low, high)), NatFlags::default())
+                .masquerade(Some((low, high)))
                 .comment(format!("to {destination} by ports {low}-{high}")),
         );
     }
-    table.rule(
-        SNAT_CHAIN,
-        NftRule::new().ip_saddr(pods).masquerade(None, NatFlags::default()).comment("what leaves the cluster"),
-    )
+    table.rule(SNAT_CHAIN, NftRule::new().ip_saddr(pods).masquerade(None).comment("what leaves the cluster"))
 }
 
 /// IANA protocol number.

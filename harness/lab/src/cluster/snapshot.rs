@@ -127,7 +127,7 @@ fn read(ns: &NetNs, called: &Called, lines: &mut BTreeSet<String>) -> Result<()>
             lines.insert(format!("{name}: nft {table}"));
             continue;
         }
-        for rule in nft::read(ns, &table)?.rules {
+        for rule in nft::read(ns, &table)? {
             lines.insert(format!("{name}: nft {table} {}: {}", rule.chain, rule.comment.unwrap_or_default()));
         }
     }

@@ -3,31 +3,18 @@
 
 use std::sync::Arc;
 
-use relapse_detectors::signal::{CollectorKind, Observed, Sight};
-use tokio::sync::mpsc::UnboundedReceiver;
+use relapse_detectors::signal::CollectorKind;
 use tokio::task::JoinSet;
 
-use super::{Agent, TAKEN_AWAY};
+use super::{Agent, Armed, CollectorInfo, Opened, Start};
 
 /// Both come from one place.
-const KINDS: [CollectorKind; 2] = [CollectorKind::Api, CollectorKind::PodLogs];
+pub const COLLECTORS: &[CollectorInfo] =
+    &[CollectorInfo { kinds: &[CollectorKind::Api, CollectorKind::PodLogs], start: Start::Once(start), trial: None }];
 
 /// Hands on what is told, to each its own.
-pub fn start(
-    agents: &[Arc<Agent>],
-    news: Option<UnboundedReceiver<(String, Observed)>>,
-    without: Option<CollectorKind>,
-    tasks: &mut JoinSet<()>,
-) {
-    let Some(mut news) = news else { return };
-    let taken = KINDS.iter().any(|kind| Some(*kind) == without);
-    let sight = if taken { Sight::Blind(TAKEN_AWAY.into()) } else { Sight::Ready };
-    for agent in agents {
-        KINDS.iter().for_each(|kind| agent.sight(*kind, sight.clone()));
-    }
-    if taken {
-        return;
-    }
+fn start(agents: &[Arc<Agent>], _: &Opened, tasks: &mut JoinSet<()>) -> Option<Armed> {
+    let mut news = agents.first()?.cluster.news()?;
     let agents = agents.to_vec();
     tasks.spawn(async move {
         while let Some((node, observed)) = news.recv().await {
@@ -36,4 +23,5 @@ pub fn start(
             }
         }
     });
+    Some(Ok(()))
 }

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relapse_detectors::signal::{
-    Change, CollectorKind, ConntrackStats, ConntrackTable, Flow, Observed, Protocol, Tuple,
-};
+use relapse_detectors::signal::{Change, CollectorKind, ConntrackStats, ConntrackTable, Flow, Protocol, Tuple};
 use relapse_kernel::Result;
 use relapse_kernel::conntrack::{self, Conntrack, Events, status};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
 
 /// How often the limit is read: half of it is the mean delay of noticing that it fell.
 const TABLE_EVERY: Duration = Duration::from_millis(2);
@@ -20,12 +18,25 @@ const TABLE_AT_LEAST: u32 = 24;
 /// Statistics are read every so many looks at the table.
 const STATS_EVERY: u32 = 12;
 
-pub fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] = &[
+    CollectorInfo::on_each_node(&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats], start_polling).tried(
+        "connection tracking",
+        "count, limit and statistics are read",
+        |ns| Conntrack::open(ns).and_then(|tracking| tracking.table().and(tracking.stats())).map(drop),
+    ),
+    CollectorInfo::on_each_node(&[CollectorKind::ConntrackEvents], start_events).tried(
+        "flow events",
+        "news of flows are heard",
+        |ns| Events::open(ns).map(drop),
+    ),
+];
+
+fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let tracking = Conntrack::open(&agent.ns)?;
     let mut table = read_table(&tracking)?;
     let mut stats = read_stats(&tracking)?;
-    agent.tell(Observed::ConntrackTable(table));
-    agent.tell(Observed::ConntrackStats(stats));
+    agent.tell(table);
+    agent.tell(stats);
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(TABLE_EVERY);
@@ -38,7 +49,7 @@ pub fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> 
                 Ok(now) => {
                     let moved = now.count.abs_diff(table.count) * 100 > table.limit;
                     if now.limit != table.limit || moved || looks.is_multiple_of(TABLE_AT_LEAST) {
-                        agent.tell(Observed::ConntrackTable(now));
+                        agent.tell(now);
                         table = now;
                     }
                 }
@@ -48,7 +59,7 @@ pub fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> 
                 match read_stats(&tracking) {
                     Ok(now) => {
                         if now != stats || looks.is_multiple_of(STATS_EVERY * TABLE_AT_LEAST) {
-                            agent.tell(Observed::ConntrackStats(now));
+                            agent.tell(now);
                             stats = now;
                         }
                     }
@@ -74,7 +85,7 @@ fn read_stats(tracking: &Conntrack) -> Result<ConntrackStats> {
     })
 }
 
-pub fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let mut events = Events::open(&agent.ns)?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
@@ -91,7 +102,7 @@ pub fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
 fn tell(agent: &Agent, event: &conntrack::Event) {
     let entry = &event.entry;
     let tuple = |(source, destination)| Tuple { source, destination };
-    agent.tell(Observed::Flow(Flow {
+    agent.tell(Flow {
         change: match event.change {
             conntrack::Change::New => Change::Added,
             conntrack::Change::Update => Change::Changed,
@@ -106,5 +117,5 @@ fn tell(agent: &Agent, event: &conntrack::Event) {
         original: tuple(entry.original),
         reply: tuple(entry.reply),
         replied: entry.has(status::SEEN_REPLY),
-    }));
+    });
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use relapse_detectors::signal::{Change, Endpoint, Endpoints, Observed, Pod};
+use relapse_detectors::signal::{Change, CollectorKind, Pod};
 use tokio::task::JoinSet;
 
-use super::Agent;
-use crate::cluster::{Inventory, PodEntry, ServiceEntry};
+use super::{Agent, CollectorInfo};
+use crate::cluster::{Inventory, PodEntry};
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Result<()> {
+pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Inventory], start)];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Result<()> {
     let mut inventory = agent.inventory.clone();
     let mut known = inventory.borrow_and_update().clone();
     let nothing = Inventory::default();
@@ -26,8 +28,11 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Res
 
 fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeared: Change) {
     let mine = |pod: &&PodEntry| *pod.node == *agent.node;
-    let pod = |entry: &PodEntry, change| {
-        Observed::Pod(Pod { change, name: entry.name.clone(), address: entry.address, link: entry.link.clone() })
+    let pod = |entry: &PodEntry, change| Pod {
+        change,
+        name: entry.name.clone(),
+        address: entry.address,
+        link: entry.link.clone(),
     };
     for gone in before.pods.iter().filter(mine).filter(|pod| !after.pods.contains(pod)) {
         agent.tell(pod(gone, Change::Removed));
@@ -36,15 +41,6 @@ fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeare
         agent.tell(pod(new, appeared));
     }
     for service in after.services.iter().filter(|service| !before.services.contains(service)) {
-        agent.tell(Observed::Endpoints(endpoints(service)));
+        agent.tell(service.clone());
     }
-}
-
-fn endpoints(service: &ServiceEntry) -> Endpoints {
-    let ready = service.ready.iter().map(|(pod, address, node)| Endpoint {
-        pod: pod.clone(),
-        address: *address,
-        node: node.clone(),
-    });
-    Endpoints { service: service.name.clone(), address: service.address, ready: ready.collect() }
 }

@@ -1,32 +1,32 @@
 //! The kernel log: one for the whole machine, read once and told to every node, as the agent of each
 //! would read it.
 
-use std::fs::File;
 use std::sync::Arc;
 
-use relapse_detectors::signal::{CollectorKind, Observed, Sight};
+use relapse_detectors::signal::{self, CollectorKind};
 use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::{Agent, Armed, CollectorInfo, Opened, Start};
 
-/// `log` is the open file, or why there is none. Every agent says whether it sees.
-pub fn start(agents: Vec<Arc<Agent>>, log: Result<File, String>, tasks: &mut JoinSet<()>) {
-    let opened = log.and_then(|file| KernelLog::from_file(file).map_err(|e| e.to_string()));
-    let sight = |sight: &Sight| agents.iter().for_each(|agent| agent.sight(CollectorKind::KernelLog, sight.clone()));
-    let mut log = match opened {
+pub const COLLECTORS: &[CollectorInfo] =
+    &[CollectorInfo { kinds: &[CollectorKind::KernelLog], start: Start::Once(start), trial: None }];
+
+fn start(agents: &[Arc<Agent>], log: &Opened, tasks: &mut JoinSet<()>) -> Option<Armed> {
+    let file = log.as_ref().map_err(Clone::clone).and_then(|file| file.try_clone().map_err(|e| e.to_string()));
+    let mut log = match file.and_then(|file| KernelLog::from_file(file).map_err(|e| e.to_string())) {
         Ok(log) => log,
-        Err(why) => return sight(&Sight::Blind(why)),
+        Err(why) => return Some(Err(why)),
     };
-    sight(&Sight::Ready);
+    let agents = agents.to_vec();
     tasks.spawn(async move {
         let mut lost = 0;
         loop {
             match log.next().await {
                 Ok(line) => {
                     for agent in &agents {
-                        agent.tell_at(Time(line.at), Observed::KernelLog { line: line.text.clone() });
+                        agent.tell_at(Time(line.at), signal::KernelLog { line: line.text.clone() });
                     }
                 }
                 Err(e) => {
@@ -41,4 +41,5 @@ pub fn start(agents: Vec<Arc<Agent>>, log: Result<File, String>, tasks: &mut Joi
             }
         }
     });
+    Some(Ok(()))
 }

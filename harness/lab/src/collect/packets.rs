@@ -7,18 +7,25 @@ use std::sync::{Arc, PoisonError};
 
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::RData;
-use relapse_detectors::signal::{CollectorKind, Direction, Dns, Observed, Segment, TcpFlags};
+use relapse_detectors::signal::{CollectorKind, Direction, Dns, Segment, TcpFlags};
 use relapse_detectors::time::Time;
 use relapse_kernel::Result;
 use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
 
 /// Names below it are the cluster's own.
 const CLUSTER_ZONE: &str = "cluster.local.";
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] =
+    &[CollectorInfo::on_each_node(&[CollectorKind::Packets, CollectorKind::DnsPackets], start).tried(
+        "packet capture",
+        "AF_PACKET with a filter is open",
+        |ns| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop),
+    )];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     // Two rings: with room for a DNS message in each slot there would be a quarter of them for a burst of segments.
     let both = [(CollectorKind::Packets, Filter::tcp()), (CollectorKind::DnsPackets, Filter::dns())];
     for (kind, filter) in both {
@@ -51,12 +58,12 @@ fn tell(agent: &Agent, frame: &Frame) {
     let direction = if frame.outgoing { Direction::Out } else { Direction::In };
     match &frame.packet {
         Packet::Tcp(tcp) => {
-            let uplink = link == agent.operator.pod_nic || link == agent.operator.node_nic;
+            let uplink = agent.operator.is_uplink(&link);
             if uplink && direction == Direction::Out && tcp.flags.syn && !tcp.flags.ack {
                 agent.talks_to(tcp.source.ip(), tcp.destination.ip());
             }
             if uplink || tcp.flags.syn || tcp.flags.fin || tcp.flags.rst {
-                agent.tell_at(Time(frame.at), Observed::Segment(segment(link, direction, tcp)));
+                agent.tell_at(Time(frame.at), segment(link, direction, tcp));
             }
         }
         Packet::Udp(udp) => {
@@ -64,10 +71,9 @@ fn tell(agent: &Agent, frame: &Frame) {
                 if !dns.answers.is_empty() && !dns.name.ends_with(CLUSTER_ZONE) {
                     *agent.external_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(dns.name.clone());
                 }
-                agent.tell_at(Time(frame.at), Observed::Dns(dns));
+                agent.tell_at(Time(frame.at), dns);
             }
         }
-        Packet::Icmp(_) => {}
     }
 }
 

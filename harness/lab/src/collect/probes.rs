@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use relapse_detectors::signal::{Observed, Probe, ProbeKind};
+use relapse_detectors::signal::{CollectorKind, Probe, ProbeKind};
 use relapse_kernel::Result;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
+use crate::workload::servers::resolver::DNS_PORT;
 use crate::workload::{dns, ping, sockets};
 
 const EVERY: Duration = Duration::from_millis(200);
@@ -23,7 +24,9 @@ const TIMEOUT: Duration = Duration::from_millis(400);
 /// How long a name outside may take where cluster DNS itself answers.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Probes], start)];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(EVERY);
@@ -42,11 +45,11 @@ pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
 
 fn targets(agent: &Agent) -> Vec<(ProbeKind, IpAddr)> {
     let inventory = agent.inventory.borrow();
-    let service = inventory.services.iter().find(|service| service.name == agent.operator.dns_service);
+    let service = inventory.services.iter().find(|service| service.service == agent.operator.dns_service);
     let mut targets = Vec::new();
     if let Some(service) = service {
         targets.push((ProbeKind::DnsService, service.address));
-        targets.extend(service.ready.iter().map(|(_, address, _)| (ProbeKind::DnsEndpoint, *address)));
+        targets.extend(service.ready.iter().map(|endpoint| (ProbeKind::DnsEndpoint, endpoint.address)));
         targets.extend(agent.upstreams.iter().map(|address| (ProbeKind::DnsUpstream, *address)));
     }
     let talked_to = agent.talked_to.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,14 +64,14 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
         ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
         ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
     };
-    agent.tell(Observed::Probe(Probe {
+    agent.tell(Probe {
         kind,
         source: agent.address,
         target,
         ok: result.is_ok(),
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         error: result.err(),
-    }));
+    });
 }
 
 type Answer = std::result::Result<(), String>;
@@ -100,7 +103,7 @@ async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> A
     let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
     let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;
     let text = |e: std::io::Error| e.to_string();
-    socket.connect((target, dns::DNS_PORT)).await.map_err(text)?;
+    socket.connect((target, DNS_PORT)).await.map_err(text)?;
     socket.send(&question).await.map_err(text)?;
     let mut buffer = [0; 1500];
     let length = socket.recv(&mut buffer).await.map_err(text)?;

@@ -10,14 +10,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_detectors::signal::{Change, CollectorKind, Link, Observed, Route, RouteLookup, Rule, Sight};
+use relapse_detectors::signal::{Change, CollectorKind, Link, Route, RouteLookup, Rule, Sight};
 use relapse_kernel::route::{Action, Events, LOCAL, News};
 use relapse_kernel::{NetNs, Result, link, route};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
 
 /// Where look-ups ask the way to: any address outside will do (TEST-NET-2, RFC 5737).
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
@@ -25,7 +25,10 @@ const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 /// Look-ups follow every piece of news; this often they are made without any.
 const EVERY: Duration = Duration::from_millis(100);
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] =
+    &[CollectorInfo::on_each_node(&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup], start)];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     // Subscribed before the state is read: what changes in between is told twice, never missed.
     let mut events = Events::open(&agent.ns)?;
     for found in link::list(&agent.ns)? {
@@ -85,7 +88,6 @@ fn tell(agent: &Agent, news: &News) {
         News::DelRoute(found) => tell_route(agent, found, Change::Removed),
         News::NewRule(found) => tell_rule(agent, found, Change::Added),
         News::DelRule(found) => tell_rule(agent, found, Change::Removed),
-        News::NewAddress(_) | News::DelAddress(_) => {}
     }
 }
 
@@ -98,38 +100,32 @@ fn tell_link(agent: &Agent, found: &link::Link, change: Change) {
     };
     drop(links);
     let change = if change == Change::Changed && known.is_none() { Change::Added } else { change };
-    agent.tell(Observed::Link(Link {
-        change,
-        index: found.index,
-        name: found.name.clone(),
-        up: found.up,
-        carrier: found.carrier,
-    }));
+    agent.tell(Link { change, index: found.index, name: found.name.clone(), up: found.up, carrier: found.carrier });
 }
 
 fn tell_rule(agent: &Agent, found: &route::Rule, change: Change) {
     let Action::Table(table) = found.action else { return };
-    agent.tell(Observed::Rule(Rule {
+    agent.tell(Rule {
         change,
         priority: found.priority,
         from: narrower_than_all(found.from),
         to: found.to.and_then(narrower_than_all),
         table,
-    }));
+    });
 }
 
 fn tell_route(agent: &Agent, found: &route::Route, change: Change) {
     if found.table == LOCAL {
         return;
     }
-    agent.tell(Observed::Route(Route {
+    agent.tell(Route {
         change,
         table: found.table,
         destination: narrower_than_all(found.destination),
         gateway: found.gateway,
         link: found.oif.and_then(|index| agent.link_name(index)),
         metric: found.metric,
-    }));
+    });
 }
 
 fn narrower_than_all((address, length): (IpAddr, u8)) -> Option<Prefix> {
@@ -146,12 +142,12 @@ fn look_up(agent: &Agent, ns: &NetNs) -> Result<()> {
             Err(_) if link::get(ns, veth)?.is_none() => continue,
             Err(e) => return Err(e),
         };
-        agent.tell(Observed::RouteLookup(RouteLookup {
+        agent.tell(RouteLookup {
             source: pod.address,
             destination: ELSEWHERE,
             link: answer.oif.and_then(|index| agent.link_name(index)),
             table: answer.table,
-        }));
+        });
     }
     agent.sight(CollectorKind::RouteLookup, Sight::Ready);
     Ok(())

@@ -6,19 +6,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use relapse_detectors::signal::{CollectorKind, Observed, Socket, TcpState};
+use relapse_detectors::signal::{CollectorKind, Socket, TcpState};
 use relapse_kernel::Result;
-use relapse_kernel::sockdiag::{SockDiag, TcpSocket, mask, state};
+use relapse_kernel::sockdiag::{self, SockDiag, TcpSocket, mask, state};
 use relapse_model::PodId;
 use tokio::task::JoinSet;
 
-use super::Agent;
+use super::{Agent, CollectorInfo};
 
 const EVERY: Duration = Duration::from_millis(100);
 /// After a look that took long, so many times as long is waited: an agent has a tenth of a processor at most.
 const REST: u32 = 9;
 
-pub fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Sockets], start).tried(
+    "socket state",
+    "sock_diag lists and destroys",
+    |ns| sockdiag::destroy_all(ns).map(drop),
+)];
+
+fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let node = SockDiag::open(&agent.ns)?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
@@ -65,7 +71,7 @@ fn says_something(agent: &Agent, socket: &TcpSocket) -> bool {
 fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
     for socket in sockets {
         let Some(info) = &socket.info else { continue };
-        agent.tell(Observed::Socket(Socket {
+        agent.tell(Socket {
             pod: pod.map(str::to_owned),
             local: socket.local,
             remote: socket.remote,
@@ -79,7 +85,7 @@ fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
             bytes_acked: info.bytes_acked,
             bytes_received: info.bytes_received,
             send_queue: socket.send_queue,
-        }));
+        });
     }
 }
 

@@ -1,13 +1,13 @@
 //! A client dies in the middle of a download, small segments and all: benign (twin of I1).
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{FlowId, OfficeId, Place, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::drop_all;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UnderWay, UndoStack, World, now};
 
 /// An office's client dies in the middle of one flow's download.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct ClientDeath {
 }
 
 impl FaultSpec for ClientDeathSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, flow: web }";
+    const LOOK: &'static [Look] = super::mss_clamp::MssClampSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (office, flow) = (resolver.office(&self.office), resolver.flow(&self.flow));
         let (office, flow) = (office?, flow?);
@@ -40,19 +43,10 @@ impl FaultSpec for ClientDeathSpec {
 // The mutation.
 
 impl Fault for ClientDeath {
-    fn name(&self) -> &'static str {
-        "client-death"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let client = world.cluster.office(self.office).client.clone();
-            // It dies in the middle of a download.
-            let flow = &world.flows[self.flow.0].1;
-            let patience = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
-            while flow.under_way() == 0 && tokio::time::Instant::now() < patience {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
+            world.until(self.flow, UnderWay::Some, "let a client die in the middle of a download").await?;
             let home = client.clone();
             undo.push(format!("{} lives again", client.name()), move || drop_all::lift(&home));
             let t0 = now();

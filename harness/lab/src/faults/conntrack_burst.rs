@@ -1,19 +1,19 @@
 //! A burst of connections fills a share of a node's conntrack table and goes away: benign (twin of I2).
 
-use std::time::Duration;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use relapse_kernel::conntrack::{self, Entry};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use relapse_kernel::conntrack::{Conntrack, Entry};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{NodeId, Place, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::conntrack_limit::put_in;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
+use super::filler::{self, numbered, put_in};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, World, now};
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,6 +40,9 @@ pub struct ConntrackBurst {
 }
 
 impl FaultSpec for ConntrackBurstSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, share: 0.7, from: pod/a, for: 2s }";
+    const LOOK: &'static [Look] = super::conntrack_limit::ConntrackLimitSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (node, from) = (resolver.node(&self.node), resolver.place(&self.from));
         let lasts = resolver.duration("for", &self.for_);
@@ -55,10 +58,6 @@ impl FaultSpec for ConntrackBurstSpec {
 // The mutation.
 
 impl Fault for ConntrackBurst {
-    fn name(&self) -> &'static str {
-        "conntrack-burst"
-    }
-
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::ConntrackLimitSteady]
     }
@@ -67,32 +66,26 @@ impl Fault for ConntrackBurst {
         Box::pin(async move {
             let ns = world.cluster.node(self.node).ns.clone();
             let source = world.cluster.plan().pods[self.from.0].address;
-            let (count, limit) = conntrack::table(&ns)?;
+            let (count, limit) = Conntrack::open(&ns)?.table()?;
             let wanted = share_of(limit, self.share).saturating_sub(count);
             let home = ns.clone();
             undo.push(format!("remove the burst from the table of {}", ns.name()), move || {
-                conntrack::delete_marked(&home, BURST_MARK)
+                Conntrack::open(&home)?.delete_marked(BURST_MARK)
             });
             let t0 = now();
             put_in(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
-            let (reached, limit) = conntrack::table(&ns)?;
+            let read_back = filler::read_back(&ns, wanted)?;
             let t1 = now();
-            if reached < wanted {
-                return Err(FaultError::NotInForce {
-                    what: format!("fill the table of {}", ns.name()),
-                    read_back: format!("{reached} of {limit}"),
-                });
-            }
             // The twin's own time: bursts go away by themselves.
             tokio::time::sleep(self.lasts).await;
             let home = ns.clone();
-            let removed = tokio::task::spawn_blocking(move || conntrack::delete_marked(&home, BURST_MARK)).await;
+            let removed = tokio::task::spawn_blocking(move || Conntrack::open(&home)?.delete_marked(BURST_MARK)).await;
             removed.map_err(|_| FaultError::NotFound { what: "the burst".into() })??;
             Ok(InForce {
                 t0,
                 t1,
                 what: format!("a burst of {wanted} flows on {}, gone after {:?}", ns.name(), self.lasts),
-                read_back: format!("{reached} of {limit} entries"),
+                read_back: format!("{read_back} entries"),
                 reduced: None,
             })
         })
@@ -115,10 +108,6 @@ fn share_of(limit: u64, share: f64) -> u64 {
 }
 
 fn burst(source: IpAddr, number: u64) -> Entry {
-    let [.., a, b, c, d] = number.to_be_bytes();
-    let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
-    let address = u32::from_be_bytes([BURST[0], BURST[1], 0, 1])
-        + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2)
-        + u32::from(c >> 6);
-    Entry::established(SocketAddr::new(source, port), SocketAddr::from((Ipv4Addr::from(address), 9)), 30)
+    let other = numbered(BURST, number);
+    Entry::established(SocketAddr::new(source, other.port()), SocketAddr::new(other.ip(), 9), 30)
 }

@@ -3,26 +3,25 @@
 //! The default is kube-proxy's own formula, max(min, maxPerCore x cores); `scale` shrinks it so that a
 //! laptop can fill the table. The limit is one number for the whole machine.
 
-use std::io::{Error, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use relapse_detectors::time::Time;
-use relapse_kernel::conntrack::{self, Entry};
-use relapse_kernel::{NetNs, sysctl};
+use relapse_kernel::conntrack::{Conntrack, Entry};
+use relapse_model::{NodeId, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use relapse_model::{FlowKind, NodeId, Place};
 
 mod by_kube_proxy;
 
+use relapse_model::Resolver;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Fraction;
-use relapse_model::Resolver;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Requirement, UndoStack, World, now};
+use super::filler::{self, numbered, put_in};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
 use by_kube_proxy::{Written, not_asked};
 
 /// The limit of connection tracking is written. Exactly one of `to` and `as`.
@@ -85,6 +84,13 @@ impl ConntrackLimitSpec {
 }
 
 impl FaultSpec for ConntrackLimitSpec {
+    const EXAMPLE: &'static str = "{ as: kube-proxy-default, cores: 2, min: 1000, maxPerCore: 1000 }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
+        (Where::Node, "conntrack -S"),
+        (Where::Pod, "ss -tn state syn-sent"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let settings = [
             ("cores", self.cores.map(|s| s.span)),
@@ -144,10 +150,6 @@ impl FaultSpec for ConntrackLimitSpec {
 // The mutation.
 
 impl Fault for ConntrackLimit {
-    fn name(&self) -> &'static str {
-        "conntrack-limit"
-    }
-
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::ConntrackLimit(self.limit)]
     }
@@ -194,7 +196,7 @@ impl ConntrackLimit {
     /// would have left, if any, and the workload fills it. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
-        let holds = || world.flows.iter().filter(|(flow, _)| matches!(flow.kind, FlowKind::Hold { .. }));
+        let holds = || world.flows.iter().filter(|(flow, _)| flow.holds());
         let mut nodes: Vec<NodeId> = holds()
             .filter_map(|(flow, _)| match flow.from {
                 Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
@@ -217,10 +219,10 @@ impl ConntrackLimit {
         let mut tables = Vec::new();
         for node in nodes {
             let ns = cluster.node(node).ns.clone();
-            let (_, existing) = conntrack::table(&ns)?;
+            let (_, existing) = Conntrack::open(&ns)?.table()?;
             let home = ns.clone();
             undo.push(format!("remove the ballast from the table of {}", ns.name()), move || {
-                conntrack::delete_marked(&home, BALLAST_MARK)
+                Conntrack::open(&home)?.delete_marked(BALLAST_MARK)
             });
             let wanted = existing.saturating_sub(self.limit);
             put_in(&ns, BALLAST_MARK, &mut (0..wanted.saturating_sub(LAST)).map(ballast))?;
@@ -231,14 +233,7 @@ impl ConntrackLimit {
         let mut read_back = Vec::new();
         for (ns, wanted) in tables {
             put_in(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
-            let (count, limit) = conntrack::table(&ns)?;
-            if count < wanted {
-                return Err(FaultError::NotInForce {
-                    what: format!("fill the table of {}", ns.name()),
-                    read_back: format!("{count} of {limit}"),
-                });
-            }
-            read_back.push(format!("{}: {count} of {limit}", ns.name()));
+            read_back.push(format!("{}: {}", ns.name(), filler::read_back(&ns, wanted)?));
         }
         growing.iter().for_each(|flow| flow.pause(false));
         Ok(InForce {
@@ -259,29 +254,7 @@ const LAST: u64 = 16_384;
 /// By which the ballast is told from everything else when it goes ("ball").
 const BALLAST_MARK: NonZeroU32 = NonZeroU32::new(0x6261_6c6c).unwrap();
 
-/// Puts entries in that stand for connections of long ago: no events are told of them, neither now nor when
-/// they go. A quarter of a million in half a second would drown those of real flows in any listener's buffer.
-pub(super) fn put_in(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
-    let before = sysctl::read(ns, EVENTS)?;
-    sysctl::write(ns, EVENTS, "0")?;
-    let put = conntrack::insert(ns, &mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
-    sysctl::write(ns, EVENTS, before.trim())?;
-    let full =
-        |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
-    // A table that is full is as full as it can be.
-    put.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
-}
-
-const EVENTS: &str = "net.netfilter.nf_conntrack_events";
-
 fn ballast(number: u64) -> Entry {
-    let [.., a, b, c, d] = number.to_be_bytes();
-    // 14 bits of port, the rest of the number in the address: all different.
-    let port = 1024 + (u16::from_be_bytes([c, d]) & 0x3fff);
-    let address = u32::from_be_bytes([BALLAST[0], BALLAST[1], 0, 1])
-        + (u32::from_be_bytes([0, a, b, 0]) >> 8 << 2)
-        + u32::from(c >> 6);
-    let source = SocketAddr::from((Ipv4Addr::from(address), port));
     let destination = SocketAddr::from((Ipv4Addr::from([BALLAST[0], BALLAST[1] + 1, 0, 1]), 80));
-    Entry::established(source, destination, BALLAST_TIMEOUT)
+    Entry::established(numbered(BALLAST, number), destination, BALLAST_TIMEOUT)
 }

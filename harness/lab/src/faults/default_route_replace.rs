@@ -1,13 +1,14 @@
 //! A node's default route is replaced by an equal one of another metric: benign (twin of I4).
 
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// A node's default route is replaced by an equal one of another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -25,6 +26,9 @@ pub struct DefaultRouteReplace {
 }
 
 impl FaultSpec for DefaultRouteReplaceSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, metric: 50 }";
+    const LOOK: &'static [Look] = &[(Where::Node, "ip route show table all type unicast")];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(DefaultRouteReplace { node: resolver.node(&self.node)?, metric: self.metric.value }))
     }
@@ -33,10 +37,6 @@ impl FaultSpec for DefaultRouteReplaceSpec {
 // The mutation.
 
 impl Fault for DefaultRouteReplace {
-    fn name(&self) -> &'static str {
-        "default-route-replace"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -57,8 +57,9 @@ impl Fault for DefaultRouteReplace {
                 }
                 Ok(())
             });
+            let builder = Builder::open(ns)?;
             let t0 = now();
-            route::add_route(ns, &new)?;
+            builder.add_route(&new).await?;
             old.delete(ns)?;
             let found = route::routes(ns, Some(table))?;
             let t1 = now();

@@ -1,14 +1,14 @@
 //! A and AAAA queries race over one UDP socket, again and again: benign (twin of I2 and I7).
 
-use relapse_kernel::conntrack;
-use schemars::JsonSchema;
-use serde::Deserialize;
+use relapse_kernel::conntrack::Conntrack;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A pod sends A and AAAA queries side by side over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,6 +28,10 @@ pub struct DnsRace {
 }
 
 impl FaultSpec for DnsRaceSpec {
+    const EXAMPLE: &'static str = "{ pod: a, count: 100 }";
+    const LOOK: &'static [Look] =
+        &[(Where::Pod, "tcpdump -lni any port 53"), (Where::Node, "conntrack -L -p udp; conntrack -S")];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let pod = resolver.pod(&self.pod);
         resolver.needs_dns(at)?;
@@ -38,10 +42,6 @@ impl FaultSpec for DnsRaceSpec {
 // The mutation.
 
 impl Fault for DnsRace {
-    fn name(&self) -> &'static str {
-        "dns-race"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -50,9 +50,9 @@ impl Fault for DnsRace {
             let service = &plan.services[dns.service.0];
             let name = plan.service_domain(dns.service);
             let ns = cluster.pod(self.pod).ns;
-            let node = &cluster.node(plan.pods[self.pod.0].node).ns;
             undo.push("nothing: questions leave nothing behind", || Ok(()));
-            let before = conntrack::stats(node)?;
+            let tracking = Conntrack::open(&cluster.node(plan.pods[self.pod.0].node).ns)?;
+            let before = tracking.stats()?;
             let t0 = now();
             let mut answered = 0;
             let mut t1 = t0;
@@ -63,7 +63,7 @@ impl Fault for DnsRace {
                     t1 = now();
                 }
             }
-            let after = conntrack::stats(node)?;
+            let after = tracking.stats()?;
             if answered * 2 < self.count {
                 return Err(FaultError::NotInForce {
                     what: "ask A and AAAA in parallel".into(),

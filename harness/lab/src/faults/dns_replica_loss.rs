@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use relapse_detectors::signal::Endpoints;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::cluster::ServiceEntry;
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// Replicas of cluster DNS are lost, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -40,6 +40,13 @@ pub struct DnsReplicaLoss {
 }
 
 impl FaultSpec for DnsReplicaLossSpec {
+    const EXAMPLE: &'static str = "{ how: killed }";
+    const LOOK: &'static [Look] = &[
+        (Where::Pod, "cat /etc/resolv.conf; getent hosts example-api.com"),
+        (Where::Pod, "tcpdump -lni any port 53"),
+        (Where::Node, "nft list ruleset"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let all = resolver.needs_dns(at)?;
         let replicas = match (&self.replica, self.how) {
@@ -58,10 +65,6 @@ impl FaultSpec for DnsReplicaLossSpec {
 // The mutation.
 
 impl Fault for DnsReplicaLoss {
-    fn name(&self) -> &'static str {
-        "dns-replica-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = &world.cluster;
@@ -80,7 +83,7 @@ impl Fault for DnsReplicaLoss {
             let inventory = cluster.inventory().borrow().clone();
             let t1 = now();
             let lost: Vec<_> = self.replicas.iter().map(|id| cluster.pod(*id).name.clone()).collect();
-            let ready = |service: &ServiceEntry| service.ready.iter().any(|(pod, ..)| lost.contains(pod));
+            let ready = |service: &Endpoints| service.ready.iter().any(|endpoint| lost.contains(&endpoint.pod));
             if inventory.services.iter().any(ready) {
                 return Err(FaultError::NotInForce {
                     what: format!("lose {}", lost.join(", ")),

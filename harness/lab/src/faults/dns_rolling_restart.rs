@@ -1,17 +1,17 @@
 //! Cluster DNS is restarted one replica at a time: benign (twin of I3).
 
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// Cluster DNS is restarted one replica at a time.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -29,6 +29,9 @@ pub struct DnsRollingRestart {
 }
 
 impl FaultSpec for DnsRollingRestartSpec {
+    const EXAMPLE: &'static str = "{ pause: 300ms }";
+    const LOOK: &'static [Look] = super::dns_replica_loss::DnsReplicaLossSpec::LOOK;
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let pause = resolver.duration("pause", &self.pause);
         let replicas = resolver.needs_dns(at)?;
@@ -39,10 +42,6 @@ impl FaultSpec for DnsRollingRestartSpec {
 // The mutation.
 
 impl Fault for DnsRollingRestart {
-    fn name(&self) -> &'static str {
-        "dns-rolling-restart"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = &world.cluster;
@@ -59,7 +58,7 @@ impl Fault for DnsRollingRestart {
                     .borrow()
                     .services
                     .iter()
-                    .all(|service| service.ready.iter().all(|(pod, ..)| *pod != cluster.pod(id).name));
+                    .all(|service| service.ready.iter().all(|endpoint| endpoint.pod != cluster.pod(id).name));
                 if !down {
                     return Err(FaultError::NotInForce {
                         what: "restart a replica".into(),

@@ -1,15 +1,17 @@
 //! A node loses its pod NIC (I3).
 
 use relapse_kernel::NetNs;
-use relapse_kernel::link::{self, Address, Link, PrefixRoute, VethEnd};
+use relapse_kernel::builder::{Builder, VethEnd};
+use relapse_kernel::link::{self, Address, Link};
 use relapse_kernel::route::{self, Neighbour, SavedRoute};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
+use crate::job::wait_for;
 
 /// A node loses its pod NIC.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -39,6 +41,13 @@ pub struct LinkLoss {
 }
 
 impl FaultSpec for LinkLossSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, how: moved }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "ip -br link; ip -br addr"),
+        (Where::Node, "ip rule; ip route show table {table}"),
+        (Where::Pod, "getent hosts example-api.com; cat /etc/resolv.conf"),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(LinkLoss { node: resolver.node(&self.node)?, how: self.how }))
     }
@@ -47,10 +56,6 @@ impl FaultSpec for LinkLossSpec {
 // The mutation.
 
 impl Fault for LinkLoss {
-    fn name(&self) -> &'static str {
-        "link-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -69,7 +74,9 @@ impl Fault for LinkLoss {
             let (how, limbo, saved, other) = (self.how, away.clone(), near.clone(), far.clone());
             undo.push(format!("bring {name} of {} back", ns.name()), move || {
                 match how {
-                    How::Deleted if link::get(&saved.ns, saved.link.index)?.is_none() => recreate(&saved, &other)?,
+                    How::Deleted if link::get(&saved.ns, saved.link.index)?.is_none() => {
+                        wait_for(Box::pin(recreate(&saved, &other)))?;
+                    }
                     How::Moved => {
                         if let Some(found) = link::get(&limbo, saved.link.index)? {
                             link::move_to(&limbo, found.index, &saved.ns, Some(&saved.link.name))?;
@@ -80,8 +87,10 @@ impl Fault for LinkLoss {
                 link::set_up(&saved.ns, saved.link.index, true)?;
                 link::wait_running(&saved.ns, saved.link.index)?;
                 link::wait_running(&other.ns, other.link.index)?;
-                saved.restore()?;
-                other.restore()
+                wait_for(Box::pin(async {
+                    saved.restore().await?;
+                    other.restore().await
+                }))
             });
             let t0 = now();
             match self.how {
@@ -144,32 +153,33 @@ impl End {
         Ok(Self { ns: ns.clone(), link: link.clone(), addresses, neighbours, routes })
     }
 
-    fn restore(&self) -> Result<(), FaultError> {
+    async fn restore(&self) -> Result<(), FaultError> {
+        let builder = Builder::open(&self.ns)?;
         let present = link::addresses(&self.ns)?;
         for address in &self.addresses {
             let there = present.iter().any(|now| now.index == address.index && now.address == address.address);
             // IPv6 makes its link-local addresses by itself.
             if !there && address.address.is_ipv4() {
-                link::add_address(&self.ns, address.index, address.address, address.prefix_len, PrefixRoute::Omit)?;
+                builder.add_address(address.index, address.address, address.prefix_len).await?;
             }
         }
         for neighbour in &self.neighbours {
             if let Some(mac) = neighbour.mac {
-                route::add_neighbour(&self.ns, neighbour.index, neighbour.address, mac)?;
+                builder.add_neighbour(neighbour.index, neighbour.address, mac).await?;
             }
         }
         let ipv4: Vec<_> = self.routes.iter().filter(|saved| saved.route().destination.0.is_ipv4()).cloned().collect();
         route::restore_routes(&self.ns, &ipv4)
     }
+
+    fn again(&self) -> Result<VethEnd, FaultError> {
+        let Link { name, index, mtu, mac, .. } = self.link.clone();
+        let mac = mac.ok_or_else(|| FaultError::NotFound { what: format!("the MAC of {name}") })?;
+        Ok(VethEnd { at: Builder::open(&self.ns)?, name, index, mac, mtu })
+    }
 }
 
 /// Deleting one end of a veth deletes both: a new pair with the same numbers takes its place.
-fn recreate(near: &End, far: &End) -> Result<(), FaultError> {
-    let end = |end: &'_ End| -> Result<[u8; 6], FaultError> {
-        end.link.mac.ok_or_else(|| FaultError::NotFound { what: format!("the MAC of {}", end.link.name) })
-    };
-    link::add_veth(
-        &VethEnd { ns: &near.ns, name: &near.link.name, index: near.link.index, mac: end(near)?, mtu: near.link.mtu },
-        &VethEnd { ns: &far.ns, name: &far.link.name, index: far.link.index, mac: end(far)?, mtu: far.link.mtu },
-    )
+async fn recreate(near: &End, far: &End) -> Result<(), FaultError> {
+    near.again()?.make(&far.again()?).await
 }

@@ -6,15 +6,15 @@
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::sockdiag::{SockDiag, TcpInfo, mask, state};
 use relapse_kernel::{NetNs, link, nft, route};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{OfficeId, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::outside::{CLAMP_TABLE, ClampDirection, clamp};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;
@@ -32,20 +32,10 @@ pub struct MssClampSpec {
     pub to: Spanned<u16>,
     /// Which SYNs are rewritten. Default from-office.
     #[serde(default)]
-    pub direction: Direction,
+    pub direction: ClampDirection,
     /// Largest packet the tunnel carries meanwhile, bytes. Default: as before.
     #[schemars(range(min = 576, max = 65535))]
     pub tunnel_mtu: Option<Spanned<u16>>,
-}
-
-/// Which SYNs a gateway rewrites.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Direction {
-    Both,
-    #[default]
-    FromOffice,
-    ToOffice,
 }
 
 /// The same, resolved.
@@ -54,11 +44,19 @@ pub struct MssClamp {
     pub(crate) office: OfficeId,
     pub(crate) from: u16,
     pub(crate) to: u16,
-    pub(crate) direction: Direction,
+    pub(crate) direction: ClampDirection,
     pub(crate) tunnel_mtu: Option<u16>,
 }
 
 impl FaultSpec for MssClampSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, from: 1280, to: 1380, direction: both }";
+    const LOOK: &'static [Look] = &[
+        (Where::Gateway, "nft list ruleset"),
+        (Where::Gateway, "tcpdump -lvni any 'tcp[13] & 2 != 0 or icmp'"),
+        (Where::Pod, "ss -tni state established"),
+        (Where::Office, "ip route get {address}; ss -tni"),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let id = resolver.office(&self.office)?;
         let office = &resolver.cluster.offices[id.0];
@@ -116,10 +114,6 @@ impl FaultSpec for MssClampSpec {
 // The mutation.
 
 impl Fault for MssClamp {
-    fn name(&self) -> &'static str {
-        "mss-clamp"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -144,19 +138,13 @@ impl Fault for MssClamp {
             if let Some(mtu) = self.tunnel_mtu {
                 narrow(cluster, self.office, mtu, undo)?;
             }
-            let direction = match self.direction {
-                Direction::FromOffice => ClampDirection::FromOffice,
-                Direction::ToOffice => ClampDirection::ToOffice,
-                Direction::Both => ClampDirection::Both,
-            };
             // What a server has learned of the path would hide the fault for ten minutes.
             for number in 0..cluster.plan().pods.len() {
                 route::flush_path_mtu(&cluster.pod(PodId(number)).ns)?;
             }
             let t0 = now();
-            clamp(self.to, prefix, direction).replace(&gateway)?;
-            let rules: Vec<_> =
-                nft::read(&gateway, CLAMP_TABLE)?.rules.into_iter().filter_map(|rule| rule.comment).collect();
+            clamp(self.to, prefix, self.direction).replace(&gateway)?;
+            let rules: Vec<_> = nft::read(&gateway, CLAMP_TABLE)?.into_iter().filter_map(|rule| rule.comment).collect();
             let t1 = now();
             let value = format!("MSS {}", self.to);
             if rules.is_empty() || !rules.iter().all(|rule| rule.starts_with(&value)) {

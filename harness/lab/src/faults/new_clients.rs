@@ -3,19 +3,18 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_kernel::link::PrefixRoute;
+use relapse_kernel::builder::Builder;
 use relapse_kernel::route::Route;
-use relapse_kernel::socket::StreamOptions;
 use relapse_kernel::{NetNs, link, route};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{FlowKind, FlowPlan, OfficeId, Place, Resolver};
+use relapse_model::{FlowPlan, OfficeId, Place, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::Cluster;
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::http;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// A new population of clients appears in the prefix beside an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -35,6 +34,9 @@ pub struct NewClients {
 }
 
 impl FaultSpec for NewClientsSpec {
+    const EXAMPLE: &'static str = "{ office: beijing, mss: 1200 }";
+    const LOOK: &'static [Look] = super::mss_clamp::MssClampSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(NewClients { office: resolver.office(&self.office)?, mss: self.mss.value }))
     }
@@ -43,33 +45,27 @@ impl FaultSpec for NewClientsSpec {
 // The mutation.
 
 impl Fault for NewClients {
-    fn name(&self) -> &'static str {
-        "new-clients"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
             let plan = cluster.plan();
             let office = &plan.offices[self.office.0];
-            let ours = |flow: &&FlowPlan| flow.from == Place::Office(self.office);
-            let downloads = world.flows.iter().map(|(flow, _)| flow).filter(ours).find_map(|flow| match flow.kind {
-                FlowKind::Http { to, port, response } => Some((plan.target_address(to), port, response)),
-                _ => None,
-            });
-            let (target, port, response) =
-                downloads.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let ours = |flow: &&FlowPlan| flow.kind == "http" && flow.from == Place::Office(self.office);
+            let download = world.flows.iter().map(|(flow, _)| flow).find(ours);
+            let download =
+                download.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
+            let server = (plan.target_address(download.to), download.port.unwrap_or_default()).into();
             let prefix = neighbour(office.prefix)
                 .ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
             let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;
-            move_in(cluster, self.office, prefix, address, undo)?;
+            move_in(cluster, self.office, prefix, address, undo).await?;
             let client = cluster.office(self.office).client.clone();
             let t0 = now();
             let mut t1 = None;
             let mut worked = 0;
             for _ in 0..DOWNLOADS {
-                let options = StreamOptions { bind: Some((address, 0).into()), ..StreamOptions::default() };
-                let fetched = http::get_as(&client, (target, port).into(), response, options, self.mss);
+                let from = (address, 0).into();
+                let fetched = http::get_as(&client, server, download.response, from, self.mss);
                 let fetched = tokio::time::timeout(std::time::Duration::from_secs(1), fetched).await;
                 worked += u32::from(matches!(fetched, Ok(Ok(()))));
                 t1.get_or_insert_with(now);
@@ -105,7 +101,7 @@ fn neighbour(prefix: Prefix) -> Option<Prefix> {
 }
 
 /// Gives the office's client an address of the new population, and the way back to it.
-fn move_in(
+async fn move_in(
     cluster: &dyn Cluster,
     id: OfficeId,
     prefix: Prefix,
@@ -123,8 +119,8 @@ fn move_in(
     let length = Prefix::host(address).length();
     let (home, index) = (office.client.clone(), nic.index);
     undo.push(format!("take {address} away"), move || link::delete_address(&home, index, address, length));
-    link::add_address(&office.client, nic.index, address, length, PrefixRoute::Omit)?;
-    route::add_neighbour(&office.gateway, lan.index, address, nic.mac.unwrap_or_default())?;
+    Builder::open(&office.client)?.add_address(nic.index, address, length).await?;
+    Builder::open(&office.gateway)?.add_neighbour(lan.index, address, nic.mac.unwrap_or_default()).await?;
     let ways = [
         (office.gateway.clone(), Route::to(prefix.address(), prefix.length()).dev(lan.index)),
         (
@@ -137,7 +133,7 @@ fn move_in(
         undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || {
             route::delete_route(&home, &back)
         });
-        route::add_route(&ns, &way)?;
+        Builder::open(&ns)?.add_route(&way).await?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! A spare NIC, through which no pod is routed, is released on purpose: benign (twin of I3).
 
+use relapse_kernel::builder::Builder;
 use relapse_kernel::link;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{NodeId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::cable::{End, connect};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// A spare NIC of a node, through which no pod is routed, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -27,6 +28,9 @@ pub struct NicRelease {
 }
 
 impl FaultSpec for NicReleaseSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1 }";
+    const LOOK: &'static [Look] = super::link_loss::LinkLossSpec::LOOK;
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         if let Some(nic) = &self.nic {
@@ -49,26 +53,22 @@ impl FaultSpec for NicReleaseSpec {
 // The mutation.
 
 impl Fault for NicRelease {
-    fn name(&self) -> &'static str {
-        "nic-release"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
             let ns = cluster.node(self.node).ns.clone();
             let far = format!("spare{}", self.node.0);
+            // Both ends run when it returns, and news of a NIC comes in order: agents know it as attached.
             let (inside, _outside) = connect(
-                &End { ns: &ns, name: &self.nic, mtu: 1500 },
-                &End { ns: cluster.fabric(), name: &far, mtu: 1500 },
-            )?;
+                &End { at: &Builder::open(&ns)?, name: &self.nic, mtu: 1500 },
+                &End { at: &Builder::open(cluster.fabric())?, name: &far, mtu: 1500 },
+            )
+            .await?;
             let (home, index) = (ns.clone(), inside.index);
             undo.push(format!("remove {}", self.nic), move || match link::get(&home, index)? {
                 Some(_) => link::delete(&home, index),
                 None => Ok(()),
             });
-            // Attached for a while, as agents know it.
-            tokio::time::sleep(ATTACHED).await;
             let t0 = now();
             link::delete(&ns, inside.index)?;
             let found = link::find(&ns, &self.nic)?;
@@ -89,5 +89,3 @@ impl Fault for NicRelease {
         })
     }
 }
-
-const ATTACHED: std::time::Duration = std::time::Duration::from_millis(200);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use relapse_kernel::link;
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::fault::wait_for;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
 /// A pod is deleted, as the kubelet and the CNI do it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub struct PodDeletion {
 }
 
 impl FaultSpec for PodDeletionSpec {
+    const EXAMPLE: &'static str = "{ pod: b }";
+    const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip -br link")];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         Some(Box::new(PodDeletion { pod: resolver.pod(&self.pod)? }))
     }
@@ -34,10 +37,6 @@ impl FaultSpec for PodDeletionSpec {
 // The mutation.
 
 impl Fault for PodDeletion {
-    fn name(&self) -> &'static str {
-        "pod-deletion"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = Arc::clone(&world.cluster);

@@ -2,23 +2,22 @@
 //!
 //! With `rebuildAfter` it comes back by itself, as when the CNI's address manager restarts.
 
-use std::time::Duration;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::route::{self, SavedRoute, SavedRule};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
-use crate::workload::FlowSwitch;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, UnderWay, UndoStack, Where, World, now};
 
 /// Pod traffic of a node loses its routing table or the rules that lead to it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -66,6 +65,14 @@ pub struct PolicyRouteLoss {
 }
 
 impl FaultSpec for PolicyRouteLossSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, lose: pod-rules, pod: a, rebuildAfter: 600ms, quiet: true }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "ip rule; ip route show table {table}"),
+        (Where::Node, "ip route get {address} from {pod} iif {link}"),
+        (Where::Node, SYNS),
+        (Where::Outside, SYNS),
+    ];
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         let pod = self.pod.as_ref().map(|pod| resolver.pod(pod));
@@ -119,10 +126,6 @@ impl FaultSpec for PolicyRouteLossSpec {
 // The mutation.
 
 impl Fault for PolicyRouteLoss {
-    fn name(&self) -> &'static str {
-        "policy-route-loss"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -141,7 +144,10 @@ impl Fault for PolicyRouteLoss {
                     Ok(())
                 });
                 world.quiet.set(true);
-                hush(&quiet).await;
+                quiet.iter().for_each(|flow| flow.pause(true));
+                for flow in &self.quiet {
+                    world.until(*flow, UnderWay::None, "lose routes while nothing is under way").await?;
+                }
             }
             let (home, saved) = (ns.clone(), lost.clone());
             undo.push(format!("put {lost} back"), move || saved.restore(&home));
@@ -158,15 +164,6 @@ impl Fault for PolicyRouteLoss {
             }
             Ok(InForce { t0, t1, what: format!("deleted {lost} on {}", ns.name()), read_back, reduced: None })
         })
-    }
-}
-
-/// Flows start nothing more, and what they had under way is over.
-async fn hush(flows: &[Arc<FlowSwitch>]) {
-    flows.iter().for_each(|flow| flow.pause(true));
-    let patience = tokio::time::Instant::now() + Duration::from_secs(3);
-    while flows.iter().any(|flow| flow.under_way() > 0) && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -1,13 +1,13 @@
 //! A server outside stops, and connections to it fail without any port reused: benign (twin of I7).
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{FlowKind, OutsideId, Place, Resolver, Target};
+use relapse_model::{OutsideId, Place, Resolver, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::drop_all;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
 /// A server outside stops; its host stays.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,16 +28,14 @@ pub struct ServerDeath {
 }
 
 impl FaultSpec for ServerDeathSpec {
+    const EXAMPLE: &'static str = "{ host: outside/host, port: 443 }";
+    const LOOK: &'static [Look] = super::snat_collision::SnatCollisionSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let host = resolver.outside(&self.host)?;
         let port = self.port.value;
-        let serves = |kind: &FlowKind| match kind {
-            FlowKind::Tcp { to, port: p, .. }
-            | FlowKind::Http { to, port: p, .. }
-            | FlowKind::Hold { to, port: p, .. } => *to == Target::Place(Place::Outside(host)) && *p == port,
-            FlowKind::Dns { .. } | FlowKind::Ping { .. } => false,
-        };
-        if !resolver.workload.iter().any(|flow| serves(&flow.kind)) {
+        let here = Target::Place(Place::Outside(host));
+        if !resolver.workload.iter().any(|flow| flow.to == here && flow.port == Some(port)) {
             let message = format!("nothing listens on port {port} of `{}`: no flow goes there", self.host.value);
             resolver.error(self.port.span, message, "name the port of a flow to that host");
         }
@@ -48,10 +46,6 @@ impl FaultSpec for ServerDeathSpec {
 // The mutation.
 
 impl Fault for ServerDeath {
-    fn name(&self) -> &'static str {
-        "server-death"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let host = world.cluster.outside(self.host).ns.clone();

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{OutsideId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::dns;
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
 
 /// One resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -30,6 +30,9 @@ pub struct SlowResolver {
 }
 
 impl FaultSpec for SlowResolverSpec {
+    const EXAMPLE: &'static str = "{ resolver: outside/host, delay: 200ms }";
+    const LOOK: &'static [Look] = super::dns_replica_loss::DnsReplicaLossSpec::LOOK;
+
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (host, delay) = (resolver.outside(&self.resolver), resolver.duration("delay", &self.delay));
         let host = host?;
@@ -47,10 +50,6 @@ impl FaultSpec for SlowResolverSpec {
 // The mutation.
 
 impl Fault for SlowResolver {
-    fn name(&self) -> &'static str {
-        "slow-resolver"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let resolver = world.cluster.outside(self.resolver);

@@ -5,19 +5,20 @@
 
 use std::ops::RangeInclusive;
 
+use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::sockdiag::{SockDiag, mask, state};
-use relapse_kernel::{conntrack, sysctl};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use relapse_kernel::sysctl;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::PortRange;
 use relapse_model::{NodeId, OutsideId, PodId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::cluster::node_network::{SNAT_TABLE, snat};
 use crate::cluster::{Cluster, Outside};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, UndoStack, World, now};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, UndoStack, Where, World, now};
 
 /// Source NAT of a node is left with few ports, so that they return while the server remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -84,6 +85,14 @@ impl SnatCollisionSpec {
 }
 
 impl FaultSpec for SnatCollisionSpec {
+    const EXAMPLE: &'static str = "{ node: worker-1, ports: 46990-46999, hop: load-balancer }";
+    const LOOK: &'static [Look] = &[
+        (Where::Node, "conntrack -L -p tcp; conntrack -S"),
+        (Where::Node, SYNS),
+        (Where::LoadBalancer, "conntrack -L -p tcp"),
+        (Where::Outside, "ss -tan state time-wait"),
+    ];
+
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let node = resolver.node(&self.node);
         let to = match &self.to {
@@ -108,10 +117,6 @@ impl FaultSpec for SnatCollisionSpec {
 // The mutation.
 
 impl Fault for SnatCollision {
-    fn name(&self) -> &'static str {
-        "snat-collision"
-    }
-
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -123,7 +128,7 @@ impl Fault for SnatCollision {
             let (home, before) = (node.clone(), snat(network, None));
             undo.push(format!("widen the ports of source NAT on {}", node.name()), move || {
                 before.replace(&home)?;
-                conntrack::delete_where(&home, |entry| entry.original.1.ip() == destination).map(drop)
+                Conntrack::open(&home)?.delete_where(|entry| entry.original.1.ip() == destination).map(drop)
             });
             let (low, high) = (*self.ports.start(), *self.ports.end());
             if self.clocks == Clocks::Shared {
@@ -132,11 +137,8 @@ impl Fault for SnatCollision {
             let t0 = now();
             snat(network, Some((destination, (low, high)))).replace(&node)?;
             let wanted = format!("to {destination} by ports {low}-{high}");
-            let found = nft::read(&node, SNAT_TABLE)?
-                .rules
-                .into_iter()
-                .filter_map(|rule| rule.comment)
-                .find(|rule| *rule == wanted);
+            let found =
+                nft::read(&node, SNAT_TABLE)?.into_iter().filter_map(|rule| rule.comment).find(|rule| *rule == wanted);
             let t1 = now();
             let read_back = found.ok_or_else(|| FaultError::NotInForce {
                 what: "narrow source NAT".into(),

@@ -14,44 +14,20 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
+use relapse_kernel::error::Context;
+
 use super::identity::Process;
-use super::lock::Who;
-use super::protocol::{Reply, Request, send};
+use super::protocol::{LimitReply, LimitRequest, Reply, Request, Restore, Written, send};
 use super::recover::{self, Outcome};
-use super::restore::Undone;
-use super::{CONNTRACK_MAX, Context, Error, Result, Site};
+use super::{Error, Result, Site};
 
 /// The hidden command of relapse that [`guardian_main`](super::guardian_main) stands for.
 pub const COMMAND: &str = "__guardian";
 
+/// How often a wish to stop is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 /// A write takes milliseconds; past this the guardian is as good as gone.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The limit as written and in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    pub before: u32,
-    /// Right before the write, `CLOCK_MONOTONIC` in nanoseconds.
-    pub t0: u64,
-    /// After it was read back.
-    pub t1: u64,
-    pub read_back: u32,
-}
-
-/// What became of the limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Restore {
-    Restored {
-        value: u32,
-    },
-    /// Somebody else wrote it since; left as it is.
-    NotOurs {
-        found: String,
-        expected: String,
-    },
-    /// Nothing was in force, or who got the lock after a dead guardian restored it already.
-    Nothing,
-}
 
 /// A guardian at work for this run.
 #[derive(Debug)]
@@ -68,12 +44,12 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// Starts `exe __guardian` for a run.
+    /// Starts `exe __guardian` for a run; `what` it is for stands in its command line, for who waits for it.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn spawn(exe: &Path, run_id: &str) -> Result<Self> {
-        Self::over(deaf(exe, [COMMAND]), Site::host()?, run_id)
+    pub fn spawn(exe: &Path, run_id: &str, what: &str) -> Result<Self> {
+        Self::over(deaf(exe, [COMMAND, run_id, what]), Site::host()?, run_id)
     }
 
     /// Starts a guardian by another command line; `site` is where that one works.
@@ -108,19 +84,20 @@ impl Guardian {
         })
     }
 
-    /// Takes the machine-wide lock for `what`, waiting as long as others hold it; `on_wait` is told
-    /// who. Returns, in words, what dead guardians had left and was undone.
+    /// Takes the machine-wide lock, waiting as long as others hold it; `tell` hears who. Returns, in words, what dead
+    /// guardians had left and was undone.
     ///
     /// # Errors
-    /// When there can be no lock, or the guardian is gone.
-    pub fn acquire(&mut self, what: &str, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<String>> {
-        let who = Who { run: self.run_id.clone(), what: what.into() };
-        self.send(&Request::Acquire { who, run: Process::own()? })?;
+    /// When there can be no lock, or the guardian is gone; [`Error::Stopped`] once `stop` says so.
+    pub fn acquire(&mut self, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Vec<String>> {
+        self.send(&Request::Acquire { run_id: self.run_id.clone(), run: Process::own()? })?;
         loop {
-            match self.hear(None)? {
-                Reply::Waiting { holder } => on_wait(&holder),
-                Reply::Acquired { recovered } => return Ok(recovered),
-                other => return Err(unexpected(other)),
+            match self.hear(LOOK)? {
+                None if stop() => return Err(Error::Stopped),
+                None => {}
+                Some(Reply::Waiting { holder }) => tell(holder),
+                Some(Reply::Acquired { recovered }) => return Ok(recovered),
+                Some(other) => return Err(unexpected(other)),
             }
         }
     }
@@ -131,31 +108,45 @@ impl Guardian {
         self.own.extend(inodes);
     }
 
+    /// Asks for something of the limit.
+    ///
+    /// # Errors
+    /// When it would harm another namespace, or cannot be written or set back; the journal then still says what to do.
+    pub fn ask(&mut self, ask: LimitRequest) -> Result<LimitReply> {
+        let is_restore = ask == LimitRequest::Restore;
+        self.may_be_in_force |= !is_restore;
+        let request = Request::Limit { ask, own: self.own.clone() };
+        let reply = self.send(&request).and_then(|()| self.hear(PATIENCE));
+        let reply = match reply {
+            Ok(Some(Reply::Limit(reply))) => reply,
+            Ok(Some(other)) => return Err(unexpected(other)),
+            Ok(None) => return Err(Error::Guardian { what: format!("hear from the guardian within {PATIENCE:?}") }),
+            Err(Error::GuardianGone { .. }) if is_restore => LimitReply::Restored(self.restore_in_its_place()?),
+            Err(error) => return Err(error),
+        };
+        self.may_be_in_force &= !is_restore;
+        Ok(reply)
+    }
+
     /// Writes the limit and reads it back.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it would harm another namespace; when it cannot be written.
+    /// See [`Self::ask`].
     pub fn write_limit(&mut self, value: u32) -> Result<Written> {
-        self.may_be_in_force = true;
-        self.send(&Request::Write { value, own: self.own.clone() })?;
-        match self.hear(Some(PATIENCE))? {
-            Reply::Written { before, t0, t1, read_back } => Ok(Written { before, t0, t1, read_back }),
-            Reply::Refused { why } => Err(Error::Refused { key: CONNTRACK_MAX.into(), value, why }),
-            other => Err(unexpected(other)),
+        match self.ask(LimitRequest::Write(value))? {
+            LimitReply::Written(written) => Ok(written),
+            other => Err(unexpected(Reply::Limit(other))),
         }
     }
 
-    /// Says what somebody else is about to write for the run; what it is until then.
+    /// Sets the limit back; the lock is kept until this is dropped.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it would harm another namespace.
-    pub fn expect_limit(&mut self, value: u32) -> Result<u32> {
-        self.may_be_in_force = true;
-        self.send(&Request::Expect { value, own: self.own.clone() })?;
-        match self.hear(Some(PATIENCE))? {
-            Reply::Expected { before } => Ok(before),
-            Reply::Refused { why } => Err(Error::Refused { key: CONNTRACK_MAX.into(), value, why }),
-            other => Err(unexpected(other)),
+    /// See [`Self::ask`].
+    pub fn restore(&mut self) -> Result<Restore> {
+        match self.ask(LimitRequest::Restore)? {
+            LimitReply::Restored(restore) => Ok(restore),
+            other => Err(unexpected(Reply::Limit(other))),
         }
     }
 
@@ -165,35 +156,6 @@ impl Guardian {
             self.alarms.push(why);
         }
         (!self.alarms.is_empty()).then(|| self.alarms.remove(0))
-    }
-
-    /// The guardian's process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The guardian has not ended. Does not wait.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Sets the limit back; the lock is kept until this is dropped.
-    ///
-    /// # Errors
-    /// When it could not be set back; the journal then still says what to do.
-    pub fn restore(&mut self) -> Result<Restore> {
-        let reply = self.send(&Request::Restore).and_then(|()| self.hear(Some(PATIENCE)));
-        let restored = match reply {
-            Ok(Reply::Restored { value }) => Restore::Restored { value },
-            Ok(Reply::NotOurs { found, expected }) => Restore::NotOurs { found, expected },
-            Ok(Reply::Nothing) => Restore::Nothing,
-            Ok(other) => return Err(unexpected(other)),
-            Err(Error::GuardianGone { .. }) => self.restore_in_its_place()?,
-            Err(error) => return Err(error),
-        };
-        self.may_be_in_force = false;
-        Ok(restored)
     }
 
     /// Lets the guardian end, and waits until it has: then the lock is free.
@@ -206,16 +168,16 @@ impl Guardian {
 
     fn close(&mut self) -> Result<ExitStatus> {
         drop(self.requests.take());
-        self.child.wait().context(|| "wait for the guardian".into())
+        Ok(self.child.wait().context(|| "wait for the guardian".into())?)
     }
 
     /// It is dead, so its journal is anyone's who gets the lock.
     fn restore_in_its_place(&mut self) -> Result<Restore> {
         self.close()?;
-        for recovered in recover::recover(&self.site, &mut |_| ())? {
+        for recovered in recover::recover(&self.site, &|_| ())? {
             match recovered.outcome {
                 Outcome::Replayed { run_id, undone, .. } if run_id == self.run_id => {
-                    return undone.into_iter().next().map_or(Ok(Restore::Nothing), restored);
+                    return Restore::of(undone);
                 }
                 Outcome::Failed { run_id, why } if run_id == self.run_id => return Err(Error::Guardian { what: why }),
                 _ => {}
@@ -232,20 +194,14 @@ impl Guardian {
         sent.map_err(|why| self.gone(&why))
     }
 
-    /// The next reply that is no alarm.
-    fn hear(&mut self, patience: Option<Duration>) -> Result<Reply> {
+    /// The next reply that is no alarm; none where there is none in time.
+    fn hear(&mut self, patience: Duration) -> Result<Option<Reply>> {
         loop {
-            let heard = match patience {
-                Some(patience) => self.replies.recv_timeout(patience),
-                None => self.replies.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match heard {
+            match self.replies.recv_timeout(patience) {
                 Ok(Ok(Reply::Alarm { why })) => self.alarms.push(why),
-                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Ok(reply)) => return Ok(Some(reply)),
                 Ok(Err(why)) => return Err(Error::Guardian { what: format!("understand the guardian: {why}") }),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(Error::Guardian { what: format!("hear from the guardian within {PATIENCE:?}") });
-                }
+                Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone("it closed its output")),
             }
         }
@@ -276,16 +232,6 @@ pub fn deaf(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "relapse"]).arg(program).args(arguments);
     command
-}
-
-fn restored(undone: Undone) -> Result<Restore> {
-    Ok(match undone {
-        Undone::Restored { value, .. } | Undone::Already { value, .. } => Restore::Restored {
-            value: value.parse().map_err(|_| Error::Guardian { what: format!("read {value:?} as a limit") })?,
-        },
-        Undone::NotOurs { found, expected, .. } => Restore::NotOurs { found, expected },
-        Undone::Removed { .. } => Restore::Nothing,
-    })
 }
 
 fn unexpected(reply: Reply) -> Error {

@@ -23,10 +23,10 @@ use relapse_kernel::clock;
 
 use super::identity::Process;
 use super::journal::{Entry, Journal, Stored};
-use super::lock::{MachineLock, Mode, Who};
-use super::protocol::{Reply, Request, send};
+use super::lock::{MachineLock, Mode};
+use super::protocol::{LimitReply, LimitRequest, Reply, Request, Restore, Written, number, send};
 use super::recover::recover_locked;
-use super::restore::{Undone, undo};
+use super::restore::undo;
 use super::{CONNTRACK_MAX, Error, Result, Site};
 
 mod watch;
@@ -94,10 +94,10 @@ struct Server<W> {
     sender: Sender<Event>,
     output: W,
     lock: Option<MachineLock>,
-    run: Option<(Who, Process)>,
+    run: Option<(String, Process)>,
     in_force: Option<InForce>,
     /// What an alarm did, for the run to hear when it asks to restore.
-    outcome: Option<Reply>,
+    outcome: Option<Restore>,
 }
 
 impl<W: Write> Server<W> {
@@ -116,30 +116,28 @@ impl<W: Write> Server<W> {
             };
             let reply = match event {
                 Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) | Ok(Event::Gone | Event::Request(Ok(Request::Bye))) => return,
-                Ok(Event::Waiting(holder)) => Some(Reply::Waiting { holder }),
-                Ok(Event::Locked(lock)) => Some(self.locked(lock).unwrap_or_else(|error| said(&error))),
-                Ok(Event::Request(Err(what))) => Some(Reply::Error { what }),
-                Ok(Event::Request(Ok(Request::Acquire { who, run }))) => self.acquire(who, run),
-                Ok(Event::Request(Ok(Request::Write { value, own }))) => {
+                Err(RecvTimeoutError::Disconnected) | Ok(Event::Gone) => return,
+                Ok(Event::Waiting(holder)) => Some(Ok(Reply::Waiting { holder })),
+                Ok(Event::Locked(lock)) => Some(self.locked(lock)),
+                Ok(Event::Request(Err(what))) => Some(Err(Error::Guardian { what })),
+                Ok(Event::Request(Ok(Request::Acquire { run_id, run }))) => self.acquire(run_id, run).err().map(Err),
+                Ok(Event::Request(Ok(Request::Limit { ask, own }))) => {
                     due = Instant::now() + COUNT_EVERY;
-                    Some(self.write(value, own).unwrap_or_else(|error| said(&error)))
-                }
-                Ok(Event::Request(Ok(Request::Expect { value, own }))) => {
-                    due = Instant::now() + COUNT_EVERY;
-                    let expected = self.expect(value, own).map(|expected| match expected {
-                        Ok(before) => Reply::Expected { before },
-                        Err(why) => Reply::Refused { why },
-                    });
-                    Some(expected.unwrap_or_else(|error| said(&error)))
-                }
-                Ok(Event::Request(Ok(Request::Restore))) => {
-                    Some(self.restore_for_run().unwrap_or_else(|error| said(&error)))
+                    Some(self.limit(ask, own).map(Reply::Limit))
                 }
             };
             if let Some(reply) = reply {
-                self.tell(&reply);
+                self.tell(&reply.unwrap_or_else(|error| Reply::Error { what: error.to_string() }));
             }
+        }
+    }
+
+    fn limit(&mut self, ask: LimitRequest, own: Vec<u64>) -> Result<LimitReply> {
+        match ask {
+            LimitRequest::Write(value) => self.write(value, own).map(LimitReply::Written),
+            LimitRequest::Expect(value) => self.expect(value, own).map(LimitReply::Expected),
+            LimitRequest::Restore if self.in_force.is_some() => self.restore().map(LimitReply::Restored),
+            LimitRequest::Restore => Ok(LimitReply::Restored(self.outcome.take().unwrap_or(Restore::Nothing))),
         }
     }
 
@@ -149,20 +147,18 @@ impl<W: Write> Server<W> {
     }
 
     /// Waits in a thread: the run may die while it does.
-    fn acquire(&mut self, who: Who, run: Process) -> Option<Reply> {
+    fn acquire(&mut self, run_id: String, run: Process) -> Result<()> {
         if self.run.is_some() {
-            return Some(Reply::Error { what: "take the lock: asked for already".into() });
+            return Err(Error::Guardian { what: "take the lock: asked for already".into() });
         }
-        self.run = Some((who.clone(), run));
+        self.run = Some((run_id, run));
         let (sender, places) = (self.sender.clone(), self.site.locks.clone());
         std::thread::spawn(move || {
-            let mut waiting = |holder: &str| {
-                let _ = sender.send(Event::Waiting(holder.into()));
-            };
-            let lock = MachineLock::acquire_at(&places, Mode::Exclusive, &who, &mut waiting);
+            let tell = |holder| drop(sender.send(Event::Waiting(holder)));
+            let lock = MachineLock::acquire(&places, Mode::Exclusive, &tell);
             let _ = sender.send(Event::Locked(lock));
         });
-        None
+        Ok(())
     }
 
     fn locked(&mut self, lock: Result<MachineLock>) -> Result<Reply> {
@@ -172,35 +168,32 @@ impl<W: Write> Server<W> {
         Ok(Reply::Acquired { recovered: recovered.iter().map(ToString::to_string).collect() })
     }
 
-    /// Journals and watches a value that is about to be written; the one before, or why it must not be.
-    fn expect(&mut self, value: u32, own: Vec<u64>) -> Result<std::result::Result<u32, String>> {
+    /// Journals and watches a value that is about to be written; the one before.
+    fn expect(&mut self, value: u32, own: Vec<u64>) -> Result<u32> {
         let run = self.run.as_ref().filter(|_| self.lock.is_some());
-        let (who, run) = run.ok_or_else(|| Error::Guardian { what: "write without the lock".into() })?;
+        let (run_id, run) = run.ok_or_else(|| Error::Guardian { what: "write without the lock".into() })?;
         let settings = self.site.settings.clone();
         let before = number(&settings.read(CONNTRACK_MAX)?)?;
         let (mut journal, first) = match &self.in_force {
             Some(older) => (older.journal.clone(), older.before),
-            None => (Journal::new(&who.run, *run)?, before),
+            None => (Journal::new(run_id, *run)?, before),
         };
         let mut watch = is_lower(value, first).then(|| Watch::new(value, own));
         if let Some(watch) = &mut watch
             && let Some(why) = watch.harm(&*settings)?
         {
-            return Ok(Err(why));
+            return Err(Error::Refused { key: CONNTRACK_MAX.into(), value, why });
         }
         let (old, new) = (before.to_string(), value.to_string());
         journal.entries.push(Stored::Known(Entry::Sysctl { key: CONNTRACK_MAX.into(), old, new }));
         journal.save(&self.site.journals)?;
         self.in_force = Some(InForce { journal, before: first, watch });
         self.outcome = None;
-        Ok(Ok(before))
+        Ok(before)
     }
 
-    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<Reply> {
-        let before = match self.expect(value, own)? {
-            Ok(before) => before,
-            Err(why) => return Ok(Reply::Refused { why }),
-        };
+    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<Written> {
+        let before = self.expect(value, own)?;
         let (settings, new) = (self.site.settings.clone(), value.to_string());
         let write = || {
             let t0 = clock::now();
@@ -208,55 +201,35 @@ impl<W: Write> Server<W> {
             let read_back = number(&settings.read(CONNTRACK_MAX)?)?;
             let t1 = clock::now();
             if read_back == value {
-                return Ok(Reply::Written { before, t0, t1, read_back });
+                return Ok(Written { before, t0, t1, read_back });
             }
-            Err(Error::Unsafe {
-                what: format!("write {CONNTRACK_MAX} = {value}"),
-                why: format!("read back {read_back}"),
-            })
+            let what = format!("write {CONNTRACK_MAX} = {value}");
+            Err(Error::Unsafe { what, why: format!("read back {read_back}") })
         };
-        let written = write();
         // Whatever part of it was done is undone at once; where that fails too, at the end.
-        if written.is_err() {
-            let _ = self.restore();
-        }
-        written
+        write().inspect_err(|_| drop(self.restore()))
     }
 
-    fn restore_for_run(&mut self) -> Result<Reply> {
-        if self.in_force.is_some() {
-            return self.restore();
-        }
-        Ok(self.outcome.take().unwrap_or(Reply::Nothing))
-    }
-
-    fn restore(&mut self) -> Result<Reply> {
-        let Some(in_force) = &self.in_force else { return Ok(Reply::Nothing) };
+    fn restore(&mut self) -> Result<Restore> {
+        let Some(in_force) = &self.in_force else { return Ok(Restore::Nothing) };
         let undone = undo(&*self.site.settings, &in_force.journal)?;
         in_force.journal.remove(&self.site.journals)?;
         self.in_force = None;
-        undone.into_iter().next().map_or(Ok(Reply::Nothing), |undone| {
-            Ok(match undone {
-                Undone::Restored { value, .. } | Undone::Already { value, .. } => {
-                    Reply::Restored { value: number(&value)? }
-                }
-                Undone::NotOurs { found, expected, .. } => Reply::NotOurs { found, expected },
-                Undone::Removed { .. } => Reply::Nothing,
-            })
-        })
+        Restore::of(undone)
     }
 
     /// Restores where going on would harm somebody.
     fn count(&mut self) {
         let Some(in_force) = &mut self.in_force else { return };
         let Some(why) = in_force.watch.as_mut().and_then(|watch| watch.look(&*self.site.settings)) else { return };
-        let outcome = self.restore().unwrap_or_else(|error| said(&error));
+        let outcome = self.restore();
         let done = match &outcome {
-            Reply::Restored { value } => format!("the limit is {value} again"),
-            Reply::NotOurs { found, .. } => format!("the limit is {found}, by somebody else, and was left"),
-            other => format!("the limit could not be restored: {other:?}"),
+            Ok(Restore::Restored { value }) => format!("the limit is {value} again"),
+            Ok(Restore::NotOurs { found, .. }) => format!("the limit is {found}, by somebody else, and was left"),
+            Ok(Restore::Nothing) => "nothing was in force".into(),
+            Err(error) => format!("the limit could not be restored: {error}"),
         };
-        self.outcome = Some(outcome);
+        self.outcome = outcome.ok();
         self.tell(&Reply::Alarm { why: format!("{why}; {done}") });
     }
 
@@ -265,7 +238,7 @@ impl<W: Write> Server<W> {
         for attempt in 1.. {
             let result = self.restore();
             match &result {
-                Ok(Reply::NotOurs { found, expected }) => {
+                Ok(Restore::NotOurs { found, expected }) => {
                     let _ = writeln!(
                         io::stderr(),
                         "relapse: {CONNTRACK_MAX} is {found}, not the {expected} that was written: left as it is"
@@ -284,18 +257,9 @@ impl<W: Write> Server<W> {
     }
 }
 
-fn said(error: &Error) -> Reply {
-    Reply::Error { what: error.to_string() }
-}
-
 /// Zero means no limit at all.
 const fn is_lower(value: u32, before: u32) -> bool {
     value != 0 && (before == 0 || value < before)
-}
-
-fn number(text: &str) -> Result<u32> {
-    text.parse()
-        .map_err(|_| Error::Unsafe { what: format!("read {CONNTRACK_MAX}"), why: format!("{text:?} is no number") })
 }
 
 #[cfg(test)]

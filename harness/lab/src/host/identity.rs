@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use relapse_kernel::error::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{Context, Error, Result};
+use super::{Error, Result};
 
 /// A process, told apart from a later one with the same pid by when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

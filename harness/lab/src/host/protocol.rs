@@ -1,5 +1,5 @@
 //! What a run and its guardian say to each other: one JSON object a line, over the guardian's
-//! standard input and output.
+//! standard input and output. A lab asks for the limit, through its run, in the same words.
 //!
 //! Each request has one reply; [`Reply::Waiting`] may come before the one to [`Request::Acquire`], and
 //! [`Reply::Alarm`] at any time. The end of the input is a request too, the last one: restore and go.
@@ -9,30 +9,29 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::identity::Process;
-use super::lock::Who;
+use super::restore::Undone;
+use super::{CONNTRACK_MAX, Error, Result};
 
 /// From the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Take the lock, wait for it if need be, and undo what dead guardians left.
-    Acquire { who: Who, run: Process },
-    /// Write the limit. Network namespaces in `own` belong to the run and are not protected from it.
-    Write {
-        value: u32,
-        #[serde(default)]
-        own: Vec<u64>,
-    },
-    /// Somebody else is about to write the limit for the run: journal it and watch, write nothing.
-    Expect {
-        value: u32,
-        #[serde(default)]
-        own: Vec<u64>,
-    },
+    Acquire { run_id: String, run: Process },
+    /// Network namespaces in `own` belong to the run and are not protected from it.
+    Limit { ask: LimitRequest, own: Vec<u64> },
+}
+
+/// What is asked of the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitRequest {
+    /// Write it.
+    Write(u32),
+    /// Somebody else is about to write it for the run: journal that and watch, write nothing.
+    Expect(u32),
     /// Set it back; the lock is kept.
     Restore,
-    /// Set it back and end.
-    Bye,
 }
 
 /// From the guardian.
@@ -47,32 +46,8 @@ pub enum Reply {
     Acquired {
         recovered: Vec<String>,
     },
-    /// In force. `t0` is right before the write, `t1` after reading back: `CLOCK_MONOTONIC`, ns.
-    Written {
-        before: u32,
-        t0: u64,
-        t1: u64,
-        read_back: u32,
-    },
-    /// Journalled and watched; it is still this.
-    Expected {
-        before: u32,
-    },
-    /// The limit has its old value again.
-    Restored {
-        value: u32,
-    },
-    /// Somebody else wrote it since; left as it is.
-    NotOurs {
-        found: String,
-        expected: String,
-    },
-    /// Nothing had been written.
-    Nothing,
-    /// It would harm another network namespace; nothing was written.
-    Refused {
-        why: String,
-    },
+    Limit(LimitReply),
+    /// It failed, or was refused because it would harm another network namespace.
     Error {
         what: String,
     },
@@ -82,7 +57,62 @@ pub enum Reply {
     },
 }
 
-/// Writes one line and hands it over.
+/// What became of the limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LimitReply {
+    /// In force.
+    Written(Written),
+    /// Journalled and watched; it is still this.
+    Expected(u32),
+    Restored(Restore),
+}
+
+/// The limit as written and read back. Times are `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    pub before: u32,
+    /// Right before the write.
+    pub t0: u64,
+    /// After it was read back.
+    pub t1: u64,
+    pub read_back: u32,
+}
+
+/// What became of a limit that was to be set back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restore {
+    /// It has its old value again.
+    Restored { value: u32 },
+    /// Somebody else wrote it since; left as it is.
+    NotOurs { found: String, expected: String },
+    /// Nothing was in force, or who got the lock after a dead guardian restored it already.
+    Nothing,
+}
+
+impl Restore {
+    /// From what was undone.
+    ///
+    /// # Errors
+    /// When what was set back is no number.
+    pub(super) fn of(undone: Vec<Undone>) -> Result<Self> {
+        Ok(match undone.into_iter().next() {
+            Some(Undone::Restored { value, .. } | Undone::Already { value, .. }) => {
+                Self::Restored { value: number(&value)? }
+            }
+            Some(Undone::NotOurs { found, expected, .. }) => Self::NotOurs { found, expected },
+            Some(Undone::Removed { .. }) | None => Self::Nothing,
+        })
+    }
+}
+
+pub(super) fn number(text: &str) -> Result<u32> {
+    text.parse()
+        .map_err(|_| Error::Unsafe { what: format!("read {CONNTRACK_MAX}"), why: format!("{text:?} is no number") })
+}
+
+/// Writes one line, in one write so that lines of several threads never mix, and hands it over.
 ///
 /// # Errors
 /// When the other end is gone.
@@ -91,26 +121,4 @@ pub fn send(to: &mut dyn Write, message: &impl Serialize) -> io::Result<()> {
     line.push(b'\n');
     to.write_all(&line)?;
     to.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_each() {
-        let who = Who { run: "r".into(), what: "two\nlines".into() };
-        let request = Request::Acquire { who, run: Process { pid: 1, start: 2 } };
-        let mut sent = Vec::new();
-        send(&mut sent, &request).unwrap();
-        let text = String::from_utf8(sent).unwrap();
-        assert_eq!(
-            text,
-            "{\"acquire\":{\"who\":{\"run\":\"r\",\"what\":\"two\\nlines\"},\"run\":{\"pid\":1,\"start\":2}}}\n"
-        );
-        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
-        assert_eq!(serde_json::from_str::<Request>("\"restore\"").unwrap(), Request::Restore);
-        let plain = serde_json::from_str::<Request>(r#"{"write":{"value":5}}"#).unwrap();
-        assert_eq!(plain, Request::Write { value: 5, own: Vec::new() });
-    }
 }

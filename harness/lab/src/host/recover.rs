@@ -14,12 +14,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use relapse_kernel::error::Context;
+
 use super::identity::{self, Process};
 use super::journal::{self, Found, Journal};
-use super::lock::{MachineLock, Mode, Who};
+use super::lock::{MachineLock, Mode};
 use super::restore::Undone;
 use super::undo::{out_of_reach, undo};
-use super::{Context, Result, Site};
+use super::{Result, Site};
 
 /// A file among the journals and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +72,15 @@ impl Outcome {
     }
 }
 
-/// Replays all journals of dead guardians; waits for the lock where there are any, telling `on_wait`
-/// for whom.
+/// Replays all journals of dead guardians; waits for the lock where there are any, and tells for whom.
 ///
 /// # Errors
 /// When the journals cannot be listed or the lock cannot be opened.
-pub fn recover(site: &Site, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<Recovered>> {
+pub fn recover(site: &Site, tell: &dyn Fn(String)) -> Result<Vec<Recovered>> {
     if !has_work(site)? {
         return survey(site, false);
     }
-    let _lock = MachineLock::acquire_at(&site.locks, Mode::Exclusive, &who(), on_wait)?;
+    let _lock = MachineLock::acquire(&site.locks, Mode::Exclusive, tell)?;
     survey(site, true)
 }
 
@@ -89,7 +90,7 @@ pub fn recover(site: &Site, on_wait: &mut dyn FnMut(&str)) -> Result<Vec<Recover
 /// # Errors
 /// When the journals cannot be listed or the lock cannot be opened.
 pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
-    let lock = if has_work(site)? { MachineLock::try_acquire_at(&site.locks, Mode::Exclusive, &who())? } else { None };
+    let lock = if has_work(site)? { MachineLock::try_acquire(&site.locks, Mode::Exclusive)? } else { None };
     let mut found = survey(site, lock.is_some())?;
     found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. } | Outcome::NeverMade));
     Ok(found)
@@ -103,10 +104,6 @@ pub fn recover_locked(site: &Site, lock: &MachineLock) -> Result<Vec<Recovered>>
     let mut found = survey(site, lock.is_exclusive())?;
     found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. }));
     Ok(found)
-}
-
-fn who() -> Who {
-    Who { run: "none".into(), what: "recover".into() }
 }
 
 fn has_work(site: &Site) -> Result<bool> {

@@ -15,8 +15,8 @@ use super::Result;
 pub struct Remover {
     /// The kind of its entries.
     pub kind: &'static str,
-    /// Settings that are set back with them: a journal can name nothing else.
-    pub settings: &'static [&'static str],
+    /// Settings that are set back with them, and what they write there: a journal can name no other.
+    pub settings: &'static [(&'static str, &'static str)],
     /// Removes what an entry names.
     pub remove: fn(&Value) -> Result<Removed>,
 }

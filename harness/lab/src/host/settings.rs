@@ -17,10 +17,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use relapse_kernel::error::Context;
 use relapse_kernel::host::{self, NsRef};
 use relapse_kernel::{NetNs, sysctl};
 
-use super::{CONNTRACK_MAX, Context, Error, Result};
+use super::{CONNTRACK_MAX, Error, Result};
 
 /// Settings by key, and the namespaces that share them.
 pub trait Settings: fmt::Debug + Send + Sync {

@@ -15,7 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
 use crate::cluster::Pod;
-use crate::workload::dns::{DNS_PORT, answer, reply_code};
+use crate::workload::servers::resolver::{DNS_PORT, answer, reply_code};
 use crate::workload::sockets;
 
 /// How long one upstream is waited for, as CoreDNS's forward plugin does.

@@ -10,7 +10,7 @@ use relapse_model::ClusterPlan;
 use super::Lab;
 use super::probe::{self, Attempt, GONE_WITHIN, NeededBy};
 use crate::cluster::Cluster;
-use crate::cluster::backend::{Backend, Ground, Lease, Places, Registered, Rising, Wanted};
+use crate::cluster::backend::{Backend, Ground, Lease, Left, Places, Registered, Rising, Wanted};
 
 const NAME: &str = "netns";
 
@@ -25,7 +25,12 @@ pub static REGISTERED: Registered = Registered {
 };
 
 fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
-    Box::pin(async move { Lab::up(plan).map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string()) })
+    let plan = plan.clone();
+    Box::pin(async move {
+        // A worker of the runtime hears of the kernel's answers itself; whoever waits here would be woken for each.
+        let lab = tokio::spawn(async move { Lab::up(&plan).await }).await.map_err(|e| e.to_string())?;
+        lab.map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string())
+    })
 }
 
 /// The backend of labs.
@@ -104,8 +109,11 @@ impl Lease for LabLease {
         Ground { backend: NAME.to_owned(), is_real_cluster: false, is_closed: true, what }
     }
 
-    fn prove_gone(&mut self, lab: &LabProcess) -> Result<(), String> {
-        lab.proof_of_release(GONE_WITHIN).map(drop).map_err(|e| format!("namespaces of the lab: {e}"))
+    fn end(&mut self, lab: &LabProcess, _: bool) -> Left {
+        match lab.proof_of_release(GONE_WITHIN) {
+            Ok(_) => Left::Nothing,
+            Err(e) => Left::Something(format!("namespaces of the lab: {e}")),
+        }
     }
 
     fn spoil(&mut self) {}

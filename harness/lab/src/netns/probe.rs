@@ -11,16 +11,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
-use relapse_kernel::conntrack::{Conntrack, Events};
-use relapse_kernel::nft::{Chain, Hook, NatFlags, Rule, Table};
-use relapse_kernel::packet::{Capture, Filter};
+use relapse_kernel::builder::Builder;
+use relapse_kernel::error::Context;
+use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::process::{Inside, LabCommand};
-use relapse_kernel::{NetNs, link, nft, route, sockdiag, sysctl};
+use relapse_kernel::{NetNs, nft, route, sysctl};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::backend::LAB;
 use crate::cluster::cable::{End, connect};
 use crate::cluster::outside::host_namespace;
+use crate::collect;
 
 /// The argument after [`LAB`] by which a lab is one to try things in.
 pub const PROBE: &str = "probe";
@@ -103,7 +104,7 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         Ok(()) => Ok(seen.to_owned()),
         Err(e) => Err(format!("failed to {e}")),
     };
-    let pair = two_hosts();
+    let pair = in_runtime(two_hosts());
     let made = pair.as_ref().map(drop).map_err(|e| {
         // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
@@ -112,45 +113,30 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         format!("failed to {e}{}", if old { hint } else { "" })
     });
     say("network namespaces", made.map(|()| "two hosts on a cable".into()), NeededBy::Labs);
-    let Ok((near, far)) = &pair else { return };
+    let Ok((near, _)) = &pair else { return };
     say("settings", settings(near), NeededBy::People);
     say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
     let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
     say("nftables", fits(rules(near), ruled), NeededBy::Labs);
-    let seeing: [(&str, relapse_kernel::Result<()>, &str, &[CollectorKind]); 4] = [
-        (
-            "connection tracking",
-            tracking(near),
-            "count, limit and statistics are read",
-            &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats],
-        ),
-        ("flow events", events(near), "news of flows are heard", &[CollectorKind::ConntrackEvents]),
-        (
-            "packet capture",
-            capture(near),
-            "AF_PACKET with a filter is open",
-            &[CollectorKind::Packets, CollectorKind::DnsPackets],
-        ),
-        ("socket state", sockets(far), "sock_diag lists and destroys", &[CollectorKind::Sockets]),
-    ];
-    for (what, result, seen, collectors) in seeing {
-        say(what, fits(result, seen), NeededBy::Collectors(collectors.to_vec()));
+    for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
+        let result = fits(in_runtime(async { (trial.attempt)(near) }), trial.seen);
+        say(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
     }
     say("programs in a pod", program(near), NeededBy::People);
 }
 
-fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
-    let (near, far) = (host_namespace("near", true)?, host_namespace("far", false)?);
-    let end = |ns| End { ns, name: "eth0", mtu: 1400 };
-    let (a, b) = connect(&end(&near), &end(&far))?;
-    link::add_address(&near, a.index, HERE, 32, link::PrefixRoute::Omit)?;
-    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b)?;
-    Ok((near, far))
+async fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
+    let (near, far) = (host_namespace("near", true).await?, host_namespace("far", false).await?);
+    let end = |at| End { at, name: "eth0", mtu: 1400 };
+    let (a, b) = connect(&end(&near), &end(&far)).await?;
+    near.add_address(a.index, HERE, 32).await?;
+    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b).await?;
+    Ok((near.ns, far.ns))
 }
 
 fn policy_routing(ns: &NetNs) -> relapse_kernel::Result<()> {
     let rule = route::Rule::ipv4(1536).from(HERE, 32).table(2);
-    route::add_rule(ns, &rule)?;
+    in_runtime(async { Builder::open(ns)?.add_rule(&rule).await })?;
     route::delete_rule(ns, &rule)
 }
 
@@ -158,8 +144,7 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
     const TABLE: &str = "relapse-probe";
     const TCP: u8 = 6;
     const SYN: u8 = 2;
-    let masquerade =
-        Rule::new().ip_saddr((HERE, 32)).l4proto(TCP).masquerade(Some((46_990, 46_999)), NatFlags::default());
+    let masquerade = Rule::new().ip_saddr((HERE, 32)).l4proto(TCP).masquerade(Some((46_990, 46_999)));
     let clamp = Rule::new().oifname("eth0").tcp_flags(SYN, SYN).counter().tcp_mss_clamp(1280);
     Table::new(TABLE)
         .chain(Chain::nat("postrouting", Hook::Postrouting, 100))
@@ -168,20 +153,6 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
         .rule("forward", clamp)
         .apply(ns)?;
     nft::delete_table(ns, TABLE)
-}
-
-fn tracking(ns: &NetNs) -> relapse_kernel::Result<()> {
-    let tracking = Conntrack::open(ns)?;
-    tracking.table()?;
-    tracking.stats().map(drop)
-}
-
-fn events(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Events::open(ns).map(drop))
-}
-
-fn sockets(ns: &NetNs) -> relapse_kernel::Result<()> {
-    sockdiag::destroy_all(ns).map(drop)
 }
 
 /// Those that this kernel does not have are no reason not to run: every scenario passes without them.
@@ -199,16 +170,10 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     Err(text)
 }
 
-fn capture(ns: &NetNs) -> relapse_kernel::Result<()> {
-    in_runtime(|| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop))
-}
-
-/// Streams are registered with a runtime.
-fn in_runtime<T>(job: impl FnOnce() -> relapse_kernel::Result<T>) -> relapse_kernel::Result<T> {
+/// Streams and builders belong to a runtime.
+fn in_runtime<T>(job: impl Future<Output = relapse_kernel::Result<T>>) -> relapse_kernel::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| relapse_kernel::Error::kernel("start a runtime".to_owned(), e))?;
-    let _entered = runtime.enter();
-    job()
+    runtime.context(|| "start a runtime".into())?.block_on(job)
 }
 
 fn program(ns: &NetNs) -> Result<String, String> {

@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::{dns, servers, tcp};
+use super::servers::echo;
+use super::{dns, servers, sockets};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -56,8 +57,8 @@ impl Churn {
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         if cluster.plan().pods.len() >= 2 {
             let server = cluster.pod(PodId(1)).ns;
-            let listener = super::sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
-            tasks.spawn(tcp::serve(listener));
+            let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
+            tasks.spawn(echo::SERVE(listener));
             tasks.spawn(talk(Arc::clone(cluster), quiet.clone()));
         }
         Ok(Self { tasks, away })
@@ -107,8 +108,8 @@ async fn talk(cluster: Arc<dyn Cluster>, quiet: Quiet) {
             continue;
         }
         let small = async {
-            if let Ok(mut stream) = tcp::connect(&ns, peer).await {
-                let _ = tcp::exchange(&mut stream, 64, 256, false).await;
+            if let Ok(mut stream) = sockets::connect(&ns, peer).await {
+                let _ = echo::exchange(&mut stream, 64, 256, false).await;
             }
             if let Some(resolver) = resolver {
                 let _ = dns::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;

@@ -1,29 +1,133 @@
-//! DNS as a pod's stub resolver does it, and the upstream resolvers outside.
+//! `dns`: a name looked up as a pod's stub resolver does it.
 //!
-//! The client follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried below every
-//! search domain first, and A and AAAA are asked in parallel over one socket.
+//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried below every search domain first, and A
+//! and AAAA are asked in parallel over one socket.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{Name, RecordType};
 use relapse_kernel::NetNs;
-use relapse_model::Failure;
-use tokio::net::UdpSocket;
+use relapse_model::diagnostics::{listed, nearest, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, Target};
+use tokio::net::{TcpStream, UdpSocket};
 
+use super::client::{Client, Site};
+use super::flow::{Draft, FlowSpec, flow_spec};
+use super::servers::resolver::DNS_PORT;
 use super::sockets;
-
-/// RFC 1035 section 4.2.
-pub const DNS_PORT: u16 = 53;
+use crate::job::Job;
 
 /// `ndots` of a pod with `dnsPolicy: ClusterFirst`.
 const NDOTS: usize = 5;
 
-/// Time to live of the records that are answered here, seconds.
-const TTL: u32 = 5;
+flow_spec! {
+    /// A name looked up as a pod's stub resolver does it, again and again.
+    pub struct DnsSpec {
+        /// The name to look up.
+        pub query: Spanned<String>,
+        /// Default: cluster DNS.
+        pub server: Option<Spanned<String>>,
+    }
+}
+
+impl FlowSpec for DnsSpec {
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
+        // A socket for each search domain and for the name alone, on the client's node or on the replica's.
+        flow.plan.entries = 5;
+        flow.plan.late = Failure::NameError;
+        flow.resolver.domain(&self.query);
+        let target = match &self.server {
+            Some(server) => flow.resolver.target(server),
+            None => flow.resolver.cluster.dns.as_ref().map(|dns| Target::Service(dns.service)),
+        };
+        if target.is_none() && self.server.is_none() {
+            let message = format!("flow `{}` asks cluster DNS, and there is none", self.name.0);
+            let help = "give the cluster `dns`, or the flow `server: outside/NAME`";
+            flow.resolver.error(self.name.span, message, help);
+        }
+        flow.reaches(target, self.at());
+        if let Some(server) = target {
+            self.known_name(flow.resolver, server);
+        }
+        Arc::new(Dns { query: self.query.value.clone() })
+    }
+}
+
+impl DnsSpec {
+    /// Where what is wrong with the server is told.
+    fn at(&self) -> &Spanned<String> {
+        self.server.as_ref().unwrap_or(&self.from)
+    }
+
+    /// Tells where a flow asks somebody who is no resolver, or for a name that nobody knows.
+    fn known_name(&self, resolver: &mut Resolver<'_>, server: Target) {
+        let dns = resolver.cluster.dns.as_ref();
+        let cluster_dns = dns.is_some_and(|dns| match server {
+            Target::Service(id) => id == dns.service,
+            Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
+            Target::Place(_) => false,
+        });
+        let resolvers: Vec<OutsideId> = match server {
+            Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
+            _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
+            _ => {
+                let at = self.at();
+                let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
+                resolver.error(at.span, format!("{} is no resolver", quoted(at)), help);
+                return;
+            }
+        };
+        let folded = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let query = folded(&self.query);
+        if cluster_dns
+            && is_service_name(&resolver.cluster, &query, dns.map(|d| d.search.as_slice()).unwrap_or_default())
+        {
+            return;
+        }
+        let known: Vec<&str> = resolvers
+            .iter()
+            .flat_map(|id| &resolver.cluster.outside[id.0].records)
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !known.is_empty() && !known.iter().any(|name| folded(name) == query) {
+            let meant =
+                nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
+            let mut names = known;
+            names.dedup();
+            let help = format!("{meant}names they know: {}", listed(names));
+            resolver.error(self.query.span, format!("no resolver that is asked knows {}", quoted(&self.query)), help);
+        }
+    }
+}
+
+/// The name of a Service, bare or with as much of a search domain as there is.
+fn is_service_name(cluster: &ClusterPlan, query: &str, search: &[String]) -> bool {
+    cluster.services.iter().any(|service| {
+        query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
+            let domain = "default.svc.cluster.local";
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
+        })
+    })
+}
+
+#[derive(Debug)]
+struct Dns {
+    query: String,
+}
+
+impl Client for Dns {
+    fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
+        Box::pin(async move {
+            let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
+            lookup(&site.ns, site.address, &self.query, search).await.map(|()| None)
+        })
+    }
+}
 
 /// Looks a name up as a pod would.
 ///
@@ -101,63 +205,4 @@ pub fn question(id: u16, name: &str, record: RecordType) -> Option<Vec<u8>> {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_utf8(name).ok()?, record));
     message.to_vec().ok()
-}
-
-/// An answer to `question`: the addresses, or NXDOMAIN for `None`.
-#[must_use]
-pub fn answer(question: &Message, addresses: Option<&[IpAddr]>) -> Option<Vec<u8>> {
-    let Some(addresses) = addresses else { return reply_code(question, ResponseCode::NXDomain) };
-    let mut reply = reply_to(question, ResponseCode::NoError);
-    let query = question.queries.first()?;
-    for address in addresses {
-        let data = match (query.query_type(), address) {
-            (RecordType::A, IpAddr::V4(a)) => RData::A((*a).into()),
-            (RecordType::AAAA, IpAddr::V6(a)) => RData::AAAA((*a).into()),
-            _ => continue,
-        };
-        reply.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
-    }
-    reply.to_vec().ok()
-}
-
-/// An answer that carries only a response code.
-#[must_use]
-pub fn reply_code(question: &Message, code: ResponseCode) -> Option<Vec<u8>> {
-    reply_to(question, code).to_vec().ok()
-}
-
-fn reply_to(question: &Message, code: ResponseCode) -> Message {
-    let mut reply = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
-    reply.metadata.recursion_desired = true;
-    reply.metadata.recursion_available = true;
-    reply.metadata.response_code = code;
-    reply.add_queries(question.queries.iter().cloned());
-    reply
-}
-
-/// An upstream resolver: answers from its records, after its delay.
-pub async fn serve_records(
-    server: UdpSocket,
-    records: HashMap<String, Vec<IpAddr>>,
-    delay: crate::cluster::ServerDelay,
-) {
-    let server = Arc::new(server);
-    let mut buffer = [0; 1500];
-    loop {
-        let Ok((length, client)) = server.recv_from(&mut buffer).await else { continue };
-        let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
-        let Some(name) = question.queries.first().map(|q| q.name().to_utf8()) else { continue };
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let Some(reply) = answer(&question, records.get(&name).map(Vec::as_slice)) else { continue };
-        let wait = delay.get();
-        if wait == Duration::ZERO {
-            let _ = server.send_to(&reply, client).await;
-        } else {
-            let server = Arc::clone(&server);
-            tokio::spawn(async move {
-                tokio::time::sleep(wait).await;
-                let _ = server.send_to(&reply, client).await;
-            });
-        }
-    }
 }

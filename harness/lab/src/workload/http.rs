@@ -1,112 +1,73 @@
-//! HTTP/1.1 over hyper: a client that gets a number of bytes, the server that sends them, and the
-//! reverse proxy that stands in for an ingress controller.
+//! `http`: an HTTP/1.1 GET of a number of bytes, directly or through an ingress.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1 as client;
-use hyper::header::HOST;
-use hyper::server::conn::http1 as server;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
+use hyper::body::Bytes;
 use relapse_kernel::NetNs;
-use relapse_kernel::socket::StreamOptions;
 use relapse_model::Failure;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use relapse_model::spanned::Spanned;
+use tokio::net::TcpStream;
 
-use super::tcp;
+use super::client::{Client, Serve, Site};
+use super::flow::{Draft, FlowSpec, flow_spec};
+use super::servers::http::{self, fetch};
+use super::sockets;
+use crate::job::Job;
 
-/// The largest response that is served, bytes.
-const LARGEST: usize = 64 << 20;
+flow_spec! {
+    /// An HTTP GET, again and again.
+    pub struct HttpSpec {
+        /// A server or an ingress, such as `pod/ingress` or `service/shop`.
+        pub to: Spanned<String>,
+        /// Port of the server.
+        #[schemars(range(min = 1))]
+        pub port: Spanned<u16>,
+        /// Bytes of the body. Default 1000.
+        #[schemars(range(min = 1, max = 16_777_216))]
+        pub response: Option<Spanned<u32>>,
+    }
+}
+
+impl FlowSpec for HttpSpec {
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
+        flow.asks(&self.to, self.port);
+        flow.plan.response = self.response.map_or(1000, |n| n.value);
+        Arc::new(Http)
+    }
+}
+
+#[derive(Debug)]
+struct Http;
+
+impl Client for Http {
+    fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
+        Box::pin(async move { get(&site.ns, site.peer(), site.flow.response).await.map(|()| None) })
+    }
+
+    fn server(&self) -> Option<Serve> {
+        Some(http::SERVE)
+    }
+}
 
 /// Gets `/bytes/N` over a new connection.
 ///
 /// # Errors
 /// How it failed, as the client sees it; a response that is not 200 or too short is a failure too.
-pub async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
-    fetched(fetch(tcp::connect(ns, peer).await?, peer, &format!("/bytes/{bytes}")).await?, bytes)
+async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
+    fetched(fetch(sockets::connect(ns, peer).await?, peer, &format!("/bytes/{bytes}")).await?, bytes)
 }
 
 /// The same from an address and with an MSS of the client's own.
 ///
 /// # Errors
 /// As [`get`].
-pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, options: StreamOptions, mss: u16) -> Result<(), Failure> {
-    let stream = tcp::open(ns, peer, options, Some(mss)).await.map_err(|e| super::failure_of(&e))?;
+pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, from: SocketAddr, mss: u16) -> Result<(), Failure> {
+    let stream = sockets::open(ns, peer, Some(from), Some(mss)).await.map_err(|e| super::failure_of(&e))?;
     fetched(fetch(stream, peer, &format!("/bytes/{bytes}")).await?, bytes)
 }
 
 fn fetched((status, body): (StatusCode, Bytes), bytes: u32) -> Result<(), Failure> {
     if status == StatusCode::OK && body.len() == bytes as usize { Ok(()) } else { Err(Failure::Any) }
-}
-
-async fn fetch(stream: TcpStream, peer: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Failure> {
-    let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Any)?;
-    let request = Request::get(path).header(HOST, peer.to_string()).body(Empty::<Bytes>::new());
-    let response = async {
-        let response = sender.send_request(request.map_err(|_| Failure::Any)?).await.map_err(|_| Failure::Any)?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|_| Failure::Any)?.to_bytes();
-        Ok((status, body))
-    };
-    // The connection is driven here, so that it ends with the attempt.
-    tokio::select! {
-        response = response => response,
-        _ = connection => Err(Failure::Any),
-    }
-}
-
-/// Serves `/bytes/N`.
-pub async fn serve(listener: TcpListener) {
-    serve_with(listener, |path| async move {
-        let wanted = path.strip_prefix("/bytes/").and_then(|n| n.parse::<usize>().ok()).filter(|n| *n <= LARGEST);
-        match wanted {
-            Some(n) => (StatusCode::OK, Bytes::from(vec![b'.'; n])),
-            None => (StatusCode::NOT_FOUND, Bytes::new()),
-        }
-    })
-    .await;
-}
-
-/// Passes every request on to `backend`, as an ingress controller does.
-pub async fn proxy(listener: TcpListener, ns: NetNs, backend: SocketAddr) {
-    serve_with(listener, move |path| {
-        let ns = ns.clone();
-        async move {
-            let passed_on = async { fetch(tcp::connect(&ns, backend).await?, backend, &path).await };
-            passed_on.await.unwrap_or((StatusCode::BAD_GATEWAY, Bytes::new()))
-        }
-    })
-    .await;
-}
-
-async fn serve_with<F, R>(listener: TcpListener, respond: F)
-where
-    F: Fn(String) -> R + Clone + Send + 'static,
-    R: Future<Output = (StatusCode, Bytes)> + Send + 'static,
-{
-    let mut connections = JoinSet::new();
-    loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            let respond = respond.clone();
-            connections.spawn(async move {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let answer = respond(request.uri().path().to_owned());
-                    async move {
-                        let (status, body) = answer.await;
-                        let mut response = Response::new(Full::new(body));
-                        *response.status_mut() = status;
-                        Ok::<_, Infallible>(response)
-                    }
-                });
-                // A client that goes away ends its connection; nothing is to be done.
-                let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            });
-        }
-        while connections.try_join_next().is_some() {}
-    }
 }

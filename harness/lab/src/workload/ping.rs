@@ -1,11 +1,46 @@
-//! ICMP echo (RFC 792).
+//! `ping`: ICMP echo (RFC 792).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::socket::Icmp;
-use relapse_model::Failure;
+use relapse_model::spanned::Spanned;
+use relapse_model::{Failure, Target};
+use tokio::net::TcpStream;
+
+use super::client::{Client, Site};
+use super::flow::{Draft, FlowSpec, flow_spec};
+use crate::job::Job;
+
+flow_spec! {
+    /// An ICMP echo, again and again.
+    pub struct PingSpec {
+        /// What it talks to, such as `outside/database` or `service/shop`.
+        pub to: Spanned<String>,
+    }
+}
+
+impl FlowSpec for PingSpec {
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
+        flow.talks_to(&self.to);
+        flow.plan.entries = 0;
+        if matches!(flow.plan.to, Target::Service(_)) {
+            flow.resolver.error(self.to.span, "a Service does not answer a ping", "ping one of its pods");
+        }
+        Arc::new(Ping)
+    }
+}
+
+#[derive(Debug)]
+struct Ping;
+
+impl Client for Ping {
+    fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
+        Box::pin(async move { echo(&site.ns, site.address, site.flow.timeout).await.map(|()| None) })
+    }
+}
 
 /// One echo request and its reply.
 ///

@@ -1,81 +1,113 @@
-//! The servers that flows need, each started once: which port, where, speaking what.
+//! Servers, one file each: relapse's own, of which a kind of flow names the one it needs ([`Serve`]), and those of third
+//! parties that hosts outside may run, one line each in the registry below.
+//!
+//! Where a backend runs a third party's server itself, nothing is started here; elsewhere relapse's own answers in its
+//! place. What it takes to run one is the backend's: its file has the same name there.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod echo;
+pub mod http;
+pub mod resolver;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use relapse_kernel::NetNs;
-use relapse_model::{FlowKind, FlowPlan, OutsideId, Place, PodId, PodRole, Target};
+use relapse_model::{FlowPlan, Place, PodId, PodRole, ServiceId, Target};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::{dns, http, namespace, sockets, tcp};
+use super::client::{Client, Serve};
+use super::{namespace, sockets};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
 pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Speaks {
-    Tcp,
-    Http,
+/// A server that others have written.
+#[derive(Debug)]
+pub struct ThirdParty {
+    /// As scenarios write it.
+    pub name: &'static str,
+    /// Kinds of flows that it can answer.
+    pub understands: &'static [&'static str],
+    /// What would be right where another kind asks it.
+    pub help: &'static str,
 }
 
-/// Binds and starts all of them; every port listens when this returns.
+macro_rules! third_parties {
+    ($($(#[$about:meta])* $name:literal => $module:ident::$variant:ident,)*) => {
+        $(pub mod $module;)*
+
+        /// A server that others have written.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+        pub enum Server {
+            $($(#[$about])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl Server {
+            /// As scenarios write it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $module::SERVER.name,)* }
+            }
+        }
+
+        const THIRD_PARTIES: &[&ThirdParty] = &[$(&$module::SERVER),*];
+    };
+}
+
+third_parties! {
+    /// Answers `http` flows, and no others.
+    "nginx" => nginx::Nginx,
+}
+
+/// The server of this name.
+#[must_use]
+pub fn third_party(name: &str) -> Option<&'static ThirdParty> {
+    THIRD_PARTIES.iter().copied().find(|server| server.name == name)
+}
+
+/// Binds and starts all that flows and the cluster need; every port listens when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub fn start(cluster: &Arc<dyn Cluster>, flows: &[FlowPlan], tasks: &mut JoinSet<()>) -> Result<(), FaultError> {
+pub fn start<'a>(
+    cluster: &Arc<dyn Cluster>,
+    flows: impl Iterator<Item = (&'a FlowPlan, &'a Arc<dyn Client>)>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), FaultError> {
+    let cluster = cluster.as_ref();
     let plan = cluster.plan();
-    let mut wanted: BTreeMap<(String, u16), (NetNs, Speaks)> = BTreeMap::new();
-    let mut want = |place: Place, port: u16, speaks: Speaks| {
-        let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
-        if !is_ingress && !cluster.serves_itself(place) {
-            wanted.insert((plan.place_name(place), port), (namespace(cluster.as_ref(), place), speaks));
+    let mut wanted: BTreeMap<(String, u16), (NetNs, Serve)> = BTreeMap::new();
+    let mut want = |target: Target, port: u16, serve: Serve| {
+        for place in plan.behind(target) {
+            let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
+            if !is_ingress && !cluster.serves_itself(place) {
+                wanted.insert((plan.place_name(place), port), (namespace(cluster, place), serve));
+            }
         }
     };
-    let places = |target: Target| match target {
-        Target::Place(place) => vec![place],
-        Target::Service(id) => plan.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
-    };
-    for flow in flows {
-        match flow.kind {
-            FlowKind::Tcp { to, port, .. } | FlowKind::Hold { to, port, .. } => {
-                places(to).into_iter().for_each(|place| want(place, port, Speaks::Tcp));
-            }
-            FlowKind::Http { to, port, .. } => {
-                places(to).into_iter().for_each(|place| want(place, port, Speaks::Http));
-            }
-            FlowKind::Dns { .. } | FlowKind::Ping { .. } => {}
+    for (flow, client) in flows {
+        if let (Some(port), Some(serve)) = (flow.port, client.server()) {
+            want(flow.to, port, serve);
         }
     }
-    for pod in &plan.pods {
-        if let PodRole::Ingress { backend, port } = pod.role {
-            plan.services[backend.0].pods.iter().for_each(|id| want(Place::Pod(*id), port, Speaks::Http));
-        }
+    let ingresses: Vec<(PodId, ServiceId, u16)> = (plan.pods.iter().enumerate())
+        .filter_map(|(number, pod)| match pod.role {
+            PodRole::Ingress { backend, port } => Some((PodId(number), backend, port)),
+            _ => None,
+        })
+        .collect();
+    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, http::SERVE));
+    for ((_, port), (ns, serve)) in wanted {
+        tasks.spawn(serve(sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?));
     }
-    for ((_, port), (ns, speaks)) in wanted {
+    for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
+        let ns = cluster.pod(pod).ns;
         let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
-        match speaks {
-            Speaks::Tcp => tasks.spawn(tcp::serve(listener)),
-            Speaks::Http => tasks.spawn(http::serve(listener)),
-        };
+        tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
     }
-    for (number, pod) in plan.pods.iter().enumerate() {
-        if let PodRole::Ingress { backend, port } = pod.role
-            && !cluster.serves_itself(Place::Pod(PodId(number)))
-        {
-            let ns = cluster.pod(PodId(number)).ns;
-            let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
-            let to = SocketAddr::new(plan.services[backend.0].address, port);
-            tasks.spawn(http::proxy(listener, ns, to));
-        }
-    }
-    for (number, host) in plan.outside.iter().enumerate().filter(|(_, host)| !host.records.is_empty()) {
-        let outside = cluster.outside(OutsideId(number));
-        let server = sockets::udp(&outside.ns, SocketAddr::new(ANY, dns::DNS_PORT))?;
-        let records: HashMap<_, _> =
-            host.records.iter().map(|(name, addresses)| (name.to_ascii_lowercase(), addresses.clone())).collect();
-        tasks.spawn(dns::serve_records(server, records, outside.delay.clone()));
-    }
-    Ok(())
+    resolver::start(cluster, tasks)
 }

@@ -1,10 +1,14 @@
 //! Sockets of a namespace, handed to this process's runtime.
 
+use std::io;
 use std::net::SocketAddr;
 
 use relapse_kernel::error::Context;
 use relapse_kernel::{NetNs, Result, socket};
-use tokio::net::{TcpListener, UdpSocket};
+use relapse_model::Failure;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+
+use super::failure_of;
 
 /// Connections that may wait to be accepted: bursts of held connections come faster than they are.
 const BACKLOG: i32 = 4096;
@@ -24,4 +28,24 @@ pub fn udp(ns: &NetNs, address: SocketAddr) -> Result<UdpSocket> {
 pub fn tcp_listener(ns: &NetNs, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::from_std(socket::tcp_listener(ns, address, BACKLOG)?)
         .context(|| format!("drive a listening socket of {}", ns.name()))
+}
+
+/// Opens a connection from a namespace.
+///
+/// # Errors
+/// How it failed, as the one who tried sees it.
+pub async fn connect(ns: &NetNs, peer: SocketAddr) -> std::result::Result<TcpStream, Failure> {
+    open(ns, peer, None, None).await.map_err(|e| failure_of(&e))
+}
+
+/// Opens a connection from an address and with an MSS of its own.
+///
+/// # Errors
+/// What the socket said.
+pub async fn open(ns: &NetNs, peer: SocketAddr, bind: Option<SocketAddr>, mss: Option<u16>) -> io::Result<TcpStream> {
+    let socket = socket::tcp_stream_socket(ns, peer.ip(), bind).map_err(io::Error::other)?;
+    if let Some(mss) = mss {
+        socket.set_tcp_mss(mss.into())?;
+    }
+    TcpSocket::from_std_stream(socket.into()).connect(peer).await
 }

@@ -1,117 +1,98 @@
-//! A TCP request and its response, of given sizes.
-//!
-//! On the wire: a header of nine bytes (request size, response size, who closes), the request's bytes,
-//! the response's bytes. Who closes first holds TIME_WAIT afterwards.
+//! `tcp`: a request and its response, over a connection of its own or the one that is kept.
 
-use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use relapse_kernel::NetNs;
-use relapse_kernel::socket::{self, StreamOptions};
-use relapse_model::Failure;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::JoinSet;
+use relapse_model::spanned::Spanned;
+use relapse_model::{Failure, FlowPlan};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::net::TcpStream;
 
-use super::failure_of;
+use super::client::{Client, Serve, Site};
+use super::flow::{Draft, FlowSpec, flow_spec};
+use super::servers::echo;
+use super::sockets;
+use crate::job::Job;
 
-/// Bytes that are sent, as many as are asked for.
-static FILLER: [u8; 1 << 16] = [b'.'; 1 << 16];
-
-/// Opens a connection from a namespace.
-///
-/// # Errors
-/// How it failed, as the one who tried sees it.
-pub async fn connect(ns: &NetNs, peer: SocketAddr) -> Result<TcpStream, Failure> {
-    open(ns, peer, StreamOptions::default(), None).await.map_err(|e| failure_of(&e))
-}
-
-/// Opens a connection with options of its own.
-///
-/// # Errors
-/// What the socket said.
-pub async fn open(ns: &NetNs, peer: SocketAddr, options: StreamOptions, mss: Option<u16>) -> io::Result<TcpStream> {
-    let socket = socket::tcp_stream_socket(ns, peer.ip(), options).map_err(io::Error::other)?;
-    if let Some(mss) = mss {
-        socket.set_tcp_mss(mss.into())?;
-    }
-    TcpSocket::from_std_stream(socket.into()).connect(peer).await
-}
-
-/// One request and its response over an open connection.
-///
-/// # Errors
-/// How it failed, as the client sees it.
-pub async fn exchange(stream: &mut TcpStream, request: u32, response: u32, server_closes: bool) -> Result<(), Failure> {
-    exchange_io(stream, request, response, server_closes).await.map_err(|e| failure_of(&e))
-}
-
-async fn exchange_io(stream: &mut TcpStream, request: u32, response: u32, server_closes: bool) -> io::Result<()> {
-    let mut head = Vec::with_capacity(9 + request.min(1400) as usize);
-    head.extend_from_slice(&request.to_be_bytes());
-    head.extend_from_slice(&response.to_be_bytes());
-    head.push(u8::from(server_closes));
-    // Small requests leave in one segment with their header.
-    let first = request.min(1400);
-    head.extend_from_slice(&FILLER[..first as usize]);
-    stream.write_all(&head).await?;
-    send(stream, request - first).await?;
-    receive(stream, response).await?;
-    if server_closes {
-        // The server's FIN comes first; ours answers it.
-        let _ = stream.read(&mut [0]).await?;
-    }
-    Ok(())
-}
-
-async fn send(stream: &mut TcpStream, mut left: u32) -> io::Result<()> {
-    while left > 0 {
-        let chunk = left.min(1 << 16) as usize;
-        stream.write_all(&FILLER[..chunk]).await?;
-        left -= u32::try_from(chunk).unwrap_or(left);
-    }
-    Ok(())
-}
-
-async fn receive(stream: &mut TcpStream, mut left: u32) -> io::Result<()> {
-    let mut buffer = vec![0; left.clamp(1, 1 << 15) as usize];
-    while left > 0 {
-        let want = buffer.len().min(left as usize);
-        match stream.read(&mut buffer[..want]).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => left -= u32::try_from(read).unwrap_or(left),
-        }
-    }
-    Ok(())
-}
-
-/// Serves such requests for ever.
-pub async fn serve(listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(async move {
-                // A client that goes away ends its connection; nothing is to be done.
-                let _ = answer(stream).await;
-            });
-        }
-        while connections.try_join_next().is_some() {}
+flow_spec! {
+    /// A TCP request and its response, again and again.
+    pub struct TcpSpec {
+        /// What it talks to, such as `outside/database` or `service/shop`.
+        pub to: Spanned<String>,
+        /// Port of the server.
+        #[schemars(range(min = 1))]
+        pub port: Spanned<u16>,
+        /// Bytes. Default 100.
+        #[schemars(range(min = 1, max = 1_048_576))]
+        pub request: Option<Spanned<u32>>,
+        /// Bytes. Default 1000.
+        #[schemars(range(min = 1, max = 16_777_216))]
+        pub response: Option<Spanned<u32>>,
+        #[serde(default)]
+        pub connection: Connection,
+        #[serde(default)]
+        pub closes: Closes,
     }
 }
 
-async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    loop {
-        let mut head = [0; 9];
-        match stream.read_exact(&mut head).await {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            other => other?,
-        };
-        let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        receive(&mut stream, number(0)).await?;
-        send(&mut stream, number(4)).await?;
-        if head[8] != 0 {
-            return stream.shutdown().await;
-        }
+/// Whether attempts share a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// Each attempt opens one.
+    #[default]
+    New,
+    /// All attempts use one.
+    Kept,
+}
+
+/// Which side closes a connection first, and so keeps it in TIME_WAIT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Closes {
+    #[default]
+    Client,
+    Server,
+}
+
+impl FlowSpec for TcpSpec {
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
+        flow.asks(&self.to, self.port);
+        flow.plan.response = self.response.map_or(1000, |n| n.value);
+        flow.plan.keeps = u32::from(self.connection == Connection::Kept);
+        let request = self.request.map_or(100, |n| n.value);
+        Arc::new(Tcp { request, server_closes: self.closes == Closes::Server, rest: None })
+    }
+}
+
+/// Requests of so many bytes.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub request: u32,
+    pub server_closes: bool,
+    /// Time between two requests once the flow keeps all its connections, where that is another than before.
+    pub rest: Option<Duration>,
+}
+
+impl Client for Tcp {
+    fn attempt<'a>(&'a self, site: Site<'a>, kept: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
+        Box::pin(async move {
+            let mut stream = match kept {
+                Some(stream) => stream,
+                None => sockets::connect(&site.ns, site.peer()).await?,
+            };
+            let keeps = site.flow.keeps > 0;
+            echo::exchange(&mut stream, self.request, site.flow.response, self.server_closes && !keeps).await?;
+            Ok(keeps.then_some(stream))
+        })
+    }
+
+    fn pace(&self, flow: &FlowPlan) -> Duration {
+        self.rest.unwrap_or(flow.every)
+    }
+
+    fn server(&self) -> Option<Serve> {
+        Some(echo::SERVE)
     }
 }

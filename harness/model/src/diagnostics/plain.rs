@@ -22,7 +22,7 @@ pub(super) fn render(diagnostic: &Diagnostic) -> String {
 }
 
 fn excerpt(diagnostic: &Diagnostic) -> Option<String> {
-    let (text, span, at) = (diagnostic.text.as_deref()?, diagnostic.span?, diagnostic.position()?);
+    let ((text, span), at) = (diagnostic.place.as_ref()?, diagnostic.position()?);
     let line: Vec<char> = text.lines().nth(at.line - 1)?.chars().map(shown).collect();
     let under = text.get(span.offset..)?;
     let under = under.get(..span.len).unwrap_or(under).lines().next().unwrap_or_default().chars().count();

@@ -1,7 +1,9 @@
-//! What to look at: for each fault, where its traces are and the command that shows them.
+//! What to look at: the places and the commands that the faults name, for one incident.
+
+use relapse_lab::fault::Where;
 
 use crate::cli::doctor::is_installed;
-use crate::plan::{EffectPlan, FlowPlan, Place, Plan, Target};
+use crate::plan::{Place, Plan};
 
 /// A command worth typing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,75 +14,14 @@ pub struct Look {
     pub missing: Option<String>,
 }
 
-/// Where a command goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Where {
-    /// The node the detectors are to name, else that of the pod below.
-    Node,
-    /// The pod whose flow fails, as client or server.
-    Pod,
-    Office,
-    Gateway,
-    /// The host whose flow fails.
-    Outside,
-    LoadBalancer,
-}
-
-const SYNS: &str = "tcpdump -lni any 'tcp[13] & 2 != 0'";
-
-/// `{table}` and `{address}` stand for the pods' routing table and the address the failing flow talks to.
-fn of(fault: &str) -> &'static [(Where, &'static str)] {
-    use Where::{Gateway, LoadBalancer, Node, Office, Outside, Pod};
-    match fault {
-        "policy-route-loss" => &[
-            (Node, "ip rule; ip route show table {table}"),
-            (Node, "ip route get {address} from {pod} iif {link}"),
-            (Node, SYNS),
-            (Outside, SYNS),
-        ],
-        "default-route-replace" => &[(Node, "ip route show table all type unicast")],
-        "pod-deletion" => &[(Node, "ip rule; ip -br link")],
-        "conntrack-limit" | "conntrack-burst" => &[
-            (Node, "sysctl net.netfilter.nf_conntrack_count net.netfilter.nf_conntrack_max"),
-            (Node, "conntrack -S"),
-            (Pod, "ss -tn state syn-sent"),
-        ],
-        "dns-race" => &[(Pod, "tcpdump -lni any port 53"), (Node, "conntrack -L -p udp; conntrack -S")],
-        "mss-clamp" | "new-clients" | "client-death" => &[
-            (Gateway, "nft list ruleset"),
-            (Gateway, "tcpdump -lvni any 'tcp[13] & 2 != 0 or icmp'"),
-            (Pod, "ss -tni state established"),
-            (Office, "ip route get {address}; ss -tni"),
-        ],
-        "link-loss" | "nic-release" => &[
-            (Node, "ip -br link; ip -br addr"),
-            (Node, "ip rule; ip route show table {table}"),
-            (Pod, "getent hosts example-api.com; cat /etc/resolv.conf"),
-        ],
-        "dns-replica-loss" | "dns-rolling-restart" | "slow-resolver" => &[
-            (Pod, "cat /etc/resolv.conf; getent hosts example-api.com"),
-            (Pod, "tcpdump -lni any port 53"),
-            (Node, "nft list ruleset"),
-        ],
-        "snat-collision" | "server-death" => &[
-            (Node, "conntrack -L -p tcp; conntrack -S"),
-            (Node, SYNS),
-            (LoadBalancer, "conntrack -L -p tcp"),
-            (Outside, "ss -tan state time-wait"),
-        ],
-        _ => &[(Node, "ip rule; ip route; ip -br link"), (Node, SYNS)],
-    }
-}
-
 /// All commands for an incident, in the order of its faults.
 pub fn at(plan: &Plan) -> Vec<Look> {
     let cluster = plan.cluster_of(&plan.incident_trial);
-    let failing = plan.incident_trial.effect.iter().find_map(|effect| match effect {
-        EffectPlan::Fails { flow, .. } => Some(*flow),
-        _ => None,
-    });
+    let failing = plan.incident_trial.effect.iter().filter(|effect| effect.hurts()).find_map(|effect| effect.flow());
     let flow = failing.map(|id| &plan.workload[id.0]).or_else(|| plan.workload.first());
-    let ends = flow.map(|flow| ends(plan, flow)).unwrap_or_default();
+    // Of a Service, its first pod.
+    let ends = flow.map(|flow| std::iter::once(flow.from).chain(plan.cluster.behind(flow.to)).take(2));
+    let ends: Vec<Place> = ends.into_iter().flatten().collect();
     let pod = ends.iter().find_map(|end| if let Place::Pod(id) = end { Some(*id) } else { None });
     let named = plan.incident_trial.detect.iter().filter_map(|expected| expected.subject.as_ref());
     let node = named
@@ -100,7 +41,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         Where::Outside => outside.map(|host| format!("outside/{}", host.name)),
         Where::LoadBalancer => outside.filter(|o| o.load_balancer).map(|host| format!("load-balancer/{}", host.name)),
     };
-    let address = flow.map(|flow| cluster.target_address(flow.kind.target()).to_string());
+    let address = flow.map(|flow| cluster.target_address(flow.to).to_string());
     let fill = |command: &str| {
         let mut text = command.replace("{table}", &cluster.network.pod_table.to_string());
         for (mark, value) in [
@@ -118,7 +59,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
     };
     let mut looks: Vec<Look> = Vec::new();
     for fault in &plan.incident_trial.inject {
-        for (at, command) in of(fault.name()) {
+        for (at, command) in fault.look {
             if let (Some(place), Some(command)) = (place(*at), fill(command)) {
                 let missing = programs(&command).find(|program| !is_installed(program)).map(str::to_owned);
                 let look = Look { place, command, missing };
@@ -129,15 +70,6 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         }
     }
     looks
-}
-
-/// Where a flow comes from and where it goes; of a Service, its first pod.
-fn ends(plan: &Plan, flow: &FlowPlan) -> Vec<Place> {
-    let to = match flow.kind.target() {
-        Target::Place(place) => Some(place),
-        Target::Service(id) => plan.cluster.services[id.0].pods.first().map(|pod| Place::Pod(*pod)),
-    };
-    std::iter::once(flow.from).chain(to).collect()
 }
 
 /// The programs of a line of shell.

@@ -103,14 +103,14 @@ impl Talk {
             while let Some(news) = self.visitor.pending() {
                 self.tell(&news);
             }
-            match self.understand(line.trim(), places) {
-                Said::Go => {}
-                Said::Leave => return,
+            if self.understand(line.trim(), places).is_none() {
+                return;
             }
         }
     }
 
-    fn understand(&self, line: &str, places: &[String]) -> Said {
+    /// Carries a line out; none when there is nothing more to say.
+    fn understand(&self, line: &str, places: &[String]) -> Option<()> {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match word {
@@ -123,7 +123,7 @@ impl Talk {
                 let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
                 out::lines(story.status(now, out::page()));
             }
-            "heal" | "quit" | "exit" | "q" => return Said::Leave,
+            "heal" | "quit" | "exit" | "q" => return None,
             "shell" if rest.is_empty() => {
                 out::line("  shell PLACE, one of these:");
                 out::lines(places.iter().map(|place| format!("  {place}")));
@@ -137,34 +137,33 @@ impl Talk {
                 out::line(format!("  there is no `{other}` here; {}", did_you_mean(other, "words", WORDS)));
             }
         }
-        Said::Go
+        Some(())
     }
 
-    fn open(&self, place: &str, command: &str, places: &[String]) -> Said {
+    fn open(&self, place: &str, command: &str, places: &[String]) -> Option<()> {
         if !places.iter().any(|known| known == place) {
             let meant = did_you_mean(place, "places", places.iter().map(String::as_str));
             out::line(format!("  there is no place {place}; {meant}"));
-            return Said::Go;
+            return Some(());
         }
         if command.is_empty() && !io::stdin().is_terminal() {
             out::line("  a shell needs a terminal; write a command after the place");
-            return Said::Go;
+            return Some(());
         }
         self.visitor.start(place, (!command.is_empty()).then_some(command));
         let ended = self.ended();
         // The program had it, and could not give it back.
         let _ = take_terminal();
-        match ended {
-            Some(Ok(status)) if status != 0 && !command.is_empty() => {
+        match ended? {
+            Ok(status) if status != 0 && !command.is_empty() => {
                 out::line(format!("  exit status {status}"));
             }
-            Some(Ok(_)) => {}
-            Some(Err(why)) => {
+            Ok(_) => {}
+            Err(why) => {
                 out::line(format!("  {why}"));
             }
-            None => return Said::Leave,
         }
-        Said::Go
+        Some(())
     }
 
     /// Waits for the program's end; none when the run is over.
@@ -183,10 +182,4 @@ impl Talk {
             self.teller.say(&[self.teller.page().paint(Tone::Unsure, &text)]);
         }
     }
-}
-
-/// What a line came to.
-enum Said {
-    Go,
-    Leave,
 }

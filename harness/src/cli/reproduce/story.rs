@@ -34,7 +34,6 @@ struct Recent {
 pub struct Story {
     begin: Option<Time>,
     holding: bool,
-    phase: Option<Phase>,
     injected: Vec<Injected>,
     reduced: Vec<(String, String)>,
     effects: Vec<EffectSeen>,
@@ -65,15 +64,19 @@ impl Story {
         match told {
             TrialEvent::Waiting { reason } => line(format!("waits: {}", words::one_line(reason))),
             TrialEvent::Phase { phase } => {
-                self.phase = Some(*phase);
-                match phase {
-                    Phase::Inject | Phase::Detect => Vec::new(),
+                let sentence = match phase {
+                    Phase::Up => "up: the cluster is built",
+                    Phase::Settle => "settle: until every flow works",
+                    Phase::Baseline => "baseline: nothing is wrong yet",
+                    Phase::Inject | Phase::Detect => return Vec::new(),
                     Phase::Heal => {
                         self.holding = false;
-                        Vec::new()
+                        return Vec::new();
                     }
-                    other => line(page.paint(Tone::Muted, sentence(*other))),
-                }
+                    Phase::Recover => "recover: until every flow works again",
+                    Phase::Down => "down",
+                };
+                line(page.paint(Tone::Muted, sentence))
             }
             TrialEvent::Injected(injected) => {
                 self.injected.push(injected.clone());
@@ -118,9 +121,6 @@ impl Story {
             }
             TrialEvent::LeftBehind { what } => line(page.paint(Tone::Dirty, &format!("left behind: {what}"))),
             TrialEvent::HostChanged { what } => line(page.paint(Tone::Note, &format!("somebody changed {what}"))),
-            TrialEvent::GuardHit { packets, what } => {
-                line(page.paint(Tone::Dirty, &format!("{packets} packets tried to leave the lab: {what}")))
-            }
             TrialEvent::Ended(ended) => {
                 self.ended = Some((ended.outcome, ended.reasons.clone()));
                 Vec::new()
@@ -245,18 +245,5 @@ impl Story {
             _ => reasons.next().unwrap_or_else(|| "the run ended early".into()),
         };
         std::iter::once(format!("{label}  {first}")).chain(reasons.map(|reason| format!("      {reason}"))).collect()
-    }
-}
-
-const fn sentence(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Up => "up: the cluster is built",
-        Phase::Settle => "settle: until every flow works",
-        Phase::Baseline => "baseline: nothing is wrong yet",
-        Phase::Inject => "inject",
-        Phase::Detect => "detect",
-        Phase::Heal => "heal",
-        Phase::Recover => "recover: until every flow works again",
-        Phase::Down => "down",
     }
 }

@@ -82,8 +82,12 @@ impl Planner<'_> {
         book.prefixes.push((prefix, name.to_owned(), span));
     }
 
-    /// Tells where a host outside has an address that belongs to the cluster or an office.
+    /// Tells where a host outside has an address that belongs to the cluster or an office, or that no rule there sees.
     pub(super) fn apart(&mut self, book: &Book, address: &Spanned<values::Address>, owner: &str) {
+        if address.0.is_ipv6() {
+            let message = format!("{owner} has the address {}, and clusters here speak IPv4 alone", address.0);
+            self.error(address.span, message, "write an address such as `10.176.46.4`");
+        }
         if let Some((prefix, name, _)) = book.prefixes.iter().find(|(prefix, ..)| prefix.contains(address.0)) {
             let message = format!("{owner} has the address {}, which belongs to {name} {prefix}", address.0);
             self.error(address.span, message, "a host outside has an address of its own");
@@ -91,12 +95,8 @@ impl Planner<'_> {
     }
 }
 
-/// The first or, for IPv4, the last address of a prefix that has room for others.
+/// The first or the last address of a prefix that has room for others.
 fn is_edge(prefix: Prefix, address: IpAddr) -> bool {
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = u32::from(width - prefix.length());
-    if bits < 2 {
-        return false;
-    }
-    address == prefix.address() || (bits <= 32 && prefix.nth((1 << bits) - 1) == Some(address) && address.is_ipv4())
+    let bits = 32_u8.saturating_sub(prefix.length());
+    bits >= 2 && (address == prefix.address() || prefix.nth((1 << bits) - 1) == Some(address))
 }

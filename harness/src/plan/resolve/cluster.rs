@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
-use relapse_model::diagnostics::{did_you_mean, listed, quoted};
+use relapse_lab::workload::servers::Server;
+use relapse_model::diagnostics::{listed, quoted};
+use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
 use super::book::Book;
 use super::network::share;
-use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServiceId, ServicePlan};
+use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
 use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
 
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
@@ -95,11 +97,6 @@ impl Planner<'_> {
                 self.error(address.span, "several pods cannot have one address", "leave `address` or `count` out");
             }
             let mtu = pod.mtu.map_or(1500, |mtu| mtu.value);
-            if let Some(at) =
-                pod.mtu.filter(|mtu| mtu.value < 1280 && self.cluster.network.pod_prefix.address().is_ipv6())
-            {
-                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
-            }
             for i in 1..=count {
                 let name = if pod.count.is_some() { format!("{}-{i}", pod.name.0) } else { pod.name.0.clone() };
                 let in_turn = NodeId(self.cluster.pods.len() % self.cluster.nodes.len());
@@ -170,14 +167,8 @@ impl Planner<'_> {
 
     /// One pod, or all pods of a counted name.
     fn pods_named(&mut self, name: &Spanned<String>) -> Vec<PodId> {
-        let pods = &self.cluster.pods;
-        if !pods.iter().any(|p| p.name == name.value) {
-            let group: Vec<PodId> = (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect();
-            if !group.is_empty() {
-                return group;
-            }
-        }
-        self.pod(name).into_iter().collect()
+        let group = self.counted(name);
+        if group.is_empty() { self.pod(name).into_iter().collect() } else { group }
     }
 
     fn plan_outside(&mut self, hosts: &[Outside], book: &mut Book) {
@@ -193,8 +184,8 @@ impl Planner<'_> {
             let owner = format!("outside host `{}`", host.name.0);
             self.claim(book, &host.address, &owner);
             self.apart(book, &host.address, &owner);
-            let records = host.records.as_ref().map(|r| r.0.as_slice()).unwrap_or_default();
-            for (name, addresses) in records {
+            let records = host.records.iter().flatten();
+            for (name, addresses) in records.clone() {
                 if addresses.is_empty() {
                     self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
                 }
@@ -202,11 +193,11 @@ impl Planner<'_> {
             }
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
-                address: host.address.0,
+                address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
-                records: records.iter().map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
-                server: host.server,
+                records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                server: host.server.map(Server::name),
             });
         }
     }
@@ -237,25 +228,14 @@ impl Planner<'_> {
                     book.give(ip, &format!("the {who} of office `{name}`"));
                 }
             }
-            let k = u16::try_from(k + 1).unwrap_or(u16::MAX);
-            let tunnel = |end: u16| -> IpAddr {
-                if prefix.address().is_ipv4() {
-                    [169, 254, u8::try_from(k).unwrap_or(u8::MAX), u8::try_from(end).unwrap_or(u8::MAX)].into()
-                } else {
-                    [0xfd00, 0x169, 0x254, k, 0, 0, 0, end].into()
-                }
-            };
-            let tunnel_mtu = office.tunnel_mtu.map_or(1500, |mtu| mtu.value);
-            if let Some(at) = office.tunnel_mtu.filter(|mtu| mtu.value < 1280 && prefix.address().is_ipv6()) {
-                self.error(at.span, "IPv6 needs an MTU of 1280", "write at least 1280");
-            }
+            let tunnel = |end| [169, 254, u8::try_from(k + 1).unwrap_or(u8::MAX), end].into();
             self.cluster.offices.push(OfficePlan {
                 name: name.clone(),
                 prefix,
                 gateway: gateway.unwrap_or(UNKNOWN),
                 client: client.unwrap_or(UNKNOWN),
                 tunnel: (tunnel(1), tunnel(2)),
-                tunnel_mtu,
+                tunnel_mtu: office.tunnel_mtu.map_or(1500, |mtu| mtu.value),
                 clamp: office.clamp.map(|clamp| clamp.value),
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
@@ -283,12 +263,8 @@ impl Planner<'_> {
     fn plan_ingresses(&mut self, pods: &[Pod]) {
         for pod in pods {
             let Some(ingress) = &pod.ingress else { continue };
-            let Some(index) = self.cluster.services.iter().position(|s| s.name == ingress.service.value) else {
-                let help = did_you_mean(&ingress.service, "Services", self.names("service"));
-                self.error(ingress.service.span, format!("there is no Service {}", quoted(&ingress.service)), help);
-                continue;
-            };
-            let ports = self.cluster.services[index].ports.clone();
+            let Some(backend) = self.service(&ingress.service) else { continue };
+            let ports = self.cluster.services[backend.0].ports.clone();
             let port = match (ingress.port, ports.as_slice()) {
                 (Some(port), ports) if ports.contains(&port.value) || ports.is_empty() => port.value,
                 (Some(port), ports) => {
@@ -305,7 +281,7 @@ impl Planner<'_> {
             };
             let itself =
                 |name: &str| if pod.count.is_some() { is_numbered(name, &pod.name.0) } else { name == pod.name.0 };
-            if self.cluster.services[index].pods.iter().any(|id| itself(&self.cluster.pods[id.0].name)) {
+            if self.cluster.services[backend.0].pods.iter().any(|id| itself(&self.cluster.pods[id.0].name)) {
                 self.error(
                     ingress.service.span,
                     "an ingress cannot stand in front of itself",
@@ -313,7 +289,7 @@ impl Planner<'_> {
                 );
             }
             for planned in self.cluster.pods.iter_mut().filter(|p| itself(&p.name)) {
-                planned.role = PodRole::Ingress { backend: ServiceId(index), port };
+                planned.role = PodRole::Ingress { backend, port };
             }
         }
     }
@@ -345,11 +321,6 @@ impl Planner<'_> {
 }
 
 /// Whether a pod's name is a counted one: `app-3` of `app`.
-pub(super) fn is_numbered(pod: &str, base: &str) -> bool {
-    let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));
-    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-}
-
-pub(super) fn numbers(ports: &[u16]) -> String {
+fn numbers(ports: &[u16]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -12,7 +12,7 @@ use super::Planner;
 use super::book::Book;
 use super::cluster::FIRST_POD;
 use crate::plan::{
-    ClusterPlan, DnsPlan, FlowKind, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 use crate::scenario::cluster::Dns;
 use crate::scenario::trial::DnsOverride;
@@ -134,21 +134,11 @@ impl Planner<'_> {
     }
 
     fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
-        let found = self.cluster.outside.iter().position(|o| o.name == name.value);
-        let Some(index) = found else {
-            let help = match name.strip_prefix("outside/") {
-                Some(bare) if self.names("outside").contains(&bare) => {
-                    format!("write `{bare}`: only its name stands here")
-                }
-                _ => relapse_model::diagnostics::did_you_mean(name, "outside hosts", self.names("outside")),
-            };
-            self.error(name.span, format!("there is no outside host {}", quoted(name)), help);
-            return None;
-        };
-        if self.cluster.outside[index].records.is_empty() {
+        let id = self.outside_host(name)?;
+        if self.cluster.outside[id.0].records.is_empty() {
             self.error(name.span, format!("{} is no resolver", quoted(name)), "give it `records: { NAME: [ADDRESS] }`");
         }
-        Some(OutsideId(index))
+        Some(id)
     }
 
     /// The cluster with other replicas; all other ids stay.
@@ -180,32 +170,17 @@ impl Planner<'_> {
             Place::Pod(id) if id.0 >= changed.pods.len() => Some(self.cluster.pods[id.0].name.clone()),
             _ => None,
         };
-        let target = |kind: &FlowKind| match kind.target() {
+        let target = |flow: &FlowPlan| match flow.to {
             Target::Place(place) => Some(place),
             Target::Service(_) => None,
         };
         let lost = self.workload.iter().find_map(|flow| {
-            let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(&flow.kind));
+            let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(flow));
             places.into_iter().find_map(gone).map(|pod| (flow.name.clone(), pod))
         });
         if let Some((flow, pod)) = lost {
             let message = format!("flow `{flow}` uses `{pod}`, which this control does not have");
             self.error(at, message, "keep as many replicas as the workload names");
-        }
-    }
-
-    /// Tells where a text is no domain name.
-    pub(super) fn domain(&mut self, name: &Spanned<String>) {
-        let label = |l: &str| {
-            let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            (1..=63).contains(&l.len()) && l.bytes().all(good)
-        };
-        if name.len() > 253 || !name.strip_suffix('.').unwrap_or(name).split('.').all(label) {
-            self.error(
-                name.span,
-                format!("{} is not a domain name", quoted(name)),
-                "write a name such as `example-api.com`",
-            );
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span};
+use relapse_model::yaml::{self, Document};
 
 use super::plan;
 use crate::plan::Plan;
-use crate::scenario::{parse, read};
+use crate::scenario::Scenario;
 
 /// Plans the scenarios in these files, and in all `.yaml` files of these folders.
 ///
@@ -18,14 +19,14 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Plan>, Diagnostics> {
     let mut plans = Vec::new();
     let mut names: HashMap<String, (Source, Span)> = HashMap::new();
     for file in files(paths, &mut wrong) {
-        let source = match read(&file) {
+        let source = match yaml::read(&file, Scenario::NOUN) {
             Ok(source) => source,
             Err(diagnostic) => {
                 wrong.push(diagnostic);
                 continue;
             }
         };
-        let scenario = match parse(&source) {
+        let scenario = match yaml::parse::<Scenario>(&source) {
             Ok(scenario) => scenario,
             Err(diagnostics) => {
                 wrong.extend(diagnostics);

@@ -1,5 +1,6 @@
 //! The cluster's networks, and how the pod prefix is shared out among the nodes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use relapse_detectors::prefix::Prefix;
@@ -10,7 +11,7 @@ use relapse_model::values;
 use super::Planner;
 use super::book::Book;
 use crate::plan::NetworkPlan;
-use crate::scenario::cluster::{Entries, Network};
+use crate::scenario::cluster::Network;
 
 /// Conntrack timeouts that a network namespace has, without the `nf_conntrack_` before them.
 const TIMEOUTS: [&str; 21] = [
@@ -50,11 +51,6 @@ impl Planner<'_> {
             (service_prefix, "servicePrefix", written(&network.service_prefix)),
         ] {
             self.take_prefix(book, prefix, name, span);
-            let differs = prefix.address().is_ipv4() != pod_prefix.address().is_ipv4();
-            if let Some(at) = span.or(written(&network.pod_prefix)).filter(|_| differs) {
-                let message = format!("{name} {prefix} and podPrefix {pod_prefix} are of two IP versions");
-                self.error(at, message, "write all prefixes of the cluster in one version");
-            }
         }
         let node_gateway = self.gateway(book, network.node_gateway.as_ref(), node_prefix, "nodePrefix");
         let pod_gateway = self.gateway(book, network.pod_gateway.as_ref(), pod_prefix, "podPrefix");
@@ -142,9 +138,9 @@ impl Planner<'_> {
         }
     }
 
-    fn timeouts(&mut self, timeouts: &Entries<Spanned<u32>>) -> Vec<(String, u32)> {
+    fn timeouts(&mut self, timeouts: &BTreeMap<Spanned<String>, Spanned<u32>>) -> Vec<(String, u32)> {
         let mut plan = Vec::new();
-        for (name, seconds) in &timeouts.0 {
+        for (name, seconds) in timeouts {
             if !TIMEOUTS.contains(&name.value.as_str()) {
                 let help = match name.value.strip_prefix("nf_conntrack_") {
                     Some(rest) if TIMEOUTS.contains(&rest) => format!("write `{rest}`"),
@@ -163,14 +159,10 @@ impl Planner<'_> {
 
 /// Node `index`'s share of the pod prefix: equal parts, none for the first part, where the gateway is.
 pub(super) fn share(pods: Prefix, nodes: usize, index: usize) -> Option<Prefix> {
-    let (width, natural) = if pods.address().is_ipv4() { (32_u8, 24_u8) } else { (128, 120) };
     let bits = u8::try_from((nodes + 1).next_power_of_two().trailing_zeros()).ok()?;
-    let length = (pods.length() + bits).max(natural);
-    if length > width {
-        return None;
-    }
-    let size = 1_u128.checked_shl(u32::from(width - length))?;
-    let start = pods.nth(size.checked_mul(index as u128 + 1)?)?;
+    let length = (pods.length() + bits).max(24);
+    let size = 1_u128 << 32_u8.checked_sub(length)?;
+    let start = pods.nth(size * (index as u128 + 1))?;
     Prefix::new(start, length).ok()
 }
 

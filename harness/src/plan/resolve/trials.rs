@@ -6,16 +6,18 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
 use relapse_detectors::prefix::Prefix;
 use relapse_detectors::registry::DetectorSet;
-use relapse_lab::fault::Fault;
+use relapse_lab::fault::Planned;
 use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_reports::event::Expectation;
+use relapse_reports::words;
 
 use super::Planner;
-use crate::plan::{EffectPlan, Failure, FlowId, TrialPlan};
+use crate::effect::{self, Stating};
+use crate::plan::TrialPlan;
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect, Fails, FailureKind, FindingLevel, Observation, Packet, Risk};
+use crate::scenario::trial::{Control, Detect, Effect, Risk};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
@@ -112,104 +114,29 @@ impl Planner<'_> {
         }
     }
 
-    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Arc<dyn Fault>> {
+    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Planned> {
         if inject.is_empty() {
             let help = format!("add one of: {}", Injection::NAMES.join(", "));
             self.error(inject.span, "nothing is injected", help);
         }
-        inject.iter().filter_map(|fault| fault.plan(self)).map(Arc::from).collect()
+        inject.iter().filter_map(|fault| fault.plan(self)).collect()
     }
 
-    fn plan_effect(&mut self, effect: &Effect, within: Duration) -> Vec<EffectPlan> {
-        let mut plan: Vec<EffectPlan> = Vec::new();
-        for observation in &effect.all {
-            let planned = match observation {
-                Observation::Works(works) => {
-                    let flow = self.flow(&works.flow);
-                    self.said_once(&plan, flow, &works.flow);
-                    flow.map(|flow| EffectPlan::Works { flow })
-                }
-                Observation::Fails(fails) => {
-                    let flow = self.flow(&fails.flow);
-                    self.said_once(&plan, flow, &fails.flow);
-                    self.plan_fails(fails, flow, within)
-                }
-                Observation::Packet(packet) => self.plan_packet(packet),
-            };
-            plan.extend(planned);
-        }
-        plan
-    }
-
-    /// Tells where two effects speak of one flow.
-    fn said_once(&mut self, plan: &[EffectPlan], flow: Option<FlowId>, at: &Spanned<String>) {
-        let of = |effect: &EffectPlan| match effect {
-            EffectPlan::Fails { flow, .. } | EffectPlan::Works { flow } => Some(*flow),
-            EffectPlan::Packet { .. } => None,
-        };
-        if flow.is_some() && plan.iter().any(|effect| of(effect) == flow) {
-            self.error(at.span, format!("flow {} has another effect already", quoted(at)), "state one for each flow");
-        }
-    }
-
-    fn plan_fails(&mut self, fails: &Fails, flow: Option<FlowId>, within: Duration) -> Option<EffectPlan> {
-        let how = match fails.how {
-            FailureKind::Any => Failure::Any,
-            FailureKind::Timeout => Failure::Timeout,
-            FailureKind::Refused => Failure::Refused,
-            FailureKind::NameError => Failure::NameError,
-        };
-        let share = fails.share.map_or([1.0, 1.0], |share| share.value);
-        let [least, most] = share;
-        if let Some(at) = fails.share.filter(|_| least > most || most <= 0.0) {
-            self.error(
-                at.span,
-                "no share of attempts lies between these",
-                "write the smaller first and the larger, above 0, second",
-            );
-        }
-        let flow = flow?;
-        let plan = &self.workload[flow.0];
-        let (dns, timeout) = (matches!(plan.kind, crate::plan::FlowKind::Dns { .. }), plan.timeout);
-        if how == Failure::NameError && !dns {
-            self.error(
-                fails.flow.span,
-                format!("flow {} looks no name up", quoted(&fails.flow)),
-                "choose another `as`: any, timeout, refused",
-            );
-        }
-        if how == Failure::Timeout && timeout >= within {
-            let message = format!(
-                "flow {} gives up after {timeout:?}, and the effect must be seen within {within:?}",
-                quoted(&fails.flow)
-            );
-            self.error(fails.flow.span, message, "shorten its `timeout`, or lengthen the effect's `within`");
-        }
-        Some(EffectPlan::Fails { flow, how, share: (least, most) })
-    }
-
-    fn plan_packet(&mut self, packet: &Packet) -> Option<EffectPlan> {
-        if packet.syn == packet.syn_ack {
-            let message = if packet.syn { "a packet is either a SYN or a SYN-ACK" } else { "which packet is it?" };
-            self.error(packet.from.span, message, "write `syn: true` or `synAck: true`");
-        }
-        let (from, to, at) = (self.place(&packet.from), self.place(&packet.to), self.place(&packet.at));
-        Some(EffectPlan::Packet { from: from?, to: to?, at: at?, syn_ack: packet.syn_ack, seen: !packet.never })
+    fn plan_effect(&mut self, effect: &Effect, within: Duration) -> Vec<Arc<dyn effect::Effect>> {
+        let mut stating = Stating::new(&mut self.known, within);
+        effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect()
     }
 
     fn plan_detect(&mut self, detect: &Detect) -> Option<(Expectation, Expectation)> {
-        let level = match detect.level.value {
-            FindingLevel::Cause => Level::Cause,
-            FindingLevel::Symptom => Level::Symptom,
-        };
+        let level = detect.level.value;
         let known = self.detector(&detect.detector);
         if let Some(actual) = known.filter(|actual| *actual != level) {
-            let message =
-                format!("detector {} finds {}, not {}", quoted(&detect.detector), name_of(actual), name_of(level));
+            let (finds, wanted) = (words::level(actual), words::level(level));
+            let message = format!("detector {} finds a {finds}, not a {wanted}", quoted(&detect.detector));
             let help = if actual == Level::Risk {
                 "a risk stands before anything happens: move it to `risks`".to_owned()
             } else {
-                format!("write `{}`", word_of(actual))
+                format!("write `{finds}`")
             };
             self.error(detect.level.span, message, help);
         }
@@ -224,7 +151,6 @@ impl Planner<'_> {
                 None => None,
             },
             within: within?,
-            from: None,
             expected_miss: None,
             outside: false,
         };
@@ -240,19 +166,15 @@ impl Planner<'_> {
         for risk in risks {
             let known = self.detector(&risk.detector);
             if let Some(actual) = known.filter(|level| *level != Level::Risk) {
-                let message = format!("detector {} finds {}, not a risk", quoted(&risk.detector), name_of(actual));
-                self.error(
-                    risk.detector.span,
-                    message,
-                    format!("move it to `detect`, with `level: {}`", word_of(actual)),
-                );
+                let finds = words::level(actual);
+                let message = format!("detector {} finds a {finds}, not a risk", quoted(&risk.detector));
+                self.error(risk.detector.span, message, format!("move it to `detect`, with `level: {finds}`"));
             }
             plan.extend(self.subject(&risk.subject).map(|subject| Expectation {
                 detector: risk.detector.value.clone(),
                 level: Level::Risk,
                 subject: Some(subject),
                 within: baseline,
-                from: None,
                 expected_miss: None,
                 outside: false,
             }));
@@ -314,16 +236,4 @@ impl Planner<'_> {
 
 fn longest(detect: &[Expectation]) -> Duration {
     detect.iter().map(|e| e.within).max().unwrap_or_default()
-}
-
-const fn word_of(level: Level) -> &'static str {
-    match level {
-        Level::Risk => "risk",
-        Level::Cause => "cause",
-        Level::Symptom => "symptom",
-    }
-}
-
-fn name_of(level: Level) -> String {
-    format!("a {}", word_of(level))
 }

@@ -1,9 +1,10 @@
 //! One setting and one other namespace, in memory, for the tests.
 
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use super::super::settings::{Namespace, Settings};
-use super::super::{Error, Result};
+use super::super::{Error, Result, Site};
 
 #[derive(Debug)]
 pub struct StandIn(Mutex<State>);
@@ -18,6 +19,16 @@ struct State {
 
 pub const NEIGHBOUR: u64 = 4242;
 
+/// A site around it, all files below a folder.
+pub fn site(settings: &Arc<StandIn>, dir: &Path) -> Site {
+    Site {
+        settings: Arc::clone(settings) as _,
+        locks: vec![dir.join("lock")],
+        journals: dir.join("journal"),
+        removers: Vec::new(),
+    }
+}
+
 impl StandIn {
     pub fn with(value: &str) -> Self {
         Self(Mutex::new(State { value: value.into(), ignore_writes: false, entries: Some(0) }))
@@ -25,10 +36,6 @@ impl StandIn {
 
     pub fn ignore_writes(&self, ignore: bool) {
         self.0.lock().unwrap().ignore_writes = ignore;
-    }
-
-    pub fn set_value(&self, value: &str) {
-        self.0.lock().unwrap().value = value.into();
     }
 
     pub fn set_entries(&self, entries: Option<u64>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::guardian::stand_in::StandIn;
+use super::super::guardian::stand_in::{self, StandIn};
 use super::super::journal::{Entry, Stored};
 use super::super::removers::{Removed, Remover};
 use super::super::settings::Settings as _;
@@ -20,12 +20,7 @@ struct Scene {
 fn scene(value: &str) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let settings = Arc::new(StandIn::with(value));
-    let site = Site {
-        settings: settings.clone(),
-        locks: vec![dir.path().join("lock")],
-        journals: dir.path().join("journal"),
-        removers: Vec::new(),
-    };
+    let site = stand_in::site(&settings, dir.path());
     Scene { dir, settings, site }
 }
 
@@ -44,7 +39,7 @@ impl Scene {
     }
 
     fn recover(&self) -> Vec<Outcome> {
-        let all = recover(&self.site, &mut |holder| panic!("waits for {holder}")).unwrap();
+        let all = recover(&self.site, &|holder| panic!("waits for {holder}")).unwrap();
         all.into_iter().map(|recovered| recovered.outcome).collect()
     }
 
@@ -93,15 +88,6 @@ fn a_living_owner_is_left_alone_and_no_lock_is_taken() {
     assert!(recover_quietly(&scene.site).unwrap().is_empty());
     assert_eq!((scene.value().as_str(), path.exists()), ("5", true));
     assert!(!scene.dir.path().join("lock").exists());
-}
-
-#[test]
-fn a_reused_pid_is_not_the_owner() {
-    let scene = scene("5");
-    let own = Process::own().unwrap();
-    scene.leave(&journal(Process { start: own.start + 1, ..own }));
-    scene.recover();
-    assert_eq!(scene.value(), "100");
 }
 
 #[test]
@@ -165,7 +151,7 @@ fn a_draft_of_a_dead_process_is_removed() {
 fn a_start_does_not_wait_for_the_lock() {
     let scene = scene("5");
     scene.leave(&journal(DEAD));
-    let held = MachineLock::try_acquire_at(&scene.site.locks, Mode::Exclusive, &who()).unwrap().expect("free");
+    let held = MachineLock::try_acquire(&scene.site.locks, Mode::Exclusive).unwrap().expect("free");
     let quiet = recover_quietly(&scene.site).unwrap();
     assert!(matches!(quiet[..], [Recovered { outcome: Outcome::Locked { .. }, .. }]), "{quiet:?}");
     assert_eq!(scene.value(), "5");

@@ -1,0 +1,70 @@
+//! A detector at work: what it remembers of each node, or of the cluster, and what it claims.
+//!
+//! Left out: which detectors there are, and what they see; see [`crate::registry`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claims::{Claims, Holder};
+use crate::detector::{Context, Detector, DetectorInfo, State};
+use crate::finding::Finding;
+use crate::operator::Operator;
+use crate::signal::Signal;
+use crate::time::Time;
+
+/// How often what is too old is dropped.
+const FORGET: Duration = Duration::from_secs(1);
+
+pub(crate) struct Armed {
+    pub info: &'static DetectorInfo,
+    operator: Arc<Operator>,
+    /// What is remembered of each node, or of the cluster.
+    parts: BTreeMap<Holder, Box<dyn Detector>>,
+    claims: Claims,
+    forgot: Time,
+}
+
+impl Armed {
+    pub fn new(info: &'static DetectorInfo, operator: &Arc<Operator>) -> Self {
+        let claims = Claims::new(info.name, info.incident, info.level, &operator.dns_service);
+        Self { info, operator: Arc::clone(operator), parts: BTreeMap::new(), claims, forgot: Time::default() }
+    }
+
+    /// Shows it a signal, where it wants such, and adds what it says.
+    pub fn observe(&mut self, now: Time, signal: &Signal, said: &mut Vec<Finding>) {
+        if !signal.observed.collector().is_some_and(|kind| self.info.wants.contains(&kind)) {
+            return;
+        }
+        let (holder, new) = match self.info.state {
+            State::EachNode(new) => (Some(Arc::clone(&signal.node)), new),
+            State::Cluster(new) => (None, new),
+        };
+        self.parts.entry(holder.clone()).or_insert_with(new);
+        let parts = if signal.is_of_the_cluster() {
+            self.parts.range_mut::<Holder, _>(..)
+        } else {
+            self.parts.range_mut(&holder..=&holder)
+        };
+        for (holder, detector) in parts {
+            detector.observe(&mut Context::of(now, &self.operator, holder, &mut self.claims), signal);
+        }
+        said.append(&mut self.claims.said);
+    }
+
+    /// Lets it see that time has passed, and adds what it says.
+    pub fn tick(&mut self, now: Time, said: &mut Vec<Finding>) {
+        let forget = now.since(self.forgot) >= FORGET;
+        if forget {
+            self.forgot = now;
+        }
+        for (holder, detector) in &mut self.parts {
+            let mut cx = Context::of(now, &self.operator, holder, &mut self.claims);
+            detector.tick(&mut cx);
+            if forget {
+                detector.forget(&cx);
+            }
+        }
+        said.append(&mut self.claims.said);
+    }
+}

@@ -1,0 +1,60 @@
+//! A map that remembers no more than so many things, whatever a network may show.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+
+use crate::time::Time;
+
+/// A map of `MOST` entries at most: what is new when it is full is not remembered.
+#[derive(Debug)]
+pub(crate) struct Capped<K, V, const MOST: usize>(BTreeMap<K, V>);
+
+impl<K: Ord, V, const MOST: usize> Capped<K, V, MOST> {
+    /// The value under a key, which is made where there is none; none where there is no room for it.
+    pub fn entry_or(&mut self, key: K, new: impl FnOnce() -> V) -> Option<&mut V> {
+        let has_room = self.0.len() < MOST || self.0.contains_key(&key);
+        has_room.then(|| self.0.entry(key).or_insert_with(new))
+    }
+
+    pub fn entry(&mut self, key: K) -> Option<&mut V>
+    where
+        V: Default,
+    {
+        self.entry_or(key, V::default)
+    }
+
+    /// Remembers a value, or not where there is no room.
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.0.len() < MOST || self.0.contains_key(&key) {
+            self.0.insert(key, value);
+        }
+    }
+}
+
+impl<K: Ord, const MOST: usize> Capped<K, Time, MOST> {
+    /// Remembers the latest time of each.
+    pub fn saw(&mut self, key: K, at: Time) {
+        if let Some(latest) = self.entry(key) {
+            *latest = at.max(*latest);
+        }
+    }
+}
+
+impl<K, V, const MOST: usize> Default for Capped<K, V, MOST> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K, V, const MOST: usize> Deref for Capped<K, V, MOST> {
+    type Target = BTreeMap<K, V>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<K, V, const MOST: usize> DerefMut for Capped<K, V, MOST> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}

@@ -1,0 +1,33 @@
+//! Pods of a node and endpoints of Services, as its agent hears of them.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Change;
+
+/// A pod of the node, as the agent knows it from the kubelet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    pub change: Change,
+    pub name: String,
+    pub address: IpAddr,
+    /// The node's end of its veth.
+    pub link: String,
+}
+
+/// The ready endpoints of a Service at this instant, as the agent knows them from the API (the whole list each time).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    pub service: String,
+    pub address: IpAddr,
+    pub ready: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub pod: String,
+    pub address: IpAddr,
+    pub node: String,
+}

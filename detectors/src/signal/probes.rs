@@ -1,0 +1,33 @@
+//! Active probes of a node's agent.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What an agent's probe asks of its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeKind {
+    /// A DNS question to the cluster DNS Service.
+    DnsService,
+    /// The same question straight to one endpoint (pod) behind that Service.
+    DnsEndpoint,
+    /// A question to an upstream resolver outside the cluster.
+    DnsUpstream,
+    /// ICMP echo to an address that pods talk to.
+    Echo,
+}
+
+/// One probe and its outcome. Probes of an agent carry a timeout of 400 ms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub kind: ProbeKind,
+    /// Source address it was sent from (the node's own, or a pod's where the agent probes on its behalf).
+    pub source: IpAddr,
+    pub target: IpAddr,
+    pub ok: bool,
+    /// Round-trip time in microseconds if answered, time waited otherwise.
+    pub took_us: u64,
+    /// Why it failed: "timeout", "SERVFAIL", ...
+    pub error: Option<String>,
+}

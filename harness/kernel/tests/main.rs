@@ -1,0 +1,45 @@
+//! The kernel room on a real kernel: in network namespaces of this program's own, or in labs that it starts.
+//!
+//! Names filter as with libtest. What this machine cannot run is ignored with the reason, see [`needs`].
+
+mod common;
+mod conntrack_entries;
+mod conntrack_events;
+mod kmsg_log;
+mod needs;
+mod net_links;
+mod net_routes;
+mod net_settings;
+mod net_sockets;
+mod nft_effects;
+mod nft_rules;
+mod packet_capture;
+mod process_lab;
+#[path = "../../tests/support/skips.rs"]
+mod skips;
+mod sockdiag_sockets;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    process_lab::play_a_part();
+    let arguments = Arguments::from_args();
+    let trials = [
+        conntrack_entries::tests(),
+        conntrack_events::tests(),
+        kmsg_log::tests(),
+        net_links::tests(),
+        net_routes::tests(),
+        net_settings::tests(),
+        net_sockets::tests(),
+        nft_effects::tests(),
+        nft_rules::tests(),
+        packet_capture::tests(),
+        process_lab::tests(),
+        process_lab::repeated(),
+        sockdiag_sockets::tests(),
+    ];
+    skips::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,150 @@
+//! How flows are written, and what planning makes of them: what all kinds share.
+
+use std::sync::Arc;
+
+use relapse_model::diagnostics::quoted;
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{Duration, Name};
+use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target};
+
+use super::client::Client;
+use super::servers;
+
+/// What a flow's end is while it is unknown; never in a plan that comes out.
+const NOWHERE: Place = Place::Node(NodeId(0));
+
+/// What all kinds of flows have.
+pub struct Common<'a> {
+    pub name: &'a Spanned<Name>,
+    pub from: &'a Spanned<String>,
+    pub every: Option<&'a Spanned<Duration>>,
+    pub timeout: Option<&'a Spanned<Duration>>,
+}
+
+/// A kind of flow as planning sees it; see [`flow_spec!`], too.
+pub trait FlowSpec {
+    /// Says what others may know of the flow, and tells what is wrong with it. Returns the client.
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client>;
+}
+
+/// The settings of a kind of flow, among those that all have.
+macro_rules! flow_spec {
+    ($(#[$about:meta])* pub struct $name:ident { $($own:tt)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// Name by which effects speak of it.
+            pub name: relapse_model::spanned::Spanned<relapse_model::values::Name>,
+            /// Where the client runs, such as `pod/app`.
+            pub from: relapse_model::spanned::Spanned<String>,
+            $($own)*
+            /// Time between the starts of two attempts. Default 100ms.
+            pub every: Option<relapse_model::spanned::Spanned<relapse_model::values::Duration>>,
+            /// Default 400ms.
+            pub timeout: Option<relapse_model::spanned::Spanned<relapse_model::values::Duration>>,
+        }
+
+        impl $name {
+            pub(in crate::workload) fn common(&self) -> $crate::workload::flow::Common<'_> {
+                $crate::workload::flow::Common {
+                    name: &self.name,
+                    from: &self.from,
+                    every: self.every.as_ref(),
+                    timeout: self.timeout.as_ref(),
+                }
+            }
+        }
+    };
+}
+pub(super) use flow_spec;
+
+/// A flow that is being planned.
+pub struct Draft<'r, 'a> {
+    pub resolver: &'r mut Resolver<'a>,
+    pub plan: FlowPlan,
+    /// Unknown, where that is told already.
+    from: Option<Place>,
+}
+
+/// What planning makes of a flow.
+pub(super) fn plan(
+    kind: &'static str,
+    Common { name, from: at, every, timeout }: Common<'_>,
+    spec: &impl FlowSpec,
+    resolver: &mut Resolver<'_>,
+) -> (FlowPlan, Arc<dyn Client>) {
+    let counted: Vec<Place> = at
+        .strip_prefix("pod/")
+        .map(|pod| resolver.counted(pod))
+        .unwrap_or_default()
+        .into_iter()
+        .map(Place::Pod)
+        .collect();
+    let from = counted.first().copied().or_else(|| resolver.place(at));
+    let mut plan = FlowPlan::new(name.0.clone(), kind, from.unwrap_or(NOWHERE), Target::Place(NOWHERE));
+    plan.in_turn = counted.into_iter().skip(1).collect();
+    plan.every = every.and_then(|d| resolver.duration("every", d)).unwrap_or(plan.every);
+    plan.timeout = timeout.and_then(|d| resolver.duration("timeout", d)).unwrap_or(plan.timeout);
+    let mut draft = Draft { resolver, plan, from };
+    let client = spec.plan(&mut draft);
+    let Draft { resolver, plan, .. } = draft;
+    if matches!(plan.to, Target::Place(to) if to == plan.from && to != NOWHERE) {
+        resolver.error(at.span, format!("flow `{}` would talk to itself", plan.name), "let it go somewhere else");
+    }
+    if plan.keeps > 0 && !plan.in_turn.is_empty() {
+        let message = format!("flow `{}` keeps connections, and several pods cannot share one", plan.name);
+        resolver.error(at.span, message, "name one of the pods, such as the first with `-1`");
+    }
+    (plan, client)
+}
+
+impl Draft<'_, '_> {
+    /// It talks to what is written there.
+    pub fn talks_to(&mut self, to: &Spanned<String>) {
+        let target = self.resolver.target(to);
+        self.reaches(target, to);
+    }
+
+    /// It asks a server there, of its own kind.
+    pub fn asks(&mut self, to: &Spanned<String>, port: Spanned<u16>) {
+        self.talks_to(to);
+        self.plan.port = Some(port.value);
+        match self.plan.to {
+            Target::Service(id) => {
+                let service = &self.resolver.cluster.services[id.0];
+                if !service.ports.contains(&port.value) && !service.ports.is_empty() {
+                    let message = format!("Service `{}` has no port {}", service.name, port.value);
+                    let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+                    self.resolver.error(port.span, message, format!("its ports: {}", ports.join(", ")));
+                }
+            }
+            Target::Place(Place::Outside(id)) => {
+                let server = self.resolver.cluster.outside[id.0].server.and_then(servers::third_party);
+                if let Some(server) = server.filter(|server| !server.understands.contains(&self.plan.kind)) {
+                    let message =
+                        format!("{} on {} does not understand a `{}` flow", server.name, quoted(to), self.plan.kind);
+                    self.resolver.error(to.span, message, server.help);
+                }
+            }
+            Target::Place(_) => {}
+        }
+    }
+
+    /// It talks to this, and must be able to; what is wrong is told at `at`.
+    pub fn reaches(&mut self, target: Option<Target>, at: &Spanned<String>) {
+        let Some(to) = target else { return };
+        self.plan.to = to;
+        let Some(from) = self.from else { return };
+        let cluster = &self.resolver.cluster;
+        let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.target_address(to));
+        if matches!(to, Target::Service(_)) && matches!(from, Place::Outside(_) | Place::Office(_)) {
+            let help = "a Service's address is known inside the cluster only: go to a pod, an ingress for one";
+            self.resolver.error(at.span, format!("{name} cannot reach {}", quoted(at)), help);
+        }
+        if a.is_ipv4() != b.is_ipv4() && !a.is_unspecified() && !b.is_unspecified() {
+            let message = format!("{name} has the address {a}, and {} has {b}", quoted(at));
+            self.resolver.error(at.span, message, "both ends need addresses of one IP version");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `hold`: many connections that stay open. What holds must still work: once all are open, something small goes over
+//! one of them now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relapse_model::spanned::Spanned;
+
+use super::client::Client;
+use super::flow::{Draft, FlowSpec, flow_spec};
+use super::tcp::Tcp;
+
+/// How often that is.
+const REST: Duration = Duration::from_millis(100);
+
+flow_spec! {
+    /// Connections opened one after another and then held open.
+    pub struct HoldSpec {
+        /// What it talks to, such as `outside/database` or `service/shop`.
+        pub to: Spanned<String>,
+        /// Port of the server.
+        #[schemars(range(min = 1))]
+        pub port: Spanned<u16>,
+        /// How many are opened in all.
+        #[schemars(range(min = 1, max = 100_000))]
+        pub connections: Spanned<u32>,
+    }
+}
+
+impl FlowSpec for HoldSpec {
+    fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
+        flow.asks(&self.to, self.port);
+        flow.plan.response = 1;
+        flow.plan.keeps = self.connections.value;
+        Arc::new(Tcp { request: 1, server_closes: false, rest: Some(REST) })
+    }
+}

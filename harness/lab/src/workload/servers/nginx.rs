@@ -1,0 +1,9 @@
+//! nginx. In labs relapse's own server of HTTP answers in its place.
+
+use super::ThirdParty;
+
+pub const SERVER: ThirdParty = ThirdParty {
+    name: "nginx",
+    understands: &["http"],
+    help: "make it an `http` flow, or leave `server` of that host out",
+};

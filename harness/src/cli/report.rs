@@ -1,0 +1,37 @@
+//! `relapse report`: reports made again from events, of one run or of several.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use relapse_reports::folder;
+
+use super::{Refused, out};
+
+/// Make reports from events.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  relapse report reports/latest
+  relapse report shard-1 shard-2 shard-3 shard-4 --output all
+  relapse report reports/runs/*           times over runs: did Tuesday's change make a detector later?
+
+Of one run, the reports are written beside its events. Of several, one report of all: shards make one matrix, and a
+trial that several runs replayed counts as repeated. Exit status: as of the run, or of the worst of them.")]
+pub struct ReportArguments {
+    /// Folders of runs, or files of events, oldest first.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// Where the report of several runs goes.
+    #[arg(long, value_name = "FOLDER", default_value = "reports/merged")]
+    output: PathBuf,
+}
+
+pub fn main(arguments: &ReportArguments) -> Result<ExitCode, Refused> {
+    let remade = match arguments.runs.as_slice() {
+        [run] => folder::from_events(run),
+        runs => folder::from_runs(runs, &arguments.output),
+    };
+    let (folder, run) = remade.map_err(|e| format!("failed to {}", super::chain(&e)))?;
+    out::lines(relapse_reports::terminal::closing(&run, Some(&folder), out::page()));
+    Ok(ExitCode::from(run.outcome().exit_code()))
+}

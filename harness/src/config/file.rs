@@ -1,0 +1,264 @@
+//! What may stand where in `relapse.yaml`, and what it means.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use relapse_detectors::finding::Level;
+use relapse_detectors::registry::DetectorSet;
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{Day, Duration, Name, Subject};
+use relapse_model::yaml::Document;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use super::{Config, Outside};
+use crate::outside_detector::ExecSpec;
+use crate::scenario::ApiVersion;
+
+/// Detectors of the user, beside the built-in ones.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct File {
+    /// Version of this format.
+    #[serde(rename = "apiVersion")]
+    _version: ApiVersion,
+    #[serde(rename = "kind")]
+    _kind: Kind,
+    /// Your detectors; without any, remove the file.
+    detectors: Vec<Detector>,
+}
+
+impl Document for File {
+    const NOUN: &'static str = "configuration";
+    const BEGIN: &'static str = "begin with `apiVersion: relapse/v1` and `kind: Config`";
+}
+
+/// What the file describes.
+#[derive(Deserialize, JsonSchema)]
+enum Kind {
+    Config,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Detector {
+    /// Reports show it by this name.
+    name: Spanned<Name>,
+    /// How it is run: `exec: { command: [./my-agent] }`.
+    exec: Exec,
+    #[serde(default)]
+    expect: Vec<Spanned<Line>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Exec {
+    /// A list: the program and its arguments, such as `[./my-agent, --json]`.
+    command: Spanned<Vec<Spanned<Word>>>,
+    #[serde(default)]
+    signals: bool,
+    #[serde(default)]
+    env: BTreeMap<Spanned<String>, Spanned<Word>>,
+}
+
+/// A scalar as it is written: programs know no numbers, and 1.10 is not 1.1.
+#[derive(Deserialize)]
+struct Word(String);
+
+impl JsonSchema for Word {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Word".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "number" }, { "type": "boolean" }] })
+    }
+}
+
+/// One line under `expect`: for every scenario of an incident, or for one.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Line {
+    pub incident: Option<Spanned<String>>,
+    pub scenario: Option<Spanned<String>>,
+    #[schemars(with = "Option<String>", extend("enum" = ["risk", "cause", "symptom"]))]
+    level: Option<Level>,
+    pub subject: Option<Subject>,
+    pub within: Option<Spanned<Duration>>,
+    pub miss: Option<Spanned<String>>,
+    until: Option<Spanned<Day>>,
+}
+
+impl Line {
+    /// A miss may leave the level out.
+    pub(super) fn levels(&self) -> &[Level] {
+        self.level.as_ref().map_or(&[Level::Cause, Level::Symptom], std::slice::from_ref)
+    }
+
+    /// The same deadline twice, or a detection and a miss of it.
+    fn contradicts(&self, other: &Self) -> bool {
+        let place =
+            |line: &Self| [&line.incident, &line.scenario].map(|name| name.as_ref().map(|name| name.value.clone()));
+        let opposite = self.miss.is_some() != other.miss.is_some();
+        let subjects =
+            self.subject == other.subject || (opposite && (self.subject.is_none() || other.subject.is_none()));
+        place(self) == place(other) && subjects && self.levels().iter().any(|level| other.levels().contains(level))
+    }
+}
+
+/// What a file means.
+pub(super) fn understand(source: &Source, file: File, today: Date) -> Result<Config, Diagnostics> {
+    let mut check = Check { source, wrong: Diagnostics::default() };
+    let mut names = BTreeSet::new();
+    let mut detectors = Vec::new();
+    for Detector { name, exec, expect } in file.detectors {
+        if DetectorSet::names().contains(&&**name) {
+            let message = format!("{} is the name of a built-in detector", quoted(&name));
+            check.report(name.span, message, "choose another");
+        } else if !names.insert(name.value.0.clone()) {
+            check.report(name.span, format!("there are two detectors {}", quoted(&name)), "");
+        }
+        let exec = check.exec(name.value.0, exec);
+        detectors.push(Outside { exec, expect: check.expectations(expect, today) });
+    }
+    check.wrong.into_result(Config { detectors })
+}
+
+struct Check<'a> {
+    source: &'a Source,
+    wrong: Diagnostics,
+}
+
+impl Check<'_> {
+    fn report(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
+        // Of a mapping over several lines, the first is enough to find it.
+        let len = self.source.at(span).lines().next().map_or(span.len, str::len);
+        self.wrong.push(Diagnostic::at(self.source, Span { len, ..span }, message).help(help));
+    }
+
+    fn exec(&mut self, name: String, exec: Exec) -> ExecSpec {
+        for key in exec.env.keys() {
+            if key.is_empty() || key.contains(['=', '\0']) {
+                self.report(key.span, format!("{} is no name of a variable", quoted(key)), "");
+            }
+        }
+        for word in exec.command.iter().chain(exec.env.values()).filter(|word| word.0.contains('\0')) {
+            self.report(word.span, format!("{} holds a NUL character", quoted(&word.0)), "no program can be given one");
+        }
+        let program = exec.command.first().map(|program| program.span);
+        let spec = ExecSpec {
+            name,
+            command: exec.command.value.into_iter().map(|word| word.value.0).collect(),
+            directory: directory(self.source),
+            env: exec.env.into_iter().map(|(key, word)| (key.value, word.value.0)).collect(),
+            signals: exec.signals,
+        };
+        if spec.command.first().is_none_or(String::is_empty) {
+            let help = "a list: the program and its arguments, such as `[./my-agent, --json]`";
+            self.report(exec.command.span, "`command` names no program", help);
+        } else if let (Err((why, help)), Some(at)) = (runnable(&spec), program) {
+            self.report(at, why, help);
+        }
+        spec
+    }
+
+    fn expectations(&mut self, lines: Vec<Spanned<Line>>, today: Date) -> Vec<Line> {
+        for (number, line) in lines.iter().enumerate() {
+            self.expectation(line, today);
+            if let Some(earlier) = lines[..number].iter().find(|earlier| earlier.contradicts(line)) {
+                let message = if earlier.miss.is_some() == line.miss.is_some() {
+                    "this is expected by an earlier line already"
+                } else {
+                    "an earlier line expects the opposite"
+                };
+                self.report(line.span, message, "keep one of the two");
+            }
+        }
+        lines.into_iter().map(|line| line.value).collect()
+    }
+
+    fn expectation(&mut self, line: &Spanned<Line>, today: Date) {
+        let is_risk = line.level == Some(Level::Risk);
+        match (&line.incident, &line.scenario) {
+            (None, None) => {
+                let help = "add `incident: I4` (every scenario of it) or `scenario: NAME` (one)";
+                self.report(line.span, "the expectation does not say where it counts", help);
+            }
+            (Some(_), Some(scenario)) => {
+                self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
+            }
+            _ => {}
+        }
+        match (&line.miss, &line.until) {
+            (Some(reason), None) => {
+                let help = "add the last day on which it is accepted, such as `until: 2027-03-01`";
+                self.report(reason.span, "a miss is expected without an end", help);
+            }
+            (None, Some(until)) => {
+                self.report(until.span, "`until` belongs to an expected miss", "say why with `miss`, or remove it");
+            }
+            (Some(_), Some(until)) if until.0 < today => {
+                let help = "expect the detection now, or give the miss a later day";
+                let message = format!("the miss was expected until {}, which has passed", until.0);
+                self.report(until.span, message, help);
+            }
+            _ => {}
+        }
+        match &line.within {
+            Some(within) if is_risk => {
+                let help = "it must be named before the fault: remove `within`";
+                self.report(within.span, "a risk has no deadline", help);
+            }
+            Some(within) if within.0.is_zero() => {
+                self.report(within.span, "`within` must be longer than nothing", Duration::FORMAT.right);
+            }
+            None if line.miss.is_none() && !is_risk => {
+                self.report(line.span, "the expectation has no `within`", Duration::FORMAT.right);
+            }
+            _ => {}
+        }
+        if line.miss.is_none() && line.level.is_none() {
+            self.report(line.span, "the expectation has no `level`", "one of: risk, cause, symptom");
+        }
+    }
+}
+
+/// The directory programs of this file run in.
+fn directory(source: &Source) -> PathBuf {
+    let parent = source.file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned())
+}
+
+/// Whether the program could be run, looked for as `exec` does; else why not, and what to do.
+fn runnable(spec: &ExecSpec) -> Result<(), (String, String)> {
+    let program = &spec.command[0];
+    let is_executable =
+        |file: &PathBuf| file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+    if program.contains('/') {
+        let file = spec.directory.join(program);
+        return match (file.exists(), is_executable(&file)) {
+            (_, true) => Ok(()),
+            (true, false) => {
+                Err((format!("{} is not executable", quoted(program)), format!("chmod +x {}", file.display())))
+            }
+            (false, false) => Err((
+                format!("there is no program {}", quoted(program)),
+                format!("it would be {}", file.components().collect::<PathBuf>().display()),
+            )),
+        };
+    }
+    let path = spec.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));
+    let path = path.unwrap_or_else(|| "/bin:/usr/bin".into());
+    if std::env::split_paths(&path).any(|folder| is_executable(&spec.directory.join(folder).join(program))) {
+        return Ok(());
+    }
+    let help = format!("write `./{program}` where it lies beside this file");
+    Err((format!("there is no program {} in the PATH", quoted(program)), help))
+}

@@ -1,0 +1,37 @@
+//! All effects: one file each, and one line each in the registry below.
+//!
+//! A file has how the effect is written in a scenario and what planning makes of it ([`EffectSpec`]), what it is in words
+//! ([`Effect`]), and who looks for it ([`crate::effect::Watch`]).
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::effect::{Effect, EffectSpec, Stating};
+
+macro_rules! effects {
+    ($($name:literal => $module:ident::$spec:ident,)*) => {
+        $(pub mod $module;)*
+
+        /// One thing to be seen.
+        #[derive(Debug, Clone, Deserialize, JsonSchema)]
+        #[schemars(title = "effect")]
+        pub enum Observation {
+            $(#[serde(rename = $name)] $spec($module::$spec),)*
+        }
+
+        impl Observation {
+            /// What planning makes of it.
+            pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
+                match self { $(Self::$spec(spec) => spec.plan(stating),)* }
+            }
+        }
+    };
+}
+
+effects! {
+    "fails" => fails::FailsSpec,
+    "works" => works::WorksSpec,
+    "packet" => packet::PacketSpec,
+}

@@ -1,0 +1,216 @@
+//! `fails`: a flow fails, in one way, in a share of its attempts.
+
+use std::sync::Arc;
+
+use relapse_detectors::time::Time;
+use relapse_kernel::Result;
+use relapse_lab::workload::Attempt;
+use relapse_model::diagnostics::quoted;
+use relapse_model::spanned::Spanned;
+use relapse_model::{ClusterPlan, Failure, FlowId, FlowPlan};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
+
+/// Attempts before a share can be told.
+const ENOUGH_FOR_A_SHARE: u32 = 8;
+
+/// A flow fails.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailsSpec {
+    /// Name of a flow.
+    pub flow: Spanned<String>,
+    #[serde(default, rename = "as")]
+    pub how: Failure,
+    /// Least and greatest share of its attempts that fail. Default [1, 1].
+    #[schemars(inner(range(min = 0, max = 1)))]
+    pub share: Option<Spanned<[f64; 2]>>,
+}
+
+impl EffectSpec for FailsSpec {
+    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let flow = stating.flow(&self.flow);
+        let (resolver, within) = (&mut *stating.resolver, stating.within);
+        let [least, most] = self.share.map_or([1.0, 1.0], |share| share.value);
+        if let Some(at) = self.share.filter(|_| least > most || most <= 0.0) {
+            let help = "write the smaller first and the larger, above 0, second";
+            resolver.error(at.span, "no share of attempts lies between these", help);
+        }
+        let flow = flow?;
+        let FlowPlan { late, timeout, .. } = resolver.workload[flow.0];
+        if self.how == Failure::NameError && late != Failure::NameError {
+            let message = format!("flow {} looks no name up", quoted(&self.flow));
+            resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
+        }
+        if self.how == Failure::Timeout && timeout >= within {
+            let message = format!(
+                "flow {} gives up after {timeout:?}, and the effect must be seen within {within:?}",
+                quoted(&self.flow)
+            );
+            let help = "shorten its `timeout`, or lengthen the effect's `within`";
+            resolver.error(self.flow.span, message, help);
+        }
+        Some(Arc::new(Fails { flow, how: self.how, share: (least, most) }))
+    }
+}
+
+/// The same, resolved. A share of 1: three in a row, and all after.
+#[derive(Debug)]
+struct Fails {
+    flow: FlowId,
+    how: Failure,
+    share: (f64, f64),
+}
+
+impl Effect for Fails {
+    fn text(&self, flows: &[FlowPlan], _: &ClusterPlan) -> String {
+        let how = match self.how {
+            Failure::Any => "",
+            Failure::Timeout => ": timeout",
+            Failure::Refused => ": refused",
+            Failure::NameError => ": name not resolved",
+        };
+        let often = if self.share.0 >= 1.0 { "fails" } else { "fails now and then" };
+        format!("{} {often}{how}", flows[self.flow.0].name)
+    }
+
+    fn flow(&self) -> Option<FlowId> {
+        Some(self.flow)
+    }
+
+    fn hurts(&self) -> bool {
+        true
+    }
+
+    fn watch(&self, _: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
+        Ok(Box::new(Failing { how: self.how, share: self.share, ..Failing::default() }))
+    }
+}
+
+/// Counts from the first failure on: before it, the effect had not begun.
+#[derive(Default)]
+struct Failing {
+    how: Failure,
+    share: (f64, f64),
+    attempts: u32,
+    failures: u32,
+    wrong_kind: u32,
+    first_failure: Option<Time>,
+    /// Starts of attempts that worked while no failure was known: failures by timeout are told later.
+    worked_before: Vec<Time>,
+}
+
+impl Failing {
+    /// Attempts by which it can be told.
+    fn enough(&self) -> u32 {
+        if self.share.0 >= 1.0 { ENOUGH } else { ENOUGH_FOR_A_SHARE }
+    }
+}
+
+impl Watch for Failing {
+    fn attempt(&mut self, attempt: &Attempt) {
+        match attempt.failure {
+            Some(failure) => {
+                // Attempts end in another order than they began.
+                let first = self.first_failure.map_or(attempt.started, |t| t.min(attempt.started));
+                self.first_failure = Some(first);
+                let since = self.worked_before.extract_if(.., |started| *started > first).count();
+                // A flow that fails altogether does so from the first failure that is told.
+                if self.share.0 < 1.0 {
+                    self.attempts += u32::try_from(since).unwrap_or(u32::MAX);
+                }
+                self.attempts += 1;
+                self.failures += 1;
+                self.wrong_kind += u32::from(self.how != Failure::Any && failure != self.how);
+            }
+            None if self.first_failure.is_some_and(|first| attempt.started > first) => self.attempts += 1,
+            None => self.worked_before.push(attempt.started),
+        }
+    }
+
+    fn judge(&self) -> (bool, String) {
+        let (low, high) = self.share;
+        let share = f64::from(self.failures) / f64::from(self.attempts.max(1));
+        let holds = self.attempts >= self.enough()
+            && self.failures > 0
+            && share >= low
+            && share <= high
+            && self.wrong_kind * 2 <= self.failures;
+        let kind = match self.wrong_kind {
+            0 => String::new(),
+            n => format!(", {n} of them in another way"),
+        };
+        let of = if self.failures > 0 { self.attempts as usize } else { self.worked_before.len() };
+        (holds, format!("{} of {of} attempts failed{kind}", self.failures))
+    }
+
+    fn wants_attempts(&self) -> bool {
+        let whole = self.share.0 < 1.0 || self.failures == self.attempts;
+        self.failures > 0 && whole && self.attempts < self.enough()
+    }
+
+    fn begin(&self) -> Option<Time> {
+        self.first_failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::tests::played;
+
+    fn fails(how: Failure, low: f64, high: f64) -> Failing {
+        Failing { how, share: (low, high), ..Failing::default() }
+    }
+
+    fn play(watch: Failing, attempts: &str) -> bool {
+        played(watch, attempts).judge().0
+    }
+
+    #[test]
+    fn a_flow_fails_when_three_in_a_row_did_and_all_after() {
+        assert!(play(fails(Failure::Any, 1.0, 1.0), "..ttt"));
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tt"), "too few to tell");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tttt."), "it came back by itself");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "........"));
+    }
+
+    #[test]
+    fn the_way_it_fails_counts() {
+        assert!(play(fails(Failure::Timeout, 1.0, 1.0), "ttt"));
+        assert!(!play(fails(Failure::Timeout, 1.0, 1.0), "rrr"));
+        assert!(play(fails(Failure::Any, 1.0, 1.0), "rrr"));
+    }
+
+    #[test]
+    fn a_share_is_told_from_eight_attempts_on_and_neither_too_little_nor_too_much() {
+        assert!(play(fails(Failure::Any, 0.1, 0.5), "..t....t.."));
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "..t...."), "too few to tell");
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "tttttttt"), "too much of it");
+        assert!(!play(fails(Failure::Any, 0.3, 0.9), "t............"), "too little of it");
+    }
+
+    #[test]
+    fn more_attempts_are_wanted_only_where_nothing_else_is_wrong() {
+        let wanted = |watch: Failing, attempts: &str| played(watch, attempts).wants_attempts();
+        for attempts in ["t", "tt", "..t"] {
+            assert!(wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
+        }
+        for attempts in ["", "..", "ttt", "...", "tt."] {
+            assert!(!wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
+        }
+        assert!(wanted(fails(Failure::Any, 0.1, 0.9), "...t..") && !wanted(fails(Failure::Any, 0.1, 0.9), "........"));
+    }
+
+    #[test]
+    fn the_first_failure_is_the_one_that_began_first() {
+        let mut watch = fails(Failure::Any, 1.0, 1.0);
+        for started in [30, 10, 20] {
+            let (started, ended) = (Time(started), Time(started + 100));
+            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure: Some(Failure::Timeout) });
+        }
+        assert_eq!(watch.begin(), Some(Time(10)));
+    }
+}

@@ -1,0 +1,77 @@
+//! Any table as a part of the page.
+//!
+//! Job: draws a [`Table`]; a trial in it leads to the card of that trial. Left out: headings.
+
+use maud::{Markup, html};
+
+use crate::summary::TrialSummary;
+use crate::table::{self, Cell, Kind, Table};
+
+pub fn table(table: &Table<'_>) -> Markup {
+    let class = match table.kind {
+        Kind::Matrix => "matrix",
+        Kind::Times => "times",
+    };
+    html! {
+        table class=(class) {
+            thead { tr { @for name in &table.head { th { span { (name) } } } } }
+            tbody {
+                @for row in &table.rows {
+                    tr.control[matches!(row[0], Cell::Trial(trial, _) if trial.is_control())] {
+                        @for (n, cell) in row.iter().enumerate() {
+                            @let columns = if n + 1 < row.len() { 1 } else { table.head.len() - n };
+                            (draw(cell, columns))
+                        }
+                    }
+                }
+            }
+        }
+        @if let Some(note) = &table.note { p.facts { (note) } }
+    }
+}
+
+fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
+    match cell {
+        Cell::Text(text) => html! { td { (text) } },
+        Cell::Name(name) => html! { td { (name) } },
+        Cell::Outcome(outcome) => html! { td { (super::badge(*outcome)) } },
+        Cell::Trial(trial, outcome) => {
+            let name = trial.info.trial.control.clone().unwrap_or_else(|| trial.name());
+            html! {
+                th title=(trial.info.title) {
+                    (super::badge(*outcome)) a href={ "#" (anchor(trial)) } { (name) }
+                }
+            }
+        }
+        Cell::Toned(tone, text) => html! { td class={ "reason " (tone.class()) "-bg" } colspan=(columns) { (text) } },
+        Cell::Marks(marks) => {
+            let details: Vec<&str> = marks.iter().map(|mark| mark.detail.as_str()).collect();
+            html! {
+                td class={ (table::worst(marks).class()) "-bg" } title=(details.join(" — ")) {
+                    @if marks.is_empty() { "·" }
+                    @for (n, mark) in marks.iter().enumerate() { @if n > 0 { br; } (narrow(&mark.text)) }
+                }
+            }
+        }
+    }
+}
+
+/// A mark on two lines if it begins with a word: times must not break, columns must stay narrow.
+fn narrow(text: &str) -> Markup {
+    // Of "pre-existing" the hyphen stays on the first line.
+    let hyphen = || text.find('-').map(|at| text.split_at(at + 1));
+    match text.split_once(' ').or_else(hyphen) {
+        Some((word, rest)) if word.chars().all(|c| c.is_alphabetic() || c == '-') => {
+            html! { (word) br; (rest) }
+        }
+        _ => html! { (text) },
+    }
+}
+
+/// Where the card of a trial is.
+pub fn anchor(trial: &TrialSummary) -> String {
+    let id = &trial.info.trial;
+    let control = id.control.as_deref().unwrap_or("incident");
+    let text = format!("{}-{control}-{}-{}", id.scenario, id.backend, id.repetition);
+    text.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}

@@ -1,0 +1,98 @@
+//! Several runs as one: shards of one run, or runs of several days.
+//!
+//! Job: puts the events of runs together, so that every report can be made of all of them. Invariants: no trial is lost;
+//! trials that several runs replayed are repetitions, in the order of the runs. Times within a trial stay comparable;
+//! those of different runs may come from different machines and are not compared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::event::{Outcome, RunEvent, RunPart, RunStarted, TrialId, What};
+
+/// Puts runs together, in this order. A file that breaks off early gives what it has.
+#[must_use]
+pub fn merge(runs: Vec<Vec<RunEvent>>) -> Vec<RunEvent> {
+    let mut merged = Merged::default();
+    let mut events = Vec::new();
+    for (part, run) in runs.into_iter().enumerate() {
+        let mut renamed = BTreeMap::new();
+        for RunEvent { at, what } in run {
+            let what = match what {
+                What::RunStarted(mut started) => {
+                    for info in &mut started.trials {
+                        merged.rename(&mut info.trial, &mut renamed);
+                        info.part = Some(part);
+                    }
+                    merged.started(started);
+                    continue;
+                }
+                What::RunEnded { outcome, took } => {
+                    merged.ended.push((outcome, took));
+                    continue;
+                }
+                What::Trial { mut trial, event } => {
+                    merged.rename(&mut trial, &mut renamed);
+                    What::Trial { trial, event }
+                }
+                notice @ What::Notice { .. } => notice,
+            };
+            events.push(RunEvent { at, what });
+        }
+    }
+    let at = |event: Option<&RunEvent>| event.map(|event| event.at).unwrap_or_default();
+    let (first, last) = (at(events.first()), at(events.last()));
+    let complete = merged.ended.len() == merged.parts();
+    let outcome = merged.ended.iter().map(|(outcome, _)| *outcome).max().unwrap_or(Outcome::Inconclusive);
+    let took: Duration = merged.ended.iter().map(|(_, took)| *took).sum();
+    if let Some(run) = merged.run {
+        events.insert(0, RunEvent { at: first, what: What::RunStarted(run) });
+    }
+    if complete {
+        events.push(RunEvent { at: last, what: What::RunEnded { outcome, took } });
+    }
+    events
+}
+
+#[derive(Default)]
+struct Merged {
+    run: Option<RunStarted>,
+    ended: Vec<(Outcome, Duration)>,
+    /// How often each trial occurred; its repetition is 0 here.
+    repetitions: BTreeMap<TrialId, u32>,
+}
+
+impl Merged {
+    fn parts(&self) -> usize {
+        self.run.as_ref().map_or(0, |run| run.parts.len())
+    }
+
+    fn started(&mut self, started: RunStarted) {
+        let part = RunPart { run_id: started.run_id.clone(), started: started.started.clone() };
+        let Some(run) = &mut self.run else {
+            self.run = Some(RunStarted { parts: vec![part], ..started });
+            return;
+        };
+        run.parts.push(part);
+        for (own, new) in [(&mut run.version, started.version), (&mut run.kernel, started.kernel)] {
+            if !own.split(", ").any(|known| known == new) {
+                *own = format!("{own}, {new}");
+            }
+        }
+        run.root &= started.root;
+        run.host_writes |= started.host_writes;
+        run.deadline_factor = run.deadline_factor.max(started.deadline_factor);
+        run.trials.extend(started.trials);
+        let new = started.detectors.into_iter().filter(|name| !run.detectors.contains(name));
+        run.detectors.extend(new.collect::<Vec<_>>());
+    }
+
+    /// The next free repetition of this trial, the same one for all its events.
+    fn rename(&mut self, trial: &mut TrialId, renamed: &mut BTreeMap<TrialId, u32>) {
+        let repetitions = &mut self.repetitions;
+        trial.repetition = *renamed.entry(trial.clone()).or_insert_with(|| {
+            let count = repetitions.entry(TrialId { repetition: 0, ..trial.clone() }).or_default();
+            *count += 1;
+            *count
+        });
+    }
+}
