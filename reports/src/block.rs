@@ -47,6 +47,28 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
     lines
 }
 
+/// A line of a trial that passed, with its times and what must not be overlooked; of any other everything.
+#[must_use]
+pub fn brief(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> {
+    if trial.outcome() != Outcome::Pass {
+        return lines(run, trial, page);
+    }
+    let mut line = head(run, trial, page);
+    if !trial.is_control() {
+        for decided in trial.telling() {
+            let text = format!("  {} {}", decided.expectation.detector, words::short(decided));
+            if paint::columns(&text) <= line.room() {
+                line = line.cell(Some(Tone::Muted), &text, 0);
+            }
+        }
+    }
+    let mut lines = vec![line.end()];
+    for remark in trial.own_remarks() {
+        lines.extend(long(page, Tone::Note, INDENT, &remark));
+    }
+    lines
+}
+
 fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     let outcome = trial.outcome();
     // Names of a run stand in one column, unless the page is too narrow for it.

@@ -38,7 +38,7 @@ pub fn markdown(run: &RunSummary) -> String {
     }
     failures(run, &mut text);
     if run.trials.len() > 1 {
-        for part in matrix::by_detector(run) {
+        for part in matrix::folded(run) {
             let on = part.title.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
             text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
         }

@@ -32,6 +32,49 @@ fn detectors(part: Part<'_>) -> Table<'_> {
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
+/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number. The same as
+/// [`by_detector`] where no incident has several.
+#[must_use]
+pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
+    parts(run).into_iter().map(incidents).collect()
+}
+
+fn incidents(part: Part<'_>) -> Table<'_> {
+    let mut folds: Vec<(&str, Column<'_>, usize)> = Vec::new();
+    let scenarios = part.columns.len();
+    for column in &part.columns {
+        let incident = column.incident.first().info.incident.as_str();
+        match folds.iter_mut().find(|(known, ..)| *known == incident) {
+            Some((_, fold, count)) => {
+                fold.incident.trials.extend(&column.incident.trials);
+                fold.controls.extend(column.controls.iter().cloned());
+                *count += 1;
+            }
+            None => {
+                let (incident_group, controls) = (column.incident.clone(), column.controls.clone());
+                folds.push((incident, Column { incident: incident_group, controls }, 1));
+            }
+        }
+    }
+    if folds.len() == scenarios {
+        return detectors(part);
+    }
+    let row = |name: Cell<'static>, cell: &dyn Fn(&Column<'_>) -> Cell<'static>| {
+        std::iter::once(name).chain(folds.iter().map(|(_, fold, _)| cell(fold))).collect()
+    };
+    let mut rows = vec![row(Cell::Name("outcome"), &|fold| Cell::Outcome(fold.incident.outcome()))];
+    for name in &part.speakers {
+        rows.push(row(Cell::text(*name), &|fold| Cell::Marks(fold.worst(name))));
+    }
+    rows.push(row(Cell::Name("controls"), &|fold| fold.controls()));
+    let names = folds.iter().map(|(incident, fold, count)| match count {
+        1 => format!("{incident}\n{}", fold.incident.first().info.trial.scenario),
+        _ => format!("{incident}\n{count} scenarios"),
+    });
+    let head = std::iter::once("detector".to_owned()).chain(names).collect();
+    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
+}
+
 /// A row an incident or control, a column a detector.
 #[must_use]
 pub fn by_trial(run: &RunSummary) -> Vec<Table<'_>> {
@@ -83,6 +126,16 @@ impl Column<'_> {
             let name = format!("control {}", control.first().info.trial.control.as_deref().unwrap_or_default());
             all.extend(marks::wrong(control, detector).into_iter().map(|mark| mark.of(&name)));
         }
+        marks::once(all)
+    }
+
+    /// The same, of the incident's trials together.
+    fn worst(&self, detector: &str) -> Vec<Mark> {
+        let mut all = marks::worst(&self.incident, detector);
+        all.extend(self.controls.iter().flat_map(|control| {
+            let name = control.first().name();
+            marks::wrong(control, detector).into_iter().map(move |mark| mark.of(&name))
+        }));
         marks::once(all)
     }
 

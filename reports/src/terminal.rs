@@ -1,12 +1,12 @@
 //! What a person sees while a run goes on.
 //!
-//! Job: prints each trial when it is finished, shows those that run (on a terminal), and ends with
-//! the matrix. Two modes: *live* draws one line a running trial below the finished ones; *plain*,
+//! Job: prints each trial when it is finished (a line, and everything of what did not pass), shows those that run (on a
+//! terminal), and ends with the matrix. Two modes: *live* draws one line a running trial below the finished ones; *plain*,
 //! for pipes and CI logs, prints lines only, without control characters. Invariants: fed by events
 //! alone; never fails and never panics (a closed pipe must not end a run that has faults to heal).
 //! Left out: files; see [`crate::folder`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -46,6 +46,10 @@ impl Mode {
 pub struct Terminal {
     mode: Mode,
     out: Box<dyn Write + Send>,
+    /// Everything of every trial.
+    verbose: bool,
+    /// A column a scenario.
+    wide: bool,
     run: RunSummary,
     /// Outcome as it was printed, by place of the trial.
     printed: BTreeMap<usize, Outcome>,
@@ -63,7 +67,26 @@ impl Terminal {
     #[must_use]
     pub fn to(mode: Mode, out: Box<dyn Write + Send>) -> Self {
         let live = matches!(mode, Mode::Live { .. }).then(Live::new);
-        Self { mode, out, run: RunSummary::default(), printed: BTreeMap::new(), live }
+        Self { mode, out, verbose: false, wide: false, run: RunSummary::default(), printed: BTreeMap::new(), live }
+    }
+
+    /// Shows everything of every trial, as it does where there is one scenario only.
+    #[must_use]
+    pub fn verbose(self, verbose: bool) -> Self {
+        Self { verbose, ..self }
+    }
+
+    /// Gives each scenario a column of the matrix instead of each incident.
+    #[must_use]
+    pub fn wide(self, wide: bool) -> Self {
+        Self { wide, ..self }
+    }
+
+    fn block(&self, trial: &TrialSummary) -> Vec<String> {
+        let scenario = |trial: &TrialSummary| trial.info.trial.scenario.clone();
+        let one = self.run.trials.iter().all(|other| scenario(other) == scenario(trial));
+        let block = if self.verbose || one { block::lines } else { block::brief };
+        block(&self.run, trial, self.page())
     }
 
     /// What was seen of the run so far.
@@ -113,7 +136,7 @@ impl Terminal {
                 let outcome = trial.outcome();
                 // A skip may be followed by its end; it is said again only if that says otherwise.
                 if self.printed.insert(place, outcome) != Some(outcome) {
-                    let lines = block::lines(&self.run, trial, self.page());
+                    let lines = self.block(trial);
                     self.print(&lines);
                 }
                 if let Some(live) = &mut self.live {
@@ -156,20 +179,20 @@ impl Terminal {
         let page = self.page();
         for place in 0..self.run.trials.len() {
             if !self.printed.contains_key(&place) {
-                let lines = block::lines(&self.run, &self.run.trials[place], page);
+                let lines = self.block(&self.run.trials[place]);
                 self.print(&lines);
             }
         }
-        let lines = closing(&self.run, folder, page);
+        let lines = closing(&self.run, folder, self.wide, page);
         self.print(&lines);
     }
 }
 
 /// What stands below the trials: the matrix, the headline, and where the reports lie.
 #[must_use]
-pub fn closing(run: &RunSummary, folder: Option<&Path>, page: Page) -> Vec<String> {
-    let matrix = text::tables(run, page);
-    let mut lines = Vec::new();
+pub fn closing(run: &RunSummary, folder: Option<&Path>, wide: bool, page: Page) -> Vec<String> {
+    let matrix = text::tables(run, wide, page);
+    let mut lines = host_changes(run, page);
     if !matrix.is_empty() {
         lines.push(String::new());
         lines.extend(matrix.lines().map(str::to_owned));
@@ -181,6 +204,22 @@ pub fn closing(run: &RunSummary, folder: Option<&Path>, page: Page) -> Vec<Strin
         lines.push(page.paint(Tone::Muted, &format!("      {}", folder.join("report.html").display())));
     }
     lines
+}
+
+/// Changes of the machine that others made while trials ran: once, and only the first of many.
+fn host_changes(run: &RunSummary, page: Page) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let changes: BTreeSet<&str> = run.trials.iter().flat_map(|trial| &trial.host_changed).map(String::as_str).collect();
+    if changes.is_empty() {
+        return Vec::new();
+    }
+    let shown: Vec<&str> = changes.iter().copied().take(SHOWN).collect();
+    let more = match changes.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!("; {n} more in the reports"),
+    };
+    let text = format!("note  other processes changed this machine meanwhile: {}{more}", shown.join("; "));
+    vec![String::new(), page.paint(Tone::Note, &text)]
 }
 
 /// What a running trial is called, in a column: of a long name the end is cut, not its backend.

@@ -23,12 +23,12 @@ const CELL: usize = 12;
 const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: said without being asked";
 
 /// The tables of a run: the matrix, with the reasons of what was skipped (not for a run of one trial, which needs
-/// none); with several backends their times compared, with repetitions the table of times.
+/// none), a column a scenario if it is to be wide, else a column an incident; with several backends their times compared, with repetitions the table of times.
 #[must_use]
-pub fn tables(run: &RunSummary, page: Page) -> String {
+pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
     let mut parts: Vec<String> = Vec::new();
     if run.trials.len() > 1 {
-        let matrices = matrix::by_detector(run).into_iter().enumerate();
+        let matrices = if wide { matrix::by_detector(run) } else { matrix::folded(run) }.into_iter().enumerate();
         parts.extend(matrices.map(|(n, table)| draw(&table, (n == 0).then_some(LEGEND), page)));
         for trial in run.trials.iter().filter(|trial| trial.outcome() == Outcome::Skipped) {
             let line = format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; "));
@@ -51,7 +51,7 @@ pub fn tables(run: &RunSummary, page: Page) -> String {
 /// The same as a file, which has no other line to say what the run was on.
 #[must_use]
 pub fn file(run: &RunSummary) -> String {
-    let text = tables(run, Page::PLAIN);
+    let text = tables(run, true, Page::PLAIN);
     match run.on() {
         Some(on) if run.backends().len() == 1 && !text.is_empty() => format!("{on}\n{text}"),
         _ => text,
@@ -172,7 +172,7 @@ mod tests {
     use crate::sample;
 
     fn of(events: &[RunEvent], width: usize) -> String {
-        tables(&RunSummary::of(events), Page { color: false, width: Some(width) })
+        tables(&RunSummary::of(events), true, Page { color: false, width: Some(width) })
     }
 
     #[test]
@@ -193,6 +193,6 @@ mod tests {
     fn one_trial_needs_no_table() {
         let mut run = RunSummary::of(&sample::run());
         run.trials.truncate(1);
-        assert_eq!(tables(&run, Page::PLAIN), "");
+        assert_eq!(tables(&run, true, Page::PLAIN), "");
     }
 }

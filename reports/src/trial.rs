@@ -278,6 +278,14 @@ impl TrialSummary {
     /// All that deserves a line beyond verdicts and reasons: "left behind: ...", "reduced: ...".
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = self.own_remarks();
+        remarks.extend(self.host_changed.iter().map(|what| format!("host changed (not by us): {what}")));
+        remarks
+    }
+
+    /// Without what others did to the machine.
+    #[must_use]
+    pub fn own_remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         remarks.extend(self.left_behind.iter().map(|what| format!("left behind: {what}")));
         let failed = self.healed.iter().filter_map(|h| Some((&h.what, h.error.as_ref()?)));
@@ -289,7 +297,6 @@ impl TrialSummary {
         let blind = self.blind.iter().filter(|blind| !judged(&blind.detector));
         remarks.extend(blind.map(|blind| format!("blind: {}: {}", blind.detector, blind.why)));
         remarks.extend(self.reduced.iter().map(|reduced| format!("left out: {}: {}", reduced.what, reduced.why)));
-        remarks.extend(self.host_changed.iter().map(|what| format!("host changed (not by us): {what}")));
         // The same fact may stand among the reasons already.
         let reasons = self.reasons();
         remarks.retain(|remark| !reasons.contains(remark));

@@ -24,6 +24,9 @@ pub struct ReportArguments {
     /// Where the report of several runs goes.
     #[arg(long, value_name = "FOLDER", default_value = "reports/merged")]
     output: PathBuf,
+    /// A column a scenario in the matrix, instead of a column an incident.
+    #[arg(long)]
+    wide: bool,
 }
 
 pub fn main(arguments: &ReportArguments) -> Result<ExitCode, Refused> {
@@ -32,6 +35,6 @@ pub fn main(arguments: &ReportArguments) -> Result<ExitCode, Refused> {
         runs => folder::from_runs(runs, &arguments.output),
     };
     let (folder, run) = remade.map_err(|e| format!("failed to {}", super::chain(&e)))?;
-    out::lines(relapse_reports::terminal::closing(&run, Some(&folder), out::page()));
+    out::lines(relapse_reports::terminal::closing(&run, Some(&folder), arguments.wide, out::page()));
     Ok(ExitCode::from(run.outcome().exit_code()))
 }

@@ -101,6 +101,12 @@ pub struct RunArguments {
     /// Where reports go.
     #[arg(long, value_name = "FOLDER", default_value = "reports")]
     reports: PathBuf,
+    /// Show everything of every trial, not only of those that did not pass.
+    #[arg(long, short)]
+    verbose: bool,
+    /// A column a scenario in the matrix, instead of a column an incident.
+    #[arg(long)]
+    wide: bool,
     /// Print events as JSON lines instead of text.
     #[arg(long)]
     json: bool,
@@ -151,7 +157,8 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     super::able(&options.backends)?;
     let folder = RunFolder::create(&arguments.reports, &options.run_id);
     let folder = folder.map_err(|e| format!("--reports: failed to {}", super::chain(&e)))?;
-    let terminal = (!arguments.json).then(|| Terminal::new(Mode::detect()));
+    let terminal =
+        (!arguments.json).then(|| Terminal::new(Mode::detect()).verbose(arguments.verbose).wide(arguments.wide));
     Ok(perform(&plans, &options, terminal, folder))
 }
 
