@@ -39,7 +39,20 @@ fn refused(arguments: &[&str], words: &[&str]) {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    let commands = ["run", "list", "check", "reproduce", "replay", "recover", "doctor", "schema"];
+    let commands = [
+        "run",
+        "list",
+        "check",
+        "reproduce",
+        "replay",
+        "recover",
+        "doctor",
+        "init",
+        "report",
+        "completions",
+        "man",
+        "schema",
+    ];
     let whole = text(&output(&["--help"]).stdout);
     for command in commands {
         assert!(whole.contains(&format!("\n  {command} ")), "{command} is not in {whole}");
@@ -57,6 +70,8 @@ fn wrong_arguments_are_bad_input() {
     refused(&["run", "--repeat", "0"], &["--repeat", "0"]);
     refused(&["run", "--jobs", "many"], &["--jobs"]);
     refused(&["run", "--deadline-factor", "0.5"], &["--deadline-factor", "a number from 1 to 1000"]);
+    refused(&["run", "--shard", "5/4"], &["--shard", "2/4"]);
+    refused(&["report", "no/such"], &["no/such"]);
     refused(&["run", "--require", "kinf"], &["--require kinf", "netns"]);
     refused(&["run", "policy-route-lots"], &["policy-route-lots", "did you mean `policy-route-lost`?"]);
     refused(&["run", "policy-route-lost", "--only", "incidnet"], &["--only incidnet", "did you mean `incident`?"]);
@@ -191,4 +206,41 @@ fn a_run_prints_events_and_nothing_else() {
         lines.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
     assert!(matches!(events.last().map(|event| &event.what), Some(relapse::event::What::RunEnded { .. })), "{lines}");
     assert!(Path::new(folder).join("latest/report.html").exists());
+}
+
+#[test]
+fn an_empty_folder_has_what_is_shipped() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = |arguments: &[&str]| relapse(arguments).current_dir(folder.path()).output().expect("relapse starts");
+    assert_eq!(run(&["check"]).status.code(), Some(0));
+    let listed = text(&run(&["list", "--json"]).stdout);
+    assert_eq!(listed, text(&run(&["list", "--shipped", "--json"]).stdout));
+    let own = text(&output(&["list", "--json"]).stdout);
+    assert_eq!(listed.matches("\"name\"").count(), own.matches("\"name\"").count());
+    let wrong = run(&["run", "policy-route-lots"]);
+    assert!(text(&wrong.stderr).contains("did you mean `policy-route-lost`?"));
+}
+
+#[test]
+fn what_init_writes_passes_and_shards_of_it_make_one_report() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let there = folder.path().join("mine");
+    let at = there.to_str().expect("text");
+    assert_eq!(output(&["init", at]).status.code(), Some(0));
+    refused(&["init", at], &["relapse.yaml", "nothing was written"]);
+    let run = |arguments: &[&str], wanted: &str| {
+        let output = relapse(arguments).current_dir(&there).output().expect("relapse starts");
+        let shown = text(&output.stdout);
+        assert!(output.status.success() && shown.contains(wanted), "{shown}{}", text(&output.stderr));
+        shown
+    };
+    let shown = run(&["run"], "2 trials: 2 pass");
+    assert!(shown.contains("route-watch"), "{shown}");
+    for shard in ["1/2", "2/2"] {
+        run(&["run", "--shard", shard, "--reports", &shard[..1]], "");
+    }
+    // A shard without a trial has no report.
+    let shards = ["1/latest", "2/latest"].into_iter().filter(|folder| there.join(folder).exists());
+    let report: Vec<&str> = ["report", "--output", "all"].into_iter().chain(shards).collect();
+    run(&report, "2 trials: 2 pass");
 }
