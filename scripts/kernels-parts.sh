@@ -44,16 +44,16 @@ mv $modules/netfilter/nf_conntrack.ko /tmp/
 part "no connection tracking" '^  missing +nftables' refused "$one"
 mv /tmp/nf_conntrack.ko $modules/netfilter/
 mv /dev/kmsg /dev/kmsg.away
-part "no /dev/kmsg" '^  less +kernel log' "1 pass, 0 skipped" "$one"
+part "no /dev/kmsg" '^  limited +kernel log' "1 pass, 0 skipped" "$one"
 mv /dev/kmsg.away /dev/kmsg
 # Of the initial network namespace alone: as in a container.
 user=isolated
-part "nf_conntrack_max read-only" '^  less +may be written' "0 pass, 1 skipped" "conntrack-cap-reset --only limit-raised"
+part "nf_conntrack_max read-only" '^  limited +writable' "0 pass, 1 skipped" "conntrack-cap-reset --only limit-raised"
 user=root first='mount --bind /dev/null /proc/kcore'
 part "parts of /proc masked" '^  missing +lab process' refused "$one"
 umount /proc/kcore
 user=nobody first='ulimit -n 4096'
-part "4,096 open files" '^  less +.*open files: ' "1 pass, 1 skipped" "policy-route-lost conntrack-cap-reset --only incident"
+part "4,096 open files" '^  limited +.*open files: ' "1 pass, 1 skipped" "policy-route-lost conntrack-cap-reset --only incident"
 first=''
 sysctl -qw kernel.unprivileged_userns_clone=0
 part "user namespaces for root alone" '^  missing +user namespaces' refused "$one"

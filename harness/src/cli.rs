@@ -37,11 +37,11 @@ const BAD_INPUT: u8 = 64;
   relapse run --repeat 50 mss-clamp-raised
                                        how long detection takes: p50, p95, max, and flakes
   relapse reproduce policy-route-lost  stop with the fault in force and look around
-  relapse check my-scenario.yaml       is this file right?
-  relapse init                         begin a repository of your own
+  relapse check my-scenario.yaml       validate a file without running it
+  relapse init                         start a repository of your own
 
 Exit status: 0 pass, 1 a detection failed, 2 inconclusive, 3 something was left behind,
-64 bad input, 70 a defect of relapse."
+64 bad input, 70 a bug in relapse."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -50,24 +50,24 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Replay scenarios and judge what the detectors say.
+    /// Replay scenarios and judge what the detectors report.
     Run(run::RunArguments),
     /// List scenarios with their controls and expectations.
     List(list::ListArguments),
     /// Validate scenario files without running anything.
     Check(check::CheckArguments),
-    /// Stop with the fault in force, say what to look at, open shells.
+    /// Stop with the fault in force, suggest commands and open shells.
     Reproduce(reproduce::ReproduceArguments),
     /// Feed recorded signals to the detectors again; needs no privileges.
     Replay(replay::ReplayArguments),
-    /// Put back what a run that was killed left behind on this machine.
+    /// Restore what a killed run left behind on this machine.
     #[command(after_help = "Example:
   sudo relapse recover
 
-Needs no scenario: what to put back is in the journal. Every other command that runs something does the
-same first. Exit status: 0 nothing is left, 3 something could not be put back.")]
+Needs no scenario: the journal lists what to restore. Every command that runs trials does the same
+first. Exit status: 0 nothing is left, 3 something could not be restored.")]
     Recover,
-    /// Say what this machine can and cannot run, and what to do about it.
+    /// Show what this machine can and cannot run, and how to fix it.
     #[command(after_help = "Example:
   relapse doctor
 
@@ -75,21 +75,21 @@ Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Doctor,
     /// Write a first scenario, relapse.yaml with a detector, and a workflow for CI.
     Init(init::InitArguments),
-    /// Make reports again from events, of one run or of several together.
+    /// Recreate reports from the events of one or more runs.
     Report(report::ReportArguments),
     /// Print shell completions.
     #[command(after_help = "Examples:
   relapse completions bash > ~/.local/share/bash-completion/completions/relapse
   relapse completions fish > ~/.config/fish/completions/relapse.fish")]
     Completions {
-        /// The shell to complete in.
+        /// Shell to generate completions for.
         shell: clap_complete::Shell,
     },
     /// Write man pages, one for each command.
     #[command(after_help = "Example:
   relapse man ~/.local/share/man/man1")]
     Man {
-        /// Where to write them.
+        /// Folder to write them to.
         folder: PathBuf,
     },
     /// Print the JSON Schema of scenario files.
@@ -147,7 +147,7 @@ pub fn main() -> ExitCode {
             Refused::Files(wrong) => eprint!("{}", wrong.render_for(&errors)),
             Refused::Arguments(why) => eprintln!("relapse: {why}"),
             Refused::Unable(why) => {
-                eprintln!("relapse: this machine cannot run labs: {why}\n  relapse doctor says more");
+                eprintln!("relapse: this machine cannot run labs: {why}\n  run `relapse doctor` for details");
                 return ExitCode::from(crate::event::Outcome::Inconclusive.exit_code());
             }
         }

@@ -44,8 +44,8 @@ impl<'r, 'a> Stating<'r, 'a> {
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
         let flow = self.resolver.flow(name)?;
         if self.flows.contains(&flow) {
-            let message = format!("flow {} has another effect already", quoted(name));
-            self.resolver.error(name.span, message, "state one for each flow");
+            let message = format!("flow {} already has an effect", quoted(name));
+            self.resolver.error(name.span, message, "state one effect per flow");
         }
         self.flows.push(flow);
         Some(flow)

@@ -14,7 +14,7 @@ macro_rules! effects {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
         $(pub mod $module;)*
 
-        /// One thing to be seen.
+        /// An effect to observe.
         #[derive(Debug, Clone, Deserialize, JsonSchema)]
         #[schemars(title = "effect")]
         pub enum Observation {

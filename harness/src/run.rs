@@ -208,7 +208,7 @@ fn perform(
         for left in backend.close() {
             // With an engine that was stopped nothing can be removed; it is in the journal until then.
             worst = worst.max(if backend.is_away() { Outcome::Inconclusive } else { Outcome::Dirty });
-            sink(&event(What::Notice { text: format!("left behind: {left}; relapse recover removes it") }));
+            sink(&event(What::Notice { text: format!("left behind: {left}; run `relapse recover` to remove it") }));
         }
     }
     if interrupt.is_asked() {

@@ -20,8 +20,8 @@ use serde::Deserialize;
 use cluster::Cluster;
 use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
 
-/// A published incident: the cluster it needs, what goes wrong, what users see of it, which detectors
-/// must say so and by when, and the innocent changes about which they must be silent.
+/// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
+/// report it and by when, and the benign changes during which they must stay silent.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scenario {
@@ -30,20 +30,20 @@ pub struct Scenario {
     pub kind: Kind,
     pub metadata: Metadata,
     pub cluster: Cluster,
-    /// Clients that run for the whole trial, each named by what it does.
+    /// Clients that run for the whole trial.
     pub workload: Vec<Flow>,
     #[serde(default)]
     pub steady_state: SteadyState,
-    /// What goes wrong, in this order.
+    /// Faults to inject, in this order.
     pub inject: Spanned<Vec<Injection>>,
-    /// What users see of it. A run in which it is not seen is inconclusive.
+    /// Effect on the workload. A run in which it is not seen is inconclusive.
     pub effect: Spanned<Effect>,
-    /// What detectors must say, and by when.
+    /// Findings that detectors must report, and by when.
     pub detect: Spanned<Vec<Detect>>,
-    /// Standing weaknesses that detectors must name before anything happens.
+    /// Existing weaknesses that detectors must report before the fault.
     #[serde(default)]
     pub risks: Vec<Risk>,
-    /// Innocent changes that look alike: about each, detectors must be silent.
+    /// Benign changes that look like the incident. Detectors must stay silent during each.
     pub controls: Spanned<Vec<Control>>,
     #[serde(default)]
     pub recover: Recover,
@@ -68,7 +68,7 @@ pub enum Kind {
     Scenario,
 }
 
-/// What the scenario is called.
+/// Name and title of the scenario.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metadata {

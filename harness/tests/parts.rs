@@ -117,7 +117,8 @@ fn few_open_files() -> Tested {
     said.skipped("open files: failed to raise the limit of open files from 4096 to ", 1)?;
     let check = format!("ulimit -n 4096 && exec {drop} {RELAPSE} check conntrack-cap-reset");
     let (status, said) = in_shell(check)?;
-    let refused = status == BAD_INPUT && said.contains("(hard limit 4096") && said.contains("hold fewer, or let root");
+    let refused =
+        status == BAD_INPUT && said.contains("(hard limit 4096") && said.contains("hold fewer connections, or raise");
     if refused { Ok(Completion::Completed) } else { Err(format!("status {status}:\n{said}").into()) }
 }
 
@@ -206,7 +207,7 @@ fn privileged(container: &Container) -> Tested {
     let run = ["conntrack-cap-reset", "--allow-host-writes", "--only", "limit-raised"];
     let said = container.said(&["--privileged"], &run)?;
     // Skipped altogether, a run proves nothing.
-    let why = "it may be written in the initial network namespace alone";
+    let why = "it can be written only in the initial network namespace";
     let skipped = said.run.1.contains("SKIP  I2") && said.run.1.contains(why);
     said.holds(said.doctor.0 == 0 && said.doctor.1.contains(why) && skipped, why)
 }

@@ -98,7 +98,7 @@ fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     line
 }
 
-/// "t0 ─0.4 ms─ in force ──12 ms── users feel it": what happened in which order, and how far apart.
+/// "t0 ─0.4 ms─ in force ──12 ms── first failed request": what happened in which order, and how far apart.
 fn way(trial: &TrialSummary, page: Page) -> Option<String> {
     let t0 = trial.t0()?;
     if trial.is_control() {
@@ -106,7 +106,7 @@ fn way(trial: &TrialSummary, page: Page) -> Option<String> {
     }
     let mut stops = vec![(t0, "t0".to_owned(), None)];
     stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
-    stops.extend(trial.t2().map(|t2| (t2, "users feel it".to_owned(), Some(Tone::Unsure))));
+    stops.extend(trial.t2().map(|t2| (t2, "first failed request".to_owned(), Some(Tone::Unsure))));
     for decided in &trial.verdicts {
         if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
             && !after.is_zero()
@@ -160,7 +160,7 @@ fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
     if terse {
         // The tick in front of the row says "detected" already.
         sentence = sentence.replace("detected after", "after");
-        felt = felt.replace(" users felt it", "");
+        felt = felt.replace(" first failure", "");
     }
     let timed = |text: String| if trial.is_control() { String::new() } else { text };
     [

@@ -90,7 +90,7 @@ fn hero(run: &RunSummary) -> Markup {
                     }
                 }
                 @if run.ended.is_none() {
-                    p.facts { b { "The run did not finish: its events break off." } }
+                    p.facts { b { "The run did not finish: its events end early." } }
                 }
                 @for notice in &run.notices { p.facts { "note: " (notice) } }
             }
@@ -108,7 +108,7 @@ fn trials(run: &RunSummary) -> Markup {
             }
             @let alike = group.passed().saturating_sub(1);
             @if alike > 0 {
-                p.facts { (units::count(alike, "more repetition")) " of " (run.name(group.first())) " passed alike." }
+                p.facts { (units::count(alike, "more repetition")) " of " (run.name(group.first())) " also passed." }
             }
         }
     }

@@ -234,7 +234,7 @@ fn live_label(run: &RunSummary, trial: &TrialSummary) -> String {
 /// What a running trial looks like: how far it is, and which expectations are met.
 fn running(trial: &TrialSummary, page: Page) -> String {
     let Some(phase) = trial.phases.last().map(|span| span.phase) else {
-        let waits = trial.waited.last().map(|reason| format!("waits: {}", words::one_line(reason)));
+        let waits = trial.waited.last().map(|reason| words::one_line(reason));
         return page.paint(Tone::Unsure, &waits.unwrap_or_default());
     };
     let tone = if matches!(phase, Phase::Inject | Phase::Detect) { Tone::Bad } else { Tone::Good };

@@ -20,7 +20,7 @@ use crate::{matrix, times};
 const WIDTH: usize = 110;
 /// Widest cell of a matrix; longer words are rare and stay whole.
 const CELL: usize = 12;
-const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: said without being asked";
+const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: not expected by the scenario";
 
 /// The tables of a run: the matrix, with the reasons of what was skipped (not for a run of one trial, which needs
 /// none), a column a scenario if it is to be wide, else a column an incident; with several backends their times compared, with repetitions the table of times.

@@ -209,12 +209,12 @@ impl TrialSummary {
         expected.or_else(said).map_or_else(|| "anything".to_owned(), ToString::to_string)
     }
 
-    /// "10 ms before users felt it", "1.01 s after users felt it"; only for what was detected.
+    /// "10 ms before first failure", "1.01 s after first failure"; only for what was detected.
     #[must_use]
     pub fn felt(&self, verdict: &Verdict) -> Option<String> {
         let lead = self.lead(verdict.after().filter(|after| !after.is_zero())?)?;
         let side = if lead.is_before() { "before" } else { "after" };
-        Some(format!("{} {side} users felt it", units::span(lead.distance())))
+        Some(format!("{} {side} first failure", units::span(lead.distance())))
     }
 
     /// What a person can check: the finding's evidence, or why there is none.
@@ -229,9 +229,9 @@ impl TrialSummary {
             Verdict::Missed | Verdict::Silent => None,
             Verdict::WrongSubject { said } => {
                 let evidence = found().map(|evidence| format!(": {evidence}"));
-                Some(format!("said only about {said}{}", evidence.unwrap_or_default()))
+                Some(format!("reported only about {said}{}", evidence.unwrap_or_default()))
             }
-            Verdict::PreExisting => found().or_else(|| Some("said before the fault was injected".to_owned())),
+            Verdict::PreExisting => found().or_else(|| Some("reported before the fault was injected".to_owned())),
             _ => found(),
         }
     }

@@ -16,7 +16,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel's answer was not what the protocol promises.
-    #[error("{what}: the kernel answered with something unexpected: {answer}")]
+    #[error("{what}: unexpected answer from the kernel: {answer}")]
     Answer { what: String, answer: String },
     /// What was written is not what is read back.
     #[error("{what}: read back {read_back}")]

@@ -203,7 +203,7 @@ fn without_namespaces_it_goes_with_its_parent() {
 fn restrictions_are_explained() {
     let text = told("restricted");
     let line = "sudo sysctl -w user.max_user_namespaces=15000";
-    assert!(text.starts_with(&format!("failed to make the lab's namespaces (user namespaces are switched off (/proc/sys/user/max_user_namespaces is 0); to allow it: {line})")), "{text}");
+    assert!(text.starts_with(&format!("failed to make the lab's namespaces (user namespaces are disabled (/proc/sys/user/max_user_namespaces is 0); to allow it: {line})")), "{text}");
 }
 
 /// A shell in the lab reads what is typed and gets the Ctrl-C; afterwards the terminal is the parent's.

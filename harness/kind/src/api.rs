@@ -36,7 +36,7 @@ pub async fn connect(names: &Names) -> Result<Client, String> {
     let config = Config::from_custom_kubeconfig(text, &KubeConfigOptions::default()).await;
     let config = config.map_err(|e| format!("{}: {e}", file.display()))?;
     if !named || config.cluster_url.host() != Some("127.0.0.1") {
-        return Err(format!("{} is not of this run's cluster {}: refused", file.display(), names.cluster));
+        return Err(format!("{} does not belong to this run's cluster {}: refused", file.display(), names.cluster));
     }
     Client::try_from(config).map_err(said)
 }
@@ -62,7 +62,7 @@ pub fn ask<T, F: Future<Output = Result<T, String>>>(
         };
         tokio::select! {
             answer = tokio::time::timeout(limit, asked) => {
-                answer.unwrap_or_else(|_| Err(format!("the API server was not as it should be within {} s", limit.as_secs())))
+                answer.unwrap_or_else(|_| Err(format!("timed out after {} s waiting for the API server", limit.as_secs())))
             }
             () = stopped => Err("stopped".into()),
         }

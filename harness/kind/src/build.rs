@@ -43,7 +43,7 @@ pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
         ("servicePrefix", plan.network.service_prefix, cluster.service_prefix, "serviceSubnet"),
     ] {
         if scenario != kind {
-            return Err(format!("the scenario's {of} is {scenario}, and the kind configuration's {key} is {kind}"));
+            return Err(format!("the scenario's {of} is {scenario}, but the kind configuration's {key} is {kind}"));
         }
     }
     if plan.network.node_nic == guard::MANAGEMENT_NIC {

@@ -206,7 +206,7 @@ pub fn remove(names: &Names) -> Result<(), String> {
         let at_work = !kinds.is_empty() || labels.iter().any(|label| !running("docker", label).is_empty());
         let there = all_containers(&names.cluster)?;
         if there.is_empty() {
-            *left.borrow_mut() = "what is still making containers is".into();
+            *left.borrow_mut() = "the process that creates containers is".into();
             return Ok((!at_work).then_some(()));
         }
         *left.borrow_mut() = format!("containers {} are", there.join(", "));

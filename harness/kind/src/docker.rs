@@ -123,7 +123,7 @@ fn home_of(uid: &str) -> Option<PathBuf> {
 /// # Errors
 /// When kind is not installed.
 pub fn kind() -> Result<Command, String> {
-    let mut command = Command::new(kind_program().ok_or("kind is not installed: make kind")?);
+    let mut command = Command::new(kind_program().ok_or("kind is not installed: run `make kind`")?);
     command.env("KIND_EXPERIMENTAL_PROVIDER", "docker").env_remove("KUBECONFIG");
     Ok(command)
 }

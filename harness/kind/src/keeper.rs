@@ -68,7 +68,7 @@ impl Kind {
     fn make(&self, config: Config, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
         let names = self.names()?;
         let workers = config.workers;
-        tell(format!("a kind cluster is made, {workers} workers and a control plane: half a minute or so"));
+        tell(format!("creating a kind cluster with {workers} workers and a control plane: about half a minute"));
         let journal = ClusterJournal::begin(&names).map_err(failed)?;
         let made = create::create(&names, &config, self.image.as_deref(), &self.logs, stop);
         if made.is_err() {
@@ -131,7 +131,10 @@ impl Backend for Kind {
         let have = cluster.nodes.len();
         let mut usable = || {
             if have < wanted.nodes {
-                return Err(format!("the kind configuration has {have} nodes, the scenario wants {}", wanted.nodes));
+                return Err(format!(
+                    "the kind configuration has {have} nodes, but the scenario needs {}",
+                    wanted.nodes
+                ));
             }
             let servers = kept.servers.serve(&cluster.names.cluster, &wanted.servers)?;
             if wanted.ingress && kept.nginx.is_none() {
@@ -168,7 +171,7 @@ impl Backend for Kind {
 
 /// The ingress is nginx or nothing: with another one in its place the trial would prove something else.
 fn load_nginx(cluster: &Created) -> Result<String, String> {
-    let image = noted("nginx-image").ok_or("there is no image of nginx for the ingress: make kind")?;
+    let image = noted("nginx-image").ok_or("no nginx image for the ingress: run `make kind`")?;
     create::load_image(&cluster.names, &image).map_err(|why| format!("nginx could not be loaded: {why}"))?;
     Ok(image)
 }

@@ -51,7 +51,7 @@ pub fn until_set_up(nodes: &[NodeRef], stop: &dyn Fn() -> bool) -> Result<(), St
         let ns = node.namespace().map_err(failed)?;
         let speaks_ipv6 = Path::new("/proc").join(node.pid.to_string()).join("net/if_inet6").exists();
         let versions = if speaks_ipv6 { 2.0 } else { 1.0 };
-        let late = || format!("kube-proxy of {} had not set itself up", node.name);
+        let late = || format!("kube-proxy of {} had not finished its setup", node.name);
         until(SET_UP_WITHIN, stop, late, || Ok((syncs(&ns).unwrap_or(0.0) >= versions).then_some(())))?;
     }
     Ok(())

@@ -63,7 +63,7 @@ fn pids() -> impl Iterator<Item = u32> {
 
 static REGISTERED: Registered = Registered {
     name: ground::BACKEND,
-    help: "Real clusters in Docker containers, by kind (make kind; needs root)",
+    help: "Real clusters in Docker containers, made by kind (run `make kind` first; needs root)",
     make: |run| Arc::new(Kind::new(run.run_id, run.image, &run.folder.join(ground::BACKEND), run.clusters)),
     up,
     parts,

@@ -35,20 +35,20 @@ pub fn unable(image_asked: Option<&str>) -> Option<String> {
 fn engine() -> Result<String, String> {
     if on_path("docker").is_none() {
         let where_from = "https://docs.docker.com/engine/install, or docker.io on Debian and Ubuntu";
-        return Err(format!("Docker is not installed\n{where_from}; then: make kind"));
+        return Err(format!("Docker is not installed\n{where_from}; then run `make kind`"));
     }
     let version = docker(&["version", "--format", "{{.Server.Version}}"]).map_err(|why| {
         let why = why.rsplit("failed: ").next().unwrap_or_default().to_owned();
         if why.contains("permission denied") {
-            return format!("Docker may not be used by this user ({why})\nrun it as root");
+            return format!("this user cannot use Docker ({why})\nrun relapse as root");
         }
-        format!("Docker does not answer ({why})\nstart its engine (sudo systemctl start docker), then: make kind")
+        format!("Docker does not answer ({why})\nstart its engine (sudo systemctl start docker), then run `make kind`")
     })?;
     Ok(format!("Docker {version}"))
 }
 
 fn kind() -> Result<String, String> {
-    let program = kind_program().ok_or("kind is not installed\nmake kind")?;
+    let program = kind_program().ok_or("kind is not installed\nrun `make kind`")?;
     let said = within(Command::new(&program).arg("version"), SOON, &|| false)?;
     Ok(format!("{} ({})", said.split(' ').take(2).collect::<Vec<_>>().join(" "), program.display()))
 }
@@ -56,12 +56,12 @@ fn kind() -> Result<String, String> {
 /// The one that is asked for, else the one that `make kind` chose.
 fn image(asked: Option<&str>) -> Result<String, String> {
     let Some(image) = node_image(asked) else {
-        return Err("no node image was chosen yet\nmake kind".into());
+        return Err("no node image yet\nrun `make kind`".into());
     };
     if is_here(&image) {
         return Ok(image);
     }
-    let mend = asked.map_or_else(|| "make kind".into(), |asked| format!("docker pull {asked}"));
+    let mend = asked.map_or_else(|| "run `make kind`".into(), |asked| format!("run `docker pull {asked}`"));
     Err(format!("the node image {image} is not on this machine\n{mend}"))
 }
 
@@ -69,7 +69,7 @@ fn image(asked: Option<&str>) -> Result<String, String> {
 fn nginx() -> Result<String, String> {
     noted("nginx-image")
         .filter(|image| is_here(image))
-        .ok_or("there is none for the ingress of I1 and the API of I3\nmake kind".into())
+        .ok_or("no nginx image: I1's ingress and I3's API cannot run on kind\nrun `make kind`".into())
 }
 
 fn is_here(image: &str) -> bool {
@@ -78,7 +78,8 @@ fn is_here(image: &str) -> bool {
 
 fn root() -> Result<String, String> {
     if is_root() {
-        return Ok("may enter the namespaces of containers".into());
+        return Ok("can enter the namespaces of containers".into());
     }
-    Err("faults are made inside the namespaces of kind's containers, which only root may enter\nrun it as root".into())
+    Err("faults are injected in the namespaces of kind's containers, which only root can enter\nrun relapse as root"
+        .into())
 }

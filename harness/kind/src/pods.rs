@@ -52,7 +52,7 @@ pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> 
         let ready = role != PodRole::Dns || watch::is_ready(pod);
         ready && watch::runs(pod) && watch::address(pod).is_some()
     };
-    seen.until(&format!("pod {name} came up"), |seen| seen.pod(&name).filter(is_up)).await
+    seen.until(&format!("pod {name} to come up"), |seen| seen.pod(&name).filter(is_up)).await
 }
 
 /// Lets a replica of cluster DNS be an endpoint, or no longer.

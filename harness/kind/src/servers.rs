@@ -142,7 +142,7 @@ fn last_words(container: &Container<GenericImage>) -> String {
     let said = container.stderr_to_vec().unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
-    last.map(|line| format!("; it said: {line}")).unwrap_or_default()
+    last.map(|line| format!("; last log line: {line}")).unwrap_or_default()
 }
 
 /// Takes a trial's part out of a server's namespace, which goes on: connections, and the NIC. Goes on past

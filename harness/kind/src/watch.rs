@@ -50,7 +50,7 @@ impl Seen {
         let slices = keep(Api::all(client.clone()), watcher::Config::default(), told);
         match tokio::time::timeout(PATIENCE, pods.wait_until_ready()).await {
             Ok(Ok(())) => Ok(Self { pods, slices, changed }),
-            _ => Err(format!("the API server told of no pods within {} s", PATIENCE.as_secs())),
+            _ => Err(format!("the API server listed no pods within {} s", PATIENCE.as_secs())),
         }
     }
 
@@ -105,11 +105,11 @@ impl Seen {
                     return Ok(found);
                 }
                 if !seen.changed().await {
-                    return Err("nobody watches the API server any more".to_owned());
+                    return Err("the watch on the API server has ended".to_owned());
                 }
             }
         };
-        let late = |_| Err(format!("{what} not within {} s", PATIENCE.as_secs()));
+        let late = |_| Err(format!("timed out after {} s waiting for {what}", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, watched).await.unwrap_or_else(late)
     }
 }

@@ -20,7 +20,7 @@ macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
         $(pub mod $module;)*
 
-        /// One thing to inject.
+        /// A fault to inject.
         #[derive(Debug, Clone, Deserialize, JsonSchema)]
         #[schemars(title = "fault")]
         pub enum Injection {

@@ -53,10 +53,10 @@ pub fn limit_is_closed() -> Option<String> {
     Some(match refused.kind() {
         io::ErrorKind::NotFound => "connection tracking is not loaded (modprobe nf_conntrack)".into(),
         io::ErrorKind::PermissionDenied if !relapse_kernel::host::is_root() => {
-            "only root may: run it as root with --allow-host-writes".into()
+            "only root can write it: run as root with --allow-host-writes".into()
         }
-        io::ErrorKind::PermissionDenied => "it may be written in the initial network namespace alone".into(),
-        _ => format!("it may not be written here ({refused})"),
+        io::ErrorKind::PermissionDenied => "it can be written only in the initial network namespace".into(),
+        _ => format!("it cannot be written here ({refused})"),
     })
 }
 
@@ -67,7 +67,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The setting is there and this user may not write it.
-    #[error("write {key}: only root in the initial network namespace may ({source})")]
+    #[error("write {key}: only root in the initial network namespace can ({source})")]
     NotAllowed {
         key: String,
         #[source]

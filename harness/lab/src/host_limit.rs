@@ -74,10 +74,10 @@ impl HostLimit {
     /// # Errors
     /// When it is no longer ours, or could not be written.
     pub fn restore(&self) -> Result<()> {
-        let what = || "set nf_conntrack_max back".to_owned();
+        let what = || "restore nf_conntrack_max".to_owned();
         match self.ask(LimitRequest::Restore, what)? {
             LimitReply::Restored(Restore::NotOurs { found, expected }) => {
-                let why = format!("somebody else wrote {found} where {expected} was ours; it is left as it is");
+                let why = format!("another process changed it from {expected} to {found}; left as it is");
                 Err(refused(what(), why))
             }
             _ => Ok(()),

@@ -33,8 +33,8 @@ macro_rules! flows {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
         $(pub mod $module;)*
 
-        /// One client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME`, `office/NAME`; what it talks to
-        /// may also be `service/NAME`. From the name of a counted pod, attempts come from all of them in turn.
+        /// A client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME` or `office/NAME`; a server may also
+        /// be `service/NAME`. With the name of a pod with `count`, all of its pods take turns.
         #[derive(Debug, Clone, Deserialize, JsonSchema)]
         #[schemars(title = "kind of flow")]
         pub enum Flow {

@@ -182,7 +182,7 @@ impl Diagnostics {
         let files: BTreeSet<&Path> = self.sorted.iter().map(|d| d.file.as_path()).collect();
         let plural = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
         let errors = plural(self.len(), "error");
-        format!("{errors} in {}; nothing was brought up", plural(files.len(), "file"))
+        format!("{errors} in {}; nothing was run", plural(files.len(), "file"))
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
         all.push(Diagnostic::at(&a, Span { offset: 0, len: 1 }, "first"));
         let messages: Vec<_> = all.iter().map(|d| d.message.as_str()).collect();
         assert_eq!(messages, ["first", "second", "third"]);
-        assert!(all.plain().ends_with("3 errors in 2 files; nothing was brought up\n"));
+        assert!(all.plain().ends_with("3 errors in 2 files; nothing was run\n"));
     }
 
     #[test]

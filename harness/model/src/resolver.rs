@@ -129,7 +129,7 @@ impl<'a> Resolver<'a> {
                 Some(kind) => format!("write `{kind}/{}`", text.value),
                 None => format!("write {}", forms()),
             };
-            self.error(text.span, format!("{} does not say what it is", quoted(&text.value)), help);
+            self.error(text.span, format!("{} has no kind", quoted(&text.value)), help);
             return None;
         };
         if !kinds.contains(&kind) {
@@ -137,7 +137,7 @@ impl<'a> Resolver<'a> {
                 Some(meant) => format!("did you mean `{meant}/{name}`?"),
                 None => format!("write {}", forms()),
             };
-            self.error(text.span, format!("{} cannot stand here", quoted(&text.value)), help);
+            self.error(text.span, format!("{} is not allowed here", quoted(&text.value)), help);
             return None;
         }
         if let Some(index) = self.names(kind).iter().position(|n| *n == name) {
@@ -179,7 +179,7 @@ impl<'a> Resolver<'a> {
     fn unknown<T>(&mut self, kind: &str, at: &Spanned<String>, name: &str) -> Option<T> {
         let names = self.names(kind);
         let help = match name.strip_prefix(kind).and_then(|rest| rest.strip_prefix('/')) {
-            Some(bare) if names.contains(&bare) => format!("write `{bare}`: only its name stands here"),
+            Some(bare) if names.contains(&bare) => format!("write `{bare}`: only the name goes here"),
             _ => did_you_mean(name, plural(kind), names),
         };
         self.error(at.span, format!("there is no {} {}", noun(kind), quoted(name)), help);
@@ -190,7 +190,7 @@ impl<'a> Resolver<'a> {
     pub fn duration(&mut self, key: &str, duration: &Spanned<values::Duration>) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_secs(3600);
         if duration.0.is_zero() {
-            self.error(duration.span, format!("`{key}` cannot be nothing"), "write a time above 0, such as `500ms`");
+            self.error(duration.span, format!("`{key}` cannot be 0"), "write a time above 0, such as `500ms`");
             return None;
         }
         if duration.0 > LONGEST {
@@ -245,7 +245,7 @@ impl<'a> Resolver<'a> {
         }
         self.error(
             name.span,
-            format!("{} cannot be an interface", quoted(&name.value)),
+            format!("{} is not a valid interface name", quoted(&name.value)),
             "write at most 15 letters and digits, such as `eth1`",
         );
         None

@@ -89,7 +89,7 @@ text! {
 text! {
     /// An IPv4 prefix: rules of a cluster see no other.
     Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
-    "write a network and its length, such as `10.176.96.0/20`, with no bit set behind it"
+    "write a network and its length, such as `10.176.96.0/20`, with no bits set beyond it"
 }
 text! {
     /// A fraction above 0 and up to 1, exact.

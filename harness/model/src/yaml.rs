@@ -71,20 +71,19 @@ pub fn read(file: &Path, noun: &str) -> Result<Source, Diagnostic> {
     opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LARGEST {
         return Err(Diagnostic::of_file(file, "the file is larger than 1 MiB, and was not parsed")
-            .help("the longest that is shipped has a few kilobytes"));
+            .help("shipped files are a few kilobytes long"));
     }
     String::from_utf8(bytes).map(|text| Source::new(file, text)).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-        let message =
-            format!("the file is not UTF-8: line {line} has a byte that no character begins with or goes on with");
-        Diagnostic::of_file(file, message).help("save the file in the encoding UTF-8")
+        let message = format!("the file is not UTF-8: line {line} has an invalid byte");
+        Diagnostic::of_file(file, message).help("save the file as UTF-8")
     })
 }
 
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => "there is no such file".to_owned(),
+        ErrorKind::NotFound => "no such file".to_owned(),
         ErrorKind::PermissionDenied => "the file cannot be read: permission denied".to_owned(),
         _ => format!("the file cannot be read: {error}"),
     }
@@ -103,7 +102,7 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
     };
     let tree: Node = match serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::PassThrough)) {
         Ok(Node { value: Value::Null, .. }) | Err(YamlError::Eof { .. }) => {
-            let message = format!("the file is empty: there is no {} in it", T::NOUN);
+            let message = format!("the file is empty: it contains no {}", T::NOUN);
             return Err(Diagnostic::of_file(&source.file, message).help(T::BEGIN).into());
         }
         Ok(tree) => tree,
@@ -151,22 +150,21 @@ fn explain(source: &Source, error: &YamlError, noun: &str) -> Diagnostic {
     let error = error.without_snippet();
     let (message, help) = match error {
         YamlError::DuplicateMappingKey { key, .. } => {
-            (format!("duplicate key {}", quoted(key.as_deref().unwrap_or("?"))), "a key may stand once".to_owned())
+            (format!("duplicate key {}", quoted(key.as_deref().unwrap_or("?"))), "a key can occur only once".to_owned())
         }
         YamlError::MultipleDocuments { .. } => {
             ("a second document begins here".to_owned(), format!("one file holds one {noun}: remove `---`"))
         }
         YamlError::AliasReplayLimitExceeded { .. }
         | YamlError::AliasExpansionLimitExceeded { .. }
-        | YamlError::AliasReplayStackDepthExceeded { .. } => (
-            "aliases multiply what is written here beyond any use".to_owned(),
-            "write it out, or use fewer aliases".to_owned(),
-        ),
+        | YamlError::AliasReplayStackDepthExceeded { .. } => {
+            ("aliases expand to too many values".to_owned(), "write it out, or use fewer aliases".to_owned())
+        }
         YamlError::Budget { .. } => (
-            format!("the file holds far more than a {noun} can"),
+            format!("the file holds far more than a {noun} needs"),
             format!("a {noun} is nested at most 32 deep and has at most 30000 values"),
         ),
-        YamlError::MergeKeyNotAllowed { .. } => ("`<<` is not understood".to_owned(), "write the keys out".to_owned()),
+        YamlError::MergeKeyNotAllowed { .. } => ("`<<` is not supported".to_owned(), "write the keys out".to_owned()),
         YamlError::AliasError { error, .. } => return explain(source, error, noun),
         other => (in_words(other), String::new()),
     };

@@ -18,7 +18,7 @@ use crate::run::needs::too_many_files;
 
 Everything that is wrong is told at once, with its place. Exit status: 0 valid, 64 not.")]
 pub struct CheckArguments {
-    /// Names, files or folders; everything in scenarios/ when none is given.
+    /// Names, files or folders (default: everything in scenarios/).
     scenarios: Vec<String>,
 }
 

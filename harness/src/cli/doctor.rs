@@ -51,7 +51,7 @@ impl Findings {
     fn say(&mut self, state: State, what: &str, detail: &str) {
         let (tone, word) = match state {
             State::Ok => (Tone::Good, "ok"),
-            State::Less => (Tone::Unsure, "less"),
+            State::Less => (Tone::Unsure, "limited"),
             State::Missing => (Tone::Bad, "missing"),
             State::Note => (Tone::Note, "note"),
         };
@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
     let mut found = Findings { page: out::page(), able: true };
     let user = if host::is_root() { "root" } else { "an ordinary user" };
     out::line(format!("relapse {} on Linux {}, as {user}", env!("CARGO_PKG_VERSION"), release()));
-    found.head("labs of network namespaces (netns)");
+    found.head("labs in network namespaces (netns)");
     let labs = Labs::default();
     lab(&mut found, &labs);
     for backend in backend::registered() {
@@ -88,17 +88,19 @@ pub fn main() -> ExitCode {
             real_clusters(&mut found, parts);
         }
     }
-    found.head("what collectors see besides");
+    found.head("other sources of signals");
     match KernelLog::file() {
-        Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is read"),
-        Err(e) => found.say(State::Less, "kernel log", &format!("failed to {e}\nnothing depends on it alone")),
+        Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is readable"),
+        Err(e) => {
+            found.say(State::Less, "kernel log", &format!("failed to {e}\noptional: nothing depends on it alone"))
+        }
     }
     found.head("the machine-wide conntrack limit");
     limit(&mut found);
     left_over(&mut found);
-    found.head("scenarios here, in labs");
+    found.head("scenarios in this folder, in labs");
     scenarios(&mut found, labs);
-    found.head("looking around (relapse reproduce)");
+    found.head("tools for relapse reproduce");
     let missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !is_installed(tool)).collect();
     if missing.is_empty() {
         found.say(State::Ok, "tools", &TOOLS.join(", "));
@@ -108,7 +110,7 @@ pub fn main() -> ExitCode {
     let (tone, verdict) = if found.able {
         (Tone::Good, "this machine can run labs")
     } else {
-        (Tone::Bad, "this machine cannot run labs; what is missing is said above")
+        (Tone::Bad, "this machine cannot run labs; see what is missing above")
     };
     out::line(found.page.paint(tone, verdict));
     ExitCode::from(u8::from(!found.able))
@@ -119,7 +121,7 @@ fn lab(found: &mut Findings, labs: &Labs) {
     if !found.need("user namespaces", allowed, |()| "allowed".into()) {
         return;
     }
-    found.say(State::Ok, "open files", &format!("{} may be open", host::nofile().hard));
+    found.say(State::Ok, "open files", &format!("at most {}", host::nofile().hard));
     for Attempt { what, result, needed_by } in labs.attempts() {
         match (result, needed_by) {
             (Ok(seen), _) => found.say(State::Ok, what, seen),
@@ -134,10 +136,10 @@ fn lab(found: &mut Findings, labs: &Labs) {
 /// run asks, as if the user allowed everything.
 fn scenarios(found: &mut Findings, labs: Labs) {
     if !Path::new(super::SCENARIOS).is_dir() {
-        return found.say(State::Note, "scenarios/", "there is no such folder here");
+        return found.say(State::Note, "scenarios/", "no such folder here");
     }
     let Ok(plans) = super::find(&[]) else {
-        return found.say(State::Note, "scenarios/", "something is wrong with it: relapse check");
+        return found.say(State::Note, "scenarios/", "invalid: run `relapse check` for details");
     };
     let labs: Arc<dyn Backend> = Arc::new(labs);
     let (mut all, mut skipped) = (0, BTreeMap::<String, BTreeMap<&str, usize>>::new());
@@ -151,7 +153,7 @@ fn scenarios(found: &mut Findings, labs: Labs) {
     found.say(if left == 0 { State::Ok } else { State::Less }, "trials", &format!("{} of {all} can run", all - left));
     for (why, of) in skipped {
         let (trials, names) = (of.values().sum::<usize>(), of.into_keys().collect::<Vec<_>>().join(", "));
-        found.say(State::Less, &units::count(trials, "trial"), &format!("{why}\nskipped of: {names}"));
+        found.say(State::Less, &units::count(trials, "trial"), &format!("{why}\nskipped trials of: {names}"));
     }
 }
 
@@ -174,14 +176,14 @@ fn limit(found: &mut Findings) {
     }
     match limit_is_closed() {
         None if Consent::from_environment(false).is_granted() => {
-            found.say(State::Ok, "may be written", "by this user, who allows it by RELAPSE_ALLOW_HOST_WRITES=1");
+            found.say(State::Ok, "writable", "yes: RELAPSE_ALLOW_HOST_WRITES=1 is set");
         }
-        None => found.say(State::Ok, "may be written", "by this user, with --allow-host-writes"),
+        None => found.say(State::Ok, "writable", "yes, with --allow-host-writes"),
         Some(why) => {
             let detail = format!(
-                "{why}\nof conntrack-cap-reset and its variants (I2) the fall of the limit is left out, and the twins that write it are skipped"
+                "{why}\nconntrack-cap-reset and its variants (I2) run without lowering the limit; controls that write it are skipped"
             );
-            found.say(State::Less, "may be written", &detail);
+            found.say(State::Less, "writable", &detail);
         }
     }
 }
@@ -206,19 +208,27 @@ fn left_over(found: &mut Findings) {
                 found.say(
                     State::Note,
                     "journals",
-                    &format!("run {} is under way, guarded by process {owner}", journal.run_id),
+                    &format!("run {} is in progress, guarded by process {owner}", journal.run_id),
                 );
             }
             Found::Journal(journal) => {
                 dead += 1;
-                found.say(State::Note, "journals", &format!("run {} was killed: relapse recover", journal.run_id));
+                found.say(
+                    State::Note,
+                    "journals",
+                    &format!("run {} was killed: run `relapse recover`", journal.run_id),
+                );
             }
             Found::Newer { version } => {
-                found.say(State::Note, "journals", &format!("{path} is of a newer relapse (version {version})"));
+                found.say(
+                    State::Note,
+                    "journals",
+                    &format!("{path} was written by a newer relapse (version {version})"),
+                );
             }
             Found::Unreadable { why } | Found::Closed { why } => {
                 dead += 1;
-                found.say(State::Note, "journals", &format!("{path} cannot be read ({why}): relapse recover"));
+                found.say(State::Note, "journals", &format!("{path} cannot be read ({why}): run `relapse recover`"));
             }
             Found::Draft => {}
         }

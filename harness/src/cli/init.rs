@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{Refused, out};
 
-/// Begin a repository of scenarios.
+/// Start a repository of scenarios.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   relapse init
@@ -18,7 +18,7 @@ use super::{Refused, out};
 
 Existing files are left alone. Exit status: 0 written, 64 a file was there or could not be written.")]
 pub struct InitArguments {
-    /// Where to write; made if it is not there.
+    /// Folder to write to; created if it does not exist.
     #[arg(default_value = ".")]
     folder: PathBuf,
 }
@@ -40,7 +40,7 @@ const FILES: [File; 5] = files! {
     "scenarios/route-lost.yaml" 0o644 "a first scenario, with its benign twin",
     "relapse.yaml" 0o644 "your detectors, and what each must find",
     "detectors/route-watch.sh" 0o755 "a detector that runs",
-    ".github/workflows/relapse.yml" 0o644 "the nightly gate; says what to fill in",
+    ".github/workflows/relapse.yml" 0o644 "the nightly gate; comments show what to fill in",
     ".gitignore" 0o644 "reports are not committed",
 };
 
@@ -49,7 +49,7 @@ pub fn main(arguments: &InitArguments) -> Result<ExitCode, Refused> {
     let there: Vec<PathBuf> = FILES.iter().map(|file| folder.join(file.path)).filter(|path| path.exists()).collect();
     if !there.is_empty() {
         let there: Vec<String> = there.iter().map(|path| format!("  {}", path.display())).collect();
-        return Err(format!("these files exist, and nothing was written:\n{}", there.join("\n")).into());
+        return Err(format!("these files already exist; nothing was written:\n{}", there.join("\n")).into());
     }
     for file in FILES {
         let path = folder.join(file.path);

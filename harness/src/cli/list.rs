@@ -21,12 +21,12 @@ use crate::plan::{Plan, TrialPlan};
   relapse list --shipped
   relapse list --json | jq -r '.[].name'")]
 pub struct ListArguments {
-    /// Names, files or folders; everything in scenarios/ when none is given.
+    /// Names, files or folders (default: everything in scenarios/).
     scenarios: Vec<String>,
-    /// What relapse carries, whatever is in scenarios/.
+    /// List the scenarios built into relapse, not those in scenarios/.
     #[arg(long, conflicts_with = "scenarios")]
     shipped: bool,
-    /// One JSON array, for programs.
+    /// Print one JSON array.
     #[arg(long)]
     json: bool,
 }

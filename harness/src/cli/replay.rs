@@ -23,12 +23,12 @@ use super::out;
   relapse replay recordings/policy-route-lost.jsonl
   relapse replay --json recordings | jq -c '.finding | [.detector, .severity, .subject]'
 
-Needs no privileges and no lab: a recording from any machine says the same everywhere.")]
+Needs no privileges and no lab: a recording gives the same findings on every machine.")]
 pub struct ReplayArguments {
-    /// Recordings, or folders of them (`relapse run --record FOLDER` makes them).
+    /// Recordings, or folders of them, written by `relapse run --record FOLDER`.
     #[arg(required = true)]
     recordings: Vec<PathBuf>,
-    /// One finding a line, as JSON.
+    /// Print findings as JSON lines.
     #[arg(long)]
     json: bool,
 }
@@ -45,7 +45,7 @@ pub fn main(arguments: &ReplayArguments) -> ExitCode {
     let mut bad = false;
     for named in &arguments.recordings {
         let (files, wrong) = match recordings(named) {
-            Ok(files) if files.is_empty() => (files, Some("there is no recording (*.jsonl) in this folder".to_owned())),
+            Ok(files) if files.is_empty() => (files, Some("no recordings (*.jsonl) in this folder".to_owned())),
             Ok(files) => (files, None),
             Err(e) => (Vec::new(), Some(e.to_string())),
         };

@@ -8,7 +8,7 @@ use relapse_reports::folder;
 
 use super::{Refused, out};
 
-/// Make reports from events.
+/// Recreate reports from events.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   relapse report reports/latest
@@ -21,7 +21,7 @@ pub struct ReportArguments {
     /// Folders of runs, or files of events, oldest first.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Where the report of several runs goes.
+    /// Folder for the merged report of several runs.
     #[arg(long, value_name = "FOLDER", default_value = "reports/merged")]
     output: PathBuf,
     /// A column a scenario in the matrix, instead of a column an incident.

@@ -35,21 +35,21 @@ use crate::run::{self, Interrupt, Options, hold};
   relapse reproduce conntrack-cap-reset --allow-host-writes
   sudo relapse reproduce policy-route-lost --backend kind
 
-Programs run inside the lab: what they do there ends with it. Nothing of the lab reaches the network.
+Programs run inside the lab: what they change there ends with it. No packet leaves the lab.
 On kind they run as root in the network of a node, pod or office, and see the processes and files of this machine.")]
 pub struct ReproduceArguments {
     /// Name or file of the scenario.
     scenario: String,
-    /// What the cluster is made of: a lab, or a real cluster by kind.
+    /// Where to run: in a lab, or on a real cluster made by kind.
     #[arg(long, value_parser = Chosen::parser(), default_value = "netns")]
     backend: Chosen,
-    /// Node image of a kind cluster. Also RELAPSE_KIND_IMAGE.
+    /// Node image for the kind cluster. Also set by RELAPSE_KIND_IMAGE.
     #[arg(long, value_name = "IMAGE")]
     kind_image: Option<String>,
-    /// Let the fault write machine-wide settings (nf_conntrack_max), journalled and restored.
+    /// Allow the fault to write machine-wide settings (nf_conntrack_max); they are journaled and restored.
     #[arg(long)]
     allow_host_writes: bool,
-    /// Instead of a prompt: run this in a place while the fault is in force, then heal. Repeatable.
+    /// Run this command while the fault is in force, then heal, instead of opening a prompt. Repeatable.
     #[arg(long, value_name = "PLACE: COMMAND")]
     exec: Vec<Exec>,
 }
@@ -67,7 +67,7 @@ impl FromStr for Exec {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once(':').map(|(place, command)| (place.trim(), command.trim()));
         let parts = parts.filter(|(place, command)| !place.is_empty() && !command.is_empty());
-        let (place, command) = parts.ok_or("write PLACE: COMMAND, as in `node/worker-1: ip route`")?;
+        let (place, command) = parts.ok_or("expected PLACE: COMMAND, such as `node/worker-1: ip route`")?;
         Ok(Self { place: place.to_owned(), command: command.to_owned() })
     }
 }
@@ -82,7 +82,7 @@ pub fn main(arguments: &ReproduceArguments) -> Result<ExitCode, Refused> {
     let run_id = super::run::run_id();
     let mut backends = arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), Path::new("reports"), 1);
     let (Some(backend), true) = (backends.pop(), backends.is_empty()) else {
-        return Err("--backend all: one incident is reproduced on one backend at a time".to_owned().into());
+        return Err("--backend all: reproduce runs on one backend at a time".to_owned().into());
     };
     let options = Options {
         run_id,
@@ -111,9 +111,7 @@ fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
     let count = found.len();
     match <[Plan; 1]>::try_from(found) {
         Ok([plan]) => Ok(plan),
-        Err(_) => {
-            Err(Diagnostic::of_file(scenario, format!("holds {count} scenarios; one is reproduced at a time")).into())
-        }
+        Err(_) => Err(Diagnostic::of_file(scenario, format!("contains {count} scenarios; reproduce takes one")).into()),
     }
 }
 

@@ -31,7 +31,7 @@ impl Chosen {
     /// As an argument.
     pub fn parser() -> impl TypedValueParser<Value = Self> {
         let backends = backend::registered().into_iter().map(|one| PossibleValue::new(one.name).help(one.help));
-        let all = PossibleValue::new(ALL).help("One after the other, and compared");
+        let all = PossibleValue::new(ALL).help("All backends, one after the other, with a comparison");
         PossibleValuesParser::new(backends.chain([all])).map(Self)
     }
 
@@ -62,43 +62,43 @@ impl Chosen {
 
 Reports: FOLDER/latest/report.html, summary.md, junit.xml, matrix.txt, events.jsonl.")]
 pub struct RunArguments {
-    /// Names, files or folders; everything in scenarios/ when none is given.
+    /// Names, files or folders (default: everything in scenarios/).
     scenarios: Vec<String>,
     /// Replay each trial this many times; reports p50, p95, max and flakes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     repeat: u32,
-    /// Trials side by side, at most; fewer while the machine is busy, and on kind one on each of two
-    /// clusters, from a dozen trials on. Default: six a processor, but 1 with --repeat, for times to detect are best alone.
+    /// Maximum number of trials at once; fewer while the machine is busy. On kind, one per cluster, with a second
+    /// cluster from a dozen trials on. Default: six per processor, or 1 with --repeat for undisturbed times.
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: Option<u16>,
-    /// Make every deadline this many times as long: for a machine that is as much slower, an emulated one above all.
+    /// Multiply every deadline by this factor, for slow machines such as emulated ones.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = deadline_factor)]
     deadline_factor: f64,
-    /// What clusters are made of.
+    /// Where trials run.
     #[arg(long, value_parser = Chosen::parser(), default_value = "netns")]
     backend: Chosen,
-    /// Node image of kind clusters (default: what `make kind` found or built). Also RELAPSE_KIND_IMAGE.
+    /// Node image for kind clusters (default: the one from `make kind`). Also set by RELAPSE_KIND_IMAGE.
     #[arg(long, value_name = "IMAGE")]
     kind_image: Option<String>,
-    /// Let scenarios write machine-wide settings (nf_conntrack_max), journalled and restored.
+    /// Allow scenarios to write machine-wide settings (nf_conntrack_max); they are journaled and restored.
     #[arg(long)]
     allow_host_writes: bool,
-    /// Backends that must run: a skip there is a failure. Also RELAPSE_REQUIRE.
+    /// Backends that must run: a skipped trial there fails the run. Also set by RELAPSE_REQUIRE.
     #[arg(long, value_delimiter = ',')]
     require: Vec<String>,
-    /// Only the incident of each scenario, or only this control of it.
+    /// Run only the incident of each scenario (`incident`), or only this control.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Only this part of all trials, such as 2/4: each trial is in exactly one part, whichever machine asks.
+    /// Run only this part of all trials, such as 2/4. Each trial is in exactly one part, on every machine.
     #[arg(long, value_name = "N/OF")]
     shard: Option<Shard>,
-    /// Record all signals into this folder, one file a trial.
+    /// Record all signals to this folder, one file per trial.
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
-    /// Outside detectors and what they must say (default: relapse.yaml, where there is one).
+    /// Outside detectors and what they must report (default: relapse.yaml, if it exists).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where reports go.
+    /// Folder for reports.
     #[arg(long, value_name = "FOLDER", default_value = "reports")]
     reports: PathBuf,
     /// Show everything of every trial, not only of those that did not pass.
@@ -131,7 +131,7 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
         }
         only.retain(|trial| shard.holds(trial));
         if only.is_empty() {
-            out::line(format_args!("shard {}/{} has no trial", shard.number, shard.of));
+            out::line(format_args!("shard {}/{} has no trials", shard.number, shard.of));
             return Ok(ExitCode::SUCCESS);
         }
     }
@@ -186,14 +186,14 @@ impl FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts = text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
         let parts = parts.filter(|(number, of)| (1..=*of).contains(number));
-        parts.map(|(number, of)| Self { number, of }).ok_or("write N/OF, such as 2/4 for the second of four parts")
+        parts.map(|(number, of)| Self { number, of }).ok_or("expected N/OF, such as 2/4 for the second of four parts")
     }
 }
 
 /// Never below 1: a deadline that the scenario does not state proves nothing.
 fn deadline_factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok().filter(|factor| (1.0..=1000.0).contains(factor));
-    factor.ok_or_else(|| "a number from 1 to 1000".to_owned())
+    factor.ok_or_else(|| "expected a number from 1 to 1000".to_owned())
 }
 
 /// `incident`, or the name of a control.
@@ -206,7 +206,7 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
     if found.is_empty() {
         let all = plans.iter().flat_map(|plan| plan.controls.iter().filter_map(|c| c.control.as_deref()));
         let meant = did_you_mean(name, "trials", std::iter::once("incident").chain(all));
-        return Err(format!("--only {name}: no scenario here has such a control\n  {meant}"));
+        return Err(format!("--only {name}: no scenario has this control\n  {meant}"));
     }
     Ok(found)
 }
@@ -261,7 +261,7 @@ fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder
         if let Some(open) = &mut folder
             && let Err(e) = open.record(event)
         {
-            eprintln!("relapse: failed to {}; the run goes on without its files", super::chain(&e));
+            eprintln!("relapse: failed to {}; the run continues without report files", super::chain(&e));
             folder = None;
         }
     };
@@ -286,7 +286,7 @@ pub(super) fn left_by_others() -> Vec<String> {
     let recovered = Site::host().and_then(|site| host::recover_quietly(&site));
     match recovered {
         Ok(recovered) => recovered.iter().map(ToString::to_string).collect(),
-        Err(e) => vec![format!("failed to look for what earlier runs left: {e}")],
+        Err(e) => vec![format!("failed to look for leftovers of earlier runs: {e}")],
     }
 }
 
@@ -311,7 +311,7 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
                 let text = if interrupt.is_urgent() {
                     "tearing down at once"
                 } else {
-                    "healing and tearing down; once more to stop at once"
+                    "healing and tearing down; interrupt again to stop at once"
                 };
                 eprintln!("relapse: {text}");
                 tokio::time::sleep(Duration::from_millis(10)).await;

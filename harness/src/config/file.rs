@@ -19,7 +19,7 @@ use super::{Config, Outside};
 use crate::outside_detector::ExecSpec;
 use crate::scenario::ApiVersion;
 
-/// Detectors of the user, beside the built-in ones.
+/// Your detectors, in addition to the built-in ones.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
@@ -28,7 +28,7 @@ pub(super) struct File {
     _version: ApiVersion,
     #[serde(rename = "kind")]
     _kind: Kind,
-    /// Your detectors; without any, remove the file.
+    /// Your detectors; if there are none, remove the file.
     detectors: Vec<Detector>,
 }
 
@@ -46,9 +46,9 @@ enum Kind {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Detector {
-    /// Reports show it by this name.
+    /// Name shown in reports.
     name: Spanned<Name>,
-    /// How it is run: `exec: { command: [./my-agent] }`.
+    /// How to run it: `exec: { command: [./my-agent] }`.
     exec: Exec,
     #[serde(default)]
     expect: Vec<Spanned<Line>>,
@@ -145,11 +145,15 @@ impl Check<'_> {
     fn exec(&mut self, name: String, exec: Exec) -> ExecSpec {
         for key in exec.env.keys() {
             if key.is_empty() || key.contains(['=', '\0']) {
-                self.report(key.span, format!("{} is no name of a variable", quoted(key)), "");
+                self.report(key.span, format!("{} is not a valid variable name", quoted(key)), "");
             }
         }
         for word in exec.command.iter().chain(exec.env.values()).filter(|word| word.0.contains('\0')) {
-            self.report(word.span, format!("{} holds a NUL character", quoted(&word.0)), "no program can be given one");
+            self.report(
+                word.span,
+                format!("{} holds a NUL character", quoted(&word.0)),
+                "arguments and variables cannot contain one",
+            );
         }
         let program = exec.command.first().map(|program| program.span);
         let spec = ExecSpec {
@@ -161,7 +165,7 @@ impl Check<'_> {
         };
         if spec.command.first().is_none_or(String::is_empty) {
             let help = "a list: the program and its arguments, such as `[./my-agent, --json]`";
-            self.report(exec.command.span, "`command` names no program", help);
+            self.report(exec.command.span, "`command` does not name a program", help);
         } else if let (Err((why, help)), Some(at)) = (runnable(&spec), program) {
             self.report(at, why, help);
         }
@@ -173,7 +177,7 @@ impl Check<'_> {
             self.expectation(line, today);
             if let Some(earlier) = lines[..number].iter().find(|earlier| earlier.contradicts(line)) {
                 let message = if earlier.miss.is_some() == line.miss.is_some() {
-                    "this is expected by an earlier line already"
+                    "an earlier line already expects this"
                 } else {
                     "an earlier line expects the opposite"
                 };
@@ -188,7 +192,7 @@ impl Check<'_> {
         match (&line.incident, &line.scenario) {
             (None, None) => {
                 let help = "add `incident: I4` (every scenario of it) or `scenario: NAME` (one)";
-                self.report(line.span, "the expectation does not say where it counts", help);
+                self.report(line.span, "the expectation has no `incident` or `scenario`", help);
             }
             (Some(_), Some(scenario)) => {
                 self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
@@ -198,13 +202,13 @@ impl Check<'_> {
         match (&line.miss, &line.until) {
             (Some(reason), None) => {
                 let help = "add the last day on which it is accepted, such as `until: 2027-03-01`";
-                self.report(reason.span, "a miss is expected without an end", help);
+                self.report(reason.span, "an expected miss needs an end date", help);
             }
             (None, Some(until)) => {
-                self.report(until.span, "`until` belongs to an expected miss", "say why with `miss`, or remove it");
+                self.report(until.span, "`until` needs `miss`", "give the reason with `miss`, or remove `until`");
             }
             (Some(_), Some(until)) if until.0 < today => {
-                let help = "expect the detection now, or give the miss a later day";
+                let help = "expect the detection now, or choose a later day";
                 let message = format!("the miss was expected until {}, which has passed", until.0);
                 self.report(until.span, message, help);
             }
@@ -212,11 +216,11 @@ impl Check<'_> {
         }
         match &line.within {
             Some(within) if is_risk => {
-                let help = "it must be named before the fault: remove `within`";
+                let help = "it must be reported before the fault: remove `within`";
                 self.report(within.span, "a risk has no deadline", help);
             }
             Some(within) if within.0.is_zero() => {
-                self.report(within.span, "`within` must be longer than nothing", Duration::FORMAT.right);
+                self.report(within.span, "`within` must be longer than 0", Duration::FORMAT.right);
             }
             None if line.miss.is_none() && !is_risk => {
                 self.report(line.span, "the expectation has no `within`", Duration::FORMAT.right);
@@ -250,7 +254,7 @@ fn runnable(spec: &ExecSpec) -> Result<(), (String, String)> {
             }
             (false, false) => Err((
                 format!("there is no program {}", quoted(program)),
-                format!("it would be {}", file.components().collect::<PathBuf>().display()),
+                format!("looked for {}", file.components().collect::<PathBuf>().display()),
             )),
         };
     }
@@ -259,6 +263,6 @@ fn runnable(spec: &ExecSpec) -> Result<(), (String, String)> {
     if std::env::split_paths(&path).any(|folder| is_executable(&spec.directory.join(folder).join(program))) {
         return Ok(());
     }
-    let help = format!("write `./{program}` where it lies beside this file");
+    let help = format!("write `./{program}` if it is next to this file");
     Err((format!("there is no program {} in the PATH", quoted(program)), help))
 }

@@ -121,19 +121,19 @@ detectors:
     let expected = [
         "1:13: `apiVersion` cannot be `relapse/v2`",
         "3:1: unknown key `detektors` in the configuration",
-        "6:22: `command` is a list, not the text `./agent`",
+        "6:22: `command` must be a list, not the string `./agent`",
         "7:11: `Agent` is not a name",
-        "8:23: an entry of `command` is a text or a number or `true` or `false`, not a mapping",
+        "8:23: an entry of `command` must be a string or a number or `true` or `false`, not a mapping",
         "8:41: `A` has no value",
         "8:46: duplicate key `A`",
         "9:5: an entry of `detectors` lacks `name`",
-        "9:36: `signals` is `true` or `false`, not the text `yes`",
+        "9:36: `signals` must be `true` or `false`, not the string `yes`",
         "11:32: `level` cannot be `cuase`",
         "11:48: `worker-2` is not a subject",
-        "11:66: `within` is a duration, not a number",
+        "11:66: `within` must be a duration, not a number",
         "12:45: `2026-11-20T00:00` is not a day",
         "13:44: `level` has no value",
-        "14:9: an entry of `expect` is a mapping, not the text `nonsense`",
+        "14:9: an entry of `expect` must be a mapping, not the string `nonsense`",
     ];
     assert_eq!(wrong(text), expected);
 }
@@ -161,18 +161,18 @@ detectors:
         "4:11: `policy-route` is the name of a built-in detector",
         "5:23: there is no program `./no-such-agent`",
         "5:40: `\\0` holds a NUL character",
-        "7:22: `command` names no program",
-        "7:33: `A=B` is no name of a variable",
+        "7:22: `command` does not name a program",
+        "7:33: `A=B` is not a valid variable name",
         "9:23: there is no program `relapse.yaml-is-no-program` in the PATH",
-        "11:9: the expectation does not say where it counts",
-        "11:33: `within` must be longer than nothing",
+        "11:9: the expectation has no `incident` or `scenario`",
+        "11:33: `within` must be longer than 0",
         "12:45: the miss was expected until 2026-11-20, which has passed",
-        "13:45: a miss is expected without an end",
+        "13:45: an expected miss needs an end date",
         "14:35: both `incident` and `scenario` are given",
         "14:59: a risk has no deadline",
         "15:9: the expectation has no `level`",
         "15:9: the expectation has no `within`",
-        "15:32: `until` belongs to an expected miss",
+        "15:32: `until` needs `miss`",
     ];
     assert_eq!(wrong(text), expected);
 }
@@ -201,7 +201,7 @@ fn lines_that_contradict_each_other() {
     let miss = "{ incident: I4, miss: known, until: 2027-01-01 }";
     let elsewhere = "{ incident: I5, miss: known, until: 2027-01-01 }";
     config(&with_lines(&[twice, other, elsewhere]));
-    assert_eq!(wrong(&with_lines(&[twice, twice])), ["8:9: this is expected by an earlier line already"]);
+    assert_eq!(wrong(&with_lines(&[twice, twice])), ["8:9: an earlier line already expects this"]);
     assert_eq!(wrong(&with_lines(&[twice, miss])), ["8:9: an earlier line expects the opposite"]);
 }
 
@@ -213,8 +213,8 @@ fn names_stand_once() {
 
 #[test]
 fn odd_files_are_refused_with_a_place() {
-    assert_eq!(wrong("# nothing\n"), ["the file is empty: there is no configuration in it"]);
-    assert_eq!(wrong("- a\n"), ["1:1: the configuration is a mapping, not a list"]);
+    assert_eq!(wrong("# nothing\n"), ["the file is empty: it contains no configuration"]);
+    assert_eq!(wrong("- a\n"), ["1:1: the configuration must be a mapping, not a list"]);
     assert_eq!(wrong(&format!("{GOOD}---\nkind: x\n")), ["14:1: a second document begins here"]);
     assert_eq!(wrong("apiVersion: [\n").len(), 1);
 }
@@ -234,7 +234,7 @@ fn loading() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("mine.yaml");
     let missing = Config::load(Some(&file), TODAY).expect_err("not there yet");
-    assert_eq!(missing.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["there is no such file"]);
+    assert_eq!(missing.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["no such file"]);
     std::fs::write(&file, GOOD.replace("./sh", "sh")).expect("written");
     let config = Config::load(Some(&file), TODAY).expect("good");
     assert_eq!(config.detectors[0].exec.directory, directory.path());

@@ -24,7 +24,7 @@ pub struct FailsSpec {
     pub flow: Spanned<String>,
     #[serde(default, rename = "as")]
     pub how: Failure,
-    /// Least and greatest share of its attempts that fail. Default [1, 1].
+    /// Smallest and largest share of attempts that fail. Default [1, 1].
     #[schemars(inner(range(min = 0, max = 1)))]
     pub share: Option<Spanned<[f64; 2]>>,
 }
@@ -35,13 +35,13 @@ impl EffectSpec for FailsSpec {
         let (resolver, within) = (&mut *stating.resolver, stating.within);
         let [least, most] = self.share.map_or([1.0, 1.0], |share| share.value);
         if let Some(at) = self.share.filter(|_| least > most || most <= 0.0) {
-            let help = "write the smaller first and the larger, above 0, second";
+            let help = "write the smaller share first, then the larger, above 0";
             resolver.error(at.span, "no share of attempts lies between these", help);
         }
         let flow = flow?;
         let FlowPlan { late, timeout, .. } = resolver.workload[flow.0];
         if self.how == Failure::NameError && late != Failure::NameError {
-            let message = format!("flow {} looks no name up", quoted(&self.flow));
+            let message = format!("flow {} does not look up a name", quoted(&self.flow));
             resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
         }
         if self.how == Failure::Timeout && timeout >= within {
@@ -72,7 +72,7 @@ impl Effect for Fails {
             Failure::Refused => ": refused",
             Failure::NameError => ": name not resolved",
         };
-        let often = if self.share.0 >= 1.0 { "fails" } else { "fails now and then" };
+        let often = if self.share.0 >= 1.0 { "fails" } else { "fails intermittently" };
         format!("{} {often}{how}", flows[self.flow.0].name)
     }
 

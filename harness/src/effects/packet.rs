@@ -27,11 +27,11 @@ pub struct PacketSpec {
     pub syn: bool,
     #[serde(default)]
     pub syn_ack: bool,
-    /// Who sends it.
+    /// Sender.
     pub from: Spanned<String>,
-    /// To whom.
+    /// Receiver.
     pub to: Spanned<String>,
-    /// Where it is looked for.
+    /// Where to look for it.
     pub at: Spanned<String>,
     #[serde(default)]
     pub never: bool,
@@ -41,7 +41,8 @@ impl EffectSpec for PacketSpec {
     fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
         let resolver = &mut *stating.resolver;
         if self.syn == self.syn_ack {
-            let message = if self.syn { "a packet is either a SYN or a SYN-ACK" } else { "which packet is it?" };
+            let message =
+                if self.syn { "a packet is either a SYN or a SYN-ACK" } else { "the kind of packet is missing" };
             resolver.error(self.from.span, message, "write `syn: true` or `synAck: true`");
         }
         let (from, to, at) = (resolver.place(&self.from), resolver.place(&self.to), resolver.place(&self.at));

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 
-/// A flow goes on working.
+/// A flow keeps working.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorksSpec {

@@ -17,7 +17,7 @@ pub(super) fn outcome<'a>(
     let open = open.map(|e| (Outcome::Inconclusive, format!("{} was not decided", e.detector)));
     let mut reasons: Vec<(Outcome, String)> = wrong.chain(open).collect();
     if nothing_left {
-        let reason = "nothing that detectors must say could be made on this machine".to_owned();
+        let reason = "this machine cannot reproduce anything that a detector is expected to report".to_owned();
         reasons.push((Outcome::Inconclusive, reason));
     }
     reasons.sort_by_key(|(outcome, _)| std::cmp::Reverse(*outcome));
@@ -43,17 +43,17 @@ fn reason(decided: &Decided) -> Option<String> {
         Verdict::Late { after } => {
             format!("{name} was late: {}, deadline {}", units::span(*after), units::limit(expected.within))
         }
-        Verdict::Missed => format!("{name} said nothing{about}"),
+        Verdict::Missed => format!("{name} reported nothing{about}"),
         Verdict::WrongSubject { said } => match &expected.subject {
-            Some(subject) => format!("{name} named {said}, not {subject}"),
-            None => format!("{name} named {said}"),
+            Some(subject) => format!("{name} reported {said}, not {subject}"),
+            None => format!("{name} reported {said}"),
         },
-        Verdict::PreExisting => format!("{name} had spoken{about} before the fault"),
+        Verdict::PreExisting => format!("{name} already reported a finding{about} before the fault"),
         Verdict::FalseAlarm { subject, .. } => format!("{name} raised a false alarm about {subject}"),
         Verdict::Blind { why } => format!("{name} could not see: {why}"),
-        Verdict::NotCleared => format!("{name} did not take back what it said{about}"),
+        Verdict::NotCleared => format!("{name} did not clear its finding{about}"),
         Verdict::UnexpectedlyDetected { after } => {
-            format!("{name} was expected to miss, and detected after {}", units::span(*after))
+            format!("{name} was expected to miss, but detected it after {}", units::span(*after))
         }
         Verdict::Undecided { why } => format!("{name} was not decided: {why}"),
     })

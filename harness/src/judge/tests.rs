@@ -450,11 +450,11 @@ fn reasons_come_worst_first() {
     let expected = [
         "y could not see: overrun",
         "policy-route was late: 1.00 s, deadline 1 s",
-        "agent was expected to miss, and detected after 2 ns",
-        "x named node/b, not node/a",
-        "agent did not take back what it said",
-        "policy-route did not take back what it said about node/a",
-        "x did not take back what it said about node/b",
+        "agent was expected to miss, but detected it after 2 ns",
+        "x reported node/b, not node/a",
+        "agent did not clear its finding",
+        "policy-route did not clear its finding about node/a",
+        "x did not clear its finding about node/b",
     ];
     assert_eq!(reasons, expected);
 }

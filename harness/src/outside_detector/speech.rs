@@ -74,7 +74,8 @@ impl Speech {
             return Heard::Nothing;
         }
         if self.passed_on == MOST {
-            return self.complain(format!("said more than {MOST} things; from line {} on it is not heard", self.line));
+            return self
+                .complain(format!("reported more than {MOST} findings; output from line {} on is ignored", self.line));
         }
         self.passed_on += 1;
         Heard::News(Finding {

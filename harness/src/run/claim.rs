@@ -79,7 +79,7 @@ impl Hold {
     /// When a lock cannot be taken; [`host::Error::Stopped`] once `stop` says so.
     pub fn wait(job: &Job, options: &Options, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> host::Result<Self> {
         let (mut guardian, mut recovered) = (None, Vec::new());
-        let in_use = |holder| tell(format!("nf_conntrack_max is in use: {holder}"));
+        let in_use = |holder| tell(format!("waiting for nf_conntrack_max (held by {holder})"));
         let limit = match job.claim.limit {
             Some(Mode::Exclusive) if limit_is_closed().is_none() => {
                 let mut writer = spawn_guardian(job, options)?;
@@ -91,7 +91,7 @@ impl Hold {
             None => None,
         };
         let room = |labs| labs < processors() || is_idle();
-        let in_the_way = |holder| tell(format!("it runs without neighbours, or they do: {holder}"));
+        let in_the_way = |holder| tell(format!("waiting for exclusive use of the machine (held by {holder})"));
         let machine = |mode| MachineLock::enter(&lock::neighbours(), mode, &room, &in_the_way, stop);
         let machine = match job.backend.places().filter(|_| job.claim.machine == Mode::Shared) {
             Some(places) => places.enter(|| machine(Mode::Exclusive))?,
@@ -104,7 +104,7 @@ impl Hold {
 fn spawn_guardian(job: &Job, options: &Options) -> host::Result<Guardian> {
     let own = || {
         std::env::current_exe()
-            .map_err(|e| host::Error::Guardian { what: format!("this program's own file is not found: {e}") })
+            .map_err(|e| host::Error::Guardian { what: format!("find this program's own file: {e}") })
     };
     let exe = options.executable.clone().map_or_else(own, Ok)?;
     let control = job.id.control.as_ref().map(|control| format!("/{control}")).unwrap_or_default();

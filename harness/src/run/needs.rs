@@ -73,6 +73,6 @@ impl Needs {
 #[must_use]
 pub fn too_many_files(files: u64) -> Option<String> {
     let e = host::raise_nofile(files).err()?;
-    let mend = format!("hold fewer, or let root allow more with ulimit -Hn {files}");
-    Some(format!("open files: failed to {e}: each connection that is held takes two; {mend}"))
+    let mend = format!("hold fewer connections, or raise the limit as root with ulimit -Hn {files}");
+    Some(format!("open files: failed to {e}: each held connection needs two; {mend}"))
 }

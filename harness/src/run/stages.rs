@@ -121,7 +121,7 @@ impl Stages<'_> {
     /// Why the workload is not steady, for a person.
     fn complaint(&self, steady: &Steady) -> String {
         let few = self.lacks_connections().map(|(name, held, wanted)| {
-            format!("{name} holds {held} of {wanted} connections: a shorter `every` or a smaller `held` helps")
+            format!("{name} holds {held} of {wanted} connections: use a shorter `every` or a smaller `held`")
         });
         let few: Vec<String> = few.collect();
         if few.is_empty() { steady.complaint() } else { few.join(", ") }
@@ -193,7 +193,7 @@ impl Stages<'_> {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(Stop::Inconclusive(format!("the stated effect was not seen: {}", missing.join("; "))))
+            Err(Stop::Inconclusive(format!("the expected effect was not seen: {}", missing.join("; "))))
         }
     }
 

@@ -62,7 +62,7 @@ impl Steady {
                 n => format!("{} failed {n} times", flow.name),
             });
         let text: Vec<_> = complaints.collect();
-        if text.is_empty() { "not long enough yet".into() } else { text.join(", ") }
+        if text.is_empty() { "not steady for long enough yet".into() } else { text.join(", ") }
     }
 }
 

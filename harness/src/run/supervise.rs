@@ -157,7 +157,7 @@ impl Supervisor<'_> {
                 return Err("torn down at once".into());
             }
             if limit.is_some_and(|limit| begin.elapsed() > limit) {
-                return Err(format!("the lab gave no verdict within {} s and was ended", begin.elapsed().as_secs()));
+                return Err(format!("the lab gave no verdict within {} s and was killed", begin.elapsed().as_secs()));
             }
             if self.interrupt.is_asked() && !healing {
                 healing = true;
@@ -175,7 +175,7 @@ impl Supervisor<'_> {
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Err("the lab ended before its verdict".into()),
             };
-            match serde_json::from_str(&line).map_err(|e| format!("the lab said something unexpected: {e}"))? {
+            match serde_json::from_str(&line).map_err(|e| format!("unexpected message from the lab: {e}"))? {
                 FromLab::Event { event, .. } => (self.tell)(event),
                 FromLab::HostLimit(request) => {
                     let answer = match &mut hold.guardian {
@@ -247,7 +247,7 @@ fn look_at_host() -> Result<Snapshot, String> {
 }
 
 fn say(control: &mut File, message: &impl serde::Serialize) -> Result<(), String> {
-    send(control, message).map_err(|e| format!("the lab does not listen: {e}"))
+    send(control, message).map_err(|e| format!("failed to write to the lab: {e}"))
 }
 
 /// Recordings of several backends lie beside each other.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cluster {
-    /// How many (`worker-1`, `worker-2`, ...) or their names. At most 64.
+    /// Number of nodes (named `worker-1`, `worker-2`, ...), or a list of their names. At most 64.
     pub nodes: Spanned<Nodes>,
     #[serde(default)]
     pub network: Network,
@@ -22,7 +22,7 @@ pub struct Cluster {
     pub pods: Vec<Pod>,
     #[serde(default)]
     pub services: Vec<Service>,
-    /// Cluster DNS; without it there is none.
+    /// Cluster DNS. Default: none.
     pub dns: Option<Dns>,
     /// Hosts outside the cluster: databases, resolvers, other clusters.
     #[serde(default)]
@@ -30,7 +30,7 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
-    /// kind cluster configuration: a file in `kind-configs`, or beside the scenario.
+    /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
 
@@ -40,93 +40,93 @@ pub struct Cluster {
 pub struct Network {
     /// Subnet of the nodes' primary interface. Default 10.176.64.0/20.
     pub node_prefix: Option<Spanned<Prefix>>,
-    /// Default: its first address.
+    /// Gateway of `nodePrefix`. Default: its first address.
     pub node_gateway: Option<Spanned<Address>>,
-    /// Subnet of the pods, shared out among the nodes. Default 10.176.96.0/20.
+    /// Subnet of the pods, divided among the nodes. Default 10.176.96.0/20.
     pub pod_prefix: Option<Spanned<Prefix>>,
-    /// Default: its first address.
+    /// Gateway of `podPrefix`. Default: its first address.
     pub pod_gateway: Option<Spanned<Address>>,
     /// Virtual addresses of Services. Default 192.168.0.0/20.
     pub service_prefix: Option<Spanned<Prefix>>,
-    /// Where pods keep their own address: no source NAT. Default [10.176.0.0/16].
+    /// Destinations to which pods keep their own address (no source NAT). Default [10.176.0.0/16].
     pub vpc: Option<Vec<Spanned<Prefix>>>,
     /// Routing table of pod traffic. Default 2.
     pub pod_table: Option<Spanned<u32>>,
-    /// Priority of the rules that lead traffic to pods. Default 512.
+    /// Priority of the rules that route traffic to pods. Default 512.
     #[schemars(range(min = 1, max = 32765))]
     pub to_rule_priority: Option<Spanned<u32>>,
-    /// Priority of the rules that lead traffic from pods. Default 1536.
+    /// Priority of the rules that route traffic from pods. Default 1536.
     #[schemars(range(min = 1, max = 32765))]
     pub from_rule_priority: Option<Spanned<u32>>,
-    /// A node's primary interface. Default eth0.
+    /// Name of a node's primary interface. Default eth0.
     pub node_nic: Option<Spanned<String>>,
-    /// The interface of pod traffic. Default eth1.
+    /// Name of the interface for pod traffic. Default eth1.
     pub pod_nic: Option<Spanned<String>>,
     /// Conntrack timeouts of the nodes in seconds, by sysctl name without `nf_conntrack_`.
     #[serde(default)]
     pub conntrack_timeouts: BTreeMap<Spanned<String>, Spanned<u32>>,
 }
 
-/// One pod, or several alike.
+/// A pod, or several identical ones.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pod {
     /// Name of the pod.
     pub name: Spanned<Name>,
-    /// Default: the node its address belongs to, else the nodes in turn.
+    /// Node to run on. Default: the node its address belongs to, else the nodes in turn.
     pub node: Option<Spanned<String>>,
-    /// Default: the next free one of its node's share.
+    /// Address of the pod. Default: the next free one of its node.
     pub address: Option<Spanned<Address>>,
-    /// Largest packet its interface carries, bytes. Default 1500.
+    /// MTU of its interface, bytes. Default 1500.
     #[schemars(range(min = 576, max = 65535))]
     pub mtu: Option<Spanned<u16>>,
     /// Makes it a reverse proxy (HTTP) in front of a Service.
     pub ingress: Option<Ingress>,
-    /// Makes as many, named NAME-1, NAME-2, ...
+    /// Creates this many pods, named NAME-1, NAME-2, ...
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<Spanned<u16>>,
 }
 
-/// What a reverse proxy stands in front of.
+/// The Service behind a reverse proxy.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ingress {
     /// Name of the Service.
     pub service: Spanned<String>,
-    /// Default: the Service's only port.
+    /// Port of the Service. Default: its only port.
     #[schemars(range(min = 1))]
     pub port: Option<Spanned<u16>>,
 }
 
-/// A Service: one address before several pods.
+/// A Service: one address in front of several pods.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
     /// Name of the Service.
     pub name: Spanned<Name>,
-    /// Its port, the same at the pods.
+    /// Port of the Service and of its pods.
     #[schemars(range(min = 1))]
     pub port: Option<Spanned<u16>>,
-    /// Where it has more than one.
+    /// Ports, for a Service that has more than one.
     pub ports: Option<Spanned<Vec<Spanned<u16>>>>,
-    /// Names of pods; the name of a counted pod stands for all of them.
+    /// Names of pods. The name of a pod with `count` stands for all of them.
     pub pods: Vec<Spanned<String>>,
-    /// Default: the next free one of `servicePrefix`.
+    /// Address of the Service. Default: the next free one of `servicePrefix`.
     pub address: Option<Spanned<Address>>,
 }
 
-/// Cluster DNS: replicas behind a Service, which forward what they do not know.
+/// Cluster DNS: replicas behind a Service that forward unknown names to upstream resolvers.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dns {
-    /// How many.
+    /// Number of replicas.
     #[schemars(range(min = 1, max = 16))]
     pub replicas: Spanned<u16>,
-    /// Where the replicas run, in turn. Default: all nodes.
+    /// Nodes that run the replicas, in turn. Default: all nodes.
     pub nodes: Option<Spanned<Vec<Spanned<String>>>>,
-    /// Hosts in `outside` that have `records`.
+    /// Upstream resolvers: hosts in `outside` that have `records`.
     pub upstreams: Vec<Spanned<String>>,
-    /// Default 192.168.0.10.
+    /// Address of the Service. Default 192.168.0.10.
     pub address: Option<Spanned<Address>>,
     /// Name of the Service. Default kube-dns.
     pub service: Option<Spanned<Name>>,
@@ -142,20 +142,20 @@ pub struct Outside {
     pub name: Spanned<Name>,
     /// Its address, outside all prefixes of the cluster.
     pub address: Spanned<Address>,
-    /// Who answers a ping to it. Default fabric.
+    /// What answers pings to it. Default fabric.
     #[serde(default)]
     pub icmp: Icmp,
-    /// Puts a load balancer that keeps state in front of it.
+    /// Puts a stateful load balancer in front of it.
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
-    /// A third party's server runs on this host: in a real cluster's world as a container, in labs relapse's
-    /// own server answers in its place.
+    /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
+    /// server answers instead.
     pub server: Option<Server>,
 }
 
-/// Who answers a ping to a host outside.
+/// What answers pings to a host outside.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Icmp {
@@ -173,17 +173,17 @@ pub enum Icmp {
 pub struct Office {
     /// Name of the office.
     pub name: Spanned<Name>,
-    /// The gateway has its first address, the client its tenth.
+    /// Subnet of the office. The gateway has the first address, the client the tenth.
     pub prefix: Spanned<Prefix>,
-    /// Largest packet the tunnel carries, bytes. Default 1500.
+    /// MTU of the tunnel, bytes. Default 1500.
     #[schemars(range(min = 576, max = 65535))]
     pub tunnel_mtu: Option<Spanned<u16>>,
-    /// MSS the gateway writes into forwarded SYNs. Default: it leaves them alone.
+    /// MSS the gateway writes into forwarded SYNs. Default: unchanged.
     #[schemars(range(min = 88, max = 65495))]
     pub clamp: Option<Spanned<u16>>,
     /// "Fragmentation needed" never reaches the sender. Default true.
     pub swallow_fragmentation_needed: Option<bool>,
-    /// What the operator tells the detectors about this path, bytes. Default: nothing.
+    /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
 }

@@ -9,67 +9,67 @@ use serde::Deserialize;
 
 use crate::effects::Observation;
 
-/// What must hold before anything is injected.
+/// Conditions that must hold before the fault is injected.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SteadyState {
     /// How long every flow must have worked. Default 500ms.
     #[serde(rename = "for")]
     pub for_: Option<Spanned<Duration>>,
-    /// How long it is then watched with all detectors armed. Default 500ms.
+    /// How long the workload is then watched with all detectors running. Default 500ms.
     pub baseline: Option<Spanned<Duration>>,
-    /// How many connections of `hold` flows must be open. Default 0.
+    /// Number of connections of `hold` flows that must be open. Default 0.
     pub held: Option<Spanned<u32>>,
 }
 
-/// What the injection does to the workload, and what it leaves alone.
+/// What the fault does to the workload, and what it does not affect.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
-    /// All of it must have been seen by then. Default 3s.
+    /// Time within which all of it must be seen. Default 3s.
     pub within: Option<Spanned<Duration>>,
-    /// Flows that fail, flows that go on working, packets that are seen.
+    /// Flows that fail, flows that keep working, packets that are seen.
     pub all: Vec<Observation>,
 }
 
-/// What one detector must say, and by when.
+/// A finding that a detector must report, and by when.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Detect {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
-    /// What a finding says: what is wrong, or what that does to traffic. A standing weakness is stated in `risks`.
+    /// `cause`: what is wrong. `symptom`: its effect on traffic. Weaknesses that exist before the fault go in `risks`.
     #[schemars(with = "String", extend("enum" = ["cause", "symptom"]))]
     pub level: Spanned<Level>,
-    /// What it must be about: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: anything.
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: any.
     pub subject: Option<Spanned<String>>,
-    /// Counted from the moment before the injection.
+    /// Deadline, counted from immediately before the injection.
     pub within: Spanned<Duration>,
-    /// The same in a real cluster, where some news passes kubelet and API server first. Default: `within`.
+    /// The deadline on a real cluster, where some signals pass kubelet and API server first. Default: `within`.
     pub in_real_cluster: Option<Spanned<Duration>>,
 }
 
-/// A weakness that a detector must name in the baseline.
+/// A weakness that a detector must report during the baseline.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Risk {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
-    /// `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
     pub subject: Spanned<String>,
 }
 
-/// An innocent change that looks like the incident.
+/// A benign change that looks like the incident.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     /// Name of the control.
     pub name: Spanned<Name>,
-    /// Why it is innocent, in a sentence.
+    /// Why the change is benign, in one sentence.
     pub why: Spanned<String>,
-    /// Other DNS replicas than the cluster's, for this control alone.
+    /// DNS replicas for this control only, instead of the cluster's.
     pub dns: Option<Spanned<DnsOverride>>,
-    /// The innocent change.
+    /// The benign change.
     pub inject: Spanned<Vec<Injection>>,
     #[serde(default)]
     pub effect: Effect,
@@ -77,13 +77,13 @@ pub struct Control {
     pub watch: Option<Spanned<Duration>>,
 }
 
-/// DNS replicas as one control wants them.
+/// DNS replicas of one control.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DnsOverride {
     #[schemars(range(min = 1, max = 16))]
     pub replicas: Option<Spanned<u16>>,
-    /// Where they run, in turn. Default: the cluster's.
+    /// Nodes that run the replicas, in turn. Default: the cluster's.
     pub nodes: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
@@ -91,6 +91,6 @@ pub struct DnsOverride {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recover {
-    /// Every flow works again and every finding is cleared by then. Default 5s.
+    /// Time within which every flow works again and every finding is cleared. Default 5s.
     pub within: Option<Spanned<Duration>>,
 }

@@ -163,7 +163,7 @@ pub fn in_force() -> Tested {
     // the while, only who waits gets it.
     let started = until("the next start gets the lock", Duration::from_secs(60), || {
         let text = said(&home.relapse(&next).output().map_err(|e| e.to_string())?);
-        Ok((!text.contains("another run has the lock")).then_some(()))
+        Ok((!text.contains("another run holds the lock")).then_some(()))
     });
     if let Err(why) = started {
         skips::note("killed with the fault in force", &format!("{why}: relapse recover in its place"));

@@ -2,7 +2,7 @@
 //!
 //! Job: one lane a verdict on a logarithmic axis, since what matters lies between 0.1 ms and 10 s.
 //! Invariants: a bar ends where the finding was received, the tick is the deadline, the two vertical
-//! lines are t1 (in force) and t2 (users feel it) and are the same for all lanes. Left out: what
+//! lines are t1 (in force) and t2 (first failed request) and are the same for all lanes. Left out: what
 //! happened before t0 and after healing; that is the story.
 
 use std::time::Duration;
@@ -65,9 +65,9 @@ pub fn race(trial: &TrialSummary) -> Option<Markup> {
     for (after, said) in &unasked {
         let x = axis.x(after.as_secs_f64());
         let title = format!("{} about {}: {}", words::severity(said.severity), said.subject, said.evidence);
-        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.detector, "said without being asked");
+        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.detector, "not expected by the scenario");
         svg.dot("dot note", (x, y + 13.0), 4.0, &title);
-        svg.text("value muted", (x + 9.0, y + 17.0), Anchor::Start, &format!("{} (not asked)", span(*after)), "");
+        svg.text("value muted", (x + 9.0, y + 17.0), Anchor::Start, &format!("{} (not expected)", span(*after)), "");
         y += LANE;
     }
     instants(&mut svg, &axis, trial, t0, bottom);
@@ -92,7 +92,7 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
     let in_force = "the fault was read back as in force; before that, time to detect is uncertain by this much";
     for (at, class, y, name, title) in [
         (trial.t1(), "force", 11.0, "in force", in_force),
-        (trial.t2(), "felt", 25.0, "users feel it", "first affected attempt"),
+        (trial.t2(), "felt", 25.0, "first failed request", "first attempt of the workload that the fault affected"),
     ] {
         let Some(after) = at.map(|at| at.since(t0)) else { continue };
         let x = axis.x(after.as_secs_f64());
@@ -134,7 +134,7 @@ fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: 
             } else {
                 svg.text(&format!("value halo {tone}"), (x + 11.0, middle + 4.0), Anchor::Start, &text, &title);
                 if room > 0.0 {
-                    svg.text("value muted", (deadline + 6.0, middle + 4.0), Anchor::Start, &limit, "its deadline");
+                    svg.text("value muted", (deadline + 6.0, middle + 4.0), Anchor::Start, &limit, "deadline");
                 }
             }
         }

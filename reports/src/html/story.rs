@@ -1,6 +1,6 @@
 //! The story of a trial on a linear axis, from its beginning to its end.
 //!
-//! Job: phases, what the workload felt, and what each detector said from when to when; the window
+//! Job: phases, attempts of the workload, and what each detector said from when to when; the window
 //! in which the fault was in force is shaded, as in Jepsen's plots. Invariants: every lane shares
 //! the axis; times are relative to t0, or to the start where nothing was injected. Left out: the
 //! first milliseconds, too narrow to see here; that is the race.
@@ -154,7 +154,7 @@ fn flows(trial: &TrialSummary) -> Vec<(&str, Vec<&FlowAt>)> {
 /// A column a sample: its height is the median time, its colour the share that failed. Runs of
 /// samples that look the same are drawn as one, or a long trial would make a heavy page.
 fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
-    svg.text("name", (LEFT - 12.0, y + 15.0), Anchor::End, name, "what the workload felt");
+    svg.text("name", (LEFT - 12.0, y + 15.0), Anchor::End, name, "attempts of the workload");
     let slowest = samples.iter().filter_map(|s| s.sample.median).max().unwrap_or_default().as_secs_f64();
     let looks = |s: &FlowAt| {
         let share = f64::from(s.sample.failures) / f64::from(s.sample.attempts.max(1));

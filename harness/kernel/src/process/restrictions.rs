@@ -9,10 +9,10 @@ use crate::error::Error;
 /// Settings, the value that forbids it, the one that allows it, and what the first means. The second is Debian's and
 /// Ubuntu's, the third Ubuntu's since 23.10; other kernels do not have them.
 const SETTINGS: [(&str, &str, &str, &str); 4] = [
-    ("user.max_user_namespaces", "0", "15000", "user namespaces are switched off"),
-    ("kernel.unprivileged_userns_clone", "0", "1", "user namespaces are reserved to root"),
+    ("user.max_user_namespaces", "0", "15000", "user namespaces are disabled"),
+    ("kernel.unprivileged_userns_clone", "0", "1", "user namespaces are allowed only for root"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0", APPARMOR),
-    ("user.max_net_namespaces", "0", "15000", "network namespaces are switched off"),
+    ("user.max_net_namespaces", "0", "15000", "network namespaces are disabled"),
 ];
 const APPARMOR: &str = "AppArmor takes all capabilities from user namespaces of ordinary users";
 
@@ -58,7 +58,7 @@ fn reason(errno: Errno) -> String {
              in a container: docker run --privileged"
                 .into()
         }
-        other => format!("the kernel says: {}", std::io::Error::from(other)),
+        other => format!("kernel error: {}", std::io::Error::from(other)),
     }
 }
 

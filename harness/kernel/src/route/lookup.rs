@@ -40,7 +40,7 @@ pub fn lookup(ns: &NetNs, destination: IpAddr, source: Option<IpAddr>, iif: Opti
         question.attributes.push(RouteAttribute::Source(source.into()));
     }
     question.attributes.extend(iif.map(RouteAttribute::Iif));
-    let what = format!("look up the way to {destination}");
+    let what = format!("look up the route to {destination}");
     let route = match ns.rtnetlink()?.get(&what, RouteNetlinkMessage::GetRoute(question)) {
         Ok(RouteNetlinkMessage::NewRoute(way)) => Route::from_message(&way),
         Ok(_) => None,

@@ -120,8 +120,12 @@ const PATH_MTU: &[Setting] = &[
     must("net.ipv4.ip_no_pmtu_disc", "0"),
     must("net.ipv4.ip_forward_use_pmtu", "0"),
     // Since 5.17 of each namespace, and 600 and 552 in a new one; before, the machine's.
-    may("net.ipv4.route.mtu_expires", "600", "a learned path MTU lives as long as this machine says, 10 min as a rule"),
-    may("net.ipv4.route.min_pmtu", "552", "the smallest path MTU is that of this machine, 552 bytes as a rule"),
+    may(
+        "net.ipv4.route.mtu_expires",
+        "600",
+        "a learned path MTU expires after the time set on this machine, usually 10 min",
+    ),
+    may("net.ipv4.route.min_pmtu", "552", "the smallest path MTU is the one set on this machine, usually 552 bytes"),
     // Probing heals a path MTU black hole within seconds.
     must("net.ipv4.tcp_mtu_probing", "0"),
     // Not the defaults: no "fragmentation needed" may be lost to a rate limit, of one peer or of all.
@@ -159,7 +163,7 @@ const TCP: &[Setting] = &[
     must("net.ipv4.tcp_abort_on_overflow", "0"),
     must("net.ipv4.tcp_max_syn_backlog", "1024"),
     // Shown to namespaces of a user namespace since 6.3; a new one has 4096 since 5.4, 128 before, whatever the machine's.
-    may("net.core.somaxconn", "4096", "as many connections may wait to be accepted as the kernel says, 4096 as a rule"),
+    may("net.core.somaxconn", "4096", "the accept queue has the length set by the kernel, usually 4096"),
     // Not the default, which follows the size of the socket table: a small one would forget the TIME_WAITs of I7.
     must("net.ipv4.tcp_max_tw_buckets", "65536"),
     must("net.ipv4.tcp_moderate_rcvbuf", "1"),

@@ -17,11 +17,11 @@ impl KindCluster {
         pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
         let here = |seen: &Seen| seen.same_pod(&spec.name, &plugged.uid);
         let told = |seen: &Seen| here(seen).is_none_or(|pod| is_leaving(&pod)).then_some(());
-        self.seen.until(&format!("pod {} was told to go", spec.name), told).await?;
+        self.seen.until(&format!("pod {} to be deleted", spec.name), told).await?;
         self.lock_pods()[id.0].leaving = true;
         self.tell();
         let gone = |seen: &Seen| here(seen).is_none().then_some(());
-        self.seen.until(&format!("pod {} was gone", spec.name), gone).await?;
+        self.seen.until(&format!("pod {} to be gone", spec.name), gone).await?;
         // As a CNI does: with the veth, when its processes have ended.
         let node = &self.nodes[spec.node.0].node().ns;
         pods::link_gone(node, &plugged.link).await?;
@@ -55,7 +55,7 @@ impl KindCluster {
         }
         pods::gate(&self.client, &spec.name, false).await?;
         let left_out = |seen: &Seen| (!serves(seen, &spec.name)).then_some(());
-        self.seen.until(&format!("{} was left out", spec.name), left_out).await?;
+        self.seen.until(&format!("{} to leave the endpoints", spec.name), left_out).await?;
         self.tell();
         let uid = {
             let pod = &mut self.lock_pods()[id.0];
@@ -80,7 +80,7 @@ impl KindCluster {
         self.restore(id).await?;
         let spec = &self.plan.pods[id.0];
         let served = |seen: &Seen| serves(seen, &spec.name).then_some(());
-        self.seen.until(&format!("{} was an endpoint", spec.name), served).await?;
+        self.seen.until(&format!("{} to become an endpoint", spec.name), served).await?;
         self.tell();
         Ok(())
     }

@@ -58,7 +58,7 @@ impl KindCluster {
             };
             (!strangers.iter().any(still)).then_some(())
         };
-        self.seen.until("pods of other trials were gone", gone).await
+        self.seen.until("pods of other trials to be gone", gone).await
     }
 
     /// All pods at once.
@@ -99,6 +99,6 @@ impl KindCluster {
             let mut pairs = entries.iter().zip(&self.plan.services);
             pairs.all(|(entry, plan)| entry.ready.len() >= plan.pods.len()).then_some(())
         };
-        self.seen.until("all Services had their endpoints", all).await
+        self.seen.until("all Services to have their endpoints", all).await
     }
 }

@@ -15,7 +15,7 @@ const ROOT: &str = "/usr/share/nginx/html";
 
 /// A static file for each response that flows ask for.
 pub fn request(wanted: &WantedServer) -> Result<ContainerRequest<GenericImage>, String> {
-    let image = noted("nginx-image").ok_or("there is no image of nginx: make kind")?;
+    let image = noted("nginx-image").ok_or("no nginx image: run `make kind`")?;
     let nginx = local(&image)?.with_entrypoint("nginx").with_cmd(["-g", "daemon off;"]);
     let nginx = nginx.with_copy_to(CONFIGURATION, configuration(&wanted.ports).into_bytes());
     let response = |size: &u32| (format!("{ROOT}/bytes/{size}"), vec![b'.'; *size as usize]);

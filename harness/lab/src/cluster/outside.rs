@@ -122,10 +122,10 @@ pub async fn build_office(fabric: &mut Fabric, number: usize, plan: &OfficePlan)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClampDirection {
-    /// Those that leave the office: what servers in the cloud see.
+    /// SYNs that leave the office, which servers in the cloud receive.
     #[default]
     FromOffice,
-    /// Those (and SYN-ACKs) that come to the office.
+    /// SYNs and SYN-ACKs to the office.
     ToOffice,
     Both,
 }

@@ -21,12 +21,12 @@ const STATS_EVERY: u32 = 12;
 pub const COLLECTORS: &[CollectorInfo] = &[
     CollectorInfo::on_each_node(&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats], start_polling).tried(
         "connection tracking",
-        "count, limit and statistics are read",
+        "count, limit and statistics were read",
         |ns| Conntrack::open(ns).and_then(|tracking| tracking.table().and(tracking.stats())).map(drop),
     ),
     CollectorInfo::on_each_node(&[CollectorKind::ConntrackEvents], start_events).tried(
         "flow events",
-        "news of flows are heard",
+        "flow events are received",
         |ns| Events::open(ns).map(drop),
     ),
 ];

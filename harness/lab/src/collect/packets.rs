@@ -21,7 +21,7 @@ const CLUSTER_ZONE: &str = "cluster.local.";
 pub const COLLECTORS: &[CollectorInfo] =
     &[CollectorInfo::on_each_node(&[CollectorKind::Packets, CollectorKind::DnsPackets], start).tried(
         "packet capture",
-        "AF_PACKET with a filter is open",
+        "an AF_PACKET socket with a filter was opened",
         |ns| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop),
     )];
 

@@ -20,7 +20,7 @@ const REST: u32 = 9;
 
 pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Sockets], start).tried(
     "socket state",
-    "sock_diag lists and destroys",
+    "sock_diag lists and destroys sockets",
     |ns| sockdiag::destroy_all(ns).map(drop),
 )];
 

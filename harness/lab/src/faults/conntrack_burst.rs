@@ -20,10 +20,10 @@ use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConntrackBurstSpec {
     pub node: Spanned<String>,
-    /// Which part of the limit is filled.
+    /// Share of the limit to fill.
     #[schemars(range(min = 0.01, max = 0.9))]
     pub share: Spanned<f64>,
-    /// The pod that makes them: `pod/NAME`, on the node.
+    /// Pod that opens the connections: `pod/NAME`, on the node.
     pub from: Spanned<String>,
     /// How long it lasts.
     #[serde(rename = "for")]
@@ -47,7 +47,7 @@ impl FaultSpec for ConntrackBurstSpec {
         let (node, from) = (resolver.node(&self.node), resolver.place(&self.from));
         let lasts = resolver.duration("for", &self.for_);
         let Place::Pod(from) = from? else {
-            resolver.error(self.from.span, "only a pod makes a burst of connections", "write `pod/NAME`");
+            resolver.error(self.from.span, "only a pod can open a burst of connections", "write `pod/NAME`");
             return None;
         };
         resolver.pod_on_node(&self.from, from, node?);

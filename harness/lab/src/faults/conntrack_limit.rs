@@ -24,7 +24,7 @@ use super::filler::{self, numbered, put_in};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
 use by_kube_proxy::{Written, not_asked};
 
-/// The limit of connection tracking is written. Exactly one of `to` and `as`.
+/// Writes the conntrack limit. Takes exactly one of `to` and `as`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConntrackLimitSpec {
@@ -34,7 +34,7 @@ pub struct ConntrackLimitSpec {
     /// Computes the new limit: max(min, maxPerCore x cores) x scale.
     #[serde(rename = "as")]
     pub formula: Option<Spanned<Formula>>,
-    /// The node's cores, with `as`.
+    /// Number of cores of the node, with `as`.
     #[schemars(range(min = 1, max = 1024))]
     pub cores: Option<Spanned<u64>>,
     /// kube-proxy's `conntrack.min`. Default 131072.
@@ -43,7 +43,7 @@ pub struct ConntrackLimitSpec {
     /// kube-proxy's `conntrack.maxPerCore`. Default 32768.
     #[schemars(range(min = 1, max = 2_097_151))]
     pub max_per_core: Option<Spanned<u64>>,
-    /// What the result is multiplied by. Default 1/1.
+    /// Factor applied to the result. Default 1/1.
     pub scale: Option<Spanned<Fraction>>,
 }
 
@@ -105,7 +105,7 @@ impl FaultSpec for ConntrackLimitSpec {
                 for (name, span) in &misplaced {
                     resolver.error(
                         *span,
-                        format!("`{name}` has no say beside `to`"),
+                        format!("`{name}` has no effect with `to`"),
                         "it belongs to `as: kube-proxy-default`",
                     );
                 }
@@ -122,23 +122,19 @@ impl FaultSpec for ConntrackLimitSpec {
                 let computed = self.computed(cores.value);
                 if computed.limit == 0 {
                     let span = self.scale.as_ref().map_or(at, |s| s.span);
-                    resolver.error(
-                        span,
-                        format!("the limit would be 0: {}", computed.formula),
-                        "a larger `scale` leaves some",
-                    );
+                    resolver.error(span, format!("the limit would be 0: {}", computed.formula), "use a larger `scale`");
                     return None;
                 }
                 Some(Box::new(computed))
             }
             (Some(_), Some(formula)) => {
-                resolver.error(formula.span, "`as` and `to` both say what the limit becomes", "leave one of them out");
+                resolver.error(formula.span, "`as` and `to` both set the limit", "leave one of them out");
                 None
             }
             (None, None) => {
                 resolver.error(
                     at,
-                    "`conntrack-limit` does not say what the limit becomes",
+                    "`conntrack-limit` has no new limit",
                     "add `to: NUMBER` or `as: kube-proxy-default`",
                 );
                 None
@@ -211,7 +207,7 @@ impl ConntrackLimit {
         // What grows would else take the room that is to be left.
         let growing: Vec<_> = holds().map(|(_, switch)| Arc::clone(switch)).collect();
         let again = growing.clone();
-        undo.push("held connections grow", move || {
+        undo.push("resume opening held connections", move || {
             again.iter().for_each(|flow| flow.pause(false));
             Ok(())
         });
@@ -243,7 +239,7 @@ impl ConntrackLimit {
             read_back: read_back.join(", "),
             reduced: Some((
                 "the fall of nf_conntrack_max".into(),
-                "it may not be written here; the table was filled to the existing limit instead".into(),
+                "it cannot be written here; the table was filled to the existing limit instead".into(),
             )),
         })
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
-/// A node's default route is replaced by an equal one of another metric.
+/// A node's default route is replaced by an equal one with another metric.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefaultRouteReplaceSpec {
@@ -73,7 +73,7 @@ impl Fault for DefaultRouteReplace {
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("default route of table {table} replaced by one of metric {}", self.metric),
+                what: format!("default route of table {table} replaced by one with metric {}", self.metric),
                 read_back: format!("default metric {}", self.metric),
                 reduced: None,
             })

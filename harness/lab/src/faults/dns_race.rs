@@ -10,12 +10,12 @@ use serde::Deserialize;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 use crate::workload::dns;
 
-/// A pod sends A and AAAA queries side by side over one UDP socket.
+/// A pod sends A and AAAA queries in parallel over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsRaceSpec {
     pub pod: Spanned<String>,
-    /// How many pairs.
+    /// Number of query pairs.
     #[schemars(range(min = 1, max = 100_000))]
     pub count: Spanned<u32>,
 }
@@ -50,7 +50,7 @@ impl Fault for DnsRace {
             let service = &plan.services[dns.service.0];
             let name = plan.service_domain(dns.service);
             let ns = cluster.pod(self.pod).ns;
-            undo.push("nothing: questions leave nothing behind", || Ok(()));
+            undo.push("nothing: queries leave nothing behind", || Ok(()));
             let tracking = Conntrack::open(&cluster.node(plan.pods[self.pod.0].node).ns)?;
             let before = tracking.stats()?;
             let t0 = now();

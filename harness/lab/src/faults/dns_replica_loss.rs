@@ -12,11 +12,11 @@ use serde::Deserialize;
 use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 
-/// Replicas of cluster DNS are lost, with every link intact.
+/// Cluster DNS loses replicas, with every link intact.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsReplicaLossSpec {
-    /// Which one is killed. Default: the first.
+    /// Replica to kill. Default: the first.
     pub replica: Option<Spanned<String>>,
     pub how: How,
 }
@@ -27,7 +27,7 @@ pub struct DnsReplicaLossSpec {
 pub enum How {
     /// One replica's process dies.
     Killed,
-    /// All replicas are scaled away.
+    /// All replicas are scaled to zero.
     ScaledToZero,
 }
 
@@ -71,7 +71,7 @@ impl Fault for DnsReplicaLoss {
             let t0 = now();
             for id in &self.replicas {
                 let (home, id, how) = (Arc::clone(cluster), *id, self.how);
-                undo.push(format!("replica {} runs again", cluster.pod(id).name), move || match how {
+                undo.push(format!("restart replica {}", cluster.pod(id).name), move || match how {
                     How::Killed => wait_for(home.set_running(id, true)),
                     How::ScaledToZero => wait_for(home.restore_pod(id)),
                 });
@@ -96,7 +96,7 @@ impl Fault for DnsReplicaLoss {
                 what: format!(
                     "{} {}",
                     lost.join(", "),
-                    if self.how == How::Killed { "killed" } else { "scaled to none" }
+                    if self.how == How::Killed { "killed" } else { "scaled to zero" }
                 ),
                 read_back: "no longer an endpoint".into(),
                 reduced: None,

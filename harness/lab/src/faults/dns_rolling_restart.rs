@@ -17,7 +17,7 @@ use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DnsRollingRestartSpec {
-    /// How long each replica is away, and how long the next one waits after its return.
+    /// How long each replica is down, and how long the next one waits after its return.
     pub pause: Spanned<values::Duration>,
 }
 
@@ -49,7 +49,7 @@ impl Fault for DnsRollingRestart {
             let mut t1 = t0;
             for id in &self.replicas {
                 let (home, id) = (Arc::clone(cluster), *id);
-                undo.push(format!("replica {} runs again", cluster.pod(id).name), move || {
+                undo.push(format!("restart replica {}", cluster.pod(id).name), move || {
                     wait_for(home.set_running(id, true))
                 });
                 cluster.set_running(id, false).await?;
@@ -77,7 +77,7 @@ impl Fault for DnsRollingRestart {
                 t0,
                 t1,
                 what: format!("{} replicas restarted one after another", self.replicas.len()),
-                read_back: "each was away in its turn".into(),
+                read_back: "each was down in its turn".into(),
                 reduced: None,
             })
         })

@@ -25,11 +25,11 @@ pub struct LinkLossSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
-    /// The interface is deleted, and with it the network's end.
+    /// The interface is deleted, and its peer in the network with it.
     Deleted,
     /// The interface is set down.
     Down,
-    /// The interface leaves the node; the network's end stays, as when the cloud still shows it attached.
+    /// The interface leaves the node; its peer stays, as when the cloud still shows it attached.
     Moved,
 }
 

@@ -19,21 +19,21 @@ use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, 
 /// Bytes of each segment that the timestamp option takes (RFC 7323, 3.2, padded).
 const TIMESTAMPS: u32 = 12;
 
-/// The MSS that an office's gateway writes into forwarded SYNs is edited.
+/// Changes the MSS that an office's gateway writes into forwarded SYNs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MssClampSpec {
     pub office: Spanned<String>,
-    /// What it was: the office's `clamp`. It must fit the tunnel.
+    /// Previous value: the office's `clamp`. It must fit the tunnel.
     #[schemars(range(min = 88, max = 65495))]
     pub from: Spanned<u16>,
-    /// What it becomes. It must lie below what the ends offer by themselves, for a clamp only lowers.
+    /// New value. It must be below the MSS that the ends offer themselves, since a clamp only lowers it.
     #[schemars(range(min = 88, max = 65495))]
     pub to: Spanned<u16>,
     /// Which SYNs are rewritten. Default from-office.
     #[serde(default)]
     pub direction: ClampDirection,
-    /// Largest packet the tunnel carries meanwhile, bytes. Default: as before.
+    /// MTU of the tunnel during the fault, bytes. Default: unchanged.
     #[schemars(range(min = 576, max = 65535))]
     pub tunnel_mtu: Option<Spanned<u16>>,
 }
@@ -75,7 +75,7 @@ impl FaultSpec for MssClampSpec {
             None => {
                 resolver.error(
                     self.office.span,
-                    format!("office `{name}` does not clamp, so nothing can be edited"),
+                    format!("office `{name}` does not clamp, so there is nothing to change"),
                     format!("give it `clamp: {from}`"),
                 );
             }
@@ -86,7 +86,7 @@ impl FaultSpec for MssClampSpec {
             resolver.error(
                 self.from.span,
                 format!(
-                    "an MSS of {from} makes packets of {} bytes, and the tunnel carries {mtu}: it never worked",
+                    "an MSS of {from} makes packets of {} bytes, but the tunnel carries only {mtu}: it never worked",
                     from.saturating_add(headers)
                 ),
                 format!("write at most {most}, or raise `tunnelMtu`"),
@@ -95,11 +95,11 @@ impl FaultSpec for MssClampSpec {
         if to >= own {
             resolver.error(
                 self.to.span,
-                format!("a clamp to {to} does nothing: the ends offer {own} by themselves, and a clamp only lowers"),
+                format!("a clamp to {to} has no effect: the ends already offer {own}, and a clamp only lowers it"),
                 format!("write less than {own}"),
             );
         } else if to == from {
-            resolver.error(self.to.span, format!("the clamp is {from} already"), "write another number");
+            resolver.error(self.to.span, format!("the clamp is already {from}"), "write another number");
         }
         Some(Box::new(MssClamp {
             office: id,

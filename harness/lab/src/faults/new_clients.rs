@@ -16,12 +16,12 @@ use crate::cluster::Cluster;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::http;
 
-/// A new population of clients appears in the prefix beside an office's, with another MSS.
+/// New clients appear in the prefix next to an office's, with another MSS.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewClientsSpec {
     pub office: Spanned<String>,
-    /// The MSS their SYNs carry.
+    /// MSS in their SYNs.
     #[schemars(range(min = 88, max = 1460))]
     pub mss: Spanned<u16>,
 }
@@ -118,7 +118,7 @@ async fn move_in(
     let vpn = find(cluster.fabric(), &format!("vpn{}", id.0))?;
     let length = Prefix::host(address).length();
     let (home, index) = (office.client.clone(), nic.index);
-    undo.push(format!("take {address} away"), move || link::delete_address(&home, index, address, length));
+    undo.push(format!("remove {address}"), move || link::delete_address(&home, index, address, length));
     Builder::open(&office.client)?.add_address(nic.index, address, length).await?;
     Builder::open(&office.gateway)?.add_neighbour(lan.index, address, nic.mac.unwrap_or_default()).await?;
     let ways = [

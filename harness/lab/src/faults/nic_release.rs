@@ -11,12 +11,12 @@ use serde::Deserialize;
 use crate::cluster::cable::{End, connect};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
-/// A spare NIC of a node, through which no pod is routed, is released on purpose.
+/// A spare NIC of a node, which carries no pod traffic, is released on purpose.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NicReleaseSpec {
     pub node: Spanned<String>,
-    /// Its name. Default eth2.
+    /// Name of the NIC. Default eth2.
     pub nic: Option<Spanned<String>>,
 }
 
@@ -41,7 +41,7 @@ impl FaultSpec for NicReleaseSpec {
             let span = self.nic.as_ref().map_or(at, |nic| nic.span);
             resolver.error(
                 span,
-                format!("`{nic}` is not spare: traffic goes through it"),
+                format!("`{nic}` is not spare: it carries traffic"),
                 "name a NIC that the network does not use",
             );
             return None;
@@ -82,7 +82,7 @@ impl Fault for NicRelease {
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("{} of {}, by which no pod is routed, released", self.nic, ns.name()),
+                what: format!("{} of {}, which carries no pod traffic, released", self.nic, ns.name()),
                 read_back: format!("no {}", self.nic),
                 reduced: None,
             })

@@ -19,17 +19,17 @@ use crate::cluster::Cluster;
 use crate::cluster::node_network::host;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, UnderWay, UndoStack, Where, World, now};
 
-/// Pod traffic of a node loses its routing table or the rules that lead to it.
+/// A node loses the routing table for pod traffic, or the rules that select it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyRouteLossSpec {
     pub node: Spanned<String>,
     pub lose: Spanned<Lose>,
-    /// Whose rules, where one pod's are lost. It must run on the node.
+    /// Pod whose rules are lost, where `lose` is about one pod. It must run on the node.
     pub pod: Option<Spanned<String>>,
-    /// It comes back by itself after this time. Default: it stays away.
+    /// Time after which it is restored by itself. Default: never.
     pub rebuild_after: Option<Spanned<values::Duration>>,
-    /// Flows of the node's pods pause while it is away.
+    /// Flows of the node's pods pause until it is restored.
     #[serde(default)]
     pub quiet: Option<Spanned<bool>>,
 }
@@ -42,9 +42,9 @@ pub enum Lose {
     Table,
     /// The table's default route.
     DefaultRoute,
-    /// The pod's rule for what it sends.
+    /// The rule for packets from the pod.
     FromRule,
-    /// The pod's rule for what is sent to it.
+    /// The rule for packets to the pod.
     ToRule,
     /// Both rules of the pod.
     PodRules,
@@ -79,12 +79,14 @@ impl FaultSpec for PolicyRouteLossSpec {
         let rebuild_after = self.rebuild_after.as_ref().map(|d| resolver.duration("rebuildAfter", d));
         let one_pods = matches!(self.lose.value, Lose::FromRule | Lose::ToRule | Lose::PodRules);
         match (&self.pod, one_pods) {
-            (None, true) => resolver.error(self.lose.span, "which pod's rules are lost?", "add `pod: NAME`"),
+            (None, true) => {
+                resolver.error(self.lose.span, "the pod whose rules are lost is missing", "add `pod: NAME`")
+            }
             (Some(pod), false) => {
                 resolver.error(
                     pod.span,
-                    "`pod` has no say here",
-                    "all pods of the node lose what `lose` names: leave `pod` out",
+                    "`pod` has no effect here",
+                    "`lose` applies to all pods of the node: remove `pod`",
                 );
             }
             _ => {}
@@ -96,7 +98,7 @@ impl FaultSpec for PolicyRouteLossSpec {
         if let (Some(quiet), None) = (quiet, &self.rebuild_after) {
             resolver.error(
                 quiet.span,
-                "`quiet` lasts until the table is back, and it never comes back",
+                "`quiet` lasts until the routes are restored, which never happens",
                 "add `rebuildAfter`",
             );
         }
@@ -138,7 +140,7 @@ impl Fault for PolicyRouteLoss {
             if !quiet.is_empty() {
                 let hushed = quiet.clone();
                 let everywhere = world.quiet.clone();
-                undo.push("flows go on", move || {
+                undo.push("resume flows", move || {
                     hushed.iter().for_each(|flow| flow.pause(false));
                     everywhere.set(false);
                     Ok(())

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use super::drop_all;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
-/// A server outside stops; its host stays.
+/// A server outside stops; its host keeps running.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServerDeathSpec {
     /// `outside/NAME`.
     pub host: Spanned<String>,
-    /// A port to which a flow goes.
+    /// Port of the server, used by a flow.
     #[schemars(range(min = 1))]
     pub port: Spanned<u16>,
 }
@@ -50,7 +50,7 @@ impl Fault for ServerDeath {
         Box::pin(async move {
             let host = world.cluster.outside(self.host).ns.clone();
             let home = host.clone();
-            undo.push(format!("{} lives again", host.name()), move || drop_all::lift(&home));
+            undo.push(format!("stop dropping packets of {}", host.name()), move || drop_all::lift(&home));
             let t0 = now();
             let read_back = drop_all::impose_on_port(&host, self.port)?;
             Ok(InForce {

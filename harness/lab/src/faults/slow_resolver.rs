@@ -12,13 +12,13 @@ use serde::Deserialize;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 use crate::workload::dns;
 
-/// One resolver outside answers late.
+/// A resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlowResolverSpec {
     /// `outside/NAME`, a host that has `records`.
     pub resolver: Spanned<String>,
-    /// How late.
+    /// Delay of its answers.
     pub delay: Spanned<values::Duration>,
 }
 
@@ -39,7 +39,7 @@ impl FaultSpec for SlowResolverSpec {
         if resolver.cluster.outside[host.0].records.is_empty() {
             resolver.error(
                 self.resolver.span,
-                format!("`{}` is no resolver: it has no `records`", self.resolver.value),
+                format!("`{}` is not a resolver: it has no `records`", self.resolver.value),
                 "name a host that has `records`",
             );
         }
@@ -54,7 +54,7 @@ impl Fault for SlowResolver {
         Box::pin(async move {
             let resolver = world.cluster.outside(self.resolver);
             let delay = resolver.delay.clone();
-            undo.push(format!("{} is as fast as before", resolver.name), move || {
+            undo.push(format!("remove the delay of {}", resolver.name), move || {
                 delay.set(std::time::Duration::ZERO);
                 Ok(())
             });

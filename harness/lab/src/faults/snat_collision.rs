@@ -20,17 +20,17 @@ use crate::cluster::node_network::{SNAT_TABLE, snat};
 use crate::cluster::{Cluster, Outside};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, UndoStack, Where, World, now};
 
-/// Source NAT of a node is left with few ports, so that they return while the server remembers them.
+/// Limits source NAT of a node to a few ports, so that they are reused while the server still remembers them.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SnatCollisionSpec {
     pub node: Spanned<String>,
-    /// The ports that are left.
+    /// The remaining ports.
     pub ports: Spanned<PortRange>,
     pub hop: Spanned<Hop>,
     /// `outside/NAME`. Default: the only host outside, or the only one behind a load balancer.
     pub to: Option<Spanned<String>>,
-    /// Whose clock the timestamps of the node's pods come from. Default own.
+    /// Source of the TCP timestamps of the node's pods. Default own.
     #[serde(default)]
     pub clocks: Clocks,
 }
@@ -39,10 +39,10 @@ pub struct SnatCollisionSpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clocks {
-    /// As of different hosts: each pod's lie somewhere else, so that half of all reuses lie behind.
+    /// As on different hosts: each pod has its own offset, so half of all reuses have an older timestamp.
     #[default]
     Own,
-    /// One clock: the timestamps of a later connection always advance, and the server takes it.
+    /// One clock: timestamps of a later connection always advance, and the server accepts it.
     Shared,
 }
 
@@ -50,9 +50,9 @@ pub enum Clocks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Hop {
-    /// A load balancer that keeps state drops what does not belong to the new connection.
+    /// A stateful load balancer drops packets that do not belong to the new connection.
     LoadBalancer,
-    /// The server ignores resets of connections that wait to be forgotten.
+    /// The server ignores resets of connections in TIME_WAIT.
     Server,
     /// Nothing: the connection succeeds after all.
     None,
@@ -77,7 +77,7 @@ impl SnatCollisionSpec {
             (1, _) => Some(OutsideId(0)),
             (_, [only]) => Some(OutsideId(*only)),
             _ => {
-                resolver.error(at, "`snat-collision` does not say towards which host", "add `to: outside/NAME`");
+                resolver.error(at, "`snat-collision` has no target host", "add `to: outside/NAME`");
                 None
             }
         }
@@ -101,7 +101,7 @@ impl FaultSpec for SnatCollisionSpec {
         };
         let host = &resolver.cluster.outside[to?.0];
         if self.hop.value == Hop::LoadBalancer && !host.load_balancer {
-            let message = format!("no load balancer stands in front of `outside/{}`", host.name);
+            let message = format!("there is no load balancer in front of `outside/{}`", host.name);
             resolver.error(self.hop.span, message, "give the host `loadBalancer: true`, or choose another `hop`");
         }
         Some(Box::new(SnatCollision {
@@ -172,7 +172,7 @@ const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
 impl Hop {
     const fn told(self) -> &'static str {
         match self {
-            Self::LoadBalancer => "behind a load balancer that swallows an old connection's ACK",
+            Self::LoadBalancer => "behind a load balancer that drops an old connection's ACK",
             Self::Server => "to a server that ignores resets in TIME_WAIT",
             Self::None => "to a plain server",
         }
@@ -186,7 +186,7 @@ impl SnatCollision {
         let plan = cluster.plan();
         for id in (0..plan.pods.len()).filter(|i| plan.pods[*i].node == self.node).map(PodId) {
             let (ns, home) = (cluster.pod(id).ns, cluster.pod(id).ns);
-            undo.push(format!("timestamps of {} get their offset back", ns.name()), move || {
+            undo.push(format!("restore timestamp offsets of {}", ns.name()), move || {
                 sysctl::write(&home, TIMESTAMPS, "1")
             });
             sysctl::write(&ns, TIMESTAMPS, "2")?;
@@ -203,7 +203,7 @@ impl SnatCollision {
             Hop::None => Ok(()),
             Hop::Server => {
                 let home = outside.ns.clone();
-                undo.push("the server honours resets again", move || sysctl::write(&home, RFC1337, "0"));
+                undo.push("make the server honour resets again", move || sysctl::write(&home, RFC1337, "0"));
                 sysctl::write(&outside.ns, RFC1337, "1")
             }
             Hop::LoadBalancer => {
@@ -211,7 +211,7 @@ impl SnatCollision {
                 let hop = hop
                     .ok_or_else(|| FaultError::NotFound { what: format!("a load balancer before {}", outside.name) })?;
                 let home = hop.clone();
-                undo.push("the load balancer passes everything again", move || {
+                undo.push("remove the filter of the load balancer", move || {
                     if nft::list_tables(&home)?.iter().any(|table| table == HOP_TABLE) {
                         nft::delete_table(&home, HOP_TABLE)?;
                     }

@@ -60,13 +60,14 @@ impl Guardian {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().context(|| "start the guardian".into())?;
         let requests = child.stdin.take();
-        let output = child.stdout.take().ok_or_else(|| Error::Guardian { what: "hear the guardian".into() })?;
+        let output =
+            child.stdout.take().ok_or_else(|| Error::Guardian { what: "read the guardian's output".into() })?;
         let (sender, replies) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines() {
-                let reply = line
-                    .map_err(|error| error.to_string())
-                    .and_then(|line| serde_json::from_str(&line).map_err(|error| format!("it said {line:?}: {error}")));
+                let reply = line.map_err(|error| error.to_string()).and_then(|line| {
+                    serde_json::from_str(&line).map_err(|error| format!("unexpected output {line:?}: {error}"))
+                });
                 if sender.send(reply).is_err() {
                     return;
                 }
@@ -120,7 +121,9 @@ impl Guardian {
         let reply = match reply {
             Ok(Some(Reply::Limit(reply))) => reply,
             Ok(Some(other)) => return Err(unexpected(other)),
-            Ok(None) => return Err(Error::Guardian { what: format!("hear from the guardian within {PATIENCE:?}") }),
+            Ok(None) => {
+                return Err(Error::Guardian { what: format!("get an answer from the guardian within {PATIENCE:?}") });
+            }
             Err(Error::GuardianGone { .. }) if is_restore => LimitReply::Restored(self.restore_in_its_place()?),
             Err(error) => return Err(error),
         };
@@ -237,6 +240,6 @@ pub fn deaf(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr
 fn unexpected(reply: Reply) -> Error {
     match reply {
         Reply::Error { what } => Error::Guardian { what },
-        other => Error::Guardian { what: format!("understand the guardian: out of turn, {other:?}") },
+        other => Error::Guardian { what: format!("understand the guardian: unexpected answer {other:?}") },
     }
 }

@@ -35,9 +35,9 @@ impl Consent {
     #[must_use]
     pub const fn touches() -> &'static str {
         "net.netfilter.nf_conntrack_max, one number for every network namespace of this machine, is \
-         written for the length of the fault and then set back; refused where any other namespace \
-         holds more than half of the new limit, journaled before, restored within a second even if \
-         the run is killed"
+         written while the fault is in force and then restored. The write is refused if another \
+         namespace holds more than half of the new limit. It is journaled first, and restored within \
+         a second even if the run is killed"
     }
 
     /// Why a scenario is skipped without it.

@@ -149,7 +149,7 @@ impl<W: Write> Server<W> {
     /// Waits in a thread: the run may die while it does.
     fn acquire(&mut self, run_id: String, run: Process) -> Result<()> {
         if self.run.is_some() {
-            return Err(Error::Guardian { what: "take the lock: asked for already".into() });
+            return Err(Error::Guardian { what: "take the lock: already requested".into() });
         }
         self.run = Some((run_id, run));
         let (sender, places) = (self.sender.clone(), self.site.locks.clone());
@@ -224,8 +224,8 @@ impl<W: Write> Server<W> {
         let Some(why) = in_force.watch.as_mut().and_then(|watch| watch.look(&*self.site.settings)) else { return };
         let outcome = self.restore();
         let done = match &outcome {
-            Ok(Restore::Restored { value }) => format!("the limit is {value} again"),
-            Ok(Restore::NotOurs { found, .. }) => format!("the limit is {found}, by somebody else, and was left"),
+            Ok(Restore::Restored { value }) => format!("the limit was restored to {value}"),
+            Ok(Restore::NotOurs { found, .. }) => format!("another process set the limit to {found}; left as it is"),
             Ok(Restore::Nothing) => "nothing was in force".into(),
             Err(error) => format!("the limit could not be restored: {error}"),
         };

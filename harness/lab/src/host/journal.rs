@@ -255,7 +255,7 @@ fn check(dir: &Path) -> Result<()> {
     }
     Err(Error::Unsafe {
         what: format!("use the journals in {}", dir.display()),
-        why: "other users may write there".into(),
+        why: "other users can write to it".into(),
     })
 }
 

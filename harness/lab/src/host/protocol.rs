@@ -109,7 +109,7 @@ impl Restore {
 
 pub(super) fn number(text: &str) -> Result<u32> {
     text.parse()
-        .map_err(|_| Error::Unsafe { what: format!("read {CONNTRACK_MAX}"), why: format!("{text:?} is no number") })
+        .map_err(|_| Error::Unsafe { what: format!("read {CONNTRACK_MAX}"), why: format!("{text:?} is not a number") })
 }
 
 /// Writes one line, in one write so that lines of several threads never mix, and hands it over.

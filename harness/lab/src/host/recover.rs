@@ -199,27 +199,34 @@ impl fmt::Display for Recovered {
             Outcome::Replayed { run_id, undone, unknown } => {
                 let mut parts: Vec<String> = undone.iter().map(ToString::to_string).collect();
                 if !unknown.is_empty() {
-                    parts.push(format!("not undone, of a newer version: {} (kept in {path})", unknown.join(", ")));
+                    parts.push(format!(
+                        "not undone, written by a newer version: {} (kept in {path})",
+                        unknown.join(", ")
+                    ));
                 }
                 write!(f, "run {run_id} was killed: {}", parts.join("; "))
             }
             Outcome::Kept { run_id, clear } => {
                 write!(
                     f,
-                    "run {run_id} was killed and left what this relapse cannot remove: {} (kept in {path})",
+                    "run {run_id} was killed and left what this version cannot remove: {} (kept in {path})",
                     clear.join("; ")
                 )
             }
             Outcome::Void { run_id } => {
-                write!(f, "run {run_id} was cut off by a reboot, which reset what it had changed")
+                write!(f, "run {run_id} was interrupted by a reboot, which reset what it had changed")
             }
-            Outcome::NeverMade => write!(f, "{path} was begun and never used: removed, nothing had been changed"),
+            Outcome::NeverMade => write!(f, "{path} was never used: removed; nothing had been changed"),
             Outcome::InUse { run_id, pid } => write!(f, "run {run_id} is guarded by process {pid}: left alone"),
             Outcome::Locked { run_id } => {
-                write!(f, "run {run_id} was killed: not undone yet, another run has the lock")
+                write!(f, "run {run_id} was killed: not undone yet, another run holds the lock")
             }
-            Outcome::Newer { version } => write!(f, "{path} is of a newer relapse (version {version}): left to it"),
-            Outcome::Unreadable { why, now } => write!(f, "{path} is no journal ({why}): kept as {}", now.display()),
+            Outcome::Newer { version } => {
+                write!(f, "{path} was written by a newer relapse (version {version}): left alone")
+            }
+            Outcome::Unreadable { why, now } => {
+                write!(f, "{path} is not a valid journal ({why}): kept as {}", now.display())
+            }
             Outcome::Failed { run_id, why } => write!(f, "run {run_id} was killed and could not be undone: {why}"),
         }
     }

@@ -97,13 +97,13 @@ impl Change {
 impl std::fmt::Display for Undone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Restored { key, value } => write!(f, "{key} was set back to {value}"),
+            Self::Restored { key, value } => write!(f, "{key} was restored to {value}"),
             Self::Removed { what } => write!(f, "{what} was removed"),
             Self::Already { key, value } => write!(f, "{key} is {value}, as it was before"),
             Self::NotOurs { key, found, expected } => {
                 write!(
                     f,
-                    "{key} is {found}, not the {expected} that was written: somebody else changed it, left as it is"
+                    "{key} is {found}, not the {expected} that was written: another process changed it; left as it is"
                 )
             }
         }

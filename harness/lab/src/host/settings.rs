@@ -79,7 +79,7 @@ impl HostSettings {
         if key == CONNTRACK_MAX || self.also.contains(&key) {
             return Ok(key);
         }
-        Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "it is none that relapse writes".into() })
+        Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "relapse does not write it".into() })
     }
 }
 

@@ -109,10 +109,10 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
         // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
         let hint =
-            "\nkernels before 5.10.224, 5.15.165 and 6.1.103 let only root do that: a newer one, or sudo relapse";
+            "\nkernels before 5.10.224, 5.15.165 and 6.1.103 allow this only for root: use a newer kernel, or sudo relapse";
         format!("failed to {e}{}", if old { hint } else { "" })
     });
-    say("network namespaces", made.map(|()| "two hosts on a cable".into()), NeededBy::Labs);
+    say("network namespaces", made.map(|()| "two hosts connected by a veth pair".into()), NeededBy::Labs);
     let Ok((near, _)) = &pair else { return };
     say("settings", settings(near), NeededBy::People);
     say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
@@ -160,10 +160,13 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     let all = sysctl::lab_settings(true);
     let absent = sysctl::apply(ns, &all).map_err(|e| format!("failed to {e}"))?;
     if absent.is_empty() {
-        return Ok(format!("all {} are written and read back", all.len()));
+        return Ok(format!("all {} were written and read back", all.len()));
     }
-    let mut text =
-        format!("{} of {} are not here; every shipped scenario passes without them:", absent.len(), all.len());
+    let mut text = format!(
+        "{} of {} do not exist on this kernel; every shipped scenario passes without them:",
+        absent.len(),
+        all.len()
+    );
     for setting in absent {
         text.push_str(&format!("\n{}: {}", setting.key, setting.without.unwrap_or_default()));
     }
@@ -183,6 +186,6 @@ fn program(ns: &NetNs) -> Result<String, String> {
     if links.split_whitespace().any(|name| name == "eth0") {
         Ok("a shell sees the pod's own interfaces".into())
     } else {
-        Ok("a shell runs; its /sys shows other interfaces than its own".into())
+        Ok("a shell runs, but its /sys shows interfaces of another namespace".into())
     }
 }

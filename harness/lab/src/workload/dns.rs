@@ -25,11 +25,11 @@ use crate::job::Job;
 const NDOTS: usize = 5;
 
 flow_spec! {
-    /// A name looked up as a pod's stub resolver does it, again and again.
+    /// Looks up a name repeatedly, as a pod's stub resolver does.
     pub struct DnsSpec {
-        /// The name to look up.
+        /// Name to look up.
         pub query: Spanned<String>,
-        /// Default: cluster DNS.
+        /// Resolver to ask. Default: cluster DNS.
         pub server: Option<Spanned<String>>,
     }
 }
@@ -45,7 +45,7 @@ impl FlowSpec for DnsSpec {
             None => flow.resolver.cluster.dns.as_ref().map(|dns| Target::Service(dns.service)),
         };
         if target.is_none() && self.server.is_none() {
-            let message = format!("flow `{}` asks cluster DNS, and there is none", self.name.0);
+            let message = format!("flow `{}` uses cluster DNS, but there is none", self.name.0);
             let help = "give the cluster `dns`, or the flow `server: outside/NAME`";
             flow.resolver.error(self.name.span, message, help);
         }
@@ -77,7 +77,7 @@ impl DnsSpec {
             _ => {
                 let at = self.at();
                 let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
-                resolver.error(at.span, format!("{} is no resolver", quoted(at)), help);
+                resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
                 return;
             }
         };
@@ -99,7 +99,7 @@ impl DnsSpec {
             let mut names = known;
             names.dedup();
             let help = format!("{meant}names they know: {}", listed(names));
-            resolver.error(self.query.span, format!("no resolver that is asked knows {}", quoted(&self.query)), help);
+            resolver.error(self.query.span, format!("no resolver of this flow knows {}", quoted(&self.query)), help);
         }
     }
 }

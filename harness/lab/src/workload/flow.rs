@@ -34,14 +34,14 @@ macro_rules! flow_spec {
         #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
-            /// Name by which effects speak of it.
+            /// Name of the flow, used by effects.
             pub name: relapse_model::spanned::Spanned<relapse_model::values::Name>,
             /// Where the client runs, such as `pod/app`.
             pub from: relapse_model::spanned::Spanned<String>,
             $($own)*
             /// Time between the starts of two attempts. Default 100ms.
             pub every: Option<relapse_model::spanned::Spanned<relapse_model::values::Duration>>,
-            /// Default 400ms.
+            /// Time after which an attempt fails. Default 400ms.
             pub timeout: Option<relapse_model::spanned::Spanned<relapse_model::values::Duration>>,
         }
 
@@ -90,10 +90,10 @@ pub(super) fn plan(
     let client = spec.plan(&mut draft);
     let Draft { resolver, plan, .. } = draft;
     if matches!(plan.to, Target::Place(to) if to == plan.from && to != NOWHERE) {
-        resolver.error(at.span, format!("flow `{}` would talk to itself", plan.name), "let it go somewhere else");
+        resolver.error(at.span, format!("flow `{}` would talk to itself", plan.name), "choose another server");
     }
     if plan.keeps > 0 && !plan.in_turn.is_empty() {
-        let message = format!("flow `{}` keeps connections, and several pods cannot share one", plan.name);
+        let message = format!("flow `{}` keeps connections, but several pods cannot share one", plan.name);
         resolver.error(at.span, message, "name one of the pods, such as the first with `-1`");
     }
     (plan, client)
@@ -122,8 +122,7 @@ impl Draft<'_, '_> {
             Target::Place(Place::Outside(id)) => {
                 let server = self.resolver.cluster.outside[id.0].server.and_then(servers::third_party);
                 if let Some(server) = server.filter(|server| !server.understands.contains(&self.plan.kind)) {
-                    let message =
-                        format!("{} on {} does not understand a `{}` flow", server.name, quoted(to), self.plan.kind);
+                    let message = format!("{} on {} cannot serve a `{}` flow", server.name, quoted(to), self.plan.kind);
                     self.resolver.error(to.span, message, server.help);
                 }
             }
@@ -139,11 +138,11 @@ impl Draft<'_, '_> {
         let cluster = &self.resolver.cluster;
         let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.target_address(to));
         if matches!(to, Target::Service(_)) && matches!(from, Place::Outside(_) | Place::Office(_)) {
-            let help = "a Service's address is known inside the cluster only: go to a pod, an ingress for one";
+            let help = "a Service's address works only inside the cluster: use a pod, such as an ingress";
             self.resolver.error(at.span, format!("{name} cannot reach {}", quoted(at)), help);
         }
         if a.is_ipv4() != b.is_ipv4() && !a.is_unspecified() && !b.is_unspecified() {
-            let message = format!("{name} has the address {a}, and {} has {b}", quoted(at));
+            let message = format!("{name} has the address {a}, but {} has {b}", quoted(at));
             self.resolver.error(at.span, message, "both ends need addresses of one IP version");
         }
     }

@@ -16,12 +16,12 @@ const REST: Duration = Duration::from_millis(100);
 flow_spec! {
     /// Connections opened one after another and then held open.
     pub struct HoldSpec {
-        /// What it talks to, such as `outside/database` or `service/shop`.
+        /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
-        /// How many are opened in all.
+        /// Number of connections to open.
         #[schemars(range(min = 1, max = 100_000))]
         pub connections: Spanned<u32>,
     }

@@ -17,14 +17,14 @@ use super::sockets;
 use crate::job::Job;
 
 flow_spec! {
-    /// An HTTP GET, again and again.
+    /// Sends HTTP GETs repeatedly.
     pub struct HttpSpec {
         /// A server or an ingress, such as `pod/ingress` or `service/shop`.
         pub to: Spanned<String>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
-        /// Bytes of the body. Default 1000.
+        /// Size of the response body, bytes. Default 1000.
         #[schemars(range(min = 1, max = 16_777_216))]
         pub response: Option<Spanned<u32>>,
     }

@@ -15,9 +15,9 @@ use super::flow::{Draft, FlowSpec, flow_spec};
 use crate::job::Job;
 
 flow_spec! {
-    /// An ICMP echo, again and again.
+    /// Sends ICMP echo requests repeatedly.
     pub struct PingSpec {
-        /// What it talks to, such as `outside/database` or `service/shop`.
+        /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
     }
 }

@@ -25,7 +25,7 @@ use crate::job::FaultError;
 
 pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// A server that others have written.
+/// A third-party server.
 #[derive(Debug)]
 pub struct ThirdParty {
     /// As scenarios write it.
@@ -40,7 +40,7 @@ macro_rules! third_parties {
     ($($(#[$about:meta])* $name:literal => $module:ident::$variant:ident,)*) => {
         $(pub mod $module;)*
 
-        /// A server that others have written.
+        /// A third-party server.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
         pub enum Server {
             $($(#[$about])* #[serde(rename = $name)] $variant,)*
@@ -59,7 +59,7 @@ macro_rules! third_parties {
 }
 
 third_parties! {
-    /// Answers `http` flows, and no others.
+    /// Answers only `http` flows.
     "nginx" => nginx::Nginx,
 }
 

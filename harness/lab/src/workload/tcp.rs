@@ -16,17 +16,17 @@ use super::sockets;
 use crate::job::Job;
 
 flow_spec! {
-    /// A TCP request and its response, again and again.
+    /// Sends a TCP request and waits for the response, repeatedly.
     pub struct TcpSpec {
-        /// What it talks to, such as `outside/database` or `service/shop`.
+        /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
-        /// Bytes. Default 100.
+        /// Size of a request, bytes. Default 100.
         #[schemars(range(min = 1, max = 1_048_576))]
         pub request: Option<Spanned<u32>>,
-        /// Bytes. Default 1000.
+        /// Size of a response, bytes. Default 1000.
         #[schemars(range(min = 1, max = 16_777_216))]
         pub response: Option<Spanned<u32>>,
         #[serde(default)]
@@ -40,10 +40,10 @@ flow_spec! {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Connection {
-    /// Each attempt opens one.
+    /// Each attempt opens its own.
     #[default]
     New,
-    /// All attempts use one.
+    /// All attempts share one.
     Kept,
 }
 

@@ -80,7 +80,7 @@ impl<'a> Check<'a> {
     fn wrong_type(&mut self, expected: &str, schema: &Schema, node: &Node, owner: &Owner) {
         let help = match format_of(schema) {
             Some(format) => format.right.to_owned(),
-            None if expected == "a text" && matches!(node.value, Value::Number(_) | Value::Bool) => {
+            None if expected == "a string" && matches!(node.value, Value::Number(_) | Value::Bool) => {
                 format!("put it in quotes: \"{}\"", self.source.at(node.span))
             }
             None if expected == "a list" && matches!(node.value, Value::Text(_) | Value::Number(_)) => {
@@ -89,10 +89,10 @@ impl<'a> Check<'a> {
             None => String::new(),
         };
         let found = match &node.value {
-            Value::Text(text) => format!("the text {}", quoted(text)),
+            Value::Text(text) => format!("the string {}", quoted(text)),
             other => other.kind().to_owned(),
         };
-        self.report(shown(node, owner), format!("{} is {expected}, not {found}", owner.name), help);
+        self.report(shown(node, owner), format!("{} must be {expected}, not {found}", owner.name), help);
     }
 
     fn choice(&mut self, choices: &[&str], node: &Node, owner: &Owner) {
@@ -107,7 +107,7 @@ impl<'a> Check<'a> {
             }
             other => {
                 let help = format!("one of: {}", listed(choices.iter().copied()));
-                self.report(shown(node, owner), format!("{} is a word, not {}", owner.name, other.kind()), help);
+                self.report(shown(node, owner), format!("{} must be a word, not {}", owner.name, other.kind()), help);
             }
         }
     }
@@ -145,13 +145,13 @@ impl<'a> Check<'a> {
             Value::Text(text) if names().any(|name| name == text) => {
                 self.report(
                     node.span,
-                    format!("{} lacks its settings", quoted(text)),
+                    format!("{} has no settings", quoted(text)),
                     format!("write `{text}: {{ ... }}`"),
                 );
             }
             Value::Text(text) => self.report(node.span, format!("there is no {what} {}", quoted(text)), unknown(text)),
             other => {
-                let message = format!("a {what} is a mapping, not {}", other.kind());
+                let message = format!("a {what} must be a mapping, not {}", other.kind());
                 self.report(shown(node, owner), message, format!("one of: {}", listed(names())));
             }
         }
@@ -167,7 +167,7 @@ impl<'a> Check<'a> {
                 self.report(
                     key.span,
                     format!("duplicate key {}", quoted(&key.value)),
-                    format!("it stands on line {line} already"),
+                    format!("it is already on line {line}"),
                 );
             }
             let inner = Owner { name: quoted(&key.value), span: key.span };
@@ -270,7 +270,7 @@ fn expected(schema: &Schema) -> Option<String> {
     let words = match type_of(schema) {
         "object" => "a mapping",
         "array" => "a list",
-        "string" => "a text",
+        "string" => "a string",
         "integer" => "a whole number",
         "number" => "a number",
         "boolean" => "`true` or `false`",

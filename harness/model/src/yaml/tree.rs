@@ -34,7 +34,7 @@ impl Value {
             Self::Null => "nothing",
             Self::Bool => "true or false",
             Self::Number(_) => "a number",
-            Self::Text(_) => "a text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
         }

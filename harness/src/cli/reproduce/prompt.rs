@@ -18,12 +18,12 @@ use crate::run::order::HoldNews;
 const WORDS: [&str; 7] = ["shell", "places", "status", "look", "heal", "quit", "help"];
 
 const HELP: [&str; 7] = [
-    "  shell PLACE    a shell there; `exit` comes back",
-    "  PLACE COMMAND  one command there",
-    "  places         where that can be",
-    "  status         which flows work, what detectors hold true",
-    "  look           what to look at",
-    "  heal, quit     undo the fault, wait until everything works, take all of it down",
+    "  shell PLACE    open a shell there; `exit` returns to this prompt",
+    "  PLACE COMMAND  run one command there",
+    "  places         list the places",
+    "  status         show flows and standing findings",
+    "  look           suggest commands",
+    "  heal, quit     undo the fault, wait for recovery, tear everything down",
     "  help",
 ];
 
@@ -125,7 +125,7 @@ impl Talk {
             }
             "heal" | "quit" | "exit" | "q" => return None,
             "shell" if rest.is_empty() => {
-                out::line("  shell PLACE, one of these:");
+                out::line("  shell PLACE, where PLACE is one of:");
                 out::lines(places.iter().map(|place| format!("  {place}")));
             }
             "shell" => {
@@ -178,7 +178,7 @@ impl Talk {
 
     fn tell(&self, news: &HoldNews) {
         if let HoldNews::LimitRestored { why } = news {
-            let text = format!("nf_conntrack_max was set back early: {}", words::one_line(why));
+            let text = format!("nf_conntrack_max was restored early: {}", words::one_line(why));
             self.teller.say(&[self.teller.page().paint(Tone::Unsure, &text)]);
         }
     }

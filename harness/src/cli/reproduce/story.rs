@@ -62,12 +62,12 @@ impl Story {
         let begin = *self.begin.get_or_insert(at);
         let line = |text: String| vec![format!("{:>7.1} s  {text}", at.since(begin).as_secs_f64())];
         match told {
-            TrialEvent::Waiting { reason } => line(format!("waits: {}", words::one_line(reason))),
+            TrialEvent::Waiting { reason } => line(words::one_line(reason)),
             TrialEvent::Phase { phase } => {
                 let sentence = match phase {
                     Phase::Up => "up: the cluster is built",
                     Phase::Settle => "settle: until every flow works",
-                    Phase::Baseline => "baseline: nothing is wrong yet",
+                    Phase::Baseline => "baseline: before the fault",
                     Phase::Inject | Phase::Detect => return Vec::new(),
                     Phase::Heal => {
                         self.holding = false;
@@ -120,7 +120,9 @@ impl Story {
                 line(page.paint(Tone::Dirty, &format!("not healed: {what}: {error}")))
             }
             TrialEvent::LeftBehind { what } => line(page.paint(Tone::Dirty, &format!("left behind: {what}"))),
-            TrialEvent::HostChanged { what } => line(page.paint(Tone::Note, &format!("somebody changed {what}"))),
+            TrialEvent::HostChanged { what } => {
+                line(page.paint(Tone::Note, &format!("another process changed {what}")))
+            }
             TrialEvent::Ended(ended) => {
                 self.ended = Some((ended.outcome, ended.reasons.clone()));
                 Vec::new()
@@ -135,13 +137,14 @@ impl Story {
         if finding.cleared {
             self.standing.remove(&identity);
             return (finding.severity > Severity::Info)
-                .then(|| (Tone::Good, format!("{} cleared about {}", finding.detector, finding.subject)));
+                .then(|| (Tone::Good, format!("{} cleared its finding about {}", finding.detector, finding.subject)));
         }
         if self.standing.len() < MOST_FINDINGS {
             self.standing.insert(identity, received.clone());
         }
         (finding.severity > Severity::Info).then(|| {
-            let text = format!("{} says {} about {}", finding.detector, words::level(finding.level), finding.subject);
+            let text =
+                format!("{} reports {} about {}", finding.detector, words::level(finding.level), finding.subject);
             (Tone::Unsure, text)
         })
     }
@@ -188,7 +191,7 @@ impl Story {
             }
         }
         if self.verdicts.is_empty() {
-            lines.push("  nothing was said".into());
+            lines.push("  no findings".into());
         }
         lines
     }
@@ -241,7 +244,7 @@ impl Story {
         let label = page.label(words::outcome_tone(outcome), words::label(outcome));
         let mut reasons = self.ended.iter().flat_map(|(_, reasons)| reasons).map(|reason| words::one_line(reason));
         let first = match outcome {
-            Outcome::Pass => "all that was expected was said; everything healed and gone".to_owned(),
+            Outcome::Pass => "all expected findings were reported; everything is healed and torn down".to_owned(),
             _ => reasons.next().unwrap_or_else(|| "the run ended early".into()),
         };
         std::iter::once(format!("{label}  {first}")).chain(reasons.map(|reason| format!("      {reason}"))).collect()

@@ -52,7 +52,7 @@ impl Planner<'_> {
         if impossible || ip == IpAddr::from([255; 4]) {
             self.error(address.span, format!("{ip} is not the address of a host"), "write a unicast address");
         } else if let Some(other) = book.owners.get(&ip) {
-            let message = format!("{owner} has the address {ip}, and so has {other}");
+            let message = format!("{owner} and {other} have the same address, {ip}");
             self.error(address.span, message, "give one of them another address, or leave it out");
         } else {
             book.owners.insert(ip, owner.to_owned());
@@ -85,12 +85,12 @@ impl Planner<'_> {
     /// Tells where a host outside has an address that belongs to the cluster or an office, or that no rule there sees.
     pub(super) fn apart(&mut self, book: &Book, address: &Spanned<values::Address>, owner: &str) {
         if address.0.is_ipv6() {
-            let message = format!("{owner} has the address {}, and clusters here speak IPv4 alone", address.0);
+            let message = format!("{owner} has the address {}, but clusters support only IPv4", address.0);
             self.error(address.span, message, "write an address such as `10.176.46.4`");
         }
         if let Some((prefix, name, _)) = book.prefixes.iter().find(|(prefix, ..)| prefix.contains(address.0)) {
             let message = format!("{owner} has the address {}, which belongs to {name} {prefix}", address.0);
-            self.error(address.span, message, "a host outside has an address of its own");
+            self.error(address.span, message, "a host outside needs an address of its own");
         }
     }
 }

@@ -64,14 +64,14 @@ impl Planner<'_> {
             {
                 if missing {
                     let message = format!("{what} {prefix} has no room for {count} nodes");
-                    self.error(nodes.span, message, "fewer nodes, or a shorter prefix, would fit");
+                    self.error(nodes.span, message, "use fewer nodes, or a shorter prefix");
                 }
             }
             for (owner, ip) in
                 [(format!("node `{name}`"), address), (format!("the pod NIC of `{name}`"), pod_nic_address)]
             {
                 if ip.is_some_and(|ip| !book.give(ip, &owner)) {
-                    let message = format!("{owner} gets an address that a gateway has");
+                    let message = format!("{owner} would get the address of a gateway");
                     self.error(
                         nodes.span,
                         message,
@@ -94,7 +94,7 @@ impl Planner<'_> {
             let node = pod.node.as_ref().map(|name| self.node(name));
             let count = pod.count.map_or(1, |count| usize::from(count.value).clamp(1, PODS_PER_NODE));
             if let (Some(address), Some(_)) = (&pod.address, pod.count) {
-                self.error(address.span, "several pods cannot have one address", "leave `address` or `count` out");
+                self.error(address.span, "several pods cannot share one address", "leave `address` or `count` out");
             }
             let mtu = pod.mtu.map_or(1500, |mtu| mtu.value);
             for i in 1..=count {
@@ -131,7 +131,7 @@ impl Planner<'_> {
                 (Some(port), None) => vec![*port],
                 (None, Some(ports)) => ports.value.clone(),
                 (Some(port), Some(ports)) => {
-                    self.error(port.span, "`port` and `ports` both say which ports there are", "leave one of them out");
+                    self.error(port.span, "`port` and `ports` are both given", "leave one of them out");
                     ports.value.clone()
                 }
                 (None, None) => Vec::new(),
@@ -308,14 +308,14 @@ impl Planner<'_> {
                 );
             } else if without > 0 {
                 let message = format!("{count} pods do not fit into {prefix}, the share of `{name}`");
-                self.error(nodes.span, message, "fewer pods or nodes, or a shorter `podPrefix`, would fit");
+                self.error(nodes.span, message, "use fewer pods or nodes, or a shorter `podPrefix`");
             }
         }
         let homeless: Vec<&str> =
             self.cluster.services.iter().filter(|s| s.address == UNKNOWN).map(|s| s.name.as_str()).collect();
         if !homeless.is_empty() {
             let message = format!("servicePrefix has no address left for {}", listed(homeless));
-            self.error(nodes.span, message, "a shorter `servicePrefix` would have");
+            self.error(nodes.span, message, "use a shorter `servicePrefix`");
         }
     }
 }

@@ -28,7 +28,7 @@ impl Planner<'_> {
             let at = dns.service.as_ref().map_or(dns.replicas.span, |s| s.span);
             self.error(
                 at,
-                format!("cluster DNS is a Service `{name}`, and there is another"),
+                format!("cluster DNS is a Service named `{name}`, and another Service has that name"),
                 "rename one, this one with `dns: { service: NAME }`",
             );
         }
@@ -47,7 +47,7 @@ impl Planner<'_> {
                     let other = book.owner(address);
                     self.error(
                         dns.replicas.span,
-                        format!("cluster DNS has the address {address}, and so has {other}"),
+                        format!("cluster DNS and {other} have the same address, {address}"),
                         "give DNS another: `dns: { address: ... }`",
                     );
                 }
@@ -91,7 +91,7 @@ impl Planner<'_> {
             if self.cluster.pods.iter().any(|p| p.name == name) {
                 self.error(
                     count.span,
-                    format!("a replica of cluster DNS is named `{name}`, and so is a pod"),
+                    format!("a replica of cluster DNS and a pod are both named `{name}`"),
                     "rename the pod",
                 );
             }
@@ -99,7 +99,7 @@ impl Planner<'_> {
             let Some(address) = self.free_address(node) else {
                 let (share, node) = (self.cluster.nodes[node.0].pod_prefix, &self.cluster.nodes[node.0].name);
                 let message = format!("`{name}` does not fit into {share}, the share of `{node}`");
-                self.error(count.span, message, "fewer pods, or other `nodes`, would fit");
+                self.error(count.span, message, "use fewer pods, or other `nodes`");
                 continue;
             };
             replicas.push(PodId(self.cluster.pods.len()));
@@ -108,7 +108,7 @@ impl Planner<'_> {
         if upstreams.is_empty() {
             self.error(
                 count.span,
-                "cluster DNS has nowhere to ask",
+                "cluster DNS has no upstream resolvers",
                 "add `upstreams: [NAME]`, hosts in `outside` that have `records`",
             );
         }
@@ -136,7 +136,11 @@ impl Planner<'_> {
     fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
         let id = self.outside_host(name)?;
         if self.cluster.outside[id.0].records.is_empty() {
-            self.error(name.span, format!("{} is no resolver", quoted(name)), "give it `records: { NAME: [ADDRESS] }`");
+            self.error(
+                name.span,
+                format!("{} is not a resolver", quoted(name)),
+                "give it `records: { NAME: [ADDRESS] }`",
+            );
         }
         Some(id)
     }
@@ -180,7 +184,7 @@ impl Planner<'_> {
         });
         if let Some((flow, pod)) = lost {
             let message = format!("flow `{flow}` uses `{pod}`, which this control does not have");
-            self.error(at, message, "keep as many replicas as the workload names");
+            self.error(at, message, "keep every replica that the workload uses");
         }
     }
 }

@@ -17,7 +17,7 @@ impl Planner<'_> {
         if name.is_empty() || !path.components().all(|c| matches!(c, Component::Normal(_))) {
             self.error(
                 name.span,
-                format!("{} is no file in `kind-configs`", quoted(name)),
+                format!("{} is not a file in `kind-configs`", quoted(name)),
                 "write its name, such as `two-workers.yaml`",
             );
             return None;
@@ -42,7 +42,8 @@ impl Planner<'_> {
     fn compare(&mut self, config: &Config, name: &Spanned<String>) {
         let (have, wanted) = (config.nodes, self.cluster.nodes.len());
         if have < wanted {
-            let message = format!("kind configuration {} has {have} nodes, the scenario wants {wanted}", quoted(name));
+            let message =
+                format!("kind configuration {} has {have} nodes, but the scenario needs {wanted}", quoted(name));
             self.error(name.span, message, format!("write {wanted} entries under its `nodes`, or name another"));
         }
         let network = &self.cluster.network;
@@ -52,7 +53,7 @@ impl Planner<'_> {
         ] {
             if scenario != kind {
                 let name_of = quoted(name);
-                let message = format!("the scenario's {of} is {scenario}, and the {key} of {name_of} is {kind}");
+                let message = format!("the scenario's {of} is {scenario}, but the {key} of {name_of} is {kind}");
                 self.error(name.span, message, format!("write `{key}: {scenario}` under its `networking`"));
             }
         }

@@ -79,8 +79,8 @@ fn folder(path: &Path, wrong: &mut Diagnostics) -> Vec<PathBuf> {
     files.sort();
     if files.is_empty() {
         wrong.push(
-            Diagnostic::of_file(path, "there is no scenario in this folder: no file in it ends in .yaml")
-                .help("name a scenario file, or a folder that holds some"),
+            Diagnostic::of_file(path, "no scenarios in this folder: no file ends in .yaml")
+                .help("name a scenario file, or a folder that contains some"),
         );
     }
     files

@@ -98,7 +98,7 @@ impl Planner<'_> {
     fn pod_table(&mut self, table: Option<&Spanned<u32>>) -> Option<u32> {
         let table = table?;
         if matches!(table.value, 0 | 253..=255) {
-            let message = format!("table {} is the kernel's own", table.value);
+            let message = format!("table {} is reserved by the kernel", table.value);
             self.error(table.span, message, "write another number, such as 2");
         }
         Some(table.value)
@@ -125,14 +125,14 @@ impl Planner<'_> {
         if let Some(at) = nic.filter(|_| nics) {
             self.error(
                 at,
-                "a node has two interfaces of different names beside `lo`",
+                "`nodeNic` and `podNic` must be two interfaces other than `lo`",
                 "write `nodeNic: eth0, podNic: eth1`",
             );
         }
         if let Some(at) = rule.filter(|_| rules) {
             self.error(
                 at,
-                "both kinds of rules have one priority",
+                "both kinds of rules have the same priority",
                 "write `toRulePriority: 512, fromRulePriority: 1536`",
             );
         }

@@ -161,20 +161,20 @@ fn every_fault_plans() {
 #[test]
 fn faults_that_make_no_sense_are_refused() {
     for (fault, message) in [
-        ("policy-route-loss: { node: worker-1, lose: table, pod: a }", "`pod` has no say here"),
-        ("policy-route-loss: { node: worker-1, lose: table, quiet: true }", "it never comes back"),
-        ("conntrack-limit: { to: 5, cores: 2 }", "`cores` has no say beside `to`"),
+        ("policy-route-loss: { node: worker-1, lose: table, pod: a }", "`pod` has no effect here"),
+        ("policy-route-loss: { node: worker-1, lose: table, quiet: true }", "which never happens"),
+        ("conntrack-limit: { to: 5, cores: 2 }", "`cores` has no effect with `to`"),
         ("conntrack-limit: { as: kube-proxy-default }", "the formula needs the number of cores"),
         ("conntrack-limit: { as: kube-proxy-default, cores: 1, scale: 1/4000000000 }", "the limit would be 0"),
         ("conntrack-burst: { node: worker-2, share: 0.7, from: pod/a, for: 2s }", "runs on `worker-1`"),
         ("conntrack-burst: { node: worker-1, share: 0.7, from: node/worker-1, for: 2s }", "only a pod"),
-        ("mss-clamp: { office: beijing, from: 1280, to: 1280 }", "the clamp is 1280 already"),
+        ("mss-clamp: { office: beijing, from: 1280, to: 1280 }", "the clamp is already 1280"),
         ("mss-clamp: { office: beijing, from: 1280, to: 1300, tunnelMtu: 1300 }", "it never worked"),
         ("client-death: { office: beijing, flow: out }", "does not come from office `beijing`"),
         ("nic-release: { node: worker-1, nic: eth1 }", "is not spare"),
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
-        ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` cannot stand here"),
+        ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
     ] {

@@ -27,14 +27,14 @@ impl Planner<'_> {
         if scenario.effect.all.is_empty() {
             self.error(
                 scenario.effect.span,
-                "the incident has no effect: nobody could tell that it happened",
+                "the incident has no effect, so nothing shows that it happened",
                 "add `all: [ fails: { flow: NAME } ]`",
             );
         }
         if scenario.detect.is_empty() {
             self.error(
                 scenario.detect.span,
-                "nothing is to be detected",
+                "no detector is expected to report the incident",
                 "add `{ detector: NAME, level: cause, subject: ..., within: 1s }`",
             );
         }
@@ -51,7 +51,7 @@ impl Planner<'_> {
             if scenario.detect[..i].iter().any(same) {
                 self.error(
                     one.detector.span,
-                    format!("{} is expected twice about the same", quoted(&one.detector)),
+                    format!("{} is expected twice about the same subject", quoted(&one.detector)),
                     "remove one",
                 );
             }
@@ -75,8 +75,8 @@ impl Planner<'_> {
         if controls.is_empty() {
             self.error(
                 controls.span,
-                "there is no control: nobody could tell a detector from one that always cries",
-                "add a change that looks alike and is innocent",
+                "there are no controls, so a detector that always fires would pass",
+                "add a benign change that looks like the incident",
             );
         }
         self.unique("controls", controls.iter().map(|c| (&*c.name.0, c.name.span)));
@@ -85,7 +85,7 @@ impl Planner<'_> {
 
     fn plan_control(&mut self, control: &Control, scenario: &Scenario, deadline: Duration) -> TrialPlan {
         if control.why.trim().is_empty() {
-            self.error(control.why.span, "`why` is empty", "say in a sentence why this is innocent");
+            self.error(control.why.span, "`why` is empty", "explain in a sentence why this change is benign");
         }
         let cluster = control.dns.as_ref().and_then(|dns| self.with_other_dns(dns, scenario.cluster.dns.as_ref()));
         // Names in the control are those of its own cluster.
@@ -134,7 +134,7 @@ impl Planner<'_> {
             let (finds, wanted) = (words::level(actual), words::level(level));
             let message = format!("detector {} finds a {finds}, not a {wanted}", quoted(&detect.detector));
             let help = if actual == Level::Risk {
-                "a risk stands before anything happens: move it to `risks`".to_owned()
+                "a risk exists before the fault: move it to `risks`".to_owned()
             } else {
                 format!("write `{finds}`")
             };
@@ -210,7 +210,7 @@ impl Planner<'_> {
                 Ok(prefix) => {
                     self.error(
                         text.span,
-                        format!("{} has bits set behind its length", quoted(&subject.name)),
+                        format!("{} has bits set beyond its length", quoted(&subject.name)),
                         format!("write `path/{prefix}`"),
                     );
                     None
@@ -226,8 +226,8 @@ impl Planner<'_> {
                 }
             },
             SubjectKind::Flow => {
-                let help = "a flow's ports are not known beforehand: name its node, or leave `subject` out";
-                self.error(text.span, format!("{} names no flow that could be expected", quoted(text)), help);
+                let help = "a flow's ports are not known in advance: name its node, or leave `subject` out";
+                self.error(text.span, format!("{} is not a flow that can be expected", quoted(text)), help);
                 None
             }
         }

@@ -172,7 +172,7 @@ fn a_namespace_that_fills_while_it_lasts_ends_it_at_once() {
     talk.write(500);
     talk.settings.set_entries(Some(251));
     let Reply::Alarm { why } = talk.hear() else { panic!("no alarm") };
-    assert!(why.contains("holds 251 entries") && why.ends_with("the limit is 1000 again"), "{why}");
+    assert!(why.contains("holds 251 entries") && why.ends_with("the limit was restored to 1000"), "{why}");
     assert_eq!((talk.value().as_str(), talk.journals()), ("1000", 0));
     assert_eq!(talk.restore(), restored(1000));
     talk.close();
@@ -222,7 +222,7 @@ fn leftovers_of_a_dead_guardian_are_undone_before_the_old_value_is_read() {
     left.entries.push(Stored::Known(entry));
     left.save(&talk.dir.path().join("journal")).unwrap();
     let Reply::Acquired { recovered } = talk.acquire() else { panic!("not acquired") };
-    assert_eq!(recovered, ["run dead was killed: net.netfilter.nf_conntrack_max was set back to 1000"]);
+    assert_eq!(recovered, ["run dead was killed: net.netfilter.nf_conntrack_max was restored to 1000"]);
     assert_eq!(written(&talk.write(400)).map(|written| written.before), Some(1000));
     talk.close();
 }
