@@ -1,12 +1,15 @@
 //! One HTML page a run, for people.
 //!
-//! Job: headline, matrix, times, and for each trial its pictures: the *race* between detectors,
-//! deadlines and users (logarithmic), and the *story* with phases, flows and findings (linear).
+//! Job: headline, incidents with their matrix, times; within each incident its variants and twins, and for each trial
+//! its pictures: the *race* between detectors, deadlines and users (logarithmic), and the *story* with phases, flows
+//! and findings (linear).
 //! Invariants: the page needs nothing but itself: no script, no font, no request; all text from
 //! outside is escaped (maud does that); what did not pass is open, what passed can be opened. Of repetitions that
-//! passed only the first is drawn, or a page of a hundred trials would be too heavy to open.
+//! passed only the first is drawn, or a page of a hundred trials would be too heavy to open: a full run stays under
+//! 400 kB.
 //! Left out: anything that would need a program in the page.
 
+mod incidents;
 mod race;
 mod story;
 mod svg;
@@ -14,12 +17,13 @@ mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use self::incidents::Incident;
 use crate::event::Outcome;
-use crate::statistics;
+use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
+use crate::times;
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{matrix, times};
 
 const STYLE: &str = include_str!("html/style.css");
 
@@ -27,6 +31,10 @@ const STYLE: &str = include_str!("html/style.css");
 #[must_use]
 pub fn html(run: &RunSummary) -> String {
     let id = run.run.as_ref().map_or("unknown run", |run| run.run_id.as_str());
+    let backends = run.backends();
+    let parts: Vec<(&str, Vec<Incident<'_>>)> =
+        backends.iter().map(|backend| (*backend, incidents::incidents(run, backend))).collect();
+    let only = parts.iter().map(|(_, incidents)| incidents.len()).sum::<usize>() == 1;
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -39,9 +47,9 @@ pub fn html(run: &RunSummary) -> String {
             }
             body { main {
                 (hero(run))
-                @for table in matrix::by_trial(run) {
-                    h2 { "Matrix" @if let Some(on) = &table.title { " " (on) } }
-                    div.card.scroll { (table::table(&table)) }
+                @for (backend, incidents) in &parts {
+                    h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
+                    div.card.scroll { (incidents::matrix(run, incidents)) }
                 }
                 @for table in [times::compared(run), times::by_run(run)].into_iter().flatten() {
                     h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
@@ -56,8 +64,19 @@ pub fn html(run: &RunSummary) -> String {
                         }
                     }
                 }
-                h2 { "Trials" }
-                (trials(run))
+                h2 { "Variants and twins" }
+                @for (backend, incidents) in &parts { @for incident in incidents {
+                    details.card open[only || incident.outcome() > Outcome::Skipped] {
+                        summary {
+                            (badge(incident.outcome())) h3 { (incident.name()) @if parts.len() > 1 { " " (words::on(backend)) } }
+                            " " span.soft { (incident.size()) }
+                        }
+                        div id=(incident.anchor()) {
+                            div.scroll { (table::table(&incident.table(run))) }
+                            @for group in &incident.groups { (trials(run, group, incident)) }
+                        }
+                    }
+                } }
             } }
         }
     };
@@ -98,51 +117,58 @@ fn hero(run: &RunSummary) -> Markup {
     }
 }
 
-fn trials(run: &RunSummary) -> Markup {
+/// Cards of all repetitions that have something to tell.
+fn trials(run: &RunSummary, group: &Group<'_>, incident: &Incident<'_>) -> Markup {
+    let passed = |trial: &TrialSummary| trial.outcome() == Outcome::Pass;
+    let first = group.trials.iter().position(|trial| passed(trial));
+    let alike = group.passed().saturating_sub(1);
+    // An incident of one variant has nothing to choose from.
+    let open = !group.first().is_control() && incident.variants().count() == 1;
     html! {
-        @for group in statistics::groups(run) {
-            @let passed = |trial: &TrialSummary| trial.outcome() == Outcome::Pass;
-            @let first = group.trials.iter().position(|trial| passed(trial));
-            @for (n, trial) in group.trials.iter().enumerate() {
-                @if !passed(trial) || Some(n) == first { (card(run, trial)) }
-            }
-            @let alike = group.passed().saturating_sub(1);
-            @if alike > 0 {
-                p.facts { (units::count(alike, "more repetition")) " of " (run.name(group.first())) " also passed." }
-            }
+        @for (n, trial) in group.trials.iter().enumerate() {
+            @if !passed(trial) || Some(n) == first { (card(run, trial, open || !passed(trial))) }
+        }
+        @if alike > 0 {
+            p.facts { (units::count(alike, "more repetition")) " of " (run.name(group.first())) " also passed." }
         }
     }
 }
 
-fn card(run: &RunSummary, trial: &TrialSummary) -> Markup {
+fn card(run: &RunSummary, trial: &TrialSummary, open: bool) -> Markup {
     let outcome = trial.outcome();
-    // An incident is worth a look even if all went well; a silent control is not.
-    let open = outcome != Outcome::Pass || !trial.is_control();
-    let reasons = trial.reasons();
+    // On paper, where nothing can be opened, twins that passed stay a line.
+    let class = if trial.is_control() && outcome == Outcome::Pass { "trial twin" } else { "trial" };
     html! {
-        details.card id=(table::anchor(trial)) open[open] {
+        details class=(class) open[open] {
             summary {
-                (badge(outcome)) h3 { (run.label(trial)) } " "
-                span.soft { (trial.info.title) }
+                // First, so that it stays on the first line.
                 span.right { (trial.took().map(units::span).unwrap_or_default()) }
+                (badge(outcome)) h4 { (run.label(trial)) } " "
+                span.soft { (trial.info.title) }
             }
-            (facts(trial))
-            @if !reasons.is_empty() {
-                ul class={ "reasons " (words::outcome_tone(outcome).class()) "-bg" } {
-                    @for reason in reasons { li { (reason) } }
-                }
-            }
-            @if let Some(race) = race::race(trial) {
-                p.caption { "The race: from t0, logarithmic; the tick is the deadline" }
-                (race)
-            }
-            (verdicts(trial))
-            @if let Some(story) = story::story(trial) {
-                p.caption { "The story: seconds from t0; shaded while in force" }
-                (story)
-            }
-            (happened(trial))
+            div.scroll id=(table::anchor(trial)) { (contents(trial)) }
         }
+    }
+}
+
+fn contents(trial: &TrialSummary) -> Markup {
+    let reasons = trial.reasons();
+    let tone = words::outcome_tone(trial.outcome()).class();
+    html! {
+        (facts(trial))
+        @if !reasons.is_empty() {
+            ul class={ "reasons " (tone) "-bg" } { @for reason in reasons { li { (reason) } } }
+        }
+        @if let Some(race) = race::race(trial) {
+            p.caption { "The race: from t0, logarithmic; the tick is the deadline" }
+            (race)
+        }
+        (verdicts(trial))
+        @if let Some(story) = story::story(trial) {
+            p.caption { "The story: seconds from t0; shaded while in force" }
+            (story)
+        }
+        (happened(trial))
     }
 }
 
@@ -166,7 +192,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
     let shown = trial.telling();
     html! {
         @if !shown.is_empty() {
-            div.scroll { table {
+            table {
                 thead { tr {
                     @for name in ["detector", "level", "about", "verdict", "deadline", "evidence"] { th { (name) } }
                 } }
@@ -184,7 +210,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
                     }
                 } }
-            } }
+            }
         }
     }
 }
@@ -257,11 +283,11 @@ mod tests {
     #[test]
     fn two_backends_have_a_matrix_each_and_are_compared() {
         let page = html(&RunSummary::of(&sample::both(|id| id.repetition == 1)));
-        for heading in ["Matrix in the lab", "Matrix on kind", "Lab and kind compared"] {
+        for heading in ["Incidents in the lab", "Incidents on kind", "Lab and kind compared"] {
             assert_eq!(page.matches(&format!("<h2>{heading}</h2>")).count(), 1, "{heading}");
         }
-        assert!(page.contains("<h3>I4 policy-route-lost on kind</h3>"));
-        assert!(page.contains("<h3>I4 policy-route-lost in the lab</h3>"));
+        assert!(page.contains("<h4>I4 policy-route-lost on kind</h4>"));
+        assert!(page.contains("<h4>I4 policy-route-lost in the lab</h4>"));
     }
 
     #[test]

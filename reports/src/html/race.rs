@@ -3,14 +3,14 @@
 //! Job: one lane a verdict on a logarithmic axis, since what matters lies between 0.1 ms and 10 s.
 //! Invariants: a bar ends where the finding was received, the tick is the deadline, the two vertical
 //! lines are t1 (in force) and t2 (first failed request) and are the same for all lanes. Left out: what
-//! happened before t0 and after healing; that is the story.
+//! happened before t0 and after healing, that is the story; evidence, which the table of verdicts below it has.
 
 use std::time::Duration;
 
 use maud::Markup;
 use relapse_detectors::time::Time;
 
-use super::svg::{Anchor, Svg};
+use super::svg::{Svg, down};
 use crate::event::{Decided, Verdict};
 use crate::summary::TrialSummary;
 use crate::trial::Standing;
@@ -59,32 +59,41 @@ pub fn race(trial: &TrialSummary) -> Option<Markup> {
     grid(&mut svg, &axis, bottom);
     let mut y = TOP;
     for decided in lanes {
-        lane(&mut svg, &axis, trial, decided, y);
+        svg.group("", y + LANE / 2.0, "", |svg| lane(svg, &axis, decided));
         y += LANE;
     }
     for (after, said) in &unasked {
         let x = axis.x(after.as_secs_f64());
         let title = format!("{} about {}: {}", words::severity(said.severity), said.subject, said.evidence);
-        svg.text("name muted", (LEFT - 12.0, y + 17.0), Anchor::End, &said.detector, "not expected by the scenario");
-        svg.dot("dot note", (x, y + 13.0), 4.0, &title);
-        svg.text("value muted", (x + 9.0, y + 17.0), Anchor::Start, &format!("{} (not expected)", span(*after)), "");
+        svg.group("", y + LANE / 2.0, &format!("not expected by the scenario: {title}"), |svg| {
+            svg.text("muted", (LEFT - 12.0, 4.0), &said.detector);
+            svg.dot("dot note", (x, 0.0), 4.0);
+            svg.text("value muted", (x + 9.0, 4.0), &format!("{} (not expected)", span(*after)));
+        });
         y += LANE;
     }
     instants(&mut svg, &axis, trial, t0, bottom);
-    Some(svg.end(WIDTH, bottom + 22.0, &format!("time to detect of {}", trial.name())))
+    Some(svg.end(WIDTH, bottom + 22.0, "time to detect"))
 }
 
 fn grid(svg: &mut Svg, axis: &Axis, bottom: f64) {
+    let (mut lines, mut names) = (String::new(), Vec::new());
     for (seconds, name) in
         [(0.001, "1 ms"), (0.01, "10 ms"), (0.1, "100 ms"), (1.0, "1 s"), (10.0, "10 s"), (100.0, "100 s")]
     {
         if (seconds / LEAST).log10() <= axis.decades {
-            svg.line("grid", (axis.x(seconds), TOP - 6.0), (axis.x(seconds), bottom));
-            svg.text("axis", (axis.x(seconds), bottom + 15.0), Anchor::Middle, name, "");
+            lines += &down(axis.x(seconds), TOP - 6.0, bottom);
+            names.push((axis.x(seconds), name));
         }
     }
-    svg.line("instant", (LEFT, TOP - 12.0), (LEFT, bottom));
-    svg.text("axis strong", (LEFT, bottom + 15.0), Anchor::Middle, "t0", "immediately before the fault was injected");
+    svg.path("grid", &lines);
+    svg.path("instant", &down(LEFT, TOP - 12.0, bottom));
+    svg.group("axis", bottom + 15.0, "t0: immediately before the fault was injected", |svg| {
+        svg.text("strong", (LEFT, 0.0), "t0");
+        for (x, name) in names {
+            svg.text("", (x, 0.0), name);
+        }
+    });
 }
 
 /// t1 and t2, drawn over the lanes; their names stand above and keep out of each other's way.
@@ -96,51 +105,37 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
     ] {
         let Some(after) = at.map(|at| at.since(t0)) else { continue };
         let x = axis.x(after.as_secs_f64());
-        svg.line(&format!("instant {class}"), (x, TOP - 12.0), (x, bottom));
-        svg.text(&format!("mark {class}"), (x + 4.0, y), Anchor::Start, &format!("{name} {}", span(after)), title);
+        svg.group("", 0.0, title, |svg| {
+            svg.path(&format!("instant {class}"), &down(x, TOP - 12.0, bottom));
+            svg.text(&format!("mark {class}"), (x + 4.0, y), &format!("{name} {}", span(after)));
+        });
     }
 }
 
-fn lane(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, decided: &Decided, y: f64) {
+/// Around the middle of the lane.
+fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
     let expected = &decided.expectation;
     let tone = words::verdict_tone(&decided.verdict).class();
-    let middle = y + LANE / 2.0;
     let deadline = axis.x(expected.within.as_secs_f64());
-    let about = trial.about(decided);
-    let mut title = format!("{}, about {about}: {}", words::level(expected.level), words::sentence(decided));
-    for more in [trial.felt(&decided.verdict), trial.evidence(decided)].into_iter().flatten() {
-        title = format!("{title} · {more}");
-    }
-    svg.text("name", (LEFT - 12.0, middle + 4.0), Anchor::End, &expected.detector, &title);
-    svg.rect("track", (LEFT, middle - 4.0), (deadline - LEFT, 8.0), &title);
-    svg.line("deadline", (deadline, middle - 9.0), (deadline, middle + 9.0));
-    let limit = units::limit(expected.within);
-    match after(decided) {
-        Some(seconds) => {
-            let x = axis.x(seconds);
-            svg.rect(&format!("bar {tone}"), (LEFT, middle - 4.0), (x - LEFT, 8.0), &title);
-            svg.dot(&format!("dot {tone}"), (x, middle), 5.5, &title);
-            // Beside its dot, unless the deadline's tick is in the way.
-            let room = deadline - x;
-            let text = words::short(decided);
-            if (-70.0..62.0).contains(&room) {
-                svg.text(
-                    &format!("value {tone}"),
-                    (deadline.max(x) + 10.0, middle + 4.0),
-                    Anchor::Start,
-                    &text,
-                    &title,
-                );
-            } else {
-                svg.text(&format!("value halo {tone}"), (x + 11.0, middle + 4.0), Anchor::Start, &text, &title);
-                if room > 0.0 {
-                    svg.text("value muted", (deadline + 6.0, middle + 4.0), Anchor::Start, &limit, "deadline");
-                }
-            }
-        }
-        None => {
-            let text = words::short(decided);
-            svg.text(&format!("value {tone}"), (deadline + 6.0, middle + 4.0), Anchor::Start, &text, &title);
+    svg.text("", (LEFT - 12.0, 4.0), &expected.detector);
+    svg.rect("track", (LEFT, -4.0), (deadline - LEFT, 8.0));
+    svg.path("deadline", &down(deadline, -9.0, 9.0));
+    let text = words::short(decided);
+    let Some(seconds) = after(decided) else {
+        svg.text(&format!("value {tone}"), (deadline + 6.0, 4.0), &text);
+        return;
+    };
+    let x = axis.x(seconds);
+    svg.rect(&format!("bar {tone}"), (LEFT, -4.0), (x - LEFT, 8.0));
+    svg.dot(&format!("dot {tone}"), (x, 0.0), 5.5);
+    // Beside its dot, unless the deadline's tick is in the way.
+    let room = deadline - x;
+    if (-70.0..62.0).contains(&room) {
+        svg.text(&format!("value {tone}"), (deadline.max(x) + 10.0, 4.0), &text);
+    } else {
+        svg.text(&format!("value halo {tone}"), (x + 11.0, 4.0), &text);
+        if room > 0.0 {
+            svg.text("value muted", (deadline + 6.0, 4.0), &units::limit(expected.within));
         }
     }
 }

@@ -5,12 +5,14 @@
 //! the axis; times are relative to t0, or to the start where nothing was injected. Left out: the
 //! first milliseconds, too narrow to see here; that is the race.
 
+use std::fmt::Write as _;
+
 use maud::Markup;
 use relapse_detectors::finding::Severity;
 use relapse_detectors::time::Time;
 
-use super::svg::{Anchor, Svg};
-use crate::summary::{FlowAt, TrialSummary};
+use super::svg::{Svg, down};
+use crate::summary::{FlowAt, PhaseSpan, TrialSummary};
 use crate::units::{Offset, span};
 use crate::words;
 
@@ -64,26 +66,27 @@ pub fn story(trial: &TrialSummary) -> Option<Markup> {
             Severity::Critical => "bad",
         };
         let title = format!(
-            "{} ({}) {} about {}: {}{}",
-            said.detector,
+            "{} {} about {}: {}{}",
             words::level(said.level),
             words::severity(said.severity),
             said.subject,
             said.evidence,
             if said.cleared.is_some() { "" } else { " (not cleared)" }
         );
-        svg.text("name", (LEFT - 12.0, y + 15.0), Anchor::End, &said.detector, &title);
         let (x, end) = (axis.x(said.from), axis.x(said.cleared.unwrap_or(to)));
-        svg.rect(&format!("said {tone}"), (x, y + 7.0), (end - x, 8.0), &title);
-        svg.dot(&format!("dot {tone}"), (x, y + 11.0), 4.5, &title);
+        svg.group(&format!("said {tone}"), y, &title, |svg| {
+            svg.text("", (LEFT - 12.0, 15.0), &said.detector);
+            svg.rect("", (x, 7.0), (end - x, 8.0));
+            svg.dot("", (x, 11.0), 4.5);
+        });
         y += LANE;
     }
     for (at, class) in [(trial.t0(), "instant force"), (trial.t2(), "instant felt")] {
         if let Some(at) = at {
-            svg.line(class, (axis.x(at), PHASES), (axis.x(at), bottom));
+            svg.path(class, &down(axis.x(at), PHASES, bottom));
         }
     }
-    Some(svg.end(WIDTH, bottom + 20.0, &format!("phases, flows and findings of {}", trial.name())))
+    Some(svg.end(WIDTH, bottom + 20.0, "phases, flows and findings"))
 }
 
 /// From t0 until healed; a benign twin has a window too, in another colour.
@@ -91,33 +94,42 @@ fn window(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time, bottom: f6
     let Some(t0) = trial.t0() else { return };
     let healed = trial.healed_at().unwrap_or(to).max(t0);
     let class = if trial.is_control() { "window twin" } else { "window" };
-    let what: Vec<&str> = trial.injected.iter().map(|injected| injected.what.as_str()).collect();
-    let title = format!("in force for {}: {}", span(healed.since(t0)), what.join("; "));
     let (x, end) = (axis.x(t0), axis.x(healed));
-    svg.rect(class, (x, PHASES), (end - x, bottom - PHASES), &title);
+    svg.group("", 0.0, &format!("in force for {}", span(healed.since(t0))), |svg| {
+        svg.rect(class, (x, PHASES), (end - x, bottom - PHASES));
+    });
 }
 
+/// In two shades by turns; how long each took is the title of all, since the short ones are hard to point at.
 fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
-    for (n, phase) in trial.phases.iter().enumerate() {
-        let end = phase.to.unwrap_or(to);
-        let (x, width) = (axis.x(phase.from), axis.x(end) - axis.x(phase.from));
-        let name = phase.phase.as_str();
-        let title = format!("{name}: {}", span(end.since(phase.from)));
-        let class = if n % 2 == 0 { "phase" } else { "phase odd" };
-        svg.rect(class, (x, 0.0), (width - 1.0, PHASES - 3.0), &title);
-        // Seven units a letter, roughly: a name that does not fit is in the hover title.
-        #[expect(clippy::cast_precision_loss, reason = "names of phases are short")]
-        if width > name.len() as f64 * 7.0 {
-            svg.text("phase-name", (x + width / 2.0, 11.5), Anchor::Middle, name, &title);
+    let took = |phase: &PhaseSpan| span(phase.to.unwrap_or(to).since(phase.from));
+    let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", p.phase.as_str(), took(p))).collect();
+    svg.group("phases", 0.0, &title.join(" · "), |svg| {
+        let mut shades = [String::new(), String::new()];
+        for (n, phase) in trial.phases.iter().enumerate() {
+            let (x, end) = (axis.x(phase.from), axis.x(phase.to.unwrap_or(to)));
+            _ = write!(shades[n % 2], "M{x:.0} 0H{:.0}V{:.0}H{x:.0}z", (end - 1.0).max(x + 1.0), PHASES - 3.0);
         }
-    }
+        svg.path("", &shades[0]);
+        svg.path("odd", &shades[1]);
+        for phase in &trial.phases {
+            let (x, end) = (axis.x(phase.from), axis.x(phase.to.unwrap_or(to)));
+            let name = phase.phase.as_str();
+            // Seven units a letter, roughly: a name that does not fit is in the hover title.
+            #[expect(clippy::cast_precision_loss, reason = "names of phases are short")]
+            if end - x > name.len() as f64 * 7.0 {
+                svg.text("", (f64::midpoint(x, end), 11.0), name);
+            }
+        }
+    });
 }
 
 fn ticks(svg: &mut Svg, axis: &Axis, zero: Time, to: Time, bottom: f64) {
     let steps = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
-    let step = steps.into_iter().find(|step| axis.seconds / step <= 12.0).unwrap_or(1_800.0);
+    let step = steps.into_iter().find(|step| axis.seconds / step <= 10.0).unwrap_or(1_800.0);
     let first = (Offset::between(zero, axis.from).seconds() / step).ceil();
     let last = (Offset::between(zero, to).seconds() / step).floor();
+    let (mut lines, mut names) = (String::new(), Vec::new());
     let mut n = first;
     while n <= last {
         let seconds = n * step;
@@ -128,10 +140,16 @@ fn ticks(svg: &mut Svg, axis: &Axis, zero: Time, to: Time, bottom: f64) {
         } else {
             format!("{}{} s", if n < 0.0 { "−" } else { "" }, round(seconds))
         };
-        svg.line("grid", (x, PHASES), (x, bottom));
-        svg.text(if n == 0.0 { "axis strong" } else { "axis" }, (x, bottom + 14.0), Anchor::Middle, &text, "");
+        lines += &down(x, PHASES, bottom);
+        names.push((if n == 0.0 { "strong" } else { "" }, x, text));
         n += 1.0;
     }
+    svg.path("grid", &lines);
+    svg.group("axis", bottom + 14.0, "", |svg| {
+        for (class, x, text) in names {
+            svg.text(class, (x, 0.0), &text);
+        }
+    });
 }
 
 fn round(seconds: f64) -> String {
@@ -151,36 +169,83 @@ fn flows(trial: &TrialSummary) -> Vec<(&str, Vec<&FlowAt>)> {
     flows
 }
 
-/// A column a sample: its height is the median time, its colour the share that failed. Runs of
-/// samples that look the same are drawn as one, or a long trial would make a heavy page.
+/// A column a sample: its height is the median time, its colour the share that failed. Samples of one colour are one
+/// shape, or a long trial would make a heavy page; each stretch of failures tells how many there were.
 fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
-    svg.text("name", (LEFT - 12.0, y + 15.0), Anchor::End, name, "attempts of the workload");
     let slowest = samples.iter().filter_map(|s| s.sample.median).max().unwrap_or_default().as_secs_f64();
-    let looks = |s: &FlowAt| {
-        let share = f64::from(s.sample.failures) / f64::from(s.sample.attempts.max(1));
-        let class = match share {
-            0.0 => "flow good",
-            s if s < 0.5 => "flow unsure",
-            _ => "flow bad",
-        };
-        let median = s.sample.median.map_or(0.0, |m| m.as_secs_f64());
-        // Nothing is lower than a third, so that a fast flow can still be seen and pointed at.
-        let height = if share >= 0.5 || slowest <= 0.0 { 1.0 } else { 0.35 + 0.65 * median / slowest };
-        (class, if s.sample.attempts == 0 { 0.0 } else { (height * 8.0).round() / 8.0 })
-    };
-    let mut from = axis.from;
-    for alike in samples.chunk_by(|one, next| looks(one) == looks(next)) {
-        let (class, height) = looks(alike[0]);
-        let to = alike[alike.len() - 1].at;
-        let attempts: u32 = alike.iter().map(|s| s.sample.attempts).sum();
-        let failures: u32 = alike.iter().map(|s| s.sample.failures).sum();
-        let median = alike.iter().filter_map(|s| s.sample.median).max();
-        let median = median.map_or_else(String::new, |median| format!(", median at most {}", span(median)));
-        let title = format!("{name}: {failures} of {attempts} failed{median}");
-        let tall = (LANE - 8.0) * height;
-        if tall > 0.0 {
-            svg.rect(class, (axis.x(from), y + LANE - 4.0 - tall), (axis.x(to) - axis.x(from) - 0.6, tall), &title);
+    svg.group("", y, &felt(samples), |svg| {
+        svg.text("", (LEFT - 12.0, 15.0), name);
+        let mut good = String::new();
+        let mut from = axis.from;
+        for alike in samples.chunk_by(|one, next| class(one) == class(next)) {
+            let outline = outline(axis, alike, from, slowest);
+            match class(alike[0]) {
+                "good" => good += &outline,
+                class => svg.group("", 0.0, &felt(alike), |svg| svg.path(&format!("flow {class}"), &outline)),
+            }
+            from = alike[alike.len() - 1].at;
         }
-        from = to;
+        svg.path("flow good", &good);
+    });
+}
+
+/// "3 of 40 failed, median at most 12 ms".
+fn felt(samples: &[&FlowAt]) -> String {
+    let attempts: u32 = samples.iter().map(|s| s.sample.attempts).sum();
+    let failures: u32 = samples.iter().map(|s| s.sample.failures).sum();
+    let median = samples.iter().filter_map(|s| s.sample.median).max();
+    let median = median.map_or_else(String::new, |median| format!(", median at most {}", span(median)));
+    format!("{failures} of {attempts} failed{median}")
+}
+
+fn failed(at: &FlowAt) -> f64 {
+    f64::from(at.sample.failures) / f64::from(at.sample.attempts.max(1))
+}
+
+fn class(at: &FlowAt) -> &'static str {
+    match failed(at) {
+        0.0 => "good",
+        share if share < 0.5 => "unsure",
+        _ => "bad",
+    }
+}
+
+/// In eighths of a lane, so that columns which look the same are drawn as one.
+fn height(at: &FlowAt, slowest: f64) -> f64 {
+    if at.sample.attempts == 0 {
+        return 0.0;
+    }
+    let median = at.sample.median.map_or(0.0, |median| median.as_secs_f64());
+    // Nothing is lower than a third, so that a fast flow can still be seen and pointed at.
+    let height = if failed(at) >= 0.5 || slowest <= 0.0 { 1.0 } else { 0.35 + 0.65 * median / slowest };
+    (height * 8.0).round() / 8.0
+}
+
+/// Steps around the columns of `samples`, the first of which begins at `from`.
+fn outline(axis: &Axis, samples: &[&FlowAt], from: Time, slowest: f64) -> String {
+    let base = LANE - 4.0;
+    let mut steps = format!("M{:.0} {base:.0}", axis.x(from));
+    for alike in samples.chunk_by(|one, next| (height(one, slowest) - height(next, slowest)).abs() < 0.01) {
+        let top = base - (LANE - 8.0) * height(alike[0], slowest);
+        _ = write!(steps, "V{top:.0}H{:.0}", axis.x(alike[alike.len() - 1].at));
+    }
+    _ = write!(steps, "V{base:.0}z");
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+    use crate::summary::RunSummary;
+
+    /// Flows were half of a page before: a shape a sample, each with its title.
+    #[test]
+    fn a_flow_is_a_shape_a_colour_and_a_title_a_stretch_of_failures() {
+        let run = RunSummary::of(&sample::run());
+        let story = story(&run.trials[0]).expect("a story").into_string();
+        assert_eq!(story.matches("class=\"flow good\"").count(), 2);
+        assert_eq!(story.matches("class=\"flow bad\"").count(), 1);
+        assert_eq!(story.matches("failed").count(), 3);
     }
 }

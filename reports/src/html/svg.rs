@@ -1,7 +1,8 @@
 //! The few shapes that the pictures are made of.
 //!
-//! Job: SVG elements. Invariant: every shape with something to tell carries it as a hover title. Left out: where
-//! shapes go.
+//! Job: SVG elements. Invariants: a hover title belongs to a group and is written once for all its shapes; lengths are
+//! whole units; looks, anchors of texts among them, come from the style sheet, or a page of a hundred pictures would be
+//! too heavy to open. Left out: where shapes go.
 
 use maud::{Markup, PreEscaped, html};
 
@@ -11,42 +12,46 @@ pub struct Svg {
     body: String,
 }
 
-/// Which end of a text its position names.
-#[derive(Debug, Clone, Copy)]
-pub enum Anchor {
-    Start,
-    Middle,
-    End,
-}
-
-/// With one decimal.
-fn n(length: f64) -> String {
-    format!("{length:.1}")
-}
-
 impl Svg {
-    pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64), title: &str) {
-        let width = width.max(0.8);
-        self.push(&html! {
-            rect class=(class) x=(n(x)) y=(n(y)) width=(n(width)) height=(n(height)) rx="2" { (hover(title)) }
-        });
+    /// Shapes that share a class and a hover title (either may be empty) and are moved down by `y`.
+    pub fn group(&mut self, class: &str, y: f64, title: &str, draw: impl FnOnce(&mut Self)) {
+        self.body.push_str(&format!("<g{}", attribute(class)));
+        if y > 0.0 {
+            self.body.push_str(&format!(" transform=\"translate(0 {y:.0})\""));
+        }
+        self.body.push('>');
+        if !title.is_empty() {
+            self.push(&html! { title { (title) } });
+        }
+        draw(self);
+        self.body.push_str("</g>");
     }
 
-    pub fn line(&mut self, class: &str, (x1, y1): (f64, f64), (x2, y2): (f64, f64)) {
-        self.push(&html! { line class=(class) x1=(n(x1)) y1=(n(y1)) x2=(n(x2)) y2=(n(y2)) {} });
+    pub fn rect(&mut self, class: &str, (x, y): (f64, f64), (width, height): (f64, f64)) {
+        let (width, y) = (width.max(1.0), if y == 0.0 { String::new() } else { format!(" y=\"{y:.0}\"") });
+        self.body.push_str(&format!(
+            "<rect{} x=\"{x:.0}\"{y} width=\"{width:.0}\" height=\"{height:.0}\"/>",
+            attribute(class)
+        ));
     }
 
-    pub fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64, title: &str) {
-        self.push(&html! { circle class=(class) cx=(n(x)) cy=(n(y)) r=(n(radius)) { (hover(title)) } });
+    /// Of `steps`, in the language of the `d` of a path; nothing if there are none.
+    pub fn path(&mut self, class: &str, steps: &str) {
+        if !steps.is_empty() {
+            self.body.push_str(&format!("<path{} d=\"{steps}\"/>", attribute(class)));
+        }
     }
 
-    pub fn text(&mut self, class: &str, (x, y): (f64, f64), anchor: Anchor, text: &str, title: &str) {
-        let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
-        };
-        self.push(&html! { text class=(class) x=(n(x)) y=(n(y)) text-anchor=(anchor) { (text) (hover(title)) } });
+    pub fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64) {
+        let class = attribute(class);
+        self.body.push_str(&format!("<circle{class} cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"{radius}\"/>"));
+    }
+
+    pub fn text(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
+        let y = if y == 0.0 { String::new() } else { format!(" y=\"{y:.0}\"") };
+        self.body.push_str(&format!("<text{} x=\"{x:.0}\"{y}>", attribute(class)));
+        self.push(&html! { (text) });
+        self.body.push_str("</text>");
     }
 
     fn push(&mut self, shape: &Markup) {
@@ -62,6 +67,12 @@ impl Svg {
     }
 }
 
-fn hover(title: &str) -> Markup {
-    html! { @if !title.is_empty() { title { (title) } } }
+fn attribute(class: &str) -> String {
+    if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") }
+}
+
+/// The steps of a line straight down.
+#[must_use]
+pub fn down(x: f64, from: f64, to: f64) -> String {
+    format!("M{x:.0} {from:.0}V{to:.0}")
 }

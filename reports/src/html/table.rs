@@ -5,7 +5,7 @@
 use maud::{Markup, html};
 
 use crate::summary::TrialSummary;
-use crate::table::{self, Cell, Kind, Table};
+use crate::table::{self, Cell, Kind, Mark, Table};
 
 pub fn table(table: &Table<'_>) -> Markup {
     let class = match table.kind {
@@ -14,10 +14,11 @@ pub fn table(table: &Table<'_>) -> Markup {
     };
     html! {
         table class=(class) {
-            thead { tr { @for name in &table.head { th { span { (name) } } } } }
+            thead { tr { @for name in &table.head { (head(name)) } } }
             tbody {
                 @for row in &table.rows {
-                    tr.control[matches!(row[0], Cell::Trial(trial, _) if trial.is_control())] {
+                    @let control = matches!(row[0], Cell::Trial(trial, _) if trial.is_control());
+                    tr class=[control.then_some("control")] {
                         @for (n, cell) in row.iter().enumerate() {
                             @let columns = if n + 1 < row.len() { 1 } else { table.head.len() - n };
                             (draw(cell, columns))
@@ -30,6 +31,11 @@ pub fn table(table: &Table<'_>) -> Markup {
     }
 }
 
+/// A name that stands on end where it is a matrix's.
+pub fn head(name: &str) -> Markup {
+    html! { th { span { (name) } } }
+}
+
 fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
     match cell {
         Cell::Text(text) => html! { td { (text) } },
@@ -38,19 +44,25 @@ fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
         Cell::Trial(trial, outcome) => {
             let name = trial.info.trial.control.clone().unwrap_or_else(|| trial.name());
             html! {
-                th title=(trial.info.title) {
-                    (super::badge(*outcome)) a href={ "#" (anchor(trial)) } { (name) }
-                }
+                th { (super::badge(*outcome)) a href={ "#" (anchor(trial)) } { (name) } }
             }
         }
         Cell::Toned(tone, text) => html! { td class={ "reason " (tone.class()) "-bg" } colspan=(columns) { (text) } },
         Cell::Marks(marks) => {
             let details: Vec<&str> = marks.iter().map(|mark| mark.detail.as_str()).collect();
-            html! {
-                td class={ (table::worst(marks).class()) "-bg" } title=(details.join(" — ")) {
-                    @if marks.is_empty() { "·" }
-                    @for (n, mark) in marks.iter().enumerate() { @if n > 0 { br; } (narrow(&mark.text)) }
-                }
+            self::marks(marks, &details.join(" — "))
+        }
+    }
+}
+
+/// What a detector did, and more of it to hover over.
+pub fn marks(marks: &[Mark], details: &str) -> Markup {
+    html! {
+        @if marks.is_empty() {
+            td { "·" }
+        } @else {
+            td class={ (table::worst(marks).class()) "-bg" } title=(details) {
+                @for (n, mark) in marks.iter().enumerate() { @if n > 0 { br; } (narrow(&mark.text)) }
             }
         }
     }
@@ -72,6 +84,10 @@ fn narrow(text: &str) -> Markup {
 pub fn anchor(trial: &TrialSummary) -> String {
     let id = &trial.info.trial;
     let control = id.control.as_deref().unwrap_or("incident");
-    let text = format!("{}-{control}-{}-{}", id.scenario, id.backend, id.repetition);
+    plain(&format!("{}-{control}-{}-{}", id.scenario, id.backend, id.repetition))
+}
+
+/// As the name of a place in the page.
+pub fn plain(text: &str) -> String {
     text.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
