@@ -1,10 +1,10 @@
 //! The matrix: which detector saw which incident, and how fast.
 //!
-//! Job: a table for each backend of a run, since one cell never mixes what was seen on two. Two views of it:
-//! [`by_detector`], a column an incident, for pages that have little room (a column reads from the incident's cause to
-//! its symptoms, its controls are a row, and a false alarm in one shows in the cell of the detector that raised it),
-//! and [`by_trial`], a row an incident or control. Invariants: detectors that never spoke are named below, not drawn;
-//! silence is something only a trial that ran can show. Left out: evidence.
+//! Job: a table for each backend of a run, since one cell never mixes what was seen on two. A column reads from the
+//! incident's cause to its symptoms, its controls are a row, and a false alarm in one shows in the cell of the detector
+//! that raised it. Two views: [`by_detector`], a column a scenario, and [`folded`], a column an incident. Invariants:
+//! detectors that never spoke are named below, not drawn; silence is something only a trial that ran can show. Left out:
+//! evidence.
 
 use crate::event::Outcome;
 use crate::marks;
@@ -59,6 +59,7 @@ fn incidents(part: Part<'_>) -> Table<'_> {
     if folds.len() == scenarios {
         return detectors(part);
     }
+    folds.sort_by_key(|(incident, ..)| *incident);
     let row = |name: Cell<'static>, cell: &dyn Fn(&Column<'_>) -> Cell<'static>| {
         std::iter::once(name).chain(folds.iter().map(|(_, fold, _)| cell(fold))).collect()
     };
@@ -72,32 +73,6 @@ fn incidents(part: Part<'_>) -> Table<'_> {
         _ => format!("{incident}\n{count} scenarios"),
     });
     let head = std::iter::once("detector".to_owned()).chain(names).collect();
-    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
-}
-
-/// A row an incident or control, a column a detector.
-#[must_use]
-pub fn by_trial(run: &RunSummary) -> Vec<Table<'_>> {
-    parts(run).into_iter().map(trials).collect()
-}
-
-fn trials(part: Part<'_>) -> Table<'_> {
-    let groups = part.columns.iter().flat_map(|column| std::iter::once(&column.incident).chain(&column.controls));
-    let rows = groups.map(|group| {
-        let mut row = vec![Cell::Trial(group.first(), group.outcome())];
-        if group.ran() == 0 {
-            row.push(Cell::Toned(Tone::Skipped, format!("skipped: {}", group.first().reasons().join("; "))));
-        } else {
-            row.extend(part.speakers.iter().map(|name| {
-                let marks = marks::marks(group, name).into_iter();
-                Cell::Marks(marks.map(|mark| mark.of(name)).collect())
-            }));
-        }
-        row
-    });
-    let rows = rows.collect();
-    let names = part.speakers.iter().map(|name| (*name).to_owned());
-    let head = std::iter::once("hover for evidence".to_owned()).chain(names).collect();
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
