@@ -40,6 +40,15 @@ impl Mode {
         }
         Self::Live { color: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
     }
+
+    /// What is written on now: windows are resized.
+    #[must_use]
+    pub fn page(self) -> Page {
+        match self {
+            Self::Plain => Page::PLAIN,
+            Self::Live { color } => Page { color, width: Some(screen_width()) },
+        }
+    }
 }
 
 /// Shows a run as its events arrive.
@@ -96,11 +105,7 @@ impl Terminal {
     }
 
     fn page(&self) -> Page {
-        match self.mode {
-            Mode::Plain => Page::PLAIN,
-            // Asked each time: windows are resized.
-            Mode::Live { color } => Page { color, width: Some(screen_width()) },
-        }
+        self.mode.page()
     }
 
     pub fn on_event(&mut self, event: &RunEvent) {

@@ -106,7 +106,9 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
             row.2[part].extend(decided.verdict.after());
         }
     }
-    rows.retain(|(_, _, times)| times.iter().filter(|times| !times.is_empty()).count() > 1);
+    // What stood before the fault has no time to compare.
+    let timed = |times: &Vec<Duration>| times.iter().any(|time| !time.is_zero());
+    rows.retain(|(_, _, times)| times.iter().filter(|times| timed(times)).count() > 1);
     if rows.is_empty() {
         return None;
     }

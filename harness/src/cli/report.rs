@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use relapse_reports::folder;
+use relapse_reports::terminal::{Mode, closing};
 
 use super::{Refused, out};
 
@@ -35,6 +36,6 @@ pub fn main(arguments: &ReportArguments) -> Result<ExitCode, Refused> {
         runs => folder::from_runs(runs, &arguments.output),
     };
     let (folder, run) = remade.map_err(|e| format!("failed to {}", super::chain(&e)))?;
-    out::lines(relapse_reports::terminal::closing(&run, Some(&folder), arguments.wide, out::page()));
+    out::lines(closing(&run, Some(&folder), arguments.wide, Mode::detect().page()));
     Ok(ExitCode::from(run.outcome().exit_code()))
 }
