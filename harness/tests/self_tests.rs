@@ -120,7 +120,7 @@ fn inject_left_out() -> Result<(), Failed> {
     let ran = with(Sabotage::SkipInject, None);
     check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
     check(&ran, ran.trial().injected.is_empty(), "nothing injected")?;
-    check(&ran, reason(&ran, "the stated effect was not seen"), "that the effect was not seen")
+    check(&ran, reason(&ran, "the expected effect was not seen"), "that the effect was not seen")
 }
 
 fn detector_taken_away() -> Result<(), Failed> {
