@@ -1,4 +1,4 @@
-# relapse with its scenarios, for replays in labs. Build the program first, then the image:
+# relapse with its scenarios, for replays in labs. Not built by CI yet. Build the program first, then the image:
 #
 #   cargo build --release --package relapse --no-default-features
 #   docker build --tag relapse .
@@ -9,8 +9,8 @@
 #   docker run --rm --cap-add SYS_ADMIN --cap-add NET_ADMIN \
 #     --security-opt seccomp=unconfined --security-opt systempaths=unconfined relapse
 #
-# The second is enough for everything but --allow-host-writes, which is left out by either unless you add it.
-# Where AppArmor confines containers, add --security-opt apparmor=unconfined to the second.
+# The second runs everything except --allow-host-writes; where AppArmor confines containers, it also needs
+# --security-opt apparmor=unconfined.
 # Reports: --volume "$PWD/reports:/work/reports".
 ARG BASE=debian:trixie-slim
 FROM ${BASE}

@@ -26,7 +26,7 @@ help: ## what there is
 # Without the kind backend, which is most of what there is to build.
 run: prerequisites ## replay every incident and every benign twin, and show who detected what
 	@$(if $(NOTICE),echo "$(NOTICE)")
-	@echo "builds relapse (some 4 minutes on 2 cores, once), then replays 66 trials in 40 seconds"
+	@echo "builds relapse first (some minutes, once), then replays every trial"
 	$(CARGO) run --release --package relapse --no-default-features -- run $(WRITES)
 
 test: prerequisites ## every test but the hours of soak

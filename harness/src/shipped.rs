@@ -31,12 +31,6 @@ pub fn scenario(name: &str) -> Option<PathBuf> {
     scenarios().into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name))
 }
 
-/// Whether this is the path of a carried file.
-#[must_use]
-pub fn is_shipped(path: &Path) -> bool {
-    path.starts_with(ROOT)
-}
-
 fn text(path: &Path) -> Option<&'static str> {
     let path = path.strip_prefix(ROOT).ok()?;
     let mut parts: Vec<&str> = Vec::new();

@@ -17,8 +17,8 @@ mod table;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use self::incidents::Incident;
 use crate::event::Outcome;
+use crate::incident::{self, Incident};
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
 use crate::times;
@@ -33,7 +33,7 @@ pub fn html(run: &RunSummary) -> String {
     let id = run.run.as_ref().map_or("unknown run", |run| run.run_id.as_str());
     let backends = run.backends();
     let parts: Vec<(&str, Vec<Incident<'_>>)> =
-        backends.iter().map(|backend| (*backend, incidents::incidents(run, backend))).collect();
+        backends.iter().map(|backend| (*backend, incident::incidents(run, backend))).collect();
     let only = parts.iter().map(|(_, incidents)| incidents.len()).sum::<usize>() == 1;
     let page = html! {
         (DOCTYPE)
@@ -71,8 +71,8 @@ pub fn html(run: &RunSummary) -> String {
                             (badge(incident.outcome())) h3 { (incident.name()) @if parts.len() > 1 { " " (words::on(backend)) } }
                             " " span.soft { (incident.size()) }
                         }
-                        div id=(incident.anchor()) {
-                            div.scroll { (table::table(&incident.table(run))) }
+                        div id=(incidents::anchor(incident)) {
+                            div.scroll { (table::table(&incidents::within(incident, run))) }
                             @for group in &incident.groups { (trials(run, group, incident)) }
                         }
                     }

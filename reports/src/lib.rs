@@ -15,6 +15,7 @@ pub mod block;
 pub mod event;
 pub mod folder;
 pub mod html;
+pub mod incident;
 pub mod jsonl;
 pub mod junit;
 pub mod markdown;

@@ -17,19 +17,13 @@ use crate::words::{self, Tone};
 /// What `detector` did over the repetitions of a trial.
 #[must_use]
 pub fn marks(group: &Group<'_>, detector: &str) -> Vec<Mark> {
-    once(of_group(group, detector, false, |_| true))
-}
-
-/// The same of several trials of one incident: the longest time of each level, and every verdict that does not pass.
-#[must_use]
-pub fn worst(group: &Group<'_>, detector: &str) -> Vec<Mark> {
-    once(of_group(group, detector, true, |_| true))
+    once(of_group(group, detector, |_| true))
 }
 
 /// What `detector` did wrong in a control. A control that proved nothing says nothing of a detector.
 #[must_use]
 pub fn wrong(control: &Group<'_>, detector: &str) -> Vec<Mark> {
-    let mut marks = of_group(control, detector, false, |verdict| !matches!(verdict, Verdict::Undecided { .. }));
+    let mut marks = of_group(control, detector, |verdict| !matches!(verdict, Verdict::Undecided { .. }));
     marks.retain(|mark| mark.tone >= Tone::Unsure);
     marks
 }
@@ -47,14 +41,14 @@ pub fn once(marks: Vec<Mark>) -> Vec<Mark> {
     all
 }
 
-fn of_group(group: &Group<'_>, detector: &str, worst: bool, counts: impl Fn(&Verdict) -> bool) -> Vec<Mark> {
+fn of_group(group: &Group<'_>, detector: &str, counts: impl Fn(&Verdict) -> bool) -> Vec<Mark> {
     let ran = group.trials.iter().filter(|trial| trial.outcome() != Outcome::Skipped);
     let all = ran.clone().flat_map(|trial| trial.verdicts.iter().map(move |decided| (*trial, decided)));
     let decided: Vec<(&TrialSummary, &Decided)> = all
         .filter(|(_, d)| d.expectation.detector == detector && d.verdict != Verdict::Silent && counts(&d.verdict))
         .collect();
     let only = group.trials.len() == 1;
-    let mut marks = if only { each(&decided) } else { counted(&decided, group.trials.len(), worst) };
+    let mut marks = if only { each(&decided) } else { counted(&decided, group.trials.len()) };
     if marks.is_empty() {
         let blind = ran.clone().filter(|_| only).flat_map(|trial| &trial.blind).find(|b| b.detector == detector);
         marks.extend(blind.map(|blind| Mark {
@@ -82,8 +76,8 @@ fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
     decided.iter().map(mark).collect()
 }
 
-/// The median, or the longest, of the times of each level, and every verdict that does not pass, counted.
-fn counted(decided: &[(&TrialSummary, &Decided)], trials: usize, worst: bool) -> Vec<Mark> {
+/// The median of the times of each level, and every verdict that does not pass, counted.
+fn counted(decided: &[(&TrialSummary, &Decided)], repetitions: usize) -> Vec<Mark> {
     let mut marks = Vec::new();
     for level in [Level::Risk, Level::Cause, Level::Symptom] {
         let times = decided.iter().filter(|(_, d)| d.expectation.level == level).filter_map(|(_, d)| match d.verdict {
@@ -92,11 +86,7 @@ fn counted(decided: &[(&TrialSummary, &Decided)], trials: usize, worst: bool) ->
             _ => None,
         });
         marks.extend(Percentiles::of(times.collect()).map(|times| Mark {
-            text: if times.max.is_zero() {
-                "standing".to_owned()
-            } else {
-                units::span(if worst { times.max } else { times.p50 })
-            },
+            text: if times.max.is_zero() { "standing".to_owned() } else { units::span(times.p50) },
             tone: Tone::Good,
             detail: format!(
                 "{}: p50 {}, p95 {}, max {} of {}",
@@ -113,7 +103,7 @@ fn counted(decided: &[(&TrialSummary, &Decided)], trials: usize, worst: bool) ->
     marks.extend(rest.into_iter().map(|((name, tone), n)| Mark {
         text: format!("{n}× {}", name.replace('-', " ")),
         tone,
-        detail: format!("{name} in {n} of {trials} {}", if worst { "trials" } else { "repetitions" }),
+        detail: format!("{name} in {n} of {repetitions} repetitions"),
     }));
     marks
 }

@@ -6,12 +6,12 @@
 //! detectors that never spoke are named below, not drawn; silence is something only a trial that ran can show. Left out:
 //! evidence.
 
-use crate::event::Outcome;
+use crate::incident::{self, Incident};
 use crate::marks;
 use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
 use crate::table::{Cell, Kind, Mark, Table};
-use crate::words::{self, Tone};
+use crate::words;
 
 /// A row a detector, a column an incident.
 #[must_use]
@@ -36,41 +36,32 @@ fn detectors(part: Part<'_>) -> Table<'_> {
 /// [`by_detector`] where no incident has several.
 #[must_use]
 pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
-    parts(run).into_iter().map(incidents).collect()
+    let parts = parts(run).into_iter().zip(run.backends());
+    parts.map(|(part, backend)| fold(part, &incident::incidents(run, backend))).collect()
 }
 
-fn incidents(part: Part<'_>) -> Table<'_> {
-    let mut folds: Vec<(&str, Column<'_>, usize)> = Vec::new();
-    let scenarios = part.columns.len();
-    for column in &part.columns {
-        let incident = column.incident.first().info.incident.as_str();
-        match folds.iter_mut().find(|(known, ..)| *known == incident) {
-            Some((_, fold, count)) => {
-                fold.incident.trials.extend(&column.incident.trials);
-                fold.controls.extend(column.controls.iter().cloned());
-                *count += 1;
-            }
-            None => {
-                let (incident_group, controls) = (column.incident.clone(), column.controls.clone());
-                folds.push((incident, Column { incident: incident_group, controls }, 1));
-            }
-        }
-    }
-    if folds.len() == scenarios {
+fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
+    if incidents.len() == part.columns.len() {
         return detectors(part);
     }
-    folds.sort_by_key(|(incident, ..)| *incident);
-    let row = |name: Cell<'static>, cell: &dyn Fn(&Column<'_>) -> Cell<'static>| {
-        std::iter::once(name).chain(folds.iter().map(|(_, fold, _)| cell(fold))).collect()
+    let row = |name: Cell<'static>, cell: &dyn Fn(&Incident<'_>) -> Cell<'static>| {
+        std::iter::once(name).chain(incidents.iter().map(cell)).collect()
     };
-    let mut rows = vec![row(Cell::Name("outcome"), &|fold| Cell::Outcome(fold.incident.outcome()))];
+    // Twins have a row of their own.
+    let outcome = |incident: &Incident<'_>| incident.variants().map(Group::outcome).max();
+    let mut rows = vec![row(Cell::Name("outcome"), &|incident| {
+        Cell::Outcome(outcome(incident).unwrap_or_else(|| incident.outcome()))
+    })];
     for name in &part.speakers {
-        rows.push(row(Cell::text(*name), &|fold| Cell::Marks(fold.worst(name))));
+        rows.push(row(Cell::text(*name), &|incident| Cell::Marks(incident.worst(name))));
     }
-    rows.push(row(Cell::Name("controls"), &|fold| fold.controls()));
-    let names = folds.iter().map(|(incident, fold, count)| match count {
-        1 => format!("{incident}\n{}", fold.incident.first().info.trial.scenario),
-        _ => format!("{incident}\n{count} scenarios"),
+    rows.push(row(Cell::Name("controls"), &|incident| {
+        let (tone, text) = incident.twins();
+        Cell::Toned(tone, text)
+    }));
+    let names = incidents.iter().map(|incident| match incident.variants().count() {
+        0 | 1 => format!("{}\n{}", incident.id, incident.groups[0].first().info.trial.scenario),
+        count => format!("{}\n{count} scenarios", incident.id),
     });
     let head = std::iter::once("detector".to_owned()).chain(names).collect();
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
@@ -104,16 +95,6 @@ impl Column<'_> {
         marks::once(all)
     }
 
-    /// The same, of the incident's trials together.
-    fn worst(&self, detector: &str) -> Vec<Mark> {
-        let mut all = marks::worst(&self.incident, detector);
-        all.extend(self.controls.iter().flat_map(|control| {
-            let name = control.first().name();
-            marks::wrong(control, detector).into_iter().map(move |mark| mark.of(&name))
-        }));
-        marks::once(all)
-    }
-
     fn cell(&self, detector: &str) -> Cell<'static> {
         let marks = self.marks(detector);
         if marks.is_empty() && self.incident.ran() == 0 { Cell::text("") } else { Cell::Marks(marks) }
@@ -121,14 +102,7 @@ impl Column<'_> {
 
     /// "2 silent", "1/2 silent": how its controls came out.
     fn controls(&self) -> Cell<'static> {
-        let outcomes: Vec<Outcome> = self.controls.iter().map(Group::outcome).collect();
-        let silent = outcomes.iter().filter(|outcome| **outcome == Outcome::Pass).count();
-        let (tone, text) = match outcomes.iter().max() {
-            None => (Tone::Muted, "none".to_owned()),
-            Some(Outcome::Pass) => (Tone::Good, format!("{silent} silent")),
-            Some(Outcome::Skipped) if silent == 0 => (Tone::Skipped, "skipped".to_owned()),
-            Some(worst) => (words::outcome_tone(*worst), format!("{silent}/{} silent", outcomes.len())),
-        };
+        let (tone, text) = incident::twins(self.controls.iter());
         Cell::Toned(tone, text)
     }
 
@@ -171,6 +145,7 @@ fn columns<'a>(run: &'a RunSummary, backend: &str) -> Vec<Column<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Outcome;
     use crate::sample;
 
     /// Two expectations of one detector, and none of them decided.

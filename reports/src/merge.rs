@@ -14,7 +14,9 @@ use crate::event::{Outcome, RunEvent, RunPart, RunStarted, TrialId, What};
 pub fn merge(runs: Vec<Vec<RunEvent>>) -> Vec<RunEvent> {
     let mut merged = Merged::default();
     let mut events = Vec::new();
-    for (part, run) in runs.into_iter().enumerate() {
+    for run in runs {
+        // Counted by beginnings: a file can have lost its own.
+        let part = merged.parts();
         let mut renamed = BTreeMap::new();
         for RunEvent { at, what } in run {
             let what = match what {
@@ -94,5 +96,37 @@ impl Merged {
             *count += 1;
             *count
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+    use crate::summary::RunSummary;
+    use crate::times;
+
+    #[test]
+    fn the_same_run_twice_is_repeated_and_compared_run_by_run() {
+        let once = RunSummary::of(&sample::run());
+        let twice = RunSummary::of(&merge(vec![sample::run(), sample::run()]));
+        assert_eq!(twice.trials.len(), 2 * once.trials.len());
+        assert!(twice.is_repeated() && twice.ended.is_some() && twice.outcome() == once.outcome());
+        assert_eq!(times::by_run(&once), None);
+        let table = times::by_run(&twice).expect("times of two runs");
+        assert_eq!(table.head.len(), 5 + 2);
+    }
+
+    #[test]
+    fn parts_of_a_run_are_whole_together_and_a_lost_beginning_is_no_reason_to_fail() {
+        let mut lost = sample::run();
+        lost.remove(0);
+        for runs in [vec![lost.clone(), sample::run(), sample::run()], vec![sample::run(), lost.clone()], vec![lost]] {
+            let count = runs.len();
+            let run = RunSummary::of(&merge(runs));
+            assert_eq!(run.trials.len(), count * RunSummary::of(&sample::run()).trials.len());
+            let _ = times::by_run(&run);
+        }
+        assert_eq!(RunSummary::of(&merge(Vec::new())).trials.len(), 0);
     }
 }

@@ -103,7 +103,9 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
                     rows.last_mut()?
                 }
             };
-            row.2[part].extend(decided.verdict.after());
+            if let Some(times) = row.2.get_mut(part) {
+                times.extend(decided.verdict.after());
+            }
         }
     }
     // What stood before the fault has no time to compare.

@@ -1,7 +1,7 @@
-//! `relapse init`: what a repository of one's own begins with.
+//! `relapse init`: the first files of a repository of scenarios.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,8 +66,7 @@ fn write(path: &Path, file: &File) -> std::io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     let mut opened = fs::OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
-    match opened.write_all(file.text.as_bytes()) {
-        Err(e) if e.kind() == ErrorKind::StorageFull => fs::remove_file(path).and(Err(e)),
-        written => written,
-    }
+    opened.write_all(file.text.as_bytes()).inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
 }

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -314,7 +313,6 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
                     "healing and tearing down; interrupt again to stop at once"
                 };
                 eprintln!("relapse: {text}");
-                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         });
     });
