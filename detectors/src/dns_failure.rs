@@ -41,7 +41,7 @@ const CAP: usize = 1024;
 struct DnsFailure {
     sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
     /// Upstream resolvers: when each last answered, and last failed to.
-    upstream: Capped<IpAddr, Outcome, CAP>,
+    upstream: Capped<IpAddr, LastProbes, CAP>,
     told: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
     /// The last answer of cluster DNS to anyone.
@@ -67,7 +67,7 @@ struct Run {
 }
 
 #[derive(Default)]
-struct Outcome {
+struct LastProbes {
     answered: Option<Time>,
     failed: Option<Time>,
 }
@@ -165,7 +165,7 @@ impl DnsFailure {
 }
 
 /// What the upstream resolvers did since then.
-fn upstream_says(upstream: &Capped<IpAddr, Outcome, CAP>, since: Time) -> String {
+fn upstream_says(upstream: &Capped<IpAddr, LastProbes, CAP>, since: Time) -> String {
     let recent = |time: Option<Time>| time.is_some_and(|at| at >= since - BEFORE);
     if let Some((address, _)) = upstream.iter().find(|(_, outcome)| recent(outcome.answered)) {
         return format!("upstream {address} answers when asked directly");

@@ -9,7 +9,7 @@
 //! reads the signals of the run on its input, in the format of a recording: a header, then one signal
 //! a line.
 //!
-//! Job: start, feed, listen, end. A map of the modules: `speech` is what it prints, `lines` reads
+//! Job: start, feed, listen, end. A map of the modules: `printed` is what it prints, `lines` reads
 //! without trusting lengths, `threads` are what runs beside the trial.
 //!
 //! Invariants: the run never waits for the program: its input is a bounded queue, and what does not
@@ -22,7 +22,7 @@
 //! behind, which end with the lab's process namespace.
 
 mod lines;
-mod speech;
+mod printed;
 mod threads;
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ pub struct ExecSpec {
 
 /// What became known of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum OutsideEvent {
     Finding(Finding),
     /// It cannot be relied on to see, and why.
     Blind {
@@ -105,16 +105,20 @@ impl OutsideDetector {
     ///
     /// # Errors
     /// There is no such program, or it cannot be run.
-    pub fn spawn(spec: &ExecSpec, operator: &Operator, said: UnboundedSender<Said>) -> Result<Self, SpawnError> {
-        Self::start(spec, operator, said).map_err(|source| {
+    pub fn spawn(
+        spec: &ExecSpec,
+        operator: &Operator,
+        events: UnboundedSender<OutsideEvent>,
+    ) -> Result<Self, SpawnError> {
+        Self::start(spec, operator, events).map_err(|source| {
             let program = spec.command.first().cloned().unwrap_or_default();
             SpawnError { name: spec.name.clone(), program, source }
         })
     }
 
-    fn start(spec: &ExecSpec, operator: &Operator, said: UnboundedSender<Said>) -> io::Result<Self> {
+    fn start(spec: &ExecSpec, operator: &Operator, events: UnboundedSender<OutsideEvent>) -> io::Result<Self> {
         let header = Recorder::new(Vec::new(), operator, None)?.finish()?;
-        let shared = Arc::new(Shared::new(spec.name.clone(), said));
+        let shared = Arc::new(Shared::new(spec.name.clone(), events));
         let (news, heard) = mpsc::channel();
         // Dropped on failure, it ends.
         let mut program = Program(command(spec)?.spawn()?);

@@ -5,7 +5,6 @@
 //! to one sink, in the order it arrives.
 
 mod claim;
-mod desk;
 mod effects;
 pub mod hold;
 pub mod lab;
@@ -13,6 +12,7 @@ pub mod needs;
 mod observer;
 pub mod order;
 mod queue;
+mod running;
 mod samples;
 mod stages;
 mod steady;

@@ -60,12 +60,12 @@ fn main() -> ExitCode {
 }
 
 /// What `doctor` and then `run SCENARIOS` print and end with.
-struct Said {
+struct Outputs {
     doctor: (i32, String),
     run: (i32, String),
 }
 
-impl Said {
+impl Outputs {
     /// `doctor` has this line, and the run was refused with it.
     fn refused(&self, line: &str) -> Tested {
         let (status, run) = &self.run;
@@ -103,10 +103,13 @@ fn in_shell(line: String) -> Result<(i32, String), Failed> {
 }
 
 /// Lets a shell prepare what `relapse` then finds: `before` ends with what stands before the program.
-fn prepared(before: &str, run: &str) -> Result<Said, Failed> {
+fn prepared(before: &str, run: &str) -> Result<Outputs, Failed> {
     let reports = tempfile::tempdir()?;
     let doctor = in_shell(format!("{before} {RELAPSE} doctor"))?;
-    Ok(Said { doctor, run: in_shell(format!("{before} {RELAPSE} run {run} --reports {}", reports.path().display()))? })
+    Ok(Outputs {
+        doctor,
+        run: in_shell(format!("{before} {RELAPSE} run {run} --reports {}", reports.path().display()))?,
+    })
 }
 
 /// Without the right to raise it again, which root may have.
@@ -177,14 +180,14 @@ tar -C "$root" -c . | docker import - {image} >/dev/null"#
         });
     }
 
-    fn said(&self, options: &[&str], run: &[&str]) -> Result<Said, Failed> {
+    fn said(&self, options: &[&str], run: &[&str]) -> Result<Outputs, Failed> {
         let relapse = |arguments: &[&str]| {
             let mut command = Command::new("docker");
             command.args(["run", "--rm", "--network", "none", "--workdir", "/work", "--entrypoint", RELAPSE]);
             command.args(options).arg(&self.image).args(arguments);
             output(command)
         };
-        Ok(Said { doctor: relapse(&["doctor"])?, run: relapse(&[&["run", "--reports", "/tmp"], run].concat())? })
+        Ok(Outputs { doctor: relapse(&["doctor"])?, run: relapse(&[&["run", "--reports", "/tmp"], run].concat())? })
     }
 }
 

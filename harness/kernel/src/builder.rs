@@ -26,7 +26,7 @@ use crate::netns::NetNs;
 use crate::route::{LOCAL, Route, Rule, lookup};
 
 /// What becomes of a request.
-type Told = std::result::Result<(), rtnetlink::Error>;
+type RequestResult = std::result::Result<(), rtnetlink::Error>;
 
 /// Builds in one namespace.
 #[derive(Clone)]
@@ -108,7 +108,7 @@ impl Builder {
     }
 
     /// The result of a request, told with what was attempted.
-    async fn told(&self, what: String, request: impl Future<Output = Told>) -> Result<()> {
+    async fn told(&self, what: String, request: impl Future<Output = RequestResult>) -> Result<()> {
         let what = format!("{what} in {}", self.ns.name());
         let mut connection = self.connection.lock().await;
         let result = tokio::select! {

@@ -17,7 +17,7 @@ mod numbers;
 mod stats;
 
 pub use self::entry::{Entry, status};
-pub use self::events::{Change, Event, Events};
+pub use self::events::{Change, ConntrackEvents, Event};
 pub use self::stats::Stats;
 
 use std::num::NonZeroU32;

@@ -14,7 +14,7 @@
 //! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
 //! - [`host`]: what the machine looks like from outside, before and after.
 //!
-//! Everything else is synchronous but the streams (`Events`, [`packet::Capture`], [`kmsg::KernelLog`]).
+//! Everything else is synchronous but the streams (`RouteEvents`, `ConntrackEvents`, [`packet::Capture`], [`kmsg::KernelLog`]).
 
 pub mod builder;
 pub mod clock;

@@ -28,7 +28,7 @@ pub mod neighbour;
 pub mod rule;
 pub mod saved;
 
-pub use events::{Events, News};
+pub use events::{News, RouteEvents};
 /// What becomes of a packet that takes a route.
 pub use netlink_packet_route::route::RouteType as Kind;
 

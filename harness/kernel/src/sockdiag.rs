@@ -150,7 +150,7 @@ impl SockDiag {
         let with_info = found.into_iter().map(|socket| {
             let request = request(socket.family, states, true, socket.id);
             match self.netlink.get("look at a TCP socket", request) {
-                Ok(Told(socket)) => Ok(Some(socket)),
+                Ok(DiagMessage(socket)) => Ok(Some(socket)),
                 Err(e) if e.errno() == Some(libc::ENOENT) => Ok(None),
                 Err(e) => Err(e),
             }
@@ -161,9 +161,11 @@ impl SockDiag {
     fn list(&self, states: u32, with_info: bool) -> Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            let answers =
-                self.netlink
-                    .dump("list TCP sockets", request(family, states, with_info, id), |Told(socket)| Some(socket))?;
+            let answers = self.netlink.dump(
+                "list TCP sockets",
+                request(family, states, with_info, id),
+                |DiagMessage(socket)| Some(socket),
+            )?;
             sockets.extend(answers);
         }
         Ok(sockets)
@@ -238,13 +240,13 @@ fn request(family: u8, states: u32, with_info: bool, socket_id: SocketId) -> Soc
 }
 
 /// A socket as the kernel tells it, read as far as it is used here: of attributes only `tcp_info`, in place.
-struct Told(TcpSocket);
+struct DiagMessage(TcpSocket);
 
 /// `struct inet_diag_msg`, and the number of its attribute (include/uapi/linux/inet_diag.h).
 const INET_DIAG_MSG: usize = 72;
 const INET_DIAG_INFO: u16 = 2;
 
-impl NetlinkDeserializable for Told {
+impl NetlinkDeserializable for DiagMessage {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> std::result::Result<Self, DecodeError> {

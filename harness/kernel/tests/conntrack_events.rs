@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relapse_kernel::conntrack::{Change, Conntrack, Event, Events, status};
+use relapse_kernel::conntrack::{Change, Conntrack, ConntrackEvents, Event, status};
 use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::socket::{tcp_listener, udp};
 use relapse_kernel::{NetNs, link, sysctl};
@@ -37,7 +37,7 @@ fn translating(name: &str) -> NetNs {
 }
 
 /// Waits for the first event that fits; the others before it are passed over.
-async fn first(events: &mut Events, fits: impl Fn(&Event) -> bool) -> Event {
+async fn first(events: &mut ConntrackEvents, fits: impl Fn(&Event) -> bool) -> Event {
     let search = async {
         loop {
             if let Some(event) = events.next().await.expect("news").into_iter().find(&fits) {
@@ -51,7 +51,7 @@ async fn first(events: &mut Events, fits: impl Fn(&Event) -> bool) -> Event {
 #[tokio::main(flavor = "current_thread")]
 async fn a_translated_flow_tells_of_its_whole_life() {
     let ns = translating("life");
-    let mut events = Events::open(&ns).expect("subscribed");
+    let mut events = ConntrackEvents::open(&ns).expect("subscribed");
     let _server = tcp_listener(&ns, at(1, 8080), 8).expect("listening");
     let client = connect(&ns, at(1, 80)).expect("connected");
     let from = client.local_addr().expect("bound");
@@ -75,7 +75,7 @@ async fn a_flow_older_than_the_listener_still_tells() {
     let ns = translating("older");
     let (one, two) = (udp(&ns, at(1, 0)).expect("bound"), udp(&ns, at(2, 53)).expect("bound"));
     one.send_to(b"?", at(2, 53)).expect("sent");
-    let mut events = Events::open(&ns).expect("subscribed");
+    let mut events = ConntrackEvents::open(&ns).expect("subscribed");
     two.send_to(b"!", one.local_addr().expect("bound")).expect("sent");
     let answered = first(&mut events, |event| event.entry.has(status::SEEN_REPLY)).await;
     assert_eq!(answered.change, Change::Update);
@@ -84,7 +84,7 @@ async fn a_flow_older_than_the_listener_still_tells() {
 #[tokio::main(flavor = "current_thread")]
 async fn lost_news_is_said_to_be_lost() {
     let ns = translating("flood");
-    let mut events = Events::open(&ns).expect("subscribed");
+    let mut events = ConntrackEvents::open(&ns).expect("subscribed");
     let table = Conntrack::open(&ns).expect("opened");
     let limit = table.table().expect("asked").1;
     let flood = u32::try_from(limit).unwrap_or(u32::MAX).min(60_000);

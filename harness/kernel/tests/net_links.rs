@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::link::{self, LOOPBACK, addresses, delete_address, find};
-use relapse_kernel::route::{Events, MAIN, News, Route, Rule, routes};
+use relapse_kernel::route::{MAIN, News, Route, RouteEvents, Rule, routes};
 
 use crate::common::{add_address, add_route, add_rule, add_veth, hosts, join, namespace, namespaces};
 use crate::needs::tests;
@@ -97,7 +97,7 @@ fn addresses_come_without_a_route() {
 #[tokio::main(flavor = "current_thread")]
 async fn changes_of_links_are_announced() {
     let (a, b) = (namespace("a", false), namespace("b", false));
-    let mut events = Events::open(&a).expect("subscribed");
+    let mut events = RouteEvents::open(&a).expect("subscribed");
     let (left, _right) = join(&a, &b, 1, 1500);
     wait_for(&mut events, |n| matches!(n, News::NewLink(l) if l.name == "net1" && l.running)).await;
     link::set_up(&a, left.index, false).expect("set down");
@@ -110,7 +110,7 @@ async fn changes_of_links_are_announced() {
 async fn routes_that_go_with_their_link_are_not_announced() {
     let (a, _b, left, right) = hosts();
     add_route(&a, &Route::default_via(right.address).dev(left.index)).expect("added");
-    let mut events = Events::open(&a).expect("subscribed");
+    let mut events = RouteEvents::open(&a).expect("subscribed");
     link::set_up(&a, left.index, false).expect("set down");
     assert_eq!(routes(&a, Some(MAIN)).expect("listed"), []);
     add_rule(&a, &Rule::ipv4(9)).expect("added");
@@ -119,7 +119,7 @@ async fn routes_that_go_with_their_link_are_not_announced() {
     assert_eq!(seen.iter().find(told), None);
 }
 
-async fn wait_for(events: &mut Events, wanted: impl Fn(&News) -> bool) -> Vec<News> {
+async fn wait_for(events: &mut RouteEvents, wanted: impl Fn(&News) -> bool) -> Vec<News> {
     let mut seen = Vec::new();
     let found = tokio::time::timeout(Duration::from_millis(500), async {
         loop {

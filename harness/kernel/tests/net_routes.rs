@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_route::rule::RuleAction;
 use relapse_kernel::route::{
-    self, Action, Events, Kind, Lookup, MAIN, News, Route, Rule, delete_route, delete_rule, lookup, restore_routes,
-    routes, rules, save_routes, save_rules,
+    self, Action, Kind, Lookup, MAIN, News, Route, RouteEvents, Rule, delete_route, delete_rule, lookup,
+    restore_routes, routes, rules, save_routes, save_rules,
 };
 use relapse_kernel::{NetNs, link, socket};
 
@@ -181,7 +181,7 @@ fn what_was_saved_is_put_back_exactly() {
 #[tokio::main(flavor = "current_thread")]
 async fn changes_of_routes_and_rules_are_announced() {
     let (a, _b, left, right) = hosts();
-    let mut events = Events::open(&a).expect("subscribed");
+    let mut events = RouteEvents::open(&a).expect("subscribed");
     let (route, rule) = (Route::default_via(right.address).dev(left.index).table(2), Rule::ipv4(9).table(2));
     add_route(&a, &route).expect("added");
     add_rule(&a, &rule).expect("added");

@@ -20,7 +20,7 @@ use super::docker::{docker, node_image, noted};
 use super::failed;
 use super::ground::{BACKEND, Ground};
 use super::parts;
-use super::proof::Still;
+use super::proof::Standing;
 use super::servers::{Served, Servers};
 use crate::journal::ClusterJournal;
 use pool::{Kept, Pool};
@@ -140,7 +140,7 @@ impl Backend for Kind {
             if wanted.ingress && kept.nginx.is_none() {
                 kept.nginx = Some(load_nginx(&cluster)?);
             }
-            let before = Still::take(&cluster, &servers);
+            let before = Standing::take(&cluster, &servers);
             before.map(|before| (servers, before)).map_err(|why| {
                 // An engine that was stopped, a node that died: the next trial gets another one.
                 kept.spoilt = true;
@@ -181,7 +181,7 @@ struct Leased<'a> {
     cluster: Created,
     nginx: Option<String>,
     servers: Vec<Served>,
-    before: Still,
+    before: Standing,
     /// Goes back to the pool at the end.
     kept: Option<Kept>,
 }
@@ -201,7 +201,7 @@ impl Lease for Leased<'_> {
     }
 
     fn end(&mut self, _: &LabProcess, whole: bool) -> Left {
-        let left = match Still::take(&self.cluster, &self.servers) {
+        let left = match Standing::take(&self.cluster, &self.servers) {
             Ok(after) if whole => after.left_since(&self.before),
             // The rest of it goes with the cluster.
             Ok(after) => after.escapes(),

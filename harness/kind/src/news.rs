@@ -26,26 +26,26 @@ type Names = BTreeMap<String, String>;
 
 /// Where news goes.
 #[derive(Clone)]
-struct Desk {
+struct Feed {
     names: Arc<Names>,
-    told: UnboundedSender<(String, Observed)>,
+    sender: UnboundedSender<(String, Observed)>,
     /// Watches that broke and were not begun anew yet.
     broken: Arc<AtomicUsize>,
 }
 
-impl Desk {
-    fn tell(&self, node: &str, observed: Observed) {
+impl Feed {
+    fn send(&self, node: &str, observed: Observed) {
         // Nobody listens any more once the trial is over.
-        let _ = self.told.send((node.to_owned(), observed));
+        let _ = self.sender.send((node.to_owned(), observed));
     }
 
     /// All nodes hear of the same API server.
-    fn tell_all(&self, observed: &Observed) {
-        self.names.values().for_each(|node| self.tell(node, observed.clone()));
+    fn send_all(&self, observed: &Observed) {
+        self.names.values().for_each(|node| self.send(node, observed.clone()));
     }
 
     fn sight(&self, sight: Sight) {
-        self.tell_all(&Observed::Collector(Collector { collector: CollectorKind::Api, sight }));
+        self.send_all(&Observed::Collector(Collector { collector: CollectorKind::Api, sight }));
     }
 
     fn broke(&self, why: &watcher::Error) {
@@ -66,24 +66,24 @@ impl Desk {
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let desk = self.clone();
+        let feed = self.clone();
         tokio::spawn(async move {
             let objects = watcher(api, watcher::Config::default()).default_backoff();
-            let mut objects = objects.take_until(desk.told.closed()).boxed();
+            let mut objects = objects.take_until(feed.sender.closed()).boxed();
             let mut broken = false;
             while let Some(event) = objects.next().await {
                 // One that could be resumed lists nothing again.
                 let is_whole = matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone));
                 if is_whole && std::mem::take(&mut broken) {
-                    desk.mended();
+                    feed.mended();
                 }
                 match event {
-                    Ok(Event::Apply(object)) => hear(&desk, &object),
-                    Ok(Event::InitApply(object)) if news == News::State => hear(&desk, &object),
+                    Ok(Event::Apply(object)) => hear(&feed, &object),
+                    Ok(Event::InitApply(object)) if news == News::State => hear(&feed, &object),
                     Ok(_) => {}
                     Err(why) => {
                         if !std::mem::replace(&mut broken, true) {
-                            desk.broke(&why);
+                            feed.broke(&why);
                         }
                     }
                 }
@@ -103,20 +103,20 @@ enum News {
 
 /// Watches until nobody listens any more.
 pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
-    let (told, news) = unbounded_channel();
-    let desk = Desk { names: Arc::new(names), told, broken: Arc::default() };
-    desk.follow(Api::all(client.clone()), News::State, of_pods(client.clone()));
-    desk.follow(Api::all(client.clone()), News::State, of_nodes());
-    desk.follow(Api::all(client.clone()), News::Change, of_event);
-    desk.follow(Api::namespaced(client.clone(), "kube-system"), News::State, of_kube_proxy);
+    let (sender, news) = unbounded_channel();
+    let feed = Feed { names: Arc::new(names), sender, broken: Arc::default() };
+    feed.follow(Api::all(client.clone()), News::State, of_pods(client.clone()));
+    feed.follow(Api::all(client.clone()), News::State, of_nodes());
+    feed.follow(Api::all(client.clone()), News::Change, of_event);
+    feed.follow(Api::namespaced(client.clone(), "kube-system"), News::State, of_kube_proxy);
     news
 }
 
 /// States of containers; what replicas of cluster DNS write into their logs.
-fn of_pods(client: Client) -> impl FnMut(&Desk, &Pod) {
+fn of_pods(client: Client) -> impl FnMut(&Feed, &Pod) {
     let (mut known, mut read) = (BTreeMap::new(), HashSet::new());
-    move |desk, pod| {
-        let Some(node) = pod.spec.as_ref().and_then(|spec| desk.names.get(spec.node_name.as_ref()?)) else { return };
+    move |feed, pod| {
+        let Some(node) = pod.spec.as_ref().and_then(|spec| feed.names.get(spec.node_name.as_ref()?)) else { return };
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         for status in statuses {
             let container = container(pod.name_any(), status);
@@ -127,10 +127,10 @@ fn of_pods(client: Client) -> impl FnMut(&Desk, &Pod) {
             // A container that is started again has another log.
             let log = (pod.uid(), container.restarts);
             let runs = container.state == ContainerState::Running;
-            desk.tell(node, Observed::Container(container));
+            feed.send(node, Observed::Container(container));
             let is_dns = pod.labels().get("k8s-app").is_some_and(|app| app == "kube-dns");
             if is_dns && runs && read.insert(log) {
-                tokio::spawn(of_log(client.clone(), pod.name_any(), node.clone(), desk.clone()));
+                tokio::spawn(of_log(client.clone(), pod.name_any(), node.clone(), feed.clone()));
             }
         }
     }
@@ -151,23 +151,23 @@ fn container(pod: String, status: &ContainerStatus) -> Container {
 }
 
 /// What a replica of cluster DNS complains about from now on.
-async fn of_log(client: Client, pod: String, node: String, desk: Desk) {
+async fn of_log(client: Client, pod: String, node: String, feed: Feed) {
     let pods: Api<Pod> = Api::namespaced(client, DNS_NAMESPACE);
     let parameters = LogParams { follow: true, since_seconds: Some(1), ..LogParams::default() };
     let blind = |why: &dyn std::fmt::Display| {
         let sight = Sight::Blind(format!("the log of {pod}: {why}"));
-        desk.tell(&node, Observed::Collector(Collector { collector: CollectorKind::PodLogs, sight }));
+        feed.send(&node, Observed::Collector(Collector { collector: CollectorKind::PodLogs, sight }));
     };
     let log = match pods.log_stream(&pod, &parameters).await {
         Ok(log) => log,
         Err(why) => return blind(&why),
     };
     // It ends with its container.
-    let mut lines = log.lines().take_until(desk.told.closed()).boxed();
+    let mut lines = log.lines().take_until(feed.sender.closed()).boxed();
     while let Some(line) = lines.next().await {
         match line {
             Ok(line) if line.contains("[ERROR]") || line.contains("timeout") => {
-                desk.tell(&node, Observed::PodLog(PodLog { pod: pod.clone(), line }));
+                feed.send(&node, Observed::PodLog(PodLog { pod: pod.clone(), line }));
             }
             Ok(_) => {}
             Err(why) => return blind(&why),
@@ -175,10 +175,10 @@ async fn of_log(client: Client, pod: String, node: String, desk: Desk) {
     }
 }
 
-fn of_nodes() -> impl FnMut(&Desk, &Node) {
+fn of_nodes() -> impl FnMut(&Feed, &Node) {
     let mut known = BTreeMap::new();
-    move |desk, node| {
-        let Some(name) = desk.names.get(&node.name_any()) else { return };
+    move |feed, node| {
+        let Some(name) = feed.names.get(&node.name_any()) else { return };
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         for condition in conditions {
             let now = NodeCondition {
@@ -188,34 +188,34 @@ fn of_nodes() -> impl FnMut(&Desk, &Node) {
             };
             let before = known.insert((name.clone(), now.condition.clone()), now.clone());
             if before.as_ref() != Some(&now) {
-                desk.tell(name, Observed::NodeCondition(now));
+                feed.send(name, Observed::NodeCondition(now));
             }
         }
     }
 }
 
 /// Events that name a node, or that a kubelet wrote.
-fn of_event(desk: &Desk, event: &ApiEvent) {
+fn of_event(feed: &Feed, event: &ApiEvent) {
     let about = &event.involved_object;
     let object = about.name.clone().unwrap_or_default();
     let host = event.source.as_ref().and_then(|source| source.host.as_ref());
-    let by_host = host.and_then(|host| desk.names.get(host));
-    let Some(node) = by_host.or_else(|| desk.names.get(&object)) else { return };
+    let by_host = host.and_then(|host| feed.names.get(host));
+    let Some(node) = by_host.or_else(|| feed.names.get(&object)) else { return };
     let told_of = signal::Event {
         warning: event.type_.as_deref() == Some("Warning"),
         reason: event.reason.clone().unwrap_or_default(),
         about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),
         message: event.message.clone().unwrap_or_default(),
     };
-    desk.tell(node, Observed::Event(told_of));
+    feed.send(node, Observed::Event(told_of));
 }
 
 /// One configuration for all nodes.
-fn of_kube_proxy(desk: &Desk, map: &ConfigMap) {
+fn of_kube_proxy(feed: &Feed, map: &ConfigMap) {
     let text = map.data.as_ref().and_then(|data| data.get("config.conf")).filter(|_| map.name_any() == "kube-proxy");
     let Some(config) = text.and_then(|text| serde_yaml::from_str::<Value>(text).ok()) else { return };
     let number = |name: &str| config["conntrack"][name].as_u64();
-    desk.tell_all(&Observed::KubeProxy(KubeProxy {
+    feed.send_all(&Observed::KubeProxy(KubeProxy {
         mode: config["mode"].as_str().unwrap_or_default().to_owned(),
         conntrack_min: number("min"),
         conntrack_max_per_core: number("maxPerCore"),

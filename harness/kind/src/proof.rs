@@ -10,9 +10,9 @@ use super::servers::Served;
 
 /// By name: what a namespace is like, and how many packets its guard has dropped since the cluster was ready. One
 /// is enough for nobody to build on it again, so it does not matter between which trials they came.
-pub struct Still(Vec<(String, Snapshot, u64)>);
+pub struct Standing(Vec<(String, Snapshot, u64)>);
 
-impl Still {
+impl Standing {
     /// Looks at all of them.
     ///
     /// # Errors

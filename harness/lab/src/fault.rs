@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::host_limit::HostLimit;
 pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
-use crate::workload::churn::Quiet;
+use crate::workload::churn::ChurnPause;
 
 /// What a fault needs beyond namespaces of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ pub struct World {
     /// Every flow of the workload with its switch, in the order of the plan.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
     /// Nobody but the flows talks while this is set.
-    pub quiet: Quiet,
+    pub quiet: ChurnPause,
     /// The machine-wide conntrack limit, through whoever may write it.
     pub host_limit: HostLimit,
 }

@@ -38,8 +38,8 @@ pub use client::Guardian;
 pub use consent::Consent;
 pub use guardian::guardian_main;
 pub use lock::{MachineLock, Mode};
-pub use protocol::{LimitReply, LimitRequest, Restore, Written};
-pub use recover::{Outcome, Recovered, recover, recover_quietly};
+pub use protocol::{LimitReply, LimitRequest, LimitWrite, Restore};
+pub use recover::{JournalOutcome, Recovered, recover, recover_quietly};
 use removers::Remover;
 
 /// The setting all of this is about.

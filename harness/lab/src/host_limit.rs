@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use relapse_kernel::{Error, Result};
 
-use crate::host::protocol::{LimitReply, LimitRequest, Restore, Written};
+use crate::host::protocol::{LimitReply, LimitRequest, LimitWrite, Restore};
 
 /// A way to the guardian, or none.
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl HostLimit {
     ///
     /// # Errors
     /// The guardian's refusal.
-    pub fn write(&self, value: u64) -> Result<Written> {
+    pub fn write(&self, value: u64) -> Result<LimitWrite> {
         let what = || format!("write nf_conntrack_max = {value}");
         match self.ask(LimitRequest::Write(fitting(value, what)?), what)? {
             LimitReply::Written(written) => Ok(written),

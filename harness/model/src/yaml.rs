@@ -21,7 +21,7 @@ pub use schema::schema;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
 use crate::spanned::span_in;
-use tree::{Node, Value};
+use tree::{Value, YamlNode};
 
 /// Largest file that is parsed. The longest scenario has some 5 kB.
 const LARGEST: u64 = 1 << 20;
@@ -100,8 +100,9 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
         options.duplicate_keys = duplicate_keys;
         options
     };
-    let tree: Node = match serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::PassThrough)) {
-        Ok(Node { value: Value::Null, .. }) | Err(YamlError::Eof { .. }) => {
+    let tree: YamlNode = match serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::PassThrough))
+    {
+        Ok(YamlNode { value: Value::Null, .. }) | Err(YamlError::Eof { .. }) => {
             let message = format!("the file is empty: it contains no {}", T::NOUN);
             return Err(Diagnostic::of_file(&source.file, message).help(T::BEGIN).into());
         }

@@ -34,7 +34,7 @@ pub struct ReplayArguments {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct ReplayedFinding<'a> {
     recording: &'a Path,
     /// `CLOCK_MONOTONIC` of the recording, nanoseconds.
     at: Time,
@@ -85,7 +85,7 @@ fn recordings(named: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn show(path: &Path, findings: &[(Time, Finding)], json: bool) {
     if json {
-        let said = findings.iter().map(|(at, finding)| Said { recording: path, at: *at, finding });
+        let said = findings.iter().map(|(at, finding)| ReplayedFinding { recording: path, at: *at, finding });
         out::lines(said.map(|said| serde_json::to_string(&said).unwrap_or_default()));
         return;
     }

@@ -10,14 +10,14 @@ use relapse_detectors::time::Time;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
-use super::{ExecSpec, OutsideDetector, QUEUE, Said};
+use super::{ExecSpec, OutsideDetector, OutsideEvent, QUEUE};
 
 /// Nothing here takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
     detector: OutsideDetector,
-    said: UnboundedReceiver<Said>,
+    events: UnboundedReceiver<OutsideEvent>,
     _directory: TempDir,
 }
 
@@ -55,45 +55,45 @@ fn run(script: &str, signals: bool) -> Running {
         env: [("NODE".to_owned(), "worker-2".to_owned())].into(),
         signals,
     };
-    let (sender, said) = mpsc::unbounded_channel();
+    let (sender, events) = mpsc::unbounded_channel();
     let detector = OutsideDetector::spawn(&spec, &operator(), sender).expect("started");
-    Running { detector, said, _directory: directory }
+    Running { detector, events, _directory: directory }
 }
 
 impl Running {
     /// The next thing that becomes known.
-    fn next(&mut self) -> Said {
+    fn next(&mut self) -> OutsideEvent {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
-            match self.said.try_recv() {
-                Ok(said) => return said,
+            match self.events.try_recv() {
+                Ok(events) => return events,
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }
-        panic!("nothing was said");
+        panic!("nothing was events");
     }
 
     fn why(&mut self) -> String {
         match self.next() {
-            Said::Blind { detector, why } if detector == "agent" => why,
+            OutsideEvent::Blind { detector, why } if detector == "agent" => why,
             other => panic!("{other:?}"),
         }
     }
 
     fn evidence(&mut self) -> String {
         match self.next() {
-            Said::Finding(finding) => finding.evidence,
-            Said::Blind { why, .. } => panic!("blind: {why}"),
+            OutsideEvent::Finding(finding) => finding.evidence,
+            OutsideEvent::Blind { why, .. } => panic!("blind: {why}"),
         }
     }
 
-    /// Ends it; the rest of what was said, and how long that took.
-    fn end(self) -> (Vec<Said>, Duration) {
-        let Self { detector, mut said, _directory } = self;
+    /// Ends it; the rest of what was events, and how long that took.
+    fn end(self) -> (Vec<OutsideEvent>, Duration) {
+        let Self { detector, mut events, _directory } = self;
         let begin = Instant::now();
         detector.end();
         let took = begin.elapsed();
-        (std::iter::from_fn(|| said.try_recv().ok()).collect(), took)
+        (std::iter::from_fn(|| events.try_recv().ok()).collect(), took)
     }
 }
 
@@ -107,7 +107,7 @@ fn say(evidence: &str) -> String {
 #[test]
 fn findings_carry_the_name_of_the_configuration() {
     let mut running = run(&format!("{}\nexec sleep 60", say("$NODE $1")), false);
-    let Said::Finding(finding) = running.next() else { panic!("a finding") };
+    let OutsideEvent::Finding(finding) = running.next() else { panic!("a finding") };
     assert_eq!(finding.detector, "agent");
     assert_eq!(finding.evidence, "worker-2 --json");
     assert!(finding.since > Time(0));
@@ -130,7 +130,7 @@ fn signals_arrive_after_the_header_and_at_once() {
     assert_eq!(running.evidence(), "read");
     running.detector.signal(&signal());
     let (rest, took) = running.end();
-    let [Said::Finding(last)] = rest.as_slice() else { panic!("{rest:?}") };
+    let [OutsideEvent::Finding(last)] = rest.as_slice() else { panic!("{rest:?}") };
     assert_eq!(last.evidence, "closed", "it may finish once its input is closed");
     assert!(took < Duration::from_millis(450), "{took:?}");
 }
@@ -152,7 +152,7 @@ fn an_early_end_is_said_with_its_reason() {
     let why = running.why();
     assert!(why.starts_with("exited with status 3 after ") && why.ends_with("ms: no route"), "{why}");
     running.detector.signal(&signal());
-    assert_eq!(running.end().0, [], "said once");
+    assert_eq!(running.end().0, [], "events once");
 
     let mut running = run("kill -9 $$", false);
     assert!(running.why().starts_with("was killed by signal 9 after "));
@@ -179,7 +179,7 @@ fn a_closed_input_is_said() {
     let mut running = run("exec <&-; exec sleep 60", true);
     let begin = Instant::now();
     // A few go into the pipe before it is closed.
-    while begin.elapsed() < PATIENCE && running.said.is_empty() {
+    while begin.elapsed() < PATIENCE && running.events.is_empty() {
         running.detector.signal(&signal());
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -212,9 +212,9 @@ fn a_grandchild_that_holds_the_pipes_is_not_waited_for() {
 
 #[test]
 fn what_cannot_be_run_is_refused() {
-    let (said, _) = mpsc::unbounded_channel();
+    let (events, _) = mpsc::unbounded_channel();
     let spec =
         ExecSpec { name: "agent".to_owned(), command: vec!["./no-such-program".to_owned()], ..ExecSpec::default() };
-    let refused = OutsideDetector::spawn(&spec, &operator(), said).expect_err("there is no such program").to_string();
+    let refused = OutsideDetector::spawn(&spec, &operator(), events).expect_err("there is no such program").to_string();
     assert!(refused.starts_with("run detector agent: ./no-such-program: No such file"), "{refused}");
 }

@@ -17,9 +17,9 @@ use relapse_detectors::time::Time;
 use relapse_kernel::clock;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::Said;
+use super::OutsideEvent;
 use super::lines::{self, shown};
-use super::speech::{Heard, Speech};
+use super::printed::{Parsed, PrintedFindings};
 
 /// How often the process is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -53,7 +53,7 @@ pub(super) enum News {
 #[derive(Debug)]
 pub(super) struct Shared {
     name: String,
-    said: UnboundedSender<Said>,
+    events: UnboundedSender<OutsideEvent>,
     lost: AtomicU64,
     /// The program is to end.
     ending: AtomicBool,
@@ -61,9 +61,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(name: String, said: UnboundedSender<Said>) -> Self {
+    pub(super) fn new(name: String, events: UnboundedSender<OutsideEvent>) -> Self {
         let (lost, ending, last_error) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::default());
-        Self { name, said, lost, ending, last_error }
+        Self { name, events, lost, ending, last_error }
     }
 
     pub(super) fn lose_one(&self) {
@@ -79,22 +79,22 @@ impl Shared {
     }
 
     /// Whoever listened may be gone; then nobody needs to know.
-    fn say(&self, said: Said) {
-        let _ = self.said.send(said);
+    fn send(&self, event: OutsideEvent) {
+        let _ = self.events.send(event);
     }
 
     fn blind(&self, why: String) {
-        self.say(Said::Blind { detector: self.name.clone(), why });
+        self.send(OutsideEvent::Blind { detector: self.name.clone(), why });
     }
 
     pub(super) fn read_findings(&self, output: impl Read, news: &Sender<News>) {
         let mut reader = BufReader::new(output);
-        let mut speech = Speech::new(self.name.clone());
+        let mut printed = PrintedFindings::new(self.name.clone());
         while let Ok(Some(line)) = lines::next(&mut reader) {
-            match speech.hear(Time(clock::now()), &line) {
-                Heard::Nothing => {}
-                Heard::News(finding) => self.say(Said::Finding(finding)),
-                Heard::Nonsense(why) => self.blind(why),
+            match printed.read(Time(clock::now()), &line) {
+                Parsed::Nothing => {}
+                Parsed::News(finding) => self.send(OutsideEvent::Finding(finding)),
+                Parsed::Malformed(why) => self.blind(why),
             }
         }
         let _ = news.send(News::Silent);

@@ -4,10 +4,10 @@
 //! Invariants: what could not be resolved is told once and is then `None` or a harmless stand-in, so that
 //! one mistake does not make others; a plan comes out only where nothing is wrong. No I/O but reading: the files
 //! ([`load`]), and the kind configuration that one of them names.
-//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster and its addresses, checked by [`book`].
+//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster and its addresses, checked by [`addresses`].
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls.
 
-mod book;
+mod addresses;
 mod cluster;
 mod dns;
 mod flows;

@@ -20,8 +20,8 @@ use relapse_lab::cluster::Cluster;
 use relapse_lab::workload::namespace;
 use tokio::sync::{Mutex as AsyncMutex, mpsc as channel};
 
-use super::desk::Running;
 use super::order::{HoldNews, ToLab};
+use super::running::Running;
 use crate::plan::{ClusterPlan, OfficeId, OutsideId, Place};
 
 /// The end of who looks around.

@@ -15,14 +15,14 @@ use relapse_detectors::time::Time;
 use relapse_lab::fault::now;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use crate::outside_detector::{ExecSpec, OutsideDetector, Said};
+use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// Detectors and what listens to signals besides them.
 pub struct Observer {
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
-    said: UnboundedSender<Said>,
+    events: UnboundedSender<OutsideEvent>,
     /// Why the recording is not whole.
     trouble: Option<String>,
     blind: Vec<(String, String)>,
@@ -40,21 +40,21 @@ impl Observer {
         operator: &Operator,
         record: Option<&Path>,
         outside: &[ExecSpec],
-        said: UnboundedSender<Said>,
+        events: UnboundedSender<OutsideEvent>,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
         let open =
             |path: &Path| -> io::Result<_> { Recorder::new(BufWriter::new(File::create(path)?), operator, None) };
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
         let start = |spec: &ExecSpec| {
-            OutsideDetector::spawn(spec, operator, said.clone()).map_err(|e| format!("failed to {e}"))
+            OutsideDetector::spawn(spec, operator, events.clone()).map_err(|e| format!("failed to {e}"))
         };
         let outside = outside.iter().map(start).collect::<Result<_, _>>()?;
         Ok(Self {
             feed: Feed::new(detectors),
             recorder,
             outside,
-            said,
+            events,
             trouble: None,
             blind: Vec::new(),
             armed: Arc::clone(armed),
@@ -106,7 +106,7 @@ impl Observer {
     fn pass_on(&self, findings: Vec<(Time, Finding)>) {
         for (_, finding) in findings {
             // The trial is over when nobody listens any more.
-            let _ = self.said.send(Said::Finding(finding));
+            let _ = self.events.send(OutsideEvent::Finding(finding));
         }
     }
 
@@ -114,7 +114,7 @@ impl Observer {
         let blind: Vec<(String, String)> =
             self.feed.set().blind().into_iter().map(|(detector, why)| (detector.to_owned(), why)).collect();
         for (detector, why) in blind.iter().filter(|entry| !self.blind.contains(entry)) {
-            let _ = self.said.send(Said::Blind { detector: detector.clone(), why: why.clone() });
+            let _ = self.events.send(OutsideEvent::Blind { detector: detector.clone(), why: why.clone() });
         }
         self.blind = blind;
     }

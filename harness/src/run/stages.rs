@@ -7,14 +7,14 @@ use std::time::Duration;
 use relapse_lab::cluster::snapshot::Snapshot;
 use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
 use relapse_lab::workload::Attempt;
-use relapse_lab::workload::churn::{Churn, Still};
+use relapse_lab::workload::churn::{Churn, PassingPodHold};
 use relapse_reports::event::{Injected, Phase, TrialEvent};
 use tokio::task::JoinSet;
 
-use super::desk::{Running, Stop};
 use super::effects::Effects;
 use super::hold::Visitors;
 use super::order::Sabotage;
+use super::running::{Running, Stop};
 use super::steady::Steady;
 use crate::effect::Ground;
 use crate::judge::Judge;
@@ -78,7 +78,7 @@ impl Stages<'_> {
 
         running.enter(Phase::Inject);
         running.injected = true;
-        let still = self.churn.hold_still().await;
+        let still = self.churn.hold_passing_pod().await;
         let before = Snapshot::of(self.world.cluster.as_ref())
             .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
         let t0_cell = Arc::new(AtomicU64::new(0));
@@ -98,7 +98,7 @@ impl Stages<'_> {
             visitors.attend(running, self.world.cluster.as_ref(), place).await;
         }
         self.undo(running, undo, dirty).await;
-        let _still = self.churn.hold_still().await;
+        let _still = self.churn.hold_passing_pod().await;
         match Snapshot::of(self.world.cluster.as_ref()) {
             Ok(after) => {
                 for what in before.difference(&after) {
@@ -133,7 +133,7 @@ impl Stages<'_> {
         undo: &mut UndoStack,
         t0_cell: &AtomicU64,
         effects: &mut Effects,
-        still: Still,
+        still: PassingPodHold,
     ) -> Result<(), Stop> {
         let begin = now();
         let mut in_force: Vec<InForce> = Vec::new();

@@ -13,18 +13,18 @@ use relapse_lab::cluster::Cluster;
 use relapse_lab::collect::Collectors;
 use relapse_lab::fault::{UndoStack, World};
 use relapse_lab::host_limit::HostLimit;
-use relapse_lab::workload::churn::{Churn, Quiet};
+use relapse_lab::workload::churn::{Churn, ChurnPause};
 use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
-use super::desk::{Running, Stop};
 use super::hold::Visitors;
 use super::order::Sabotage;
+use super::running::{Running, Stop};
 use super::samples::Samples;
 use super::stages::Stages;
 use crate::judge::Judge;
-use crate::outside_detector::Said;
+use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};
 
 /// What a trial is made of and reports to.
@@ -45,7 +45,7 @@ pub struct Trial<'a> {
     pub kernel_log: Result<File, String>,
     pub events: &'a dyn Fn(TrialEvent),
     /// What detectors say.
-    pub said: mpsc::UnboundedReceiver<Said>,
+    pub said: mpsc::UnboundedReceiver<OutsideEvent>,
     /// Where collectors send to; the observer is at the other end.
     pub signals: mpsc::UnboundedSender<Signal>,
 }
@@ -67,7 +67,7 @@ impl Trial<'_> {
         let mut undo = UndoStack::default();
         let mut dirty = Vec::new();
         let mut stopped = None;
-        let quiet = Quiet::default();
+        let quiet = ChurnPause::default();
         match start(self.plan, &self.cluster, &quiet, &sender) {
             Err(e) => stopped = Some(Stop::Inconclusive(format!("the workload could not be started: {e}"))),
             Ok((workload, churn)) => {
@@ -116,7 +116,7 @@ impl Trial<'_> {
 fn start(
     plan: &Plan,
     cluster: &Arc<dyn Cluster>,
-    quiet: &Quiet,
+    quiet: &ChurnPause,
     attempts: &mpsc::UnboundedSender<Attempt>,
 ) -> Result<(Workload, Churn), relapse_kernel::Error> {
     let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts)?;

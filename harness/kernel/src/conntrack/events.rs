@@ -2,7 +2,7 @@
 //!
 //! With `nf_conntrack_events=2`, the default, only flows that begin while somebody listens tell of
 //! themselves; set 1 before the first flow. News that the listener does not fetch in time is
-//! dropped by the kernel, and [`Events::next`] says so with `ENOBUFS`.
+//! dropped by the kernel, and [`ConntrackEvents::next`] says so with `ENOBUFS`.
 
 use std::io;
 
@@ -35,9 +35,9 @@ pub struct Event {
 }
 
 /// A subscription to the news of one namespace.
-pub struct Events(Listener<Event>);
+pub struct ConntrackEvents(Listener<Event>);
 
-impl Events {
+impl ConntrackEvents {
     /// Subscribes; in force when it returns. Must be called within a tokio runtime.
     ///
     /// # Errors

@@ -28,9 +28,9 @@ pub enum News {
 }
 
 /// A stream of changes in one namespace.
-pub struct Events(Listener<News>);
+pub struct RouteEvents(Listener<News>);
 
-impl Events {
+impl RouteEvents {
     /// Subscribes. Must be called within a tokio runtime. When it returns, the subscription is in
     /// force: a change made after it is seen.
     ///

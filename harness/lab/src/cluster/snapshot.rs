@@ -32,14 +32,14 @@ impl Snapshot {
         let inventory = cluster.inventory().borrow().clone();
         for number in 0..plan.nodes.len() {
             let node = cluster.node(NodeId(number));
-            let mut called = Called::default();
+            let mut aliases = Aliases::default();
             for pod in inventory.pods.iter().filter(|pod| pod.node == node.name) {
-                called.veths.insert(pod.link.clone(), format!("the veth of {}", pod.name));
-                called.addresses.insert(pod.address, format!("pod {}", pod.name));
+                aliases.veths.insert(pod.link.clone(), format!("the veth of {}", pod.name));
+                aliases.addresses.insert(pod.address, format!("pod {}", pod.name));
             }
-            read(&node.ns, &called, &mut lines)?;
+            read(&node.ns, &aliases, &mut lines)?;
         }
-        let mut read = |ns: &NetNs| read(ns, &Called::default(), &mut lines);
+        let mut read = |ns: &NetNs| read(ns, &Aliases::default(), &mut lines);
         read(cluster.fabric())?;
         for number in 0..plan.outside.len() {
             let outside = cluster.outside(OutsideId(number));
@@ -65,12 +65,12 @@ impl Snapshot {
 
 /// What comes back under another name or number, and what it goes by.
 #[derive(Default)]
-struct Called {
+struct Aliases {
     veths: HashMap<String, String>,
     addresses: HashMap<IpAddr, String>,
 }
 
-impl Called {
+impl Aliases {
     fn link(&self, name: &str) -> String {
         self.veths.get(name).map_or(name, String::as_str).to_owned()
     }
@@ -91,30 +91,30 @@ impl Called {
 }
 
 /// Adds what a namespace is like.
-fn read(ns: &NetNs, called: &Called, lines: &mut BTreeSet<String>) -> Result<()> {
+fn read(ns: &NetNs, aliases: &Aliases, lines: &mut BTreeSet<String>) -> Result<()> {
     let name = ns.name();
     let links = link::list(ns)?;
     // Indexes of re-made interfaces differ, names do not.
     let link_name = |index: Option<u32>| {
         let link = links.iter().find(|link| Some(link.index) == index);
-        link.map_or_else(|| "-".to_owned(), |link| called.link(&link.name))
+        link.map_or_else(|| "-".to_owned(), |link| aliases.link(&link.name))
     };
     for link in &links {
         let state = format!("up={} carrier={} mtu={}", link.up, link.carrier, link.mtu);
-        lines.insert(format!("{name}: link {} {state}", called.link(&link.name)));
+        lines.insert(format!("{name}: link {} {state}", aliases.link(&link.name)));
     }
     for address in link::addresses(ns)?.into_iter().filter(|address| !made_by_the_kernel(address.address)) {
         let at = link_name(Some(address.index));
         lines.insert(format!("{name}: address {}/{} on {at}", address.address, address.prefix_len));
     }
     for rule in route::rules(ns)? {
-        lines.insert(format!("{name}: rule {}", called.rule(&rule)));
+        lines.insert(format!("{name}: rule {}", aliases.rule(&rule)));
     }
     for route in route::routes(ns, None)? {
         if route.table != route::LOCAL && !made_by_the_kernel(route.destination.0) {
             lines.insert(format!(
                 "{name}: route {} via {:?} dev {} table {} metric {}",
-                called.prefix(route.destination),
+                aliases.prefix(route.destination),
                 route.gateway,
                 link_name(route.oif),
                 route.table,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::{Change, CollectorKind, ConntrackStats, ConntrackTable, Flow, Protocol, Tuple};
 use relapse_kernel::Result;
-use relapse_kernel::conntrack::{self, Conntrack, Events, status};
+use relapse_kernel::conntrack::{self, Conntrack, ConntrackEvents, status};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -27,7 +27,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     CollectorInfo::on_each_node(&[CollectorKind::ConntrackEvents], start_events).tried(
         "flow events",
         "flow events are received",
-        |ns| Events::open(ns).map(drop),
+        |ns| ConntrackEvents::open(ns).map(drop),
     ),
 ];
 
@@ -86,7 +86,7 @@ fn read_stats(tracking: &Conntrack) -> Result<ConntrackStats> {
 }
 
 fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
-    let mut events = Events::open(&agent.ns)?;
+    let mut events = ConntrackEvents::open(&agent.ns)?;
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         loop {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
 use relapse_detectors::signal::{Change, CollectorKind, Link, Route, RouteLookup, Rule, Sight};
-use relapse_kernel::route::{Action, Events, LOCAL, News};
+use relapse_kernel::route::{Action, LOCAL, News, RouteEvents};
 use relapse_kernel::{NetNs, Result, link, route};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ pub const COLLECTORS: &[CollectorInfo] =
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     // Subscribed before the state is read: what changes in between is told twice, never missed.
-    let mut events = Events::open(&agent.ns)?;
+    let mut events = RouteEvents::open(&agent.ns)?;
     for found in link::list(&agent.ns)? {
         tell_link(agent, &found, Change::Present);
     }

@@ -22,7 +22,7 @@ use relapse_model::values::Fraction;
 
 use super::filler::{self, numbered, put_in};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
-use by_kube_proxy::{Written, not_asked};
+use by_kube_proxy::{KubeProxyWrite, not_asked};
 
 /// Writes the conntrack limit. Takes exactly one of `to` and `as`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -162,8 +162,8 @@ impl Fault for ConntrackLimit {
                 && let Some(kube_proxy) = world.cluster.kube_proxy(self.limit)
             {
                 match by_kube_proxy::write(kube_proxy?, self.limit, &self.formula, world).await? {
-                    Written::Done(in_force) => return Ok(in_force),
-                    Written::LeftAlone(what) => emulated = Some(what),
+                    KubeProxyWrite::Done(in_force) => return Ok(in_force),
+                    KubeProxyWrite::LeftAlone(what) => emulated = Some(what),
                 }
             }
             let limit = world.host_limit.clone();

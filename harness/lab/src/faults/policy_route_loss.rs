@@ -138,10 +138,10 @@ impl Fault for PolicyRouteLoss {
             }
             let quiet: Vec<_> = self.quiet.iter().map(|flow| Arc::clone(&world.flows[flow.0].1)).collect();
             if !quiet.is_empty() {
-                let hushed = quiet.clone();
+                let paused = quiet.clone();
                 let everywhere = world.quiet.clone();
                 undo.push("resume flows", move || {
-                    hushed.iter().for_each(|flow| flow.pause(false));
+                    paused.iter().for_each(|flow| flow.pause(false));
                     everywhere.set(false);
                     Ok(())
                 });

@@ -17,8 +17,8 @@ use std::time::Duration;
 use relapse_kernel::error::Context;
 
 use super::identity::Process;
-use super::protocol::{LimitReply, LimitRequest, Reply, Request, Restore, Written, send};
-use super::recover::{self, Outcome};
+use super::protocol::{LimitReply, LimitRequest, LimitWrite, Reply, Request, Restore, send};
+use super::recover::{self, JournalOutcome};
 use super::{Error, Result, Site};
 
 /// The hidden command of relapse that [`guardian_main`](super::guardian_main) stands for.
@@ -135,7 +135,7 @@ impl Guardian {
     ///
     /// # Errors
     /// See [`Self::ask`].
-    pub fn write_limit(&mut self, value: u32) -> Result<Written> {
+    pub fn write_limit(&mut self, value: u32) -> Result<LimitWrite> {
         match self.ask(LimitRequest::Write(value))? {
             LimitReply::Written(written) => Ok(written),
             other => Err(unexpected(Reply::Limit(other))),
@@ -179,10 +179,12 @@ impl Guardian {
         self.close()?;
         for recovered in recover::recover(&self.site, &|_| ())? {
             match recovered.outcome {
-                Outcome::Replayed { run_id, undone, .. } if run_id == self.run_id => {
+                JournalOutcome::Replayed { run_id, undone, .. } if run_id == self.run_id => {
                     return Restore::of(undone);
                 }
-                Outcome::Failed { run_id, why } if run_id == self.run_id => return Err(Error::Guardian { what: why }),
+                JournalOutcome::Failed { run_id, why } if run_id == self.run_id => {
+                    return Err(Error::Guardian { what: why });
+                }
                 _ => {}
             }
         }

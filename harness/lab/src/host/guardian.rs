@@ -24,7 +24,7 @@ use relapse_kernel::clock;
 use super::identity::Process;
 use super::journal::{Entry, Journal, Stored};
 use super::lock::{MachineLock, Mode};
-use super::protocol::{LimitReply, LimitRequest, Reply, Request, Restore, Written, number, send};
+use super::protocol::{LimitReply, LimitRequest, LimitWrite, Reply, Request, Restore, number, send};
 use super::recover::recover_locked;
 use super::restore::undo;
 use super::{CONNTRACK_MAX, Error, Result, Site};
@@ -192,7 +192,7 @@ impl<W: Write> Server<W> {
         Ok(before)
     }
 
-    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<Written> {
+    fn write(&mut self, value: u32, own: Vec<u64>) -> Result<LimitWrite> {
         let before = self.expect(value, own)?;
         let (settings, new) = (self.site.settings.clone(), value.to_string());
         let write = || {
@@ -201,7 +201,7 @@ impl<W: Write> Server<W> {
             let read_back = number(&settings.read(CONNTRACK_MAX)?)?;
             let t1 = clock::now();
             if read_back == value {
-                return Ok(Written { before, t0, t1, read_back });
+                return Ok(LimitWrite { before, t0, t1, read_back });
             }
             let what = format!("write {CONNTRACK_MAX} = {value}");
             Err(Error::Unsafe { what, why: format!("read back {read_back}") })

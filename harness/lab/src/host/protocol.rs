@@ -62,7 +62,7 @@ pub enum Reply {
 #[serde(rename_all = "kebab-case")]
 pub enum LimitReply {
     /// In force.
-    Written(Written),
+    Written(LimitWrite),
     /// Journalled and watched; it is still this.
     Expected(u32),
     Restored(Restore),
@@ -70,7 +70,7 @@ pub enum LimitReply {
 
 /// The limit as written and read back. Times are `CLOCK_MONOTONIC`, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Written {
+pub struct LimitWrite {
     pub before: u32,
     /// Right before the write.
     pub t0: u64,

@@ -27,12 +27,12 @@ use super::{Result, Site};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     pub path: PathBuf,
-    pub outcome: Outcome,
+    pub outcome: JournalOutcome,
 }
 
 /// What became of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum JournalOutcome {
     /// Undone, as far as it was ours, and removed. Kinds of entries in `unknown` are not undone; where
     /// there are any the journal stays.
     Replayed { run_id: String, undone: Vec<Undone>, unknown: Vec<String> },
@@ -54,7 +54,7 @@ pub enum Outcome {
     Failed { run_id: String, why: String },
 }
 
-impl Outcome {
+impl JournalOutcome {
     /// Something on this machine may still be as a run left it, or is known to be.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -92,7 +92,7 @@ pub fn recover(site: &Site, tell: &dyn Fn(String)) -> Result<Vec<Recovered>> {
 pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
     let lock = if has_work(site)? { MachineLock::try_acquire(&site.locks, Mode::Exclusive)? } else { None };
     let mut found = survey(site, lock.is_some())?;
-    found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. } | Outcome::NeverMade));
+    found.retain(|recovered| !matches!(recovered.outcome, JournalOutcome::InUse { .. } | JournalOutcome::NeverMade));
     Ok(found)
 }
 
@@ -102,7 +102,7 @@ pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
 /// When the journals cannot be listed.
 pub fn recover_locked(site: &Site, lock: &MachineLock) -> Result<Vec<Recovered>> {
     let mut found = survey(site, lock.is_exclusive())?;
-    found.retain(|recovered| !matches!(recovered.outcome, Outcome::InUse { .. }));
+    found.retain(|recovered| !matches!(recovered.outcome, JournalOutcome::InUse { .. }));
     Ok(found)
 }
 
@@ -123,13 +123,13 @@ fn survey(site: &Site, locked: bool) -> Result<Vec<Recovered>> {
     for (path, found) in journal::list(&site.journals)? {
         let outcome = match found {
             Found::Journal(journal) => journal_outcome(site, &path, &journal, locked),
-            Found::Newer { version } => Outcome::Newer { version },
+            Found::Newer { version } => JournalOutcome::Newer { version },
             Found::Unreadable { why } => set_aside(&path, why),
-            Found::Closed { why } => Outcome::Failed { run_id: "unknown".into(), why },
+            Found::Closed { why } => JournalOutcome::Failed { run_id: "unknown".into(), why },
             Found::Draft if draft_is_in_use(&path) => continue,
             Found::Draft => match journal::remove(&path) {
-                Ok(()) => Outcome::NeverMade,
-                Err(error) => Outcome::Failed { run_id: "unknown".into(), why: error.to_string() },
+                Ok(()) => JournalOutcome::NeverMade,
+                Err(error) => JournalOutcome::Failed { run_id: "unknown".into(), why: error.to_string() },
             },
         };
         all.push(Recovered { path, outcome });
@@ -137,41 +137,41 @@ fn survey(site: &Site, locked: bool) -> Result<Vec<Recovered>> {
     Ok(all)
 }
 
-fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) -> Outcome {
+fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) -> JournalOutcome {
     let run_id = journal.run_id.clone();
     if is_in_use(journal) {
-        return Outcome::InUse { run_id, pid: journal.owner.pid };
+        return JournalOutcome::InUse { run_id, pid: journal.owner.pid };
     }
     // A cluster whose run is dead is nobody's: no lock is on it.
     if !locked && !journal.outlasts_boot() {
-        return Outcome::Locked { run_id };
+        return JournalOutcome::Locked { run_id };
     }
-    replay(site, path, journal).unwrap_or_else(|error| Outcome::Failed { run_id, why: error.to_string() })
+    replay(site, path, journal).unwrap_or_else(|error| JournalOutcome::Failed { run_id, why: error.to_string() })
 }
 
-fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<Outcome> {
+fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<JournalOutcome> {
     let run_id = journal.run_id.clone();
     let clear = out_of_reach(site, journal);
     if !clear.is_empty() {
-        return Ok(Outcome::Kept { run_id, clear });
+        return Ok(JournalOutcome::Kept { run_id, clear });
     }
     let unknown: Vec<String> = journal.unknown().into_iter().collect();
     // What a later version put down may outlast a boot, unlike a setting.
     if journal.boot_id != identity::boot_id()? && !journal.outlasts_boot() {
         if unknown.is_empty() {
             journal::remove(path)?;
-            return Ok(Outcome::Void { run_id });
+            return Ok(JournalOutcome::Void { run_id });
         }
-        return Ok(Outcome::Replayed { run_id, undone: Vec::new(), unknown });
+        return Ok(JournalOutcome::Replayed { run_id, undone: Vec::new(), unknown });
     }
     let undone = undo(site, journal)?;
     if unknown.is_empty() {
         journal::remove(path)?;
     }
-    Ok(Outcome::Replayed { run_id, undone, unknown })
+    Ok(JournalOutcome::Replayed { run_id, undone, unknown })
 }
 
-fn set_aside(path: &Path, why: String) -> Outcome {
+fn set_aside(path: &Path, why: String) -> JournalOutcome {
     let mut now = path.with_extension("unreadable");
     for number in 2.. {
         if !now.exists() {
@@ -180,8 +180,8 @@ fn set_aside(path: &Path, why: String) -> Outcome {
         now = path.with_extension(format!("{number}.unreadable"));
     }
     match fs::rename(path, &now).context(|| format!("set aside {}", path.display())) {
-        Ok(()) => Outcome::Unreadable { why, now },
-        Err(error) => Outcome::Unreadable { why: format!("{why}; {error}"), now: path.into() },
+        Ok(()) => JournalOutcome::Unreadable { why, now },
+        Err(error) => JournalOutcome::Unreadable { why: format!("{why}; {error}"), now: path.into() },
     }
 }
 
@@ -196,7 +196,7 @@ impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.outcome {
-            Outcome::Replayed { run_id, undone, unknown } => {
+            JournalOutcome::Replayed { run_id, undone, unknown } => {
                 let mut parts: Vec<String> = undone.iter().map(ToString::to_string).collect();
                 if !unknown.is_empty() {
                     parts.push(format!(
@@ -206,28 +206,30 @@ impl fmt::Display for Recovered {
                 }
                 write!(f, "run {run_id} was killed: {}", parts.join("; "))
             }
-            Outcome::Kept { run_id, clear } => {
+            JournalOutcome::Kept { run_id, clear } => {
                 write!(
                     f,
                     "run {run_id} was killed and left what this version cannot remove: {} (kept in {path})",
                     clear.join("; ")
                 )
             }
-            Outcome::Void { run_id } => {
+            JournalOutcome::Void { run_id } => {
                 write!(f, "run {run_id} was interrupted by a reboot, which reset what it had changed")
             }
-            Outcome::NeverMade => write!(f, "{path} was never used: removed; nothing had been changed"),
-            Outcome::InUse { run_id, pid } => write!(f, "run {run_id} is guarded by process {pid}: left alone"),
-            Outcome::Locked { run_id } => {
+            JournalOutcome::NeverMade => write!(f, "{path} was never used: removed; nothing had been changed"),
+            JournalOutcome::InUse { run_id, pid } => write!(f, "run {run_id} is guarded by process {pid}: left alone"),
+            JournalOutcome::Locked { run_id } => {
                 write!(f, "run {run_id} was killed: not undone yet, another run holds the lock")
             }
-            Outcome::Newer { version } => {
+            JournalOutcome::Newer { version } => {
                 write!(f, "{path} was written by a newer relapse (version {version}): left alone")
             }
-            Outcome::Unreadable { why, now } => {
+            JournalOutcome::Unreadable { why, now } => {
                 write!(f, "{path} is not a valid journal ({why}): kept as {}", now.display())
             }
-            Outcome::Failed { run_id, why } => write!(f, "run {run_id} was killed and could not be undone: {why}"),
+            JournalOutcome::Failed { run_id, why } => {
+                write!(f, "run {run_id} was killed and could not be undone: {why}")
+            }
         }
     }
 }

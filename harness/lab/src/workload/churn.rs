@@ -23,9 +23,9 @@ const PORT: u16 = 18_080;
 
 /// Whether ordinary churn keeps its mouth shut.
 #[derive(Debug, Clone, Default)]
-pub struct Quiet(Arc<AtomicBool>);
+pub struct ChurnPause(Arc<AtomicBool>);
 
-impl Quiet {
+impl ChurnPause {
     pub fn set(&self, quiet: bool) {
         self.0.store(quiet, Ordering::SeqCst);
     }
@@ -37,7 +37,7 @@ impl Quiet {
 }
 
 /// While this lives, the passing pod stays.
-pub type Still = tokio::sync::OwnedMutexGuard<()>;
+pub type PassingPodHold = tokio::sync::OwnedMutexGuard<()>;
 
 /// Running churn. Dropping it ends it, wherever the passing pod is then.
 pub struct Churn {
@@ -51,7 +51,7 @@ impl Churn {
     ///
     /// # Errors
     /// When its server's port cannot be bound.
-    pub fn start(cluster: &Arc<dyn Cluster>, quiet: &Quiet) -> Result<Self, FaultError> {
+    pub fn start(cluster: &Arc<dyn Cluster>, quiet: &ChurnPause) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
         let away = Arc::new(Mutex::new(()));
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
@@ -66,13 +66,13 @@ impl Churn {
 
     /// Waits until the passing pod is there and keeps it there while the guard lives, so that the
     /// cluster can be compared with itself.
-    pub async fn hold_still(&self) -> Still {
+    pub async fn hold_passing_pod(&self) -> PassingPodHold {
         Arc::clone(&self.away).lock_owned().await
     }
 
     /// Ends it.
     pub async fn stop(mut self) {
-        let _still = self.hold_still().await;
+        let _still = self.hold_passing_pod().await;
         self.tasks.shutdown().await;
     }
 }
@@ -96,7 +96,7 @@ async fn churn(cluster: &Arc<dyn Cluster>, present: bool) {
     let _ = tokio::task::spawn_blocking(move || runtime.block_on(cluster.churn(present))).await;
 }
 
-async fn talk(cluster: Arc<dyn Cluster>, quiet: Quiet) {
+async fn talk(cluster: Arc<dyn Cluster>, quiet: ChurnPause) {
     let plan = cluster.plan();
     let ns = cluster.pod(PodId(0)).ns;
     let peer = SocketAddr::new(plan.pods[1].address, PORT);

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 use serde_json::Value as Schema;
 
-use super::tree::{Node, Number, Value};
+use super::tree::{Number, Value, YamlNode};
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, quoted};
 use crate::spanned::Spanned;
 use crate::values::{FORMATS, Format};
 
 /// All that is wrong with the form of a file, which is called `name`.
-pub(super) fn check(source: &Source, tree: &Node, root: &Schema, name: &str) -> Diagnostics {
+pub(super) fn check(source: &Source, tree: &YamlNode, root: &Schema, name: &str) -> Diagnostics {
     let mut check = Check { source, root, wrong: Diagnostics::default() };
     check.node(root, tree, &Owner { name: name.to_owned(), span: first_word(source, tree.span) });
     check.wrong
@@ -43,7 +43,7 @@ impl<'a> Check<'a> {
         target.unwrap_or(schema)
     }
 
-    fn node(&mut self, schema: &'a Schema, node: &Node, owner: &Owner) {
+    fn node(&mut self, schema: &'a Schema, node: &YamlNode, owner: &Owner) {
         let schema = self.resolved(schema);
         if matches!(node.value, Value::Null) {
             let help = expected(schema).map(|e| format!("write {e}, or leave the key out")).unwrap_or_default();
@@ -77,7 +77,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn wrong_type(&mut self, expected: &str, schema: &Schema, node: &Node, owner: &Owner) {
+    fn wrong_type(&mut self, expected: &str, schema: &Schema, node: &YamlNode, owner: &Owner) {
         let help = match format_of(schema) {
             Some(format) => format.right.to_owned(),
             None if expected == "a string" && matches!(node.value, Value::Number(_) | Value::Bool) => {
@@ -95,7 +95,7 @@ impl<'a> Check<'a> {
         self.report(shown(node, owner), format!("{} must be {expected}, not {found}", owner.name), help);
     }
 
-    fn choice(&mut self, choices: &[&str], node: &Node, owner: &Owner) {
+    fn choice(&mut self, choices: &[&str], node: &YamlNode, owner: &Owner) {
         match &node.value {
             Value::Text(text) if choices.contains(&text.as_str()) => {}
             Value::Text(text) => {
@@ -113,7 +113,7 @@ impl<'a> Check<'a> {
     }
 
     /// `name: { settings }`, where the name says which settings there are.
-    fn tagged(&mut self, schema: &Schema, variants: &[(&str, &'a Schema)], node: &Node, owner: &Owner) {
+    fn tagged(&mut self, schema: &Schema, variants: &[(&str, &'a Schema)], node: &YamlNode, owner: &Owner) {
         let what = schema["title"].as_str().unwrap_or("kind").to_owned();
         let names = || variants.iter().map(|(name, _)| *name);
         let unknown = |name: &str| did_you_mean(name, "one of", names());
@@ -157,7 +157,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn map(&mut self, schema: &'a Schema, entries: &[(Spanned<String>, Node)], owner: &Owner) {
+    fn map(&mut self, schema: &'a Schema, entries: &[(Spanned<String>, YamlNode)], owner: &Owner) {
         let mut first: HashMap<&str, Span> = HashMap::new();
         let properties = schema["properties"].as_object();
         for (key, value) in entries {
@@ -206,7 +206,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn list(&mut self, schema: &'a Schema, items: &[Node], span: Span, owner: &Owner) {
+    fn list(&mut self, schema: &'a Schema, items: &[YamlNode], span: Span, owner: &Owner) {
         let bound = |key: &str| schema[key].as_u64().and_then(|n| usize::try_from(n).ok());
         let (least, most) = (bound("minItems").unwrap_or(0), bound("maxItems").unwrap_or(usize::MAX));
         if items.len() < least || items.len() > most {
@@ -231,7 +231,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    fn number(&mut self, schema: &Schema, number: &Number, node: &Node, owner: &Owner) {
+    fn number(&mut self, schema: &Schema, number: &Number, node: &YamlNode, owner: &Owner) {
         #[expect(clippy::cast_precision_loss, reason = "bounds are small; a rounded large number stays outside them")]
         let value = match number {
             Number::Whole(n) => *n as f64,
@@ -317,7 +317,7 @@ fn variants(schema: &Schema) -> Option<Vec<(&str, &Schema)>> {
 }
 
 /// Where to point for a node: scalars at themselves, collections at what they belong to.
-const fn shown(node: &Node, owner: &Owner) -> Span {
+const fn shown(node: &YamlNode, owner: &Owner) -> Span {
     match node.value {
         Value::Map(_) | Value::List(_) | Value::Null => owner.span,
         _ => node.span,

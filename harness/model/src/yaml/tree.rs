@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::spanned::Spanned;
 
-pub(super) type Node = Spanned<Value>;
+pub(super) type YamlNode = Spanned<Value>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Number {
@@ -23,8 +23,8 @@ pub(super) enum Value {
     Bool,
     Number(Number),
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(Spanned<String>, Node)>),
+    List(Vec<YamlNode>),
+    Map(Vec<(Spanned<String>, YamlNode)>),
 }
 
 impl Value {

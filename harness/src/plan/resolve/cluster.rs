@@ -9,7 +9,7 @@ use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
-use super::book::Book;
+use super::addresses::Addresses;
 use super::network::share;
 use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
 use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
@@ -25,18 +25,18 @@ const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 impl Planner<'_> {
     pub(super) fn plan_cluster(&mut self, cluster: &Cluster) {
-        let mut book = Book::default();
-        self.plan_network(&cluster.network, &mut book);
-        self.plan_nodes(&cluster.nodes, &mut book);
-        self.plan_offices(&cluster.offices, &mut book);
-        self.plan_outside(&cluster.outside, &mut book);
+        let mut addresses = Addresses::default();
+        self.plan_network(&cluster.network, &mut addresses);
+        self.plan_nodes(&cluster.nodes, &mut addresses);
+        self.plan_offices(&cluster.offices, &mut addresses);
+        self.plan_outside(&cluster.outside, &mut addresses);
         // What was chosen comes before what is given.
-        self.plan_pods(&cluster.pods, &mut book);
-        self.plan_services(&cluster.services, &mut book);
+        self.plan_pods(&cluster.pods, &mut addresses);
+        self.plan_services(&cluster.services, &mut addresses);
         if let Some(dns) = &cluster.dns {
-            self.plan_dns(dns, &mut book);
+            self.plan_dns(dns, &mut addresses);
         }
-        self.give_addresses(&mut book);
+        self.give_addresses(&mut addresses);
         if let Some(dns) = &cluster.dns {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
@@ -45,7 +45,7 @@ impl Planner<'_> {
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
 
-    fn plan_nodes(&mut self, nodes: &Spanned<Nodes>, book: &mut Book) {
+    fn plan_nodes(&mut self, nodes: &Spanned<Nodes>, addresses: &mut Addresses) {
         let names: Vec<String> = match &nodes.value {
             Nodes::Count(count) => (1..=(*count).clamp(1, 64)).map(|i| format!("worker-{i}")).collect(),
             Nodes::Names(names) => {
@@ -70,7 +70,7 @@ impl Planner<'_> {
             for (owner, ip) in
                 [(format!("node `{name}`"), address), (format!("the pod NIC of `{name}`"), pod_nic_address)]
             {
-                if ip.is_some_and(|ip| !book.give(ip, &owner)) {
+                if ip.is_some_and(|ip| !addresses.give(ip, &owner)) {
                     let message = format!("{owner} would get the address of a gateway");
                     self.error(
                         nodes.span,
@@ -88,7 +88,7 @@ impl Planner<'_> {
         }
     }
 
-    fn plan_pods(&mut self, pods: &[Pod], book: &mut Book) {
+    fn plan_pods(&mut self, pods: &[Pod], addresses: &mut Addresses) {
         let mut names: Vec<(String, relapse_model::diagnostics::Span)> = Vec::new();
         for pod in pods {
             let node = pod.node.as_ref().map(|name| self.node(name));
@@ -114,7 +114,7 @@ impl Planner<'_> {
                     let (prefix, owner) = (self.cluster.nodes[at.0].pod_prefix, &self.cluster.nodes[at.0].name);
                     let share = format!("the share of `{owner}`,");
                     self.inside(address, prefix, &share);
-                    self.claim(book, address, &format!("pod `{name}`"));
+                    self.claim(addresses, address, &format!("pod `{name}`"));
                 }
                 names.push((name.clone(), pod.name.span));
                 let address = pod.address.as_ref().map_or(UNKNOWN, |a| a.0);
@@ -124,7 +124,7 @@ impl Planner<'_> {
         self.unique("pods", names.iter().map(|(name, span)| (name.as_str(), *span)));
     }
 
-    fn plan_services(&mut self, services: &[Service], book: &mut Book) {
+    fn plan_services(&mut self, services: &[Service], addresses: &mut Addresses) {
         self.unique("Services", services.iter().map(|s| (&*s.name.0, s.name.span)));
         for service in services {
             let ports: Vec<Spanned<u16>> = match (&service.port, &service.ports) {
@@ -154,7 +154,7 @@ impl Planner<'_> {
             if let Some(address) = &service.address {
                 let prefix = self.cluster.network.service_prefix;
                 self.inside(address, prefix, "servicePrefix");
-                self.claim(book, address, &format!("Service `{}`", service.name.0));
+                self.claim(addresses, address, &format!("Service `{}`", service.name.0));
             }
             self.cluster.services.push(ServicePlan {
                 name: service.name.0.clone(),
@@ -171,7 +171,7 @@ impl Planner<'_> {
         if group.is_empty() { self.pod(name).into_iter().collect() } else { group }
     }
 
-    fn plan_outside(&mut self, hosts: &[Outside], book: &mut Book) {
+    fn plan_outside(&mut self, hosts: &[Outside], addresses: &mut Addresses) {
         self.unique("outside hosts", hosts.iter().map(|h| (&*h.name.0, h.name.span)));
         if let Some(host) = hosts.get(MOST_HOSTS) {
             self.error(
@@ -182,8 +182,8 @@ impl Planner<'_> {
         }
         for host in hosts {
             let owner = format!("outside host `{}`", host.name.0);
-            self.claim(book, &host.address, &owner);
-            self.apart(book, &host.address, &owner);
+            self.claim(addresses, &host.address, &owner);
+            self.apart(addresses, &host.address, &owner);
             let records = host.records.iter().flatten();
             for (name, addresses) in records.clone() {
                 if addresses.is_empty() {
@@ -202,7 +202,7 @@ impl Planner<'_> {
         }
     }
 
-    fn plan_offices(&mut self, offices: &[Office], book: &mut Book) {
+    fn plan_offices(&mut self, offices: &[Office], addresses: &mut Addresses) {
         self.unique("offices", offices.iter().map(|o| (&*o.name.0, o.name.span)));
         if let Some(office) = offices.get(MOST_HOSTS) {
             self.error(
@@ -214,7 +214,7 @@ impl Planner<'_> {
         for (k, office) in offices.iter().enumerate() {
             let name = &office.name.0;
             let prefix: Prefix = office.prefix.0;
-            self.take_prefix(book, prefix, &format!("office `{name}`,"), Some(office.prefix.span));
+            self.take_prefix(addresses, prefix, &format!("office `{name}`,"), Some(office.prefix.span));
             let (gateway, client) = (prefix.nth(1), prefix.nth(10));
             if client.is_none() {
                 self.error(
@@ -225,7 +225,7 @@ impl Planner<'_> {
             }
             for (ip, who) in [(gateway, "gateway"), (client, "client")] {
                 if let Some(ip) = ip {
-                    book.give(ip, &format!("the {who} of office `{name}`"));
+                    addresses.give(ip, &format!("the {who} of office `{name}`"));
                 }
             }
             let tunnel = |end| [169, 254, u8::try_from(k + 1).unwrap_or(u8::MAX), end].into();
@@ -244,17 +244,17 @@ impl Planner<'_> {
     }
 
     /// Gives an address to each pod and Service that did not choose one.
-    fn give_addresses(&mut self, book: &mut Book) {
+    fn give_addresses(&mut self, addresses: &mut Addresses) {
         let cluster = &mut self.cluster;
         for pod in cluster.pods.iter_mut().filter(|p| p.address == UNKNOWN) {
             let prefix = cluster.nodes[pod.node.0].pod_prefix;
-            if let Some(address) = book.next(prefix, FIRST_POD, &format!("pod `{}`", pod.name)) {
+            if let Some(address) = addresses.next(prefix, FIRST_POD, &format!("pod `{}`", pod.name)) {
                 pod.address = address;
             }
         }
         let prefix = self.cluster.network.service_prefix;
         for service in self.cluster.services.iter_mut().filter(|s| s.address == UNKNOWN) {
-            if let Some(address) = book.next(prefix, FIRST_SERVICE, &format!("Service `{}`", service.name)) {
+            if let Some(address) = addresses.next(prefix, FIRST_SERVICE, &format!("Service `{}`", service.name)) {
                 service.address = address;
             }
         }

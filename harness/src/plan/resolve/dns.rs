@@ -9,7 +9,7 @@ use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
-use super::book::Book;
+use super::addresses::Addresses;
 use super::cluster::FIRST_POD;
 use crate::plan::{
     ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
@@ -21,7 +21,7 @@ const PORT: u16 = 53;
 const SEARCH: [&str; 3] = ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"];
 
 impl Planner<'_> {
-    pub(super) fn plan_dns(&mut self, dns: &Dns, book: &mut Book) {
+    pub(super) fn plan_dns(&mut self, dns: &Dns, addresses: &mut Addresses) {
         let name = dns.service.as_ref().map_or("kube-dns", |name| &name.0).to_owned();
         let owner = format!("Service `{name}`");
         if self.cluster.services.iter().any(|s| s.name == name) {
@@ -36,15 +36,15 @@ impl Planner<'_> {
         let address = match &dns.address {
             Some(address) => {
                 self.inside(address, prefix, "servicePrefix");
-                self.claim(book, address, &owner);
+                self.claim(addresses, address, &owner);
                 address.0
             }
             None => {
                 let usual = IpAddr::from([192, 168, 0, 10]);
                 let address =
                     if prefix.contains(usual) { usual } else { prefix.nth(10).unwrap_or_else(|| prefix.address()) };
-                if !book.give(address, &owner) {
-                    let other = book.owner(address);
+                if !addresses.give(address, &owner) {
+                    let other = addresses.owner(address);
                     self.error(
                         dns.replicas.span,
                         format!("cluster DNS and {other} have the same address, {address}"),

@@ -9,7 +9,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::values;
 
 use super::Planner;
-use super::book::Book;
+use super::addresses::Addresses;
 use crate::plan::NetworkPlan;
 use crate::scenario::cluster::Network;
 
@@ -39,7 +39,7 @@ const TIMEOUTS: [&str; 21] = [
 ];
 
 impl Planner<'_> {
-    pub(super) fn plan_network(&mut self, network: &Network, book: &mut Book) {
+    pub(super) fn plan_network(&mut self, network: &Network, addresses: &mut Addresses) {
         let defaults = NetworkPlan::default();
         let node_prefix = network.node_prefix.as_ref().map_or(defaults.node_prefix, |p| p.0);
         let pod_prefix = network.pod_prefix.as_ref().map_or(defaults.pod_prefix, |p| p.0);
@@ -50,10 +50,10 @@ impl Planner<'_> {
             (pod_prefix, "podPrefix", written(&network.pod_prefix)),
             (service_prefix, "servicePrefix", written(&network.service_prefix)),
         ] {
-            self.take_prefix(book, prefix, name, span);
+            self.take_prefix(addresses, prefix, name, span);
         }
-        let node_gateway = self.gateway(book, network.node_gateway.as_ref(), node_prefix, "nodePrefix");
-        let pod_gateway = self.gateway(book, network.pod_gateway.as_ref(), pod_prefix, "podPrefix");
+        let node_gateway = self.gateway(addresses, network.node_gateway.as_ref(), node_prefix, "nodePrefix");
+        let pod_gateway = self.gateway(addresses, network.pod_gateway.as_ref(), pod_prefix, "podPrefix");
         let vpc = network.vpc.as_ref().map(|all| all.iter().map(|p| p.0).collect());
 
         self.cluster.network = NetworkPlan {
@@ -75,7 +75,7 @@ impl Planner<'_> {
 
     fn gateway(
         &mut self,
-        book: &mut Book,
+        addresses: &mut Addresses,
         gateway: Option<&Spanned<values::Address>>,
         prefix: Prefix,
         name: &str,
@@ -84,12 +84,12 @@ impl Planner<'_> {
         match gateway {
             Some(gateway) => {
                 self.inside(gateway, prefix, name);
-                self.claim(book, gateway, &owner);
+                self.claim(addresses, gateway, &owner);
                 gateway.0
             }
             None => {
                 let first = prefix.nth(1).unwrap_or_else(|| prefix.address());
-                book.give(first, &owner);
+                addresses.give(first, &owner);
                 first
             }
         }

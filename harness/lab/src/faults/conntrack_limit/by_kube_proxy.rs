@@ -8,7 +8,7 @@ use crate::cluster::KubeProxy;
 use crate::fault::{FaultError, InForce, World, now};
 
 /// What it did.
-pub enum Written {
+pub enum KubeProxyWrite {
     Done(InForce),
     /// It came up and left the limit alone; which one it is.
     LeftAlone(String),
@@ -24,7 +24,12 @@ const LOOK: Duration = Duration::from_micros(200);
 ///
 /// # Errors
 /// The guardian's refusal; that it cannot be started.
-pub async fn write(mut kube_proxy: KubeProxy, value: u64, formula: &str, world: &World) -> Result<Written, FaultError> {
+pub async fn write(
+    mut kube_proxy: KubeProxy,
+    value: u64,
+    formula: &str,
+    world: &World,
+) -> Result<KubeProxyWrite, FaultError> {
     let limit = world.host_limit.clone();
     let before = tokio::task::spawn_blocking(move || limit.expect(value)).await.map_err(|_| not_asked())??;
     if before == value {
@@ -40,12 +45,12 @@ pub async fn write(mut kube_proxy: KubeProxy, value: u64, formula: &str, world: 
         if read_back == value {
             let what = format!("nf_conntrack_max {before} -> {value} by {} ({})", kube_proxy.what, formula);
             let read_back = read_back.to_string();
-            return Ok(Written::Done(InForce { t0, t1: now(), what, read_back, reduced: None }));
+            return Ok(KubeProxyWrite::Done(InForce { t0, t1: now(), what, read_back, reduced: None }));
         }
         t0 = look;
         tokio::time::sleep(LOOK).await;
     }
-    Ok(Written::LeftAlone(format!("{} left it at {before}: written as it would have", kube_proxy.what)))
+    Ok(KubeProxyWrite::LeftAlone(format!("{} left it at {before}: written as it would have", kube_proxy.what)))
 }
 
 /// The guardian did not answer.

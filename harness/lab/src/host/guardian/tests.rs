@@ -74,7 +74,7 @@ fn restored(value: u32) -> Reply {
 }
 
 /// What a write said, where it was made.
-fn written(reply: &Reply) -> Option<Written> {
+fn written(reply: &Reply) -> Option<LimitWrite> {
     if let Reply::Limit(LimitReply::Written(written)) = reply { Some(*written) } else { None }
 }
 
@@ -82,7 +82,7 @@ fn written(reply: &Reply) -> Option<Written> {
 fn writes_restores_and_leaves_nothing() {
     let mut talk = start("1000");
     assert_eq!(talk.acquire(), Reply::Acquired { recovered: vec![] });
-    let Written { before, t0, t1, read_back } = written(&talk.write(500)).expect("written");
+    let LimitWrite { before, t0, t1, read_back } = written(&talk.write(500)).expect("written");
     assert_eq!((before, read_back), (1000, 500));
     assert!(t0 > 0 && t1 > t0);
     assert_eq!((talk.value().as_str(), talk.journals()), ("500", 1));

@@ -38,7 +38,7 @@ impl Scene {
         journal.path(&self.site.journals)
     }
 
-    fn recover(&self) -> Vec<Outcome> {
+    fn recover(&self) -> Vec<JournalOutcome> {
         let all = recover(&self.site, &|holder| panic!("waits for {holder}")).unwrap();
         all.into_iter().map(|recovered| recovered.outcome).collect()
     }
@@ -48,8 +48,8 @@ impl Scene {
     }
 }
 
-fn replayed(undone: Undone) -> Outcome {
-    Outcome::Replayed { run_id: "r1".into(), undone: vec![undone], unknown: Vec::new() }
+fn replayed(undone: Undone) -> JournalOutcome {
+    JournalOutcome::Replayed { run_id: "r1".into(), undone: vec![undone], unknown: Vec::new() }
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn what_somebody_else_wrote_since_is_left_and_reported() {
 fn a_living_owner_is_left_alone_and_no_lock_is_taken() {
     let scene = scene("5");
     let path = scene.leave(&journal(Process::own().unwrap()));
-    assert!(matches!(scene.recover()[..], [Outcome::InUse { .. }]));
+    assert!(matches!(scene.recover()[..], [JournalOutcome::InUse { .. }]));
     assert!(recover_quietly(&scene.site).unwrap().is_empty());
     assert_eq!((scene.value().as_str(), path.exists()), ("5", true));
     assert!(!scene.dir.path().join("lock").exists());
@@ -95,7 +95,7 @@ fn a_reboot_made_it_void_though_the_pid_lives_again() {
     let scene = scene("5");
     let before = Journal { boot_id: "another boot".into(), ..journal(Process::own().unwrap()) };
     let path = scene.leave(&before);
-    assert_eq!(scene.recover(), [Outcome::Void { run_id: "r1".into() }]);
+    assert_eq!(scene.recover(), [JournalOutcome::Void { run_id: "r1".into() }]);
     assert_eq!((scene.value().as_str(), path.exists()), ("5", false));
 }
 
@@ -108,7 +108,7 @@ fn a_truncated_journal_is_reported_and_set_aside_and_does_not_stop_the_others() 
     for _ in 0..2 {
         fs::write(&cut, &text[..text.len() / 2]).unwrap();
         let outcomes = scene.recover();
-        assert!(outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unreadable { .. })), "{outcomes:?}");
+        assert!(outcomes.iter().any(|outcome| matches!(outcome, JournalOutcome::Unreadable { .. })), "{outcomes:?}");
     }
     assert_eq!(scene.value(), "100");
     assert!(!cut.exists());
@@ -124,14 +124,14 @@ fn what_only_a_newer_version_can_undo_is_kept_and_reported_each_time() {
     let path = scene.leave(&newer);
     for _ in 0..2 {
         let outcomes = scene.recover();
-        let [Outcome::Replayed { unknown, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+        let [JournalOutcome::Replayed { unknown, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
         assert_eq!(unknown, &["container"]);
         assert!(path.exists() && outcomes[0].is_open());
         assert_eq!(scene.value(), "100");
     }
     let later = scene.site.journals.join("later.json");
     fs::write(&later, r#"{"version": 9}"#).unwrap();
-    assert!(scene.recover().contains(&Outcome::Newer { version: 9 }));
+    assert!(scene.recover().contains(&JournalOutcome::Newer { version: 9 }));
     assert!(later.exists());
 }
 
@@ -143,7 +143,7 @@ fn a_draft_of_a_dead_process_is_removed() {
     let alive = scene.site.journals.join(format!("r1-{}.tmp", std::process::id()));
     fs::write(&dead, "{").unwrap();
     fs::write(&alive, "{").unwrap();
-    assert_eq!(scene.recover(), [Outcome::NeverMade]);
+    assert_eq!(scene.recover(), [JournalOutcome::NeverMade]);
     assert!(!dead.exists() && alive.exists());
 }
 
@@ -153,7 +153,7 @@ fn a_start_does_not_wait_for_the_lock() {
     scene.leave(&journal(DEAD));
     let held = MachineLock::try_acquire(&scene.site.locks, Mode::Exclusive).unwrap().expect("free");
     let quiet = recover_quietly(&scene.site).unwrap();
-    assert!(matches!(quiet[..], [Recovered { outcome: Outcome::Locked { .. }, .. }]), "{quiet:?}");
+    assert!(matches!(quiet[..], [Recovered { outcome: JournalOutcome::Locked { .. }, .. }]), "{quiet:?}");
     assert_eq!(scene.value(), "5");
     drop(held);
     assert_eq!(recover_quietly(&scene.site).unwrap().len(), 1);
@@ -165,7 +165,9 @@ fn what_cannot_be_undone_keeps_its_journal() {
     let scene = scene("5");
     let path = scene.leave(&journal(DEAD));
     scene.settings.ignore_writes(true);
-    assert!(matches!(&scene.recover()[..], [Outcome::Failed { why, .. }] if why == "restore k = 100: read back 5"));
+    assert!(
+        matches!(&scene.recover()[..], [JournalOutcome::Failed { why, .. }] if why == "restore k = 100: read back 5")
+    );
     assert!(path.exists());
     scene.settings.ignore_writes(false);
     scene.recover();
@@ -186,7 +188,7 @@ fn what_a_backend_made_that_is_not_here_is_kept_and_nothing_of_it_is_touched() {
     let path = scene.leave(&of_a_backend());
     for _ in 0..2 {
         let outcomes = scene.recover();
-        assert_eq!(outcomes, [Outcome::Kept { run_id: "r1".into(), clear: vec!["cluster remove c1".into()] }]);
+        assert_eq!(outcomes, [JournalOutcome::Kept { run_id: "r1".into(), clear: vec!["cluster remove c1".into()] }]);
         assert!(outcomes[0].is_open() && path.exists());
         assert_eq!(scene.value(), "5");
     }
@@ -204,7 +206,7 @@ fn what_a_backend_made_goes_by_its_remover_and_its_settings_follow() {
         scene.site.removers.push(Remover { kind: "cluster", settings: &[], remove });
         let path = scene.leave(&of_a_backend());
         let outcomes = scene.recover();
-        let [Outcome::Replayed { undone, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+        let [JournalOutcome::Replayed { undone, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
         assert_eq!(undone[0].to_string(), "\"c1\" was removed");
         assert!(!path.exists());
         assert_eq!(scene.value(), value);

@@ -12,13 +12,13 @@ use super::Planner;
 
 /// Addresses that are given, by owner.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct Addresses {
     owners: HashMap<IpAddr, String>,
     /// Named prefixes and where each was written, if it was.
     prefixes: Vec<(Prefix, String, Option<Span>)>,
 }
 
-impl Book {
+impl Addresses {
     /// Gives an address that the scenario did not choose; false if somebody has it.
     pub(super) fn give(&mut self, address: IpAddr, owner: &str) -> bool {
         if self.owners.contains_key(&address) {
@@ -46,16 +46,16 @@ impl Book {
 
 impl Planner<'_> {
     /// Gives an address that the scenario chose, if it is a host's and nobody has it.
-    pub(super) fn claim(&mut self, book: &mut Book, address: &Spanned<values::Address>, owner: &str) {
+    pub(super) fn claim(&mut self, addresses: &mut Addresses, address: &Spanned<values::Address>, owner: &str) {
         let ip = address.0;
         let impossible = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
         if impossible || ip == IpAddr::from([255; 4]) {
             self.error(address.span, format!("{ip} is not the address of a host"), "write a unicast address");
-        } else if let Some(other) = book.owners.get(&ip) {
+        } else if let Some(other) = addresses.owners.get(&ip) {
             let message = format!("{owner} and {other} have the same address, {ip}");
             self.error(address.span, message, "give one of them another address, or leave it out");
         } else {
-            book.owners.insert(ip, owner.to_owned());
+            addresses.owners.insert(ip, owner.to_owned());
         }
     }
 
@@ -71,24 +71,24 @@ impl Planner<'_> {
     }
 
     /// Takes a prefix; tells where it overlaps another.
-    pub(super) fn take_prefix(&mut self, book: &mut Book, prefix: Prefix, name: &str, span: Option<Span>) {
-        let overlapped = book.prefixes.iter().find(|(other, ..)| other.overlaps(&prefix));
+    pub(super) fn take_prefix(&mut self, addresses: &mut Addresses, prefix: Prefix, name: &str, span: Option<Span>) {
+        let overlapped = addresses.prefixes.iter().find(|(other, ..)| other.overlaps(&prefix));
         if let Some((other, other_name, other_span)) = overlapped
             && let Some(at) = span.or(*other_span)
         {
             let message = format!("{name} {prefix} and {other_name} {other} overlap");
             self.error(at, message, "choose a prefix that shares no address with the other");
         }
-        book.prefixes.push((prefix, name.to_owned(), span));
+        addresses.prefixes.push((prefix, name.to_owned(), span));
     }
 
     /// Tells where a host outside has an address that belongs to the cluster or an office, or that no rule there sees.
-    pub(super) fn apart(&mut self, book: &Book, address: &Spanned<values::Address>, owner: &str) {
+    pub(super) fn apart(&mut self, addresses: &Addresses, address: &Spanned<values::Address>, owner: &str) {
         if address.0.is_ipv6() {
             let message = format!("{owner} has the address {}, but clusters support only IPv4", address.0);
             self.error(address.span, message, "write an address such as `10.176.46.4`");
         }
-        if let Some((prefix, name, _)) = book.prefixes.iter().find(|(prefix, ..)| prefix.contains(address.0)) {
+        if let Some((prefix, name, _)) = addresses.prefixes.iter().find(|(prefix, ..)| prefix.contains(address.0)) {
             let message = format!("{owner} has the address {}, which belongs to {name} {prefix}", address.0);
             self.error(address.span, message, "a host outside needs an address of its own");
         }

@@ -18,7 +18,7 @@ const MOST: usize = 10_000;
 /// A finding as a program prints it. Whose it is and since when is filled in here, whatever it says.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Spoken {
+struct PrintedFinding {
     #[serde(default)]
     incident: String,
     level: Level,
@@ -36,16 +36,16 @@ struct Spoken {
 
 /// What a line comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Parsed {
     Nothing,
     News(Finding),
     /// It cannot be understood; said once.
-    Nonsense(String),
+    Malformed(String),
 }
 
 /// Listens to one program.
 #[derive(Debug)]
-pub(super) struct Speech {
+pub(super) struct PrintedFindings {
     detector: String,
     line: u64,
     complained: bool,
@@ -53,49 +53,49 @@ pub(super) struct Speech {
     standing: BTreeMap<(Level, Subject), Severity>,
 }
 
-impl Speech {
+impl PrintedFindings {
     pub(super) const fn new(detector: String) -> Self {
         Self { detector, line: 0, complained: false, passed_on: 0, standing: BTreeMap::new() }
     }
 
-    pub(super) fn hear(&mut self, now: Time, line: &Line) -> Heard {
+    pub(super) fn read(&mut self, now: Time, line: &Line) -> Parsed {
         self.line += 1;
         if line.text.trim().is_empty() {
-            return Heard::Nothing;
+            return Parsed::Nothing;
         }
-        let spoken = match understand(line) {
-            Ok(spoken) => spoken,
+        let finding = match understand(line) {
+            Ok(finding) => finding,
             Err(why) => {
                 let text = shown(&line.text);
                 return self.complain(format!("line {} of its output is not a finding: {why}: {text}", self.line));
             }
         };
-        if !self.is_news(&spoken) {
-            return Heard::Nothing;
+        if !self.is_news(&finding) {
+            return Parsed::Nothing;
         }
         if self.passed_on == MOST {
             return self
                 .complain(format!("reported more than {MOST} findings; output from line {} on is ignored", self.line));
         }
         self.passed_on += 1;
-        Heard::News(Finding {
+        Parsed::News(Finding {
             detector: self.detector.clone(),
-            incident: spoken.incident,
-            level: spoken.level,
-            severity: spoken.severity.unwrap_or(Severity::Warning),
-            subject: spoken.subject,
-            evidence: spoken.evidence,
+            incident: finding.incident,
+            level: finding.level,
+            severity: finding.severity.unwrap_or(Severity::Warning),
+            subject: finding.subject,
+            evidence: finding.evidence,
             since: now,
-            cleared: spoken.cleared,
+            cleared: finding.cleared,
         })
     }
 
-    fn is_news(&mut self, spoken: &Spoken) -> bool {
-        let identity = (spoken.level, spoken.subject.clone());
-        if spoken.cleared {
+    fn is_news(&mut self, finding: &PrintedFinding) -> bool {
+        let identity = (finding.level, finding.subject.clone());
+        if finding.cleared {
             return self.standing.remove(&identity).is_some();
         }
-        let severity = spoken.severity.unwrap_or(Severity::Warning);
+        let severity = finding.severity.unwrap_or(Severity::Warning);
         let standing = self.standing.get(&identity).copied();
         let news = standing.is_none_or(|standing| standing < severity);
         // Past the limit nothing is passed on, and nothing is kept.
@@ -105,32 +105,32 @@ impl Speech {
         news
     }
 
-    fn complain(&mut self, why: String) -> Heard {
-        if std::mem::replace(&mut self.complained, true) { Heard::Nothing } else { Heard::Nonsense(why) }
+    fn complain(&mut self, why: String) -> Parsed {
+        if std::mem::replace(&mut self.complained, true) { Parsed::Nothing } else { Parsed::Malformed(why) }
     }
 }
 
-fn understand(line: &Line) -> Result<Spoken, String> {
+fn understand(line: &Line) -> Result<PrintedFinding, String> {
     if line.cut {
         return Err("it is longer than 64 KiB".to_owned());
     }
-    let spoken: Spoken = serde_json::from_str(&line.text).map_err(|error| {
+    let finding: PrintedFinding = serde_json::from_str(&line.text).map_err(|error| {
         let error = error.to_string();
         // The parser counts lines within the line.
         error.split(" at line ").next().unwrap_or(&error).to_owned()
     })?;
-    if spoken.severity.is_none() && !spoken.cleared {
+    if finding.severity.is_none() && !finding.cleared {
         return Err("missing field `severity`".to_owned());
     }
-    Ok(spoken)
+    Ok(finding)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn hear(speech: &mut Speech, text: &str) -> Heard {
-        speech.hear(Time(7), &Line { text: text.to_owned(), cut: false })
+    fn read(printed: &mut PrintedFindings, text: &str) -> Parsed {
+        printed.read(Time(7), &Line { text: text.to_owned(), cut: false })
     }
 
     fn say(severity: &str) -> String {
@@ -139,19 +139,19 @@ mod tests {
 
     #[test]
     fn a_finding_gets_its_detector_and_its_time() {
-        let mut speech = Speech::new("agent".to_owned());
+        let mut printed = PrintedFindings::new("agent".to_owned());
         let line = r#"{"detector":"other","since":3,"level":"cause","severity":"warning","subject":"node/a"}"#;
-        let Heard::News(finding) = hear(&mut speech, line) else { panic!("a finding") };
+        let Parsed::News(finding) = read(&mut printed, line) else { panic!("a finding") };
         assert_eq!((finding.detector.as_str(), finding.since), ("agent", Time(7)));
     }
 
     #[test]
     fn only_news_are_passed_on() {
-        let mut speech = Speech::new("agent".to_owned());
+        let mut printed = PrintedFindings::new("agent".to_owned());
         let cleared = r#"{"level":"cause","subject":"node/a","cleared":true}"#;
         let script =
             [cleared, &say("info"), &say("info"), &say("warning"), &say("info"), cleared, cleared, &say("info")];
-        let news = script.map(|line| matches!(hear(&mut speech, line), Heard::News(_)));
+        let news = script.map(|line| matches!(read(&mut printed, line), Parsed::News(_)));
         assert_eq!(news, [false, true, false, true, false, true, false, true]);
     }
 
@@ -165,23 +165,23 @@ mod tests {
             (r#"{"level":"cause","severity":"info","subject":"a"}"#, "is not a subject"),
             (r#"{"level":"cause","severity":"info","subject":"node/a","cleard":true}"#, "unknown field `cleard`"),
         ] {
-            let mut speech = Speech::new("agent".to_owned());
-            assert_eq!(hear(&mut speech, ""), Heard::Nothing);
-            let Heard::Nonsense(said) = hear(&mut speech, line) else { panic!("{line}") };
+            let mut printed = PrintedFindings::new("agent".to_owned());
+            assert_eq!(read(&mut printed, ""), Parsed::Nothing);
+            let Parsed::Malformed(said) = read(&mut printed, line) else { panic!("{line}") };
             assert!(said.starts_with("line 2 of its output is not a finding: ") && said.contains(why), "{said}");
-            assert_eq!(hear(&mut speech, line), Heard::Nothing);
-            assert!(matches!(hear(&mut speech, &say("info")), Heard::News(_)));
+            assert_eq!(read(&mut printed, line), Parsed::Nothing);
+            assert!(matches!(read(&mut printed, &say("info")), Parsed::News(_)));
         }
     }
 
     #[test]
     fn a_flood_is_cut_off() {
-        let mut speech = Speech::new("agent".to_owned());
+        let mut printed = PrintedFindings::new("agent".to_owned());
         let mut heard =
-            (0..MOST + 5).map(|n| hear(&mut speech, &say("warning").replace("node/a", &format!("node/{n}"))));
-        assert!(heard.by_ref().take(MOST).all(|heard| matches!(heard, Heard::News(_))));
-        assert!(matches!(heard.next(), Some(Heard::Nonsense(_))));
-        assert!(heard.all(|heard| heard == Heard::Nothing));
-        assert_eq!(speech.standing.len(), MOST);
+            (0..MOST + 5).map(|n| read(&mut printed, &say("warning").replace("node/a", &format!("node/{n}"))));
+        assert!(heard.by_ref().take(MOST).all(|heard| matches!(heard, Parsed::News(_))));
+        assert!(matches!(heard.next(), Some(Parsed::Malformed(_))));
+        assert!(heard.all(|heard| heard == Parsed::Nothing));
+        assert_eq!(printed.standing.len(), MOST);
     }
 }

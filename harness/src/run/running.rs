@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::samples::Samples;
 use crate::judge::Judge;
-use crate::outside_detector::Said;
+use crate::outside_detector::OutsideEvent;
 
 /// How often deadlines are looked at when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
@@ -39,7 +39,7 @@ pub struct Running<'a> {
     /// A mutation was tried.
     pub injected: bool,
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
-    pub said: mpsc::UnboundedReceiver<Said>,
+    pub said: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,
     pub samples: Samples,
     pub events: &'a dyn Fn(TrialEvent),
@@ -87,15 +87,15 @@ impl Running<'_> {
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }
 
-    fn hear(&mut self, said: Said) {
+    fn hear(&mut self, said: OutsideEvent) {
         let received = now();
         match said {
-            Said::Finding(finding) => {
+            OutsideEvent::Finding(finding) => {
                 self.judge.finding(received, &finding);
                 (self.events)(TrialEvent::Finding(FindingReceived { phase: self.phase, received, finding }));
                 self.tell();
             }
-            Said::Blind { detector, why } => {
+            OutsideEvent::Blind { detector, why } => {
                 self.judge.blind(received, &detector, &why);
                 (self.events)(TrialEvent::Blind { detector, why });
             }
