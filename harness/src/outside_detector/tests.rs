@@ -66,11 +66,11 @@ impl Running {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             match self.events.try_recv() {
-                Ok(events) => return events,
+                Ok(event) => return event,
                 Err(_) => std::thread::sleep(Duration::from_millis(2)),
             }
         }
-        panic!("nothing was events");
+        panic!("no event came");
     }
 
     fn why(&mut self) -> String {
@@ -87,7 +87,7 @@ impl Running {
         }
     }
 
-    /// Ends it; the rest of what was events, and how long that took.
+    /// Ends it; the rest of the events, and how long that took.
     fn end(self) -> (Vec<OutsideEvent>, Duration) {
         let Self { detector, mut events, _directory } = self;
         let begin = Instant::now();
@@ -152,7 +152,7 @@ fn an_early_end_is_said_with_its_reason() {
     let why = running.why();
     assert!(why.starts_with("exited with status 3 after ") && why.ends_with("ms: no route"), "{why}");
     running.detector.signal(&signal());
-    assert_eq!(running.end().0, [], "events once");
+    assert_eq!(running.end().0, [], "reported once");
 
     let mut running = run("kill -9 $$", false);
     assert!(running.why().starts_with("was killed by signal 9 after "));
