@@ -6,6 +6,7 @@
 //! - [`builder`]: links, addresses, neighbours, routes and rules are made, asynchronously, by `rtnetlink`.
 //! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and look-ups.
 //! - [`nft`]: tables of nftables rules, sent as one batch and read back.
+//! - [`delay`]: packets that arrive late or not at all.
 //! - [`conntrack`]: events, statistics, entries of connection tracking.
 //! - [`sockdiag`]: TCP sockets and their `tcp_info`.
 //! - [`packet`]: AF_PACKET capture behind a BPF filter.
@@ -19,6 +20,7 @@
 pub mod builder;
 pub mod clock;
 pub mod conntrack;
+pub mod delay;
 pub mod error;
 pub mod host;
 pub mod kmsg;

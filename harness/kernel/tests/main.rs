@@ -5,6 +5,7 @@
 mod common;
 mod conntrack_entries;
 mod conntrack_events;
+mod delay_lines;
 mod kmsg_log;
 mod needs;
 mod net_links;
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
     let trials = [
         conntrack_entries::tests(),
         conntrack_events::tests(),
+        delay_lines::tests(),
+        delay_lines::bench(),
         kmsg_log::tests(),
         net_links::tests(),
         net_routes::tests(),
