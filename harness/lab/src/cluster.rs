@@ -125,6 +125,8 @@ pub trait Cluster: Send + Sync {
     fn office(&self, id: OfficeId) -> &Office;
     /// The network between all of them.
     fn fabric(&self) -> &NetNs;
+    /// What it does to packets of hosts, offices and prefixes.
+    fn paths(&self) -> &paths::Paths;
 
     /// Pods and endpoints as the API has them, and each change.
     fn inventory(&self) -> watch::Receiver<Inventory>;
@@ -171,5 +173,6 @@ pub mod cable;
 pub mod fabric;
 pub mod node_network;
 pub mod outside;
+pub mod paths;
 pub mod pods;
 pub mod snapshot;

@@ -11,6 +11,8 @@ use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::path::{PathPlan, PrefixPlan};
+
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
         $(#[$doc])*
@@ -44,6 +46,8 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// Addresses outside that share a path.
+    pub prefixes: Vec<PrefixPlan>,
     /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -146,6 +150,9 @@ pub struct DnsPlan {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
+    /// More addresses at which it answers.
+    pub also_at: Vec<IpAddr>,
+    pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop stands in front of it (its own namespace, which forwards).
@@ -174,6 +181,7 @@ pub struct OfficePlan {
     pub swallow_fragmentation_needed: bool,
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
+    pub path: PathPlan,
 }
 
 /// Where something runs.

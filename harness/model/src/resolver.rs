@@ -33,6 +33,7 @@ impl<'a> Resolver<'a> {
             dns: None,
             outside: Vec::new(),
             offices: Vec::new(),
+            prefixes: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
@@ -121,7 +122,7 @@ impl<'a> Resolver<'a> {
         self.target_of(text, &["pod", "node", "service", "outside", "office"])
     }
 
-    fn target_of(&mut self, text: &Spanned<String>, kinds: &[&str]) -> Option<Target> {
+    pub(crate) fn target_of(&mut self, text: &Spanned<String>, kinds: &[&str]) -> Option<Target> {
         let forms = || kinds.iter().map(|kind| format!("{kind}/NAME")).collect::<Vec<_>>().join(", ");
         let Some((kind, name)) = text.value.split_once('/') else {
             let meant = kinds.iter().find(|kind| self.names(kind).contains(&text.value.as_str()));

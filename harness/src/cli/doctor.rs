@@ -126,7 +126,7 @@ fn lab(found: &mut Findings, labs: &Labs) {
         match (result, needed_by) {
             (Ok(seen), _) => found.say(State::Ok, what, seen),
             (Err(why), NeededBy::Labs) => found.say(State::Missing, what, why),
-            (Err(why), NeededBy::Collectors(_)) => found.say(State::Less, what, why),
+            (Err(why), NeededBy::Collectors(_) | NeededBy::SlowPaths) => found.say(State::Less, what, why),
             (Err(why), NeededBy::People) => found.say(State::Note, what, why),
         }
     }

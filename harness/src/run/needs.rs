@@ -12,13 +12,13 @@ use relapse_lab::cluster::backend::Backend;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::{Consent, limit_is_closed};
 
-use crate::plan::{Plan, TrialPlan};
+use crate::plan::{PathPlan, Plan, TrialPlan};
 
 /// What one trial needs.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     is_control: bool,
-    /// Of faults, each once.
+    /// Of faults and the cluster, each once.
     pub requires: Vec<Requirement>,
     /// Of each group one collector must see: those of detectors that must speak, or in a control of all, which must be
     /// silent and not blind.
@@ -30,6 +30,9 @@ impl Needs {
     #[must_use]
     pub fn of(plan: &Plan, trial: &TrialPlan) -> Self {
         let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+        if plan.cluster_of(trial).paths().any(|(_, path)| path != PathPlan::default()) {
+            requires.push(Requirement::SlowPaths);
+        }
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
@@ -56,6 +59,11 @@ impl Needs {
             return Some(why);
         }
         if let Some(why) = too_many_files(self.files) {
+            return Some(why);
+        }
+        if self.requires.contains(&Requirement::SlowPaths)
+            && let Some(why) = backend.no_slow_paths()
+        {
             return Some(why);
         }
         if !self.writes_limit() {

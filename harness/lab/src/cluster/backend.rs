@@ -160,6 +160,11 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Why paths cannot be slow or lossy here, where that is so.
+    fn no_slow_paths(&self) -> Option<String> {
+        None
+    }
+
     /// Whether agents hear of pods and endpoints through a kubelet and an API server.
     fn is_real_cluster(&self) -> bool;
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::builder::Builder;
+use relapse_kernel::delay::{Line, Shape};
 use relapse_kernel::error::Context;
 use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::process::{Inside, LabCommand};
@@ -52,6 +53,8 @@ pub enum NeededBy {
     Labs,
     /// These collectors see nothing, nor do detectors that have nothing else.
     Collectors(Vec<CollectorKind>),
+    /// Scenarios with slow or lossy paths.
+    SlowPaths,
     /// Whoever looks around, and nothing else.
     People,
 }
@@ -118,6 +121,10 @@ fn attempt_all(mut tell: impl FnMut(Attempt)) {
     say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
     let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
     say("nftables", fits(rules(near), ruled), NeededBy::Labs);
+    let queued = queues(near).map(|()| "packets are handed over by a rule and delivered late".into()).map_err(|e| {
+        format!("failed to {e}\nload nfnetlink_queue and either nft_queue or both nft_compat and xt_NFQUEUE")
+    });
+    say("slow paths", queued, NeededBy::SlowPaths);
     for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
         let result = fits(in_runtime(async { (trial.attempt)(near) }), trial.seen);
         say(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
@@ -151,6 +158,16 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
         .rule("postrouting", masquerade)
         .chain(Chain::filter("forward", Hook::Forward, -150, nft::Policy::Accept))
         .rule("forward", clamp)
+        .apply(ns)?;
+    nft::delete_table(ns, TABLE)
+}
+
+fn queues(ns: &NetNs) -> relapse_kernel::Result<()> {
+    const TABLE: &str = "relapse-probe";
+    let _line = Line::open(ns, 0, Shape::default())?;
+    Table::new(TABLE)
+        .chain(Chain::filter("forward", Hook::Forward, 0, nft::Policy::Accept))
+        .rule("forward", Rule::new().queue(0))
         .apply(ns)?;
     nft::delete_table(ns, TABLE)
 }

@@ -1,0 +1,153 @@
+//! Paths through the network between all, and what they do to packets: as written, and resolved.
+
+use std::fmt;
+use std::time::Duration;
+
+use relapse_detectors::prefix::Prefix;
+
+use crate::diagnostics::listed;
+use crate::plan::{ClusterPlan, OfficeId, OutsideId};
+use crate::resolver::Resolver;
+use crate::spanned::Spanned;
+use crate::values;
+
+/// What a path does to each packet, in each direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PathPlan {
+    /// One way: the RTT grows by twice that.
+    pub delay: Duration,
+    /// By how much the delay varies. Packets keep their order.
+    pub jitter: Duration,
+    /// Packets lost, of a million.
+    pub loss: u32,
+    /// Bits a second, where that is limited.
+    pub rate: Option<u64>,
+}
+
+/// Addresses outside the cluster that share a path.
+#[derive(Debug, Clone)]
+pub struct PrefixPlan {
+    pub prefix: Prefix,
+    pub path: PathPlan,
+}
+
+/// Whose path it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathId {
+    Outside(OutsideId),
+    Office(OfficeId),
+    /// Index into [`ClusterPlan::prefixes`].
+    Prefix(usize),
+}
+
+impl fmt::Display for PathPlan {
+    /// In one line, such as `59ms each way, 1% lost`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.delay)?;
+        if !self.jitter.is_zero() {
+            write!(f, " +-{:?}", self.jitter)?;
+        }
+        f.write_str(" each way")?;
+        if self.loss > 0 {
+            write!(f, ", {}% lost", f64::from(self.loss) / 10_000.0)?;
+        }
+        self.rate.map_or(Ok(()), |rate| write!(f, ", {} kbit/s", rate as f64 / 1e3))
+    }
+}
+
+impl ClusterPlan {
+    /// All paths that have a plan, be it to do nothing.
+    pub fn paths(&self) -> impl Iterator<Item = (PathId, PathPlan)> {
+        let hosts = (0..self.outside.len()).map(|id| PathId::Outside(OutsideId(id)));
+        let offices = (0..self.offices.len()).map(|id| PathId::Office(OfficeId(id)));
+        let all = hosts.chain(offices).chain((0..self.prefixes.len()).map(PathId::Prefix));
+        all.map(|id| (id, self.path(id)))
+    }
+
+    /// The plan of one.
+    #[must_use]
+    pub fn path(&self, id: PathId) -> PathPlan {
+        match id {
+            PathId::Outside(id) => self.outside[id.0].path,
+            PathId::Office(id) => self.offices[id.0].path,
+            PathId::Prefix(id) => self.prefixes[id].path,
+        }
+    }
+
+    /// Whose path it is, as scenarios write it.
+    #[must_use]
+    pub fn path_name(&self, id: PathId) -> String {
+        match id {
+            PathId::Outside(id) => format!("outside/{}", self.outside[id.0].name),
+            PathId::Office(id) => format!("office/{}", self.offices[id.0].name),
+            PathId::Prefix(id) => format!("prefix/{}", self.prefixes[id].prefix),
+        }
+    }
+}
+
+/// What is written of a path.
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenPath<'a> {
+    pub delay: Option<&'a Spanned<values::Duration>>,
+    pub jitter: Option<&'a Spanned<values::Duration>>,
+    pub loss: Option<&'a Spanned<values::Percent>>,
+    pub rate: Option<&'a Spanned<values::Rate>>,
+}
+
+/// The longest delay, jitter included.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl Resolver<'_> {
+    /// The path, of which what is not written stays as it is.
+    pub fn path(&mut self, before: PathPlan, written: WrittenPath<'_>) -> PathPlan {
+        let path = PathPlan {
+            delay: written.delay.map_or(before.delay, |delay| delay.0),
+            jitter: written.jitter.map_or(before.jitter, |jitter| jitter.0),
+            loss: written.loss.map_or(before.loss, |loss| loss.0),
+            rate: written.rate.map(|rate| rate.0).or(before.rate),
+        };
+        if let Some(at) = written.jitter.or(written.delay).filter(|_| path.jitter > path.delay) {
+            let message = format!("`jitter` is {:?}, but `delay` only {:?}", path.jitter, path.delay);
+            self.error(at.span, message, "write a jitter up to the delay");
+        }
+        if let Some(at) = written.delay.filter(|delay| delay.0 > LONGEST) {
+            self.error(at.span, "`delay` is longer than 10 s", "write at most `10s`");
+        }
+        path
+    }
+
+    /// The path written `outside/NAME`, `office/NAME` or `prefix/PREFIX`.
+    pub fn path_of(&mut self, text: &Spanned<String>) -> Option<PathId> {
+        use crate::plan::{Place, Target};
+        let Some(prefix) = text.strip_prefix("prefix/") else {
+            return match self.target_of(text, &["outside", "office", "prefix"])? {
+                Target::Place(Place::Outside(id)) => Some(PathId::Outside(id)),
+                Target::Place(Place::Office(id)) => Some(PathId::Office(id)),
+                _ => None,
+            };
+        };
+        let known: Vec<String> = self.cluster.prefixes.iter().map(|known| known.prefix.to_string()).collect();
+        let found = known.iter().position(|known| known == prefix);
+        if found.is_none() {
+            let help = match known.as_slice() {
+                [] => format!("give the cluster `prefixes: [ {{ prefix: {prefix} }} ]`"),
+                known => format!("prefixes: {}", listed(known.iter().map(String::as_str))),
+            };
+            self.error(text.span, format!("there is no prefix `{prefix}`"), help);
+        }
+        found.map(PathId::Prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_words() {
+        let delay = Duration::from_millis(59);
+        assert_eq!(PathPlan { delay, ..PathPlan::default() }.to_string(), "59ms each way");
+        let all = PathPlan { delay, jitter: Duration::from_millis(5), loss: 5_000, rate: Some(2_500_000) };
+        assert_eq!(all.to_string(), "59ms +-5ms each way, 0.5% lost, 2500 kbit/s");
+    }
+}
