@@ -198,10 +198,11 @@ pub fn bench() -> Vec<Trial> {
 
 /// Prints what delay, RTT, throughput and use of processors are; of the processors both ends' share is counted as well.
 fn delay_table() {
-    println!("delay each way | loss | rtt min / median / max, ms | Mbit/s | processors");
+    println!("delay each way | loss |   rate | rtt min / median / max, ms | Mbit/s | processors");
     let shapes = [0, 1, 10, 75, 150].map(late);
-    let lossy = [1, 10, 75, 150].map(|millis| Shape { loss: 0.05, ..late(millis) });
-    for shape in shapes.into_iter().chain(lossy) {
+    let lossy = [10, 150].map(|millis| Shape { loss: 0.05, ..late(millis) });
+    let limited = [100, 1000].map(|mbit| Shape { rate: Some(mbit * 1_000_000), ..late(10) });
+    for shape in shapes.into_iter().chain(lossy).chain(limited) {
         let path = Path::new();
         let lines = (shape != Shape::default()).then(|| {
             let lines = [0, 1].map(|number| Line::open(&path.router, number, shape).expect("a line"));
@@ -211,9 +212,10 @@ fn delay_table() {
         let [min, median, max] = round_trips(&path);
         let (rate, processors) = throughput(&path);
         println!(
-            "{:>11} ms | {:>3.0}% | {min:>7.2} / {median:>6.2} / {max:>6.2}  | {rate:>6.0} | {processors:.2}",
+            "{:>11} ms | {:>3.0}% | {:>6} | {min:>7.2} / {median:>6.2} / {max:>6.2}  | {rate:>6.0} | {processors:.2}",
             shape.delay.as_millis(),
             shape.loss * 100.0,
+            shape.rate.map_or_else(|| "-".to_owned(), |rate| format!("{}M", rate / 1_000_000)),
         );
         drop(lines);
     }

@@ -41,17 +41,19 @@ pub enum PathId {
 }
 
 impl fmt::Display for PathPlan {
-    /// In one line, such as `59ms each way, 1% lost`.
+    /// In one line, such as `59ms each way, 1% lost`, or `no delay`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.delay)?;
-        if !self.jitter.is_zero() {
-            write!(f, " +-{:?}", self.jitter)?;
+        let mut parts = Vec::new();
+        if !self.delay.is_zero() {
+            let jitter = if self.jitter.is_zero() { String::new() } else { format!(" +-{:?}", self.jitter) };
+            parts.push(format!("{:?}{jitter} each way", self.delay));
         }
-        f.write_str(" each way")?;
         if self.loss > 0 {
-            write!(f, ", {}% lost", f64::from(self.loss) / 10_000.0)?;
+            parts.push(format!("{}% lost", f64::from(self.loss) / 10_000.0));
         }
-        self.rate.map_or(Ok(()), |rate| write!(f, ", {} kbit/s", rate as f64 / 1e3))
+        parts.extend(self.rate.map(|rate| format!("{} kbit/s", rate as f64 / 1e3)));
+        f.write_str(if parts.is_empty() { "no delay" } else { "" })?;
+        f.write_str(&parts.join(", "))
     }
 }
 
@@ -148,6 +150,7 @@ mod tests {
         let delay = Duration::from_millis(59);
         assert_eq!(PathPlan { delay, ..PathPlan::default() }.to_string(), "59ms each way");
         let all = PathPlan { delay, jitter: Duration::from_millis(5), loss: 5_000, rate: Some(2_500_000) };
+        assert_eq!(PathPlan::default().to_string(), "no delay");
         assert_eq!(all.to_string(), "59ms +-5ms each way, 0.5% lost, 2500 kbit/s");
     }
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::Shape;
 
-/// What is due so soon goes with what is due now: fewer and larger batches, in exchange for so much exactness.
-const GRAIN: u64 = 250_000;
+/// The first that is due waits so long for others that are due by then: fewer and larger batches. None is early.
+const GRAIN: u64 = 100_000;
 /// As much traffic as may wait for a line of limited rate, in the time that it takes.
 const BUFFER: u64 = 200_000_000;
 
@@ -53,15 +53,15 @@ impl Schedule {
         self.waiting.push_back(Waiting { id, due: self.last, lost });
     }
 
-    /// When something is due next.
+    /// When to take out what is due, if anything waits.
     pub(super) fn next(&self) -> Option<u64> {
-        self.waiting.front().map(|first| first.due)
+        self.waiting.front().map(|first| first.due + GRAIN)
     }
 
     /// Takes out what is due.
     pub(super) fn due(&mut self, now: u64) -> Verdicts {
         let mut verdicts = Verdicts::default();
-        while let Some(first) = self.waiting.pop_front_if(|first| first.due <= now + GRAIN) {
+        while let Some(first) = self.waiting.pop_front_if(|first| first.due <= now) {
             if first.lost {
                 verdicts.lost.push(first.id);
             } else {
@@ -94,9 +94,9 @@ mod tests {
         for (id, at) in [(1, 0), (2, MS / 10), (3, 5 * MS)] {
             line.arrive(&shape(10), at, id, 1500);
         }
-        assert_eq!(line.next(), Some(10 * MS));
-        assert_eq!(line.due(9 * MS), Verdicts::default());
-        assert_eq!(line.due(10 * MS), passed(2));
+        assert_eq!(line.next(), Some(10 * MS + GRAIN));
+        assert_eq!(line.due(10 * MS - 1), Verdicts::default());
+        assert_eq!(line.due(10 * MS + GRAIN), passed(2));
         assert_eq!(line.due(15 * MS), passed(3));
         assert_eq!(line.next(), None);
     }
@@ -150,6 +150,6 @@ mod tests {
         assert_eq!(rest.passed, Some(16), "the next would have waited for 204 ms");
         assert_eq!(rest.lost.len(), 83);
         line.arrive(&shape, 2000 * MS, 100, 125);
-        assert_eq!(line.next(), Some(2011 * MS), "the line is free again");
+        assert_eq!(line.next(), Some(2011 * MS + GRAIN), "the line is free again");
     }
 }
