@@ -11,7 +11,7 @@ use crate::marks;
 use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
 use crate::table::{Cell, Kind, Mark, Table};
-use crate::words;
+use crate::words::{self, Tone};
 
 /// A row a detector, a column an incident.
 #[must_use]
@@ -25,7 +25,7 @@ fn detectors(part: Part<'_>) -> Table<'_> {
     };
     let mut rows = vec![row(Cell::Name("outcome"), &|column| Cell::Outcome(column.incident.outcome()))];
     rows.extend(part.speakers.iter().map(|name| row(Cell::text(*name), &|column| column.cell(name))));
-    rows.push(row(Cell::Name("controls"), &|column| column.controls()));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|column| controls(incident::twins(column.controls.iter()))));
     let infos = part.columns.iter().map(|column| &column.incident.first().info);
     let names = infos.map(|info| format!("{}\n{}", info.incident, info.trial.scenario));
     let head = std::iter::once("detector".to_owned()).chain(names).collect();
@@ -55,16 +55,24 @@ fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
     for name in &part.speakers {
         rows.push(row(Cell::text(*name), &|incident| Cell::Marks(incident.worst(name))));
     }
-    rows.push(row(Cell::Name("controls"), &|incident| {
-        let (tone, text) = incident.twins();
-        Cell::Toned(tone, text)
-    }));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|incident| controls(incident.twins())));
+    let head = std::iter::once("detector").chain(incidents.iter().map(|incident| incident.id));
+    // Names of scenarios are wider than times: they stand below.
     let names = incidents.iter().map(|incident| match incident.variants().count() {
-        0 | 1 => format!("{}\n{}", incident.id, incident.groups[0].first().info.trial.scenario),
-        count => format!("{}\n{count} scenarios", incident.id),
+        0 | 1 => incident.name(),
+        count => format!("{} ({count} scenarios)", incident.name()),
     });
-    let head = std::iter::once("detector".to_owned()).chain(names).collect();
-    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
+    let names = names.collect::<Vec<_>>().join(", ");
+    let note = part.silent.into_iter().fold(names, |names, silent| format!("{names}\n{silent}"));
+    Table { kind: Kind::Matrix, title: part.on, head: head.map(str::to_owned).collect(), rows, note: Some(note) }
+}
+
+/// The row of benign twins.
+const SILENT_CONTROLS: &str = "silent controls";
+
+/// "2", "1/2": how many controls were silent.
+fn controls((tone, text): (Tone, String)) -> Cell<'static> {
+    Cell::Toned(tone, text.trim_end_matches(" silent").to_owned())
 }
 
 /// What was seen on one backend.
@@ -98,12 +106,6 @@ impl Column<'_> {
     fn cell(&self, detector: &str) -> Cell<'static> {
         let marks = self.marks(detector);
         if marks.is_empty() && self.incident.ran() == 0 { Cell::text("") } else { Cell::Marks(marks) }
-    }
-
-    /// "2 silent", "1/2 silent": how its controls came out.
-    fn controls(&self) -> Cell<'static> {
-        let (tone, text) = incident::twins(self.controls.iter());
-        Cell::Toned(tone, text)
     }
 
     fn ran(&self) -> bool {
