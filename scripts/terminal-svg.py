@@ -37,7 +37,7 @@ def output_of(columns, command):
     return data.decode(errors="replace")
 
 
-def screen(text):
+def screen(text, columns):
     """Lines of (character, style); a style is (color, bold, dim)."""
     lines, row, column, style = [[]], 0, 0, (PLAIN, False, False)
     for control, parameters, final, character in re.findall(r"(\x1b\[([0-9;?]*)([A-Za-z]))|([^\x1b]|\x1b)", text):
@@ -59,6 +59,10 @@ def screen(text):
         elif character == "\n":
             row, column = row + 1, 0
         elif character.isprintable():
+            if column == columns:
+                row, column = row + 1, 0
+            while row >= len(lines):
+                lines.append([])
             line = lines[row]
             line.extend([(" ", (PLAIN, False, False))] * (column - len(line) + 1))
             line[column] = (character, style)
@@ -122,7 +126,7 @@ def draw(columns, command, lines):
 
 def main():
     columns, command = int(sys.argv[1]), sys.argv[2:]
-    lines = screen(output_of(columns, command))
+    lines = screen(output_of(columns, command), columns)
     command[0] = os.path.basename(command[0])
     print("\n".join(draw(columns, command, lines)))
 

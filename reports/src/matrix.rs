@@ -32,8 +32,7 @@ fn detectors(part: Part<'_>) -> Table<'_> {
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
-/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number. The same as
-/// [`by_detector`] where no incident has several.
+/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number.
 #[must_use]
 pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
     let parts = parts(run).into_iter().zip(run.backends());
@@ -41,9 +40,6 @@ pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
 }
 
 fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
-    if incidents.len() == part.columns.len() {
-        return detectors(part);
-    }
     let row = |name: Cell<'static>, cell: &dyn Fn(&Incident<'_>) -> Cell<'static>| {
         std::iter::once(name).chain(incidents.iter().map(cell)).collect()
     };
@@ -53,7 +49,10 @@ fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
         Cell::Outcome(outcome(incident).unwrap_or_else(|| incident.outcome()))
     })];
     for name in &part.speakers {
-        rows.push(row(Cell::text(*name), &|incident| Cell::Marks(incident.worst(name))));
+        rows.push(row(Cell::text(*name), &|incident| match incident.worst(name) {
+            marks if marks.is_empty() && !incident.ran() => Cell::text(""),
+            marks => Cell::Marks(marks),
+        }));
     }
     rows.push(row(Cell::Name(SILENT_CONTROLS), &|incident| controls(incident.twins())));
     let head = std::iter::once("detector").chain(incidents.iter().map(|incident| incident.id));
@@ -163,6 +162,10 @@ mod tests {
     #[test]
     fn what_was_skipped_is_not_silent() {
         let mut run = RunSummary::of(&sample::run());
+        let tables = folded(&run);
+        let skipped = tables[0].head.iter().position(|id| id == "I2").expect("a skipped incident");
+        let silent = |row: &Vec<Cell<'_>>| row[skipped] == Cell::Marks(Vec::new());
+        assert!(!tables[0].rows.iter().any(silent));
         run.trials.retain(|trial| trial.outcome() == Outcome::Skipped);
         let tables = by_detector(&run);
         assert_eq!((tables[0].head.len(), &tables[0].note), (2, &None));
