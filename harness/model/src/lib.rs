@@ -2,7 +2,6 @@
 //!
 //! A map of the modules:
 //! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: their names looked up.
-//! - [`path`]: what the network does to packets of hosts, offices and prefixes.
 //! - [`spanned`], [`values`]: values of a file with their places, texts with a syntax. [`yaml`]: files of YAML as types.
 //! - [`diagnostics`]: what is wrong with a file.
 //! - [`kind_config`]: configurations of real clusters, which scenarios name.
@@ -11,16 +10,14 @@
 
 pub mod diagnostics;
 pub mod kind_config;
-pub mod path;
 pub mod plan;
 pub mod resolver;
 pub mod spanned;
 pub mod values;
 pub mod yaml;
 
-pub use path::{PathId, PathPlan, PrefixPlan, WrittenPath};
 pub use plan::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
-    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
 };
-pub use resolver::Resolver;
+pub use resolver::{Resolver, WrittenPath};

@@ -2,6 +2,8 @@
 //!
 //! What a lab is built from, and what scenarios are planned into. Left out: how it comes about, and what is done to it.
 
+mod path;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::path::{PathPlan, PrefixPlan};
+pub use path::{PathId, PathPlan, PrefixPlan};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(

@@ -2,6 +2,8 @@
 //!
 //! Invariant: what could not be resolved is told once and is then `None`, so that one mistake does not make others.
 
+mod path;
+
 use std::time::Duration;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, nearest, quoted};
@@ -10,6 +12,8 @@ use crate::plan::{
 };
 use crate::spanned::Spanned;
 use crate::values;
+
+pub use path::WrittenPath;
 
 /// What is resolved so far, and what is wrong so far. Faults look their names up here.
 pub struct Resolver<'a> {
@@ -122,7 +126,7 @@ impl<'a> Resolver<'a> {
         self.target_of(text, &["pod", "node", "service", "outside", "office"])
     }
 
-    pub(crate) fn target_of(&mut self, text: &Spanned<String>, kinds: &[&str]) -> Option<Target> {
+    fn target_of(&mut self, text: &Spanned<String>, kinds: &[&str]) -> Option<Target> {
         let forms = || kinds.iter().map(|kind| format!("{kind}/NAME")).collect::<Vec<_>>().join(", ");
         let Some((kind, name)) = text.value.split_once('/') else {
             let meant = kinds.iter().find(|kind| self.names(kind).contains(&text.value.as_str()));

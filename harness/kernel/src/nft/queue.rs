@@ -5,20 +5,15 @@ use netlink_packet_core::{DefaultNla, Nla};
 use netlink_packet_netfilter::nftables::Expressions;
 
 use super::expression::{number, raw};
-use super::rule::Rule;
 
 const NFTA_QUEUE_NUM: u16 = 1;
 const NFTA_TARGET_NAME: u16 = 1;
 const NFTA_TARGET_REV: u16 = 2;
 const NFTA_TARGET_INFO: u16 = 3;
 
-impl Rule {
-    /// Hands the packet to the queue of this number ([`crate::delay`]); when it comes back, it goes on with the next
-    /// chain. It is lost where no one reads the queue, and when a chain of the namespace is removed meanwhile
-    /// (`nf_queue_nf_hook_drop`).
-    pub fn queue(self, queue: u16) -> Self {
-        self.then([raw("queue", vec![DefaultNla::new(NFTA_QUEUE_NUM, queue.to_be_bytes().to_vec())])])
-    }
+/// Hands the packet to the queue of this number.
+pub(super) fn queue(number: u16) -> Expressions {
+    raw("queue", vec![DefaultNla::new(NFTA_QUEUE_NUM, number.to_be_bytes().to_vec())])
 }
 
 /// The same by the xt target; `None` where it is no queue.

@@ -16,8 +16,6 @@ use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::{NetNs, Result};
 use relapse_model::{ClusterPlan, PathId, PathPlan};
 
-use super::node_network::pair;
-
 /// Name of the fabric's nft table in which paths begin.
 const TABLE: &str = "relapse-paths";
 
@@ -108,11 +106,10 @@ impl Paths {
     pub fn read_back(&self, id: PathId) -> Result<String> {
         let path = self.get(id);
         let Some((_, name, _)) = self.ends.iter().find(|(end, ..)| *end == id) else { return Ok(path.to_string()) };
-        let comments = [format!("from {name}"), format!("to {name}")];
+        let comments = [format!("from {name}: "), format!("to {name}: ")];
         let rules = nft::read(&self.fabric, TABLE)?.into_iter().filter_map(|rule| rule.comment);
-        let queued: Vec<_> = rules.filter(|rule| comments.contains(rule)).collect();
-        let rules = if queued.is_empty() { "not queued".to_owned() } else { format!("queued {}", queued.join(", ")) };
-        Ok(format!("{path}; {rules}"))
+        let own = rules.filter(|rule| comments.iter().any(|comment| rule.starts_with(comment))).count();
+        Ok(format!("{path}; {own} rules queue its packets"))
     }
 
     fn rules(&self, slow: &Slow) -> Table {
@@ -125,9 +122,10 @@ impl Paths {
             let is_prefix = matches!(id, PathId::Prefix(_));
             let [first, last] = if is_prefix { [CHAINS[1], CHAINS[2]] } else { [CHAINS[0], CHAINS[3]] };
             for prefix in prefixes {
+                let own = (prefix.address(), prefix.length());
                 table = table
-                    .rule(first, Rule::new().ip_saddr(pair(*prefix)).queue(*from).comment(format!("from {name}")))
-                    .rule(last, Rule::new().ip_daddr(pair(*prefix)).queue(*to).comment(format!("to {name}")));
+                    .rule(first, Rule::new().ip_saddr(own).queue(*from).comment(format!("from {name}: {prefix}")))
+                    .rule(last, Rule::new().ip_daddr(own).queue(*to).comment(format!("to {name}: {prefix}")));
             }
         }
         table
