@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
-use relapse_model::{ClusterPlan, PodId, PodRole, ServicePlan};
+use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodRole, ServicePlan};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -166,10 +166,27 @@ fn behind(service: &ServicePlan) -> String {
 }
 
 /// The Corefile of a trial: the cluster's own zone, everything else to the scenario's upstream resolvers in their
-/// order. No cache: it would only delay what the incidents are about.
+/// order. No cache unless the scenario says so, and none of the cluster's own zone, as kubeadm has it: a cache delays
+/// what the incidents are about.
 pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
-    let upstreams = plan.dns.as_ref()?.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
+    let dns = plan.dns.as_ref()?;
+    let upstreams = dns.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
     let upstreams = upstreams.collect::<Vec<_>>().join(" ");
+    let policy = match dns.policy {
+        ForwardPolicy::Sequential => "sequential",
+        ForwardPolicy::RoundRobin => "round_robin",
+        ForwardPolicy::Random => "random",
+    };
+    let cache = dns.cache.map(|seconds| {
+        format!(
+            "    cache {seconds} {{
+        disable success cluster.local
+        disable denial cluster.local
+    }}
+"
+        )
+    });
+    let cache = cache.unwrap_or_default();
     let text = format!(
         ".:53 {{
     errors
@@ -182,9 +199,9 @@ pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
         fallthrough in-addr.arpa ip6.arpa
     }}
     forward . {upstreams} {{
-        policy sequential
+        policy {policy}
     }}
-}}
+{cache}}}
 "
     );
     Some(run.object(DNS_NAMESPACE, COREFILE, json!({ "data": { "Corefile": text } })))

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredPath, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::zone;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -44,6 +46,8 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// What the operator declared to the detectors about names.
+    pub declared_names: Vec<DeclaredName>,
     /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -139,6 +143,24 @@ pub struct DnsPlan {
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
     pub search: Vec<String>,
+    /// Longest time that a replica keeps an answer, seconds; none: it keeps none.
+    pub cache: Option<u32>,
+    /// Which upstream is asked first.
+    pub policy: ForwardPolicy,
+}
+
+/// Which upstream resolver a question is forwarded to first (CoreDNS, plugin/forward/policy.go). The others follow
+/// where it does not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardPolicy {
+    /// The first in the list.
+    #[default]
+    Sequential,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
 }
 
 /// A host outside the cluster, reached through the fabric.
@@ -152,6 +174,8 @@ pub struct OutsidePlan {
     pub load_balancer: bool,
     /// Names it resolves, if it is a resolver (`upstreams` name it).
     pub records: Vec<(String, Vec<IpAddr>)>,
+    /// Time to live of these records, seconds.
+    pub ttl: u32,
     /// A third party's server that answers flows to it, where the backend has containers: its name.
     pub server: Option<&'static str>,
 }
@@ -280,7 +304,17 @@ impl ClusterPlan {
             time_wait: Duration::from_secs(60),
             peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
+            names: self.declared_names.clone(),
         }
+    }
+
+    /// Whether somebody declared the name, or a resolver outside has a record that answers for it.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        let declared = self.declared_names.iter().any(|declared| declared.name == name);
+        let owners =
+            |host: &OutsidePlan| zone::owner(host.records.iter().map(|(owner, _)| owner.as_str()), name).is_some();
+        declared || self.outside.iter().any(owners)
     }
 
     /// Name of a Service in cluster DNS, which itself lives where clusters have it.

@@ -33,6 +33,7 @@ impl<'a> Resolver<'a> {
             dns: None,
             outside: Vec::new(),
             offices: Vec::new(),
+            declared_names: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
@@ -200,6 +201,20 @@ impl<'a> Resolver<'a> {
         Some(duration.0)
     }
 
+    /// A time to live: whole seconds, as DNS counts them (RFC 1035, 3.2.1).
+    pub fn seconds(&mut self, key: &str, duration: &Spanned<values::Duration>) -> Option<u32> {
+        let time = self.duration(key, duration)?;
+        if time.subsec_nanos() > 0 {
+            self.error(
+                duration.span,
+                format!("`{key}` has a fraction of a second"),
+                "write whole seconds, such as `5s`",
+            );
+            return None;
+        }
+        u32::try_from(time.as_secs()).ok()
+    }
+
     /// Tells where a pod does not run on a node.
     pub fn pod_on_node(&mut self, at: &Spanned<String>, pod: PodId, node: NodeId) {
         let actual = self.cluster.pods[pod.0].node;
@@ -235,6 +250,12 @@ impl<'a> Resolver<'a> {
                 "write a name such as `example-api.com`",
             );
         }
+    }
+
+    /// Tells where a text cannot own a record: a domain name, perhaps below `*` (RFC 4592).
+    pub fn owner(&mut self, name: &Spanned<String>) {
+        let below = name.strip_prefix("*.").unwrap_or(name).to_owned();
+        self.domain(&Spanned { value: below, span: name.span });
     }
 
     /// Tells where a name cannot be that of a network interface.

@@ -216,7 +216,7 @@ impl Stages<'_> {
             tokio::select! {
                 biased;
                 done = &mut job => break done,
-                heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if hear => {
+                heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.cloned()); false }), if hear => {
                     // Who wants to stop now waits for the mutation, so that it can be undone.
                     hear = heard.is_ok();
                 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use relapse_lab::workload::servers::Server;
+use relapse_model::ForwardPolicy;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Name, Prefix};
+use relapse_model::values::{Address, Duration, Name, Prefix};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -30,6 +31,9 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
+    /// What the operator declares to the detectors.
+    #[serde(default)]
+    pub declared: Declared,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -132,6 +136,21 @@ pub struct Dns {
     pub service: Option<Spanned<Name>>,
     /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
     pub search: Option<Vec<Spanned<String>>>,
+    /// Longest time that replicas keep an answer, as CoreDNS's cache plugin does: no longer than its TTL, but 5s at
+    /// least where this is more. Default: they keep none.
+    pub cache: Option<Spanned<Duration>>,
+    /// Which upstream resolver is asked first. Default sequential.
+    #[serde(default)]
+    pub policy: ForwardPolicy,
+}
+
+/// What the operator declares to the detectors, beyond the MTU of offices.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Declared {
+    /// Domain names, and the prefixes their addresses lie in.
+    #[serde(default)]
+    pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
 }
 
 /// A host outside the cluster.
@@ -149,7 +168,10 @@ pub struct Outside {
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
+    /// `"*.example.com"` stands for all names below example.com that have no record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
+    /// Time to live of its records. Default 5s.
+    pub ttl: Option<Spanned<Duration>>,
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,

@@ -2,23 +2,28 @@
 
 use std::net::IpAddr;
 
+use relapse_detectors::operator::DeclaredName;
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::zone::folded;
 
 use super::Planner;
 use super::addresses::Addresses;
 use super::network::share;
 use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
-use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
+use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service};
 
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
 pub(super) const FIRST_POD: u128 = 10;
 const FIRST_SERVICE: u128 = 20;
+
+/// Time to live of records, seconds.
+const TTL: u32 = 5;
 
 /// What a pod's address is while none is known; never in a plan that comes out.
 const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
@@ -41,6 +46,7 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
@@ -189,14 +195,23 @@ impl Planner<'_> {
                 if addresses.is_empty() {
                     self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
                 }
-                self.domain(name);
+                self.owner(name);
             }
+            if let (Some(ttl), None) = (&host.ttl, &host.records) {
+                self.error(
+                    ttl.span,
+                    "`ttl` is that of records, and there are none",
+                    "add `records`, or leave `ttl` out",
+                );
+            }
+            let ttl = host.ttl.as_ref().and_then(|ttl| self.seconds("ttl", ttl));
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
                 address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
-                records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
+                ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
             });
         }
@@ -240,6 +255,18 @@ impl Planner<'_> {
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
             });
+        }
+    }
+
+    fn plan_declared(&mut self, declared: &Declared) {
+        for (name, prefixes) in &declared.names {
+            self.domain(name);
+            if prefixes.is_empty() {
+                let message = format!("no prefix is declared for {}", quoted(name));
+                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
+            }
+            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
+            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
         }
     }
 
