@@ -7,7 +7,7 @@
 //! - `armed`: what each detector remembers of each node, or of the cluster. [`registry`]: [`registry::DetectorSet`],
 //!   which feeds them all.
 //! - [`record`]: signals to a file and back, and the replay of a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `wire`, `proven`, `tuples`: what several detectors need to keep or compute.
+//! - `capped`, `dns_endpoints`, `names`, `paths`, `round_trips`, `wire`, `proven`, `tuples`: what several detectors need to keep or compute.
 //! - one module a detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -25,7 +25,10 @@ mod armed;
 mod capped;
 mod claims;
 mod dns_endpoints;
+mod names;
+mod paths;
 mod proven;
+mod round_trips;
 mod tuples;
 mod wire;
 
@@ -57,6 +60,9 @@ detectors! {
     // I4 policy-route-lost
     policy_route,
     wrong_nic,
+    // I6 dns-record-wrong
+    dns_answer,
+    path_slow,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,
