@@ -1,7 +1,7 @@
-//! The lab's stand-in for CoreDNS: a replica a pod, answering for the cluster's own zone and
+//! The lab's stand-in for CoreDNS: one replica per pod, answering for the cluster's own zone and
 //! forwarding everything else to the upstream resolvers, one after another.
 //!
-//! It keeps no answers unless the scenario says so: a cache delays what the incidents are about.
+//! It caches only if the scenario says so, since a cache delays the effects of the incidents.
 
 mod cache;
 
@@ -23,10 +23,10 @@ use crate::cluster::{Pod, Record};
 use crate::workload::servers::resolver::{DNS_PORT, answer, reply_code};
 use crate::workload::sockets;
 
-/// How long one upstream is waited for, as CoreDNS's forward plugin does.
+/// Timeout of one upstream, as in CoreDNS's forward plugin.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The zone that is answered here.
+/// The zone answered here.
 const CLUSTER_ZONE: &str = "cluster.local";
 
 /// Time to live of its records, seconds, as of CoreDNS's kubernetes plugin.
@@ -98,12 +98,12 @@ impl Replicas {
         Ok(())
     }
 
-    /// Stops the replica in a pod, as if its process was killed.
+    /// Stops the replica in a pod, as if its process were killed.
     pub async fn stop(&self, id: PodId) {
         let task = self.lock().remove(&id);
         if let Some(task) = task {
             task.abort();
-            // Its port is free when the task is gone.
+            // The port is free once the task has ended.
             let _ = task.await;
         }
     }
@@ -120,7 +120,7 @@ impl Drop for Replicas {
 }
 
 async fn serve(replica: Arc<Replica>, server: Arc<UdpSocket>) {
-    // Ends with the replica: what it was forwarding dies with it.
+    // Dropped with the replica, so that queries being forwarded end with it.
     let mut questions = tokio::task::JoinSet::new();
     let mut buffer = [0; 1500];
     loop {
@@ -129,7 +129,7 @@ async fn serve(replica: Arc<Replica>, server: Arc<UdpSocket>) {
         let (replica, server, raw) = (Arc::clone(&replica), Arc::clone(&server), buffer[..length].to_vec());
         questions.spawn(async move {
             if let Some(reply) = replica.resolve(question, &raw).await {
-                // A client that went away is no concern of the server's.
+                // The client may be gone.
                 let _ = server.send_to(&reply, client).await;
             }
         });

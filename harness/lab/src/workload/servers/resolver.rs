@@ -1,4 +1,4 @@
-//! The upstream resolvers outside: hosts that have records.
+//! The upstream resolvers: hosts outside that have records.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::workload::sockets;
 /// RFC 1035 section 4.2.
 pub const DNS_PORT: u16 = 53;
 
-/// Starts one on each host that has records.
+/// Starts a resolver on each host that has records.
 pub(super) fn start(cluster: &dyn Cluster, tasks: &mut JoinSet<()>) -> Result<(), FaultError> {
     for (number, host) in cluster.plan().outside.iter().enumerate().filter(|(_, host)| !host.records.is_empty()) {
         let outside = cluster.outside(OutsideId(number)).clone();
@@ -51,7 +51,7 @@ pub fn answer(question: &Message, record: Option<&Record>, ttl: u32) -> Option<V
     reply.to_vec().ok()
 }
 
-/// An answer that carries only a response code.
+/// An answer with only a response code.
 #[must_use]
 pub fn reply_code(question: &Message, code: ResponseCode) -> Option<Vec<u8>> {
     reply_to(question, code).to_vec().ok()
@@ -66,7 +66,7 @@ fn reply_to(question: &Message, code: ResponseCode) -> Message {
     reply
 }
 
-/// Answers from its records, after its delay. What it does not know may be asked for again after `ttl` seconds.
+/// Answers queries from its records, after the delay. `ttl` is that of negative answers, seconds.
 async fn serve(server: UdpSocket, host: Outside, ttl: u32) {
     let server = Arc::new(server);
     let mut buffer = [0; 1500];
