@@ -1,13 +1,13 @@
-//! `dns-answer`: a name resolves to an address that is not its own.
+//! `dns-answer`: a name resolves to a wrong address.
 //!
-//! What it sees: an answer outside the prefixes that were declared for the name. Where none were: an answer outside all
-//! prefixes that the name had, standing for longer than its TTL, where the way to that address is slow (`path-slow`);
-//! without that it is `info`. Or two resolvers that agreed before and give different addresses for longer than a TTL.
-//! An answer below a search domain counts for the name that was meant (resolv.conf(5)).
+//! What it sees: an answer outside the prefixes declared for the name. For an undeclared name: an answer outside all
+//! prefixes that the name had, for longer than its TTL, if the path to that address is slow (`path-slow`), else `info`;
+//! or two resolvers that agreed before and differ for longer than the TTL. An answer to a query with a search domain
+//! counts for the name without it (resolv.conf(5)).
 //! Why it matters: every lookup succeeds, and traffic goes elsewhere.
 //! Which incident: I6.
 //!
-//! Left out: names of the cluster itself, and resolvers that never agreed: views may differ on purpose.
+//! Left out: names of the cluster's own zone, and resolvers that never agreed, which may differ on purpose (`info`).
 
 mod resolvers;
 
@@ -38,11 +38,11 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::Cluster(new::<DnsAnswer>),
 };
 
-/// Prefixes that a name gets this soon are its first.
+/// Prefixes that a name has within this time of its first answer are its own.
 const FIRST: Duration = Duration::from_secs(1);
-/// A name that is served from elsewhere for so long has moved.
+/// A prefix in answers for this long, without a slow path, is the name's own.
 const MOVED: Duration = Duration::from_mins(10);
-/// Without a further wrong answer for so many TTLs, right ones stand: those who keep answers ask in turn.
+/// A resolver's wrong answer expires after so many TTLs, if others give right ones: a cache may query resolvers in turn.
 const TTLS: u32 = 2;
 const SHORTEST: Duration = Duration::from_secs(1);
 const FEW: usize = 64;
@@ -57,16 +57,16 @@ struct DnsAnswer {
 struct Name {
     since: Time,
     last: Time,
-    /// Prefixes that its addresses had.
+    /// The /24 and /64 prefixes of its addresses.
     prefixes: Capped<Prefix, (), FEW>,
-    /// Who gives an address outside them, at last.
+    /// Queries whose last answer has an address outside.
     outside: Capped<Asked, Outside, FEW>,
-    /// The last answer inside.
+    /// The last right answer.
     right: Time,
     resolvers: Resolvers,
 }
 
-/// What was asked for, who answered, and whether it was for IPv6.
+/// The name in the query, the server, and whether the query is for IPv6.
 type Asked = (String, IpAddr, bool);
 
 struct Outside {
@@ -74,11 +74,10 @@ struct Outside {
     last: Time,
     ttl: Duration,
     addresses: BTreeSet<IpAddr>,
-    /// The declared prefixes, in words.
+    /// The declared prefixes, for the evidence.
     declared: Option<String>,
 }
 
-/// A prefix that is likely in one hand.
 fn prefix_of(address: IpAddr) -> Prefix {
     Prefix::new(address, if address.is_ipv4() { 24 } else { 64 }).unwrap_or_else(|_| Prefix::host(address))
 }
@@ -121,7 +120,7 @@ impl Name {
         }
     }
 
-    /// Takes prefixes that turned out to be the name's own, and drops what nobody says any more.
+    /// Adds prefixes that have proved to be the name's own, and drops expired answers.
     fn settle(&mut self, now: Time, name: &str, paths: &Paths) {
         let mut own = Vec::new();
         self.outside.retain(|_, outside| {
@@ -148,7 +147,7 @@ impl Name {
             let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let what = match declared {
                 Some(declared) => format!("declared: {declared}"),
-                None if stands => "no prefix that it had; the way there is slow".to_owned(),
+                None if stands => "no prefix that it had, and the path is slow".to_owned(),
                 None => "no prefix that it had".to_owned(),
             };
             let evidence = format!("{server} answers {addresses} for {asked}, TTL {} s; {what}", ttl.as_secs());

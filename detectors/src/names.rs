@@ -1,4 +1,4 @@
-//! Domain names in DNS answers: whose addresses an answer gives.
+//! DNS answers about addresses, and the names they belong to.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,30 +7,30 @@ use crate::operator::{DeclaredName, Operator};
 use crate::signal::{Dns, Observed, Signal};
 use crate::time::Time;
 
-/// Names below it are the cluster's own: their addresses change with its pods.
+/// The cluster's own zone, in which addresses change with pods.
 const CLUSTER_ZONE: &str = "cluster.local";
-/// Where an answer does not say how long it may be kept.
+/// Assumed time to live where a recording has none.
 const TTL: Duration = Duration::from_secs(30);
 
-/// An answer about the addresses of a name.
+/// A positive or negative answer to a query for addresses.
 pub(crate) struct Answer<'a> {
     pub at: Time,
     pub server: IpAddr,
     pub id: u16,
-    /// What was asked for, folded.
+    /// The name in the query, in lower case without the dot at its end.
     pub asked: String,
-    /// The name that is meant: without the search domain that a stub resolver appended (resolv.conf(5)).
+    /// The same without the search domain that a stub resolver appended (resolv.conf(5)), if that is a known name.
     pub name: String,
     pub declared: Option<&'a DeclaredName>,
     pub ipv6: bool,
-    /// None where there is no such name, or none of this kind.
+    /// Empty if the name does not exist or has no addresses of this version.
     pub addresses: &'a [IpAddr],
     pub ttl: Duration,
 }
 
 impl<'a> Answer<'a> {
-    /// What an answer says; nothing where it failed, or is about the cluster's own names. `is_known` says which names
-    /// had an address before.
+    /// The answer in a signal. `None` for failures and for undeclared names of the cluster's own zone. `is_known`
+    /// tells whether a name had addresses before.
     pub fn of(operator: &'a Operator, signal: &'a Signal, is_known: impl Fn(&str) -> bool) -> Option<Self> {
         let Observed::Dns(dns) = &signal.observed else { return None };
         let Dns { server, id, record, answers, ttl, .. } = dns;

@@ -32,7 +32,7 @@ pub struct Operator {
     pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
-    /// Names whose addresses somebody declared.
+    /// Names with declared addresses.
     #[serde(default)]
     pub names: Vec<DeclaredName>,
 }
@@ -44,7 +44,7 @@ pub struct DeclaredPath {
     pub mtu: u16,
 }
 
-/// A domain name and the prefixes its addresses lie in.
+/// A domain name and the prefixes of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeclaredName {
     pub name: String,

@@ -1,9 +1,9 @@
 //! `path-slow`: round trips to a name or a prefix take much longer than they did.
 //!
-//! What it sees: three round trips in a row, of handshakes or of data, that are far above what was usual there, or
-//! above what the name had where it has a new address. A server that takes its time, a lost segment and a machine that
-//! is short of it for a moment do not look like this; see [`crate::paths`].
-//! Why it matters: everything works, slowly; whoever looks at the server finds nothing.
+//! What it sees: three round trips in a row, of handshakes or data, that take far longer than usual on that path, or,
+//! at a new address of a name, than at the addresses that the name had. Slow servers, lost segments and short stalls of
+//! the machine do not count; see [`crate::paths`].
+//! Why it matters: everything works, slowly, and nothing is wrong with the server.
 //! Which incident: I6.
 
 use std::collections::BTreeMap;

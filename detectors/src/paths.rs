@@ -1,8 +1,8 @@
-//! How long the way to each address usually takes, which names lead there, and where it takes longer than it did.
+//! The usual round-trip time to each address, the names that resolve to it, and paths that have become slow.
 //!
-//! A step counts when three round trips in a row are slow. Of several that end together only one counts: a machine that
-//! had no time delayed them all. What is slow does not become usual. A name that gets a new address is compared with
-//! what it had: the slowest of its addresses before.
+//! A path is slow after three slow round trips in a row. Round trips that end together count once: a busy machine
+//! delays all of them. Slow round trips never become usual. A new address of a name is compared with the slowest of
+//! the addresses that the name had.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -16,33 +16,34 @@ use crate::round_trips::{RoundTrip, RoundTrips};
 use crate::signal::Signal;
 use crate::time::Time;
 
-/// Steps of 3 times and 20 ms are incidents, below 1.5 times or 5 ms they are none: the limits lie between.
+/// Slow: so many tenths of the usual time, and this much more. An incident is 3 times and 20 ms, a benign change is
+/// below 1.5 times or 5 ms; the limits lie between.
 const SLOW: (u32, Duration) = (22, Duration::from_millis(15));
-/// The same for what is as fast as before.
+/// The same limits, below which a round trip is fast.
 const FAST: (u32, Duration) = (17, Duration::from_millis(9));
-/// Slow round trips in a row, and fast ones.
+/// Round trips in a row after which a path is slow, or fast again.
 const IN_A_ROW: u32 = 3;
-/// Round trips that end this close to each other are one.
+/// Round trips that end within this time of each other count once.
 const TOGETHER: Duration = Duration::from_millis(15);
-/// How late data may be acknowledged (`TCP_DELACK_MIN`, include/net/tcp.h: 40 ms, and a tick).
+/// Longest delay of an acknowledgment (`TCP_DELACK_MIN` in include/net/tcp.h is 40 ms, plus a tick).
 const DELAYED: Duration = Duration::from_millis(50);
-/// How much later than before a segment must come to be late by the peer's clock.
+/// Rise of the way back from which on a segment is late by the peer's clock.
 const RISE: Duration = Duration::from_millis(7);
-/// Round trips from which on something is usual, and how many are kept.
+/// Fewest round trips from which the usual time is computed, and most.
 const ENOUGH: usize = 3;
 const KEPT: usize = 32;
-/// Addresses that a name gets this soon are its first.
+/// Addresses that a name has within this time of its first answer are its usual ones.
 const FIRST: Duration = Duration::from_secs(1);
-/// A slow address that a name does not lead to for this long, while it is used, is left.
+/// An address not used for this long, while others of its name are, is left.
 const LEFT: Duration = Duration::from_secs(2);
-/// What nothing is heard of any more.
+/// A path without round trips for this long is not slow any more.
 const SILENT: Duration = Duration::from_secs(30);
-/// How long a name had an address and has it no more until it is forgotten.
+/// An address not used for this long is removed from its name.
 const FORMER: Duration = Duration::from_mins(1);
 const CAP: usize = 4096;
 const FEW: usize = 64;
 
-/// The way to an address from a node.
+/// The path from a node to an address.
 type Way = (Arc<str>, IpAddr);
 
 #[derive(Debug, Default)]
@@ -50,11 +51,11 @@ pub(crate) struct Paths {
     trips: RoundTrips,
     ways: Capped<Way, Usual, CAP>,
     names: Capped<String, Named, 1024>,
-    /// The names that lead to an address.
+    /// The names that resolve to an address.
     of: Capped<IpAddr, BTreeSet<String>, CAP>,
 }
 
-/// What is usual on a way, and whether it still is.
+/// The usual time of a path, and whether it is slow.
 #[derive(Debug, Default)]
 struct Usual {
     handshakes: VecDeque<Duration>,
@@ -67,7 +68,7 @@ struct Usual {
 struct Named {
     since: Time,
     last: Time,
-    /// Addresses that belong to it, and those on trial, with the latest use of each.
+    /// Its addresses: usual ones, and new ones that are still compared with them.
     addresses: Capped<IpAddr, Address, FEW>,
     trials: Capped<Way, Run, FEW>,
 }
@@ -76,7 +77,7 @@ struct Named {
 struct Address {
     usual: bool,
     used: Time,
-    /// Uses of other addresses since.
+    /// Uses of other addresses of the name since.
     others: u32,
     left: bool,
 }
@@ -88,7 +89,7 @@ pub(crate) struct Run {
     fast: u32,
     ended: Time,
     is_slow: bool,
-    /// When the first of the slow ones began, what the last took, and what is usual.
+    /// Start of the first slow round trip, time of the last one, and the usual time.
     pub since: Time,
     pub took: Duration,
     pub usual: Duration,
@@ -136,7 +137,7 @@ impl Run {
                 self.fast += 1;
                 self.is_slow &= self.fast < IN_A_ROW;
             }
-            // Data that may have been acknowledged late says nothing.
+            // Possibly a delayed acknowledgment.
             Pace::Between if !trip.handshake => {}
             Pace::Between => self.slow = 0,
         }
@@ -172,15 +173,14 @@ fn median(times: &VecDeque<Duration>) -> Option<Duration> {
 }
 
 impl Paths {
-    /// Takes a signal in; whether it may change what is slow.
+    /// Observes a signal. Returns whether [`Paths::slow`] differs.
     pub fn observe(&mut self, operator: &Operator, signal: &Signal) -> bool {
         if let Some(answer) = Answer::of(operator, signal, |name| self.names.contains_key(name)) {
             self.answer(&answer);
             return false;
         }
         let Some(trip) = self.trips.observe(operator, signal) else { return false };
-        self.trip(&trip);
-        true
+        self.trip(&trip)
     }
 
     fn answer(&mut self, answer: &Answer<'_>) {
@@ -204,13 +204,15 @@ impl Paths {
         }
     }
 
-    fn trip(&mut self, trip: &RoundTrip) {
+    fn trip(&mut self, trip: &RoundTrip) -> bool {
         let (node, address) = (Arc::clone(&trip.connection.0), trip.peer());
         let way = (node, address);
-        let Some(usual) = self.ways.entry(way.clone()) else { return };
+        let Some(usual) = self.ways.entry(way.clone()) else { return false };
+        let was_slow = usual.run.is_slow;
         if usual.add(trip) == Pace::Fast {
             self.trips.anchor(trip);
         }
+        let mut changed = usual.run.is_slow != was_slow;
         for name in self.of.get(&address).into_iter().flatten() {
             let Some(named) = self.names.get_mut(name) else { continue };
             named.use_of(&[address], trip.ended);
@@ -220,7 +222,9 @@ impl Paths {
             let usual = self.ways.iter().filter(|((_, at), _)| named.addresses.get(at).is_some_and(|a| a.usual));
             let Some(usual) = usual.filter_map(|(_, way)| way.time()).max() else { continue };
             let Some(run) = named.trials.entry(way.clone()) else { continue };
+            let was_slow = run.is_slow;
             run.add(trip, usual);
+            changed |= run.is_slow != was_slow;
             if run.fast >= IN_A_ROW {
                 named.trials.retain(|(_, at), _| *at != address);
                 if let Some(known) = named.addresses.get_mut(&address) {
@@ -228,36 +232,40 @@ impl Paths {
                 }
             }
         }
+        changed
     }
 
-    /// Names that lead to a slow address, and slow addresses that no name leads to.
-    pub fn slow(&self) -> impl Iterator<Item = (Option<&str>, &Way, &Run)> {
-        let named = self.names.iter().flat_map(|(name, named)| {
-            let trials = named.trials.iter().map(|(way, run)| (way, run));
-            let known = |(_, address): &&Way| named.addresses.get(address).is_some_and(|known| known.usual);
-            let ways = self.ways.iter().filter(move |(way, _)| known(way)).map(|(way, usual)| (way, &usual.run));
-            let is_in_use = |(_, address): &Way| named.addresses.get(address).is_some_and(|known| !known.left);
-            let slow = trials.chain(ways).filter(move |(way, run)| run.is_slow && is_in_use(way));
-            slow.map(move |(way, run)| (Some(name.as_str()), way, run))
-        });
-        let is_named = |address: &IpAddr| self.of.get(address).is_some_and(|names| !names.is_empty());
-        let bare = self.ways.iter().filter(move |((_, address), usual)| usual.run.is_slow && !is_named(address));
-        named.chain(bare.map(|(way, usual)| (None, way, &usual.run)))
+    /// Slow paths: each with the name that resolves to its address, or without one.
+    pub fn slow(&self) -> Vec<(Option<&str>, &Way, &Run)> {
+        let mut slow = Vec::new();
+        for (way, usual) in self.ways.iter().filter(|(_, usual)| usual.run.is_slow) {
+            let names = self.of.get(&way.1);
+            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(way.1, true));
+            slow.extend(names.into_iter().flatten().filter(uses).map(|name| (Some(name.as_str()), way, &usual.run)));
+            if names.is_none_or(BTreeSet::is_empty) {
+                slow.push((None, way, &usual.run));
+            }
+        }
+        for (name, named) in self.names.iter() {
+            let trials = named.trials.iter().filter(|(way, run)| run.is_slow && named.uses(way.1, false));
+            slow.extend(trials.map(|(way, run)| (Some(name.as_str()), way, run)));
+        }
+        slow
     }
 
-    /// Whether the name is slow for it leads to one of these addresses.
+    /// Whether the name's path to one of these addresses is slow.
     pub fn is_slow(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
-        self.slow().any(|(slow, (_, address), _)| slow == Some(name) && addresses.contains(address))
+        self.slow().iter().any(|(slow, (_, address), _)| *slow == Some(name) && addresses.contains(address))
     }
 
-    /// Whether the name's way to one of these addresses is known to be as fast as it ever was.
+    /// Whether one of these addresses is a usual one of the name and its path has been measured.
     pub fn is_usual(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
         let known = |address: &IpAddr| self.names.get(name)?.addresses.get(address);
         let measured = |address: &IpAddr| self.ways.keys().any(|(_, at)| at == address);
         addresses.iter().any(|address| measured(address) && known(address).is_some_and(|known| known.usual))
     }
 
-    /// Lets go of what names do not lead to any more, and of what is silent.
+    /// Drops slow paths that are not used any more.
     pub fn tick(&mut self, now: Time) {
         for named in self.names.values_mut() {
             for known in named.addresses.values_mut() {
@@ -295,6 +303,11 @@ impl Paths {
 }
 
 impl Named {
+    /// Whether it still has this address, as a usual one or as a new one.
+    fn uses(&self, address: IpAddr, usual: bool) -> bool {
+        self.addresses.get(&address).is_some_and(|known| known.usual == usual && !known.left)
+    }
+
     fn use_of(&mut self, addresses: &[IpAddr], at: Time) {
         for (address, known) in self.addresses.iter_mut() {
             if addresses.contains(address) {

@@ -1,9 +1,9 @@
 //! Round-trip times of TCP at the uplinks of nodes, of handshakes and of data.
 //!
-//! What was sent again is not timed (Karn's rule, RFC 6298 3): its answer may be to either. A handshake is answered by
-//! the peer's kernel at once. Data may be acknowledged late: with a response for which the server takes its time, or by
-//! a timer. So its time is no more than an upper bound, and a segment says besides by how much longer than before the
-//! way back took: the peer's clock is in its timestamps (RFC 7323 4.1; a millisecond a tick, as on Linux and others).
+//! A retransmitted segment is not timed, since it is unknown which copy is acknowledged (Karn's algorithm, RFC 6298 3).
+//! A handshake is answered by the peer's kernel at once. Data may be acknowledged late: by a timer, or with the response
+//! of a slow server. So its time is only an upper bound of the round trip. In addition, the peer's timestamps tell by
+//! how much the way back has become longer (RFC 7323 4.1; one tick per millisecond, as on Linux).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::wire::after;
 const CAP: usize = 16_384;
 const FORGET: Duration = Duration::from_mins(2);
 
-/// A connection: the node at whose uplink it is seen, its near and its far end.
+/// A connection: the node at whose uplink it is captured, its near and its far end.
 pub(crate) type Connection = (Arc<str>, SocketAddr, SocketAddr);
 
 /// One round trip.
@@ -28,7 +28,7 @@ pub(crate) struct RoundTrip {
     pub began: Time,
     pub ended: Time,
     pub handshake: bool,
-    /// By how much longer than at the last [`RoundTrips::anchor`] the way back took.
+    /// How much longer the way back took than at the last [`RoundTrips::anchor`].
     pub rise: Duration,
     timestamp: Option<u32>,
 }
@@ -43,7 +43,7 @@ impl RoundTrip {
     }
 }
 
-/// Connections under way.
+/// Open connections.
 #[derive(Debug, Default)]
 pub(crate) struct RoundTrips {
     connections: Capped<Connection, Under, CAP>,
@@ -52,10 +52,10 @@ pub(crate) struct RoundTrips {
 #[derive(Debug)]
 struct Under {
     timed: Option<Timed>,
-    /// Sequence number after all that was sent.
+    /// Sequence number after everything sent.
     next: u32,
     last: Time,
-    /// When a segment came that was not late, and the peer's clock in it.
+    /// When the last segment arrived that was not late, and its timestamp.
     anchor: Option<(Time, u32)>,
 }
 
@@ -95,7 +95,7 @@ impl RoundTrips {
         }
         let first = Under { timed: None, next: segment.sequence, last: at, anchor: None };
         let Some(under) = self.connections.entry_or(connection, || first) else { return };
-        // A port that is used again.
+        // The port is reused.
         if handshake && under.next != end {
             *under = Under { timed: None, next: segment.sequence, last: at, anchor: None };
         }
@@ -114,7 +114,7 @@ impl RoundTrips {
         let under = self.connections.get_mut(connection)?;
         let Timed { end, at: began, handshake } = under.timed?;
         let acknowledged = segment.acknowledgment;
-        // What answers a SYN with another number does not mean it (RFC 5961 4).
+        // A segment with another number does not answer the SYN (RFC 5961 4).
         let answers = if handshake { acknowledged == end } else { !after(end, acknowledged) };
         if !segment.flags.ack || !answers || at < began {
             return None;
@@ -129,7 +129,7 @@ impl RoundTrips {
         Some(RoundTrip { connection, began, ended: at, handshake, rise, timestamp })
     }
 
-    /// This one was not late.
+    /// Compares later segments of the connection with this one, which was not late.
     pub fn anchor(&mut self, trip: &RoundTrip) {
         if let (Some(under), Some(clock)) = (self.connections.get_mut(&trip.connection), trip.timestamp) {
             under.anchor = Some((trip.ended, clock));

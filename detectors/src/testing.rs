@@ -165,7 +165,7 @@ impl Scene {
         self.collect(findings);
     }
 
-    /// A connection is opened at `from`, and answered after so many milliseconds.
+    /// A handshake that starts at `from` and takes `took` milliseconds.
     pub fn handshake(&mut self, from: u64, server: &str, took: u64) {
         let near = format!("10.176.98.29:{}", 20_000 + from % 40_000);
         self.play(format_args!("{from} syn eth1 {near} {server}:443 {from} 1"));
@@ -325,7 +325,7 @@ pub fn observed(words: &[&str]) -> Observed {
             segment(link, direction, [source, destination], flags, numbers, timestamp).into()
         }
         ["office", client, ref what @ ..] => office(client, what),
-        // A resolver's answer, its time to live, and the addresses of one kind; without any: there is no such name.
+        // A resolver's answer for a name: time to live, addresses of one IP version; NXDOMAIN without addresses.
         ["answer", server, name, ttl, ref addresses @ ..] => {
             static NEXT: AtomicU16 = AtomicU16::new(1);
             let ipv6 = addresses.first().is_some_and(|address| address.contains(':'));

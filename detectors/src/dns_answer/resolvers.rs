@@ -1,7 +1,7 @@
-//! Resolvers outside that give different addresses for one name.
+//! Upstream resolvers that answer with different addresses for one name.
 //!
-//! Rotation is no difference: an answer is compared with the last two of each other resolver, and one address in common
-//! is enough. A resolver that lags behind the others does so for a TTL at most.
+//! An answer is compared with the last two of each other resolver, and one common address is enough, so that rotation is
+//! no difference. A resolver that lags behind the others does so for at most a TTL.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -14,30 +14,30 @@ use crate::names::Answer;
 use crate::operator::Operator;
 use crate::time::Time;
 
-/// Answers that are compared.
+/// Answers per resolver that are compared.
 const LATEST: usize = 2;
-/// Answers of each of the two that must differ.
+/// Different answers that are needed of each of the two.
 const ANSWERS: u32 = 3;
-/// How much longer than a TTL.
+/// Time that a difference must last beyond the TTL.
 const MORE: Duration = Duration::from_secs(1);
-/// Resolvers that were asked within so many TTLs, or within this, are asked in the same period.
+/// Resolvers queried within so many TTLs, or within this time, are queried in the same period.
 const TTLS: u32 = 4;
 const PERIOD: Duration = Duration::from_secs(10);
 const FEW: usize = 16;
 
-/// What each resolver says of one name.
+/// The answers of each resolver for one name.
 #[derive(Debug, Default)]
 pub(super) struct Resolvers {
-    servers: Capped<Server, Said, FEW>,
+    servers: Capped<Server, Answers, FEW>,
     pairs: Capped<(Server, Server), Pair, { FEW * FEW }>,
     ttl: Duration,
 }
 
-/// A resolver, and whether it was asked for IPv6.
+/// A resolver, and whether it is queried for IPv6.
 type Server = (IpAddr, bool);
 
 #[derive(Debug, Default)]
-struct Said {
+struct Answers {
     latest: VecDeque<BTreeSet<IpAddr>>,
     id: u16,
     at: Time,
@@ -65,22 +65,22 @@ impl Resolvers {
         self.ttl = answer.ttl;
         let server = (answer.server, answer.ipv6);
         let addresses: BTreeSet<IpAddr> = answer.addresses.iter().copied().collect();
-        let Some(said) = self.servers.entry(server) else { return };
-        // The same answer on another interface.
-        if said.id == answer.id && !said.latest.is_empty() {
+        let Some(own) = self.servers.entry(server) else { return };
+        // The same answer, captured on another interface.
+        if own.id == answer.id && !own.latest.is_empty() {
             return;
         }
-        (said.id, said.at) = (answer.id, answer.at);
-        said.latest.push_back(addresses.clone());
-        if said.latest.len() > LATEST {
-            said.latest.pop_front();
+        (own.id, own.at) = (answer.id, answer.at);
+        own.latest.push_back(addresses.clone());
+        if own.latest.len() > LATEST {
+            own.latest.pop_front();
         }
-        for (other, said) in self.servers.iter() {
-            if *other == server || other.1 != answer.ipv6 || answer.at.since(said.at) > period(self.ttl) {
+        for (other, others) in self.servers.iter() {
+            if *other == server || other.1 != answer.ipv6 || answer.at.since(others.at) > period(self.ttl) {
                 continue;
             }
             let Some(pair) = self.pairs.entry((server.min(*other), server.max(*other))) else { continue };
-            if said.latest.iter().any(|latest| !latest.is_disjoint(&addresses)) {
+            if others.latest.iter().any(|latest| !latest.is_disjoint(&addresses)) {
                 *pair = Pair { agreed: true, apart: None };
             } else {
                 let apart = pair.apart.get_or_insert(Apart { since: answer.at, answers: [0; 2] });
@@ -89,22 +89,23 @@ impl Resolvers {
         }
     }
 
-    /// That two of them go on disagreeing.
+    /// The claim that two of them keep disagreeing.
     pub fn claim(&self, now: Time) -> Option<Claim> {
-        let asked = |server: &Server| self.servers.get(server).filter(|said| now.since(said.at) <= period(self.ttl));
-        let last = |said: &Said| {
-            let addresses = said.latest.iter().flatten().collect::<BTreeSet<_>>();
+        let asked =
+            |server: &Server| self.servers.get(server).filter(|answers| now.since(answers.at) <= period(self.ttl));
+        let last = |answers: &Answers| {
+            let addresses = answers.latest.iter().flatten().collect::<BTreeSet<_>>();
             addresses.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
         let claims = self.pairs.iter().filter_map(|((one, other), pair)| {
             let apart = pair.apart.as_ref().filter(|apart| apart.answers.iter().all(|n| *n >= ANSWERS))?;
-            let (said, other_said) = (asked(one)?, asked(other)?);
+            let (answers, other_answers) = (asked(one)?, asked(other)?);
             let evidence = format!(
                 "{} answers {} and {} answers {}, for longer than the TTL of {} s",
                 one.0,
-                last(said),
+                last(answers),
                 other.0,
-                last(other_said),
+                last(other_answers),
                 self.ttl.as_secs()
             );
             let severity = if pair.agreed { Severity::Warning } else { Severity::Info };

@@ -7,8 +7,8 @@ const WRONG: &str = "100.64.249.132";
 const FIRST: &str = "10.16.16.16";
 const SECOND: &str = "172.16.16.16";
 
-/// A client looks the name up ten times a second from `from` to `to`, alternately by each resolver, and connects to
-/// the address that it gets; round trips to right and wrong take so long.
+/// A client looks the name up each 100 ms from `from` to `to`, by each resolver in turn, and connects to the address.
+/// `took`: milliseconds to the right and to the wrong address.
 fn lookups(scene: &mut Scene, name: &str, from: u64, to: u64, answers: &[(&str, &str)], took: [u64; 2]) {
     for (number, at) in (0..).zip((from..to).step_by(100)) {
         let (server, address) = answers[number % answers.len()];
@@ -19,7 +19,7 @@ fn lookups(scene: &mut Scene, name: &str, from: u64, to: u64, answers: &[(&str, 
     }
 }
 
-/// Nothing is declared: the record is edited after 2 s, and put right after 8 s.
+/// Undeclared: the record is edited at 2 s and restored at 8 s.
 pub fn incident() -> Scene {
     let mut scene = Scene::new(NAME);
     let name = "oss.example.com";
@@ -42,7 +42,10 @@ pub fn incident_declared() -> Scene {
 fn incident_undeclared_after_a_ttl_and_with_a_slow_path() {
     let mut scene = incident();
     play!(scene, "12000 ? info 2000 name/oss.example.com ? warning 4000..4100 name/oss.example.com ? over");
-    play!(scene, "? says 10.16.16.16 answers 100.64.249.132 for oss.example.com, TTL 2 s ? says the way there is slow");
+    play!(
+        scene,
+        "? evidence 10.16.16.16 answers 100.64.249.132 for oss.example.com, TTL 2 s ? evidence no prefix that it had, and the path is slow"
+    );
     play!(scene, "? path-slow: warning 2300..2330 name/oss.example.com ? path-slow: over");
     let cleared = scene.findings.iter().find(|(_, finding)| finding.detector == NAME && finding.cleared).unwrap();
     assert!((8_000..8_100).contains(&cleared.0), "with the first right answer of the only resolver");
@@ -51,7 +54,7 @@ fn incident_undeclared_after_a_ttl_and_with_a_slow_path() {
 #[test]
 fn incident_declared_at_the_first_wrong_answer() {
     let mut scene = incident_declared();
-    play!(scene, "7000 ? warning 2000 name/declared.example.com ? says declared: 10.219.226.0/24 ? over");
+    play!(scene, "7000 ? warning 2000 name/declared.example.com ? evidence declared: 10.219.226.0/24 ? over");
 }
 
 #[test]
@@ -74,7 +77,7 @@ fn two_resolvers_that_go_on_disagreeing_though_both_are_fast() {
     lookups(&mut scene, name, 2_000, 5_000, &[(FIRST, RIGHT), (SECOND, WRONG)], [2, 2]);
     play!(scene, "5000 ? info");
     lookups(&mut scene, name, 5_000, 8_000, &[(FIRST, RIGHT), (SECOND, WRONG)], [2, 2]);
-    play!(scene, "8000 ? warning 5200..5600 name/oss.example.com ? says for longer than the TTL of 2 s");
+    play!(scene, "8000 ? warning 5200..5600 name/oss.example.com ? evidence for longer than the TTL of 2 s");
     lookups(&mut scene, name, 8_000, 9_000, &[(FIRST, RIGHT), (SECOND, RIGHT)], [2, 2]);
     play!(scene, "9500 ? over");
 }
@@ -91,8 +94,8 @@ fn variant_a_wildcard_in_the_search_list() {
     let mut scene = scene!(NAME, "0 answer {FIRST} declared.example.com.corp.example 5");
     lookups(&mut scene, "declared.example.com", 10, 1_000, &[(FIRST, RIGHT)], [2, 2]);
     play!(scene, "1000 answer {FIRST} declared.example.com.corp.example 5 10.176.46.7");
-    play!(scene, "? warning 1000 name/declared.example.com ? says for declared.example.com.corp.example");
-    // Who asks for the absolute name still gets the right address: that ends nothing.
+    play!(scene, "? warning 1000 name/declared.example.com ? evidence for declared.example.com.corp.example");
+    // Queries for the absolute name still get the right address.
     lookups(&mut scene, "declared.example.com", 1_010, 2_000, &[(FIRST, RIGHT)], [2, 2]);
     play!(scene, "2000 answer {FIRST} declared.example.com.corp.example 5 10.176.46.7 ? not over");
     play!(scene, "3000 answer {FIRST} declared.example.com.corp.example 5; 3100 ? over");
@@ -146,7 +149,7 @@ fn twin_a_resolver_that_lags_a_ttl() {
 
 #[test]
 fn a_move_to_a_slow_address_of_which_nothing_is_known_is_no_more_than_info() {
-    // Nobody ever connected to the old address: what was usual is not known.
+    // No connection to the old address, so no usual time.
     let mut scene = Scene::new(NAME);
     for at in (0..2_000).step_by(100) {
         play!(scene, "{at} answer {FIRST} oss.example.com 2 {RIGHT}");
@@ -156,7 +159,7 @@ fn a_move_to_a_slow_address_of_which_nothing_is_known_is_no_more_than_info() {
 }
 
 #[test]
-fn where_nobody_asks_the_wrong_resolver_any_more_right_answers_end_it() {
+fn a_wrong_answer_expires_while_other_resolvers_are_right() {
     let mut scene = scene!(NAME, "0 answer {SECOND} declared.example.com 2 {WRONG} ? warning");
     lookups(&mut scene, "declared.example.com", 100, 3_900, &[(FIRST, RIGHT)], [2, 2]);
     play!(scene, "3900 ? not over");

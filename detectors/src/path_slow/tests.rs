@@ -4,7 +4,7 @@ use crate::testing::{Scene, play, scene};
 const NAME: &str = INFO.name;
 const HOST: &str = "10.176.46.4";
 
-/// Handshakes with a host, every 100 ms, that take so many milliseconds.
+/// Handshakes with a host, one each 100 ms, and the milliseconds each takes.
 fn played(scene: &mut Scene, from: u64, server: &str, took: &[u64]) {
     for (number, took) in (0..).zip(took) {
         scene.handshake(from + number * 100, server, *took);
@@ -23,7 +23,7 @@ fn incident_the_third_slow_round_trip() {
     played(&mut scene, 1_000, HOST, &[120, 120]);
     play!(scene, "1250 ? nothing");
     played(&mut scene, 1_200, HOST, &[120]);
-    play!(scene, "1400 ? warning 1320 path/10.176.46.0/24 ? says 120.0 ms ? says usual: 2.0 ms");
+    play!(scene, "1400 ? warning 1320 path/10.176.46.0/24 ? evidence 120.0 ms ? evidence usual: 2.0 ms");
     played(&mut scene, 1_500, HOST, &[2, 2]);
     play!(scene, "1650 ? not over");
     played(&mut scene, 1_700, HOST, &[2]);
@@ -65,7 +65,7 @@ fn a_new_address_of_a_name_is_compared_with_what_the_name_had() {
     };
     let mut scene = moved(120);
     play!(scene, "4150 ? warning 2430 name/oss.example.com ? not over");
-    // Healed: the old address again, of which the first round trips say it is as fast as ever.
+    // Healed: the old address again.
     play!(scene, "4200 answer 10.16.16.16 oss.example.com 5 10.219.226.2");
     played(&mut scene, 4_210, "10.219.226.2", &[2; 25]);
     play!(scene, "6700 ? over");
@@ -89,7 +89,7 @@ fn twin_lost_syns() {
     for number in 0..4 {
         let at = 1_000 + number * 100;
         let near = format!("10.176.98.29:{}", 50_000 + number);
-        // One or two were lost, and the client says so by sending them again.
+        // The first SYN is lost and retransmitted.
         play!(scene, "{at} syn eth1 {near} {HOST}:443 7 1; {} syn eth1 {near} {HOST}:443 7 1", at + 1_000);
         play!(scene, "{} syn-ack eth1 {HOST}:443 {near} 7", at + 1_002);
     }
@@ -97,18 +97,18 @@ fn twin_lost_syns() {
 }
 
 #[test]
-fn twin_the_machine_had_no_time_for_a_moment() {
+fn twin_a_short_stall_of_the_machine() {
     let mut scene = usual(2);
-    // All that was sent meanwhile is answered at its end.
+    // Everything sent during the stall is answered at its end.
     for number in 0..8 {
         scene.handshake(1_000 + number * 10, HOST, 200 - number * 10);
     }
-    // Twice, and something in between was fast.
+    // Two slow ones in a row, then a fast one.
     played(&mut scene, 1_300, HOST, &[40, 2, 40, 40, 2, 40, 40]);
     play!(scene, "2500 ? nothing");
 }
 
-/// A connection that is kept: a request at `at`, acknowledged `acked` ms later by the peer's clock `clock`.
+/// A request over a kept connection, acknowledged `acked` ms later with the timestamp `clock`.
 fn request(scene: &mut Scene, number: u64, at: u64, acked: u64, clock: u64) {
     const NEAR: &str = "10.176.98.29:40000";
     let sequence = 1_000 + number * 100;
@@ -137,8 +137,7 @@ fn ack(near: &str, far: &str, direction: Direction, sequence: u64, acked: u64, c
     }
 }
 
-/// Requests over a kept connection, every 500 ms: each is acknowledged after so many milliseconds, and came so many
-/// milliseconds after the peer sent that.
+/// Requests over a kept connection, one each 500 ms: the milliseconds until the acknowledgment, and its one-way delay.
 fn kept(requests: &[(u64, u64)]) -> Scene {
     let mut scene = Scene::new(NAME);
     for (number, (acked, way)) in (0..).zip(requests) {
@@ -156,7 +155,7 @@ fn incident_over_a_kept_connection() {
 
 #[test]
 fn twin_a_slow_server_acknowledges_late() {
-    // By the timer of 40 ms, or with the response.
+    // By the delayed acknowledgment timer, or with the response.
     let mut scene = kept(&[vec![(2, 1); 6], vec![(42, 1); 6]].concat());
     play!(scene, "6500 ? nothing");
     let mut scene = kept(&[vec![(1, 1); 6], vec![(45, 2); 3], vec![(2, 1); 6]].concat());
@@ -170,7 +169,7 @@ fn what_is_slow_from_the_beginning_is_usual() {
 }
 
 #[test]
-fn a_path_that_nobody_uses_any_more_is_not_slow() {
+fn an_unused_path_is_not_slow() {
     let mut scene = usual(2);
     played(&mut scene, 1_000, HOST, &[120; 3]);
     play!(scene, "2000 ? not over; 32000 ? over");

@@ -75,15 +75,15 @@ pub struct Outside {
     pub load_balancer: Option<NetNs>,
     /// How long its servers wait before they answer.
     pub delay: ServerDelay,
-    /// What it answers as a resolver.
+    /// Its records, if it is a resolver.
     pub records: Records,
 }
 
-/// Records of a resolver outside, which may be edited while it answers.
+/// Records of a resolver outside, which can be edited while it runs.
 #[derive(Debug, Clone, Default)]
 pub struct Records(Arc<RwLock<BTreeMap<String, Record>>>);
 
-/// The addresses of a name, and how long an answer may be kept, seconds.
+/// The addresses of a name, and their time to live in seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub addresses: Vec<IpAddr>,
@@ -97,7 +97,7 @@ impl Records {
         Self(Arc::new(RwLock::new(records.iter().map(|(name, a)| (name.clone(), record(a))).collect())))
     }
 
-    /// The record that answers for a folded name, by a wildcard perhaps.
+    /// The record that answers for a folded name: its own, or a wildcard.
     #[must_use]
     pub fn answering(&self, name: &str) -> Option<Record> {
         let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +105,7 @@ impl Records {
         records.get(owner).cloned()
     }
 
-    /// The record of a folded name itself.
+    /// A folded name's own record.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Record> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()

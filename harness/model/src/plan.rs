@@ -143,23 +143,23 @@ pub struct DnsPlan {
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
     pub search: Vec<String>,
-    /// Longest time that a replica keeps an answer, seconds; none: it keeps none.
+    /// Longest time that a replica caches an answer, seconds; `None` without a cache.
     pub cache: Option<u32>,
-    /// Which upstream is asked first.
+    /// Order of the upstreams.
     pub policy: ForwardPolicy,
 }
 
-/// Which upstream resolver a question is forwarded to first (CoreDNS, plugin/forward/policy.go). The others follow
-/// where it does not answer.
+/// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
+/// answer, the others follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ForwardPolicy {
     /// The first in the list.
     #[default]
     Sequential,
-    /// Each in turn.
+    /// All in turn.
     RoundRobin,
-    /// Any.
+    /// A random one.
     Random,
 }
 

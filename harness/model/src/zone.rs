@@ -1,6 +1,6 @@
-//! Names of a resolver's records, and which of them answers for a name.
+//! Names of records, and the record that answers for a name.
 
-/// A name as resolvers compare it (RFC 4343): lower case, without the dot at its end.
+/// A name in the form that is compared (RFC 4343): lower case, without the dot at its end.
 #[must_use]
 pub fn folded(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()

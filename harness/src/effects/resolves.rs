@@ -1,4 +1,4 @@
-//! `resolves`: a name gives just these addresses to the client of a flow.
+//! `resolves`: a flow's name resolves to exactly these addresses.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use serde::Deserialize;
 
 use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 
-/// A flow's name resolves to these addresses and no others.
+/// A flow's name resolves to exactly these addresses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResolvesSpec {
     /// Name of a flow that looks up a name.
     pub flow: Spanned<String>,
-    /// All its addresses. Where resolvers differ, those of all of them.
+    /// All its addresses; of all resolvers, if they differ.
     pub to: Spanned<Vec<Spanned<Address>>>,
 }
 
@@ -61,7 +61,7 @@ impl Effect for Resolves {
     }
 }
 
-/// Counts from the last answer on that had another address: before it, a cache had not noticed.
+/// Counts the answers since the last one with another address, which a cache may have kept.
 #[derive(Default)]
 struct Resolving {
     to: BTreeSet<IpAddr>,
@@ -71,7 +71,7 @@ struct Resolving {
 }
 
 impl Watch for Resolving {
-    /// An attempt without an answer says nothing about addresses.
+    /// Ignores attempts without an answer.
     fn attempt(&mut self, attempt: &Attempt) {
         let addresses: BTreeSet<IpAddr> = attempt.addresses.iter().copied().collect();
         if addresses.is_empty() {

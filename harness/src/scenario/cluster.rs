@@ -31,7 +31,7 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
-    /// What the operator declares to the detectors.
+    /// Facts that the operator declares to the detectors.
     #[serde(default)]
     pub declared: Declared,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
@@ -136,19 +136,19 @@ pub struct Dns {
     pub service: Option<Spanned<Name>>,
     /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
     pub search: Option<Vec<Spanned<String>>>,
-    /// Longest time that replicas keep an answer, as CoreDNS's cache plugin does: no longer than its TTL, but 5s at
-    /// least where this is more. Default: they keep none.
+    /// Longest time that replicas cache an answer. As in CoreDNS, an answer is cached for its TTL, at least 5s, at most
+    /// this. Default: no cache.
     pub cache: Option<Spanned<Duration>>,
-    /// Which upstream resolver is asked first. Default sequential.
+    /// Upstream resolver that is tried first. Default sequential.
     #[serde(default)]
     pub policy: ForwardPolicy,
 }
 
-/// What the operator declares to the detectors, beyond the MTU of offices.
+/// Facts that the operator declares to the detectors.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Declared {
-    /// Domain names, and the prefixes their addresses lie in.
+    /// Domain names, and the prefixes of their addresses.
     #[serde(default)]
     pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
 }
@@ -168,7 +168,7 @@ pub struct Outside {
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
-    /// `"*.example.com"` stands for all names below example.com that have no record of their own.
+    /// `"*.example.com"` answers for names below example.com without a record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
     /// Time to live of its records. Default 5s.
     pub ttl: Option<Spanned<Duration>>,

@@ -25,7 +25,7 @@ pub struct DnsRecordSpec {
     pub resolvers: Option<Spanned<Vec<Spanned<String>>>>,
     /// Name of the record; `"*.example.com"` stands for all names below example.com that have none of their own.
     pub name: Spanned<String>,
-    /// Its addresses from now on. An empty list removes the record.
+    /// Its new addresses. An empty list removes the record.
     pub addresses: Vec<Spanned<Address>>,
     /// Its time to live. Default: that of the resolver's other records.
     pub ttl: Option<Spanned<values::Duration>>,
@@ -34,7 +34,7 @@ pub struct DnsRecordSpec {
 /// The same, resolved.
 #[derive(Debug)]
 pub struct DnsRecord {
-    /// With the record that each has from now on.
+    /// Each with its new record.
     resolvers: Vec<(OutsideId, Option<Record>)>,
     name: String,
 }
@@ -90,7 +90,7 @@ impl FaultSpec for DnsRecordSpec {
 
 // The mutation.
 
-/// How long a resolver may take to answer.
+/// Timeout of reading back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Fault for DnsRecord {
@@ -117,7 +117,7 @@ impl Fault for DnsRecord {
             }
             let mut read_back = Vec::new();
             for host in &hosts {
-                // What is removed may be covered by a wildcard.
+                // A wildcard may answer for a removed record.
                 let expected = host.outside.records.answering(&asked(&self.name));
                 read_back.push(host.has(&self.name, expected.as_ref()).await?);
             }
@@ -134,7 +134,7 @@ impl Fault for DnsRecord {
     }
 }
 
-/// A resolver, and where it answers.
+/// A resolver and its address.
 #[derive(Clone)]
 struct Server {
     outside: Outside,
@@ -146,7 +146,7 @@ impl Server {
         Self { outside: outside.clone(), address }
     }
 
-    /// Asks it, and says what it answered.
+    /// Queries it, and returns the answer in words if it is the expected one.
     async fn has(&self, name: &str, expected: Option<&Record>) -> Result<String, FaultError> {
         let asked = asked(name);
         let answer = dns::lookup(&self.outside.ns, self.address, &asked, &[]);
@@ -166,7 +166,7 @@ impl Server {
     }
 }
 
-/// A name that the record answers for.
+/// A name for which the record answers.
 fn asked(name: &str) -> String {
     name.strip_prefix("*.").map_or_else(|| name.to_owned(), |below| format!("read-back.{below}"))
 }

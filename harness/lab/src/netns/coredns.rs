@@ -29,7 +29,7 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// The zone answered here.
 const CLUSTER_ZONE: &str = "cluster.local";
 
-/// Time to live of its records, seconds, as of CoreDNS's kubernetes plugin.
+/// Time to live of its records, seconds: the default of CoreDNS's kubernetes plugin.
 const TTL: u32 = 5;
 
 /// All replicas of a lab, running or not.
@@ -47,7 +47,7 @@ struct Zone {
     cache: Option<u32>,
 }
 
-/// One replica that runs.
+/// A running replica.
 struct Replica {
     ns: NetNs,
     zone: Arc<Zone>,
@@ -156,7 +156,7 @@ impl Replica {
         reply_code(&question, ResponseCode::ServFail)
     }
 
-    /// The upstreams, in the order in which this question is forwarded.
+    /// The upstreams in the order in which the next question tries them.
     fn order(&self) -> Vec<IpAddr> {
         let mut upstreams = self.zone.upstreams.clone();
         match self.zone.policy {

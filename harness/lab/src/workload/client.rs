@@ -73,7 +73,7 @@ impl Site<'_> {
         SocketAddr::new(self.address, self.flow.port.unwrap_or_default())
     }
 
-    /// A name had these addresses.
+    /// Records the addresses of a name that was looked up.
     pub fn found(&self, addresses: Vec<IpAddr>) {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
@@ -87,7 +87,7 @@ pub struct Attempt {
     pub ended: Time,
     /// `None` if it succeeded.
     pub failure: Option<Failure>,
-    /// What a name that it looked up resolved to.
+    /// Addresses of the name that it looked up.
     pub addresses: Vec<IpAddr>,
 }
 

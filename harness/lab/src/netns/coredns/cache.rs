@@ -1,4 +1,4 @@
-//! The cache of a replica, by the rules of CoreDNS's cache plugin (plugin/cache, plugin/pkg/dnsutil/ttl.go).
+//! The cache of a replica, which follows CoreDNS's cache plugin (plugin/cache, plugin/pkg/dnsutil/ttl.go).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,14 +8,14 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
 use relapse_model::zone::folded;
 
-/// The shortest time an answer is kept, seconds, where the longest is not shorter.
+/// Shortest time an answer is kept, seconds, unless the longest is shorter.
 const SHORTEST: u32 = 5;
-/// Answers kept.
+/// Maximum number of answers.
 const CAPACITY: usize = 9984;
 
 /// Answers to forwarded questions.
 pub(super) struct Cache {
-    /// The longest time an answer is kept, seconds.
+    /// Longest time an answer is kept, seconds.
     longest: u32,
     kept: Mutex<HashMap<Question, Kept>>,
 }
@@ -33,7 +33,7 @@ impl Cache {
         Self { longest, kept: Mutex::default() }
     }
 
-    /// What is kept for this question, with the time to live that is left.
+    /// The cached answer to a question, with its remaining time to live.
     pub fn find(&self, asked: &Message, now: Instant) -> Option<Message> {
         let question = question(asked)?;
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl Cache {
         Some(reply)
     }
 
-    /// Keeps a reply, and writes into it how long it is kept.
+    /// Keeps a reply, and sets its time to live to the time it is kept.
     pub fn keep(&self, reply: &mut Message, now: Instant) {
         let denies = reply.authorities.iter().any(|record| record.record_type() == RecordType::SOA);
         let is_kept = reply.metadata.response_code == ResponseCode::NoError || denies;
@@ -91,7 +91,7 @@ mod tests {
         Message::from_vec(&dns::question(id, name, RecordType::A).unwrap()).unwrap()
     }
 
-    /// The time to live of an answer that came, and of the same from the cache later.
+    /// The time to live of an answer when it arrives, and from the cache `later` seconds later.
     fn played(longest: u32, ttl: Option<u32>, later: u64) -> (u32, Option<u32>) {
         let cache = Cache::new(longest);
         let record = ttl.map(|ttl| cluster::Record { addresses: vec![IpAddr::from([10, 219, 226, 2])], ttl });

@@ -76,7 +76,7 @@ async fn serve(server: UdpSocket, host: Outside, ttl: u32) {
         let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
         let Some(name) = question.queries.first().map(|q| zone::folded(&q.name().to_utf8())) else { continue };
         let mut record = host.records.answering(&name);
-        // Each address of several comes first in turn, as resolvers do it.
+        // Rotate the addresses, as resolvers do.
         if let Some(Record { addresses, .. }) = record.as_mut().filter(|record| record.addresses.len() > 1) {
             let kind = question.queries.first().map(Query::query_type);
             addresses.retain(|address| kind == Some(if address.is_ipv4() { RecordType::A } else { RecordType::AAAA }));
