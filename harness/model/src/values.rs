@@ -115,8 +115,8 @@ text! {
 }
 text! {
     /// What a finding is about.
-    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow)/.+$",
-    "write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW"
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or flow/FLOW"
 }
 text! {
     /// A day of the calendar.

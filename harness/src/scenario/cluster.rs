@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use relapse_lab::workload::servers::Server;
-use relapse_model::WrittenPath;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate};
+use relapse_model::{ForwardPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -34,6 +34,9 @@ pub struct Cluster {
     /// Addresses outside that share a path, in addition to their hosts' own.
     #[serde(default)]
     pub prefixes: Vec<SharedPath>,
+    /// Facts that the operator declares to the detectors.
+    #[serde(default)]
+    pub declared: Declared,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -136,6 +139,21 @@ pub struct Dns {
     pub service: Option<Spanned<Name>>,
     /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
     pub search: Option<Vec<Spanned<String>>>,
+    /// Longest time that replicas cache an answer. As in CoreDNS, an answer is cached for its TTL, at least 5s, at most
+    /// this. Default: no cache.
+    pub cache: Option<Spanned<Duration>>,
+    /// Upstream resolver that is tried first. Default sequential.
+    #[serde(default)]
+    pub policy: ForwardPolicy,
+}
+
+/// Facts that the operator declares to the detectors.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Declared {
+    /// Domain names, and the prefixes of their addresses.
+    #[serde(default)]
+    pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
 }
 
 /// A host outside the cluster.
@@ -156,7 +174,10 @@ pub struct Outside {
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
+    /// `"*.example.com"` answers for names below example.com without a record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
+    /// Time to live of its records. Default 5s.
+    pub ttl: Option<Spanned<Duration>>,
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::cable::{End, connect};
 use super::fabric::{Fabric, PortKind};
-use super::{Office, Outside, ServerDelay};
+use super::{Office, Outside, Records, ServerDelay};
 
 /// Name of the nft table with the clamp of an office gateway.
 pub const CLAMP_TABLE: &str = "relapse-vpn-gateway";
@@ -95,7 +95,8 @@ pub async fn build(
     if plan.icmp_by_fabric {
         all.iter().for_each(|address| fabric.answer_echo_for(address.address()));
     }
-    Ok(Outside { name: plan.name.clone(), ns: host.ns, load_balancer, delay: ServerDelay::default() })
+    let records = Records::new(&plan.records, plan.ttl);
+    Ok(Outside { name: plan.name.clone(), ns: host.ns, load_balancer, delay: ServerDelay::default(), records })
 }
 
 /// Builds an office: a client, its gateway, and the tunnel that ends in the fabric.

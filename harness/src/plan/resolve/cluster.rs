@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use relapse_detectors::operator::DeclaredName;
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::zone::folded;
 
 use super::Planner;
 use super::addresses::Addresses;
@@ -14,13 +16,16 @@ use super::network::share;
 use crate::plan::{
     NodeId, NodePlan, OfficePlan, OutsidePlan, PathPlan, PodId, PodPlan, PodRole, PrefixPlan, ServicePlan,
 };
-use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
+use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
 
 /// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
 pub(super) const FIRST_POD: u128 = 10;
 const FIRST_SERVICE: u128 = 20;
+
+/// Default time to live of records, seconds.
+const TTL: u32 = 5;
 
 /// Placeholder for an address not assigned yet; never in a finished plan.
 const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
@@ -44,6 +49,7 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
@@ -197,8 +203,16 @@ impl Planner<'_> {
                 if addresses.is_empty() {
                     self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
                 }
-                self.domain(name);
+                self.owner(name);
             }
+            if let (Some(ttl), None) = (&host.ttl, &host.records) {
+                self.error(
+                    ttl.span,
+                    "`ttl` is that of records, and there are none",
+                    "add `records`, or leave `ttl` out",
+                );
+            }
+            let ttl = host.ttl.as_ref().and_then(|ttl| self.seconds("ttl", ttl));
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
                 address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
@@ -206,7 +220,8 @@ impl Planner<'_> {
                 path,
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
-                records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
+                ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
             });
         }
@@ -272,6 +287,18 @@ impl Planner<'_> {
             }
             let path = self.path(PathPlan::default(), shared.path());
             self.cluster.prefixes.push(PrefixPlan { prefix, path });
+        }
+    }
+
+    fn plan_declared(&mut self, declared: &Declared) {
+        for (name, prefixes) in &declared.names {
+            self.domain(name);
+            if prefixes.is_empty() {
+                let message = format!("no prefix is declared for {}", quoted(name));
+                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
+            }
+            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
+            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
         }
     }
 

@@ -193,6 +193,18 @@ fn faults_that_make_no_sense_are_refused() {
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
         ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.5] }",
+            "has that record already",
+        ),
+        ("dns-record: { resolver: outside/host, name: b.example, addresses: [] }", "has that record already"),
+        ("dns-record: { name: a.example, addresses: [10.0.0.1] }", "either `resolver` or `resolvers` is needed"),
+        ("dns-record: { resolvers: [], name: a.example, addresses: [10.0.0.1] }", "no resolver is named"),
+        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.0.0.1] }", "is not a domain name"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.0.0.1], ttl: 1500ms }",
+            "a fraction of a second",
+        ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
     ] {
