@@ -9,6 +9,7 @@
 pub mod churn;
 pub mod client;
 pub mod flow;
+pub mod names;
 pub mod servers;
 pub mod sockets;
 
@@ -34,7 +35,8 @@ macro_rules! flows {
         $(pub mod $module;)*
 
         /// A client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME` or `office/NAME`; a server may also
-        /// be `service/NAME`. With the name of a pod with `count`, all of its pods take turns.
+        /// be `service/NAME`, or `name/NAME`, a domain name that is looked up at each attempt. With the name of a pod
+        /// with `count`, all of its pods take turns.
         #[derive(Debug, Clone, Deserialize, JsonSchema)]
         #[schemars(title = "kind of flow")]
         pub enum Flow {

@@ -17,7 +17,7 @@ pub mod values;
 pub mod yaml;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
-    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NameId, NamePlan, NetworkPlan, NodeId, NodePlan, OfficeId,
+    OfficePlan, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 pub use resolver::Resolver;

@@ -29,6 +29,8 @@ index! {
     OutsideId,
     /// Index into [`ClusterPlan::offices`].
     OfficeId,
+    /// Index into [`ClusterPlan::names`].
+    NameId,
     /// Index into the workload.
     FlowId
 }
@@ -44,6 +46,8 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// Domain names that flows are opened to.
+    pub names: Vec<NamePlan>,
     /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -176,6 +180,14 @@ pub struct OfficePlan {
     pub declared_mtu: Option<u16>,
 }
 
+/// A domain name that flows look up at each attempt.
+#[derive(Debug, Clone)]
+pub struct NamePlan {
+    pub name: String,
+    /// Who answers at its addresses, as the scenario has them: at least one place.
+    pub places: Vec<Place>,
+}
+
 /// Where something runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
@@ -191,6 +203,8 @@ pub enum Place {
 pub enum Target {
     Place(Place),
     Service(ServiceId),
+    /// Whatever address the name has then.
+    Name(NameId),
 }
 
 /// One client of the workload, running for the whole trial: all that others may know of it. What an attempt is stands
@@ -204,6 +218,8 @@ pub struct FlowPlan {
     /// The other pods of a counted name: attempts come from `from` and from these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
+    /// Resolver outside that is asked for names; none where [`ClusterPlan::resolver_of`] says it.
+    pub resolver: Option<OutsideId>,
     /// TCP port of the server that it needs there; none where it needs none.
     pub port: Option<u16>,
     /// What that server answers, bytes.
@@ -217,6 +233,8 @@ pub struct FlowPlan {
     pub timeout: Duration,
     /// What no answer in time is to the one who asked.
     pub late: Failure,
+    /// An attempt looks names up, and may fail for that.
+    pub looks_up: bool,
 }
 
 impl FlowPlan {
@@ -229,6 +247,7 @@ impl FlowPlan {
             from,
             in_turn: Vec::new(),
             to,
+            resolver: None,
             port: None,
             response: 0,
             keeps: 0,
@@ -236,6 +255,7 @@ impl FlowPlan {
             every: Duration::from_millis(100),
             timeout: Duration::from_millis(400),
             late: Failure::Timeout,
+            looks_up: false,
         }
     }
 
@@ -328,15 +348,34 @@ impl ClusterPlan {
         match target {
             Target::Place(place) => vec![place],
             Target::Service(id) => self.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
+            Target::Name(id) => self.names[id.0].places.clone(),
         }
     }
 
-    /// Address a flow to this target is opened to.
+    /// The place with this address.
+    #[must_use]
+    pub fn place_at(&self, address: IpAddr) -> Option<Place> {
+        self.places().find(|place| self.address(*place) == address)
+    }
+
+    /// Who is asked for names from this place: cluster DNS by pods and nodes, the first resolver outside by all others.
+    #[must_use]
+    pub fn resolver_of(&self, place: Place) -> Option<IpAddr> {
+        match place {
+            Place::Pod(_) | Place::Node(_) => self.dns.as_ref().map(|dns| self.services[dns.service.0].address),
+            Place::Outside(_) | Place::Office(_) => {
+                self.outside.iter().find(|host| !host.records.is_empty()).map(|host| host.address)
+            }
+        }
+    }
+
+    /// Address a flow to this target is opened to; of a name, the first that the scenario gives it.
     #[must_use]
     pub fn target_address(&self, target: Target) -> IpAddr {
         match target {
             Target::Place(place) => self.address(place),
             Target::Service(id) => self.services[id.0].address,
+            Target::Name(id) => self.address(self.names[id.0].places[0]),
         }
     }
 }

@@ -39,8 +39,8 @@ impl EffectSpec for FailsSpec {
             resolver.error(at.span, "no share of attempts lies between these", help);
         }
         let flow = flow?;
-        let FlowPlan { late, timeout, .. } = resolver.workload[flow.0];
-        if self.how == Failure::NameError && late != Failure::NameError {
+        let FlowPlan { looks_up, timeout, .. } = resolver.workload[flow.0];
+        if self.how == Failure::NameError && !looks_up {
             let message = format!("flow {} does not look up a name", quoted(&self.flow));
             resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
         }

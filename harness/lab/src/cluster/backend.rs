@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
-use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Target};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
@@ -51,9 +51,9 @@ impl WantedServer {
     #[must_use]
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
-            let here = Target::Place(Place::Outside(OutsideId(number)));
-            let asked =
-                workload.iter().filter(|flow| flow.to == here).filter_map(|flow| Some((flow.port?, flow.response)));
+            let here = Place::Outside(OutsideId(number));
+            let asked = workload.iter().filter(|flow| cluster.behind(flow.to).contains(&here));
+            let asked = asked.filter_map(|flow| Some((flow.port?, flow.response)));
             let (ports, sizes) = asked.unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });

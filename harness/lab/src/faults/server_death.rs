@@ -2,7 +2,7 @@
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{OutsideId, Place, Resolver, Target};
+use relapse_model::{FlowPlan, OutsideId, Place, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,8 +34,10 @@ impl FaultSpec for ServerDeathSpec {
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let host = resolver.outside(&self.host)?;
         let port = self.port.value;
-        let here = Target::Place(Place::Outside(host));
-        if !resolver.workload.iter().any(|flow| flow.to == here && flow.port == Some(port)) {
+        let asks = |flow: &FlowPlan| {
+            flow.port == Some(port) && resolver.cluster.behind(flow.to).contains(&Place::Outside(host))
+        };
+        if !resolver.workload.iter().any(asks) {
             let message = format!("nothing listens on port {port} of `{}`: no flow goes there", self.host.value);
             resolver.error(self.port.span, message, "name the port of a flow to that host");
         }

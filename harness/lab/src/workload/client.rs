@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::namespace;
+use super::{names, namespace};
 use crate::cluster::Cluster;
 use crate::job::{Job, now};
 
@@ -176,10 +176,24 @@ impl Running {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
         let started = now();
-        let address = cluster.plan().target_address(self.plan.to);
-        let site = Site { cluster, flow: &self.plan, ns: namespace(cluster, from), address };
-        let outcome = tokio::time::timeout(self.plan.timeout, self.client.attempt(site, kept)).await;
-        let outcome = outcome.unwrap_or(Err(self.plan.late));
+        let deadline = Instant::now() + self.plan.timeout;
+        let ns = namespace(cluster, from);
+        // An open connection needs no address.
+        let address = match kept {
+            Some(_) => Ok(cluster.plan().target_address(self.plan.to)),
+            None => {
+                let found = names::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
+                tokio::time::timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))
+            }
+        };
+        let outcome = match address {
+            Ok(address) => {
+                let site = Site { cluster, flow: &self.plan, ns, address };
+                let attempt = self.client.attempt(site, kept);
+                tokio::time::timeout_at(deadline, attempt).await.unwrap_or(Err(self.plan.late))
+            }
+            Err(failure) => Err(failure),
+        };
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // Nobody listens any more once the trial is over.

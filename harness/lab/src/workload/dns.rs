@@ -8,11 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, RData, RecordType};
 use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, Target};
+use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::client::{Client, Site};
@@ -39,6 +39,7 @@ impl FlowSpec for DnsSpec {
         // A socket for each search domain and for the name alone, on the client's node or on the replica's.
         flow.plan.entries = 5;
         flow.plan.late = Failure::NameError;
+        flow.plan.looks_up = true;
         flow.resolver.domain(&self.query);
         let target = match &self.server {
             Some(server) => flow.resolver.target(server),
@@ -51,7 +52,7 @@ impl FlowSpec for DnsSpec {
         }
         flow.reaches(target, self.at());
         if let Some(server) = target {
-            self.known_name(flow.resolver, server);
+            known_name(flow.resolver, server, self.at(), &self.query);
         }
         Arc::new(Dns { query: self.query.value.clone() })
     }
@@ -62,57 +63,66 @@ impl DnsSpec {
     fn at(&self) -> &Spanned<String> {
         self.server.as_ref().unwrap_or(&self.from)
     }
-
-    /// Tells where a flow asks somebody who is no resolver, or for a name that nobody knows.
-    fn known_name(&self, resolver: &mut Resolver<'_>, server: Target) {
-        let dns = resolver.cluster.dns.as_ref();
-        let cluster_dns = dns.is_some_and(|dns| match server {
-            Target::Service(id) => id == dns.service,
-            Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
-            Target::Place(_) => false,
-        });
-        let resolvers: Vec<OutsideId> = match server {
-            Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
-            _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
-            _ => {
-                let at = self.at();
-                let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
-                resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
-                return;
-            }
-        };
-        let folded = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        let query = folded(&self.query);
-        if cluster_dns
-            && is_service_name(&resolver.cluster, &query, dns.map(|d| d.search.as_slice()).unwrap_or_default())
-        {
-            return;
-        }
-        let known: Vec<&str> = resolvers
-            .iter()
-            .flat_map(|id| &resolver.cluster.outside[id.0].records)
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if !known.is_empty() && !known.iter().any(|name| folded(name) == query) {
-            let meant =
-                nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
-            let mut names = known;
-            names.dedup();
-            let help = format!("{meant}names they know: {}", listed(names));
-            resolver.error(self.query.span, format!("no resolver of this flow knows {}", quoted(&self.query)), help);
-        }
-    }
 }
 
-/// The name of a Service, bare or with as much of a search domain as there is.
-fn is_service_name(cluster: &ClusterPlan, query: &str, search: &[String]) -> bool {
-    cluster.services.iter().any(|service| {
+/// A name as resolvers compare it.
+pub(super) fn folded(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Tells where a flow asks somebody who is no resolver (at `at`), or for a name that nobody knows; whether it is known.
+pub(super) fn known_name(
+    resolver: &mut Resolver<'_>,
+    server: Target,
+    at: &Spanned<String>,
+    name: &Spanned<String>,
+) -> bool {
+    let dns = resolver.cluster.dns.as_ref();
+    let cluster_dns = dns.is_some_and(|dns| match server {
+        Target::Service(id) => id == dns.service,
+        Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
+        Target::Place(_) | Target::Name(_) => false,
+    });
+    let resolvers: Vec<OutsideId> = match server {
+        Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
+        _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
+        _ => {
+            let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
+            resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
+            return false;
+        }
+    };
+    let query = folded(name);
+    let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
+    if cluster_dns && service_named(&resolver.cluster, &query, search).is_some() {
+        return true;
+    }
+    let known: Vec<&str> = resolvers
+        .iter()
+        .flat_map(|id| &resolver.cluster.outside[id.0].records)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let is_known = known.iter().any(|known| folded(known) == query);
+    if !known.is_empty() && !is_known {
+        let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
+        let mut names = known;
+        names.dedup();
+        let help = format!("{meant}names they know: {}", listed(names));
+        resolver.error(name.span, format!("no resolver of this flow knows {}", quoted(name)), help);
+    }
+    is_known
+}
+
+/// The Service of this name, bare or with as much of a search domain as there is.
+pub(super) fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
+    let is_it = |service: &ServicePlan| {
         query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
             let domain = "default.svc.cluster.local";
             let rest = rest.strip_prefix('.').unwrap_or(rest);
             rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
         })
-    })
+    };
+    cluster.services.iter().position(is_it).map(ServiceId)
 }
 
 #[derive(Debug)]
@@ -124,16 +134,16 @@ impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
             let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
-            lookup(&site.ns, site.address, &self.query, search).await.map(|()| None)
+            lookup(&site.ns, site.address, &self.query, search).await.map(|_| None)
         })
     }
 }
 
-/// Looks a name up as a pod would.
+/// Looks a name up as a pod would, and returns its addresses in the order of the answers.
 ///
 /// # Errors
 /// `NameError` when no candidate has an address, or a server failed.
-pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<(), Failure> {
+pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<Vec<IpAddr>, Failure> {
     let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
     socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
     let searched = search.iter().map(|domain| format!("{name}.{domain}."));
@@ -145,16 +155,16 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
     };
     for candidate in candidates {
         match ask_both(&socket, &candidate).await? {
-            ResponseCode::NoError => return Ok(()),
-            ResponseCode::NXDomain => {}
-            _ => return Err(Failure::NameError),
+            Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+            Ok(_) | Err(ResponseCode::NXDomain) => {}
+            Err(_) => return Err(Failure::NameError),
         }
     }
     Err(Failure::NameError)
 }
 
-/// Asks A and AAAA at once and waits for both; `NoError` only when an address came.
-async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failure> {
+/// Asks A and AAAA at once and waits for both: the addresses, or what a server answered in their place.
+async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
     let mut waiting = HashMap::new();
     for record in [RecordType::A, RecordType::AAAA] {
         let id = next_id();
@@ -162,7 +172,7 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failur
         socket.send(&question).await.map_err(|_| Failure::NameError)?;
         waiting.insert(id, record);
     }
-    let mut addresses = 0;
+    let mut addresses = Vec::new();
     let mut code = ResponseCode::NoError;
     let mut buffer = [0; 1500];
     while !waiting.is_empty() {
@@ -171,18 +181,16 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failur
         if waiting.remove(&reply.metadata.id).is_none() {
             continue;
         }
-        addresses += reply.answers.len();
+        addresses.extend(reply.answers.iter().filter_map(|record| match record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        }));
         if reply.metadata.response_code != ResponseCode::NoError {
             code = reply.metadata.response_code;
         }
     }
-    Ok(if addresses > 0 {
-        ResponseCode::NoError
-    } else if code == ResponseCode::NoError {
-        ResponseCode::NXDomain
-    } else {
-        code
-    })
+    Ok(if addresses.is_empty() && code != ResponseCode::NoError { Err(code) } else { Ok(addresses) })
 }
 
 fn next_id() -> u16 {

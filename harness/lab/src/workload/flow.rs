@@ -8,7 +8,7 @@ use relapse_model::values::{Duration, Name};
 use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target};
 
 use super::client::Client;
-use super::servers;
+use super::{names, servers};
 
 /// What a flow's end is while it is unknown; never in a plan that comes out.
 const NOWHERE: Place = Place::Node(NodeId(0));
@@ -100,15 +100,27 @@ pub(super) fn plan(
 }
 
 impl Draft<'_, '_> {
-    /// It talks to what is written there.
-    pub fn talks_to(&mut self, to: &Spanned<String>) {
-        let target = self.resolver.target(to);
+    /// It talks to what is written there; a name is looked up by `asked`, where that is given.
+    pub fn talks_to(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>) {
+        if let Some(asked) = asked {
+            self.plan.resolver = self.resolver.outside(asked);
+            if self.plan.resolver.is_some_and(|host| self.resolver.cluster.outside[host.0].records.is_empty()) {
+                let message = format!("{} is not a resolver", quoted(asked));
+                self.resolver.error(asked.span, message, "name a host in `outside` that has `records`");
+                return;
+            }
+            if !to.starts_with(names::PREFIX) {
+                let message = format!("{} is not looked up, so no resolver is asked", quoted(to));
+                self.resolver.error(asked.span, message, "leave `resolver` out, or write `to: name/NAME`");
+            }
+        }
+        let target = names::target(self.resolver, to, self.from, self.plan.resolver);
         self.reaches(target, to);
     }
 
-    /// It asks a server there, of its own kind.
-    pub fn asks(&mut self, to: &Spanned<String>, port: Spanned<u16>) {
-        self.talks_to(to);
+    /// It asks a server there, of its own kind; see [`Self::talks_to`].
+    pub fn asks(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>, port: Spanned<u16>) {
+        self.talks_to(to, asked);
         self.plan.port = Some(port.value);
         match self.plan.to {
             Target::Service(id) => {
@@ -119,14 +131,17 @@ impl Draft<'_, '_> {
                     self.resolver.error(port.span, message, format!("its ports: {}", ports.join(", ")));
                 }
             }
-            Target::Place(Place::Outside(id)) => {
-                let server = self.resolver.cluster.outside[id.0].server.and_then(servers::third_party);
-                if let Some(server) = server.filter(|server| !server.understands.contains(&self.plan.kind)) {
+            target => {
+                let cluster = &self.resolver.cluster;
+                let servers = cluster.behind(target).into_iter().filter_map(|place| match place {
+                    Place::Outside(id) => cluster.outside[id.0].server.and_then(servers::third_party),
+                    _ => None,
+                });
+                if let Some(server) = servers.into_iter().find(|server| !server.understands.contains(&self.plan.kind)) {
                     let message = format!("{} on {} cannot serve a `{}` flow", server.name, quoted(to), self.plan.kind);
                     self.resolver.error(to.span, message, server.help);
                 }
             }
-            Target::Place(_) => {}
         }
     }
 
@@ -134,6 +149,7 @@ impl Draft<'_, '_> {
     pub fn reaches(&mut self, target: Option<Target>, at: &Spanned<String>) {
         let Some(to) = target else { return };
         self.plan.to = to;
+        self.plan.looks_up |= matches!(to, Target::Name(_));
         let Some(from) = self.from else { return };
         let cluster = &self.resolver.cluster;
         let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.target_address(to));

@@ -21,6 +21,9 @@ flow_spec! {
     pub struct HttpSpec {
         /// A server or an ingress, such as `pod/ingress` or `service/shop`.
         pub to: Spanned<String>,
+        /// `outside/NAME`, asked where `to` is a name. Default: cluster DNS for pods and nodes, else the first resolver
+        /// outside.
+        pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
@@ -32,7 +35,7 @@ flow_spec! {
 
 impl FlowSpec for HttpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.asks(&self.to, self.port);
+        flow.asks(&self.to, self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         Arc::new(Http)
     }

@@ -20,6 +20,9 @@ flow_spec! {
     pub struct TcpSpec {
         /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
+        /// `outside/NAME`, asked where `to` is a name. Default: cluster DNS for pods and nodes, else the first resolver
+        /// outside.
+        pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
@@ -58,7 +61,7 @@ pub enum Closes {
 
 impl FlowSpec for TcpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.asks(&self.to, self.port);
+        flow.asks(&self.to, self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
         let request = self.request.map_or(100, |n| n.value);
