@@ -64,4 +64,5 @@ faults! {
     "slow-resolver" => slow_resolver::SlowResolverSpec,
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
+    "missing-index" => missing_index::MissingIndexSpec,
 }

@@ -8,6 +8,7 @@
 
 pub mod churn;
 pub mod client;
+pub mod database;
 pub mod flow;
 pub mod names;
 pub mod servers;
@@ -28,7 +29,7 @@ use self::client::{Client, Running};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
-pub use self::client::{Attempt, FlowSwitch};
+pub use self::client::{Attempt, FlowSwitch, PartTime};
 
 macro_rules! flows {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
@@ -64,6 +65,8 @@ flows! {
     "dns" => dns::DnsSpec,
     "ping" => ping::PingSpec,
     "hold" => hold::HoldSpec,
+    "query" => query::QuerySpec,
+    "call" => call::CallSpec,
 }
 
 /// The running workload. Dropping it ends every client and server.
@@ -87,7 +90,7 @@ impl Workload {
         attempts: &mpsc::UnboundedSender<Attempt>,
     ) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
-        servers::start(cluster, flows.iter().zip(clients), &mut tasks)?;
+        servers::start(cluster, flows, clients, &mut tasks)?;
         let mut switched = Vec::with_capacity(flows.len());
         for (number, (plan, client)) in flows.iter().zip(clients).enumerate() {
             let switch = Arc::new(FlowSwitch::default());

@@ -2,6 +2,7 @@
 //!
 //! A map of the modules:
 //! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: their names looked up.
+//!   [`steps`]: what an application does for a flow.
 //! - [`spanned`], [`values`]: values of a file with their places, texts with a syntax. [`yaml`]: files of YAML as types.
 //! - [`diagnostics`]: what is wrong with a file.
 //! - [`kind_config`]: configurations of real clusters, which scenarios name.
@@ -13,6 +14,7 @@ pub mod kind_config;
 pub mod plan;
 pub mod resolver;
 pub mod spanned;
+pub mod steps;
 pub mod values;
 pub mod yaml;
 
@@ -21,3 +23,4 @@ pub use plan::{
     OfficePlan, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
 };
 pub use resolver::Resolver;
+pub use steps::{PartId, PartPlan, Query, Step, Work};

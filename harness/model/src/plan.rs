@@ -11,6 +11,8 @@ use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::steps::{PartId, PartPlan, Step};
+
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
         $(#[$doc])*
@@ -235,6 +237,9 @@ pub struct FlowPlan {
     pub late: Failure,
     /// An attempt looks names up, and may fail for that.
     pub looks_up: bool,
+    /// What the one who is asked asks in turn, each with a time of its own; and in which order.
+    pub parts: Vec<PartPlan>,
+    pub steps: Step,
 }
 
 impl FlowPlan {
@@ -256,7 +261,22 @@ impl FlowPlan {
             timeout: Duration::from_millis(400),
             late: Failure::Timeout,
             looks_up: false,
+            parts: Vec::new(),
+            steps: Step::InTurn(Vec::new()),
         }
+    }
+
+    /// All that are asked for it, at which port, and for responses of how many bytes: the server that it needs, and
+    /// those that its parts need.
+    pub fn asked(&self) -> impl Iterator<Item = (Target, u16, u32)> {
+        let own = self.port.map(|port| (self.to, port, self.response));
+        own.into_iter().chain(self.parts.iter().map(|part| (part.to, part.port, part.response())))
+    }
+
+    /// The whole, or a part, as messages call it: "call", "queries of call".
+    #[must_use]
+    pub fn part_name(&self, part: Option<PartId>) -> String {
+        part.map_or_else(|| self.name.clone(), |id| format!("{} of {}", self.parts[id.0].name, self.name))
     }
 
     /// Whether it keeps many connections, and takes its time to open them.
@@ -278,6 +298,25 @@ pub enum Failure {
     Refused,
     /// The name was not resolved (SERVFAIL, NXDOMAIN or no answer).
     NameError,
+}
+
+impl Failure {
+    /// As scenarios write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::NameError => "name-error",
+        }
+    }
+
+    /// The failure that is written so.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Any, Self::Timeout, Self::Refused, Self::NameError].into_iter().find(|how| how.as_str() == text)
+    }
 }
 
 impl ClusterPlan {

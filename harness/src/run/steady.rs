@@ -79,7 +79,7 @@ mod tests {
 
     fn attempt(flow: usize, started: u64, works: bool) -> Attempt {
         let failure = (!works).then_some(Failure::Timeout);
-        Attempt { flow: FlowId(flow), started: Time(started), ended: Time(started + 1), failure }
+        Attempt { flow: FlowId(flow), started: Time(started), ended: Time(started + 1), failure, parts: Vec::new() }
     }
 
     const SPAN: Duration = Duration::from_nanos(100);

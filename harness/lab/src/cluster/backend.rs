@@ -52,9 +52,9 @@ impl WantedServer {
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
             let here = Place::Outside(OutsideId(number));
-            let asked = workload.iter().filter(|flow| cluster.behind(flow.to).contains(&here));
-            let asked = asked.filter_map(|flow| Some((flow.port?, flow.response)));
-            let (ports, sizes) = asked.unzip();
+            let asked = workload.iter().flat_map(FlowPlan::asked);
+            let asked = asked.filter(|(to, ..)| cluster.behind(*to).contains(&here));
+            let (ports, sizes) = asked.map(|(_, port, response)| (port, response)).unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });
         hosts.filter(|wanted| !wanted.ports.is_empty()).collect()

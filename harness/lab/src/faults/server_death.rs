@@ -34,10 +34,11 @@ impl FaultSpec for ServerDeathSpec {
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let host = resolver.outside(&self.host)?;
         let port = self.port.value;
-        let asks = |flow: &FlowPlan| {
-            flow.port == Some(port) && resolver.cluster.behind(flow.to).contains(&Place::Outside(host))
-        };
-        if !resolver.workload.iter().any(asks) {
+        let mut asked = resolver.workload.iter().flat_map(FlowPlan::asked);
+        let here = |to| resolver.cluster.behind(to).contains(&Place::Outside(host));
+        let is_asked = asked.any(|(to, asked, _)| asked == port && here(to));
+        drop(asked);
+        if !is_asked {
             let message = format!("nothing listens on port {port} of `{}`: no flow goes there", self.host.value);
             resolver.error(self.port.span, message, "name the port of a flow to that host");
         }

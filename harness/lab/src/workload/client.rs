@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::NetNs;
-use relapse_model::{Failure, FlowId, FlowPlan, Place};
+use relapse_model::{Failure, FlowId, FlowPlan, PartId, Place};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::servers::Home;
 use super::{names, namespace};
 use crate::cluster::Cluster;
 use crate::job::{Job, now};
@@ -34,7 +35,7 @@ const SHORTEST: Duration = Duration::from_micros(100);
 const LATE: Duration = Duration::from_millis(5);
 
 /// One of relapse's own servers: answers on a listening socket for ever.
-pub type Serve = fn(TcpListener) -> Job<'static, ()>;
+pub type Serve = fn(TcpListener, Home) -> Job<'static, ()>;
 
 /// What the client of a flow does.
 pub trait Client: fmt::Debug + Send + Sync {
@@ -63,6 +64,8 @@ pub struct Site<'a> {
     pub ns: NetNs,
     /// Of what it talks to.
     pub address: IpAddr,
+    /// The times of its parts, where it has some.
+    pub parts: &'a mut Vec<PartTime>,
 }
 
 impl Site<'_> {
@@ -74,11 +77,22 @@ impl Site<'_> {
 }
 
 /// One attempt of a flow, when it ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Attempt {
     pub flow: FlowId,
     pub started: Time,
     pub ended: Time,
+    /// `None` when it worked.
+    pub failure: Option<Failure>,
+    /// Parts that ended, where that is known.
+    pub parts: Vec<PartTime>,
+}
+
+/// A part of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartTime {
+    pub part: PartId,
+    pub took: Duration,
     /// `None` when it worked.
     pub failure: Option<Failure>,
 }
@@ -176,6 +190,7 @@ impl Running {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
         let started = now();
+        let mut parts = Vec::new();
         let deadline = Instant::now() + self.plan.timeout;
         let ns = namespace(cluster, from);
         // An open connection needs no address.
@@ -188,7 +203,7 @@ impl Running {
         };
         let outcome = match address {
             Ok(address) => {
-                let site = Site { cluster, flow: &self.plan, ns, address };
+                let site = Site { cluster, flow: &self.plan, ns, address, parts: &mut parts };
                 let attempt = self.client.attempt(site, kept);
                 tokio::time::timeout_at(deadline, attempt).await.unwrap_or(Err(self.plan.late))
             }
@@ -197,7 +212,7 @@ impl Running {
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // Nobody listens any more once the trial is over.
-        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure });
+        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, parts });
         if hurry && failure.is_some() {
             // Whoever opens as fast as it goes must not spin on what cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;

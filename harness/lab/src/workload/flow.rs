@@ -122,7 +122,17 @@ impl Draft<'_, '_> {
     pub fn asks(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>, port: Spanned<u16>) {
         self.talks_to(to, asked);
         self.plan.port = Some(port.value);
-        match self.plan.to {
+        self.served(self.plan.to, to, port, self.plan.kind);
+    }
+
+    /// What it talks to, once that is known.
+    pub fn known_target(&self) -> Option<Target> {
+        Some(self.plan.to).filter(|to| *to != Target::Place(NOWHERE))
+    }
+
+    /// Tells where nothing at a target, which is written `to`, can answer this kind of flow or part on this port.
+    pub fn served(&mut self, target: Target, to: &Spanned<String>, port: Spanned<u16>, kind: &'static str) {
+        match target {
             Target::Service(id) => {
                 let service = &self.resolver.cluster.services[id.0];
                 if !service.ports.contains(&port.value) && !service.ports.is_empty() {
@@ -137,8 +147,9 @@ impl Draft<'_, '_> {
                     Place::Outside(id) => cluster.outside[id.0].server.and_then(servers::third_party),
                     _ => None,
                 });
-                if let Some(server) = servers.into_iter().find(|server| !server.understands.contains(&self.plan.kind)) {
-                    let message = format!("{} on {} cannot serve a `{}` flow", server.name, quoted(to), self.plan.kind);
+                let what = if kind == self.plan.kind { "flow" } else { "part" };
+                if let Some(server) = servers.into_iter().find(|server| !server.understands.contains(&kind)) {
+                    let message = format!("{} on {} cannot serve a `{kind}` {what}", server.name, quoted(to));
                     self.resolver.error(to.span, message, server.help);
                 }
             }

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::http::{self, fetch};
+use super::servers::http::{self, bytes_path, fetch};
 use super::sockets;
 use crate::job::Job;
 
@@ -59,7 +59,7 @@ impl Client for Http {
 /// # Errors
 /// How it failed, as the client sees it; a response that is not 200 or too short is a failure too.
 async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
-    fetched(fetch(sockets::connect(ns, peer).await?, peer, &format!("/bytes/{bytes}")).await?, bytes)
+    fetched(fetch(sockets::connect(ns, peer).await?, &bytes_path(bytes)).await?, bytes)
 }
 
 /// The same from an address and with an MSS of the client's own.
@@ -68,7 +68,7 @@ async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
 /// As [`get`].
 pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, from: SocketAddr, mss: u16) -> Result<(), Failure> {
     let stream = sockets::open(ns, peer, Some(from), Some(mss)).await.map_err(|e| super::failure_of(&e))?;
-    fetched(fetch(stream, peer, &format!("/bytes/{bytes}")).await?, bytes)
+    fetched(fetch(stream, &bytes_path(bytes)).await?, bytes)
 }
 
 fn fetched((status, body): (StatusCode, Bytes), bytes: u32) -> Result<(), Failure> {

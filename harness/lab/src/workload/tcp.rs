@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::echo;
+use super::servers::echo::{self, Exchange};
 use super::sockets;
 use crate::job::Job;
 
@@ -86,7 +86,9 @@ impl Client for Tcp {
                 None => sockets::connect(&site.ns, site.peer()).await?,
             };
             let keeps = site.flow.keeps > 0;
-            echo::exchange(&mut stream, self.request, site.flow.response, self.server_closes && !keeps).await?;
+            let exchange = Exchange::new(self.request, site.flow.response);
+            let server_closes = self.server_closes && !keeps;
+            echo::exchange(&mut stream, &Exchange { server_closes, ..exchange }).await?;
             Ok(keeps.then_some(stream))
         })
     }
