@@ -1,4 +1,4 @@
-//! `works`: a flow, or a part of it, goes on working, as fast as is stated.
+//! `works`: a flow, or a part of it, keeps working, optionally within a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ struct Working {
 impl Watch for Working {
     fn attempt(&mut self, attempt: &Attempt) {
         self.times.iter_mut().for_each(|times| times.add(attempt));
-        // Another part failed, and this one was given up or never began.
+        // Another part failed, and this one was cancelled or never began.
         let unknown = |id| attempt.failure.is_some() && attempt.parts.iter().all(|time| time.part != id);
         if self.part.is_some_and(unknown) {
             return;
@@ -93,7 +93,7 @@ impl Watch for Working {
         self.in_time = if self.within.is_none_or(|within| took <= within) { self.in_time + 1 } else { 0 };
     }
 
-    /// One lost attempt on a busy machine is noise; two in a row are an effect. How fast it is, the latest tell.
+    /// A single lost attempt on a busy machine is noise; two in a row are an effect. The latest attempts must be in time.
     fn judge(&self) -> (bool, String) {
         let holds = self.in_time >= ENOUGH && self.most_in_a_row < 2;
         let times = self.times.as_ref().map(|times| format!("; {}", times.text(self.part))).unwrap_or_default();
@@ -119,7 +119,7 @@ mod tests {
         assert!(works("..."));
         assert!(works("...t.."));
         assert!(!works("...tt.."));
-        assert!(!works(".."), "too few to tell");
+        assert!(!works(".."), "too few to decide");
     }
 
     #[test]

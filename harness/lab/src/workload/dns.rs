@@ -1,7 +1,7 @@
-//! `dns`: a name looked up as a pod's stub resolver does it.
+//! `dns`: looks a name up as a pod's stub resolver does.
 //!
-//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried below every search domain first, and A
-//! and AAAA are asked in parallel over one socket.
+//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried in every search domain first, and A
+//! and AAAA are queried in parallel over one socket.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ flow_spec! {
 
 impl FlowSpec for DnsSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        // A socket for each search domain and for the name alone, on the client's node or on the replica's.
+        // One socket for each search domain and one for the bare name, on the client's node or on the replica's.
         flow.plan.entries = 5;
         flow.plan.late = Failure::NameError;
         flow.plan.looks_up = true;
@@ -50,7 +50,7 @@ impl FlowSpec for DnsSpec {
             let help = "give the cluster `dns`, or the flow `server: outside/NAME`";
             flow.resolver.error(self.name.span, message, help);
         }
-        flow.reaches(target, self.at());
+        flow.check_reachable(target, self.at());
         if let Some(server) = target {
             known_name(flow.resolver, server, self.at(), &self.query);
         }
@@ -59,18 +59,19 @@ impl FlowSpec for DnsSpec {
 }
 
 impl DnsSpec {
-    /// Where what is wrong with the server is told.
+    /// Where errors about the server are reported.
     fn at(&self) -> &Spanned<String> {
         self.server.as_ref().unwrap_or(&self.from)
     }
 }
 
-/// A name as resolvers compare it.
+/// A name in the form in which names are compared.
 pub(super) fn folded(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// Tells where a flow asks somebody who is no resolver (at `at`), or for a name that nobody knows; whether it is known.
+/// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
+/// name.
 pub(super) fn known_name(
     resolver: &mut Resolver<'_>,
     server: Target,
@@ -113,7 +114,7 @@ pub(super) fn known_name(
     is_known
 }
 
-/// The Service of this name, bare or with as much of a search domain as there is.
+/// The Service with this name, bare or with all or part of a search domain.
 pub(super) fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
     let is_it = |service: &ServicePlan| {
         query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
@@ -142,7 +143,7 @@ impl Client for Dns {
 /// Looks a name up as a pod would, and returns its addresses in the order of the answers.
 ///
 /// # Errors
-/// `NameError` when no candidate has an address, or a server failed.
+/// `NameError` if no candidate has an address, or a server fails.
 pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<Vec<IpAddr>, Failure> {
     let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
     socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
@@ -163,7 +164,7 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
     Err(Failure::NameError)
 }
 
-/// Asks A and AAAA at once and waits for both: the addresses, or what a server answered in their place.
+/// Queries A and AAAA in parallel and waits for both: the addresses, or the response code of a server without any.
 async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
     let mut waiting = HashMap::new();
     for record in [RecordType::A, RecordType::AAAA] {
@@ -206,7 +207,7 @@ const fn unspecified(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A question in wire format; `None` for a name that cannot be one.
+/// A query in wire format; `None` for an invalid name.
 #[must_use]
 pub fn question(id: u16, name: &str, record: RecordType) -> Option<Vec<u8>> {
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);

@@ -1,7 +1,7 @@
-//! relapse's own TCP server and database, and what their clients say: a request and its response, of given sizes.
+//! relapse's own TCP server and database, and their client: a request and its response, of given sizes.
 //!
-//! On the wire: a header of 13 bytes (request size, response size, milliseconds that the answer takes, who closes), the
-//! request's bytes, the response's bytes. Who closes first holds TIME_WAIT afterwards.
+//! On the wire: a header of 13 bytes (request size, response size, milliseconds before the response, whether the server
+//! closes), the request's bytes, the response's bytes. The side that closes first holds TIME_WAIT afterwards.
 
 use std::io;
 use std::time::Duration;
@@ -15,39 +15,39 @@ use crate::cluster::ServerDelay;
 use crate::workload::client::Serve;
 use crate::workload::failure_of;
 
-/// For flows of TCP, and for queries.
+/// The server of `tcp` flows, and the database.
 pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home.delay()));
 
 /// Bytes of the header.
 const HEADER: usize = 13;
 
-/// What is sent, and what must come back.
+/// A request and its response.
 #[derive(Debug, Clone, Copy)]
 pub struct Exchange {
     /// Bytes.
     pub request: u32,
     /// Bytes.
     pub response: u32,
-    /// How long the server takes to answer by itself, in whole milliseconds.
+    /// Delay of the response that the client asks for, whole milliseconds.
     pub takes: Duration,
     pub server_closes: bool,
 }
 
 impl Exchange {
-    /// Answered at once, and closed by the client.
+    /// Without delay, and closed by the client.
     #[must_use]
     pub const fn new(request: u32, response: u32) -> Self {
         Self { request, response, takes: Duration::ZERO, server_closes: false }
     }
 }
 
-/// Bytes that are sent, as many as are asked for.
+/// Payload of requests and responses.
 static FILLER: [u8; 1 << 16] = [b'.'; 1 << 16];
 
 /// One request and its response over an open connection.
 ///
 /// # Errors
-/// How it failed, as the client sees it.
+/// The failure as seen by the client.
 pub async fn exchange(stream: &mut TcpStream, exchange: &Exchange) -> Result<(), Failure> {
     exchange_io(stream, exchange).await.map_err(|e| failure_of(&e))
 }
@@ -93,14 +93,14 @@ async fn receive(stream: &mut TcpStream, mut left: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves such requests for ever.
+/// Serves such requests forever.
 async fn serve(listener: TcpListener, delay: ServerDelay) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let delay = delay.clone();
             connections.spawn(async move {
-                // A client that goes away ends its connection; nothing is to be done.
+                // A client may close its connection at any time.
                 let _ = answer(stream, &delay).await;
             });
         }

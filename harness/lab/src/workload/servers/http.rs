@@ -24,13 +24,13 @@ use super::app::App;
 use crate::workload::client::Serve;
 use crate::workload::sockets;
 
-/// The largest body that is sent or taken, bytes.
+/// The largest body sent or accepted, bytes.
 const LARGEST: usize = 64 << 20;
 
-/// A whole response.
+/// A complete response.
 pub type Answer = Response<Full<Bytes>>;
 
-/// For flows of HTTP, for calls, and for parts that ask over HTTP.
+/// The server of `http` and `call` flows, and of parts over HTTP.
 pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
 
 /// The path under which so many bytes are served and taken.
@@ -123,7 +123,7 @@ where
                     let answer = respond(request);
                     async move { Ok::<_, Infallible>(answer.await) }
                 });
-                // A client that goes away ends its connection; nothing is to be done.
+                // A client may close its connection at any time.
                 let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -177,7 +177,7 @@ impl Connection {
 /// Gets a path over an open connection.
 ///
 /// # Errors
-/// `Any` where no whole response came.
+/// `Any` if no complete response arrives.
 pub async fn fetch(stream: TcpStream, path: &str) -> Result<(StatusCode, Bytes), Failure> {
     let response = Connection::open(stream).await?.send(Method::GET, path, Bytes::new()).await?;
     Ok((response.status(), response.into_body()))
