@@ -1,5 +1,4 @@
-//! What an application does for each request before it answers: steps, and in them the parts whose times are known by
-//! themselves.
+//! What an application does for each request before it responds: steps, made of parts that are measured separately.
 
 use std::time::Duration;
 
@@ -12,35 +11,35 @@ pub struct PartId(pub usize);
 #[derive(Debug, Clone)]
 pub enum Step {
     Part(PartId),
-    /// Each begins when the one before has ended.
+    /// Each begins when the one before has completed.
     InTurn(Vec<Step>),
     /// All begin at once.
     Together(Vec<Step>),
 }
 
-/// One thing that the application asks of a server.
+/// A request, or several, of an application to one server.
 #[derive(Debug, Clone)]
 pub struct PartPlan {
     pub name: String,
-    /// As scenarios write it: `get`.
+    /// Kind in the scenario, such as `get`.
     pub kind: &'static str,
     pub to: Target,
     pub port: u16,
     pub work: Work,
-    /// Its connection is used again by later requests.
+    /// Keeps the connection for later requests.
     pub keep: bool,
-    /// Time after which it fails; none where only the whole request has one.
+    /// Time after which it fails. Default: only the whole request has a timeout.
     pub timeout: Option<Duration>,
 }
 
-/// What is asked. Sizes are in bytes.
+/// The work of a part. Sizes are in bytes.
 #[derive(Debug, Clone)]
 pub enum Work {
     /// An HTTP GET.
     Get { response: u32 },
     /// A connection to a database, for later parts.
     Connect,
-    /// Queries one after another: over the connection of another part, or their own.
+    /// Queries one after another, over the connection of another part or a new one.
     Queries { over: Option<PartId>, count: u32, query: Query, think: Duration },
     /// Files one after another, to an object store (HTTP PUT) or from it (GET).
     Transfer { bytes: u32, upload: bool, times: u32 },
@@ -53,12 +52,12 @@ pub struct Query {
     pub request: u32,
     /// Bytes.
     pub response: u32,
-    /// How long it takes the database by itself.
+    /// Time it takes the database without any fault.
     pub takes: Duration,
 }
 
 impl PartPlan {
-    /// What its server answers at a time, bytes.
+    /// Size of each response of its server, bytes.
     #[must_use]
     pub const fn response(&self) -> u32 {
         match self.work {
@@ -68,7 +67,7 @@ impl PartPlan {
         }
     }
 
-    /// Whether it opens a connection of its own.
+    /// Whether it has a connection of its own.
     #[must_use]
     pub const fn connects(&self) -> bool {
         !matches!(self.work, Work::Queries { over: Some(_), .. })

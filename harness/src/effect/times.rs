@@ -1,4 +1,4 @@
-//! How long attempts of a flow take, and their parts: before the faults, and since.
+//! Times of the attempts of a flow and of their parts, before and since the faults.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use relapse_lab::workload::Attempt;
 use relapse_model::{FlowId, FlowPlan, PartId};
 use relapse_reports::units::span;
 
-/// Times of one flow; only of what worked.
+/// Times of one flow; successful ones only.
 #[derive(Debug, Default)]
 pub struct Times {
     whole: Series,
@@ -19,7 +19,7 @@ struct Series {
     since: Vec<Duration>,
 }
 
-/// How long an attempt took, or one part of it. None where that failed, or is unknown.
+/// Time of an attempt or a part of it; `None` if it failed or is unknown.
 #[must_use]
 pub fn took(attempt: &Attempt, part: Option<PartId>) -> Option<Duration> {
     match part {
@@ -32,7 +32,7 @@ pub fn took(attempt: &Attempt, part: Option<PartId>) -> Option<Duration> {
 }
 
 impl Times {
-    /// Of a flow, with its attempts among those from before.
+    /// For one flow; `before` may contain attempts of other flows.
     #[must_use]
     pub fn new(id: FlowId, flow: &FlowPlan, before: &[Attempt]) -> Self {
         let parts = flow.parts.iter().map(|part| (part.name.clone(), Series::default()));
@@ -43,7 +43,7 @@ impl Times {
         times
     }
 
-    /// Takes an attempt since the faults into account.
+    /// Adds an attempt since the faults.
     pub fn add(&mut self, attempt: &Attempt) {
         self.each(attempt, |series| &mut series.since);
     }
@@ -55,7 +55,7 @@ impl Times {
         }
     }
 
-    /// The median from before, of the whole or of a part.
+    /// Median before the faults, of whole attempts or of a part.
     #[must_use]
     pub fn before(&self, part: Option<PartId>) -> Option<Duration> {
         median(&part.map_or(&self.whole, |id| &self.parts[id.0].1).before)
@@ -88,7 +88,7 @@ mod tests {
     use crate::effect::tests::lasting;
 
     #[test]
-    fn medians_of_the_whole_and_of_parts_are_told_before_and_since() {
+    fn medians_before_and_since_of_attempts_and_parts() {
         let place = |number| Target::Place(Place::Pod(PodId(number)));
         let mut flow = FlowPlan::new("call".to_owned(), "call", Place::Pod(PodId(0)), place(1));
         let work = Work::Get { response: 1 };

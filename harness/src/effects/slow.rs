@@ -1,4 +1,4 @@
-//! `slow`: a flow, or a part of it, answers and takes long.
+//! `slow`: a flow, or a part of it, succeeds and takes long.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use serde::Deserialize;
 use crate::effect::times::{Times, took};
 use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 
-/// A flow answers, and takes long.
+/// A flow succeeds and takes long.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SlowSpec {
     /// Name of a flow.
     pub flow: Spanned<String>,
-    /// Name of a part of its steps. Default: the whole attempt.
+    /// Name of a part of a `call`. Default: the whole attempt.
     pub part: Option<Spanned<String>>,
-    /// Takes at least so long.
+    /// Minimum time.
     pub at_least: Option<Spanned<values::Duration>>,
-    /// Takes at least so many times its median from before the fault.
+    /// Minimum time as a multiple of the median before the fault.
     #[schemars(range(min = 1.1, max = 1000))]
     pub times: Option<Spanned<f64>>,
 }
@@ -101,12 +101,11 @@ impl Effect for Slow {
     }
 }
 
-/// Attempts that end one after another; the latest decide, as what delays the effect (a cache, a kept connection) lets
-/// some be fast at first.
+/// The latest attempts decide: a cache or a kept connection may delay the effect.
 #[derive(Default)]
 struct Slowness {
     part: Option<PartId>,
-    /// None where no attempt from before tells.
+    /// `None` if no attempt succeeded before the fault.
     least: Option<Duration>,
     times: Times,
     slow: u32,
@@ -132,7 +131,7 @@ impl Watch for Slowness {
         }
     }
 
-    /// Three in a row, and none since that was not.
+    /// The latest three must be slow.
     fn judge(&self) -> (bool, String) {
         let Some(least) = self.least else { return (false, "no attempt worked before the fault".into()) };
         let (slow, of, times) = (self.slow, self.attempts, self.times.text(self.part));

@@ -20,9 +20,9 @@ use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 pub struct WorksSpec {
     /// Name of a flow.
     pub flow: Spanned<String>,
-    /// Name of a part of its steps. Default: the whole attempt.
+    /// Name of a part of a `call`. Default: the whole attempt.
     pub part: Option<Spanned<String>>,
-    /// Takes at most so long. Default: no bound but its `timeout`.
+    /// Maximum time. Default: its `timeout`.
     pub within: Option<Spanned<values::Duration>>,
 }
 
@@ -64,13 +64,13 @@ impl Effect for Works {
 struct Working {
     part: Option<PartId>,
     within: Option<Duration>,
-    /// Where they matter.
+    /// Recorded for a flow with parts, or if `within` is given.
     times: Option<Times>,
     attempts: u32,
     worked: u32,
     failures_in_a_row: u32,
     most_in_a_row: u32,
-    /// Of the latest attempts, so many took no longer than they may.
+    /// Number of latest attempts in a row that were in time.
     in_time: u32,
 }
 

@@ -1,6 +1,6 @@
-//! A database's table lacks the index that queries need (I5): each is answered late, and the network is as fast as ever.
+//! A database table lacks the index that queries need (I5): every response is late, and the network is unaffected.
 //!
-//! relapse's own database waits as long as the scan of the whole table would take.
+//! relapse's own database delays each response by the time that a scan of the whole table takes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use tokio::time::{Instant, timeout};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
 use crate::workload::database;
 
-/// A database's table lacks the index that queries need.
+/// A database table lacks the index that queries need.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MissingIndexSpec {
-    /// `outside/NAME`, a database that flows query.
+    /// `outside/NAME`, a database that a flow queries.
     pub server: Spanned<String>,
-    /// How long a query then takes it: the size of the table follows from that.
+    /// Time a query takes without the index; determines the size of the table.
     pub query: Spanned<values::Duration>,
 }
 
@@ -54,7 +54,7 @@ impl FaultSpec for MissingIndexSpec {
     }
 }
 
-/// The port at which a flow queries a database that is `here`.
+/// The port at which a flow queries a database, if that is `here`.
 fn queried(flow: &FlowPlan, here: impl Fn(relapse_model::Target) -> bool) -> Option<u16> {
     let own = flow.port.filter(|_| flow.kind == "query" && here(flow.to));
     own.or_else(|| flow.parts.iter().find(|part| part.kind == "queries" && here(part.to)).map(|part| part.port))
@@ -62,9 +62,9 @@ fn queried(flow: &FlowPlan, here: impl Fn(relapse_model::Target) -> bool) -> Opt
 
 // The mutation.
 
-/// What a busy machine adds to a query.
+/// Allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(1);
-/// What is asked to read back.
+/// The query that reads back.
 const QUERY: Query = Query { request: 120, response: 900, takes: Duration::ZERO };
 
 impl Fault for MissingIndex {
@@ -98,7 +98,7 @@ impl Fault for MissingIndex {
     }
 }
 
-/// How long a query takes, asked on the database's own host: no network is in between.
+/// Measures a query on the database's own host, without any network.
 async fn time_query(ns: &NetNs, peer: SocketAddr, within: Duration) -> Result<Duration, FaultError> {
     let mut asked = Instant::now();
     let query = async {

@@ -1,6 +1,6 @@
-//! `call`: a user asks an application over HTTP, and before it answers the application asks others.
+//! `call`: a client sends HTTP requests to an application, which makes requests of its own before it responds.
 //!
-//! What it does is the [`steps`]' to say; it runs in [`super::servers::app`].
+//! [`steps`] plans these requests, and [`super::servers::app`] makes them.
 
 mod steps;
 
@@ -19,24 +19,25 @@ use super::servers::http;
 use super::sockets;
 use crate::job::Job;
 
-/// Of an answer, bytes.
+/// Default size of a response, bytes.
 const RESPONSE: u32 = 1000;
 
 flow_spec! {
-    /// Asks an application over HTTP, repeatedly; for each request the application asks others before it answers.
+    /// Sends HTTP requests to an application repeatedly; for each, the application makes requests of its own before it
+    /// responds.
     pub struct CallSpec {
-        /// The application, such as `pod/app` or `service/app`, or an ingress before it.
+        /// The application, such as `pod/app` or `service/app`, or its ingress.
         pub to: Spanned<String>,
-        /// `outside/NAME`, asked where `to` is a name. Default: cluster DNS for pods and nodes, else the first resolver
-        /// outside.
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
         pub resolver: Option<Spanned<String>>,
         /// Port of the application.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
-        /// Size of its answer, bytes. Default 1000.
+        /// Size of the response body, bytes. Default 1000.
         #[schemars(range(min = 1, max = 16_777_216))]
         pub response: Option<Spanned<u32>>,
-        /// What the application does before it answers, in turn.
+        /// What the application does before it responds, one step after another.
         #[serde(rename = "do")]
         #[schemars(length(min = 1, max = 100))]
         pub steps: Spanned<Vec<steps::Step>>,

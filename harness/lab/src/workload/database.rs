@@ -1,7 +1,7 @@
-//! What a client of a database does: open a connection, and ask over it.
+//! The client of a database: opens a connection and sends queries over it.
 //!
-//! relapse's own database answers as its TCP server does ([`echo`]), after its host's delay. Where a third party's
-//! answers, this is the one file that has to speak its protocol.
+//! relapse's own database is its TCP server ([`echo`]), which responds after its host's delay. A client for a third
+//! party's protocol belongs in this file; nothing else depends on the protocol.
 
 use std::net::SocketAddr;
 
@@ -15,15 +15,15 @@ use super::sockets;
 /// A connection that is ready for queries.
 ///
 /// # Errors
-/// How it failed, as the client sees it.
+/// The failure as seen by the client.
 pub async fn open(ns: &NetNs, peer: SocketAddr) -> Result<TcpStream, Failure> {
     sockets::connect(ns, peer).await
 }
 
-/// One query and its whole response.
+/// Sends a query and receives its response.
 ///
 /// # Errors
-/// How it failed, as the client sees it.
+/// The failure as seen by the client.
 pub async fn ask(stream: &mut TcpStream, query: &Query) -> Result<(), Failure> {
     let Query { request, response, takes } = *query;
     echo::exchange(stream, &Exchange { takes, ..Exchange::new(request, response) }).await

@@ -18,8 +18,8 @@ flow_spec! {
     pub struct HoldSpec {
         /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
-        /// `outside/NAME`, asked where `to` is a name. Default: cluster DNS for pods and nodes, else the first resolver
-        /// outside.
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
         pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]

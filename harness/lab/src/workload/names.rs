@@ -1,7 +1,6 @@
-//! Domain names that flows are opened to: what planning knows of one, and what address it has now.
+//! Domain names as targets of flows: planning, and look-up at each attempt.
 //!
-//! A pod asks cluster DNS with its search list, a node asks it without; hosts outside and offices ask a resolver
-//! outside.
+//! Pods use cluster DNS with its search list, nodes use it without; hosts outside and offices use a resolver outside.
 
 use std::net::IpAddr;
 
@@ -13,10 +12,11 @@ use relapse_model::{ClusterPlan, Failure, NameId, NamePlan, OutsideId, Place, Re
 use super::dns;
 use crate::cluster::Cluster;
 
-/// How a name is written where a place could stand.
+/// Prefix of a name in place of a target such as `pod/NAME`.
 pub const PREFIX: &str = "name/";
 
-/// What a place or Service written there is, or a name that is looked up from `from`, by `asked` where that is given.
+/// The target written there. A name is looked up at `from`, by the resolver `asked` if given. Reports a name without
+/// resolver, record or host.
 pub(super) fn target(
     resolver: &mut Resolver<'_>,
     text: &Spanned<String>,
@@ -58,7 +58,7 @@ pub(super) fn target(
     Some(Target::Name(NameId(number)))
 }
 
-/// Who answers at the addresses of a name, by the records of all resolvers.
+/// The places with the addresses of a name, from the records of all resolvers.
 fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     let search = cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
     if let Some(service) = dns::service_named(cluster, name, search) {
@@ -75,10 +75,10 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     places
 }
 
-/// The address of a target for a client at `from`: a name is looked up now.
+/// The address of a target for a client at `from`. Names are looked up.
 ///
 /// # Errors
-/// `NameError` where a name has no address.
+/// `NameError` if a name has no address.
 pub async fn address(
     cluster: &dyn Cluster,
     ns: &NetNs,
@@ -92,7 +92,7 @@ pub async fn address(
     let server = asked.or_else(|| plan.resolver_of(from)).ok_or(Failure::NameError)?;
     let search = plan.dns.as_ref().filter(|_| matches!(from, Place::Pod(_))).map_or(&[][..], |dns| &dns.search);
     let addresses = dns::lookup(ns, server, &plan.names[id.0].name, search).await?;
-    // As getaddrinfo(3) sorts them on a host that has no IPv6 address (RFC 6724 section 6, rule 1).
+    // The order of getaddrinfo(3) on a host without an IPv6 address (RFC 6724 section 6, rule 1).
     let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
     first.copied().ok_or(Failure::NameError)
 }

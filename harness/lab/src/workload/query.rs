@@ -1,4 +1,4 @@
-//! `query`: one query of a database, over a connection of its own or the one that is kept.
+//! `query`: a database query, over a new or a kept connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::tcp::Connection;
 use crate::job::Job;
 
 flow_spec! {
-    /// Asks a database one query, repeatedly.
+    /// Sends a query to a database repeatedly.
     pub struct QuerySpec {
         /// The database, such as `outside/database`.
         pub to: Spanned<String>,
-        /// `outside/NAME`, asked where `to` is a name. Default: cluster DNS for pods and nodes, else the first resolver
-        /// outside.
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
         pub resolver: Option<Spanned<String>>,
         /// Port of the database.
         #[schemars(range(min = 1))]
@@ -32,16 +32,16 @@ flow_spec! {
         /// Size of a response, bytes. Default 900.
         #[schemars(range(min = 1, max = 16_777_216))]
         pub response: Option<Spanned<u32>>,
-        /// How long the query takes the database by itself. Default 0s.
+        /// Time the query takes the database without any fault. Default 0s.
         pub takes: Option<Spanned<values::Duration>>,
         #[serde(default)]
         pub connection: Connection,
     }
 }
 
-/// Of a query, bytes.
+/// Default size of a query, bytes.
 pub(super) const REQUEST: u32 = 120;
-/// Of its response, bytes.
+/// Default size of its response, bytes.
 pub(super) const RESPONSE: u32 = 900;
 
 impl FlowSpec for QuerySpec {

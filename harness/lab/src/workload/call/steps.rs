@@ -1,4 +1,4 @@
-//! How the steps of a `call` are written, and what planning makes of them.
+//! The steps of a `call`: their YAML and their planning.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use serde::Deserialize;
 use crate::workload::flow::Draft;
 use crate::workload::{names, query};
 
-/// Entries of connection tracking that a look-up makes: a socket for each search domain and for the name alone.
+/// Connection-tracking entries created by a look-up: one socket for each search domain and one for the bare name.
 const LOOKUP: u32 = 5;
 
-/// Something that an application does before it answers.
+/// Something an application does before it responds.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[schemars(title = "step")]
 #[serde(rename_all = "kebab-case")]
@@ -52,7 +52,7 @@ pub struct Get {
     pub timeout: Option<Spanned<values::Duration>>,
 }
 
-/// Opens a connection to a database, over which later parts ask.
+/// Opens a connection to a database, used by later parts.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {
@@ -70,7 +70,7 @@ pub struct Connect {
     pub timeout: Option<Spanned<values::Duration>>,
 }
 
-/// Asks a database so many queries one after another, over one connection.
+/// Sends queries to a database one after another, over one connection.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Queries {
@@ -78,7 +78,7 @@ pub struct Queries {
     pub name: Spanned<Name>,
     /// Name of an earlier `connect`, whose connection is used. Default: a connection of its own, to `to`.
     pub over: Option<Spanned<String>>,
-    /// The database, where no earlier part has connected to it.
+    /// The database. Needs `port`, and excludes `over`.
     pub to: Option<Spanned<String>>,
     /// Port of the database.
     #[schemars(range(min = 1))]
@@ -92,7 +92,7 @@ pub struct Queries {
     /// Size of a response, bytes. Default 900.
     #[schemars(range(min = 1, max = 16_777_216))]
     pub response: Option<Spanned<u32>>,
-    /// How long a query takes the database by itself. Default 0s.
+    /// Time a query takes the database without any fault. Default 0s.
     pub takes: Option<Spanned<values::Duration>>,
     /// Time between a response and the next query. Default 0s.
     pub think: Option<Spanned<values::Duration>>,
@@ -140,7 +140,7 @@ pub enum Direction {
     Download,
 }
 
-/// Plans the steps of a flow whose application is known already.
+/// Plans the steps of a flow; its target must be set.
 pub(super) fn plan(steps: &[Step], flow: &mut Draft<'_, '_>) {
     let app = flow.server();
     let mut planning = Planning { flow, app, connected: BTreeSet::new() };
@@ -154,13 +154,13 @@ pub(super) fn plan(steps: &[Step], flow: &mut Draft<'_, '_>) {
 
 struct Planning<'d, 'r, 'a> {
     flow: &'d mut Draft<'r, 'a>,
-    /// Where the application runs, where that is known.
+    /// Where the application runs, if known.
     app: Option<Place>,
-    /// Parts that have connected by now.
+    /// `connect` parts that have completed.
     connected: BTreeSet<PartId>,
 }
 
-/// What all kinds of parts have.
+/// The fields common to all kinds of parts.
 struct Common<'a> {
     kind: &'static str,
     name: &'a Spanned<Name>,
@@ -173,7 +173,7 @@ impl Planning<'_, '_, '_> {
         match step {
             Step::InTurn(steps) => Planned::InTurn(steps.iter().map(|step| self.step(step)).collect()),
             Step::Together(steps) => {
-                // What one opens is there for the others only when all have ended.
+                // A connection opened by one of them is available only after all have completed.
                 let before = self.connected.clone();
                 let mut after = before.clone();
                 let mut planned = Vec::new();
@@ -234,7 +234,7 @@ impl Planning<'_, '_, '_> {
         }
     }
 
-    /// The part of this name that has connected by now.
+    /// The completed `connect` part with this name.
     fn connection(&mut self, over: &Spanned<String>) -> Option<PartId> {
         let parts = &self.flow.plan.parts;
         let found = self.connected.iter().find(|id| parts.get(id.0).is_some_and(|part| part.name == over.value));
@@ -248,7 +248,7 @@ impl Planning<'_, '_, '_> {
         found.copied()
     }
 
-    /// A part that asks what is written at `to`.
+    /// Plans a part that connects to `to`.
     fn part(&mut self, common: &Common<'_>, to: &Spanned<String>, port: Spanned<u16>, work: Work) -> Planned {
         let target = names::target(self.flow.resolver, to, self.app, None);
         if let (Some(target), Some(app)) = (target, self.app) {
@@ -258,7 +258,7 @@ impl Planning<'_, '_, '_> {
             }
             self.flow.served(target, to, port, common.kind);
         }
-        // A stand-in for what is unknown: it is told already.
+        // A placeholder if the target is unknown: that is reported already.
         self.add(common, target.unwrap_or(self.flow.plan.to), port.value, work)
     }
 
@@ -280,7 +280,7 @@ impl Planning<'_, '_, '_> {
 }
 
 impl Draft<'_, '_> {
-    /// Where the server of the flow runs, the first of several; of an ingress, where what it stands before runs.
+    /// Where the (first) server of the flow runs; for an ingress, where its backend runs.
     fn server(&self) -> Option<Place> {
         let cluster = &self.resolver.cluster;
         let first = *cluster.behind(self.known_target()?).first()?;

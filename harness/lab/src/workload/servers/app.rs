@@ -1,7 +1,7 @@
-//! The application: for each request it asks others, as its flow's steps say, and then answers.
+//! The application: for each request it carries out the steps of its flow, then responds.
 //!
-//! It answers 200, or 502 where a part failed. `Server-Timing` (W3C) has each part that ended with its time, and how
-//! it failed as description; [`read_timing`] is the client's side of that.
+//! The status is 200, or 502 if a part failed. `Server-Timing` (W3C) lists the completed parts with their times and, as
+//! description, their failures; the client reads it with [`read_timing`].
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -23,19 +23,19 @@ use crate::workload::{PartTime, database, names, namespace, sockets};
 /// W3C Server Timing, section 3.1.
 pub const SERVER_TIMING: &str = "server-timing";
 
-/// The share of the client's patience after which the application gives up, so that its answer still arrives.
+/// The share of the client's timeout after which the application gives up, so that its response still arrives.
 const PATIENCE: f64 = 0.9;
 
-/// The path by which a flow asks for its steps.
+/// The path at which an application carries out the steps of a flow.
 #[must_use]
 pub fn path(flow: &FlowPlan) -> String {
     format!("/{}", flow.name)
 }
 
-/// An application at one place, for all flows that have steps.
+/// An application at one place, for all flows with steps.
 pub struct App {
     home: Home,
-    /// Connections that rest between requests, by flow and part.
+    /// Idle connections, by flow and part.
     kept: Mutex<HashMap<(usize, PartId), Vec<Connection>>>,
 }
 
@@ -61,7 +61,7 @@ impl App {
         Self { home, kept: Mutex::default() }
     }
 
-    /// The answer to a request; none where no flow has such a path.
+    /// The response to a request; `None` if the path belongs to no flow.
     pub async fn answer(&self, wanted: &str) -> Option<Answer> {
         let number = self.home.flows.iter().position(|flow| !flow.parts.is_empty() && path(flow) == wanted)?;
         let flow = &self.home.flows[number];
@@ -88,7 +88,7 @@ impl App {
         Some(http::answer(status, body, Some((SERVER_TIMING, &timing))))
     }
 
-    /// Keeps what may be kept of the connections of a request that went well.
+    /// Keeps the connections of a successful request, if their parts say so.
     fn keep(&self, flow: usize, open: Vec<tokio::sync::Mutex<Option<Connection>>>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for (number, connection) in open.into_iter().enumerate() {
@@ -98,7 +98,7 @@ impl App {
         }
     }
 
-    /// One that was kept and is still open.
+    /// A kept connection that is still open.
     fn kept(&self, flow: usize, part: PartId) -> Option<Connection> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let resting = kept.get_mut(&(flow, part))?;
@@ -106,21 +106,21 @@ impl App {
     }
 }
 
-/// A request that is being worked on.
+/// A request in progress.
 struct Request<'a> {
     app: &'a App,
-    /// The flow's.
+    /// Index of the flow.
     number: usize,
     flow: &'a FlowPlan,
     ns: NetNs,
     deadline: Instant,
-    /// Of each part; of those that others use, and those that may be kept.
+    /// The connection of each part, if other parts use it or it is kept.
     open: Vec<tokio::sync::Mutex<Option<Connection>>>,
     times: Mutex<Vec<PartTime>>,
 }
 
 impl Request<'_> {
-    /// Ends at the first failure: what goes on beside it is given up.
+    /// Ends at the first failure and cancels the steps beside it.
     fn steps<'s>(&'s self, step: &'s Step) -> Job<'s, Result<(), Failure>> {
         Box::pin(async move {
             match step {
@@ -193,7 +193,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// A connection to whatever address the part's server has now.
+    /// Connects to the part's server; a name is looked up.
     async fn connect(&self, part: &PartPlan, deadline: Instant) -> Result<Connection, Failure> {
         let home = &self.app.home;
         let found = names::address(home.cluster.as_ref(), &self.ns, home.place, part.to, None);
@@ -234,7 +234,7 @@ fn write_timing(flow: &FlowPlan, times: &[PartTime]) -> String {
     times.iter().map(entry).collect::<Vec<_>>().join(", ")
 }
 
-/// The parts of an answer, in the order in which they ended; what is no part of this flow is left out.
+/// The parts in a `Server-Timing` header, in the order of completion; entries of unknown parts are ignored.
 #[must_use]
 pub fn read_timing(flow: &FlowPlan, timing: &str) -> Vec<PartTime> {
     let entry = |text: &str| {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_part_of_the_flow_is_left_out() {
+    fn entries_of_unknown_parts_are_ignored() {
         for timing in ["", "cache;dur=3", "api", "api;dur=soon", "api;dur=-1", ";;,,"] {
             assert_eq!(read_timing(&flow(), timing), [], "{timing}");
         }

@@ -1,6 +1,5 @@
-//! HTTP/1.1 over hyper: relapse's own server, which sends and takes as many bytes as it is asked to and is the
-//! application of flows that have steps; the reverse proxy that stands in for an ingress controller; and the client's
-//! side of a connection.
+//! HTTP/1.1 over hyper: relapse's own server, which sends and accepts the requested number of bytes and runs the
+//! application of `call` flows; the reverse proxy that stands in for an ingress controller; and the client.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -33,13 +32,13 @@ pub type Answer = Response<Full<Bytes>>;
 /// The server of `http` and `call` flows, and of parts over HTTP.
 pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
 
-/// The path under which so many bytes are served and taken.
+/// The path at which this number of bytes is served and accepted.
 #[must_use]
 pub fn bytes_path(bytes: u32) -> String {
     format!("/bytes/{bytes}")
 }
 
-/// A response, with one header of its own.
+/// A response, optionally with a header.
 #[must_use]
 pub fn answer(status: StatusCode, body: Bytes, header: Option<(&'static str, &str)>) -> Answer {
     let mut response = Response::new(Full::new(body));
@@ -77,7 +76,7 @@ async fn serve(listener: TcpListener, home: Home) {
     .await;
 }
 
-/// Takes a body and forgets it; its size, where all of it came and it was not too large.
+/// Reads and discards a body. Returns its size, unless it is incomplete or too large.
 async fn received(mut body: Incoming) -> Option<usize> {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
@@ -131,25 +130,25 @@ where
     }
 }
 
-/// The client's side of a connection, for one request after another. It ends with this.
+/// A client's connection, for one request after another. Dropping it closes the connection.
 pub struct Connection {
     sender: client::SendRequest<Full<Bytes>>,
     peer: String,
-    /// What drives it.
+    /// Drives the connection.
     _driver: JoinSet<()>,
 }
 
 impl Connection {
-    /// Over an open stream.
+    /// Uses an open stream.
     ///
     /// # Errors
-    /// `Any` where the stream is not open any more.
+    /// `Any` if the stream is closed.
     pub async fn open(stream: TcpStream) -> Result<Self, Failure> {
         let peer = stream.peer_addr().map_err(|_| Failure::Any)?.to_string();
         let (sender, connection) = client::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Any)?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            // How it ended is known from the request.
+            // Errors are reported by the request.
             let _ = connection.await;
         });
         Ok(Self { sender, peer, _driver: driver })
@@ -160,10 +159,10 @@ impl Connection {
         !self.sender.is_closed()
     }
 
-    /// One request and its whole response.
+    /// Sends a request and receives its response.
     ///
     /// # Errors
-    /// `Any` where no whole response came.
+    /// `Any` if no complete response arrives.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Bytes>, Failure> {
         let request = Request::builder().method(method).uri(path).header(HOST, &self.peer).body(Full::new(body));
         let request = request.map_err(|_| Failure::Any)?;
