@@ -13,7 +13,7 @@ use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::zone::{self, folded};
-use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, Target};
+use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::client::{Client, Site};
@@ -40,6 +40,7 @@ impl FlowSpec for DnsSpec {
         // One socket for each search domain and one for the bare name, on the client's node or on the replica's.
         flow.plan.entries = 5;
         flow.plan.late = Failure::NameError;
+        flow.plan.looks_up = true;
         flow.resolver.domain(&self.query);
         let target = match &self.server {
             Some(server) => flow.resolver.target(server),
@@ -52,7 +53,7 @@ impl FlowSpec for DnsSpec {
         }
         flow.check_reachable(target, self.at());
         if let Some(server) = target {
-            self.known_name(flow.resolver, server);
+            known_name(flow.resolver, server, self.at(), &self.query);
         }
         Arc::new(Dns { query: self.query.value.clone() })
     }
@@ -63,61 +64,64 @@ impl DnsSpec {
     fn at(&self) -> &Spanned<String> {
         self.server.as_ref().unwrap_or(&self.from)
     }
-
-    /// Reports a server that is not a resolver, and a name that no resolver of the flow has.
-    fn known_name(&self, resolver: &mut Resolver<'_>, server: Target) {
-        let dns = resolver.cluster.dns.as_ref();
-        let cluster_dns = dns.is_some_and(|dns| match server {
-            Target::Service(id) => id == dns.service,
-            Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
-            Target::Place(_) => false,
-        });
-        let resolvers: Vec<OutsideId> = match server {
-            Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
-            _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
-            _ => {
-                let at = self.at();
-                let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
-                resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
-                return;
-            }
-        };
-        let query = folded(&self.query);
-        if cluster_dns
-            && is_service_name(&resolver.cluster, &query, dns.map(|d| d.search.as_slice()).unwrap_or_default())
-        {
-            return;
-        }
-        let known: Vec<&str> = resolvers
-            .iter()
-            .flat_map(|id| &resolver.cluster.outside[id.0].records)
-            .map(|(name, _)| name.as_str())
-            .collect();
-        // By itself, or below a search domain in which a wildcard answers.
-        let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
-        let mut candidates =
-            std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
-        let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
-        if !known.is_empty() && !is_known {
-            let meant =
-                nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
-            let mut names = known;
-            names.dedup();
-            let help = format!("{meant}names they know: {}", listed(names));
-            resolver.error(self.query.span, format!("no resolver of this flow knows {}", quoted(&self.query)), help);
-        }
-    }
 }
 
-/// Whether this is the name of a Service, bare or with all or part of a search domain.
-fn is_service_name(cluster: &ClusterPlan, query: &str, search: &[String]) -> bool {
-    cluster.services.iter().any(|service| {
+/// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
+/// name.
+pub(super) fn known_name(
+    resolver: &mut Resolver<'_>,
+    server: Target,
+    at: &Spanned<String>,
+    name: &Spanned<String>,
+) -> bool {
+    let dns = resolver.cluster.dns.as_ref();
+    let cluster_dns = dns.is_some_and(|dns| match server {
+        Target::Service(id) => id == dns.service,
+        Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
+        Target::Place(_) | Target::Name(_) => false,
+    });
+    let resolvers: Vec<OutsideId> = match server {
+        Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
+        _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
+        _ => {
+            let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
+            resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
+            return false;
+        }
+    };
+    let query = folded(name);
+    let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
+    if cluster_dns && service_named(&resolver.cluster, &query, search).is_some() {
+        return true;
+    }
+    let known: Vec<&str> = resolvers
+        .iter()
+        .flat_map(|id| &resolver.cluster.outside[id.0].records)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    // By itself, or below a search domain in which a wildcard answers.
+    let mut candidates = std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
+    let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
+    if !known.is_empty() && !is_known {
+        let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
+        let mut names = known;
+        names.dedup();
+        let help = format!("{meant}names they know: {}", listed(names));
+        resolver.error(name.span, format!("no resolver of this flow knows {}", quoted(name)), help);
+    }
+    is_known
+}
+
+/// The Service with this name, bare or with all or part of a search domain.
+pub(super) fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
+    let is_it = |service: &ServicePlan| {
         query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
             let domain = "default.svc.cluster.local";
             let rest = rest.strip_prefix('.').unwrap_or(rest);
             rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
         })
-    })
+    };
+    cluster.services.iter().position(is_it).map(ServiceId)
 }
 
 #[derive(Debug)]
@@ -129,8 +133,7 @@ impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
             let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
-            let addresses = lookup(&site.ns, site.address, &self.query, search).await?;
-            site.found(addresses);
+            site.details.addresses = lookup(&site.ns, site.address, &self.query, search).await?;
             Ok(None)
         })
     }
@@ -178,9 +181,9 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, 
         if waiting.remove(&reply.metadata.id).is_none() {
             continue;
         }
-        addresses.extend(reply.answers.iter().filter_map(|record| match &record.data {
-            RData::A(a) => Some(IpAddr::from(a.0)),
-            RData::AAAA(a) => Some(IpAddr::from(a.0)),
+        addresses.extend(reply.answers.iter().filter_map(|record| match record.data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         }));
         if reply.metadata.response_code != ResponseCode::NoError {
