@@ -48,7 +48,7 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
-    /// Addresses outside that share a path.
+    /// Addresses outside the cluster that share a path.
     pub prefixes: Vec<PrefixPlan>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
@@ -152,7 +152,7 @@ pub struct DnsPlan {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
-    /// More addresses at which it answers.
+    /// Further addresses of the host.
     pub also_at: Vec<IpAddr>,
     pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.
