@@ -52,7 +52,7 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
-    /// Addresses outside that share a path.
+    /// Addresses outside the cluster that share a path.
     pub prefixes: Vec<PrefixPlan>,
     /// Names that the operator declares to the detectors.
     pub declared_names: Vec<DeclaredName>,
@@ -178,7 +178,7 @@ pub enum ForwardPolicy {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
-    /// More addresses at which it answers.
+    /// Further addresses of the host.
     pub also_at: Vec<IpAddr>,
     pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.

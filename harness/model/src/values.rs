@@ -104,12 +104,12 @@ text! {
     "write the first and the last port, such as `46990-46999`"
 }
 text! {
-    /// A share, in millionths.
+    /// A share, in parts per million.
     Percent(u32), "percent", "a percentage", "^[0-9]+(\\.[0-9]{1,4})?%$",
     "write a number up to 100 with at most four decimals and a percent sign, such as `5%` or `0.1%`"
 }
 text! {
-    /// Bits a second.
+    /// Bits per second.
     Rate(u64), "rate", "a rate", "^[0-9]+(\\.[0-9]+)?(k|M|G)?bit$",
     "write a number above 0 and its unit, such as `100Mbit` (a second), `512kbit` or `1Gbit`"
 }
@@ -220,7 +220,7 @@ impl Day {
     }
 }
 
-/// The number before the point, and the digits after it where there is one.
+/// The number before the decimal point, and the digits after it.
 fn decimal(text: &str) -> Option<(u64, &str)> {
     match text.split_once('.') {
         Some((whole, decimals)) => {

@@ -161,7 +161,7 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Why paths cannot be slow or lossy here, where that is so.
+    /// Why paths cannot be slow or lossy here, if so.
     fn no_slow_paths(&self) -> Option<String> {
         None
     }
