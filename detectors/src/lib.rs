@@ -57,6 +57,8 @@ detectors! {
     // I4 policy-route-lost
     policy_route,
     wrong_nic,
+    // I5 database-slow
+    server_slow,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

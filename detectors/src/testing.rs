@@ -10,12 +10,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredPath, Operator};
+use crate::operator::{DeclaredPath, DeclaredServer, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
-    Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
+    Change, ConntrackStats, ConntrackTable, Direction, End, Endpoint, Endpoints, Exchange, Flow, KernelLog, Link,
+    Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState,
+    Tuple,
 };
 use crate::time::Time;
 
@@ -38,6 +39,7 @@ pub fn operator() -> Operator {
         time_wait: Duration::from_mins(1),
         peers: Vec::new(),
         peer_prefix_length: 24,
+        servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
     }
 }
 
@@ -184,6 +186,7 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("I2-conntrack-cap-reset", crate::conntrack_exhaustion::tests::incident()),
         ("I3-coredns-single-replica-loss", crate::pod_nic::tests::incident()),
         ("I4-policy-route-lost", crate::policy_route::tests::incident()),
+        ("I5-database-slow", crate::server_slow::tests::incident()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
     ]
@@ -310,6 +313,8 @@ pub fn observed(words: &[&str]) -> Observed {
             segment(link, direction, [source, destination], flags, numbers, timestamp).into()
         }
         ["office", client, ref what @ ..] => office(client, what),
+        // A request and how long the answer took, acknowledged after 40 ms where that was sooner; times in milliseconds.
+        ["exchange", client, server, took, ref more @ ..] => exchange(client, server, read(took), more).into(),
         _ => panic!("no signal: {words:?}"),
     }
 }
@@ -336,6 +341,37 @@ fn segment(
         mss: has('S').then_some(1460),
         timestamp: Some(read(timestamp)),
     }
+}
+
+fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
+    let mut exchange = Exchange {
+        client: read(client),
+        server: read(server),
+        seen_at: End::Client,
+        request: 120,
+        took_us: took * 1000,
+        answered: true,
+        acked_us: (took > 40).then_some(40_000),
+        waited_us: 0,
+        connect_us: None,
+        sent_again: false,
+        after_greeting: false,
+    };
+    for word in more {
+        let us = |number| read::<u64>(number) * 1000;
+        match word.split_once('=') {
+            Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
+            Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
+            None if *word == "at-server" => exchange.seen_at = End::Server,
+            None if *word == "outstanding" => exchange.answered = false,
+            None if *word == "unacked" => exchange.acked_us = None,
+            None if *word == "again" => exchange.sent_again = true,
+            None if *word == "greeted" => exchange.after_greeting = true,
+            _ => panic!("nothing that an exchange says: {word}"),
+        }
+    }
+    exchange
 }
 
 /// A connection from a client of an office to the ingress pod, by bytes of the pod's from 1 on.
