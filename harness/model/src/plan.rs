@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredPath, Operator};
+use relapse_detectors::operator::{DeclaredPath, DeclaredServer, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -44,6 +44,8 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// What the operator declared to the detectors about servers.
+    pub declared_servers: Vec<DeclaredServer>,
     /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -280,6 +282,7 @@ impl ClusterPlan {
             time_wait: Duration::from_secs(60),
             peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
+            servers: self.declared_servers.clone(),
         }
     }
 

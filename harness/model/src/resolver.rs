@@ -33,6 +33,7 @@ impl<'a> Resolver<'a> {
             dns: None,
             outside: Vec::new(),
             offices: Vec::new(),
+            declared_servers: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }

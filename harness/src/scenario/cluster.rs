@@ -5,7 +5,7 @@ use std::fmt;
 
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Name, Prefix};
+use relapse_model::values::{Address, Name, Prefix, ServerAddress};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -30,6 +30,9 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
+    /// What the operator declares to the detectors.
+    #[serde(default)]
+    pub declared: Declared,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -132,6 +135,15 @@ pub struct Dns {
     pub service: Option<Spanned<Name>>,
     /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
     pub search: Option<Vec<Spanned<String>>>,
+}
+
+/// What the operator declares to the detectors, beyond the MTU of offices.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Declared {
+    /// Names of servers, which findings use instead of address and port.
+    #[serde(default)]
+    pub servers: BTreeMap<Spanned<Name>, Spanned<ServerAddress>>,
 }
 
 /// A host outside the cluster.

@@ -1,59 +1,88 @@
 //! TCP segments and DNS messages on the node's interfaces, by AF_PACKET.
 //!
 //! SYNs, FINs and resets are told of every interface; data and bare acknowledgements only of the
-//! uplinks, where paths begin. Payloads are never looked at but for DNS.
+//! uplinks, where paths begin. Payloads are never looked at but for DNS. Exchanges are made from the same frames.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_proto::op::{Message, MessageType};
 use hickory_proto::rr::RData;
 use relapse_detectors::signal::{CollectorKind, Direction, Dns, Segment, TcpFlags};
 use relapse_detectors::time::Time;
-use relapse_kernel::Result;
 use relapse_kernel::packet::{Capture, Filter, Frame, Packet, Tcp, Udp};
+use relapse_kernel::{Result, clock};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
+use super::exchanges::{self, Exchanges};
 use super::{Agent, CollectorInfo};
 
 /// Names below it are the cluster's own.
 const CLUSTER_ZONE: &str = "cluster.local.";
 
-pub const COLLECTORS: &[CollectorInfo] =
-    &[CollectorInfo::on_each_node(&[CollectorKind::Packets, CollectorKind::DnsPackets], start).tried(
-        "packet capture",
-        "an AF_PACKET socket with a filter was opened",
-        |ns| Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop),
-    )];
+pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(
+    &[CollectorKind::Packets, CollectorKind::DnsPackets, CollectorKind::Exchanges],
+    start,
+)
+.tried("packet capture", "an AF_PACKET socket with a filter was opened", |ns| {
+    Capture::open(ns, &Filter::any_of([Filter::tcp(), Filter::dns()])).map(drop)
+})];
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     // Two rings: with room for a DNS message in each slot there would be a quarter of them for a burst of segments.
-    let both = [(CollectorKind::Packets, Filter::tcp()), (CollectorKind::DnsPackets, Filter::dns())];
-    for (kind, filter) in both {
+    let both: [(&[_], _); 2] = [
+        (&[CollectorKind::Packets, CollectorKind::Exchanges], Filter::tcp()),
+        (&[CollectorKind::DnsPackets], Filter::dns()),
+    ];
+    let exchanges = Arc::new(Mutex::new(Exchanges::of(agent)));
+    for (kinds, filter) in both {
         let capture = Capture::open(&agent.ns, &filter)?;
-        tasks.spawn(read(Arc::clone(agent), kind, capture));
+        tasks.spawn(read(Arc::clone(agent), kinds, capture, Arc::clone(&exchanges)));
     }
+    tasks.spawn(outstanding(Arc::clone(agent), exchanges));
     Ok(())
 }
 
-async fn read(agent: Arc<Agent>, kind: CollectorKind, mut capture: Capture) {
+async fn read(
+    agent: Arc<Agent>,
+    kinds: &'static [CollectorKind],
+    mut capture: Capture,
+    exchanges: Arc<Mutex<Exchanges>>,
+) {
     let mut frames = Vec::new();
     let mut lost = 0;
     loop {
         frames.clear();
         if let Err(e) = capture.next_batch(&mut frames).await {
-            agent.lost(kind, e);
+            kinds.iter().for_each(|kind| agent.lost(*kind, &e));
             return;
         }
-        frames.iter().for_each(|frame| tell(&agent, frame));
+        {
+            let mut exchanges = exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+            frames.iter().for_each(|frame| tell(&agent, &mut exchanges, frame));
+        }
         let now = capture.lost();
         if now > lost {
-            agent.lost(kind, format!("{} packets lost: the ring was full", now - lost));
+            let why = format!("{} packets lost: the ring was full", now - lost);
+            kinds.iter().for_each(|kind| agent.lost(*kind, &why));
             lost = now;
         }
     }
 }
 
-fn tell(agent: &Agent, frame: &Frame) {
+/// Tells of requests that have had no answer for long.
+async fn outstanding(agent: Arc<Agent>, exchanges: Arc<Mutex<Exchanges>>) {
+    let mut clock = tokio::time::interval(exchanges::EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let now = Time(clock::now());
+        let told = exchanges.lock().unwrap_or_else(PoisonError::into_inner).outstanding(now);
+        told.into_iter().for_each(|exchange| agent.tell_at(now, exchange));
+    }
+}
+
+fn tell(agent: &Agent, exchanges: &mut Exchanges, frame: &Frame) {
     let Some(link) = agent.link_name(frame.ifindex) else { return };
     let direction = if frame.outgoing { Direction::Out } else { Direction::In };
     match &frame.packet {
@@ -65,9 +94,13 @@ fn tell(agent: &Agent, frame: &Frame) {
             if uplink || tcp.flags.syn || tcp.flags.fin || tcp.flags.rst {
                 agent.tell_at(Time(frame.at), segment(link, direction, tcp));
             }
+            if let Some(exchange) = exchanges.segment(agent, frame, tcp) {
+                agent.tell_at(Time(frame.at), exchange);
+            }
         }
         Packet::Udp(udp) => {
             if let Some(dns) = dns(udp) {
+                exchanges.dns(agent, frame, &dns);
                 if !dns.answers.is_empty() && !dns.name.ends_with(CLUSTER_ZONE) {
                     *agent.external_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(dns.name.clone());
                 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use relapse_detectors::operator::DeclaredServer;
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
@@ -12,7 +13,7 @@ use super::Planner;
 use super::addresses::Addresses;
 use super::network::share;
 use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
-use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
+use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service};
 
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
 const PODS_PER_NODE: usize = 64;
@@ -41,6 +42,7 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
@@ -240,6 +242,18 @@ impl Planner<'_> {
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
             });
+        }
+    }
+
+    fn plan_declared(&mut self, declared: &Declared) {
+        for (name, address) in &declared.servers {
+            let address = address.0;
+            let servers = &self.cluster.declared_servers;
+            if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
+                let message = format!("{address} has another name, {}", quoted(&other));
+                self.error(name.span, message, "declare one name for each address and port");
+            }
+            self.cluster.declared_servers.push(DeclaredServer { name: name.0.clone(), address });
         }
     }
 
