@@ -18,7 +18,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and set back)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kind nightly kernels fmt lint generate prerequisites
+.PHONY: help run test soak kind nightly kernels image fmt lint generate prerequisites
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ nightly: kind ## replay everything on both backends; any missed or late detectio
 	$(CARGO) build --release --package relapse
 	@echo "as root: nf_conntrack_max of this machine is written for one incident and set back"
 	$(if $(ROOT),,sudo )$${CARGO_TARGET_DIR:-target}/release/relapse run --backend all --require netns,kind --allow-host-writes
+
+image: prerequisites ## a container image that replays the carried incidents
+	@bash scripts/image.sh
 
 kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 13, under qemu
 	@bash scripts/kernels.sh $(SUITES)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2016
-# What kind.sh, kind-image.sh and kind-nginx.sh share: versions, names, and the Debian base that our own
-# images stand on. Only sourced.
+# What kind.sh, kind-image.sh, kind-nginx.sh and image.sh share: versions, names, and the Debian base of images
+# that are built here. Only sourced.
 
 # The last minor of Kubernetes that starts on hosts with cgroup v1 as it is.
 KUBERNETES=1.34.4
@@ -49,6 +49,21 @@ as_root() {
 }
 
 present() { docker image inspect "$1" >/dev/null 2>&1; }
+
+# Pulls IMAGE. Where no registry begins to answer within 20 seconds, it says so and fails.
+pull() {
+    local line client
+    step "$1, from a registry"
+    exec {output}< <(exec docker pull "$1" 2>&1)
+    client=$!
+    if ! read -r -t 20 -u "$output" line; then
+        kill "$client" 2>/dev/null || true
+        line="no answer within 20 seconds"
+    fi
+    { printf '%s\n' "$line" && cat <&"$output"; } | sed 's/^/   /'
+    exec {output}<&-
+    wait "$client"
+}
 
 # An image that we built carries what it was built from: a fingerprint of versions and recipe.
 fingerprint() { sha256sum | cut -c 1-16; }

@@ -49,21 +49,6 @@ find_kind() {
     rmdir "$CACHE/bin/new"
 }
 
-# Pulls IMAGE. Where no registry begins to answer within 20 seconds, it says so and fails.
-pull() {
-    local line client
-    step "$1, from a registry"
-    exec {output}< <(exec docker pull "$1" 2>&1)
-    client=$!
-    if ! read -r -t 20 -u "$output" line; then
-        kill "$client" 2>/dev/null || true
-        line="no answer within 20 seconds"
-    fi
-    { printf '%s\n' "$line" && cat <&"$output"; } | sed 's/^/   /'
-    exec {output}<&-
-    wait "$client"
-}
-
 # Chooses into `chosen`: the official image where it is here, ours where it is up to date; else the official
 # one from a registry, else ours is built.   choose OFFICIAL OWN BUILDER
 registry=true

@@ -11,6 +11,8 @@ use crate::units::{self, span};
 use crate::words::{self, Tone};
 
 const INDENT: usize = 6;
+/// Columns of how long a trial took and whether its control was silent.
+const TOOK: usize = 19;
 /// Cells of the gauge that shows how much of a deadline was used.
 const GAUGE: usize = 8;
 /// Widest name of a level, and a gap.
@@ -79,11 +81,19 @@ fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     let label = format!("{:<4}  ", words::label(outcome));
     // A long label takes its room from the name, so that times stay in their column.
     let column = column.saturating_sub(paint::columns(&label) - 6);
-    let mut line = Line::new(page, 0).label(words::outcome_tone(outcome), &label).cell(None, &run.label(trial), column);
+    let mut name = paint::wrap(&run.label(trial), page.width.map_or(usize::MAX, |width| width - INDENT)).into_iter();
+    let mut line = Line::new(page, 0).label(words::outcome_tone(outcome), &label);
+    line = line.cell(None, &name.next().unwrap_or_default(), column);
+    for rest in name {
+        line = line.below(INDENT).cell(None, &rest, 0);
+    }
     if outcome == Outcome::Skipped {
         return line;
     }
     let took = trial.took().map_or_else(|| "not finished".to_owned(), span);
+    if line.room() < TOOK {
+        line = line.below(INDENT);
+    }
     line = line.cell(Some(Tone::Muted), &format!("  {took:>8}"), 0);
     if trial.is_control() && !trial.verdicts.is_empty() && trial.verdicts.iter().all(|d| d.verdict == Verdict::Silent) {
         line = line.cell(Some(Tone::Good), "   silent", 0);

@@ -11,6 +11,7 @@
 
 mod incidents;
 mod race;
+mod series;
 mod story;
 mod svg;
 mod table;

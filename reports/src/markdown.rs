@@ -125,7 +125,9 @@ fn table(table: &Table<'_>) -> String {
     let mut text = line(table.head.iter().map(|name| lines(name.lines())).collect());
     text.push_str(&format!("|{}\n", " --- |".repeat(table.head.len())));
     text.extend(table.rows.iter().map(|row| line(row.iter().map(cell).collect())));
-    text.extend(table.note.iter().map(|note| format!("\n{}.\n", escape(&words::capital(note)))));
+    text.extend(
+        table.note.iter().flat_map(|note| note.lines()).map(|note| format!("\n{}.\n", escape(&words::capital(note)))),
+    );
     text.push('\n');
     text
 }
@@ -136,6 +138,7 @@ fn cell(cell: &Cell<'_>) -> String {
         Cell::Name(name) => format!("*{name}*"),
         Cell::Outcome(outcome) => format!("{} {}", sign(*outcome), outcome.name()),
         Cell::Trial(trial, outcome) => format!("{} {}", sign(*outcome), escape(&trial.name())),
+        Cell::Series(times, _) => units::bars(times),
         Cell::Marks(marks) if marks.is_empty() => "·".to_owned(),
         Cell::Marks(marks) => {
             let all = lines(marks.iter().map(|mark| mark.text.as_str()));

@@ -11,7 +11,7 @@ use crate::marks;
 use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
 use crate::table::{Cell, Kind, Mark, Table};
-use crate::words;
+use crate::words::{self, Tone};
 
 /// A row a detector, a column an incident.
 #[must_use]
@@ -25,15 +25,14 @@ fn detectors(part: Part<'_>) -> Table<'_> {
     };
     let mut rows = vec![row(Cell::Name("outcome"), &|column| Cell::Outcome(column.incident.outcome()))];
     rows.extend(part.speakers.iter().map(|name| row(Cell::text(*name), &|column| column.cell(name))));
-    rows.push(row(Cell::Name("controls"), &|column| column.controls()));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|column| controls(incident::twins(column.controls.iter()))));
     let infos = part.columns.iter().map(|column| &column.incident.first().info);
     let names = infos.map(|info| format!("{}\n{}", info.incident, info.trial.scenario));
     let head = std::iter::once("detector".to_owned()).chain(names).collect();
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
-/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number. The same as
-/// [`by_detector`] where no incident has several.
+/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number.
 #[must_use]
 pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
     let parts = parts(run).into_iter().zip(run.backends());
@@ -41,9 +40,6 @@ pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
 }
 
 fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
-    if incidents.len() == part.columns.len() {
-        return detectors(part);
-    }
     let row = |name: Cell<'static>, cell: &dyn Fn(&Incident<'_>) -> Cell<'static>| {
         std::iter::once(name).chain(incidents.iter().map(cell)).collect()
     };
@@ -53,18 +49,29 @@ fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
         Cell::Outcome(outcome(incident).unwrap_or_else(|| incident.outcome()))
     })];
     for name in &part.speakers {
-        rows.push(row(Cell::text(*name), &|incident| Cell::Marks(incident.worst(name))));
+        rows.push(row(Cell::text(*name), &|incident| match incident.worst(name) {
+            marks if marks.is_empty() && !incident.ran() => Cell::text(""),
+            marks => Cell::Marks(marks),
+        }));
     }
-    rows.push(row(Cell::Name("controls"), &|incident| {
-        let (tone, text) = incident.twins();
-        Cell::Toned(tone, text)
-    }));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|incident| controls(incident.twins())));
+    let head = std::iter::once("detector").chain(incidents.iter().map(|incident| incident.id));
+    // Names of scenarios are wider than times: they stand below.
     let names = incidents.iter().map(|incident| match incident.variants().count() {
-        0 | 1 => format!("{}\n{}", incident.id, incident.groups[0].first().info.trial.scenario),
-        count => format!("{}\n{count} scenarios", incident.id),
+        0 | 1 => incident.name(),
+        count => format!("{} ({count} scenarios)", incident.name()),
     });
-    let head = std::iter::once("detector".to_owned()).chain(names).collect();
-    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
+    let names = names.collect::<Vec<_>>().join(", ");
+    let note = part.silent.into_iter().fold(names, |names, silent| format!("{names}\n{silent}"));
+    Table { kind: Kind::Matrix, title: part.on, head: head.map(str::to_owned).collect(), rows, note: Some(note) }
+}
+
+/// The row of benign twins.
+const SILENT_CONTROLS: &str = "silent controls";
+
+/// "2", "1/2": how many controls were silent.
+fn controls((tone, text): (Tone, String)) -> Cell<'static> {
+    Cell::Toned(tone, text.trim_end_matches(" silent").to_owned())
 }
 
 /// What was seen on one backend.
@@ -98,12 +105,6 @@ impl Column<'_> {
     fn cell(&self, detector: &str) -> Cell<'static> {
         let marks = self.marks(detector);
         if marks.is_empty() && self.incident.ran() == 0 { Cell::text("") } else { Cell::Marks(marks) }
-    }
-
-    /// "2 silent", "1/2 silent": how its controls came out.
-    fn controls(&self) -> Cell<'static> {
-        let (tone, text) = incident::twins(self.controls.iter());
-        Cell::Toned(tone, text)
     }
 
     fn ran(&self) -> bool {
@@ -161,6 +162,10 @@ mod tests {
     #[test]
     fn what_was_skipped_is_not_silent() {
         let mut run = RunSummary::of(&sample::run());
+        let tables = folded(&run);
+        let skipped = tables[0].head.iter().position(|id| id == "I2").expect("a skipped incident");
+        let silent = |row: &Vec<Cell<'_>>| row[skipped] == Cell::Marks(Vec::new());
+        assert!(!tables[0].rows.iter().any(silent));
         run.trials.retain(|trial| trial.outcome() == Outcome::Skipped);
         let tables = by_detector(&run);
         assert_eq!((tables[0].head.len(), &tables[0].note), (2, &None));

@@ -92,6 +92,16 @@ impl Line {
         self
     }
 
+    /// Goes on below.
+    #[must_use]
+    pub fn below(mut self, indent: usize) -> Self {
+        self.shown.truncate(self.shown.trim_end().len());
+        self.shown.push('\n');
+        self.shown.push_str(&" ".repeat(indent));
+        self.width = indent;
+        self
+    }
+
     /// Columns left on the page.
     #[must_use]
     pub fn room(&self) -> usize {

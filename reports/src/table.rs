@@ -4,6 +4,8 @@
 //! [`crate::times`] make tables; [`crate::text`], [`crate::markdown`] and [`crate::html`] draw any of them. Left out:
 //! how a meaning looks.
 
+use std::time::Duration;
+
 use crate::event::Outcome;
 use crate::summary::TrialSummary;
 use crate::words::Tone;
@@ -52,6 +54,8 @@ pub enum Cell<'a> {
     Toned(Tone, String),
     /// What a detector did; nothing is silence.
     Marks(Vec<Mark>),
+    /// One time a run, against a deadline.
+    Series(Vec<Option<Duration>>, Duration),
 }
 
 impl Cell<'_> {

@@ -264,7 +264,7 @@ fn running(trial: &TrialSummary, page: Page) -> String {
 
 fn screen_width() -> usize {
     // The table library already asks the terminal; a second way to ask would be one too many.
-    comfy_table::Table::new().width().map_or(100, usize::from).clamp(60, 200)
+    comfy_table::Table::new().width().map_or(100, usize::from).clamp(40, 200)
 }
 
 /// The part of the screen that moves.

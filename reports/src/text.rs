@@ -13,6 +13,7 @@ use crate::paint::{self, Page};
 use crate::statistics;
 use crate::summary::RunSummary;
 use crate::table::{self, Cell, Kind, Table};
+use crate::units;
 use crate::words::{self, Tone};
 use crate::{matrix, times};
 
@@ -104,8 +105,8 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
         }
         text.push_str(&(drawn.trim_fmt() + "\n"));
     }
-    text.extend(legend.map(|line| page.paint(Tone::Muted, line) + "\n"));
-    text.extend(table.note.iter().map(|note| wrapped(Tone::Muted, note, page)));
+    text.extend(legend.map(|line| wrapped(Tone::Muted, line, page)));
+    text.extend(table.note.iter().flat_map(|note| note.lines()).map(|note| wrapped(Tone::Muted, note, page)));
     text
 }
 
@@ -139,6 +140,7 @@ fn content(cell: &Cell<'_>) -> (String, Option<Tone>) {
             (format!("{} {}", words::label(*outcome), trial.name()), Some(words::outcome_tone(*outcome)))
         }
         Cell::Toned(tone, text) => (narrow(text), Some(*tone)),
+        Cell::Series(times, _) => (units::bars(times), None),
         Cell::Marks(marks) if marks.is_empty() => ("·".to_owned(), Some(Tone::Muted)),
         Cell::Marks(marks) => {
             let lines: Vec<String> = marks.iter().map(|mark| narrow(&mark.text)).collect();
@@ -178,7 +180,7 @@ mod tests {
     #[test]
     fn one_run_on_a_narrow_page() {
         let text = of(&sample::run(), 80);
-        for line in text.lines().filter(|line| *line != LEGEND) {
+        for line in text.lines() {
             assert!(paint::columns(line) <= 80, "{line}");
         }
         insta::assert_snapshot!(text);

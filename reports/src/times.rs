@@ -121,20 +121,12 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
     let rows = rows.into_iter().map(|(name, expectation, times)| {
         let medians: Vec<Option<Duration>> = times.into_iter().map(|t| Some(Percentiles::of(t)?.p50)).collect();
         let mut row = expected(name, expectation);
-        row.push(Cell::Text(picture(&medians)));
+        row.push(Cell::Series(medians.clone(), expectation.within));
         row.extend(medians[shown..].iter().map(|t| t.map_or_else(Cell::none, |t| Cell::Text(units::span(t)))));
         row
     });
     let title = Some("Times run by run".to_owned());
     Some(Table { kind: Kind::Times, title, head, rows: rows.collect(), note: None })
-}
-
-/// A bar a run, from 0 to the longest; `x` where there is no time.
-fn picture(times: &[Option<Duration>]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = times.iter().flatten().max().map_or(1, Duration::as_nanos).max(1);
-    let bar = |time: Duration| BARS.get((time.as_nanos() * 8).div_ceil(most) as usize - 1).copied().unwrap_or('▁');
-    times.iter().map(|time| time.map_or('x', |time| bar(time.max(Duration::from_nanos(1))))).collect()
 }
 
 fn expected(name: String, expectation: &Expectation) -> Vec<Cell<'static>> {

@@ -45,6 +45,15 @@ pub fn limit(set: Duration) -> String {
     }
 }
 
+/// A bar for each time, from 0 to the longest; `x` where there is none.
+#[must_use]
+pub fn bars(times: &[Option<Duration>]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = times.iter().flatten().max().map_or(1, Duration::as_nanos).max(1);
+    let bar = |time: Duration| BARS.get((time.as_nanos() * 8).div_ceil(most) as usize - 1).copied().unwrap_or('▁');
+    times.iter().map(|time| time.map_or('x', |time| bar(time.max(Duration::from_nanos(1))))).collect()
+}
+
 /// A size in bytes: "820 B", "38 MiB", "1.2 GiB".
 #[must_use]
 pub fn bytes(size: u64) -> String {

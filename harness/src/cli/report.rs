@@ -1,6 +1,6 @@
 //! `relapse report`: reports made again from events, of one run or of several.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -16,24 +16,23 @@ use super::{Refused, out};
   relapse report shard-1 shard-2 shard-3 shard-4 --output all
   relapse report reports/runs/*           times over runs: did Tuesday's change make a detector later?
 
-Of one run, the reports are written beside its events. Of several, one report of all: shards make one matrix, and a
-trial that several runs replayed counts as repeated. Exit status: as of the run, or of the worst of them.")]
+Several runs make one report: shards make one matrix, and a trial that several runs replayed counts as repeated. Exit status: as of the run, or of the worst of them.")]
 pub struct ReportArguments {
     /// Folders of runs, or files of events, oldest first.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for the merged report of several runs.
-    #[arg(long, value_name = "FOLDER", default_value = "reports/merged")]
-    output: PathBuf,
+    /// Folder for the reports. Default: beside the events of one run, reports/merged for several.
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
     /// A column a scenario in the matrix, instead of a column an incident.
     #[arg(long)]
     wide: bool,
 }
 
 pub fn main(arguments: &ReportArguments) -> Result<ExitCode, Refused> {
-    let remade = match arguments.runs.as_slice() {
-        [run] => folder::from_events(run),
-        runs => folder::from_runs(runs, &arguments.output),
+    let remade = match (arguments.runs.as_slice(), &arguments.output) {
+        ([run], None) => folder::from_events(run),
+        (runs, output) => folder::from_runs(runs, output.as_deref().unwrap_or(Path::new("reports/merged"))),
     };
     let (folder, run) = remade.map_err(|e| format!("failed to {}", super::chain(&e)))?;
     out::lines(closing(&run, Some(&folder), arguments.wide, Mode::detect().page()));

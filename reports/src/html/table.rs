@@ -27,7 +27,7 @@ pub fn table(table: &Table<'_>) -> Markup {
                 }
             }
         }
-        @if let Some(note) = &table.note { p.facts { (note) } }
+        @for note in table.note.iter().flat_map(|note| note.lines()) { p.facts { (note) } }
     }
 }
 
@@ -48,6 +48,7 @@ fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
             }
         }
         Cell::Toned(tone, text) => html! { td class={ "reason " (tone.class()) "-bg" } colspan=(columns) { (text) } },
+        Cell::Series(times, deadline) => html! { td { (super::series::series(times, *deadline)) } },
         Cell::Marks(marks) => {
             let details: Vec<&str> = marks.iter().map(|mark| mark.detail.as_str()).collect();
             self::marks(marks, &details.join(" — "))
