@@ -143,7 +143,7 @@ pub struct Dns {
 pub struct Declared {
     /// Names of servers, which findings use instead of address and port.
     #[serde(default)]
-    pub servers: BTreeMap<Spanned<Name>, Spanned<ServerAddress>>,
+    pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
 }
 
 /// A host outside the cluster.

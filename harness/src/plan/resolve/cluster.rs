@@ -8,6 +8,7 @@ use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::values;
 
 use super::Planner;
 use super::addresses::Addresses;
@@ -247,13 +248,16 @@ impl Planner<'_> {
 
     fn plan_declared(&mut self, declared: &Declared) {
         for (name, address) in &declared.servers {
-            let address = address.0;
+            let (address, format) = (address.0, values::Name::FORMAT);
+            if !(format.accepts)(name) {
+                self.error(name.span, format!("{} is not {}", quoted(name), format.what), format.right);
+            }
             let servers = &self.cluster.declared_servers;
             if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
                 let message = format!("{address} has another name, {}", quoted(&other));
                 self.error(name.span, message, "declare one name for each address and port");
             }
-            self.cluster.declared_servers.push(DeclaredServer { name: name.0.clone(), address });
+            self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
         }
     }
 
