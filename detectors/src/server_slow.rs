@@ -4,11 +4,11 @@
 //! what is usual for this server, in 3 requests in a row, one of which was asked after another was answered. The
 //! requests were acknowledged long before; their clients had been answered sooner, connect as fast as ever and sent
 //! nothing again. `info` where the server's pod waited itself for half of that time or more.
-//! Why it matters: it is the server that is to be looked at, neither the network nor who asked.
+//! Why it matters: it is the server that is to be looked at, neither the network nor the client.
 //! Which incident: I5.
 //!
 //! Left out: Services, whose pods are judged at their own nodes; pods seen from elsewhere; servers with less than 8
-//! answers; what a connection says first after its server's greeting (a login); new clients' requests.
+//! answers; the first exchange after a greeting of the server (a login); requests of new clients.
 
 mod usual;
 
@@ -44,9 +44,9 @@ const TROUBLE: Duration = Duration::from_secs(2);
 /// A handshake so many times and by so much slower than usual is such trouble.
 const CONNECT_TIMES: u32 = 5;
 const CONNECT_ABOVE: Duration = Duration::from_millis(50);
-/// Two accounts of one request differ by so much at most.
+/// Two reports of one request differ by so much at most.
 const ROUNDING: Duration = Duration::from_micros(10);
-/// A server that was not asked for this long is not known to be slow any more, and later not known at all.
+/// A finding ends when its server was not asked for this long; later the server is forgotten.
 const UNASKED: Duration = Duration::from_mins(1);
 const FORGET: Duration = Duration::from_hours(1);
 const SERVERS: usize = 4096;
@@ -104,7 +104,7 @@ impl Slow {
 }
 
 impl Server {
-    /// Takes an exchange into account. `stands` says whether the server is known to be slow.
+    /// Processes an exchange. `stands` says whether the server is known to be slow.
     fn exchange(&mut self, at: Time, exchange: &Exchange, stands: bool) {
         self.last = self.last.max(at);
         let client = exchange.client.ip();
@@ -122,12 +122,12 @@ impl Server {
             return;
         }
         let (took, asked) = (exchange.took(), exchange.asked(at));
-        // Of a request that was told of as outstanding, this is the news.
+        // Replaces an earlier report of the same request.
         self.slow.retain(|slow| slow.client != exchange.client || slow.answered || asked.since(slow.asked) > ROUNDING);
         match self.usual.threshold() {
             Some(threshold) if took >= threshold => self.slow(at, exchange, threshold),
             threshold if exchange.answered && !exchange.sent_again => {
-                // What was slow before was so by itself.
+                // What was slow before was an exception.
                 for slow in self.slow.drain(..).filter(|slow| slow.answered && !stands) {
                     self.usual.add(slow.took);
                 }

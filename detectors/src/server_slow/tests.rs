@@ -169,7 +169,7 @@ fn twin_a_slow_network() {
 }
 
 #[test]
-fn one_clients_lost_packets_acquit_nobody_elses_server() {
+fn one_clients_lost_packets_do_not_acquit_the_server_of_others() {
     let (mut scene, ends) = database();
     in_turn(&mut scene, 500, 3, &format!("10.176.97.11:40009 {DATABASE}"), 3, "");
     for n in 0..3 {

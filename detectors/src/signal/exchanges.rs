@@ -17,12 +17,12 @@ pub enum End {
     Server,
 }
 
-/// A request, and how long the first byte of its answer took. Told when that byte is seen, and before it of a request
-/// that has no answer after 1, 5, 25 and 125 s. Of requests that may overlap others of their connection nothing is told.
+/// A request, and how long the first byte of its answer took. Reported when that byte is seen, and before it when there
+/// is no answer after 1, 5, 25 and 125 s. Requests that may overlap others of their connection are not reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
     pub client: SocketAddr,
-    /// As this end knows it: for a client the address of a Service, where it asks one.
+    /// As this end knows it: at the client the address of the Service, where it asks one.
     pub server: SocketAddr,
     pub seen_at: End,
     /// Payload of the request, bytes.
@@ -40,7 +40,7 @@ pub struct Exchange {
     pub connect_us: Option<u64>,
     /// A SYN, or a part of the request or of the answer, was sent again or is missing in between.
     pub sent_again: bool,
-    /// The server spoke first, and this is the client's first word: a login rather than a request.
+    /// The server sent data first, and this is the first data of the client: a login rather than a request.
     pub after_greeting: bool,
 }
 
@@ -49,7 +49,7 @@ impl Exchange {
         Duration::from_micros(self.took_us)
     }
 
-    /// When the last byte of the request was seen, for an exchange told at `at`.
+    /// When the last byte of the request was seen, for an exchange reported at `at`.
     pub(crate) fn asked(&self, at: Time) -> Time {
         at - self.took()
     }

@@ -1,4 +1,4 @@
-//! `relapse report`: reports made again from events, of one run or of several.
+//! `relapse report`: recreates reports from the events of one or several runs.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,17 +14,18 @@ use super::{Refused, out};
 #[command(after_help = "Examples:
   relapse report reports/latest
   relapse report shard-1 shard-2 shard-3 shard-4 --output all
-  relapse report reports/runs/*           times over runs: did Tuesday's change make a detector later?
+  relapse report reports/runs/*           detection times over runs
 
-Several runs make one report: shards make one matrix, and a trial that several runs replayed counts as repeated. Exit status: as of the run, or of the worst of them.")]
+Several runs are merged into one report: shards form one matrix, and a trial replayed by several runs counts as
+repeated. Exit status: that of the run, or the worst one.")]
 pub struct ReportArguments {
     /// Folders of runs, or files of events, oldest first.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for the reports. Default: beside the events of one run, reports/merged for several.
+    /// Folder for the reports. Default: next to the events of one run, reports/merged for several.
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// A column a scenario in the matrix, instead of a column an incident.
+    /// One column per scenario in the matrix, instead of one per incident.
     #[arg(long)]
     wide: bool,
 }

@@ -1,7 +1,7 @@
 //! One expectation, from open to decided.
 //!
-//! Invariants: decided once and never again; in time means received at t0 + within or before, to the
-//! nanosecond. Left out: which findings are worth hearing (they have reached `warning`, after t0).
+//! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond. The caller
+//! passes only findings that have reached `warning` after t0.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use relapse_detectors::time::Time;
 use super::standing::Standing;
 use crate::event::{Decided, Expectation, Verdict};
 
-/// A detector that cannot see.
+/// A blind detector.
 #[derive(Debug)]
 pub(super) struct Unsighted {
     pub since: Time,
@@ -21,20 +21,20 @@ pub(super) struct Unsighted {
 #[derive(Debug)]
 pub(super) struct Expected {
     expectation: Expectation,
-    /// The deadline that counts: the expectation's own, unless it has none.
+    /// The effective deadline: the expectation's own, unless it has none.
     within: Duration,
     t0: Option<Time>,
     decided: bool,
-    /// The earliest thing said about another subject.
+    /// The earliest finding about another subject.
     elsewhere: Option<(Time, Subject)>,
 }
 
-/// Whether a finding is what an expectation waits for, whatever its subject.
+/// Whether a finding matches an expectation, ignoring the subject.
 fn concerns(expectation: &Expectation, finding: &Finding) -> bool {
     expectation.detector == finding.detector && expectation.level == finding.level
 }
 
-/// Whether a finding is what an expectation waits for. One without subject accepts any.
+/// Whether a finding meets an expectation. An expectation without subject accepts any.
 pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
     concerns(expectation, finding) && expectation.subject.as_ref().is_none_or(|s| *s == finding.subject)
 }
@@ -61,12 +61,12 @@ impl Expected {
         Some(self.t0? + self.within)
     }
 
-    /// It is worth waiting for.
+    /// Whether it is open and its deadline has not passed.
     pub(super) fn is_pending(&self, now: Time) -> bool {
         self.is_open() && self.deadline().is_none_or(|deadline| now <= deadline)
     }
 
-    /// Decides, unless that was done.
+    /// Decides, unless already decided.
     pub(super) fn close(&mut self, verdict: Verdict) -> Option<Decided> {
         if std::mem::replace(&mut self.decided, true) {
             return None;
@@ -75,14 +75,14 @@ impl Expected {
     }
 
     /// A finding that reached `warning` after t0.
-    pub(super) fn hear(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
+    pub(super) fn receive(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
         if self.decided || !concerns(&self.expectation, finding) {
             return None;
         }
         if !meets(&self.expectation, finding) {
-            let said = (now, finding.subject.clone());
-            if self.elsewhere.as_ref().is_none_or(|earlier| said < *earlier) {
-                self.elsewhere = Some(said);
+            let reported = (now, finding.subject.clone());
+            if self.elsewhere.as_ref().is_none_or(|earlier| reported < *earlier) {
+                self.elsewhere = Some(reported);
             }
             return None;
         }
@@ -96,14 +96,14 @@ impl Expected {
         })
     }
 
-    /// What it waits for stood before t0 already.
+    /// Refuses an expectation whose finding already stood before t0.
     pub(super) fn refuse_standing(&mut self, standing: &Standing) -> Option<Decided> {
         let stands = self.is_open() && standing.warned().any(|finding| meets(&self.expectation, finding));
         if stands { self.close(Verdict::PreExisting) } else { None }
     }
 
-    /// An expected miss is certain once its deadline is over. One whose detector could not see until
-    /// then proves nothing, and is left for the end: something may still be said.
+    /// Decides an expected miss after its deadline. If the detector was blind until then, this proves nothing and is
+    /// decided at the end: a finding may still come.
     pub(super) fn miss_is_over(&mut self, now: Time, blind: Option<&Unsighted>) -> Option<Decided> {
         let reason = self.expectation.expected_miss.clone()?;
         if self.is_pending(now) || self.excuse(blind).is_some() {
@@ -112,7 +112,7 @@ impl Expected {
         self.close(Verdict::ExpectedMiss { reason })
     }
 
-    /// Nothing more will be heard.
+    /// Decides at the end of detection.
     pub(super) fn end(&mut self, blind: Option<&Unsighted>) -> Option<Decided> {
         let excuse = self.excuse(blind);
         let elsewhere = self.elsewhere.take();
@@ -124,7 +124,7 @@ impl Expected {
         })
     }
 
-    /// Decides a risk by what stands at the end of the baseline.
+    /// Decides a risk by the findings that stand at the end of the baseline.
     pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Unsighted>) -> Option<Decided> {
         let stands = standing.warned().any(|finding| meets(&self.expectation, finding));
         if !stands {
@@ -139,7 +139,7 @@ impl Expected {
         })
     }
 
-    /// Why its detector could not say it in time. One that went blind after the deadline had seen all.
+    /// Why its detector could not report in time. Blindness after the deadline is no excuse.
     fn excuse(&self, blind: Option<&Unsighted>) -> Option<String> {
         let blind = blind?;
         self.deadline().is_none_or(|deadline| blind.since <= deadline).then(|| blind.why.clone())

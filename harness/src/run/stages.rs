@@ -20,7 +20,7 @@ use crate::effect::Ground;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan};
 
-/// So much longer is waited for attempts to end, where nothing but their small number is wrong.
+/// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
 
 /// What the stages work on.
@@ -34,10 +34,10 @@ pub struct Stages<'a> {
 }
 
 impl Stages<'_> {
-    /// Everything up to the verdicts, and the undo. What was left over is added to `dirty`.
+    /// Runs all stages up to the verdicts and the undo. Leftovers are added to `dirty`.
     ///
     /// # Errors
-    /// Why there can be no verdict.
+    /// Why there is no verdict.
     pub async fn until_detected(
         &self,
         running: &mut Running<'_>,
@@ -57,7 +57,7 @@ impl Stages<'_> {
             })
             .await?
             .then_some(())
-            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.complaint(&steady))))?;
+            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.describe(&steady))))?;
 
         running.enter(Phase::Baseline);
         let begin = now();
@@ -90,9 +90,9 @@ impl Stages<'_> {
         for seen in effects.results() {
             (running.events)(TrialEvent::Effect(seen));
         }
-        // What came of it is for who looks around to judge.
+        // Hold whatever the result: the visitor judges it.
         if let Some(visitors) = self.hold
-            && !matches!(result, Err(Stop::Asked))
+            && !matches!(result, Err(Stop::Requested))
         {
             let place = self.plan.cluster_of(self.trial);
             visitors.attend(running, self.world.cluster.as_ref(), place).await;
@@ -111,20 +111,20 @@ impl Stages<'_> {
         result
     }
 
-    /// Flows that hold fewer connections than they must, each with how many it holds and must hold.
+    /// Flows that hold too few connections, each with the held and the required number.
     fn lacks_connections(&self) -> impl Iterator<Item = (&str, u32, u32)> {
         let flows = self.world.flows.iter().filter(|(flow, _)| flow.holds());
         let held = flows.map(|(flow, switch)| (&*flow.name, switch.held(), flow.keeps.min(self.plan.held)));
         held.filter(|(_, held, wanted)| held < wanted)
     }
 
-    /// Why the workload is not steady, for a person.
-    fn complaint(&self, steady: &Steady) -> String {
+    /// Why the workload is not steady, as text.
+    fn describe(&self, steady: &Steady) -> String {
         let few = self.lacks_connections().map(|(name, held, wanted)| {
             format!("{name} holds {held} of {wanted} connections: use a shorter `every` or a smaller `held`")
         });
         let few: Vec<String> = few.collect();
-        if few.is_empty() { steady.complaint() } else { few.join(", ") }
+        if few.is_empty() { steady.describe() } else { few.join(", ") }
     }
 
     async fn inject_and_detect(
@@ -155,7 +155,7 @@ impl Stages<'_> {
             }
             in_force.push(made);
         }
-        // Links come and go under one lock of the kernel: a pod of the churn would have delayed the fault.
+        // The kernel creates and deletes links under one lock, so a pod of the churn would have delayed the fault.
         drop(still);
         let t0 = in_force.first().map_or(begin, |first| first.t0);
         let t1 = in_force.last().map_or(begin, |last| last.t1);
@@ -197,7 +197,7 @@ impl Stages<'_> {
         }
     }
 
-    /// Makes one mutation on a thread of its own, so that findings are heard while the kernel works on it.
+    /// Makes one mutation on a thread of its own, so that findings are received meanwhile.
     async fn inject(
         &self,
         fault: &Planned,
@@ -211,14 +211,14 @@ impl Stages<'_> {
             let made = runtime.block_on(fault.inject(&world, &mut stack));
             (made, stack)
         });
-        let mut hear = true;
+        let mut receiving = true;
         let done = loop {
             tokio::select! {
                 biased;
                 done = &mut job => break done,
-                heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if hear => {
-                    // Who wants to stop now waits for the mutation, so that it can be undone.
-                    hear = heard.is_ok();
+                step = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if receiving => {
+                    // A stop request waits for the mutation, so that it can be undone.
+                    receiving = step.is_ok();
                 }
             }
         };
@@ -230,7 +230,7 @@ impl Stages<'_> {
         }
     }
 
-    /// Undoes every mutation, newest first, and says what could not be undone.
+    /// Undoes every mutation, newest first, and reports what could not be undone.
     async fn undo(&self, running: &mut Running<'_>, undo: &mut UndoStack, dirty: &mut Vec<String>) {
         running.enter(Phase::Heal);
         if self.sabotage == Some(&Sabotage::FailUndo) {
@@ -247,7 +247,7 @@ impl Stages<'_> {
         }
     }
 
-    /// After whatever happened: everything works again, and findings clear.
+    /// Heals after any result, and waits until every flow works and every finding is cleared.
     pub async fn heal(&self, running: &mut Running<'_>, mut undo: UndoStack, dirty: &mut Vec<String>) {
         if !undo.is_empty() {
             self.undo(running, &mut undo, dirty).await;
@@ -267,7 +267,7 @@ impl Stages<'_> {
             })
             .await;
         if let Ok(false) = recovered {
-            dirty.push(format!("the workload did not recover: {}", steady.complaint()));
+            dirty.push(format!("the workload did not recover: {}", steady.describe()));
         }
         let deadline = begin + self.plan.recover_within;
         while recovered.is_ok() && !running.judge.all_cleared() && now() < deadline {

@@ -1,6 +1,6 @@
 //! Requests and the time until they are answered, from the headers of TCP segments and from DNS messages.
 //!
-//! It has no capture of its own: [`super::packets`] hands on what it reads.
+//! It has no capture of its own: [`super::packets`] passes its frames on.
 
 mod connection;
 mod tracker;
@@ -25,7 +25,7 @@ pub const EVERY: Duration = Duration::from_millis(100);
 pub struct Exchanges {
     tracker: Tracker,
     inventory: watch::Receiver<Inventory>,
-    /// What is at each interface; none where nothing is that matters.
+    /// What is at each interface; none for interfaces that do not matter.
     places: HashMap<u32, Option<Place>>,
 }
 
@@ -34,13 +34,13 @@ impl Exchanges {
         Self { tracker: Tracker::new(agent.address), inventory: agent.inventory.clone(), places: HashMap::new() }
     }
 
-    /// Gives the exchange that a segment ends.
+    /// The exchange that a segment ends.
     pub fn segment(&mut self, agent: &Agent, frame: &Frame, tcp: &Tcp) -> Option<Exchange> {
         let place = self.place(agent, frame.ifindex)?;
         self.tracker.segment(Time(frame.at), place, frame.outgoing, tcp)
     }
 
-    /// A message between a pod and a resolver; not its copies elsewhere.
+    /// Processes a message between a pod and a resolver, at the pod's link.
     pub fn dns(&mut self, agent: &Agent, frame: &Frame, dns: &Dns) {
         let from_pod = dns.response.is_none() != frame.outgoing;
         if from_pod && self.place(agent, frame.ifindex) == Some(Place::Pod) {
@@ -48,7 +48,7 @@ impl Exchanges {
         }
     }
 
-    /// Requests that have had no answer for long.
+    /// Requests that stay without an answer.
     pub fn outstanding(&mut self, now: Time) -> Vec<Exchange> {
         self.tracker.tick(now)
     }

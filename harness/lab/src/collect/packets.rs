@@ -1,7 +1,7 @@
-//! TCP segments and DNS messages on the node's interfaces, by AF_PACKET.
+//! TCP segments and DNS messages on the node's interfaces, captured with AF_PACKET.
 //!
-//! SYNs, FINs and resets are told of every interface; data and bare acknowledgements only of the
-//! uplinks, where paths begin. Payloads are never looked at but for DNS. Exchanges are made from the same frames.
+//! SYNs, FINs and resets are reported for every interface; data and bare acknowledgements only for the
+//! uplinks, where paths begin. Only payloads of DNS are inspected. Exchanges are derived from the same frames.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(
 })];
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
-    // Two rings: with room for a DNS message in each slot there would be a quarter of them for a burst of segments.
+    // Two rings: slots large enough for a DNS message would leave a quarter as many for a burst of segments.
     let both: [(&[_], _); 2] = [
         (&[CollectorKind::Packets, CollectorKind::Exchanges], Filter::tcp()),
         (&[CollectorKind::DnsPackets], Filter::dns()),
@@ -59,7 +59,7 @@ async fn read(
         }
         {
             let mut exchanges = exchanges.lock().unwrap_or_else(PoisonError::into_inner);
-            frames.iter().for_each(|frame| tell(&agent, &mut exchanges, frame));
+            frames.iter().for_each(|frame| emit(&agent, &mut exchanges, frame));
         }
         let now = capture.lost();
         if now > lost {
@@ -70,32 +70,32 @@ async fn read(
     }
 }
 
-/// Tells of requests that have had no answer for long.
+/// Reports requests that stay without an answer.
 async fn outstanding(agent: Arc<Agent>, exchanges: Arc<Mutex<Exchanges>>) {
     let mut clock = tokio::time::interval(exchanges::EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         clock.tick().await;
         let now = Time(clock::now());
-        let told = exchanges.lock().unwrap_or_else(PoisonError::into_inner).outstanding(now);
-        told.into_iter().for_each(|exchange| agent.tell_at(now, exchange));
+        let outstanding = exchanges.lock().unwrap_or_else(PoisonError::into_inner).outstanding(now);
+        outstanding.into_iter().for_each(|exchange| agent.emit_at(now, exchange));
     }
 }
 
-fn tell(agent: &Agent, exchanges: &mut Exchanges, frame: &Frame) {
+fn emit(agent: &Agent, exchanges: &mut Exchanges, frame: &Frame) {
     let Some(link) = agent.link_name(frame.ifindex) else { return };
     let direction = if frame.outgoing { Direction::Out } else { Direction::In };
     match &frame.packet {
         Packet::Tcp(tcp) => {
             let uplink = agent.operator.is_uplink(&link);
             if uplink && direction == Direction::Out && tcp.flags.syn && !tcp.flags.ack {
-                agent.talks_to(tcp.source.ip(), tcp.destination.ip());
+                agent.record_connection(tcp.source.ip(), tcp.destination.ip());
             }
             if uplink || tcp.flags.syn || tcp.flags.fin || tcp.flags.rst {
-                agent.tell_at(Time(frame.at), segment(link, direction, tcp));
+                agent.emit_at(Time(frame.at), segment(link, direction, tcp));
             }
             if let Some(exchange) = exchanges.segment(agent, frame, tcp) {
-                agent.tell_at(Time(frame.at), exchange);
+                agent.emit_at(Time(frame.at), exchange);
             }
         }
         Packet::Udp(udp) => {
@@ -104,7 +104,7 @@ fn tell(agent: &Agent, exchanges: &mut Exchanges, frame: &Frame) {
                 if !dns.answers.is_empty() && !dns.name.ends_with(CLUSTER_ZONE) {
                     *agent.external_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(dns.name.clone());
                 }
-                agent.tell_at(Time(frame.at), dns);
+                agent.emit_at(Time(frame.at), dns);
             }
         }
     }

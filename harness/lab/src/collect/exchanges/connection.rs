@@ -1,9 +1,9 @@
 //! Requests and answers of one TCP connection, from the headers of its segments.
 //!
-//! No protocol is known: what the client sends until the server speaks is a request, and what it sends after that is
-//! the next one. Where requests may overlap, nothing is told: the client says more although nothing it sent is under
-//! way any more, or the server speaks before it has the whole request. What remains is never too long: the server said
-//! nothing at all for that time.
+//! No protocol is known: what the client sends until the server sends something is a request, and what it sends after
+//! that is the next one. Requests that may overlap are not reported: the client sends more although all it sent is
+//! acknowledged, or the server sends something before it has the whole request. A reported time is never too long:
+//! the server sent nothing on the connection in that time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use relapse_kernel::packet::Tcp;
 
 use super::waits::Waits;
 
-/// A client whose data is acknowledged and that says more after this long did not go on with what it said.
+/// A client that sends more so long after its data was acknowledged does not continue the same request.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A request is told of when it has no answer for so long.
+/// A request is reported when it has had no answer for so long.
 const OUTSTANDING: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(125)];
-/// Data with a longer gap before it is no longer part of one transfer.
+/// Data after a longer gap is not part of the same transfer.
 const TRANSFER: Duration = Duration::from_secs(1);
-/// Nobody waits longer for an answer: it was no request.
+/// Data without an answer for longer is not waited for: it was no request.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
 
 #[derive(Debug)]
@@ -36,9 +36,9 @@ pub(super) struct Connection {
     /// Sequence numbers that follow what the client and the server sent so far.
     client_next: Option<u32>,
     server_next: Option<u32>,
-    /// The server spoke first.
+    /// The server sent data first.
     greeted: bool,
-    /// The client has asked something.
+    /// A request of the client was answered.
     asked: bool,
     /// The client and the server have sent their FIN.
     fins: [bool; 2],
@@ -54,7 +54,7 @@ enum State {
     Opening,
     Quiet,
     Asking(Request),
-    /// The server speaks since it was asked; when its last data was seen.
+    /// The server answers; when its last data was seen.
     Answering(Time),
 }
 
@@ -69,9 +69,9 @@ struct Request {
     sent_again: bool,
     /// Another may be outstanding.
     overlaps: bool,
-    /// How often it was told of as outstanding.
-    told: usize,
-    /// What its server had waited for when its last byte was seen.
+    /// How often it was reported as outstanding.
+    reports: usize,
+    /// The waits of the server in total when its last byte was seen.
     waited: Duration,
 }
 
@@ -104,10 +104,10 @@ impl Connection {
         self.end
     }
 
-    /// Takes a segment into account; gives the exchange that it ends. `waits` are those of this end.
-    pub fn segment(&mut self, at: Time, tcp: &Tcp, from_client: bool, waits: &mut Waits) -> Option<Told> {
+    /// Processes a segment; returns the exchange that it ends. `waits` are those of this end.
+    pub fn segment(&mut self, at: Time, tcp: &Tcp, from_client: bool, waits: &mut Waits) -> Option<Report> {
         self.last = at;
-        let told = match (tcp.flags.syn, from_client) {
+        let report = match (tcp.flags.syn, from_client) {
             (true, true) => {
                 self.syns += 1;
                 None
@@ -130,7 +130,7 @@ impl Connection {
             }
         }
         self.settle(at, waits);
-        told
+        report
     }
 
     fn accepted(&mut self, at: Time, tcp: &Tcp) {
@@ -154,8 +154,8 @@ impl Connection {
             if order == Order::Again {
                 return;
             }
-            let said_more = request.acked.is_some_and(|acked| at.since(acked.max(request.last)) >= PAUSE);
-            if !said_more {
+            let is_another = request.acked.is_some_and(|acked| at.since(acked.max(request.last)) >= PAUSE);
+            if !is_another {
                 (request.last, request.end, request.acked, request.waited) = (at, end, None, waited);
                 request.bytes += bytes;
                 return;
@@ -165,11 +165,11 @@ impl Connection {
         }
         let overlaps = matches!(self.state, State::Asking(_));
         let sent_again = order != Order::Next;
-        let (first, last, acked, told) = (at, at, None, 0);
-        self.state = State::Asking(Request { first, last, end, bytes, acked, sent_again, overlaps, told, waited });
+        let (first, last, acked, reports) = (at, at, None, 0);
+        self.state = State::Asking(Request { first, last, end, bytes, acked, sent_again, overlaps, reports, waited });
     }
 
-    fn server(&mut self, at: Time, tcp: &Tcp, waits: &mut Waits) -> Option<Told> {
+    fn server(&mut self, at: Time, tcp: &Tcp, waits: &mut Waits) -> Option<Report> {
         if matches!(self.state, State::Opening) {
             // The SYN-ACK was missed.
             self.state = State::Quiet;
@@ -189,10 +189,10 @@ impl Connection {
                     request.overlaps = true;
                     return None;
                 }
-                let told = self.told(at, true, waits);
+                let report = self.report(at, true, waits);
                 self.asked = true;
                 self.state = State::Answering(at);
-                told
+                report
             }
             (State::Answering(last), Some(_)) => {
                 if self.end == End::Client && at.since(*last) < TRANSFER {
@@ -202,30 +202,30 @@ impl Connection {
                 None
             }
             (State::Quiet | State::Opening, Some(_)) => {
-                // Of a connection that was there before, nobody knows who spoke first.
+                // Of a connection without a SYN it is not known which end sent data first.
                 self.greeted |= self.isn.is_some() && !self.asked;
                 None
             }
         }
     }
 
-    /// What there is to tell of a request that has no answer at `now`.
-    pub fn outstanding(&mut self, now: Time, waits: &mut Waits) -> Option<Told> {
+    /// The report of a request that has no answer at `now`, where one is due.
+    pub fn outstanding(&mut self, now: Time, waits: &mut Waits) -> Option<Report> {
         self.settle(now, waits);
         let State::Asking(request) = &mut self.state else { return None };
-        if now.since(request.last) < *OUTSTANDING.get(request.told)? {
+        if now.since(request.last) < *OUTSTANDING.get(request.reports)? {
             return None;
         }
-        request.told += 1;
-        self.told(now, false, waits)
+        request.reports += 1;
+        self.report(now, false, waits)
     }
 
-    fn told(&self, at: Time, answered: bool, waits: &mut Waits) -> Option<Told> {
+    fn report(&self, at: Time, answered: bool, waits: &mut Waits) -> Option<Report> {
         let State::Asking(request) = &self.state else { return None };
         let took = at.since(request.last);
         let waited =
             if self.end == End::Server { waits.total(at).saturating_sub(request.waited) } else { Duration::ZERO };
-        (!request.overlaps).then(|| Told {
+        (!request.overlaps).then(|| Report {
             request: request.bytes,
             took,
             answered,
@@ -237,7 +237,7 @@ impl Connection {
         })
     }
 
-    /// Counts it among what its end waits for, or no longer.
+    /// Starts or ends the wait of this end.
     fn settle(&mut self, now: Time, waits: &mut Waits) {
         let open = match &self.state {
             State::Opening => true,
@@ -247,7 +247,7 @@ impl Connection {
         self.count(open && self.end == End::Client, now, waits);
     }
 
-    /// It is not looked at any more.
+    /// Ends the wait of this end: the connection is removed.
     pub fn over(&mut self, now: Time, waits: &mut Waits) {
         self.count(false, now, waits);
     }
@@ -261,8 +261,8 @@ impl Connection {
         self.waits = open;
     }
 
-    /// Whether nothing more is to be expected of it: both have ended it, or its client gave up to open it (each
-    /// timeout is twice the one before, RFC 6298 5.5).
+    /// Whether it has ended: both ends closed it, or the client gave up opening it (each timeout is twice the one
+    /// before, RFC 6298 5.5).
     pub fn is_over(&self, now: Time) -> bool {
         const FIRST_TIMEOUT: Duration = Duration::from_millis(1500);
         let quiet = now.since(self.last);
@@ -273,8 +273,8 @@ impl Connection {
     }
 }
 
-/// What an [`Exchange`] says beside who asked whom.
-pub(super) struct Told {
+/// An [`Exchange`] without its addresses.
+pub(super) struct Report {
     request: u64,
     took: Duration,
     answered: bool,
@@ -285,7 +285,7 @@ pub(super) struct Told {
     after_greeting: bool,
 }
 
-impl Told {
+impl Report {
     pub fn between(self, client: SocketAddr, server: SocketAddr, seen_at: End) -> Exchange {
         let us = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         Exchange {

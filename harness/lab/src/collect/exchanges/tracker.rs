@@ -1,10 +1,10 @@
 //! The connections of a node's pods and of the node itself, and what each of these waits for.
 //!
 //! A pod's are seen where it is attached, before any address is translated and also where the other end is on the same
-//! node; the node's own on its uplinks. So each end is seen once. A connection that was open before is taken up by its
-//! ports: a client's is drawn from the kernel's range (`ip_local_port_range`), a server's is not.
+//! node; the node's own on its uplinks. So each end is seen once. Of a connection without a SYN the ports
+//! decide which end is the client: a client's is drawn from the kernel's range (`ip_local_port_range`), a server's is not.
 //!
-//! Left out: connections of the node itself that were open before, which cannot be told from translated ones, and
+//! Left out: connections of the node itself that were open before, which look like translated ones, and
 //! those between containers of one pod.
 
 use std::collections::{HashMap, VecDeque};
@@ -18,13 +18,13 @@ use relapse_kernel::packet::Tcp;
 use super::connection::Connection;
 use super::waits::Waits;
 
-/// Most connections that are remembered; of more, nothing is told.
+/// Most connections that are tracked.
 const CONNECTIONS: usize = 16_384;
-/// Most questions without an answer.
+/// Most DNS questions without an answer.
 const QUESTIONS: usize = 4096;
-/// Who asked a resolver asks again after this long (resolv.conf(5), `timeout`).
+/// A stub resolver asks again after this long (resolv.conf(5), `timeout`).
 const QUESTION: Duration = Duration::from_secs(5);
-/// A connection that rests is forgotten after this.
+/// An idle connection is forgotten after this.
 const IDLE: Duration = Duration::from_hours(1);
 /// SYNs that are remembered until they are seen again on their way through the node.
 const SYNS: usize = 64;
@@ -42,13 +42,13 @@ pub(super) enum Place {
 /// The end on this node, and the other.
 type Ends = (SocketAddr, SocketAddr);
 
-/// What is known of a node.
+/// The connections of one node.
 #[derive(Debug)]
 pub(super) struct Tracker {
     node: IpAddr,
     connections: HashMap<Ends, Connection>,
     waits: HashMap<IpAddr, Waits>,
-    /// Questions to a resolver without an answer, by who asked and their number.
+    /// DNS questions without an answer, by client and message id.
     questions: HashMap<(SocketAddr, u16), Time>,
     syns: VecDeque<(u32, Ends)>,
 }
@@ -59,8 +59,8 @@ impl Tracker {
         Self { node, connections, waits, questions, syns: VecDeque::new() }
     }
 
-    /// Takes a segment into account, sent by the node through a link (`outgoing`) or received; gives the exchange that
-    /// it ends.
+    /// Processes a segment that the node sent through a link (`outgoing`) or received; returns the exchange that it
+    /// ends.
     pub fn segment(&mut self, at: Time, place: Place, outgoing: bool, tcp: &Tcp) -> Option<Exchange> {
         let from_here = match place {
             Place::Pod => !outgoing,
@@ -91,17 +91,17 @@ impl Tracker {
         let connection = self.connections.get_mut(&ends)?;
         let here = connection.end();
         let waits = self.waits.entry(ends.0.ip()).or_default();
-        let told = connection.segment(at, tcp, from_here == (here == End::Client), waits);
+        let report = connection.segment(at, tcp, from_here == (here == End::Client), waits);
         if connection.is_over(at) {
             self.remove(ends, at);
         }
-        told.map(|told| match here {
-            End::Client => told.between(ends.0, ends.1, here),
-            End::Server => told.between(ends.1, ends.0, here),
+        report.map(|report| match here {
+            End::Client => report.between(ends.0, ends.1, here),
+            End::Server => report.between(ends.1, ends.0, here),
         })
     }
 
-    /// Whether a SYN passes through the node, as is seen by the second of its sights: it is not the node's own then.
+    /// Whether a SYN passes through the node: it was seen before with other addresses.
     fn passes(&mut self, isn: u32, ends: Ends) -> bool {
         let others = self.syns.iter().filter(|(other, seen)| *other == isn && *seen != ends).map(|(_, seen)| *seen);
         let others: Vec<_> = others.collect();
@@ -114,7 +114,7 @@ impl Tracker {
         !others.is_empty()
     }
 
-    /// A question of a pod's to a resolver, or the answer.
+    /// A DNS question of a pod, or its answer.
     pub fn dns(&mut self, at: Time, dns: &Dns) {
         let key = (dns.client, dns.id);
         let waits = self.waits.entry(dns.client.ip()).or_default();
@@ -127,7 +127,7 @@ impl Tracker {
         }
     }
 
-    /// Requests that have had no answer for long; forgets what is over.
+    /// Reports requests that stay without an answer, and forgets what has ended.
     pub fn tick(&mut self, now: Time) -> Vec<Exchange> {
         let Self { connections, waits, questions, .. } = self;
         let mut outstanding = Vec::new();
@@ -137,10 +137,10 @@ impl Tracker {
                 connection.over(now, waits);
                 return false;
             }
-            if let Some(told) = connection.outstanding(now, waits) {
+            if let Some(report) = connection.outstanding(now, waits) {
                 outstanding.push(match connection.end() {
-                    End::Client => told.between(ends.0, ends.1, End::Client),
-                    End::Server => told.between(ends.1, ends.0, End::Server),
+                    End::Client => report.between(ends.0, ends.1, End::Client),
+                    End::Server => report.between(ends.1, ends.0, End::Server),
                 });
             }
             true
@@ -155,7 +155,7 @@ impl Tracker {
         outstanding
     }
 
-    /// Pods came or went: what is known of those without connections is forgotten.
+    /// Forgets pods without connections; called when pods come or go.
     pub fn forget_gone(&mut self) {
         let connections = &self.connections;
         self.waits.retain(|pod, waits| !waits.is_over() || connections.keys().any(|ends| ends.0.ip() == *pod));

@@ -11,12 +11,12 @@ const DATABASE: &str = "10.176.46.4:3306";
 /// Segments at the link of a pod, or where they are said to be seen; times in milliseconds.
 struct Scene {
     tracker: Tracker,
-    told: Vec<Exchange>,
+    reports: Vec<Exchange>,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { tracker: Tracker::new(NODE.parse().unwrap()), told: Vec::new() }
+        Self { tracker: Tracker::new(NODE.parse().unwrap()), reports: Vec::new() }
     }
 
     /// Flags, sequence number, acknowledgment, bytes of payload.
@@ -38,7 +38,7 @@ impl Scene {
             mss: None,
             tsval: None,
         };
-        self.told.extend(self.tracker.segment(ms(at), place, outgoing, &tcp));
+        self.reports.extend(self.tracker.segment(ms(at), place, outgoing, &tcp));
     }
 
     fn opens(&mut self, at: u64, client: &str, server: &str) {
@@ -47,12 +47,12 @@ impl Scene {
     }
 
     fn tick(&mut self, at: u64) {
-        self.told.extend(self.tracker.tick(ms(at)));
+        self.reports.extend(self.tracker.tick(ms(at)));
     }
 
-    /// Takes what was told: whether it was answered, and milliseconds.
+    /// Takes the reports: whether it was answered, and milliseconds.
     fn took(&mut self) -> Vec<(bool, u64)> {
-        self.told.drain(..).map(|exchange| (exchange.answered, exchange.took_us / 1000)).collect()
+        self.reports.drain(..).map(|exchange| (exchange.answered, exchange.took_us / 1000)).collect()
     }
 }
 
@@ -72,7 +72,7 @@ fn from_the_last_byte_of_a_request_to_the_first_of_its_answer() {
     scene.segment(52, BACK, "A", [501, 1301, 0]);
     scene.segment(412, BACK, "A", [501, 1301, 900]);
     scene.segment(413, BACK, "A", [1401, 1301, 900]);
-    let told = scene.told.remove(0);
+    let exchange = scene.reports.remove(0);
     let expected = Exchange {
         client: APP.parse().unwrap(),
         server: DATABASE.parse().unwrap(),
@@ -86,11 +86,11 @@ fn from_the_last_byte_of_a_request_to_the_first_of_its_answer() {
         sent_again: false,
         after_greeting: false,
     };
-    assert_eq!(told, expected);
+    assert_eq!(exchange, expected);
     // The next on the same connection; the acknowledgment comes with the answer.
     scene.segment(500, FORTH, "A", [1301, 2301, 100]);
     scene.segment(503, BACK, "A", [2301, 1401, 900]);
-    assert_eq!(scene.told, [Exchange { request: 100, took_us: 3000, acked_us: None, connect_us: None, ..expected }]);
+    assert_eq!(scene.reports, [Exchange { request: 100, took_us: 3000, acked_us: None, connect_us: None, ..expected }]);
 }
 
 #[test]
@@ -102,18 +102,18 @@ fn a_greeting_is_no_answer() {
     scene.segment(303, BACK, "A", [581, 201, 10]);
     scene.segment(304, FORTH, "A", [201, 591, 100]);
     scene.segment(306, BACK, "A", [591, 301, 10]);
-    assert_eq!(scene.told.iter().map(|told| told.after_greeting).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(scene.reports.iter().map(|exchange| exchange.after_greeting).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]
-fn what_is_sent_again_or_missing_is_told() {
+fn what_is_sent_again_or_missing_is_reported() {
     let again = |numbers: [u32; 3], back: bool| {
         let mut scene = Scene::new();
         scene.opens(0, APP, DATABASE);
         scene.segment(10, FORTH, "A", [101, 501, 100]);
         scene.segment(250, if back { BACK } else { FORTH }, "A", numbers);
         scene.segment(260, BACK, "A", [501, 301, 100]);
-        scene.told.iter().map(|told| (told.took_us / 1000, told.sent_again)).collect::<Vec<_>>()
+        scene.reports.iter().map(|exchange| (exchange.took_us / 1000, exchange.sent_again)).collect::<Vec<_>>()
     };
     assert_eq!(again([101, 501, 100], false), [(250, true)]);
     assert_eq!(again([201, 501, 100], false), [(10, false)], "more of the request");
@@ -129,12 +129,12 @@ fn a_syn_that_is_lost_is_the_connects_time_and_not_the_servers() {
     scene.opens(3000, APP, DATABASE);
     scene.segment(3002, FORTH, "A", [101, 501, 100]);
     scene.segment(3005, BACK, "A", [501, 201, 100]);
-    let told = &scene.told[0];
-    assert_eq!((told.took_us, told.connect_us, told.sent_again), (3000, Some(3_001_000), true));
+    let exchange = &scene.reports[0];
+    assert_eq!((exchange.took_us, exchange.connect_us, exchange.sent_again), (3000, Some(3_001_000), true));
 }
 
 #[test]
-fn requests_that_may_overlap_are_not_told() {
+fn requests_that_may_overlap_are_not_reported() {
     let mut scene = Scene::new();
     scene.opens(0, APP, DATABASE);
     // The answer to the first crosses the second.
@@ -143,7 +143,7 @@ fn requests_that_may_overlap_are_not_told() {
     scene.segment(21, BACK, "A", [501, 201, 100]);
     scene.segment(500, BACK, "A", [601, 301, 100]);
     assert_eq!(scene.took(), []);
-    // The client says more although the server has what it said before, as who only tells does.
+    // The client sends more although the server has what it sent before, as in a one-way protocol.
     for at in [1000, 1500, 2000] {
         let sequence = 301 + (at - 1000) / 5;
         scene.segment(u64::from(at), FORTH, "A", [sequence, 701, 100]);
@@ -159,7 +159,7 @@ fn requests_that_may_overlap_are_not_told() {
 }
 
 #[test]
-fn a_request_without_an_answer_is_told_now_and_then() {
+fn a_request_without_an_answer_is_reported_now_and_then() {
     let mut scene = Scene::new();
     scene.opens(0, APP, DATABASE);
     scene.tick(10_000);
@@ -215,7 +215,7 @@ fn the_nodes_own_connections_are_not_those_that_pass() {
     scene.seen(0, Place::Uplink, false, (office, node_port), "S", [100, 0, 0]);
     scene.segment(1, (office, pod), "S", [100, 0, 0]);
     assert_eq!(scene.tracker.connections.len(), 1);
-    // Others' packets on the uplink are nobody's here.
+    // Packets of pods on the uplink are copies.
     scene.seen(5, Place::Uplink, true, (APP, DATABASE), "S", [7, 0, 0]);
     assert_eq!(scene.tracker.connections.len(), 1);
 }
@@ -229,9 +229,9 @@ fn waited(own: impl Fn(&mut Scene)) -> u64 {
     own(&mut scene);
     scene.tick(505);
     scene.segment(510, (pod, office), "A", [501, 201, 100]);
-    let told = scene.told.pop().unwrap();
-    assert_eq!((told.seen_at, told.took_us), (End::Server, 500_000));
-    told.waited_us / 1000
+    let exchange = scene.reports.pop().unwrap();
+    assert_eq!((exchange.seen_at, exchange.took_us), (End::Server, 500_000));
+    exchange.waited_us / 1000
 }
 
 #[test]
@@ -282,14 +282,14 @@ fn a_server_waits_for_answers_connects_names_and_transfers_of_its_own() {
     };
     assert_eq!(waited(sends), 400);
     assert_eq!(waited(receives), 370);
-    // What only tells waits for nothing.
-    let tells = |scene: &mut Scene| {
+    // A one-way protocol waits for nothing.
+    let one_way = |scene: &mut Scene| {
         for n in 0..2 {
             scene.segment(20 + u64::from(n) * 100, FORTH, "A", [101 + n * 10, 501, 10]);
             scene.segment(30 + u64::from(n) * 100, BACK, "A", [501, 111 + n * 10, 0]);
         }
     };
-    assert_eq!(waited(tells), 100);
+    assert_eq!(waited(one_way), 100);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn what_is_over_is_forgotten() {
     scene.segment(6, BACK, "FA", [501, 102, 0]);
     scene.opens(10, "10.176.98.29:40002", DATABASE);
     scene.segment(15, ("10.176.98.29:40002", DATABASE), "R", [101, 0, 0]);
-    // Nobody answers this one, and its client gives up.
+    // This one is not answered, and its client gives up.
     scene.segment(20, ("10.176.98.29:40003", "10.1.1.1:80"), "S", [100, 0, 0]);
     scene.tick(1500);
     assert_eq!(scene.tracker.connections.len(), 1);
