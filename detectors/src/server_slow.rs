@@ -184,7 +184,7 @@ impl Server {
     }
 
     fn evidence(&self) -> String {
-        let ms = |span: Duration| format!("{:.1} ms", span.as_secs_f64() * 1e3);
+        let text = |span: Duration| format!("{span:.1?}");
         let of = |value: fn(&Slow) -> Duration| self.slow.iter().map(value);
         let (took, waited, acked) = (of(|slow| slow.took), of(|slow| slow.waited), of(|slow| slow.acked));
         let waited = waited.max().filter(|waited| !waited.is_zero());
@@ -192,12 +192,12 @@ impl Server {
             "{} requests in a row took {} and more, where {} is usual; each was acknowledged within {}, connects take {}, \
              and nothing was sent again{}",
             self.slow.len(),
-            took.min().map(ms).unwrap_or_default(),
-            self.usual.median().map(ms).unwrap_or_default(),
-            acked.max().map(ms).unwrap_or_default(),
-            self.connects.median().map_or_else(|| "as long as ever".to_owned(), ms),
+            took.min().map(text).unwrap_or_default(),
+            self.usual.median().map(text).unwrap_or_default(),
+            acked.max().map(text).unwrap_or_default(),
+            self.connects.median().map_or_else(|| "as long as ever".to_owned(), text),
             waited
-                .map(|waited| format!("; meanwhile the server waited itself, for up to {}", ms(waited)))
+                .map(|waited| format!("; meanwhile the server waited itself, for up to {}", text(waited)))
                 .unwrap_or_default(),
         )
     }

@@ -369,7 +369,7 @@ fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
             None if *word == "unacked" => exchange.acked_us = None,
             None if *word == "again" => exchange.sent_again = true,
             None if *word == "greeted" => exchange.after_greeting = true,
-            _ => panic!("nothing that an exchange says: {word}"),
+            _ => panic!("unknown word of an exchange: {word}"),
         }
     }
     exchange
