@@ -32,6 +32,9 @@ pub struct Operator {
     pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
+    /// Names with declared addresses.
+    #[serde(default)]
+    pub names: Vec<DeclaredName>,
     /// Servers that have a name.
     #[serde(default)]
     pub servers: Vec<DeclaredServer>,
@@ -42,6 +45,13 @@ pub struct Operator {
 pub struct DeclaredPath {
     pub prefix: Prefix,
     pub mtu: u16,
+}
+
+/// A domain name and the prefixes of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredName {
+    pub name: String,
+    pub prefixes: Vec<Prefix>,
 }
 
 /// A server and the name that findings have for it.

@@ -126,7 +126,7 @@ pub mod tests {
                 _ => None,
             };
             let (started, ended) = (Time(number * 10), Time(number * 10 + 5));
-            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure });
+            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure, addresses: Vec::new() });
         }
         watch
     }

@@ -33,5 +33,6 @@ macro_rules! effects {
 effects! {
     "fails" => fails::FailsSpec,
     "works" => works::WorksSpec,
+    "resolves" => resolves::ResolvesSpec,
     "packet" => packet::PacketSpec,
 }

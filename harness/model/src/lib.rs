@@ -15,9 +15,11 @@ pub mod resolver;
 pub mod spanned;
 pub mod values;
 pub mod yaml;
+pub mod zone;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
-    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NetworkPlan, NodeId, NodePlan, OfficeId,
+    OfficePlan, OutsideId, OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId,
+    ServicePlan, Target,
 };
-pub use resolver::Resolver;
+pub use resolver::{Resolver, WrittenPath};

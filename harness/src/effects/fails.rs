@@ -209,7 +209,13 @@ mod tests {
         let mut watch = fails(Failure::Any, 1.0, 1.0);
         for started in [30, 10, 20] {
             let (started, ended) = (Time(started), Time(started + 100));
-            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure: Some(Failure::Timeout) });
+            watch.attempt(&Attempt {
+                flow: FlowId(0),
+                started,
+                ended,
+                failure: Some(Failure::Timeout),
+                addresses: Vec::new(),
+            });
         }
         assert_eq!(watch.begin(), Some(Time(10)));
     }

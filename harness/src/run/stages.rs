@@ -216,7 +216,7 @@ impl Stages<'_> {
             tokio::select! {
                 biased;
                 done = &mut job => break done,
-                step = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if receiving => {
+                step = running.step(|_, _, attempt| { meanwhile.extend(attempt.cloned()); false }), if receiving => {
                     // A stop request waits for the mutation, so that it can be undone.
                     receiving = step.is_ok();
                 }

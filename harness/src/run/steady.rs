@@ -78,7 +78,8 @@ mod tests {
 
     fn attempt(flow: usize, started: u64, works: bool) -> Attempt {
         let failure = (!works).then_some(Failure::Timeout);
-        Attempt { flow: FlowId(flow), started: Time(started), ended: Time(started + 1), failure }
+        let (flow, started, ended) = (FlowId(flow), Time(started), Time(started + 1));
+        Attempt { flow, started, ended, failure, addresses: Vec::new() }
     }
 
     const SPAN: Duration = Duration::from_nanos(100);

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
@@ -63,6 +63,7 @@ pub struct Site<'a> {
     pub ns: NetNs,
     /// The address of the target.
     pub address: IpAddr,
+    found: &'a Mutex<Vec<IpAddr>>,
 }
 
 impl Site<'_> {
@@ -71,16 +72,23 @@ impl Site<'_> {
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.flow.port.unwrap_or_default())
     }
+
+    /// Records the addresses of a name that was looked up.
+    pub fn found(&self, addresses: Vec<IpAddr>) {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
 }
 
 /// A completed attempt of a flow.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Attempt {
     pub flow: FlowId,
     pub started: Time,
     pub ended: Time,
     /// `None` if it succeeded.
     pub failure: Option<Failure>,
+    /// Addresses of the name that it looked up.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Controls one flow; shared with faults and with the run.
@@ -177,13 +185,15 @@ impl Running {
         let cluster = self.cluster.as_ref();
         let started = now();
         let address = cluster.plan().target_address(self.plan.to);
-        let site = Site { cluster, flow: &self.plan, ns: namespace(cluster, from), address };
+        let found = Mutex::default();
+        let site = Site { cluster, flow: &self.plan, ns: namespace(cluster, from), address, found: &found };
         let outcome = tokio::time::timeout(self.plan.timeout, self.client.attempt(site, kept)).await;
         let outcome = outcome.unwrap_or(Err(self.plan.late));
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // The receiver is dropped when the trial ends.
-        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure });
+        let addresses = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, addresses });
         if hurry && failure.is_some() {
             // Do not spin on connections that cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;

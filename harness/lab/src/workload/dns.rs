@@ -8,10 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, RData, RecordType};
 use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
+use relapse_model::zone::{self, folded};
 use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, Target};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -81,7 +82,6 @@ impl DnsSpec {
                 return;
             }
         };
-        let folded = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let query = folded(&self.query);
         if cluster_dns
             && is_service_name(&resolver.cluster, &query, dns.map(|d| d.search.as_slice()).unwrap_or_default())
@@ -93,7 +93,12 @@ impl DnsSpec {
             .flat_map(|id| &resolver.cluster.outside[id.0].records)
             .map(|(name, _)| name.as_str())
             .collect();
-        if !known.is_empty() && !known.iter().any(|name| folded(name) == query) {
+        // By itself, or below a search domain in which a wildcard answers.
+        let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
+        let mut candidates =
+            std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
+        let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
+        if !known.is_empty() && !is_known {
             let meant =
                 nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
             let mut names = known;
@@ -124,16 +129,18 @@ impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
             let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
-            lookup(&site.ns, site.address, &self.query, search).await.map(|()| None)
+            let addresses = lookup(&site.ns, site.address, &self.query, search).await?;
+            site.found(addresses);
+            Ok(None)
         })
     }
 }
 
-/// Looks a name up as a pod would.
+/// Looks a name up as a pod would, and returns its addresses in the order of the answers.
 ///
 /// # Errors
 /// `NameError` if no candidate has an address, or a server fails.
-pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<(), Failure> {
+pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<Vec<IpAddr>, Failure> {
     let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
     socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
     let searched = search.iter().map(|domain| format!("{name}.{domain}."));
@@ -145,16 +152,16 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
     };
     for candidate in candidates {
         match ask_both(&socket, &candidate).await? {
-            ResponseCode::NoError => return Ok(()),
-            ResponseCode::NXDomain => {}
-            _ => return Err(Failure::NameError),
+            Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+            Ok(_) | Err(ResponseCode::NXDomain) => {}
+            Err(_) => return Err(Failure::NameError),
         }
     }
     Err(Failure::NameError)
 }
 
-/// Queries A and AAAA in parallel and waits for both; `NoError` only if an address is received.
-async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failure> {
+/// Queries A and AAAA in parallel and waits for both: the addresses, or the response code if there are none.
+async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
     let mut waiting = HashMap::new();
     for record in [RecordType::A, RecordType::AAAA] {
         let id = next_id();
@@ -162,7 +169,7 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failur
         socket.send(&question).await.map_err(|_| Failure::NameError)?;
         waiting.insert(id, record);
     }
-    let mut addresses = 0;
+    let mut addresses = Vec::new();
     let mut code = ResponseCode::NoError;
     let mut buffer = [0; 1500];
     while !waiting.is_empty() {
@@ -171,18 +178,16 @@ async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failur
         if waiting.remove(&reply.metadata.id).is_none() {
             continue;
         }
-        addresses += reply.answers.len();
+        addresses.extend(reply.answers.iter().filter_map(|record| match &record.data {
+            RData::A(a) => Some(IpAddr::from(a.0)),
+            RData::AAAA(a) => Some(IpAddr::from(a.0)),
+            _ => None,
+        }));
         if reply.metadata.response_code != ResponseCode::NoError {
             code = reply.metadata.response_code;
         }
     }
-    Ok(if addresses > 0 {
-        ResponseCode::NoError
-    } else if code == ResponseCode::NoError {
-        ResponseCode::NXDomain
-    } else {
-        code
-    })
+    Ok(if addresses.is_empty() && code != ResponseCode::NoError { Err(code) } else { Ok(addresses) })
 }
 
 fn next_id() -> u16 {

@@ -199,7 +199,8 @@ impl Planner<'_> {
             let meant = nearest(kind, SubjectKind::ALL.map(SubjectKind::as_str));
             let help = match (meant, text.split_once('/')) {
                 (Some(meant), Some((_, name))) if !name.is_empty() => format!("did you mean `{meant}/{name}`?"),
-                _ => "write node/NAME, pod/NAME, service/NAME, path/PREFIX or server/ADDRESS:PORT".to_owned(),
+                _ => "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or server/ADDRESS:PORT"
+                    .to_owned(),
             };
             self.error(text.span, format!("{} is not a subject", quoted(text)), help);
             return None;
@@ -226,6 +227,17 @@ impl Planner<'_> {
                     None
                 }
             },
+            SubjectKind::Name => {
+                let is_known = self.cluster.knows(&subject.name);
+                if !is_known {
+                    let records = self.cluster.outside.iter().flat_map(|host| &host.records);
+                    let names: Vec<String> = records.map(|(name, _)| name.clone()).collect();
+                    let message = format!("no resolver has a record for {}", quoted(&subject.name));
+                    let help = did_you_mean(&subject.name, "names", names.iter().map(String::as_str));
+                    self.error(text.span, message, help);
+                }
+                is_known.then_some(subject)
+            }
             SubjectKind::Server => self.server(text, subject),
             SubjectKind::Flow => {
                 let help = "a flow's ports are not known in advance: name its node, or leave `subject` out";
@@ -256,7 +268,9 @@ impl Planner<'_> {
             self.error(text.span, message, format!("write `server/{name}`"));
             return None;
         }
-        let known = self.cluster.places().any(|place| self.cluster.address(place) == address.ip());
+        let cluster = &self.cluster;
+        let known = cluster.places().any(|place| cluster.address(place) == address.ip())
+            || cluster.outside.iter().any(|host| host.also_at.contains(&address.ip()));
         if !known {
             let message = format!("nothing in this scenario has the address {}", address.ip());
             self.error(text.span, message, "write the address of a pod, a node or a host outside");
