@@ -2,6 +2,8 @@
 //!
 //! Scenarios are planned into these types, and labs are built from them.
 
+mod steps;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::steps::{PartId, PartPlan, Step};
+pub use steps::{PartId, PartPlan, Query, Step, Work};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(

@@ -15,9 +15,7 @@ use super::ANY;
 use crate::cluster::{Cluster, ServerDelay};
 use crate::job::FaultError;
 use crate::workload::sockets;
-
-/// RFC 1035 section 4.2.
-pub const DNS_PORT: u16 = 53;
+use crate::workload::stub::DNS_PORT;
 
 /// Time to live of the records served here, seconds.
 const TTL: u32 = 5;
