@@ -84,8 +84,8 @@ mod tests {
 
     use super::*;
     use crate::cluster;
-    use crate::workload::stub;
     use crate::workload::servers::resolver::answer;
+    use crate::workload::stub;
 
     fn asked(id: u16, name: &str) -> Message {
         Message::from_vec(&stub::question(id, name, RecordType::A).unwrap()).unwrap()
