@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
+use relapse_model::replicas::FIRST_POD;
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
 
@@ -17,7 +18,6 @@ use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Servi
 /// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
-pub(super) const FIRST_POD: u128 = 10;
 const FIRST_SERVICE: u128 = 20;
 
 /// What a pod's address is while none is known; never in a plan that comes out.
