@@ -101,6 +101,7 @@ impl Outside {
             level,
             subject: line.subject.as_ref().map(|subject| subject.0.clone()),
             within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
+            of: None,
             expected_miss: line.miss.as_ref().map(|reason| reason.value.clone()),
             outside: true,
         })

@@ -3,6 +3,7 @@
 //! Job: decide, for one trial, each expectation and each risk, every false alarm, and whether what was
 //! said is taken back after healing. A map of the modules:
 //! - `expected`: one expectation, from open to decided. `standing`: what has been said and not cleared.
+//! - `steps`: those of a chain, which steps are in force and which are healed.
 //! - `outcome`: verdicts to the outcome of a trial and its reasons.
 //!
 //! Invariants: no clock and no I/O, all time is passed in and compared exactly, in nanoseconds; no
@@ -13,12 +14,17 @@
 //! expectation is decided exactly once; of findings received at the same instant about different
 //! things the order does not matter for it, nor does an additional [`Judge::tick`].
 //!
+//! In a chain ([`Judge::with_steps`]) an expectation counts from the injection of its step or from the healing that
+//! uncovers it. What was found stands until its step is healed and is cleared after that, and every other warning is a
+//! false alarm, but for those of the user's own detectors.
+//!
 //! Left out: whether the effect was seen, and phases; that is the run's. What a trial could not prove
 //! for such reasons is closed with [`Judge::abandon`].
 
 mod expected;
 mod outcome;
 mod standing;
+mod steps;
 
 #[cfg(test)]
 mod properties;
@@ -35,6 +41,7 @@ use crate::event::{Decided, Expectation, Outcome, Verdict};
 
 use expected::{Expected, Unsighted};
 use standing::Standing;
+use steps::Steps;
 
 /// Judges one trial.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub struct Judge {
     /// Of a control: the detectors that must be silent.
     silent: Option<Vec<String>>,
     stage: Stage,
+    /// Of a chain.
+    steps: Steps,
     expected: Vec<Expected>,
     risks: Vec<Expected>,
     standing: Standing,
@@ -51,6 +60,8 @@ pub struct Judge {
     blind: BTreeMap<String, Unsighted>,
     /// What has raised a false alarm already: one verdict each is enough.
     alarms: BTreeSet<(String, Level)>,
+    /// The same of what was not cleared.
+    uncleared: BTreeSet<(String, Level)>,
     outside: BTreeSet<String>,
     /// Expectations that count neither way.
     left_out: usize,
@@ -107,12 +118,14 @@ impl Judge {
         Self {
             silent,
             stage: Stage::Baseline,
+            steps: Steps::default(),
             expected,
             risks,
             standing: Standing::default(),
             held: Vec::new(),
             blind: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            uncleared: BTreeSet::new(),
             outside,
             left_out: 0,
             t0: None,
@@ -127,6 +140,19 @@ impl Judge {
     #[must_use]
     pub fn with_outside(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.outside.extend(names);
+        self
+    }
+
+    /// Makes it the judge of a chain of steps with these names. What is expected of any other step cannot be decided.
+    #[must_use]
+    pub fn with_steps(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.steps = Steps::new(names);
+        let unknown = |expected: &mut Expected| {
+            let why = format!("the scenario has no step {}", self.steps.unknown(expected.expectation())?);
+            expected.close(Verdict::Undecided { why })
+        };
+        let said = self.risks.iter_mut().chain(&mut self.expected).filter_map(unknown).collect();
+        self.record(said);
         self
     }
 
@@ -166,13 +192,58 @@ impl Judge {
         }
         self.stage = Stage::Watching;
         self.t0 = Some(t0);
-        for expected in &mut self.expected {
-            expected.count_from(t0);
-        }
+        self.count();
         self.pre_existing();
         for (received, finding) in after {
             self.after(received, &finding);
         }
+    }
+
+    /// The same of one step of a chain.
+    pub fn step_injected(&mut self, step: &str, t0: Time) {
+        self.steps.injected(step, t0);
+        self.injected(t0);
+        self.advance(t0);
+        self.count();
+    }
+
+    /// A step of a chain is about to be healed: what that uncovers counts from now on.
+    pub fn healing(&mut self, step: &str, now: Time) {
+        self.advance(now);
+        self.steps.healing(step, now);
+        self.count();
+    }
+
+    /// The healing of a step was read back: what was found of it must be cleared by then.
+    pub fn healed(&mut self, step: &str, clear_by: Time) {
+        self.steps.healed(step, clear_by);
+    }
+
+    /// What was found of healed steps does not stand any more.
+    #[must_use]
+    pub fn healed_is_cleared(&self) -> bool {
+        !self.found().any(|found| self.steps.is_healed(found.expectation()) && found.stands(&self.standing))
+    }
+
+    /// What comes later in a chain is not watched: it counts neither way.
+    pub fn cut_short(&mut self, now: Time) {
+        self.stage_ended(now);
+        self.expected.retain(|expected| expected.deadline().is_some());
+        self.detect_ended(now);
+    }
+
+    /// A stage of a chain is over: closes what could be met in it. What was found of steps in force must stand, and
+    /// what was found of healed steps must not.
+    pub fn stage_ended(&mut self, now: Time) {
+        self.advance(now);
+        if self.stage != Stage::Watching {
+            return;
+        }
+        let counting = self.expected.iter_mut().filter(|e| e.deadline().is_some());
+        let mut said: Vec<Decided> =
+            counting.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect();
+        said.extend(self.out_of_place());
+        self.record(said);
     }
 
     /// A detector said something, or took it back.
@@ -223,14 +294,15 @@ impl Judge {
         self.silent.is_some()
     }
 
-    /// Nothing is left to wait for: every expectation is decided or past its deadline. A control is
+    /// Nothing is left to wait for, in a chain at this stage: every expectation is decided or past its deadline. A control is
     /// watched for as long as its plan says, so never before [`Judge::detect_ended`].
     #[must_use]
     pub fn all_decided(&self) -> bool {
         if self.is_control() {
             return self.stage == Stage::Ended;
         }
-        !self.expected.iter().any(|e| e.is_pending(self.now))
+        let comes_later = |e: &Expected| self.is_chain() && e.deadline().is_none();
+        !self.expected.iter().any(|e| e.is_pending(self.now) && !comes_later(e))
     }
 
     /// Nothing more will be watched: closes what is open. In a control, each detector that raised no
@@ -250,16 +322,18 @@ impl Judge {
                 None => Verdict::Silent,
             },
             expectation: self.unplanned(&detector, Level::Cause, None),
+            from: None,
         }));
         self.record(said);
     }
 
     /// This machine cannot make the cause itself, only what follows from it (a limit that is filled but
-    /// not lowered): open expectations of level `cause` cannot be decided, and do not count. With
+    /// not lowered): open expectations of level `cause`, in a chain those of this step, cannot be decided, and do not count. With
     /// nothing else expected, the trial proves nothing.
-    pub fn leave_out(&mut self, what: &str, why: &str) {
+    pub fn leave_out(&mut self, step: Option<&str>, what: &str, why: &str) {
         let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
-        let causes = self.expected.iter_mut().filter(|e| e.expectation().level == Level::Cause);
+        let of_step = |e: &&mut Expected| e.expectation().of.as_ref().and_then(|of| of.step.as_deref()) == step;
+        let causes = self.expected.iter_mut().filter(of_step).filter(|e| e.expectation().level == Level::Cause);
         let said: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
         self.left_out += said.len();
         // Not recorded: the outcome is that of the rest.
@@ -283,6 +357,7 @@ impl Judge {
         said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             expectation: self.unplanned(&detector, Level::Cause, None),
             verdict: undecided.clone(),
+            from: None,
         }));
         self.record(said);
     }
@@ -298,13 +373,19 @@ impl Judge {
     /// control already has a false alarm for them, that is the verdict.
     pub fn recovered(&mut self, now: Time) {
         self.advance(now);
+        if self.is_chain() {
+            self.stage_ended(now);
+            self.detect_ended(now);
+        }
         let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
         for finding in self.standing.uncleared() {
             groups.entry((finding.detector.clone(), finding.level)).or_default().push(finding);
         }
         let mut said = Vec::new();
         for ((detector, level), standing) in groups {
-            if self.is_control() && self.alarms.contains(&(detector.clone(), level)) {
+            let key = (detector.clone(), level);
+            let alarmed = (self.is_control() || self.is_chain()) && self.alarms.contains(&key);
+            if alarmed || self.uncleared.contains(&key) {
                 continue;
             }
             let mut planned = self.expected.iter().map(Expected::expectation);
@@ -312,7 +393,7 @@ impl Judge {
             let expectation = met.cloned().unwrap_or_else(|| {
                 self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
             });
-            said.push(Decided { expectation, verdict: Verdict::NotCleared });
+            said.push(Decided { expectation, verdict: Verdict::NotCleared, from: None });
         }
         self.record(said);
     }
@@ -353,7 +434,63 @@ impl Judge {
         if self.is_control() {
             return self.alarm(finding);
         }
-        let said = self.expected.iter_mut().filter_map(|e| e.hear(now, finding)).collect();
+        let hear = |e: &mut Expected| {
+            let early = self.steps.is_covered(e.expectation()) && expected::meets(e.expectation(), finding);
+            if early { e.close(Verdict::PreExisting) } else { e.hear(now, finding) }
+        };
+        let said: Vec<Decided> = self.expected.iter_mut().filter_map(hear).collect();
+        let too_early = said.iter().any(|decided| decided.verdict == Verdict::PreExisting);
+        self.record(said);
+        if self.is_chain() && !too_early && !self.is_explained(now, finding) {
+            self.alarm(finding);
+        }
+    }
+
+    const fn is_chain(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// In a chain: somebody may say this now.
+    fn is_explained(&self, now: Time, finding: &Finding) -> bool {
+        let explains = |e: &Expected| {
+            let expectation = e.expectation();
+            let covered = self.steps.is_covered(expectation);
+            expected::meets(expectation, finding) && !covered && self.steps.explains(expectation, now)
+        };
+        finding.level == Level::Risk || self.outside.contains(&finding.detector) || self.expected.iter().any(explains)
+    }
+
+    /// What was found, or stood as a risk.
+    fn found(&self) -> impl Iterator<Item = &Expected> {
+        self.expected.iter().chain(&self.risks).filter(|expected| expected.is_found())
+    }
+
+    /// In a chain: what was found and is cleared too early, or is not cleared in time; each once.
+    fn out_of_place(&mut self) -> Vec<Decided> {
+        let mut said = Vec::new();
+        for found in self.expected.iter_mut().chain(&mut self.risks).filter(|expected| expected.is_found()) {
+            let stands = found.stands(&self.standing);
+            let verdict = match stands {
+                false if self.steps.is_in_force(found.expectation()) => Verdict::ClearedEarly,
+                true if self.steps.is_healed(found.expectation()) => Verdict::NotCleared,
+                _ => continue,
+            };
+            if stands {
+                self.uncleared.insert((found.expectation().detector.clone(), found.expectation().level));
+            }
+            said.push(found.lose(verdict));
+        }
+        said
+    }
+
+    /// Begins to count where the instant to count from has come.
+    fn count(&mut self) {
+        let mut said = Vec::new();
+        for expected in self.expected.iter_mut().filter(|expected| expected.deadline().is_none()) {
+            if let Some(from) = self.steps.origin(expected.expectation(), self.t0) {
+                said.extend(expected.count_from(from, &self.standing));
+            }
+        }
         self.record(said);
     }
 
@@ -370,7 +507,7 @@ impl Judge {
                 evidence: finding.evidence.clone(),
             };
             let expectation = self.unplanned(&finding.detector, finding.level, None);
-            self.record(vec![Decided { expectation, verdict }]);
+            self.record(vec![Decided { expectation, verdict, from: None }]);
         }
     }
 
@@ -387,6 +524,7 @@ impl Judge {
             level,
             subject,
             within: Duration::ZERO,
+            of: None,
             expected_miss: None,
             outside: self.outside.contains(detector),
         }

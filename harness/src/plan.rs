@@ -51,6 +51,27 @@ pub struct Plan {
     pub settle_within: Duration,
 }
 
+/// Faults that are healed together, and what users see until then. All of a trial is one, unless it is a chain.
+#[derive(Debug)]
+pub struct StepPlan {
+    /// Its name in a chain.
+    pub name: Option<String>,
+    pub inject: Vec<Planned>,
+    /// In force only from the healing of the step before until its own.
+    pub meanwhile: Vec<Planned>,
+    /// Made before its faults are undone, and undone when every step is healed.
+    pub heal: Vec<Planned>,
+    pub effect: EffectPlan,
+}
+
+/// What users see, all of it.
+#[derive(Debug, Default)]
+pub struct EffectPlan {
+    pub all: Vec<Arc<dyn Effect>>,
+    /// It must have been seen by then, counted from the injection or the healing before it.
+    pub within: Duration,
+}
+
 /// What is done to the cluster, what it must do to the workload, and what detectors must say.
 #[derive(Debug)]
 pub struct TrialPlan {
@@ -60,10 +81,10 @@ pub struct TrialPlan {
     pub why: String,
     /// Number of DNS replicas where this trial wants another than the cluster's.
     pub cluster: Option<ClusterPlan>,
-    pub inject: Vec<Planned>,
-    pub effect: Vec<Arc<dyn Effect>>,
-    /// All stated effects must have been seen by then, counted from t0.
-    pub effect_within: Duration,
+    /// Injected in this order, then healed in this order; never empty.
+    pub steps: Vec<StepPlan>,
+    /// When all is healed.
+    pub healed: EffectPlan,
     /// Empty for a control: there, any finding at or above `warning` fails.
     pub detect: Vec<Expectation>,
     /// The same by the deadlines of a real cluster.
@@ -78,6 +99,22 @@ impl TrialPlan {
     pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
         if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
     }
+
+    /// Whether its steps are healed one after another.
+    #[must_use]
+    pub fn is_chain(&self) -> bool {
+        self.steps.iter().any(|step| step.name.is_some())
+    }
+
+    /// Everything that is done to the cluster.
+    pub fn changes(&self) -> impl Iterator<Item = &Planned> {
+        self.steps.iter().flat_map(|step| step.inject.iter().chain(&step.meanwhile).chain(&step.heal))
+    }
+
+    /// Everything that users see.
+    pub fn effects(&self) -> impl Iterator<Item = &Arc<dyn Effect>> {
+        self.steps.iter().map(|step| &step.effect).chain([&self.healed]).flat_map(|effect| &effect.all)
+    }
 }
 
 impl Plan {
@@ -86,7 +123,8 @@ impl Plan {
     pub fn stretch_deadlines(&mut self, factor: f64) {
         let stretch = |within: &mut Duration| *within = within.mul_f64(factor);
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
-            stretch(&mut trial.effect_within);
+            let steps = trial.steps.iter_mut().map(|step| &mut step.effect);
+            steps.chain([&mut trial.healed]).for_each(|effect| stretch(&mut effect.within));
             let expected = trial.detect.iter_mut().chain(&mut trial.detect_in_real_cluster);
             expected.for_each(|expectation| stretch(&mut expectation.within));
         }
@@ -124,7 +162,7 @@ mod tests {
         let deadlines = plans.each_mut().map(|plan| {
             let trials: Vec<_> = plan.trials().collect();
             let detect = trials.iter().flat_map(|t| t.detect.iter().chain(&t.detect_in_real_cluster)).map(|e| e.within);
-            let effects = trials.iter().map(|trial| trial.effect_within);
+            let effects = trials.iter().flat_map(|trial| &trial.steps).map(|step| step.effect.within);
             detect.chain(effects).chain([plan.recover_within, plan.settle_within]).collect::<Vec<Duration>>()
         });
         let [stated, stretched] = deadlines;

@@ -179,7 +179,7 @@ fn links_of_somebody_else() -> Result<Completion, Failed> {
     let mut early = Some(Links::add(0).map_err(|e| e.to_string())?);
     let mut late = None;
     let mut meddle = |event: &RunEvent| {
-        if let What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. } = event.what {
+        if let What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline, .. }, .. } = event.what {
             early = None;
             late = Some(Links::add(1));
         }

@@ -156,7 +156,7 @@ const OF_DEADLINE: usize = 4;
 fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
     let tone = Some(words::verdict_tone(&decided.verdict));
     let mut sentence = words::sentence(decided);
-    let mut felt = trial.felt(&decided.verdict).unwrap_or_default();
+    let mut felt = trial.felt(decided).unwrap_or_default();
     if terse {
         // The tick in front of the row says "detected" already.
         sentence = sentence.replace("detected after", "after");

@@ -102,8 +102,11 @@ pub struct Expectation {
     pub detector: String,
     pub level: Level,
     pub subject: Option<Subject>,
-    /// Deadline, counted from t0.
+    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it.
     pub within: Duration,
+    /// Its place in a chain of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<OfStep>,
     /// A miss is expected, and why (outside detectors only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_miss: Option<String>,
@@ -112,7 +115,29 @@ pub struct Expectation {
     pub outside: bool,
 }
 
-/// The phases of a trial, in order.
+/// What a finding of a chain is about, and when it can be reported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfStep {
+    /// The step during which it stands; none for a risk, which stands from the baseline on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The step whose healing uncovers it, and from which its deadline counts. Default: the injection of its step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The step whose healing clears it. Default: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clears: Option<String>,
+}
+
+impl OfStep {
+    /// The step until whose healing it stands.
+    #[must_use]
+    pub fn until(&self) -> Option<&str> {
+        self.clears.as_deref().or(self.step.as_deref())
+    }
+}
+
+/// The phases of a trial, in order. Of a chain, `detect` and `heal` come once for each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -160,6 +185,9 @@ pub enum TrialEvent {
     },
     Phase {
         phase: Phase,
+        /// Of a chain: the step that is watched or healed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
     },
     /// A part of the trial that this machine cannot do and that is left out, and why.
     Reduced {
@@ -209,6 +237,9 @@ pub struct Injected {
     pub t1: Time,
     /// What was read back.
     pub read_back: String,
+    /// Of a chain: the step it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// An effect stated by the scenario.
@@ -221,6 +252,9 @@ pub struct EffectSeen {
     pub t2: Option<Time>,
     /// Numbers: "5 of 5 attempts timed out".
     pub evidence: String,
+    /// Of a chain: the first step that was not healed, none when all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// A finding as the judge received it.
@@ -236,6 +270,9 @@ pub struct FindingReceived {
 pub struct Decided {
     pub expectation: Expectation,
     pub verdict: Verdict,
+    /// Of a chain: the instant its times count from. Default: t0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Time>,
 }
 
 /// The verdicts.
@@ -257,7 +294,7 @@ pub enum Verdict {
     },
     /// Already said before the fault was injected.
     PreExisting,
-    /// Said in a control or in the baseline, where nothing is wrong.
+    /// Said in a control or in the baseline, where nothing is wrong; in a chain, anything that no step explains.
     FalseAlarm {
         severity: Severity,
         subject: Subject,
@@ -271,6 +308,8 @@ pub enum Verdict {
     },
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
+    /// Detected, but cleared while what it is about was still in force (chains).
+    ClearedEarly,
     /// Missed, as `relapse.yaml` said it would be.
     ExpectedMiss {
         reason: String,
@@ -314,6 +353,7 @@ impl Verdict {
             Self::Silent => "silent",
             Self::Blind { .. } => "blind",
             Self::NotCleared => "not-cleared",
+            Self::ClearedEarly => "cleared-early",
             Self::ExpectedMiss { .. } => "expected-miss",
             Self::UnexpectedlyDetected { .. } => "unexpectedly-detected",
             Self::Undecided { .. } => "undecided",

@@ -204,7 +204,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { (trial.about(decided)) }
                         td class={ "tone " (words::verdict_tone(&decided.verdict).class()) } {
                             (words::sign(&decided.verdict)) " " (words::sentence(decided))
-                            @if let Some(felt) = trial.felt(&decided.verdict) { br; span.lead { (felt) } }
+                            @if let Some(felt) = trial.felt(decided) { br; span.lead { (felt) } }
                         }
                         td { (units::limit(expected.within)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }

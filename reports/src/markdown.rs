@@ -107,7 +107,7 @@ fn failures(run: &RunSummary, text: &mut String) {
 
 fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
     let expected = &decided.expectation;
-    let verdict = std::iter::once(words::sentence(decided)).chain(trial.felt(&decided.verdict));
+    let verdict = std::iter::once(words::sentence(decided)).chain(trial.felt(decided));
     vec![
         Cell::text(words::sign(&decided.verdict)),
         Cell::text(&expected.detector),

@@ -69,7 +69,7 @@ fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
         if !trial.is_control() {
             detail.push(format!("deadline {}", units::limit(expected.within)));
         }
-        detail.extend(trial.felt(&decided.verdict));
+        detail.extend(trial.felt(decided));
         detail.extend(trial.evidence(decided));
         Mark { text: words::short(decided), tone: words::verdict_tone(&decided.verdict), detail: detail.join(" · ") }
     };

@@ -62,9 +62,11 @@ pub struct TrialSummary {
 }
 
 /// A phase with its beginning, and its end where there was one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhaseSpan {
     pub phase: Phase,
+    /// Of a chain: the step that is watched or healed.
+    pub step: Option<String>,
     pub from: Time,
     pub to: Option<Time>,
 }

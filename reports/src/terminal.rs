@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn a_killed_run_shows_what_did_not_finish() {
         let events = sample::run();
-        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect } } if trial.scenario == "snat-port-collision")).expect("it is there");
+        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } if trial.scenario == "snat-port-collision")).expect("it is there");
         let text = shown(Mode::Plain, &events[..=cut]);
         assert!(text.contains("INCONCLUSIVE  I7 snat-port-collision"), "{text}");
         assert!(text.contains("not finished: the events end in phase detect"), "{text}");

@@ -38,9 +38,9 @@ impl TrialSummary {
             TrialEvent::Started => self.started = Some(at),
             TrialEvent::Skipped { reason } => self.skipped = Some(reason.clone()),
             TrialEvent::Waiting { reason } => self.waited.push(reason.clone()),
-            TrialEvent::Phase { phase } => {
+            TrialEvent::Phase { phase, step } => {
                 self.close_phase(at);
-                self.phases.push(PhaseSpan { phase: *phase, from: at, to: None });
+                self.phases.push(PhaseSpan { phase: *phase, step: step.clone(), from: at, to: None });
             }
             TrialEvent::Reduced { what, why } => {
                 self.reduced.push(Reduced { what: what.clone(), why: why.clone() });
@@ -160,10 +160,17 @@ impl TrialSummary {
         self.ended.as_ref().map(|ended| ended.took)
     }
 
-    /// Where an instant `after` t0 lies, seen from the moment users felt the fault.
+    /// When a verdict's finding was received, where it has one with a time.
+    fn received(&self, decided: &Decided) -> Option<Time> {
+        Some(decided.from.or_else(|| self.t0())? + decided.verdict.after()?)
+    }
+
+    /// Where a verdict's finding lies, seen from the moment users felt the fault; in a chain, that of its step.
     #[must_use]
-    pub fn lead(&self, after: Duration) -> Option<Offset> {
-        Some(Offset::between(self.t2()?, self.t0()? + after))
+    pub fn lead(&self, decided: &Decided) -> Option<Offset> {
+        let step = decided.expectation.of.as_ref().and_then(|of| of.step.as_ref());
+        let felt = self.effects.iter().filter(|effect| step.is_none() || effect.step.as_ref() == step);
+        Some(Offset::between(felt.filter_map(|effect| effect.t2).min()?, self.received(decided)?))
     }
 
     /// Verdicts that deserve a row. That nothing was proved of any detector is a reason of the trial, and
@@ -193,8 +200,7 @@ impl TrialSummary {
                 && subject.is_none_or(|subject| *subject == said.subject)
         };
         // The decided instant tells apart several findings of the same kind (before and after t0).
-        let at = self.t0().zip(decided.verdict.after()).map(|(t0, after)| t0 + after);
-        let exact = at.and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
+        let exact = self.received(decided).and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
         exact.or_else(|| self.findings.iter().find(fits))
     }
 
@@ -211,8 +217,9 @@ impl TrialSummary {
 
     /// "10 ms before first failure", "1.01 s after first failure"; only for what was detected.
     #[must_use]
-    pub fn felt(&self, verdict: &Verdict) -> Option<String> {
-        let lead = self.lead(verdict.after().filter(|after| !after.is_zero())?)?;
+    pub fn felt(&self, decided: &Decided) -> Option<String> {
+        decided.verdict.after().filter(|after| !after.is_zero())?;
+        let lead = self.lead(decided)?;
         let side = if lead.is_before() { "before" } else { "after" };
         Some(format!("{} {side} first failure", units::span(lead.distance())))
     }

@@ -127,8 +127,8 @@ fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
         teller.say(&[recovered]);
     }
     teller.say(&[teller.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
-    let faults = &plan.incident_trial.inject;
-    if options.consent.is_granted() && faults.iter().any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
+    let mut changes = plan.incident_trial.changes();
+    if options.consent.is_granted() && changes.any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
         teller.say(&[Consent::touches().to_owned()]);
     }
     let (visitor, host) = hold::pair();

@@ -72,6 +72,7 @@ fn expectations() {
         level,
         subject,
         within: Duration::from_secs(within),
+        of: None,
         expected_miss: None,
         outside: true,
     };

@@ -5,7 +5,7 @@
 //! one mistake does not make others; a plan comes out only where nothing is wrong. No I/O but reading: the files
 //! ([`load`]), and the kind configuration that one of them names.
 //! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster and its addresses, checked by [`addresses`].
-//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls.
+//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: those of a chain.
 
 mod addresses;
 mod cluster;
@@ -14,6 +14,7 @@ mod flows;
 mod kind_config;
 mod load;
 mod network;
+mod steps;
 mod trials;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let recover_within = resolver.duration_or("within", scenario.recover.within.as_ref(), DEFAULT_RECOVERY);
 
     let incident_trial = resolver.plan_incident(scenario);
-    let risks = resolver.plan_risks(&scenario.risks, baseline);
+    let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
     let Planner { known: Resolver { cluster, workload, wrong, .. }, clients } = resolver;

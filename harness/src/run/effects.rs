@@ -1,4 +1,4 @@
-//! The stated effects of one trial, all of them.
+//! The stated effects of one stage of a trial, all of them.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use relapse_reports::event::EffectSeen;
 use crate::effect::{Effect, Ground, Watch};
 use crate::plan::FlowPlan;
 
-/// Follows the stated effects of one trial.
+/// Follows the stated effects of one stage.
+#[derive(Default)]
 pub struct Effects {
     stated: Vec<Stated>,
 }
@@ -61,7 +62,7 @@ impl Effects {
     pub fn results(&self) -> Vec<EffectSeen> {
         let result = |stated: &Stated| {
             let (holds, evidence) = stated.watch.judge();
-            EffectSeen { effect: stated.text.clone(), holds, t2: stated.watch.begin(), evidence }
+            EffectSeen { effect: stated.text.clone(), holds, t2: stated.watch.begin(), evidence, step: None }
         };
         self.stated.iter().map(result).collect()
     }

@@ -48,6 +48,11 @@ impl Visitor {
         self.ask(ToLab::Shell { place: place.to_owned(), command: command.map(str::to_owned) });
     }
 
+    /// Lets a chain heal one step; `Holding` follows at the next.
+    pub fn next_stage(&self) {
+        self.ask(ToLab::Next);
+    }
+
     /// Lets the trial heal, recover and go down.
     pub fn leave(&self) {
         self.ask(ToLab::Leave);
@@ -101,6 +106,15 @@ impl Line<'_> {
     }
 }
 
+/// What comes after a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    /// The next stage of a chain.
+    Next,
+    /// Healing of everything.
+    Ended,
+}
+
 /// The visitor as the lab knows it.
 pub(super) struct Visitors {
     visits: AsyncMutex<channel::UnboundedReceiver<ToLab>>,
@@ -115,8 +129,8 @@ impl Visitors {
         Self { visits: AsyncMutex::new(visits), tell: Arc::new(tell) }
     }
 
-    /// Stays until the visitor leaves or the run is to stop. Findings and attempts are heard meanwhile.
-    pub(super) async fn attend(&self, running: &mut Running<'_>, cluster: &dyn Cluster, plan: &ClusterPlan) {
+    /// Stays until the visitor has seen enough or the run is to stop. Findings and attempts are heard meanwhile.
+    pub(super) async fn attend(&self, running: &mut Running<'_>, cluster: &dyn Cluster, plan: &ClusterPlan) -> Visit {
         let places = places(cluster, plan);
         (self.tell)(HoldNews::Holding { places: places.iter().map(|place| place.name.clone()).collect() });
         let mut visits = self.visits.lock().await;
@@ -124,9 +138,10 @@ impl Visitors {
             tokio::select! {
                 visit = visits.recv() => match visit {
                     Some(ToLab::Shell { place, command }) => self.open(&places, &place, command.as_deref()),
-                    Some(_) | None => return,
+                    Some(ToLab::Next) => return Visit::Next,
+                    Some(_) | None => return Visit::Ended,
                 },
-                went_on = running.step(|_, _, _| false) => if went_on.is_err() { return },
+                went_on = running.step(|_, _, _| false) => if went_on.is_err() { return Visit::Ended },
             }
         }
     }

@@ -29,14 +29,14 @@ pub struct Needs {
 impl Needs {
     #[must_use]
     pub fn of(plan: &Plan, trial: &TrialPlan) -> Self {
-        let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+        let mut requires: Vec<_> = trial.changes().flat_map(|fault| fault.requires()).collect();
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
         let speaks = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
         let detectors = DetectorSet::info().iter().filter(|info| speaks(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
-        sight.extend(trial.effect.iter().filter_map(|effect| effect.needs()));
+        sight.extend(trial.effects().filter_map(|effect| effect.needs()));
         Self { is_control, requires, sight, files: plan.open_files() }
     }
 

@@ -96,6 +96,8 @@ pub enum ToLab {
         place: String,
         command: Option<String>,
     },
+    /// Heal one step of a chain and stop again at the next.
+    Next,
     /// Nobody looks any more: heal, recover and go down in good order.
     Leave,
 }

@@ -46,12 +46,10 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Begins a phase.
-    pub fn enter(&mut self, phase: Phase) {
-        if self.phase != phase || phase == Phase::Up {
-            self.phase = phase;
-            (self.events)(TrialEvent::Phase { phase });
-        }
+    /// Begins a phase, in a chain of this step.
+    pub fn enter(&mut self, phase: Phase, step: Option<&str>) {
+        self.phase = phase;
+        (self.events)(TrialEvent::Phase { phase, step: step.map(str::to_owned) });
     }
 
     /// Goes on until `done` says so or the deadline passes; tells which.

@@ -1,27 +1,23 @@
 //! The stages of a trial between up and down: settle, baseline, inject, detect, heal, recover.
+//!
+//! Of a chain detect and heal come once for each step: all steps are injected, and while a step is watched, those
+//! before it are healed. Any other trial is a chain of one step. What a stage does is in [`super::stage`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use relapse_lab::cluster::snapshot::Snapshot;
-use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
-use relapse_lab::workload::Attempt;
+use relapse_lab::fault::{UndoStack, World, now};
 use relapse_lab::workload::churn::{Churn, PassingPodHold};
-use relapse_reports::event::{Injected, Phase, TrialEvent};
-use tokio::task::JoinSet;
+use relapse_reports::event::{Phase, TrialEvent};
 
-use super::effects::Effects;
-use super::hold::Visitors;
+use super::hold::{Visit, Visitors};
 use super::order::Sabotage;
 use super::running::{Running, Stop};
+use super::stage::Watched;
 use super::steady::Steady;
-use crate::effect::Ground;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan};
-
-/// So much longer is waited for attempts to end, where nothing but their small number is wrong.
-const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
 
 /// What the stages work on.
 pub struct Stages<'a> {
@@ -33,19 +29,49 @@ pub struct Stages<'a> {
     pub hold: Option<&'a Visitors>,
 }
 
+/// How to undo what was done: each step by itself, and then what healed them.
+#[derive(Default)]
+pub(super) struct Undos {
+    pub(super) steps: Vec<UndoStack>,
+    pub(super) lasting: UndoStack,
+}
+
 impl Stages<'_> {
-    /// Everything up to the verdicts, and the undo. What was left over is added to `dirty`.
+    /// Everything until all is healed. What was left over is added to `dirty`.
     ///
     /// # Errors
     /// Why there can be no verdict.
-    pub async fn until_detected(
-        &self,
-        running: &mut Running<'_>,
-        undo: &mut UndoStack,
-        dirty: &mut Vec<String>,
-    ) -> Result<(), Stop> {
+    pub async fn until_healed(&self, running: &mut Running<'_>, dirty: &mut Vec<String>) -> Result<(), Stop> {
+        self.settle(running).await?;
+        running.enter(Phase::Inject, None);
+        running.injected = true;
+        let still = self.churn.hold_passing_pod().await;
+        let before = Snapshot::of(self.world.cluster.as_ref())
+            .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
+        let mut undos = Undos::default();
+        let result = self.each_stage(running, &mut undos, dirty, still).await;
+        // Of a chain that was cut off, all steps, the last first.
+        running.enter(Phase::Heal, None);
+        for stack in undos.steps.into_iter().rev().chain([undos.lasting]) {
+            self.undo(running, stack, dirty).await;
+        }
+        let _still = self.churn.hold_passing_pod().await;
+        match Snapshot::of(self.world.cluster.as_ref()) {
+            Ok(after) => {
+                for what in before.difference(&after) {
+                    (running.events)(TrialEvent::LeftBehind { what: what.clone() });
+                    dirty.push(what);
+                }
+            }
+            Err(e) => dirty.push(format!("the cluster could not be read after healing: {e}")),
+        }
+        result
+    }
+
+    /// Until every flow works and the baseline is over.
+    async fn settle(&self, running: &mut Running<'_>) -> Result<(), Stop> {
         let plan = self.plan;
-        running.enter(Phase::Settle);
+        running.enter(Phase::Settle, None);
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
         running
@@ -59,7 +85,7 @@ impl Stages<'_> {
             .then_some(())
             .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.complaint(&steady))))?;
 
-        running.enter(Phase::Baseline);
+        running.enter(Phase::Baseline, None);
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
         running
@@ -75,40 +101,7 @@ impl Stages<'_> {
             return Err(Stop::Inconclusive(format!("the baseline was not quiet: {} failed", failed.join(", "))));
         }
         running.decide(Judge::baseline_ended);
-
-        running.enter(Phase::Inject);
-        running.injected = true;
-        let still = self.churn.hold_passing_pod().await;
-        let before = Snapshot::of(self.world.cluster.as_ref())
-            .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
-        let t0_cell = Arc::new(AtomicU64::new(0));
-        let mut watches = JoinSet::new();
-        let ground = Ground { cluster: &self.world.cluster, in_force: &t0_cell, tasks: &mut watches };
-        let mut effects = Effects::watch(&self.trial.effect, &plan.workload, ground)
-            .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
-        let result = self.inject_and_detect(running, undo, &t0_cell, &mut effects, still).await;
-        for seen in effects.results() {
-            (running.events)(TrialEvent::Effect(seen));
-        }
-        // What came of it is for who looks around to judge.
-        if let Some(visitors) = self.hold
-            && !matches!(result, Err(Stop::Asked))
-        {
-            let place = self.plan.cluster_of(self.trial);
-            visitors.attend(running, self.world.cluster.as_ref(), place).await;
-        }
-        self.undo(running, undo, dirty).await;
-        let _still = self.churn.hold_passing_pod().await;
-        match Snapshot::of(self.world.cluster.as_ref()) {
-            Ok(after) => {
-                for what in before.difference(&after) {
-                    (running.events)(TrialEvent::LeftBehind { what: what.clone() });
-                    dirty.push(what);
-                }
-            }
-            Err(e) => dirty.push(format!("the cluster could not be read after healing: {e}")),
-        }
-        result
+        Ok(())
     }
 
     /// Flows that hold fewer connections than they must, each with how many it holds and must hold.
@@ -127,141 +120,72 @@ impl Stages<'_> {
         if few.is_empty() { steady.complaint() } else { few.join(", ") }
     }
 
-    async fn inject_and_detect(
+    /// All steps are injected; then each is watched, and healed before the next one.
+    async fn each_stage(
         &self,
         running: &mut Running<'_>,
-        undo: &mut UndoStack,
-        t0_cell: &AtomicU64,
-        effects: &mut Effects,
+        undos: &mut Undos,
+        dirty: &mut Vec<String>,
         still: PassingPodHold,
     ) -> Result<(), Stop> {
-        let begin = now();
-        let mut in_force: Vec<InForce> = Vec::new();
-        let mut meanwhile = Vec::new();
-        let faults = if self.sabotage == Some(&Sabotage::SkipInject) { &[][..] } else { &self.trial.inject[..] };
-        for fault in faults {
-            let made = self.inject(fault, running, undo, &mut meanwhile).await;
-            let made = made.map_err(|e| Stop::Inconclusive(format!("{} is not in force: {e}", fault.name)))?;
-            (running.events)(TrialEvent::Injected(Injected {
-                fault: fault.name.to_owned(),
-                what: made.what.clone(),
-                t0: made.t0,
-                t1: made.t1,
-                read_back: made.read_back.clone(),
-            }));
-            if let Some((what, why)) = &made.reduced {
-                running.decide(|judge, _| judge.leave_out(what, why));
-                (running.events)(TrialEvent::Reduced { what: what.clone(), why: why.clone() });
-            }
-            in_force.push(made);
-        }
-        // Links come and go under one lock of the kernel: a pod of the churn would have delayed the fault.
-        drop(still);
-        let t0 = in_force.first().map_or(begin, |first| first.t0);
-        let t1 = in_force.last().map_or(begin, |last| last.t1);
-        running.decide(|judge, _| judge.injected(t0));
-        t0_cell.store(t1.0, Ordering::Relaxed);
-        running.enter(Phase::Detect);
-        meanwhile.iter().filter(|attempt| attempt.started >= t0).for_each(|attempt| effects.attempt(attempt));
-        let is_control = running.judge.is_control();
-        let effect_deadline = t0 + self.trial.effect_within;
-        let end = if is_control {
-            (t0 + self.trial.watch).max(effect_deadline)
-        } else {
-            running.judge.last_deadline().unwrap_or(t0).max(effect_deadline)
-        };
-        let watch_until = t0 + self.trial.watch;
-        let mut finished = false;
-        while !finished && (now() < end || effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
-            finished = running
-                .step(|judge, now, attempt| {
-                    if let Some(attempt) = attempt.filter(|attempt| attempt.started >= t0) {
-                        effects.attempt(attempt);
-                    }
-                    let decided = if is_control { now >= watch_until } else { judge.all_decided() };
-                    decided && effects.all_hold()
-                })
-                .await?;
-        }
-        running.decide(|judge, now| judge.detect_ended(now));
-        let missing: Vec<String> = effects
-            .results()
-            .into_iter()
-            .filter(|effect| !effect.holds)
-            .map(|effect| format!("{} ({})", effect.effect, effect.evidence))
-            .collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Stop::Inconclusive(format!("the expected effect was not seen: {}", missing.join("; "))))
-        }
-    }
-
-    /// Makes one mutation on a thread of its own, so that findings are heard while the kernel works on it.
-    async fn inject(
-        &self,
-        fault: &Planned,
-        running: &mut Running<'_>,
-        undo: &mut UndoStack,
-        meanwhile: &mut Vec<Attempt>,
-    ) -> Result<InForce, String> {
-        let (fault, world, mut stack) = (fault.clone(), Arc::clone(self.world), std::mem::take(undo));
-        let runtime = tokio::runtime::Handle::current();
-        let mut job = tokio::task::spawn_blocking(move || {
-            let made = runtime.block_on(fault.inject(&world, &mut stack));
-            (made, stack)
-        });
-        let mut hear = true;
-        let done = loop {
-            tokio::select! {
-                biased;
-                done = &mut job => break done,
-                heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if hear => {
-                    // Who wants to stop now waits for the mutation, so that it can be undone.
-                    hear = heard.is_ok();
+        let mut still = Some(still);
+        for (number, step) in self.trial.steps.iter().enumerate() {
+            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self.plan, self.world)?;
+            let result = match still.take() {
+                Some(still) => self.inject_all(running, undos, &mut watched, still).await,
+                None => self.heal_step(running, undos, number - 1, &mut watched, dirty).await,
+            };
+            let result = match result {
+                Ok(()) => self.watch(running, &mut watched).await,
+                Err(stop) => Err(stop),
+            };
+            watched.tell(running.events);
+            // What came of it is for who looks around to judge.
+            if let Some(visitors) = self.hold
+                && !matches!(result, Err(Stop::Asked))
+            {
+                let place = self.plan.cluster_of(self.trial);
+                let visit = visitors.attend(running, self.world.cluster.as_ref(), place).await;
+                if visit == Visit::Ended && result.is_ok() && number + 1 < self.trial.steps.len() {
+                    running.decide(Judge::cut_short);
+                    return Ok(());
                 }
             }
-        };
-        let (made, stack) = done.map_err(|e| e.to_string())?;
-        *undo = stack;
-        match (made, self.sabotage) {
-            (Ok(_), Some(Sabotage::LyingReadBack)) => Err("it reads back as not in force".into()),
-            (made, _) => made.map_err(|e| e.to_string()),
+            result?;
         }
-    }
-
-    /// Undoes every mutation, newest first, and says what could not be undone.
-    async fn undo(&self, running: &mut Running<'_>, undo: &mut UndoStack, dirty: &mut Vec<String>) {
-        running.enter(Phase::Heal);
-        if self.sabotage == Some(&Sabotage::FailUndo) {
-            undo.forget_newest();
+        if self.trial.is_chain() {
+            let mut nothing = Watched::nothing();
+            self.heal_step(running, undos, self.trial.steps.len() - 1, &mut nothing, dirty).await?;
         }
-        let mut stack = std::mem::take(undo);
-        let results = tokio::task::spawn_blocking(move || stack.undo_all()).await.unwrap_or_default();
-        for (what, result) in results {
-            let error = result.err().map(|e| e.to_string());
-            if let Some(error) = &error {
-                dirty.push(format!("{what} could not be undone: {error}"));
-            }
-            (running.events)(TrialEvent::Healed { what, error });
-        }
+        Ok(())
     }
 
     /// After whatever happened: everything works again, and findings clear.
-    pub async fn heal(&self, running: &mut Running<'_>, mut undo: UndoStack, dirty: &mut Vec<String>) {
-        if !undo.is_empty() {
-            self.undo(running, &mut undo, dirty).await;
-        }
+    ///
+    /// # Errors
+    /// That the stated effect of healing was not seen.
+    pub async fn recover(
+        &self,
+        running: &mut Running<'_>,
+        dirty: &mut Vec<String>,
+        went_well: bool,
+    ) -> Result<(), Stop> {
         if !running.injected {
-            return;
+            return Ok(());
         }
-        running.enter(Phase::Recover);
+        running.enter(Phase::Recover, None);
         let begin = now();
+        let mut healed = match &self.trial.healed {
+            healed if went_well => Watched::begin(healed, None, self.plan, self.world)?,
+            _ => Watched::nothing(),
+        };
+        healed.in_force_since(begin);
         let mut steady = Steady::new(&self.plan.workload);
         let recovered = running
             .until(begin + self.plan.recover_within, |now, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
+                    healed.attempt(attempt);
                 }
                 steady.holds(now, Duration::from_millis(1))
             })
@@ -269,12 +193,17 @@ impl Stages<'_> {
         if let Ok(false) = recovered {
             dirty.push(format!("the workload did not recover: {}", steady.complaint()));
         }
-        let deadline = begin + self.plan.recover_within;
-        while recovered.is_ok() && !running.judge.all_cleared() && now() < deadline {
-            if running.step(|judge, _, _| judge.all_cleared()).await.is_err() {
-                break;
-            }
+        let deadline = begin + self.plan.recover_within.max(healed.within);
+        let mut over = running.judge.all_cleared() && healed.holds();
+        while recovered.is_ok() && !over && now() < deadline {
+            let step = running.step(|judge, _, attempt| {
+                attempt.into_iter().for_each(|attempt| healed.attempt(attempt));
+                judge.all_cleared() && healed.holds()
+            });
+            over = step.await.unwrap_or(true);
         }
-        running.decide(|judge, now| judge.recovered(now));
+        running.decide(Judge::recovered);
+        healed.tell(running.events);
+        if recovered.is_ok() { healed.missing("after healing") } else { Ok(()) }
     }
 }

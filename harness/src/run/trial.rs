@@ -11,7 +11,7 @@ use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
 use relapse_lab::cluster::Cluster;
 use relapse_lab::collect::Collectors;
-use relapse_lab::fault::{UndoStack, World};
+use relapse_lab::fault::World;
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::workload::churn::{Churn, ChurnPause};
 use relapse_lab::workload::{Attempt, Workload};
@@ -64,7 +64,6 @@ impl Trial<'_> {
             stop: self.stop,
             events: self.events,
         };
-        let mut undo = UndoStack::default();
         let mut dirty = Vec::new();
         let mut stopped = None;
         let quiet = ChurnPause::default();
@@ -93,11 +92,13 @@ impl Trial<'_> {
                     sabotage: self.sabotage.as_ref(),
                     hold: self.hold.as_ref(),
                 };
-                if let Err(stop) = stages.until_detected(&mut running, &mut undo, &mut dirty).await {
+                if let Err(stop) = stages.until_healed(&mut running, &mut dirty).await {
                     running.decide(|judge, _| judge.abandon(stop.why()));
                     stopped = Some(stop);
                 }
-                stages.heal(&mut running, undo, &mut dirty).await;
+                if let Err(stop) = stages.recover(&mut running, &mut dirty, stopped.is_none()).await {
+                    stopped = Some(stop);
+                }
                 churn.stop().await;
                 // What hangs on a connection would keep its namespace for minutes. While somebody owns it: the kernel
                 // ends it in good order then, and its reset ends what has no owner at the other end.
@@ -108,7 +109,7 @@ impl Trial<'_> {
                 collectors.stop().await;
             }
         }
-        running.enter(Phase::Down);
+        running.enter(Phase::Down, None);
         outcome(&running.judge, stopped, dirty)
     }
 }

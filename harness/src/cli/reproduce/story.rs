@@ -63,7 +63,7 @@ impl Story {
         let line = |text: String| vec![format!("{:>7.1} s  {text}", at.since(begin).as_secs_f64())];
         match told {
             TrialEvent::Waiting { reason } => line(words::one_line(reason)),
-            TrialEvent::Phase { phase } => {
+            TrialEvent::Phase { phase, .. } => {
                 let sentence = match phase {
                     Phase::Up => "up: the cluster is built",
                     Phase::Settle => "settle: until every flow works",

@@ -131,7 +131,7 @@ fn a_control_is_watched_as_long_as_the_incident() {
 #[test]
 fn the_limit_is_kube_proxys_formula() {
     let plan = good(SHIPPED[0]);
-    let fault = format!("{:?}", plan.incident_trial.inject[0]);
+    let fault = format!("{:?}", plan.incident_trial.steps[0].inject[0]);
     assert!(fault.contains("max(131072, 32768 x 16 cores) = 524288, x 1/"), "{fault}");
 }
 
@@ -154,7 +154,7 @@ fn injected(fault: &str) -> Result<Plan, Diagnostics> {
 fn every_fault_plans() {
     for (name, example) in Injection::NAMES.iter().zip(Injection::EXAMPLES) {
         let plan = injected(&format!("{name}: {example}")).unwrap_or_else(|wrong| panic!("{name}:\n{wrong}"));
-        assert!(plan.incident_trial.inject.iter().all(|fault| fault.name == *name), "{name}");
+        assert!(plan.incident_trial.changes().all(|fault| fault.name == *name), "{name}");
     }
 }
 

@@ -1,0 +1,288 @@
+//! One stage of a trial: a change of the cluster, then what users see and what detectors report.
+//!
+//! The first stage injects, each further one of a chain heals a step. Findings and attempts are heard throughout.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use relapse_detectors::time::Time;
+use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
+use relapse_lab::workload::Attempt;
+use relapse_lab::workload::churn::PassingPodHold;
+use relapse_reports::event::{Injected, Phase, TrialEvent};
+use tokio::task::JoinSet;
+
+use super::effects::Effects;
+use super::order::Sabotage;
+use super::running::{Running, Stop};
+use super::stages::{Stages, Undos};
+use crate::effect::Ground;
+use crate::plan::{EffectPlan, Plan};
+
+/// So much longer is waited for attempts to end, where nothing but their small number is wrong.
+const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
+
+/// The effects that are looked for at one stage.
+pub(super) struct Watched<'a> {
+    effects: Effects,
+    pub(super) within: Duration,
+    step: Option<&'a str>,
+    /// As [`Ground`] has it.
+    in_force: Arc<AtomicU64>,
+    /// What looks by itself, until this is dropped.
+    tasks: JoinSet<()>,
+    /// Attempts that started before then say nothing.
+    since: Time,
+    /// Deadlines count from here.
+    from: Time,
+    /// What is healed must be cleared by then.
+    clear_by: Time,
+}
+
+impl<'a> Watched<'a> {
+    /// Begins to look for effects, before the change that has them.
+    pub(super) fn begin(effect: &EffectPlan, step: Option<&'a str>, plan: &Plan, world: &World) -> Result<Self, Stop> {
+        let mut watched = Self::nothing();
+        let in_force = Arc::clone(&watched.in_force);
+        let ground = Ground { cluster: &world.cluster, in_force: &in_force, tasks: &mut watched.tasks };
+        watched.effects = Effects::watch(&effect.all, &plan.workload, ground)
+            .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
+        Ok(Self { within: effect.within, step, ..watched })
+    }
+
+    /// No effect.
+    pub(super) fn nothing() -> Self {
+        Self {
+            effects: Effects::default(),
+            within: Duration::ZERO,
+            step: None,
+            in_force: Arc::default(),
+            tasks: JoinSet::new(),
+            since: Time::default(),
+            from: Time::default(),
+            clear_by: Time::default(),
+        }
+    }
+
+    /// The change has been made.
+    pub(super) fn in_force_since(&mut self, at: Time) {
+        (self.since, self.from) = (at, at);
+        self.in_force.store(at.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn attempt(&mut self, attempt: &Attempt) {
+        if attempt.started >= self.since {
+            self.effects.attempt(attempt);
+        }
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.effects.all_hold()
+    }
+
+    /// Tells each effect with its evidence.
+    pub(super) fn tell(&self, events: &dyn Fn(TrialEvent)) {
+        for mut seen in self.effects.results() {
+            seen.step = self.step.map(str::to_owned);
+            events(TrialEvent::Effect(seen));
+        }
+    }
+
+    /// # Errors
+    /// What was not seen.
+    pub(super) fn missing(&self, when: &str) -> Result<(), Stop> {
+        let results = self.effects.results().into_iter().filter(|effect| !effect.holds);
+        let missing: Vec<String> = results.map(|effect| format!("{} ({})", effect.effect, effect.evidence)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let when = if when.is_empty() { String::new() } else { format!("{when}: ") };
+        Err(Stop::Inconclusive(format!("{when}the expected effect was not seen: {}", missing.join("; "))))
+    }
+}
+
+impl Stages<'_> {
+    /// Injects the faults of all steps.
+    pub(super) async fn inject_all(
+        &self,
+        running: &mut Running<'_>,
+        undos: &mut Undos,
+        watched: &mut Watched<'_>,
+        still: PassingPodHold,
+    ) -> Result<(), Stop> {
+        let begin = now();
+        let mut in_force: Vec<InForce> = Vec::new();
+        let mut meanwhile = Vec::new();
+        for step in &self.trial.steps {
+            let mut t0 = None;
+            undos.steps.push(UndoStack::default());
+            let faults = if self.sabotage == Some(&Sabotage::SkipInject) { &[][..] } else { &step.inject[..] };
+            for fault in faults {
+                let undo = undos.steps.last_mut().unwrap_or(&mut undos.lasting);
+                let made = self.make(fault, step.name.as_deref(), running, undo, &mut meanwhile).await?;
+                t0.get_or_insert(made.t0);
+                in_force.push(made);
+            }
+            let t0 = t0.unwrap_or(begin);
+            running.decide(|judge, _| match &step.name {
+                Some(step) => judge.step_injected(step, t0),
+                None => judge.injected(t0),
+            });
+        }
+        // Links come and go under one lock of the kernel: a pod of the churn would have delayed the fault.
+        drop(still);
+        let t1 = in_force.last().map_or(begin, |last| last.t1);
+        watched.in_force_since(t1);
+        watched.since = in_force.first().map_or(begin, |first| first.t0);
+        watched.from = in_force.last().map_or(begin, |last| last.t0);
+        meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
+        Ok(())
+    }
+
+    /// Heals one step of a chain, and nothing else.
+    pub(super) async fn heal_step(
+        &self,
+        running: &mut Running<'_>,
+        undos: &mut Undos,
+        number: usize,
+        watched: &mut Watched<'_>,
+        dirty: &mut Vec<String>,
+    ) -> Result<(), Stop> {
+        let step = &self.trial.steps[number];
+        let name = step.name.as_deref().unwrap_or_default();
+        running.enter(Phase::Heal, Some(name));
+        running.decide(|judge, now| judge.healing(name, now));
+        let heard = &mut Vec::new();
+        if let Some(next) = self.trial.steps.get(number + 1) {
+            // Undone after the faults of that step.
+            let mut undo = UndoStack::default();
+            let mut made = Ok(());
+            for change in &next.meanwhile {
+                made = self.make(change, next.name.as_deref(), running, &mut undo, heard).await.map(drop);
+                if made.is_err() {
+                    break;
+                }
+            }
+            undo.append(std::mem::take(&mut undos.steps[number + 1]));
+            undos.steps[number + 1] = undo;
+            made?;
+        }
+        for change in &step.heal {
+            self.make(change, Some(name), running, &mut undos.lasting, heard).await?;
+        }
+        let before = dirty.len();
+        self.undo(running, std::mem::take(&mut undos.steps[number]), dirty).await;
+        if dirty.len() > before {
+            return Err(Stop::Inconclusive(format!("step {name} could not be healed")));
+        }
+        watched.in_force_since(now());
+        watched.clear_by = watched.since + self.plan.recover_within;
+        running.judge.healed(name, watched.clear_by);
+        Ok(())
+    }
+
+    /// Watches until everything is decided or too late.
+    pub(super) async fn watch(&self, running: &mut Running<'_>, watched: &mut Watched<'_>) -> Result<(), Stop> {
+        running.enter(Phase::Detect, watched.step);
+        let is_control = running.judge.is_control();
+        let least = match () {
+            () if is_control => watched.from + self.trial.watch,
+            // What nothing new is expected of is watched for as long as the baseline.
+            () if self.trial.is_chain() => watched.from + self.plan.baseline,
+            () => watched.from,
+        };
+        let last = if is_control { None } else { running.judge.last_deadline() };
+        let effect_deadline = watched.from + watched.within;
+        let end = least.max(effect_deadline).max(watched.clear_by).max(last.unwrap_or(watched.from));
+        let mut finished = false;
+        while !finished && (now() < end || watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
+            finished = running
+                .step(|judge, now, attempt| {
+                    attempt.into_iter().for_each(|attempt| watched.attempt(attempt));
+                    let decided = now >= least && (is_control || judge.all_decided() && judge.healed_is_cleared());
+                    decided && watched.holds()
+                })
+                .await?;
+        }
+        running.decide(|judge, now| match watched.step {
+            Some(_) => judge.stage_ended(now),
+            None => judge.detect_ended(now),
+        });
+        watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())
+    }
+
+    /// Makes one mutation on a thread of its own, so that findings are heard while the kernel works on it.
+    async fn make(
+        &self,
+        change: &Planned,
+        step: Option<&str>,
+        running: &mut Running<'_>,
+        undo: &mut UndoStack,
+        meanwhile: &mut Vec<Attempt>,
+    ) -> Result<InForce, Stop> {
+        let (fault, world, mut stack) = (change.clone(), Arc::clone(self.world), std::mem::take(undo));
+        let runtime = tokio::runtime::Handle::current();
+        let job = move || {
+            let made = runtime.block_on(fault.inject(&world, &mut stack));
+            (made, stack)
+        };
+        let done = hearing(running, meanwhile, job).await;
+        let made = done.and_then(|(made, stack)| {
+            *undo = stack;
+            match (made, self.sabotage) {
+                (Ok(_), Some(Sabotage::LyingReadBack)) => Err("it reads back as not in force".into()),
+                (made, _) => made.map_err(|e| e.to_string()),
+            }
+        });
+        let made = made.map_err(|e| Stop::Inconclusive(format!("{} is not in force: {e}", change.name)))?;
+        (running.events)(TrialEvent::Injected(Injected {
+            fault: change.name.to_owned(),
+            what: made.what.clone(),
+            t0: made.t0,
+            t1: made.t1,
+            read_back: made.read_back.clone(),
+            step: step.map(str::to_owned),
+        }));
+        if let Some((what, why)) = &made.reduced {
+            running.decide(|judge, _| judge.leave_out(step, what, why));
+            (running.events)(TrialEvent::Reduced { what: what.clone(), why: why.clone() });
+        }
+        Ok(made)
+    }
+
+    /// Undoes mutations, newest first, and says what could not be undone.
+    pub(super) async fn undo(&self, running: &mut Running<'_>, mut undo: UndoStack, dirty: &mut Vec<String>) {
+        if self.sabotage == Some(&Sabotage::FailUndo) {
+            undo.forget_newest();
+        }
+        let results = hearing(running, &mut Vec::new(), move || undo.undo_all()).await.unwrap_or_default();
+        for (what, result) in results {
+            let error = result.err().map(|e| e.to_string());
+            if let Some(error) = &error {
+                dirty.push(format!("{what} could not be undone: {error}"));
+            }
+            (running.events)(TrialEvent::Healed { what, error });
+        }
+    }
+}
+
+/// Does a job on a thread of its own and hears what happens meanwhile.
+async fn hearing<T: Send + 'static>(
+    running: &mut Running<'_>,
+    meanwhile: &mut Vec<Attempt>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let mut job = tokio::task::spawn_blocking(job);
+    let mut hear = true;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut job => return done.map_err(|e| e.to_string()),
+            heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if hear => {
+                // Who wants to stop now waits for the job: what was made can be undone then.
+                hear = heard.is_ok();
+            }
+        }
+    }
+}
