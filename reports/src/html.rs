@@ -19,6 +19,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::event::Outcome;
 use crate::incident::{self, Incident};
+use crate::stages;
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
 use crate::times;
@@ -159,8 +160,12 @@ fn contents(trial: &TrialSummary) -> Markup {
         @if !reasons.is_empty() {
             ul class={ "reasons " (tone) "-bg" } { @for reason in reasons { li { (reason) } } }
         }
+        @if let Some(stages) = stages::table(trial) {
+            (table::table(&stages))
+        }
         @if let Some(race) = race::race(trial) {
-            p.caption { "The race: from t0, logarithmic; the tick is the deadline" }
+            @let from = if trial.is_chain() { "each from its own injection or healing" } else { "from t0" };
+            p.caption { "The race: " (from) ", logarithmic; the tick is the deadline" }
             (race)
         }
         (verdicts(trial))
@@ -243,6 +248,18 @@ mod tests {
         for word in ["http://", "https://", "<script", "url(", "@import", "src="] {
             assert!(!page.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn a_chain_is_told_stage_by_stage() {
+        let run = RunSummary::of(&sample::chain::chain());
+        let page = html(&run);
+        for text in ["all in force", "dns healed", "wrong-nic 580 ms", "heal dns", "app-database fails: timeout"] {
+            assert!(page.contains(text), "{text}");
+        }
+        let stages =
+            stages::table(&run.trials[0]).map(|table| table::table(&table).into_string().replace("<tr>", "\n<tr>"));
+        insta::assert_snapshot!(stages.unwrap_or_default());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A map of the modules:
 //! - [`event`]: what leaves a run. [`jsonl`]: as lines of a file, and back.
 //! - [`summary`] folds events into a run, [`trial`] answers questions about one trial of it,
-//!   [`statistics`] looks at repetitions. Every report starts here.
+//!   [`stages`] of a chain, [`statistics`] looks at repetitions. Every report starts here.
 //! - [`units`], [`words`]: numbers, verdicts and backends as text; the same in all
 //!   reports.
 //! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] make them.
@@ -23,6 +23,7 @@ pub mod marks;
 pub mod matrix;
 pub mod merge;
 pub mod paint;
+pub mod stages;
 pub mod statistics;
 pub mod summary;
 pub mod table;

@@ -1,8 +1,10 @@
 //! Runs that never were, for tests and for looking at.
 //!
-//! Job: [`run`] with every outcome and every verdict, [`both`] with repetitions and two backends. Invariants: fixed
+//! Job: [`run`] with every outcome and every verdict, [`chain`] with stages, [`both`] with repetitions and two backends. Invariants: fixed
 //! times, so that reports can be compared as snapshots; addresses and numbers are those of the incidents. Left out:
 //! completeness of the scenarios; each trial has just enough events to be drawn.
+
+pub(crate) mod chain;
 
 use std::time::Duration;
 

@@ -69,6 +69,8 @@ pub struct PhaseSpan {
     pub step: Option<String>,
     pub from: Time,
     pub to: Option<Time>,
+    /// How many verdicts were given before it.
+    pub verdicts: usize,
 }
 
 /// A part of a trial that was left out.

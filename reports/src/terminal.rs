@@ -248,6 +248,8 @@ fn running(trial: &TrialSummary, page: Page) -> String {
     text.push_str(&page.paint(tone, "╸"));
     text.push_str(&page.paint(Tone::Muted, &"─".repeat(Phase::ALL.len() - done - 1)));
     text.push_str(&page.paint(tone, &format!(" {:<8} ", phase.as_str())));
+    let step = trial.phases.last().and_then(|span| span.step.as_ref());
+    text.push_str(&page.paint(tone, &step.map(|step| format!("{step} ")).unwrap_or_default()));
     for expected in &trial.info.expectations {
         let decided = trial.verdicts.iter().find(|decided| decided.expectation == *expected);
         let (tone, part) = match decided {
@@ -354,6 +356,12 @@ mod tests {
         let text = shown(Mode::Plain, &sample::run());
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "a control character");
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn plain_output_of_chains() {
+        let [chain, broken] = [sample::chain::chain(), sample::chain::broken()].map(|run| shown(Mode::Plain, &run));
+        insta::assert_snapshot!(format!("{chain}\n{broken}"));
     }
 
     #[test]

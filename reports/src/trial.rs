@@ -10,7 +10,7 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
-use crate::event::{Decided, FindingReceived, Outcome, TrialEvent, Verdict};
+use crate::event::{Decided, FindingReceived, Outcome, Phase, TrialEvent, Verdict};
 use crate::summary::{Blind, FlowAt, Healed, PhaseSpan, Reduced, TrialSummary};
 use crate::units::{self, Offset};
 
@@ -40,7 +40,8 @@ impl TrialSummary {
             TrialEvent::Waiting { reason } => self.waited.push(reason.clone()),
             TrialEvent::Phase { phase, step } => {
                 self.close_phase(at);
-                self.phases.push(PhaseSpan { phase: *phase, step: step.clone(), from: at, to: None });
+                let verdicts = self.verdicts.len();
+                self.phases.push(PhaseSpan { phase: *phase, step: step.clone(), from: at, to: None, verdicts });
             }
             TrialEvent::Reduced { what, why } => {
                 self.reduced.push(Reduced { what: what.clone(), why: why.clone() });
@@ -129,10 +130,12 @@ impl TrialSummary {
         self.injected.iter().map(|injected| injected.t0).min()
     }
 
-    /// When the last mutation was read back as in force.
+    /// When the last mutation was read back as in force. Changes that heal steps of a chain are none of these.
     #[must_use]
     pub fn t1(&self) -> Option<Time> {
-        self.injected.iter().map(|injected| injected.t1).max()
+        let healing = self.phases.iter().find(|span| span.phase == Phase::Heal).map(|span| span.from);
+        let faults = self.injected.iter().filter(|injected| healing.is_none_or(|healing| injected.t0 < healing));
+        faults.map(|injected| injected.t1).max()
     }
 
     /// The first affected attempt or packet.

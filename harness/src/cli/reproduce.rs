@@ -132,8 +132,14 @@ fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
         teller.say(&[Consent::touches().to_owned()]);
     }
     let (visitor, host) = hold::pair();
-    let talk =
-        prompt::Talk { visitor, story: Arc::clone(&story), teller, name: plan.name.clone(), look: look::at(plan) };
+    let talk = prompt::Talk {
+        visitor,
+        story: Arc::clone(&story),
+        teller,
+        name: plan.name.clone(),
+        look: look::at(plan),
+        is_chain: plan.incident_trial.is_chain(),
+    };
     let exec = exec.to_vec();
     // Not joined: it may be waiting for a line when the run is over.
     std::thread::spawn(move || talk.hold(&exec));

@@ -100,10 +100,16 @@ fn window(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time, bottom: f6
     });
 }
 
+/// "detect", "heal dns".
+fn named(phase: &PhaseSpan) -> String {
+    let step = phase.step.as_ref().map(|step| format!(" {step}"));
+    format!("{}{}", phase.phase.as_str(), step.unwrap_or_default())
+}
+
 /// In two shades by turns; how long each took is the title of all, since the short ones are hard to point at.
 fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
     let took = |phase: &PhaseSpan| span(phase.to.unwrap_or(to).since(phase.from));
-    let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", p.phase.as_str(), took(p))).collect();
+    let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", named(p), took(p))).collect();
     svg.group("phases", 0.0, &title.join(" · "), |svg| {
         let mut shades = [String::new(), String::new()];
         for (n, phase) in trial.phases.iter().enumerate() {
@@ -114,11 +120,11 @@ fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
         svg.path("odd", &shades[1]);
         for phase in &trial.phases {
             let (x, end) = (axis.x(phase.from), axis.x(phase.to.unwrap_or(to)));
-            let name = phase.phase.as_str();
+            let name = named(phase);
             // Seven units a letter, roughly: a name that does not fit is in the hover title.
             #[expect(clippy::cast_precision_loss, reason = "names of phases are short")]
             if end - x > name.len() as f64 * 7.0 {
-                svg.text("", (f64::midpoint(x, end), 11.0), name);
+                svg.text("", (f64::midpoint(x, end), 11.0), &name);
             }
         }
     });

@@ -15,14 +15,15 @@ use crate::run::hold::Visitor;
 use crate::run::order::HoldNews;
 
 /// Words of the prompt, besides the names of places.
-const WORDS: [&str; 7] = ["shell", "places", "status", "look", "heal", "quit", "help"];
+const WORDS: [&str; 8] = ["shell", "places", "status", "look", "next", "heal", "quit", "help"];
 
-const HELP: [&str; 7] = [
+const HELP: [&str; 8] = [
     "  shell PLACE    open a shell there; `exit` returns to this prompt",
     "  PLACE COMMAND  run one command there",
     "  places         list the places",
     "  status         show flows and standing findings",
     "  look           suggest commands",
+    "  next           heal one step of a chain, and stop at the next",
     "  heal, quit     undo the fault, wait for recovery, tear everything down",
     "  help",
 ];
@@ -34,18 +35,40 @@ pub struct Talk {
     pub teller: Teller,
     pub name: String,
     pub look: Vec<Look>,
+    /// Its steps can be healed one by one.
+    pub is_chain: bool,
+}
+
+/// What a person wants when there is nothing more to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The next stage of a chain.
+    Next,
+    Heal,
 }
 
 impl Talk {
     /// Waits until the trial is held, and leaves it when there is nothing more to look at.
     pub fn hold(&self, exec: &[Exec]) {
-        let places = loop {
-            match self.visitor.next() {
-                Some(HoldNews::Holding { places }) => break places,
-                Some(news) => self.tell(&news),
-                None => return,
+        while let Some(places) = self.held() {
+            if self.look_around(exec, &places) == Then::Heal {
+                return self.visitor.leave();
             }
-        };
+            self.visitor.next_stage();
+        }
+    }
+
+    /// Waits until the trial is held, in a chain at its next step; none when the run is over.
+    fn held(&self) -> Option<Vec<String>> {
+        loop {
+            match self.visitor.next()? {
+                HoldNews::Holding { places } => return Some(places),
+                news => self.tell(&news),
+            }
+        }
+    }
+
+    fn look_around(&self, exec: &[Exec], places: &[String]) -> Then {
         let page = self.teller.page();
         let summary = {
             let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,11 +79,11 @@ impl Talk {
         if exec.is_empty() {
             self.teller.say(&self.looks());
             self.teller.say(&[String::new()]);
-            self.prompt(&places);
+            self.prompt(places)
         } else {
             self.carry_out(exec);
+            Then::Heal
         }
-        self.visitor.leave();
     }
 
     fn looks(&self) -> Vec<String> {
@@ -87,7 +110,7 @@ impl Talk {
         }
     }
 
-    fn prompt(&self, places: &[String]) {
+    fn prompt(&self, places: &[String]) -> Then {
         let mut input = io::stdin().lock();
         loop {
             let _ = write!(io::stdout(), "relapse {}> ", self.name);
@@ -96,15 +119,20 @@ impl Talk {
             match input.read_line(&mut line) {
                 Ok(0) | Err(_) => {
                     out::line("");
-                    return;
+                    return Then::Heal;
                 }
                 Ok(_) => {}
             }
             while let Some(news) = self.visitor.pending() {
                 self.tell(&news);
             }
-            if self.understand(line.trim(), places).is_none() {
-                return;
+            if line.trim() == "next" {
+                if self.is_chain {
+                    return Then::Next;
+                }
+                out::line("  this scenario is no chain: `heal` undoes its fault");
+            } else if self.understand(line.trim(), places).is_none() {
+                return Then::Heal;
             }
         }
     }
