@@ -1,20 +1,16 @@
-# relapse with its scenarios, for replays in labs. Not built by CI yet. Build the program first, then the image:
+# relapse with the scenarios it carries, for replays in labs. `make image` builds the program and then this image.
 #
-#   cargo build --release --package relapse --no-default-features
-#   docker build --tag relapse .
-#
-# Run it. A lab makes namespaces and mounts its own /proc, which Docker's default confinement forbids:
+# A lab creates namespaces and mounts its own /proc, which Docker's default confinement forbids. Either of these works:
 #
 #   docker run --rm --privileged relapse
-#   docker run --rm --cap-add SYS_ADMIN --cap-add NET_ADMIN \
-#     --security-opt seccomp=unconfined --security-opt systempaths=unconfined relapse
+#   docker run --rm --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined \
+#     --security-opt systempaths=unconfined --security-opt apparmor=unconfined relapse
 #
-# The second runs everything except --allow-host-writes; where AppArmor confines containers, it also needs
-# --security-opt apparmor=unconfined.
-# Reports: --volume "$PWD/reports:/work/reports".
-ARG BASE=debian:trixie-slim
+# Arguments replace `run --require netns`, such as `docker run --rm --privileged relapse run policy-route-lost`.
+# Reports: --volume "$PWD/reports:/work/reports". The base needs a C library as new as the one the program was linked with.
+ARG BASE=debian:bookworm-slim
 FROM ${BASE}
-# The program, where it is in the build context.
+# Path of the program in the build context.
 ARG BINARY=target/release/relapse
 COPY ${BINARY} /usr/local/bin/relapse
 WORKDIR /work

@@ -1,50 +1,53 @@
-# relapse: `make` says what there is.
+# `make` lists the targets.
 
 CARGO ?= cargo
-# How often `make soak` replays everything.
+# Repetitions of `make soak`.
 REPEAT ?= 20
-# What `make test` tests, in cargo's words.
+# Cargo arguments that select what `make test` tests.
 TARGET ?= --workspace
-# Which kernels `make kernels` boots: bullseye, bookworm, trixie; all without it.
+# Kernels for `make kernels`: bullseye, bookworm, trixie. Default: all.
 SUITES ?=
-# So many trials side by side, at most.
+# Maximum number of concurrent trials.
 JOBS ?= $(shell expr 6 \* $$(nproc))
 
-# Root may let a run write nf_conntrack_max, one number for the whole machine: journalled before,
-# set back after. Without it that scenario is skipped, or reduced, and says so.
+# As root, runs may write nf_conntrack_max, a machine-wide setting: recorded in a journal first,
+# restored afterwards. Otherwise that scenario is skipped or reduced, and the run reports it.
 ROOT := $(filter 0,$(shell id -u))
 CONSENT := $(if $(ROOT),RELAPSE_ALLOW_HOST_WRITES=1)
 WRITES := $(if $(ROOT),--allow-host-writes)
-NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and set back)
+NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and restored)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kind nightly kernels fmt lint generate prerequisites
+.PHONY: help run test soak kind nightly kernels image fmt lint generate prerequisites
 
-help: ## what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
-# Without the kind backend, which is most of what there is to build.
-run: prerequisites ## replay every incident and every benign twin, and show who detected what
+# Without the kind backend, which takes most of the build time.
+run: prerequisites ## replay every incident and every benign twin, and show which detector found what
 	@$(if $(NOTICE),echo "$(NOTICE)")
-	@echo "builds relapse first (some minutes, once), then replays every trial"
+	@echo "building relapse first (once, takes some minutes), then replaying every trial"
 	$(CARGO) run --release --package relapse --no-default-features -- run $(WRITES)
 
-test: prerequisites ## every test but the hours of soak
+test: prerequisites ## run every test except the soak test
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CONSENT) $(CARGO) test $(TARGET) --no-fail-fast
 
-soak: prerequisites ## hours of it: kill runs at every instant, replay everything REPEAT times
+soak: prerequisites ## run for hours: kill runs at random instants, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
 	$(CARGO) run --release --package relapse -- run --repeat $(REPEAT) --jobs $(JOBS) $(WRITES)
 
-kind: prerequisites ## what real clusters need, beside Docker: kind and a node image
+kind: prerequisites ## set up real clusters: kind and a node image (needs Docker)
 	@bash scripts/kind.sh
 
-# As root, since only root may enter the nodes' namespaces; built by whoever calls it.
+# Runs as root, because only root may enter the nodes' namespaces; built as the calling user.
 nightly: kind ## replay everything on both backends; any missed or late detection fails it
 	$(CARGO) build --release --package relapse
-	@echo "as root: nf_conntrack_max of this machine is written for one incident and set back"
+	@echo "as root: nf_conntrack_max of this machine is written for one incident and restored"
 	$(if $(ROOT),,sudo )$${CARGO_TARGET_DIR:-target}/release/relapse run --backend all --require netns,kind --allow-host-writes
+
+image: prerequisites ## a container image that replays the carried incidents
+	@bash scripts/image.sh
 
 kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 13, under qemu
 	@bash scripts/kernels.sh $(SUITES)
@@ -52,11 +55,11 @@ kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 1
 fmt: ## format the code
 	git ls-files '*.rs' | xargs rustfmt --edition 2024
 
-lint: ## formatting and lints, as CI sees them
+lint: ## check formatting and lints, as in CI
 	git ls-files '*.rs' | xargs rustfmt --check --edition 2024
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-generate: prerequisites ## write the files that are made from code
+generate: prerequisites ## regenerate the files that are generated from code
 	$(CARGO) run --quiet --package relapse -- schema > scenarios/schema.json.new
 	mv scenarios/schema.json.new scenarios/schema.json
 

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Starts a Docker engine on a CI machine: by systemd where it runs, by hand where no init system does.
-# Installs Debian's where none is. Needs root; safe to run again, an engine that answers is left alone.
+# Starts a Docker engine on a CI machine, with systemd if it runs, otherwise directly.
+# Installs Debian's docker.io if missing. Needs root; idempotent: a running engine is not touched.
 #
-# Where the machine's capability bounding set lacks CAP_SYS_RESOURCE, runc refuses `--privileged`
-# containers: it does not grant what the caller does not have. There it is put behind a wrapper that takes
-# this one capability out of what is asked for, at the start and at `docker exec --privileged`.
+# If the machine's capability bounding set lacks CAP_SYS_RESOURCE, runc refuses `--privileged`
+# containers, because it cannot grant what it does not have. In that case runc is wrapped by a script that removes
+# this capability from each request, on start and on `docker exec --privileged`.
 set -euo pipefail
 
-say() { echo "docker: $*"; }
+report() { echo "docker: $*"; }
 answers() { docker version --format '{{.Server.Version}}' 2>/dev/null; }
 
 if version=$(answers); then
-    say "engine $version is already running"
+    report "engine $version is already running"
     exit 0
 fi
 [ "$(id -u)" = 0 ] || {
@@ -21,7 +21,7 @@ fi
 
 for tool in docker dockerd jq iptables; do
     command -v "$tool" >/dev/null && continue
-    say "$tool is missing: apt-get update && apt-get install -y docker.io jq iptables"
+    report "$tool is missing: apt-get update && apt-get install -y docker.io jq iptables"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends docker.io jq iptables >/dev/null
@@ -37,7 +37,7 @@ bounding=$(awk '/^CapBnd:/ { print $2 }' /proc/self/status)
 if (((0x$bounding >> capability & 1) == 0)); then
     cat >"$state/runc" <<'IN'
 #!/bin/sh
-# runc, without CAP_SYS_RESOURCE: this machine does not have it to give.
+# Runs runc without CAP_SYS_RESOURCE, which this machine cannot grant.
 previous= bundle=. process= mode=
 for argument in "$@"; do
     case $previous in
@@ -50,7 +50,7 @@ for argument in "$@"; do
     esac
     previous=$argument
 done
-# drop FILE PATH: out of every set of capabilities in FILE
+# drop FILE PATH: removes the capability from all sets under PATH in FILE
 drop() {
     [ -f "$1" ] || return 0
     jq -c "($2 // {}) |= with_entries(.value -= [\"CAP_SYS_RESOURCE\"])" "$1" >"$1.new" &&
@@ -66,11 +66,11 @@ IN
     name=runc-without-sys-resource
     printf '{"runtimes": {"%s": {"path": "%s/runc"}}, "default-runtime": "%s"}\n' "$name" "$state" "$name" >"$state/daemon.json"
     arguments=(--config-file "$state/daemon.json")
-    say "CAP_SYS_RESOURCE is missing here: runc is put behind $state/runc"
+    report "CAP_SYS_RESOURCE is missing here: runc is wrapped by $state/runc"
 fi
 
-# The process id in FILE is that of PROGRAM. After a crash it may be anyone's, or nobody's that was not reaped
-# yet, and would keep an engine from starting.
+# runs FILE PROGRAM: whether the PID in FILE is that of PROGRAM. After a crash the file may contain the PID of
+# another process or of a zombie, and would keep an engine from starting.
 runs() {
     [ -f "$1" ] && awk -v name="$2" '
         /^Name:/ { named = $2 == name }
@@ -83,7 +83,7 @@ if [ -d /run/systemd/system ] && [ ${#arguments[@]} = 0 ]; then
 elif ! runs /var/run/docker.pid dockerd; then
     rm -f /var/run/docker.pid
     runs /var/run/docker/containerd/containerd.pid containerd || rm -f /var/run/docker/containerd/containerd.pid
-    # A session of its own, and nothing held open of the caller's: neither its end nor its pipes wait for us.
+    # In a session of its own and without inherited descriptors, so that it is independent of the caller and its pipes.
     (
         cd /
         for descriptor in /proc/self/fd/*; do
@@ -93,14 +93,14 @@ elif ! runs /var/run/docker.pid dockerd; then
         exec setsid nohup dockerd "${arguments[@]}" >"$log" 2>&1 </dev/null
     ) &
     started=$!
-    # Whoever may want to stop it: it is ours, and nobody else's.
+    # Marks the engine as started by this script, for tests that stop it.
     echo "$started" >"$state/dockerd.pid"
 fi
 
-# Twenty seconds; an engine that has died is not waited for.
+# Wait up to twenty seconds, or until the engine has exited.
 for _ in {1..100}; do
     if version=$(answers); then
-        say "engine $version is running"
+        report "engine $version is running"
         exit 0
     fi
     [ -z "$started" ] || kill -0 "$started" 2>/dev/null || break

@@ -1,20 +1,20 @@
 #!/bin/sh
-# A detector that is not part of relapse: it says when a node's conntrack limit has fallen to a quarter.
+# An example of an outside detector: reports when a node's conntrack limit falls to a quarter.
 #
-# In: what `signals: true` gives it, one JSON object a line: first what the operator knows of the cluster,
-# then signals, as `relapse run --record` writes them. Out: findings, one JSON object a line.
-# relapse.yaml beside this file says what it must find, and when.
+# Input with `signals: true`: one JSON object per line, first the operator's configuration of the cluster, then signals,
+# as written by `relapse run --record`. Output: findings, one JSON object per line.
+# relapse.yaml next to this file states what it must find, and by when.
 set -eu
 
 highest=0
 standing=' '
 
-say() {
+report() {
     printf '{"incident":"I2","level":"cause","severity":"warning","subject":"node/%s","evidence":"%s","cleared":%s}\n' \
         "$1" "$2" "$3"
 }
 
-# Signals come by thousands a second; only those of the table pass on to the slower loop, each at once.
+# There are thousands of signals a second; only those of the conntrack table are passed to the slower loop, unbuffered.
 grep --line-buffered '"conntrack-table"' | while IFS= read -r line; do
     node=${line#*'"node":"'}
     node=${node%%'"'*}
@@ -24,14 +24,14 @@ grep --line-buffered '"conntrack-table"' | while IFS= read -r line; do
     count=${count%%[!0-9]*}
     [ "$limit" -le "$highest" ] || highest=$limit
     case $standing in
-    *" $node "*) said=yes ;;
-    *) said=no ;;
+    *" $node "*) reported=yes ;;
+    *) reported=no ;;
     esac
-    if [ $((limit * 4)) -le "$highest" ] && [ $said = no ]; then
+    if [ $((limit * 4)) -le "$highest" ] && [ $reported = no ]; then
         standing="$standing$node "
-        say "$node" "the limit is $limit and was $highest; $count entries" false
-    elif [ $((limit * 4)) -gt "$highest" ] && [ $said = yes ]; then
+        report "$node" "the limit is $limit and was $highest; $count entries" false
+    elif [ $((limit * 4)) -gt "$highest" ] && [ $reported = yes ]; then
         standing="${standing%%" $node "*} ${standing#*" $node "}"
-        say "$node" "the limit is $limit again" true
+        report "$node" "the limit is $limit again" true
     fi
 done

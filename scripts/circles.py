@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Finds circles of modules: exits with 1 and names them where there are any.
+"""Finds cycles of modules, and exits with 1 if there are any.
 
     scripts/circles.py [CRATE'S FOLDER ...]      (all of the workspace)
 
-In each crate, among the modules of one parent, each taken with all that is below it, nobody may need somebody who
-needs it. A parent and what is below it may need each other: that is how a module is made of files. Code for tests is
-left out.
+In each crate, dependencies among the modules of one parent, each including its submodules, must form no cycle. A
+parent and its submodules may depend on each other, because together they form one module. Test code is
+ignored.
 
-It reads `use` and paths in the text and follows re-exports; no compiler is asked, so it takes a second.
+It parses `use` and paths in the source text and follows re-exports, without the compiler, so it takes a second.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Comments, and texts in which a path would be none.
+# Comments and string literals, in which paths do not count.
 NO_CODE = re.compile(
     r"""//[^\n]*|/\*.*?\*/|\b[bc]?r(?P<hashes>\#*)".*?"(?P=hashes)|"(?:\\.|[^"\\])*"|'(?:\\[^']+|\\'|[^'\\\n])'""",
     re.DOTALL,
@@ -30,7 +30,7 @@ PATH = re.compile(r"(?<![\w:])\w+(?:\s*::\s*\w+)+")
 
 
 def code(text):
-    """The code of a file without comments, texts and tests; lines keep their numbers."""
+    """The code of a file without comments, strings and tests; line numbers are preserved."""
     blank = lambda found: "\n" * found.group().count("\n") or " "
     text = TEST_USE.sub(blank, NO_CODE.sub(blank, text))
     while block := TEST_BLOCK.search(text):
@@ -43,7 +43,7 @@ def code(text):
 
 
 def split(names):
-    """Cuts at the commas that are in no braces."""
+    """Splits at commas outside braces."""
     depth, start = 0, 0
     for at, character in enumerate(names):
         depth += {"{": 1, "}": -1}.get(character, 0)
@@ -54,7 +54,7 @@ def split(names):
 
 
 def leaves(tree, prefix=()):
-    """Each path of a `use`, and the name it has from there on."""
+    """Each path of a `use`, with the name it introduces."""
     tree = tree.strip()
     if braces := re.fullmatch(r"((?:\w+\s*::\s*)*)\{(.*)\}", tree, re.DOTALL):
         prefix += tuple(re.findall(r"\w+", braces.group(1)))
@@ -83,7 +83,7 @@ class Crate:
         self.exported = {}
 
     def absolute(self, module, path, known=None):
-        """A path as it is from the root of the crate; none where it leads elsewhere."""
+        """A path resolved from the root of the crate, or None if it leads outside."""
         if path[0] == "crate":
             return path[1:]
         if path[0] in ("self", "super"):
@@ -96,7 +96,7 @@ class Crate:
         return module + path if module + path[:1] in self.code else None
 
     def file(self, path):
-        """The module whose file has what a path names."""
+        """The module whose file defines the item of a path."""
         for _ in range(9):
             ends = range(len(path), 0, -1)
             end = next((end for end in ends if path[:end] in self.exported and path[:end] not in self.code), None)
@@ -106,7 +106,7 @@ class Crate:
         return next(path[:end] for end in range(len(path), -1, -1) if path[:end] in self.code)
 
     def needs(self):
-        """Who needs whom: (module, line, other module)."""
+        """Dependencies: (module, line, other module)."""
         found = []
         for module, text in self.code.items():
             known = {}
@@ -127,7 +127,7 @@ class Crate:
 
 
 def circle(arrows):
-    """One circle of a graph, the shortest through its first member, or none."""
+    """One cycle of a graph, the shortest through its first member, or None."""
     for start in sorted(arrows):
         came, queue = {}, [start]
         for here in queue:
@@ -144,7 +144,7 @@ def circle(arrows):
 
 
 def circles(crate):
-    """A circle among the children of each parent, as lines."""
+    """A cycle among the children of each parent, as lines."""
     siblings = {}
     for module, line, other in crate.needs():
         shared = next((n for n, (a, b) in enumerate(zip(module, other)) if a != b), None)
@@ -164,10 +164,10 @@ def main():
     for crate in crates:
         source = ROOT / crate / "src"
         if not source.is_dir():
-            sys.exit(f"{source} is no folder of a crate")
+            sys.exit(f"{source} is not the folder of a crate")
         for way in circles(Crate(source)):
             found += 1
-            print(f"a circle of modules in {crate}/src:", file=sys.stderr)
+            print(f"a cycle of modules in {crate}/src:", file=sys.stderr)
             for module, line, other in way:
                 print(f"    {'/'.join(module)}.rs:{line} needs {'::'.join(other)}", file=sys.stderr)
     sys.exit(1 if found else 0)

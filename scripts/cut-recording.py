@@ -4,9 +4,10 @@
     relapse run policy-route-lost --record recordings
     scripts/cut-recording.py reports/latest recordings detectors/fixtures
 
-Keeps what tells the state of a node from the start, and everything else from shortly before the fault until
-shortly after the last verdict; in a control, for as long as the twin is interesting. Signals that no detector
-of the incident wants are left out: a new incident, or a slow twin, needs a line below. Replay both and compare before you commit a fixture.
+Keeps signals about the state of a node from the start, and all others from shortly before the fault until
+shortly after the last verdict; in a control, for as long as the twin is relevant. Signals that no detector
+of the incident uses are dropped: a new incident, or a slow twin, needs a line below. Replay both and compare
+before you commit a fixture.
 """
 
 import json
@@ -15,7 +16,7 @@ import sys
 
 MILLISECOND = 1_000_000
 BEFORE, AFTER, CONTROL = 250 * MILLISECOND, 60 * MILLISECOND, 800 * MILLISECOND
-# These go on after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
+# These continue after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
 LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500}
 STATE = {"pod", "endpoints", "collector", "link", "rule", "route", "container", "node-condition", "kube-proxy"}
 WANTED = {
@@ -36,7 +37,7 @@ def is_wanted(incident, kind, what):
 
 
 def trials(run):
-    """Of each trial: its incident, t0, when its last expectation was met, when healing began."""
+    """For each trial: its incident, t0, when its last expectation was met, when healing began."""
     found = {}
     for line in open(run / "events.jsonl"):
         record = json.loads(line)

@@ -1,12 +1,12 @@
-# In a guest of kernels.sh: replays scenarios as root and as an ordinary user; files for the table go to /tmp/out.
+# Runs in a guest of kernels.sh: replays scenarios as root and as an ordinary user; files for the table go to /tmp/out.
 # shellcheck shell=sh disable=SC1091,SC2154,SC2086
 . ./settings
 uname -r >/tmp/out/kernel
 
-# Nothing is loaded beforehand: what labs need of the kernel's modules, it loads when it is asked for it.
+# No modules are loaded beforehand: the kernel loads those that labs need on demand.
 relapse doctor >/tmp/out/doctor 2>&1 || cat /tmp/out/doctor
 
-# How many times as long a lab takes to come up here as where this guest runs: deadlines are as much longer.
+# Slowdown of the guest relative to its host, measured by the time for a lab to come up, as the factor for deadlines.
 best=
 for _ in 1 2; do
     relapse run policy-route-lost --only incident --reports /tmp/measure >/dev/null 2>&1
@@ -18,7 +18,7 @@ factor=$(awk "BEGIN { f = ${best:-0} / $native_up_ms; printf \"%.1f\", f < 1 ? 1
 echo "$factor" >/tmp/out/factor
 export TERM=dumb
 
-# replay USER: in a home of its own.
+# replay USER: replays in a separate home.
 replay() {
     user=$1 home=/tmp/home/$1
     mkdir -p /tmp/out/$user $home

@@ -1,12 +1,12 @@
-# In a guest of kernels.sh: takes parts away that labs need, one at a time. `relapse doctor` must name each, and each
-# trial must be refused or skipped with that line, or pass without the part; none may be built and prove nothing.
+# Runs in a guest of kernels.sh: removes parts that labs need, one at a time. `relapse doctor` must name each, and each
+# trial must be refused or skipped with that line, or pass without the part; none may run and prove nothing.
 # shellcheck shell=sh disable=SC1091,SC2154,SC2086
 . ./settings
 modules=/lib/modules/$(uname -r)/kernel/net
 export TERM=dumb
 
-# part NAME LINE EXPECTED RUN: LINE is a pattern for what doctor prints, EXPECTED what comes of `relapse run RUN`. As
-# $user, after $first.
+# part NAME LINE EXPECTED RUN: LINE is a pattern for doctor's output, EXPECTED the result of `relapse run RUN`. Runs
+# as $user, after the command $first.
 part() {
     name=$1 line=$2 expected=$3 run=$4 home=/tmp/home
     rm -rf $home && mkdir -p $home
@@ -22,7 +22,7 @@ IN
     isolated) unshare -n sh $home/try ;;
     *) chown $user $home && su -s /bin/sh $user -c "sh $home/try" ;;
     esac
-    said=$(grep -E "$line" $home/doctor | head -n 1 | tr -s ' ' | cut -c 2-150)
+    found=$(grep -E "$line" $home/doctor | head -n 1 | tr -s ' ' | cut -c 2-150)
     if grep -q 'cannot run labs: ' $home/run; then
         outcome=refused
     else
@@ -30,9 +30,9 @@ IN
         other=$(grep -cE '^(INCONCLUSIVE|DIRTY|FAIL|INTERNAL)' $home/run)
         [ $other = 0 ] || outcome="$outcome, $other other"
     fi
-    printf '%-34s %-18s %s\n' "$name" "$outcome" "$said"
-    if [ -z "$said" ] || [ "$outcome" != "$expected" ]; then
-        echo "    WRONG: expected $expected, and that doctor has a line like $line"
+    printf '%-34s %-18s %s\n' "$name" "$outcome" "$found"
+    if [ -z "$found" ] || [ "$outcome" != "$expected" ]; then
+        echo "    WRONG: expected $expected, and a line of doctor that matches $line"
         cat $home/doctor $home/run
         touch /tmp/out/failed
     fi
@@ -46,7 +46,7 @@ mv /tmp/nf_conntrack.ko $modules/netfilter/
 mv /dev/kmsg /dev/kmsg.away
 part "no /dev/kmsg" '^  limited +kernel log' "1 pass, 0 skipped" "$one"
 mv /dev/kmsg.away /dev/kmsg
-# Of the initial network namespace alone: as in a container.
+# Exists only in the initial network namespace, as in a container.
 user=isolated
 part "nf_conntrack_max read-only" '^  limited +writable' "0 pass, 1 skipped" "conntrack-cap-reset --only limit-raised"
 user=root first='mount --bind /dev/null /proc/kcore'

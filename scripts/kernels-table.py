@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The table scenario x kernel, from what guests of kernels.sh replayed: kernels-table.py RESULTS SUITE...
+"""Prints the table scenario x kernel from the results of the guests of kernels.sh: kernels-table.py RESULTS SUITE...
 
 Exit status 1 if any trial neither passed nor was skipped for a reason that `relapse doctor` gave there, or if a
 guest replayed nothing.
@@ -13,7 +13,7 @@ USERS = ["root", "user"]
 
 
 def trials(folder):
-    """Of each trial (scenario, control) its outcome and reasons, in the order of the run."""
+    """Outcome and reasons of each trial (scenario, control), in the order of the run."""
     ended = {}
     events = folder / "events.jsonl"
     for line in events.read_text().splitlines() if events.exists() else []:
@@ -53,7 +53,7 @@ def main():
     print()
     for part, title in enumerate(["kernel", "deadlines", "as"]):
         line(title, [column[part] for column in columns])
-    # The twins under their incident, as a run does not order them.
+    # Sort twins below their incident; a run orders trials differently.
     order = {scenario: place for place, (scenario, _) in enumerate(reversed(rows))}
     for name, cells in sorted(rows.items(), key=lambda row: (-order[row[0][0]], row[0][1] is not None)):
         line(label(name), [cells.get(column, "-") for column in columns])

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Replays incidents on other kernels: boots Debian's own under qemu, each with relapse in an initramfs, as root
-# and as an ordinary user, and prints one table, scenario x kernel. Nothing is installed on this machine but
-# qemu and the tools that make the initramfs; kernels are kept in the cache.
+# Replays incidents on other kernels: boots Debian's kernels under qemu, each with relapse in an initramfs, as root
+# and as an ordinary user, and prints one table, scenario x kernel. Installs only qemu
+# and the tools that build the initramfs on this machine; kernels are kept in the cache.
 #
-#   kernels.sh                     every kernel, each incident's base scenario with its twins, then what is
-#                                  missing on purpose (kernels-parts.sh)
+#   kernels.sh                     every kernel, each incident's base scenario with its twins, then machines
+#                                  with missing parts (kernels-parts.sh)
 #   kernels.sh --gate              bookworm's kernel, one trial of each incident
 #   kernels.sh SUITE...            these kernels: bullseye (5.10), bookworm (6.1), trixie (6.12)
-#   kernels.sh --parts             what is missing on purpose alone
+#   kernels.sh --parts             only machines with missing parts
 #
-# RELAPSE_BINARY is the program to try; without it a release build is made. RELAPSE_SCENARIOS names other scenarios.
-# Exit status: 0 every trial passed, or was skipped for what `relapse doctor` says there; 1 otherwise.
+# RELAPSE_BINARY is the program to test (default: a release build). RELAPSE_SCENARIOS names other scenarios.
+# Exit status: 0 if every trial passed, or was skipped for a reason printed by `relapse doctor`; 1 otherwise.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 project=${here%/*}
@@ -32,7 +32,7 @@ for argument in "$@"; do
     --gate) suites=(bookworm) only='--only incident' ;;
     --parts) replay='' parts=yes ;;
     bullseye | bookworm | trixie) suites+=("$argument") ;;
-    *) fail "$argument: no such kernel; there are bullseye, bookworm and trixie" ;;
+    *) fail "$argument: no such kernel; available: bullseye, bookworm, trixie" ;;
     esac
 done
 if [ ${#suites[@]} -eq 0 ]; then
@@ -40,9 +40,9 @@ if [ ${#suites[@]} -eq 0 ]; then
     [ -n "$parts" ] && suites=(bookworm) || parts=yes
 fi
 
-# --- what is needed here
+# --- prerequisites
 
-command -v apt-get >/dev/null || fail "Debian's kernels come by apt-get, which is not here: use a Debian or Ubuntu machine."
+command -v apt-get >/dev/null || fail "Debian's kernels are downloaded with apt-get, which was not found: use a Debian or Ubuntu machine."
 packages=()
 need() { command -v "$1" >/dev/null || packages+=("$2"); }
 need qemu-system-x86_64 qemu-system-x86
@@ -68,20 +68,20 @@ fi
 
 # --- kernels
 
-# The mirror that this machine uses.
+# The mirror configured on this machine.
 mirror=$(grep -rhoE --include='*.sources' --include='*.list' 'https?://[^ ]*/debian/?( |$)' /etc/apt/ | head -n 1 | tr -d ' ')
 [ -n "$mirror" ] || mirror=${DEBIAN_MIRROR:-}
 [ -n "$mirror" ] || fail "No Debian mirror is configured in /etc/apt; name one: DEBIAN_MIRROR=https://..."
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -f "$keyring" ] || fail "The keys of Debian's archive are not here: apt-get install debian-archive-keyring"
+[ -f "$keyring" ] || fail "The keys of Debian's archive are missing: apt-get install debian-archive-keyring"
 
-# Brings a suite's kernel into the cache: boot/vmlinuz-VERSION and lib/modules/VERSION, unpacked.
+# Downloads and unpacks a suite's kernel into the cache: boot/vmlinuz-VERSION and lib/modules/VERSION.
 bring() {
     local suite=$1 folder=$cache/$1 package apt
     [ ! -e "$folder/ready" ] || return 0
     step "the kernel of $suite"
     rm -rf "$folder" && mkdir -p "$folder/lists/partial"
-    # As people have it: with the security updates.
+    # With security updates, as users have it.
     printf 'deb [signed-by=%s] %s main\n' "$keyring" "$mirror $suite" \
         "$keyring" "${mirror%/debian*}/debian-security $suite-security" >"$folder/sources.list"
     apt=(-o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::Lists=$folder/lists"
@@ -136,7 +136,7 @@ mkdir -p /run/lock /dev/pts /dev/shm /tmp/out
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm
 chmod 1777 /tmp /run/lock
 ip link set lo up
-# As a login has it.
+# PATH of a login shell.
 ulimit -n 524288
 stty -F /dev/ttyS1 raw
 echo "=== kernel $(uname -r)"
@@ -150,7 +150,7 @@ IN
     (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd.gz"
 }
 
-# boot SUITE OUT ACCEL SECONDS: what it prints goes to standard output, its files into the folder OUT.
+# boot SUITE OUT ACCEL SECONDS: the guest's console goes to standard output, its files into the folder OUT.
 boot() {
     local suite=$1 out=$2 accel=$3 seconds=$4
     rm -rf "$out" && mkdir -p "$out"
@@ -158,11 +158,11 @@ boot() {
         -serial stdio -serial "file:$out/files.tar" -kernel "$cache/$suite"/boot/vmlinuz-* -initrd "$work/initrd.gz" \
         -append 'console=ttyS0 quiet panic=1' </dev/null 2>&1 | sed -un 's/\r//g; /=== kernel/,$p' || true
     tar -C "$out" -xf "$out/files.tar" 2>/dev/null ||
-        fail "the kernel of $suite did not come to its end within $seconds s"
+        fail "the kernel of $suite did not finish within $seconds s"
     rm "$out/files.tar"
 }
 
-# Hardware virtualisation where it works: /dev/kvm alone says little, a guest in a guest may hang.
+# Use hardware virtualisation if it works. /dev/kvm alone is no proof: a nested guest may hang.
 accelerator() {
     local suite=$1
     if [ -w /dev/kvm ]; then
@@ -178,7 +178,7 @@ accelerator() {
 
 # --- replaying
 
-# How long a lab takes to come up on this machine, in milliseconds: the measure of how slow a guest is.
+# Time for a lab to come up on this machine, in milliseconds, as the baseline for the speed of a guest.
 native_up_ms() {
     local best='' took
     for _ in 1 2; do
@@ -187,7 +187,7 @@ native_up_ms() {
             awk '{ printf "%d", $1 * 1000 + $2 / 1000000 }')
         [ -n "$best" ] && [ "$best" -le "$took" ] || best=$took
     done
-    [ "${best:-0}" -gt 0 ] || fail "no lab comes up on this machine itself: relapse doctor"
+    [ "${best:-0}" -gt 0 ] || fail "labs cannot run on this machine: run relapse doctor"
     echo "$best"
 }
 
@@ -200,7 +200,7 @@ for suite in "${suites[@]}"; do bring "$suite"; done
 results=$cache/results
 rm -rf "$results" && mkdir -p "$results"
 accel=$(accelerator "${suites[0]}")
-# An emulated processor has nothing to spare for two labs at once.
+# An emulated CPU is too slow for two concurrent labs.
 case $accel in kvm) jobs=2 ;; *) jobs=1 ;; esac
 echo "jobs=$jobs" >>"$work/settings"
 step "processors of the guests: $accel"
@@ -215,7 +215,7 @@ if [ -n "$replay" ]; then
     python3 "$here/kernels-table.py" "$results" "${suites[@]}" || status=$?
 fi
 if [ -n "$parts" ]; then
-    step "what is missing on purpose"
+    step "machines with missing parts"
     initramfs bookworm kernels-parts.sh
     boot bookworm "$results/parts" "$accel" 600 | tee "$results/parts.log" | grep --line-buffered -v '^=== '
     [ ! -e "$results/parts/failed" ] || status=1

@@ -1,18 +1,18 @@
 # shellcheck shell=bash disable=SC2034,SC2016
-# What kind.sh, kind-image.sh and kind-nginx.sh share: versions, names, and the Debian base that our own
-# images stand on. Only sourced.
+# Shared by kind.sh, kind-image.sh, kind-nginx.sh and image.sh: versions, names, and the Debian base of images
+# that are built here. Only sourced.
 
-# The last minor of Kubernetes that starts on hosts with cgroup v1 as it is.
+# The last minor of Kubernetes that starts on hosts with cgroup v1 without further settings.
 KUBERNETES=1.34.4
 ETCD=3.6.5
 ETCD_TAG=3.6.5-0
 COREDNS=1.12.1
 PAUSE=3.10.1
 KIND=0.33.0
-# The first kind that was released with this minor.
+# The first release of kind for this minor.
 KIND_OLDEST=0.30.0
 
-# From the release notes of kind 0.33.0: these images belong to it, by digest.
+# Images for kind 0.33.0, by digest, from its release notes.
 OFFICIAL_NODE=kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d
 OFFICIAL_NGINX=nginx:stable
 OWN_NODE=relapse/kind-node:v$KUBERNETES
@@ -25,7 +25,7 @@ BASE_PACKAGES+=,hostname,ca-certificates,curl,jq,containerd,runc,containernetwor
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/relapse/kind-node
 mkdir -p "$CACHE/bin"
 
-# Nobody's flags or workspace but ours.
+# Ignore the user's Go flags and workspace.
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 
 step() { printf '== %s (%d s)\n' "$*" "$SECONDS"; }
@@ -35,7 +35,7 @@ fail() {
     exit 1
 }
 
-# Runs a command that has much to say; its words are shown only where it fails.
+# Runs a command with verbose output, which is shown only if it fails.
 quietly() {
     local log=$CACHE/log
     "$@" >"$log" 2>&1 || {
@@ -50,7 +50,22 @@ as_root() {
 
 present() { docker image inspect "$1" >/dev/null 2>&1; }
 
-# An image that we built carries what it was built from: a fingerprint of versions and recipe.
+# pull IMAGE: fails with a message if no registry starts to answer within 20 seconds.
+pull() {
+    local line client
+    step "$1, from a registry"
+    exec {output}< <(exec docker pull "$1" 2>&1)
+    client=$!
+    if ! read -r -t 20 -u "$output" line; then
+        kill "$client" 2>/dev/null || true
+        line="no answer within 20 seconds"
+    fi
+    { printf '%s\n' "$line" && cat <&"$output"; } | sed 's/^/   /'
+    exec {output}<&-
+    wait "$client"
+}
+
+# Each image built here has a label with the fingerprint of its versions and recipe.
 fingerprint() { sha256sum | cut -c 1-16; }
 built_from() { docker image inspect --format '{{index .Config.Labels "relapse.recipe"}}' "$1" 2>/dev/null; }
 
@@ -61,7 +76,7 @@ import() {
     tar -C "$root" --owner=0 --group=0 -c . | docker import "${changes[@]}" - "$name" >/dev/null
 }
 
-# For a shell in the Debian base: takes files into /r, with the libraries they load, and writes a tar of it.
+# For a shell in the Debian base: copies files and the libraries they load to /r, and writes a tar archive of it.
 COLLECT='collect() {
     for file in "$@"; do mkdir -p "/r${file%/*}"; cp -rL "$file" "/r$file"; done
     for library in $(find /r -type f -exec ldd {} + 2>/dev/null | grep -o "/[^ ]* (0x" | cut -d " " -f 1 | sort -u); do
@@ -70,8 +85,8 @@ COLLECT='collect() {
     tar -C /r -c .
 }'
 
-# Four gigabytes must be free in FOLDER, where it can be seen from here: with Docker in a virtual machine
-# it cannot.
+# need_space FOLDER NAME: requires four gigabytes of free space in FOLDER. Not checked if the folder is not visible,
+# as with Docker in a virtual machine.
 need_space() {
     local free
     free=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }') || return 0
@@ -88,7 +103,7 @@ need_go() {
 
 need_debootstrap() {
     command -v debootstrap >/dev/null && return
-    # Debian's tools live where an ordinary user's PATH does not reach.
+    # Debian installs it in a folder that is not in an ordinary user's PATH.
     PATH=$PATH:/usr/sbin:/sbin
     command -v debootstrap >/dev/null && return
     command -v apt-get >/dev/null ||
@@ -98,7 +113,7 @@ need_debootstrap() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 }
 
-# Debian with what a node needs. Ours to share: the nginx image takes its files from it too.
+# Debian with the packages of a node. The nginx image takes its files from it, too.
 base_recipe() { printf 'bookworm %s' "$BASE_PACKAGES" | fingerprint; }
 debian_base() {
     [ "$(built_from "$BASE")" != "$(base_recipe)" ] || return 0

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What `relapse run --backend kind` needs beside Docker: kind, a node image, and an nginx image for servers.
-# The official images are taken where a registry answers; elsewhere they are built here from Debian's
-# packages and Go modules. Seconds when all of it is there.
+# Sets up what `relapse run --backend kind` needs besides Docker: kind, a node image, and an nginx image for servers.
+# Uses the official images if a registry answers; otherwise builds them from Debian's
+# packages and Go modules. Takes seconds if everything exists.
 #
-# It starts no engine and changes nothing of Docker's configuration. RELAPSE_KIND_IMAGE names another node
-# image. What was chosen stands in ~/.cache/relapse/kind-node, one line a file: kind, image, nginx-image.
+# Starts no engine and does not change Docker's configuration. RELAPSE_KIND_IMAGE names another node
+# image. The choices are stored in ~/.cache/relapse/kind-node, one file each: kind, image, nginx-image.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 # shellcheck source=scripts/kind-common.sh
@@ -14,17 +14,17 @@ docker_answers() {
     command -v docker >/dev/null ||
         fail "The kind backend runs its nodes in Docker, which is not installed:" \
             "    https://docs.docker.com/engine/install, or docker.io on Debian and Ubuntu."
-    local said
-    # `docker info --format` succeeds without an engine in some versions; this does not.
-    said=$(timeout 20 docker version --format '{{.Server.Version}}' 2>&1) && return
-    said=${said#$'\n'}
-    case $said in
+    local output
+    # Not `docker info --format`, which succeeds without an engine in some versions.
+    output=$(timeout 20 docker version --format '{{.Server.Version}}' 2>&1) && return
+    output=${output#$'\n'}
+    case $output in
     *"permission denied"*)
         fail "Docker runs, but $(id -un) may not use it. Either become root, or join its group and log in again:" \
             "    sudo usermod -aG docker $(id -un)" \
-            "(whoever is in that group is as good as root on this machine)" ;;
+            "(members of that group effectively have root access to this machine)" ;;
     esac
-    fail "${said:-docker: no answer within 20 seconds}" "Docker is installed, but no engine answers. Start it and try again:" \
+    fail "${output:-docker: no answer within 20 seconds}" "Docker is installed, but no engine answers. Start it and try again:" \
         "    sudo systemctl start docker"
 }
 
@@ -35,7 +35,7 @@ find_kind() {
     if kind=$(command -v kind); then
         version=$(kind_version "$kind")
         printf '%s\n' "$KIND_OLDEST" "${version:-0}" | sort -V -C && return
-        step "kind ${version:-of no known version} ($kind) is passed over: $KIND_OLDEST or later is needed"
+        step "kind ${version:-of no known version} ($kind) is too old or unknown: $KIND_OLDEST or later is needed"
     fi
     kind=$CACHE/bin/kind
     [ "$(kind_version "$kind")" != "$KIND" ] || return 0
@@ -49,23 +49,8 @@ find_kind() {
     rmdir "$CACHE/bin/new"
 }
 
-# Pulls IMAGE. Where no registry begins to answer within 20 seconds, it says so and fails.
-pull() {
-    local line client
-    step "$1, from a registry"
-    exec {output}< <(exec docker pull "$1" 2>&1)
-    client=$!
-    if ! read -r -t 20 -u "$output" line; then
-        kill "$client" 2>/dev/null || true
-        line="no answer within 20 seconds"
-    fi
-    { printf '%s\n' "$line" && cat <&"$output"; } | sed 's/^/   /'
-    exec {output}<&-
-    wait "$client"
-}
-
-# Chooses into `chosen`: the official image where it is here, ours where it is up to date; else the official
-# one from a registry, else ours is built.   choose OFFICIAL OWN BUILDER
+# choose OFFICIAL OWN BUILDER: sets `chosen` to the official image if present, otherwise to ours if up to date,
+# otherwise pulls the official one, otherwise builds ours.
 registry=true
 choose() {
     chosen=$1
@@ -77,7 +62,7 @@ choose() {
         chosen=$1
         pull "$chosen" && return
         registry=false
-        step "no registry gave it: images are built here, which takes minutes the first time"
+        step "no registry provided it: building images here, which takes minutes the first time"
     fi
     chosen=$2
     "$here/$3"
@@ -87,7 +72,7 @@ docker_answers
 docker_folder=$(docker info --format '{{.DockerRootDir}}')
 exec {lock}>"$CACHE/lock"
 flock --nonblock "$lock" || {
-    step "another \`make kind\` is at work; waiting for it"
+    step "waiting for another \`make kind\`"
     flock "$lock"
 }
 
@@ -103,7 +88,7 @@ fi
 choose "$OFFICIAL_NGINX" "$OWN_NGINX" kind-nginx.sh
 nginx=$chosen
 
-# Whole or not at all, for whoever reads meanwhile.
+# Atomically, for concurrent readers.
 note() {
     printf '%s\n' "$2" >"$CACHE/$1.new"
     mv "$CACHE/$1.new" "$CACHE/$1"

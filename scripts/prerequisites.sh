@@ -1,17 +1,17 @@
 #!/bin/sh
-# What a build needs and cargo does not bring: a C compiler, as linker and for one dependency's
-# assembly, with the headers of the C library. What is missing is installed; the command is shown
-# first. Without the right to install, the line to type is printed.
+# Installs what a build needs besides cargo: a C compiler, as linker and for one dependency's
+# assembly, with the headers of the C library. The command is shown
+# first. Without permission to install, prints the command to run.
 set -eu
 
 need_cargo() {
-    echo "relapse is built with cargo, which is not installed. Get it with" >&2
+    echo "relapse is built with cargo, which is not installed. Install it with" >&2
     echo "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2
-    echo "(https://rustup.rs), or from the distribution: rust 1.95 or later." >&2
+    echo "(https://rustup.rs), or from your distribution (Rust 1.95 or later)." >&2
     exit 1
 }
 
-# The line for this distribution's package manager; nothing where none is known.
+# The command for this distribution's package manager; empty if unknown.
 install_line() {
     if command -v apt-get >/dev/null; then
         echo "apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev"
@@ -26,7 +26,7 @@ install_line() {
     fi
 }
 
-# Compiles and links, which a compiler without headers does not.
+# Compiles and links a program, which fails without headers.
 compiles() {
     command -v cc >/dev/null || return 1
     out=$(mktemp) || return 1
@@ -41,7 +41,7 @@ if compiles; then exit 0; fi
 
 line=$(install_line)
 if [ -z "$line" ]; then
-    echo "A C compiler with the C library's headers is needed (cc); no known package manager is here to get it." >&2
+    echo "A C compiler with the C library's headers is needed (cc), and no known package manager was found to install it." >&2
     exit 1
 fi
 echo "A C compiler is missing. To install it:"
@@ -50,9 +50,9 @@ if [ "$(id -u)" = 0 ]; then
     DEBIAN_FRONTEND=noninteractive sh -c "$line"
 elif command -v sudo >/dev/null; then
     echo "    sudo sh -c '$line'"
-    sudo sh -c "$line" || { echo "That did not work. As root, type: $line" >&2; exit 1; }
+    sudo sh -c "$line" || { echo "Installation failed. As root, run: $line" >&2; exit 1; }
 else
-    echo "As root, type: $line" >&2
+    echo "As root, run: $line" >&2
     exit 1
 fi
-compiles || { echo "There is still no C compiler that works." >&2; exit 1; }
+compiles || { echo "There is still no working C compiler." >&2; exit 1; }

@@ -1,6 +1,6 @@
-//! A detector at work: what it remembers of each node, or of the cluster, and what it claims.
+//! An armed detector: its state for each node, or for the cluster, and its claims.
 //!
-//! Left out: which detectors there are, and what they see; see [`crate::registry`].
+//! Left out: the list of detectors and what they see; see [`crate::registry`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::operator::Operator;
 use crate::signal::Signal;
 use crate::time::Time;
 
-/// How often what is too old is dropped.
+/// How often old state is dropped.
 const FORGET: Duration = Duration::from_secs(1);
 
 pub(crate) struct Armed {
     pub info: &'static DetectorInfo,
     operator: Arc<Operator>,
-    /// What is remembered of each node, or of the cluster.
+    /// The state for each node, or for the cluster.
     parts: BTreeMap<Holder, Box<dyn Detector>>,
     claims: Claims,
     forgot: Time,
@@ -31,8 +31,8 @@ impl Armed {
         Self { info, operator: Arc::clone(operator), parts: BTreeMap::new(), claims, forgot: Time::default() }
     }
 
-    /// Shows it a signal, where it wants such, and adds what it says.
-    pub fn observe(&mut self, now: Time, signal: &Signal, said: &mut Vec<Finding>) {
+    /// Passes it a signal if it wants that kind, and appends its findings.
+    pub fn observe(&mut self, now: Time, signal: &Signal, findings: &mut Vec<Finding>) {
         if !signal.observed.collector().is_some_and(|kind| self.info.wants.contains(&kind)) {
             return;
         }
@@ -49,11 +49,11 @@ impl Armed {
         for (holder, detector) in parts {
             detector.observe(&mut Context::of(now, &self.operator, holder, &mut self.claims), signal);
         }
-        said.append(&mut self.claims.said);
+        findings.append(&mut self.claims.findings);
     }
 
-    /// Lets it see that time has passed, and adds what it says.
-    pub fn tick(&mut self, now: Time, said: &mut Vec<Finding>) {
+    /// Passes it the time, and appends its findings.
+    pub fn tick(&mut self, now: Time, findings: &mut Vec<Finding>) {
         let forget = now.since(self.forgot) >= FORGET;
         if forget {
             self.forgot = now;
@@ -65,6 +65,6 @@ impl Armed {
                 detector.forget(&cx);
             }
         }
-        said.append(&mut self.claims.said);
+        findings.append(&mut self.claims.findings);
     }
 }

@@ -1,16 +1,16 @@
-//! A map that remembers no more than so many things, whatever a network may show.
+//! A map with a limit on its entries, whatever the network sends.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
 use crate::time::Time;
 
-/// A map of `MOST` entries at most: what is new when it is full is not remembered.
+/// A map of at most `MOST` entries. New keys are ignored when it is full.
 #[derive(Debug)]
 pub(crate) struct Capped<K, V, const MOST: usize>(BTreeMap<K, V>);
 
 impl<K: Ord, V, const MOST: usize> Capped<K, V, MOST> {
-    /// The value under a key, which is made where there is none; none where there is no room for it.
+    /// The value of a key, created if it is missing; `None` if there is no room for it.
     pub fn entry_or(&mut self, key: K, new: impl FnOnce() -> V) -> Option<&mut V> {
         let has_room = self.0.len() < MOST || self.0.contains_key(&key);
         has_room.then(|| self.0.entry(key).or_insert_with(new))
@@ -23,7 +23,7 @@ impl<K: Ord, V, const MOST: usize> Capped<K, V, MOST> {
         self.entry_or(key, V::default)
     }
 
-    /// Remembers a value, or not where there is no room.
+    /// Stores a value, unless there is no room for it.
     pub fn insert(&mut self, key: K, value: V) {
         if self.0.len() < MOST || self.0.contains_key(&key) {
             self.0.insert(key, value);
@@ -32,8 +32,8 @@ impl<K: Ord, V, const MOST: usize> Capped<K, V, MOST> {
 }
 
 impl<K: Ord, const MOST: usize> Capped<K, Time, MOST> {
-    /// Remembers the latest time of each.
-    pub fn saw(&mut self, key: K, at: Time) {
+    /// Keeps the latest time of each key.
+    pub fn record(&mut self, key: K, at: Time) {
         if let Some(latest) = self.entry(key) {
             *latest = at.max(*latest);
         }

@@ -1,8 +1,8 @@
 //! What a detector has claimed and not yet withdrawn.
 //!
-//! Job: let a detector state what holds now, as often as it likes; only news becomes a finding.
-//! Invariants: a claim is said once, again only when its severity rises, and once more when it is over. A withdrawal
-//! is said only of a standing claim, and carries that claim's severity.
+//! Job: a detector may state what holds now as often as it likes; only changes become findings.
+//! Invariants: a claim is reported once, again only when its severity rises, and once more when it is over. A
+//! withdrawal is reported only for a standing claim, and carries that claim's severity.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use crate::finding::{Finding, Level, Severity, Subject};
 use crate::time::Time;
 
-/// Whose state a claim comes from: a node's, or that of the cluster.
+/// Whose state a claim comes from: a node's, or the cluster's.
 pub(crate) type Holder = Option<Arc<str>>;
 
-/// What a detector holds to be true of a subject.
+/// A statement of a detector about a subject.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     pub severity: Severity,
@@ -29,11 +29,11 @@ pub(crate) struct Claims {
     level: Level,
     /// The DNS Service of the cluster.
     service: String,
-    /// Who claims now. What is claimed is claimed of it, unless something else is named.
+    /// Whose state is being evaluated. Claims are about it unless they name another subject.
     pub holder: Holder,
     standing: BTreeMap<Subject, Standing>,
-    /// Findings that nobody took yet.
-    pub said: Vec<Finding>,
+    /// Findings that have not been collected yet.
+    pub findings: Vec<Finding>,
 }
 
 #[derive(Debug)]
@@ -45,8 +45,8 @@ struct Standing {
 
 impl Claims {
     pub fn new(name: &'static str, incident: &'static str, level: Level, service: &str) -> Self {
-        let (holder, standing, said) = (None, BTreeMap::new(), Vec::new());
-        Self { name, incident, level, service: service.to_owned(), holder, standing, said }
+        let (holder, standing, findings) = (None, BTreeMap::new(), Vec::new());
+        Self { name, incident, level, service: service.to_owned(), holder, standing, findings }
     }
 
     /// The node, or the cluster's DNS Service.
@@ -57,17 +57,17 @@ impl Claims {
         }
     }
 
-    /// The severity at which a claim stands.
+    /// The severity of the standing claim.
     pub fn standing(&self) -> Option<Severity> {
         self.standing_of(&self.about())
     }
 
-    /// The same of a claim about `subject`.
+    /// The same for a claim about `subject`.
     pub fn standing_of(&self, subject: &Subject) -> Option<Severity> {
         self.standing.get(subject).map(|standing| standing.severity)
     }
 
-    /// Claims it, if that is new or more severe than what stands. The evidence is only then put in words.
+    /// Makes a claim, if it is new or more severe than the standing one. Only then is the evidence formatted.
     pub fn make(&mut self, severity: Severity, since: Time, evidence: impl FnOnce() -> String) {
         self.make_of(self.about(), severity, since, evidence);
     }
@@ -79,21 +79,21 @@ impl Claims {
             None => since,
         };
         self.standing.insert(subject.clone(), Standing { severity, since, holder: self.holder.clone() });
-        self.say(subject, severity, since, evidence(), false);
+        self.report(subject, severity, since, evidence(), false);
     }
 
-    /// Says that the claim is over, if one stands.
+    /// Withdraws the claim, if one stands.
     pub fn withdraw(&mut self, evidence: impl Into<String>) {
         self.withdraw_of(self.about(), evidence);
     }
 
     fn withdraw_of(&mut self, subject: Subject, evidence: impl Into<String>) {
         if let Some(Standing { severity, since, .. }) = self.standing.remove(&subject) {
-            self.say(subject, severity, since, evidence.into(), true);
+            self.report(subject, severity, since, evidence.into(), true);
         }
     }
 
-    /// Claims all of `wanted` and withdraws everything else that its holder claimed.
+    /// Makes all claims in `wanted` and withdraws all others of its holder.
     pub fn settle(&mut self, wanted: BTreeMap<Subject, Claim>, over: &str) {
         let is_gone = |(subject, standing): &(&Subject, &Standing)| {
             standing.holder == self.holder && !wanted.contains_key(*subject)
@@ -105,8 +105,8 @@ impl Claims {
         }
     }
 
-    fn say(&mut self, subject: Subject, severity: Severity, since: Time, evidence: String, cleared: bool) {
-        self.said.push(Finding {
+    fn report(&mut self, subject: Subject, severity: Severity, since: Time, evidence: String, cleared: bool) {
+        self.findings.push(Finding {
             detector: self.name.to_owned(),
             incident: self.incident.to_owned(),
             level: self.level,
@@ -119,7 +119,7 @@ impl Claims {
     }
 }
 
-/// Of two claims about one subject the more severe stands, of equal ones the earlier.
+/// Of two claims about one subject, keeps the more severe one, or the first of two equal ones.
 pub(crate) fn want(wanted: &mut BTreeMap<Subject, Claim>, subject: Subject, claim: Claim) {
     if wanted.get(&subject).is_none_or(|other| other.severity < claim.severity) {
         wanted.insert(subject, claim);
@@ -133,22 +133,22 @@ mod tests {
     #[test]
     fn a_finding_is_said_once_then_only_louder_then_cleared_once() {
         use Severity::{Critical, Info, Warning};
-        let mut claims = Claims::new("parrot", "I1", Level::Cause, "kube-dns");
-        let mut news = |claim| {
+        let mut claims = Claims::new("test", "I1", Level::Cause, "kube-dns");
+        let mut reported = |claim| {
             match claim {
                 Some(severity) => claims.make(severity, Time(0), String::new),
                 None => claims.withdraw("over"),
             }
-            claims.said.pop().map(|finding| (finding.severity, finding.cleared))
+            claims.findings.pop().map(|finding| (finding.severity, finding.cleared))
         };
-        assert_eq!(news(None), None);
-        assert_eq!(news(Some(Info)), Some((Info, false)));
-        assert_eq!(news(Some(Info)), None);
-        assert_eq!(news(Some(Warning)), Some((Warning, false)));
-        assert_eq!(news(Some(Info)), None);
-        assert_eq!(news(Some(Critical)), Some((Critical, false)));
-        assert_eq!(news(None), Some((Critical, true)));
-        assert_eq!(news(None), None);
-        assert_eq!(news(Some(Info)), Some((Info, false)));
+        assert_eq!(reported(None), None);
+        assert_eq!(reported(Some(Info)), Some((Info, false)));
+        assert_eq!(reported(Some(Info)), None);
+        assert_eq!(reported(Some(Warning)), Some((Warning, false)));
+        assert_eq!(reported(Some(Info)), None);
+        assert_eq!(reported(Some(Critical)), Some((Critical, false)));
+        assert_eq!(reported(None), Some((Critical, true)));
+        assert_eq!(reported(None), None);
+        assert_eq!(reported(Some(Info)), Some((Info, false)));
     }
 }

@@ -1,13 +1,12 @@
 //! `connect-stall`: a connect on a reused translated port gets no SYN-ACK.
 //!
-//! What it sees: a translated SYN sent again without a SYN-ACK, by the same port or by another, after a
-//! tuple whose earlier connection the server accepted within `TIME_WAIT`, while the same server accepts
-//! others or answers with something else. The same where the client gave up before it sent it again and the
-//! SYN lay behind that connection.
-//! Why it matters: this is the sporadic connection timeout itself, caught at its first retransmission.
+//! What it sees: a translated SYN retransmitted without a SYN-ACK, from the same port or another, on a tuple whose
+//! earlier connection the server accepted within `TIME_WAIT`, while the server accepts other connections or answers
+//! with something else. Also a client that gave up before a retransmission, if its SYN is older than that connection.
+//! Why it matters: this is the sporadic connection timeout itself, detected at the first retransmission.
 //! Which incident: I7.
 //!
-//! Left out: servers that accept nobody; they are down, and no reuse explains it.
+//! Left out: servers that accept no connections at all; they are down, and no reuse explains it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,16 +30,15 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<ConnectStall>),
 };
 
-/// The same SYN sooner than this is not a retransmission timeout.
+/// A repeated SYN sooner than this is not a retransmission timeout.
 const RETRANSMISSION: Duration = Duration::from_millis(100);
-/// An answer to others this soon after the SYN may have been under way before the server stopped.
+/// An answer to others this soon after the SYN may have been in flight before the server stopped.
 const UNDER_WAY: Duration = Duration::from_millis(100);
-/// How long the answer to the SYN that was sent again may take, where the client could reset what the server
-/// held.
+/// How long the answer to a retransmitted SYN may take if the client could reset the server's old connection.
 const RECOVERY: Duration = Duration::from_millis(100);
-/// A SYN that is not sent again by then never is: the first retransmission is due after a second.
+/// A SYN without a retransmission by then was given up: the first one is due after a second.
 const GIVEN_UP: Duration = Duration::from_millis(1_200);
-/// How long a stalled connect is watched, and stands.
+/// How long a stalled connect is tracked and its finding stands.
 const WATCH: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_secs(2);
 const CAP: usize = 16_384;
@@ -49,11 +47,11 @@ const CAP: usize = 16_384;
 struct ConnectStall {
     pods: Capped<IpAddr, (), CAP>,
     tuples: Tuples,
-    /// Translated tuples, by conntrack's account; `None` while it says nothing on this node.
+    /// Translated tuples according to conntrack; `None` while this node has no conntrack signals.
     translated: Option<Capped<TupleKey, Time, { CAP * 4 }>>,
-    /// Connects whose SYN was sent again that are watched, and when they were last counted.
+    /// Tracked connects with a retransmitted SYN, and when each was last counted.
     stalled: Capped<ConnectKey, Option<Time>, CAP>,
-    /// When each server last accepted anyone.
+    /// When each server last accepted a connection.
     accepted: Capped<SocketAddr, Time, CAP>,
     last: Time,
 }
@@ -73,7 +71,7 @@ impl ConnectStall {
 
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         if segment.accepts() && segment.comes_in() && operator.is_uplink(&segment.link) {
-            self.accepted.saw(segment.source, at);
+            self.accepted.record(segment.source, at);
         }
         if self.tuples.observe(at, operator, segment).is_none() || !segment.opens() {
             return;
@@ -86,7 +84,7 @@ impl ConnectStall {
     }
 }
 
-/// Whether a timeout sent its SYN again.
+/// Whether its SYN was retransmitted after a timeout.
 fn is_again(connect: &Connect) -> bool {
     connect.syns > 1 && connect.last_syn.since(connect.first) >= RETRANSMISSION
 }
@@ -117,16 +115,16 @@ impl Detector for ConnectStall {
                 None => !self.pods.contains_key(&source.ip()),
             };
             let serves = self.accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
-            // Answered by now, perhaps by another port: then only what the server held explains the wait, and
-            // a client that was told to reset it has recovered by itself.
+            // If it has been answered, perhaps on another port, only the connection held by the server explains
+            // the wait; a client whose SYN was challenged has reset that connection and recovered.
             let explained = match (is_again(connect), connect.challenged) {
                 (true, false) => !connect.answered || connect.behind,
-                (true, true) => !connect.answered && tuples.would_have_heard(connect.last_syn + RECOVERY, now),
-                // Not sent again: whoever connects gave up before that.
-                (false, _) => !connect.answered && tuples.would_have_heard(connect.last_syn + GIVEN_UP, now),
+                (true, true) => !connect.answered && tuples.delivered_up_to(connect.last_syn + RECOVERY, now),
+                // No retransmission: the client gave up before it.
+                (false, _) => !connect.answered && tuples.delivered_up_to(connect.last_syn + GIVEN_UP, now),
             };
-            let news = counted.is_none_or(|counted| connect.last_syn > counted);
-            if !news || !is_translated || !explained || !(serves || connect.challenged) {
+            let is_new = counted.is_none_or(|counted| connect.last_syn > counted);
+            if !is_new || !is_translated || !explained || !(serves || connect.challenged) {
                 continue;
             }
             *counted = Some(now);
@@ -142,7 +140,7 @@ impl Detector for ConnectStall {
                      until {} before, and the server {}",
                     cx.node,
                     seconds(held.last, connect.first),
-                    if serves { "accepts others" } else { "answered with an ACK of something else" },
+                    if serves { "accepts others" } else { "answered with something other than a SYN-ACK" },
                 )
             });
         }
@@ -172,7 +170,7 @@ mod tests {
     const FIRST: &str = "10.176.98.30:51000";
     const SECOND: &str = "10.176.98.31:52000";
 
-    /// A pod's connection succeeds; at 1.5 s another sends a SYN by the same translated port, and it lies behind.
+    /// A pod's connection succeeds; at 1.5 s another pod sends an older SYN from the same translated port.
     fn reused() -> Scene {
         let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
@@ -190,11 +188,11 @@ mod tests {
     #[test]
     fn an_ack_of_the_old_connection_is_enough() {
         let mut scene = reused();
-        // The first SYN is not yet stalled.
+        // One SYN is not a stall.
         play!(scene, "1501 in eth1 {SERVER} {PORT} A 78000 9102 7; 2500 ? nothing");
         // The client may have reset it.
         play!(scene, "2530 syn eth1 {PORT} {SERVER} 8000 21030; 2600 ? nothing");
-        play!(scene, "2800 ? warning ? says was sent 2 times in 1.0 s");
+        play!(scene, "2800 ? warning ? evidence was sent 2 times in 1.0 s");
     }
 
     #[test]
@@ -202,16 +200,16 @@ mod tests {
         let mut scene = reused();
         play!(scene, "2600 ? nothing");
         succeeds(&mut scene, 2_710, FIRST, "10.176.64.11:46001", 19_000, 60_000);
-        play!(scene, "? warning ? says given up");
+        play!(scene, "? warning ? evidence given up");
     }
 
     #[test]
     fn the_second_syn_may_leave_by_another_port_and_be_answered() {
         let mut scene = reused();
-        // The node forgot the first SYN within a second.
+        // The node drops its entry for the first SYN within a second.
         let other = "10.176.64.11:46990";
         play!(scene, "2530 flow +{SECOND} {other} {SERVER}; 2530 syn eth1 {other} {SERVER} 8000 21030");
-        play!(scene, "2531 syn-ack eth1 {SERVER} {other} 8000; 2600 ? warning ? says {PORT}; 6000 ? over");
+        play!(scene, "2531 syn-ack eth1 {SERVER} {other} 8000; 2600 ? warning ? evidence {PORT}; 6000 ? over");
     }
 
     #[test]
@@ -228,7 +226,7 @@ mod tests {
         succeeds(&mut scene, 0, FIRST, PORT, 9_000, 50_000);
         play!(scene, "1505 syn-ack eth1 {SERVER} 10.176.64.11:46990 4");
         stalls(&mut scene, 1_500);
-        // It serves nobody.
+        // The server accepts no connections.
         play!(scene, "9000 ? nothing");
     }
 

@@ -1,12 +1,12 @@
 //! `conntrack-exhaustion`: new flows are dropped because the connection tracking table is full.
 //!
-//! What it sees: `drop` (or, in a table that is full, `early_drop`) grows; the count sits at the limit;
-//! the kernel log says "table full", counted for those nodes only whose own table is near its limit.
-//! Why it matters: established connections go on, new ones time out, and nothing else on the node is wrong.
+//! What it sees: `drop` (or, in a full table, `early_drop`) grows; the count stays at the limit; the kernel log has
+//! "table full", which counts only for nodes whose own table is near its limit.
+//! Why it matters: established connections continue, new ones time out, and nothing else on the node is wrong.
 //! Which incident: I2.
 //!
-//! Left out on purpose: `insert_failed` and `clash_resolve`, which grow in an empty table too; a kernel
-//! that counts each failed insertion as a drop as well has that part taken off.
+//! Left out on purpose: `insert_failed` and `clash_resolve`, which grow in an empty table too. Failed insertions that
+//! the kernel also counts as drops are subtracted.
 
 use std::time::Duration;
 
@@ -26,11 +26,11 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<ConntrackExhaustion>),
 };
 
-/// Without a new sign for this long, and below `FULL`, it is over.
+/// The finding is over without a new sign for this long and below `FULL`.
 const QUIET: Duration = Duration::from_secs(1);
 /// Signs of different collectors within this time belong together.
 const TOGETHER: Duration = Duration::from_secs(2);
-/// Per mille of the limit. A dropped entry was counted for a moment, so a poll may see a little less.
+/// Per mille of the limit. A dropped entry is counted only briefly, so a poll may see slightly less.
 const SUPPORTS_DROP: u128 = 800;
 const SUPPORTS_LOG: u128 = 900;
 const FULL: u128 = 950;
@@ -40,12 +40,12 @@ const AT_LIMIT: u128 = 980;
 struct ConntrackExhaustion {
     stats: Option<ConntrackStats>,
     table: Option<(Time, ConntrackTable)>,
-    /// The last sign that flows are being dropped, and when it was.
+    /// The last sign of dropped flows, and its time.
     sign: Option<(Time, String)>,
-    /// Growth of `drop`, and of `early_drop`, that the table did not yet bear out.
+    /// Growth of `drop` and of `early_drop` not yet confirmed by the table.
     dropped: Option<(Time, u64)>,
     evicted: Option<(Time, u64)>,
-    /// The kernel log said so. It is the machine's: whose table it was, only the counts can tell.
+    /// When the kernel log reported a full table. The log is the machine's; only the counts show whose table it is.
     logged: Option<Time>,
 }
 
@@ -68,14 +68,14 @@ impl ConntrackExhaustion {
         let before = self.table.replace((at, table)).map_or(0, |(_, before)| share(before));
         let at_limit = share(table) >= 1000 || share(table) >= AT_LIMIT && before >= AT_LIMIT;
         if at_limit {
-            self.sign = Some((at, "the count sits at the limit".to_owned()));
+            self.sign = Some((at, "the count is at the limit".to_owned()));
         }
     }
 
-    /// Takes the signs that the state of the table bears out.
-    fn weigh(&mut self) {
+    /// Accepts the signs that the table's state confirms.
+    fn confirm(&mut self) {
         let Some((polled, table)) = self.table else {
-            // No table to compare with: the counter alone must do.
+            // Without a table to compare with, the counter alone decides.
             if let Some((at, drops)) = self.dropped.take() {
                 self.sign = Some((at, format!("drop grew by {drops}")));
             }
@@ -86,7 +86,7 @@ impl ConntrackExhaustion {
         if share >= SUPPORTS_LOG
             && let Some(at) = self.logged.take_if(|at| near(*at))
         {
-            self.sign = Some((at, "the kernel log says \"table full\"".to_owned()));
+            self.sign = Some((at, "the kernel log reports \"table full\"".to_owned()));
         }
         if share >= FULL
             && let Some((at, evicted)) = self.evicted.take_if(|(at, _)| near(*at))
@@ -101,7 +101,7 @@ impl ConntrackExhaustion {
     }
 
     fn judge(&mut self, cx: &mut Context<'_>) {
-        self.weigh();
+        self.confirm();
         let share = self.table.map_or(0, |(_, table)| share(table));
         let state = || match self.table {
             Some((_, table)) => {
@@ -151,7 +151,7 @@ pub(crate) mod tests {
 
     const NAME: &str = INFO.name;
 
-    /// The limit falls to little above the load; the load goes on growing and fills the table.
+    /// The limit falls to just above the load; the load keeps growing and fills the table.
     pub(crate) fn incident() -> Scene {
         let mut scene = scene!(NAME, "");
         for step in 0_u64..30 {
@@ -182,7 +182,7 @@ pub(crate) mod tests {
 
     #[test]
     fn drops_before_the_poll_that_shows_the_full_table() {
-        // The poll before does not bear it out.
+        // The previous poll does not confirm it.
         let dropped = "0 stats drop=0; 0 table 3000/262144; 100 stats drop=3 ? nothing";
         scene!(NAME, "{dropped}; 150 table 3000/2000 ? critical");
     }

@@ -1,9 +1,9 @@
 //! `conntrack-limit`: the limit of the connection tracking table was lowered.
 //!
-//! What it sees: `nf_conntrack_max` smaller than at the poll before, weighed against the entries the node
-//! carried within the last minute: `info` with room to spare, `warning` below two and a half times the load or once
-//! the load reaches half the new limit, `critical` when the table is as good as full.
-//! Why it matters: the table fills hours later; the fall is the one moment that names who did it.
+//! What it sees: `nf_conntrack_max` is smaller than at the previous poll, compared with the node's entries within the
+//! last minute: `info` with room to spare, `warning` below two and a half times the load or once the load reaches half
+//! the new limit, `critical` when the table is nearly full.
+//! Why it matters: the table may fill hours later; only the moment of the change shows who made it.
 //! Which incident: I2.
 
 use std::collections::VecDeque;
@@ -25,12 +25,12 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<ConntrackLimit>),
 };
 
-/// How far back the load is remembered.
+/// The window over which the load is measured.
 const MEMORY: Duration = Duration::from_mins(1);
-/// A limit below five halves of the load is a warning (twice is the incident, ten times its twin): just
-/// beyond the incident, since a neighbour of the one that is hit sees the same limit fall.
+/// A limit below five halves of the load is a warning (twice is the incident, ten times its twin): slightly more than
+/// the incident, because neighbours of the affected node see the same limit fall.
 pub const NARROW: (u64, u64) = (5, 2);
-/// With this many times the load, the limit is wide.
+/// At this many times the load, the limit is wide.
 const WIDE: u64 = 10;
 
 #[derive(Default)]
@@ -71,7 +71,7 @@ impl Detector for ConntrackLimit {
             self.fall = Some(Fall { from, at: signal.at });
         }
         let Some(fall) = &self.fall else { return };
-        // A fall that was never near the load stands until the limit is back: it always had room.
+        // A fall that never came near the load stands until the limit is back.
         let narrow = cx.claims.standing() > Some(Severity::Info);
         let over = if limit >= fall.from {
             format!("the limit is {limit} again")
@@ -113,7 +113,7 @@ mod tests {
         scene!(
             NAME,
             "0 table 2600/262144; 100 table 2600/4096 ? warning 100 node/worker-1
-             100 ? says fell 262144 -> 4096 with 2600 entries"
+             100 ? evidence fell 262144 -> 4096 with 2600 entries"
         );
     }
 
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_recent_peak_counts_not_the_moment() {
         let calm = "0 table 3000/262144; 5000 table 100/262144; 5100 table 100/4096 ? warning";
-        // The load does not come back: a minute later there is room.
+        // The load does not come back: a minute later there is room again.
         scene!(NAME, "{calm}; 70000 table 100/4096 ? over");
     }
 

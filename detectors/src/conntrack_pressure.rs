@@ -1,8 +1,8 @@
 //! `conntrack-pressure`: the connection tracking table is nearly full.
 //!
 //! What it sees: the count of a node against its limit: `info` from 75 %, `warning` from 90 %.
-//! Why it matters: there is room for one more burst and no more; a table at its limit drops new flows.
-//! Which incident: I2, as the risk that stands before it.
+//! Why it matters: one more burst fills the table, and a table at its limit drops new flows.
+//! Which incident: I2, as the risk that precedes it.
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity};

@@ -1,7 +1,7 @@
-//! What a detector is, and what it is given.
+//! The detector trait, and what a detector gets as input.
 //!
 //! Invariant: detectors are synchronous and deterministic, and time is passed in.
-//! Left out: which detectors there are, and what feeds them; see [`crate::registry`] and `armed`.
+//! Left out: the list of detectors and what feeds them; see [`crate::registry`] and `armed`.
 
 use crate::claims::{Claims, Holder};
 use crate::finding::Level;
@@ -9,52 +9,52 @@ use crate::operator::Operator;
 use crate::signal::{CollectorKind, Signal};
 use crate::time::Time;
 
-/// Whether the sight of a detector is judged of each node by itself or of the cluster as one.
+/// Whether a detector's visibility is judged per node or for the whole cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Node,
     Cluster,
 }
 
-/// What is known of a detector before it sees anything.
+/// Static description of a detector.
 #[derive(Debug)]
 pub struct DetectorInfo {
-    /// As scenarios name it.
+    /// The name used in scenarios.
     pub name: &'static str,
     /// The class of incident it was made for.
     pub incident: &'static str,
     pub level: Level,
-    /// What it looks for, in one sentence.
+    /// What it detects, in one sentence.
     pub what: &'static str,
-    /// Collectors that feed it; signals of no other kind are shown to it.
+    /// Collectors that feed it. It gets no other signals.
     pub wants: &'static [CollectorKind],
-    /// Of each group at least one collector must see, else the detector is blind.
+    /// At least one collector of each group must work, otherwise the detector is blind.
     pub needs: &'static [&'static [CollectorKind]],
     pub scope: Scope,
     pub(crate) state: State,
 }
 
-/// How a detector that has seen nothing is made, and of what one remembers.
+/// How a detector's initial state is created, and what it covers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum State {
-    /// One for each node. It claims things of its node.
+    /// One state per node. Claims are about the node.
     EachNode(fn() -> Box<dyn Detector>),
-    /// One for the cluster. It claims things of the DNS Service.
+    /// One state for the cluster. Claims are about the DNS Service.
     Cluster(fn() -> Box<dyn Detector>),
 }
 
-/// A detector that has seen nothing.
+/// A detector in its initial state.
 pub(crate) fn new<D: Detector + Default + 'static>() -> Box<dyn Detector> {
     Box::<D>::default()
 }
 
-/// What a detector is given with each signal and each tick.
+/// What a detector gets with each signal and each tick.
 pub(crate) struct Context<'a> {
-    /// It never runs backwards. `Signal::at` may lie before it, by milliseconds when collectors differ, by hundreds
-    /// of them when processors are busy.
+    /// Never runs backwards. `Signal::at` may be earlier: by milliseconds across collectors, by hundreds of
+    /// milliseconds on busy processors.
     pub now: Time,
     pub operator: &'a Operator,
-    /// The node that the detector remembers; empty where that is the cluster.
+    /// The node of this state; empty for the cluster.
     pub node: &'a str,
     pub claims: &'a mut Claims,
 }
@@ -70,9 +70,9 @@ impl<'a> Context<'a> {
 pub(crate) trait Detector: Send {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal);
 
-    /// Time has passed; called every 50 ms.
+    /// Called every 50 ms.
     fn tick(&mut self, _: &mut Context<'_>) {}
 
-    /// Drops what is too old to matter; called once a second.
+    /// Drops old state; called once a second.
     fn forget(&mut self, _: &Context<'_>) {}
 }

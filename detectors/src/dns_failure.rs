@@ -1,8 +1,8 @@
-//! `dns-failure`: cluster DNS does not answer, by its Service or by any endpoint.
+//! `dns-failure`: cluster DNS does not answer, neither through its Service nor on any endpoint.
 //!
-//! What it sees: from one source, two questions in a row to the DNS Service and two in a row to each of
-//! its endpoints fail; its evidence says whether an upstream resolver, asked directly, answers. While
-//! other sources still get answers, four in a row are asked for: a slow upstream gives such misses too.
+//! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; the
+//! evidence says whether an upstream resolver answers direct queries. While other sources still get answers, four
+//! consecutive failures are required: a slow upstream causes occasional misses too.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
@@ -21,32 +21,32 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-failure",
     incident: "I3",
     level: Level::Symptom,
-    what: "Cluster DNS does not answer, neither by its Service nor by any of its endpoints.",
+    what: "Cluster DNS does not answer, neither through its Service nor on any of its endpoints.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<DnsFailure>),
 };
 
-/// Misses in a row, and while other sources get answers.
+/// Consecutive misses required, and the number required while other sources get answers.
 const MISSES: u32 = 2;
 const MISSES_AMONG_ANSWERS: u32 = 4;
-/// A run of misses that has not grown for this long says nothing any more.
+/// A run of misses that has not grown for this long is ignored.
 const STALE: Duration = Duration::from_secs(5);
-/// What happened this long before the first miss belongs to it.
+/// Events up to this long before the first miss belong to the failure.
 const BEFORE: Duration = Duration::from_secs(2);
 const CAP: usize = 1024;
 
 #[derive(Default)]
 struct DnsFailure {
     sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
-    /// Upstream resolvers: when each last answered, and last failed to.
+    /// When each upstream resolver last answered and last failed.
     upstream: Capped<IpAddr, LastProbes, CAP>,
-    told: DnsEndpoints,
+    latest: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
-    /// The last answer of cluster DNS to anyone.
+    /// The last answer of cluster DNS to any source.
     answered: Time,
-    /// What a replica last wrote into its log about a time-out.
+    /// The last timeout in a replica's log.
     log: Option<(Time, PodLog)>,
 }
 
@@ -57,7 +57,7 @@ struct Source {
     failing: bool,
 }
 
-/// Misses in a row.
+/// Consecutive misses.
 #[derive(Default)]
 struct Run {
     misses: u32,
@@ -92,16 +92,16 @@ impl Run {
 }
 
 impl Source {
-    /// Takes in what was asked lately, and says whether neither Service nor endpoints answer it.
+    /// Evaluates recent queries. Returns whether neither the Service nor any endpoint answers.
     fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) -> bool {
         let others_answered = self.service.misses > 0 && answered > self.service.first;
-        let nothing_asked = ready.is_none() && self.endpoints.is_empty();
-        let misses = if others_answered || nothing_asked { MISSES_AMONG_ANSWERS } else { MISSES };
+        let no_endpoints_known = ready.is_none() && self.endpoints.is_empty();
+        let misses = if others_answered || no_endpoints_known { MISSES_AMONG_ANSWERS } else { MISSES };
         let endpoints_fail = match ready {
             Some(ready) => {
                 ready.iter().all(|e| self.endpoints.get(&e.address).is_some_and(|run| run.fails(now, misses)))
             }
-            // Without an inventory, what was asked lately is what there is.
+            // Without an inventory, recently probed endpoints count.
             None => self.endpoints.values().all(|run| run.fails(now, misses) || now.since(run.last) >= STALE),
         };
         let fails = self.service.fails(now, misses) && endpoints_fail;
@@ -148,32 +148,32 @@ impl DnsFailure {
             let error = source.service.error.as_deref().unwrap_or("no answer");
             let endpoints = match &self.endpoints {
                 Some(ready) if ready.is_empty() => "there is no ready endpoint".to_owned(),
-                Some(ready) => format!("so do questions to every endpoint ({})", ready.len()),
-                None => format!("so do questions to the endpoints known ({})", source.endpoints.len()),
+                Some(ready) => format!("queries to every endpoint ({}) failed too", ready.len()),
+                None => format!("queries to the known endpoints ({}) failed too", source.endpoints.len()),
             };
             let log = self.log.as_ref().filter(|(at, _)| *at >= since - BEFORE);
             format!(
-                "{} questions in a row from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{}",
+                "{} consecutive queries from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{}",
                 source.service.misses,
                 cx.operator.dns_service,
                 cx.operator.dns_address,
-                upstream_says(&self.upstream, since),
-                log.map(|(_, log)| format!("; the log of {} says {:?}", log.pod, log.line)).unwrap_or_default()
+                upstream_state(&self.upstream, since),
+                log.map(|(_, log)| format!("; the log of {} has {:?}", log.pod, log.line)).unwrap_or_default()
             )
         });
     }
 }
 
-/// What the upstream resolvers did since then.
-fn upstream_says(upstream: &Capped<IpAddr, LastProbes, CAP>, since: Time) -> String {
+/// How the upstream resolvers responded since then.
+fn upstream_state(upstream: &Capped<IpAddr, LastProbes, CAP>, since: Time) -> String {
     let recent = |time: Option<Time>| time.is_some_and(|at| at >= since - BEFORE);
     if let Some((address, _)) = upstream.iter().find(|(_, outcome)| recent(outcome.answered)) {
-        return format!("upstream {address} answers when asked directly");
+        return format!("upstream {address} answers direct queries");
     }
     if upstream.values().any(|outcome| recent(outcome.failed)) {
         return "the upstream resolvers do not answer either".to_owned();
     }
-    "no upstream resolver was asked directly".to_owned()
+    "no upstream resolver was queried directly".to_owned()
 }
 
 impl Detector for DnsFailure {
@@ -185,9 +185,9 @@ impl Detector for DnsFailure {
             }
             Observed::PodLog(log) if log.line.contains("i/o timeout") => self.log = Some((signal.at, log.clone())),
             _ => {
-                let Some(ready) = self.told.news(cx.operator, signal) else { return };
+                let Some(ready) = self.latest.update(cx.operator, signal) else { return };
                 self.endpoints = Some(ready.to_vec());
-                // A pod that is gone is asked no more; its misses must not linger.
+                // A deleted pod is no longer probed; its misses must not linger.
                 for source in self.sources.values_mut() {
                     source.endpoints.retain(|address, _| ready.iter().any(|e| e.address == *address));
                 }
@@ -228,7 +228,7 @@ mod tests {
         round(&mut scene, 600, false, &[(FIRST, false)], true);
         play!(scene, "? nothing");
         round(&mut scene, 1_100, false, &[(FIRST, false)], true);
-        play!(scene, "? warning 1100 service/kube-dns ? says upstream 10.16.16.16 answers when asked directly");
+        play!(scene, "? warning 1100 service/kube-dns ? evidence upstream 10.16.16.16 answers direct queries");
         round(&mut scene, 1_600, true, &[(FIRST, true)], true);
         play!(scene, "? over");
     }
@@ -237,12 +237,12 @@ mod tests {
     fn where_its_log_is_read_the_evidence_quotes_it() {
         let mut scene = one_endpoint();
         round(&mut scene, 600, false, &[(FIRST, false)], true);
-        // As a real CoreDNS wrote it whose upstream answered too late.
+        // Logged by a real CoreDNS whose upstream answered too late.
         let line =
             "[ERROR] plugin/errors: 2 example-api.com. A: read udp 10.176.97.10:42269->10.16.16.16:53: i/o timeout";
         scene.at(700, "worker-1", PodLog { pod: "coredns-0".into(), line: line.into() }.into());
         round(&mut scene, 1_100, false, &[(FIRST, false)], true);
-        assert!(scene.evidence(NAME).ends_with(&format!("; the log of coredns-0 says {line:?}")));
+        assert!(scene.evidence(NAME).ends_with(&format!("; the log of coredns-0 has {line:?}")));
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         play!(scene, "500 endpoints");
         round(&mut scene, 600, false, &[], true);
         round(&mut scene, 1_100, false, &[], true);
-        play!(scene, "? warning ? says there is no ready endpoint");
+        play!(scene, "? warning ? evidence there is no ready endpoint");
     }
 
     #[test]
@@ -260,14 +260,14 @@ mod tests {
         let mut scene = one_endpoint();
         round(&mut scene, 600, false, &[(FIRST, false)], false);
         round(&mut scene, 1_100, false, &[(FIRST, false)], false);
-        play!(scene, "? says upstream resolvers do not answer either");
+        play!(scene, "? evidence upstream resolvers do not answer either");
     }
 
     #[test]
     fn twin_one_of_two_replicas_lost() {
         let mut scene = scene!(NAME, "0 endpoints 0@worker-1 1@worker-2");
         round(&mut scene, 100, true, &[(FIRST, true), (SECOND, true)], true);
-        // Half of the questions to the Service still go to the lost one, at worst several in a row.
+        // Half of the queries to the Service still go to the lost replica, at worst several consecutive ones.
         for step in 1..6 {
             round(&mut scene, step * 400, false, &[(FIRST, false), (SECOND, true)], true);
         }
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn twin_one_slow_upstream_of_two() {
         let mut scene = one_endpoint();
-        // Late answers are answers. Even where every other one misses its deadline, no run forms.
+        // Late answers are answers: even if every other one misses its deadline, no run of misses forms.
         for step in 0..20 {
             let (at, node) = (step * 200, if step % 2 == 0 { "worker-1" } else { "worker-2" });
             play!(scene, "{at} @{node} probe service {SERVICE} {}", step % 3 != 0);

@@ -1,9 +1,9 @@
-//! `dns-redundancy`: cluster DNS rests on a single endpoint.
+//! `dns-redundancy`: cluster DNS depends on a single endpoint.
 //!
-//! What it sees: exactly one ready endpoint behind the DNS Service. A warning where it was so at first
-//! sight, or has been so for a minute; `info` while a lost replica may still be replaced.
-//! Why it matters: with that one pod, its node or its NIC, every name in the cluster is lost.
-//! Which incident: I3, as the risk that stands before it.
+//! What it sees: exactly one ready endpoint behind the DNS Service. A warning if there was one from the start, or only
+//! one for a minute; `info` while a lost replica may still be replaced.
+//! Why it matters: if that pod, its node or its NIC fails, no name in the cluster resolves.
+//! Which incident: I3, as the risk that precedes it.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-redundancy",
     incident: "I3",
     level: Level::Risk,
-    what: "Cluster DNS rests on a single ready endpoint.",
+    what: "Cluster DNS depends on a single ready endpoint.",
     wants: &[CollectorKind::Inventory],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
@@ -29,17 +29,17 @@ const REPLACEMENT: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
 struct DnsRedundancy {
-    told: DnsEndpoints,
+    latest: DnsEndpoints,
     had_two: bool,
-    /// Since when there is one, and which.
+    /// The single endpoint, and since when.
     single: Option<(Time, String)>,
 }
 
 impl Detector for DnsRedundancy {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
-        let Some(ready) = self.told.news(cx.operator, signal) else { return };
+        let Some(ready) = self.latest.update(cx.operator, signal) else { return };
         let Some(endpoint) = ready.first() else { return };
-        // A pod with an address of each family is one.
+        // A dual-stack pod counts once.
         let mut pods: Vec<_> = ready.iter().map(|endpoint| &endpoint.pod).collect();
         pods.sort_unstable();
         pods.dedup();

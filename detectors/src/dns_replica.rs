@@ -1,8 +1,7 @@
 //! `dns-replica`: the last ready endpoint of cluster DNS is gone, and no link explains it.
 //!
-//! What it sees: the ready endpoints of the DNS Service fall to none while the pod NIC of the node that
-//! hosted the last one is up.
-//! Why it matters: no name resolves anywhere in the cluster; the mend is the pod, not a link.
+//! What it sees: the DNS Service loses its last ready endpoint while the pod NIC of that endpoint's node is up.
+//! Why it matters: no name resolves anywhere in the cluster, and the fix is the pod, not a link.
 //! Which incident: I3, its second variant.
 
 use std::collections::BTreeSet;
@@ -20,31 +19,31 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-replica",
     incident: "I3",
     level: Level::Cause,
-    what: "The last ready endpoint of cluster DNS is gone while the links of its node are whole.",
+    what: "The last ready endpoint of cluster DNS is gone while the links of its node are up.",
     wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<DnsReplica>),
 };
 
-/// Agents differ by some milliseconds: the loss of a link may be told after what it caused.
+/// Agents differ by some milliseconds: the loss of a link may be reported after its effect.
 const SETTLE: Duration = Duration::from_millis(200);
-/// Most pods whose containers are remembered.
+/// Limit on pods whose containers are tracked.
 const CAP: usize = 1024;
 
 #[derive(Default)]
 struct DnsReplica {
-    told: DnsEndpoints,
-    /// The endpoints that were ready last.
+    latest: DnsEndpoints,
+    /// The last non-empty list of ready endpoints.
     last: Vec<Endpoint>,
     none_since: Option<Time>,
-    /// A lost link explains it, and goes on doing so until an endpoint is ready again.
+    /// A lost link explains it, until an endpoint is ready again.
     explained: bool,
     /// Nodes whose pod NIC is gone or down.
     nic_lost: BTreeSet<Arc<str>>,
     /// The last of those pods that was deleted.
     deleted: Option<String>,
-    /// By pod, where the API tells: what its containers are, other than running.
+    /// State of containers that are not running, by pod, where the API reports it.
     containers: Capped<String, String, CAP>,
 }
 
@@ -53,7 +52,7 @@ impl Detector for DnsReplica {
         match &signal.observed {
             Observed::Link(link) if link.name == cx.operator.pod_nic => {
                 self.nic_lost.remove(&signal.node);
-                if !link.is_whole() {
+                if !link.is_usable() {
                     self.nic_lost.insert(Arc::clone(&signal.node));
                 }
             }
@@ -71,7 +70,7 @@ impl Detector for DnsReplica {
             Observed::Pod(pod) if self.last.iter().any(|endpoint| endpoint.pod == pod.name) => {
                 self.deleted = (pod.change == Change::Removed).then(|| pod.name.clone());
             }
-            _ => match self.told.news(cx.operator, signal) {
+            _ => match self.latest.update(cx.operator, signal) {
                 Some([]) if !self.last.is_empty() => {
                     self.none_since.get_or_insert(signal.at);
                 }
@@ -95,7 +94,7 @@ impl Detector for DnsReplica {
             let how = if self.deleted.as_ref() == Some(&lost.pod) { "was deleted" } else { "is no longer ready" };
             let container = self.containers.get(&lost.pod).map(|state| format!("; its container is {state}"));
             format!(
-                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is whole{}",
+                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is up{}",
                 cx.operator.dns_service,
                 lost.pod,
                 lost.address,
@@ -119,13 +118,13 @@ mod tests {
     #[test]
     fn variant_the_only_replica_is_killed_with_every_link_intact() {
         let mut scene = scene!(NAME, "{ARMED}; 1000 endpoints; 2000 ? critical 1200 service/kube-dns");
-        play!(scene, "2000 ? says coredns-0 (10.176.98.2) on worker-1; 3000 endpoints 9@worker-2 ? over");
+        play!(scene, "2000 ? evidence coredns-0 (10.176.98.2) on worker-1; 3000 endpoints 9@worker-2 ? over");
     }
 
     #[test]
     fn where_the_api_tells_the_evidence_says_what_became_of_the_container() {
         let mut scene = scene!(NAME, "{ARMED}");
-        // As a real kubelet tells of a program that ends at once: CrashLoopBackOff comes with its next look.
+        // As reported by a real kubelet for a program that exits immediately: CrashLoopBackOff follows later.
         let ended = ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 };
         let waiting = ContainerState::Waiting { reason: "CrashLoopBackOff".into() };
         for (at, state) in [(700, ended), (900, waiting)] {

@@ -1,4 +1,4 @@
-//! What is said about signals: a detector's claim, with its evidence.
+//! Findings: claims of detectors, with their evidence.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Time;
 
-/// Which of the three questions a finding answers.
+/// What a finding is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// A standing weakness, before anything happens.
+    /// A standing weakness that precedes an incident.
     Risk,
-    /// The state that is wrong.
+    /// The wrong state.
     Cause,
-    /// What it does to traffic.
+    /// The effect on traffic.
     Symptom,
 }
 
-/// How loudly it is said. Only `Warning` and above decides an expectation or breaks a control.
+/// How severe a finding is. Only `Warning` and above decides an expectation or fails a control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
@@ -119,20 +119,20 @@ impl From<Subject> for String {
     }
 }
 
-/// A detector's claim. The same (detector, level, subject) may be said again with a higher severity,
-/// and is said once more with `cleared` when it no longer holds.
+/// A detector's claim. The same (detector, level, subject) may be reported again with a higher severity, and is
+/// reported once more with `cleared` when it no longer holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The detector's name, as scenarios name it.
+    /// The detector's name, as used in scenarios.
     pub detector: String,
     /// The class of incident: "I4", or any text for outside detectors.
     pub incident: String,
     pub level: Level,
     pub severity: Severity,
     pub subject: Subject,
-    /// Words and numbers a person can check.
+    /// What was seen, so that a person can check it.
     pub evidence: String,
-    /// When the detector says it began. Evidence only: no deadline is counted from it.
+    /// When it began according to the detector. Evidence only: no deadline is counted from it.
     pub since: Time,
     /// True when this ends an earlier finding.
     #[serde(default)]

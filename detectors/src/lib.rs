@@ -1,14 +1,14 @@
 //! Detectors of Kubernetes network incidents: signals in, findings out.
 //!
-//! Pure: no runtime, no root, no network, no clock. A map of the modules:
-//! - [`signal`]: what can be observed; [`finding`]: what is said about it.
-//! - [`operator`]: what an operator knows and tells all detectors once.
-//! - [`detector`]: what a detector is, and what it is given; `claims`: what it says of what holds.
-//! - `armed`: what each detector remembers of each node, or of the cluster. [`registry`]: [`registry::DetectorSet`],
-//!   which feeds them all.
-//! - [`record`]: signals to a file and back, and the replay of a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `wire`, `proven`, `tuples`: what several detectors need to keep or compute.
-//! - one module a detector, in the registry below.
+//! Pure: no runtime, no root, no network, no clock. The modules:
+//! - [`signal`]: what can be observed; [`finding`]: what detectors report.
+//! - [`operator`]: what an operator knows about the cluster, given to all detectors.
+//! - [`detector`]: the detector trait and its input; `claims`: what a detector claims now.
+//! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
+//!   feeds all of them.
+//! - [`record`]: writes and reads signals, and replays a recording through all detectors.
+//! - `capped`, `dns_endpoints`, `wire`, `proven`, `tuples`: state and computations that several detectors share.
+//! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
 

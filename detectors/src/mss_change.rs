@@ -1,13 +1,13 @@
 //! `mss-change`: peers of one path announce a larger MSS than they used to, and it does not fit.
 //!
-//! What it sees: the MSS of incoming SYNs steps up against the history of the same client. `info` at the
-//! first such SYN; `warning` where a declared MTU, or the sizes proven so far, say that it cannot fit, or
-//! as soon as a timeout sends again a segment larger than any the path is proven to carry.
-//! Why it matters: the handshake and everything small go on working; whoever edited the clamp did it far
-//! away, and this is the only trace of it that reaches the nodes.
+//! What it sees: the MSS of incoming SYNs rises compared with the same client's history. `info` at the first such SYN;
+//! `warning` if it cannot fit a declared MTU or the sizes proven so far, or as soon as a timeout retransmits a segment
+//! larger than any the path is proven to carry.
+//! Why it matters: handshakes and small packets keep working; the clamp was edited on a remote gateway, and this is its
+//! only trace on the nodes.
 //! Which incident: I1.
 //!
-//! Left out: a new path, and new clients of a known path beside others that keep their MSS (`info`).
+//! Left out: a new path, and new clients of a known path next to others that keep their MSS (`info`).
 
 mod history;
 
@@ -37,17 +37,17 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::Cluster(new::<MssChange>),
 };
 
-/// How long the first larger segments have to prove that they pass, before what was proven earlier counts
-/// against the new MSS. Rare flows need time to come; where they come and do not pass, that is seen sooner.
+/// How long the first larger segments have to prove that they pass, before the sizes proven earlier count against the
+/// new MSS. Rare flows need this time; segments that do not pass are seen sooner.
 const PROOF: Duration = Duration::from_millis(700);
-/// How long larger segments may wait for their acknowledgment, where what was proven earlier says that they
-/// do not pass.
+/// How long larger segments may wait for their acknowledgment, if the sizes proven earlier suggest that they do not
+/// pass.
 const UNACKNOWLEDGED: Duration = Duration::from_millis(100);
 /// How long the acknowledgment of a retransmitted segment may take.
 const ACKNOWLEDGMENT: Duration = Duration::from_millis(60);
-/// Consecutive timeouts of a socket, where segments are not seen.
+/// Consecutive timeouts of a socket, if segments are not seen.
 const TIMEOUTS: u8 = 2;
-/// Paths that are remembered.
+/// Limit on tracked paths.
 const CAP: usize = 4096;
 
 #[derive(Default)]
@@ -60,7 +60,7 @@ struct MssChange {
 }
 
 impl MssChange {
-    /// Whether there is, or was until now, a rise to judge.
+    /// Whether there is a rise to judge, or was one before this SYN.
     fn syn(&mut self, signal: &Signal, operator: &Operator, segment: &Segment, mss: u16) -> bool {
         let path = operator.path_of(segment.source.ip());
         let key = (Arc::clone(&signal.node), segment.link.clone(), path);
@@ -107,7 +107,7 @@ impl MssChange {
                 "{size}-byte packets are not acknowledged, and the largest ever acknowledged is {largest}"
             ));
         }
-        // The path carried more than the old clamp let through, and never as much as the new one asks for.
+        // The path carried more than the old clamp allowed, but never as much as the new one needs.
         let proven = largest > old && new > largest && now.since(rise.since) >= PROOF;
         (proven && rise.established(now))
             .then(|| format!("packets would be {new} bytes, and the largest ever acknowledged is {largest}"))

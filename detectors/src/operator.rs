@@ -1,4 +1,4 @@
-//! What an operator knows of the cluster and tells the detectors once: prefixes, names, declared MTUs.
+//! What an operator knows about the cluster, given to the detectors once: prefixes, names, declared MTUs.
 //!
 //! The same for every run over the same cluster; no scenario, fault or control can change it.
 
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::prefix::Prefix;
 
-/// The one configuration all detectors are armed with.
+/// The configuration shared by all detectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operator {
-    /// Prefixes pods get their addresses from.
+    /// Prefixes that pod addresses come from.
     pub pod_prefixes: Vec<Prefix>,
     /// Interface by which pod traffic leaves a node (`eth1`).
     pub pod_nic: String,
@@ -23,11 +23,11 @@ pub struct Operator {
     /// Name and address of the cluster DNS Service.
     pub dns_service: String,
     pub dns_address: IpAddr,
-    /// Paths whose MTU somebody declared, in bytes.
+    /// Paths with a declared MTU, in bytes.
     pub paths: Vec<DeclaredPath>,
     /// How long a server keeps a closed connection in `TIME_WAIT` (RFC 9293 3.6.1; Linux: 60 s).
     pub time_wait: Duration,
-    /// Prefixes of peers that are known: offices, other sites.
+    /// Known peer prefixes: offices, other sites.
     #[serde(default)]
     pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
@@ -42,20 +42,20 @@ pub struct DeclaredPath {
 }
 
 impl Operator {
-    /// Whether pods get addresses like this one.
+    /// Whether this address lies in a pod prefix.
     #[must_use]
     pub fn is_pod(&self, address: IpAddr) -> bool {
         self.pod_prefixes.iter().any(|prefix| prefix.contains(address))
     }
 
-    /// Whether traffic leaves a node by this interface.
+    /// Whether traffic leaves a node through this interface.
     #[must_use]
     pub fn is_uplink(&self, link: &str) -> bool {
         link == self.node_nic || link == self.pod_nic
     }
 
-    /// The path a peer belongs to: the longest known prefix, else one of the agreed length. An unknown
-    /// IPv6 site is a /64, whatever length was agreed for IPv4.
+    /// The path of a peer: its longest known prefix, otherwise a prefix of the configured length. An unknown IPv6 site
+    /// is a /64, regardless of the length for IPv4.
     #[must_use]
     pub fn path_of(&self, peer: IpAddr) -> Prefix {
         let known = self.peers.iter().filter(|prefix| prefix.contains(peer)).max_by_key(|prefix| prefix.length());
@@ -66,7 +66,7 @@ impl Operator {
         Prefix::new(peer, length).unwrap_or_else(|_| Prefix::host(peer))
     }
 
-    /// The MTU somebody declared for the path to this peer; the longest prefix decides.
+    /// The declared MTU of the path to this peer; the longest prefix decides.
     #[must_use]
     pub fn declared_mtu(&self, peer: IpAddr) -> Option<u16> {
         let covering = self.paths.iter().filter(|path| path.prefix.contains(peer));

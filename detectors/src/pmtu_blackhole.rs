@@ -1,12 +1,12 @@
-//! `pmtu-blackhole`: large packets to one path vanish, small ones pass.
+//! `pmtu-blackhole`: large packets to one path are lost, small ones pass.
 //!
-//! What it sees: sockets that received a request, with two or more consecutive timeouts of a segment
-//! larger than any the path is proven to carry, while the same client is known to receive small ones (or
-//! several clients are stuck alike, or this one's MSS had risen, and the path carries small ones).
+//! What it sees: sockets that received a request and have two or more consecutive timeouts of a segment larger than any
+//! the path is proven to carry, while the same client receives small ones (or several clients are stuck in the same
+//! way, or this client's MSS rose, and the path carries small ones).
 //! Why it matters: sessions open, requests arrive, and every large response ends in a timeout.
 //! Which incident: I1.
 //!
-//! Left out: clients to which nothing passes at all; they are dead, not behind a black hole.
+//! Left out: clients that receive nothing at all; they are dead, not behind a black hole.
 
 mod alive;
 
@@ -40,10 +40,10 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// Consecutive timeouts. Tail-loss probes do not count as such in `tcpi_retransmits`.
 const TIMEOUTS: u8 = 2;
-/// A socket that was not seen for this long is gone, or recovered unseen.
+/// A socket not seen for this long is closed, or recovered unobserved.
 const UNSEEN: Duration = Duration::from_secs(2);
-/// The same where other sockets of its node were seen meanwhile: they are all read together, ten times a second.
-const PASSED_OVER: Duration = Duration::from_millis(700);
+/// The same if other sockets of its node were seen meanwhile: all are read together, ten times a second.
+const NOT_LISTED: Duration = Duration::from_millis(700);
 const CAP: usize = 8192;
 
 #[derive(Default)]
@@ -52,7 +52,7 @@ struct PmtuBlackhole {
     small: SmallPackets,
     sockets: Capped<(Arc<str>, SocketKey), Stall, CAP>,
     /// When sockets of a node were last read.
-    looked: Capped<Arc<str>, Time, CAP>,
+    last_read: Capped<Arc<str>, Time, CAP>,
 }
 
 /// A socket that waits for an acknowledgment.
@@ -78,7 +78,7 @@ impl PmtuBlackhole {
             return;
         }
         let before = self.sockets.get(&key).filter(|stall| stall.bytes_acked == socket.bytes_acked);
-        // Seen for the first time in the middle of its trouble: it began some timeouts ago.
+        // First seen after timeouts: the stall began earlier.
         let began = at - Duration::from_micros(u64::from(socket.rto_us)) * u32::from(socket.retransmits > 0);
         let stall = Stall {
             remote: socket.remote,
@@ -92,7 +92,7 @@ impl PmtuBlackhole {
         self.sockets.insert(key, stall);
     }
 
-    /// Sockets whose large segment is lost again and again, by path.
+    /// Sockets whose large segment is lost repeatedly, by path.
     fn stuck(&self, operator: &Operator) -> BTreeMap<Prefix, Vec<&Stall>> {
         let mut stuck: BTreeMap<Prefix, Vec<&Stall>> = BTreeMap::new();
         for stall in self.sockets.values().filter(|stall| stall.received && stall.retransmits >= TIMEOUTS) {
@@ -116,7 +116,7 @@ impl PmtuBlackhole {
             };
             let subject = Subject::path(path);
             let Some(stall) = stalls.iter().find(proof) else {
-                // Evidence that small packets pass may pause; what stands stands while sockets are stuck.
+                // Evidence that small packets pass may pause; a claim stands while sockets are stuck.
                 if let Some(severity) = cx.claims.standing_of(&subject) {
                     wanted.insert(subject, Claim { severity, since: Time::default(), evidence: String::new() });
                 }
@@ -125,7 +125,7 @@ impl PmtuBlackhole {
             let severity = if clients.len() > 1 { Severity::Critical } else { Severity::Warning };
             let evidence = format!(
                 "{} was sent {}-byte packets {} times, largest acknowledged from {path} {}, and small packets pass; \
-                 connections that wait so: {}",
+                 stuck connections: {}",
                 stall.remote,
                 stall.size,
                 u32::from(stall.retransmits) + 1,
@@ -143,9 +143,9 @@ impl Detector for PmtuBlackhole {
         self.proven.observe(cx.operator, signal);
         self.small.observe(cx.operator, signal);
         if let Observed::Socket(socket) = &signal.observed {
-            self.looked.saw(Arc::clone(&signal.node), signal.at);
+            self.last_read.record(Arc::clone(&signal.node), signal.at);
             self.socket(signal.at, cx.operator, &signal.node, socket);
-            // Only a timeout is news; recoveries are seen at the next tick.
+            // Only a timeout is judged immediately; recoveries are seen at the next tick.
             if socket.retransmits >= TIMEOUTS {
                 self.judge(cx);
             }
@@ -153,10 +153,10 @@ impl Detector for PmtuBlackhole {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
-        let looked = &self.looked;
+        let last_read = &self.last_read;
         self.sockets.retain(|(node, _), stall| {
-            let last = looked.get(node).copied().unwrap_or_default();
-            last.since(stall.seen) < PASSED_OVER && cx.now.since(stall.seen) < UNSEEN
+            let last = last_read.get(node).copied().unwrap_or_default();
+            last.since(stall.seen) < NOT_LISTED && cx.now.since(stall.seen) < UNSEEN
         });
         self.judge(cx);
     }

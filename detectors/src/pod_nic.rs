@@ -1,8 +1,7 @@
 //! `pod-nic`: a node lost the interface that its pods are routed through.
 //!
-//! What it sees: the pod NIC is deleted, renamed, or loses its link (administratively or its carrier)
-//! while rules, look-ups or pods of the node depend on it. Critical where it is gone altogether and the
-//! node hosts a DNS endpoint; `info` where no pod is routed through it.
+//! What it sees: the pod NIC is deleted, renamed, set down or loses its carrier while rules, look-ups or pods of the
+//! node depend on it. Critical if it is gone and the node hosts a DNS endpoint; `info` if no pod is routed through it.
 //! Why it matters: the node stays Ready, its pods stay Running, and nothing they send leaves the node.
 //! Which incident: I3.
 //!
@@ -34,23 +33,23 @@ pub const INFO: DetectorInfo = DetectorInfo {
 struct PodNic {
     nic: Option<Nic>,
     pods: BTreeMap<String, IpAddr>,
-    /// Source prefixes that the pod table is for, by rule; `None` where rules were never seen.
+    /// Source prefixes routed by the pod table, by rule; `None` if no rules were seen.
     routed: Option<BTreeSet<(u32, Prefix)>>,
-    /// Sources whose last look-up yielded the pod NIC.
+    /// Sources whose last look-up returned the pod NIC.
     looked_up: BTreeSet<IpAddr>,
     dns: DnsEndpoints,
-    /// It hosts, or last hosted, a DNS endpoint.
+    /// The node hosts a DNS endpoint, or hosted the last one.
     hosts_dns: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Nic {
     index: u32,
-    whole: bool,
+    up: bool,
 }
 
 impl PodNic {
-    /// How many pods are routed through the pod NIC, by the best evidence there is.
+    /// How many pods are routed through the pod NIC, by the best evidence available.
     fn dependents(&self, operator: &Operator) -> usize {
         match &self.routed {
             Some(rules) if self.pods.is_empty() => rules.len(),
@@ -89,15 +88,15 @@ impl PodNic {
             return;
         }
         let gone = renamed || link.change == Change::Removed;
-        let whole = !gone && link.is_whole();
-        let was_whole = self.nic.is_some_and(|nic| nic.whole);
-        self.nic = (!gone).then_some(Nic { index: link.index, whole });
-        if whole {
-            return cx.claims.withdraw(format!("{nic} of {} is back, with carrier", cx.node));
+        let up = !gone && link.is_usable();
+        let was_up = self.nic.is_some_and(|nic| nic.up);
+        self.nic = (!gone).then_some(Nic { index: link.index, up });
+        if up {
+            return cx.claims.withdraw(format!("{nic} of {} is up again", cx.node));
         }
-        // Only the loss of what was whole is news; a NIC on its way up is not. A NIC that was down
-        // and is now deleted stands as one finding.
-        if !was_whole && cx.claims.standing().is_none() {
+        // Only the loss of a working NIC counts, not the states of one that is coming up. A NIC that was set down and
+        // then deleted stays one finding.
+        if !was_up && cx.claims.standing().is_none() {
             return;
         }
         let dependents = self.dependents(cx.operator);
@@ -137,7 +136,7 @@ impl Detector for PodNic {
             }
             // An endpoint that stops being ready because its node lost the NIC still counts.
             Observed::Endpoints(list) if !list.ready.is_empty() => {
-                if let Some(ready) = self.dns.news(cx.operator, signal) {
+                if let Some(ready) = self.dns.update(cx.operator, signal) {
                     self.hosts_dns = ready.iter().any(|endpoint| endpoint.node == cx.node);
                 }
             }
@@ -165,7 +164,7 @@ pub(crate) mod tests {
         scene
     }
 
-    /// The pod NIC of the node with the only DNS endpoint goes; names fail everywhere, upstream answers.
+    /// The node with the only DNS endpoint loses its pod NIC; names fail everywhere, upstream answers.
     pub(crate) fn incident() -> Scene {
         let mut scene = routed().on("worker-2");
         play!(scene, "5 endpoints 0@worker-1");

@@ -1,14 +1,14 @@
-//! `policy-route`: pods of a node lost the routing that takes them out by the pod NIC.
+//! `policy-route`: pods of a node lost the routing that sends their traffic out of the pod NIC.
 //!
-//! What it sees: rules and routes of the table that pods depend on go (netlink), or the kernel's answer to
-//! "where would this pod's packet go?" is no longer the pod NIC. `info` at once; `warning` when it still
-//! is so after 2 s, or on the first SYN on the wrong NIC: of such a pod by the node's NIC, or, where the rule
-//! to a pod is gone, of its neighbour by the pod NIC (it comes back, and goes round until its TTL is used up).
-//! Why it matters: the fabric drops the replies to packets that left by the wrong port, and only TCP to
-//! far destinations fails; ping works.
+//! What it sees: rules or routes of the pods' table are removed (netlink), or the kernel's answer to "where would this
+//! pod's packet go?" is no longer the pod NIC. `info` immediately; `warning` if it persists for 2 s, or on the first
+//! SYN on the wrong NIC: from such a pod out of the node's NIC, or, if the rule to a pod is gone, from its neighbour
+//! out of the pod NIC (the packet comes back and loops until its TTL expires).
+//! Why it matters: the fabric drops the replies to packets that left through the wrong port, and only TCP to remote
+//! destinations fails; ping works.
 //! Which incident: I4.
 //!
-//! Left out: a pod NIC that is gone or down (`pod-nic`), what becomes of the SYNs (`wrong-nic`).
+//! Left out: a pod NIC that is gone or down (`pod-nic`), the fate of the SYNs (`wrong-nic`).
 
 mod state;
 
@@ -22,7 +22,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "policy-route",
     incident: "I4",
     level: Level::Cause,
-    what: "The rules or routes that take pods out by the pod NIC are gone.",
+    what: "The rules or routes that send pod traffic out of the pod NIC are gone.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup]],
     scope: Scope::Node,
@@ -47,18 +47,18 @@ impl Detector for NodeRouting {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let wanted = self.judge(cx);
-        cx.claims.settle(wanted, "rules, routes and look-ups are whole again");
+        cx.claims.settle(wanted, "rules, routes and look-ups are restored");
     }
 }
 
-/// Only SYNs that leave by the node's NIC, and SYN-ACKs that come in by it, say anything here.
+/// SYNs of pods that leave by the node's NIC, and SYN-ACKs that arrive there.
 fn concerns(operator: &Operator, segment: &Segment) -> bool {
     segment.link == operator.node_nic
         && (segment.opens() && segment.goes_out() && operator.is_pod(segment.source.ip())
             || segment.accepts() && segment.comes_in() && operator.is_pod(segment.destination.ip()))
 }
 
-/// A SYN of a pod to a pod that leaves by the pod NIC: out of place where both are of this node.
+/// A SYN from pod to pod that leaves by the pod NIC: wrong if both are on this node.
 fn between_pods(operator: &Operator, segment: &Segment) -> bool {
     let both = operator.is_pod(segment.source.ip()) && operator.is_pod(segment.destination.ip());
     segment.link == operator.pod_nic && segment.opens() && segment.goes_out() && both

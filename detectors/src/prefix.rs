@@ -14,7 +14,7 @@ pub struct Prefix {
     length: u8,
 }
 
-/// Why a text is not a prefix.
+/// Why a text does not parse as a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
     #[error("{0:?} is not a prefix in CIDR notation, such as 10.176.96.0/20")]
@@ -24,7 +24,7 @@ pub enum PrefixError {
 }
 
 impl Prefix {
-    /// The prefix of `length` bits that holds `address`; host bits are cleared.
+    /// The prefix of `length` bits that contains `address`; host bits are cleared.
     ///
     /// # Errors
     /// When `length` exceeds the address family's width.
@@ -36,7 +36,7 @@ impl Prefix {
         Ok(Self { address: mask(address, length), length })
     }
 
-    /// The prefix that holds one address only.
+    /// The prefix of a single address.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {
         Self { address, length: width(address) }

@@ -1,10 +1,10 @@
 //! Which packet sizes each path is proven to carry.
 //!
-//! Job: follow segments towards peers until they are acknowledged, and bulk transfers of sockets; keep
-//! the largest size proven for each path, and those larger ones that are still waiting.
-//! Invariants: a size is proven only by an acknowledgment that covers it, never by silence. Segments no
-//! larger than what is proven are not kept, so the memory needed is that of the suspects alone.
-//! Left out: what it means that a size is not proven.
+//! Job: track segments to peers until they are acknowledged, and bulk transfers of sockets; keep the largest size
+//! proven for each path, and the larger segments still unacknowledged.
+//! Invariants: a size is proven only by an acknowledgment that covers it, never by silence. Segments no larger than the
+//! proven size are not kept, which bounds the memory.
+//! Left out: the interpretation of sizes that are not proven.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use crate::wire::{TIMESTAMPS, after, headers};
 /// Segments kept for one connection, and connections kept.
 const SEGMENTS: usize = 8;
 const CAP: usize = 8192;
-/// What has not been seen for this long is forgotten.
+/// Entries not seen for this long are dropped.
 const FORGET: Duration = Duration::from_mins(2);
-/// Two sights of a segment closer than this are not a retransmission timeout (200 ms at least).
+/// A segment repeated sooner than this is not a retransmission timeout (200 ms at least).
 const TIMEOUT: Duration = Duration::from_millis(150);
-/// A socket's state is read a moment after the segments it speaks of.
+/// A socket's state is read shortly after the segments it reflects.
 const SKEW: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Default)]
 pub(crate) struct ProvenSizes {
     largest: Capped<Prefix, u32, CAP>,
     sent: Capped<(Arc<str>, SocketAddr), Vec<Sent>, CAP>,
-    /// When the last segment of a peer's was seen on each node: nothing up to then is still to be told.
-    heard: Capped<Arc<str>, Time, CAP>,
+    /// When a peer's segment was last seen on each node: all segments up to then have been delivered.
+    last_received: Capped<Arc<str>, Time, CAP>,
     handshakes: Capped<SocketAddr, Handshake, CAP>,
     sockets: Capped<(Arc<str>, SocketKey), Bulk, CAP>,
 }
 
-/// What a peer's SYN announced.
+/// Options of a peer's SYN.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handshake {
     pub at: Time,
@@ -66,17 +66,17 @@ struct Bulk {
 }
 
 impl ProvenSizes {
-    /// The largest packet this path is proven to carry, 0 if nothing is known.
+    /// The largest packet this path is proven to carry, 0 if none is known.
     pub fn largest(&self, path: Prefix) -> u32 {
         self.largest.get(&path).copied().unwrap_or(0)
     }
 
-    /// What the SYN of this peer announced.
+    /// The options of this peer's SYN.
     pub fn handshake(&self, remote: SocketAddr) -> Option<Handshake> {
         self.handshakes.get(&remote).copied()
     }
 
-    /// Segments on this path that a timeout sent again and nobody acknowledged.
+    /// Unacknowledged segments on this path that were retransmitted after a timeout.
     pub fn retransmitted(&self, path: Prefix) -> impl Iterator<Item = (SocketAddr, &Sent)> {
         let largest = self.largest(path);
         self.sent
@@ -86,26 +86,26 @@ impl ProvenSizes {
             .filter(move |(_, sent)| sent.size > largest && sent.times > 1 && sent.last.since(sent.first) >= TIMEOUT)
     }
 
-    /// Peers on this path, with the smallest of the packets to them that nobody acknowledged for this long,
-    /// though more than one was sent: a receiver may wait with the acknowledgment of one alone.
+    /// Peers on this path, each with the smallest packet unacknowledged for this long although more than one was sent:
+    /// a receiver may delay the acknowledgment of a single packet.
     pub fn unacknowledged(&self, path: Prefix, patience: Duration) -> impl Iterator<Item = (SocketAddr, u32)> {
         let largest = self.largest(path);
         self.sent.iter().filter(move |((_, remote), _)| path.contains(remote.ip())).filter_map(
             move |((node, remote), segments)| {
-                let heard = self.heard.get(node).copied().unwrap_or_default();
+                let received = self.last_received.get(node).copied().unwrap_or_default();
                 let waits = |sent: &&Sent| sent.size > largest;
-                let sights: u32 = segments.iter().filter(waits).map(|sent| sent.times).sum();
-                let old = segments.iter().filter(waits).filter(|sent| heard >= sent.first + patience);
-                old.map(|sent| sent.size).min().filter(|_| sights > 1).map(|size| (*remote, size))
+                let times: u32 = segments.iter().filter(waits).map(|sent| sent.times).sum();
+                let old = segments.iter().filter(waits).filter(|sent| received >= sent.first + patience);
+                old.map(|sent| sent.size).min().filter(|_| times > 1).map(|size| (*remote, size))
             },
         )
     }
 
-    /// Size of the packet at the head of the socket's queue: full-size where the queue fills one.
+    /// Size of the packet at the head of the socket's queue: full size if the queue holds enough.
     pub fn head_size(&self, socket: &Socket) -> u32 {
         let options = match self.handshakes.get(&socket.remote) {
             Some(handshake) if !handshake.timestamps => 0,
-            // `tcpi_snd_mss` leaves the timestamps out; they are the rule where the SYN was not seen.
+            // `tcpi_snd_mss` excludes the timestamps option, which is assumed if the SYN was not seen.
             _ => TIMESTAMPS,
         };
         let payload = socket.send_mss.min(socket.send_queue.max(1));
@@ -117,8 +117,8 @@ impl ProvenSizes {
         let (at, node) = (signal.at, &signal.node);
         match &signal.observed {
             Observed::Segment(segment) if segment.comes_in() && is_peer(segment.source) => {
-                self.heard.saw(Arc::clone(node), at);
-                self.heard(at, operator, node, segment);
+                self.last_received.record(Arc::clone(node), at);
+                self.received(at, operator, node, segment);
             }
             Observed::Segment(segment) if segment.goes_out() && segment.payload > 0 && is_peer(segment.destination) => {
                 self.sent(at, operator, node, segment);
@@ -128,7 +128,7 @@ impl ProvenSizes {
         }
     }
 
-    fn heard(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
+    fn received(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
         let remote = segment.source;
         let key = (Arc::clone(node), remote);
         if segment.opens() {
@@ -140,7 +140,7 @@ impl ProvenSizes {
         }
     }
 
-    /// Takes those segments to a peer that were acknowledged: they prove their size.
+    /// Removes acknowledged segments to a peer, which prove their size.
     fn acknowledged(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), is: impl Fn(&Sent) -> bool) {
         let Some(segments) = self.sent.get_mut(key) else { return };
         if let Some(size) = segments.extract_if(.., |sent| is(sent)).map(|sent| sent.size).max() {
@@ -168,13 +168,13 @@ impl ProvenSizes {
 
     fn socket(&mut self, at: Time, operator: &Operator, node: &Arc<str>, socket: &Socket) {
         let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
-        // An empty queue: whatever was sent before is acknowledged.
+        // With an empty queue, everything sent before is acknowledged.
         if open && socket.unacked == 0 && socket.send_queue == 0 {
             self.acknowledged(operator, &(Arc::clone(node), socket.remote), |sent| sent.last + SKEW < at);
         }
         let key = (Arc::clone(node), socket.key());
         if let Some(before) = self.sockets.get(&key) {
-            // Two full segments were queued, and as much was acknowledged: one of them was full-size.
+            // Two full segments were queued and as much was acknowledged, so at least one was full-size.
             let two = u64::from(socket.send_mss) * 2;
             let bulk = before.send_mss == socket.send_mss && u64::from(before.send_queue) >= two;
             if bulk && two > 0 && socket.bytes_acked >= before.bytes_acked.saturating_add(two) {
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::testing::{Scene, operator};
 
-    /// The largest size proven of the path by what its client does, and how much of it was sent again.
+    /// The largest size proven for the path by these steps of its client, and the number of retransmitted segments.
     fn proven(steps: &[&str]) -> (u32, usize) {
         let mut scene = Scene::new("pmtu-blackhole");
         for step in steps {

@@ -1,11 +1,10 @@
-//! Signals to a file and back, and the replay of a recording through all detectors.
+//! Writes and reads recordings of signals, and replays them through all detectors.
 //!
-//! Format: JSON lines. The first line is a header (what this is, its version, what the operator knew),
-//! every other line one signal, in the order in which they reached the detectors.
-//! Invariants: reading never panics, and every error names its line. A replay gives the findings a live
-//! run gives that feeds signals at the time they were observed and ticks every 50 ms.
-//! Left out: anything about scenarios. A recording may come from a cluster that never heard of them; the
-//! comment is for people.
+//! Format: JSON lines. The first line is a header (kind of file, version, the operator's configuration), every other
+//! line one signal, in the order in which they reached the detectors.
+//! Invariants: reading never panics, and every error names its line. A replay gives the same findings as a live run
+//! that feeds signals at the time they were observed and ticks every 50 ms.
+//! Left out: scenarios. A recording may come from any cluster; the comment is for people.
 
 use std::io::{self, BufRead, Read, Write};
 use std::time::Duration;
@@ -20,23 +19,23 @@ use crate::time::Time;
 
 /// The version this crate writes, and the only one it reads.
 pub const VERSION: u32 = 1;
-/// How often detectors see that time has passed.
+/// The interval between ticks of the detectors.
 pub const TICK: Duration = Duration::from_millis(50);
-/// What the header says of the kind of file.
+/// The kind of file in the header.
 const KIND: &str = "signals";
-/// No line of a recording is longer.
+/// The longest line of a recording.
 const LONGEST_LINE: u64 = 1 << 20;
-/// No recording is silent for longer; an instant further ahead is a damaged one.
+/// The longest time between signals; a larger gap is a damaged recording.
 const LONGEST_GAP: Duration = Duration::from_hours(1);
 
 /// The first line of a recording.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// What kind of file this is: "signals".
+    /// The kind of file: "signals".
     pub relapse: String,
     pub version: u32,
     pub operator: Operator,
-    /// For people.
+    /// A note for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
 }
@@ -58,21 +57,21 @@ pub enum RecordError {
     Truncated { line: usize },
     #[error("line {line} is longer than {LONGEST_LINE} bytes")]
     Long { line: usize },
-    #[error("line {line} lies more than {} s after the signals before it", LONGEST_GAP.as_secs())]
+    #[error("line {line} is more than {} s after the signals before it", LONGEST_GAP.as_secs())]
     Gap { line: usize },
     #[error("line {line} cannot be read")]
     Read { line: usize, source: io::Error },
 }
 
 impl Header {
-    /// The header of a recording over a cluster.
+    /// The header of a recording of a cluster.
     #[must_use]
     pub fn of(operator: &Operator) -> Self {
         Self { relapse: KIND.to_owned(), version: VERSION, operator: operator.clone(), comment: None }
     }
 }
 
-/// Writes signals as they come.
+/// Writes signals to a recording.
 #[derive(Debug)]
 pub struct Recorder<W: Write> {
     writer: W,
@@ -98,7 +97,7 @@ impl<W: Write> Recorder<W> {
         self.line(signal)
     }
 
-    /// Flushes, and gives the writer back.
+    /// Flushes and returns the writer.
     ///
     /// # Errors
     /// When the writer fails.
@@ -147,7 +146,7 @@ impl<R: BufRead> Recording<R> {
         &self.header
     }
 
-    /// The number of the line that was read last.
+    /// The number of the last line read.
     #[must_use]
     pub const fn line(&self) -> usize {
         self.line
@@ -207,32 +206,32 @@ impl Feed {
         Self { set, now: None, next_tick: Time(0) }
     }
 
-    /// Shows a signal that reached the detectors at `now`; ticks that were due come first.
+    /// Feeds a signal that reached the detectors at `now`, after all ticks due by then.
     pub fn signal(&mut self, now: Time, signal: &Signal) -> Vec<(Time, Finding)> {
-        let mut said = self.advance(now);
+        let mut findings = self.advance(now);
         let now = self.now.map_or(now, |latest| latest.max(now));
-        said.extend(self.set.observe(now, signal).into_iter().map(|finding| (now, finding)));
-        said
+        findings.extend(self.set.observe(now, signal).into_iter().map(|finding| (now, finding)));
+        findings
     }
 
-    /// Lets time pass up to `now`. The first call starts the clock; ticks follow every 50 ms.
+    /// Advances time to `now`. The first call starts the clock; ticks follow every 50 ms.
     pub fn advance(&mut self, now: Time) -> Vec<(Time, Finding)> {
-        let mut said = Vec::new();
+        let mut findings = Vec::new();
         match self.now {
             None => self.next_tick = now + TICK,
-            Some(latest) if now <= latest => return said,
+            Some(latest) if now <= latest => return findings,
             Some(_) => {}
         }
         self.now = Some(now);
         while self.next_tick <= now {
             let tick = self.next_tick;
-            said.extend(self.set.tick(tick).into_iter().map(|finding| (tick, finding)));
+            findings.extend(self.set.tick(tick).into_iter().map(|finding| (tick, finding)));
             self.next_tick = tick + TICK;
         }
-        said
+        findings
     }
 
-    /// The set, for what it can say of itself.
+    /// The set of detectors.
     #[must_use]
     pub const fn set(&self) -> &DetectorSet {
         &self.set
@@ -241,22 +240,22 @@ impl Feed {
 
 /// Replays a recording through all built-in detectors.
 ///
-/// A signal is shown at the time it was observed, or at that of the latest before it where it came late.
-/// Nothing is ticked past the last signal: of what followed, the recording says nothing.
+/// A signal is fed at the time it was observed, or at the latest time before it if it is late. There are no ticks after
+/// the last signal, since the recording ends there.
 ///
 /// # Errors
 /// When the recording cannot be read.
 pub fn replay(reader: impl BufRead) -> Result<Vec<(Time, Finding)>, RecordError> {
     let mut recording = Recording::open(reader)?;
     let mut feed = Feed::new(DetectorSet::new(&recording.header().operator));
-    let mut said = Vec::new();
+    let mut findings = Vec::new();
     while let Some(signal) = recording.next_signal()? {
         if feed.now.is_some_and(|now| signal.at.since(now) > LONGEST_GAP) {
             return Err(RecordError::Gap { line: recording.line() });
         }
-        said.extend(feed.signal(signal.at, &signal));
+        findings.extend(feed.signal(signal.at, &signal));
     }
-    Ok(said)
+    Ok(findings)
 }
 
 #[cfg(test)]
@@ -277,7 +276,7 @@ mod tests {
     fn a_replay_says_what_the_live_feed_said() {
         for (name, scene) in incidents() {
             let last = scene.signals.iter().map(|signal| signal.at).max().unwrap();
-            let live: Vec<_> = scene.said.iter().filter(|(at, _)| *at <= last).cloned().collect();
+            let live: Vec<_> = scene.timed.iter().filter(|(at, _)| *at <= last).cloned().collect();
             assert!(live.iter().any(|(_, finding)| finding.severity >= Severity::Warning), "{name}");
             assert_eq!(replay(&*recorded(&scene)).unwrap(), live, "{name}");
         }
@@ -303,10 +302,10 @@ mod tests {
         let lines = scene.signals.len() + 1;
         let cut = &good[..good.len() - 5];
         assert_eq!(error(cut), format!("line {lines}, the last, is cut off"));
-        assert!(replay(&good[..good.len() - 1]).is_ok(), "a last line without its line feed is whole");
+        assert!(replay(&good[..good.len() - 1]).is_ok(), "a last line without its line feed is complete");
         let ahead = "{\"at\":18446744073709551615,\"node\":\"n\",\"observed\":{\"kernel-log\":{\"line\":\"\"}}}\n";
         let twice = format!("{}{ahead}", ahead.replace("18446744073709551615", "0"));
-        assert_eq!(error(&with(&twice)), "line 3 lies more than 3600 s after the signals before it");
+        assert_eq!(error(&with(&twice)), "line 3 is more than 3600 s after the signals before it");
         let long = "x".repeat(1 << 21);
         assert_eq!(error(&with(&long)), "line 2 is longer than 1048576 bytes");
     }

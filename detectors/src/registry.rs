@@ -1,7 +1,7 @@
-//! The set of all detectors: it feeds them, and says which of them are blind.
+//! The set of all detectors: feeds them, and reports which of them are blind.
 //!
 //! Invariant: the same signals in the same order give the same findings.
-//! Left out: which detectors there are (`lib.rs`), where signals come from, and what becomes of findings.
+//! Left out: the list of detectors (`lib.rs`), the source of signals, and the use of findings.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl DetectorSet {
         Self { detectors, sight: BTreeMap::new(), now: Time::default() }
     }
 
-    /// The same set with one detector taken out: whoever expects its findings must then miss them.
+    /// The set without one detector, so that its findings are missed.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.detectors.retain(|detector| detector.info.name != name);
@@ -43,50 +43,50 @@ impl DetectorSet {
         DETECTORS.iter().map(|info| info.name).collect()
     }
 
-    /// What is known of all built-in detectors.
+    /// Descriptions of all built-in detectors.
     #[must_use]
     pub fn info() -> &'static [DetectorInfo] {
         DETECTORS
     }
 
-    /// Shows one signal to every detector that wants its kind.
+    /// Passes a signal to every detector that wants its kind.
     pub fn observe(&mut self, now: Time, signal: &Signal) -> Vec<Finding> {
         self.now = self.now.max(now);
         if let Observed::Collector(collector) = &signal.observed {
             let sight = self.sight.entry(Arc::clone(&signal.node)).or_default();
             sight.insert(collector.collector, collector.sight.clone());
         }
-        let mut said = Vec::new();
+        let mut findings = Vec::new();
         for detector in &mut self.detectors {
-            detector.observe(self.now, signal, &mut said);
+            detector.observe(self.now, signal, &mut findings);
         }
-        said
+        findings
     }
 
-    /// Lets every detector see that time has passed.
+    /// Passes the time to every detector.
     pub fn tick(&mut self, now: Time) -> Vec<Finding> {
         self.now = self.now.max(now);
-        let mut said = Vec::new();
+        let mut findings = Vec::new();
         for detector in &mut self.detectors {
-            detector.tick(self.now, &mut said);
+            detector.tick(self.now, &mut findings);
         }
-        said
+        findings
     }
 
-    /// Detectors that cannot see at present, and why. Judged by the last word of each collector, on every
-    /// node that had a collector report at all; a collector that never reported is not ready.
+    /// Detectors that are blind now, and why. Based on the last report of each collector, on every node with any
+    /// report; a collector that never reported is not ready.
     #[must_use]
     pub fn blind(&self) -> Vec<(&'static str, String)> {
         let mut blind = Vec::new();
         for detector in &self.detectors {
             let info = detector.info;
-            let dark: Vec<String> = (self.sight.iter())
-                .filter_map(|(node, sight)| Some(format!("node {node}: {}", darkness(info, sight)?)))
+            let blind_nodes: Vec<String> = (self.sight.iter())
+                .filter_map(|(node, sight)| Some(format!("node {node}: {}", blindness(info, sight)?)))
                 .collect();
             match info.scope {
-                Scope::Node => blind.extend(dark.into_iter().map(|why| (info.name, why))),
-                Scope::Cluster if !dark.is_empty() && dark.len() == self.sight.len() => {
-                    blind.push((info.name, dark.join("; ")));
+                Scope::Node => blind.extend(blind_nodes.into_iter().map(|why| (info.name, why))),
+                Scope::Cluster if !blind_nodes.is_empty() && blind_nodes.len() == self.sight.len() => {
+                    blind.push((info.name, blind_nodes.join("; ")));
                 }
                 Scope::Cluster => {}
             }
@@ -95,8 +95,8 @@ impl DetectorSet {
     }
 }
 
-/// Why a detector cannot see by these collectors; `None` when it can.
-fn darkness(info: &DetectorInfo, sight: &BTreeMap<CollectorKind, Sight>) -> Option<String> {
+/// Why a detector is blind with these collectors; `None` if it is not.
+fn blindness(info: &DetectorInfo, sight: &BTreeMap<CollectorKind, Sight>) -> Option<String> {
     let group = info.needs.iter().find(|group| !group.iter().any(|kind| sight.get(kind) == Some(&Sight::Ready)))?;
     let why = group.iter().map(|kind| match sight.get(kind) {
         Some(Sight::Blind(why)) => format!("{kind:?}: {why}"),
@@ -145,7 +145,7 @@ mod tests {
         }
         assert_eq!(set.blind(), []);
         let no = || Sight::Blind("no permission".into());
-        // The counters are enough where the kernel log is closed.
+        // Counters are enough without the kernel log.
         sight(&mut set, "worker-1", CollectorKind::KernelLog, no());
         assert_eq!(set.blind(), []);
         sight(&mut set, "worker-1", CollectorKind::Rtnetlink, no());
@@ -153,14 +153,14 @@ mod tests {
         assert!(!names.contains(&"policy-route"), "route look-ups still see");
         assert!(names.contains(&"pod-nic"));
         assert!(set.blind().iter().any(|(_, why)| why == "node worker-1: Rtnetlink: no permission"));
-        // The state of the cluster may be seen from any node.
+        // The cluster's state can be observed from any node.
         sight(&mut set, "worker-2", CollectorKind::Probes, no());
         assert!(!set.blind().iter().any(|(name, _)| *name == "dns-failure"));
         sight(&mut set, "worker-1", CollectorKind::Probes, no());
         assert!(set.blind().iter().any(|(name, _)| *name == "dns-failure"));
     }
 
-    /// A small generator of numbers that look random (xorshift): the same every time.
+    /// A deterministic pseudo-random number generator (xorshift).
     fn next(state: &mut u64) -> u64 {
         *state ^= *state << 13;
         *state ^= *state >> 7;
@@ -181,11 +181,11 @@ mod tests {
                 let other = next(&mut state) % (index as u64 + 1);
                 signals.swap(index, usize::try_from(other).unwrap());
             }
-            let said = run(&signals);
-            assert_eq!(said, run(&signals));
-            // Of one subject nothing is withdrawn that does not stand, and nothing is said twice.
+            let findings = run(&signals);
+            assert_eq!(findings, run(&signals));
+            // For each subject, only standing claims are withdrawn, and none is reported twice.
             let mut standing = BTreeMap::new();
-            for (_, finding) in said {
+            for (_, finding) in findings {
                 let key = (finding.detector, finding.level, finding.subject);
                 if finding.cleared {
                     assert_eq!(standing.remove(&key), Some(finding.severity));
@@ -200,17 +200,17 @@ mod tests {
     fn a_few_milliseconds_between_collectors_change_no_verdict() {
         let mut state = 11;
         for (name, scene) in incidents() {
-            let loud = |said: Vec<(Time, Finding)>| {
-                let loud = said.into_iter().filter(|(_, f)| f.severity > Severity::Info && !f.cleared);
+            let loud = |findings: Vec<(Time, Finding)>| {
+                let loud = findings.into_iter().filter(|(_, f)| f.severity > Severity::Info && !f.cleared);
                 loud.map(|(_, f)| (f.detector, f.subject)).collect::<std::collections::BTreeSet<_>>()
             };
-            let mut told: Vec<_> =
+            let mut delivered: Vec<_> =
                 (scene.signals.iter()).map(|signal| (signal.at.0 + next(&mut state) % 8_000_000, signal)).collect();
-            // What stood when the collectors were armed was told first.
-            told.sort_by_key(|(at, signal)| if signal.at <= ms(5) { signal.at.0 } else { *at });
+            // State from when the collectors were armed is delivered first.
+            delivered.sort_by_key(|(at, signal)| if signal.at <= ms(5) { signal.at.0 } else { *at });
             let mut feed = Feed::new(DetectorSet::new(&operator()));
-            let said = told.iter().flat_map(|(at, signal)| feed.signal(Time(*at), signal)).collect();
-            assert_eq!(loud(said), loud(scene.said), "{name}");
+            let findings = delivered.iter().flat_map(|(at, signal)| feed.signal(Time(*at), signal)).collect();
+            assert_eq!(loud(findings), loud(scene.timed), "{name}");
         }
     }
 }

@@ -1,12 +1,12 @@
 //! What can be observed: one fact, on one node, at one instant.
 //!
 //! Job: the vocabulary between collectors (which need a kernel) and detectors (which need nothing).
-//! Invariant: a signal says only what an agent on a node of the cluster could have seen; it never
-//! carries a scenario, a fault or an intention. Every type here survives a round trip through JSON,
-//! so that a recorded incident can be replayed on any machine.
+//! Invariant: a signal holds only what an agent on a node of the cluster could have seen, never a scenario, a fault or
+//! an intention. Every type here survives a round trip through JSON, so that a recorded incident can be replayed on any
+//! machine.
 //! Left out on purpose: how a fact was obtained, and what it means.
 //!
-//! One file for what collectors of one file tell, and one line below; `harness/lab/src/collect` has the same names.
+//! One file and one line below for each file of collectors; `harness/lab/src/collect` has the same names.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ macro_rules! signals {
         }
 
         impl Observed {
-            /// The collector that tells it; none for what collectors say of themselves.
+            /// The collector that reports it; `None` for the state of a collector itself.
             #[must_use]
             pub const fn collector(&self) -> Option<CollectorKind> {
                 match self {
@@ -81,36 +81,36 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// Whether it holds for all nodes, whoever tells it: their agents hear the same, some of them late.
+    /// Whether it applies to all nodes. All agents receive such a fact, some of them late.
     pub(crate) const fn is_of_the_cluster(&self) -> bool {
         matches!(self.observed, Observed::KernelLog(_) | Observed::Endpoints(_))
     }
 }
 
-/// Whether a kernel or API object came, changed or went.
+/// Whether a kernel or API object was added, changed or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// Present when the collector was armed (state at the start, not news).
+    /// Present when the collector was armed (initial state, not a change).
     Present,
     Added,
     Changed,
     Removed,
 }
 
-/// Whether a collector on this node can see.
+/// The state of a collector on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collector {
     pub collector: CollectorKind,
     pub sight: Sight,
 }
 
-/// A blind collector is said, and never counted as silence.
+/// Whether a collector works. A blind collector is reported and never counted as silence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sight {
     /// Armed and confirmed.
     Ready,
-    /// Cannot see, or lost some of what it should have seen: why.
+    /// Cannot observe, or lost some observations, and why.
     Blind(String),
 }

@@ -1,11 +1,11 @@
-//! `snat-exhaustion`: no port is left for source NAT, and SYNs of pods die on their node.
+//! `snat-exhaustion`: no port is left for source NAT, and SYNs of pods are dropped on their node.
 //!
-//! What it sees: `insert_failed` grows while SYNs that came in from pods never go out again: two or more
-//! to one destination within two seconds.
-//! Why it matters: no conntrack event tells of it; the flow never comes to exist.
+//! What it sees: `insert_failed` grows while SYNs that came in from pods never go out: two or more to one destination
+//! within two seconds.
+//! Why it matters: there is no conntrack event for it, since no flow is created.
 //! Which incident: I7, its extreme.
 //!
-//! Left out: `insert_failed` alone (races of DNS questions let it grow), and a full table, whose `drop` grows.
+//! Left out: `insert_failed` alone (races of DNS queries increase it too), and a full table, whose `drop` grows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -22,31 +22,31 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "snat-exhaustion",
     incident: "I7",
     level: Level::Symptom,
-    what: "SYNs of pods die on their node because source NAT finds no port.",
+    what: "SYNs of pods are dropped on their node because source NAT finds no port.",
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackStats],
     needs: &[&[CollectorKind::Packets], &[CollectorKind::ConntrackStats]],
     scope: Scope::Node,
     state: State::EachNode(new::<SnatExhaustion>),
 };
 
-/// How long a SYN may be on its way through the node, collectors' delays included.
+/// How long a SYN may take through the node, including collectors' delays.
 const TRANSIT: Duration = Duration::from_millis(300);
-/// Dead SYNs and failed insertions within this time belong together.
+/// Lost SYNs and failed insertions within this time belong together.
 const TOGETHER: Duration = Duration::from_secs(2);
-const DEAD_SYNS: usize = 2;
+const LOST_SYNS: usize = 2;
 const CAP: usize = 8192;
 
 #[derive(Default)]
 struct SnatExhaustion {
     stats: Option<ConntrackStats>,
-    /// When `insert_failed` last grew, and by how much since the claim stands or lately.
+    /// When `insert_failed` last grew, and its growth without a pause of `TOGETHER`.
     failed: Option<(Time, u64)>,
     dropped: Option<Time>,
-    /// SYNs in from pods, by what no translation changes: sequence number and timestamp.
+    /// SYNs in from pods, by sequence number and timestamp, which translation does not change.
     waiting: Capped<(u32, Option<u32>), Waiting, CAP>,
-    /// SYNs that went out before the sight of their coming in was told.
+    /// SYNs seen going out before they were seen coming in.
     passed: Capped<(u32, Option<u32>), Time, CAP>,
-    dead: VecDeque<(Time, SocketAddr)>,
+    lost: VecDeque<(Time, SocketAddr)>,
 }
 
 struct Waiting {
@@ -68,7 +68,7 @@ impl SnatExhaustion {
                 self.waiting.insert(key, Waiting { at, source, destination });
             }
         } else if segment.goes_out() && segment.flags.ack && (segment.flags.syn || segment.flags.rst) {
-            // The node itself answered: the SYN had reached its end.
+            // The node itself answered: the SYN reached its destination.
             self.waiting.retain(|(sequence, _), syn| {
                 segment.acknowledgment != sequence.wrapping_add(1) || syn.source != segment.destination
             });
@@ -103,27 +103,27 @@ impl Detector for SnatExhaustion {
             let late = self.waiting.extract_if(.., |_, syn| now.since(syn.at) >= TRANSIT);
             let mut late: Vec<_> = late.map(|(_, syn)| (syn.at, syn.destination)).collect();
             late.sort_by_key(|(at, _)| *at);
-            self.dead.extend(late);
+            self.lost.extend(late);
         }
         self.passed.retain(|_, at| now.since(*at) < TRANSIT);
-        while self.dead.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) {
-            self.dead.pop_front();
+        while self.lost.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) {
+            self.lost.pop_front();
         }
         self.failed = self.failed.filter(|(at, _)| now.since(*at) < TOGETHER);
         self.dropped = self.dropped.filter(|at| now.since(*at) < TOGETHER);
         let mut to: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for (_, destination) in &self.dead {
+        for (_, destination) in &self.lost {
             *to.entry(*destination).or_default() += 1;
         }
-        let Some((destination, count)) = to.into_iter().max_by_key(|(_, count)| *count).filter(|to| to.1 >= DEAD_SYNS)
+        let Some((destination, count)) = to.into_iter().max_by_key(|(_, count)| *count).filter(|to| to.1 >= LOST_SYNS)
         else {
-            return cx.claims.withdraw(format!("no SYN of a pod died on {} for {} s", cx.node, TOGETHER.as_secs()));
+            return cx.claims.withdraw(format!("no SYN of a pod was lost on {} for {} s", cx.node, TOGETHER.as_secs()));
         };
         if let (Some((_, failed)), None) = (self.failed, self.dropped) {
-            let since = self.dead.front().map_or(now, |(at, _)| *at);
+            let since = self.lost.front().map_or(now, |(at, _)| *at);
             cx.claims.make(Severity::Warning, since, || {
                 format!(
-                    "{count} SYNs of pods to {destination} came in and never left {}; insert_failed grew by {failed}",
+                    "{count} SYNs of pods to {destination} entered {} and never left; insert_failed grew by {failed}",
                     cx.node
                 )
             });
@@ -160,8 +160,8 @@ pub(crate) mod tests {
 
     #[test]
     fn incident_syns_die_while_insertions_fail() {
-        let says = "says 2 SYNs of pods to 10.200.0.5:443";
-        play!(incident(), "? warning 1400..1500 node/worker-1 ? {says} ? over");
+        let evidence = "evidence 2 SYNs of pods to 10.200.0.5:443";
+        play!(incident(), "? warning 1400..1500 node/worker-1 ? {evidence} ? over");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! `snat-port-reuse`: source NAT gave a port back while the server still holds it in `TIME_WAIT`.
+//! `snat-port-reuse`: source NAT reused a port while the server still holds it in `TIME_WAIT`.
 //!
-//! What it sees: a translated tuple (address, port, destination, port) that belonged to another source
-//! within the server's `TIME_WAIT`. `info` for that alone, which is legal; `warning` when the new SYN lies
-//! behind the earlier connection (timestamp, else sequence number) and is not answered at once.
-//! Why it matters: the server answers with an ACK of the old connection, or not at all, and one connect in
-//! a great many times out, for months, without a pattern.
+//! What it sees: a translated tuple (address, port, destination, port) that belonged to another source within the
+//! server's `TIME_WAIT`. `info` for that alone, which is legal; `warning` if the new SYN is older than the earlier
+//! connection (by timestamp, otherwise by sequence number) and is not answered immediately.
+//! Why it matters: the server answers with an ACK of the old connection, or not at all, and a few connects among very
+//! many time out, for months, without a pattern.
 //! Which incident: I7.
 //!
 //! Left out: reuse that succeeds, and servers that never accepted the earlier connection.
@@ -33,18 +33,18 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// How long the answer to a SYN may take before it counts as missing.
 const ANSWER: Duration = Duration::from_millis(200);
-/// The same where the server said something else first: a kernel recovers by itself in 10 ms, or with the
-/// next SYN a second later, when source NAT draws such a port twice in a row.
+/// The same if the server sent something other than a SYN-ACK first: the client's kernel recovers in 10 ms, or with the
+/// next SYN a second later if source NAT picks such a port twice in a row.
 const RECOVERY: Duration = Duration::from_millis(1_200);
-/// The same where nothing came back from a server whose round trips are known, at least this long.
+/// The minimum if nothing came back from a server whose round-trip time is known.
 const NOTHING: Duration = Duration::from_millis(50);
-/// How many such round trips.
+/// The number of round trips in that case.
 const ROUND_TRIPS: u32 = 4;
-/// Segments are judged this often between ticks.
+/// How often reuses are judged between ticks.
 const JUDGE: Duration = Duration::from_millis(5);
-/// The conntrack event and the SYN on the wire belong together within this time.
+/// A conntrack event and a SYN within this time belong together.
 const TOGETHER: Duration = Duration::from_millis(800);
-/// Without another reuse for this long, it is over.
+/// The finding is over without another reuse for this long.
 const QUIET: Duration = Duration::from_secs(2);
 const CAP: usize = 65_536;
 
@@ -54,22 +54,22 @@ struct SnatPortReuse {
     pods: Capped<IpAddr, String, CAP>,
     uses: Capped<TupleKey, Use, CAP>,
     tuples: Tuples,
-    /// Reuses not yet judged to their end.
+    /// Reuses still being judged.
     reuses: BTreeMap<TupleKey, Reuse>,
     last_reuse: Time,
     last_warning: Option<Time>,
     judged: Time,
 }
 
-/// Who used a translated tuple, and until when.
+/// The last use of a translated tuple.
 #[derive(Debug, Clone)]
 struct Use {
     source: SocketAddr,
     last: Time,
-    /// Something was heard of it between its beginning and its end.
-    heard: bool,
+    /// An event was seen between its creation and its removal.
+    updated: bool,
     replied: bool,
-    /// The last use before it that the server accepted.
+    /// The last earlier use that the server accepted.
     earlier: Option<(SocketAddr, Time)>,
 }
 
@@ -82,7 +82,7 @@ struct Reuse {
 }
 
 impl SnatPortReuse {
-    /// Whether the SYN of this tuple has waited for its answer longer than it ever takes.
+    /// Whether the SYN of this tuple has been unanswered for longer than an answer takes.
     fn is_unanswered(&self, key: &TupleKey, now: Time) -> bool {
         let Some(connect) = self.tuples.connect_of(key) else { return false };
         let patience = match self.tuples.round_trip(&key.1) {
@@ -90,7 +90,7 @@ impl SnatPortReuse {
             Some(usual) => (usual * ROUND_TRIPS).clamp(NOTHING, ANSWER.max(usual * 2)),
             None => ANSWER,
         };
-        !connect.answered && self.tuples.would_have_heard(connect.first + patience, now)
+        !connect.answered && self.tuples.delivered_up_to(connect.first + patience, now)
     }
 
     fn flow(&mut self, at: Time, time_wait: Duration, flow: &Flow) {
@@ -99,14 +99,13 @@ impl SnatPortReuse {
         match (flow.change, same) {
             (Change::Removed, Some(known)) => {
                 known.replied |= flow.replied;
-                // The entry outlives the connection by its timeout; only where nothing else was heard
-                // is its end the last word.
-                if !known.heard {
+                // The entry outlives the connection by its timeout, so its removal counts only without other events.
+                if !known.updated {
                     known.last = known.last.max(at);
                 }
             }
             (Change::Present | Change::Changed, Some(known)) => {
-                known.heard = true;
+                known.updated = true;
                 known.last = known.last.max(at);
                 known.replied |= flow.replied;
             }
@@ -120,7 +119,7 @@ impl SnatPortReuse {
         let known = self.uses.get(&key);
         let previous = known.map(|known| (known.source, known.last));
         let earlier = known.and_then(|known| {
-            // What the wire shows of the connection before this one is nearer to the truth.
+            // Segments of the previous connection are more accurate than its conntrack events.
             let on_wire = self.tuples.get(&key).and_then(|tuple| match &tuple.held {
                 Some(held) if tuple.present.first + TOGETHER > at => Some(held.last),
                 _ => (tuple.present.answered).then_some(tuple.present.last.min(at)),
@@ -136,7 +135,7 @@ impl SnatPortReuse {
                 break;
             }
         }
-        self.uses.insert(key, Use { source, last: at, heard: false, replied: flow.replied, earlier });
+        self.uses.insert(key, Use { source, last: at, updated: false, replied: flow.replied, earlier });
     }
 
     fn judge(&mut self, cx: &mut Context<'_>) {
@@ -170,7 +169,7 @@ impl SnatPortReuse {
                     who(reuse.source),
                     reuse.ago.as_secs_f64(),
                     who(reuse.earlier),
-                    behind.map(|why| format!("; {why}, and it is not answered")).unwrap_or_default()
+                    behind.map(|why| format!("; {why}, and it is unanswered")).unwrap_or_default()
                 )
             });
         }
@@ -208,7 +207,7 @@ impl Detector for SnatPortReuse {
 
     fn forget(&mut self, cx: &Context<'_>) {
         self.tuples.forget(cx.now);
-        // A connection may be long; only the end of one that is known to have ended is forgotten soon.
+        // Connections may be long, so entries are kept for ten times `TIME_WAIT`.
         self.uses.retain(|_, known| cx.now.since(known.last) < cx.operator.time_wait * 10);
     }
 }
@@ -227,7 +226,7 @@ pub(crate) mod tests {
     const FIRST: &str = "10.176.98.30:51000";
     const SECOND: &str = "10.176.98.31:52000";
 
-    /// A connection by this translated port that is opened, answered, and closed 10 ms later.
+    /// A connection from this translated port that is opened, answered, and closed 10 ms later.
     pub(crate) fn succeeds(scene: &mut Scene, at: u64, original: &str, port: &str, sequence: u32, timestamp: u32) {
         play!(scene, "{at} flow +{original} {port} {SERVER}");
         play!(scene, "{at} in veth-a {original} {SERVER} S {sequence} 0 {timestamp}");
@@ -239,13 +238,13 @@ pub(crate) mod tests {
         play!(scene, "{} flow -{original} {port} {SERVER} replied", at + 1_010);
     }
 
-    /// One that lies behind.
+    /// A SYN that is older than the earlier connection.
     fn behind(scene: &mut Scene, at: u64, original: &str, port: &str) {
         play!(scene, "{at} flow +{original} {port} {SERVER}; {at} syn eth1 {port} {SERVER} 8000 20000");
     }
 
-    /// The port of one pod's connection comes back to another within `TIME_WAIT`, behind it: it is sent twice and not
-    /// answered, while others are served.
+    /// One pod's port is reused by another within `TIME_WAIT` with an older SYN, which is sent twice and not answered,
+    /// while others are served.
     pub(crate) fn incident() -> Scene {
         let mut scene = scene!(NAME, "0 pod control-1 10.176.98.30; 0 pod control-2 10.176.98.31");
         succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
@@ -261,8 +260,8 @@ pub(crate) mod tests {
     fn incident_info_with_the_reuse_warning_when_it_is_not_answered_at_once() {
         let mut scene = incident();
         play!(scene, "? info 1500..1550 node/worker-1 ? warning 1700..1750 node/worker-1 ? over");
-        play!(scene, "? says reused by pod control-2 (10.176.98.31:52000), 1.4 s after pod control-1");
-        play!(scene, "? says timestamp 20000 lies behind the 50010");
+        play!(scene, "? evidence reused by pod control-2 (10.176.98.31:52000), 1.4 s after pod control-1");
+        play!(scene, "? evidence timestamp 20000 is older than the 50010");
         play!(scene, "? connect-stall: warning 2530..2600 node/worker-1 ? connect-stall: over");
         assert_eq!(scene.findings.len(), 5, "three claims, two withdrawals");
     }
@@ -293,7 +292,7 @@ pub(crate) mod tests {
         let mut scene = scene!(NAME, "");
         succeeds(&mut scene, 100, FIRST, PORT, 9_000, 50_000);
         succeeds(&mut scene, 130, FIRST, second, 9_000, 50_000);
-        // Each reset ends the node's entry, and source NAT draws another port.
+        // Each reset ends the node's entry, and source NAT picks another port.
         for (at, port) in [(1_500, PORT), (1_511, second)] {
             behind(&mut scene, at, SECOND, port);
             play!(scene, "{at} in eth1 {SERVER} {port} A 78000 9102 7");
@@ -329,7 +328,7 @@ pub(crate) mod tests {
                 let Observed::Segment(segment) = observed(&words) else { unreachable!() };
                 scene.at(at, NODE, Segment { timestamp: None, ..segment }.into());
             }
-            // The conntrack event is told after the segment.
+            // The conntrack event is delivered after the segment.
             play!(scene, "~1499 flow +{SECOND} {PORT} {SERVER}; 2000 ? {expected}");
         }
     }

@@ -1,8 +1,8 @@
-//! Scenes for tests: scripts of signals, fed to all detectors as a live run feeds them.
+//! Scenes for tests: scripts of signals, fed to all detectors as in a live run.
 //!
-//! A script is steps, parted by `;` or the end of a line: `[TIME [@NODE] [SIGNAL]] [? EXPECTED]...`. Times are
-//! milliseconds from the beginning of the scene; what begins with `~` was observed then and is told only now. Without
-//! a signal time passes. The words of a signal stand at [`observed`], those of what is expected at [`Scene::expect`].
+//! A script is a list of steps separated by `;` or newlines: `[TIME [@NODE] [SIGNAL]] [? EXPECTED]...`. Times are
+//! milliseconds from the start of the scene; with a leading `~`, the signal was observed then and is delivered now.
+//! Without a signal, time advances. [`observed`] documents signals, [`Scene::expect`] expectations.
 
 use std::fmt::Arguments;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use crate::signal::{
 };
 use crate::time::Time;
 
-/// Scenes begin when the machine has been up for a while.
+/// Monotonic time at the start of a scene.
 const START: u64 = 1_000_000_000_000;
 
 pub fn ms(at: u64) -> Time {
@@ -45,21 +45,22 @@ pub fn signal(at: Time, node: &str, observed: Observed) -> Signal {
     Signal { at, node: node.into(), observed }
 }
 
-/// A run of signals, what was said about it, and when.
+/// A sequence of signals, and the findings about them.
 pub struct Scene {
     feed: Feed,
-    /// The detector that expectations are about.
+    /// The detector that expectations apply to by default.
     detector: &'static str,
-    /// Where signals are observed whose step names no node.
+    /// The node of steps that name none.
     node: &'static str,
     now: u64,
     pub signals: Vec<Signal>,
-    pub said: Vec<(Time, Finding)>,
-    /// The same, in milliseconds.
+    /// Findings with the time of their report.
+    pub timed: Vec<(Time, Finding)>,
+    /// The same, in milliseconds of the scene.
     pub findings: Vec<(u64, Finding)>,
 }
 
-/// A scene of a detector, and the script it begins with; texts are formatted.
+/// Creates a scene for a detector and plays a formatted script.
 macro_rules! scene {
     ($detector:expr, $($script:tt)+) => {{
         let mut scene = $crate::testing::Scene::new($detector);
@@ -68,7 +69,7 @@ macro_rules! scene {
     }};
 }
 
-/// Plays more of a scene.
+/// Plays another formatted script in a scene.
 macro_rules! play {
     ($scene:expr, $($script:tt)+) => { $scene.play(format_args!($($script)+)) };
 }
@@ -77,12 +78,12 @@ pub(crate) use {play, scene};
 
 impl Scene {
     pub fn new(detector: &'static str) -> Self {
-        let (signals, said, findings) = (Vec::new(), Vec::new(), Vec::new());
+        let (signals, timed, findings) = (Vec::new(), Vec::new(), Vec::new());
         let feed = Feed::new(DetectorSet::new(&operator()));
-        Self { feed, detector, node: "worker-1", now: 0, signals, said, findings }
+        Self { feed, detector, node: "worker-1", now: 0, signals, timed, findings }
     }
 
-    /// The same, where everything happens on another node.
+    /// Changes the default node.
     pub fn on(mut self, node: &'static str) -> Self {
         self.node = node;
         self
@@ -99,7 +100,7 @@ impl Scene {
                     (node, rest) = (&named[1..], signal);
                 }
                 match time.strip_prefix('~') {
-                    Some(late) => self.tell(ms(read(late)), node, observed(rest)),
+                    Some(late) => self.send(ms(read(late)), node, observed(rest)),
                     None if rest.is_empty() => self.until(read(time)),
                     None => self.at(read(time), node, observed(rest)),
                 }
@@ -108,11 +109,11 @@ impl Scene {
         }
     }
 
-    /// What is true now: `silence` of all detectors; `quiet`, as a control asks for, nothing at `warning` or above but
-    /// standing risks. Of the detector of the scene, or of another as in `pod-nic: over`: the worst that it said
-    /// (`nothing`, or a severity); when and of what it first said so or worse (`warning 100..200 node/a`); whether its
-    /// last word was that it is over (`over`, `not over`), or it never spoke (`nothing stands`); a part of its
-    /// evidence (`says TEXT`).
+    /// Checks the findings so far. For all detectors: `silence`, no findings; `quiet`, as a control requires, nothing
+    /// at `warning` or above but risks. For the scene's detector, or another one as in `pod-nic: over`: its highest
+    /// severity (`nothing`, or a severity); time and subject of its first finding of at least a severity (`warning
+    /// 100..200 node/a`); whether its last finding is a withdrawal (`over`, `not over`), or it has no standing finding
+    /// (`nothing stands`); a part of its evidence (`evidence TEXT`).
     #[track_caller]
     fn expect(&self, expected: &str) {
         let words: Vec<_> = expected.split_whitespace().collect();
@@ -120,60 +121,60 @@ impl Scene {
             Some((first, rest)) if first.ends_with(':') => (&first[..first.len() - 1], rest),
             _ => (self.detector, &words[..]),
         };
-        let said: Vec<_> = self.findings.iter().filter(|(_, finding)| finding.detector == detector).collect();
-        let is_over = said.last().map(|(_, finding)| finding.cleared);
+        let own: Vec<_> = self.findings.iter().filter(|(_, finding)| finding.detector == detector).collect();
+        let is_over = own.last().map(|(_, finding)| finding.cleared);
         match *words {
             ["silence"] => assert_eq!(self.findings, []),
             ["quiet"] => {
                 let loud = self.findings.iter().filter(|(_, f)| f.severity > Severity::Info && f.level != Level::Risk);
                 assert_eq!(loud.collect::<Vec<_>>(), Vec::<&(u64, Finding)>::new());
             }
-            ["nothing"] => assert!(said.is_empty(), "{said:#?}"),
-            ["over"] => assert!(is_over == Some(true), "{said:#?}"),
-            ["not", "over"] => assert!(is_over != Some(true), "{said:#?}"),
-            ["nothing", "stands"] => assert!(is_over != Some(false), "{said:#?}"),
-            ["says", ref text @ ..] => {
+            ["nothing"] => assert!(own.is_empty(), "{own:#?}"),
+            ["over"] => assert!(is_over == Some(true), "{own:#?}"),
+            ["not", "over"] => assert!(is_over != Some(true), "{own:#?}"),
+            ["nothing", "stands"] => assert!(is_over != Some(false), "{own:#?}"),
+            ["evidence", ref text @ ..] => {
                 assert!(self.evidence(detector).contains(&text.join(" ")), "{}", self.evidence(detector));
             }
-            [severity] => assert_eq!(said.iter().map(|(_, f)| f.severity).max(), Some(severity_of(severity))),
+            [severity] => assert_eq!(own.iter().map(|(_, f)| f.severity).max(), Some(severity_of(severity))),
             [severity, times, subject] => {
                 let is = |(_, f): &&&(u64, Finding)| f.severity >= severity_of(severity) && !f.cleared;
-                let (at, first) = said.iter().find(is).unwrap_or_else(|| panic!("{said:#?}"));
+                let (at, first) = own.iter().find(is).unwrap_or_else(|| panic!("{own:#?}"));
                 let (from, to) = times.split_once("..").unwrap_or((times, times));
                 assert!((read(from)..=read(to)).contains(at) && first.subject.to_string() == subject, "{at} {first:?}");
             }
-            _ => panic!("nothing to expect: {expected}"),
+            _ => panic!("unknown expectation: {expected}"),
         }
     }
 
-    /// One signal, told at once.
+    /// Delivers a signal at the time it is observed.
     pub fn at(&mut self, at: u64, node: &str, observed: Observed) {
         self.now = self.now.max(at);
-        self.tell(ms(at), node, observed);
+        self.send(ms(at), node, observed);
     }
 
-    fn tell(&mut self, at: Time, node: &str, observed: Observed) {
+    fn send(&mut self, at: Time, node: &str, observed: Observed) {
         let signal = signal(at, node, observed);
-        let said = self.feed.signal(ms(self.now), &signal);
+        let findings = self.feed.signal(ms(self.now), &signal);
         self.signals.push(signal);
-        self.note(said);
+        self.collect(findings);
     }
 
     fn until(&mut self, at: u64) {
         self.now = self.now.max(at);
-        let said = self.feed.advance(ms(self.now));
-        self.note(said);
+        let findings = self.feed.advance(ms(self.now));
+        self.collect(findings);
     }
 
-    fn note(&mut self, said: Vec<(Time, Finding)>) {
-        self.findings.extend(said.iter().map(|(at, finding)| ((at.0 - START) / 1_000_000, finding.clone())));
-        self.said.extend(said);
+    fn collect(&mut self, findings: Vec<(Time, Finding)>) {
+        self.findings.extend(findings.iter().map(|(at, finding)| ((at.0 - START) / 1_000_000, finding.clone())));
+        self.timed.extend(findings);
     }
 
-    /// Evidence of the last finding that was no withdrawal.
+    /// Evidence of the detector's last finding that is not a withdrawal.
     pub fn evidence(&self, detector: &str) -> &str {
-        let mut said = self.findings.iter().rev().filter(|(_, f)| f.detector == detector && !f.cleared);
-        said.next().map_or("", |(_, finding)| &finding.evidence)
+        let mut own = self.findings.iter().rev().filter(|(_, f)| f.detector == detector && !f.cleared);
+        own.next().map_or("", |(_, finding)| &finding.evidence)
     }
 }
 
@@ -194,15 +195,15 @@ fn severity_of(word: &str) -> Severity {
         "info" => Severity::Info,
         "warning" => Severity::Warning,
         "critical" => Severity::Critical,
-        _ => panic!("no severity: {word}"),
+        _ => panic!("unknown severity: {word}"),
     }
 }
 
 fn read<T: FromStr>(word: &str) -> T {
-    word.parse().unwrap_or_else(|_| panic!("cannot be read: {word}"))
+    word.parse().unwrap_or_else(|_| panic!("cannot parse {word:?}"))
 }
 
-/// What came (`+`), changed (`*`), went (`-`), or was there already.
+/// Added (`+`), changed (`*`), removed (`-`), or present already.
 fn change(word: &str) -> (Change, &str) {
     let of = |change| (change, &word[1..]);
     match word.as_bytes()[0] {
@@ -213,14 +214,14 @@ fn change(word: &str) -> (Change, &str) {
     }
 }
 
-/// A signal in words.
+/// Parses a signal.
 pub fn observed(words: &[&str]) -> Observed {
     match *words {
         ["link", link, index, ref state @ ..] => {
             let (change, name) = change(link);
-            let whole = change != Change::Removed && state.is_empty();
-            let up = whole || state == ["dark"];
-            Link { change, index: read(index), name: name.into(), up, carrier: whole }.into()
+            let working = change != Change::Removed && state.is_empty();
+            let up = working || state == ["dark"];
+            Link { change, index: read(index), name: name.into(), up, carrier: working }.into()
         }
         [end @ ("from" | "to"), pod] => {
             let (change, pod) = change(pod);
@@ -243,7 +244,7 @@ pub fn observed(words: &[&str]) -> Observed {
             let (change, name) = change(name);
             Pod { change, name: name.into(), address: read(address), link: format!("veth-{name}") }.into()
         }
-        // Of kube-dns; the nth CoreDNS pod has the address 10.176.98.(2 + n).
+        // Endpoints of kube-dns; the nth CoreDNS pod has the address 10.176.98.(2 + n).
         ["endpoints", ref ready @ ..] => {
             let endpoint = |word: &&str| {
                 let (number, node) = word.split_once('@').expect("NUMBER@NODE");
@@ -283,7 +284,7 @@ pub fn observed(words: &[&str]) -> Observed {
             stats.into()
         }
         ["log", ref line @ ..] => KernelLog { line: line.join(" ") }.into(),
-        // A flow whose source is translated, and whether it was replied to.
+        // A flow with a translated source, and whether it was replied to.
         ["flow", original, translated, server, ref replied @ ..] => {
             let (change, original) = change(original);
             let [original, translated, server] = [original, translated, server].map(read::<SocketAddr>);
@@ -296,7 +297,7 @@ pub fn observed(words: &[&str]) -> Observed {
             }
             .into()
         }
-        // A SYN, its sequence number, its timestamp; and the answer to a SYN with this sequence number.
+        // A SYN with its sequence number and timestamp, and the answer to a SYN with this sequence number.
         ["syn", link, source, destination, sequence, timestamp] => {
             segment(link, Direction::Out, [source, destination], "S", [read(sequence), 0], timestamp).into()
         }
@@ -310,7 +311,7 @@ pub fn observed(words: &[&str]) -> Observed {
             segment(link, direction, [source, destination], flags, numbers, timestamp).into()
         }
         ["office", client, ref what @ ..] => office(client, what),
-        _ => panic!("no signal: {words:?}"),
+        _ => panic!("unknown signal: {words:?}"),
     }
 }
 
@@ -338,14 +339,14 @@ fn segment(
     }
 }
 
-/// A connection from a client of an office to the ingress pod, by bytes of the pod's from 1 on.
+/// A connection from an office client to the ingress pod. Bytes sent by the pod count from 1.
 fn office(client: &str, what: &[&str]) -> Observed {
     const POD: &str = "10.176.98.10:80";
     let sequence = |byte: u32| (u32::MAX - 5_000).wrapping_add(byte);
     let back = |flags, byte| segment("eth1", Direction::In, [client, POD], flags, [500, sequence(byte)], "9");
     match *what {
         ["syn", mss] => Segment { mss: Some(read(mss)), ..back("S", 0) }.into(),
-        // It acknowledges the SYN-ACK, and with it a small packet.
+        // Acknowledges the SYN-ACK, a small packet.
         ["request"] => Segment { payload: 120, ..back("A", 1) }.into(),
         ["data", from, payload] => {
             let forth = segment("eth1", Direction::Out, [POD, client], "A", [sequence(read(from)), 501], "9");
@@ -371,6 +372,6 @@ fn office(client: &str, what: &[&str]) -> Observed {
             }
             .into()
         }
-        _ => panic!("nothing an office's client does: {what:?}"),
+        _ => panic!("unknown step of an office client: {what:?}"),
     }
 }

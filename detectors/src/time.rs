@@ -1,4 +1,4 @@
-//! Instants and spans, passed in from outside: nothing in this crate reads a clock.
+//! Instants and spans, passed in by the caller: nothing in this crate reads a clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Time(pub u64);
 
 impl Time {
-    /// Time since `earlier`, zero if it lies in the future.
+    /// Time since `earlier`, zero if it is in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -1,10 +1,10 @@
-//! Connections as they look on the wire of an uplink, after source NAT: one after another on a tuple.
+//! Connections on the wire of an uplink, after source NAT, in succession on each tuple.
 //!
-//! Job: for each (source, destination) keep the present connection and the last one that the server
-//! accepted, whose `TIME_WAIT` it may still hold; and each connect by itself, by what no translation
-//! changes (destination and sequence number): a SYN sent again may leave by another port.
-//! Invariant: a connection that was never answered does not replace the one the server remembers.
-//! Left out: who was translated to that source; conntrack events tell.
+//! Job: for each (source, destination), keep the present connection and the last one accepted by the server, which may
+//! still hold it in `TIME_WAIT`; and keep each connect by destination and sequence number, which translation does not
+//! change: a retransmitted SYN may leave from another port.
+//! Invariant: a connection that was never answered does not replace the one held by the server.
+//! Left out: the original source, which conntrack events report.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,42 +17,42 @@ use crate::time::Time;
 use crate::wire::after;
 
 const FORGET: Duration = Duration::from_mins(5);
-/// Connects end in success or in an error long before.
+/// Connects succeed or fail long before.
 const FORGET_CONNECT: Duration = Duration::from_secs(30);
-/// Where no segment at all is seen for this long, none is still to be told.
+/// Without any segment for this long, none is still undelivered.
 const SILENCE: Duration = Duration::from_millis(150);
 const CAP: usize = 65_536;
 
-/// What names a connection on the wire: translated source, destination.
+/// Identifies a connection on the wire: translated source, destination.
 pub(crate) type TupleKey = (SocketAddr, SocketAddr);
 
 #[derive(Debug, Default)]
 pub(crate) struct Tuples {
     tuples: Capped<TupleKey, Tuple, CAP>,
     connects: Capped<ConnectKey, Connect, CAP>,
-    /// The longest of the latest times that servers took to accept a SYN.
+    /// The longest recent time that each server took to accept a SYN.
     round_trips: BTreeMap<SocketAddr, Duration>,
-    /// When the last segment of an uplink was seen: nothing up to then is still to be told.
-    heard: Time,
+    /// When a segment of an uplink was last seen: all segments up to then have been delivered.
+    last_seen: Time,
 }
 
-/// What names a connect whatever port it leaves by: destination, initial sequence number.
+/// Identifies a connect regardless of its translated port: destination, initial sequence number.
 pub(crate) type ConnectKey = (SocketAddr, u32);
 
-/// A client's attempt to connect, over all ports that source NAT gave to its SYNs.
+/// A client's attempt to connect, across all translated ports of its SYNs.
 #[derive(Debug, Clone)]
 pub(crate) struct Connect {
-    /// The tuple of its first SYN, or the last one that belonged to another connection before.
+    /// The tuple of its first SYN, or its last tuple that belonged to another connection before.
     pub tuple: TupleKey,
     pub first: Time,
     pub last_syn: Time,
     pub syns: u32,
     pub answered: bool,
-    /// The server answered something else than a SYN-ACK.
+    /// The server answered with something other than a SYN-ACK.
     pub challenged: bool,
-    /// What the server may hold of an earlier connection on that tuple.
+    /// The earlier connection on that tuple that the server may hold.
     pub held: Option<Held>,
-    /// Its SYN lies behind that.
+    /// Its SYN is older than that connection.
     pub behind: bool,
 }
 
@@ -76,13 +76,13 @@ pub(crate) struct Connection {
     pub syn_timestamp: Option<u32>,
     /// The server accepted it.
     pub answered: bool,
-    /// The server sent something else than a SYN-ACK.
+    /// The server sent something other than a SYN-ACK.
     pub challenged: bool,
     timestamp: Option<u32>,
     end: u32,
 }
 
-/// What a server that holds a connection in `TIME_WAIT` remembers of it.
+/// State that a server keeps of a connection in `TIME_WAIT`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Held {
     pub last: Time,
@@ -91,20 +91,19 @@ pub(crate) struct Held {
 }
 
 impl Tuple {
-    /// How the present connection's SYN lies behind the one the server holds, if it does. Where both
-    /// carry timestamps these decide, else the sequence numbers (RFC 6191; Linux does the same).
+    /// How the present connection's SYN is older than the connection held by the server, if it is. If both carry
+    /// timestamps, these decide, otherwise the sequence numbers (RFC 6191; Linux does the same).
     pub fn behind(&self) -> Option<String> {
         let (held, initial) = (self.held?, self.present.initial);
         let sequence_behind = !after(initial, held.end.wrapping_sub(1));
         match (self.present.syn_timestamp, held.timestamp) {
             (Some(new), Some(old)) if after(old, new) => {
-                Some(format!("its SYN's timestamp {new} lies behind the {old} of the earlier connection"))
+                Some(format!("its SYN's timestamp {new} is older than the {old} of the earlier connection"))
             }
             (Some(new), Some(old)) if new != old => None,
-            _ if sequence_behind => Some(format!(
-                "its SYN's sequence number {initial} lies behind the {} of the earlier connection",
-                held.end
-            )),
+            _ if sequence_behind => {
+                Some(format!("its SYN's sequence number {initial} is below the {} of the earlier connection", held.end))
+            }
             _ => None,
         }
     }
@@ -143,7 +142,7 @@ impl Tuples {
         self.tuples.get(key)
     }
 
-    /// The connect that the present connection of a tuple belongs to.
+    /// The connect of a tuple's present connection.
     pub fn connect_of(&self, key: &TupleKey) -> Option<&Connect> {
         self.connect(&(key.1, self.get(key)?.present.initial))
     }
@@ -152,22 +151,22 @@ impl Tuples {
         self.connects.get(key)
     }
 
-    /// The longest of the latest times in which this server accepted a SYN.
+    /// The longest recent time that this server took to accept a SYN.
     pub fn round_trip(&self, server: &SocketAddr) -> Option<Duration> {
         self.round_trips.get(server).copied()
     }
 
-    /// Whether an answer that came by then would have been told.
-    pub fn would_have_heard(&self, by: Time, now: Time) -> bool {
-        self.heard >= by || now.since(by) >= SILENCE
+    /// Whether all segments up to `by` have been delivered.
+    pub fn delivered_up_to(&self, by: Time, now: Time) -> bool {
+        self.last_seen >= by || now.since(by) >= SILENCE
     }
 
-    /// Takes a segment on an uplink; says which tuple it concerned.
+    /// Processes a segment on an uplink and returns its tuple.
     pub fn observe(&mut self, at: Time, operator: &Operator, segment: &Segment) -> Option<TupleKey> {
         if !operator.is_uplink(&segment.link) {
             return None;
         }
-        self.heard = self.heard.max(at);
+        self.last_seen = self.last_seen.max(at);
         let key = if segment.goes_out() {
             let key = (segment.source, segment.destination);
             if !self.out(at, key, segment) {
@@ -214,11 +213,11 @@ impl Tuples {
 
     fn out(&mut self, at: Time, key: TupleKey, segment: &Segment) -> bool {
         if segment.accepts() {
-            // A connection somebody else opened.
+            // A connection opened by the peer.
             return false;
         }
         let Some(tuple) = self.tuples.get_mut(&key) else {
-            // Only connections whose beginning was seen are followed: most others were opened from outside.
+            // Only connections whose SYN was seen are tracked: most others were opened from outside.
             if segment.opens() {
                 self.tuples.insert(key, Tuple { present: Connection::new(at, segment), held: None });
             }
@@ -226,7 +225,7 @@ impl Tuples {
         };
         if !segment.opens() {
             if !segment.flags.rst {
-                // The client goes on only where it was answered.
+                // The client continues only after an answer.
                 tuple.present.answered |= segment.flags.ack;
                 tuple.present.sent(at, segment);
             }

@@ -1,8 +1,8 @@
-//! Numbers of IP and TCP: serial numbers that wrap, sizes of headers.
+//! IP and TCP numbers: wrapping serial numbers, header sizes.
 
 use std::net::IpAddr;
 
-/// Bytes the timestamps option takes in every segment of a connection that uses it (RFC 7323 3.2, padded).
+/// Bytes of the timestamps option in every segment of a connection that uses it (RFC 7323 3.2, padded).
 pub(crate) const TIMESTAMPS: u32 = 12;
 
 /// Whether serial number `a` lies after `b`, modulo 2^32 (RFC 9293 3.4, RFC 7323 5.2).
@@ -18,7 +18,7 @@ pub(crate) const fn headers(peer: IpAddr) -> u32 {
     }
 }
 
-/// The packet size that every path carries (RFC 791 3.2, RFC 8200 5).
+/// The packet size that every path must carry (RFC 791 3.2, RFC 8200 5).
 pub(crate) const fn always_fits(peer: IpAddr) -> u32 {
     match peer {
         IpAddr::V4(_) => 576,

@@ -1,13 +1,12 @@
-//! `wrong-nic`: SYNs of pods leave by the node's NIC and nobody answers them.
+//! `wrong-nic`: SYNs of pods leave by the node's NIC and are not answered.
 //!
-//! What it sees: a SYN with a pod's address out by the node's NIC, sent again (same addresses, same
-//! sequence number) without a SYN-ACK on any interface; or, of clients that give up before they would
-//! send again, three to one destination, each 400 ms old. Critical where ICMP to that address is answered.
-//! Why it matters: the request arrives, and the fabric drops the reply; whoever tests with ping sees
-//! nothing wrong.
+//! What it sees: a SYN with a pod's address leaves by the node's NIC and is retransmitted (same addresses, same
+//! sequence number) without a SYN-ACK on any interface; or, from clients that give up before a retransmission, three
+//! SYNs to one destination, each 400 ms old. Critical if ICMP to that address is answered.
+//! Why it matters: the request arrives, and the fabric drops the reply; a test with ping shows nothing wrong.
 //! Which incident: I4.
 //!
-//! Left out: nodes without a pod NIC, and pods that get answers by the node's NIC: that is their way.
+//! Left out: nodes without a pod NIC, and pods that get answers by the node's NIC, which is their normal path.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,14 +30,14 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<WrongNic>),
 };
 
-/// The same SYN sooner than this is not a retransmission (the shortest timeout is 200 ms).
+/// A repeated SYN sooner than this is not a retransmission (the shortest timeout is 200 ms).
 const RETRANSMISSION: Duration = Duration::from_millis(100);
-/// Different SYNs to one destination without an answer, and how long each of them waits for it.
+/// How many unanswered SYNs to one destination count, and the minimum age of each.
 const SEVERAL: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(400);
-/// No wrong SYN for this long: it is over.
+/// The finding is over without a wrong SYN for this long.
 const QUIET: Duration = Duration::from_secs(2);
-/// A SYN is forgotten after this.
+/// SYNs are dropped after this.
 const FORGET: Duration = Duration::from_secs(30);
 const CAP: usize = 8192;
 
@@ -49,7 +48,7 @@ struct WrongNic {
     open: Capped<(SocketAddr, SocketAddr, u32), Sent, CAP>,
     /// Pods with an unanswered, retransmitted SYN.
     wrong: BTreeMap<IpAddr, Wrong>,
-    /// Pods that are answered by the node's NIC.
+    /// Pods that get answers by the node's NIC.
     at_home: Capped<IpAddr, (), CAP>,
     echo: Capped<IpAddr, Time, CAP>,
 }
@@ -64,7 +63,7 @@ struct Wrong {
     last: Time,
     source: SocketAddr,
     destination: SocketAddr,
-    /// What became of it.
+    /// What happened to the SYN.
     how: String,
 }
 
@@ -83,7 +82,7 @@ impl WrongNic {
         } else if segment.opens() && segment.goes_out() && operator.is_pod(source) && !operator.is_pod(destination) {
             if segment.link == operator.pod_nic {
                 self.at_home.remove(&source);
-                // Whatever strayed before says nothing about now.
+                // Earlier stray SYNs no longer count.
                 self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
                 self.wrong.retain(|pod, wrong| *pod != source || wrong.last >= at);
             } else if segment.link == operator.node_nic {
@@ -102,13 +101,13 @@ impl WrongNic {
         if let Some(wrong) = self.wrong.get_mut(&pod) {
             wrong.last = wrong.last.max(at);
         } else if again && self.has_pod_nic && !self.at_home.contains_key(&pod) {
-            let how = format!("was sent again {:.1} s later without a SYN-ACK", at.since(since).as_secs_f64());
+            let how = format!("was retransmitted {:.1} s later without a SYN-ACK", at.since(since).as_secs_f64());
             let (source, destination) = (segment.source, segment.destination);
             self.wrong.insert(pod, Wrong { since, last: at, source, destination, how });
         }
     }
 
-    /// Clients that give up early send no SYN twice: several SYNs to one destination stand for it.
+    /// Clients that give up early never retransmit; several SYNs to one destination count instead.
     fn several(&mut self, now: Time) {
         if !self.has_pod_nic {
             return;
@@ -127,7 +126,7 @@ impl WrongNic {
                 wrong.last = wrong.last.max(last);
                 continue;
             }
-            let how = format!("is one of {} to there without a SYN-ACK for 0.4 s or longer", syns.len());
+            let how = format!("is one of {} to this destination without a SYN-ACK for 0.4 s or longer", syns.len());
             self.wrong.insert(source.ip(), Wrong { since: first.first, last, source: *source, destination, how });
         }
     }
@@ -197,11 +196,11 @@ mod tests {
     #[test]
     fn incident_at_the_first_retransmission_critical_once_icmp_is_answered() {
         let mut scene = armed();
-        // One SYN may be on its way; that echo was before.
+        // A single SYN may be in flight, and the echo came before it.
         play!(scene, "900 probe echo 10.176.46.4 ok; 1000 syn eth0 {POD} {DATABASE} 7 1; 2000 ? nothing");
         play!(scene, "2030 syn eth0 {POD} {DATABASE} 7 2 ? warning");
         play!(scene, "2100 probe echo 10.176.46.4 ok ? critical 2100 node/worker-2");
-        // Two seconds without such a SYN.
+        // After two seconds without such a SYN.
         play!(scene, "4000 ? not over; 4100 ? over");
     }
 
@@ -218,17 +217,17 @@ mod tests {
         one_syn_each(&mut scene, 1_000, 12);
         play!(
             scene,
-            "4000 ? warning 1500 node/worker-2 ? says is one of 3 to there without a SYN-ACK for 0.4 s ? over"
+            "4000 ? warning 1500 node/worker-2 ? evidence is one of 3 to this destination without a SYN-ACK for 0.4 s ? over"
         );
-        let said = scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared);
-        assert_eq!(said.count(), 1, "and it stays so");
+        let findings = scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared);
+        assert_eq!(findings.count(), 1, "only one finding");
     }
 
     #[test]
     fn several_syns_count_only_while_none_is_answered_and_the_pod_has_not_come_back() {
         let answered = format!("1200 syn-ack eth1 {DATABASE} 10.176.98.29:41001 1");
         let table_back = format!("1350 syn eth1 {POD} {DATABASE} 8 2");
-        // Two may be lost.
+        // Two may just be lost.
         for (count, then) in [(2, ""), (3, &*answered), (6, &*table_back)] {
             let mut scene = armed();
             one_syn_each(&mut scene, 1_000, count);
@@ -240,7 +239,7 @@ mod tests {
     fn over_when_the_pod_leaves_by_its_own_nic_again() {
         let mut scene = armed();
         play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2000 syn eth0 {POD} {DATABASE} 7 2");
-        // Another pod; then this one.
+        // First another pod, then this one.
         play!(scene, "2010 syn eth1 10.176.98.30:1 {DATABASE} 9 2 ? not over");
         play!(scene, "2020 syn eth1 10.176.98.29:40002 {DATABASE} 8 2 ? over");
     }

@@ -1,6 +1,6 @@
-//! Every recording under `fixtures/` through all detectors: what they say, and when.
+//! Replays every recording under `fixtures/` through all detectors and compares the findings with snapshots.
 //!
-//! They were recorded in labs, some on kind, and cut to what matters (`scripts/cut-recording.py`); `NAME--TWIN.jsonl`
+//! Recordings are made in labs, some on kind, and shortened by `scripts/cut-recording.py`; `NAME--TWIN.jsonl`
 //! is a benign twin.
 
 use std::fs::{self, File};
@@ -38,11 +38,11 @@ fn each_recording_gives_its_findings() {
     for path in fixtures {
         let mut recording = Recording::open(open(&path)).expect("a header");
         let first = recording.next_signal().expect("a signal").expect("at least one signal").at;
-        let said = replay(open(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let lines: Vec<String> = said.iter().map(|(at, finding)| line(first, *at, finding)).collect();
+        let findings = replay(open(&path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let lines: Vec<String> = findings.iter().map(|(at, finding)| line(first, *at, finding)).collect();
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let alarms =
-            said.iter().filter(|(_, finding)| finding.severity > Severity::Info && finding.level != Level::Risk);
+            findings.iter().filter(|(_, finding)| finding.severity > Severity::Info && finding.level != Level::Risk);
         assert_eq!(alarms.count() == 0, name.contains("--"), "{name}: {lines:#?}");
         insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(name, lines.join("\n")) });
     }

@@ -1,4 +1,4 @@
-//! The command line: what is asked, in words a person types.
+//! The command line.
 
 mod check;
 mod doctor;
@@ -98,7 +98,7 @@ Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Schema,
 }
 
-/// Where scenarios are looked for when none is named by its path.
+/// The default folder of scenarios.
 const SCENARIOS: &str = "scenarios";
 
 /// Entry point.
@@ -107,7 +107,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(e) => {
-            // clap's own status, 2, means inconclusive here.
+            // clap exits with 2, which means inconclusive here.
             let _ = e.print();
             return ExitCode::from(if e.use_stderr() { BAD_INPUT } else { 0 });
         }
@@ -155,13 +155,13 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Why nothing was brought up; told on standard error.
+/// Why a command was refused; printed to standard error.
 enum Refused {
-    /// Everything that is wrong with what the user wrote.
+    /// Errors in the user's files.
     Files(Diagnostics),
-    /// Bad arguments, in a sentence.
+    /// Invalid arguments.
     Arguments(String),
-    /// Where there can be no lab nothing is proved either way.
+    /// Labs cannot run here, so nothing is proved either way.
     Unable(String),
 }
 
@@ -177,28 +177,27 @@ impl From<String> for Refused {
     }
 }
 
-/// Labs, where they are asked for, can be had here.
+/// Checks that labs can run here, if they were chosen.
 fn able(backends: &[Arc<dyn Backend>]) -> Result<(), Refused> {
     let labs = backends.iter().find(|backend| !backend.is_real_cluster());
     labs.and_then(|labs| labs.unable()).map_or(Ok(()), |why| Err(Refused::Unable(why)))
 }
 
-/// An error with all that led to it.
+/// An error with its sources.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        let said = inner.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
+        let message = inner.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
         }
         source = inner.source();
     }
     text
 }
 
-/// Scenarios by name or by path. Where none is named: all of `scenarios/`, or all that are shipped where there is no
-/// such folder.
+/// Finds scenarios by name or path. By default: all of `scenarios/`, or all shipped ones if there is no such folder.
 fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
     let is_path = |text: &String| text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml");
     let (paths, names): (Vec<_>, Vec<_>) = wanted.iter().partition(|text| is_path(text));
@@ -208,8 +207,8 @@ fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
         files = if own.is_dir() { vec![own] } else { shipped::scenarios() };
         return plan::load(&files);
     }
-    // By name, the file called so is enough: another that is wrong is no reason to stop. Else the folder is
-    // read whole, so that a wrong name can be told from a wrong file.
+    // For a name, read only the file with that name, so that errors in other files do not matter. Otherwise read the
+    // whole folder, to distinguish an unknown name from an invalid file.
     let mut folder = None;
     let mut unknown = Diagnostics::default();
     for name in names {

@@ -1,4 +1,4 @@
-//! `relapse.yaml`: the detectors a user brings, and what each must do.
+//! `relapse.yaml`: the user's detectors, and what each must report.
 //!
 //! ```yaml
 //! apiVersion: relapse/v1
@@ -10,18 +10,19 @@
 //!       - { incident: I4, level: cause, subject: node/worker-2, within: 30s }
 //!       - { scenario: conntrack-cap-reset, level: symptom, within: 1m }
 //!       - { incident: I1, miss: "no SYN collector yet", until: 2027-03-01 }
+//!       - { scenario: four-twists, step: route, after: dns, level: symptom, within: 30s }
 //! ```
 //!
-//! An entry under `expect` is for every scenario of an incident, or for one scenario; where a detector
-//! has entries for a scenario, those for its incident do not count there. A miss says why and until
-//! what day, the last on which it is accepted; without `level` it stands for cause and symptom both,
-//! without `within` it is watched for as long as the scenario's own deadlines last. A risk has no
-//! deadline: it must be named before the fault.
+//! An entry under `expect` applies to every scenario of an incident, or to one scenario. If a detector has entries for
+//! a scenario, those for its incident do not apply there. A miss states why and until which day, inclusive, it is
+//! accepted; without `level` it covers cause and symptom, without `within` it is watched until the scenario's longest
+//! deadline. A risk has no deadline: it must be reported before the fault. In a chain, `step` names the step an entry is
+//! about: its deadline counts from the injection of that step, or from the healing of the step named by `after`.
 //!
-//! Job: read, check and keep; `file` is what may stand where, and what it means. Invariants: all errors of form at
-//! once, then all of meaning, each at its place; nothing of the file is run here, but a program that could not be is
-//! told. Left out: running one ([`crate::outside_detector`]), and whether a scenario or a subject exists (scenarios do
-//! not know this file).
+//! `file` defines the format and checks it. Invariants: all syntax errors are reported at once, then all semantic
+//! errors, each at its place; no program is run here, but one that cannot be run is reported. Programs are run by
+//! [`crate::outside_detector`]. Scenarios and subjects are not checked for existence, because scenarios are independent
+//! of this file.
 
 mod file;
 
@@ -35,20 +36,20 @@ use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::spanned::Spanned;
 use relapse_model::yaml::{self, Document};
 
-use crate::event::Expectation;
+use crate::event::{Expectation, OfStep};
 use crate::outside_detector::ExecSpec;
 use file::Line;
 
-/// Looked for in the current directory, unless another file is named.
+/// The default file, in the current directory.
 pub const FILE: &str = "relapse.yaml";
 
-/// A user's own detectors.
+/// The user's detectors.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detectors: Vec<Outside>,
 }
 
-/// A detector that is a program of the user.
+/// A detector that is the user's program.
 #[derive(Debug, Clone)]
 pub struct Outside {
     pub exec: ExecSpec,
@@ -56,11 +57,11 @@ pub struct Outside {
 }
 
 impl Config {
-    /// Reads the named file, else `relapse.yaml` of the current directory; without one there are no
-    /// outside detectors. `today` tells which expected misses are out of date.
+    /// Reads the named file, otherwise `relapse.yaml` in the current directory; if that does not exist, there are no
+    /// outside detectors. `today` determines which expected misses have expired.
     ///
     /// # Errors
-    /// The named file does not exist, or a file cannot be read; else everything that is wrong in it.
+    /// If the named file does not exist or a file cannot be read; otherwise all errors in it.
     pub fn load(path: Option<&Path>, today: Date) -> Result<Self, Diagnostics> {
         let file = path.unwrap_or(Path::new(FILE));
         if path.is_none() && !file.exists() {
@@ -69,20 +70,20 @@ impl Config {
         Self::parse(&yaml::read(file, file::File::NOUN)?, today)
     }
 
-    /// Understands the text of a file. Programs named by a path are looked for beside it.
+    /// Parses the text of a file. Programs given by path are relative to it.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// All errors in it.
     pub fn parse(source: &Source, today: Date) -> Result<Self, Diagnostics> {
-        file::understand(source, yaml::parse(source)?, today)
+        file::resolve(source, yaml::parse(source)?, today)
     }
 
-    /// Names of all outside detectors, in the order of the file.
+    /// Names of all outside detectors, in file order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.detectors.iter().map(|detector| detector.exec.name.as_str())
     }
 
-    /// What outside detectors must do in one scenario. Expectations of level `risk` are among them.
+    /// What outside detectors must report in one scenario, including risks.
     #[must_use]
     pub fn expectations_for(&self, incident: &str, scenario: &str) -> Vec<Expectation> {
         self.detectors.iter().flat_map(|detector| detector.expectations_for(incident, scenario)).collect()
@@ -101,7 +102,11 @@ impl Outside {
             level,
             subject: line.subject.as_ref().map(|subject| subject.0.clone()),
             within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
-            of: None,
+            of: line.step.as_ref().map(|step| OfStep {
+                step: Some(step.value.clone()),
+                after: line.after.as_ref().map(|after| after.value.clone()),
+                clears: None,
+            }),
             expected_miss: line.miss.as_ref().map(|reason| reason.value.clone()),
             outside: true,
         })

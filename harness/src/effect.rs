@@ -1,6 +1,7 @@
-//! A stated effect: what a fault does to the workload, or leaves alone, and whether that was seen.
+//! Expected effects: what a fault does to the workload or leaves unaffected, and whether it was observed.
 //!
-//! New ones: one file under `effects/` and one registry line. Neither too little nor too much of an effect will do.
+//! A new kind is one file under `effects/` and one registry line. An effect fails if there is too little or too much of
+//! it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,21 +18,21 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{ClusterPlan, FlowId, FlowPlan, Resolver};
 use tokio::task::JoinSet;
 
-/// Attempts that must have failed, or worked, before it is said that a flow fails, or works.
+/// Minimum number of failed or successful attempts to decide that a flow fails or works.
 pub const ENOUGH: u32 = 3;
 
-/// An effect as a scenario writes it.
+/// An effect as written in a scenario.
 pub trait EffectSpec {
-    /// Resolves its names and judges its numbers. What is wrong is told to the resolver; then there is no effect.
+    /// Resolves names and checks numbers. Errors are reported to the resolver; then there is no effect.
     fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>>;
 }
 
-/// Effects that are being planned.
+/// The effects being planned.
 pub struct Stating<'r, 'a> {
     pub resolver: &'r mut Resolver<'a>,
-    /// All of them must have been seen by then.
+    /// Time within which all of them must be observed.
     pub within: Duration,
-    /// Of which something is stated already.
+    /// Flows that already have an effect.
     flows: Vec<FlowId>,
 }
 
@@ -40,7 +41,7 @@ impl<'r, 'a> Stating<'r, 'a> {
         Self { resolver, within, flows: Vec::new() }
     }
 
-    /// The flow of this name; tells where another effect speaks of it.
+    /// The flow with this name. Reports an error if it already has an effect.
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
         let flow = self.resolver.flow(name)?;
         if self.flows.contains(&flow) {
@@ -54,57 +55,57 @@ impl<'r, 'a> Stating<'r, 'a> {
 
 /// One planned effect.
 pub trait Effect: fmt::Debug + Send + Sync {
-    /// What is stated, in words.
+    /// Describes the effect.
     fn text(&self, flows: &[FlowPlan], cluster: &ClusterPlan) -> String;
 
-    /// The flow whose attempts show it.
+    /// The flow whose attempts show the effect.
     fn flow(&self) -> Option<FlowId> {
         None
     }
 
-    /// Whether users complain of it.
+    /// Whether users notice it as a failure.
     fn hurts(&self) -> bool {
         false
     }
 
-    /// One of these collectors must be able to see what shows it.
+    /// Collectors of which at least one is needed to observe it.
     fn needs(&self) -> Option<&'static [CollectorKind]> {
         None
     }
 
-    /// Begins to look for it.
+    /// Starts to watch for it.
     ///
     /// # Errors
-    /// When what shows it cannot be seen.
+    /// If it cannot be observed.
     fn watch(&self, on: &mut Ground<'_>) -> Result<Box<dyn Watch>>;
 }
 
-/// Where effects are looked for.
+/// What effects are observed on.
 pub struct Ground<'a> {
     pub cluster: &'a Arc<dyn Cluster>,
-    /// Nanoseconds of the clock, from which on the faults are in force; 0 before.
+    /// Clock time in nanoseconds from which the faults are in force; 0 before.
     pub in_force: &'a Arc<AtomicU64>,
-    /// What looks by itself.
+    /// Background tasks that observe.
     pub tasks: &'a mut JoinSet<()>,
 }
 
-/// Looks for one effect.
+/// Observes one effect.
 pub trait Watch: Send {
-    /// Takes an attempt of the effect's flow into account that started after t0.
+    /// Records an attempt of the effect's flow that started after t0.
     fn attempt(&mut self, attempt: &Attempt) {
         let _ = attempt;
     }
 
-    /// Whether it is there, as far as can be told now, and by what that is told.
+    /// Whether the effect holds so far, and the evidence.
     fn judge(&self) -> (bool, String);
 
-    /// It has begun and nothing speaks against it, but too few attempts have ended to say that it is there: a busy
+    /// Whether the effect has begun and nothing contradicts it, but too few attempts have ended to decide: a busy
     /// machine makes fewer of them.
     fn wants_attempts(&self) -> bool {
         false
     }
 
-    /// When users felt it first, where they do.
+    /// When users were first affected, if at all.
     fn begin(&self) -> Option<Time> {
         None
     }

@@ -1,7 +1,7 @@
 //! All effects: one file each, and one line each in the registry below.
 //!
-//! A file has how the effect is written in a scenario and what planning makes of it ([`EffectSpec`]), what it is in words
-//! ([`Effect`]), and who looks for it ([`crate::effect::Watch`]).
+//! A file defines the effect's YAML and planning ([`EffectSpec`]), its description ([`Effect`]), and its observation
+//! ([`crate::effect::Watch`]).
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ macro_rules! effects {
         }
 
         impl Observation {
-            /// What planning makes of it.
+            /// Plans the effect.
             pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
                 match self { $(Self::$spec(spec) => spec.plan(stating),)* }
             }

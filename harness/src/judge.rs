@@ -1,25 +1,24 @@
-//! Events and time in, verdicts out.
+//! Turns findings and time into verdicts.
 //!
-//! Job: decide, for one trial, each expectation and each risk, every false alarm, and whether what was
-//! said is taken back after healing. A map of the modules:
-//! - `expected`: one expectation, from open to decided. `standing`: what has been said and not cleared.
-//! - `steps`: those of a chain, which steps are in force and which are healed.
-//! - `outcome`: verdicts to the outcome of a trial and its reasons.
+//! For one trial, decides each expectation and each risk, every false alarm, and whether findings are cleared after
+//! healing. Modules:
+//! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
+//! - `steps`: the steps of a chain, in force or healed.
+//! - `outcome`: from verdicts to the outcome of a trial and its reasons.
 //!
-//! Invariants: no clock and no I/O, all time is passed in and compared exactly, in nanoseconds; no
-//! order of calls panics. Only findings of `warning` and above decide anything, from the instant they
-//! reach it. Whether a finding came before or after t0 is told by the instant it was *received*, never
-//! by the order of calls: what is received between the end of the baseline and [`Judge::injected`] is
-//! held until t0 is known, as a fault's first consequences may arrive before its call returns. Each
-//! expectation is decided exactly once; of findings received at the same instant about different
-//! things the order does not matter for it, nor does an additional [`Judge::tick`].
+//! Invariants: no clock and no I/O; all times are passed in and compared exactly, in nanoseconds; no order of calls
+//! causes a panic. Only findings of `warning` and above decide anything, from the instant they reach it. Whether a
+//! finding came before or after t0 depends on the instant it was *received*, never on the order of calls: what is
+//! received between the end of the baseline and [`Judge::injected`] is held until t0 is known, because a fault's first
+//! consequences may arrive before its call returns. Each expectation is decided exactly once; neither the order of
+//! findings received at the same instant about different subjects nor an additional [`Judge::tick`] changes the
+//! decision.
 //!
 //! In a chain ([`Judge::with_steps`]) an expectation counts from the injection of its step or from the healing that
-//! uncovers it. What was found stands until its step is healed and is cleared after that, and every other warning is a
-//! false alarm, but for those of the user's own detectors.
+//! uncovers it. Its finding must stand until its step is healed and be cleared after that; any other warning of a
+//! built-in detector is a false alarm.
 //!
-//! Left out: whether the effect was seen, and phases; that is the run's. What a trial could not prove
-//! for such reasons is closed with [`Judge::abandon`].
+//! Effects and phases are handled by the run, which closes what a trial could not prove with [`Judge::abandon`].
 
 mod expected;
 mod outcome;
@@ -56,37 +55,37 @@ pub struct Judge {
     standing: Standing,
     /// Received after the baseline and before t0 was known.
     held: Vec<(Time, Finding)>,
-    /// Detectors that cannot see, by the first time they said so.
+    /// Blind detectors, with the first time and reason.
     blind: BTreeMap<String, Unsighted>,
-    /// What has raised a false alarm already: one verdict each is enough.
+    /// Detectors and levels that already raised a false alarm, which is reported once.
     alarms: BTreeSet<(String, Level)>,
-    /// The same of what was not cleared.
+    /// Detectors and levels that already have a verdict for a finding that was not cleared.
     uncleared: BTreeSet<(String, Level)>,
     outside: BTreeSet<String>,
-    /// Expectations that count neither way.
+    /// Number of expectations that do not count.
     left_out: usize,
     /// Immediately before the first mutation.
     t0: Option<Time>,
-    /// Latest instant seen.
+    /// The latest time passed in.
     now: Time,
     decided: Vec<Decided>,
-    /// What is to be told.
-    news: Vec<Decided>,
+    /// Decided but not yet returned.
+    undelivered: Vec<Decided>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Baseline,
-    /// The baseline is over, t0 is not known yet.
+    /// The baseline has ended, t0 is not known yet.
     Between,
     Watching,
     Ended,
 }
 
 impl Judge {
-    /// For an incident: what detectors must say after t0, and which risks they must name before it.
-    /// Expectations of level `risk` are risks, in whichever list they stand. A miss that is expected
-    /// without a deadline (`within` zero) is watched for as long as the longest other deadline.
+    /// For an incident: the findings that detectors must report after t0, and the risks they must report before it.
+    /// Expectations of level `risk` count as risks in either list. An expected miss without a deadline (`within` zero)
+    /// is watched for as long as the longest other deadline.
     #[must_use]
     pub fn incident(expectations: Vec<Expectation>, risks: Vec<Expectation>) -> Self {
         let (misplaced, expectations): (Vec<_>, Vec<_>) =
@@ -103,7 +102,7 @@ impl Judge {
         Self::new(None, expected, risks.into_iter().chain(misplaced))
     }
 
-    /// For a control: the armed detectors, each of which must be silent, and the risks.
+    /// For a control: the armed detectors, all of which must stay silent, and the risks.
     #[must_use]
     pub fn control(mut detectors: Vec<String>, risks: Vec<Expectation>) -> Self {
         let mut seen = BTreeSet::new();
@@ -131,19 +130,19 @@ impl Judge {
             t0: None,
             now: Time::default(),
             decided: Vec::new(),
-            news: Vec::new(),
+            undelivered: Vec::new(),
         }
     }
 
-    /// Names detectors that are the user's own programs, so that verdicts of which no expectation was
-    /// planned (false alarms, silence) say so too.
+    /// Names the detectors that are the user's programs, so that verdicts without a planned expectation (false alarms,
+    /// silence) are marked as such.
     #[must_use]
     pub fn with_outside(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.outside.extend(names);
         self
     }
 
-    /// Makes it the judge of a chain of steps with these names. What is expected of any other step cannot be decided.
+    /// Makes this the judge of a chain with these steps. Expectations of any other step are undecided.
     #[must_use]
     pub fn with_steps(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.steps = Steps::new(names);
@@ -151,17 +150,17 @@ impl Judge {
             let why = format!("the scenario has no step {}", self.steps.unknown(expected.expectation())?);
             expected.close(Verdict::Undecided { why })
         };
-        let said = self.risks.iter_mut().chain(&mut self.expected).filter_map(unknown).collect();
-        self.record(said);
+        let decided = self.risks.iter_mut().chain(&mut self.expected).filter_map(unknown).collect();
+        self.record(decided);
         self
     }
 
-    /// What was decided since this was last asked. A verdict that is not told is in no report.
-    pub fn news(&mut self) -> Vec<Decided> {
-        std::mem::take(&mut self.news)
+    /// Returns the verdicts since the last call. Verdicts not taken are missing from reports.
+    pub fn take_decided(&mut self) -> Vec<Decided> {
+        std::mem::take(&mut self.undelivered)
     }
 
-    /// The quiet baseline is over: each risk must stand by now, at `warning` or above.
+    /// Ends the quiet baseline: each risk must stand by now, at `warning` or above.
     pub fn baseline_ended(&mut self, now: Time) {
         self.advance(now);
         if self.stage != Stage::Baseline {
@@ -172,12 +171,12 @@ impl Judge {
             let blind = self.blind.get(&risk.expectation().detector);
             risk.assert_standing(&self.standing, blind)
         };
-        let said = self.risks.iter_mut().filter_map(standing).collect();
-        self.record(said);
+        let decided = self.risks.iter_mut().filter_map(standing).collect();
+        self.record(decided);
     }
 
-    /// The first mutation was made: t0 is the instant before its call. What stood then cannot be
-    /// detected any more; what was received since then counts.
+    /// The first mutation was made; t0 is the instant before its call. Findings that stood then can no longer be
+    /// detected; findings received since then count.
     pub fn injected(&mut self, t0: Time) {
         match self.stage {
             Stage::Baseline => self.baseline_ended(t0),
@@ -199,7 +198,7 @@ impl Judge {
         }
     }
 
-    /// The same of one step of a chain.
+    /// Reports t0 of one step of a chain.
     pub fn step_injected(&mut self, step: &str, t0: Time) {
         self.steps.injected(step, t0);
         self.injected(t0);
@@ -207,46 +206,46 @@ impl Judge {
         self.count();
     }
 
-    /// A step of a chain is about to be healed: what that uncovers counts from now on.
+    /// A step of a chain is about to be healed: expectations that this uncovers count from now on.
     pub fn healing(&mut self, step: &str, now: Time) {
         self.advance(now);
         self.steps.healing(step, now);
         self.count();
     }
 
-    /// The healing of a step was read back: what was found of it must be cleared by then.
+    /// The healing of a step was read back: its findings must be cleared by `clear_by`.
     pub fn healed(&mut self, step: &str, clear_by: Time) {
         self.steps.healed(step, clear_by);
     }
 
-    /// What was found of healed steps does not stand any more.
+    /// Whether all findings of healed steps are cleared.
     #[must_use]
     pub fn healed_is_cleared(&self) -> bool {
         !self.found().any(|found| self.steps.is_healed(found.expectation()) && found.stands(&self.standing))
     }
 
-    /// What comes later in a chain is not watched: it counts neither way.
+    /// Ends a chain at this stage: expectations of later stages do not count.
     pub fn cut_short(&mut self, now: Time) {
         self.stage_ended(now);
         self.expected.retain(|expected| expected.deadline().is_some());
         self.detect_ended(now);
     }
 
-    /// A stage of a chain is over: closes what could be met in it. What was found of steps in force must stand, and
-    /// what was found of healed steps must not.
+    /// Ends a stage of a chain and closes its open expectations. Findings of steps in force must stand, those of healed
+    /// steps must not.
     pub fn stage_ended(&mut self, now: Time) {
         self.advance(now);
         if self.stage != Stage::Watching {
             return;
         }
         let counting = self.expected.iter_mut().filter(|e| e.deadline().is_some());
-        let mut said: Vec<Decided> =
+        let mut decided: Vec<Decided> =
             counting.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect();
-        said.extend(self.out_of_place());
-        self.record(said);
+        decided.extend(self.out_of_place());
+        self.record(decided);
     }
 
-    /// A detector said something, or took it back.
+    /// A detector reported or cleared a finding.
     pub fn finding(&mut self, now: Time, finding: &Finding) {
         self.advance(now);
         match self.stage {
@@ -263,8 +262,7 @@ impl Judge {
         }
     }
 
-    /// A detector cannot see. The first reason is kept; nothing takes it back within the trial, as
-    /// what went unseen stays unseen.
+    /// A detector is blind. The first reason is kept for the whole trial, because what was missed cannot be recovered.
     pub fn blind(&mut self, now: Time, detector: &str, why: &str) {
         self.advance(now);
         if !self.blind.contains_key(detector) {
@@ -272,18 +270,18 @@ impl Judge {
         }
     }
 
-    /// Time has passed. Decides expected misses whose deadline is over; other expectations stay open,
-    /// as a late finding says more than none.
+    /// Time has passed. Decides expected misses after their deadline; other expectations stay open, because a late
+    /// finding is more informative than none.
     pub fn tick(&mut self, now: Time) {
         self.advance(now);
         if self.stage == Stage::Watching {
             let over = |miss: &mut Expected| miss.miss_is_over(self.now, self.blind.get(&miss.expectation().detector));
-            let said = self.expected.iter_mut().filter_map(over).collect();
-            self.record(said);
+            let decided = self.expected.iter_mut().filter_map(over).collect();
+            self.record(decided);
         }
     }
 
-    /// The last instant at which any expectation, open or not, can be met.
+    /// The last instant at which any expectation, open or decided, can be met.
     #[must_use]
     pub fn last_deadline(&self) -> Option<Time> {
         self.expected.iter().filter_map(Expected::deadline).max()
@@ -294,8 +292,8 @@ impl Judge {
         self.silent.is_some()
     }
 
-    /// Nothing is left to wait for, in a chain at this stage: every expectation is decided or past its deadline. A control is
-    /// watched for as long as its plan says, so never before [`Judge::detect_ended`].
+    /// Whether every expectation, in a chain of this stage, is decided or past its deadline. A control is watched for as
+    /// long as its plan says, so this is false before [`Judge::detect_ended`].
     #[must_use]
     pub fn all_decided(&self) -> bool {
         if self.is_control() {
@@ -305,8 +303,8 @@ impl Judge {
         !self.expected.iter().any(|e| e.is_pending(self.now) && !comes_later(e))
     }
 
-    /// Nothing more will be watched: closes what is open. In a control, each detector that raised no
-    /// alarm is silent, or blind if it could not see at any time.
+    /// Ends detection and closes open expectations. In a control, each detector without a false alarm is silent, or
+    /// blind if it was blind at any time.
     pub fn detect_ended(&mut self, now: Time) {
         self.advance(now);
         match self.stage {
@@ -315,8 +313,8 @@ impl Judge {
             Stage::Watching => self.stage = Stage::Ended,
         }
         let end = |open: &mut Expected| open.end(self.blind.get(&open.expectation().detector));
-        let mut said: Vec<Decided> = self.expected.iter_mut().filter_map(end).collect();
-        said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
+        let mut decided: Vec<Decided> = self.expected.iter_mut().filter_map(end).collect();
+        decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             verdict: match self.blind.get(&detector) {
                 Some(blind) => Verdict::Blind { why: blind.why.clone() },
                 None => Verdict::Silent,
@@ -324,53 +322,53 @@ impl Judge {
             expectation: self.unplanned(&detector, Level::Cause, None),
             from: None,
         }));
-        self.record(said);
+        self.record(decided);
     }
 
-    /// This machine cannot make the cause itself, only what follows from it (a limit that is filled but
-    /// not lowered): open expectations of level `cause`, in a chain those of this step, cannot be decided, and do not count. With
-    /// nothing else expected, the trial proves nothing.
+    /// This machine cannot create the cause itself, only its consequences (a limit that is filled but not lowered):
+    /// open expectations of level `cause`, in a chain those of this step, cannot be decided and do not count. If
+    /// nothing else is expected, the trial proves nothing.
     pub fn leave_out(&mut self, step: Option<&str>, what: &str, why: &str) {
         let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
         let of_step = |e: &&mut Expected| e.expectation().of.as_ref().and_then(|of| of.step.as_deref()) == step;
         let causes = self.expected.iter_mut().filter(of_step).filter(|e| e.expectation().level == Level::Cause);
-        let said: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
-        self.left_out += said.len();
-        // Not recorded: the outcome is that of the rest.
-        self.news.extend(said);
+        let closed: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
+        self.left_out += closed.len();
+        // Not recorded: the outcome depends on the other expectations.
+        self.undelivered.extend(closed);
     }
 
-    /// The trial cannot prove the rest (no steady state, no effect, a fault that failed): closes what
-    /// is open as undecided.
+    /// The trial cannot prove the rest (no steady state, no effect, a fault that failed): closes open expectations as
+    /// undecided.
     pub fn abandon(&mut self, why: &str) {
         if self.stage == Stage::Ended {
             return;
         }
         self.stage = Stage::Ended;
-        // Whether these came before or after a mutation is not known: they stand, and decide nothing.
+        // Unknown whether these came before or after a mutation: they stand, but decide nothing.
         for (received, finding) in std::mem::take(&mut self.held) {
             self.standing.take(received, &finding, false);
         }
         let undecided = Verdict::Undecided { why: why.to_owned() };
         let open = self.risks.iter_mut().chain(&mut self.expected);
-        let mut said: Vec<Decided> = open.filter_map(|expected| expected.close(undecided.clone())).collect();
-        said.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
+        let mut decided: Vec<Decided> = open.filter_map(|expected| expected.close(undecided.clone())).collect();
+        decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             expectation: self.unplanned(&detector, Level::Cause, None),
             verdict: undecided.clone(),
             from: None,
         }));
-        self.record(said);
+        self.record(decided);
     }
 
-    /// Nothing stands any more of what was said since t0. Risks may stand.
+    /// Whether all findings since t0 are cleared. Risks may stand.
     #[must_use]
     pub fn all_cleared(&self) -> bool {
         self.standing.uncleared().next().is_none()
     }
 
-    /// The recovery deadline has passed: what was said since t0, is no risk and still stands was not
-    /// cleared. One verdict for each detector and level, on the expectation it met, if any; where a
-    /// control already has a false alarm for them, that is the verdict.
+    /// The recovery deadline has passed: findings since t0 that still stand and are no risks were not cleared. One
+    /// verdict for each detector and level, on the expectation they met, if any; none if a control already has a false
+    /// alarm for them.
     pub fn recovered(&mut self, now: Time) {
         self.advance(now);
         if self.is_chain() {
@@ -381,7 +379,7 @@ impl Judge {
         for finding in self.standing.uncleared() {
             groups.entry((finding.detector.clone(), finding.level)).or_default().push(finding);
         }
-        let mut said = Vec::new();
+        let mut decided = Vec::new();
         for ((detector, level), standing) in groups {
             let key = (detector.clone(), level);
             let alarmed = (self.is_control() || self.is_chain()) && self.alarms.contains(&key);
@@ -393,12 +391,12 @@ impl Judge {
             let expectation = met.cloned().unwrap_or_else(|| {
                 self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
             });
-            said.push(Decided { expectation, verdict: Verdict::NotCleared, from: None });
+            decided.push(Decided { expectation, verdict: Verdict::NotCleared, from: None });
         }
-        self.record(said);
+        self.record(decided);
     }
 
-    /// How the trial came out as far as detection goes, and why it is not a pass, worst first.
+    /// The outcome of detection, with the reasons why it is not a pass, worst first.
     #[must_use]
     pub fn outcome(&self) -> (Outcome, Vec<String>) {
         let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());
@@ -414,9 +412,9 @@ impl Judge {
         self.t0.is_some_and(|t0| t0 <= now)
     }
 
-    fn record(&mut self, said: Vec<Decided>) {
-        self.decided.extend_from_slice(&said);
-        self.news.extend(said);
+    fn record(&mut self, decided: Vec<Decided>) {
+        self.decided.extend_from_slice(&decided);
+        self.undelivered.extend(decided);
     }
 
     /// A finding received before t0.
@@ -426,7 +424,7 @@ impl Judge {
         }
     }
 
-    /// A finding received after t0, while it is watched for.
+    /// A finding received after t0, during detection.
     fn after(&mut self, now: Time, finding: &Finding) {
         if !self.standing.take(now, finding, true) {
             return;
@@ -434,13 +432,13 @@ impl Judge {
         if self.is_control() {
             return self.alarm(finding);
         }
-        let hear = |e: &mut Expected| {
+        let receive = |e: &mut Expected| {
             let early = self.steps.is_covered(e.expectation()) && expected::meets(e.expectation(), finding);
-            if early { e.close(Verdict::PreExisting) } else { e.hear(now, finding) }
+            if early { e.close(Verdict::PreExisting) } else { e.receive(now, finding) }
         };
-        let said: Vec<Decided> = self.expected.iter_mut().filter_map(hear).collect();
-        let too_early = said.iter().any(|decided| decided.verdict == Verdict::PreExisting);
-        self.record(said);
+        let decided: Vec<Decided> = self.expected.iter_mut().filter_map(receive).collect();
+        let too_early = decided.iter().any(|d| d.verdict == Verdict::PreExisting);
+        self.record(decided);
         if self.is_chain() && !too_early && !self.is_explained(now, finding) {
             self.alarm(finding);
         }
@@ -450,7 +448,7 @@ impl Judge {
         !self.steps.is_empty()
     }
 
-    /// In a chain: somebody may say this now.
+    /// In a chain: whether an expectation allows this finding now.
     fn is_explained(&self, now: Time, finding: &Finding) -> bool {
         let explains = |e: &Expected| {
             let expectation = e.expectation();
@@ -460,14 +458,14 @@ impl Judge {
         finding.level == Level::Risk || self.outside.contains(&finding.detector) || self.expected.iter().any(explains)
     }
 
-    /// What was found, or stood as a risk.
+    /// Expectations and risks that were met.
     fn found(&self) -> impl Iterator<Item = &Expected> {
         self.expected.iter().chain(&self.risks).filter(|expected| expected.is_found())
     }
 
-    /// In a chain: what was found and is cleared too early, or is not cleared in time; each once.
+    /// In a chain: verdicts on findings that were cleared too early or not in time, each once.
     fn out_of_place(&mut self) -> Vec<Decided> {
-        let mut said = Vec::new();
+        let mut decided = Vec::new();
         for found in self.expected.iter_mut().chain(&mut self.risks).filter(|expected| expected.is_found()) {
             let stands = found.stands(&self.standing);
             let verdict = match stands {
@@ -478,25 +476,25 @@ impl Judge {
             if stands {
                 self.uncleared.insert((found.expectation().detector.clone(), found.expectation().level));
             }
-            said.push(found.lose(verdict));
+            decided.push(found.lose(verdict));
         }
-        said
+        decided
     }
 
-    /// Begins to count where the instant to count from has come.
+    /// Starts the clock of expectations whose origin is known.
     fn count(&mut self) {
-        let mut said = Vec::new();
+        let mut decided = Vec::new();
         for expected in self.expected.iter_mut().filter(|expected| expected.deadline().is_none()) {
             if let Some(from) = self.steps.origin(expected.expectation(), self.t0) {
-                said.extend(expected.count_from(from, &self.standing));
+                decided.extend(expected.count_from(from, &self.standing));
             }
         }
-        self.record(said);
+        self.record(decided);
     }
 
     fn pre_existing(&mut self) {
-        let said = self.expected.iter_mut().filter_map(|e| e.refuse_standing(&self.standing)).collect();
-        self.record(said);
+        let decided = self.expected.iter_mut().filter_map(|e| e.refuse_standing(&self.standing)).collect();
+        self.record(decided);
     }
 
     fn alarm(&mut self, finding: &Finding) {
@@ -517,7 +515,7 @@ impl Judge {
         self.silent.iter().flatten().filter(|detector| !loud(detector)).cloned().collect()
     }
 
-    /// What a verdict is about that no plan asked for: no deadline.
+    /// The expectation of an unplanned verdict: no deadline.
     fn unplanned(&self, detector: &str, level: Level, subject: Option<Subject>) -> Expectation {
         Expectation {
             detector: detector.to_owned(),

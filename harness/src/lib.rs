@@ -1,11 +1,10 @@
 //! relapse: replays published Kubernetes network incidents and proves that detectors catch them.
 //!
-//! The way of the data, one direction, and what carries it:
-//! [`scenario`] (YAML) -> [`plan`] -> a cluster up -> collectors armed -> faults -> signals -> detectors -> [`judge`] ->
-//! events ([`event`]) -> reports. [`run`] is the only place that wires them; clusters, workload, faults and collectors
-//! are [`relapse_lab`]'s.
+//! Data flow: [`scenario`] (YAML) -> [`plan`] -> a cluster up -> collectors armed -> faults -> signals -> detectors ->
+//! [`judge`] -> events ([`event`]) -> reports. [`run`] wires them together; clusters, workload, faults and collectors
+//! are in [`relapse_lab`].
 //!
-//! Which backends there are the program says (`main.rs`): nothing here names one but labs, which need nothing.
+//! The binary (`main.rs`) registers the backends. This crate depends on none but labs.
 
 pub mod cli;
 pub mod config;

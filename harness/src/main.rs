@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     #[cfg(feature = "kind")]
     relapse_kind::register();
     relapse::shipped::register();
-    // A lab makes its namespaces while there is only one thread: before anything else.
+    // First of all, because a lab must create its namespaces while there is only one thread.
     match std::env::args().nth(1).as_deref() {
         Some(relapse_lab::cluster::backend::LAB) => return relapse::run::lab::lab_main(),
         Some(relapse_lab::host::client::COMMAND) => return relapse_lab::host::guardian_main(),

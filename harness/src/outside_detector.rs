@@ -1,25 +1,22 @@
-//! A detector that is a program of the user, run beside the built-in ones for one trial.
+//! A detector that is the user's program, run next to the built-in ones for one trial.
 //!
-//! The program prints findings, one JSON object a line:
+//! The program prints findings, one JSON object per line:
 //! ```json
 //! {"incident":"I4","level":"cause","severity":"warning","subject":"node/worker-2","evidence":"table 2 is empty"}
 //! {"level":"cause","subject":"node/worker-2","cleared":true}
 //! ```
-//! It may print what it holds true again and again; only news are passed on. With `signals: true` it
-//! reads the signals of the run on its input, in the format of a recording: a header, then one signal
-//! a line.
+//! It may repeat findings; only changes are passed on. With `signals: true` it reads the signals of the run on its
+//! input, in the format of a recording: a header, then one signal per line.
 //!
-//! Job: start, feed, listen, end. A map of the modules: `printed` is what it prints, `lines` reads
-//! without trusting lengths, `threads` are what runs beside the trial.
+//! Modules: `printed` parses the output, `lines` reads lines of bounded length, `threads` runs beside the trial.
 //!
-//! Invariants: the run never waits for the program: its input is a bounded queue, and what does not
-//! fit is lost, counted and said. A program that cannot be understood, loses signals or ends early is
-//! *blind*, with the reason, never silent. It runs in a process group of its own, so that the keyboard's
-//! interrupt is the run's affair. When it is told to end, its input is closed; it is killed if it is
-//! still there after 500 ms, or at once where it had no input to see closed.
+//! Invariants: the run never waits for the program: its input is a bounded queue, and signals that do not fit are
+//! dropped, counted and reported. A program with malformed output, lost signals or an early end is *blind*, with the
+//! reason, never silent. It runs in a process group of its own, so that Ctrl-C reaches only the run. To end it, its
+//! input is closed; it is killed if it still runs after 500 ms, or immediately if it reads no signals.
 //!
-//! Left out: which findings decide what ([`crate::judge`]); processes that the program itself leaves
-//! behind, which end with the lab's process namespace.
+//! Findings are judged in [`crate::judge`]. Processes that the program leaves behind end with the lab's process
+//! namespace.
 
 mod lines;
 mod printed;
@@ -45,11 +42,11 @@ use relapse_detectors::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
-use threads::{News, Program, Shared};
+use threads::{Message, Program, Shared};
 
-/// Signals that wait for a program to read them; more are lost.
+/// Capacity of the queue of unread signals; further ones are dropped.
 const QUEUE: usize = 10_000;
-/// How long a program may go on after its input was closed.
+/// How long a program may run after its input was closed.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How a program is run.
@@ -57,29 +54,29 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct ExecSpec {
     /// The detector's name.
     pub name: String,
-    /// The program and its arguments. A program with a slash in it is looked for in `directory`,
-    /// another one in the PATH.
+    /// The program and its arguments. A program with a slash is relative to `directory`, any other is searched in the
+    /// PATH.
     pub command: Vec<String>,
-    /// Where it runs.
+    /// Its working directory.
     pub directory: PathBuf,
-    /// Variables it gets beside those of the run.
+    /// Environment variables in addition to those of the run.
     pub env: BTreeMap<String, String>,
-    /// It reads the signals of the run on its input; else its input is empty.
+    /// Whether it reads the signals of the run on its input; otherwise its input is empty.
     pub signals: bool,
 }
 
-/// What became known of a program.
+/// An event of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutsideEvent {
     Finding(Finding),
-    /// It cannot be relied on to see, and why.
+    /// It may miss signals or findings, and why.
     Blind {
         detector: String,
         why: String,
     },
 }
 
-/// A program was not started.
+/// A program could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("run detector {name}: {program}: {source}")]
 pub struct SpawnError {
@@ -95,16 +92,16 @@ pub struct OutsideDetector {
     shared: Arc<Shared>,
     grace: Duration,
     signals: Option<SyncSender<Signal>>,
-    news: Sender<News>,
+    messages: Sender<Message>,
     watcher: Option<JoinHandle<()>>,
 }
 
 impl OutsideDetector {
-    /// Starts the program; what it says goes to `said` until [`OutsideDetector::end`]. Where it wants
-    /// signals, it first reads what the operator tells every detector: the header of a recording.
+    /// Starts the program; its events go to `events` until [`OutsideDetector::end`]. If it wants signals, it first
+    /// reads the operator's configuration: the header of a recording.
     ///
     /// # Errors
-    /// There is no such program, or it cannot be run.
+    /// If the program does not exist or cannot be run.
     pub fn spawn(
         spec: &ExecSpec,
         operator: &Operator,
@@ -119,33 +116,33 @@ impl OutsideDetector {
     fn start(spec: &ExecSpec, operator: &Operator, events: UnboundedSender<OutsideEvent>) -> io::Result<Self> {
         let header = Recorder::new(Vec::new(), operator, None)?.finish()?;
         let shared = Arc::new(Shared::new(spec.name.clone(), events));
-        let (news, heard) = mpsc::channel();
-        // Dropped on failure, it ends.
+        let (messages, receiver) = mpsc::channel();
+        // On failure, dropping it ends the process.
         let mut program = Program(command(spec)?.spawn()?);
         if let Some(output) = program.0.stdout.take() {
-            let (shared, news) = (Arc::clone(&shared), news.clone());
-            thread("findings", move || shared.read_findings(output, &news))?;
+            let (shared, messages) = (Arc::clone(&shared), messages.clone());
+            thread("findings", move || shared.read_findings(output, &messages))?;
         }
         if let Some(errors) = program.0.stderr.take() {
-            let (shared, news) = (Arc::clone(&shared), news.clone());
-            thread("errors", move || shared.read_errors(errors, &news))?;
+            let (shared, messages) = (Arc::clone(&shared), messages.clone());
+            thread("errors", move || shared.read_errors(errors, &messages))?;
         }
         let signals = match program.0.stdin.take() {
             None => None,
             Some(input) => {
                 let (queue, waiting) = mpsc::sync_channel(QUEUE);
-                let (shared, news) = (Arc::clone(&shared), news.clone());
-                thread("signals", move || shared.write_signals(input, &header, &waiting, &news))?;
+                let (shared, messages) = (Arc::clone(&shared), messages.clone());
+                thread("signals", move || shared.write_signals(input, &header, &waiting, &messages))?;
                 Some(queue)
             }
         };
         let also = Arc::clone(&shared);
-        let watcher = thread("watch", move || threads::watch(program, &also, &heard))?;
+        let watcher = thread("watch", move || threads::watch(program, &also, &receiver))?;
         let grace = if spec.signals { GRACE } else { Duration::ZERO };
-        Ok(Self { shared, grace, signals, news, watcher: Some(watcher) })
+        Ok(Self { shared, grace, signals, messages, watcher: Some(watcher) })
     }
 
-    /// Offers one signal. Never waits; of no effect where the program wants none.
+    /// Queues one signal without waiting. No effect if the program reads no signals.
     pub fn signal(&self, signal: &Signal) {
         if let Some(queue) = &self.signals
             && let Err(TrySendError::Full(_)) = queue.try_send(signal.clone())
@@ -154,19 +151,19 @@ impl OutsideDetector {
         }
     }
 
-    /// Ends the program: closes its input, waits for its grace, kills it. Blocks up to 700 ms; what it
-    /// still says in that time is passed on.
+    /// Ends the program: closes its input, waits for the grace period, kills it. Blocks up to 700 ms; findings printed
+    /// in that time are passed on.
     pub fn end(mut self) {
         self.finish(self.grace);
     }
 
     fn finish(&mut self, grace: Duration) {
         self.shared.end();
-        // A watcher that is gone has told why.
-        let _ = self.news.send(News::End { grace });
+        // A watcher that has ended has reported why.
+        let _ = self.messages.send(Message::End { grace });
         self.signals = None;
         if let Some(watcher) = self.watcher.take() {
-            // One that panicked has nothing left to end.
+            // After a panic there is nothing left to end.
             let _ = watcher.join();
         }
     }

@@ -1,8 +1,7 @@
-//! What a scenario means once every name in it is resolved: addresses given, references numbers.
+//! Resolved scenarios: addresses assigned, references as numbers.
 //!
-//! Job: the data a run works from. Invariant: after planning nothing is looked up by string, and a
-//! plan that exists is valid; all that can be wrong with a file is said by [`resolve`] before
-//! anything is brought up. No I/O, but for reading the files that are named.
+//! The data a run works from. Invariant: after planning nothing is looked up by string, and every plan is valid;
+//! [`resolve`] reports all errors in a file before anything is brought up. Reading the named files is the only I/O.
 
 mod entries;
 mod resolve;
@@ -32,13 +31,13 @@ pub struct Plan {
     pub file: PathBuf,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
-    /// What the flows do, in the same order.
+    /// The clients of the flows, in the same order.
     pub clients: Vec<Arc<dyn Client>>,
     /// How long every flow must have worked before the baseline begins.
     pub steady_for: Duration,
     /// How long the quiet baseline lasts.
     pub baseline: Duration,
-    /// How many connections each flow that holds many must have open before the baseline begins, or all that it holds.
+    /// How many connections each holding flow must have open before the baseline begins (at most those it holds).
     pub held: u32,
     /// Standing weaknesses that must have been found when the baseline ends.
     pub risks: Vec<Expectation>,
@@ -47,54 +46,54 @@ pub struct Plan {
     pub controls: Vec<TrialPlan>,
     /// Every flow must work again, and every finding be cleared, within this time after healing.
     pub recover_within: Duration,
-    /// A workload that is not steady by then never will be.
+    /// Time limit for the workload to become steady.
     pub settle_within: Duration,
 }
 
-/// Faults that are healed together, and what users see until then. All of a trial is one, unless it is a chain.
+/// Faults that are healed together, and their effect until then. A trial that is not a chain has one step.
 #[derive(Debug)]
 pub struct StepPlan {
-    /// Its name in a chain.
+    /// Name in a chain.
     pub name: Option<String>,
     pub inject: Vec<Planned>,
-    /// In force only from the healing of the step before until its own.
+    /// In force only from the healing of the previous step until the healing of this one.
     pub meanwhile: Vec<Planned>,
     /// Made before its faults are undone, and undone when every step is healed.
     pub heal: Vec<Planned>,
     pub effect: EffectPlan,
 }
 
-/// What users see, all of it.
+/// Expected effects.
 #[derive(Debug, Default)]
 pub struct EffectPlan {
     pub all: Vec<Arc<dyn Effect>>,
-    /// It must have been seen by then, counted from the injection or the healing before it.
+    /// Time from the injection, or from the healing of the previous step, within which all must be observed.
     pub within: Duration,
 }
 
-/// What is done to the cluster, what it must do to the workload, and what detectors must say.
+/// The faults of a trial, their effect on the workload, and the expected findings.
 #[derive(Debug)]
 pub struct TrialPlan {
     /// `None` for the incident, the twin's name for a control.
     pub control: Option<String>,
     /// Why the twin is innocent, in a sentence; empty for the incident.
     pub why: String,
-    /// Number of DNS replicas where this trial wants another than the cluster's.
+    /// The cluster of this trial, if its DNS replicas differ.
     pub cluster: Option<ClusterPlan>,
     /// Injected in this order, then healed in this order; never empty.
     pub steps: Vec<StepPlan>,
-    /// When all is healed.
+    /// Expected when all is healed.
     pub healed: EffectPlan,
     /// Empty for a control: there, any finding at or above `warning` fails.
     pub detect: Vec<Expectation>,
-    /// The same by the deadlines of a real cluster.
+    /// The same expectations with the deadlines for a real cluster.
     pub detect_in_real_cluster: Vec<Expectation>,
     /// How long a control is watched after t0: at least the incident's longest deadline.
     pub watch: Duration,
 }
 
 impl TrialPlan {
-    /// What detectors must say, where news passes an API server and where it does not.
+    /// The expected findings on a real cluster, where some signals pass the API server, or in a lab.
     #[must_use]
     pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
         if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
@@ -106,20 +105,19 @@ impl TrialPlan {
         self.steps.iter().any(|step| step.name.is_some())
     }
 
-    /// Everything that is done to the cluster.
+    /// All changes of the cluster.
     pub fn changes(&self) -> impl Iterator<Item = &Planned> {
         self.steps.iter().flat_map(|step| step.inject.iter().chain(&step.meanwhile).chain(&step.heal))
     }
 
-    /// Everything that users see.
+    /// The effects of all stages.
     pub fn effects(&self) -> impl Iterator<Item = &Arc<dyn Effect>> {
         self.steps.iter().map(|step| &step.effect).chain([&self.healed]).flat_map(|effect| &effect.all)
     }
 }
 
 impl Plan {
-    /// Makes every deadline so many times as long, for a machine that is as much slower. How long a twin is watched
-    /// stays as it is.
+    /// Multiplies every deadline by a factor, for slower machines. How long a twin is watched does not change.
     pub fn stretch_deadlines(&mut self, factor: f64) {
         let stretch = |within: &mut Duration| *within = within.mul_f64(factor);
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {

@@ -1,8 +1,8 @@
-//! Wires the stages: which trials, side by side, each in a lab process; events out.
+//! Runs trials concurrently, each in a lab process, and emits events.
 //!
-//! One thread a trial in progress: it spawns the lab (the kernel kills a lab with the thread that
-//! spawned it), orders, relays requests to the guardian, and proves that all is gone. Every event goes
-//! to one sink, in the order it arrives.
+//! Each trial in progress has a thread: it spawns the lab (the kernel kills a lab with the thread that spawned it),
+//! sends the order, relays requests to the guardian, and proves that nothing is left. All events go to one sink, in
+//! order of arrival.
 
 mod claim;
 mod effects;
@@ -41,30 +41,30 @@ pub use order::Sabotage;
 use queue::Queue;
 use supervise::Supervisor;
 
-/// What a run is asked to do.
+/// Options of a run.
 #[derive(Clone)]
 pub struct Options {
     pub run_id: String,
-    /// Trials of this run side by side, at most.
+    /// Maximum number of concurrent trials.
     pub jobs: usize,
     pub repeat: u32,
-    /// Every deadline is so many times as long.
+    /// Factor by which every deadline is multiplied.
     pub deadline_factor: f64,
     pub consent: Consent,
-    /// Backends whose skips are failures.
+    /// Backends whose skipped trials count as failures.
     pub require: Vec<String>,
     /// Folder for recordings of all signals.
     pub record: Option<std::path::PathBuf>,
-    /// Detectors of the user, and what they must say.
+    /// The user's detectors and what they must report.
     pub config: Config,
     pub sabotage: Option<Sabotage>,
-    /// Which trials: all where empty (scenario, control).
+    /// Trials to run (scenario, control); all if empty.
     pub only: Vec<(String, Option<String>)>,
-    /// Stay with the fault in force.
+    /// Hold the trial with the fault in force.
     pub hold: bool,
-    /// Where clusters come from; a trial runs on each.
+    /// Backends; each trial runs on all of them.
     pub backends: Vec<Arc<dyn Backend>>,
-    /// The program that becomes lab and guardian, where it is not the running one (tests).
+    /// The executable for lab and guardian, if it is not the running one (tests).
     pub executable: Option<std::path::PathBuf>,
 }
 
@@ -73,10 +73,10 @@ pub struct Options {
 pub struct Interrupt(Arc<AtomicU8>);
 
 impl Interrupt {
-    /// Asked once: heal and tear down. Asked again: tear down at once.
+    /// First call: heal and tear down. Second call: tear down immediately.
     pub fn ask(&self) {
-        let asked = self.0.load(Ordering::SeqCst).saturating_add(1);
-        self.0.store(asked, Ordering::SeqCst);
+        let requests = self.0.load(Ordering::SeqCst).saturating_add(1);
+        self.0.store(requests, Ordering::SeqCst);
     }
 
     #[must_use]
@@ -90,35 +90,35 @@ impl Interrupt {
     }
 }
 
-/// Processors this process may use. So many labs may be on this machine, of all runs together, whatever
-/// else it does; more only while it has processor time to spare.
+/// Processors this process may use. This many labs may run on this machine, of all runs together, regardless of other
+/// load; more only while the machine has idle CPU time.
 #[must_use]
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// One trial as it is queued.
+/// A queued trial.
 #[derive(Clone)]
 struct Job {
     id: TrialId,
     backend: Arc<dyn Backend>,
-    /// How many clusters there are at a time; none for a lab.
+    /// Number of concurrent clusters; `None` for a lab.
     clusters: Option<usize>,
     wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
     needs: Needs,
     claim: Claim,
-    /// How long it may take.
+    /// Its maximum duration.
     at_most: Duration,
 }
 
-/// Runs trials and hands every event to `sink`; returns the outcome of all.
+/// Runs trials and passes every event to `sink`; returns the overall outcome.
 pub fn run(plans: &[Plan], options: &Options, interrupt: &Interrupt, sink: &mut dyn FnMut(&RunEvent)) -> Outcome {
     perform(plans, options, interrupt, sink, None)
 }
 
-/// As [`run`], for one trial that is held with its fault in force until its visitor leaves.
+/// Like [`run`], for one trial that is held with its fault in force until the visitor leaves.
 pub fn reproduce(
     plans: &[Plan],
     options: &Options,
@@ -129,11 +129,11 @@ pub fn reproduce(
     perform(plans, options, interrupt, sink, Some(host))
 }
 
-/// What arrives from the threads of trials, in order.
+/// Messages from the threads of trials, in order.
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 enum Message {
     Event(RunEvent),
-    Hold(order::HoldNews),
+    Hold(order::HoldEvent),
 }
 
 fn perform(
@@ -172,13 +172,13 @@ fn perform(
             scope.spawn(move || {
                 let mut ended: Option<Job> = None;
                 while let Some(job) = queue.next(worker, ended.as_ref()) {
-                    let tell = |trial_event| {
-                        let told = event(What::Trial { trial: job.id.clone(), event: trial_event });
-                        let _ = events.send(Message::Event(told));
+                    let emit = |trial_event| {
+                        let event = event(What::Trial { trial: job.id.clone(), event: trial_event });
+                        let _ = events.send(Message::Event(event));
                     };
-                    let news = |news| drop(events.send(Message::Hold(news)));
-                    let visitor = host.map(|host| host.line(&news));
-                    Supervisor { job: &job, options, interrupt, tell: &tell, visitor }.run();
+                    let notify = |event| drop(events.send(Message::Hold(event)));
+                    let visitor = host.map(|host| host.line(&notify));
+                    Supervisor { job: &job, options, interrupt, emit: &emit, visitor }.run();
                     ended = Some(job);
                 }
             });
@@ -187,13 +187,13 @@ fn perform(
         for message in arriving {
             let event = match message {
                 Message::Event(event) => event,
-                Message::Hold(news) => {
-                    host.into_iter().for_each(|host| host.tell(&news));
+                Message::Hold(event) => {
+                    host.into_iter().for_each(|host| host.send(&event));
                     continue;
                 }
             };
             if let What::Trial { event: TrialEvent::Ended(ended), .. } = &event.what {
-                // Named with its reason, and no verdict on those that ran.
+                // A skipped trial does not affect the outcome of those that ran.
                 if ended.outcome != Outcome::Skipped {
                     ran = true;
                     worst = worst.max(ended.outcome);
@@ -207,7 +207,7 @@ fn perform(
     }
     for backend in &options.backends {
         for left in backend.close() {
-            // With an engine that was stopped nothing can be removed; it is in the journal until then.
+            // If the engine was stopped, nothing can be removed; the clusters stay in the journal.
             worst = worst.max(if backend.is_away() { Outcome::Inconclusive } else { Outcome::Dirty });
             sink(&event(What::Notice { text: format!("left behind: {left}; run `relapse recover` to remove it") }));
         }
@@ -219,8 +219,8 @@ fn perform(
     worst
 }
 
-/// Why a trial of this plan will not run here, told without running anything. A required one always
-/// runs, to fail.
+/// Why a trial of this plan will be skipped here, determined without running anything. A required one always runs, and
+/// fails.
 #[must_use]
 pub fn skip_reason(
     plan: &Plan,
@@ -253,8 +253,8 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
             }
         }
     }
-    // Those that want the machine for themselves come last, in an order in which they can share clusters. Of
-    // the others those that wait for each other begin first: they are the longest chain; then the longest.
+    // Trials that need exclusive use of the machine come last, ordered so that they can share clusters. Among the
+    // others, those that exclude each other come first, as the longest chain; then the longest ones.
     let mut work: BTreeMap<String, Duration> = BTreeMap::new();
     for job in &jobs {
         *work.entry(job.id.scenario.clone()).or_default() += job.at_most;

@@ -1,10 +1,10 @@
-//! The scenario file: its YAML as types, strict, with the place of whatever planning may refuse.
+//! The scenario file as strict types, with the places of values that planning may refuse.
 //!
-//! Job: the types that [`relapse_model::yaml`] reads. [`cluster`] and [`trial`] are parts of a file; those of faults are
-//! in [`relapse_lab::faults`], of flows in [`relapse_lab::workload`], of effects in [`crate::effects`].
+//! These are the types that [`relapse_model::yaml`] reads. [`cluster`] and [`trial`] are parts of a file; faults are in
+//! [`relapse_lab::faults`], flows in [`relapse_lab::workload`], effects in [`crate::effects`].
 //!
-//! Invariants: unknown and duplicate keys are refused; enums are externally tagged, for in every other
-//! kind places are lost. Left out: what names refer to and whether numbers fit ([`crate::plan`]).
+//! Invariants: unknown and duplicate keys are refused; enums are externally tagged, because all other representations
+//! lose places. References and numbers are checked in [`crate::plan`].
 
 pub mod cluster;
 pub mod trial;

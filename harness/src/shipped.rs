@@ -1,23 +1,23 @@
-//! The scenarios and kind configurations that the program carries, so that it works in an empty folder.
+//! Scenarios and kind configurations embedded in the program, so that it works in an empty folder.
 //!
-//! They have paths like files on disk, below [`ROOT`], and are read by the same code.
+//! They have paths below [`ROOT`] and are read by the same code as files on disk.
 
 use std::path::{Component, Path, PathBuf};
 
 use include_dir::{Dir, include_dir};
 
-/// Where the carried files seem to lie. No such folder is ever made.
+/// The virtual folder of the embedded files. It does not exist on disk.
 const ROOT: &str = "(shipped)";
 
 static SCENARIOS: Dir = include_dir!("$CARGO_MANIFEST_DIR/../scenarios");
 static KIND_CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/../kind-configs");
 
-/// Makes the carried files readable. Called before anything is read.
+/// Registers the embedded files. Must be called before any file is read.
 pub fn register() {
     relapse_model::yaml::carry(text);
 }
 
-/// Paths of the carried scenarios.
+/// Paths of the embedded scenarios.
 #[must_use]
 pub fn scenarios() -> Vec<PathBuf> {
     let folder = Path::new(ROOT).join("scenarios");
@@ -25,7 +25,7 @@ pub fn scenarios() -> Vec<PathBuf> {
     yaml.map(|file| folder.join(file.path())).collect()
 }
 
-/// The carried scenario of this file name, without `.yaml`.
+/// The embedded scenario with this file name, without `.yaml`.
 #[must_use]
 pub fn scenario(name: &str) -> Option<PathBuf> {
     scenarios().into_iter().find(|path| path.file_stem().is_some_and(|stem| stem == name))

@@ -1,6 +1,6 @@
-//! What a user sees who wrote something wrong: every message, with its place and what would be right.
+//! Error messages for invalid input: each with its place and a fix.
 //!
-//! Each case is `bad_input/base.yaml` with something replaced; the snapshots beside it are the messages.
+//! Each case is `bad_input/base.yaml` with replacements; the snapshots next to it contain the messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use relapse_model::yaml::parse;
 
 const BASE: &str = include_str!("bad_input/base.yaml");
 
-/// Every occurrence of the first text of each pair is replaced by the second.
+/// The base with every occurrence of the first string of each pair replaced by the second.
 fn base_with(replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(BASE.to_owned(), |text, (from, to)| {
         assert!(text.contains(from), "the base has no {from:?}");
@@ -25,7 +25,7 @@ fn planned(name: &str, text: String) -> Result<Plan, Diagnostics> {
 }
 
 fn snapshot(name: &str, message: &str) {
-    assert!(!message.contains('\u{1b}'), "no colours outside a terminal");
+    assert!(!message.contains('\u{1b}'), "colours outside a terminal");
     insta::with_settings!({ snapshot_path => "bad_input", prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, message);
     });
@@ -36,7 +36,7 @@ macro_rules! wrong {
         #[test]
         fn $name() {
             let name = stringify!($name).replace('_', "-");
-            let wrong = planned(&name, base_with(&[$(($from, $to)),+])).expect_err("something is wrong");
+            let wrong = planned(&name, base_with(&[$(($from, $to)),+])).expect_err("the input is invalid");
             snapshot(&name, &wrong.plain());
         }
     )*};
@@ -193,7 +193,7 @@ fn the_base_is_right() {
     }
 }
 
-/// A folder that goes away, by whose name messages must not differ.
+/// A temporary folder, whose name is removed from messages.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -209,7 +209,7 @@ impl Folder {
 
     fn wrong(&self, paths: &[&Path]) -> String {
         let paths: Vec<PathBuf> = paths.iter().map(|p| self.0.path().join(p)).collect();
-        let wrong = load(&paths).expect_err("something is wrong");
+        let wrong = load(&paths).expect_err("the input is invalid");
         wrong.plain().replace(&format!("{}/", self.0.path().display()), "")
     }
 }
@@ -233,7 +233,7 @@ fn not_utf_8() {
     snapshot("not-utf-8", &message);
 }
 
-/// What is wrong with a kind configuration is told with what else is wrong.
+/// Errors of a kind configuration are reported together with all other errors.
 #[test]
 fn kind_configs_that_cannot_be_used() {
     let folder = Folder::new();
@@ -271,7 +271,7 @@ fn huge_file() {
     folder.file("huge.yaml", format!("{BASE}# {}\n", "x".repeat(1 << 20)));
     let started = std::time::Instant::now();
     snapshot("huge-file", &folder.wrong(&[Path::new("huge.yaml")]));
-    assert!(started.elapsed() < std::time::Duration::from_secs(1), "it was not parsed");
+    assert!(started.elapsed() < std::time::Duration::from_secs(1), "a huge file must not be parsed");
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn errors_of_all_files() {
 fn one_file_named_twice_is_one_scenario() {
     let folder = Folder::new();
     let file = folder.file("base.yaml", BASE);
-    let plans = load(&[file, folder.0.path().to_owned()]).expect("nothing is wrong");
+    let plans = load(&[file, folder.0.path().to_owned()]).expect("the base is valid");
     assert_eq!(plans.len(), 1);
 }
 
@@ -337,5 +337,5 @@ fn drawn_for_a_terminal() {
     let text = base_with(&[("pod: peer", "pod: pere")]);
     let wrong = planned("drawn", text).expect_err("there is no such pod");
     snapshot("drawn-for-a-terminal", &wrong.drawn(false));
-    assert!(wrong.drawn(true).contains('\u{1b}'), "colours on a terminal");
+    assert!(wrong.drawn(true).contains('\u{1b}'), "no colours on a terminal");
 }

@@ -1,7 +1,7 @@
-//! The command line as it is typed: what it prints, what it refuses, and with what status.
+//! The command line: output, errors and exit status.
 //!
-//! `cli/policy-route-lost.jsonl` is a recording of that scenario by `relapse run --record`, cut down to
-//! what its detectors want, from 300 ms before the fault until the last finding.
+//! `cli/policy-route-lost.jsonl` is a recording of that scenario by `relapse run --record`, reduced to the signals its
+//! detectors need, from 300 ms before the fault to the last finding.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -25,14 +25,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// It ends with this status, prints nothing on standard output, and on standard error all of `words`.
+/// Asserts that a command exits with `BAD_INPUT`, prints nothing to standard output, and all of `words` to standard
+/// error.
 fn refused(arguments: &[&str], words: &[&str]) {
     let output = output(arguments);
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(BAD_INPUT), "{arguments:?}: {errors}");
     assert_eq!(text(&output.stdout), "", "{arguments:?}");
     for word in words {
-        assert!(errors.contains(word), "{arguments:?} should say {word:?}: {errors}");
+        assert!(errors.contains(word), "{arguments:?} should mention {word:?}: {errors}");
     }
     assert!(!errors.contains("panicked") && !errors.contains('\u{1b}'), "{arguments:?}: {errors}");
 }
@@ -121,7 +122,7 @@ fn scenarios_are_listed_for_people_and_for_programs() {
     for words in ["I4   policy-route-lost", "policy-route-loss", "wrong-nic", "within 500 ms", "table-rebuilt"] {
         assert!(table.contains(words), "{words:?} is not in {table}");
     }
-    assert!(!table.contains('\u{1b}'), "no colours outside a terminal");
+    assert!(!table.contains('\u{1b}'), "colours outside a terminal");
     let json: serde_json::Value = serde_json::from_slice(&output(&["list", "--json"]).stdout).expect("JSON");
     let all = json.as_array().expect("an array");
     let named = |name: &str| all.iter().find(|one| one["name"] == name).expect("it is listed");
@@ -132,14 +133,14 @@ fn scenarios_are_listed_for_people_and_for_programs() {
 
 const RECORDING: &str = "harness/tests/cli/policy-route-lost.jsonl";
 
-/// (detector, level, severity, subject) of what stands at the end of a replay, warnings and above.
-fn said(arguments: &[&str]) -> Vec<[String; 4]> {
+/// (detector, level, severity, subject) of the findings of a replay, warnings and above.
+fn replayed(arguments: &[&str]) -> Vec<[String; 4]> {
     let output = output(arguments);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let line = |line: String| -> Option<[String; 4]> {
-        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        assert!(said["recording"].as_str().is_some_and(|path| path.ends_with("policy-route-lost.jsonl")));
-        let finding = &said["finding"];
+        let entry: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert!(entry["recording"].as_str().is_some_and(|path| path.ends_with("policy-route-lost.jsonl")));
+        let finding = &entry["finding"];
         let word = |key: &str| finding[key].as_str().expect(key).to_owned();
         (finding["severity"] != "info" && finding["cleared"] == false)
             .then(|| ["detector", "level", "severity", "subject"].map(word))
@@ -153,9 +154,9 @@ fn a_recording_says_what_the_run_said() {
         ["policy-route", "cause", "warning", "node/worker-2"].map(str::to_owned),
         ["wrong-nic", "symptom", "critical", "node/worker-2"].map(str::to_owned),
     ];
-    assert_eq!(said(&["replay", "--json", RECORDING]), expected);
-    // A folder stands for the recordings in it.
-    assert_eq!(said(&["replay", "--json", "harness/tests/cli"]), expected);
+    assert_eq!(replayed(&["replay", "--json", RECORDING]), expected);
+    // A folder means all recordings in it.
+    assert_eq!(replayed(&["replay", "--json", "harness/tests/cli"]), expected);
     let words = text(&output(&["replay", RECORDING]).stdout);
     assert!(words.contains("3 findings") && words.contains("policy-route"), "{words}");
 }
@@ -167,11 +168,11 @@ fn recordings_that_cannot_be_read_are_bad_input() {
     refused(&["replay", "Cargo.toml"], &["line 1"]);
 }
 
-/// What a command prints inside is all that standard output gets.
+/// Standard output contains only the output of the commands.
 #[test]
 fn a_held_incident_can_be_looked_at() {
-    if let Err(mend) = relapse_kernel::process::diagnose_user_namespaces() {
-        panic!("this needs user namespaces: {mend}");
+    if let Err(why) = relapse_kernel::process::diagnose_user_namespaces() {
+        panic!("this needs user namespaces: {why}");
     }
     let output = output(&[
         "reproduce",
@@ -224,23 +225,23 @@ fn an_empty_folder_has_what_is_shipped() {
 #[test]
 fn what_init_writes_passes_and_shards_of_it_make_one_report() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let there = folder.path().join("mine");
-    let at = there.to_str().expect("text");
+    let own = folder.path().join("mine");
+    let at = own.to_str().expect("text");
     assert_eq!(output(&["init", at]).status.code(), Some(0));
     refused(&["init", at], &["relapse.yaml", "nothing was written"]);
     let run = |arguments: &[&str], wanted: &str| {
-        let output = relapse(arguments).current_dir(&there).output().expect("relapse starts");
-        let shown = text(&output.stdout);
-        assert!(output.status.success() && shown.contains(wanted), "{shown}{}", text(&output.stderr));
-        shown
+        let output = relapse(arguments).current_dir(&own).output().expect("relapse starts");
+        let printed = text(&output.stdout);
+        assert!(output.status.success() && printed.contains(wanted), "{printed}{}", text(&output.stderr));
+        printed
     };
-    let shown = run(&["run"], "2 trials: 2 pass");
-    assert!(shown.contains("route-watch"), "{shown}");
+    let printed = run(&["run"], "2 trials: 2 pass");
+    assert!(printed.contains("route-watch"), "{printed}");
     for shard in ["1/2", "2/2"] {
         run(&["run", "--shard", shard, "--reports", &shard[..1]], "");
     }
     // A shard without a trial has no report.
-    let shards = ["1/latest", "2/latest"].into_iter().filter(|folder| there.join(folder).exists());
+    let shards = ["1/latest", "2/latest"].into_iter().filter(|folder| own.join(folder).exists());
     let report: Vec<&str> = ["report", "--output", "all"].into_iter().chain(shards).collect();
     run(&report, "2 trials: 2 pass");
 }

@@ -1,10 +1,10 @@
-//! A run whose processes are killed leaves nothing: no process and no namespace three seconds later,
-//! and the machine's own limit back within one.
+//! A run whose processes are killed leaves nothing: no process and no namespace three seconds later, and the machine's
+//! limit restored within one second.
 //!
-//! Each trial runs the built `relapse`, waits for a moment (a phase that begins, a journal that is
-//! written and not acted upon yet), kills one process of the run, and looks for what is left. Of all
-//! combinations the shorter half runs always, the rest and two hundred random instants only when
-//! ignored trials are asked for (`make soak`). `RELAPSE_SOAK_SEED` chooses other instants.
+//! Each trial runs the built `relapse`, waits for a moment (a phase begins, or a journal is written but not acted upon
+//! yet), kills one process of the run, and looks for leftovers. The shorter half of all combinations always runs; the
+//! rest and two hundred random instants run only with `--include-ignored` (`make soak`). `RELAPSE_SOAK_SEED` chooses
+//! other instants.
 
 mod support {
     pub mod child;
@@ -26,20 +26,20 @@ use relapse_lab::fault::Requirement;
 use support::child::{self, RESTORED_WITHIN, Role, Run};
 use support::{shipped, skips, spread};
 
-/// Processes and namespaces of a run that was killed are gone by then.
+/// Time limit for processes and namespaces of a killed run to disappear.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
 /// Random instants in the soak test.
 const INSTANTS: u64 = 200;
-/// About as long as a trial takes: random instants lie within.
+/// Approximate length of a trial, the range of random instants.
 const LONGEST: Duration = Duration::from_secs(9);
-/// Who is killed where the run's own end is not what is tested.
+/// The scenario for all cases that do not depend on it.
 const QUICK: &str = "policy-route-lost";
 
-/// Whom to kill.
+/// The process to kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     One(Role),
-    /// First the guardian, then the command line: nobody is left to restore.
+    /// First the guardian, then the command line: no process is left to restore.
     GuardianAndRelapse,
 }
 
@@ -68,7 +68,7 @@ impl Victim {
         matches!(self, Self::One(Role::Guardian) | Self::GuardianAndRelapse)
     }
 
-    /// The command line itself dies.
+    /// Whether the command line itself is killed.
     const fn is_run(self) -> bool {
         matches!(self, Self::One(Role::Relapse) | Self::GuardianAndRelapse)
     }
@@ -78,7 +78,7 @@ impl Victim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Phase(Phase),
-    /// The journal is in place; the write comes after it is synced.
+    /// The journal exists; the write follows after it is synced.
     Journalled,
     After(Duration),
 }
@@ -86,9 +86,9 @@ enum Moment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Scenario {
     name: String,
-    /// It writes the machine's limit: there is a guardian, and only one at a time.
+    /// It writes the machine's limit, so it has a guardian, and only one runs at a time.
     writes: bool,
-    /// The plainest of its incident.
+    /// The base scenario of its incident.
     is_base: bool,
 }
 
@@ -123,7 +123,7 @@ impl Case {
     }
 }
 
-/// All shipped ones. The plainest of an incident has the shortest name: variants add to it.
+/// All shipped scenarios. The base scenario of an incident has the shortest name; variants add to it.
 fn scenarios() -> Vec<Scenario> {
     let plans = shipped::plans();
     let shortest = |incident: &str| {
@@ -138,7 +138,7 @@ fn scenarios() -> Vec<Scenario> {
     plans.iter().map(scenario).collect()
 }
 
-/// Everything that can be combined, and the random instants.
+/// All combinations, and the random instants.
 fn cases() -> Vec<Case> {
     let scenarios = scenarios();
     let mut cases = Vec::new();
@@ -153,7 +153,7 @@ fn cases() -> Vec<Case> {
     let mut dice = Dice(seed);
     for _ in 0..INSTANTS {
         let scenario = scenarios[dice.below(scenarios.len())].clone();
-        // The guardian's come last.
+        // Cases with a guardian come last.
         let victim = VICTIMS[dice.below(if scenario.writes { VICTIMS.len() } else { 4 })];
         let moment = Moment::After(LONGEST * u32::try_from(dice.below(1_000)).unwrap_or(0) / 1_000);
         let case = Case { scenario, victim, moment };
@@ -164,8 +164,8 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// What runs always: the run killed at each boundary of one scenario an incident, every process of
-/// a lab at each boundary of one scenario, and the guardian around what it guards.
+/// Cases that always run: the command line killed at each boundary of one scenario per incident, every process of a lab
+/// at each boundary of one scenario, and the guardian during the phases it guards.
 fn is_quick(case: &Case) -> bool {
     let Case { scenario, victim, moment } = case;
     let phase = match moment {
@@ -183,11 +183,11 @@ fn is_quick(case: &Case) -> bool {
 }
 
 fn run(case: &Case) -> Result<Completion, Failed> {
-    // One of ours at a time at the machine-wide lock; the others would wait there with a lab's worth
-    // of patience.
+    // Only one of these runs at a time uses the machine-wide lock; others would wait there, and their timeouts would
+    // include the wait.
     static CHAIN: Mutex<()> = Mutex::new(());
-    // The kernel clears namespaces away one after the other, for the whole machine: who is slow beside
-    // others has to show that it is quick alone.
+    // The kernel destroys namespaces one after the other, for the whole machine. A case that is slow beside others is
+    // repeated alone.
     static MACHINE: RwLock<()> = RwLock::new(());
     let writer = case.scenario.writes;
     let _turn = writer.then(|| CHAIN.lock().unwrap_or_else(PoisonError::into_inner));
@@ -218,14 +218,14 @@ fn run(case: &Case) -> Result<Completion, Failed> {
     }
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 enum Tried {
     Skipped { reason: String },
     Done { gone: Duration },
 }
 
 fn attempt(case: &Case) -> Result<Tried, Failed> {
-    // Nobody else's business is waited for where the limit does not matter.
+    // Do not wait for other runs if the limit does not matter.
     let before = case.scenario.writes.then(child::limit);
     let mut run = Run::start(&[&case.scenario.name, "--only", "incident"]);
     let result = kill_and_look(case, &mut run, before.as_deref());
@@ -234,15 +234,15 @@ fn attempt(case: &Case) -> Result<Tried, Failed> {
     }
     result.map(|gone| Tried::Done { gone }).map_err(|why| {
         let short = |event: &TrialEvent| format!("{event:?}").chars().take(160).collect::<String>();
-        let heard: Vec<String> = run.trial_events().map(short).collect();
-        Failed::from(format!("{why}\nstandard error: {}\nevents: {}", run.errors(), heard.join("\n        ")))
+        let received: Vec<String> = run.trial_events().map(short).collect();
+        Failed::from(format!("{why}\nstandard error: {}\nevents: {}", run.errors(), received.join("\n        ")))
     })
 }
 
-/// Tells how long after the kill, or the end of a run that nobody hit, all was gone.
+/// Returns how long after the kill, or after the end of a run that was not hit, everything was gone.
 fn kill_and_look(case: &Case, run: &mut Run, before: Option<&str>) -> Result<Duration, String> {
     if !reach(case.moment, run)? {
-        // It ended earlier, or was skipped: then there must be nothing left all the same.
+        // It ended earlier or was skipped: nothing may be left either.
         run.end()?;
         let since = Instant::now();
         let gone = run.prove_gone(since)?;
@@ -279,11 +279,11 @@ fn kill_and_look(case: &Case, run: &mut Run, before: Option<&str>) -> Result<Dur
     run.prove_gone(since)
 }
 
-/// The command line lives on: it cleans up, and tells what happened.
+/// The command line survives: it cleans up and reports what happened.
 fn outlived(case: &Case, run: &mut Run, before: Option<&str>, hit: Option<Instant>) -> Result<Duration, String> {
     let status = run.end()?;
     let end = Instant::now();
-    // A run whose guardian died goes on to its own end.
+    // A run whose guardian was killed continues to its regular end.
     let since = hit.filter(|_| !case.victim.is_guardian()).unwrap_or(end);
     let gone = run.prove_gone(since)?;
     run.prove_restored(before, end, RESTORED_WITHIN)?;
@@ -292,15 +292,15 @@ fn outlived(case: &Case, run: &mut Run, before: Option<&str>, hit: Option<Instan
         _ => None,
     });
     let Some(ended) = ended else {
-        return Err(format!("it ended with {status} and without saying how the trial ended"));
+        return Err(format!("it ended with {status} without reporting the end of the trial"));
     };
     if let Some(left) = run.trial_events().find(|event| matches!(event, TrialEvent::LeftBehind { .. })) {
         return Err(format!("{left:?}"));
     }
-    // Another run may get the limit once the guardian is dead, and this one's workload feels it.
+    // Once the guardian is dead, another run may take the limit and disturb this workload.
     let disturbed = |reason: &String| reason.starts_with("the workload did not recover");
     match ended.outcome {
-        // A lab that had said its last word was not needed any more, and a guardian may be replaced.
+        // A lab that had sent its last message was no longer needed, and a guardian may be replaced.
         Outcome::Pass => {
             let needed = matches!(case.moment, Moment::Phase(phase) if phase < Phase::Down);
             if needed && hit.is_some() && !case.victim.is_guardian() {
@@ -315,7 +315,7 @@ fn outlived(case: &Case, run: &mut Run, before: Option<&str>, hit: Option<Instan
     Ok(gone)
 }
 
-/// Kills a process of this run, and tells whether it was there.
+/// Kills a process of this run. Returns whether it existed.
 fn kill(run: &Run, victim: Role) -> bool {
     let found = run.processes().into_iter().find(|(role, _)| *role == victim);
     found.is_some_and(|(_, process)| child::send(process, "KILL"))
@@ -339,8 +339,8 @@ fn reach(moment: Moment, run: &mut Run) -> Result<bool, String> {
             Ok(true)
         }
         Moment::After(delay) => {
-            // Most count from the start of the trial, some from the start of the run, which may have to
-            // wait for others first.
+            // Most instants count from the start of the trial, some from the start of the run, which may have to wait
+            // for others first.
             let started = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Started, .. });
             if delay.as_millis() % 4 != 0 && !run.until(started)? {
                 return Ok(false);
@@ -360,7 +360,7 @@ impl Dice {
     }
 }
 
-/// How long it took at most, and where, for those who wonder how near the promises are.
+/// The longest times and their cases, to show the margin to the limits.
 mod slowest {
     use super::{Duration, Mutex, PoisonError};
 
@@ -386,7 +386,7 @@ mod slowest {
         for (what, slowest) in [("limit restored", &RESTORED), ("all gone", &GONE)] {
             let slowest = slowest.lock().unwrap_or_else(PoisonError::into_inner);
             if !slowest.0.is_zero() {
-                eprintln!("{what}, slowest after a death: {:.2} s ({})", slowest.0.as_secs_f64(), slowest.1);
+                eprintln!("{what}, slowest after a kill: {:.2} s ({})", slowest.0.as_secs_f64(), slowest.1);
             }
         }
     }

@@ -1,13 +1,13 @@
-//! Real clusters: what goes wrong with them is told in a line, what a run made is removed however the run
-//! ends, nothing of somebody else's is touched, and no packet of a lab gets out.
+//! Real clusters: errors are reported in one line, everything a run made is removed however the run ends, clusters of
+//! others are never touched, and no packet of a lab gets out.
 //!
-//! Runs of the built `relapse`, each test with a state folder of its own, only where real clusters are
-//! asked for (`RELAPSE_REQUIRE` names kind, or `RELAPSE_BACKEND` is kind or all). One after the other:
-//! runs on clusters wait for each other anyway.
+//! Each test runs the built `relapse` with a state folder of its own, only if real clusters are requested
+//! (`RELAPSE_REQUIRE` contains kind, or `RELAPSE_BACKEND` is kind or all). Sequentially, because runs on clusters wait
+//! for each other anyway.
 
 mod support {
-    pub mod asked;
     pub mod engine;
+    pub mod opt_in;
     pub mod real_run;
     pub mod skips;
     pub mod stranger;
@@ -15,8 +15,8 @@ mod support {
 
 mod on_kind {
     pub mod contained;
-    pub mod heard;
     pub mod removed;
+    pub mod signals;
     pub mod unmade;
 }
 
@@ -27,12 +27,12 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse_kind::Kind;
 use relapse_lab::cluster::backend::Backend as _;
 
-use on_kind::{heard, removed, unmade};
-use support::{asked, skips};
+use on_kind::{removed, signals, unmade};
+use support::{opt_in, skips};
 
-/// What a test finds wrong, in words.
+/// The result of a test, with the failure as text.
 type Tested = Result<(), String>;
-/// What it proves, and the test.
+/// A test and what it proves.
 type Test = (&'static str, fn() -> Tested);
 
 fn main() -> ExitCode {
@@ -40,12 +40,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let tests: [Test; 14] = [
-        ("without Docker it is skipped, and failed where it is required", unmade::no_docker),
-        ("without kind it is skipped, saying so", unmade::no_kind),
-        ("without its image it is skipped, naming it", unmade::no_image),
-        ("a creation that fails is told in a line and leaves nothing", unmade::fails),
-        ("a disk that is full is told as that", unmade::disk_full),
-        ("a creation that hangs is ended in time, with the nodes' logs saved", unmade::hangs),
+        ("without Docker it is skipped, or fails if required", unmade::no_docker),
+        ("without kind it is skipped with that reason", unmade::no_kind),
+        ("without its image it is skipped, and the image is named", unmade::no_image),
+        ("a failed creation is reported in one line and leaves nothing", unmade::fails),
+        ("a full disk is reported as such", unmade::disk_full),
+        ("a hanging creation is ended in time, and the nodes' logs are saved", unmade::hangs),
         ("killed with a fault in force on two clusters: the next start removes all", removed::in_force),
         ("two runs at once: both pass, nothing left", removed::two_at_once),
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
@@ -53,11 +53,11 @@ fn main() -> ExitCode {
             "a packet that tries to leave is dropped; killed while the cluster goes down: recover removes it",
             removed::going_down,
         ),
-        ("a packet that tries to leave is told of a trial that is cut off, too", removed::cut_off),
-        ("what only an API server tells is heard", heard::told),
-        ("all the while the cluster of somebody else was left alone", removed::stranger_untouched),
-        // The last one: the cluster of somebody else would go with the engine.
-        ("the engine stopped in the middle: inconclusive, removed later", removed::engine_stopped),
+        ("a packet that tries to leave is reported for an aborted trial, too", removed::cut_off),
+        ("signals of the API server reach the detectors", signals::reach_detectors),
+        ("the cluster of another owner was never touched", removed::stranger_untouched),
+        // Last, because the other owner's cluster would end with the engine.
+        ("the engine stopped during a trial: inconclusive, removed later", removed::engine_stopped),
     ];
     let trials = tests.map(|(name, test)| Trial::ignorable_test(name, move || run(name, test)));
     let conclusion = skips::run(&arguments, trials.into());
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, test: fn() -> Tested) -> Result<Completion, Failed> {
-    if !asked::for_clusters() {
+    if !opt_in::for_clusters() {
         let why = "only where RELAPSE_REQUIRE or RELAPSE_BACKEND names kind";
         skips::note("tests on real clusters", why);
         return Ok(Completion::ignored_with(why));

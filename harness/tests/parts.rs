@@ -1,12 +1,12 @@
-//! Machines that lack a part: `relapse doctor` names it, and a trial that needs it is refused or skipped with that
-//! line before anything of it is built.
+//! Machines without a required part: `relapse doctor` names it, and a trial that needs it is refused or skipped with
+//! that line before anything is built.
 //!
-//! Parts are taken away with what every Linux has (`ulimit`, `unshare`, `setpriv`) and, where tests may use Docker (see
-//! `tests/kind.rs`), by containers: as confined as Docker makes them, and less and less so. Other kernels lack more:
-//! `make kernels`.
+//! Parts are removed with common tools (`ulimit`, `unshare`, `setpriv`) and, if tests may use Docker (see
+//! `tests/kind.rs`), with containers: with Docker's default confinement, and gradually less. Kernels that lack more are
+//! tested with `make kernels`.
 
 mod support {
-    pub mod asked;
+    pub mod opt_in;
     pub mod skips;
 }
 
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use support::{asked, skips};
+use support::{opt_in, skips};
 
 type Tested = Result<Completion, Failed>;
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     for (name, test) in in_containers {
         let container = std::sync::Arc::clone(&container);
         trials.push(Trial::ignorable_test(name, move || {
-            if !asked::for_clusters() {
+            if !opt_in::for_clusters() {
                 let why = "only where RELAPSE_REQUIRE or RELAPSE_BACKEND names kind";
                 skips::note("tests in containers", why);
                 return Ok(Completion::ignored_with(why));
@@ -59,21 +59,21 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// What `doctor` and then `run SCENARIOS` print and end with.
+/// Exit status and output of `doctor` and then of `run SCENARIOS`.
 struct Outputs {
     doctor: (i32, String),
     run: (i32, String),
 }
 
 impl Outputs {
-    /// `doctor` has this line, and the run was refused with it.
+    /// `doctor` prints this line, and the run is refused with it.
     fn refused(&self, line: &str) -> Tested {
         let (status, run) = &self.run;
         let at_once = *status == NOTHING_PROVED && run.contains("cannot run labs: ") && !run.contains("INCONCLUSIVE");
         self.holds(self.doctor.0 == 1 && self.doctor.1.contains(line) && at_once && run.contains(line), line)
     }
 
-    /// `doctor` has this line, and these many trials were skipped with it; the rest passed.
+    /// `doctor` prints this line, and this many trials are skipped with it; the rest pass.
     fn skipped(&self, line: &str, trials: usize) -> Tested {
         let (status, run) = &self.run;
         let skipped = run.lines().filter(|l| l.starts_with("SKIP  I")).count();
@@ -102,7 +102,7 @@ fn in_shell(line: String) -> Result<(i32, String), Failed> {
     output(command)
 }
 
-/// Lets a shell prepare what `relapse` then finds: `before` ends with what stands before the program.
+/// Runs `relapse` in an environment prepared by a shell: `before` is the prefix of the command line.
 fn prepared(before: &str, run: &str) -> Result<Outputs, Failed> {
     let reports = tempfile::tempdir()?;
     let doctor = in_shell(format!("{before} {RELAPSE} doctor"))?;
@@ -112,20 +112,21 @@ fn prepared(before: &str, run: &str) -> Result<Outputs, Failed> {
     })
 }
 
-/// Without the right to raise it again, which root may have.
+/// Without the capability to raise the limit again, which root may have.
 fn few_open_files() -> Tested {
     let drop = if relapse_kernel::host::is_root() { "setpriv --bounding-set=-sys_resource" } else { "" };
     let run = "conntrack-cap-reset policy-route-lost --only incident";
-    let said = prepared(&format!("ulimit -n 4096 && exec {drop}"), run)?;
-    said.skipped("open files: failed to raise the limit of open files from 4096 to ", 1)?;
+    let outputs = prepared(&format!("ulimit -n 4096 && exec {drop}"), run)?;
+    outputs.skipped("open files: failed to raise the limit of open files from 4096 to ", 1)?;
     let check = format!("ulimit -n 4096 && exec {drop} {RELAPSE} check conntrack-cap-reset");
-    let (status, said) = in_shell(check)?;
-    let refused =
-        status == BAD_INPUT && said.contains("(hard limit 4096") && said.contains("hold fewer connections, or raise");
-    if refused { Ok(Completion::Completed) } else { Err(format!("status {status}:\n{said}").into()) }
+    let (status, output) = in_shell(check)?;
+    let refused = status == BAD_INPUT
+        && output.contains("(hard limit 4096")
+        && output.contains("hold fewer connections, or raise");
+    if refused { Ok(Completion::Completed) } else { Err(format!("status {status}:\n{output}").into()) }
 }
 
-/// A user namespace in which no further one may be made.
+/// A user namespace in which no further one may be created.
 fn no_user_namespaces() -> Tested {
     let inside = "exec unshare -r sh -c 'echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"' --";
     let (allowed, _) = output({
@@ -139,7 +140,7 @@ fn no_user_namespaces() -> Tested {
     prepared(inside, "policy-route-lost")?.refused("user namespaces")
 }
 
-/// An image of nothing but `relapse`, a shell, their libraries and the scenarios.
+/// An image with only `relapse`, a shell, their libraries and the scenarios.
 struct Container {
     image: String,
 }
@@ -163,13 +164,13 @@ mkdir -p "$root"/tmp "$root"/proc "$root"/sys "$root"/dev "$root"/work && chmod 
 cp -r {PROJECT}/scenarios {PROJECT}/kind-configs "$root"/work/
 tar -C "$root" -c . | docker import - {image} >/dev/null"#
         );
-        let (status, said) = output({
+        let (status, printed) = output({
             let mut command = Command::new("sh");
             command.args(["-c", &script]);
             command
         })
         .map_err(|_| "no shell".to_owned())?;
-        if status == 0 { Ok(Self { image }) } else { Err(format!("no image could be made: {said}")) }
+        if status == 0 { Ok(Self { image }) } else { Err(format!("no image could be made: {printed}")) }
     }
 
     fn remove(&self) {
@@ -180,7 +181,7 @@ tar -C "$root" -c . | docker import - {image} >/dev/null"#
         });
     }
 
-    fn said(&self, options: &[&str], run: &[&str]) -> Result<Outputs, Failed> {
+    fn outputs(&self, options: &[&str], run: &[&str]) -> Result<Outputs, Failed> {
         let relapse = |arguments: &[&str]| {
             let mut command = Command::new("docker");
             command.args(["run", "--rm", "--network", "none", "--workdir", "/work", "--entrypoint", RELAPSE]);
@@ -192,27 +193,27 @@ tar -C "$root" -c . | docker import - {image} >/dev/null"#
 }
 
 fn confined(container: &Container) -> Tested {
-    container.said(&[], &["policy-route-lost"])?.refused("something confines this process")
+    container.outputs(&[], &["policy-route-lost"])?.refused("something confines this process")
 }
 
 fn masked_proc(container: &Container) -> Tested {
-    container.said(&["--security-opt", SECCOMP], &["policy-route-lost"])?.refused("mount /proc")
+    container.outputs(&["--security-opt", SECCOMP], &["policy-route-lost"])?.refused("mount /proc")
 }
 
 fn unconfined(container: &Container) -> Tested {
     let options = [&["--security-opt", SECCOMP], &WHAT_LABS_NEED[..]].concat();
-    let said = container.said(&options, &["policy-route-lost", "--only", "incident"])?;
-    said.holds(said.doctor.0 == 0 && said.run.0 == 0 && said.run.1.contains("1 pass"), "1 pass")
+    let outputs = container.outputs(&options, &["policy-route-lost", "--only", "incident"])?;
+    outputs.holds(outputs.doctor.0 == 0 && outputs.run.0 == 0 && outputs.run.1.contains("1 pass"), "1 pass")
 }
 
-/// Root of the container is root of the machine, and its network is not the machine's own.
+/// The container's root is the machine's root, but with another network namespace.
 fn privileged(container: &Container) -> Tested {
     let run = ["conntrack-cap-reset", "--allow-host-writes", "--only", "limit-raised"];
-    let said = container.said(&["--privileged"], &run)?;
-    // Skipped altogether, a run proves nothing.
+    let outputs = container.outputs(&["--privileged"], &run)?;
+    // If all trials are skipped, a run proves nothing.
     let why = "it can be written only in the initial network namespace";
-    let skipped = said.run.1.contains("SKIP  I2") && said.run.1.contains(why);
-    said.holds(said.doctor.0 == 0 && said.doctor.1.contains(why) && skipped, why)
+    let skipped = outputs.run.1.contains("SKIP  I2") && outputs.run.1.contains(why);
+    outputs.holds(outputs.doctor.0 == 0 && outputs.doctor.1.contains(why) && skipped, why)
 }
 
 fn no_af_packet(container: &Container) -> Tested {
@@ -222,7 +223,7 @@ fn no_af_packet(container: &Container) -> Tested {
     std::fs::write(profile.path(), format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{refused}]}}"#))?;
     let seccomp = format!("seccomp={}", Path::new(profile.path()).display());
     let options = [&["--security-opt", &seccomp], &WHAT_LABS_NEED[..]].concat();
-    // Packets decide about the first; the table's counters are enough for the second.
-    let said = container.said(&options, &["policy-route-lost", "conntrack-cap-reset", "--only", "incident"])?;
-    said.skipped("packet capture: failed to capture packets in ", 1)
+    // The first needs packets; the second only the table's counters.
+    let outputs = container.outputs(&options, &["policy-route-lost", "conntrack-cap-reset", "--only", "incident"])?;
+    outputs.skipped("packet capture: failed to capture packets in ", 1)
 }

@@ -1,19 +1,18 @@
-//! Every scenario and every benign twin as a test of its own, over real labs.
+//! Runs every scenario and every benign twin as a test of its own, in real labs.
 //!
-//! Where real clusters are asked for, on kind clusters too, two at a time after those in labs: with
-//! `RELAPSE_BACKEND` kind or all every one; where only `RELAPSE_REQUIRE` names kind, for a gate, those that
-//! name their cluster (`kindConfig`), which is one for each incident, and one with the other kube-proxy.
+//! If real clusters are requested, also on kind clusters, two at a time, after those in labs: all scenarios with
+//! `RELAPSE_BACKEND` kind or all; if only `RELAPSE_REQUIRE` contains kind, as a gate, those that name their cluster
+//! (`kindConfig`): one for each incident, and one with the other kube-proxy.
 //!
-//! `cargo scenarios` runs all, `cargo scenarios policy` those with "policy" in their name. Listing
-//! needs no rights, and makes a throw-away lab to see what can run here. A trial that this machine cannot
-//! run is ignored and its reason printed; where `RELAPSE_REQUIRE` names the backend it fails instead.
-//! Inconclusive is a failure.
+//! `cargo scenarios` runs all, `cargo scenarios policy` those with "policy" in their name. Listing needs no privileges;
+//! it creates a temporary lab to see what can run here. A trial that this machine cannot run is ignored and its reason
+//! printed; if `RELAPSE_REQUIRE` contains the backend, it fails instead. Inconclusive is a failure.
 //!
-//! All trials on a backend are one run, as the command line would make it; each test waits for its own.
+//! All trials on a backend form one run, as on the command line; each test waits for its own trial.
 
 mod support {
-    pub mod asked;
     pub mod in_process;
+    pub mod opt_in;
     pub mod shipped;
     pub mod skips;
 }
@@ -34,22 +33,22 @@ use relapse_reports::paint::Page;
 use relapse_reports::summary::{RunSummary, TrialSummary};
 
 use support::in_process::{labs, options};
-use support::{asked, shipped, skips};
+use support::{opt_in, shipped, skips};
 
-/// Trials mostly wait: more of them fit than there are processors. Those that find no room on the
-/// machine wait by themselves.
+/// Trials mostly wait, so more of them run than there are processors. The run delays those for which the machine has no
+/// room.
 const JOBS_PER_PROCESSOR: usize = 6;
-/// Real clusters at a time, at most.
+/// Maximum number of concurrent real clusters.
 const CLUSTERS: usize = 2;
 
-/// What a trial came to, and how the terminal shows it.
+/// The result of a trial, and its lines on the terminal.
 type Ended = (TrialSummary, String);
 
 /// The trials on one backend.
 struct OneRun {
     backend: Arc<dyn Backend>,
     only: Vec<(String, Option<String>)>,
-    /// Who waits for them.
+    /// The tests that wait for them.
     tests: BTreeMap<TrialId, mpsc::Sender<Ended>>,
 }
 
@@ -60,13 +59,13 @@ fn main() -> ExitCode {
     let plans = shipped::plans();
     let mut trials = Vec::new();
     let mut runs = vec![one_run(Arc::new(labs()), &plans, |_| true, &arguments, &mut trials)];
-    if asked::for_clusters() {
+    if opt_in::for_clusters() {
         let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kind");
         let kind = Kind::new(&format!("test-{}", std::process::id()), None, &logs, CLUSTERS);
-        let wanted = |plan: &Plan| asked::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
+        let wanted = |plan: &Plan| opt_in::for_everything_on_clusters() || plan.cluster.kind_config.is_some();
         runs.push(one_run(Arc::new(kind), &plans, wanted, &arguments, &mut trials));
     }
-    // They only wait.
+    // These threads only wait.
     arguments.test_threads = Some(trials.len().max(1));
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
     if left.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
-/// Those that the arguments ask for; all get a test.
+/// Creates a test for each trial; only those selected by the arguments are run.
 fn one_run(
     backend: Arc<dyn Backend>,
     plans: &[Plan],
@@ -93,7 +92,7 @@ fn one_run(
             // `policy-route-lost::netns` or `policy-route-lost::netns::table-rebuilt`.
             let twin = control.as_ref().map(|name| format!("::{name}")).unwrap_or_default();
             let name = format!("{scenario}::{}{twin}", one.backend.name());
-            // Told before it is run, for runners that make a process of each trial and see only this.
+            // Determined before the run, for test runners that start one process per trial.
             let skipped = run::skip_reason(plan, control.as_deref(), &one.backend, &options(Arc::clone(&one.backend)));
             if let Some(reason) = &skipped {
                 skips::note(&name, reason);
@@ -104,7 +103,7 @@ fn one_run(
                 let backend = one.backend.name().to_owned();
                 one.tests.insert(TrialId { scenario, control, backend, repetition: 1 }, sender);
             }
-            // A test may be shared by threads, a receiver not.
+            // A test must be Sync, a receiver is not.
             let (receiver, backend) = (Mutex::new(receiver), one.backend.name());
             let test = {
                 let name = name.clone();
@@ -116,14 +115,14 @@ fn one_run(
     one
 }
 
-/// As the test harness decides it.
+/// Whether the test harness would run this test.
 fn is_chosen(arguments: &Arguments, name: &str) -> bool {
     let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
 impl OneRun {
-    /// Tells each test what its trial came to, and returns what was left behind.
+    /// Runs the trials, sends each result to its test, and returns what was left behind.
     fn run(self, plans: &[Plan], jobs: usize) -> Vec<String> {
         if self.only.is_empty() {
             return Vec::new();

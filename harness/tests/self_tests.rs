@@ -1,5 +1,5 @@
-//! The harness tested by its own means: one deliberate defect a trial, and each must change the
-//! verdict in the way that names it. Over real labs of one quick scenario.
+//! Tests the harness with itself: one deliberate defect per trial, each of which must change the verdict accordingly.
+//! Runs one quick scenario in real labs.
 
 mod support {
     pub mod in_process;
@@ -7,12 +7,13 @@ mod support {
     pub mod skips;
 }
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
-use relapse::plan::Plan;
+use relapse::event::{Decided, Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
+use relapse::plan::{Plan, load};
 use relapse::run::{self, Interrupt, Options, Sabotage};
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
@@ -27,7 +28,7 @@ use support::{shipped, skips};
 
 const SCENARIO: &str = "policy-route-lost";
 const TWIN: &str = "table-rebuilt";
-const LINKS: &str = "links of somebody else are told and fail nothing";
+const LINKS: &str = "links changed by others are reported and never fail a run";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -35,14 +36,17 @@ fn main() -> ExitCode {
     let test = |name: &str, run: fn() -> Result<(), Failed>| Trial::test(name, run);
     let trials = vec![
         test("without a defect both pass", sound),
-        test("inject left out is inconclusive", inject_left_out),
-        test("a detector taken away is missed", detector_taken_away),
+        test("a skipped injection is inconclusive", injection_skipped),
+        test("a removed detector is missed", detector_removed),
         test("a twin under the incident's expectations is missed", twin_as_incident),
         test("the incident under a control is a false alarm", incident_as_twin),
-        test("a collector taken away is blind", collector_taken_away),
+        test("a removed collector is blind", collector_removed),
         test("a read-back that lies is inconclusive", lying_read_back),
         test("an undo that fails is dirty", failing_undo),
-        Trial::ignorable_test(LINKS, links_of_somebody_else),
+        test("a chain passes stage by stage", chain),
+        test("in a chain a removed detector is missed at its stage", chain_without_detector),
+        test("in a chain an undo that fails is dirty", chain_with_failing_undo),
+        Trial::ignorable_test(LINKS, links_of_others),
     ];
     skips::run(&arguments, trials).exit_code()
 }
@@ -57,7 +61,45 @@ fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
     run_one(&plan(), control, options, &mut |_| {})
 }
 
-/// What one trial came to.
+/// Three steps, in force at once and healed one after another.
+fn chain_plan() -> Plan {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chains/three-steps.yaml");
+    load(&[file]).unwrap_or_else(|wrong| panic!("{wrong}")).remove(0)
+}
+
+fn chain() -> Result<(), Failed> {
+    for control in [None, Some("three-twins")] {
+        let ran = run_one(&chain_plan(), control, options(Arc::new(labs())), &mut |_| {});
+        check(&ran, ran.outcome == Outcome::Pass, "pass")?;
+        check(&ran, left_nothing(&ran), "everything healed")?;
+        let stages: Vec<Option<&str>> = ran.trial().stages().iter().map(|stage| stage.step).collect();
+        let all = [Some("dns"), Some("route"), Some("clamp"), None];
+        check(&ran, stages == if control.is_some() { &[][..] } else { &all[..] }, "each stage")?;
+    }
+    Ok(())
+}
+
+fn chain_without_detector() -> Result<(), Failed> {
+    let mut options = options(Arc::new(labs()));
+    options.sabotage = Some(Sabotage::RemoveDetector("pod-nic".into()));
+    let ran = run_one(&chain_plan(), None, options, &mut |_| {});
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    let stages = ran.trial().stages();
+    let missed = |decided: &&Decided| decided.expectation.detector == "pod-nic" && decided.verdict == Verdict::Missed;
+    check(&ran, stages[0].verdicts.iter().any(missed), "pod-nic missed at the first stage")?;
+    check(&ran, stages.len() == 4 && left_nothing(&ran), "all stages and nothing left behind")
+}
+
+fn chain_with_failing_undo() -> Result<(), Failed> {
+    let mut options = options(Arc::new(labs()));
+    options.sabotage = Some(Sabotage::FailUndo);
+    let ran = run_one(&chain_plan(), None, options, &mut |_| {});
+    check(&ran, ran.outcome == Outcome::Dirty, "dirty")?;
+    let nic = ran.trial().left_behind.iter().any(|what| what.contains("eth1"));
+    check(&ran, nic, "the lost NIC named")
+}
+
+/// The result of one trial.
 struct Ran {
     outcome: Outcome,
     summary: RunSummary,
@@ -69,13 +111,13 @@ impl Ran {
         self.summary.trials.first().expect("one trial")
     }
 
-    /// The trial as the terminal shows it: verdicts, and why it is not a pass.
+    /// The trial as shown on the terminal: verdicts, and why it is not a pass.
     fn lines(&self) -> String {
         block::lines(&self.summary, self.trial(), Page::PLAIN).join("\n")
     }
 }
 
-/// Runs one trial; `on_event` hears of everything while it happens.
+/// Runs one trial; `on_event` receives all events as they happen.
 fn run_one(plan: &Plan, control: Option<&str>, mut options: Options, on_event: &mut dyn FnMut(&RunEvent)) -> Ran {
     options.only = vec![(plan.name.clone(), control.map(str::to_owned))];
     let mut summary = RunSummary::default();
@@ -86,22 +128,23 @@ fn run_one(plan: &Plan, control: Option<&str>, mut options: Options, on_event: &
     Ran { outcome, summary }
 }
 
-/// Asserts, and shows the trial where that fails.
+/// Asserts a condition, and shows the trial if it fails.
 fn check(ran: &Ran, holds: bool, what: &str) -> Result<(), Failed> {
     if holds { Ok(()) } else { Err(format!("expected: {what}\n{}", ran.lines()).into()) }
 }
 
-/// The verdicts on one detector; there must be some.
+/// Whether all verdicts on one detector match, and there is at least one.
 fn all_verdicts(ran: &Ran, detector: &str, is: impl Fn(&Verdict) -> bool) -> bool {
-    let mut said = ran.trial().verdicts.iter().filter(|decided| decided.expectation.detector == detector).peekable();
-    said.peek().is_some() && said.all(|decided| is(&decided.verdict))
+    let mut verdicts =
+        ran.trial().verdicts.iter().filter(|decided| decided.expectation.detector == detector).peekable();
+    verdicts.peek().is_some() && verdicts.all(|decided| is(&decided.verdict))
 }
 
 fn reason(ran: &Ran, words: &str) -> bool {
     ran.trial().reasons().iter().any(|reason| reason.contains(words))
 }
 
-/// Healed, and nothing of ours found afterwards.
+/// Whether everything was healed and nothing was left behind.
 fn left_nothing(ran: &Ran) -> bool {
     let trial = ran.trial();
     trial.left_behind.is_empty() && trial.healed.iter().all(|healed| healed.error.is_none())
@@ -116,14 +159,14 @@ fn sound() -> Result<(), Failed> {
     Ok(())
 }
 
-fn inject_left_out() -> Result<(), Failed> {
+fn injection_skipped() -> Result<(), Failed> {
     let ran = with(Sabotage::SkipInject, None);
     check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
     check(&ran, ran.trial().injected.is_empty(), "nothing injected")?;
     check(&ran, reason(&ran, "the expected effect was not seen"), "that the effect was not seen")
 }
 
-fn detector_taken_away() -> Result<(), Failed> {
+fn detector_removed() -> Result<(), Failed> {
     let ran = with(Sabotage::RemoveDetector("policy-route".into()), None);
     check(&ran, ran.outcome == Outcome::Fail, "fail")?;
     check(&ran, all_verdicts(&ran, "policy-route", |v| *v == Verdict::Missed), "policy-route missed")?;
@@ -147,11 +190,11 @@ fn incident_as_twin() -> Result<(), Failed> {
     check(&ran, left_nothing(&ran), "nothing left behind")
 }
 
-fn collector_taken_away() -> Result<(), Failed> {
+fn collector_removed() -> Result<(), Failed> {
     let ran = with(Sabotage::KillCollector(CollectorKind::Rtnetlink), None);
     check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
-    let told = ran.trial().blind.iter().any(|blind| blind.detector == "policy-route");
-    check(&ran, told, "that policy-route is blind")?;
+    let reported = ran.trial().blind.iter().any(|blind| blind.detector == "policy-route");
+    check(&ran, reported, "that policy-route is blind")?;
     let blind = |v: &Verdict| matches!(v, Verdict::Blind { .. });
     check(&ran, all_verdicts(&ran, "policy-route", blind), "policy-route blind")
 }
@@ -160,7 +203,7 @@ fn lying_read_back() -> Result<(), Failed> {
     let ran = with(Sabotage::LyingReadBack, None);
     check(&ran, ran.outcome == Outcome::Inconclusive, "inconclusive")?;
     check(&ran, reason(&ran, "is not in force"), "that it is not in force")?;
-    // The mutation was made all the same.
+    // The mutation was still made.
     check(&ran, !ran.trial().healed.is_empty() && left_nothing(&ran), "healed")
 }
 
@@ -171,8 +214,8 @@ fn failing_undo() -> Result<(), Failed> {
     check(&ran, route, "the lost route named")
 }
 
-/// A pair of links made, and another removed, in this machine's own namespace while a trial runs.
-fn links_of_somebody_else() -> Result<Completion, Failed> {
+/// Adds a pair of links, and removes another, in this machine's own namespace while a trial runs.
+fn links_of_others() -> Result<Completion, Failed> {
     if !relapse_kernel::host::is_root() {
         return skips::skip("netns", LINKS, "makes links on this machine, which only root may");
     }
@@ -186,8 +229,8 @@ fn links_of_somebody_else() -> Result<Completion, Failed> {
     };
     let ran = run_one(&plan(), None, options(Arc::new(labs())), &mut meddle);
     let late = late.ok_or("there was no baseline")?.map_err(|e| e.to_string())?;
-    let told = |name: &str| ran.trial().host_changed.iter().any(|what| what.contains(name));
-    check(&ran, told(&Links::name(0, 'a')) && told(&late.near), "both told")?;
+    let reported = |name: &str| ran.trial().host_changed.iter().any(|what| what.contains(name));
+    check(&ran, reported(&Links::name(0, 'a')) && reported(&late.near), "both reported")?;
     check(&ran, ran.outcome == Outcome::Pass, "pass")?;
     check(&ran, left_nothing(&ran), "nothing left behind")?;
     Ok(Completion::Completed)
@@ -207,7 +250,7 @@ impl Links {
     fn add(number: u32) -> relapse_kernel::Result<Self> {
         let ns = NetNs::own("this machine")?;
         let (near, far) = (Self::name(number, 'a'), Self::name(number, 'b'));
-        // High enough to be nobody's, and other than those of a test that runs beside this one.
+        // High enough to be unused, and different from those of a concurrent test.
         let index = 100_000_000 + std::process::id() * 8 + number * 2;
         let last = u8::try_from(number * 2).unwrap_or(0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,8 +1,9 @@
 //! A finished trial in a few lines of text.
 //!
-//! Job: head line, the way from t0 to the last detection on one line, a line a verdict, in a chain stage by stage, and
-//! the reasons when it is not a pass. Invariants: the same lines with and without colour; a page without
-//! a width loses nothing, a narrow one only evidence of what went well. Left out: where lines go.
+//! Job: a head line, the timeline from t0 to the last detection, a line per verdict, in a chain stage by stage, and the
+//! reasons if it did not pass.
+//! Invariants: the same lines with and without colour; a page without a width loses nothing, a narrow one only evidence
+//! of passed verdicts. Left out: where lines are written.
 
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
@@ -12,11 +13,13 @@ use crate::units::{self, span};
 use crate::words::{self, Tone};
 
 const INDENT: usize = 6;
-/// Cells of the gauge that shows how much of a deadline was used.
+/// Columns of how long a trial took and whether its control was silent.
+const TOOK: usize = 19;
+/// Width of the gauge that shows the used share of a deadline.
 const GAUGE: usize = 8;
-/// Widest name of a level, and a gap.
+/// Width of the longest level name, plus a gap.
 const LEVEL: usize = 9;
-/// Less evidence than this is not worth its place on a line.
+/// Minimum room for evidence on a line.
 const LEAST_EVIDENCE: usize = 24;
 
 /// The lines of one trial.
@@ -35,8 +38,8 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
     let mut lines = vec![head.end()];
     let stages = trial.stages();
     if stages.is_empty() {
-        let shown = trial.telling();
-        lines.extend(way(trial, &shown, page));
+        let shown = trial.shown_verdicts();
+        lines.extend(timeline(trial, &shown, page));
         lines.extend(verdicts(trial, &shown, page).into_iter().flatten());
     } else {
         lines.extend(chain(trial, &stages, page));
@@ -54,7 +57,7 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
     lines
 }
 
-/// A line of a trial that passed, with its times and what must not be overlooked; of any other everything.
+/// One line for a passed trial, with its times and remarks; all lines for any other trial.
 #[must_use]
 pub fn brief(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> {
     if trial.outcome() != Outcome::Pass {
@@ -62,7 +65,7 @@ pub fn brief(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
     }
     let mut line = head(run, trial, page);
     if !trial.is_control() {
-        for decided in trial.telling() {
+        for decided in trial.shown_verdicts() {
             let text = format!("  {} {}", decided.expectation.detector, words::short(decided));
             if paint::columns(&text) <= line.room() {
                 line = line.cell(Some(Tone::Muted), &text, 0);
@@ -78,34 +81,42 @@ pub fn brief(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
 
 fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     let outcome = trial.outcome();
-    // Names of a run stand in one column, unless the page is too narrow for it.
+    // Trial names share one column, unless the page is too narrow for it.
     let longest = run.trials.iter().map(|trial| paint::columns(&run.label(trial))).max().unwrap_or(0);
-    // Where names end with their backend there is a little more of them.
+    // Names that end with their backend are slightly longer.
     let most = if run.backends().len() > 1 { 80 } else { 64 };
     let column = page.width.map_or(longest, |width| longest.min(width / 2)).min(most);
     let label = format!("{:<4}  ", words::label(outcome));
-    // A long label takes its room from the name, so that times stay in their column.
+    // A long label takes its room from the name, so that times stay aligned.
     let column = column.saturating_sub(paint::columns(&label) - 6);
-    let mut line = Line::new(page, 0).label(words::outcome_tone(outcome), &label).cell(None, &run.label(trial), column);
+    let mut name = paint::wrap(&run.label(trial), page.width.map_or(usize::MAX, |width| width - INDENT)).into_iter();
+    let mut line = Line::new(page, 0).label(words::outcome_tone(outcome), &label);
+    line = line.cell(None, &name.next().unwrap_or_default(), column);
+    for rest in name {
+        line = line.below(INDENT).cell(None, &rest, 0);
+    }
     if outcome == Outcome::Skipped {
         return line;
     }
     let took = trial.took().map_or_else(|| "not finished".to_owned(), span);
+    if line.room() < TOOK {
+        line = line.below(INDENT);
+    }
     line = line.cell(Some(Tone::Muted), &format!("  {took:>8}"), 0);
     if trial.is_control() && !trial.verdicts.is_empty() && trial.verdicts.iter().all(|d| d.verdict == Verdict::Silent) {
         line = line.cell(Some(Tone::Good), "   silent", 0);
-        let mut said: Vec<&str> = trial.findings.iter().map(|f| f.finding.detector.as_str()).collect();
-        said.dedup();
-        if !said.is_empty() {
-            let said = format!("  (below warning: {})", said.join(", "));
+        let mut below: Vec<&str> = trial.findings.iter().map(|f| f.finding.detector.as_str()).collect();
+        below.dedup();
+        if !below.is_empty() {
+            let text = format!("  (below warning: {})", below.join(", "));
             let room = line.room();
-            line = line.cell(Some(Tone::Muted), &paint::cut(&said, room), 0);
+            line = line.cell(Some(Tone::Muted), &paint::cut(&text, room), 0);
         }
     }
     line
 }
 
-/// Stage by stage: what users see, what was found, what stands and what was cleared.
+/// Each stage: what users see, new findings, standing and cleared ones.
 fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> {
     let all: Vec<&Decided> = stages.iter().flat_map(|stage| stage.verdicts.iter().copied()).collect();
     let mut rows = verdicts(trial, &all, page).into_iter();
@@ -122,7 +133,7 @@ fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> 
         };
         lines.extend(also("users see", stage.seen()));
         if stage.healed.is_none() {
-            lines.extend(way(trial, &stage.verdicts, page));
+            lines.extend(timeline(trial, &stage.verdicts, page));
         }
         lines.extend(rows.by_ref().take(stage.verdicts.len()).flatten());
         lines.extend(also("standing", stage.standing()));
@@ -131,8 +142,8 @@ fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> 
     lines
 }
 
-/// "t0 ─0.4 ms─ in force ──12 ms── first failed request": what happened in which order, and how far apart.
-fn way(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
+/// "t0 ─0.4 ms─ in force ──12 ms── first failed request": events in order, with the time between them.
+fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
     let t0 = trial.t0()?;
     if trial.is_control() {
         return None;
@@ -165,11 +176,11 @@ fn way(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
         line
     };
     let named = draw(true);
-    // Without names, the order and the distances remain; the rows below say who.
+    // Without names, order and distances remain; the rows below have the names.
     Some(if named.room() > 0 { named.end() } else { draw(false).end() })
 }
 
-/// Longer gaps have longer dashes: one more for each factor of ten above 1 ms.
+/// Longer gaps get more dashes: one more for each factor of ten above 1 ms.
 fn dashes(seconds: f64) -> usize {
     match seconds {
         s if s < 0.001 => 1,
@@ -180,20 +191,20 @@ fn dashes(seconds: f64) -> usize {
     }
 }
 
-/// The cells of a row but its sign and its evidence.
+/// The cells of a row without its sign and evidence.
 type Cells = [(Option<Tone>, String); 7];
-/// Places in a row of what gives way on a narrow page.
+/// Cells that shrink or disappear on a narrow page.
 const ABOUT: usize = 2;
 const OF_DEADLINE: usize = 4;
 
 fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
     let tone = Some(words::verdict_tone(&decided.verdict));
     let mut sentence = words::sentence(decided);
-    let mut felt = trial.felt(decided).unwrap_or_default();
+    let mut lead = trial.lead_text(decided).unwrap_or_default();
     if terse {
-        // The tick in front of the row says "detected" already.
+        // The tick at the start of the row already means "detected".
         sentence = sentence.replace("detected after", "after");
-        felt = felt.replace(" first failure", "");
+        lead = lead.replace(" first failure", "");
     }
     let timed = |text: String| if trial.is_control() { String::new() } else { text };
     [
@@ -203,11 +214,11 @@ fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
         (tone, sentence),
         (tone, timed(gauge(decided))),
         (Some(Tone::Muted), timed(format!("of {}", units::limit(decided.expectation.within)))),
-        (Some(if felt.contains("before") { Tone::Good } else { Tone::Muted }), timed(felt)),
+        (Some(if lead.contains("before") { Tone::Good } else { Tone::Muted }), timed(lead)),
     ]
 }
 
-/// How wide each column is, with the gap behind it.
+/// The width of each column, including the gap after it.
 fn widths(rows: &[Cells]) -> [usize; 7] {
     std::array::from_fn(|n| match rows.iter().map(|row| paint::columns(&row[n].1)).max() {
         Some(0) | None => 0,
@@ -216,14 +227,14 @@ fn widths(rows: &[Cells]) -> [usize; 7] {
     })
 }
 
-/// The lines of each verdict; columns are as wide for all.
+/// The lines of each verdict, aligned.
 fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<String>> {
     let rows_of = |terse| shown.iter().map(|decided| cells(trial, decided, terse)).collect::<Vec<_>>();
     let mut rows = rows_of(false);
     let mut widths_now = widths(&rows);
     if let Some(width) = page.width {
         let too_wide = |widths: &[usize; 7]| INDENT + 2 + widths.iter().sum::<usize>() > width;
-        // What is lost first is what other reports say best.
+        // Cut first what other reports show in full.
         if too_wide(&widths_now) {
             rows = rows_of(true);
             widths_now = widths(&rows);
@@ -249,7 +260,7 @@ fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<Str
             Some(text) if paint::columns(&text) <= line.room() => {
                 lines.push(line.cell(Some(Tone::Muted), &text, 0).end());
             }
-            // A failure is explained in full, a pass as far as there is room.
+            // Failures keep all of their evidence, passes as much as fits.
             Some(text) if !decided.verdict.passes() => {
                 lines.push(line.end());
                 lines.extend(long(page, Tone::Muted, INDENT + 2, &text));
@@ -265,7 +276,7 @@ fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<Str
     all
 }
 
-/// How much of the deadline was used, in eighths of a cell.
+/// The used share of the deadline, in eighths of a cell.
 fn gauge(decided: &Decided) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let after = match decided.verdict {
@@ -275,14 +286,14 @@ fn gauge(decided: &Decided) -> String {
     };
     let within = decided.expectation.within.as_secs_f64().max(1e-9);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 64")]
-    // At least one eighth: something was seen, however quickly.
+    // At least one eighth, so that every detection is visible.
     let eighths = ((after.as_secs_f64() / within).clamp(0.0, 1.0) * 8.0 * GAUGE as f64).ceil().max(1.0) as usize;
     let bar = format!("{}{}", "█".repeat(eighths / 8), PARTS[eighths % 8]);
     let rest = GAUGE - paint::columns(&bar).min(GAUGE);
     format!("{bar}{}", "·".repeat(rest))
 }
 
-/// A text that may take several lines.
+/// Wraps a text over several lines.
 fn long(page: Page, tone: Tone, indent: usize, text: &str) -> Vec<String> {
     let text = words::one_line(text);
     let room = page.width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));

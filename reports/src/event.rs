@@ -1,9 +1,8 @@
-//! What leaves a run: events, and nothing else.
+//! The events of a run.
 //!
-//! Job: the one interface between a run and its reports. A run is written down as JSON lines of
-//! [`RunEvent`]; every report (terminal, matrix, JUnit, Markdown) is made from them alone and can be
-//! made again later from the file. Times are nanoseconds of `CLOCK_MONOTONIC`; a report shows them
-//! relative to the trial's t0 or to the start of the run.
+//! Job: the only interface between a run and its reports. A run is recorded as JSON lines of [`RunEvent`]; every report
+//! (terminal, matrix, JUnit, Markdown, HTML) is made from them alone and can be recreated later from the file. Times
+//! are nanoseconds of `CLOCK_MONOTONIC`; a report shows them relative to the trial's t0 or to the start of the run.
 
 use std::time::Duration;
 
@@ -41,11 +40,11 @@ pub enum What {
     RunEnded { outcome: Outcome, took: Duration },
     /// An event of one trial.
     Trial { trial: TrialId, event: TrialEvent },
-    /// Something the user should know that belongs to no trial (a journal replayed, a lock awaited).
+    /// A message that belongs to no trial (a journal was replayed, a lock was awaited).
     Notice { text: String },
 }
 
-/// What a run sets out to do.
+/// The plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStarted {
     pub run_id: String,
@@ -57,21 +56,21 @@ pub struct RunStarted {
     pub kernel: String,
     /// uid is 0.
     pub root: bool,
-    /// Consent to write machine-wide settings was given.
+    /// Writing machine-wide settings is allowed.
     pub host_writes: bool,
-    /// Every deadline was so many times as long as its scenario says.
+    /// The factor by which all deadlines of the scenarios are multiplied.
     #[serde(default = "as_stated")]
     pub deadline_factor: f64,
-    /// All trials, in the order they are listed.
+    /// All trials, in order.
     pub trials: Vec<TrialInfo>,
-    /// Names of all detectors that are armed, outside ones last.
+    /// Names of all armed detectors, outside detectors last.
     pub detectors: Vec<String>,
-    /// The runs that this one was put together from, oldest first; none for a run of its own.
+    /// The runs merged into this one, oldest first; empty for a single run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<RunPart>,
 }
 
-/// A run that is part of a report of several.
+/// A run that was merged into a report of several runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPart {
     pub run_id: String,
@@ -83,7 +82,7 @@ const fn as_stated() -> f64 {
     1.0
 }
 
-/// A trial as it was planned.
+/// A planned trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialInfo {
     pub trial: TrialId,
@@ -91,7 +90,7 @@ pub struct TrialInfo {
     pub incident: String,
     pub title: String,
     pub expectations: Vec<Expectation>,
-    /// Which of the run's parts it was in, where there are several.
+    /// The part of a merged run it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<usize>,
 }
@@ -115,13 +114,13 @@ pub struct Expectation {
     pub outside: bool,
 }
 
-/// What a finding of a chain is about, and when it can be reported.
+/// The place of an expectation in a chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfStep {
-    /// The step during which it stands; none for a risk, which stands from the baseline on.
+    /// The step it is about. None for a risk, which stands from the baseline on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// The step whose healing uncovers it, and from which its deadline counts. Default: the injection of its step.
+    /// The step whose healing uncovers it and starts its deadline. Default: the injection of its step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
     /// The step whose healing clears it. Default: its own.
@@ -175,11 +174,11 @@ impl Phase {
 #[serde(rename_all = "kebab-case")]
 pub enum TrialEvent {
     Started,
-    /// Will not run, and why. A skipped trial never looks like a passed one.
+    /// The trial does not run, and why. Skipped trials are never shown as passed.
     Skipped {
         reason: String,
     },
-    /// Waits for something outside the trial (the host-write lock and who holds it).
+    /// The trial waits for something outside it (the host-write lock and its holder).
     Waiting {
         reason: String,
     },
@@ -189,7 +188,7 @@ pub enum TrialEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         step: Option<String>,
     },
-    /// A part of the trial that this machine cannot do and that is left out, and why.
+    /// A part of the trial that this machine does not support and that is left out, and why.
     Reduced {
         what: String,
         why: String,
@@ -198,25 +197,25 @@ pub enum TrialEvent {
     Injected(Injected),
     /// A stated effect was seen in the workload, or ruled out.
     Effect(EffectSeen),
-    /// A detector said something.
+    /// A detector reported a finding.
     Finding(FindingReceived),
-    /// A collector or detector cannot see.
+    /// A collector or detector is blind.
     Blind {
         detector: String,
         why: String,
     },
     /// An expectation, or a control, was decided.
     Verdict(Decided),
-    /// Undo of a mutation, read back.
+    /// A mutation was undone and read back.
     Healed {
         what: String,
         error: Option<String>,
     },
-    /// Something of ours is still there.
+    /// Something created by relapse is still there.
     LeftBehind {
         what: String,
     },
-    /// Somebody else changed the host while the trial ran; fails nothing.
+    /// Another process changed the host during the trial; never fails a run.
     HostChanged {
         what: String,
     },
@@ -229,11 +228,11 @@ pub enum TrialEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Injected {
     pub fault: String,
-    /// What was done, in the words of the mechanism.
+    /// What was done, in terms of the mechanism.
     pub what: String,
     /// Immediately before the mutating call.
     pub t0: Time,
-    /// Read back as in force.
+    /// When it was read back as in force.
     pub t1: Time,
     /// What was read back.
     pub read_back: String,
@@ -245,10 +244,10 @@ pub struct Injected {
 /// An effect stated by the scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectSeen {
-    /// As the scenario states it: "app-database fails: timeout", "ping-database works".
+    /// As stated by the scenario: "app-database fails: timeout", "ping-database works".
     pub effect: String,
     pub holds: bool,
-    /// First affected attempt or packet, where one was affected.
+    /// First affected attempt or packet, if any.
     pub t2: Option<Time>,
     /// Numbers: "5 of 5 attempts timed out".
     pub evidence: String,
@@ -275,42 +274,42 @@ pub struct Decided {
     pub from: Option<Time>,
 }
 
-/// The verdicts.
+/// The verdict on an expectation or a control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// In time, about the right subject. `after` is counted from t0.
+    /// Detected in time, with the right subject. `after` is counted from t0.
     Detected {
         after: Duration,
     },
-    /// Right, but past its deadline.
+    /// Detected, but after the deadline.
     Late {
         after: Duration,
     },
     Missed,
-    /// In time, but only about something else.
+    /// Detected in time, but only with another subject.
     WrongSubject {
         said: Subject,
     },
-    /// Already said before the fault was injected.
+    /// Reported before the fault was injected.
     PreExisting,
-    /// Said in a control or in the baseline, where nothing is wrong; in a chain, anything that no step explains.
+    /// Reported in a control or in the baseline, where nothing is wrong; in a chain, explained by no step.
     FalseAlarm {
         severity: Severity,
         subject: Subject,
         evidence: String,
     },
-    /// Silent where silence was asked for.
+    /// Silent, as expected.
     Silent,
-    /// The detector or all its collectors could not see.
+    /// The detector or all its collectors were blind.
     Blind {
         why: String,
     },
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
-    /// Detected, but cleared while what it is about was still in force (chains).
+    /// Detected, but cleared while its fault was still in force (chains).
     ClearedEarly,
-    /// Missed, as `relapse.yaml` said it would be.
+    /// Missed, as expected in `relapse.yaml`.
     ExpectedMiss {
         reason: String,
     },
@@ -331,7 +330,7 @@ impl Verdict {
         matches!(self, Self::Detected { .. } | Self::Silent | Self::ExpectedMiss { .. })
     }
 
-    /// Time to detect, counted from t0, where there is one.
+    /// Time to detect, counted from t0, if there is one.
     #[must_use]
     pub const fn after(&self) -> Option<Duration> {
         match self {
@@ -340,7 +339,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict's name, as reports show it.
+    /// The verdict's name in reports.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -367,20 +366,20 @@ pub struct FlowSample {
     pub flow: String,
     pub attempts: u32,
     pub failures: u32,
-    /// Median time of the successful ones.
+    /// Median duration of successful attempts.
     pub median: Option<Duration>,
 }
 
-/// How a trial, or a whole run, came out. Ordered from best to worst.
+/// The outcome of a trial or a run, ordered from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Pass,
-    /// Not run, with its reason. Alone it fails nothing; `--require` turns it into `Fail`.
+    /// Not run, with a reason. Does not fail a run; `--require` turns it into `Fail`.
     Skipped,
     /// A detection failed.
     Fail,
-    /// No steady state, no effect, a collector lost: nothing was proved either way.
+    /// No steady state, no effect, or a lost collector: nothing was proved.
     Inconclusive,
     /// Something was left behind.
     Dirty,
@@ -389,7 +388,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Exit status of a run that came out like this (`sysexits.h` for the last).
+    /// Exit status of a run with this outcome (`sysexits.h` for the last).
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
@@ -421,8 +420,8 @@ pub struct TrialEnded {
     /// Why it is not a pass; every reason, worst first.
     pub reasons: Vec<String>,
     pub took: Duration,
-    /// Time from the first mutation of the host or lab until all was up, and from the start of
-    /// `down` until the proof that all was gone.
+    /// Time from the first mutation of the host or lab until all was up, and from the start of `down` until all was
+    /// proved gone.
     pub up: Option<Duration>,
     pub down: Option<Duration>,
     /// Largest resident set of the lab, bytes.

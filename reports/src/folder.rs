@@ -1,9 +1,8 @@
-//! Where a run's reports lie.
+//! The folder of a run's reports.
 //!
-//! Job: `runs/<run-id>/` with `events.jsonl`, written while the run goes on, and the reports made
-//! from it at the end; `latest` points to the newest. Invariants: an earlier run's folder is never
-//! written to (a second run of the same id gets `-2`); `latest` is replaced in one step and never
-//! missing in between; a report is either whole or as it was. Left out: removing old runs.
+//! Job: `runs/<run-id>/` with `events.jsonl`, written during the run, and the reports made from it at the end; `latest`
+//! points to the newest run. Invariants: an earlier run's folder is never written to (a second run of the same id gets
+//! `-2`); `latest` is replaced atomically; so is each report. Left out: removing old runs.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -25,14 +24,14 @@ pub const MARKDOWN: &str = "summary.md";
 pub const HTML: &str = "report.html";
 pub const MATRIX: &str = "matrix.txt";
 
-/// Reports could not be kept.
+/// Why reports could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     #[error("use {run_id:?} as the name of a folder")]
     RunId { run_id: String },
     #[error("{doing} {}", path.display())]
     Io {
-        /// "write", "make folder".
+        /// "write", "create folder".
         doing: &'static str,
         path: PathBuf,
         #[source]
@@ -56,17 +55,17 @@ pub enum FolderError {
         #[source]
         source: jsonl::ReadError,
     },
-    #[error("make {JUNIT}")]
+    #[error("create {JUNIT}")]
     Junit(#[source] junit::JunitError),
 }
 
-/// The error of doing something with a file.
+/// Builds the error of a file operation.
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError {
     let path = path.to_owned();
     move |source| FolderError::Io { doing, path, source }
 }
 
-/// The folder of a run that goes on.
+/// The folder of a running run.
 #[derive(Debug)]
 #[must_use = "events are only kept if they are recorded, and reports only made by `finish`"]
 pub struct RunFolder {
@@ -76,21 +75,21 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes `root/runs/<run_id>/` with an empty event file and points `root/latest` to it.
+    /// Creates `root/runs/<run_id>/` with an empty event file and points `root/latest` to it.
     ///
     /// # Errors
-    /// The id is no name for a folder, or the file system refuses.
+    /// The id is not a valid folder name, or a file operation fails.
     pub fn create(root: &Path, run_id: &str) -> Result<Self, FolderError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if run_id.is_empty() || run_id.starts_with('.') || !run_id.chars().all(plain) {
             return Err(FolderError::RunId { run_id: run_id.to_owned() });
         }
         let runs = root.join("runs");
-        fs::create_dir_all(&runs).map_err(failed("make folder", &runs))?;
+        fs::create_dir_all(&runs).map_err(failed("create folder", &runs))?;
         let name = claim(&runs, run_id)?;
         let path = runs.join(&name);
         let file = path.join(EVENTS);
-        let events = File::create_new(&file).map_err(failed("make folder", &file))?;
+        let events = File::create_new(&file).map_err(failed("create folder", &file))?;
         point_latest(root, &name)?;
         Ok(Self { path, events, run: RunSummary::default() })
     }
@@ -110,17 +109,17 @@ impl RunFolder {
             .map_err(|source| FolderError::Record { path: self.path.join(EVENTS), source })
     }
 
-    /// Makes all reports of what was recorded; returns the folder.
+    /// Writes all reports of the recorded events; returns the folder.
     ///
     /// # Errors
-    /// A report cannot be made or written.
+    /// A report cannot be created or written.
     pub fn finish(self) -> Result<PathBuf, FolderError> {
         write_summary(&self.path, &self.run)?;
         Ok(self.path)
     }
 }
 
-/// Takes the first free name; making a folder is atomic, so two runs never get the same.
+/// Takes the first free name. Creating a folder is atomic, so two runs never get the same name.
 fn claim(runs: &Path, run_id: &str) -> Result<String, FolderError> {
     let mut n = 1_u32;
     loop {
@@ -129,14 +128,14 @@ fn claim(runs: &Path, run_id: &str) -> Result<String, FolderError> {
         match fs::create_dir(&path) {
             Ok(()) => return Ok(name),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
-            Err(error) => return Err(failed("make folder", &path)(error)),
+            Err(error) => return Err(failed("create folder", &path)(error)),
         }
     }
 }
 
 fn point_latest(root: &Path, name: &str) -> Result<(), FolderError> {
     let latest = root.join("latest");
-    // Named after the run, whose name is unique: two runs never share the temporary link.
+    // Named after the run, so that two runs never share the temporary link.
     let fresh = root.join(format!(".latest-{name}"));
     let made = symlink(Path::new("runs").join(name), &fresh).and_then(|()| fs::rename(&fresh, &latest));
     made.map_err(|source| {
@@ -159,8 +158,7 @@ fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
     fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, path)).map_err(failed("write", path))
 }
 
-/// Makes all reports again from an event file (or from the folder that holds one), beside it. Returns the
-/// folder, and the run.
+/// Recreates all reports from an event file (or its folder), next to it. Returns the folder and the run.
 ///
 /// # Errors
 /// The events cannot be read, or a report cannot be written.
@@ -172,14 +170,14 @@ pub fn from_events(path: &Path) -> Result<(PathBuf, RunSummary), FolderError> {
     Ok((folder, run))
 }
 
-/// One report of several runs, in this order, with their events beside it. Returns the folder, and the run.
+/// Writes one report of several runs, in this order, with their merged events. Returns the folder and the run.
 ///
 /// # Errors
 /// Events cannot be read, or the folder cannot be written.
 pub fn from_runs(paths: &[PathBuf], folder: &Path) -> Result<(PathBuf, RunSummary), FolderError> {
     let runs = paths.iter().map(|path| Ok(read(path)?.1)).collect::<Result<Vec<_>, FolderError>>()?;
     let events = merge::merge(runs);
-    fs::create_dir_all(folder).map_err(failed("make folder", folder))?;
+    fs::create_dir_all(folder).map_err(failed("create folder", folder))?;
     let path = folder.join(EVENTS);
     let mut text = Vec::new();
     for event in &events {
@@ -191,7 +189,7 @@ pub fn from_runs(paths: &[PathBuf], folder: &Path) -> Result<(PathBuf, RunSummar
     Ok((folder.to_owned(), run))
 }
 
-/// The events of a file, or of the folder that holds one; and where the file is.
+/// The path and the events of an event file, or of the one in a folder.
 fn read(path: &Path) -> Result<(PathBuf, Vec<RunEvent>), FolderError> {
     let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
     let file = File::open(&path).map_err(failed("open", &path))?;
@@ -206,7 +204,7 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    /// A folder that is gone when the test is.
+    /// A folder that is removed when the test ends.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -255,8 +253,8 @@ mod tests {
         for name in names {
             fs::remove_file(folder.join(name)).expect(name);
         }
-        from_events(&folder).expect("made again");
-        assert!(read() == before, "reports made again differ");
+        from_events(&folder).expect("recreated");
+        assert!(read() == before, "recreated reports differ");
     }
 
     #[test]
@@ -270,12 +268,12 @@ mod tests {
         drop(folder);
         let file = File::options().append(true).open(path.join(EVENTS)).expect("events");
         io::Write::write_all(&mut &file, b"{\"at\":48").expect("half a line");
-        let (_, run) = from_events(&path.join(EVENTS)).expect("made");
+        let (_, run) = from_events(&path.join(EVENTS)).expect("recreated");
         assert_eq!(run.outcome(), crate::event::Outcome::Inconclusive);
         assert!(fs::read_to_string(path.join(MARKDOWN)).expect("summary").contains("breaks off"));
     }
 
-    /// Of a run on kind alone each report says so once, and is else that of the lab.
+    /// Reports of a run on kind only differ from those of a lab in one place.
     #[test]
     fn kind_is_said_once() {
         let [lab, kind] = ["netns", "kind"].map(|backend| RunSummary::of(&sample::alone(backend)));
@@ -293,9 +291,9 @@ mod tests {
         }
     }
 
-    /// For a person to look at: `cargo test -p relapse-reports -- --ignored look`.
+    /// For manual inspection: `cargo test -p relapse-reports -- --ignored look`.
     #[test]
-    #[ignore = "writes reports to look at into the temporary folder and leaves them there"]
+    #[ignore = "leaves sample reports in the temporary folder, for manual inspection"]
     fn look() {
         let root = std::env::temp_dir().join("relapse-sample");
         for events in [sample::run(), sample::alone("kind"), sample::both(|_| true)] {

@@ -1,19 +1,18 @@
-//! One HTML page a run, for people.
+//! The HTML report of a run.
 //!
-//! Job: headline, incidents with their matrix, times; within each incident its variants and twins, and for each trial
-//! its pictures: the *race* between detectors, deadlines and users (logarithmic), and the *story* with phases, flows
-//! and findings (linear).
-//! Invariants: the page needs nothing but itself: no script, no font, no request; all text from
-//! outside is escaped (maud does that); what did not pass is open, what passed can be opened. Of repetitions that
-//! passed only the first is drawn, or a page of a hundred trials would be too heavy to open: a full run stays under
-//! 400 kB.
-//! Left out: anything that would need a program in the page.
+//! Job: headline, incidents with their matrix, times; for each incident its variants and twins, and for each trial two
+//! charts: times to detect with deadlines (logarithmic), and a timeline of phases, flows and findings (linear).
+//! Invariants: the page is self-contained: no script, no font, no request; all external text is escaped (by maud);
+//! failures are expanded, passed trials can be expanded. Only the first of several passed repetitions is drawn, which
+//! keeps a full run under 400 kB.
+//! Left out: anything that needs a script.
 
+mod detection;
 mod incidents;
-mod race;
-mod story;
+mod series;
 mod svg;
 mod table;
+mod timeline;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -28,7 +27,7 @@ use crate::words::{self, Tone};
 
 const STYLE: &str = include_str!("html/style.css");
 
-/// The whole page.
+/// Renders the page.
 #[must_use]
 pub fn html(run: &RunSummary) -> String {
     let id = run.run.as_ref().map_or("unknown run", |run| run.run_id.as_str());
@@ -61,7 +60,7 @@ pub fn html(run: &RunSummary) -> String {
                     div.card.scroll {
                         (table::table(&table))
                         ul.remarks {
-                            @for (_, name, came_out) in statistics::repetitions(run) { li { (name) ": " (came_out) } }
+                            @for (_, name, outcomes) in statistics::repetitions(run) { li { (name) ": " (outcomes) } }
                         }
                     }
                 }
@@ -81,11 +80,11 @@ pub fn html(run: &RunSummary) -> String {
             } }
         }
     };
-    // No control character is allowed in a page, and none means anything here.
+    // Control characters are not allowed in a page.
     page.into_string().replace(char::is_control, " ") + "\n"
 }
 
-/// An outcome as a round label.
+/// An outcome as a badge.
 fn badge(outcome: Outcome) -> Markup {
     html! { span class={ "badge " (words::outcome_tone(outcome).class()) "-bg" } { (words::label(outcome)) } }
 }
@@ -118,12 +117,12 @@ fn hero(run: &RunSummary) -> Markup {
     }
 }
 
-/// Cards of all repetitions that have something to tell.
+/// Cards of all repetitions that did not pass, and of the first that did.
 fn trials(run: &RunSummary, group: &Group<'_>, incident: &Incident<'_>) -> Markup {
     let passed = |trial: &TrialSummary| trial.outcome() == Outcome::Pass;
     let first = group.trials.iter().position(|trial| passed(trial));
     let alike = group.passed().saturating_sub(1);
-    // An incident of one variant has nothing to choose from.
+    // A single variant is expanded.
     let open = !group.first().is_control() && incident.variants().count() == 1;
     html! {
         @for (n, trial) in group.trials.iter().enumerate() {
@@ -137,12 +136,12 @@ fn trials(run: &RunSummary, group: &Group<'_>, incident: &Incident<'_>) -> Marku
 
 fn card(run: &RunSummary, trial: &TrialSummary, open: bool) -> Markup {
     let outcome = trial.outcome();
-    // On paper, where nothing can be opened, twins that passed stay a line.
+    // Passed twins stay collapsed in print.
     let class = if trial.is_control() && outcome == Outcome::Pass { "trial twin" } else { "trial" };
     html! {
         details class=(class) open[open] {
             summary {
-                // First, so that it stays on the first line.
+                // Comes first so that it stays on the first line.
                 span.right { (trial.took().map(units::span).unwrap_or_default()) }
                 (badge(outcome)) h4 { (run.label(trial)) } " "
                 span.soft { (trial.info.title) }
@@ -163,17 +162,17 @@ fn contents(trial: &TrialSummary) -> Markup {
         @if let Some(stages) = stages::table(trial) {
             (table::table(&stages))
         }
-        @if let Some(race) = race::race(trial) {
-            @let from = if trial.is_chain() { "each from its own injection or healing" } else { "from t0" };
-            p.caption { "The race: " (from) ", logarithmic; the tick is the deadline" }
-            (race)
+        @if let Some(chart) = detection::chart(trial) {
+            @let from = if trial.is_chain() { "from the injection or healing that each counts from" } else { "from t0" };
+            p.caption { "Time to detect " (from) ", logarithmic; the tick is the deadline" }
+            (chart)
         }
         (verdicts(trial))
-        @if let Some(story) = story::story(trial) {
-            p.caption { "The story: seconds from t0; shaded while in force" }
-            (story)
+        @if let Some(chart) = timeline::chart(trial) {
+            p.caption { "Timeline in seconds from t0; shaded while the fault is in force" }
+            (chart)
         }
-        (happened(trial))
+        (observations(trial))
     }
 }
 
@@ -194,7 +193,7 @@ fn facts(trial: &TrialSummary) -> Markup {
 }
 
 fn verdicts(trial: &TrialSummary) -> Markup {
-    let shown = trial.telling();
+    let shown = trial.shown_verdicts();
     html! {
         @if !shown.is_empty() {
             table {
@@ -209,7 +208,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { (trial.about(decided)) }
                         td class={ "tone " (words::verdict_tone(&decided.verdict).class()) } {
                             (words::sign(&decided.verdict)) " " (words::sentence(decided))
-                            @if let Some(felt) = trial.felt(decided) { br; span.lead { (felt) } }
+                            @if let Some(lead) = trial.lead_text(decided) { br; span.lead { (lead) } }
                         }
                         td { (units::limit(expected.within)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
@@ -220,8 +219,8 @@ fn verdicts(trial: &TrialSummary) -> Markup {
     }
 }
 
-/// Effects and remarks: what was seen besides verdicts.
-fn happened(trial: &TrialSummary) -> Markup {
+/// Effects and remarks.
+fn observations(trial: &TrialSummary) -> Markup {
     let remarks = trial.remarks();
     html! {
         @if !trial.effects.is_empty() || !remarks.is_empty() {
@@ -269,7 +268,7 @@ mod tests {
         for RunEvent { what, .. } in &mut events {
             if let What::Trial { event, trial } = what {
                 match event {
-                    TrialEvent::Finding(said) => evil.clone_into(&mut said.finding.evidence),
+                    TrialEvent::Finding(received) => evil.clone_into(&mut received.finding.evidence),
                     TrialEvent::Ended(ended) => ended.reasons.push(evil.to_owned()),
                     TrialEvent::Skipped { reason } => evil.clone_into(reason),
                     TrialEvent::Flow(sample) => evil.clone_into(&mut sample.flow),

@@ -1,7 +1,7 @@
 //! An incident with all its scenarios: variants, and their benign twins.
 //!
-//! Job: what the folded matrix of every report shows. Invariant: an incident is shown by the worst of its variants:
-//! verdict and time. Left out: tables, and what happened in a trial.
+//! Job: the cells of the folded matrix in every report. Invariant: an incident is represented by the worst verdict and
+//! time of its variants. Left out: tables, and the events of a trial.
 
 use crate::event::{Outcome, Verdict};
 use crate::marks;
@@ -14,14 +14,14 @@ use crate::words::{self, Tone};
 /// An incident on one backend.
 #[derive(Debug)]
 pub struct Incident<'a> {
-    /// "I4"; empty if the beginning of the events is lost.
+    /// "I4"; empty if the start of the events is lost.
     pub id: &'a str,
     pub backend: &'a str,
     /// Variants by name, each followed by its twins.
     pub groups: Vec<Group<'a>>,
 }
 
-/// Of one backend, by number.
+/// The incidents on one backend, by number.
 #[must_use]
 pub fn incidents<'a>(run: &'a RunSummary, backend: &'a str) -> Vec<Incident<'a>> {
     let mut all: Vec<Incident<'a>> = Vec::new();
@@ -43,7 +43,7 @@ pub fn incidents<'a>(run: &'a RunSummary, backend: &'a str) -> Vec<Incident<'a>>
 }
 
 impl<'a> Incident<'a> {
-    /// "I4 policy-route-lost": with what the names of its scenarios have in common.
+    /// "I4 policy-route-lost": the id and the common prefix of its scenarios' names.
     #[must_use]
     pub fn name(&self) -> String {
         let mut names = self.groups.iter().map(|group| group.first().info.trial.scenario.split('-'));
@@ -63,37 +63,37 @@ impl<'a> Incident<'a> {
         format!("{}, {}", units::count(variants, "variant"), units::count(all - variants, "twin"))
     }
 
-    /// The worst of all.
+    /// The worst outcome.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.groups.iter().map(Group::outcome).max().unwrap_or(Outcome::Inconclusive)
     }
 
-    /// Without the twins.
+    /// Its groups without the twins.
     pub fn variants(&self) -> impl Iterator<Item = &Group<'a>> {
         self.groups.iter().filter(|group| !group.first().is_control())
     }
 
-    /// Whether any of it was not skipped.
+    /// Whether any trial was not skipped.
     #[must_use]
     pub fn ran(&self) -> bool {
         self.groups.iter().any(|group| group.ran() > 0)
     }
 
-    /// Why none of it ran.
+    /// Why no trial ran.
     #[must_use]
     pub fn reasons(&self) -> String {
         let reasons = self.groups.iter().flat_map(|group| group.first().reasons());
         summary::tally(reasons).into_iter().map(|(reason, _)| reason).collect::<Vec<_>>().join("; ")
     }
 
-    /// How its twins came out.
+    /// The result of its twins.
     #[must_use]
     pub fn twins(&self) -> (Tone, String) {
         twins(self.groups.iter().filter(|group| group.first().is_control()))
     }
 
-    /// What a detector did in the variants, and what it did wrong in the twins.
+    /// A detector's marks in the variants, and its wrong marks in the twins.
     fn marks(&self, detector: &str) -> Vec<(&Group<'a>, Mark)> {
         let of = |group: &Group<'a>| {
             let marks = if group.first().is_control() { marks::wrong } else { marks::marks };
@@ -102,9 +102,9 @@ impl<'a> Incident<'a> {
         self.groups.iter().flat_map(|group| of(group).into_iter().map(move |mark| (group, mark))).collect()
     }
 
-    /// Whether a detector did anything here.
+    /// Whether a detector has any mark here.
     #[must_use]
-    pub fn speaks(&self, detector: &str) -> bool {
+    pub fn has_marks(&self, detector: &str) -> bool {
         !self.marks(detector).is_empty()
     }
 
@@ -119,26 +119,26 @@ impl<'a> Incident<'a> {
         each.collect::<Vec<_>>().join(" · ")
     }
 
-    /// The longest time to detect and all that went wrong; what was not asked for only where there is neither.
+    /// The longest time to detect and all wrong marks; unexpected findings only if there is neither.
     #[must_use]
     pub fn worst(&self, detector: &str) -> Vec<Mark> {
         let marks: Vec<Mark> = self.marks(detector).into_iter().map(|(_, mark)| mark).collect();
-        let said = |mark: &Mark| (mark.tone, mark.text.clone());
+        let key = |mark: &Mark| (mark.tone, mark.text.clone());
         let longest = self.longest(detector).map(|text| (Tone::Good, text));
-        let wrong = marks.iter().filter(|mark| mark.tone > Tone::Note).map(said);
+        let wrong = marks.iter().filter(|mark| mark.tone > Tone::Note).map(key);
         let mut shown = summary::tally(longest.into_iter().chain(wrong));
         if shown.is_empty() {
-            shown = summary::tally(marks.iter().map(said));
+            shown = summary::tally(marks.iter().map(key));
         }
         if shown.len() > 1 && shown.iter().all(|((tone, _), _)| *tone == Tone::Note) {
-            // The times differ by variant, and nothing depends on them: the first word is enough.
+            // Times differ by variant and do not matter here, so the first word is enough.
             let word = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
             shown = summary::tally(marks.iter().map(|mark| (mark.tone, word(&mark.text))));
         }
         shown.into_iter().map(|((tone, text), _)| Mark { text, tone, detail: String::new() }).collect()
     }
 
-    /// In any variant. Of a trial without repetitions a late one is a mark of its own, with its time.
+    /// The longest time in any variant. Without repetitions a late time has a separate mark.
     fn longest(&self, detector: &str) -> Option<String> {
         let times = self.variants().flat_map(|group| {
             let verdicts = group.trials.iter().flat_map(|trial| &trial.verdicts);

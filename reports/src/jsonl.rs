@@ -1,8 +1,8 @@
-//! Events as lines of JSON, and back.
+//! Writes and reads events as JSON lines.
 //!
-//! Job: the format of `events.jsonl`. Invariants: one event a line, written in one call and flushed,
-//! so that a killed run loses at most the line it was writing; such a last line is forgiven and
-//! told as a notice, any other bad line is an error that names its number. Left out: where the file lies.
+//! Job: the format of `events.jsonl`. Invariants: one event per line, written in one call and flushed, so that a killed
+//! run loses at most the line being written; such an incomplete last line becomes a notice, any other bad line is an
+//! error that names its number. Left out: the location of the file.
 
 use std::io::{self, BufRead, Write};
 
@@ -10,7 +10,7 @@ use relapse_detectors::time::Time;
 
 use crate::event::{RunEvent, What};
 
-/// An event was not written.
+/// Why an event was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     #[error("turn an event into JSON")]
@@ -19,7 +19,7 @@ pub enum WriteError {
     Io(#[source] io::Error),
 }
 
-/// Events were not read.
+/// Why events were not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("read line {line}")]
@@ -28,7 +28,7 @@ pub enum ReadError {
         #[source]
         source: io::Error,
     },
-    #[error("understand line {line}, which begins {begins:?}")]
+    #[error("parse line {line}, which begins {begins:?}")]
     Json {
         line: usize,
         begins: String,
@@ -40,7 +40,7 @@ pub enum ReadError {
 /// Appends one event and flushes.
 ///
 /// # Errors
-/// The event has no JSON form, or the writer fails.
+/// The event cannot be serialized, or the writer fails.
 pub fn append(out: &mut impl Write, event: &RunEvent) -> Result<(), WriteError> {
     let mut line = serde_json::to_vec(event).map_err(WriteError::Json)?;
     line.push(b'\n');
@@ -48,11 +48,10 @@ pub fn append(out: &mut impl Write, event: &RunEvent) -> Result<(), WriteError> 
     out.flush().map_err(WriteError::Io)
 }
 
-/// Reads all events. Empty lines mean nothing; a last line that breaks off becomes a notice, so that every
-/// report says so.
+/// Reads all events. Empty lines are ignored; an incomplete last line becomes a notice, which every report shows.
 ///
 /// # Errors
-/// A line cannot be read, or is no event.
+/// A line cannot be read, or is not an event.
 pub fn read(mut from: impl BufRead) -> Result<Vec<RunEvent>, ReadError> {
     let mut all: Vec<RunEvent> = Vec::new();
     let mut bytes = Vec::new();
@@ -67,7 +66,7 @@ pub fn read(mut from: impl BufRead) -> Result<Vec<RunEvent>, ReadError> {
         }
         match serde_json::from_slice(&bytes) {
             Ok(event) => all.push(event),
-            // Only the last line can lack its end.
+            // Only the last line can be incomplete.
             Err(_) if !bytes.ends_with(b"\n") => {
                 let text = format!("line {line} breaks off after {n} bytes: the run was killed while writing it");
                 let at = all.last().map_or(Time(0), |event| event.at);
@@ -106,8 +105,8 @@ mod tests {
         let events = sample::run();
         let file = written(&events[..5]);
         let back = read(&file[..file.len() - 30]).expect("readable");
-        let (last, whole) = back.split_last().expect("a notice");
-        assert_eq!(whole, &events[..4]);
+        let (last, complete) = back.split_last().expect("a notice");
+        assert_eq!(complete, &events[..4]);
         assert!(matches!(&last.what, What::Notice { text } if text.starts_with("line 5 breaks off")), "{last:?}");
     }
 
@@ -117,6 +116,6 @@ mod tests {
         file.extend_from_slice(b"{\"at\":1,\"what\":{\"invented\":{}}}\n");
         file.extend_from_slice(&written(&sample::run()[..1]));
         let error = read(file.as_slice()).expect_err("line 3 is no event");
-        assert!(error.to_string().starts_with("understand line 3"), "{error}");
+        assert!(error.to_string().starts_with("parse line 3"), "{error}");
     }
 }

@@ -1,10 +1,9 @@
 //! JUnit XML, for CI systems.
 //!
-//! Job: one test case a trial, one suite a backend. Invariants: a skipped trial is `skipped`, never
-//! a success; a failed detection is a `failure`, what proves nothing or left something behind is an
-//! `error`; the type is the outcome's name and the text holds reasons and verdicts. Times to detect
-//! are properties in milliseconds, so that a CI can plot them. Left out: reruns; repetitions are
-//! cases of their own.
+//! Job: one test case per trial, one suite per backend. Invariants: a skipped trial is `skipped`, never a success; a
+//! failed detection is a `failure`, an inconclusive or dirty trial is an `error`; the type is the outcome's name, and
+//! the text has reasons and verdicts. Times to detect are properties in milliseconds, so that CI can plot them. Left
+//! out: reruns; repetitions are separate cases.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -14,12 +13,12 @@ use crate::paint::Page;
 use crate::summary::{RunSummary, TrialSummary};
 use crate::words;
 
-/// The report was not made.
+/// Why the report was not written.
 #[derive(Debug, thiserror::Error)]
 #[error("write the JUnit report")]
 pub struct JunitError(#[source] quick_junit::SerializeError);
 
-/// The whole report.
+/// Renders the report.
 ///
 /// # Errors
 /// The XML cannot be written.
@@ -102,7 +101,7 @@ mod tests {
     #[test]
     fn report() {
         let xml = junit(&RunSummary::of(&sample::run())).expect("written");
-        // The time of day is the one thing that a rerun of the same events may show differently.
+        // Only the timestamp may differ between renderings of the same events.
         let xml = xml.replace("2026-11-21T11:42:00.000+00:00", "[timestamp]");
         insta::assert_snapshot!(xml);
     }

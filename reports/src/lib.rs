@@ -1,15 +1,14 @@
 //! Reports of relapse, each made from [`event::RunEvent`]s alone.
 //!
-//! A map of the modules:
-//! - [`event`]: what leaves a run. [`jsonl`]: as lines of a file, and back.
-//! - [`summary`] folds events into a run, [`trial`] answers questions about one trial of it,
-//!   [`stages`] of a chain, [`statistics`] looks at repetitions. Every report starts here.
-//! - [`units`], [`words`]: numbers, verdicts and backends as text; the same in all
-//!   reports.
-//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] make them.
+//! The modules:
+//! - [`event`]: the events of a run. [`jsonl`]: reads and writes them as JSON lines.
+//! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`stages`] cuts a chain,
+//!   [`statistics`] covers repetitions. Every report starts here.
+//! - [`units`], [`words`]: numbers, verdicts and backends as text, the same in all reports.
+//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] build them.
 //! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
-//! - [`junit`], [`markdown`], [`html`] with its pictures: files made at the end.
-//! - [`folder`]: where all of it lies.
+//! - [`junit`], [`markdown`], [`html`] with its charts: files written at the end.
+//! - [`folder`]: the folder that holds them.
 
 pub mod block;
 pub mod event;

@@ -1,8 +1,8 @@
 //! A summary in GitHub-flavoured Markdown, for the page of a CI job.
 //!
-//! Job: outcome and counts, failures first with their evidence, the matrix, chains stage by stage, times to detect,
-//! what was skipped and why. Invariant: text from outside (evidence, reasons) never becomes markup: every
-//! character that could is escaped, newlines are gone. Left out: timelines; the HTML report has them.
+//! Job: outcome and counts, failures first with their evidence, the matrix, the stages of chains, times to detect, skipped
+//! trials with reasons. Invariant: external text (evidence, reasons) never becomes markup: special characters are escaped
+//! and newlines removed. Left out: timelines; the HTML report has them.
 
 use crate::event::{Decided, Outcome};
 use crate::statistics;
@@ -12,7 +12,7 @@ use crate::units;
 use crate::words::{self, Tone};
 use crate::{matrix, stages, times};
 
-/// The whole summary.
+/// Renders the summary.
 #[must_use]
 pub fn markdown(run: &RunSummary) -> String {
     let outcome = run.outcome();
@@ -57,7 +57,7 @@ pub fn markdown(run: &RunSummary) -> String {
     }
     let repetitions = statistics::repetitions(run);
     if !repetitions.is_empty() {
-        let rows = repetitions.into_iter().map(|(_, name, came_out)| vec![Cell::Text(name), Cell::Text(came_out)]);
+        let rows = repetitions.into_iter().map(|(_, name, outcomes)| vec![Cell::Text(name), Cell::Text(outcomes)]);
         text.push_str(&table(&Table::of_times(&["trial", "repetitions"], rows.collect())));
     }
     let skipped: Vec<&TrialSummary> = run.trials.iter().filter(|t| t.outcome() == Outcome::Skipped).collect();
@@ -83,7 +83,7 @@ const fn sign(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Worst first, each with what a person needs to begin with.
+/// Trials that did not pass, worst first, with reasons and evidence.
 fn failures(run: &RunSummary, text: &mut String) {
     let mut wrong: Vec<&TrialSummary> =
         run.trials.iter().filter(|t| !matches!(t.outcome(), Outcome::Pass | Outcome::Skipped)).collect();
@@ -101,7 +101,7 @@ fn failures(run: &RunSummary, text: &mut String) {
         for remark in trial.remarks() {
             text.push_str(&format!("- {}\n", escape(&remark)));
         }
-        let rows: Vec<Vec<Cell<'_>>> = trial.telling().into_iter().map(|d| row(trial, d)).collect();
+        let rows: Vec<Vec<Cell<'_>>> = trial.shown_verdicts().into_iter().map(|d| row(trial, d)).collect();
         text.push('\n');
         if !rows.is_empty() {
             let head = ["", "detector", "level", "about", "verdict", "deadline", "evidence"];
@@ -112,7 +112,7 @@ fn failures(run: &RunSummary, text: &mut String) {
 
 fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
     let expected = &decided.expectation;
-    let verdict = std::iter::once(words::sentence(decided)).chain(trial.felt(decided));
+    let verdict = std::iter::once(words::sentence(decided)).chain(trial.lead_text(decided));
     vec![
         Cell::text(words::sign(&decided.verdict)),
         Cell::text(&expected.detector),
@@ -124,13 +124,15 @@ fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
     ]
 }
 
-/// Any table, and its note.
+/// A table and its note.
 fn table(table: &Table<'_>) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(table.head.iter().map(|name| lines(name.lines())).collect());
     text.push_str(&format!("|{}\n", " --- |".repeat(table.head.len())));
     text.extend(table.rows.iter().map(|row| line(row.iter().map(cell).collect())));
-    text.extend(table.note.iter().map(|note| format!("\n{}.\n", escape(&words::capital(note)))));
+    text.extend(
+        table.note.iter().flat_map(|note| note.lines()).map(|note| format!("\n{}.\n", escape(&words::capital(note)))),
+    );
     text.push('\n');
     text
 }
@@ -141,6 +143,7 @@ fn cell(cell: &Cell<'_>) -> String {
         Cell::Name(name) => format!("*{name}*"),
         Cell::Outcome(outcome) => format!("{} {}", sign(*outcome), outcome.name()),
         Cell::Trial(trial, outcome) => format!("{} {}", sign(*outcome), escape(&trial.name())),
+        Cell::Series(times, _) => units::bars(times),
         Cell::Marks(marks) if marks.is_empty() => "·".to_owned(),
         Cell::Marks(marks) => {
             let all = lines(marks.iter().map(|mark| mark.text.as_str()));
@@ -153,7 +156,7 @@ fn lines<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     lines.map(escape).collect::<Vec<_>>().join("<br>")
 }
 
-/// Text as text: nothing in it is markup, and it stays on one line.
+/// Escapes a text so that it contains no markup and stays on one line.
 #[must_use]
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -168,7 +171,7 @@ pub fn escape(text: &str) -> String {
                 safe.push('\\');
                 safe.push(c);
             }
-            // No mention of users that an address in evidence happens to spell.
+            // Evidence must not mention users.
             '@' => safe.push_str("&#64;"),
             c if c.is_control() => {}
             c => safe.push(c),

@@ -1,9 +1,8 @@
-//! What one detector did in one trial, in a word.
+//! The result of one detector in one trial, as short marks.
 //!
-//! Job: the content of a cell of the matrix, the same in every report. Invariants: verdicts come
-//! first, one mark each (of those that say nothing is known, one in all); a detector without a verdict is shown by
-//! what it said unasked, if anything;
-//! an empty list means silence, and only for a trial that ran. Left out: tables.
+//! Job: the content of a matrix cell, the same in every report. Invariants: one mark per verdict, but only one for all
+//! inconclusive verdicts; a detector without a verdict is represented by its unexpected findings, if any; an empty list
+//! means silence, and only for a trial that ran. Left out: tables.
 
 use relapse_detectors::finding::{Level, Severity};
 
@@ -14,13 +13,13 @@ use crate::table::Mark;
 use crate::units::{self, Offset};
 use crate::words::{self, Tone};
 
-/// What `detector` did over the repetitions of a trial.
+/// The marks of `detector` over the repetitions of a trial.
 #[must_use]
 pub fn marks(group: &Group<'_>, detector: &str) -> Vec<Mark> {
-    once(of_group(group, detector, |_| true))
+    merged(of_group(group, detector, |_| true))
 }
 
-/// What `detector` did wrong in a control. A control that proved nothing says nothing of a detector.
+/// The wrong marks of `detector` in a control. An inconclusive control yields none.
 #[must_use]
 pub fn wrong(control: &Group<'_>, detector: &str) -> Vec<Mark> {
     let mut marks = of_group(control, detector, |verdict| !matches!(verdict, Verdict::Undecided { .. }));
@@ -28,9 +27,9 @@ pub fn wrong(control: &Group<'_>, detector: &str) -> Vec<Mark> {
     marks
 }
 
-/// That nothing is known need not be said twice in one cell.
+/// Merges equal inconclusive marks of a cell.
 #[must_use]
-pub fn once(marks: Vec<Mark>) -> Vec<Mark> {
+pub fn merged(marks: Vec<Mark>) -> Vec<Mark> {
     let mut all: Vec<Mark> = Vec::new();
     for mark in marks {
         match all.iter_mut().find(|other| mark.tone == Tone::Unsure && other.text == mark.text) {
@@ -56,12 +55,12 @@ fn of_group(group: &Group<'_>, detector: &str, counts: impl Fn(&Verdict) -> bool
             tone: Tone::Unsure,
             detail: blind.why.clone(),
         }));
-        marks.extend(ran.filter_map(|trial| unasked(trial, detector)).next());
+        marks.extend(ran.filter_map(|trial| unexpected(trial, detector)).next());
     }
     marks
 }
 
-/// A mark a verdict.
+/// One mark per verdict.
 fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
     let mark = |(trial, decided): &(&TrialSummary, &Decided)| {
         let expected = &decided.expectation;
@@ -69,19 +68,19 @@ fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
         if !trial.is_control() {
             detail.push(format!("deadline {}", units::limit(expected.within)));
         }
-        detail.extend(trial.felt(decided));
+        detail.extend(trial.lead_text(decided));
         detail.extend(trial.evidence(decided));
         Mark { text: words::short(decided), tone: words::verdict_tone(&decided.verdict), detail: detail.join(" · ") }
     };
     decided.iter().map(mark).collect()
 }
 
-/// The median of the times of each level, and every verdict that does not pass, counted.
+/// The median time of each level, and counts of verdicts that do not pass.
 fn counted(decided: &[(&TrialSummary, &Decided)], repetitions: usize) -> Vec<Mark> {
     let mut marks = Vec::new();
     for level in [Level::Risk, Level::Cause, Level::Symptom] {
         let times = decided.iter().filter(|(_, d)| d.expectation.level == level).filter_map(|(_, d)| match d.verdict {
-            // Late ones too: the median is of what happened, not of what went well.
+            // Includes late detections: the median is of all measured times.
             Verdict::Detected { after } | Verdict::Late { after } => Some(after),
             _ => None,
         });
@@ -108,22 +107,22 @@ fn counted(decided: &[(&TrialSummary, &Decided)], repetitions: usize) -> Vec<Mar
     marks
 }
 
-/// The loudest thing it said without being asked.
-fn unasked(trial: &TrialSummary, detector: &str) -> Option<Mark> {
+/// The most severe finding that the scenario did not expect.
+fn unexpected(trial: &TrialSummary, detector: &str) -> Option<Mark> {
     let standing = trial.standing();
-    let said = standing.iter().filter(|standing| standing.detector == detector);
-    let loudest = said.max_by_key(|standing| standing.severity)?;
-    let at = loudest.warned.unwrap_or(loudest.from);
+    let own = standing.iter().filter(|standing| standing.detector == detector);
+    let worst = own.max_by_key(|standing| standing.severity)?;
+    let at = worst.warned.unwrap_or(worst.from);
     let when = match trial.t0().map(|t0| Offset::between(t0, at)) {
         Some(offset) if offset.is_before() => " standing".to_owned(),
         Some(offset) => format!(" {}", units::span(offset.distance())),
         None => String::new(),
     };
-    let word = if loudest.severity >= Severity::Warning { "also" } else { "info" };
-    let (severity, level) = (words::severity(loudest.severity), words::level(loudest.level));
+    let word = if worst.severity >= Severity::Warning { "also" } else { "info" };
+    let (severity, level) = (words::severity(worst.severity), words::level(worst.level));
     Some(Mark {
         text: format!("{word}{when}"),
         tone: Tone::Note,
-        detail: format!("{severity} ({level}) about {}: {}", loudest.subject, loudest.evidence),
+        detail: format!("{severity} ({level}) about {}: {}", worst.subject, worst.evidence),
     })
 }

@@ -1,9 +1,9 @@
-//! The matrix: which detector saw which incident, and how fast.
+//! The matrix: which detector detected which incident, and how fast.
 //!
-//! Job: a table for each backend of a run, since one cell never mixes what was seen on two. A column reads from the
-//! incident's cause to its symptoms, its controls are a row, and a false alarm in one shows in the cell of the detector
-//! that raised it. Two views: [`by_detector`], a column a scenario, and [`folded`], a column an incident. Invariants:
-//! detectors that never spoke are named below, not drawn; silence is something only a trial that ran can show. Left out:
+//! Job: a table for each backend of a run, since results of two backends are never mixed in a cell. A column reads from
+//! the incident's cause to its symptoms, its controls are a row, and a false alarm in one is shown in the cell of the
+//! detector that raised it. Two views: [`by_detector`], a column per scenario, and [`folded`], a column per incident.
+//! Invariants: detectors without findings are listed below the table; only a trial that ran can be silent. Left out:
 //! evidence.
 
 use crate::incident::{self, Incident};
@@ -11,9 +11,9 @@ use crate::marks;
 use crate::statistics::{self, Group};
 use crate::summary::RunSummary;
 use crate::table::{Cell, Kind, Mark, Table};
-use crate::words;
+use crate::words::{self, Tone};
 
-/// A row a detector, a column an incident.
+/// A row per detector, a column per incident.
 #[must_use]
 pub fn by_detector(run: &RunSummary) -> Vec<Table<'_>> {
     parts(run).into_iter().map(detectors).collect()
@@ -24,16 +24,15 @@ fn detectors(part: Part<'_>) -> Table<'_> {
         std::iter::once(name).chain(part.columns.iter().map(cell)).collect()
     };
     let mut rows = vec![row(Cell::Name("outcome"), &|column| Cell::Outcome(column.incident.outcome()))];
-    rows.extend(part.speakers.iter().map(|name| row(Cell::text(*name), &|column| column.cell(name))));
-    rows.push(row(Cell::Name("controls"), &|column| column.controls()));
+    rows.extend(part.active.iter().map(|name| row(Cell::text(*name), &|column| column.cell(name))));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|column| controls(incident::twins(column.controls.iter()))));
     let infos = part.columns.iter().map(|column| &column.incident.first().info);
     let names = infos.map(|info| format!("{}\n{}", info.incident, info.trial.scenario));
     let head = std::iter::once("detector".to_owned()).chain(names).collect();
     Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
 }
 
-/// A row a detector, a column an incident with all its scenarios: the longest times, twins as one number. The same as
-/// [`by_detector`] where no incident has several.
+/// A row per detector, a column per incident with all its scenarios: the longest times, and one number for its twins.
 #[must_use]
 pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
     let parts = parts(run).into_iter().zip(run.backends());
@@ -41,40 +40,48 @@ pub fn folded(run: &RunSummary) -> Vec<Table<'_>> {
 }
 
 fn fold<'a>(part: Part<'a>, incidents: &[Incident<'_>]) -> Table<'a> {
-    if incidents.len() == part.columns.len() {
-        return detectors(part);
-    }
     let row = |name: Cell<'static>, cell: &dyn Fn(&Incident<'_>) -> Cell<'static>| {
         std::iter::once(name).chain(incidents.iter().map(cell)).collect()
     };
-    // Twins have a row of their own.
+    // Twins have a separate row.
     let outcome = |incident: &Incident<'_>| incident.variants().map(Group::outcome).max();
     let mut rows = vec![row(Cell::Name("outcome"), &|incident| {
         Cell::Outcome(outcome(incident).unwrap_or_else(|| incident.outcome()))
     })];
-    for name in &part.speakers {
-        rows.push(row(Cell::text(*name), &|incident| Cell::Marks(incident.worst(name))));
+    for name in &part.active {
+        rows.push(row(Cell::text(*name), &|incident| match incident.worst(name) {
+            marks if marks.is_empty() && !incident.ran() => Cell::text(""),
+            marks => Cell::Marks(marks),
+        }));
     }
-    rows.push(row(Cell::Name("controls"), &|incident| {
-        let (tone, text) = incident.twins();
-        Cell::Toned(tone, text)
-    }));
+    rows.push(row(Cell::Name(SILENT_CONTROLS), &|incident| controls(incident.twins())));
+    let head = std::iter::once("detector").chain(incidents.iter().map(|incident| incident.id));
+    // Names of scenarios are wider than times: they stand below.
     let names = incidents.iter().map(|incident| match incident.variants().count() {
-        0 | 1 => format!("{}\n{}", incident.id, incident.groups[0].first().info.trial.scenario),
-        count => format!("{}\n{count} scenarios", incident.id),
+        0 | 1 => incident.name(),
+        count => format!("{} ({count} scenarios)", incident.name()),
     });
-    let head = std::iter::once("detector".to_owned()).chain(names).collect();
-    Table { kind: Kind::Matrix, title: part.on, head, rows, note: part.silent }
+    let names = names.collect::<Vec<_>>().join(", ");
+    let note = part.silent.into_iter().fold(names, |names, silent| format!("{names}\n{silent}"));
+    Table { kind: Kind::Matrix, title: part.on, head: head.map(str::to_owned).collect(), rows, note: Some(note) }
 }
 
-/// What was seen on one backend.
+/// The row of benign twins.
+const SILENT_CONTROLS: &str = "silent controls";
+
+/// "2", "1/2": how many controls were silent.
+fn controls((tone, text): (Tone, String)) -> Cell<'static> {
+    Cell::Toned(tone, text.trim_end_matches(" silent").to_owned())
+}
+
+/// The results on one backend.
 struct Part<'a> {
-    /// "on kind"; only where the run has several parts.
+    /// "on kind"; only for a run on several backends.
     on: Option<String>,
     columns: Vec<Column<'a>>,
-    /// Detectors with a word to say in any column.
-    speakers: Vec<&'a str>,
-    /// Names those without, unless nothing ran.
+    /// Detectors with a mark in any column.
+    active: Vec<&'a str>,
+    /// Lists the others, unless nothing ran.
     silent: Option<String>,
 }
 
@@ -85,25 +92,19 @@ struct Column<'a> {
 }
 
 impl Column<'_> {
-    /// What `detector` did here: in the incident, and wrongly in a control.
+    /// The marks of `detector` in the incident, and its wrong marks in controls.
     fn marks(&self, detector: &str) -> Vec<Mark> {
         let mut all = marks::marks(&self.incident, detector);
         for control in &self.controls {
             let name = format!("control {}", control.first().info.trial.control.as_deref().unwrap_or_default());
             all.extend(marks::wrong(control, detector).into_iter().map(|mark| mark.of(&name)));
         }
-        marks::once(all)
+        marks::merged(all)
     }
 
     fn cell(&self, detector: &str) -> Cell<'static> {
         let marks = self.marks(detector);
         if marks.is_empty() && self.incident.ran() == 0 { Cell::text("") } else { Cell::Marks(marks) }
-    }
-
-    /// "2 silent", "1/2 silent": how its controls came out.
-    fn controls(&self) -> Cell<'static> {
-        let (tone, text) = incident::twins(self.controls.iter());
-        Cell::Toned(tone, text)
     }
 
     fn ran(&self) -> bool {
@@ -116,11 +117,11 @@ fn parts(run: &RunSummary) -> Vec<Part<'_>> {
     let several = backends.len() > 1;
     let part = |backend: &str| {
         let columns = columns(run, backend);
-        let (speakers, silent): (Vec<&str>, Vec<&str>) =
+        let (active, silent): (Vec<&str>, Vec<&str>) =
             run.detectors().into_iter().partition(|name| columns.iter().any(|column| !column.marks(name).is_empty()));
         let shown = !silent.is_empty() && columns.iter().any(Column::ran);
         let silent = shown.then(|| format!("silent throughout: {}", silent.join(", ")));
-        Part { on: several.then(|| words::on(backend)), columns, speakers, silent }
+        Part { on: several.then(|| words::on(backend)), columns, active, silent }
     };
     backends.into_iter().map(part).collect()
 }
@@ -135,7 +136,7 @@ fn columns<'a>(run: &'a RunSummary, backend: &str) -> Vec<Column<'a>> {
         let scenario = &control.first().info.trial.scenario;
         match columns.iter_mut().find(|column| column.incident.first().info.trial.scenario == *scenario) {
             Some(column) => column.controls.push(control),
-            // Only controls were asked for: one of them stands in its incident's place.
+            // Only controls were selected: the first one takes the place of its incident.
             None => columns.push(Column { incident: control, controls: Vec::new() }),
         }
     }
@@ -148,7 +149,7 @@ mod tests {
     use crate::event::Outcome;
     use crate::sample;
 
-    /// Two expectations of one detector, and none of them decided.
+    /// Two undecided expectations of one detector.
     #[test]
     fn undecided_is_said_once() {
         let run = RunSummary::of(&sample::run());
@@ -161,6 +162,10 @@ mod tests {
     #[test]
     fn what_was_skipped_is_not_silent() {
         let mut run = RunSummary::of(&sample::run());
+        let tables = folded(&run);
+        let skipped = tables[0].head.iter().position(|id| id == "I2").expect("a skipped incident");
+        let silent = |row: &Vec<Cell<'_>>| row[skipped] == Cell::Marks(Vec::new());
+        assert!(!tables[0].rows.iter().any(silent));
         run.trials.retain(|trial| trial.outcome() == Outcome::Skipped);
         let tables = by_detector(&run);
         assert_eq!((tables[0].head.len(), &tables[0].note), (2, &None));

@@ -1,7 +1,7 @@
-//! Several runs as one: shards of one run, or runs of several days.
+//! Merges several runs: shards of one run, or runs of several days.
 //!
-//! Job: puts the events of runs together, so that every report can be made of all of them. Invariants: no trial is lost;
-//! trials that several runs replayed are repetitions, in the order of the runs. Times within a trial stay comparable;
+//! Job: merges the events of runs, so that every report can cover all of them. Invariants: no trial is lost; trials
+//! that several runs replayed become repetitions, in the order of the runs. Times within a trial remain comparable;
 //! those of different runs may come from different machines and are not compared.
 
 use std::collections::BTreeMap;
@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use crate::event::{Outcome, RunEvent, RunPart, RunStarted, TrialId, What};
 
-/// Puts runs together, in this order. A file that breaks off early gives what it has.
+/// Merges runs in this order. An incomplete file contributes what it has.
 #[must_use]
 pub fn merge(runs: Vec<Vec<RunEvent>>) -> Vec<RunEvent> {
     let mut merged = Merged::default();
     let mut events = Vec::new();
     for run in runs {
-        // Counted by beginnings: a file can have lost its own.
+        // Counted by run starts, because a file may have lost its own.
         let part = merged.parts();
         let mut renamed = BTreeMap::new();
         for RunEvent { at, what } in run {

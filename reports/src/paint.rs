@@ -1,19 +1,18 @@
-//! Colours, and lines that know how wide they are.
+//! Colours, and lines with a known width.
 //!
-//! Job: turns a [`Tone`] into a colour where colours are wanted, and builds lines of padded parts.
-//! Invariants: without colour no control character is ever written, not even one that came in with
-//! evidence; a line's width counts what is seen, never the escapes. Left out: deciding whether
-//! there is a terminal.
+//! Job: turns a [`Tone`] into a colour if colours are enabled, and builds lines of padded parts.
+//! Invariants: without colour no control character is ever written, not even one from evidence; a line's width counts
+//! visible characters, not escapes. Left out: terminal detection.
 
 use owo_colors::{OwoColorize, Style};
 
 use crate::words::Tone;
 
-/// How text is put on a page.
+/// How text is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     pub color: bool,
-    /// Columns; `None` where lines may be as long as they like.
+    /// Columns; `None` for lines of any length.
     pub width: Option<usize>,
 }
 
@@ -31,7 +30,7 @@ impl Page {
         self.styled(Style::new().bold(), text)
     }
 
-    /// As the label at the beginning of a line.
+    /// Formats the label at the start of a line.
     #[must_use]
     pub fn label(self, tone: Tone, text: &str) -> String {
         self.styled(style(tone).bold(), text)
@@ -56,7 +55,7 @@ fn style(tone: Tone) -> Style {
     }
 }
 
-/// A line in the making.
+/// A line under construction.
 #[derive(Debug, Clone)]
 pub struct Line {
     page: Page,
@@ -92,26 +91,36 @@ impl Line {
         self
     }
 
+    /// Goes on below.
+    #[must_use]
+    pub fn below(mut self, indent: usize) -> Self {
+        self.shown.truncate(self.shown.trim_end().len());
+        self.shown.push('\n');
+        self.shown.push_str(&" ".repeat(indent));
+        self.width = indent;
+        self
+    }
+
     /// Columns left on the page.
     #[must_use]
     pub fn room(&self) -> usize {
         self.page.width.map_or(usize::MAX, |width| width.saturating_sub(self.width))
     }
 
-    /// The line, without blanks at its end.
+    /// The line without trailing blanks.
     #[must_use]
     pub fn end(self) -> String {
         self.shown.trim_end().to_owned()
     }
 }
 
-/// Columns a text takes (every character counts as one; names and numbers are what is shown here).
+/// The width of a text in columns. Every character counts as one, which holds for names and numbers.
 #[must_use]
 pub fn columns(text: &str) -> usize {
     text.chars().count()
 }
 
-/// At most `width` columns of a text, with "…" where something was cut.
+/// At most `width` columns of a text, ending in "…" if it was cut.
 #[must_use]
 pub fn cut(text: &str, width: usize) -> String {
     if columns(text) <= width {
@@ -122,8 +131,7 @@ pub fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// Breaks a text at blanks (and after hyphens) into lines of at most `width` columns; a longer word
-/// stays whole.
+/// Breaks a text at blanks (and after hyphens) into lines of at most `width` columns; longer words are not broken.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];

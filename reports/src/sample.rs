@@ -1,8 +1,8 @@
-//! Runs that never were, for tests and for looking at.
+//! Sample runs for tests and manual inspection.
 //!
 //! Job: [`run`] with every outcome and every verdict, [`chain`] with stages, [`both`] with repetitions and two backends. Invariants: fixed
 //! times, so that reports can be compared as snapshots; addresses and numbers are those of the incidents. Left out:
-//! completeness of the scenarios; each trial has just enough events to be drawn.
+//! complete scenarios; each trial has just enough events to be drawn.
 
 pub(crate) mod chain;
 
@@ -16,7 +16,7 @@ use crate::event::{
     TrialEnded, TrialEvent, TrialId, TrialInfo, Verdict, What,
 };
 
-/// The last but one never speaks; the last is somebody else's.
+/// The last but one never reports anything; the last is an outside detector.
 const DETECTORS: &str = "mss-step pmtu-blackhole pod-nic dns-endpoints dns-failing policy-route wrong-nic \
                          syn-unanswered port-reuse syn-stuck conntrack-limit alertmanager";
 const START: Time = Time(4_821_000_000_000);
@@ -45,7 +45,7 @@ fn symptom(detector: &str, subject: &str, within: Duration) -> Expectation {
     expect(detector, Level::Symptom, subject, within)
 }
 
-/// What is written of one trial; times are relative to t0, but where they are said to be of its start.
+/// The events of one trial. Times are relative to t0 unless documented as relative to its start.
 struct Script {
     events: Vec<(Time, TrialEvent)>,
     info: TrialInfo,
@@ -55,7 +55,7 @@ struct Script {
 }
 
 impl Script {
-    /// Started `start` after the run, and all phases: detection ends `detect` after t0.
+    /// A trial that starts `start` after the run and whose detection ends `detect` after t0.
     fn new(start: Duration, incident: &str, title: &str, scenario: &str, detect: Duration) -> Self {
         let trial =
             TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
@@ -75,7 +75,7 @@ impl Script {
         self
     }
 
-    /// Counted from its start.
+    /// Adds an event, `after` the trial's start.
     fn at(mut self, after: Duration, event: TrialEvent) -> Self {
         self.events.push((self.start + after, event));
         self
@@ -101,8 +101,8 @@ impl Script {
         self.at(at, TrialEvent::Effect(EffectSeen { effect, holds, t2, evidence, step: None }))
     }
 
-    /// A finding of a severity, from an instant after the start until shortly after healing.
-    fn says(mut self, at: Duration, expected: &Expectation, severity: Severity, evidence: &str) -> Self {
+    /// Adds a finding that stands from `at` after the start until shortly after healing.
+    fn reports(mut self, at: Duration, expected: &Expectation, severity: Severity, evidence: &str) -> Self {
         let cleared = (T0 + self.heal + ms(60), Phase::Recover, Severity::Info, "no longer holds");
         for (at, phase, severity, evidence) in [(at, Phase::Detect, severity, evidence), cleared] {
             let received = self.start + at;
@@ -121,9 +121,9 @@ impl Script {
         self
     }
 
-    /// A finding that was expected, and its verdict.
+    /// An expected finding and its verdict.
     fn found(mut self, after: Duration, expected: Expectation, evidence: &str) -> Self {
-        self = self.says(T0 + after, &expected, Severity::Critical, evidence);
+        self = self.reports(T0 + after, &expected, Severity::Critical, evidence);
         let late = after > expected.within;
         self.verdict(expected, if late { Verdict::Late { after } } else { Verdict::Detected { after } })
     }
@@ -136,13 +136,13 @@ impl Script {
         self.at(at, TrialEvent::Verdict(Decided { expectation, verdict, from: None }))
     }
 
-    /// The same verdict on every detector, as of a control.
+    /// The same verdict for every detector, as in a control.
     fn all(self, verdict: &Verdict) -> Self {
         let of = |name| Expectation { subject: None, ..cause(name, "node/any", ms(900)) };
         DETECTORS.split(' ').fold(self, |script, name| script.verdict(of(name), verdict.clone()))
     }
 
-    /// Samples of a flow every 100 ms until `until` after the start; it fails between two instants.
+    /// Samples of a flow every 100 ms until `until` after the start, with failures in the interval `fails`.
     fn flow(mut self, flow: &str, until: Duration, fails: Option<(Duration, Duration)>, median: Duration) -> Self {
         let mut at = ms(150);
         while at < until {
@@ -178,7 +178,7 @@ impl Script {
     }
 }
 
-/// A run of the given trials, in the order of their instants.
+/// A run of these trials, with events in order of time.
 fn play(scripts: Vec<Script>, notice: Option<&str>) -> Vec<RunEvent> {
     let mut started = RunStarted {
         run_id: "20261121-114200-7f3a".to_owned(),
@@ -257,7 +257,7 @@ fn mss_control() -> Script {
     mss_trial(ms(20), ms(3_000))
         .control("client-dies")
         .injected(us(300), "client of office-beijing drops everything", "chain forward has 1 rule: drop")
-        .says(T0 + ms(1_400), &expected, severity, evidence)
+        .reports(T0 + ms(1_400), &expected, severity, evidence)
         .verdict(
             Expectation { subject: None, ..expected },
             Verdict::FalseAlarm { severity, subject, evidence: evidence.to_owned() },
@@ -289,7 +289,7 @@ fn dns() -> Script {
     let risk = expect("dns-endpoints", Level::Risk, DNS, ms(1_000));
     let miss = Expectation { expected_miss: Some(reason.clone()), ..symptom("alertmanager", DNS, ms(2_000)) };
     dns_trial(ms(1_100))
-        .says(ms(420), &risk, Severity::Warning, "1 ready endpoint behind 192.168.0.10")
+        .reports(ms(420), &risk, Severity::Warning, "1 ready endpoint behind 192.168.0.10")
         .found(us(400), cause("pod-nic", "node/worker-1", ms(500)), "eth1 (table 2, 10.176.96.1) is gone")
         .found(
             ms(2_040),
@@ -324,7 +324,7 @@ fn route() -> Script {
             symptom("wrong-nic", NODE, ms(3_000)),
             "SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0, not eth1",
         )
-        .says(T0 + ms(1_240), &syn, Severity::Critical, "2 SYNs to 10.176.46.4:3306 unanswered, ICMP is")
+        .reports(T0 + ms(1_240), &syn, Severity::Critical, "2 SYNs to 10.176.46.4:3306 unanswered, ICMP is")
         .flow("app-database", ms(3_300), Some((ms(12), ms(1_500))), ms(2))
         .flow("ping-database", ms(3_300), None, us(300))
         .passed(ms(3_370))
@@ -335,7 +335,7 @@ fn route_control() -> Script {
     route_trial(ms(2_700), ms(900))
         .control("table-rebuilt")
         .injected(us(600), "flush table 2, rebuild it after 300 ms", "table 2 has its default route")
-        .says(T0 + ms(2), &route, Severity::Info, "table 2 was empty for 310 ms")
+        .reports(T0 + ms(2), &route, Severity::Info, "table 2 was empty for 310 ms")
         .effect("app-database works", None, "44 of 44 attempts succeeded")
         .all(&Verdict::Silent)
         .passed(ms(2_790))
@@ -367,10 +367,10 @@ fn snat() -> Script {
         .injected(ms(3), "SNAT of worker-1 to ports 46990-46994", "masquerade to :46990-46994")
         .effect("control-to-account fails: timeout", Some(ms(700)), "7 of 24 reuses timed out")
         .verdict(cause("port-reuse", me, ms(1_000)), Verdict::Missed)
-        .says(T0 + ms(1_720), &stuck, Severity::Critical, "10.176.64.11:46994 -> 10.200.0.5:443 SYN_SENT for 1.0 s")
+        .reports(T0 + ms(1_720), &stuck, Severity::Critical, "10.176.64.11:46994 -> 10.200.0.5:443 SYN_SENT for 1.0 s")
         .verdict(stuck, Verdict::NotCleared)
         .verdict(symptom("wrong-nic", me, ms(2_000)), Verdict::PreExisting)
-        .says(T0 + ms(90), &other, Severity::Critical, "route table 2 lost its default")
+        .reports(T0 + ms(90), &other, Severity::Critical, "route table 2 lost its default")
         .verdict(
             cause("policy-route", me, ms(1_000)),
             Verdict::WrongSubject { said: other.subject.clone().expect("a subject") },
@@ -382,7 +382,7 @@ fn snat() -> Script {
         .ended(ms(4_100), Outcome::Dirty, &["a link of this run is still there: relapse7f3a-3", "port-reuse missed"])
 }
 
-/// A control that proves nothing says nothing of any detector.
+/// An inconclusive control, which says nothing about any detector.
 fn snat_control() -> Script {
     let why = "thread of node worker-2 panicked: index out of bounds";
     snat_trial(ms(9_000))
@@ -393,18 +393,18 @@ fn snat_control() -> Script {
         .ended(ms(31), Outcome::InternalError, &[why])
 }
 
-/// Four repetitions of three incidents in the lab and on kind, as far as `keep` wants them.
+/// Four repetitions of three incidents in the lab and on kind, filtered by `keep`.
 pub(crate) fn both(keep: impl Fn(&TrialId) -> bool) -> Vec<RunEvent> {
     let scripts = (1..=4).flat_map(|n| [in_the_lab(n), on_kind(n)]).flatten();
     play(scripts.filter(|script| keep(&script.info.trial)).collect(), None)
 }
 
-/// The same trials on any backend alone.
+/// The same trials on a single backend.
 pub(crate) fn alone(backend: &str) -> Vec<RunEvent> {
     play(in_the_lab(1).into_iter().map(|script| script.on(backend, 1)).collect(), None)
 }
 
-/// One symptom is late once, and one trial proves nothing.
+/// One symptom is late once, and one trial is inconclusive.
 fn in_the_lab(n: u32) -> Vec<Script> {
     let more = u64::from(n);
     let start = |seconds: u64| ms(1_000 * (seconds + 4 * more));
@@ -431,7 +431,7 @@ fn in_the_lab(n: u32) -> Vec<Script> {
     [route, control.passed(ms(2_790)), dns, limit].map(|script| script.on("netns", n)).into()
 }
 
-/// A control proves nothing once, one symptom is always missed, one incident is skipped.
+/// One control is inconclusive once, one symptom is always missed, one incident is skipped.
 fn on_kind(n: u32) -> Vec<Script> {
     let more = u64::from(n);
     let start = |seconds: u64| ms(1_000 * (40 + seconds + 4 * more));
@@ -453,9 +453,9 @@ fn on_kind(n: u32) -> Vec<Script> {
     [route, control, dns, limit(start(30)).skipped()].map(|script| script.on("kind", n)).into()
 }
 
-fn both_found(route: Script, seen: Duration, felt: Duration) -> Script {
+fn both_found(route: Script, cause_after: Duration, symptom_after: Duration) -> Script {
     route
-        .found(seen, cause("policy-route", NODE, ms(500)), "route table 2 lost its default")
-        .found(felt, symptom("wrong-nic", NODE, ms(3_000)), "SYN left by eth0")
+        .found(cause_after, cause("policy-route", NODE, ms(500)), "route table 2 lost its default")
+        .found(symptom_after, symptom("wrong-nic", NODE, ms(3_000)), "SYN left by eth0")
         .passed(ms(3_370))
 }

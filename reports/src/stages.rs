@@ -1,7 +1,7 @@
-//! A chain, stage by stage: what users see, what is found, what stands and what clears.
+//! A chain by its stages: what users see, new findings, standing findings and cleared ones.
 //!
-//! Job: cut the events of a trial at the healing of each step. Invariant: every verdict belongs to one stage, that in
-//! which it was decided. Left out: how a stage is drawn.
+//! Job: cut the events of a trial at the healing of each step. Invariant: every verdict belongs to the stage in which it
+//! was decided. Left out: how a stage is drawn.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::words;
 /// From one healing to the next.
 #[derive(Debug, Clone)]
 pub struct Stage<'a> {
-    /// The step that was healed at its beginning; none at first, when all are in force.
+    /// The step healed at its beginning. None for the first stage.
     pub healed: Option<&'a str>,
-    /// The first step that is not healed; none when all are.
+    /// The first step that is not healed. None for the last stage.
     pub step: Option<&'a str>,
     pub effects: Vec<&'a EffectSeen>,
     pub verdicts: Vec<&'a Decided>,
     /// Findings that stand at its end.
     pub stands: Vec<Standing>,
-    /// Findings from before that are cleared, and how long after the healing began.
+    /// Earlier findings that are cleared, each with the time since the healing began.
     pub cleared: Vec<(Standing, Duration)>,
 }
 
@@ -53,7 +53,7 @@ impl Stage<'_> {
     /// "dns-redundancy, policy-route".
     #[must_use]
     pub fn standing(&self) -> String {
-        let mut names: Vec<&str> = self.stands.iter().map(|said| said.detector.as_str()).collect();
+        let mut names: Vec<&str> = self.stands.iter().map(|finding| finding.detector.as_str()).collect();
         names.dedup();
         names.join(", ")
     }
@@ -61,7 +61,7 @@ impl Stage<'_> {
     /// "pod-nic after 3.1 ms, dns-failure after 130 ms".
     #[must_use]
     pub fn clearing(&self) -> String {
-        let each = self.cleared.iter().map(|(said, after)| format!("{} after {}", said.detector, span(*after)));
+        let each = self.cleared.iter().map(|(finding, after)| format!("{} after {}", finding.detector, span(*after)));
         each.collect::<Vec<_>>().join(", ")
     }
 }
@@ -73,7 +73,7 @@ impl TrialSummary {
         self.phases.iter().any(|phase| phase.step.is_some())
     }
 
-    /// Those of a chain; none of any other trial.
+    /// The stages of a chain. Empty for other trials.
     #[must_use]
     pub fn stages(&self) -> Vec<Stage<'_>> {
         if !self.is_chain() {
@@ -87,7 +87,7 @@ impl TrialSummary {
         cuts.iter().zip(ends).map(|(begin, end)| self.stage(&standing, *begin, end)).collect()
     }
 
-    /// That of the phases from `begin` to before `end`.
+    /// The stage of the phases `begin..end`.
     fn stage(&self, standing: &[Standing], begin: usize, end: usize) -> Stage<'_> {
         let phases = &self.phases[begin..end];
         let healed = phases[0].step.as_deref();
@@ -96,12 +96,12 @@ impl TrialSummary {
         let to = self.phases.get(end).map_or(Time(u64::MAX), |next| next.from);
         let verdicts = self.verdicts.get(phases[0].verdicts..).unwrap_or_default();
         let within = self.phases.get(end).map_or(usize::MAX, |next| next.verdicts) - phases[0].verdicts;
-        let before = standing.iter().filter(|said| said.warned.is_some_and(|at| at < from));
+        let before = standing.iter().filter(|finding| finding.warned.is_some_and(|at| at < from));
         let until_end =
-            |said: &&Standing| said.warned.is_some_and(|at| at < to) && said.cleared.is_none_or(|at| at >= to);
-        let cleared = before.filter_map(|said| {
-            let cleared = said.cleared.filter(|cleared| (from..to).contains(cleared))?;
-            Some((said.clone(), cleared.since(from)))
+            |finding: &&Standing| finding.warned.is_some_and(|at| at < to) && finding.cleared.is_none_or(|at| at >= to);
+        let cleared = before.filter_map(|finding| {
+            let cleared = finding.cleared.filter(|cleared| (from..to).contains(cleared))?;
+            Some((finding.clone(), cleared.since(from)))
         });
         Stage {
             healed,
@@ -114,7 +114,7 @@ impl TrialSummary {
     }
 }
 
-/// A row a stage.
+/// A row per stage.
 #[must_use]
 pub fn table(trial: &TrialSummary) -> Option<Table<'static>> {
     let or_none = |text: String| if text.is_empty() { Cell::none() } else { Cell::Text(text) };

@@ -1,9 +1,8 @@
 //! Times to detect over repetitions, and how often a trial did not pass.
 //!
-//! Job: p50, p95 and the largest time to detect for each expectation, from t0 and (for symptoms)
-//! from t2, and the count of flakes with their names. Invariants: pure; percentiles are nearest-rank,
-//! so each is a value that was measured; a miss is a flake and never a time; a skipped trial counts
-//! as neither. Left out: averages, which hide the one slow run that matters.
+//! Job: p50, p95 and maximum time to detect for each expectation, from t0 and (for symptoms) from t2, and the count of
+//! flakes by name. Invariants: pure; percentiles are nearest-rank, so each is a measured value; a miss is a flake and
+//! never a time; a skipped trial counts as neither. Left out: averages, which hide single slow runs.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::event::{Decided, Expectation, Outcome, Verdict};
 use crate::summary::{self, RunSummary, TrialSummary};
 use crate::units::Offset;
 
-/// Nearest-rank percentiles of what was measured.
+/// Nearest-rank percentiles of measured values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percentiles<T> {
     pub samples: usize,
@@ -23,7 +22,7 @@ pub struct Percentiles<T> {
 }
 
 impl<T: Ord + Copy> Percentiles<T> {
-    /// `None` of nothing.
+    /// `None` without samples.
     #[must_use]
     pub fn of(mut samples: Vec<T>) -> Option<Self> {
         samples.sort_unstable();
@@ -40,13 +39,13 @@ pub struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    /// The first repetition stands for the plan of all.
+    /// The first repetition, which has the plan of all.
     #[must_use]
     pub fn first(&self) -> &'a TrialSummary {
         self.trials[0]
     }
 
-    /// Trials that ran, that is, were not skipped.
+    /// The number of trials that were not skipped.
     #[must_use]
     pub fn ran(&self) -> usize {
         self.trials.iter().filter(|trial| trial.outcome() != Outcome::Skipped).count()
@@ -59,7 +58,7 @@ impl<'a> Group<'a> {
 
     /// "9 of 10 pass, 1 inconclusive".
     #[must_use]
-    pub fn came_out(&self) -> String {
+    pub fn outcomes(&self) -> String {
         let ran = self.ran();
         if ran == 0 {
             return "skipped".to_owned();
@@ -77,7 +76,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Trials of the same scenario, control and backend together, in order of appearance.
+/// Groups trials by scenario, control and backend, in order of appearance.
 #[must_use]
 pub fn groups(run: &RunSummary) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
@@ -103,14 +102,14 @@ pub struct Times<'a> {
     /// Repetitions in which it was decided.
     pub decided: usize,
     pub from_t0: Option<Percentiles<Duration>>,
-    /// Symptoms only: a symptom cannot be seen before there is one to see.
+    /// Symptoms only, which cannot be detected before they occur.
     pub from_t2: Option<Percentiles<Offset>>,
-    /// Names of the verdicts that do not pass, and how often each was given.
+    /// Names and counts of verdicts that do not pass.
     pub flakes: Vec<(&'static str, usize)>,
 }
 
 impl Times<'_> {
-    /// How it was decided in the first repetition.
+    /// The verdict in the first repetition.
     #[must_use]
     pub fn verdict(&self) -> Option<&Decided> {
         self.trial.verdicts.iter().find(|decided| decided.expectation == *self.expectation)
@@ -124,14 +123,14 @@ impl Times<'_> {
     }
 }
 
-/// Of every expectation of every incident in the run; controls have no times.
+/// The times of every expectation of every incident in the run; controls have none.
 #[must_use]
 pub fn times(run: &RunSummary) -> Vec<Times<'_>> {
     let mut all: Vec<Times<'_>> = Vec::new();
     for group in groups(run).iter().filter(|group| !group.first().is_control()) {
         let mut expectations: Vec<&Expectation> = Vec::new();
         for decided in group.trials.iter().flat_map(|trial| &trial.verdicts) {
-            // Whatever a control-like verdict is about was not expected and has no deadline to meet.
+            // These verdicts have no expectation and no deadline.
             if matches!(decided.verdict, Verdict::Silent | Verdict::FalseAlarm { .. }) {
                 continue;
             }
@@ -161,12 +160,12 @@ fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
     }
 }
 
-/// What came of the repetitions of each trial: its worst outcome, its name, and "9 of 10 pass, 1 inconclusive";
-/// nothing of a run without.
+/// The result of each trial's repetitions: its worst outcome, its name, and "9 of 10 pass, 1 inconclusive"; empty for a
+/// run without repetitions.
 #[must_use]
 pub fn repetitions(run: &RunSummary) -> Vec<(Outcome, String, String)> {
     let groups = if run.is_repeated() { groups(run) } else { Vec::new() };
-    groups.iter().map(|group| (group.outcome(), run.name(group.first()), group.came_out())).collect()
+    groups.iter().map(|group| (group.outcome(), run.name(group.first()), group.outcomes())).collect()
 }
 
 #[cfg(test)]
@@ -177,12 +176,12 @@ mod tests {
     fn percentiles_are_nearest_rank() {
         assert_eq!(Percentiles::<u32>::of(Vec::new()), None);
         assert_eq!(Percentiles::of(vec![7]), Some(Percentiles { samples: 1, p50: 7, p95: 7, max: 7 }));
-        // The textbook case: five values, p50 is the third.
+        // Of five values, p50 is the third.
         let five = Percentiles::of(vec![50, 15, 35, 20, 40]);
         assert_eq!(five, Some(Percentiles { samples: 5, p50: 35, p95: 50, max: 50 }));
         let hundred = Percentiles::of((1..=100).collect());
         assert_eq!(hundred, Some(Percentiles { samples: 100, p50: 50, p95: 95, max: 100 }));
-        // An even count takes the lower middle: a value that was measured, not a mean.
+        // An even count takes the lower middle value, not a mean.
         let four = Percentiles::of(vec![1, 2, 3, 4]);
         assert_eq!(four, Some(Percentiles { samples: 4, p50: 2, p95: 4, max: 4 }));
     }

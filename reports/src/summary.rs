@@ -1,9 +1,9 @@
-//! What a run came to: its events, folded.
+//! The summary of a run, folded from its events.
 //!
-//! Job: turns a stream of [`RunEvent`]s, in any state of completion, into one [`RunSummary`]; every
-//! report is drawn from that. Invariants: pure; folding a prefix of a run never fails; a trial that
-//! has no end is *not finished*, which counts as inconclusive and never as passed; nothing that was
-//! said is dropped. Left out: judging. Outcomes and verdicts are taken as the run gave them.
+//! Job: turns a complete or partial stream of [`RunEvent`]s into one [`RunSummary`], from which every report is made.
+//! Invariants: pure; folding a prefix of a run never fails; a trial without an end is *not finished*, which counts as
+//! inconclusive and never as passed; no event is dropped. Left out: judging. Outcomes and verdicts are those of the
+//! run.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::event::{
 };
 use crate::{units, words};
 
-/// A whole run, or as much of it as was written down.
+/// A run, or as much of it as was recorded.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunSummary {
-    /// `None` if the beginning of the file is lost.
+    /// `None` if the start of the file is lost.
     pub run: Option<RunStarted>,
-    /// In the order of the plan; trials nobody announced follow in order of appearance.
+    /// In the order of the plan; unplanned trials follow in order of appearance.
     pub trials: Vec<TrialSummary>,
     pub notices: Vec<String>,
     pub ended: Option<RunEnd>,
-    /// Instants of the first and the last event.
+    /// Times of the first and the last event.
     pub first: Option<Time>,
     pub last: Option<Time>,
 }
@@ -37,12 +37,12 @@ pub struct RunEnd {
     pub took: Duration,
 }
 
-/// One trial and all that happened in it; by default, one of which nothing is known.
+/// One trial and all of its events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrialSummary {
     pub info: TrialInfo,
     pub started: Option<Time>,
-    /// Instant of its last event.
+    /// Time of its last event.
     pub last: Option<Time>,
     pub skipped: Option<String>,
     /// What it waited for, in order.
@@ -61,7 +61,7 @@ pub struct TrialSummary {
     pub ended: Option<TrialEnded>,
 }
 
-/// A phase with its beginning, and its end where there was one.
+/// A phase with its start, and its end if it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhaseSpan {
     pub phase: Phase,
@@ -80,7 +80,7 @@ pub struct Reduced {
     pub why: String,
 }
 
-/// A detector that could not see.
+/// A blind detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blind {
     pub at: Time,
@@ -88,7 +88,7 @@ pub struct Blind {
     pub why: String,
 }
 
-/// One undo, read back.
+/// The undo of a mutation, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Healed {
     pub at: Time,
@@ -96,14 +96,14 @@ pub struct Healed {
     pub error: Option<String>,
 }
 
-/// A flow sample with the instant at which it was taken.
+/// A flow sample with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowAt {
     pub at: Time,
     pub sample: FlowSample,
 }
 
-/// How often each occurs, in order of appearance.
+/// Counts equal items, in order of appearance.
 #[must_use]
 pub fn tally<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<(T, usize)> {
     let mut tally: Vec<(T, usize)> = Vec::new();
@@ -116,7 +116,7 @@ pub fn tally<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<(T, usize)> 
     tally
 }
 
-/// How many trials came out how, worst first.
+/// Counts trials by outcome, worst first.
 #[must_use]
 pub fn counts(outcomes: impl IntoIterator<Item = Outcome>) -> Vec<(Outcome, usize)> {
     let mut counts = tally(outcomes);
@@ -131,13 +131,13 @@ pub fn sentence(counts: &[(Outcome, usize)]) -> String {
     each.join(", ")
 }
 
-/// Each name once, in order of appearance.
+/// Distinct names, in order of appearance.
 fn distinct<'a>(names: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
     tally(names.into_iter().map(String::as_str)).into_iter().map(|(name, _)| name).collect()
 }
 
 impl RunSummary {
-    /// Folds a whole stream.
+    /// Folds all events of a run.
     #[must_use]
     pub fn of<'a>(events: impl IntoIterator<Item = &'a RunEvent>) -> Self {
         let mut summary = Self::default();
@@ -184,14 +184,14 @@ impl RunSummary {
         })
     }
 
-    /// As the run said; of a run without an end, the worst of its trials and at least inconclusive.
+    /// The outcome of the run; if it has no end, the worst of its trials and at least inconclusive.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let seen = || self.trials.iter().map(TrialSummary::outcome).fold(Outcome::Inconclusive, Outcome::max);
         self.ended.map_or_else(seen, |end| end.outcome)
     }
 
-    /// How long the run took, or how long it was seen to run.
+    /// How long the run took, or the time between its first and last event.
     #[must_use]
     pub fn took(&self) -> Duration {
         let seen = || self.last.zip(self.first).map_or(Duration::ZERO, |(last, first)| last.since(first));
@@ -203,7 +203,7 @@ impl RunSummary {
         counts(self.trials.iter().map(TrialSummary::outcome))
     }
 
-    /// Whether any trial was asked for more than once.
+    /// Whether any trial has repetitions.
     #[must_use]
     pub fn is_repeated(&self) -> bool {
         self.trials.iter().any(|trial| trial.info.trial.repetition > 1)
@@ -215,16 +215,16 @@ impl RunSummary {
         distinct(self.trials.iter().map(|trial| &trial.info.trial.backend))
     }
 
-    /// All detectors: those that were armed, then any that spoke without having been announced.
+    /// All detectors: armed ones, then any others with findings or verdicts.
     #[must_use]
     pub fn detectors(&self) -> Vec<&str> {
         let armed = self.run.iter().flat_map(|run| run.detectors.iter());
-        let spoke = self.trials.iter().flat_map(|trial| trial.findings.iter().map(|f| &f.finding.detector));
+        let reported = self.trials.iter().flat_map(|trial| trial.findings.iter().map(|f| &f.finding.detector));
         let judged = self.trials.iter().flat_map(|t| t.verdicts.iter().map(|d| &d.expectation.detector));
-        distinct(armed.chain(spoke).chain(judged))
+        distinct(armed.chain(reported).chain(judged))
     }
 
-    /// "on kind", "in the lab and on kind"; `None` where there is nothing but the lab, as usual.
+    /// "on kind", "in the lab and on kind"; `None` for a run in the lab only.
     #[must_use]
     pub fn on(&self) -> Option<String> {
         match self.backends().as_slice() {
@@ -233,14 +233,14 @@ impl RunSummary {
         }
     }
 
-    /// The trial's name, with its backend only where this run has more than one.
+    /// The trial's name, with its backend if this run has several.
     #[must_use]
     pub fn name(&self, trial: &TrialSummary) -> String {
         let on = words::on(&trial.info.trial.backend);
         if self.backends().len() > 1 { format!("{} {on}", trial.name()) } else { trial.name() }
     }
 
-    /// The same, with its repetition where there are several.
+    /// The same, with its repetition if there are several.
     #[must_use]
     pub fn label(&self, trial: &TrialSummary) -> String {
         let name = self.name(trial);
@@ -280,7 +280,7 @@ mod tests {
         assert!(lost.standing().iter().all(|standing| standing.cleared.is_some()));
     }
 
-    /// A killed run ends anywhere. Nothing that has not ended may look like a pass.
+    /// A killed run may end anywhere. An unfinished trial must not look like a pass.
     #[test]
     fn every_prefix_of_a_run_can_be_folded() {
         let events = sample::run();

@@ -1,14 +1,16 @@
 //! A table before it is drawn.
 //!
-//! Job: what terminal, Markdown and HTML show alike: names, rows, and what each cell means. [`crate::matrix`] and
-//! [`crate::times`] make tables; [`crate::text`], [`crate::markdown`] and [`crate::html`] draw any of them. Left out:
-//! how a meaning looks.
+//! Job: what terminal, Markdown and HTML have in common: names, rows, and the meaning of each cell. [`crate::matrix`]
+//! and [`crate::times`] make tables; [`crate::text`], [`crate::markdown`] and [`crate::html`] draw any of them. Left
+//! out: appearance.
+
+use std::time::Duration;
 
 use crate::event::Outcome;
 use crate::summary::TrialSummary;
 use crate::words::Tone;
 
-/// What a table is about.
+/// The kind of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Narrow columns of marks.
@@ -17,22 +19,22 @@ pub enum Kind {
     Times,
 }
 
-/// A table, ready to be drawn.
+/// A table to be drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table<'a> {
     pub kind: Kind,
-    /// Where there are several of the kind.
+    /// Set if there are several tables of the kind.
     pub title: Option<String>,
-    /// A name a column; it may have two lines.
+    /// Column names, of one or two lines.
     pub head: Vec<String>,
-    /// The last cell of a row that is too short takes the room that is left.
+    /// In a row with fewer cells, the last one spans the remaining columns.
     pub rows: Vec<Vec<Cell<'a>>>,
-    /// Said below.
+    /// Shown below the table.
     pub note: Option<String>,
 }
 
 impl<'a> Table<'a> {
-    /// Without title and note.
+    /// A table of times without title and note.
     #[must_use]
     pub fn of_times(head: &[&str], rows: Vec<Vec<Cell<'a>>>) -> Self {
         let head = head.iter().map(|&name| name.to_owned()).collect();
@@ -44,14 +46,16 @@ impl<'a> Table<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell<'a> {
     Text(String),
-    /// What a row is called that is no detector's.
+    /// The name of a row that is not a detector's.
     Name(&'static str),
     Outcome(Outcome),
-    /// Repetitions of a trial, by the first of them, and their worst outcome.
+    /// The first repetition of a trial, and the worst outcome of all.
     Trial(&'a TrialSummary, Outcome),
     Toned(Tone, String),
-    /// What a detector did; nothing is silence.
+    /// The result of a detector; empty if silent.
     Marks(Vec<Mark>),
+    /// One time a run, against a deadline.
+    Series(Vec<Option<Duration>>, Duration),
 }
 
 impl Cell<'_> {
@@ -59,30 +63,30 @@ impl Cell<'_> {
         Self::Text(text.into())
     }
 
-    /// For a number that there is not.
+    /// A missing number.
     pub fn none() -> Self {
         Self::text("–")
     }
 }
 
-/// One thing that a detector did.
+/// One result of a detector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     pub text: String,
     pub tone: Tone,
-    /// More, for where there is room (hover titles).
+    /// Details, for hover titles.
     pub detail: String,
 }
 
 impl Mark {
-    /// Says of whom it is.
+    /// Prefixes the details with a name.
     #[must_use]
-    pub fn of(self, whom: &str) -> Self {
-        Self { detail: format!("{whom}: {}", self.detail), ..self }
+    pub fn of(self, name: &str) -> Self {
+        Self { detail: format!("{name}: {}", self.detail), ..self }
     }
 }
 
-/// The tone of a whole cell: its worst mark.
+/// The tone of a cell, which is that of its worst mark.
 #[must_use]
 pub fn worst(marks: &[Mark]) -> Tone {
     marks.iter().map(|mark| mark.tone).max().unwrap_or(Tone::Muted)

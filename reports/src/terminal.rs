@@ -1,9 +1,9 @@
-//! What a person sees while a run goes on.
+//! Terminal output during a run.
 //!
-//! Job: prints each trial when it is finished (a line, and everything of what did not pass), shows those that run (on a
-//! terminal), and ends with the matrix. Two modes: *live* draws one line a running trial below the finished ones; *plain*,
-//! for pipes and CI logs, prints lines only, without control characters. Invariants: fed by events
-//! alone; never fails and never panics (a closed pipe must not end a run that has faults to heal).
+//! Job: prints each finished trial (one line if it passed, otherwise everything), shows running trials (on a terminal),
+//! and ends with the matrix. Two modes: *live* draws one line per running trial below the finished ones; *plain*, for
+//! pipes and CI logs, prints lines only, without control characters. Invariants: uses events alone; never fails and
+//! never panics (a closed pipe must not end a run that has faults to heal).
 //! Left out: files; see [`crate::folder`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// What standard output is. `NO_COLOR` (any value but empty) turns colours off, not the drawing.
+    /// Detects the mode of standard output. A non-empty `NO_COLOR` turns off colours, not the live display.
     #[must_use]
     pub fn detect() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -41,7 +41,7 @@ impl Mode {
         Self::Live { color: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
     }
 
-    /// What is written on now: windows are resized.
+    /// The current page: windows may be resized.
     #[must_use]
     pub fn page(self) -> Page {
         match self {
@@ -55,12 +55,12 @@ impl Mode {
 pub struct Terminal {
     mode: Mode,
     out: Box<dyn Write + Send>,
-    /// Everything of every trial.
+    /// Show everything of every trial.
     verbose: bool,
-    /// A column a scenario.
+    /// A column per scenario.
     wide: bool,
     run: RunSummary,
-    /// Outcome as it was printed, by place of the trial.
+    /// The printed outcome, by index of the trial.
     printed: BTreeMap<usize, Outcome>,
     live: Option<Live>,
 }
@@ -72,20 +72,20 @@ impl Terminal {
         Self::to(mode, Box::new(io::stdout()))
     }
 
-    /// Shows the run elsewhere; what is drawn live still goes to standard output.
+    /// Shows the run on another writer; the live display still uses standard output.
     #[must_use]
     pub fn to(mode: Mode, out: Box<dyn Write + Send>) -> Self {
         let live = matches!(mode, Mode::Live { .. }).then(Live::new);
         Self { mode, out, verbose: false, wide: false, run: RunSummary::default(), printed: BTreeMap::new(), live }
     }
 
-    /// Shows everything of every trial, as it does where there is one scenario only.
+    /// Shows everything of every trial, which is the default for a single scenario.
     #[must_use]
     pub fn verbose(self, verbose: bool) -> Self {
         Self { verbose, ..self }
     }
 
-    /// Gives each scenario a column of the matrix instead of each incident.
+    /// Uses a matrix column per scenario instead of per incident.
     #[must_use]
     pub fn wide(self, wide: bool) -> Self {
         Self { wide, ..self }
@@ -98,7 +98,7 @@ impl Terminal {
         block(&self.run, trial, self.page())
     }
 
-    /// What was seen of the run so far.
+    /// The run so far.
     #[must_use]
     pub const fn run(&self) -> &RunSummary {
         &self.run
@@ -139,7 +139,7 @@ impl Terminal {
         match event {
             TrialEvent::Ended(_) | TrialEvent::Skipped { .. } => {
                 let outcome = trial.outcome();
-                // A skip may be followed by its end; it is said again only if that says otherwise.
+                // A skip may be followed by its end, which is printed only if the outcome differs.
                 if self.printed.insert(place, outcome) != Some(outcome) {
                     let lines = self.block(trial);
                     self.print(&lines);
@@ -165,7 +165,7 @@ impl Terminal {
     fn print(&mut self, lines: &[String]) {
         let mut write = || {
             for line in lines {
-                // A reader that went away must not end the run.
+                // A closed pipe must not end the run.
                 let _ = writeln!(self.out, "{line}");
             }
             let _ = self.out.flush();
@@ -176,7 +176,7 @@ impl Terminal {
         }
     }
 
-    /// Ends the display: trials without an end, the matrix, the headline, and where the reports lie.
+    /// Ends the display: unfinished trials, the matrix, the headline, and the path of the report.
     pub fn finish(&mut self, folder: Option<&Path>) {
         if let Some(live) = self.live.take() {
             let _ = live.all.clear();
@@ -193,7 +193,7 @@ impl Terminal {
     }
 }
 
-/// What stands below the trials: the matrix, the headline, and where the reports lie.
+/// The lines below the trials: the matrix, the headline, and the path of the report.
 #[must_use]
 pub fn closing(run: &RunSummary, folder: Option<&Path>, wide: bool, page: Page) -> Vec<String> {
     let matrix = text::tables(run, wide, page);
@@ -211,7 +211,7 @@ pub fn closing(run: &RunSummary, folder: Option<&Path>, wide: bool, page: Page) 
     lines
 }
 
-/// Changes of the machine that others made while trials ran: once, and only the first of many.
+/// Changes made to the machine by other processes during trials: distinct ones, and only the first few.
 fn host_changes(run: &RunSummary, page: Page) -> Vec<String> {
     const SHOWN: usize = 3;
     let changes: BTreeSet<&str> = run.trials.iter().flat_map(|trial| &trial.host_changed).map(String::as_str).collect();
@@ -223,11 +223,11 @@ fn host_changes(run: &RunSummary, page: Page) -> Vec<String> {
         0 => String::new(),
         n => format!("; {n} more in the reports"),
     };
-    let text = format!("note  other processes changed this machine meanwhile: {}{more}", shown.join("; "));
+    let text = format!("note  other processes changed this machine during the run: {}{more}", shown.join("; "));
     vec![String::new(), page.paint(Tone::Note, &text)]
 }
 
-/// What a running trial is called, in a column: of a long name the end is cut, not its backend.
+/// The label of a running trial, padded to a column. A long name is cut, its backend is not.
 fn live_label(run: &RunSummary, trial: &TrialSummary) -> String {
     const WIDTH: usize = 36;
     let (name, label) = (trial.name(), run.label(trial));
@@ -236,7 +236,7 @@ fn live_label(run: &RunSummary, trial: &TrialSummary) -> String {
     format!("{:<WIDTH$}", name + end)
 }
 
-/// What a running trial looks like: how far it is, and which expectations are met.
+/// The state of a running trial: its progress, and its expectations.
 fn running(trial: &TrialSummary, page: Page) -> String {
     let Some(phase) = trial.phases.last().map(|span| span.phase) else {
         let waits = trial.waited.last().map(|reason| words::one_line(reason));
@@ -265,11 +265,11 @@ fn running(trial: &TrialSummary, page: Page) -> String {
 }
 
 fn screen_width() -> usize {
-    // The table library already asks the terminal; a second way to ask would be one too many.
-    comfy_table::Table::new().width().map_or(100, usize::from).clamp(60, 200)
+    // The table library already queries the terminal.
+    comfy_table::Table::new().width().map_or(100, usize::from).clamp(40, 200)
 }
 
-/// The part of the screen that moves.
+/// The live display.
 struct Live {
     all: MultiProgress,
     bars: BTreeMap<usize, ProgressBar>,
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn a_killed_run_shows_what_did_not_finish() {
         let events = sample::run();
-        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } if trial.scenario == "snat-port-collision")).expect("it is there");
+        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } if trial.scenario == "snat-port-collision")).expect("the event");
         let text = shown(Mode::Plain, &events[..=cut]);
         assert!(text.contains("INCONCLUSIVE  I7 snat-port-collision"), "{text}");
         assert!(text.contains("not finished: the events end in phase detect"), "{text}");
@@ -394,7 +394,7 @@ mod tests {
         assert!(text.contains("the run did not finish"), "{text}");
     }
 
-    /// Tests have no terminal: nothing is drawn, yet every finished trial is printed, in colour.
+    /// Tests have no terminal: nothing is drawn live, but every finished trial is printed, in colour.
     #[test]
     fn live_output_prints_finished_trials() {
         let text = shown(Mode::Live { color: true }, &sample::run());

@@ -1,8 +1,8 @@
 //! Tables as text.
 //!
-//! Job: draws any [`Table`] on a page, and all that stands below the trials of a run: the matrix, what was skipped, the
-//! times. Invariants: the matrix fits the page (more incidents make a second table); without colour no control
-//! character. Left out: what the cells say.
+//! Job: draws any [`Table`], and everything below the trials of a run: the matrix, skipped trials, times. Invariants:
+//! the matrix fits the page (more incidents make a second table); without colour no control character. Left out: the
+//! content of cells.
 
 use std::ops::Range;
 
@@ -13,17 +13,19 @@ use crate::paint::{self, Page};
 use crate::statistics;
 use crate::summary::RunSummary;
 use crate::table::{self, Cell, Kind, Table};
+use crate::units;
 use crate::words::{self, Tone};
 use crate::{matrix, times};
 
 /// Columns of a page whose width is unknown.
 const WIDTH: usize = 110;
-/// Widest cell of a matrix; longer words are rare and stay whole.
+/// Maximum width of a matrix cell; longer words are rare and are not broken.
 const CELL: usize = 12;
 const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: not expected by the scenario";
 
-/// The tables of a run: the matrix, with the reasons of what was skipped (not for a run of one trial, which needs
-/// none), a column a scenario if it is to be wide, else a column an incident; with several backends their times compared, with repetitions the table of times.
+/// The tables of a run: the matrix and the reasons for skipped trials (except for a run of one trial), with a column
+/// per scenario if `wide`, otherwise per incident; with several backends their times compared, with repetitions the
+/// table of times.
 #[must_use]
 pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -39,8 +41,8 @@ pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
         .extend([times::compared(run), times::by_run(run)].into_iter().flatten().map(|table| draw(&table, None, page)));
     if run.is_repeated() {
         let mut part = times::times(run).map(|table| draw(&table, None, page)).unwrap_or_default();
-        for (outcome, name, came_out) in statistics::repetitions(run) {
-            part.push_str(&page.paint(words::outcome_tone(outcome), &format!("{name}: {came_out}")));
+        for (outcome, name, outcomes) in statistics::repetitions(run) {
+            part.push_str(&page.paint(words::outcome_tone(outcome), &format!("{name}: {outcomes}")));
             part.push('\n');
         }
         parts.push(part);
@@ -48,7 +50,7 @@ pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
     parts.join("\n")
 }
 
-/// The same as a file, which has no other line to say what the run was on.
+/// The same for a file, which also names the backend.
 #[must_use]
 pub fn file(run: &RunSummary) -> String {
     let text = tables(run, true, Page::PLAIN);
@@ -58,7 +60,7 @@ pub fn file(run: &RunSummary) -> String {
     }
 }
 
-/// A text on lines as wide as the page.
+/// A text wrapped to the width of the page.
 fn wrapped(tone: Tone, text: &str, page: Page) -> String {
     let lines = paint::wrap(&words::one_line(text), page.width.unwrap_or(usize::MAX));
     lines.iter().map(|line| page.paint(tone, line) + "\n").collect()
@@ -81,7 +83,7 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
         let mut drawn = comfy_table::Table::new();
         let rule = LineStyle::none().fill('─').junction('─');
         drawn.load_style(TableStyle::new().header_separator(rule).bottom_border(rule));
-        // Whether there is a terminal was decided before; the table must not ask again.
+        // The page already decides about colours; the table must not.
         if page.color {
             drawn.enforce_styling();
         } else {
@@ -93,7 +95,7 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
         };
         drawn.set_header(std::iter::once(&head[0]).chain(&head[band.clone()]).map(|text| name(text)));
         for row in &rows {
-            // A detector that is silent in this band is drawn in another.
+            // A detector that is silent in this band appears in another one.
             if row[band.clone()].iter().any(|(text, _)| !matches!(text.as_str(), "" | "·")) {
                 let cells = std::iter::once(&row[0]).chain(&row[band.clone()]);
                 drawn.add_row(cells.map(|(text, tone)| styled(text, tone.filter(|_| page.color))));
@@ -104,16 +106,16 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
         }
         text.push_str(&(drawn.trim_fmt() + "\n"));
     }
-    text.extend(legend.map(|line| page.paint(Tone::Muted, line) + "\n"));
-    text.extend(table.note.iter().map(|note| wrapped(Tone::Muted, note, page)));
+    text.extend(legend.map(|line| wrapped(Tone::Muted, line, page)));
+    text.extend(table.note.iter().flat_map(|note| note.lines()).map(|note| wrapped(Tone::Muted, note, page)));
     text
 }
 
-/// Splits the columns but the first so that each table fits the page.
+/// Splits all columns but the first, so that each table fits the page.
 fn bands(head: &[String], rows: &[Vec<(String, Option<Tone>)>], width: usize) -> Vec<Range<usize>> {
     let wide = |n: usize| {
         let cells = std::iter::once(&head[n]).chain(rows.iter().map(|row| &row[n].0));
-        // One blank on each side, and one where a line between columns would be.
+        // One blank on each side, and one between columns.
         cells.flat_map(|text| text.lines()).map(paint::columns).max().unwrap_or(0) + 3
     };
     let room = width.saturating_sub(wide(0));
@@ -139,6 +141,7 @@ fn content(cell: &Cell<'_>) -> (String, Option<Tone>) {
             (format!("{} {}", words::label(*outcome), trial.name()), Some(words::outcome_tone(*outcome)))
         }
         Cell::Toned(tone, text) => (narrow(text), Some(*tone)),
+        Cell::Series(times, _) => (units::bars(times), None),
         Cell::Marks(marks) if marks.is_empty() => ("·".to_owned(), Some(Tone::Muted)),
         Cell::Marks(marks) => {
             let lines: Vec<String> = marks.iter().map(|mark| narrow(&mark.text)).collect();
@@ -178,7 +181,7 @@ mod tests {
     #[test]
     fn one_run_on_a_narrow_page() {
         let text = of(&sample::run(), 80);
-        for line in text.lines().filter(|line| *line != LEGEND) {
+        for line in text.lines() {
             assert!(paint::columns(line) <= 80, "{line}");
         }
         insta::assert_snapshot!(text);

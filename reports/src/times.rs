@@ -1,8 +1,8 @@
 //! Times to detect as tables.
 //!
-//! Job: a row an expectation of an incident: its times on a backend ([`times`]; with repetitions p50, p95, max), or on
-//! all of them side by side ([`compared`]). Invariant: where there is no time, the cell says why. Left out: judging
-//! the difference; the deadline is the same.
+//! Job: a row per expectation of an incident: its times on a backend ([`times`]; with repetitions p50, p95, max), or on
+//! all backends side by side ([`compared`]). Invariant: a cell without a time has the reason. Left out: judging the
+//! difference; the deadline is the same.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::table::{Cell, Kind, Table};
 use crate::units;
 use crate::words;
 
-/// Of all incidents; `None` where nothing was decided.
+/// The times of all incidents; `None` if nothing was decided.
 #[must_use]
 pub fn times(run: &RunSummary) -> Option<Table<'static>> {
     let repeated = run.is_repeated();
@@ -41,7 +41,7 @@ pub fn times(run: &RunSummary) -> Option<Table<'static>> {
     Some(Table::of_times(&head, rows.collect())).filter(|table| !table.rows.is_empty())
 }
 
-/// What a run on several backends has to compare; `None` of a run on one.
+/// The times on several backends, compared; `None` for a run on one backend.
 #[must_use]
 pub fn compared(run: &RunSummary) -> Option<Table<'static>> {
     let backends = run.backends();
@@ -82,11 +82,11 @@ pub fn compared(run: &RunSummary) -> Option<Table<'static>> {
     Some(Table { kind: Kind::Times, title, head, rows, note: None })
 }
 
-/// Runs that are shown as columns; the picture has all.
+/// The number of runs shown as columns; the bars show all runs.
 const COLUMNS: usize = 6;
 
-/// Times run by run, in a report of several that replayed the same: a row an expectation, its median in each run, and
-/// a picture of all of them.
+/// Times run by run, for a report of several runs of the same trials: a row per expectation with its median in each run
+/// and bars for all runs.
 #[must_use]
 pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
     let parts = &run.run.as_ref()?.parts;
@@ -108,7 +108,7 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
             }
         }
     }
-    // What stood before the fault has no time to compare.
+    // Findings that stood before the fault have no time to compare.
     let timed = |times: &Vec<Duration>| times.iter().any(|time| !time.is_zero());
     rows.retain(|(_, _, times)| times.iter().filter(|times| timed(times)).count() > 1);
     if rows.is_empty() {
@@ -121,20 +121,12 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
     let rows = rows.into_iter().map(|(name, expectation, times)| {
         let medians: Vec<Option<Duration>> = times.into_iter().map(|t| Some(Percentiles::of(t)?.p50)).collect();
         let mut row = expected(name, expectation);
-        row.push(Cell::Text(picture(&medians)));
+        row.push(Cell::Series(medians.clone(), expectation.within));
         row.extend(medians[shown..].iter().map(|t| t.map_or_else(Cell::none, |t| Cell::Text(units::span(t)))));
         row
     });
     let title = Some("Times run by run".to_owned());
     Some(Table { kind: Kind::Times, title, head, rows: rows.collect(), note: None })
-}
-
-/// A bar a run, from 0 to the longest; `x` where there is no time.
-fn picture(times: &[Option<Duration>]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = times.iter().flatten().max().map_or(1, Duration::as_nanos).max(1);
-    let bar = |time: Duration| BARS.get((time.as_nanos() * 8).div_ceil(most) as usize - 1).copied().unwrap_or('▁');
-    times.iter().map(|time| time.map_or('x', |time| bar(time.max(Duration::from_nanos(1))))).collect()
 }
 
 fn expected(name: String, expectation: &Expectation) -> Vec<Cell<'static>> {
@@ -150,13 +142,13 @@ fn ranks(times: Percentiles<Duration>) -> Vec<Cell<'static>> {
     [times.p50, times.p95, times.max].map(|time| Cell::Text(units::span(time))).to_vec()
 }
 
-/// What there is to say of one backend; the rest of its cells have nothing.
+/// The cells of one backend; missing ones are filled by the caller.
 fn cells(run: &RunSummary, times: &Times<'_>) -> Vec<Cell<'static>> {
     if !run.is_repeated() {
         return times.verdict().map(|decided| Cell::Text(words::short(decided))).into_iter().collect();
     }
     match &times.from_t0 {
-        // A standing risk was said before anything was injected.
+        // A standing risk was reported before anything was injected.
         Some(t) if t.max.is_zero() => vec![Cell::text("standing")],
         Some(times) => ranks(*times),
         None if times.flakes.is_empty() => vec![Cell::text("miss (known)")],
@@ -164,7 +156,7 @@ fn cells(run: &RunSummary, times: &Times<'_>) -> Vec<Cell<'static>> {
     }
 }
 
-/// Where nothing was decided: not asked for, skipped, or ended before there was anything to decide.
+/// The cell of a backend without a decision: not selected, skipped, or ended early.
 fn without(run: &RunSummary, scenario: &str, backend: &str) -> Cell<'static> {
     let groups = statistics::groups(run);
     let incident = groups.iter().find(|group| {

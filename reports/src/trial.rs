@@ -1,9 +1,10 @@
-//! Questions about one trial that several reports ask.
+//! Facts about one trial that several reports use.
 //!
-//! Job: the instants (t0, t1, t2, healed), the finding behind a verdict, the reasons and the name of
-//! a [`TrialSummary`], each worked out once. Invariants: pure; with several mutations t0 is the first
-//! call and t1 the moment the last one was in force, as time to detect runs from the first call.
-//! Left out: how any of it is shown.
+//! Job: derives times (t0, t1, t2, healed), the finding behind a verdict, the reasons and the name of a
+//! [`TrialSummary`].
+//! Invariants: pure; with several mutations t0 is the first call and t1 the time when the last one was in force, as
+//! time to detect runs from the first call.
+//! Left out: presentation.
 
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ use crate::event::{Decided, FindingReceived, Outcome, Phase, TrialEvent, Verdict
 use crate::summary::{Blind, FlowAt, Healed, PhaseSpan, Reduced, TrialSummary};
 use crate::units::{self, Offset};
 
-/// A finding from when it was received to when it was cleared.
+/// A finding from receipt until it was cleared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub detector: String,
     pub level: Level,
-    /// The highest it reached.
+    /// Its highest severity.
     pub severity: Severity,
     pub subject: Subject,
     pub from: Time,
     /// When it was received at `warning` or above, if ever.
     pub warned: Option<Time>,
     pub cleared: Option<Time>,
-    /// As of its highest severity.
+    /// The evidence at its highest severity.
     pub evidence: String,
 }
 
@@ -74,7 +75,7 @@ impl TrialSummary {
         }
     }
 
-    /// As the trial said; skipped if it was; else it did not finish, which proves nothing.
+    /// The outcome of the trial: as it ended, skipped, or inconclusive if it did not finish.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match (&self.ended, &self.skipped) {
@@ -84,7 +85,7 @@ impl TrialSummary {
         }
     }
 
-    /// It began, and has neither ended nor been skipped.
+    /// Whether it has neither ended nor been skipped.
     #[must_use]
     pub const fn is_unfinished(&self) -> bool {
         self.ended.is_none() && self.skipped.is_none()
@@ -124,7 +125,7 @@ impl TrialSummary {
         }
     }
 
-    /// Immediately before the first mutating call.
+    /// The time immediately before the first mutating call.
     #[must_use]
     pub fn t0(&self) -> Option<Time> {
         self.injected.iter().map(|injected| injected.t0).min()
@@ -138,7 +139,7 @@ impl TrialSummary {
         faults.map(|injected| injected.t1).max()
     }
 
-    /// The first affected attempt or packet.
+    /// The time of the first affected attempt or packet.
     #[must_use]
     pub fn t2(&self) -> Option<Time> {
         self.effects.iter().filter_map(|effect| effect.t2).min()
@@ -150,25 +151,25 @@ impl TrialSummary {
         self.healed.iter().map(|healed| healed.at).max()
     }
 
-    /// Beginning and end of all that was seen of it.
+    /// The times of its first and last event.
     #[must_use]
     pub fn bounds(&self) -> Option<(Time, Time)> {
         let from = self.phases.first().map(|phase| phase.from).or(self.started)?;
         Some((self.started.map_or(from, |started| started.min(from)), self.last?.max(from)))
     }
 
-    /// How long it took, where it ended.
+    /// How long it took, if it ended.
     #[must_use]
     pub fn took(&self) -> Option<Duration> {
         self.ended.as_ref().map(|ended| ended.took)
     }
 
-    /// When a verdict's finding was received, where it has one with a time.
+    /// When the finding of a verdict was received.
     fn received(&self, decided: &Decided) -> Option<Time> {
         Some(decided.from.or_else(|| self.t0())? + decided.verdict.after()?)
     }
 
-    /// Where a verdict's finding lies, seen from the moment users felt the fault; in a chain, that of its step.
+    /// The offset of the finding of a verdict from t2, the first failed attempt; in a chain, from that of its own step.
     #[must_use]
     pub fn lead(&self, decided: &Decided) -> Option<Offset> {
         let step = decided.expectation.of.as_ref().and_then(|of| of.step.as_ref());
@@ -176,17 +177,17 @@ impl TrialSummary {
         Some(Offset::between(felt.filter_map(|effect| effect.t2).min()?, self.received(decided)?))
     }
 
-    /// Verdicts that deserve a row. That nothing was proved of any detector is a reason of the trial, and
-    /// said once.
+    /// Verdicts that are shown. Silent verdicts are not, nor undecided ones of a control, which are a reason of the
+    /// trial.
     #[must_use]
-    pub fn telling(&self) -> Vec<&Decided> {
-        let moot = |verdict: &Verdict| {
+    pub fn shown_verdicts(&self) -> Vec<&Decided> {
+        let hidden = |verdict: &Verdict| {
             *verdict == Verdict::Silent || self.is_control() && matches!(verdict, Verdict::Undecided { .. })
         };
-        self.verdicts.iter().filter(|d| !moot(&d.verdict)).collect()
+        self.verdicts.iter().filter(|d| !hidden(&d.verdict)).collect()
     }
 
-    /// The finding that a verdict is about, where there is one.
+    /// The finding behind a verdict, if there is one.
     #[must_use]
     pub fn finding_behind(&self, decided: &Decided) -> Option<&FindingReceived> {
         let expected = &decided.expectation;
@@ -195,39 +196,39 @@ impl TrialSummary {
             _ => expected.subject.as_ref(),
         };
         let fits = |received: &&FindingReceived| {
-            let said = &received.finding;
-            said.detector == expected.detector
-                && said.level == expected.level
-                && !said.cleared
-                && said.severity >= Severity::Warning
-                && subject.is_none_or(|subject| *subject == said.subject)
+            let finding = &received.finding;
+            finding.detector == expected.detector
+                && finding.level == expected.level
+                && !finding.cleared
+                && finding.severity >= Severity::Warning
+                && subject.is_none_or(|subject| *subject == finding.subject)
         };
-        // The decided instant tells apart several findings of the same kind (before and after t0).
+        // The time of the verdict distinguishes several findings of the same kind (before and after t0).
         let exact = self.received(decided).and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
         exact.or_else(|| self.findings.iter().find(fits))
     }
 
-    /// What a verdict is about: the subject expected, else the one that was named.
+    /// The subject of a verdict: the expected one, otherwise the reported one.
     #[must_use]
     pub fn about(&self, decided: &Decided) -> String {
         let expected = decided.expectation.subject.as_ref();
-        let said = || match &decided.verdict {
+        let reported = || match &decided.verdict {
             Verdict::FalseAlarm { subject, .. } => Some(subject),
             _ => self.finding_behind(decided).map(|received| &received.finding.subject),
         };
-        expected.or_else(said).map_or_else(|| "anything".to_owned(), ToString::to_string)
+        expected.or_else(reported).map_or_else(|| "anything".to_owned(), ToString::to_string)
     }
 
-    /// "10 ms before first failure", "1.01 s after first failure"; only for what was detected.
+    /// "10 ms before first failure", "1.01 s after first failure"; only for detections.
     #[must_use]
-    pub fn felt(&self, decided: &Decided) -> Option<String> {
+    pub fn lead_text(&self, decided: &Decided) -> Option<String> {
         decided.verdict.after().filter(|after| !after.is_zero())?;
         let lead = self.lead(decided)?;
         let side = if lead.is_before() { "before" } else { "after" };
         Some(format!("{} {side} first failure", units::span(lead.distance())))
     }
 
-    /// What a person can check: the finding's evidence, or why there is none.
+    /// The finding's evidence, or why there is none.
     #[must_use]
     pub fn evidence(&self, decided: &Decided) -> Option<String> {
         let found = || self.finding_behind(decided).map(|received| received.finding.evidence.clone());
@@ -237,63 +238,63 @@ impl TrialSummary {
             | Verdict::ExpectedMiss { reason: text }
             | Verdict::FalseAlarm { evidence: text, .. } => Some(text.clone()),
             Verdict::Missed | Verdict::Silent => None,
-            Verdict::WrongSubject { said } => {
+            Verdict::WrongSubject { said: subject } => {
                 let evidence = found().map(|evidence| format!(": {evidence}"));
-                Some(format!("reported only about {said}{}", evidence.unwrap_or_default()))
+                Some(format!("reported only about {subject}{}", evidence.unwrap_or_default()))
             }
             Verdict::PreExisting => found().or_else(|| Some("reported before the fault was injected".to_owned())),
             _ => found(),
         }
     }
 
-    /// What each detector said, from when to when, in order of appearance.
+    /// When each finding stood, in order of appearance.
     #[must_use]
     pub fn standing(&self) -> Vec<Standing> {
         let mut all: Vec<Standing> = Vec::new();
         for received in &self.findings {
-            let said = &received.finding;
+            let finding = &received.finding;
             let open = all.iter_mut().find(|standing| {
-                standing.detector == said.detector
-                    && standing.level == said.level
-                    && standing.subject == said.subject
+                standing.detector == finding.detector
+                    && standing.level == finding.level
+                    && standing.subject == finding.subject
                     && standing.cleared.is_none()
             });
-            let warned = (said.severity >= Severity::Warning).then_some(received.received);
+            let warned = (finding.severity >= Severity::Warning).then_some(received.received);
             match open {
-                Some(open) if said.cleared => open.cleared = Some(received.received),
+                Some(open) if finding.cleared => open.cleared = Some(received.received),
                 Some(open) => {
-                    if said.severity > open.severity {
-                        open.severity = said.severity;
-                        open.evidence.clone_from(&said.evidence);
+                    if finding.severity > open.severity {
+                        open.severity = finding.severity;
+                        open.evidence.clone_from(&finding.evidence);
                     }
                     open.warned = open.warned.or(warned);
                 }
-                // Cleared without having been said: the beginning of the file is lost.
-                None if said.cleared => {}
+                // Cleared without having been reported: the start of the file is lost.
+                None if finding.cleared => {}
                 None => all.push(Standing {
-                    detector: said.detector.clone(),
-                    level: said.level,
-                    severity: said.severity,
-                    subject: said.subject.clone(),
+                    detector: finding.detector.clone(),
+                    level: finding.level,
+                    severity: finding.severity,
+                    subject: finding.subject.clone(),
                     from: received.received,
                     warned,
                     cleared: None,
-                    evidence: said.evidence.clone(),
+                    evidence: finding.evidence.clone(),
                 }),
             }
         }
         all
     }
 
-    /// All that deserves a line beyond verdicts and reasons: "left behind: ...", "reduced: ...".
+    /// Remarks besides verdicts and reasons: "left behind: ...", "left out: ...".
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = self.own_remarks();
-        remarks.extend(self.host_changed.iter().map(|what| format!("host changed (not by us): {what}")));
+        remarks.extend(self.host_changed.iter().map(|what| format!("host changed by another process: {what}")));
         remarks
     }
 
-    /// Without what others did to the machine.
+    /// The remarks without changes made by other processes.
     #[must_use]
     pub fn own_remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
@@ -302,12 +303,12 @@ impl TrialSummary {
         remarks.extend(failed.map(|(what, error)| format!("not healed: {what}: {error}")));
         let broken = self.effects.iter().filter(|effect| !effect.holds);
         remarks.extend(broken.map(|effect| format!("effect not seen: {}: {}", effect.effect, effect.evidence)));
-        // A blind verdict says so already.
+        // A blind verdict already shows this.
         let judged = |name: &str| self.verdicts.iter().any(|d| d.expectation.detector == name && !d.verdict.passes());
         let blind = self.blind.iter().filter(|blind| !judged(&blind.detector));
         remarks.extend(blind.map(|blind| format!("blind: {}: {}", blind.detector, blind.why)));
         remarks.extend(self.reduced.iter().map(|reduced| format!("left out: {}: {}", reduced.what, reduced.why)));
-        // The same fact may stand among the reasons already.
+        // The same fact may already be among the reasons.
         let reasons = self.reasons();
         remarks.retain(|remark| !reasons.contains(remark));
         remarks

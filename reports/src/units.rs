@@ -1,9 +1,8 @@
-//! Durations, distances in time and sizes, as a person reads them.
+//! Formats durations, time offsets and sizes.
 //!
-//! Job: the one place where a number becomes text, so that the same measurement reads the same in
-//! every report. Invariant: a measured value keeps about three significant digits and is never
-//! rounded up into a larger unit without changing its name ("999.7 ms" is "1.00 s").
-//! Left out: parsing; nothing reads these texts back.
+//! Job: formats all numbers, so that a measurement reads the same in every report. Invariant: a measured value keeps
+//! about three significant digits, and rounding up to a larger unit changes the unit ("999.7 ms" is "1.00 s").
+//! Left out: parsing.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +18,7 @@ pub fn span(measured: Duration) -> String {
     match ns {
         0 => "0 ms".to_owned(),
         1..=999 => format!("{ns} ns"),
-        // One decimal of a millisecond says less than whole microseconds down here.
+        // Whole microseconds are more precise here than one decimal of a millisecond.
         1_000..=99_499 => format!("{} µs", (ns + 500) / 1_000),
         _ if ms < 9.95 => format!("{ms:.1} ms"),
         _ if ms < 999.5 => format!("{ms:.0} ms"),
@@ -34,7 +33,7 @@ fn long(measured: Duration) -> String {
     if s < 3_600 { format!("{} min {} s", s / 60, s % 60) } else { format!("{} h {} min", s / 3_600, s % 3_600 / 60) }
 }
 
-/// A deadline, as somebody wrote it: "500 ms", "3 s", "1.5 s"; no digits that were not meant.
+/// A configured deadline: "500 ms", "3 s", "1.5 s", without extra digits.
 #[must_use]
 pub fn limit(set: Duration) -> String {
     let ms = set.as_millis();
@@ -43,6 +42,15 @@ pub fn limit(set: Duration) -> String {
         1_000..=59_999 => format!("{} s", set.as_secs_f64()),
         _ => long(set),
     }
+}
+
+/// A bar for each time, from 0 to the longest; `x` where there is none.
+#[must_use]
+pub fn bars(times: &[Option<Duration>]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = times.iter().flatten().max().map_or(1, Duration::as_nanos).max(1);
+    let bar = |time: Duration| BARS.get((time.as_nanos() * 8).div_ceil(most) as usize - 1).copied().unwrap_or('▁');
+    times.iter().map(|time| time.map_or('x', |time| bar(time.max(Duration::from_nanos(1))))).collect()
 }
 
 /// A size in bytes: "820 B", "38 MiB", "1.2 GiB".
@@ -68,14 +76,14 @@ pub fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-/// Where an instant lies relative to another one; negative is earlier.
+/// The offset of one time from another; negative is earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset {
     nanos: i64,
 }
 
 impl Offset {
-    /// Of `instant`, seen from `origin`.
+    /// The offset of `instant` from `origin`.
     #[must_use]
     pub fn between(origin: Time, instant: Time) -> Self {
         let nanos = i128::from(instant.0) - i128::from(origin.0);
@@ -115,7 +123,7 @@ mod tests {
 
     #[test]
     fn spans_keep_three_digits_and_change_unit_in_time() {
-        let said = |ns: u64| span(Duration::from_nanos(ns));
+        let text_of = |ns: u64| span(Duration::from_nanos(ns));
         let cases = [
             (0, "0 ms"),
             (640, "640 ns"),
@@ -138,7 +146,7 @@ mod tests {
             (7_260_000_000_000, "2 h 1 min"),
         ];
         for (ns, text) in cases {
-            assert_eq!(said(ns), text, "{ns}");
+            assert_eq!(text_of(ns), text, "{ns}");
         }
     }
 

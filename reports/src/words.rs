@@ -1,30 +1,30 @@
-//! How outcomes, verdicts and backends are called, and what they feel like.
+//! Names of outcomes, verdicts and backends, and their tones.
 //!
-//! Job: the words of every report and a [`Tone`] for each, which a report turns into a colour or a
-//! class. Invariant: no tone is shared by skipped and passed, nor by inconclusive and failed; what
-//! is told by colour is told by the words too. Left out: layout.
+//! Job: the words of every report and a [`Tone`] for each, which a report turns into a colour or a class. Invariant:
+//! skipped and passed have different tones, and so do inconclusive and failed; colour never carries information that
+//! the words do not. Left out: layout.
 
 use relapse_detectors::finding::{Level, Severity};
 
 use crate::event::{Decided, Outcome, Verdict};
 use crate::units;
 
-/// What a word should look like.
+/// The meaning of a word, for its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tone {
-    /// As it should be.
+    /// As expected.
     Good,
-    /// Nothing to see.
+    /// Unremarkable.
     Muted,
-    /// Worth knowing; decides nothing.
+    /// Informative; does not affect the outcome.
     Note,
-    /// Was not run.
+    /// Not run.
     Skipped,
-    /// Proves nothing either way.
+    /// Inconclusive.
     Unsure,
     /// A detection failed.
     Bad,
-    /// Something was left behind, or relapse itself is at fault.
+    /// Something was left behind, or relapse itself failed.
     Dirty,
 }
 
@@ -44,7 +44,7 @@ impl Tone {
     }
 }
 
-/// The label of an outcome, in capitals: it stands at the beginning of a line.
+/// The label of an outcome at the start of a line.
 #[must_use]
 pub const fn label(outcome: Outcome) -> &'static str {
     match outcome {
@@ -86,7 +86,7 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
     }
 }
 
-/// One sign for a verdict: the eye finds the row before it reads the words.
+/// One character for a verdict.
 #[must_use]
 pub const fn sign(verdict: &Verdict) -> char {
     match verdict_tone(verdict) {
@@ -120,7 +120,7 @@ pub const fn severity(severity: Severity) -> &'static str {
 #[must_use]
 pub fn short(decided: &Decided) -> String {
     match &decided.verdict {
-        // A standing risk was said before anything was injected: there is no time to show.
+        // A standing risk was reported before anything was injected, so it has no time.
         Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
         Verdict::Detected { after } => units::span(*after),
         Verdict::Late { after } => format!("late {}", units::span(*after)),
@@ -154,7 +154,7 @@ pub fn sentence(decided: &Decided) -> String {
     }
 }
 
-/// Whose run it is.
+/// The user of a run.
 #[must_use]
 pub const fn user(root: bool) -> &'static str {
     if root { "root" } else { "ordinary user" }
@@ -178,14 +178,14 @@ pub fn on(backend: &str) -> String {
     if backend == "netns" { "in the lab".to_owned() } else { format!("on {backend}") }
 }
 
-/// As a heading begins.
+/// Capitalizes a text.
 #[must_use]
 pub fn capital(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// The same on one line: evidence may come from programs that use several.
+/// Joins a text into one line; evidence of outside detectors may have several.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

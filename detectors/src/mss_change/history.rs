@@ -1,4 +1,4 @@
-//! The MSS values one path announced, client by client.
+//! The MSS values announced on one path, by client.
 //!
 //! Invariant: a client is compared with itself. Another client's larger MSS is a rise of the path only
 //! when the old value is no longer seen at all.
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// Clients remembered for one path.
+/// Limit on clients tracked per path.
 const CAP: usize = 4096;
-/// SYNs of new clients only, and the time they span, that stand for the whole path.
+/// How many SYNs of new clients alone stand for the whole path, and the time they must span.
 const NEW_CLIENTS: u32 = 8;
 const SPAN: Duration = Duration::from_secs(1);
 
@@ -29,14 +29,14 @@ struct Known {
     last: u16,
 }
 
-/// A step up that stands.
+/// A rise that still holds.
 #[derive(Debug)]
 pub(super) struct Rise {
     pub old: u16,
     pub new: u16,
     pub since: Time,
     pub client: IpAddr,
-    /// A client known with a smaller MSS announced a larger one.
+    /// A client with a smaller MSS before announced a larger one.
     own_history: bool,
     /// SYNs with a larger MSS since, and whether an old value was seen between them.
     syns: u32,
@@ -44,7 +44,7 @@ pub(super) struct Rise {
 }
 
 impl Rise {
-    /// Whether it is the path that changed, and not merely other clients that came.
+    /// Whether the path itself changed, not just its set of clients.
     pub fn established(&self, now: Time) -> bool {
         let replaced = self.syns >= NEW_CLIENTS && !self.old_seen && now.since(self.since) >= SPAN;
         self.own_history || replaced
@@ -63,7 +63,7 @@ impl History {
             self.rose(at, client, before, mss, known.is_some());
         } else if let Some(rise) = self.rise.as_mut().filter(|rise| mss <= rise.old) {
             rise.old_seen = true;
-            // The client that had risen is back: so is the clamp.
+            // The client is back at its old MSS, and so is the clamp.
             if known.is_some_and(|(_, last)| last > mss) || !rise.own_history && rise.client == client {
                 self.rise = None;
             }
@@ -73,7 +73,7 @@ impl History {
         } else if self.clients.len() < CAP {
             self.clients.insert(client, Known { settled: mss, last: mss });
         }
-        // What a path announced before its rise stays its measure while the rise stands.
+        // The reference stays what the path announced before the rise, while the rise holds.
         if self.rise.is_none() {
             self.largest = self.largest.max(mss);
         }

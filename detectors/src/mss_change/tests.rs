@@ -4,22 +4,22 @@ const NAME: &str = super::INFO.name;
 const CLIENT: &str = "192.168.40.7";
 const PATH: &str = "path/192.168.40.0/24";
 
-/// One large download that goes well; `mss` is the client's.
+/// One large download that succeeds; `mss` is the client's.
 fn download(scene: &mut Scene, at: u64, client: &str, mss: u32) {
     let payload = mss - 12;
     play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
     play!(scene, "{} office {client} data 1 {payload}; {} office {client} acked {}", at + 2, at + 3, payload + 1);
 }
 
-/// One whose large packets vanish.
-fn vanishes(scene: &mut Scene, at: u64, client: &str, mss: u32) {
+/// One whose large packets are lost.
+fn lost_download(scene: &mut Scene, at: u64, client: &str, mss: u32) {
     play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
     for after in [2, 22, 210, 620] {
         play!(scene, "{} office {client} data 1 {}", at + after, mss - 12);
     }
 }
 
-/// A baseline with clamp 1280; with the headless path, 1400 bytes are proven too.
+/// A baseline with clamp 1280; with `headless`, 1400 bytes are proven too.
 fn baseline(headless: bool) -> Scene {
     let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "192.168.40.7:40000", 1280);
@@ -33,7 +33,7 @@ fn baseline(headless: bool) -> Scene {
 #[test]
 fn incident_info_with_the_first_syn_warning_with_the_first_timeout() {
     let mut scene = baseline(false);
-    vanishes(&mut scene, 1_000, "192.168.40.7:40001", 1380);
+    lost_download(&mut scene, 1_000, "192.168.40.7:40001", 1380);
     play!(scene, "? info 1000 {PATH} ? warning 1210..1300 {PATH}");
     assert_eq!(
         scene.evidence(NAME),
@@ -47,10 +47,10 @@ fn incident_info_with_the_first_syn_warning_with_the_first_timeout() {
 fn incident_where_the_baseline_proved_a_size_the_syn_is_enough() {
     let mut scene = baseline(true);
     play!(scene, "1000 office {CLIENT}:40001 syn 1380; 1800 ? warning 1000..1750 {PATH}");
-    play!(scene, "? says 1420 bytes, and the largest ever acknowledged is 1400");
+    play!(scene, "? evidence 1420 bytes, and the largest ever acknowledged is 1400");
 }
 
-/// What else is heard of meanwhile, every so many milliseconds.
+/// Segments of other connections at these times, in milliseconds.
 fn others(scene: &mut Scene, times: impl Iterator<Item = u64>) {
     times.for_each(|at| play!(scene, "{at} office 192.168.41.7:45000 acked 5"));
 }
@@ -61,7 +61,7 @@ fn incident_where_a_larger_size_was_proven_a_tenth_of_a_second_is_enough() {
     play!(scene, "1000 office {client} syn 1380; 1001 office {client} request");
     play!(scene, "1002 office {client} data 1 1368; 1022 office {client} data 1 1368");
     others(&mut scene, (1_030..1_200).step_by(10));
-    play!(scene, "1190 ? warning 1100..1160 {PATH} ? says 1420-byte packets are not acknowledged");
+    play!(scene, "1190 ? warning 1100..1160 {PATH} ? evidence 1420-byte packets are not acknowledged");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn twin_the_new_clamp_still_fits() {
 
 #[test]
 fn twin_it_fits_and_exceeds_what_was_proven() {
-    // 1300 proven by another way; the new clamp needs 1340, and the first download proves it.
+    // 1300 proven otherwise; the new clamp needs 1340, and the first download proves it.
     let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "192.168.40.7:40000", 1200);
     play!(scene, "60 office {CLIENT}:42000 data 1 1248; 61 office {CLIENT}:42000 acked 1249");
@@ -112,7 +112,7 @@ fn twin_it_fits_and_exceeds_what_was_proven() {
 
 #[test]
 fn twin_new_clients_with_another_mss() {
-    // On a path of their own, and beside clients of a known path that keep theirs.
+    // On a path of their own, and next to clients of a known path that keep their MSS.
     for (host, declared) in [("192.168.70.9", false), ("192.168.40.9", false), ("192.168.60.9", true)] {
         let mut scene = baseline(true);
         if declared {
@@ -139,8 +139,8 @@ fn twin_ipv6_clients_announce_twenty_less() {
 fn ipv6_counts_its_longer_header() {
     let mut scene = scene!(NAME, "");
     download(&mut scene, 0, "[2001:db8:40::7]:40000", 1260);
-    vanishes(&mut scene, 1_000, "[2001:db8:40::7]:40001", 1360);
-    play!(scene, "2000 ? says a 1420-byte packet ? says from 2001:db8:40::/64");
+    lost_download(&mut scene, 1_000, "[2001:db8:40::7]:40001", 1360);
+    play!(scene, "2000 ? evidence a 1420-byte packet ? evidence from 2001:db8:40::/64");
 }
 
 #[test]

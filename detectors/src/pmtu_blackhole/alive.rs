@@ -1,7 +1,7 @@
-//! Which clients are known to receive small packets, and when they last did.
+//! Which clients receive small packets, and when they last did.
 //!
-//! Invariant: a packet *from* a client proves nothing; only one that acknowledges something new does.
-//! A half-dead client may go on sending.
+//! Invariant: a packet *from* a client proves nothing unless it acknowledges something new. A half-dead client may keep
+//! sending.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,17 +14,17 @@ use crate::signal::{Observed, Segment, Signal, Socket};
 use crate::time::Time;
 use crate::wire::after;
 
-/// Progress this soon after a stall began may have been under way before.
+/// Progress this soon after a stall began may have been in flight before.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 const FORGET: Duration = Duration::from_mins(2);
 const CAP: usize = 16_384;
 
 #[derive(Debug, Default)]
 pub(super) struct SmallPackets {
-    /// By address, then port: all connections of one client lie together.
+    /// By address, then port, so that all connections of a client are adjacent.
     connections: Capped<(IpAddr, u16), Connection, CAP>,
     paths: Capped<Prefix, Time, CAP>,
-    /// The smallest MSS each client announced.
+    /// The smallest MSS announced by each client.
     mss: BTreeMap<IpAddr, u16>,
 }
 
@@ -33,7 +33,7 @@ struct Connection {
     seen: Time,
     mss: Option<u16>,
     acknowledged: Option<u32>,
-    /// When its SYN came, and what its socket had acknowledged when it was read last.
+    /// When its SYN arrived, and the bytes acknowledged at the last read of its socket.
     opened: Option<Time>,
     read: Option<(Time, u64)>,
     progress: Option<Time>,
@@ -47,7 +47,7 @@ impl SmallPackets {
         others.any(|(_, connection)| connection.progress.is_some_and(|at| at > since + UNDER_WAY))
     }
 
-    /// Whether anyone on the path received something since then.
+    /// Whether any client on the path received something since then.
     pub fn reached_path(&self, path: Prefix, since: Time) -> bool {
         self.paths.get(&path).is_some_and(|at| *at > since + UNDER_WAY)
     }
@@ -79,25 +79,25 @@ impl SmallPackets {
             }
         } else if segment.flags.ack && !segment.flags.syn && !segment.flags.rst {
             // The first one after a SYN acknowledges the SYN-ACK.
-            let news = match connection.acknowledged {
+            let is_new = match connection.acknowledged {
                 Some(acknowledged) => after(segment.acknowledgment, acknowledged),
                 None => connection.opened.is_some(),
             };
-            if news || connection.acknowledged.is_none() {
+            if is_new || connection.acknowledged.is_none() {
                 connection.acknowledged = Some(segment.acknowledgment);
             }
-            if news {
+            if is_new {
                 self.progress(at, operator, segment.source);
             }
         }
     }
 
-    /// What a socket shows happened at some time before: the earliest possible one counts.
+    /// A socket shows progress at some time since its last read; the earliest possible time counts.
     fn socket(&mut self, at: Time, operator: &Operator, socket: &Socket) {
         let Some(connection) = self.connection(at, socket.remote) else { return };
         let reached = match connection.read {
             Some((before, acked)) => (socket.bytes_acked > acked).then_some(before),
-            // A request came in, so the SYN-ACK had arrived.
+            // A request arrived, so the client received the SYN-ACK.
             None => connection.opened.filter(|_| socket.bytes_acked > 0 || socket.bytes_received > 0),
         };
         connection.read = Some((at, socket.bytes_acked));
@@ -116,7 +116,7 @@ impl SmallPackets {
         if let Some(connection) = self.connections.get_mut(&(remote.ip(), remote.port())) {
             connection.progress = connection.progress.max(Some(at));
         }
-        self.paths.saw(operator.path_of(remote.ip()), at);
+        self.paths.record(operator.path_of(remote.ip()), at);
     }
 
     pub fn forget(&mut self, now: Time) {

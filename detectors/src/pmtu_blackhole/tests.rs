@@ -4,7 +4,7 @@ const NAME: &str = super::INFO.name;
 const PATH: &str = "path/192.168.40.0/24";
 const CLIENT: &str = "192.168.40.7";
 
-/// A small request and its response on a connection of its own.
+/// A small request and its response on a separate connection.
 fn small(scene: &mut Scene, at: u64, client: &str, mss: u32) {
     play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
     play!(scene, "{} office {client} data 1 600; {} office {client} acked 601", at + 2, at + 3);
@@ -16,7 +16,7 @@ fn large(scene: &mut Scene, at: u64, client: &str, mss: u32) {
     play!(scene, "{} office {client} data 1 {payload}; {} office {client} acked {}", at + 2, at + 3, payload + 1);
 }
 
-/// A large response whose packets vanish, as segments and as the socket shows it every 100 ms; the client is alive.
+/// A large response whose packets are lost, seen as segments and in the socket every 100 ms; the client is alive.
 fn stalls(scene: &mut Scene, at: u64, client: &str, mss: u32) {
     let payload = mss - 12;
     play!(scene, "{at} office {client} syn {mss}; {} office {client} request", at + 1);
@@ -50,8 +50,8 @@ pub(crate) fn incident() -> Scene {
 #[test]
 fn incident_after_two_timeouts_while_small_packets_pass() {
     let mut scene = incident();
-    let says = "says 1420-byte packets 3 times, largest acknowledged from 192.168.40.0/24 1320";
-    play!(scene, "? warning 1700 {PATH} ? {says} ? over ? mss-change: warning 0..9999 {PATH} ? mss-change: over");
+    let evidence = "evidence 1420-byte packets 3 times, largest acknowledged from 192.168.40.0/24 1320";
+    play!(scene, "? warning 1700 {PATH} ? {evidence} ? over ? mss-change: warning 0..9999 {PATH} ? mss-change: over");
     assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains(".50.")));
 }
 
@@ -79,7 +79,7 @@ fn one_consecutive_timeout_is_not_enough() {
 
 #[test]
 fn twin_a_client_dies_in_the_middle_of_a_download() {
-    // Its neighbours go on. The size was proven by its own download, by others, or not at all.
+    // Its neighbours are unaffected. The size was proven by its own download, by others, or not at all.
     for proven in [Some(1280), Some(1380), None] {
         let mut scene = scene!(NAME, "");
         if let Some(mss) = proven {
@@ -88,7 +88,7 @@ fn twin_a_client_dies_in_the_middle_of_a_download() {
         large(&mut scene, 100, "192.168.40.7:40000", 1380);
         play!(scene, "500 office {CLIENT}:40001 syn 1380; 501 office {CLIENT}:40001 request");
         play!(scene, "510 office {CLIENT}:40001 socket 1368 20000 90000 0");
-        // Dead from here: what it had open besides stays without an answer too.
+        // Dead from here on: its other connections get no answer either.
         for (at, retransmits) in [(600, 0), (820, 1), (1_300, 2), (2_200, 3)] {
             play!(scene, "{at} office {CLIENT}:40001 socket 1368 50000 90000 {retransmits}");
             play!(scene, "{} office {CLIENT}:40009 socket 1368 700 90 {retransmits}", at + 1);

@@ -1,7 +1,7 @@
-//! The routing of one node as far as its pods depend on it, and what is missing of it.
+//! The routing that a node's pods depend on, and what is missing from it.
 //!
-//! Invariant: only what was there while its pod existed can be missing; a pod that goes takes its rules
-//! with it, in whatever order the two are announced.
+//! Invariant: only what existed together with its pod can be missing; a deleted pod's rules are removed with it, in
+//! whatever order the two are reported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,37 +16,37 @@ use crate::prefix::Prefix;
 use crate::signal::{Change, Link, Pod, Route, RouteLookup, Rule, Segment};
 use crate::time::Time;
 
-/// An address manager that restarts flushes and rebuilds within a second.
+/// A restarting address manager flushes and rebuilds the table within a second.
 const GRACE: Duration = Duration::from_secs(2);
-/// A pod that is being deleted may lose its rule a moment before it is known to be gone.
+/// A pod may lose its rule shortly before its deletion is known.
 const DELETION: Duration = Duration::from_millis(150);
-/// How far apart the first and the last wrong look-up lie when only look-ups tell.
+/// Minimum time between the first and the last wrong look-up if look-ups are the only evidence.
 const CONFIRMED: Duration = Duration::from_millis(1900);
-/// Without a second look-up, time alone must do.
+/// Without a second look-up, this much time is enough.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
-/// Bound on remembered look-ups and on destinations reached by the node's NIC.
+/// Limit on look-ups, and on destinations reached by the node's NIC.
 const CAP: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct NodeRouting {
     pods: BTreeMap<String, PodRules>,
     rules: Vec<Rule>,
-    /// Routes of the pod table by destination and metric, which name a route.
+    /// Routes of the pod table by destination and metric, which identify a route.
     routes: BTreeMap<(Option<Prefix>, u32), Route>,
-    /// Destinations the pod table no longer takes out by the pod NIC, since when.
+    /// Destinations the pod table no longer routes to the pod NIC, and since when.
     lost: BTreeMap<Option<Prefix>, Time>,
     lookups: Capped<(IpAddr, IpAddr), Answer, CAP>,
     nic: PodNic,
-    /// Every pod of the node, of several, lost a rule. It stays the node's loss until none misses one:
-    /// pods that are made again meanwhile bring rules of their own, and acquit nobody.
+    /// All pods of a node with several lost a rule. It stays the node's loss until no pod misses one: recreated pods
+    /// get new rules, which proves nothing about the others.
     all: bool,
-    /// When a rule or a route last came back: look-ups made before say nothing any more.
-    mended: Time,
+    /// When a rule or a route was last restored: earlier look-ups no longer count.
+    restored: Time,
     /// The last SYN of each pod address that left by the node's NIC.
     strayed: Capped<IpAddr, (Time, SocketAddr), CAP>,
-    /// The last SYN to each pod of this node that left by the pod NIC, and whose it was.
-    turned: Capped<IpAddr, (Time, IpAddr), CAP>,
-    /// Destinations that answered pods by the node's NIC: legal there.
+    /// The last SYN to each pod of this node that left by the pod NIC, and its sender.
+    looped: Capped<IpAddr, (Time, IpAddr), CAP>,
+    /// Destinations that answered pods by the node's NIC, where that is legitimate.
     answered: Capped<IpAddr, (), CAP>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct NodeRouting {
 struct PodRules {
     address: IpAddr,
     link: String,
-    /// Its veth is gone: the pod follows.
+    /// Its veth is gone, and the pod will be too.
     leaving: bool,
     from: Cover,
     to: Cover,
@@ -91,12 +91,12 @@ struct Wrong {
 struct PodNic {
     index: Option<u32>,
     down: bool,
-    /// When it last came up: what it carries is not expected before.
+    /// When it last came up: its routes are not expected before.
     since: Time,
 }
 
 impl PodRules {
-    /// The rule it misses longest.
+    /// The rule that has been missing longest.
     fn missing(&self) -> Option<(Time, &'static str)> {
         if self.leaving {
             return None;
@@ -113,12 +113,12 @@ impl PodRules {
 impl NodeRouting {
     pub fn pod(&mut self, at: Time, operator: &Operator, pod: &Pod) {
         if pod.change == Change::Removed {
-            // A new pod of the same name may be announced before the old one's end.
+            // A new pod of the same name may be reported before the old one's deletion.
             if self.pods.get(&pod.name).is_some_and(|known| known.address == pod.address) {
                 self.pods.remove(&pod.name);
                 self.lookups.retain(|(source, _), _| *source != pod.address);
                 self.strayed.remove(&pod.address);
-                self.turned.remove(&pod.address);
+                self.looped.remove(&pod.address);
             }
             return;
         }
@@ -157,7 +157,7 @@ impl NodeRouting {
             pod.from.update(rules().any(|rule| rule.table == operator.pod_table && holds(rule.from)), at);
             pod.to.update(rules().any(|rule| rule.table != operator.pod_table && holds(rule.to)), at);
             if missed && pod.missing().is_none() {
-                self.mended = self.mended.max(at);
+                self.restored = self.restored.max(at);
             }
         }
         let routed = || self.pods.values().filter(|pod| pod.routed());
@@ -182,11 +182,11 @@ impl NodeRouting {
         let count = lost.len();
         self.lost = lost.into_iter().filter(|(destination, _)| !self.carries(operator, *destination)).collect();
         if self.lost.len() < count {
-            self.mended = self.mended.max(at);
+            self.restored = self.restored.max(at);
         }
     }
 
-    /// Whether the pod table still takes this destination out by the pod NIC.
+    /// Whether the pod table still routes this destination to the pod NIC.
     fn carries(&self, operator: &Operator, destination: Option<Prefix>) -> bool {
         self.routes.values().any(|route| {
             let covers = match (route.destination, destination) {
@@ -194,7 +194,7 @@ impl NodeRouting {
                 (Some(_), None) => false,
                 (Some(outer), Some(inner)) => outer.length() <= inner.length() && outer.overlaps(&inner),
             };
-            // Without a link and without a gateway it is a blackhole, or unreachable.
+            // A route without link and gateway is blackhole or unreachable.
             let leads = route.link.as_ref().map_or(route.gateway.is_some(), |link| *link == operator.pod_nic);
             covers && leads
         })
@@ -209,14 +209,14 @@ impl NodeRouting {
         if link.name != operator.pod_nic && !renamed {
             return;
         }
-        let down = renamed || !link.is_whole();
+        let down = renamed || !link.is_usable();
         if self.nic.down && !down {
             self.nic.since = at;
         }
         self.nic.down = down;
         self.nic.index = (!gone && !renamed).then_some(link.index);
         if gone || renamed || !link.up {
-            // The kernel flushes its IPv4 routes without a message for each.
+            // The kernel flushes its IPv4 routes without a message for each one.
             let by_nic = |route: &Route| route.link.as_ref().is_none_or(|via| *via == operator.pod_nic);
             let flushed: Vec<_> = self.routes.extract_if(.., |_, route| by_nic(route)).collect();
             self.lost.extend(flushed.into_iter().map(|((destination, _), _)| (destination, at)));
@@ -233,7 +233,7 @@ impl NodeRouting {
         }
     }
 
-    /// A SYN of a pod out by the node's NIC, or the answer to one.
+    /// A SYN of a pod leaving by the node's NIC, or the answer to one.
     pub fn segment(&mut self, at: Time, segment: &Segment) {
         if segment.accepts() {
             self.answered.insert(segment.source.ip(), ());
@@ -242,11 +242,11 @@ impl NodeRouting {
         }
     }
 
-    /// A SYN from pod to pod out by the pod NIC.
+    /// A SYN from pod to pod leaving by the pod NIC.
     pub fn neighbour(&mut self, at: Time, segment: &Segment) {
         let to = segment.destination.ip();
         if self.pods.values().any(|pod| pod.address == to) {
-            self.turned.insert(to, (at, segment.source.ip()));
+            self.looped.insert(to, (at, segment.source.ip()));
         }
     }
 
@@ -272,7 +272,7 @@ impl NodeRouting {
             let stray = missing.iter().find_map(|(_, pod, (since, _))| self.stray(pod.address, *since));
             let severity = severity(now, since, stray.map(|_| Duration::ZERO));
             let evidence = format!(
-                "all pods of {node} lost their policy rules, and {} miss them for {}{}",
+                "all pods of {node} lost their policy rules; {} have been without them for {}{}",
                 missing.len(),
                 seconds(now, since),
                 Self::left_by(operator, stray)
@@ -283,21 +283,22 @@ impl NodeRouting {
         let only = routed.len() == 1;
         for (name, pod, (since, kind)) in missing {
             let stray = self.stray(pod.address, since);
-            let turned = self.turned.get(&pod.address).filter(|(at, _)| *at >= since && pod.to.lost.is_some());
-            let severity = severity(now, since, (stray.is_some() || turned.is_some()).then_some(DELETION));
+            let looped = self.looped.get(&pod.address).filter(|(at, _)| *at >= since && pod.to.lost.is_some());
+            let severity = severity(now, since, (stray.is_some() || looped.is_some()).then_some(DELETION));
             let table = if kind == "from" { operator.pod_table.to_string() } else { "main".to_owned() };
             let evidence = format!(
-                "the rule \"{kind} {} lookup {table}\" of pod {name} on {node} is gone for {}{}{}",
+                "the rule \"{kind} {} lookup {table}\" of pod {name} on {node} has been missing for {}{}{}",
                 pod.address,
                 seconds(now, since),
                 Self::left_by(operator, stray),
-                turned.map_or_else(String::new, |(_, from)| {
+                looped.map_or_else(String::new, |(_, from)| {
                     format!("; a SYN {from} -> {} of the same node left by {}", pod.address, operator.pod_nic)
                 })
             );
-            // Of a node with one pod, its rules are all there are.
+            // The rules of a node's only pod are the node's rules.
             if only && pod.from.lost.is_some() && pod.to.lost.is_some() {
-                let evidence = format!("{evidence}; it is the only pod of {node}, and misses the other rule as well");
+                let evidence =
+                    format!("{evidence}; it is the only pod of {node}, and its other rule is missing as well");
                 wanted.insert(Subject::node(node), Claim { severity, since, evidence });
             }
             wanted.insert(Subject::pod(name), Claim { severity, since, evidence });
@@ -312,7 +313,7 @@ impl NodeRouting {
     ) -> bool {
         let Context { now, operator, node, .. } = *cx;
         let from = |rule: &Rule| rule.from.is_some_and(|from| operator.is_pod(from.address()));
-        // Where pods are not known, their rules stand for them.
+        // If pods are unknown, their rules represent them.
         let depends = routed.iter().any(|(_, pod)| pod.from.had)
             || self.pods.is_empty() && self.rules.iter().any(|rule| rule.table == operator.pod_table && from(rule));
         let Some(earliest) = self.lost.values().min().filter(|_| depends) else { return false };
@@ -323,10 +324,10 @@ impl NodeRouting {
         let lost: Vec<String> =
             self.lost.keys().map(|to| to.map_or("default".to_owned(), |to| to.to_string())).collect();
         let evidence = format!(
-            "table {} of {node} has no route by {} to {} for {}; {} pods depend on it{}",
+            "table {} of {node} has had no route to {} through {} for {}; {} pods depend on it{}",
             operator.pod_table,
-            operator.pod_nic,
             lost.join(", "),
+            operator.pod_nic,
             seconds(now, since),
             sources.len(),
             Self::left_by(operator, stray)
@@ -336,7 +337,7 @@ impl NodeRouting {
         true
     }
 
-    /// Look-ups that were right, are wrong, and are explained neither by a lost rule nor by the table.
+    /// Look-ups that were right and are now wrong, and that neither a lost rule nor the table explains.
     fn judge_lookups(&self, cx: &Context<'_>, wanted: &mut BTreeMap<Subject, Claim>) {
         let Context { now, operator, node, .. } = *cx;
         let mut wrong: BTreeMap<IpAddr, (&Wrong, IpAddr)> = BTreeMap::new();
@@ -355,7 +356,7 @@ impl NodeRouting {
             if pod.is_some_and(|(_, pod)| pod.leaving || pod.missing().is_some()) {
                 continue;
             }
-            let since = fault.since.max(self.nic.since).max(self.mended);
+            let since = fault.since.max(self.nic.since).max(self.restored);
             if fault.last < since {
                 continue;
             }
@@ -364,13 +365,13 @@ impl NodeRouting {
             let stray_stands = stray.is_some() && now.since(since) >= DELETION;
             let severity = if stands || stray_stands { Severity::Warning } else { Severity::Info };
             let evidence = format!(
-                "on {node} a packet from {source} to {destination} would leave by {} instead of {}, for {}{}",
+                "on {node} a packet from {source} to {destination} has been routed to {} instead of {} for {}{}",
                 fault.link.as_deref().unwrap_or("no interface"),
                 operator.pod_nic,
                 seconds(now, since),
                 Self::left_by(operator, stray)
             );
-            // Where the pod's own rule stands, or no pod is right, the fault is not one pod's.
+            // If the pod's own rule exists, or no pod is routed correctly, the fault is not a single pod's.
             let own_rule = pod.is_some_and(|(_, pod)| pod.from.had);
             let subject = match pod {
                 Some((name, _)) if !right.is_empty() || wrong_sources < 2 && !own_rule => Subject::pod(name),
@@ -380,7 +381,7 @@ impl NodeRouting {
         }
     }
 
-    /// A SYN of this pod that left by the node's NIC since then.
+    /// A SYN of this pod that left by the node's NIC since `since`.
     fn stray(&self, address: IpAddr, since: Time) -> Option<(IpAddr, SocketAddr)> {
         let (at, destination) = self.strayed.get(&address)?;
         (*at >= since && !self.answered.contains_key(&destination.ip())).then_some((address, *destination))

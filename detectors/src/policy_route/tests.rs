@@ -10,7 +10,7 @@ const PASSER: &str = "10.176.98.31";
 const DATABASE: &str = "10.176.46.4";
 const NODE: &str = "worker-2";
 
-/// A node with these pods, all whole.
+/// A node with these pods and all of their routing.
 fn armed(pods: &[(&str, &str)]) -> Scene {
     let mut scene = Scene::new(NAME).on(NODE);
     play!(scene, "0 link eth0 2; 0 link eth1 3; 0 default 0");
@@ -47,7 +47,7 @@ pub(crate) fn incident() -> Scene {
 fn incident_info_at_once_warning_with_the_first_stray_syn() {
     let mut scene = incident();
     play!(scene, "? info 1000 node/worker-2 ? warning 1030 node/worker-2 ? over");
-    play!(scene, "? says a SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0");
+    play!(scene, "? evidence a SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0");
     play!(scene, "? wrong-nic: critical 2050 node/worker-2 ? wrong-nic: over");
     assert!(scene.findings.iter().all(|(_, finding)| finding.subject.to_string() == "node/worker-2"));
 }
@@ -68,7 +68,7 @@ fn one_pods_rule_is_that_pods_and_so_is_its_to_rule() {
 
 #[test]
 fn a_stray_syn_makes_a_lost_rule_a_warning_within_a_moment() {
-    // The SYN may be told before the loss of the rule.
+    // The SYN may be reported before the loss of the rule.
     let stray = format!("1001 syn eth0 {APP}:40002 {DATABASE}:3306 2 20; ~1000 from -{APP}");
     play!(two(), "{stray}; 1500 ? warning 0..1200 pod/app");
 }
@@ -76,12 +76,12 @@ fn a_stray_syn_makes_a_lost_rule_a_warning_within_a_moment() {
 #[test]
 fn a_lost_to_rule_is_a_warning_with_the_first_syn_of_a_neighbour_that_goes_round() {
     let mut scene = two();
-    // Pods of other nodes: their place is the pod NIC.
+    // Traffic to pods of other nodes belongs on the pod NIC.
     let elsewhere = "10.176.97.10:8080";
     play!(scene, "900 syn eth1 {PEER}:40001 {elsewhere} 1 10; 1000 to -{APP}");
     play!(scene, "1100 syn eth1 {PEER}:40001 {elsewhere} 2 10; 1200 ? info");
     play!(scene, "1210 syn eth1 {PEER}:40001 {APP}:8080 3 10 ? warning 1210 pod/app");
-    play!(scene, "? says a SYN 10.176.98.30 -> 10.176.98.29 of the same node left by eth1");
+    play!(scene, "? evidence a SYN 10.176.98.30 -> 10.176.98.29 of the same node left by eth1");
     play!(scene, "1500 to +{APP} ? over");
 }
 
@@ -133,7 +133,7 @@ fn twin_a_deleted_pod_takes_its_rules_along_in_either_order() {
 fn twin_the_default_route_is_replaced_by_one_of_another_metric() {
     for replaced in ["1000 default +50; 1002 default -0", "1000 default -0; 1002 default +50"] {
         let mut scene = two();
-        // And the new one counts from then on.
+        // The new one counts from then on.
         play!(scene, "{replaced}; 5000 ? quiet ? nothing stands; 6000 default -50; 8100 ? warning");
     }
 }
@@ -183,7 +183,7 @@ fn destinations_that_always_left_by_the_nodes_nic_are_no_loss() {
 #[test]
 fn a_lost_pod_nic_is_not_this_detectors() {
     let mut scene = two();
-    // Routes may be told to go a moment before the link.
+    // The removal of routes may be reported shortly before that of the link.
     play!(scene, "1000 default -0; 1001 link -eth1 3");
     for step in 0..40 {
         play!(scene, "{} lookup {APP} {DATABASE} eth0", 1_050 + step * 100);

@@ -1,5 +1,5 @@
-//! What the API server tells an agent in a real cluster, beyond pods and endpoints of its node. Labs have
-//! none of it; no detector needs it, some say more with it.
+//! Objects of the API server that an agent sees in a real cluster, beyond pods and endpoints of its node. Labs have
+//! none of them. No detector needs them; some add them to their evidence.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +12,12 @@ pub struct Container {
     pub restarts: u32,
 }
 
-/// As the kubelet reports it.
+/// A container's state, as reported by the kubelet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerState {
     Running,
-    /// Not started, or not again: "CrashLoopBackOff", "ContainerCreating", ...
+    /// Not started, or not restarted: "CrashLoopBackOff", "ContainerCreating", ...
     Waiting {
         reason: String,
     },
@@ -49,7 +49,7 @@ pub struct Event {
     pub message: String,
 }
 
-/// How kube-proxy of the cluster is configured. What is not set is empty.
+/// The configuration of the cluster's kube-proxy. Unset values are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KubeProxy {
     pub mode: String,
@@ -57,7 +57,7 @@ pub struct KubeProxy {
     pub conntrack_max_per_core: Option<u64>,
 }
 
-/// A line of the log of a pod of the node: of cluster DNS, where something went wrong.
+/// An error line in the log of a pod of the node (cluster DNS).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodLog {
     pub pod: String,

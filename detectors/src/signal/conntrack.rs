@@ -1,4 +1,4 @@
-//! Connection tracking of a node: how full its table is, what it counts, the flows that it knows.
+//! Connection tracking of a node: table size, statistics and flows.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ impl ConntrackTable {
         if self.limit == 0 { u64::MAX } else { self.limit }
     }
 
-    /// Of every `parts` entries that there may be, how many there are.
+    /// The share of the limit in use, in units of 1/`parts`.
     #[must_use]
     pub fn share_of(&self, parts: u128) -> u128 {
         u128::from(self.count) * parts / u128::from(self.effective_limit())
@@ -38,14 +38,14 @@ pub struct ConntrackStats {
     pub early_drop: u64,
     /// Insertions that failed (races, or no free port for a source NAT).
     pub insert_failed: u64,
-    /// Clashes resolved (two equal UDP flows at once): harmless.
+    /// Clashes resolved (two equal concurrent UDP flows): harmless.
     pub clash_resolve: u64,
     pub invalid: u64,
 }
 
 impl ConntrackStats {
-    /// What grew since an earlier look. A failed insertion counts as a drop too, and has other reasons: that part is
-    /// taken off. A counter that runs backwards was reset: nothing grew.
+    /// Growth since an earlier reading. Failed insertions, which are also counted as drops but have other causes, are
+    /// subtracted. A counter that went backwards was reset and counts as no growth.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let insert_failed = self.insert_failed.saturating_sub(before.insert_failed);
@@ -66,7 +66,7 @@ pub struct Tuple {
     pub destination: SocketAddr,
 }
 
-/// Transport protocols that are told apart.
+/// Transport protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -76,7 +76,7 @@ pub enum Protocol {
     Other(u8),
 }
 
-/// A tracked flow (ctnetlink events): what the sender wrote, and what the answer will look like.
+/// A tracked flow (ctnetlink events): the sender's tuple, and the tuple of replies.
 /// Source NAT shows as `reply.destination != original.source`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -89,7 +89,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// What names the flow beyond the node: its source after translation, and who answers.
+    /// The flow's identity outside the node: its source after translation, and the responder.
     #[must_use]
     pub const fn outside(&self) -> (SocketAddr, SocketAddr) {
         (self.reply.destination, self.reply.source)

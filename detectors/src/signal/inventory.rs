@@ -1,4 +1,4 @@
-//! Pods of a node and endpoints of Services, as its agent hears of them.
+//! Pods of a node and endpoints of Services, as known to its agent.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Change;
 
-/// A pod of the node, as the agent knows it from the kubelet.
+/// A pod of the node, as reported by the kubelet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     pub change: Change,
@@ -16,7 +16,7 @@ pub struct Pod {
     pub link: String,
 }
 
-/// The ready endpoints of a Service at this instant, as the agent knows them from the API (the whole list each time).
+/// All ready endpoints of a Service at this instant, as reported by the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
     pub service: String,

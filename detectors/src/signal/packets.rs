@@ -14,8 +14,8 @@ pub enum Direction {
     Out,
 }
 
-/// A TCP segment seen by AF_PACKET: SYNs, and segments that end or carry data where asked for. A forwarded SYN is seen twice on purpose (in by one
-/// interface, out by another): count `Out` on uplinks.
+/// A TCP segment seen by AF_PACKET: SYNs, and segments that end a connection or carry data if requested. A forwarded
+/// SYN is seen twice (in by one interface, out by another): count `Out` on uplinks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     pub link: String,
@@ -25,7 +25,7 @@ pub struct Segment {
     pub flags: TcpFlags,
     pub sequence: u32,
     pub acknowledgment: u32,
-    /// Bytes of payload in this segment (the size on the wire where a GSO packet stands for several).
+    /// Bytes of payload in this segment (for a GSO packet, of each packet on the wire).
     pub payload: u32,
     /// MSS option, SYNs only (RFC 9293 3.7.1).
     pub mss: Option<u16>,
@@ -34,7 +34,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// A SYN that asks for a connection.
+    /// A SYN that opens a connection.
     pub(crate) const fn opens(&self) -> bool {
         self.flags.syn && !self.flags.ack && !self.flags.rst
     }
@@ -57,14 +57,14 @@ impl Segment {
         self.sequence.wrapping_add(self.payload).wrapping_add(self.flags.syn as u32).wrapping_add(self.flags.fin as u32)
     }
 
-    /// Size of the IP packet that carries it, of a GSO packet each one on the wire.
+    /// Size of the IP packet that carries it; for a GSO packet, of each packet on the wire.
     pub(crate) const fn packet_size(&self) -> u32 {
         let options = if self.timestamp.is_some() { TIMESTAMPS } else { 0 };
         self.payload.saturating_add(headers(self.destination.ip())).saturating_add(options)
     }
 }
 
-/// The flags that matter here.
+/// The TCP flags used here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TcpFlags {
@@ -77,15 +77,15 @@ pub struct TcpFlags {
 /// A DNS message seen on the wire (RFC 1035).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dns {
-    /// The stub resolver or forwarder that asks.
+    /// The stub resolver or forwarder that sends the query.
     pub client: SocketAddr,
-    /// Who is asked.
+    /// The server queried.
     pub server: SocketAddr,
     pub id: u16,
     pub name: String,
     /// A, AAAA, ...
     pub record: String,
-    /// `None` for a question; the response code of an answer ("NOERROR", "NXDOMAIN", "SERVFAIL").
+    /// `None` for a query; the response code of an answer ("NOERROR", "NXDOMAIN", "SERVFAIL").
     pub response: Option<String>,
     pub answers: Vec<IpAddr>,
 }

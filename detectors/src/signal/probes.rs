@@ -4,17 +4,17 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// What an agent's probe asks of its target.
+/// What an agent probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbeKind {
-    /// A DNS question to the cluster DNS Service.
+    /// A DNS query to the cluster DNS Service.
     DnsService,
-    /// The same question straight to one endpoint (pod) behind that Service.
+    /// The same query sent directly to one endpoint (pod) behind that Service.
     DnsEndpoint,
-    /// A question to an upstream resolver outside the cluster.
+    /// A query to an upstream resolver outside the cluster.
     DnsUpstream,
-    /// ICMP echo to an address that pods talk to.
+    /// ICMP echo to an address that pods use.
     Echo,
 }
 

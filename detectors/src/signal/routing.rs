@@ -1,4 +1,4 @@
-//! Links, rules and routes of a node, and where its kernel would send a pod's packet.
+//! Links, rules and routes of a node, and its kernel's route look-ups for pods.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub struct Link {
 impl Link {
     /// Present, up and with its carrier.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
+    pub fn is_usable(&self) -> bool {
         self.change != Change::Removed && self.up && self.carrier
     }
 }
@@ -56,6 +56,6 @@ pub struct RouteLookup {
     pub destination: IpAddr,
     /// The interface it would leave by; `None` when unreachable.
     pub link: Option<String>,
-    /// The table that answered, where the kernel says.
+    /// The table that answered, if the kernel reports it.
     pub table: Option<u32>,
 }

@@ -22,7 +22,8 @@ pub enum TcpState {
     Unknown(u8),
 }
 
-/// State of a TCP socket in the namespace of a pod or of the node: sock_diag, `struct tcp_info` (`include/uapi/linux/tcp.h`).
+/// State of a TCP socket in the namespace of a pod or of the node: sock_diag, `struct tcp_info`
+/// (`include/uapi/linux/tcp.h`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Socket {
     /// The pod whose namespace holds it; `None` for the node's own.
@@ -49,7 +50,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// What tells this socket from all others of its node.
+    /// Identifies the socket on its node.
     pub(crate) fn key(&self) -> SocketKey {
         (self.pod.clone(), self.local, self.remote)
     }

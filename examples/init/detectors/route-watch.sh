@@ -4,7 +4,7 @@
 # Reads signals as JSON lines, prints findings as JSON lines. Replace it with your agent.
 set -eu
 
-wait=1000000000 # nanoseconds; a table that is rebuilt sooner is no incident
+wait=1000000000 # nanoseconds; a table that is rebuilt sooner is not an incident
 gone=''         # NODE=TIME of each default route that is missing
 warned=''
 
@@ -13,7 +13,7 @@ finding() {
         "$1" "table 2 has no default route" "$2"
 }
 
-# Besides routes, a signal that every node sends several times a second tells the time.
+# Besides routes, one signal that every node sends several times a second serves as the clock.
 grep --line-buffered -e '"table":2,"destination":null' -e '"conntrack-table"' | while IFS= read -r line; do
     at=${line#*'"at":'}
     at=${at%%,*}

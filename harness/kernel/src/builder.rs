@@ -1,10 +1,10 @@
-//! Making links, addresses, neighbours, routes and rules, with the `rtnetlink` crate.
+//! Creates links, addresses, neighbours, routes and rules with the `rtnetlink` crate.
 //!
-//! A [`Builder`] is a connection into one namespace, driven by whoever waits for a request: no other thread waits for
-//! the kernel's lock meanwhile. What looks, changes, deletes and puts back is one synchronous request each, in
-//! [`link`](crate::link) and [`route`](crate::route).
+//! A [`Builder`] is a connection into one namespace, driven by the task that waits for a request, so that no other
+//! thread waits for the kernel's lock meanwhile. Queries, changes, deletions and restorations are single synchronous
+//! requests in [`link`](crate::link) and [`route`](crate::route).
 //!
-//! Left out: every kind of link but veth, and the kernel's own routes to the prefixes of addresses.
+//! Left out: link kinds other than veth, and the kernel's own routes to the prefixes of addresses.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -25,10 +25,10 @@ use crate::link::{delete, wait_running};
 use crate::netns::NetNs;
 use crate::route::{LOCAL, Route, Rule, lookup};
 
-/// What becomes of a request.
+/// The result of a request.
 type RequestResult = std::result::Result<(), rtnetlink::Error>;
 
-/// Builds in one namespace.
+/// Creates objects in one namespace.
 #[derive(Clone)]
 pub struct Builder {
     pub ns: NetNs,
@@ -40,81 +40,82 @@ impl Builder {
     /// Opens a connection into a namespace. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// When the socket cannot be created.
     pub fn open(ns: &NetNs) -> Result<Self> {
         let what = || format!("open a netlink socket in {}", ns.name());
         let (connection, handle, _) = ns.run(rtnetlink::new_connection)?.context(what)?;
         Ok(Self { ns: ns.clone(), handle, connection: Arc::new(Mutex::new(connection)) })
     }
 
-    /// Sets an interface up: `lo` of a new namespace is down, and then not even its own addresses answer.
+    /// Sets an interface up. `lo` of a new namespace is down, and even the namespace's own addresses do not answer
+    /// then.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub async fn set_up(&self, index: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).up().build();
-        self.told(format!("set link {index} up"), self.handle.link().change(message).execute()).await
+        self.execute(format!("set link {index} up"), self.handle.link().change(message).execute()).await
     }
 
-    /// Adds an address, usable when this returns, without a route to its prefix. IPv6 skips duplicate address
-    /// detection, but even so the kernel finishes such an address later than it says: this waits until it answers
-    /// for it.
+    /// Adds an address without a route to its prefix; the address is usable when this returns. IPv6 skips duplicate
+    /// address detection, but even then the kernel completes such an address after its acknowledgement: this waits
+    /// until the address is in the local table.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub async fn add_address(&self, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
         let mut request = self.handle.address().add(index, address, prefix_len);
         let detection = if address.is_ipv6() { AddressFlags::Nodad } else { AddressFlags::empty() };
         let flags = AddressAttribute::Flags(AddressFlags::Noprefixroute | detection);
         request.message_mut().attributes.push(flags);
         let what = format!("add address {address}/{prefix_len} to link {index}");
-        self.told(what.clone(), request.execute()).await?;
+        self.execute(what.clone(), request.execute()).await?;
         let deadline = Instant::now() + Duration::from_secs(3);
         while address.is_ipv6() && lookup(&self.ns, address, None, None)?.table != Some(LOCAL) {
             if Instant::now() >= deadline {
-                return Err(Error::NotInForce { what, read_back: "the kernel does not answer for it yet".into() });
+                return Err(Error::NotInForce { what, read_back: "the address is not in the local table".into() });
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
     }
 
-    /// Writes a permanent neighbour: no ARP or neighbour discovery before the first packet, and none
-    /// that could fail in the middle of a measurement.
+    /// Adds a permanent neighbour: no ARP or neighbour discovery precedes the first packet, and none
+    /// can fail in the middle of a measurement.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub async fn add_neighbour(&self, index: u32, address: IpAddr, mac: [u8; 6]) -> Result<()> {
         let request = self.handle.neighbours().add(index, address).link_layer_address(&mac).replace();
-        self.told(format!("add neighbour {address} on link {index}"), request.execute()).await
+        self.execute(format!("add neighbour {address} on link {index}"), request.execute()).await
     }
 
-    /// Adds a route that must not be there yet.
+    /// Adds a route that must not exist yet.
     ///
     /// # Errors
-    /// `EEXIST` when one to this destination with this metric is there; what else the kernel said.
+    /// `EEXIST` if a route to this destination with this metric exists; any other error reported by the kernel.
     pub async fn add_route(&self, route: &Route) -> Result<()> {
-        self.told(route.what("add"), self.handle.route().add(route.message()).execute()).await
+        self.execute(route.what("add"), self.handle.route().add(route.message()).execute()).await
     }
 
-    /// Adds a rule that must not be there yet.
+    /// Adds a rule that must not exist yet.
     ///
     /// # Errors
-    /// `EEXIST` when the same rule is there; what else the kernel said.
+    /// `EEXIST` if the same rule exists; any other error reported by the kernel.
     pub async fn add_rule(&self, rule: &Rule) -> Result<()> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule.message();
-        self.told(rule.what("add"), request.execute()).await
+        self.execute(rule.what("add"), request.execute()).await
     }
 
-    /// The result of a request, told with what was attempted.
-    async fn told(&self, what: String, request: impl Future<Output = RequestResult>) -> Result<()> {
+    /// Drives a request to its end; errors carry the operation attempted.
+    async fn execute(&self, what: String, request: impl Future<Output = RequestResult>) -> Result<()> {
         let what = format!("{what} in {}", self.ns.name());
         let mut connection = self.connection.lock().await;
         let result = tokio::select! {
             biased;
             result = request => result,
-            // Else a request whose connection has ended would pass for acknowledged.
+            // Otherwise a request whose connection has ended would pass for acknowledged.
             () = &mut *connection => Err(rtnetlink::Error::RequestFailed),
         };
         result.map_err(|e| match e {
@@ -124,39 +125,39 @@ impl Builder {
     }
 }
 
-/// One end of a pair. All of it is given, nothing left to the kernel's dice: names and MAC addresses are the same in
-/// every run.
+/// One end of a veth pair. Everything is given explicitly, nothing is chosen by the kernel: names and MAC addresses are
+/// the same in every run.
 #[derive(Clone)]
 pub struct VethEnd {
     pub at: Builder,
     pub name: String,
-    /// Must differ from the other end's: for equal ones the kernel takes the link for one without a
-    /// lower link, and may wait a second before it says that it is running.
+    /// Must differ from the other end's: for equal indexes the kernel treats the link as one without a
+    /// lower link, and may take a second to report it as running.
     pub index: u32,
     pub mac: [u8; 6],
     pub mtu: u32,
 }
 
 impl VethEnd {
-    /// Makes the pair of this end and its peer, each in its namespace, sets both up and sees both running: from then on
-    /// no packet is dropped for want of carrier. Leaves nothing behind if it fails.
+    /// Creates the pair of this end and its peer, each in its namespace, sets both up and waits until both are running:
+    /// from then on no packet is dropped for lack of carrier. Leaves nothing behind if it fails.
     ///
     /// # Errors
-    /// Equal indexes; a name or an index that is taken; what else the kernel said.
+    /// Equal indexes; a name or an index in use; any other error reported by the kernel.
     pub async fn make(&self, peer: &Self) -> Result<()> {
         let what = format!("add veth {} with peer {} of {}", self.name, peer.name, peer.at.ns.name());
         if self.index == peer.index {
             return Err(Error::Refused { what, why: format!("both ends have index {}", self.index) });
         }
         let far = peer.described(LinkMessageBuilder::<LinkUnspec>::new()).setns_by_fd(peer.at.ns.as_fd().as_raw_fd());
-        // The near end can be born up; the far one cannot, it has no peer yet when it is registered.
+        // The near end can be created up; the far one cannot, since it has no peer yet when it is registered.
         let near = self.described(LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)).up();
         let pair = near.set_info_data(InfoData::Veth(InfoVeth::Peer(far.build()))).build();
-        self.at.told(what, self.at.handle.link().add(pair).execute()).await?;
+        self.at.execute(what, self.at.handle.link().add(pair).execute()).await?;
         let up = peer.at.set_up(peer.index).await;
         let running = |end: &Self| wait_running(&end.at.ns, end.index);
         up.and_then(|()| running(peer)).and_then(|()| running(self)).inspect_err(|_| {
-            // The first error is the one worth telling.
+            // Report the first error, not this one.
             let _ = delete(&self.at.ns, self.index);
         })
     }
@@ -165,11 +166,11 @@ impl VethEnd {
         link.index(self.index).name(&self.name).address(self.mac.to_vec()).mtu(self.mtu)
     }
 
-    /// Tells this end that `address` is answered by `peer`, for good.
+    /// Adds `peer` as the permanent neighbour that answers for `address`.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub async fn knows(&self, address: IpAddr, peer: &Self) -> Result<()> {
+    /// The error reported by the kernel.
+    pub async fn add_neighbour(&self, address: IpAddr, peer: &Self) -> Result<()> {
         self.at.add_neighbour(self.index, address, peer.mac).await
     }
 }

@@ -1,4 +1,4 @@
-//! Monotonic time, the same in every namespace, and the way to it from kernel time stamps.
+//! Monotonic time, the same in every namespace, and conversion from kernel timestamps.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -8,7 +8,7 @@ pub fn now() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
-/// A `CLOCK_REALTIME` stamp (as packets carry it) on the monotonic clock.
+/// A `CLOCK_REALTIME` timestamp (as on captured packets), converted to the monotonic clock.
 #[must_use]
 pub fn from_realtime(stamp: u64) -> u64 {
     let age = nanoseconds(ClockId::Realtime).saturating_sub(stamp);

@@ -1,13 +1,13 @@
-//! Connection tracking of a namespace: how full, what went wrong, which flows, and news of them.
+//! Connection tracking of a namespace: table size, statistics, entries, and notifications.
 //!
-//! [`Conntrack`] is opened once and asked often. Everything goes through ctnetlink
+//! A [`Conntrack`] is opened once and queried often. Everything uses ctnetlink
 //! (`net/netfilter/nf_conntrack_netlink.c`, numbers in `linux/netfilter/nfnetlink_conntrack.h`), so it
-//! needs no more than `CAP_NET_ADMIN` over the namespace, and shows this namespace alone, whatever thread asks.
+//! needs only `CAP_NET_ADMIN` over the namespace, and shows this namespace only, whichever thread uses it.
 //!
 //! Connection tracking is idle in a namespace until a rule uses it (a `ct` expression, a chain of
-//! type nat); entries put in from here are kept all the same, and expire.
+//! type nat); entries inserted here are kept nevertheless, and expire.
 //!
-//! Left out: expectations, zones, labels, helpers; changing an entry that is there.
+//! Left out: expectations, zones, labels, helpers; changing an existing entry.
 
 mod decode;
 mod encode;
@@ -37,22 +37,21 @@ use crate::netns::NetNs;
 const IPCTNL_MSG_CT_GET_STATS_CPU: u8 = 4;
 const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 
-/// How many messages go out in one send. A refusal of each still fits an ordinary receive buffer.
+/// The number of messages in one send. Refusals of all of them still fit in an ordinary receive buffer.
 const AT_ONCE: usize = 256;
 
-/// An open way to the connection tracking of one namespace.
+/// A ctnetlink socket for one namespace.
 pub struct Conntrack(Netlink);
 
 impl Conntrack {
     /// # Errors
-    /// When the namespace cannot be entered or the socket not made.
+    /// When the namespace cannot be entered or the socket cannot be created.
     pub fn open(ns: &NetNs) -> Result<Self> {
         ns.netlink(NETLINK_NETFILTER).map(Self)
     }
 
-    /// How many entries there are, and how many there may be: one short question, cheap enough to
-    /// ask every few milliseconds. The limit is that of the machine (`nf_conntrack_max`), the count
-    /// that of the namespace.
+    /// The number of entries and its limit: one short request, cheap enough to repeat every few milliseconds. The
+    /// limit is that of the machine (`nf_conntrack_max`), the count that of the namespace.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -65,7 +64,7 @@ impl Conntrack {
         })
     }
 
-    /// What happened since the namespace was made, over all CPUs.
+    /// Statistics since the namespace was created, summed over all CPUs.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -74,7 +73,7 @@ impl Conntrack {
         Ok(each.into_iter().sum())
     }
 
-    /// Every entry. The kernel lists a table that goes on changing: an entry made or removed
+    /// All entries. The table may change while the kernel lists it: an entry created or removed
     /// meanwhile may be missing.
     ///
     /// # Errors
@@ -83,8 +82,8 @@ impl Conntrack {
         self.0.dump("list conntrack entries", message(ConntrackMessage::Get(Vec::new())), Some)
     }
 
-    /// Removes the entries for which `condition` holds, these very ones and not later ones of the same addresses;
-    /// says how many were still there.
+    /// Removes exactly the entries for which `condition` holds, not later ones with the same addresses;
+    /// returns the number that still existed.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -94,22 +93,22 @@ impl Conntrack {
         self.send(&mut wanted, Messages::delete, libc::ENOENT, "delete conntrack entries")
     }
 
-    /// Puts entries in, as ballast that fills the table ([`Entry::established`]). Those that are
-    /// there already are passed over; says how many were put in.
+    /// Inserts entries, such as filler for the table ([`Entry::established`]). Existing entries are skipped;
+    /// returns the number inserted.
     ///
     /// # Errors
-    /// When the kernel refuses, `ENOMEM` where the table is full (it then also says so in its log).
+    /// When the kernel refuses, `ENOMEM` if the table is full (the kernel then also logs it).
     pub fn insert(&self, entries: &mut dyn Iterator<Item = Entry>) -> Result<usize> {
         self.send(entries, |messages, entry| messages.insert(&entry), libc::EEXIST, "insert conntrack entries")
     }
 
-    /// Removes every entry that carries `mark`, by one request: the kernel filters
+    /// Removes every entry with this `mark` in one request, filtered by the kernel
     /// (`ctnetlink_flush_conntrack` in net/netfilter/nf_conntrack_netlink.c).
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn delete_marked(&self, mark: NonZeroU32) -> Result<()> {
-        // Before 5.8 a mark without its mask filters nothing: everything would go.
+        // Before 5.8 a mark without a mask filters nothing, and every entry would be removed.
         let mask = DefaultNla::new(CTA_MARK_MASK, u32::MAX.to_be_bytes().to_vec());
         let marked = vec![ConntrackAttribute::CtaMark(mark.get()), ConntrackAttribute::Other(mask)];
         let marked = ConntrackMessage::Delete(marked);

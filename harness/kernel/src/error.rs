@@ -1,41 +1,41 @@
-//! The one error of this crate: what was attempted, where, and what the kernel said.
+//! The error type of this crate: what was attempted, where, and the error reported by the kernel.
 
 use std::io;
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Fragments that fit after "failed to ...".
+/// Messages are fragments that follow "failed to ...".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel refused.
+    /// The kernel returned an error.
     #[error("{what}: {source}")]
     Kernel {
         what: String,
         #[source]
         source: io::Error,
     },
-    /// The kernel's answer was not what the protocol promises.
+    /// The kernel's answer does not follow the protocol.
     #[error("{what}: unexpected answer from the kernel: {answer}")]
     Answer { what: String, answer: String },
-    /// What was written is not what is read back.
+    /// The value read back differs from the value written.
     #[error("{what}: read back {read_back}")]
     NotInForce { what: String, read_back: String },
-    /// Somebody other than the kernel refused, or was not to be reached.
+    /// Something other than the kernel refused the request or could not be reached.
     #[error("{what}: {why}")]
     Refused { what: String, why: String },
-    /// The thing asked for is not there.
+    /// The requested object does not exist.
     #[error("{what}: not found")]
     NotFound { what: String },
 }
 
 impl Error {
-    /// An error of the operating system, with what was attempted.
+    /// An operating system error together with the operation attempted.
     pub fn kernel(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::Kernel { what: what.into(), source: source.into() }
     }
 
-    /// The `errno`, where the kernel gave one.
+    /// The `errno`, if the kernel returned one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -45,10 +45,10 @@ impl Error {
     }
 }
 
-/// Adds what was attempted to an error of the operating system.
+/// Adds the operation attempted to an operating system error.
 pub trait Context<T> {
     /// # Errors
-    /// The same error, told with what was attempted.
+    /// The original error, with the operation attempted.
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
 }
 

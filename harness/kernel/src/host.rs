@@ -1,8 +1,7 @@
-//! What the machine looks like from outside, before and after; and what else runs on it.
+//! The state of the machine before and after a run, and what else runs on it.
 //!
-//! A [`Snapshot`] holds what a run could leave behind, as text under a stable key, so that two of
-//! them can be compared by anyone. What changes by itself is not in it: counters, ages, neighbours,
-//! carrier.
+//! A [`Snapshot`] holds everything a run could leave behind, as text under stable keys, so that two
+//! snapshots can be compared. It excludes what changes on its own: counters, ages, neighbours, carrier.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,18 +15,18 @@ use crate::netns::NetNs;
 use crate::route::{Action, LOCAL, Route, Rule};
 use crate::{link, route, sysctl};
 
-/// The machine as the calling process sees it: its network namespace and some settings.
+/// The machine as seen by the calling process: its network namespace and some settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// What there is (`link eth0`) and how (`up, mtu 1500, ...`).
+    /// Object (`link eth0`) to state (`up, mtu 1500, ...`).
     pub facts: BTreeMap<String, String>,
 }
 
-/// One thing that differs between two snapshots.
+/// A difference between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     pub what: String,
-    /// `None`: it was not there.
+    /// `None`: it did not exist.
     pub before: Option<String>,
     /// `None`: it is gone.
     pub after: Option<String>,
@@ -39,12 +38,12 @@ impl fmt::Display for Difference {
             (Some(before), Some(after)) => write!(f, "{} changed from \"{before}\" to \"{after}\"", self.what),
             (None, Some(after)) => write!(f, "{} appeared: {after}", self.what),
             (Some(before), None) => write!(f, "{} is gone; it was: {before}", self.what),
-            (None, None) => write!(f, "{} is as it was", self.what),
+            (None, None) => write!(f, "{} is unchanged", self.what),
         }
     }
 }
 
-/// Settings that a run, or a kubelet that a run starts, may change.
+/// Settings that a run, or a kubelet started by a run, may change.
 const SETTINGS: &[&str] = &[
     "kernel.panic",
     "kernel.panic_on_oops",
@@ -62,16 +61,16 @@ const SETTINGS: &[&str] = &[
 ];
 
 impl Snapshot {
-    /// Takes one of the namespace this process is in. `nft_tables` are the names of its nft tables.
+    /// Takes a snapshot of the current namespace. `nft_tables` are the names of its nft tables.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the request to the kernel fails.
     pub fn take(nft_tables: Vec<String>) -> Result<Self> {
         let mut snapshot = Self::of_namespace(&NetNs::own("this machine")?, nft_tables)?;
         let all = fs::read_dir("/proc/sys/net/ipv4/conf/all").context(|| "list settings".into())?;
         let all = all.filter_map(|entry| Some(format!("net.ipv4.conf.all.{}", entry.ok()?.file_name().to_str()?)));
         for key in SETTINGS.iter().map(|key| (*key).to_owned()).chain(all) {
-            // Absent or not for this user: then it cannot be changed by a run either.
+            // Absent or not readable by this user: a run cannot change it either.
             if let Ok(value) = sysctl::read_host(&key) {
                 snapshot.add(format!("setting {key}"), value);
             }
@@ -79,17 +78,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The same, with these settings besides.
+    /// Adds settings to the snapshot.
     #[must_use]
     pub fn with_settings(mut self, settings: Vec<(String, String)>) -> Self {
         settings.into_iter().for_each(|(key, value)| self.add(format!("setting {key}"), value));
         self
     }
 
-    /// Takes one of a namespace, without settings.
+    /// Takes a snapshot of a namespace, without settings.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the request to the kernel fails.
     pub fn of_namespace(ns: &NetNs, nft_tables: Vec<String>) -> Result<Self> {
         let mut snapshot = Self { facts: BTreeMap::new() };
         let links = link::list(ns)?;
@@ -117,7 +116,7 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Several of a kind under one key (two rules of one priority) stand side by side.
+    /// Facts with the same key (two rules of one priority) are joined.
     fn add(&mut self, what: String, how: String) {
         self.facts
             .entry(what)
@@ -129,7 +128,7 @@ impl Snapshot {
     }
 }
 
-/// What differs, in the order of its names.
+/// The differences, sorted by name.
 #[must_use]
 pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
     let keys: BTreeSet<&String> = before.facts.keys().chain(after.facts.keys()).collect();
@@ -143,19 +142,19 @@ pub fn diff(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
         .collect()
 }
 
-/// A network namespace that some process is in.
+/// A network namespace with at least one process in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NsRef {
     pub inode: u64,
-    /// One of the processes that are in it.
+    /// One of its processes.
     pub pid: u32,
 }
 
 impl NsRef {
-    /// A handle to it.
+    /// Opens a handle to the namespace.
     ///
     /// # Errors
-    /// When the process is gone, or in another namespace by now.
+    /// When the process is gone or has moved to another namespace.
     pub fn open(&self) -> Result<NetNs> {
         let ns = NetNs::of_process(&format!("the namespace of process {}", self.pid), self.pid)?;
         if ns.inode() == self.inode {
@@ -166,8 +165,8 @@ impl NsRef {
     }
 }
 
-/// The network namespaces of all processes that may be looked at, each once. One that only a file or
-/// a socket keeps alive is not found.
+/// The network namespaces of all processes this user may inspect, each once. A namespace kept alive only by a file
+/// or a socket is not found.
 ///
 /// # Errors
 /// When `/proc` cannot be listed.
@@ -176,7 +175,7 @@ pub fn network_namespaces() -> Result<Vec<NsRef>> {
     for entry in fs::read_dir("/proc").context(|| "list processes".into())? {
         let entry = entry.context(|| "list processes".into())?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // Processes end while the list is read, and others' are not for everyone.
+        // Processes may end while the list is read, and those of other users may not be readable.
         let Ok(target) = fs::read_link(entry.path().join("ns/net")) else { continue };
         let Some(inode) = target.to_str().and_then(inode) else { continue };
         found.entry(inode).and_modify(|known| *known = pid.min(*known)).or_insert(pid);
@@ -184,7 +183,7 @@ pub fn network_namespaces() -> Result<Vec<NsRef>> {
     Ok(found.into_iter().map(|(inode, pid)| NsRef { inode, pid }).collect())
 }
 
-/// How many connections a namespace tracks; none where the kernel tracks none at all.
+/// The number of connections tracked in a namespace; 0 if connection tracking is not loaded.
 ///
 /// # Errors
 /// When the setting cannot be read.
@@ -195,7 +194,7 @@ pub fn conntrack_count(ns: &NetNs) -> Result<u64> {
     }
 }
 
-/// The machine-wide limit of tracked connections, which counts in each namespace by itself.
+/// The limit of tracked connections: one value for the machine, applied to each namespace separately.
 ///
 /// # Errors
 /// `ENOENT` when connection tracking is not loaded.
@@ -204,22 +203,22 @@ pub fn conntrack_max() -> Result<u64> {
     number(key, &sysctl::read_host(key)?)
 }
 
-/// How many files a process may have open.
+/// Limits of the number of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
     pub soft: u64,
-    /// Up to which it may raise the soft one by itself.
+    /// The highest value the process may set as its soft limit.
     pub hard: u64,
 }
 
-/// How many files this process may have open. No limit is as good as any number.
+/// The open file limits of this process; unlimited is `u64::MAX`.
 #[must_use]
 pub fn nofile() -> Limit {
     let now = getrlimit(Resource::Nofile);
     Limit { soft: now.current.unwrap_or(u64::MAX), hard: now.maximum.unwrap_or(u64::MAX) }
 }
 
-/// Makes sure that this process may have `min` files open, and returns how many it may.
+/// Raises the limit of open files of this process to at least `min`, and returns the limit in force.
 ///
 /// # Errors
 /// When the hard limit is lower and may not be raised.
@@ -277,7 +276,7 @@ fn route_text(route: &Route, name: impl Fn(u32) -> String) -> String {
     format!("{:?}", route.kind).to_lowercase() + &parts.into_iter().flatten().collect::<String>()
 }
 
-/// uid 0 of whatever user namespace this process is in.
+/// Whether this process has uid 0 in its user namespace.
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -294,9 +293,9 @@ mod tests {
         };
         let before = snapshot(&[("link a", "up"), ("link b", "up"), ("link c", "up")]);
         let after = snapshot(&[("link a", "down"), ("link c", "up"), ("link d", "up")]);
-        let told: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
+        let changes: Vec<String> = diff(&before, &after).iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            changes,
             ["link a changed from \"up\" to \"down\"", "link b is gone; it was: up", "link d appeared: up"]
         );
         assert_eq!(diff(&before, &before), []);

@@ -1,15 +1,15 @@
-//! The kernel log as it grows, from `/dev/kmsg`.
+//! Follows the kernel log through `/dev/kmsg`.
 //!
-//! A record is one line: `priority,sequence,microseconds,flags;text`, with continuation lines after it
-//! that carry properties (Documentation/ABI/testing/dev-kmsg). A reader that is overrun by the kernel's
-//! ring is told so once (`EPIPE`) and goes on with the oldest record that is left; the sequence numbers
-//! then say how many it has missed ([`KernelLog::lost`]).
+//! A record is one line, `priority,sequence,microseconds,flags;text`, followed by continuation lines with
+//! properties (Documentation/ABI/testing/dev-kmsg). A reader overrun by the ring buffer gets `EPIPE` once and
+//! continues with the oldest remaining record; the number of missed records follows from the sequence numbers
+//! ([`KernelLog::lost`]).
 //!
-//! Times are those of the kernel's own clock for the log, which NTP does not correct as it does
-//! `CLOCK_MONOTONIC`: the two drift apart by up to a second a day. The smallest delay between a stamp
-//! and its reading seen so far is taken for the difference.
+//! Timestamps come from the log's own clock, which NTP does not adjust as it does `CLOCK_MONOTONIC`: the two
+//! drift apart by up to a second a day. The smallest delay seen so far between a timestamp and its reading is used
+//! as the offset.
 //!
-//! Closed to ordinary users (`kernel.dmesg_restrict`), and to every user namespace.
+//! Not readable by ordinary users (`kernel.dmesg_restrict`) nor from any user namespace.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -38,29 +38,29 @@ pub struct Line {
     pub text: String,
 }
 
-/// A reader of what the kernel logs from now on.
+/// Reads what the kernel logs from now on.
 #[derive(Debug)]
 pub struct KernelLog {
     file: AsyncFd<File>,
     next_sequence: Option<u64>,
     lost: u64,
-    /// What to add to a stamp, nanoseconds.
+    /// Added to a timestamp, nanoseconds.
     difference: Option<i64>,
 }
 
 impl KernelLog {
-    /// The log as a file that can be opened here and read elsewhere: where it is opened decides.
+    /// Opens the log. The file can be passed on and read elsewhere: permissions are checked when it is opened.
     ///
     /// # Errors
-    /// `EPERM` or `EACCES` where the log is closed to this user; `ENOENT` in most containers.
+    /// `EPERM` or `EACCES` if this user may not read the log; `ENOENT` in most containers.
     pub fn file() -> Result<File> {
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(PATH).context(what)
     }
 
-    /// Reads what [`Self::file`] opened, from behind the last record on. Must be called within a tokio runtime.
+    /// Reads a log opened by [`Self::file`], starting after its last record. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When it is no file of the kernel log.
+    /// When the file is not a kernel log.
     pub fn from_file(mut file: File) -> Result<Self> {
         file.seek(SeekFrom::End(0)).context(what)?;
         let file = watched(file, Interest::READABLE).context(what)?;
@@ -70,7 +70,7 @@ impl KernelLog {
     /// Waits for the next line. Cancel safe.
     ///
     /// # Errors
-    /// When the log cannot be read any more.
+    /// When the log can no longer be read.
     pub async fn next(&mut self) -> io::Result<Line> {
         loop {
             let mut buffer = [0; LONGEST];
@@ -78,7 +78,7 @@ impl KernelLog {
             let length = match ready.try_io(|file| file.get_ref().read(&mut buffer)) {
                 Err(_would_block) => continue,
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::EPIPE) => {
-                    // Counted by the next record; if that never comes, at least one is missing.
+                    // The next record accounts for the gap; if none follows, at least one record is missing.
                     if self.next_sequence.is_none() {
                         self.lost += 1;
                     }
@@ -99,7 +99,7 @@ impl KernelLog {
         }
     }
 
-    /// How many records were overwritten before they could be read.
+    /// The number of records overwritten before they could be read.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost

@@ -1,20 +1,21 @@
-//! The privileged room: the only crate that may hold `unsafe`, netlink, nft or raw sockets.
+//! Privileged operations: the only crate that may use `unsafe`, netlink, nftables or raw sockets.
 //!
-//! A map of the modules:
-//! - [`netns`]: a network namespace as a handle, and the one thread that enters it.
-//! - [`netlink`]: requests to the kernel over one netlink socket, synchronous; streams of its news.
-//! - [`builder`]: links, addresses, neighbours, routes and rules are made, asynchronously, by `rtnetlink`.
-//! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and look-ups.
-//! - [`nft`]: tables of nftables rules, sent as one batch and read back.
-//! - [`conntrack`]: events, statistics, entries of connection tracking.
+//! Modules:
+//! - [`netns`]: handles to network namespaces, and running code inside one.
+//! - [`netlink`]: synchronous requests over one netlink socket; streams of notifications.
+//! - [`builder`]: creates links, addresses, neighbours, routes and rules asynchronously with `rtnetlink`.
+//! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and lookups.
+//! - [`nft`]: nftables tables, sent as one batch and read back.
+//! - [`conntrack`]: connection tracking events, statistics and entries.
 //! - [`sockdiag`]: TCP sockets and their `tcp_info`.
 //! - [`packet`]: AF_PACKET capture behind a BPF filter.
-//! - [`socket`]: TCP, UDP and ICMP sockets made inside a namespace.
+//! - [`socket`]: TCP, UDP and ICMP sockets created inside a namespace.
 //! - [`sysctl`], [`kmsg`], [`clock`]: settings, the kernel log, monotonic time.
-//! - [`process`]: the lab process in namespaces of its own, and the proof that it is gone.
-//! - [`host`]: what the machine looks like from outside, before and after.
+//! - [`process`]: the lab process in its own namespaces, and verification that they are released.
+//! - [`host`]: the state of the machine before and after a run.
 //!
-//! Everything else is synchronous but the streams (`RouteEvents`, `ConntrackEvents`, [`packet::Capture`], [`kmsg::KernelLog`]).
+//! Everything is synchronous except the streams (`RouteEvents`, `ConntrackEvents`, [`packet::Capture`],
+//! [`kmsg::KernelLog`]).
 
 pub mod builder;
 pub mod clock;

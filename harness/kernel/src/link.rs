@@ -1,7 +1,7 @@
-//! Interfaces: their state, their MTU, their way from one namespace into another.
+//! Interfaces: state, MTU, and moving them between namespaces.
 //!
-//! Everything is addressed by index; a name is looked up once with [`find`]. Addresses are in [`address`]; pairs are
-//! made by a [`Builder`](crate::builder::Builder).
+//! Interfaces are addressed by index; a name is looked up once with [`find`]. Addresses are in [`address`]; veth pairs
+//! are created by a [`Builder`](crate::builder::Builder).
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -19,21 +19,21 @@ pub use address::{Address, addresses, delete_address};
 /// The index of `lo`, the same in every namespace.
 pub const LOOPBACK: u32 = 1;
 
-/// An interface as the kernel describes it.
+/// An interface as reported by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     pub index: u32,
     pub name: String,
-    /// Set up by its administrator.
+    /// Administratively up.
     pub up: bool,
     /// Has carrier: for a veth, both ends are up.
     pub carrier: bool,
-    /// Up, with carrier, and the kernel has got round to saying so (`IFF_RUNNING`).
+    /// Up, with carrier, and the kernel has processed the change (`IFF_RUNNING`).
     pub running: bool,
     pub mtu: u32,
     /// `None` where the link has no Ethernet address.
     pub mac: Option<[u8; 6]>,
-    /// The index of a veth's other end, in the namespace where that one is.
+    /// The index of a veth's other end, in the namespace of that end.
     pub peer: Option<u32>,
 }
 
@@ -61,8 +61,8 @@ impl Link {
                 _ => {}
             }
         }
-        // A link that is its own lower link has no peer; one of the same index in another namespace is a
-        // peer, as the CNI plugins make them (the first veth of a pod and of its node are both number 2).
+        // A link that is its own lower link has no peer. A link of the same index in another namespace is a
+        // peer, as created by the CNI plugins (the first veth of a pod and of its node both have index 2).
         if !peer_is_elsewhere {
             link.peer = link.peer.filter(|peer| *peer != link.index);
         }
@@ -70,10 +70,10 @@ impl Link {
     }
 }
 
-/// All interfaces of a namespace, in the order of their indexes.
+/// All interfaces of a namespace, sorted by index.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn list(ns: &NetNs) -> Result<Vec<Link>> {
     let mut links = ns.rtnetlink()?.dump("list links", RouteNetlinkMessage::GetLink(question()), described)?;
     links.sort_by_key(|l| l.index);
@@ -83,7 +83,7 @@ pub fn list(ns: &NetNs) -> Result<Vec<Link>> {
 /// The interface of this name, if there is one.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn find(ns: &NetNs, name: &str) -> Result<Option<Link>> {
     let mut message = question();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
@@ -93,17 +93,17 @@ pub fn find(ns: &NetNs, name: &str) -> Result<Option<Link>> {
 /// The interface with this index, if there is one.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn get(ns: &NetNs, index: u32) -> Result<Option<Link>> {
     let mut message = question();
     message.header.index = index;
     found(ns.rtnetlink()?.get(&format!("look at link {index}"), RouteNetlinkMessage::GetLink(message)))
 }
 
-/// Sets an interface up or down. Down takes its routes away; up does not bring them back.
+/// Sets an interface up or down. Setting it down removes its routes; setting it up does not restore them.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn set_up(ns: &NetNs, index: u32, up: bool) -> Result<()> {
     let mut message = about(index);
     message.header.change_mask = LinkFlags::Up;
@@ -112,17 +112,17 @@ pub fn set_up(ns: &NetNs, index: u32, up: bool) -> Result<()> {
     ns.rtnetlink()?.change(&what, RouteNetlinkMessage::SetLink(message), 0)
 }
 
-/// Waits until an interface is running, as it is when both ends of a pair are up and the kernel has
-/// taken notice. Before that it has no queue, and drops what it is to send: after setting one end up
+/// Waits until an interface is running, that is, until both ends of a pair are up and the kernel has
+/// processed the change. Before that it has no queue and drops what it should send: after setting one end up
 /// again, wait for both.
 ///
 /// # Errors
-/// [`Error::NotInForce`] when it does not run within three seconds.
+/// [`Error::NotInForce`] if it is not running after three seconds.
 pub fn wait_running(ns: &NetNs, index: u32) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(3);
     loop {
-        let what = || format!("see link {index} in {} running", ns.name());
-        // On recent kernels the question itself makes the kernel take notice.
+        let what = || format!("wait for link {index} in {} to be running", ns.name());
+        // On recent kernels the request itself makes the kernel process the change.
         let link = get(ns, index)?.ok_or_else(|| Error::NotFound { what: what() })?;
         if link.running {
             return Ok(());
@@ -137,26 +137,26 @@ pub fn wait_running(ns: &NetNs, index: u32) -> Result<()> {
 /// Sets the MTU of one end; the other keeps its own.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn set_mtu(ns: &NetNs, index: u32, mtu: u32) -> Result<()> {
     let mut message = about(index);
     message.attributes.push(LinkAttribute::Mtu(mtu));
     ns.rtnetlink()?.change(&format!("set the mtu of link {index} to {mtu}"), RouteNetlinkMessage::SetLink(message), 0)
 }
 
-/// Deletes an interface; of a veth, both ends.
+/// Deletes an interface; for a veth, both ends.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn delete(ns: &NetNs, index: u32) -> Result<()> {
     ns.rtnetlink()?.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(about(index)), 0)
 }
 
-/// Moves an interface into another namespace, perhaps under another name, and says what it is there.
-/// It arrives down and without addresses; its index changes only if it is taken there.
+/// Moves an interface to another namespace, optionally renaming it, and returns it as it is there.
+/// It arrives down and without addresses; its index changes only if it is in use there.
 ///
 /// # Errors
-/// What the kernel said; its name is taken there.
+/// The error reported by the kernel, for instance because the name is in use there.
 pub fn move_to(ns: &NetNs, index: u32, target: &NetNs, new_name: Option<&str>) -> Result<Link> {
     let what = format!("move link {index} to {}", target.name());
     let name = match new_name {
@@ -170,7 +170,7 @@ pub fn move_to(ns: &NetNs, index: u32, target: &NetNs, new_name: Option<&str>) -
     find(target, &name)?.ok_or(Error::NotFound { what })
 }
 
-/// A question about links without their statistics, which take most of the answer's room.
+/// A request for links without their statistics, which would be most of the answer.
 fn question() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));

@@ -1,8 +1,8 @@
-//! Requests to the kernel over one netlink socket, and streams of its news.
+//! Requests to the kernel over one netlink socket, and streams of its notifications.
 //!
-//! [`Netlink`] is synchronous: a request goes out, its answers come back on the same call (some
-//! twenty microseconds). [`Listener`] is the asynchronous half: messages the kernel sends by itself
-//! to the groups it was subscribed to. A listener that lost messages (`ENOBUFS`) says so.
+//! [`Netlink`] is synchronous: a request is sent and its answers are received in the same call (some
+//! twenty microseconds). [`Listener`] is asynchronous: it receives the notifications the kernel sends
+//! to the subscribed groups. A listener that lost messages reports it (`ENOBUFS`).
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,11 +26,11 @@ pub struct Netlink {
 
 struct State {
     socket: Socket,
-    /// Of the request that was sent last: answers carry it, so that one which came too late for an earlier
-    /// request is not taken for an answer to this.
+    /// Of the last request. Answers carry it, so that a late answer to an earlier request is not taken for an
+    /// answer to this one.
     sequence: u32,
-    /// What was received last. A dump comes in datagrams as large as the reader has room for, up to 32 kB, and
-    /// in those of 4 kB to one who peeks at their size first.
+    /// The last datagram received. The kernel sizes the datagrams of a dump to the buffer of the reader, up to 32 kB;
+    /// a reader that peeks at their size first gets 4 kB.
     received: Vec<u8>,
 }
 
@@ -40,26 +40,26 @@ impl State {
         self.received.clear();
         let length = self.socket.recv(&mut self.received, flags | libc::MSG_TRUNC)?;
         if length > self.received.len() {
-            let why = format!("a datagram of {length} bytes, and room for {ROOM}");
+            let why = format!("a datagram of {length} bytes exceeds the buffer of {ROOM}");
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         Ok(())
     }
 }
 
-/// The list changed while it was read (`linux/netlink.h`).
+/// The list changed while it was being read (`linux/netlink.h`).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// No datagram of the kernel is longer than its own limit for dumps, 32 kB (`netlink_dump` in
+/// The kernel sends no datagram longer than its limit for dumps, 32 kB (`netlink_dump` in
 /// net/netlink/af_netlink.c), or a page.
 const ROOM: usize = 1 << 16;
 
 impl Netlink {
-    /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in the namespace that the thread is in;
-    /// messages call it `place`.
+    /// Opens a socket for `protocol` (`netlink_sys::protocols::NETLINK_*`) in the namespace of the calling thread;
+    /// `place` names it in messages.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// When the socket cannot be created.
     pub fn here(protocol: isize, place: &str) -> Result<Self> {
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(protocol)?;
@@ -73,29 +73,29 @@ impl Netlink {
         Ok(Self { state: Mutex::new(state), place: place.to_owned() })
     }
 
-    /// Sends one request that changes something and waits for its acknowledgement.
+    /// Sends a request that changes state and waits for its acknowledgement.
     /// `flags` are added to `NLM_F_REQUEST | NLM_F_ACK` (`NLM_F_CREATE | NLM_F_EXCL`, ...).
     ///
     /// # Errors
-    /// What the kernel said, with `what` was attempted.
+    /// The error reported by the kernel, with `what`.
     pub fn change<Q: NetlinkSerializable>(&self, what: &str, payload: Q, flags: u16) -> Result<()> {
         self.exchange::<Q, Ignored>(what, payload, NLM_F_REQUEST | NLM_F_ACK | flags).map(drop)
     }
 
-    /// Sends one request that asks for one thing, and returns it.
+    /// Sends a request for a single object, and returns it.
     ///
     /// # Errors
-    /// What the kernel said, with `what` was attempted.
+    /// The error reported by the kernel, with `what`.
     pub fn get<Q: NetlinkSerializable, A: NetlinkDeserializable>(&self, what: &str, payload: Q) -> Result<A> {
         let answer = self.exchange(what, payload, NLM_F_REQUEST)?.pop();
-        answer.ok_or_else(|| Error::Answer { what: format!("{what} in {}", self.place), answer: "nothing".into() })
+        answer.ok_or_else(|| Error::Answer { what: format!("{what} in {}", self.place), answer: "no answer".into() })
     }
 
-    /// Sends one request for a list and returns what `read` makes of each answer. Asked again when the kernel says
-    /// that the list changed while it was read (`NLM_F_DUMP_INTR`).
+    /// Sends a request for a list and returns the results of `read` for the answers. Repeats the request if the kernel
+    /// reports that the list changed while it was being read (`NLM_F_DUMP_INTR`).
     ///
     /// # Errors
-    /// What the kernel said, with `what` was attempted.
+    /// The error reported by the kernel, with `what`.
     pub fn dump<Q: NetlinkSerializable, A: NetlinkDeserializable, T>(
         &self,
         what: &str,
@@ -105,26 +105,26 @@ impl Netlink {
         Ok(self.exchange(what, payload, NLM_F_REQUEST | NLM_F_DUMP)?.into_iter().filter_map(read).collect())
     }
 
-    /// Sends bytes that were already framed, of messages that stand each for itself, and returns the
-    /// refusals. Answers share one receive buffer (some 800 bytes each of it): where hundreds are
-    /// sent at once, only the last should ask for an acknowledgement.
+    /// Sends already framed, independent messages and returns those refused. Answers share one receive buffer
+    /// (some 800 bytes of it each): if hundreds are sent together, only the last should request an
+    /// acknowledgement.
     ///
     /// # Errors
-    /// When they could not be sent, or no answer came.
+    /// When the messages cannot be sent, or no answer arrives.
     pub fn send_each(&self, what: &str, bytes: &[u8]) -> Result<Vec<Refusal>> {
         let mut state = self.lock();
         let context = || format!("{what} in {}", self.place);
-        // An earlier error may have left answers behind; they belong to nobody.
+        // Discard answers left over from an earlier error.
         while state.receive(libc::MSG_DONTWAIT).is_ok() {}
-        // Refusals without a copy of what they refuse: then hundreds fit the receive buffer.
+        // Refusals omit the refused message, so that hundreds fit in the receive buffer.
         state.socket.set_cap_ack(true).context(context)?;
-        // One send is one buffer in the kernel: larger than the socket's own, it is EMSGSIZE.
+        // Each send uses one kernel buffer; if larger than the socket's send buffer it fails with EMSGSIZE.
         let buffer = socket2::SockRef::from(&state.socket);
         if buffer.send_buffer_size().context(context)? < bytes.len() + 4096 {
             buffer.set_send_buffer_size(bytes.len() + 4096).context(context)?;
         }
         state.socket.send(bytes, 0).context(context)?;
-        // The kernel does the work inside `send`: by now all of its answers are waiting.
+        // The kernel handles the messages inside `send`: all answers are queued by now.
         let (mut answered, mut refusals) = (false, Vec::new());
         let mut overrun = None;
         loop {
@@ -135,10 +135,10 @@ impl Netlink {
                 Err(e) => return Err(Error::kernel(context(), e)),
             }
         }
-        // Where answers were lost there were too many refusals, of which the first ones say enough.
+        // Answers are lost only with very many refusals, of which the first are enough.
         match overrun {
             Some(e) if refusals.is_empty() => Err(Error::kernel(context(), e)),
-            None if !answered => Err(Error::Answer { what: context(), answer: "nothing".into() }),
+            None if !answered => Err(Error::Answer { what: context(), answer: "no answer".into() }),
             _ => Ok(refusals),
         }
     }
@@ -160,7 +160,7 @@ impl Netlink {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
-        'asked: for _ in 0..8 {
+        'request: for _ in 0..8 {
             state.sequence = state.sequence.wrapping_add(1);
             message.header.sequence_number = state.sequence;
             message.finalize();
@@ -178,7 +178,7 @@ impl Netlink {
                     interrupted |= answer.flags() & NLM_F_DUMP_INTR != 0;
                     match NetlinkMessage::deserialize(answer.into_inner()).map_err(wrong)?.payload {
                         NetlinkPayload::InnerMessage(inner) => answers.push(inner),
-                        NetlinkPayload::Done(_) if interrupted => continue 'asked,
+                        NetlinkPayload::Done(_) if interrupted => continue 'request,
                         NetlinkPayload::Error(e) if e.code.is_some() => {
                             return Err(Error::kernel(context(), e.to_io()));
                         }
@@ -195,7 +195,7 @@ impl Netlink {
     }
 }
 
-/// The messages of a datagram; ends with the first that is broken.
+/// The messages of a datagram, up to the first malformed one.
 fn messages(datagram: &[u8]) -> impl Iterator<Item = std::result::Result<NetlinkBuffer<&[u8]>, DecodeError>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -206,7 +206,7 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = std::result::Result<Netlink
     })
 }
 
-/// An answer that nobody looks at.
+/// An answer whose content is not used.
 #[derive(Debug)]
 struct Ignored;
 
@@ -218,7 +218,7 @@ impl NetlinkDeserializable for Ignored {
     }
 }
 
-/// What the kernel refused among messages sent together.
+/// A message the kernel refused among those sent together.
 #[derive(Debug)]
 pub struct Refusal {
     /// The sequence number of the message.
@@ -226,7 +226,7 @@ pub struct Refusal {
     pub error: io::Error,
 }
 
-/// Keeps the errors of a datagram; whether one or an acknowledgement is in it (`NLMSG_ERROR`).
+/// Collects the errors in a datagram; returns whether it has an error or acknowledgement (`NLMSG_ERROR`).
 fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> bool {
     const NLMSG_ERROR: u16 = 2;
     let answers = messages(datagram).map_while(std::result::Result::ok);
@@ -241,22 +241,22 @@ fn note_answers(datagram: &[u8], refusals: &mut Vec<Refusal>) -> bool {
     answered
 }
 
-/// A netlink socket subscribed to groups, for the kernel's news.
+/// A netlink socket subscribed to groups, for the kernel's notifications.
 pub struct Listener<T> {
     socket: AsyncFd<Socket>,
     received: Vec<u8>,
     read: Read<T>,
 }
 
-/// What a message tells, if anything.
+/// Decodes a message; `None` if it is of no interest.
 pub type Read<T> = fn(NetlinkBuffer<&[u8]>) -> std::result::Result<Option<T>, DecodeError>;
 
 impl<T> Listener<T> {
-    /// Subscribes to `groups` (numbers, not masks) of `protocol` in the namespace that the thread is in; messages call
-    /// it `place`. Must be called within a tokio runtime. When it returns, the subscription is in force.
+    /// Subscribes to `groups` (numbers, not masks) of `protocol` in the namespace of the calling thread; `place` names
+    /// it in messages. Must be called within a tokio runtime. The subscription is in force when this returns.
     ///
     /// # Errors
-    /// When the socket cannot be made or a group not joined.
+    /// When the socket cannot be created or a group cannot be joined.
     pub fn here(protocol: isize, groups: &[u32], read: Read<T>, place: &str) -> Result<Self> {
         let open = || {
             let mut socket = Socket::new(protocol)?;
@@ -270,19 +270,19 @@ impl<T> Listener<T> {
         Ok(Self { socket, received: Vec::with_capacity(ROOM), read })
     }
 
-    /// Waits for news, and returns what came together. After an error (`ENOBUFS`: the kernel had to drop some) the
-    /// stream goes on, but something is missing from it.
+    /// Waits for notifications, and returns those received together. After an error (`ENOBUFS`: the kernel dropped
+    /// some) the stream continues, but with a gap.
     pub async fn next(&mut self) -> io::Result<Vec<T>> {
         loop {
             let mut ready = self.socket.readable().await?;
             self.received.clear();
             let Ok(received) = ready.try_io(|socket| socket.get_ref().recv(&mut self.received, 0)) else { continue };
             received?;
-            let news = messages(&self.received).map(|message| message.and_then(self.read));
-            let news: std::result::Result<Vec<T>, _> = news.filter_map(std::result::Result::transpose).collect();
-            let news = news.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-            if !news.is_empty() {
-                return Ok(news);
+            let events = messages(&self.received).map(|message| message.and_then(self.read));
+            let events: std::result::Result<Vec<T>, _> = events.filter_map(std::result::Result::transpose).collect();
+            let events = events.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            if !events.is_empty() {
+                return Ok(events);
             }
         }
     }

@@ -1,10 +1,10 @@
-//! A network namespace as a handle.
+//! Handles to network namespaces.
 //!
-//! Namespaces are anonymous: held by file descriptors, never named under `/run/netns`, so the last
-//! handle dropped (or the process killed) is the end of them. A socket belongs to the namespace it
-//! was made in, whoever drives it later; so [`NetNs::run`] enters a namespace, makes sockets or reads
-//! settings there, and comes back, with nothing in between that could wait on something else (no `await`):
-//! whatever a thread does outside of it, it does at home. Nobody else calls `setns`.
+//! Namespaces are anonymous: held by file descriptors and never named under `/run/netns`, so they end with the
+//! last handle, or with the process. A socket belongs to the namespace in which it was created, no matter which
+//! thread uses it later. [`NetNs::run`] therefore enters a namespace, creates sockets or accesses settings, and
+//! returns, without any suspension point (no `await`): outside of it every thread is in the process's own
+//! namespace. This is the only place that calls `setns`.
 
 use std::fmt;
 use std::fs::File;
@@ -19,13 +19,13 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use crate::error::{Context, Result};
 use crate::netlink::{Listener, Netlink, Read};
 
-/// A handle to a network namespace. Cheap to clone; the namespace lives while a handle does.
+/// A handle to a network namespace. Cheap to clone; the namespace exists as long as a handle to it does.
 #[derive(Clone)]
 pub struct NetNs {
     name: Arc<str>,
     fd: Arc<OwnedFd>,
     inode: u64,
-    /// The socket for questions and changes of links and routes, of which there are hundreds.
+    /// The socket for link and route requests; shared, because there are hundreds of them.
     rtnetlink: Arc<OnceLock<Netlink>>,
 }
 
@@ -36,14 +36,14 @@ impl fmt::Debug for NetNs {
 }
 
 impl NetNs {
-    /// Makes a new namespace. `name` is for messages only; nothing on the machine carries it.
+    /// Creates a namespace. `name` is used in messages only and does not appear on the machine.
     ///
     /// # Errors
     /// When the kernel refuses (no `CAP_SYS_ADMIN` in the user namespace, `max_net_namespaces`).
     pub fn create(name: &str) -> Result<Self> {
         let home = home()?;
-        // SAFETY: CLONE_NEWNET concerns only the calling thread, which returns to its own namespace before it does
-        // anything else; no other resource is unshared.
+        // SAFETY: CLONE_NEWNET concerns only the calling thread, which returns to its own namespace right away; no
+        // other resource is unshared.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
             .context(|| format!("make network namespace {name}"))?;
         let back = Back(home);
@@ -52,7 +52,7 @@ impl NetNs {
         Self::from_file(name, file?)
     }
 
-    /// The namespace this process was started in.
+    /// The namespace in which this process was started.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
@@ -60,15 +60,15 @@ impl NetNs {
         Self::from_file(name, current()?)
     }
 
-    /// The namespace of another process, as the container runtime made it.
+    /// The namespace of another process, such as one created by the container runtime.
     ///
     /// # Errors
-    /// When the process is gone or may not be looked at.
+    /// When the process is gone or may not be inspected.
     pub fn of_process(name: &str, pid: u32) -> Result<Self> {
         Self::from_path(name, format!("/proc/{pid}/ns/net"))
     }
 
-    /// The namespace a file stands for.
+    /// The namespace a file refers to.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -83,13 +83,13 @@ impl NetNs {
         Ok(Self { name: name.into(), fd: Arc::new(file.into()), inode, rtnetlink: Arc::default() })
     }
 
-    /// What messages call it.
+    /// The name used in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The kernel's number for it, as in `net:[4026531840]`.
+    /// The inode number, as in `net:[4026531840]`.
     #[must_use]
     pub const fn inode(&self) -> u64 {
         self.inode
@@ -101,7 +101,7 @@ impl NetNs {
             return Ok(socket);
         }
         let socket = self.netlink(NETLINK_ROUTE)?;
-        // Another thread may have been faster; either socket will do.
+        // Another thread may have set it first; either socket will do.
         Ok(self.rtnetlink.get_or_init(|| socket))
     }
 
@@ -110,19 +110,19 @@ impl NetNs {
         self.run(|| Netlink::here(protocol, &self.name))?
     }
 
-    /// A socket of this namespace for the news of `protocol`; see [`Listener::here`].
+    /// A socket of this namespace for the notifications of `protocol`; see [`Listener::here`].
     pub(crate) fn listener<T>(&self, protocol: isize, groups: &[u32], read: Read<T>) -> Result<Listener<T>> {
         self.run(|| Listener::here(protocol, groups, read, &self.name))?
     }
 
-    /// Runs `job` inside this namespace, on the calling thread, which is back in its own when this returns. Jobs are
-    /// short: make a socket, read or write a setting; and never enter another namespace themselves.
+    /// Runs `job` inside this namespace on the calling thread, which is back in its own namespace when this returns.
+    /// A job must be short (create a socket, access a setting) and must not enter another namespace itself.
     ///
     /// # Errors
     /// When the namespace cannot be entered.
     pub fn run<T>(&self, job: impl FnOnce() -> T) -> Result<T> {
         let home = home()?;
-        // An ordinary user may not even enter the namespace he is in.
+        // An ordinary user may not even enter the current namespace.
         if self.inode == home.inode {
             return Ok(job());
         }
@@ -146,7 +146,7 @@ fn enter(ns: BorrowedFd<'_>) -> rustix::io::Result<()> {
     rustix::thread::move_into_link_name_space(ns, Some(LinkNameSpaceType::Network))
 }
 
-/// Where all threads of this process live.
+/// The namespace of all threads of this process.
 struct Home {
     file: File,
     inode: u64,
@@ -162,14 +162,14 @@ fn home() -> Result<&'static Home> {
     Ok(HOME.get_or_init(|| Home { file, inode }))
 }
 
-/// Takes the calling thread back when it is dropped, also by a panic.
+/// Returns the calling thread to its own namespace when dropped, also during a panic.
 #[must_use = "dropped, the thread is back in its own namespace"]
 struct Back(&'static Home);
 
 impl Drop for Back {
     fn drop(&mut self) {
         if let Err(e) = enter(self.0.file.as_fd()) {
-            // Whatever this thread did next would be done in the wrong place.
+            // Anything this thread did next would happen in the wrong namespace.
             eprintln!("relapse: failed to return to this process's network namespace: {e}");
             std::process::abort();
         }

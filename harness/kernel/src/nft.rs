@@ -1,9 +1,8 @@
 //! nftables: one table per owner, sent as one batch and read back.
 //!
-//! A [`Table`] is written down whole (chains, rules), sent in one transaction, and then listed again
-//! by the kernel: chains with their hooks, rules with their comments and expressions. What is not
-//! there as asked is [`Error::NotInForce`]. A rule's comment says why it is there, and is the name by
-//! which its counter is read.
+//! A [`Table`] is declared as a whole (chains, rules), sent in one transaction, and then listed again
+//! by the kernel: chains with their hooks, rules with their comments and expressions. A difference
+//! is [`Error::NotInForce`]. A rule's comment states its purpose and identifies its counter.
 //!
 //! ```no_run
 //! # fn main() -> relapse_kernel::Result<()> {
@@ -17,7 +16,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Left out: IPv6, sets, maps, jumps, sets of intervals: rules are few, and each says what it is for.
+//! Left out: IPv6, sets, maps, jumps, sets of intervals.
 //!
 //! Kernel side: `net/netfilter/nf_tables_api.c`, numbers in `linux/netfilter/nf_tables.h`.
 
@@ -47,10 +46,10 @@ use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 
-/// The longest comment: what the command `nft` can show.
+/// The longest comment that the `nft` command can show.
 const COMMENT_LENGTH: usize = 127;
 
-/// Where on a packet's way a chain stands (`NF_INET_*`).
+/// The point in a packet's path at which a chain is attached (`NF_INET_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Hook {
@@ -61,14 +60,14 @@ pub enum Hook {
     Postrouting = 4,
 }
 
-/// What becomes of a packet that no rule decided on.
+/// The verdict for packets that no rule decides on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
     Accept,
     Drop,
 }
 
-/// A chain that packets pass by themselves.
+/// A base chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Chain {
@@ -80,20 +79,20 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that lets through, drops, counts, marks. Priorities: -300 before connection tracking,
-    /// -150 after it, 0 the usual place.
+    /// A chain that accepts, drops, counts or marks. Priorities: -300 before connection tracking,
+    /// -150 after it, 0 the usual one.
     pub fn filter(name: &str, hook: Hook, priority: i32, policy: Policy) -> Self {
         Self { name: name.into(), kind: "filter".into(), hook: hook as u32, priority, policy }
     }
 
-    /// A chain that sees the first packet of each flow and may translate it. -100 for destinations
-    /// (prerouting, output), 100 for sources (postrouting, input). Switches connection tracking on.
+    /// A chain that sees only the first packet of each flow and may translate it. -100 for destinations
+    /// (prerouting, output), 100 for sources (postrouting, input). Enables connection tracking.
     pub fn nat(name: &str, hook: Hook, priority: i32) -> Self {
         Self { kind: "nat".into(), ..Self::filter(name, hook, priority, Policy::Accept) }
     }
 }
 
-/// A table for IPv4, written down whole.
+/// An IPv4 table, declared as a whole.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Table {
@@ -120,37 +119,37 @@ impl Table {
         self
     }
 
-    /// Makes the table and reads it back.
+    /// Creates the table and reads it back.
     ///
     /// # Errors
-    /// When the table is there already (`EEXIST`), the kernel refuses (nothing is left behind), or
-    /// what is read back differs.
+    /// If the table exists already (`EEXIST`), the kernel refuses (nothing is left behind), or a difference is
+    /// read back.
     pub fn apply(&self, ns: &NetNs) -> Result<()> {
         let mut batch = Batch::new();
-        batch.push(format!("make table {}", self.name), self.message(), NLM_F_CREATE | NLM_F_EXCL);
+        batch.push(format!("create table {}", self.name), self.message(), NLM_F_CREATE | NLM_F_EXCL);
         self.send(ns, batch, &format!("apply nft table {}", self.name))
     }
 
-    /// Makes the table, in one step with the removal of the one that was there; no packet sees
-    /// neither, for a moment some see both. Counters begin at 0. Reads it back.
+    /// Creates the table, atomically replacing an existing one; every packet sees at least one of them, and some
+    /// briefly see both. Counters start at 0. Reads it back.
     ///
-    /// The new table acts some 0.3 ms after the call. The kernel acknowledges the removal of anything
-    /// only when no packet can be in it any more, 8 to 16 ms later.
+    /// The new table is active some 0.3 ms after the call. The kernel acknowledges a removal only when no packet
+    /// can be in the old table any more, 8 to 16 ms later.
     ///
     /// # Errors
-    /// As [`Table::apply`]; on refusal the old table stays.
+    /// As [`Table::apply`]; if refused, the old table stays.
     pub fn replace(&self, ns: &NetNs) -> Result<()> {
         let mut batch = Batch::new();
-        // A table must be there to be deleted, whether it was or not.
-        batch.push(format!("make sure of table {}", self.name), self.message(), NLM_F_CREATE);
+        // Deleting a table that does not exist would fail, so create it first.
+        batch.push(format!("ensure table {}", self.name), self.message(), NLM_F_CREATE);
         batch.push(format!("delete table {}", self.name), deletion(&self.name), 0);
-        batch.push(format!("make table {}", self.name), self.message(), NLM_F_CREATE);
+        batch.push(format!("create table {}", self.name), self.message(), NLM_F_CREATE);
         self.send(ns, batch, &format!("replace nft table {}", self.name))
     }
 
     fn send(&self, ns: &NetNs, mut batch: Batch, what: &str) -> Result<()> {
         for chain in &self.chains {
-            batch.push(format!("make chain {}", chain.name), self.chain_message(chain), NLM_F_CREATE);
+            batch.push(format!("create chain {}", chain.name), self.chain_message(chain), NLM_F_CREATE);
         }
         for (chain, rule) in &self.rules {
             let comment = rule.comment.as_deref().unwrap_or_default();
@@ -164,18 +163,18 @@ impl Table {
             .map_err(|read_back| Error::NotInForce { what: format!("{what} in {}", ns.name()), read_back })
     }
 
-    /// Compares with what was read back; the error says the first difference.
+    /// Compares the table with what was read back; the error is the first difference.
     fn check(&self, chains: &[Chain], rules: &[RuleInfo]) -> std::result::Result<(), String> {
         for chain in &self.chains {
             if !chains.contains(chain) {
                 return Err(format!("no chain {chain:?} among {chains:?}"));
             }
             let wanted: Vec<_> = self.rules.iter().filter(|(name, _)| *name == chain.name).collect();
-            let there: Vec<_> = rules.iter().filter(|rule| rule.chain == chain.name).collect();
-            if wanted.len() != there.len() {
-                return Err(format!("{} rules in chain {}, not {}", there.len(), chain.name, wanted.len()));
+            let actual: Vec<_> = rules.iter().filter(|rule| rule.chain == chain.name).collect();
+            if wanted.len() != actual.len() {
+                return Err(format!("{} rules in chain {}, not {}", actual.len(), chain.name, wanted.len()));
             }
-            for ((_, rule), info) in wanted.into_iter().zip(there) {
+            for ((_, rule), info) in wanted.into_iter().zip(actual) {
                 if rule.comment != info.comment || !rule.names().eq(&info.expressions) {
                     return Err(format!("{info:?} in place of rule {:?}", rule.comment));
                 }
@@ -205,7 +204,7 @@ impl Table {
     }
 
     fn rule_message(&self, chain: &str, rule: &Rule) -> std::result::Result<NfTablesMessage, String> {
-        let expressions = rule.expressions().ok_or("it is for packets of an IP version that the table does not see")?;
+        let expressions = rule.expressions().ok_or("it matches an IP version that the table does not see")?;
         let mut attributes = vec![
             RuleAttribute::Table(self.name.clone()),
             RuleAttribute::Chain(chain.to_owned()),
@@ -221,13 +220,13 @@ impl Table {
     }
 }
 
-/// Takes a table away with all that is in it.
+/// Deletes a table and everything in it.
 ///
 /// # Errors
-/// `ENOENT` when it is not there.
+/// `ENOENT` if it does not exist.
 pub fn delete_table(ns: &NetNs, table: &str) -> Result<()> {
     let mut batch = Batch::new();
-    batch.push("delete it".into(), deletion(table), 0);
+    batch.push("delete table".into(), deletion(table), 0);
     batch.send(&open(ns)?, &format!("delete nft table {table}"))
 }
 
@@ -242,7 +241,7 @@ pub fn list_tables(ns: &NetNs) -> Result<Vec<String>> {
 /// The rules of a table.
 ///
 /// # Errors
-/// When it is not there.
+/// When it does not exist.
 pub fn read(ns: &NetNs, table: &str) -> Result<Vec<RuleInfo>> {
     let netlink = open(ns)?;
     let rules = ruleset::rules(&netlink, table)?;
@@ -252,10 +251,10 @@ pub fn read(ns: &NetNs, table: &str) -> Result<Vec<RuleInfo>> {
     Ok(rules)
 }
 
-/// How many packets the rules with this comment have counted.
+/// The number of packets counted by the rules with this comment.
 ///
 /// # Errors
-/// When no rule has it.
+/// When no rule has this comment.
 pub fn counter(ns: &NetNs, table: &str, comment: &str) -> Result<u64> {
     let found = ruleset::rules(&open(ns)?, table)?;
     let mut rules = found.iter().filter(|rule| rule.comment.as_deref() == Some(comment)).peekable();

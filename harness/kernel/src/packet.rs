@@ -1,16 +1,16 @@
-//! What a namespace sends and receives, read beside the traffic: AF_PACKET behind a BPF filter.
+//! Captures the packets a namespace sends and receives: AF_PACKET behind a BPF filter.
 //!
 //! A [`Capture`] sees all interfaces of one namespace, both directions. Invariants: when
-//! [`Capture::open`] returns the filter is in force, and nothing that does not match is ever
-//! delivered; every frame carries the kernel's own time stamp; frames that found the ring full are
-//! counted in [`Capture::lost`], never passed over in silence.
+//! [`Capture::open`] returns, the filter is in force, and no frame that does not match is ever
+//! delivered; every frame carries the kernel's own timestamp; frames that find the ring full are
+//! counted in [`Capture::lost`].
 //!
-//! Offloads stay on, as on a real node: veth hands over TCP segments of up to 64 kB which are cut
-//! only later, or never. `PACKET_VNET_HDR` tells the size of the cuts ([`Tcp::gso_size`]), so that a
-//! frame of 44 kB is not taken for a segment that fits no link.
+//! Offloads stay on, as on a real node: veth passes on TCP segments of up to 64 kB, which are split later or
+//! never. `PACKET_VNET_HDR` provides the segment size ([`Tcp::gso_size`]), so that a frame of 44 kB is not taken
+//! for a segment that fits no link.
 //!
-//! A forwarded packet is seen twice, once coming in and once going out, and so is everything on the
-//! loopback interface: whoever counts takes one direction ([`Frame::outgoing`]).
+//! A forwarded packet is seen twice, once incoming and once outgoing, and so is everything on the
+//! loopback interface: to count packets, use one direction ([`Frame::outgoing`]).
 //!
 //! Left out: ICMP, payloads beyond the first bytes, fragments after the first, IPv6 extension headers.
 
@@ -34,7 +34,7 @@ use crate::error::{Context, Result};
 use crate::netns::NetNs;
 use crate::watched::watched;
 
-/// At most this many frames in one batch, so that a flood cannot keep its reader for ever.
+/// The maximum number of frames in one batch, so that a flood cannot occupy its reader forever.
 const BATCH: usize = 1024;
 
 /// One frame that passed the filter.
@@ -42,14 +42,14 @@ const BATCH: usize = 1024;
 pub struct Frame {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub at: u64,
-    /// The interface it was seen on, by the namespace's own number.
+    /// The interface it was seen on, by its index in the namespace.
     pub ifindex: u32,
-    /// Sent through that interface, else received.
+    /// Sent through that interface, otherwise received.
     pub outgoing: bool,
     pub packet: Packet,
 }
 
-/// What is inside.
+/// The transport layer of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     Tcp(Tcp),
@@ -66,7 +66,7 @@ pub struct Tcp {
     pub acknowledgment: u32,
     /// Bytes of payload in the whole frame.
     pub payload_len: u32,
-    /// Set when the frame will be cut: bytes of payload in each segment on the wire.
+    /// Set if the frame will be segmented: bytes of payload in each segment on the wire.
     pub gso_size: Option<u16>,
     pub mss: Option<u16>,
     /// The sender's clock (RFC 7323 TSval).
@@ -90,7 +90,7 @@ pub struct Flags {
     pub rst: bool,
 }
 
-/// A UDP datagram with the first 512 bytes of its payload.
+/// A UDP datagram and the first 512 bytes of its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Udp {
     pub source: SocketAddr,
@@ -98,7 +98,7 @@ pub struct Udp {
     pub payload: Vec<u8>,
 }
 
-/// A running capture. Dropped, it ends.
+/// A running capture; dropping it stops it.
 #[derive(Debug)]
 pub struct Capture {
     open: ManuallyDrop<Open>,
@@ -113,15 +113,15 @@ struct Open {
 
 impl Capture {
     /// Starts a capture on all interfaces of `ns`. Must be called within a tokio runtime. Waits for
-    /// an RCU grace period of the kernel, 4 to 16 ms, which many at once share: who opens several
-    /// does it side by side (`spawn_blocking`; 30 take 24 ms).
+    /// an RCU grace period of the kernel, 4 to 16 ms, shared by concurrent calls: open several captures
+    /// in parallel (`spawn_blocking`; 30 take 24 ms).
     ///
     /// # Errors
     /// When the kernel refuses (no `CAP_NET_RAW` in the namespace's owner).
     pub fn open(ns: &NetNs, filter: &Filter) -> Result<Self> {
-        // Protocol 0: until it is bound the socket hears nothing, so there is no moment at which it
-        // could take in a frame without the filter, and nothing to drain (packet_create in
-        // net/packet/af_packet.c registers its hook only for a protocol).
+        // Protocol 0: the socket receives nothing until it is bound, so no frame can arrive before the filter is
+        // attached, and there is nothing to drain (packet_create in net/packet/af_packet.c registers its hook
+        // only for a protocol).
         let socket = ns.run(|| Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None))?;
         let prepare = |socket: Socket| -> io::Result<Open> {
             socket.attach_filter(&filter.program())?;
@@ -133,7 +133,7 @@ impl Capture {
         Ok(Self { open: ManuallyDrop::new(open), lost: 0 })
     }
 
-    /// Waits until there is something, and appends it to `out`. Cancel safe.
+    /// Waits for frames and appends them to `out`. Cancel safe.
     ///
     /// # Errors
     /// When the socket can no longer be waited for.
@@ -144,7 +144,7 @@ impl Capture {
                 taken => return Ok(taken),
             }
             let mut ready = self.open.socket.readable().await?;
-            // Looked at again before the readiness is cleared: a frame that came in between would
+            // Checked again before the readiness is cleared: a frame that arrived in between would
             // otherwise wait for the next one.
             if self.open.ring.is_empty() {
                 ready.clear_ready();
@@ -152,7 +152,7 @@ impl Capture {
         }
     }
 
-    /// Appends what is there already, without waiting.
+    /// Appends the frames already received, without waiting.
     pub fn drain(&mut self, out: &mut Vec<Frame>) -> usize {
         let before = out.len();
         while out.len() - before < BATCH {
@@ -170,12 +170,12 @@ impl Capture {
         out.len() - before
     }
 
-    /// How many frames matched and found no place since the capture was opened.
+    /// The number of matching frames lost to a full ring since the capture was opened.
     pub fn lost(&mut self) -> u64 {
-        // The kernel starts from zero again at each reading (packet(7), PACKET_STATISTICS).
+        // Each read resets the kernel's counters (packet(7), PACKET_STATISTICS).
         let mut counts = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
-        // SAFETY: the buffer is a live struct of the length given, which the kernel fills.
+        // SAFETY: the buffer is a live struct of the given length, filled by the kernel.
         let result = unsafe {
             libc::getsockopt(
                 self.open.socket.as_raw_fd(),
@@ -196,20 +196,20 @@ impl Drop for Capture {
     fn drop(&mut self) {
         // SAFETY: taken once, here; `self` is not used afterwards.
         let open = unsafe { ManuallyDrop::take(&mut self.open) };
-        // Closing waits for two more grace periods, 24 ms: not on a thread that drives a runtime.
-        // Where no thread can be had the closure is dropped, and closes here after all.
+        // Closing waits for two more grace periods, 24 ms, which must not block a thread of the runtime.
+        // If no thread can be started the closure is dropped, and the socket closes here.
         let _ = std::thread::Builder::new().name("capture-end".into()).spawn(move || drop(open));
     }
 }
 
 fn bind(socket: &Socket) -> io::Result<()> {
-    // SAFETY: all zero is a valid sockaddr_ll.
+    // SAFETY: an all-zero sockaddr_ll is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    // ETH_P_ALL is the one protocol that also hears what goes out.
+    // Only ETH_P_ALL also receives outgoing frames.
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address is a live sockaddr_ll of the length given.
+    // SAFETY: the address is a live sockaddr_ll of the given length.
     match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,15 +1,15 @@
-//! Routes; and, in the modules below, rules, neighbours, look-ups, and the kernel's news of them all.
+//! Routes; and, in the submodules, rules, neighbours, lookups, and the kernel's notifications of changes.
 //!
-//! A [`Route`] is what the project makes and compares. What it did not make itself, it does not
-//! rebuild from a `Route`: [`saved::SavedRoute`] and [`saved::SavedRule`] keep the kernel's whole
-//! message, and an undo puts exactly that back.
+//! A [`Route`] is what the project creates and compares. Routes made by others are not rebuilt from a `Route`:
+//! [`saved::SavedRoute`] and [`saved::SavedRule`] keep the kernel's whole message, and an undo restores exactly
+//! that.
 //!
 //! - [`rule`]: policy rules. [`neighbour`]: permanent neighbours.
-//! - [`lookup`]: which way a packet would take; forgetting learned path MTUs.
-//! - [`saved`]: routes and rules as they were. [`events`]: changes as they happen.
+//! - [`lookup`]: the route a packet would take; flushing learned path MTUs.
+//! - [`saved`]: saved routes and rules. [`events`]: notifications of changes.
 //!
-//! Left out: making multipath, encapsulated and local routes, and gateways of the other family (saved ones are restored
-//! whole).
+//! Left out: creating multipath, encapsulated and local routes, and gateways of the other family (saved ones are
+//! restored whole).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,8 +28,8 @@ pub mod neighbour;
 pub mod rule;
 pub mod saved;
 
-pub use events::{News, RouteEvents};
-/// What becomes of a packet that takes a route.
+pub use events::{RouteEvent, RouteEvents};
+/// The type of a route: what happens to a packet that takes it.
 pub use netlink_packet_route::route::RouteType as Kind;
 
 pub use lookup::{Lookup, flush_path_mtu, lookup};
@@ -37,7 +37,7 @@ pub use neighbour::{Neighbour, neighbours};
 pub use rule::{Action, Rule, delete_rule, rules};
 pub use saved::{SavedRoute, SavedRule, restore_routes, save_routes, save_rules};
 
-/// The table the kernel asks when no rule says otherwise.
+/// The table used unless a rule selects another one.
 pub const MAIN: u32 = 254;
 /// The kernel's own table of local addresses.
 pub const LOCAL: u32 = 255;
@@ -54,17 +54,17 @@ pub struct Route {
     /// Lower wins. For IPv6 the kernel turns 0 into 1024.
     pub metric: u32,
     pub mtu: Option<u32>,
-    /// The gateway is taken to be on the link, whatever the addresses say.
+    /// The gateway is on the link, even if no address of the interface covers it.
     pub onlink: bool,
     /// The preferred source of packets that leave by this route.
     pub source: Option<IpAddr>,
     pub kind: Kind,
-    /// Who made it (`RTPROT_*`): 2 the kernel, 3 `ip route`, 4 an administrator.
+    /// The origin (`RTPROT_*`): 2 the kernel, 3 `ip route`, 4 an administrator.
     pub protocol: u8,
 }
 
 impl Route {
-    /// A route in the main table, not complete before it has a way: [`via`](Self::via),
+    /// A route in the main table, incomplete without a next hop: set [`via`](Self::via),
     /// [`dev`](Self::dev), or a kind that needs none.
     pub const fn to(address: IpAddr, prefix_len: u8) -> Self {
         Self {
@@ -156,7 +156,7 @@ impl Route {
         if self.onlink {
             message.header.flags |= RouteFlags::Onlink;
         }
-        // The header's field is too narrow for large tables; the attribute says all of them.
+        // The header's field is too narrow for large tables; the attribute holds any table.
         message.attributes.push(RouteAttribute::Table(self.table));
         if prefix_len > 0 {
             message.attributes.push(RouteAttribute::Destination(destination.into()));
@@ -176,10 +176,10 @@ impl Route {
     }
 }
 
-/// Deletes the route that agrees with all that is said here; the protocol is not compared.
+/// Deletes the route that matches every field of `route` except the protocol.
 ///
 /// # Errors
-/// `ESRCH` when there is none; what else the kernel said.
+/// `ESRCH` if no route matches; any other error reported by the kernel.
 pub fn delete_route(ns: &NetNs, route: &Route) -> Result<()> {
     let mut message = route.message();
     message.header.scope = RouteScope::NoWhere;
@@ -187,10 +187,10 @@ pub fn delete_route(ns: &NetNs, route: &Route) -> Result<()> {
     ns.rtnetlink()?.change(&route.what("delete"), RouteNetlinkMessage::DelRoute(message), 0)
 }
 
-/// The routes of one table, or of all, of both families, in order.
+/// The routes of one table or of all tables, of both families, sorted.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn routes(ns: &NetNs, table: Option<u32>) -> Result<Vec<Route>> {
     let mut routes: Vec<Route> = messages(ns)?.iter().filter_map(Route::from_message).collect();
     routes.retain(|route| table.is_none_or(|t| t == route.table));
@@ -198,10 +198,10 @@ pub fn routes(ns: &NetNs, table: Option<u32>) -> Result<Vec<Route>> {
     Ok(routes)
 }
 
-/// The kernel's messages for all routes of both families, without what it has learned about single destinations.
+/// The kernel's messages for all routes of both families, without cloned routes to single destinations.
 fn messages(ns: &NetNs) -> Result<Vec<RouteMessage>> {
-    let question = RouteNetlinkMessage::GetRoute(RouteMessage::default());
-    ns.rtnetlink()?.dump("list routes", question, |answer| match answer {
+    let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    ns.rtnetlink()?.dump("list routes", request, |answer| match answer {
         RouteNetlinkMessage::NewRoute(message) => Some(message)
             .filter(|m| matches!(m.header.address_family, AddressFamily::Inet | AddressFamily::Inet6))
             .filter(|m| !m.header.flags.contains(RouteFlags::Cloned)),

@@ -1,14 +1,14 @@
-//! The TCP sockets of a namespace with what the kernel knows of each (`tcp_info`), and their end.
+//! The TCP sockets of a namespace with the kernel's data on each (`tcp_info`), and closing them.
 //!
-//! Asked for with sock_diag, which shows every socket of the namespace, whoever owns it: orphans,
-//! TIME_WAIT and half-open ones too, that no process list has. States are the kernel's own numbers
-//! ([`state`]); a mask has one bit for each ([`mask`]), and the less it asks for the cheaper it is: with
-//! LISTEN alone the table of connections, the machine's or the namespace's own, is not walked at all. The kernel
-//! locks each socket to fill its `tcp_info`: of many thousands, [`SockDiag::tcp_sockets_that`] asks it for those
-//! alone that say something without.
+//! Uses sock_diag, which reports every socket of the namespace regardless of its owner, including orphans,
+//! TIME_WAIT and half-open sockets that belong to no process. States are the kernel's numbers
+//! ([`state`]); a mask has one bit for each ([`mask`]). The fewer states, the cheaper the request: with LISTEN alone
+//! the table of connections, the machine's or the namespace's own, is not walked at all. The kernel locks each socket
+//! to fill its `tcp_info`: with many thousands of sockets, [`SockDiag::tcp_sockets_that`] requests it only for those
+//! selected without it.
 //!
-//! `tcp_info` only ever grew at its end (include/uapi/linux/tcp.h): it is read by offsets, and what an
-//! older kernel does not tell is 0.
+//! `tcp_info` has only been extended at its end (include/uapi/linux/tcp.h): it is read by offset, and fields an
+//! older kernel does not provide are 0.
 //!
 //! Left out: UDP, filters on addresses.
 
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::netlink::Netlink;
 use crate::netns::NetNs;
 
-/// States of TCP by the kernel's numbers (include/net/tcp_states.h).
+/// TCP states as numbered by the kernel (include/net/tcp_states.h).
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;
@@ -38,7 +38,7 @@ pub mod state {
 /// All states: a connection in any of them, and listeners.
 pub const ALL: u32 = 0xfff;
 
-/// The mask of some states.
+/// The mask for a set of states.
 #[must_use]
 pub const fn mask(states: &[u8]) -> u32 {
     let mut mask = 0;
@@ -53,16 +53,16 @@ pub const fn mask(states: &[u8]) -> u32 {
 /// One TCP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpSocket {
-    /// IPv4 also where an IPv6 socket carries it.
+    /// IPv4 even if carried by an IPv6 socket.
     pub local: SocketAddr,
     pub remote: SocketAddr,
     /// See [`state`].
     pub state: u8,
     /// 0 for an orphan.
     pub inode: u32,
-    /// Bytes written and not acknowledged; for a listener the length of its queue.
+    /// Bytes written and not acknowledged; for a listener the maximum length of its queue.
     pub send_queue: u32,
-    /// Consecutive retransmissions of what is unacknowledged now, while their timer runs.
+    /// Consecutive retransmissions of unacknowledged data, while the timer is running.
     pub retransmits: u8,
     /// None for TIME_WAIT and half-open connections.
     pub info: Option<TcpInfo>,
@@ -70,7 +70,7 @@ pub struct TcpSocket {
     family: u8,
 }
 
-/// What the kernel tells of a connection: an excerpt of `struct tcp_info`.
+/// The kernel's data on a connection: an excerpt of `struct tcp_info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpInfo {
     /// Consecutive retransmission timeouts of the segment that is unacknowledged now.
@@ -80,17 +80,18 @@ pub struct TcpInfo {
     /// In segments.
     pub unacked: u32,
     pub rtt_us: u32,
-    /// Segments retransmitted since the connection began; a tail-loss probe counts too.
+    /// Segments retransmitted since the connection was opened, including tail-loss probes.
     pub total_retrans: u32,
     pub bytes_acked: u64,
     pub bytes_received: u64,
 }
 
 impl TcpSocket {
-    /// Whether this kernel can end it from outside. TIME_WAIT, which holds no namespace, since 6.0 ("tcp: diag: add
+    /// Whether this kernel can close the socket. TIME_WAIT, which holds no namespace, since 6.0 ("tcp: diag: add
     /// support for TIME_WAIT sockets to tcp_abort()"). A connection without an owner that still has something to send,
-    /// if only its end, since 6.11: before, that takes its last timer away and leaves it and its namespace for ever
-    /// ("tcp: fix forever orphan socket caused by tcp_abort"; stable kernels may have the fix, which no number tells).
+    /// if only its FIN, since 6.11: before, closing it removes its last timer and leaves it and its namespace forever
+    /// ("tcp: fix forever orphan socket caused by tcp_abort"; stable kernels may have the fix, but the version number
+    /// does not show it).
     fn can_be_ended(&self) -> bool {
         match self.state {
             state::TIME_WAIT => kernel_is_at_least(6, 0),
@@ -119,7 +120,7 @@ impl TcpInfo {
     }
 }
 
-/// A socket to ask through. Keep it: opening one costs more than asking.
+/// A sock_diag socket. Keep it open: opening one costs more than a request.
 pub struct SockDiag {
     netlink: Netlink,
 }
@@ -134,16 +135,16 @@ impl SockDiag {
     /// The TCP sockets in one of the states of the mask, IPv4 before IPv6.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub fn tcp_sockets(&self, states: u32) -> Result<Vec<TcpSocket>> {
         self.list(states, true)
     }
 
-    /// Those of them that are `interesting` by what a look without their `tcp_info` tells, each with it. One that
-    /// ended in between is left out.
+    /// Those sockets, with `tcp_info`, for which `interesting` holds by their data without it. A socket that
+    /// closes in between is left out.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub fn tcp_sockets_that(&self, states: u32, interesting: impl Fn(&TcpSocket) -> bool) -> Result<Vec<TcpSocket>> {
         let mut found = self.list(states, false)?;
         found.retain(interesting);
@@ -171,11 +172,11 @@ impl SockDiag {
         Ok(sockets)
     }
 
-    /// Ends a connection as if it had been reset: the peer is sent an RST, the owner sees
-    /// `ECONNABORTED`. A socket that has ended by itself meanwhile is no error.
+    /// Aborts a connection as if it had been reset: the peer receives an RST, the owner sees
+    /// `ECONNABORTED`. A socket that has closed meanwhile is not an error.
     ///
-    /// One that this kernel cannot end is left to its timer: TIME_WAIT before 6.0, and before 6.11 what has no owner,
-    /// so end connections while their owners live.
+    /// A socket this kernel cannot close is left to its timer: TIME_WAIT before 6.0, and before 6.11 sockets without an
+    /// owner, so close connections while their owners live.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`, `EOPNOTSUPP` on kernels without `INET_DIAG_DESTROY`.
@@ -191,12 +192,12 @@ impl SockDiag {
     }
 }
 
-/// Ends every TCP socket of a namespace that can be ended, listeners first, so that nothing new is accepted, and returns
-/// how many it has ended: those with unacknowledged data would keep the namespace for minutes after its last process.
-/// Ask again with [`SockDiag::tcp_sockets`] for the proof.
+/// Closes every TCP socket of a namespace that can be closed, listeners first, so that nothing new is accepted, and
+/// returns their number: sockets with unacknowledged data would keep the namespace for minutes after its last process.
+/// Call [`SockDiag::tcp_sockets`] afterwards to verify.
 ///
 /// # Errors
-/// The first refusal, after all were tried; [`Error::NotInForce`] when new ones keep appearing.
+/// The first refusal, after all were tried; [`Error::NotInForce`] if new sockets keep appearing.
 pub fn destroy_all(ns: &NetNs) -> Result<usize> {
     let diag = SockDiag::open(ns)?;
     let left = || -> Result<Vec<TcpSocket>> {
@@ -226,7 +227,7 @@ pub fn destroy_all(ns: &NetNs) -> Result<usize> {
     }
 }
 
-/// Whether the running kernel is of this version or a later one; no where that cannot be read.
+/// Whether the running kernel is of this version or later; false if the version cannot be read.
 fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
@@ -239,7 +240,7 @@ fn request(family: u8, states: u32, with_info: bool, socket_id: SocketId) -> Soc
     SockDiagMessage::InetRequest(InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id })
 }
 
-/// A socket as the kernel tells it, read as far as it is used here: of attributes only `tcp_info`, in place.
+/// A socket as reported by the kernel. Of its attributes only `tcp_info` is decoded, in place.
 struct DiagMessage(TcpSocket);
 
 /// `struct inet_diag_msg`, and the number of its attribute (include/uapi/linux/inet_diag.h).

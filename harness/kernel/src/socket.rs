@@ -1,8 +1,8 @@
-//! Sockets made in a namespace, for the caller's runtime to drive.
+//! Sockets created in a namespace and driven by the caller's runtime.
 //!
-//! A socket stays in the namespace it was made in. All come non-blocking and closed on exec, ready
-//! for tokio's `from_std`. TCP always uses cubic: the machine's own choice (BBR) would make flows
-//! behave differently from machine to machine.
+//! A socket stays in the namespace in which it was created. All are non-blocking and close-on-exec, ready
+//! for tokio's `from_std`. TCP always uses cubic: with the machine's default (BBR, say) flows would behave
+//! differently from machine to machine.
 //!
 //! Echo requests are in [`icmp`].
 
@@ -19,19 +19,19 @@ pub mod icmp;
 
 pub use icmp::Icmp;
 
-/// A socket for one connection to `remote`'s family, not connected yet:
-/// `tokio::net::TcpSocket::from_std_stream(socket.into()).connect(remote)`. It comes from `bind`, where that is given;
-/// port 0 leaves the port to the moment of connecting.
+/// A TCP socket for the address family of `remote`, not connected yet:
+/// `tokio::net::TcpSocket::from_std_stream(socket.into()).connect(remote)`. It is bound to `bind` if given;
+/// with port 0 the port is chosen when connecting.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn tcp_stream_socket(ns: &NetNs, remote: IpAddr, bind: Option<SocketAddr>) -> Result<Socket> {
     ns.run(move || -> io::Result<Socket> {
         let socket = tcp(remote)?;
         if let Some(address) = bind {
             if address.port() == 0 {
-                // Without it, binding reserves a port for this address alone, and 28000 sockets use up all ports
-                // although they go to different destinations.
+                // Without this option binding reserves the port for the address, and 28000 sockets use up all ports
+                // even if they connect to different destinations.
                 option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_i32)?;
             } else {
                 socket.set_reuse_address(true)?;
@@ -46,7 +46,7 @@ pub fn tcp_stream_socket(ns: &NetNs, remote: IpAddr, bind: Option<SocketAddr>) -
 /// A listening TCP socket.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn tcp_listener(ns: &NetNs, address: SocketAddr, backlog: i32) -> Result<TcpListener> {
     ns.run(move || -> io::Result<TcpListener> {
         let socket = tcp(address.ip())?;
@@ -61,7 +61,7 @@ pub fn tcp_listener(ns: &NetNs, address: SocketAddr, backlog: i32) -> Result<Tcp
 /// A bound UDP socket.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn udp(ns: &NetNs, address: SocketAddr) -> Result<UdpSocket> {
     ns.run(move || -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
@@ -75,7 +75,7 @@ fn tcp(like: IpAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(SocketAddr::new(like, 0));
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     match socket.set_tcp_congestion(b"cubic") {
-        // A kernel without cubic: its default has to do.
+        // A kernel without cubic keeps its default.
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
         result => result?,
     }
@@ -85,7 +85,7 @@ fn tcp(like: IpAddr) -> io::Result<Socket> {
 /// Sets a socket option to a C value.
 pub(crate) fn option<T: Copy>(socket: &Socket, level: i32, name: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
-    // SAFETY: the value is live, of the length given, and only read.
+    // SAFETY: the value is live, has the given length and is only read.
     match unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const *value).cast(), length) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

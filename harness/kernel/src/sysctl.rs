@@ -1,12 +1,12 @@
-//! Settings under `/proc/sys`, of a namespace or of the machine.
+//! Settings under `/proc/sys`, per namespace or machine-wide.
 //!
-//! `/proc/sys/net` shows the namespace of the thread that opens it, so those are read and written on
-//! a thread that is in it. What is written is read back: the kernel takes some values and keeps others.
+//! `/proc/sys/net` shows the namespace of the thread that opens it, so these settings are accessed by
+//! a thread inside it. Every write is read back: the kernel accepts some values without applying them.
 //!
-//! A key is written with dots (`net.ipv4.ip_forward`), or with slashes where a name has dots in it
+//! A key is written with dots (`net.ipv4.ip_forward`), or with slashes if a name contains dots
 //! (`net/ipv4/conf/eth0.1/rp_filter`).
 //!
-//! What a lab relies on is in [`lab`].
+//! The settings of a lab are in [`lab`].
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -22,7 +22,7 @@ pub use self::lab::{Setting, all_of, apply, lab_settings};
 /// Reads a setting of a namespace.
 ///
 /// # Errors
-/// `ENOENT` when this kernel has no such setting, or not in this namespace.
+/// `ENOENT` if this kernel, or this namespace, has no such setting.
 pub fn read(ns: &NetNs, key: &str) -> Result<String> {
     let path = path(key)?;
     ns.run(|| fs::read_to_string(path))?.map(|value| normal(&value)).context(|| format!("read {key} in {}", ns.name()))
@@ -31,13 +31,13 @@ pub fn read(ns: &NetNs, key: &str) -> Result<String> {
 /// Writes a setting of a namespace and reads it back.
 ///
 /// # Errors
-/// What the kernel said; [`Error::NotInForce`] when another value is read back.
+/// The error reported by the kernel; [`Error::NotInForce`] if another value is read back.
 pub fn write(ns: &NetNs, key: &str, value: &str) -> Result<()> {
     ns.run(|| put(ns.name(), key, value))?
 }
 
-/// Writes several settings in order, in one visit to the namespace, and reads each back. Stops at
-/// the first that fails.
+/// Writes several settings in order, entering the namespace once, and reads each back. Stops at the first that
+/// fails.
 ///
 /// # Errors
 /// See [`write`].
@@ -45,7 +45,7 @@ pub fn write_all<S: AsRef<str>>(ns: &NetNs, settings: &[(S, S)]) -> Result<()> {
     ns.run(|| settings.iter().try_for_each(|(key, value)| put(ns.name(), key.as_ref(), value.as_ref())))?
 }
 
-/// Reads a setting of the machine, or of the namespace that the calling thread is in.
+/// Reads a setting of the machine, or of the calling thread's namespace.
 ///
 /// # Errors
 /// See [`read`].
@@ -53,7 +53,7 @@ pub fn read_host(key: &str) -> Result<String> {
     fs::read_to_string(path(key)?).map(|value| normal(&value)).context(|| format!("read {key}"))
 }
 
-/// Writes a setting of the machine, or of the namespace that the calling thread is in, and reads it back.
+/// Writes a setting of the machine, or of the calling thread's namespace, and reads it back.
 ///
 /// # Errors
 /// See [`write`].
@@ -61,7 +61,7 @@ pub fn write_host(key: &str, value: &str) -> Result<()> {
     put("this machine", key, value)
 }
 
-/// Most settings of a lab are as they are to be already: one look, and no write, is enough for them.
+/// Reads before writing: most settings of a lab have the wanted value already.
 fn put(place: &str, key: &str, value: &str) -> Result<()> {
     let what = || format!("set {key} to {value} in {place}");
     let file = File::options().read(true).write(true).open(path(key)?).context(what)?;
@@ -79,7 +79,7 @@ fn put(place: &str, key: &str, value: &str) -> Result<()> {
     if read_back == wanted { Ok(()) } else { Err(Error::NotInForce { what: what(), read_back }) }
 }
 
-/// Lists are shown with tabs and may be written with blanks.
+/// The kernel separates list elements with tabs, and accepts spaces.
 fn normal(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Descriptors whose readiness the runtime waits for.
+//! Registers descriptors with the tokio runtime.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Registers what owns a descriptor with the runtime that the thread is in.
+/// Registers the owner of a descriptor with the current runtime.
 pub(crate) fn watched<T: AsFd + AsRawFd>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {
-    // SAFETY: whoever implements `AsFd` keeps its descriptor open while it lives, and only shared references to it are
-    // handed out from here on, so it is neither replaced nor closed while it is registered.
+    // SAFETY: an implementor of `AsFd` keeps its descriptor open for its lifetime, and only shared references to the
+    // owner are given out from here on, so the descriptor is neither replaced nor closed while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(owner, interest) }?)
 }

@@ -1,4 +1,4 @@
-//! Namespaces, links between them, and what goes over them.
+//! Helpers: namespaces, links between them, and traffic over them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,16 +12,16 @@ use relapse_kernel::socket::{tcp_listener, tcp_stream_socket};
 use relapse_kernel::sysctl::{apply, lab_settings};
 use relapse_kernel::{Error, NetNs};
 
-/// The need of most: network namespaces, made by root or in a user namespace.
+/// The requirement of most tests: network namespaces, created by root or in a user namespace.
 pub fn namespaces() -> Result<(), String> {
     let made = NetNs::create("probe").map(drop);
     made.map_err(|e| format!("failed to {e}; run as root or under `unshare --user --map-root-user --net`"))
 }
 
-/// How long something is waited for that is not to come, or comes at once.
+/// How long to wait for something that should arrive immediately or not at all.
 pub const SHORT: Duration = Duration::from_millis(300);
 
-/// A namespace as a lab has it.
+/// A namespace configured as in a lab.
 pub fn namespace(name: &str, forward: bool) -> NetNs {
     let ns = NetNs::create(name).expect("a namespace");
     apply(&ns, &lab_settings(forward)).expect("settings");
@@ -34,7 +34,7 @@ pub struct Side {
     pub address: IpAddr,
 }
 
-/// Builds, in a runtime of its own: a test may be a task of another.
+/// Runs `job` in its own runtime: a test may be running in another one.
 pub fn build<T: Send>(job: impl AsyncFnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -67,8 +67,8 @@ pub fn add_veth(a: (&NetNs, &str, u32, [u8; 6]), b: (&NetNs, &str, u32, [u8; 6])
     build(async || end(a)?.make(&end(b)?).await)
 }
 
-/// Joins two namespaces by 10.0.`subnet`.0/24, with permanent neighbours: the first is .1, the second .2. Interface
-/// indexes and MAC addresses follow from `subnet`.
+/// Connects two namespaces with 10.0.`subnet`.0/24 and permanent neighbours: the first is .1, the second .2. Interface
+/// indexes and MAC addresses are derived from `subnet`.
 pub fn join(a: &NetNs, b: &NetNs, subnet: u8, mtu: u32) -> (Side, Side) {
     let name = format!("net{subnet}");
     let index = u32::from(subnet) * 2 + 10;
@@ -84,19 +84,19 @@ pub fn join(a: &NetNs, b: &NetNs, subnet: u8, mtu: u32) -> (Side, Side) {
     sides.into()
 }
 
-/// Two hosts on a cable, 10.0.1.1 and 10.0.1.2 on `net1`.
+/// Two directly connected hosts, 10.0.1.1 and 10.0.1.2 on `net1`.
 pub fn hosts() -> (NetNs, NetNs, Side, Side) {
     let (a, b) = (namespace("a", false), namespace("b", false));
     let (left, right) = join(&a, &b, 1, 1500);
     (a, b, left, right)
 }
 
-/// An address of the loopback interface.
+/// A socket address on the loopback interface.
 pub fn at(last: u8, port: u16) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, last), port).into()
 }
 
-/// Blocks for at most two seconds.
+/// A blocking listener with a timeout of two seconds.
 pub fn listen(ns: &NetNs, address: SocketAddr) -> TcpListener {
     let listener = tcp_listener(ns, address, 64).expect("listening");
     listener.set_nonblocking(false).expect("blocking");
@@ -104,7 +104,7 @@ pub fn listen(ns: &NetNs, address: SocketAddr) -> TcpListener {
     listener
 }
 
-/// Blocks for at most [`SHORT`]; resets the connection when it is closed, so that nothing keeps its namespace.
+/// A blocking connection with timeout [`SHORT`]; it is reset when closed, so that nothing keeps its namespace.
 pub fn connect(ns: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = tcp_stream_socket(ns, to.ip(), None).expect("a socket");
     socket.set_linger(Some(Duration::ZERO))?;
@@ -114,7 +114,7 @@ pub fn connect(ns: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Connections from 172.30.x.y, more of them than one address has ports.
+/// A connection from 172.30.x.y, for more connections than one address has ports.
 pub fn ballast(number: u32) -> Entry {
     let [_, high, middle, low] = number.to_be_bytes();
     let source = SocketAddr::from((Ipv4Addr::new(172, 30, high, middle), 20_000 + u16::from(low)));

@@ -1,4 +1,4 @@
-//! The table of connection tracking: listed, counted, filled, emptied.
+//! The connection tracking table: listing, counting, inserting and deleting entries.
 
 use relapse_kernel::conntrack::{Conntrack, Entry, status};
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
@@ -45,24 +45,24 @@ async fn flows_are_listed_and_deleted() {
     assert_eq!(echo.reply.1.port(), 0, "answered by type 0");
 
     for left in [1, 0] {
-        assert_eq!(table.delete_where(|entry| entry.protocol == 1).expect("asked"), left);
+        assert_eq!(table.delete_where(|entry| entry.protocol == 1).expect("queried"), left);
     }
-    assert_eq!(table.table().expect("asked").0, 1);
+    assert_eq!(table.table().expect("queried").0, 1);
 }
 
 fn ballast_is_counted_filtered_and_removed() {
     let (ns, other) = (namespace("ballast", false), namespace("other", false));
     let table = Conntrack::open(&ns).expect("opened");
     assert_eq!(table.insert(&mut (0..1000).map(ballast)).expect("inserted"), 1000);
-    assert_eq!(table.insert(&mut (500..1500).map(ballast)).expect("inserted"), 500, "the others are there");
-    let (count, limit) = table.table().expect("asked");
+    assert_eq!(table.insert(&mut (500..1500).map(ballast)).expect("inserted"), 500, "the others exist");
+    let (count, limit) = table.table().expect("queried");
     assert_eq!(count, 1500);
-    let told = sysctl::read(&ns, "net.netfilter.nf_conntrack_max").expect("read");
-    assert_eq!(told, limit.to_string());
+    let setting = sysctl::read(&ns, "net.netfilter.nf_conntrack_max").expect("read");
+    assert_eq!(setting, limit.to_string());
     table.stats().expect("read");
     let entries = table.entries().expect("listed");
     assert_eq!(entries.len(), 1500);
-    let one = entries.iter().find(|entry| entry.original == ballast(7).original).expect("there");
+    let one = entries.iter().find(|entry| entry.original == ballast(7).original).expect("exists");
     assert_eq!(one.tcp_state, ballast(7).tcp_state);
     assert_eq!(one.status & 0xf, status::SEEN_REPLY | status::ASSURED | status::CONFIRMED);
     assert!((290..=300).contains(&one.timeout), "{one:?}");
@@ -71,23 +71,23 @@ fn ballast_is_counted_filtered_and_removed() {
     let left = table.entries().expect("listed");
     assert!(!left.iter().any(low));
     let another = Conntrack::open(&other).expect("opened");
-    assert_eq!(another.table().expect("asked"), (0, limit), "a table of its own");
-    assert_eq!(another.delete_where(|_| true).expect("asked"), 0);
-    assert_eq!(table.table().expect("asked").0, left.len() as u64);
+    assert_eq!(another.table().expect("queried"), (0, limit), "each namespace has its own table");
+    assert_eq!(another.delete_where(|_| true).expect("queried"), 0);
+    assert_eq!(table.table().expect("queried").0, left.len() as u64);
     let mark = std::num::NonZeroU32::new(7).expect("a mark");
     let marked = |number| Entry { mark: mark.get(), ..ballast(number) };
     assert_eq!(table.insert(&mut (2000..2010).map(marked)).expect("inserted"), 10);
     table.delete_marked(mark).expect("deleted");
-    assert_eq!(table.table().expect("asked").0, left.len() as u64);
+    assert_eq!(table.table().expect("queried").0, left.len() as u64);
 }
 
-/// Without a rule that uses it, connection tracking is idle; what is put in is kept all the same.
+/// Without a rule that uses it connection tracking is idle, but inserted entries are kept.
 fn a_namespace_without_rules_tracks_nothing_but_takes_entries() {
     let ns = namespace("idle", false);
     let socket = udp(&ns, at(1, 0)).expect("bound");
     socket.send_to(b"?", at(1, 9)).expect("sent");
     let table = Conntrack::open(&ns).expect("opened");
-    assert_eq!(table.table().expect("asked").0, 0);
+    assert_eq!(table.table().expect("queried").0, 0);
     assert_eq!(table.insert(&mut (0..3).map(ballast)).expect("inserted"), 3);
     assert_eq!(table.entries().expect("listed").len(), 3);
 }

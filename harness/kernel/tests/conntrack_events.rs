@@ -1,4 +1,4 @@
-//! News of flows, as they are made, change and go.
+//! Notifications of new, updated and destroyed flows.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ tests! {
     ],
 }
 
-/// States of TCP as connection tracking counts them (`enum tcp_conntrack`).
+/// TCP states as numbered by connection tracking (`enum tcp_conntrack`).
 const SYN_SENT: u8 = 1;
 const ESTABLISHED: u8 = 3;
 const CLOSE: u8 = 8;
@@ -31,16 +31,16 @@ fn translating(name: &str) -> NetNs {
         .rule("output", Rule::new().tcp_dport(80).dnat(at(1, 0).ip(), Some(8080)))
         .apply(&ns)
         .expect("in force");
-    // Not there before a rule has switched connection tracking on, on some kernels.
+    // On some kernels the setting exists only once a rule has enabled connection tracking.
     sysctl::write(&ns, "net.netfilter.nf_conntrack_events", "1").expect("written");
     ns
 }
 
-/// Waits for the first event that fits; the others before it are passed over.
-async fn first(events: &mut ConntrackEvents, fits: impl Fn(&Event) -> bool) -> Event {
+/// Waits for the first matching event; others before it are skipped.
+async fn first(events: &mut ConntrackEvents, matches: impl Fn(&Event) -> bool) -> Event {
     let search = async {
         loop {
-            if let Some(event) = events.next().await.expect("news").into_iter().find(&fits) {
+            if let Some(event) = events.next().await.expect("events").into_iter().find(&matches) {
                 return event;
             }
         }
@@ -86,19 +86,19 @@ async fn lost_news_is_said_to_be_lost() {
     let ns = translating("flood");
     let mut events = ConntrackEvents::open(&ns).expect("subscribed");
     let table = Conntrack::open(&ns).expect("opened");
-    let limit = table.table().expect("asked").1;
+    let limit = table.table().expect("queried").1;
     let flood = u32::try_from(limit).unwrap_or(u32::MAX).min(60_000);
     table.insert(&mut (0..flood).map(ballast)).expect("inserted");
-    let mut heard = 0;
+    let mut received = 0;
     let lost = loop {
         match tokio::time::timeout(Duration::from_millis(500), events.next()).await {
-            Ok(Ok(news)) => heard += news.len(),
+            Ok(Ok(batch)) => received += batch.len(),
             Ok(Err(error)) => break Some(error),
             Err(_silence) => break None,
         }
     };
-    assert_eq!(lost.and_then(|error| error.raw_os_error()), Some(libc::ENOBUFS), "{heard} of {flood} heard");
-    // The subscription goes on.
+    assert_eq!(lost.and_then(|error| error.raw_os_error()), Some(libc::ENOBUFS), "{received} of {flood} received");
+    // The subscription continues.
     while tokio::time::timeout(Duration::from_millis(200), events.next()).await.is_ok() {}
     table.insert(&mut std::iter::once(ballast(u32::from(u16::MAX) * 100))).expect("inserted");
     first(&mut events, |event| event.change == Change::New).await;

@@ -1,4 +1,4 @@
-//! The kernel log, read as it grows. The test writes one line into it, as `logger -k` would.
+//! Following the kernel log. The test writes one line to it, as `logger -k` would.
 
 use std::fs::File;
 use std::time::Duration;
@@ -22,7 +22,7 @@ async fn a_new_line_is_read_with_its_time() {
     let mut log = KernelLog::file().and_then(KernelLog::from_file).expect("opened");
     let text = format!("relapse: test of the kernel log {}", std::process::id());
     let before = clock::now();
-    // Without the end of line the record stays open for more, and is shown to nobody.
+    // Without the newline the record stays open for continuation and is not delivered.
     std::fs::write("/dev/kmsg", format!("{text}\n")).expect("written");
     let line = tokio::time::timeout(Duration::from_secs(2), async {
         loop {
@@ -33,7 +33,7 @@ async fn a_new_line_is_read_with_its_time() {
         }
     })
     .await
-    .expect("it comes");
+    .expect("the line in time");
     assert_eq!(line.text, text);
     assert!(line.at >= before && line.at <= clock::now(), "{before} {}", line.at);
     assert_eq!(log.lost(), 0);

@@ -1,6 +1,7 @@
-//! The kernel room on a real kernel: in network namespaces of this program's own, or in labs that it starts.
+//! Tests of the kernel crate on a real kernel, in network namespaces of this program or in labs that it starts.
 //!
-//! Names filter as with libtest. What this machine cannot run is ignored with the reason, see [`needs`].
+//! Tests are selected by name as with libtest. Tests this machine cannot run are ignored with the reason, see
+//! [`needs`].
 
 mod common;
 mod conntrack_entries;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    process_lab::play_a_part();
+    process_lab::run_as_child();
     let arguments = Arguments::from_args();
     let trials = [
         conntrack_entries::tests(),

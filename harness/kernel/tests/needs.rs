@@ -1,7 +1,8 @@
-//! Tests that say what they need of the machine: where it is missing they are ignored with the reason, or fail if
-//! `RELAPSE_REQUIRE` names `netns`. None looks passed that was not run.
+//! Tests that declare their requirements on the machine: a test whose requirement is not met is ignored with the
+//! reason, or fails if `RELAPSE_REQUIRE` names `netns`. A test that did not run never shows as passed.
 //!
-//! A module of a test program lists its tests by what they need; the program's main runs them with `skips::run`. Knows no need itself: other rooms' test programs take this file as it is.
+//! A module of a test program lists its tests by requirement; the program's main runs them with `skips::run`. This file
+//! defines no requirements, so that test programs of other crates can include it unchanged.
 //!
 //! ```ignore
 //! tests! {
@@ -14,10 +15,10 @@ use libtest_mimic::{Completion, Trial};
 
 use crate::skips;
 
-/// Nothing, or what is missing and what would help.
+/// `Ok`, or what is missing and how to provide it.
 pub type Need = fn() -> Result<(), String>;
 
-/// A test by the name of its function in `module`, which begins with the program's own name.
+/// A test named after its function in `module`, without the program's own name at the start.
 pub fn trial(module: &str, name: &str, need: Need, test: fn()) -> Trial {
     let name =
         module.split_once("::").map_or_else(|| name.to_owned(), |(_program, module)| format!("{module}::{name}"));
@@ -34,7 +35,7 @@ pub fn trial(module: &str, name: &str, need: Need, test: fn()) -> Trial {
     Trial::ignorable_test(name, run)
 }
 
-/// Makes `tests()`, the module's tests by what they need.
+/// Defines `tests()`, the module's tests with their requirements.
 macro_rules! tests {
     ($($need:path => [$($name:ident),+ $(,)?]),+ $(,)?) => {
         pub fn tests() -> Vec<libtest_mimic::Trial> {

@@ -1,11 +1,11 @@
-//! Routes, rules, neighbours and look-ups in real namespaces.
+//! Routes, rules, neighbours and lookups in real namespaces.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use netlink_packet_route::rule::RuleAction;
 use relapse_kernel::route::{
-    self, Action, Kind, Lookup, MAIN, News, Route, RouteEvents, Rule, delete_route, delete_rule, lookup,
+    self, Action, Kind, Lookup, MAIN, Route, RouteEvent, RouteEvents, Rule, delete_route, delete_rule, lookup,
     restore_routes, routes, rules, save_routes, save_rules,
 };
 use relapse_kernel::{NetNs, link, socket};
@@ -50,7 +50,7 @@ fn a_route_is_read_back_as_it_was_added() {
     for route in &made {
         add_route(&a, route).unwrap_or_else(|e| panic!("{e}"));
         assert!(routes(&a, Some(route.table)).expect("listed").contains(route), "{route:?}");
-        let twice = add_route(&a, route).expect_err("it is there");
+        let twice = add_route(&a, route).expect_err("exists already");
         assert_eq!(twice.errno(), Some(libc::EEXIST));
     }
     for route in &made {
@@ -77,12 +77,12 @@ fn rules_choose_tables() {
     for rule in &made {
         add_rule(&a, rule).unwrap_or_else(|e| panic!("{e}"));
         assert!(rules(&a).expect("listed").contains(rule), "{rule:?}\n{:#?}", rules(&a));
-        assert_eq!(add_rule(&a, rule).expect_err("it is there").errno(), Some(libc::EEXIST));
+        assert_eq!(add_rule(&a, rule).expect_err("exists already").errno(), Some(libc::EEXIST));
     }
-    let way = lookup(&a, ip("203.0.113.1"), Some(ip("10.244.1.7")), Some(left.index)).expect("asked");
-    assert_eq!((way.oif, way.table), (Some(other.index), Some(2)));
-    let way = lookup(&a, ip("203.0.113.1"), None, None).expect("asked");
-    assert_eq!((way.oif, way.table), (Some(left.index), Some(MAIN)));
+    let found = lookup(&a, ip("203.0.113.1"), Some(ip("10.244.1.7")), Some(left.index)).expect("queried");
+    assert_eq!((found.oif, found.table), (Some(other.index), Some(2)));
+    let found = lookup(&a, ip("203.0.113.1"), None, None).expect("queried");
+    assert_eq!((found.oif, found.table), (Some(left.index), Some(MAIN)));
     for rule in &made {
         delete_rule(&a, rule).unwrap_or_else(|e| panic!("{e}"));
         assert!(!rules(&a).expect("listed").contains(rule));
@@ -94,8 +94,8 @@ fn no_way_is_an_answer() {
     let (a, b) = (namespace("a", true), namespace("b", false));
     let (left, _right) = join(&a, &b, 1, 1500);
     let none = |to: &str, iif: Option<u32>| {
-        let way = lookup(&a, ip(to), iif.map(|_| ip("10.0.1.2")), iif).expect("asked");
-        assert_eq!(way, Lookup::default(), "{to} from {iif:?}");
+        let found = lookup(&a, ip(to), iif.map(|_| ip("10.0.1.2")), iif).expect("queried");
+        assert_eq!(found, Lookup::default(), "{to} from {iif:?}");
     };
     none("203.0.113.1", None);
     none("203.0.113.1", Some(left.index));
@@ -107,16 +107,16 @@ fn no_way_is_an_answer() {
         none("203.0.113.1", Some(left.index));
         delete_route(&a, &route).expect("deleted");
     }
-    // Own packets leave from own addresses only.
-    let way = lookup(&a, ip("10.0.1.2"), Some(ip("198.51.100.1")), None).expect("asked");
-    assert_eq!(way, Lookup::default());
+    // Local packets must have a local source address.
+    let found = lookup(&a, ip("10.0.1.2"), Some(ip("198.51.100.1")), None).expect("queried");
+    assert_eq!(found, Lookup::default());
 }
 
 fn what_was_saved_is_put_back_exactly() {
     let (a, _b, left, right) = hosts();
     add_address(&a, left.index, ip("fd00::1"), 64).expect("an address");
     add_route(&a, &Route::to(ip("fd00::"), 64).dev(left.index)).expect("added");
-    // Attributes that no `Route` knows: made by the kernel, by others, with more metrics.
+    // Attributes that `Route` does not represent: set by the kernel or by others, or further metrics.
     let uid = rustix::process::geteuid().as_raw();
     for arguments in [
         "route add 10.20.0.0/16 via 10.0.1.2 dev net1 table 2 proto bird metric 30 mtu lock 1300 advmss 1200 initcwnd 4",
@@ -134,13 +134,13 @@ fn what_was_saved_is_put_back_exactly() {
     let shown = || (iproute2(&a, "-details route show table all"), iproute2(&a, "-details rule show"));
     let before = shown();
 
-    // Already there is success.
+    // A route that exists already is a success.
     for route in &saved {
         route.restore(&a).unwrap_or_else(|e| panic!("{e}"));
     }
     for route in saved.iter().filter(|s| s.route().table == 2) {
         route.delete(&a).unwrap_or_else(|e| panic!("{e}"));
-        assert!(!route.is_in_force(&a).expect("asked"));
+        assert!(!route.is_in_force(&a).expect("queried"));
     }
     let own: Vec<_> = saved_rules.iter().filter(|s| matches!(s.rule().priority, 77 | 78)).collect();
     assert_eq!(own.len(), 2);
@@ -152,20 +152,20 @@ fn what_was_saved_is_put_back_exactly() {
     restore_routes(&a, &saved).expect("restored");
     for rule in &own {
         rule.restore(&a).expect("restored");
-        rule.restore(&a).expect("it is there already");
+        rule.restore(&a).expect("exists already");
     }
     assert_eq!(shown(), before);
     assert_eq!(save_routes(&a, None).expect("saved").len(), saved.len());
 
-    // Another route in its place is not success.
+    // A different route in its place is an error.
     let mine = saved.iter().find(|s| s.route().destination.0 == ip("10.23.0.0")).expect("saved");
     mine.delete(&a).expect("deleted");
     let other = Route { mtu: Some(1400), ..mine.route() };
     add_route(&a, &other).expect("added");
-    assert_eq!(mine.restore(&a).expect_err("another is there").errno(), Some(libc::EEXIST));
+    assert_eq!(mine.restore(&a).expect_err("a different route exists").errno(), Some(libc::EEXIST));
     delete_route(&a, &other).expect("deleted");
 
-    // With its link everything goes, the ways to gateways too.
+    // Setting the link down removes every route, those to gateways too.
     let is_v4 = |route: &Route| route.destination.0.is_ipv4();
     link::set_up(&a, left.index, false).expect("down");
     assert!(!routes(&a, Some(MAIN)).expect("listed").iter().any(is_v4));
@@ -174,7 +174,7 @@ fn what_was_saved_is_put_back_exactly() {
     let four: Vec<_> = saved.into_iter().filter(|s| is_v4(&s.route()) && !by_six(&s.route())).collect();
     restore_routes(&a, &four).expect("restored");
     for route in &four {
-        assert!(route.is_in_force(&a).expect("asked"), "{:?}", route.route());
+        assert!(route.is_in_force(&a).expect("queried"), "{:?}", route.route());
     }
 }
 
@@ -187,13 +187,17 @@ async fn changes_of_routes_and_rules_are_announced() {
     add_rule(&a, &rule).expect("added");
     delete_rule(&a, &rule).expect("deleted");
     delete_route(&a, &route).expect("deleted");
-    let wanted =
-        [News::NewRoute(route.clone()), News::NewRule(rule.clone()), News::DelRule(rule), News::DelRoute(route)];
+    let wanted = [
+        RouteEvent::NewRoute(route.clone()),
+        RouteEvent::NewRule(rule.clone()),
+        RouteEvent::DelRule(rule),
+        RouteEvent::DelRoute(route),
+    ];
     let mut seen = Vec::new();
     while seen.len() < wanted.len() {
-        let news = tokio::time::timeout(Duration::from_millis(500), events.next()).await;
-        let news = news.unwrap_or_else(|_| panic!("seen only {seen:#?}")).expect("nothing is lost");
-        seen.extend(news.into_iter().filter(|n| !matches!(n, News::NewLink(_))));
+        let received = tokio::time::timeout(Duration::from_millis(500), events.next()).await;
+        let received = received.unwrap_or_else(|_| panic!("seen only {seen:#?}")).expect("no events lost");
+        seen.extend(received.into_iter().filter(|n| !matches!(n, RouteEvent::NewLink(_))));
     }
     assert_eq!(seen, wanted);
 }
@@ -207,7 +211,7 @@ fn learned_path_mtus_are_forgotten() {
     let client = socket::udp(&a, SocketAddr::new(left.address, 0)).expect("a socket");
     let target = SocketAddr::new(right.address, 9);
     let learned = || iproute2(&a, &format!("route get {}", right.address)).contains("mtu 1000");
-    // The refusal comes back within the call: veth delivers on the sender's own time, or nearly so.
+    // The ICMP error usually arrives within the call: veth delivers in the sender's context.
     let learn = || {
         let deadline = Instant::now() + Duration::from_secs(2);
         while !learned() {
@@ -217,8 +221,8 @@ fn learned_path_mtus_are_forgotten() {
     };
     assert!(!learned());
     learn();
-    assert!(routes(&a, None).expect("listed").iter().all(|route| route.mtu.is_none()), "it is no route");
-    // Other changes do not do it.
+    assert!(routes(&a, None).expect("listed").iter().all(|route| route.mtu.is_none()), "it is not a route");
+    // Other changes do not flush it.
     let rule = Rule::ipv4(9).table(2);
     add_rule(&a, &rule).expect("added");
     delete_rule(&a, &rule).expect("deleted");
@@ -230,12 +234,12 @@ fn learned_path_mtus_are_forgotten() {
 
 fn neighbours_are_permanent() {
     let (a, _b, left, right) = hosts();
-    let there = route::neighbours(&a).expect("listed");
+    let found = route::neighbours(&a).expect("listed");
     let mac = Some([2, 0, 0, 0, 1, 2]);
-    assert_eq!(there, [route::Neighbour { index: left.index, address: right.address, mac, permanent: true }]);
+    assert_eq!(found, [route::Neighbour { index: left.index, address: right.address, mac, permanent: true }]);
 }
 
-/// A second opinion: what `ip` says, and what `ip` can make that this crate cannot.
+/// Runs `ip`, for an independent listing and for routes and rules this crate cannot create.
 fn iproute2(ns: &NetNs, arguments: &str) -> String {
     let output = ns
         .run(|| std::process::Command::new("ip").args(arguments.split_whitespace()).output())

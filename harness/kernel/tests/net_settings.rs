@@ -1,4 +1,4 @@
-//! Settings, and the machine as it looks from outside.
+//! Settings, and snapshots of the machine.
 
 use relapse_kernel::host::{Snapshot, conntrack_count, diff, network_namespaces, raise_nofile};
 use relapse_kernel::route::{Route, Rule};
@@ -55,7 +55,7 @@ fn lists_and_dotted_names_and_errors() {
     assert_eq!(read(&a, "net/ipv4/conf/eth0.1/rp_filter").expect("read"), "2");
     assert_eq!(write(&a, "net.ipv4.nothing", "1").expect_err("none").errno(), Some(libc::ENOENT));
     assert_eq!(write(&a, "net.ipv4.ip_default_ttl", "900").expect_err("too large").errno(), Some(libc::EINVAL));
-    // Taken, and shown as something else.
+    // Accepted, but read back in another form.
     let kept = write(&a, "net.ipv4.ip_local_reserved_ports", "80,81").expect_err("not as written");
     assert!(kept.to_string().ends_with("read back 80-81"), "{kept}");
     assert!(matches!(&kept, Error::NotInForce { .. }), "{kept}");
@@ -68,10 +68,10 @@ fn snapshots_tell_what_was_left_behind() {
     add_route(&a, &Route::default_via(right.address).dev(left.index).table(2)).expect("added");
     add_rule(&a, &Rule::ipv4(100).from(left.address, 32).table(2)).expect("added");
     let after = Snapshot::of_namespace(&a, vec!["inet relapse-x".into()]).expect("taken");
-    let told: Vec<String> =
+    let changes: Vec<String> =
         diff(&before, &after).iter().map(ToString::to_string).filter(|d| !d.contains("::")).collect();
     assert_eq!(
-        told,
+        changes,
         [
             "address 10.0.1.1/24 on net1 appeared: present",
             "link net1 appeared: up, mtu 1500, mac 02:00:00:00:01:01",
@@ -83,8 +83,8 @@ fn snapshots_tell_what_was_left_behind() {
     );
     link::delete(&a, left.index).expect("deleted");
     route::delete_rule(&a, &Rule::ipv4(100).from(left.address, 32).table(2)).expect("deleted");
-    let healed = Snapshot::of_namespace(&a, vec![]).expect("taken");
-    assert_eq!(diff(&before, &healed), []);
+    let restored = Snapshot::of_namespace(&a, vec![]).expect("taken");
+    assert_eq!(diff(&before, &restored), []);
 }
 
 fn the_machine_is_described() {
@@ -105,7 +105,7 @@ fn namespaces_of_processes_are_found() {
 fn the_limit_of_files_is_raised_or_refused() {
     let now = raise_nofile(64).expect("64 are always allowed");
     assert!(now >= 64);
-    // Beyond what the kernel allows anyone (fs.nr_open).
+    // Above the kernel's limit for any process (fs.nr_open).
     let refused = raise_nofile(1 << 40).expect_err("too many");
     assert!(refused.to_string().contains("open files"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! Sockets in namespaces, and the first packets of a lab that was just built.
+//! Sockets in namespaces, and the first packets of a newly built lab.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn node(router: &NetNs, n: u8) -> (NetNs, IpAddr) {
     (ns, here.address)
 }
 
-/// Over a router with `NODES` neighbours.
+/// Connections over a router with `NODES` neighbours.
 #[tokio::main(flavor = "current_thread")]
 async fn the_first_connection_works_at_once_everywhere() {
     let router = namespace("router", true);
@@ -45,7 +45,7 @@ async fn the_first_connection_works_at_once_everywhere() {
         let (server, address) = &nodes[(n + 1) % nodes.len()];
         slowest = slowest.max(exchange(client, *own, server, *address).await);
     }
-    // A packet that is lost to an unready link is sent again after a second.
+    // A packet lost on a link that is not ready is retransmitted after a second.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
     let running =
         link::list(&router).expect("listed").iter().filter(|l| l.carrier && l.index != link::LOOPBACK).count();
@@ -72,7 +72,7 @@ async fn exchange(client: &NetNs, own: IpAddr, server: &NetNs, address: IpAddr) 
 async fn tcp_uses_cubic_whatever_the_machine_does() {
     let (a, b, _left, right) = hosts();
     let socket = tcp_stream_socket(&a, right.address, None).expect("made");
-    let name = socket.tcp_congestion().expect("asked");
+    let name = socket.tcp_congestion().expect("queried");
     assert!(name.starts_with(b"cubic"), "{}", String::from_utf8_lossy(&name));
     let listener = tcp_listener(&b, SocketAddr::new(right.address, 80), 16).expect("listening");
     let listener = TcpListener::from_std(listener).expect("driven");
@@ -80,7 +80,7 @@ async fn tcp_uses_cubic_whatever_the_machine_does() {
     let (near, far) = tokio::join!(stream.connect(SocketAddr::new(right.address, 80)), listener.accept());
     near.expect("connected");
     let far = far.expect("accepted").0;
-    assert!(socket2::SockRef::from(&far).tcp_congestion().expect("asked").starts_with(b"cubic"), "inherited");
+    assert!(socket2::SockRef::from(&far).tcp_congestion().expect("queried").starts_with(b"cubic"), "inherited");
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -104,14 +104,14 @@ async fn echo_tells_open_ways_from_closed_ones() {
         assert!(answer.is_some());
     }
     let none = icmp.echo("192.0.2.1".parse().expect("an address"), Duration::from_millis(50)).await;
-    assert_eq!(none.expect_err("no way").raw_os_error(), Some(libc::ENETUNREACH));
+    assert_eq!(none.expect_err("no route").raw_os_error(), Some(libc::ENETUNREACH));
     link::set_up(&b, right.index, false).expect("down");
     assert_eq!(icmp.echo(right.address, Duration::from_millis(50)).await.ok().flatten(), None);
     link::set_up(&b, right.index, true).expect("up");
     link::wait_running(&b, right.index).expect("running");
     link::wait_running(&a, left.index).expect("running");
-    add_neighbour(&b, right.index, left.address, [2, 0, 0, 0, 1, 1]).expect("setting down forgot it");
-    add_route(&b, &Route::to(left.address, 32).dev(right.index)).expect("and the route");
+    add_neighbour(&b, right.index, left.address, [2, 0, 0, 0, 1, 1]).expect("removed when the link was set down");
+    add_route(&b, &Route::to(left.address, 32).dev(right.index)).expect("a route, removed as well");
     let open = icmp.echo(right.address, Duration::from_secs(1)).await.expect("sent");
     assert!(open.is_some());
 }

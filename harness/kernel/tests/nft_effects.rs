@@ -1,4 +1,4 @@
-//! What rules do to packets: over the loopback interface of one namespace, and across a router.
+//! The effect of rules on packets: over the loopback interface of one namespace, and across a router.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -50,8 +50,8 @@ async fn the_clamp_lowers_the_mss_of_syns_and_never_raises_it() {
     let mut capture = Capture::open(&ns, &Filter::syn()).expect("captures");
     let _client = connect(&ns, at(1, 80)).expect("connected");
     let accepted = server.accept().expect("arrived").0;
-    // The server sends no more than the SYN allowed, less 12 bytes of timestamps.
-    assert_eq!(socket2::SockRef::from(&accepted).tcp_mss().expect("told"), 1268);
+    // The server's segments are limited by the SYN, minus 12 bytes of timestamps.
+    assert_eq!(socket2::SockRef::from(&accepted).tcp_mss().expect("queried"), 1268);
     assert_eq!(counted(&ns, "clamp"), 1);
     table(65_500).replace(&ns).expect("in force");
     let _second = connect(&ns, at(1, 80)).expect("connected");
@@ -69,7 +69,7 @@ async fn the_clamp_lowers_the_mss_of_syns_and_never_raises_it() {
     assert_eq!(announced(&syns[0]), (false, Some(1280)));
     let raised = syns.iter().filter(|syn| announced(syn) == (false, Some(own))).count();
     let answers = syns.iter().filter(|syn| syn.flags.ack).count();
-    assert_eq!((raised, answers), (1, 2), "the endpoint's own, and untouched answers: {syns:?}");
+    assert_eq!((raised, answers), (1, 2), "the endpoint's own MSS, and unchanged answers: {syns:?}");
 }
 
 fn what_belongs_to_no_flow_is_invalid_and_dropped() {
@@ -85,11 +85,11 @@ fn what_belongs_to_no_flow_is_invalid_and_dropped() {
     let mut client = connect(&ns, at(1, 80)).expect("connected");
     let mut accepted = server.accept().expect("arrived").0;
     assert_eq!((counted(&ns, "new"), counted(&ns, "invalid")), (1, 0));
-    // The entry is lost and flows may not be picked up in the middle: data is invalid now.
+    // The entry is deleted and flows may not be picked up midstream: data is invalid now.
     Conntrack::open(&ns).and_then(|table| table.delete_where(|_| true)).expect("deleted");
     client.write_all(b"lost").expect("accepted by the socket");
     accepted.set_read_timeout(Some(SHORT)).expect("bounded");
-    let error = accepted.read(&mut [0; 4]).expect_err("nothing comes");
+    let error = accepted.read(&mut [0; 4]).expect_err("no data arrives");
     assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
     assert!(counted(&ns, "invalid") >= 1);
     socket2::SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).expect("reset on close");
@@ -109,7 +109,7 @@ fn chance_drops_some_and_prefixes_are_told_apart() {
     let sender = udp(&ns, at(1, 0)).expect("bound");
     for number in 0..400 {
         let to = if number % 2 == 0 { at(1, 9) } else { at(5, 9) };
-        // A drop at output is told to the sender.
+        // A drop in the output chain is reported to the sender.
         match sender.send_to(&[0; 100], to) {
             Ok(_) => {}
             Err(e) => assert_eq!(e.kind(), io::ErrorKind::PermissionDenied),
@@ -129,8 +129,8 @@ fn chance_drops_some_and_prefixes_are_told_apart() {
     assert_eq!(arrived[0] + arrived[1], 400 - dropped);
 }
 
-/// While a table is replaced every packet meets the old one or the new one, or both; the new one acts before it is
-/// acknowledged.
+/// While a table is replaced every packet is processed by the old one, the new one, or both; the new one takes effect
+/// before it is acknowledged.
 fn a_table_is_replaced_between_two_packets() {
     let ns = namespace("replaced", true);
     let table = |last| {
@@ -150,7 +150,7 @@ fn a_table_is_replaced_between_two_packets() {
                 let other = if refused == 2 { 3 } else { 2 };
                 if sender.send_to(b"x", at(other, 9)).is_err() {
                     turns.push(Instant::now());
-                    // For a moment both act.
+                    // Both tables are briefly active.
                     while sender.send_to(b"x", at(refused, 9)).is_err() {
                         sender.send_to(b"x", at(1, 9)).expect_err("refused by either table");
                     }
@@ -170,13 +170,13 @@ fn a_table_is_replaced_between_two_packets() {
         std::thread::sleep(Duration::from_millis(5));
         done.store(true, order);
         let turns = watch.join().expect("no packet passed both tables");
-        // On a busy machine the watch may miss some.
+        // On a busy machine the watcher may miss some replacements.
         let times = turns.iter().filter_map(|turn| {
             let (start, end) = replaced.iter().rfind(|(start, _)| start <= turn)?;
             Some((*turn - *start, *end - *start))
         });
         let times: Vec<_> = times.collect();
-        assert!(times.iter().any(|(acts, told)| acts <= told), "{times:?}");
+        assert!(times.iter().any(|(active, acknowledged)| active <= acknowledged), "{times:?}");
     });
 }
 
@@ -189,8 +189,8 @@ fn refusals_are_told_to_the_sender_at_once() {
         .apply(&ns)
         .expect("in force");
     let _servers = [81, 82].map(|port| listen(&ns, at(1, port)));
-    let told = [81, 82].map(|port| connect(&ns, at(1, port)).expect_err("refused").kind());
-    assert_eq!(told, [io::ErrorKind::HostUnreachable, io::ErrorKind::TimedOut]);
+    let errors = [81, 82].map(|port| connect(&ns, at(1, port)).expect_err("refused").kind());
+    assert_eq!(errors, [io::ErrorKind::HostUnreachable, io::ErrorKind::TimedOut]);
 }
 
 fn what_is_not_tracked_has_no_entry_and_marks_are_seen_later() {
@@ -214,7 +214,7 @@ fn what_is_not_tracked_has_no_entry_and_marks_are_seen_later() {
     assert_eq!(flows, [(at(1, 9), 0x31)]);
 }
 
-/// The rule of the fabric: a reply must leave by the port by which its request came in.
+/// The rule of the fabric: a reply must leave through the port on which its request arrived.
 fn a_reply_may_only_leave_by_the_port_of_its_request() {
     let (node, fabric) = (namespace("node", false), namespace("fabric", true));
     let server = namespace("server", false);
@@ -233,17 +233,17 @@ fn a_reply_may_only_leave_by_the_port_of_its_request() {
     let address = SocketAddr::new(far.address, 80);
     let listener = listen(&server, address);
     let by = |port: usize| format!("not by {}", ports[port].1.index);
-    let mut client = connect(&node, address).expect("both ways by one port");
+    let mut client = connect(&node, address).expect("both directions through one port");
     let mut accepted = listener.accept().expect("arrived").0;
     assert_eq!(counted(&fabric, &by(0)), 0);
-    // The way back turns to the other port.
+    // The return path moves to the other port.
     let back = Route::to(ports[0].0.address, 32).via(ports[1].0.address).dev(ports[1].1.index);
-    add_route(&fabric, &back).expect("turned");
+    add_route(&fabric, &back).expect("moved");
     accepted.write_all(b"lost").expect("sent");
-    client.read(&mut [0; 4]).expect_err("nothing comes back");
+    client.read(&mut [0; 4]).expect_err("no data arrives");
     assert!(counted(&fabric, &by(0)) >= 1);
     assert_eq!(counted(&fabric, &by(1)), 0);
-    connect(&node, address).expect_err("nor a new connection");
+    connect(&node, address).expect_err("no new connection");
     socket2::SockRef::from(&accepted).set_linger(Some(Duration::ZERO)).expect("reset on close");
 }
 
@@ -255,7 +255,7 @@ async fn a_router_answers_echo_requests_on_behalf_of_others() {
     let request = Rule::new().icmp_type(8).ip_daddr((Ipv4Addr::new(10, 77, 0, 2), 32)).counter();
     let icmp = Icmp::open(&node, None).expect("a socket");
     let ask = async |last| icmp.echo(Ipv4Addr::new(10, 77, 0, last).into(), SHORT).await.expect("sent");
-    assert_eq!(ask(2).await, None, "nobody has that address");
+    assert_eq!(ask(2).await, None, "the address does not exist");
     Table::new(TABLE)
         .chain(Chain::nat("prerouting", Hook::Prerouting, -100))
         .rule("prerouting", request.dnat(port.address, None).comment("dnat"))
@@ -280,7 +280,7 @@ fn a_node_masquerades_to_the_address_of_its_link() {
         .expect("in force");
     let address = SocketAddr::new(far.address, 80);
     let listener = listen(&server, address);
-    let connected = || connect(&pod, address).expect("connected, though the server has no way to the pod");
+    let connected = || connect(&pod, address).expect("connected, though the server has no route to the pod");
     let _clients = [connected(), connected()];
     let mut sources = [0, 1].map(|_| listener.accept().expect("arrived").1);
     sources.sort();
@@ -289,7 +289,7 @@ fn a_node_masquerades_to_the_address_of_its_link() {
     let tracking = Conntrack::open(&node).expect("opened");
     let entries = tracking.entries().expect("listed");
     assert!(entries.iter().any(|entry| entry.reply.1 == sources[0]), "{entries:?}");
-    // Its ports are taken: no entry can be made, and the SYN dies on the node; the caller is not told, and times out.
+    // All ports are in use: no entry can be created, the node drops the SYN silently, and the caller times out.
     let before = tracking.stats().expect("read");
     assert_eq!(connect(&pod, address).expect_err("no port left").kind(), io::ErrorKind::TimedOut);
     let after = tracking.stats().expect("read");

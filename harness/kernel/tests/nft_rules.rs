@@ -1,4 +1,4 @@
-//! Tables as the kernel takes them: written, read back, replaced, refused.
+//! Tables: written, read back, replaced, refused by the kernel.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,8 +22,8 @@ fn address(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
 
-/// Every match and statement there is, each in a rule of its own, with what the command `nft` (a
-/// second reader of the same bytes) makes of it.
+/// Every supported match and statement, each in its own rule, with its representation by the `nft` command,
+/// which decodes the same bytes independently.
 fn filters() -> Vec<(Rule, &'static str)> {
     let rule = Rule::new;
     vec![
@@ -69,8 +69,8 @@ fn translations() -> Vec<(&'static str, Rule, &'static str)> {
     ]
 }
 
-/// Runs the command `nft`, where it is installed, as a child of the thread that stands in the namespace. Else what the
-/// kernel tells is all there is.
+/// Runs the `nft` command, if installed, as a child of the thread that has entered the namespace. Without it only the
+/// kernel's own answers are checked.
 fn command(ns: &NetNs, arguments: &[&str]) -> Option<String> {
     let output = ns.run(|| std::process::Command::new("nft").args(arguments).output()).expect("run").ok()?;
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -95,7 +95,7 @@ fn every_expression_is_taken_and_means_what_it_says() {
             different.push((text, line.map_or(list.clone(), str::to_owned)));
         }
     }
-    // Other versions may say the same in other words, but list it they must.
+    // Other versions may print a rule differently, but must be able to list it.
     if different.is_empty() || command(&ns, &["--version"]).is_none_or(|version| version.contains(" v1.0.")) {
         assert!(different.is_empty(), "{different:#?}");
     }
@@ -104,7 +104,7 @@ fn every_expression_is_taken_and_means_what_it_says() {
 fn a_refusal_names_the_rule_and_leaves_all_as_it_was() {
     let ns = NetNs::create("refusals").expect("made");
     let base = || Table::new(TABLE).chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept));
-    // Translation is not for chains of type filter.
+    // Address translation is not allowed in chains of type filter.
     let wrong = base()
         .rule("forward", Rule::new().counter().comment("right"))
         .rule("forward", Rule::new().masquerade(None).comment("wrong"));
@@ -123,11 +123,11 @@ fn a_refusal_names_the_rule_and_leaves_all_as_it_was() {
     let longest = "x".repeat(127);
     base().rule("forward", Rule::new().counter().comment(&longest)).apply(&ns).expect("the longest comment");
 
-    let again = base().apply(&ns).expect_err("there already");
+    let again = base().apply(&ns).expect_err("exists already");
     assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
     wrong.replace(&ns).expect_err("refused");
-    let there = nft::read(&ns, TABLE).expect("the old one stays");
-    assert_eq!(there.iter().map(|rule| rule.comment.as_deref()).collect::<Vec<_>>(), [Some(&longest[..])]);
+    let present = nft::read(&ns, TABLE).expect("the old one stays");
+    assert_eq!(present.iter().map(|rule| rule.comment.as_deref()).collect::<Vec<_>>(), [Some(&longest[..])]);
     assert_eq!(nft::counter(&ns, TABLE, &longest).expect("read"), 0);
     assert!(matches!(nft::counter(&ns, TABLE, "other"), Err(Error::NotFound { .. })));
     base().replace(&ns).expect("replaced");
@@ -137,7 +137,7 @@ fn a_refusal_names_the_rule_and_leaves_all_as_it_was() {
     assert!(list_tables(&ns).expect("listed").is_empty());
     assert!(matches!(nft::read(&ns, TABLE), Err(Error::NotFound { .. })));
     assert_eq!(delete_table(&ns, TABLE).expect_err("gone").errno(), Some(libc::ENOENT));
-    base().replace(&ns).expect("made where there was none");
+    base().replace(&ns).expect("replacing a missing table creates it");
 }
 
 fn hundreds_of_rules_are_one_batch() {
@@ -149,13 +149,13 @@ fn hundreds_of_rules_are_one_batch() {
     }
     table.apply(&ns).expect("in force");
     table.replace(&ns).expect("in force");
-    // Each rule is refused by itself; the first is named.
+    // Each rule is refused separately; the error names the first.
     let mut wrong = Table::new("wrong").chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept));
     for number in 0..500 {
         wrong = wrong.rule("forward", Rule::new().masquerade(None).comment(format!("wrong {number}")));
     }
     let error = wrong.apply(&ns).expect_err("refused").to_string();
     assert!(error.contains("\"wrong 0\""), "{error}");
-    // What the refusals left behind does not confuse the next batch.
+    // Unread refusals do not confuse the next batch.
     delete_table(&ns, TABLE).expect("deleted");
 }

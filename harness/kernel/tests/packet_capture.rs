@@ -1,4 +1,4 @@
-//! Captures in namespaces of their own: two hosts and a router between them, and the loopback interface.
+//! Captures on the loopback interface of a namespace, and on a router between two hosts.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -32,7 +32,7 @@ fn loopback() -> NetNs {
     ns
 }
 
-/// A connection to `address` inside `ns` over which `bytes` go from client to server.
+/// Connects to `address` inside `ns` and transfers `bytes` from client to server.
 fn transfer(ns: &NetNs, address: &str, bytes: usize) -> SocketAddr {
     ns.run(|| {
         let listener = TcpListener::bind(address)?;
@@ -49,7 +49,7 @@ fn transfer(ns: &NetNs, address: &str, bytes: usize) -> SocketAddr {
     .expect("transferred")
 }
 
-/// Frames until `enough`, or what there was after a second.
+/// Collects frames until `enough`, or for a second.
 async fn collect(capture: &mut Capture, enough: impl Fn(&[Frame]) -> bool) -> Vec<Frame> {
     let mut frames = Vec::new();
     let _ = tokio::time::timeout(Duration::from_secs(1), async {
@@ -61,7 +61,7 @@ async fn collect(capture: &mut Capture, enough: impl Fn(&[Frame]) -> bool) -> Ve
     frames
 }
 
-/// All that is captured within a moment: for what must not be there.
+/// All frames captured within 50 ms, to check that others are absent.
 async fn everything(capture: &mut Capture) -> Vec<Frame> {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let mut frames = Vec::new();
@@ -69,7 +69,7 @@ async fn everything(capture: &mut Capture) -> Vec<Frame> {
     frames
 }
 
-/// Each once: what goes over the loopback interface is sent and received.
+/// Outgoing frames only: on the loopback interface every frame is both sent and received.
 fn sent(frames: &[Frame]) -> impl Iterator<Item = &Packet> {
     frames.iter().filter(|frame| frame.outgoing).map(|frame| &frame.packet)
 }
@@ -89,7 +89,7 @@ async fn syn_filter_sees_handshakes_of_both_families() {
         let [syn, answer] = tcp(&frames)[..] else { panic!("{frames:?}") };
         assert!(syn.flags.syn && !syn.flags.ack && answer.flags.syn && answer.flags.ack);
         assert_eq!((syn.destination, answer.source), (server, server));
-        // 1500 less the headers of IP and TCP.
+        // 1500 minus the IP and TCP headers.
         let mss = if server.is_ipv4() { 1460 } else { 1440 };
         assert_eq!((syn.mss, answer.mss), (Some(mss), Some(mss)));
         assert_eq!(answer.acknowledgment, syn.sequence.wrapping_add(1));
@@ -109,7 +109,7 @@ async fn oversized_frames_tell_their_segment_size() {
         let segments = tcp(&everything(&mut capture).await);
         let sent: Vec<_> =
             segments.iter().filter(|segment| segment.destination == server && segment.payload_len > 0).collect();
-        // Something may have been sent twice.
+        // Some data may have been retransmitted.
         let ends = sent.iter().map(|one| one.sequence.wrapping_sub(sent[0].sequence) + one.payload_len);
         assert_eq!(ends.max(), Some(300_000), "{sent:?}");
         assert!(
@@ -134,9 +134,9 @@ async fn ip_options_do_not_mislead_the_filter() {
     ns.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
         let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        // Router alert (RFC 2113): four bytes more of header.
+        // Router alert (RFC 2113): four more bytes of header.
         let option = [0x94_u8, 4, 0, 0];
-        // SAFETY: the value is live, of the length given, and only read.
+        // SAFETY: the value is live, has the given length and is only read.
         let set = unsafe {
             libc::setsockopt(client.as_raw_fd(), libc::IPPROTO_IP, libc::IP_OPTIONS, option.as_ptr().cast(), 4)
         };
@@ -176,7 +176,7 @@ async fn dns_passes_and_nothing_else_does() {
     }
 }
 
-/// On a router every forwarded SYN is seen twice, and outgoing once, on the right link.
+/// On a router every forwarded SYN is seen twice, once as outgoing, each on the expected link.
 #[tokio::main(flavor = "current_thread")]
 async fn a_forwarded_packet_is_outgoing_once() {
     let (client, router, server) = (namespace("client", false), namespace("router", true), namespace("server", false));
@@ -194,7 +194,7 @@ async fn a_forwarded_packet_is_outgoing_once() {
     assert!(frames.is_sorted_by_key(|frame| frame.at));
 }
 
-/// A ring that nobody empties overflows, and says so.
+/// A ring that is not read overflows and counts the lost frames.
 #[tokio::main(flavor = "current_thread")]
 async fn loss_is_counted() {
     let ns = loopback();
@@ -212,5 +212,5 @@ async fn loss_is_counted() {
     let lost = capture.lost();
     assert!(lost > 0);
     assert_eq!(frames.len() as u64 + lost, 2 * datagrams, "sent and received");
-    assert_eq!(capture.lost(), lost, "a total, not the news");
+    assert_eq!(capture.lost(), lost, "a total, not the difference");
 }

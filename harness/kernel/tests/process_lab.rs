@@ -1,6 +1,6 @@
-//! The lab process, for real: this program is test, parent and lab, by its first argument.
+//! The lab process on a real kernel: this program is test, parent or lab, depending on its first argument.
 //!
-//! Runs as any user; as root everything is repeated as an ordinary one.
+//! Runs as any user; as root all tests are repeated as an ordinary user.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -35,7 +35,7 @@ tests! {
     ],
 }
 
-/// All of them once more, for root, who can be somebody else.
+/// All tests once more as an ordinary user, if run by root.
 pub fn repeated() -> Vec<Trial> {
     let again = || trial(module_path!(), "as_an_ordinary_user", other_users, as_an_ordinary_user);
     rustix::process::geteuid().is_root().then(again).into_iter().collect()
@@ -43,27 +43,31 @@ pub fn repeated() -> Vec<Trial> {
 
 fn as_an_ordinary_user() {
     let mut all = Command::new("/proc/self/exe");
-    let output = all.arg("process_lab::").uid(SOMEBODY).gid(SOMEBODY).output().expect("started");
+    let output = all.arg("process_lab::").uid(OTHER_USER).gid(OTHER_USER).output().expect("started");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-const SOMEBODY: u32 = 64321;
+const OTHER_USER: u32 = 64321;
 
-/// That other users exist here: in most user namespaces they do not.
+/// The requirement that other users exist here; in most user namespaces they do not.
 fn other_users() -> Result<(), String> {
     let map = fs::read_to_string("/proc/self/uid_map").map_err(|e| e.to_string())?;
-    let is_somebody = |line: &str| {
+    let maps_other_user = |line: &str| {
         let mut words = line.split_whitespace().map_while(|word| word.parse::<u32>().ok());
-        words.next().zip(words.nth(1)).is_some_and(|(first, count)| first <= SOMEBODY && SOMEBODY - first < count)
+        words.next().zip(words.nth(1)).is_some_and(|(first, count)| first <= OTHER_USER && OTHER_USER - first < count)
     };
-    if map.lines().any(is_somebody) { Ok(()) } else { Err(format!("there is no user {SOMEBODY} in this namespace")) }
+    if map.lines().any(maps_other_user) {
+        Ok(())
+    } else {
+        Err(format!("there is no user {OTHER_USER} in this namespace"))
+    }
 }
 
-/// What the design promises for every way a run can die.
+/// The maximum time for release that the design guarantees, however a run ends.
 const GONE: Duration = Duration::from_secs(3);
 
-/// Where this program was started as something else than the tests, it never returns.
-pub fn play_a_part() {
+/// Runs this program as a lab, terminal or parent if its arguments select one, and does not return then.
+pub fn run_as_child() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
@@ -82,8 +86,8 @@ fn start(job: &str) -> (LabProcess, BufReader<File>, File) {
     (lab, events, control)
 }
 
-/// All that the lab told until it ended.
-fn told(job: &str) -> String {
+/// Everything the lab reported until it ended.
+fn output_of(job: &str) -> String {
     let (mut lab, mut events, _control) = start(job);
     let mut text = String::new();
     events.read_to_string(&mut text).expect("events");
@@ -100,11 +104,11 @@ fn exit_status_is_handed_on() {
 }
 
 fn programs_in_the_lab_have_what_they_need() {
-    let text = told("look");
+    let text = output_of("look");
     let field = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}")).trim()
     };
-    // All capabilities that this kernel has, after an exec.
+    // All capabilities of this kernel, after an exec.
     let last: u32 =
         fs::read_to_string("/proc/sys/kernel/cap_last_cap").expect("a number").trim().parse().expect("a number");
     assert_eq!(u64::from_str_radix(field("CapEff:"), 16).expect("a mask"), (1 << (last + 1)) - 1);
@@ -115,10 +119,10 @@ fn programs_in_the_lab_have_what_they_need() {
         "{pipes} passed on: {open}"
     );
     assert_eq!(field("links"), "lo", "/sys shows the namespace's own links");
-    assert_eq!(field("bound"), "nameserver 10.0.0.10", "a file is shown in the place of another");
-    assert!(matches!(field("table"), "1024" | "none"), "a table of its own: {text}");
+    assert_eq!(field("bound"), "nameserver 10.0.0.10", "a file is bound over another");
+    assert!(matches!(field("table"), "1024" | "none"), "a separate table: {text}");
     assert_eq!(field("group"), "1", "the lab's parent is pid 1");
-    // What other users own stays theirs: root maps every id, others only their own.
+    // Files of other users keep their owner if root maps every id; others map only their own.
     assert_eq!(
         field("owner"),
         if rustix::process::getuid().is_root() && other_users().is_ok() { "12345" } else { "65534" }
@@ -126,7 +130,7 @@ fn programs_in_the_lab_have_what_they_need() {
 }
 
 fn nothing_stays_a_zombie() {
-    assert_eq!(told("orphans"), "left 0\n");
+    assert_eq!(output_of("orphans"), "left 0\n");
 }
 
 fn both_pipes_carry() {
@@ -156,7 +160,7 @@ fn up(events: &mut impl BufRead) {
 fn wait_for_end(handle: &impl std::os::fd::AsFd) {
     let mut watched = [rustix::event::PollFd::new(handle, rustix::event::PollFlags::IN)];
     let deadline = rustix::event::Timespec { tv_sec: 3, tv_nsec: 0 };
-    assert_eq!(rustix::event::poll(&mut watched, Some(&deadline)), Ok(1), "it is still there");
+    assert_eq!(rustix::event::poll(&mut watched, Some(&deadline)), Ok(1), "it still exists");
 }
 
 /// The process that this thread has started and not yet waited for.
@@ -179,7 +183,7 @@ fn a_held_namespace_is_no_release() {
     let held = File::open(format!("/proc/{}/ns/net", child())).expect("a namespace");
     lab.kill().expect("killed");
     assert_eq!(lab.wait().expect("it ends").code(), Some(128 + 9));
-    // Longer than the others take with their orphans: it is this one that counts.
+    // Longer than the other namespaces take with their orphans, so that only this one is still held.
     let error = lab.proof_of_release(Duration::from_millis(2500)).expect_err("one is held").to_string();
     assert!(error.contains("still held"), "{error}");
     drop(held);
@@ -194,19 +198,19 @@ fn without_namespaces_it_goes_with_its_parent() {
     let mut line = String::new();
     BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
     let lab = Pid::from_raw(line.trim().parse().expect("a number")).expect("a pid");
-    let handle = pidfd_open(lab, PidfdFlags::empty()).expect("it lives");
+    let handle = pidfd_open(lab, PidfdFlags::empty()).expect("it is running");
     parent.kill().expect("killed");
     wait_for_end(&handle);
     parent.wait().expect("it ends");
 }
 
 fn restrictions_are_explained() {
-    let text = told("restricted");
+    let text = output_of("restricted");
     let line = "sudo sysctl -w user.max_user_namespaces=15000";
     assert!(text.starts_with(&format!("failed to make the lab's namespaces (user namespaces are disabled (/proc/sys/user/max_user_namespaces is 0); to allow it: {line})")), "{text}");
 }
 
-/// A shell in the lab reads what is typed and gets the Ctrl-C; afterwards the terminal is the parent's.
+/// A shell in the lab receives typed input and Ctrl-C; afterwards the parent has the terminal.
 fn a_shell_has_the_terminal() {
     let (mut ours, theirs) = pseudo_terminal();
     let mut parent = Command::new("/proc/self/exe");
@@ -220,7 +224,7 @@ fn a_shell_has_the_terminal() {
         parent.pre_exec(|| {
             rustix::process::setsid()?;
             rustix::process::ioctl_tiocsctty(std::io::stdin())?;
-            // Where these tests run in the background such signals may be ignored, and that is inherited.
+            // If these tests run in the background such signals may be ignored, and this is inherited.
             for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
                 libc::signal(signal, libc::SIG_DFL);
             }
@@ -228,7 +232,7 @@ fn a_shell_has_the_terminal() {
         });
     }
     let started = parent.spawn().expect("started");
-    // The command holds the terminal's other end: with that open here, reading would not end with the parent.
+    // The command holds the other end of the terminal; while that is open, reading would not end with the parent.
     drop(parent);
     let mut parent = started;
     let mut seen = String::new();
@@ -237,7 +241,7 @@ fn a_shell_has_the_terminal() {
         while !seen.contains(what) {
             let mut watched = [rustix::event::PollFd::new(&ours, rustix::event::PollFlags::IN)];
             let ready = rustix::event::poll(&mut watched, Some(&rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 }));
-            assert_eq!(ready, Ok(1), "{what} is not said after {seen:?}");
+            assert_eq!(ready, Ok(1), "timed out waiting for {what} after {seen:?}");
             let length = ours.read(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error} after {seen:?}"));
             seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
@@ -246,7 +250,7 @@ fn a_shell_has_the_terminal() {
         ours.try_clone().expect("a copy")
     };
     expect("shell ready").write_all(b"first\n").expect("typed");
-    // Not before the shell's child runs: one that is hit while it forks would wait for the child first.
+    // Only once the shell's child runs: a shell interrupted while forking would wait for the child first.
     expect("shell got first lo").write_all(b"again\n").expect("typed");
     expect("again\r\nagain").write_all(b"\x03").expect("typed");
     expect("shell ended by 2").write_all(b"second\n").expect("typed");
@@ -258,10 +262,10 @@ fn pseudo_terminal() -> (File, std::os::fd::OwnedFd) {
     use std::os::fd::{FromRawFd, OwnedFd};
     let (mut ours, mut theirs) = (-1, -1);
     let none: *mut u8 = std::ptr::null_mut();
-    // SAFETY: both numbers are live and filled with new descriptors that nobody else owns.
+    // SAFETY: both numbers are live and filled with new descriptors that have no other owner.
     unsafe {
         assert_eq!(libc::openpty(&raw mut ours, &raw mut theirs, none.cast(), none.cast(), none.cast()), 0);
-        // A Ctrl-C is followed by a flush of what is on its way, which may hit what is said right after it
+        // Ctrl-C flushes the terminal's queues, which may discard output written right after it
         // (`isig` in drivers/tty/n_tty.c).
         let mut settings: libc::termios = std::mem::zeroed();
         assert_eq!(libc::tcgetattr(theirs, &raw mut settings), 0);
@@ -274,7 +278,7 @@ fn pseudo_terminal() -> (File, std::os::fd::OwnedFd) {
     }
 }
 
-/// A parent in a terminal.
+/// A parent with a terminal.
 fn terminal() {
     let (mut lab, mut events, _control) = start("shell");
     let mut line = String::new();
@@ -287,7 +291,7 @@ fn terminal() {
     assert!(lab.wait().expect("it ends").success());
 }
 
-/// The parent that is killed.
+/// A parent that gets killed.
 fn parent() {
     let _lab = LabCommand::new(["lab", "sleep"]).user_namespace(false).spawn().expect("a lab");
     println!("{}", child());
@@ -345,7 +349,7 @@ fn lab(job: &str) {
 }
 
 /// A namespace with a connection whose data is never acknowledged: a filter on the server's socket
-/// drops all that arrives for it.
+/// drops everything that arrives for it.
 fn stuck_connection(name: &str) -> (NetNs, (TcpStream, TcpStream)) {
     let ns = NetNs::create(name).expect("a namespace");
     link::set_up(&ns, link::LOOPBACK, true).expect("lo up");
@@ -385,17 +389,17 @@ fn look(events: &mut File) {
     command.args(["-c", &script]).env("PPID_OF_LAB", parent.to_string()).stdin(Stdio::null());
     let output = command.output().expect("it runs");
     let _ = fs::remove_dir_all(&dir);
-    // Shared with the machine it would be a negative number; before Linux 6.1 there is none.
+    // A table shared with the machine shows as a negative number; before Linux 6.1 there is none.
     let table = ns.run(|| fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries")).expect("entered");
     writeln!(events, "table {}", table.as_deref().unwrap_or("none").trim()).expect("written");
     events.write_all(&output.stdout).expect("written");
     events.write_all(&output.stderr).expect("written");
 }
 
-/// Children whose parent has gone become init's; it collects them.
+/// Orphaned children are adopted and reaped by init.
 fn orphans(events: &mut File) {
     let status = Command::new("sh").args(["-c", "for i in 1 2 3 4 5; do sleep 0.05 & done"]).status().expect("it runs");
-    assert!(status.success(), "the lab's own children are not taken from it");
+    assert!(status.success(), "the lab reaps its own children");
     let deadline = Instant::now() + GONE;
     let others = || {
         let all = fs::read_dir("/proc").expect("mounted");

@@ -1,4 +1,4 @@
-//! TCP sockets of a namespace: what is told of them, and their end.
+//! TCP sockets of a namespace: listing and closing them.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -45,7 +45,7 @@ fn pair(ns: &NetNs, address: &str) -> Pair {
     .expect("a connection")
 }
 
-/// From here on nothing that arrives for `socket` reaches it.
+/// Drops everything that arrives for `socket` from here on.
 fn deafen(socket: &impl std::os::fd::AsFd) {
     socket2::SockRef::from(socket).attach_filter(&[socket2::SockFilter::new(0x06, 0, 0, 0)]).expect("attached");
 }
@@ -56,7 +56,7 @@ fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "it does not come");
+        assert!(Instant::now() < deadline, "timed out");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -74,18 +74,18 @@ fn both_families_are_listed_with_their_numbers() {
         let mut pair = pair(&ns, address);
         pair.client.write_all(&[1; 5000]).expect("written");
         // The SYN counts as one byte.
-        let told = wait_for(|| client_of(&diag, &pair)?.info.filter(|info| info.bytes_acked == 5001));
-        assert_eq!((told.unacked, told.retransmits, told.total_retrans), (0, 0, 0));
+        let info = wait_for(|| client_of(&diag, &pair)?.info.filter(|info| info.bytes_acked == 5001));
+        assert_eq!((info.unacked, info.retransmits, info.total_retrans), (0, 0, 0));
         if address != "[::]:0" {
-            assert_eq!(told.snd_mss, mss);
+            assert_eq!(info.snd_mss, mss);
         }
-        assert!(told.rto_us >= 200_000 && told.rtt_us > 0, "{told:?}");
+        assert!(info.rto_us >= 200_000 && info.rtt_us > 0, "{info:?}");
         let all = diag.tcp_sockets(ALL).expect("listed");
         let server = all
             .iter()
             .find(|socket| socket.remote == pair.client.local_addr().expect("connected"))
             .expect("the other end");
-        assert_eq!((server.state, server.info.expect("told").bytes_received), (state::ESTABLISHED, 5000));
+        assert_eq!((server.state, server.info.expect("tcp_info").bytes_received), (state::ESTABLISHED, 5000));
         assert_eq!(server.remote.is_ipv4(), address.starts_with("127"));
         let listening = diag.tcp_sockets(mask(&[state::LISTEN])).expect("listed");
         assert_eq!(
@@ -131,16 +131,16 @@ fn a_destroyed_connection_is_aborted_at_both_ends() {
     let mut pair = pair(&ns, "[::1]:0");
     let socket = client_of(&diag, &pair).expect("listed");
     diag.destroy(&socket).expect("ended");
-    diag.destroy(&socket).expect("ending it twice is no error");
+    diag.destroy(&socket).expect("closing it twice is not an error");
     assert_eq!(pair.client.write(b"x").expect_err("aborted").kind(), ErrorKind::ConnectionAborted);
     assert_eq!(std::io::Read::read(&mut pair.server, &mut [0]).expect_err("reset").kind(), ErrorKind::ConnectionReset);
-    assert_eq!(diag.tcp_sockets(ALL).expect("listed").len(), 1, "the listener is left");
+    assert_eq!(diag.tcp_sockets(ALL).expect("listed").len(), 1, "only the listener is left");
 }
 
 fn destroy_all_ends_what_no_process_holds() {
     let ns = namespace();
     let diag = SockDiag::open(&ns).expect("opened");
-    // An orphan with data that nobody acknowledges.
+    // An orphan with unacknowledged data.
     let mut stuck = pair(&ns, "127.0.0.1:0");
     deafen(&stuck.server);
     stuck.client.write_all(&[1; 1000]).expect("written");
@@ -149,7 +149,7 @@ fn destroy_all_ends_what_no_process_holds() {
     let waiting = pair(&ns, "[::1]:0");
     waiting.client.shutdown(Shutdown::Both).expect("shut down");
     drop((waiting.server, waiting.client));
-    // SYN_SENT: the listener hears nothing; and the half-open one would be SYN_RECV.
+    // SYN_SENT: the listener receives nothing, otherwise the half-open connection would be SYN_RECV.
     let deaf = ns.run(|| TcpListener::bind("127.0.0.1:0")).expect("entered").expect("bound");
     deafen(&deaf);
     let calling = ns
@@ -163,8 +163,8 @@ fn destroy_all_ends_what_no_process_holds() {
         .expect("a socket");
     let wanted = [state::FIN_WAIT_1, state::TIME_WAIT, state::SYN_SENT, state::LISTEN];
     wait_for(|| {
-        let there = diag.tcp_sockets(ALL).expect("listed");
-        wanted.iter().all(|state| there.iter().any(|socket| socket.state == *state)).then_some(())
+        let present = diag.tcp_sockets(ALL).expect("listed");
+        wanted.iter().all(|state| present.iter().any(|socket| socket.state == *state)).then_some(())
     });
     assert!(destroy_all(&ns).expect("ended") >= wanted.len());
     assert_eq!(diag.tcp_sockets(ALL).expect("listed"), []);

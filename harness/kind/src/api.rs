@@ -1,4 +1,4 @@
-//! The API server of the run's own cluster: connected to by the run's own kubeconfig alone.
+//! The API server of the run's own cluster, reached only through the run's own kubeconfig.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,18 +17,18 @@ use serde_json::json;
 
 use super::created::Names;
 
-/// How often a wish to stop is looked for.
+/// Polling interval of the stop condition.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// An error of the API in one line.
-pub fn said(e: impl std::fmt::Display) -> String {
+/// A one-line error of the API server.
+pub fn failed(e: impl std::fmt::Display) -> String {
     format!("the API server: {e}")
 }
 
-/// Connects to a cluster of ours; any other API server is refused, whatever the file says.
+/// Connects to a cluster of this run. Any other API server is refused, regardless of the kubeconfig.
 ///
 /// # Errors
-/// When the file cannot be read, names something else, or makes no client.
+/// If the kubeconfig cannot be read, names another cluster, or yields no client.
 pub async fn connect(names: &Names) -> Result<Client, String> {
     let file = names.kubeconfig();
     let text = Kubeconfig::read_from(&file).map_err(|e| format!("{}: {e}", file.display()))?;
@@ -38,13 +38,13 @@ pub async fn connect(names: &Names) -> Result<Client, String> {
     if !named || config.cluster_url.host() != Some("127.0.0.1") {
         return Err(format!("{} does not belong to this run's cluster {}: refused", file.display(), names.cluster));
     }
-    Client::try_from(config).map_err(said)
+    Client::try_from(config).map_err(failed)
 }
 
-/// Asks from where there is no runtime.
+/// Runs a job against the API server from synchronous code.
 ///
 /// # Errors
-/// The job's own; that it took too long, or is no longer wanted.
+/// The job's own error, a timeout, or "stopped".
 pub fn ask<T, F: Future<Output = Result<T, String>>>(
     names: &Names,
     job: impl FnOnce(Client) -> F,
@@ -54,14 +54,14 @@ pub fn ask<T, F: Future<Output = Result<T, String>>>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("no runtime: {e}"))?;
     runtime.block_on(async {
-        let asked = async { job(connect(names).await?).await };
+        let connected = async { job(connect(names).await?).await };
         let stopped = async {
             while !stop() {
                 tokio::time::sleep(LOOK).await;
             }
         };
         tokio::select! {
-            answer = tokio::time::timeout(limit, asked) => {
+            answer = tokio::time::timeout(limit, connected) => {
                 answer.unwrap_or_else(|_| Err(format!("timed out after {} s waiting for the API server", limit.as_secs())))
             }
             () = stopped => Err("stopped".into()),
@@ -69,22 +69,23 @@ pub fn ask<T, F: Future<Output = Result<T, String>>>(
     })
 }
 
-/// Each of so many nodes' share of the pod network. Cluster DNS of kubeadm steps aside: replicas are the scenario's.
+/// Returns the pod CIDR of each of `count` nodes, and scales kubeadm's cluster DNS to zero: the scenario makes its own
+/// replicas.
 ///
 /// # Errors
-/// What the API server says.
+/// The error of the API server.
 pub async fn prepare(client: Client, count: usize) -> Result<BTreeMap<String, Prefix>, String> {
     let dns: Api<Deployment> = Api::namespaced(client.clone(), "kube-system");
     let none = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
-    dns.patch_scale("coredns", &PatchParams::default(), &none).await.map_err(said)?;
+    dns.patch_scale("coredns", &PatchParams::default(), &none).await.map_err(failed)?;
     let share = |node: &Node| Some((node.name_any(), node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?));
     Ok(nodes(client, count, share).await.into_iter().collect())
 }
 
-/// Waits until so many nodes are ready.
+/// Waits until `count` nodes are ready.
 ///
 /// # Errors
-/// None: time limits are the asker's.
+/// None. The caller sets the time limit.
 pub async fn nodes_ready(client: Client, count: usize) -> Result<(), String> {
     let is_ready = |node: &Node| {
         let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -94,7 +95,7 @@ pub async fn nodes_ready(client: Client, count: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Watches nodes until so many are as wanted. A watch that breaks is begun anew by itself.
+/// Watches nodes until `count` of them match. A broken watch restarts automatically.
 async fn nodes<T>(client: Client, count: usize, wanted: impl Fn(&Node) -> Option<T>) -> Vec<T> {
     let (nodes, writer) = reflector::store();
     let stream = watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff();

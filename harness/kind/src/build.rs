@@ -1,5 +1,5 @@
-//! What a scenario's cluster is made of before it has pods: the plan as this cluster can have it, nodes in
-//! the fabric, the world outside, objects of the API that may be there from the trial before.
+//! The parts of a scenario's cluster other than pods: the plan adapted to the real cluster, nodes in the fabric, hosts
+//! outside, and API objects that may remain from the previous trial.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
@@ -15,27 +15,27 @@ use super::nodes::{Attached, attach};
 use super::objects::{self, DNS_NAMESPACE, LABEL, same};
 use super::{api, cni, guard};
 
-/// What a node's primary interface is called here, where Docker has taken the scenario's name for its own.
+/// Name of a node's primary interface when Docker's interface already has the scenario's name.
 const NODE_NIC: &str = "prim0";
 
-/// Makes objects that are not there yet, and removes those of the run that are not wanted.
+/// Creates missing objects and deletes objects of the run that are not wanted.
 pub async fn keep_or_make<K>(api: &Api<K>, run: &objects::Run, wanted: Vec<K>) -> Result<(), String>
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
 {
     let ours = ListParams::default().labels(&format!("{LABEL}={}", run.id));
-    let there = api.list(&ours).await.map_err(api::said)?.items;
-    for object in there.iter().filter(|object| !wanted.iter().any(|wanted| same(*object, wanted))) {
-        api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::said)?;
+    let existing = api.list(&ours).await.map_err(api::failed)?.items;
+    for object in existing.iter().filter(|object| !wanted.iter().any(|wanted| same(*object, wanted))) {
+        api.delete(&object.name_any(), &DeleteParams::default()).await.map_err(api::failed)?;
     }
-    for object in wanted.iter().filter(|wanted| !there.iter().any(|object| same(object, *wanted))) {
+    for object in wanted.iter().filter(|wanted| !existing.iter().any(|object| same(object, *wanted))) {
         let made = api.create(&PostParams::default(), object).await;
-        made.map_err(|e| format!("{}: {}", object.name_any(), api::said(e)))?;
+        made.map_err(|e| format!("{}: {}", object.name_any(), api::failed(e)))?;
     }
     Ok(())
 }
 
-/// The scenario's cluster as this one can have it.
+/// Adapts the scenario's plan to the real cluster.
 pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
     let cluster = &ground.cluster;
     for (of, scenario, kind, key) in [
@@ -63,10 +63,10 @@ pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
     Ok(())
 }
 
-/// What stands around the pods.
+/// The network around the pods.
 pub type Network = (Fabric, Vec<Attached>, Vec<Outside>, Vec<Office>);
 
-/// The fabric, the nodes' places in it, and the world outside.
+/// Builds the fabric, attaches the nodes to it, and builds the hosts outside.
 pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
     let network = &plan.network;
     let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway]).await?;
@@ -88,9 +88,9 @@ pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kerne
     Ok((fabric, nodes, outside, offices))
 }
 
-/// What kubeadm's Deployment of CoreDNS runs.
+/// The pod template of kubeadm's CoreDNS Deployment.
 pub async fn template(client: &Client) -> Result<PodSpec, String> {
     let all: Api<Deployment> = Api::namespaced(client.clone(), DNS_NAMESPACE);
-    let found = all.get("coredns").await.map_err(api::said)?;
+    let found = all.get("coredns").await.map_err(api::failed)?;
     found.spec.and_then(|spec| spec.template.spec).ok_or_else(|| "the Deployment of CoreDNS is empty".into())
 }

@@ -1,5 +1,5 @@
-//! A scenario's cluster on a real one: its nodes in the fabric, its pods, Services and replicas of cluster
-//! DNS as objects of the API, the outside world around it.
+//! A scenario's cluster on a real cluster: nodes attached to the fabric; pods, Services and cluster DNS replicas as API
+//! objects; hosts outside.
 
 mod changes;
 mod make;
@@ -23,12 +23,12 @@ use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
 use super::watch::{Endpoint as Behind, Seen, is_leaving};
-use super::{api, cni, failed, failures, kube_proxy, news, servers};
+use super::{api, cni, failed, failures, feed, kube_proxy, servers};
 
-/// A pod takes a second to come and another to go, and some of the machine.
+/// Creating a pod takes about a second, deleting it another, and both cost CPU time.
 const CHURN: (Duration, Duration) = (Duration::from_millis(2400), Duration::from_millis(100));
 
-/// A scenario's cluster, on a real one.
+/// A scenario's cluster on a real cluster.
 pub struct KindCluster {
     plan: ClusterPlan,
     ground: Ground,
@@ -37,21 +37,21 @@ pub struct KindCluster {
     nodes: Vec<Attached>,
     outside: Vec<Outside>,
     offices: Vec<Office>,
-    /// By number; what was deleted is remembered as it was.
+    /// By pod number. A deleted pod keeps its last state.
     pods: Mutex<Vec<Plugged>>,
     coming_back: tokio::sync::Mutex<()>,
     seen: Seen,
     inventory: watch::Sender<Inventory>,
     pause_image: String,
-    /// What kubeadm's Deployment of CoreDNS runs.
+    /// The pod template of kubeadm's CoreDNS Deployment.
     replica: Option<PodSpec>,
 }
 
 impl KindCluster {
-    /// Builds everything the plan names; pods get the addresses the node's plugins give.
+    /// Builds everything in the plan. Pods get their addresses from the node's CNI plugins.
     ///
     /// # Errors
-    /// What was refused, in words. What was made by then is found, and the cluster thrown away.
+    /// The step that failed. Whatever was made before it is detected, and the cluster is replaced.
     pub async fn up(ground: &Ground, plan: &ClusterPlan) -> Result<Arc<Self>, String> {
         let mut plan = with_passer_by(plan);
         fit(&mut plan, ground)?;
@@ -76,24 +76,24 @@ impl KindCluster {
             ground: ground.clone(),
             plan,
         };
-        let strangers = cluster.send_strangers_away().await?;
+        let unwanted = cluster.delete_unwanted_pods().await?;
         cluster.make_objects().await?;
-        let made = cluster.make_all_pods(&strangers).await?;
-        cluster.gone(&strangers, None).await?;
+        let made = cluster.make_all_pods(&unwanted).await?;
+        cluster.until_gone(&unwanted, None).await?;
         for (pod, made) in cluster.plan.pods.iter_mut().zip(&made) {
             pod.address = made.address;
         }
         cluster.pods = Mutex::new(made);
-        cluster.endpoints_there().await?;
-        // Pods of the scenario before this one were in the fabric until they were gone.
+        cluster.until_endpoints_are_ready().await?;
+        // Pods of the previous scenario were in the fabric until they were deleted.
         cluster.nodes.iter().try_for_each(Attached::forget_flows)?;
         let cluster = Arc::new(cluster);
-        cluster.tell();
+        cluster.update_inventory();
         tokio::spawn(follow(Arc::downgrade(&cluster), cluster.seen.clone()));
         Ok(cluster)
     }
 
-    /// Services and their ready endpoints, by the names of the scenario.
+    /// Services and their ready endpoints, by the scenario's names.
     fn services(&self) -> Vec<Endpoints> {
         let ready = self.seen.endpoints();
         let entry = |plan: &relapse_model::ServicePlan| {
@@ -108,14 +108,14 @@ impl KindCluster {
         self.plan.services.iter().map(entry).collect()
     }
 
-    /// Lets the inventory follow what the API server told and what was plugged in.
-    fn tell(&self) {
+    /// Updates the inventory from the API objects and the attached pods.
+    fn update_inventory(&self) {
         let plugged = self.lock_pods();
-        let there = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
+        let is_present = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
             let pod = self.seen.same_pod(&spec.name, &plugged.uid);
             !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
         };
-        let pods = self.plan.pods.iter().zip(plugged.iter()).filter(there).map(|(spec, plugged)| PodEntry {
+        let pods = self.plan.pods.iter().zip(plugged.iter()).filter(is_present).map(|(spec, plugged)| PodEntry {
             name: spec.name.clone(),
             node: self.plan.nodes[spec.node.0].name.clone(),
             address: plugged.address,
@@ -135,19 +135,19 @@ impl KindCluster {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something of its own runs in this pod, and goes on between trials.
+    /// Whether this pod runs a server of its own that keeps running between trials.
     fn lives_on(&self, id: PodId) -> bool {
         self.plan.pods[id.0].role == PodRole::Dns || self.serves_itself(Place::Pod(id))
     }
 
-    /// Hosts outside on which a third party's server runs, or the others.
+    /// Hosts outside that run a third party's server (`served`), or those that do not.
     fn outside_served(&self, served: bool) -> impl Iterator<Item = &Outside> {
         let all = self.outside.iter().enumerate();
         all.filter(move |(id, _)| self.serves_itself(Place::Outside(OutsideId(*id))) == served).map(|(_, host)| host)
     }
 
-    /// The nodes leave the fabric. Pods and Services stay for the next trial of the scenario, which sends
-    /// away what it does not want; all of them go with the cluster. Goes on past what fails.
+    /// Detaches the nodes from the fabric. Pods and Services stay for the next trial of the scenario, which deletes the
+    /// ones it does not want, and are removed with the cluster. Continues after errors.
     fn take_down(&self) -> LeftBehind {
         let mut left = Vec::new();
         let pods = self.lock_pods().clone();
@@ -164,11 +164,11 @@ impl KindCluster {
     }
 }
 
-/// Ends with the cluster.
+/// Updates the inventory on every change until the cluster is dropped.
 async fn follow(cluster: Weak<KindCluster>, mut seen: Seen) {
     while seen.changed().await {
         let Some(cluster) = cluster.upgrade() else { return };
-        cluster.tell();
+        cluster.update_inventory();
     }
 }
 
@@ -221,7 +221,7 @@ impl Cluster for KindCluster {
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
         let names = self.ground.cluster.nodes.iter().zip(&self.plan.nodes);
         let names = names.map(|(kind, node)| (kind.name.clone(), node.name.clone())).collect();
-        Some(news::start(&self.client, names))
+        Some(feed::start(&self.client, names))
     }
 
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {
@@ -242,7 +242,7 @@ impl Cluster for KindCluster {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.clone());
         let outside = self.outside_served(false).map(|o| o.ns.clone()).chain(hops);
         let offices = self.offices.iter().flat_map(|o| [o.client.clone(), o.gateway.clone()]);
-        // What runs in a pod or a container by itself lives on, with its listening sockets.
+        // A server in a pod or container keeps running, with its listening sockets.
         let all = self.lock_pods().clone().into_iter().enumerate();
         let pods: Vec<NetNs> = all.filter(|(id, _)| !self.lives_on(PodId(*id))).map(|(_, pod)| pod.ns).collect();
         std::iter::once(self.fabric.at.ns.clone()).chain(outside).chain(offices).chain(pods).collect()

@@ -1,7 +1,7 @@
-//! The pod network of a node, by the standard CNI plugins that every node image has: a veth for each
-//! pod and a route to it (`ptp`), an address from the node's share (`host-local`), host ports.
+//! The pod network of a node, set up with the standard CNI plugins that every node image contains: a veth and a route
+//! for each pod (`ptp`), an address from the node's pod CIDR (`host-local`), host ports (`portmap`).
 //!
-//! Second NIC, policy table and source NAT are not the plugins' but the fabric's.
+//! The second NIC, the policy table and source NAT belong to the fabric.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,13 +14,13 @@ use super::created::NodeRef;
 
 const NAME: &str = "relapse";
 
-/// The last address of a share but the broadcast one: next hop of its pods.
+/// Next hop of a node's pods: the last address of its pod CIDR before the broadcast address.
 #[must_use]
 pub fn gateway(share: Prefix) -> Option<IpAddr> {
     share.nth(size(share).checked_sub(2)?)
 }
 
-/// The one before: the pod NIC's own.
+/// Address of the pod NIC: the one before the gateway.
 #[must_use]
 pub fn nic_address(share: Prefix) -> Option<IpAddr> {
     share.nth(size(share).checked_sub(3)?)
@@ -31,10 +31,10 @@ const fn size(share: Prefix) -> u128 {
     1 << bits.saturating_sub(share.length())
 }
 
-/// Writes the node's configuration; its runtime sees it at once.
+/// Writes the node's CNI configuration. containerd picks it up immediately.
 ///
 /// # Errors
-/// When the share is too small or the file cannot be written.
+/// If the pod CIDR is too small or the file cannot be written.
 pub fn write(node: &NodeRef) -> io::Result<()> {
     let share = node.pod_prefix;
     let too_small = || io::Error::other(format!("{share} has no room for pods"));
@@ -52,17 +52,17 @@ pub fn write(node: &NodeRef) -> io::Result<()> {
     });
     let folder = inside(node, "etc/cni/net.d");
     std::fs::create_dir_all(&folder)?;
-    // In one piece. containerd looks again when something in the folder is renamed, not when it appears.
+    // Atomically. containerd reloads the folder on a rename, not on a create.
     let draft = folder.join("relapse.draft");
     std::fs::write(&draft, config.to_string())?;
     std::fs::rename(draft, folder.join("10-relapse.conflist"))
 }
 
-/// Makes the next pod of the node get this address, where it is free: the plugin goes on behind the
-/// last one it gave.
+/// Makes the next pod of the node get this address, if it is free: `host-local` starts after the last address it
+/// allocated.
 ///
 /// # Errors
-/// When the plugin's notes cannot be written.
+/// If the plugin's state cannot be written.
 pub fn next_address(node: &NodeRef, address: IpAddr) -> io::Result<()> {
     let before = match address {
         IpAddr::V4(address) => IpAddr::V4((u32::from(address) - 1).into()),
@@ -71,15 +71,15 @@ pub fn next_address(node: &NodeRef, address: IpAddr) -> io::Result<()> {
     std::fs::write(inside(node, "var/lib/cni/networks").join(NAME).join("last_reserved_ip.0"), before.to_string())
 }
 
-/// A path of the node's own files, by its first process.
+/// A path in the node's root file system, through its first process.
 fn inside(node: &NodeRef, path: &str) -> PathBuf {
     Path::new("/proc").join(node.pid.to_string()).join("root").join(path)
 }
 
-/// The image that holds a pod's namespace open, as the node's runtime is configured with.
+/// The pause image configured in the node's containerd.
 ///
 /// # Errors
-/// When the runtime's configuration cannot be read or names none.
+/// If containerd's configuration cannot be read or names no pause image.
 pub fn pause_image(node: &NodeRef) -> Result<String, String> {
     let file = inside(node, "etc/containerd/config.toml");
     let text = std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;

@@ -1,7 +1,7 @@
-//! A real cluster: made, found ready, removed; everything by its exact name.
+//! Creates a real cluster, waits until it is ready, and removes it, all by exact name.
 //!
-//! Its network is its own, without translation to the outside, and its nodes get their guard before
-//! they can run a pod. Names carry the run's id.
+//! The cluster has its own network, without NAT to the outside, and its nodes get their guard before they can run a
+//! pod. Names contain the run's id.
 
 use std::cell::RefCell;
 use std::fs;
@@ -19,20 +19,20 @@ use super::docker::{docker, kind, pid_of, within};
 use super::until::until;
 use super::{api, cni, failed, guard, kube_proxy, pids};
 
-/// A cluster that is not there by then never will be; a variable of this name sets other seconds.
+/// Time limit of `kind create cluster`. The environment variable overrides it, in seconds.
 const CREATE_WITHIN: (&str, Duration) = ("RELAPSE_KIND_CREATE_WITHIN", Duration::from_secs(240));
-/// Nodes are ready by then, or something is wrong with them.
+/// Time limit for the nodes to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(90);
 const REMOVE_WITHIN: Duration = Duration::from_secs(120);
 const LOAD_WITHIN: Duration = Duration::from_secs(60);
 const LOGS_WITHIN: Duration = Duration::from_secs(30);
-/// By which kind's containers do.
+/// kind's own label on its containers.
 const KIND_LABEL: &str = "io.x-k8s.kind.cluster";
 
-/// Makes a cluster. What was made by the time it fails is still there: [`remove`] it.
+/// Creates a cluster. After an error, whatever was made remains: call [`remove`].
 ///
 /// # Errors
-/// What went wrong, in one line; logs of the nodes are in `logs` then.
+/// The cause, in one line. Logs of the nodes are then in `logs`.
 pub fn create(
     names: &Names,
     config: &Config,
@@ -46,7 +46,7 @@ pub fn create(
     let file = names.folder.join("config.json");
     fs::write(&file, config.value.to_string()).map_err(in_folder)?;
     let management = make_network(&names.cluster)?;
-    // Not `--quiet`: kind would not say why it failed either.
+    // Not `--quiet`, which suppresses the error, too.
     command.args(["create", "cluster", "--retain", "--wait", "0s", "--name", &names.cluster]);
     command.arg("--kubeconfig").arg(names.kubeconfig()).arg("--config").arg(&file);
     if let Some(image) = image {
@@ -61,8 +61,8 @@ pub fn create(
     made.map_err(|why| if why == "stopped" { why } else { with_logs(&why, &names.cluster, logs) })
 }
 
-/// A network of its own, with addresses that no lab and no office has (RFC 2544), and without
-/// translation: what is not for the network itself finds no way back.
+/// Creates the cluster's network, with addresses that no lab and no office uses (RFC 2544) and without NAT: packets to
+/// other destinations get no reply.
 fn make_network(name: &str) -> Result<Prefix, String> {
     let mut last = String::new();
     for number in 128..=255_u8 {
@@ -88,10 +88,10 @@ fn make_network(name: &str) -> Result<Prefix, String> {
     Err(last)
 }
 
-/// Loads an image of Docker's into every node.
+/// Loads an image from Docker into every node.
 ///
 /// # Errors
-/// When Docker cannot save it, or kind cannot load it.
+/// If Docker cannot save it, or kind cannot load it.
 pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     let archive = names.folder.join("image.tar");
     let mut save = Command::new("docker");
@@ -103,27 +103,27 @@ pub fn load_image(names: &Names, image: &str) -> Result<(), String> {
     loaded.map(drop)
 }
 
-/// Containers that have this label with a cluster's name.
+/// Containers with this label and the cluster's name as its value.
 fn labelled(label: &str, cluster: &str) -> Result<Vec<String>, String> {
     let filter = format!("label={label}={cluster}");
     let names = docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
     Ok(names.lines().map(str::to_owned).collect())
 }
 
-/// The nodes of a cluster, and a load balancer before them.
+/// The nodes of a cluster, and the load balancer in front of them.
 fn containers(cluster: &str) -> Result<Vec<String>, String> {
     labelled(KIND_LABEL, cluster)
 }
 
-/// All containers that go with a cluster: its nodes, and the servers beside it.
+/// All containers of a cluster: its nodes and the servers outside it.
 fn all_containers(cluster: &str) -> Result<Vec<String>, String> {
     Ok([containers(cluster)?, labelled(LABEL, cluster)?].concat())
 }
 
-/// Whether any other cluster of kind's runs on this machine.
+/// Whether another kind cluster runs on this machine.
 ///
 /// # Errors
-/// When Docker does not answer.
+/// If Docker does not answer.
 pub fn others(cluster: &str) -> Result<bool, String> {
     let filter = format!("label={KIND_LABEL}");
     let format = format!("{{{{.Label \"{KIND_LABEL}\"}}}}");
@@ -131,12 +131,12 @@ pub fn others(cluster: &str) -> Result<bool, String> {
     Ok(all.lines().any(|other| other != cluster))
 }
 
-/// What kind made: containers with their first process.
+/// The containers that kind created, with their first processes.
 fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, String> {
     let mut containers = containers(&names.cluster)?;
-    // With several control planes kind sets a load balancer before them, which is no node.
+    // With several control planes kind adds a load balancer, which is not a node.
     containers.retain(|name| !name.ends_with("-external-load-balancer"));
-    // Workers in their order (kind counts worker, worker2, ... worker10), then the rest.
+    // Workers in order (kind names them worker, worker2, ... worker10), then the rest.
     let rank = |name: &String| {
         let worker = name.rsplit('-').next().and_then(|last| last.strip_prefix("worker"));
         (worker.is_none(), worker.and_then(|number| number.parse::<u32>().ok()).unwrap_or(1))
@@ -155,11 +155,11 @@ fn found(names: &Names, management: Prefix, config: &Config) -> Result<Created, 
     })
 }
 
-/// The guard first, then the pod network; ready when the API says so of every node, and kube-proxy is at work.
+/// Sets up the guard, then the pod network; waits until every node is Ready and kube-proxy has synced.
 fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, String> {
     for node in &created.nodes {
         let ns = node.namespace().map_err(failed)?;
-        guard::put_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
+        guard::set_up(&ns, &created).map_err(|e| format!("the guard of {}: failed to {e}", node.name))?;
     }
     let count = created.nodes.len();
     let shares = api::ask(&created.names, |client| api::prepare(client, count), READY_WITHIN, stop)?;
@@ -176,7 +176,7 @@ fn make_ready(mut created: Created, stop: &dyn Fn() -> bool) -> Result<Created, 
     Ok(created)
 }
 
-/// What the nodes had to say, for people to read: one that never came up has only what it printed.
+/// Exports the nodes' logs for the user. A node that never came up has only its console output.
 fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
     let exported = kind().and_then(|mut kind| {
         kind.args(["export", "logs", "--name", cluster]).arg(logs);
@@ -189,18 +189,18 @@ fn with_logs(why: &str, cluster: &str, logs: &Path) -> String {
     why.to_owned()
 }
 
-/// Removes a cluster: containers with their volumes, servers beside it among them, network, files; only those
-/// of exactly this name. What is gone already is no error.
+/// Removes a cluster: containers (including servers outside) with their volumes, network and files, by exact name.
+/// Anything already removed is not an error.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn remove(names: &Names) -> Result<(), String> {
     let labels = [KIND_LABEL, LABEL].map(|label| format!("{label}={}", names.cluster));
-    let (left, said) = (RefCell::default(), RefCell::new(String::new()));
-    let late = || format!("{} not gone{}", left.borrow(), said.borrow());
+    let (left, failure) = (RefCell::default(), RefCell::new(String::new()));
+    let late = || format!("{} not gone{}", left.borrow(), failure.borrow());
     until(REMOVE_WITHIN, &|| false, late, || {
-        // A run that was killed alone left its kind at work, which would go on to make what is removed here. What
-        // Docker was asked for by then comes yet, and the client that asked ends when it is there.
+        // A killed run may leave its kind process running, which would keep creating what is removed here. Requests
+        // that Docker has already accepted still complete, and the requesting client ends with them.
         let kinds = running("kind", &names.cluster);
         kinds.iter().try_for_each(|pid| process::end(*pid)).map_err(failed)?;
         let at_work = !kinds.is_empty() || labels.iter().any(|label| !running("docker", label).is_empty());
@@ -212,16 +212,16 @@ pub fn remove(names: &Names) -> Result<(), String> {
         *left.borrow_mut() = format!("containers {} are", there.join(", "));
         let mut command = Command::new("docker");
         command.args(["rm", "--force", "--volumes"]).args(&there);
-        // Docker may be at it already, for a run that was killed: what counts is that they are gone.
+        // Docker may already be removing them for a killed run. Only their absence counts.
         if let Err(why) = within(&mut command, REMOVE_WITHIN, &|| false) {
-            *said.borrow_mut() = format!(" ({why})");
+            *failure.borrow_mut() = format!(" ({why})");
         }
         Ok(None)
     })?;
     let ours = format!("label={LABEL}={}", names.cluster);
     let networks = || docker(&["network", "ls", "--filter", &ours, "--format", "{{.Name}}"]);
     for network in networks()?.lines().filter(|network| *network == names.cluster) {
-        // Somebody else may be removing it, too.
+        // Another process may be removing it concurrently.
         if let Err(why) = docker(&["network", "rm", network])
             && networks()?.lines().any(|left| left == network)
         {
@@ -234,7 +234,7 @@ pub fn remove(names: &Names) -> Result<(), String> {
     }
 }
 
-/// Processes of a program that were started with this word.
+/// Processes of this program with this command-line argument.
 fn running(program: &str, word: &str) -> Vec<u32> {
     let is_it = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

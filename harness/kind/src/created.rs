@@ -1,4 +1,4 @@
-//! What is known of a cluster that was made: by its names everything of it is found.
+//! Description of a created cluster, including the names by which its parts are found.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,15 @@ use relapse_detectors::prefix::Prefix;
 use relapse_kernel::{NetNs, Result};
 use serde::{Deserialize, Serialize};
 
-/// By which Docker's networks, and containers beside the cluster, tell whose they are.
+/// Label of the Docker networks and of the containers outside the cluster; its value is the cluster's name.
 pub(super) const LABEL: &str = "relapse.run";
 
-/// What a cluster is called: everything of it is found by these.
+/// Names of a cluster. All its parts are found by them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names {
-    /// kind's name for it, and of its Docker network.
+    /// kind's name for the cluster, also the name of its Docker network.
     pub cluster: String,
-    /// Where its files lie.
+    /// The folder of its files.
     pub folder: PathBuf,
 }
 
@@ -28,13 +28,13 @@ impl Names {
 /// One node's container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRef {
-    /// Of the container, and of the node in the API.
+    /// The name of the container, and of the node in the API.
     pub name: String,
-    /// Its first process, as this machine counts.
+    /// Its first process, in the host's PID namespace.
     pub pid: u32,
-    /// The node's share of the pod network.
+    /// The node's pod CIDR.
     pub pod_prefix: Prefix,
-    /// Packets that its guard had dropped by the time the cluster was ready: those of its own start.
+    /// Packets the guard dropped before the cluster was ready, during the node's own start.
     pub dropped: u64,
 }
 
@@ -42,7 +42,7 @@ impl NodeRef {
     /// Its network namespace.
     ///
     /// # Errors
-    /// When it does not run any more.
+    /// If the node no longer runs.
     pub fn namespace(&self) -> Result<NetNs> {
         NetNs::of_process(&self.name, self.pid)
     }
@@ -52,9 +52,9 @@ impl NodeRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
     pub names: Names,
-    /// Workers first, in their order, then the control plane.
+    /// Workers first, in order, then the control plane.
     pub nodes: Vec<NodeRef>,
-    /// Docker's network between the nodes.
+    /// The Docker network between the nodes.
     pub management: Prefix,
     pub pod_prefix: Prefix,
     pub service_prefix: Prefix,

@@ -1,7 +1,7 @@
 //! The programs `docker` and `kind`, each call with a time limit.
 //!
-//! kind itself speaks to Docker by its command line; so do we, for the few calls there are. (Servers outside are
-//! testcontainers', which speaks to the engine's socket.)
+//! kind itself uses Docker's command line, and this module does the same for the few calls it needs. (Servers outside
+//! are started by testcontainers, which uses the engine's socket.)
 
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
@@ -13,35 +13,35 @@ use relapse_kernel::host::is_root;
 
 use super::until::until;
 
-/// What an ordinary question may take.
+/// Time limit of an ordinary call.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Asks Docker something small; its answer without the line end.
+/// Runs a short Docker command and returns its output without the trailing newline.
 ///
 /// # Errors
-/// What it said instead, or that it said nothing in time.
+/// Docker's error, or a timeout.
 pub fn docker(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("docker");
     command.args(arguments);
     within(&mut command, SOON, &|| false)
 }
 
-/// The first process of a container, as this machine counts.
+/// The first process of a container, in the host's PID namespace.
 ///
 /// # Errors
-/// When Docker does not answer, or the container does not run.
+/// If Docker does not answer, or the container does not run.
 pub fn pid_of(container: &str) -> Result<u32, String> {
     let pid = docker(&["inspect", "--format", "{{.State.Pid}}", container])?;
     pid.parse().ok().filter(|pid| *pid > 0).ok_or_else(|| format!("{container} does not run"))
 }
 
-/// Runs a program to its end: what it printed, or what it complained about.
+/// Runs a program to completion and returns its standard output.
 ///
 /// # Errors
-/// When it fails, does not end in time, or is no longer wanted.
+/// If the program fails, times out, or `stop` becomes true ("stopped").
 pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -> Result<String, String> {
     let name = format!("{} {}", Path::new(command.get_program()).display(), words(command));
-    // A Ctrl-C is for us: what is under way is ended when it is no longer wanted, and then told as that.
+    // In a process group of its own, so that Ctrl-C reaches only relapse, which then stops the program.
     command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn();
     let mut child = child.map_err(|e| format!("`{name}` could not be started: {e}"))?;
@@ -54,8 +54,8 @@ pub fn within(command: &mut Command, limit: Duration, stop: &dyn Fn() -> bool) -
     if status.success() {
         return Ok(out.trim_end().to_owned());
     }
-    let complaint = if err.trim().is_empty() { out } else { err };
-    let why = if complaint.trim().is_empty() { status.to_string() } else { essence(&complaint) };
+    let output = if err.trim().is_empty() { out } else { err };
+    let why = if output.trim().is_empty() { status.to_string() } else { essence(&output) };
     Err(format!("`{name}` failed: {why}"))
 }
 
@@ -79,18 +79,18 @@ fn words(command: &Command) -> String {
     all.join(" ")
 }
 
-/// Longest line of a complaint. kind quotes whole command lines, and the reason stands at the end.
+/// Maximum length of a line in an error. kind quotes whole command lines, with the reason at the end.
 const LONGEST: usize = 280;
 
-/// The lines of a complaint that say what is wrong: those with an error, else the last ones.
-fn essence(complaint: &str) -> String {
-    let lines: Vec<&str> = complaint.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+/// The relevant lines of an error output: those that contain "error", otherwise the last three.
+fn essence(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.to_lowercase().contains("error")).collect();
     let chosen = if errors.is_empty() { &lines[lines.len().saturating_sub(3)..] } else { &errors[..] };
     chosen.iter().take(3).map(|line| shortened(line)).collect::<Vec<_>>().join("; ")
 }
 
-/// A long line without its middle.
+/// Shortens a long line by cutting its middle.
 fn shortened(line: &str) -> String {
     let all: Vec<char> = line.chars().collect();
     if all.len() <= LONGEST {
@@ -100,8 +100,8 @@ fn shortened(line: &str) -> String {
     format!("{} ... {}", end(&all[..LONGEST / 2]), end(&all[all.len() - LONGEST / 2..]))
 }
 
-/// Where kind's set-up keeps things (`make kind`: the program, the names of images): in the cache of whoever runs
-/// this, else of whoever became root for it by sudo.
+/// Folders where `make kind` stores its choices (the kind program, the image names): in the cache of the current user,
+/// then in the cache of the user who invoked sudo.
 fn caches() -> impl Iterator<Item = PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
@@ -111,24 +111,24 @@ fn caches() -> impl Iterator<Item = PathBuf> {
         .map(|cache| cache.join("relapse/kind-node"))
 }
 
-/// As passwd(5) has it.
+/// The home directory of a user id, from passwd(5).
 fn home_of(uid: &str) -> Option<PathBuf> {
     let all = std::fs::read_to_string("/etc/passwd").ok()?;
     let mut lines = all.lines().map(|line| line.split(':').collect::<Vec<_>>());
     lines.find_map(|fields| (fields.get(2) == Some(&uid)).then(|| fields.get(5).map(PathBuf::from))?)
 }
 
-/// A command of kind's, over the engine that is asked here.
+/// A kind command that uses the same Docker engine.
 ///
 /// # Errors
-/// When kind is not installed.
+/// If kind is not installed.
 pub fn kind() -> Result<Command, String> {
     let mut command = Command::new(kind_program().ok_or("kind is not installed: run `make kind`")?);
     command.env("KIND_EXPERIMENTAL_PROVIDER", "docker").env_remove("KUBECONFIG");
     Ok(command)
 }
 
-/// The program `kind`: the one that `make kind` chose, else what is on the path.
+/// The `kind` program: the one chosen by `make kind`, otherwise the one on the path.
 #[must_use]
 pub fn kind_program() -> Option<PathBuf> {
     if let Some(chosen) = noted("kind").map(PathBuf::from).filter(|file| file.is_file()) {
@@ -137,14 +137,14 @@ pub fn kind_program() -> Option<PathBuf> {
     on_path("kind")
 }
 
-/// Where a program lies.
+/// Finds a program on the path.
 #[must_use]
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// One line that `make kind` wrote down: `kind`, `image`, `nginx-image`.
+/// A value stored by `make kind`: `kind`, `image` or `nginx-image`.
 #[must_use]
 pub fn noted(name: &str) -> Option<String> {
     caches().find_map(|cache| {
@@ -153,11 +153,12 @@ pub fn noted(name: &str) -> Option<String> {
     })
 }
 
-/// The node image: as asked for, as `make kind` found or built it, else kind's own default (none).
+/// The node image: the requested one, the one in `RELAPSE_KIND_IMAGE`, the one `make kind` found or built, or `None`
+/// for kind's default.
 #[must_use]
-pub fn node_image(asked: Option<&str>) -> Option<String> {
+pub fn node_image(requested: Option<&str>) -> Option<String> {
     let variable = || std::env::var("RELAPSE_KIND_IMAGE").ok().filter(|image| !image.is_empty());
-    asked.map(str::to_owned).or_else(variable).or_else(|| noted("image")).filter(|image| !image.is_empty())
+    requested.map(str::to_owned).or_else(variable).or_else(|| noted("image")).filter(|image| !image.is_empty())
 }
 
 #[cfg(test)]
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(essence("a\nb\nc\nd\n"), "b; c; d");
     }
 
-    /// As kind says it, with its command line shortened here.
+    /// Real output of kind, with the command line shortened.
     #[test]
     fn a_long_complaint_keeps_its_reason() {
         let run = format!(

@@ -1,27 +1,27 @@
-//! The ground of a trial: a cluster that is kept, as the trial's process hears of it.
+//! The ground of a trial: a kept cluster, as described to the trial's process.
 
 use serde::{Deserialize, Serialize};
 
 use super::created::Created;
 use super::servers::Served;
 
-/// As trials and `--backend` call the backend.
+/// The backend's name in trials and in `--backend`.
 pub const BACKEND: &str = "kind";
 
-/// What a trial's process is told of the cluster it works on.
+/// The cluster that a trial's process works on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ground {
     pub run_id: String,
     pub scenario: String,
     pub cluster: Created,
-    /// The image of a real nginx, loaded into every node, where an ingress is wanted and there is one.
+    /// The nginx image loaded into every node, if the trial needs an ingress.
     pub nginx: Option<String>,
-    /// Hosts outside on which a third party's server runs.
+    /// Hosts outside that run a third party's server.
     pub servers: Vec<Served>,
 }
 
 impl Ground {
-    /// The server that runs on this host outside, where one does.
+    /// The server that runs on this host outside, if any.
     pub fn server_on(&self, host: &str) -> Option<&Served> {
         self.servers.iter().find(|served| served.host == host)
     }

@@ -1,5 +1,5 @@
-//! Real clusters on this machine, and what their nodes write on it: in the journal before they are
-//! made, removed with everything that bears exactly their name.
+//! Journal entries for real clusters and the settings their nodes write on the host: recorded before a cluster is
+//! created, undone by removing everything with exactly its name.
 
 use relapse_lab::host::identity::Process;
 use relapse_lab::host::journal::{self, Entry, Found, Journal, Stored};
@@ -12,9 +12,8 @@ use super::create;
 use super::created::Names;
 use super::failed;
 
-/// What nodes set on their host, and leave there: their kubelet
-/// (`pkg/kubelet/cm/container_manager_linux.go`, `setupKernelTunables`), and systemd from the files of their
-/// distribution (Debian's `/usr/lib/sysctl.d`).
+/// Settings that nodes write on their host and leave there: the kubelet (`pkg/kubelet/cm/container_manager_linux.go`,
+/// `setupKernelTunables`), and systemd from the files of the distribution (Debian's `/usr/lib/sysctl.d`).
 pub const NODE_WRITES: [(&str, &str); 11] = [
     ("vm.overcommit_memory", "1"),
     ("vm.panic_on_oom", "0"),
@@ -32,7 +31,7 @@ pub const NODE_WRITES: [(&str, &str); 11] = [
 /// The kind of entry that names a cluster.
 const KIND: &str = "kind-cluster";
 
-/// Removes the clusters of runs that died.
+/// Removes the clusters of runs that were killed.
 pub const REMOVER: Remover = Remover { kind: KIND, settings: &NODE_WRITES, remove };
 
 /// The journal of one cluster. It stays on disk until the cluster is gone.
@@ -43,14 +42,14 @@ pub struct ClusterJournal {
 }
 
 impl ClusterJournal {
-    /// Writes down what is about to be made.
+    /// Records a cluster that is about to be created.
     ///
     /// # Errors
-    /// When the journal cannot be written: then nothing may be made.
+    /// If the journal cannot be written; nothing may be created then.
     pub fn begin(names: &Names) -> Result<Self> {
-        // Of its own: who never registered kind removes what it made, too.
+        // A site of its own, so that the cluster is removed even if the backend was never registered.
         let site = Site::host_with(vec![REMOVER])?;
-        // A run may make several, one after the other.
+        // A run may create several clusters, one after the other.
         let mut journal = Journal::new(&names.cluster, Process::own()?)?;
         let clear = format!(
             "a relapse with the backend kind removes it (relapse recover), or: kind delete cluster --name {0}; \
@@ -64,9 +63,10 @@ impl ClusterJournal {
         let what = serde_json::to_value(names).map_err(not_text)?;
         journal.entries.push(Stored::Unknown(journal::entry(KIND, &clear, what)));
         for (key, new) in NODE_WRITES {
-            // One that this kernel does not have nobody writes.
+            // The nodes skip settings that this kernel does not have.
             let Ok(now) = site.settings.read(key) else { continue };
-            // Beside another run's cluster it is a node's already, and whoever ends last sets it back.
+            // If another run's cluster has already written it, use the old value in that journal; the last run to end
+            // restores it.
             let old = if now == new { before_others(&site, key)?.unwrap_or(now) } else { now };
             if old != new {
                 journal.entries.push(Stored::Known(Entry::Sysctl { key: key.into(), old, new: new.into() }));
@@ -76,17 +76,17 @@ impl ClusterJournal {
         Ok(Self { journal, names: names.clone(), site })
     }
 
-    /// Removes the cluster, sets back what its nodes wrote, and closes the journal.
+    /// Removes the cluster, restores the settings its nodes wrote, and deletes the journal.
     ///
     /// # Errors
-    /// What could not be removed; the journal then stays.
+    /// What could not be removed. The journal is then kept.
     pub fn remove(&self) -> std::result::Result<(), String> {
         undo::undo(&self.site, &self.journal).map_err(|e| format!("{}: failed to {e}", self.names.cluster))?;
         self.journal.remove(&self.site.journals).map_err(failed)
     }
 }
 
-/// What a setting was before another run's cluster, which is in the journal.
+/// The value of a setting before another run's cluster, from that run's journal.
 fn before_others(site: &Site, key: &str) -> Result<Option<String>> {
     let found = journal::list(&site.journals)?.into_iter().find_map(|(_, found)| match found {
         Found::Journal(journal) => journal.known().find_map(|entry| match entry {

@@ -1,8 +1,8 @@
-//! A run's clusters: made when trials want them, leased to one after another, made again where a trial left
-//! something behind, removed at the end.
+//! The clusters of a run: created on demand, leased to one trial after another, replaced when a trial leaves something
+//! behind, and removed at the end.
 //!
-//! It is in the journal before it exists, with the settings that a kubelet writes on its host: so the
-//! next start, or `relapse recover`, removes what a run that was killed had made.
+//! A cluster is recorded in the journal before it is created, along with the settings that a kubelet writes on its
+//! host. So the next start, or `relapse recover`, removes the clusters of a killed run.
 
 mod pool;
 
@@ -29,19 +29,19 @@ use pool::{Kept, Pool};
 pub struct Kind {
     run_id: String,
     image: Option<String>,
-    /// Where logs of nodes go when a cluster cannot be made.
+    /// The folder for logs of nodes when a cluster cannot be created.
     logs: PathBuf,
-    /// As many as there are clusters at a time.
+    /// One place for each concurrent cluster.
     places: Places,
     pool: Mutex<Pool>,
     changed: Condvar,
-    /// Looked at once a run.
+    /// Checked once per run.
     unable: OnceLock<Option<String>>,
     number: AtomicU32,
 }
 
 impl Kind {
-    /// Nothing is made before it is wanted; `most` clusters at a time.
+    /// Creates no cluster yet. At most `most` clusters run at a time.
     #[must_use]
     pub fn new(run_id: &str, image: Option<&str>, logs: &Path, most: usize) -> Self {
         Self {
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// The first cluster of a run bears its id, each further one a number besides.
+    /// The first cluster of a run is named by the run's id, each further one with a number appended.
     fn names(&self) -> Result<Names, String> {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let suffix = if number > 1 { format!("-{number}") } else { String::new() };
@@ -65,16 +65,16 @@ impl Kind {
         Ok(Names { cluster, folder })
     }
 
-    fn make(&self, config: Config, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
+    fn make(&self, config: Config, report: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
         let names = self.names()?;
         let workers = config.workers;
-        tell(format!("creating a kind cluster with {workers} workers and a control plane: about half a minute"));
+        report(format!("creating a kind cluster with {workers} workers and a control plane: about half a minute"));
         let journal = ClusterJournal::begin(&names).map_err(failed)?;
         let made = create::create(&names, &config, self.image.as_deref(), &self.logs, stop);
         if made.is_err() {
-            // What there is of it; what cannot be removed now stays in the journal.
+            // Remove a partial cluster. If that fails, it stays in the journal.
             if let Err(why) = journal.remove() {
-                tell(format!("a cluster that did not come up could not be removed: {why}"));
+                report(format!("a cluster that did not come up could not be removed: {why}"));
             }
         }
         Ok(Kept {
@@ -113,15 +113,15 @@ impl Backend for Kind {
     fn lease<'a>(
         &'a self,
         wanted: &Wanted,
-        tell: &dyn Fn(String),
+        report: &dyn Fn(String),
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Lease + 'a>, String> {
-        let mut kept = self.take(wanted, tell, stop)?;
+        let mut kept = self.take(wanted, report, stop)?;
         let cluster = match &kept.made {
             Ok(cluster) => cluster.clone(),
             Err(why) => {
                 let why = why.clone();
-                // Whoever stopped it may want it later; of others each trial says why.
+                // A stopped creation may be retried later. Any other failure is kept, and each trial reports it.
                 if why != "stopped" {
                     self.pool().at_rest.push(kept);
                 }
@@ -142,7 +142,7 @@ impl Backend for Kind {
             }
             let before = Standing::take(&cluster, &servers);
             before.map(|before| (servers, before)).map_err(|why| {
-                // An engine that was stopped, a node that died: the next trial gets another one.
+                // The engine was stopped or a node died: the next trial gets another cluster.
                 kept.spoilt = true;
                 format!("the kind cluster is no longer there: {why}")
             })
@@ -161,7 +161,7 @@ impl Backend for Kind {
 
     fn close(&self) -> Vec<String> {
         let all = std::mem::take(&mut self.pool().at_rest);
-        // Side by side: what takes long is Docker's.
+        // In parallel: most of the time is spent in Docker.
         std::thread::scope(|scope| {
             let removed: Vec<_> = all.into_iter().map(|mut kept| scope.spawn(move || kept.remove().err())).collect();
             removed.into_iter().filter_map(|one| one.join().unwrap_or_else(|_| Some("a thread died".into()))).collect()
@@ -169,7 +169,7 @@ impl Backend for Kind {
     }
 }
 
-/// The ingress is nginx or nothing: with another one in its place the trial would prove something else.
+/// Requires a real nginx for the ingress. With another server the trial would prove something else.
 fn load_nginx(cluster: &Created) -> Result<String, String> {
     let image = noted("nginx-image").ok_or("no nginx image for the ingress: run `make kind`")?;
     create::load_image(&cluster.names, &image).map_err(|why| format!("nginx could not be loaded: {why}"))?;
@@ -182,7 +182,7 @@ struct Leased<'a> {
     nginx: Option<String>,
     servers: Vec<Served>,
     before: Standing,
-    /// Goes back to the pool at the end.
+    /// Returned to the pool on drop.
     kept: Option<Kept>,
 }
 
@@ -195,7 +195,7 @@ impl Lease for Leased<'_> {
             nginx: self.nginx.clone(),
             servers: self.servers.clone(),
         };
-        // Plain data: what cannot be written would be told by whoever reads it.
+        // Plain data: if serialization fails, the reader reports the error.
         let what = serde_json::to_value(ground).unwrap_or_default();
         backend::Ground { backend: BACKEND.to_owned(), is_real_cluster: true, is_closed: false, what }
     }
@@ -203,7 +203,7 @@ impl Lease for Leased<'_> {
     fn end(&mut self, _: &LabProcess, whole: bool) -> Left {
         let left = match Standing::take(&self.cluster, &self.servers) {
             Ok(after) if whole => after.left_since(&self.before),
-            // The rest of it goes with the cluster.
+            // The rest is removed with the cluster.
             Ok(after) => after.escapes(),
             Err(why) => {
                 self.spoil();

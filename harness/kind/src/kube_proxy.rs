@@ -1,9 +1,9 @@
-//! The nodes' kube-proxies: waited for; and one of them started once more with another `conntrack` section (I2).
+//! Waits for the nodes' kube-proxies, and starts a second instance of one with another `conntrack` section (I2).
 //!
-//! kind tells kube-proxy to leave `nf_conntrack_max` alone, and a container could not write it anyway: it
-//! belongs to the initial network namespace. So the program of the node's own kube-proxy is started beside
-//! it, in its container's files and the node's network, with that one file of the machine carried in. What
-//! it then writes is its own doing (`cmd/kube-proxy/app/conntrack.go`, `SetMax`).
+//! kind configures kube-proxy to leave `nf_conntrack_max` alone, and a container could not write it anyway, because it
+//! belongs to the initial network namespace. So the node's kube-proxy binary is started a second time, with its
+//! container's root file system, the node's network namespace and that one file of the host. It then writes the limit
+//! itself (`cmd/kube-proxy/app/conntrack.go`, `SetMax`).
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -23,41 +23,41 @@ use super::created::NodeRef;
 use super::until::until;
 use super::{failed, pids};
 
-/// The setting as a file.
+/// The file of the setting.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const PROGRAM: &str = "/usr/local/bin/kube-proxy";
-/// Where kubeadm's DaemonSet has its configuration.
+/// The configuration file in kubeadm's DaemonSet.
 const CONFIG: &str = "var/lib/kube-proxy/config.conf";
-/// Ours, in the container's own files.
+/// The modified configuration, in the container's root file system.
 const OURS: &str = "relapse-kube-proxy.json";
 
-/// It has written its rules everywhere by then.
+/// Time limit for kube-proxy to write its rules on every node.
 const SET_UP_WITHIN: Duration = Duration::from_secs(60);
-/// What its own metrics may take to be told.
+/// Time limit of a metrics request.
 const SOON: Duration = Duration::from_secs(1);
-/// kubeadm leaves their address as it is.
+/// The default metrics address, which kubeadm does not change.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
-/// How often it has written its rules; one line for each version of IP, or (before Kubernetes 1.34) one for both.
+/// The number of rule syncs: one line for each IP version, or (before Kubernetes 1.34) one line for both.
 const SYNCS: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count";
 
-/// Waits until every node's kube-proxy has set itself up, for each version of IP: tables and settings that appeared
-/// while a trial runs would look like something that the trial left behind. It writes settings first, and makes its
-/// tables with its first rules, one version of IP after the other.
+/// Waits until every node's kube-proxy has finished its setup for each IP version. Tables and settings that appear
+/// during a trial would look like leftovers of the trial. kube-proxy writes its settings first, and creates its tables
+/// with the first rules, one IP version after the other.
 ///
 /// # Errors
-/// When it does not come, or is no longer waited for.
+/// On a timeout, or if stopped.
 pub fn until_set_up(nodes: &[NodeRef], stop: &dyn Fn() -> bool) -> Result<(), String> {
     for node in nodes {
         let ns = node.namespace().map_err(failed)?;
-        let speaks_ipv6 = Path::new("/proc").join(node.pid.to_string()).join("net/if_inet6").exists();
-        let versions = if speaks_ipv6 { 2.0 } else { 1.0 };
+        let has_ipv6 = Path::new("/proc").join(node.pid.to_string()).join("net/if_inet6").exists();
+        let versions = if has_ipv6 { 2.0 } else { 1.0 };
         let late = || format!("kube-proxy of {} had not finished its setup", node.name);
         until(SET_UP_WITHIN, stop, late, || Ok((syncs(&ns).unwrap_or(0.0) >= versions).then_some(())))?;
     }
     Ok(())
 }
 
-/// As its metrics have it, once they are there.
+/// The number of rule syncs in kube-proxy's metrics, if they are available.
 fn syncs(node: &NetNs) -> Option<f64> {
     let connected = node.run(|| TcpStream::connect_timeout(&METRICS, SOON)).ok()?;
     let mut connection = connected.ok()?;
@@ -69,7 +69,7 @@ fn syncs(node: &NetNs) -> Option<f64> {
     Some(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
 }
 
-/// Ready to be started; then it writes the limit within a second or so.
+/// Prepares a kube-proxy that writes the limit within about a second of its start.
 pub fn prepare(node: &NetNs, limit: u64) -> Result<KubeProxy, FaultError> {
     let what = || format!("restart kube-proxy on {}", node.name());
     let refused = |why: String| FaultError::Refused { what: what(), why };
@@ -89,20 +89,20 @@ pub fn prepare(node: &NetNs, limit: u64) -> Result<KubeProxy, FaultError> {
     })
 }
 
-/// Its own configuration with another `conntrack` section.
+/// The node's kube-proxy configuration with another `conntrack` section.
 fn configuration(root: &Path, limit: u64) -> Result<Value, String> {
     let file = root.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| format!("{CONFIG}: {e}"))?;
     let mut config: Value = serde_yaml::from_str(&text).map_err(|e| format!("{CONFIG}: {e}"))?;
     config["conntrack"] = section(limit, cores());
-    // The other one has the usual ports.
+    // The default ports are taken by the node's own kube-proxy.
     config["healthzBindAddress"] = "127.0.0.1:21256".into();
     config["metricsBindAddress"] = "127.0.0.1:21249".into();
     Ok(config)
 }
 
-/// Makes kube-proxy write this limit, max(min, maxPerCore x cores): without a word about it where that is what
-/// it does by itself. Time-outs stay the kernel's.
+/// A section that makes kube-proxy write this limit, max(min, maxPerCore x cores). It sets nothing if the limit is
+/// kube-proxy's default. Timeouts keep the kernel's values.
 fn section(limit: u64, cores: u64) -> Value {
     let mut section = json!({ "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" });
     // `pkg/proxy/apis/config/v1alpha1/defaults.go`
@@ -113,12 +113,12 @@ fn section(limit: u64, cores: u64) -> Value {
     section
 }
 
-/// As kube-proxy counts them.
+/// The number of cores, counted like kube-proxy does.
 fn cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
-/// The node's own kube-proxy: the one process of that name in its network namespace.
+/// The node's own kube-proxy: the only process of that name in its network namespace.
 fn running_in(node: &NetNs) -> Option<u32> {
     pids().find(|pid| {
         let path = PathBuf::from(format!("/proc/{pid}"));
@@ -127,7 +127,7 @@ fn running_in(node: &NetNs) -> Option<u32> {
     })
 }
 
-/// The node's name in the API, as its kube-proxy was told.
+/// The node's name in the API, from kube-proxy's command line.
 fn hostname(pid: u32) -> String {
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let named = line.split('\0').find_map(|argument| argument.strip_prefix("--hostname-override="));

@@ -1,12 +1,12 @@
-//! Real clusters by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
+//! Real clusters made by kind: kubelet, kube-proxy, CoreDNS and API server in Docker containers on this machine.
 //!
-//! In the order of a run: [`keeper`] (clusters for all trials; [`journal`], [`create`], [`docker`], [`guard`],
-//! [`cni`], [`servers`] of the outside world, [`proof`] that a trial left nothing), which leases a [`ground`]; then in
-//! each trial's process [`cluster`] over [`build`], [`nodes`], [`pods`], [`objects`], [`watch`] and [`news`]. A kind node
-//! is a network namespace like a lab's, so fabric, second NIC, policy table, source NAT, workload, faults and
-//! collectors are the lab's own.
+//! In the order of a run: [`keeper`] provides clusters for all trials (with [`journal`], [`create`], [`docker`],
+//! [`guard`], [`cni`], the [`servers`] outside, and [`proof`] that a trial left nothing behind) and leases a
+//! [`ground`]. In each trial's process, [`cluster`] builds on [`build`], [`nodes`], [`pods`], [`objects`], [`watch`]
+//! and [`feed`]. A kind node is a network namespace like a lab's, so fabric, second NIC, policy table, source NAT,
+//! workload, faults and collectors are those of the lab.
 //!
-//! The program alone names this crate: it calls [`register`], and everybody else asks what is registered.
+//! Only the binary depends on this crate and calls [`register`]; other crates use the registry.
 
 mod api;
 mod build;
@@ -15,12 +15,12 @@ mod cni;
 mod create;
 mod created;
 mod docker;
+mod feed;
 mod ground;
 mod guard;
 mod journal;
 mod keeper;
 mod kube_proxy;
-mod news;
 mod nodes;
 mod objects;
 mod parts;
@@ -45,17 +45,17 @@ pub use journal::NODE_WRITES;
 pub use keeper::Kind;
 pub use parts::parts;
 
-/// An error that is the end of a sentence.
+/// Formats an error as "failed to ...".
 fn failed(e: impl std::fmt::Display) -> String {
     format!("failed to {e}")
 }
 
-/// What went wrong of steps that are all taken, and where.
+/// The errors of independent steps, prefixed with the place.
 fn failures(place: &str, steps: impl IntoIterator<Item = relapse_kernel::Result<()>>) -> Vec<String> {
     steps.into_iter().filter_map(Result::err).map(|e| format!("{place}: {}", failed(e))).collect()
 }
 
-/// Processes of this machine.
+/// All processes of this machine.
 fn pids() -> impl Iterator<Item = u32> {
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -70,7 +70,7 @@ static REGISTERED: Registered = Registered {
     remover: Some(journal::REMOVER),
 };
 
-/// Makes real clusters known to this program.
+/// Registers the backend.
 pub fn register() {
     relapse_lab::cluster::backend::register(&REGISTERED);
 }

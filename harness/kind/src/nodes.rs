@@ -1,7 +1,7 @@
-//! A kind node's place in the fabric, for the length of a trial: two NICs, policy table, source NAT.
+//! Attaches a kind node to the fabric for the duration of a trial: two NICs, policy table, source NAT.
 //!
-//! Docker's NIC stays what the nodes reach each other by; the default route is the fabric's meanwhile, and
-//! between trials there is none.
+//! The nodes still reach each other through Docker's NIC. The default route points to the fabric during a trial, and
+//! there is none between trials.
 
 use std::time::Duration;
 
@@ -19,29 +19,29 @@ use super::created::{Created, NodeRef};
 use super::until::until;
 use super::{failed, failures};
 
-/// Before the rules of any pod: the API server's endpoint is a node.
+/// Before the rules of all pods, because the API server's endpoint is a node.
 const MANAGEMENT_PRIORITY: u32 = 400;
 
-/// Entries of deleted flows count no longer by then.
+/// Time limit for deleted entries to leave the kernel's count.
 const FORGOTTEN_WITHIN: Duration = Duration::from_secs(10);
-/// Entries that come and go on a node between two looks.
+/// Entries that may come and go on a node between two reads.
 const IN_PASSING: u64 = 100;
 
-/// What a trial changed on a node, and what was there before.
+/// A trial's changes to a node, and the state before.
 pub struct Attached {
     node: Node,
     management: Rule,
-    /// As they were.
+    /// Settings before the trial.
     settings: Vec<(String, String)>,
     nics: [String; 2],
-    /// Where the nodes reach each other.
+    /// The prefix by which the nodes reach each other.
     between_nodes: Prefix,
 }
 
-/// Plugs a node into the fabric.
+/// Attaches a node to the fabric.
 ///
 /// # Errors
-/// What the kernel refused.
+/// The error of the kernel.
 pub async fn attach(
     fabric: &mut Fabric,
     number: usize,
@@ -50,7 +50,7 @@ pub async fn attach(
     plan: &NodePlan,
     network: &NetworkPlan,
 ) -> Result<Attached> {
-    // Messages call it what the scenario does.
+    // Messages use the scenario's name.
     let ns = NetNs::of_process(&plan.name, node.pid)?;
     let settings = sysctl::all_of(&ns)?;
     sysctl::apply(&ns, &sysctl::lab_settings(true))?;
@@ -77,7 +77,7 @@ impl Attached {
         &self.node
     }
 
-    /// Takes all of it away again; goes on past what fails, and says it.
+    /// Undoes all changes. Continues after errors and returns them.
     pub fn detach(&self) -> Vec<String> {
         let ns = &self.node.ns;
         let steps = [
@@ -92,13 +92,13 @@ impl Attached {
         failures(&self.node.name, steps)
     }
 
-    /// Before the first flow, and once all nodes are out of the fabric: connection tracking would remember a trial for minutes, to the next one
-    /// and to whoever lowers the limit beside another cluster. What nodes have among themselves, pods with the API
-    /// server and a node with itself goes on. An entry still counts for a while after it was deleted, until the
-    /// last of those who listen has heard of it: that is waited for.
+    /// Deletes connection-tracking entries before the first flow and after all nodes have left the fabric. Otherwise
+    /// they would last for minutes and affect the next trial, and anyone who lowers the limit beside another cluster.
+    /// Flows between nodes, between pods and the API server, and of a node with itself are kept. A deleted entry still
+    /// counts until the last listener has received the event, so this waits for the count to drop.
     ///
     /// # Errors
-    /// When the kernel refuses, or still counts what is gone.
+    /// If the kernel refuses, or still counts the deleted entries after the time limit.
     pub fn forget_flows(&self) -> std::result::Result<(), String> {
         let table = Conntrack::open(&self.node.ns).map_err(failed)?;
         let late = || format!("{} had not forgotten the flows of a trial", self.node.name);

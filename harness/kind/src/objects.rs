@@ -1,5 +1,4 @@
-//! The objects a trial makes in the cluster, as the API takes them. All carry the trial's label, by which
-//! they are watched and removed.
+//! The API objects of a trial. All carry the run's label, by which they are watched and removed.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,27 +10,27 @@ use relapse_model::{ClusterPlan, PodId, PodRole, ServicePlan};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Its value is the run's id.
+/// The label with the run's id.
 pub const LABEL: &str = "relapse.dev/run";
-/// Its value stands for all that is in the object: one that has it is what is wanted, and may stay for the
-/// next trial of the same scenario.
+/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial of the
+/// same scenario.
 const CONTENT: &str = "relapse.dev/content";
-/// Where pods and Services of a scenario live.
+/// Namespace of a scenario's pods and Services.
 pub const NAMESPACE: &str = "default";
-/// Where cluster DNS does.
+/// Namespace of cluster DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
-/// Its configuration for the length of a trial.
+/// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
-/// A replica of cluster DNS is an endpoint only while this condition holds.
+/// The readiness gate of a cluster DNS replica: it is an endpoint only while this condition is true.
 pub const GATE: &str = "relapse.dev/serves";
 
-/// Pods die at once when they are told to: nothing in them has work to finish.
+/// Grace period of a pod, in seconds. Pods have no work to finish.
 const GRACE: i64 = 1;
 
-/// So long a replica of cluster DNS that was told to end still answers: longer than kube-proxy takes to leave it out.
+/// How long a terminating replica of cluster DNS still answers: longer than kube-proxy takes to remove it.
 const LAMEDUCK: &str = "2s";
 
-/// Whose objects they are.
+/// The run and scenario that own the objects.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: String,
@@ -39,8 +38,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// An object: what is in it, labelled with whose it is and with all that it says. What differs between
-    /// scenarios is not handed on from one to the other.
+    /// Builds an object from its content, labelled with its owner and the hash of its content. Objects that differ
+    /// between scenarios are therefore not reused.
     fn object<K: DeserializeOwned>(&self, namespace: &str, name: &str, mut object: Value) -> K {
         let metadata = &mut object["metadata"];
         (metadata["namespace"], metadata["name"]) = (namespace.into(), name.into());
@@ -49,10 +48,10 @@ impl Run {
         let mut hasher = DefaultHasher::new();
         object.to_string().hash(&mut hasher);
         object["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
-        serde_json::from_value(object).expect("written here: it fits")
+        serde_json::from_value(object).expect("the object is built here and valid")
     }
 
-    /// A pod on a node, with one container of its own.
+    /// A pod on a node, with one container.
     fn pod(&self, name: &str, node: &str, container: Value, mut object: Value) -> Pod {
         let spec = &mut object["spec"];
         spec["nodeName"] = node.into();
@@ -65,7 +64,7 @@ impl Run {
     }
 }
 
-/// The namespace a pod lives in.
+/// The namespace of a pod.
 #[must_use]
 pub const fn namespace(role: PodRole) -> &'static str {
     match role {
@@ -74,13 +73,13 @@ pub const fn namespace(role: PodRole) -> &'static str {
     }
 }
 
-/// Whether one object is what the other was made from, by name and label.
+/// Whether two objects have the same name and content label.
 pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
     let of = |object: &K| (object.name_any(), object.labels().get(CONTENT).cloned());
     of(one) == of(other)
 }
 
-/// A pod that holds its namespace open; what it does is done from outside, through that.
+/// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let services = plan.services.iter().filter(|service| service.pods.contains(&id));
     let labels: BTreeMap<String, &str> = services.map(|service| (behind(service), "true")).collect();
@@ -99,7 +98,7 @@ pub fn ingress(name: &str, node: &str, image: &str, run: &Run) -> Pod {
     run.pod(name, node, container, json!({ "spec": { "volumes": [volume] } }))
 }
 
-/// A reverse proxy in front of a Service. Responses are held in memory, so that the pace is the client's.
+/// A reverse proxy in front of a Service. Responses are buffered in memory, so that the client sets the pace.
 pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -> ConfigMap {
     let text = format!(
         "server {{
@@ -118,8 +117,8 @@ pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -
     run.object(NAMESPACE, name, json!({ "data": { "default.conf": text } }))
 }
 
-/// A replica of cluster DNS: what kubeadm's Deployment runs, on the scenario's node, with the scenario's
-/// Corefile. It does not come back by itself, so that a loss lasts.
+/// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's
+/// Corefile. It is never restarted, so that its loss lasts.
 pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
     let mut spec = serde_json::to_value(template).unwrap_or_default();
     for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
@@ -165,8 +164,8 @@ fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 
-/// The Corefile of a trial: the cluster's own zone, everything else to the scenario's upstream resolvers in their
-/// order. No cache: it would only delay what the incidents are about.
+/// The Corefile of a trial: the cluster's own zone; everything else is forwarded to the scenario's upstream resolvers
+/// in order. No cache, which would only delay the incidents.
 pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
     let upstreams = plan.dns.as_ref()?.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
     let upstreams = upstreams.collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! What real clusters need of this machine: looked at, never changed.
+//! Checks what real clusters need on this machine. Changes nothing.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use relapse_kernel::host::is_root;
 
 use super::docker::{docker, kind_program, node_image, noted, on_path, within};
 
-/// What a question to a program that is installed may take.
+/// Time limit of a call to an installed program.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Each part by name, and what was seen of it, or why it is missing and, in a second line, what to do about that.
+/// Each part by name, with what was found, or why it is missing and, on a second line, how to fix it.
 #[must_use]
 pub fn parts() -> Vec<(&'static str, Result<String, String>)> {
     let engine = engine();
@@ -24,11 +24,11 @@ pub fn parts() -> Vec<(&'static str, Result<String, String>)> {
     parts
 }
 
-/// The first part that is missing without which nothing can run.
+/// The first missing part that is required.
 #[must_use]
-pub fn unable(image_asked: Option<&str>) -> Option<String> {
-    let asked = image_asked.map(str::to_owned);
-    let checks: [&dyn Fn() -> Result<String, String>; 4] = [&engine, &kind, &|| image(asked.as_deref()), &root];
+pub fn unable(requested_image: Option<&str>) -> Option<String> {
+    let requested = requested_image.map(str::to_owned);
+    let checks: [&dyn Fn() -> Result<String, String>; 4] = [&engine, &kind, &|| image(requested.as_deref()), &root];
     checks.iter().find_map(|check| check().err()).map(|why| why.replace('\n', ": "))
 }
 
@@ -49,23 +49,23 @@ fn engine() -> Result<String, String> {
 
 fn kind() -> Result<String, String> {
     let program = kind_program().ok_or("kind is not installed\nrun `make kind`")?;
-    let said = within(Command::new(&program).arg("version"), SOON, &|| false)?;
-    Ok(format!("{} ({})", said.split(' ').take(2).collect::<Vec<_>>().join(" "), program.display()))
+    let output = within(Command::new(&program).arg("version"), SOON, &|| false)?;
+    Ok(format!("{} ({})", output.split(' ').take(2).collect::<Vec<_>>().join(" "), program.display()))
 }
 
-/// The one that is asked for, else the one that `make kind` chose.
-fn image(asked: Option<&str>) -> Result<String, String> {
-    let Some(image) = node_image(asked) else {
+/// The requested node image, otherwise the one chosen by `make kind`.
+fn image(requested: Option<&str>) -> Result<String, String> {
+    let Some(image) = node_image(requested) else {
         return Err("no node image yet\nrun `make kind`".into());
     };
     if is_here(&image) {
         return Ok(image);
     }
-    let mend = asked.map_or_else(|| "run `make kind`".into(), |asked| format!("run `docker pull {asked}`"));
-    Err(format!("the node image {image} is not on this machine\n{mend}"))
+    let fix = requested.map_or_else(|| "run `make kind`".into(), |image| format!("run `docker pull {image}`"));
+    Err(format!("the node image {image} is not on this machine\n{fix}"))
 }
 
-/// For the ingress of I1 and the API of I3; nothing else wants it.
+/// Needed only for the ingress of I1 and the API of I3.
 fn nginx() -> Result<String, String> {
     noted("nginx-image")
         .filter(|image| is_here(image))

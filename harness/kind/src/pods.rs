@@ -1,4 +1,4 @@
-//! Real pods: made through the API, entered by the namespace of their processes.
+//! Real pods: created through the API, entered through the network namespace of their processes.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,15 +18,15 @@ use relapse_lab::cluster::pods::port_share;
 use relapse_model::{ClusterPlan, PodId, PodRole};
 use serde_json::json;
 
-use super::api::said;
+use super::api;
 use super::objects::{GATE, namespace};
 use super::watch::{self, Seen};
 use super::{failed, pids};
 
-/// How often a link that is about to go is looked for.
+/// Polling interval while waiting for a link to disappear.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A pod that is there and has its place in the node's routing.
+/// A running pod that is attached to the node's routing.
 #[derive(Debug, Clone)]
 pub struct Plugged {
     pub ns: NetNs,
@@ -34,17 +34,17 @@ pub struct Plugged {
     pub link: String,
     pub address: IpAddr,
     pub uid: String,
-    /// Told to go, or gone.
+    /// Being deleted, or deleted.
     pub leaving: bool,
-    /// Its process was told to end.
+    /// Its process was asked to terminate.
     pub stopped: bool,
 }
 
-/// Makes a pod and waits until it runs (a replica of cluster DNS: until it is ready).
+/// Creates a pod and waits until it runs (for a replica of cluster DNS, until it is ready).
 pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> Result<Arc<Pod>, String> {
     let name = object.name_any();
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace(role));
-    api.create(&PostParams::default(), object).await.map_err(|e| format!("pod {name}: {}", said(e)))?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(role));
+    pods.create(&PostParams::default(), object).await.map_err(|e| format!("pod {name}: {}", api::failed(e)))?;
     if role == PodRole::Dns {
         gate(client, &name, true).await?;
     }
@@ -55,24 +55,24 @@ pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> 
     seen.until(&format!("pod {name} to come up"), |seen| seen.pod(&name).filter(is_up)).await
 }
 
-/// Lets a replica of cluster DNS be an endpoint, or no longer.
+/// Sets the readiness gate of a cluster DNS replica, which makes it an endpoint or not.
 pub async fn gate(client: &Client, name: &str, open: bool) -> Result<(), String> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace(PodRole::Dns));
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(PodRole::Dns));
     let status = if open { "True" } else { "False" };
     let patch = Patch::Strategic(json!({ "status": { "conditions": [{ "type": GATE, "status": status }] } }));
-    api.patch_status(name, &PatchParams::default(), &patch).await.map(drop).map_err(said)
+    pods.patch_status(name, &PatchParams::default(), &patch).await.map(drop).map_err(api::failed)
 }
 
-/// Tells a pod to go. One that is gone has gone.
-pub async fn send_away(client: &Client, name: &str, namespace: &str) -> Result<(), String> {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    match api.delete(name, &DeleteParams::default()).await {
+/// Deletes a pod. A pod that no longer exists is not an error.
+pub async fn delete(client: &Client, name: &str, namespace: &str) -> Result<(), String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    match pods.delete(name, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        result => result.map(drop).map_err(said),
+        result => result.map(drop).map_err(api::failed),
     }
 }
 
-/// Processes of a pod on this machine, by the control group that the kubelet made for it.
+/// Processes of a pod on this machine, found by the cgroup that the kubelet made for it.
 pub fn processes(uid: &str) -> Vec<u32> {
     let names = [uid.to_owned(), uid.replace('-', "_")];
     let is_of_it = |pid: &u32| {
@@ -82,14 +82,13 @@ pub fn processes(uid: &str) -> Vec<u32> {
     pids().filter(is_of_it).collect()
 }
 
-/// Enters a pod that runs and gives it its place: settings, ports of its own, MTU, the two rules that the
-/// address manager keeps for it.
-pub async fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> Result<Plugged, String> {
+/// Attaches a running pod: settings, its own port range, MTU, and the two rules that the address manager keeps for it.
+pub async fn plug(plan: &ClusterPlan, id: PodId, pod: &Pod, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
-    let uid = there.uid().unwrap_or_default();
+    let uid = pod.uid().unwrap_or_default();
     let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
-    let address = watch::address(there).ok_or_else(|| format!("pod {} has no address", spec.name))?;
+    let address = watch::address(pod).ok_or_else(|| format!("pod {} has no address", spec.name))?;
     let plugged = async {
         let ns = NetNs::of_process(&spec.name, pid)?;
         sysctl::apply(&ns, &sysctl::lab_settings(false))?;
@@ -112,21 +111,21 @@ pub async fn plug(plan: &ClusterPlan, id: PodId, there: &Pod, node: &NetNs) -> R
     plugged.await.map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }
 
-/// Takes the pod's two rules away, as the address manager does when a pod goes.
+/// Deletes the pod's two rules, as the address manager does when a pod is deleted.
 pub fn unplug(plan: &ClusterPlan, address: IpAddr, node: &NetNs) -> relapse_kernel::Result<()> {
     pod_rules(&plan.network, address)
         .iter()
         .try_for_each(|rule| unless(ErrorKind::NotFound, route::delete_rule(node, rule)))
 }
 
-/// Ends the connections of a server that goes on; it goes on listening.
+/// Ends the connections of a server, which keeps running and listening.
 pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
     let sockets = SockDiag::open(ns)?;
     let all = !mask(&[state::LISTEN]);
     sockets.tcp_sockets(all)?.iter().try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
 }
 
-/// Waits until the node's end of a pod's veth is gone; the plugins' work ends about when the API tells so.
+/// Waits until the node's end of a pod's veth is gone. The CNI plugins finish about when the API reports the deletion.
 pub async fn link_gone(node: &NetNs, name: &str) -> Result<(), String> {
     let gone = async {
         while link::find(node, name).map_err(failed)?.is_some() {

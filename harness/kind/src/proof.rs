@@ -1,4 +1,4 @@
-//! The proof that a trial left nothing: nodes, and servers beside them, as they are between trials.
+//! The proof that a trial left nothing behind: snapshots of nodes and of servers outside, taken between trials.
 
 use relapse_kernel::host::{self, Difference, Snapshot};
 use relapse_kernel::{nft, sysctl};
@@ -8,15 +8,15 @@ use super::failed;
 use super::guard;
 use super::servers::Served;
 
-/// By name: what a namespace is like, and how many packets its guard has dropped since the cluster was ready. One
-/// is enough for nobody to build on it again, so it does not matter between which trials they came.
+/// Snapshots by name, with the number of packets the guard has dropped since the cluster was ready. A single packet is
+/// reason enough to replace the cluster, so it does not matter between which trials it was dropped.
 pub struct Standing(Vec<(String, Snapshot, u64)>);
 
 impl Standing {
-    /// Looks at all of them.
+    /// Takes snapshots of all nodes and servers.
     ///
     /// # Errors
-    /// Which one is not there any more, or cannot be asked.
+    /// The node or server that no longer exists or cannot be read.
     pub fn take(cluster: &Created, servers: &[Served]) -> Result<Self, String> {
         let nodes = cluster.nodes.iter().map(|node| {
             let ns = node.namespace()?;
@@ -24,13 +24,13 @@ impl Standing {
             let like = Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)?.with_settings(sysctl::all_of(&ns)?);
             Ok((node.name.clone(), like, dropped))
         });
-        // Beside the nodes there is no way out to guard.
+        // Servers outside have no route out, so they need no guard.
         let servers = servers.iter().map(|served| Ok((served.host.clone(), served.look()?, 0)));
         let all = nodes.chain(servers).collect::<Result<_, relapse_kernel::Error>>();
         all.map(Self).map_err(failed)
     }
 
-    /// What is there that was not, and what is no longer: each in a line.
+    /// The differences from `before`, one per line.
     #[must_use]
     pub fn left_since(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
@@ -42,18 +42,18 @@ impl Standing {
         left
     }
 
-    /// What tried to leave: each node in a line.
+    /// Packets that tried to leave, one line for each node.
     pub fn escapes(&self) -> Vec<String> {
         let tried = self.0.iter().filter(|(.., dropped)| *dropped > 0);
-        let told = tried.map(|(name, _, dropped)| {
+        let lines = tried.map(|(name, _, dropped)| {
             format!("{name}: {dropped} packets of the lab tried to leave by Docker's NIC (dropped)")
         });
-        told.collect()
+        lines.collect()
     }
 }
 
-/// Pods stay for the next trial of their scenario, and with them what their plugins made on the node: a veth,
-/// its address, the route to it.
+/// Whether a difference belongs to a pod. Pods stay for the next trial of their scenario, along with what the plugins
+/// made on the node: a veth, its address, the route to it.
 fn is_of_a_pod(difference: &Difference) -> bool {
     let sides = [&difference.before, &difference.after].into_iter().flatten();
     let by_veth = |text: &str| text.contains("veth");
@@ -80,7 +80,7 @@ mod tests {
             difference("link eth1", None, Some("up")),
             difference("rule 1536", None, Some("from 10.176.97.11/32 to table 2")),
             difference("route 0.0.0.0/0 metric 0 in table 254", None, Some("via 198.19.128.1 dev eth0")),
-            // A route that a trial turned towards a pod.
+            // A route that a trial redirected to a pod.
             difference("route 10.176.97.11/32 metric 0 in table 254", Some("dev eth1"), Some("dev veth1a2b3c4d")),
             difference("nft table relapse-cni-snat", None, Some("present")),
             difference("setting net.ipv4.tcp_rfc1337", Some("0"), Some("1")),

@@ -1,9 +1,8 @@
-//! Third parties' servers of the outside world: containers beside the cluster, which a trial plugs into its
-//! fabric.
+//! Third parties' servers outside: containers beside the cluster, which a trial attaches to its fabric.
 //!
-//! Docker gives them no network: their only NIC is the one a trial puts in, so there is no way out to guard.
-//! They stay for the next trial that wants exactly the same. What one of them is made of stands in a file of
-//! its own, and a line of [`SERVERS`] names it; nothing else here knows which server it is.
+//! They have no Docker network: their only NIC is the one the trial adds, so they need no guard. They are kept for the
+//! next trial that needs exactly the same server. Each kind of server is defined in a file of its own and listed in
+//! [`SERVERS`]; the rest of this module is generic.
 
 mod nginx;
 
@@ -26,21 +25,21 @@ use super::pods::end_connections;
 use super::until::until;
 use super::{failed, failures};
 
-/// A server that does not listen by then never will.
+/// Time limit for a server to listen.
 const UP_WITHIN: Duration = Duration::from_secs(20);
 
 type Request = fn(&WantedServer) -> std::result::Result<ContainerRequest<GenericImage>, String>;
 
-/// All of them, by name, and what each is made of.
+/// All kinds of servers, by name.
 const SERVERS: [(&str, Request); 1] = [("nginx", nginx::request)];
 
-/// A server that runs, as a trial's process is told of it.
+/// A running server, as described to a trial's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Served {
     pub host: String,
-    /// Its first process, as this machine counts.
+    /// Its first process, in the host's PID namespace.
     pid: u32,
-    /// The kernel's number for its namespace.
+    /// The inode of its network namespace.
     inode: u64,
 }
 
@@ -49,19 +48,19 @@ impl Served {
         Ok(Self { host: host.to_owned(), pid, inode: NetNs::of_process(host, pid)?.inode() })
     }
 
-    /// Its namespace, and never that of a process which has the number now.
+    /// Its namespace. Never that of another process that has reused the PID.
     ///
     /// # Errors
-    /// When it is no longer there.
+    /// If the server no longer runs.
     pub fn namespace(&self) -> Result<NetNs> {
         let found = NetNs::of_process(&self.host, self.pid).ok().filter(|ns| ns.inode() == self.inode);
         found.ok_or_else(|| Error::NotFound { what: format!("find the container of {}", self.host) })
     }
 
-    /// What its namespace is like.
+    /// A snapshot of its namespace.
     ///
     /// # Errors
-    /// When it is no longer there, or the kernel cannot be asked.
+    /// If the server no longer runs, or the kernel cannot be queried.
     pub fn look(&self) -> Result<Snapshot> {
         let ns = self.namespace()?;
         Snapshot::of_namespace(&ns, nft::list_tables(&ns)?)
@@ -73,23 +72,23 @@ impl Served {
     }
 }
 
-/// Those of one cluster; they go with this.
+/// The servers of one cluster, removed on drop.
 #[derive(Default)]
 pub struct Servers(Vec<Kept>);
 
-/// What was started.
+/// A started server.
 struct Kept {
     wanted: WantedServer,
     served: Served,
-    /// Goes when it is dropped.
+    /// Removed on drop.
     _container: Container<GenericImage>,
 }
 
 impl Servers {
-    /// Exactly the servers that a trial wants; those of others go.
+    /// Provides exactly the servers that a trial needs, and removes others.
     ///
     /// # Errors
-    /// Which one cannot be had, and why: with another in its place the trial would prove something else.
+    /// The server that cannot be started, and why. With another server the trial would prove something else.
     pub fn serve(&mut self, cluster: &str, wanted: &[WantedServer]) -> std::result::Result<Vec<Served>, String> {
         let listens = |kept: &Kept| kept.served.listens(&kept.wanted.ports).unwrap_or(false);
         self.0.retain(|kept| wanted.contains(&kept.wanted) && listens(kept));
@@ -103,32 +102,32 @@ impl Servers {
     }
 }
 
-/// Starts one and waits until it listens.
+/// Starts a server and waits until it listens.
 fn start(cluster: &str, wanted: &WantedServer) -> std::result::Result<Kept, String> {
     let name = format!("{cluster}-outside-{}", wanted.host);
     let remove = || docker(&["rm", "--force", "--volumes", &name]);
     let found = SERVERS.iter().find(|(name, _)| *name == wanted.server);
     let request = found.ok_or_else(|| format!("{} does not run in containers yet", wanted.server))?.1(wanted)?;
     let request = request.with_network("none").with_container_name(&name).with_label(LABEL, cluster);
-    // One of this name is from before, and nobody has a handle to it; nor to one that was made and did not start.
+    // Remove a leftover container of this name, and later one that was created but did not start: neither has a handle.
     let _ = remove();
     let container = request.with_startup_timeout(UP_WITHIN).start().map_err(|e| {
         let _ = remove();
         e.to_string()
     })?;
-    let served = until_it_listens(&name, wanted).map_err(|why| format!("{why}{}", last_words(&container)))?;
+    let served = until_it_listens(&name, wanted).map_err(|why| format!("{why}{}", last_log_line(&container)))?;
     Ok(Kept { wanted: wanted.clone(), served, _container: container })
 }
 
-/// An image that is on this machine: of another one a registry would be asked.
+/// An image on this machine. testcontainers would pull a missing one from a registry.
 fn local(image: &str) -> std::result::Result<GenericImage, String> {
     docker(&["image", "inspect", "--format", "{{.Id}}", image])?;
-    // They are put together again by a colon, be it that of a registry's port.
+    // testcontainers joins both parts with a colon again, so it does no harm if the colon is that of a registry's port.
     let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
     Ok(GenericImage::new(name, tag))
 }
 
-/// Asks the engine that kind asks: so it is known there, too.
+/// Finds the container through the engine that kind uses, and waits until it listens on its ports.
 fn until_it_listens(name: &str, wanted: &WantedServer) -> std::result::Result<Served, String> {
     let served = Served::find(&wanted.host, pid_of(name)?).map_err(failed)?;
     let late = || format!("{name} did not listen on {:?}", wanted.ports);
@@ -137,20 +136,20 @@ fn until_it_listens(name: &str, wanted: &WantedServer) -> std::result::Result<Se
     Ok(served)
 }
 
-/// What it complained about last, to be put behind a reason.
-fn last_words(container: &Container<GenericImage>) -> String {
-    let said = container.stderr_to_vec().unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty());
+/// The container's last log line, to be appended to an error.
+fn last_log_line(container: &Container<GenericImage>) -> String {
+    let log = container.stderr_to_vec().unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let last = log.lines().map(str::trim).rfind(|line| !line.is_empty());
     last.map(|line| format!("; last log line: {line}")).unwrap_or_default()
 }
 
-/// Takes a trial's part out of a server's namespace, which goes on: connections, and the NIC. Goes on past
-/// what fails, and says it.
+/// Removes a trial's connections and NIC from the namespace of a server, which keeps running. Continues after errors
+/// and returns them.
 pub fn unplug(host: &Outside) -> Vec<String> {
     let steps = [
         end_connections(&host.ns),
-        // The fabric's end goes with it; with the fabric alone it would go some time after.
+        // Deleting the NIC deletes the fabric's end, too. Deleting only the fabric would remove it with a delay.
         link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
     ];
     failures(&host.name, steps)

@@ -1,14 +1,14 @@
-//! Waiting without a runtime, for what nobody announces.
+//! Polling without an async runtime.
 
 use std::time::{Duration, Instant};
 
-/// How often it is looked for.
+/// Polling interval.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Looks again and again until there is something; `late` says what there is instead, once it took too long.
+/// Calls `look` until it returns a value. `late` describes the state in the timeout error.
 ///
 /// # Errors
-/// What could not be looked at; that it took too long, or is no longer wanted ("stopped").
+/// The error of `look`, a timeout, or "stopped".
 pub fn until<T>(
     limit: Duration,
     stop: &dyn Fn() -> bool,

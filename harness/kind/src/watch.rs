@@ -1,4 +1,4 @@
-//! What the API server tells about the run's pods and about endpoints, as it changes.
+//! Watches the run's pods and all endpoints through the API server.
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -19,10 +19,10 @@ use tokio::sync::watch;
 
 use super::objects::LABEL;
 
-/// What has not come by then never will: a pod that comes up or goes, an endpoint.
+/// Time limit of all waits: for a pod to come up or to be deleted, for an endpoint.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// All of it, as it is now.
+/// The current state.
 #[derive(Clone)]
 pub struct Seen {
     pods: Store<Pod>,
@@ -30,7 +30,7 @@ pub struct Seen {
     changed: watch::Receiver<()>,
 }
 
-/// A pod behind a Service, ready.
+/// A ready pod behind a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     pub service: String,
@@ -39,15 +39,15 @@ pub struct Endpoint {
 }
 
 impl Seen {
-    /// Watches until the process ends; returns when the pods that are there are known.
+    /// Starts watches that last until the process ends; returns once the existing pods are listed.
     ///
     /// # Errors
-    /// That the API server does not tell of them.
+    /// If the API server lists no pods in time.
     pub async fn start(client: &Client, run_id: &str) -> Result<Self, String> {
-        let (told, changed) = watch::channel(());
+        let (sender, changed) = watch::channel(());
         let ours = watcher::Config::default().labels(&format!("{LABEL}={run_id}"));
-        let pods = keep(Api::all(client.clone()), ours, told.clone());
-        let slices = keep(Api::all(client.clone()), watcher::Config::default(), told);
+        let pods = keep(Api::all(client.clone()), ours, sender.clone());
+        let slices = keep(Api::all(client.clone()), watcher::Config::default(), sender);
         match tokio::time::timeout(PATIENCE, pods.wait_until_ready()).await {
             Ok(Ok(())) => Ok(Self { pods, slices, changed }),
             _ => Err(format!("the API server listed no pods within {} s", PATIENCE.as_secs())),
@@ -59,17 +59,17 @@ impl Seen {
         self.pods.state()
     }
 
-    /// The pod of the run that has this name now.
+    /// The current pod of the run with this name.
     pub fn pod(&self, name: &str) -> Option<Arc<Pod>> {
         self.pods.find(|pod| pod.name_any() == name)
     }
 
-    /// This very pod, not one that took its place.
+    /// The pod with this name and UID, not its replacement.
     pub fn same_pod(&self, name: &str, uid: &str) -> Option<Arc<Pod>> {
         self.pod(name).filter(|pod| pod.uid().as_deref() == Some(uid))
     }
 
-    /// Endpoints of all Services that are ready.
+    /// Ready endpoints of all Services.
     pub fn endpoints(&self) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for slice in self.slices.state() {
@@ -86,20 +86,20 @@ impl Seen {
         endpoints
     }
 
-    /// Comes back when anything has changed; false, when nobody watches any more.
+    /// Waits for a change. Returns false when the watches have ended.
     pub async fn changed(&mut self) -> bool {
         self.changed.changed().await.is_ok()
     }
 
-    /// Waits until it is as wanted.
+    /// Waits until `wanted` returns a value.
     ///
     /// # Errors
-    /// That it did not come to that in time, by the name of `what`.
+    /// A timeout, naming `what`.
     pub async fn until<T>(&self, what: &str, wanted: impl Fn(&Self) -> Option<T>) -> Result<T, String> {
         let mut seen = self.clone();
         let watched = async {
             loop {
-                // What comes while it is looked at is looked at again.
+                // Changes that arrive during the check are checked again.
                 seen.changed.mark_unchanged();
                 if let Some(found) = wanted(&seen) {
                     return Ok(found);
@@ -114,9 +114,9 @@ impl Seen {
     }
 }
 
-/// Keeps a store up to date. A watch that breaks is begun anew, and what it lists then takes the place of what
-/// was known once it is whole.
-fn keep<K>(api: Api<K>, config: watcher::Config, told: watch::Sender<()>) -> Store<K>
+/// Keeps a store up to date. A broken watch restarts automatically, and its new list replaces the store once it is
+/// complete.
+fn keep<K>(api: Api<K>, config: watcher::Config, sender: watch::Sender<()>) -> Store<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -125,13 +125,13 @@ where
     let mut events = reflector(writer, watcher(api, config).default_backoff()).boxed();
     tokio::spawn(async move {
         while events.next().await.is_some() {
-            told.send_replace(());
+            sender.send_replace(());
         }
     });
     store
 }
 
-/// Its address, once it has one.
+/// The pod's address, once assigned.
 pub fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
@@ -145,12 +145,12 @@ pub fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Told to go.
+/// Whether the pod is being deleted.
 pub fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// It is there and stays.
+/// Whether the pod is ready and stays.
 pub fn serves(pod: &Pod) -> bool {
     runs(pod) && is_ready(pod) && !is_leaving(pod) && address(pod).is_some()
 }

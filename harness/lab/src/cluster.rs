@@ -1,7 +1,7 @@
-//! A cluster a run works on: where nodes, pods, Services and DNS come from.
+//! The cluster a run works on: nodes, pods, Services and DNS.
 //!
-//! Everything a fault, a workload or a collector touches is a namespace handle; backends differ only
-//! in how those come to be.
+//! Everything a fault, a workload or a collector accesses is a namespace handle; backends differ only
+//! in how they create the namespaces.
 
 use std::net::IpAddr;
 use std::process::{Child, Command};
@@ -32,10 +32,10 @@ pub struct Pod {
     pub link: String,
 }
 
-/// A real kube-proxy that runs beside the node's own; it ends when this is dropped.
+/// A real kube-proxy that runs beside the node's own; it is killed when this is dropped.
 #[derive(Debug)]
 pub struct KubeProxy {
-    /// What it is and how it is configured, in words.
+    /// Description of the program and its configuration.
     pub what: String,
     pub command: Command,
     pub process: Option<Child>,
@@ -62,7 +62,7 @@ impl Drop for KubeProxy {
     }
 }
 
-/// What may have been left behind when a cluster went down, in words.
+/// Descriptions of what may have been left behind when a cluster was taken down.
 pub type LeftBehind = Vec<String>;
 
 /// A host outside the cluster.
@@ -70,13 +70,13 @@ pub type LeftBehind = Vec<String>;
 pub struct Outside {
     pub name: String,
     pub ns: NetNs,
-    /// The load balancer hop in front of it, where it has one.
+    /// The load balancer hop in front of it, if any.
     pub load_balancer: Option<NetNs>,
     /// How long its servers wait before they answer.
     pub delay: ServerDelay,
 }
 
-/// A delay that a server adds before it answers, adjustable while it runs.
+/// A delay a server adds before it answers, adjustable while it runs.
 #[derive(Debug, Clone, Default)]
 pub struct ServerDelay(Arc<AtomicU64>);
 
@@ -91,7 +91,7 @@ impl ServerDelay {
     }
 }
 
-/// An office: a client host and the VPN gateway before it.
+/// An office: a client host and the VPN gateway in front of it.
 #[derive(Debug, Clone)]
 pub struct Office {
     pub name: String,
@@ -99,7 +99,7 @@ pub struct Office {
     pub gateway: NetNs,
 }
 
-/// What an agent on a node knows from the kubelet and the API at this instant.
+/// What an agent on a node currently knows from the kubelet and the API.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     pub pods: Vec<PodEntry>,
@@ -115,54 +115,54 @@ pub struct PodEntry {
     pub link: String,
 }
 
-/// A cluster that is up.
+/// A running cluster.
 pub trait Cluster: Send + Sync {
     fn plan(&self) -> &ClusterPlan;
     fn node(&self, id: NodeId) -> &Node;
-    /// The pod as it is now: one that was deleted and came back may live in another namespace.
+    /// The current pod: a recreated pod may have another namespace.
     fn pod(&self, id: PodId) -> Pod;
     fn outside(&self, id: OutsideId) -> &Outside;
     fn office(&self, id: OfficeId) -> &Office;
-    /// The network between all of them.
+    /// The network that connects all of them.
     fn fabric(&self) -> &NetNs;
 
-    /// Pods and endpoints as the API has them, and each change.
+    /// Pods and endpoints as known to the API, and every change.
     fn inventory(&self) -> watch::Receiver<Inventory>;
 
-    /// What the API server tells besides, by the node it is about, from the state of now on; none where there
-    /// is no API server.
+    /// Further observations of the API server, with the node each is about, starting from the current state; `None` if
+    /// there is no API server.
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
 
-    /// Deletes a pod as the kubelet and the CNI do: its processes, its Service endpoints, its rules
+    /// Deletes a pod as the kubelet and the CNI would: its processes, its Service endpoints, its rules
     /// and route, its veth.
     fn delete_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
 
-    /// Puts a deleted pod back as it was.
+    /// Restores a deleted pod.
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
 
-    /// One pod that no flow and no fault knows comes or goes, as in any cluster all the time.
+    /// Adds or deletes a pod that no flow or fault uses, the ordinary churn of any cluster.
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
 
-    /// How long that pod stays, and how long it is away.
+    /// How long that pod stays, and how long it is gone.
     fn churn_pace(&self) -> (Duration, Duration);
 
     /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
 
-    /// A node's kube-proxy, ready to be started with a configuration by which it writes this limit; none
-    /// where nothing but a stand-in programs Services.
+    /// A kube-proxy for a node, ready to be started with a configuration that makes it write this limit; `None`
+    /// if only a stand-in programs Services.
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>>;
 
-    /// A server of its own runs in this pod, or on this host outside: the workload starts none there.
+    /// Whether this pod or outside host runs its own server, so that the workload starts none there.
     fn serves_itself(&self, place: Place) -> bool;
 
-    /// Every namespace in which a run may leave connections that nobody will end.
+    /// Every namespace in which a run may leave connections open.
     fn own_namespaces(&self) -> Vec<NetNs>;
 
-    /// The kernel's numbers for all namespaces that belong to the cluster, nodes among them.
+    /// The inodes of all namespaces of the cluster, including its nodes.
     fn inodes(&self) -> Vec<u64>;
 
-    /// Takes down what does not go with the last handle, and says what is left behind.
+    /// Removes what does not end with the last handle, and returns what is left behind.
     fn down(&self) -> Job<'_, LeftBehind>;
 }
 

@@ -1,12 +1,12 @@
-//! Collectors: what turns a node's kernel and API events into signals.
+//! Collectors turn a node's kernel and API events into signals.
 //!
-//! One set per node, seeing only what an agent on that node could: its own namespace, the namespaces
-//! of its own pods, the kernel log, and what the kubelet and the API tell. Invariant: a collector
-//! that cannot be armed, or that lost something, says so with a `Collector` signal; silence means
-//! that nothing happened. When [`Collectors::arm`] returns, every one of them is armed or has said why not.
+//! Each node has its own set, which sees only what an agent on that node could see: its own namespace, the namespaces
+//! of its own pods, the kernel log, and the kubelet's and the API's data. Invariant: a collector
+//! that cannot be armed, or that lost something, reports it with a `Collector` signal; silence means
+//! that nothing happened. When [`Collectors::arm`] returns, every collector is armed or has reported why not.
 //!
-//! One file a source of signals, with all that is to be known of its collectors, and its name in the registry below;
-//! `detectors/src/signal` has the vocabulary in files of the same names.
+//! One file per source of signals, with everything about its collectors, registered below;
+//! `detectors/src/signal` defines the signals in files of the same names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -24,26 +24,26 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Inventory, PodEntry};
 
-/// Why a collector is blind that a self-test left out.
-const TAKEN_AWAY: &str = "taken away for a self-test";
+/// Why a collector disabled by a self-test is blind.
+const DISABLED: &str = "disabled for a self-test";
 
-/// What is known of a collector.
+/// A registered collector.
 pub struct CollectorInfo {
-    /// What it delivers.
+    /// The signals it delivers.
     pub kinds: &'static [CollectorKind],
     start: Start,
-    /// What a machine is asked before it is relied on; none where every lab can.
+    /// A check that this machine supports it; `None` if every lab does.
     pub trial: Option<Trial>,
 }
 
-/// Whether it sees, or why it does not.
+/// Whether a collector is armed, or why not.
 type Armed = Result<(), String>;
-/// The open file, or why there is none.
+/// The open file, or why it could not be opened.
 type Opened = Result<File, String>;
 
-/// Arms what each node has for itself.
+/// Arms a collector that each node has for itself.
 type StartEach = fn(&Arc<Agent>, &mut JoinSet<()>) -> relapse_kernel::Result<()>;
-/// Arms one that hands on to all nodes, perhaps from the kernel log; none where the cluster has no such source.
+/// Arms a collector shared by all nodes, possibly reading the kernel log; `None` if the cluster has no such source.
 type StartOnce = fn(&[Arc<Agent>], &Opened, &mut JoinSet<()>) -> Option<Armed>;
 
 enum Start {
@@ -61,11 +61,11 @@ impl CollectorInfo {
     }
 }
 
-/// An attempt, on a host of a throw-away lab, to do what a collector does.
+/// Tries what a collector does, on a host of a throw-away lab.
 pub struct Trial {
-    /// The part of the machine that is tried.
+    /// The feature of the machine that is tried.
     pub what: &'static str,
-    /// What was seen where it succeeded.
+    /// The result on success.
     pub seen: &'static str,
     pub attempt: Attempt,
 }
@@ -91,18 +91,18 @@ collectors! {
     kernel_log,
 }
 
-/// What is known of all collectors.
+/// All registered collectors.
 pub fn info() -> impl Iterator<Item = &'static CollectorInfo> {
     COLLECTORS.iter().copied().flatten()
 }
 
-/// All collectors of a cluster. Dropping it ends them.
+/// All collectors of a cluster. Dropping it stops them.
 pub struct Collectors {
     tasks: JoinSet<()>,
 }
 
 impl Collectors {
-    /// Arms every collector on every node. `without` leaves one kind out, which then is blind.
+    /// Arms every collector on every node. `without` disables one kind, which then reports itself as blind.
     pub fn arm(
         cluster: &Arc<dyn Cluster>,
         operator: &Arc<Operator>,
@@ -121,7 +121,7 @@ impl Collectors {
                 cluster: Arc::clone(cluster),
                 inventory: cluster.inventory(),
                 links: RwLock::default(),
-                talked_to: Mutex::default(),
+                external_peers: Mutex::default(),
                 external_name: Mutex::default(),
                 signals: signals.clone(),
             })
@@ -130,27 +130,27 @@ impl Collectors {
         let mut tasks = JoinSet::new();
         for collector in info() {
             let is_left_out = without.is_some_and(|without| collector.kinds.contains(&without));
-            let say = |agent: &Agent, armed: Armed| {
+            let report = |agent: &Agent, armed: Armed| {
                 let sight = armed.map_or_else(Sight::Blind, |()| Sight::Ready);
                 collector.kinds.iter().for_each(|kind| agent.sight(*kind, sight.clone()));
             };
             match collector.start {
-                _ if is_left_out => agents.iter().for_each(|agent| say(agent, Err(TAKEN_AWAY.to_owned()))),
+                _ if is_left_out => agents.iter().for_each(|agent| report(agent, Err(DISABLED.to_owned()))),
                 Start::EachNode(start) => {
                     for agent in &agents {
-                        say(agent, start(agent, &mut tasks).map_err(|e| e.to_string()));
+                        report(agent, start(agent, &mut tasks).map_err(|e| e.to_string()));
                     }
                 }
                 Start::Once(start) => {
                     let Some(armed) = start(&agents, kernel_log, &mut tasks) else { continue };
-                    agents.iter().for_each(|agent| say(agent, armed.clone()));
+                    agents.iter().for_each(|agent| report(agent, armed.clone()));
                 }
             }
         }
         Self { tasks }
     }
 
-    /// Ends all of them.
+    /// Stops all of them.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
@@ -161,52 +161,52 @@ fn upstreams(cluster: &dyn Cluster) -> Vec<IpAddr> {
     plan.dns.iter().flat_map(|dns| dns.upstreams.iter().map(|id| plan.outside[id.0].address)).collect()
 }
 
-/// What the collectors of one node share.
+/// State shared by the collectors of one node.
 struct Agent {
     node: Arc<str>,
     ns: NetNs,
     address: IpAddr,
-    /// Upstream resolvers, as cluster DNS is configured with.
+    /// Upstream resolvers of cluster DNS.
     upstreams: Vec<IpAddr>,
     operator: Arc<Operator>,
     cluster: Arc<dyn Cluster>,
     inventory: watch::Receiver<Inventory>,
     /// Names of the node's interfaces, kept up to date by the routing collector.
     links: RwLock<HashMap<u32, String>>,
-    /// Addresses outside the cluster that pods of this node opened connections to.
-    talked_to: Mutex<BTreeSet<IpAddr>>,
-    /// The last name outside the cluster that a pod of this node got an address for.
+    /// Addresses outside the cluster to which pods of this node opened connections.
+    external_peers: Mutex<BTreeSet<IpAddr>>,
+    /// The last name outside the cluster for which a pod of this node got an address.
     external_name: Mutex<Option<String>>,
     signals: UnboundedSender<Signal>,
 }
 
-/// Most addresses that are kept in `talked_to`.
-const MOST_TALKED_TO: usize = 16;
+/// Maximum number of addresses in `external_peers`.
+const MAX_EXTERNAL_PEERS: usize = 16;
 
 impl Agent {
-    fn talks_to(&self, from: IpAddr, to: IpAddr) {
+    fn record_connection(&self, from: IpAddr, to: IpAddr) {
         if self.operator.is_pod(from) && !self.operator.is_pod(to) {
-            let mut known = self.talked_to.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() < MOST_TALKED_TO {
+            let mut known = self.external_peers.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() < MAX_EXTERNAL_PEERS {
                 known.insert(to);
             }
         }
     }
 
-    fn tell(&self, observed: impl Into<Observed>) {
-        self.tell_at(Time(clock::now()), observed);
+    fn emit(&self, observed: impl Into<Observed>) {
+        self.emit_at(Time(clock::now()), observed);
     }
 
-    fn tell_at(&self, at: Time, observed: impl Into<Observed>) {
-        // Nobody listens any more once the trial is over.
+    fn emit_at(&self, at: Time, observed: impl Into<Observed>) {
+        // The receiver is dropped when the trial ends.
         let _ = self.signals.send(Signal { at, node: Arc::clone(&self.node), observed: observed.into() });
     }
 
     fn sight(&self, collector: CollectorKind, sight: Sight) {
-        self.tell(Observed::Collector(Collector { collector, sight }));
+        self.emit(Observed::Collector(Collector { collector, sight }));
     }
 
-    /// A stream broke, or the kernel had to drop some of it.
+    /// Reports that a stream failed, or that the kernel dropped part of it.
     fn lost(&self, collector: CollectorKind, why: impl std::fmt::Display) {
         self.sight(collector, Sight::Blind(why.to_string()));
     }
@@ -220,7 +220,7 @@ impl Agent {
         links.iter().find(|(_, known)| *known == name).map(|(index, _)| *index)
     }
 
-    /// Pods of this node, now.
+    /// The current pods of this node.
     fn pods(&self) -> Vec<PodEntry> {
         self.inventory.borrow().pods.iter().filter(|pod| *pod.node == *self.node).cloned().collect()
     }

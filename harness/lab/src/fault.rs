@@ -1,7 +1,7 @@
-//! A fault: one mutation by the mechanism of the incident, read back, undone.
+//! A fault: one mutation by the mechanism of the incident, read back, then undone.
 //!
-//! Invariant: every mutation pushes its own undo *before* it is made; there is no separate recover.
-//! A benign twin is a fault like any other. New ones: one file under `faults/` and one registry line.
+//! Invariant: every mutation pushes its own undo *before* it is made; there is no separate recovery.
+//! A benign twin is an ordinary fault. To add one: one file under `faults/` and one registry line.
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,12 +18,12 @@ pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
 use crate::workload::churn::ChurnPause;
 
-/// What a fault needs beyond namespaces of its own.
+/// What a fault needs beyond its own namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
-    /// Writes `nf_conntrack_max`, one number for the whole machine (consent, journal, lock), to this value.
+    /// Writes `nf_conntrack_max`, one value for the whole machine (consent, journal, lock), to this value.
     ConntrackLimit(u64),
-    /// Depends on that number staying as it is while it runs (lock only).
+    /// Needs that value to stay unchanged while it runs (lock only).
     ConntrackLimitSteady,
 }
 
@@ -34,38 +34,38 @@ impl Requirement {
     }
 }
 
-/// A mutation that was made, with its proof.
+/// A mutation in force, with its evidence.
 #[derive(Debug, Clone)]
 pub struct InForce {
     /// Immediately before the mutating call.
     pub t0: Time,
     /// When it was read back as in force.
     pub t1: Time,
-    /// What was done, in the words of the mechanism.
+    /// What was done, in terms of the mechanism.
     pub what: String,
     /// What was read back.
     pub read_back: String,
-    /// A part that this machine could not do and that was left out: (what, why).
+    /// A part left out because this machine does not support it: (what, why).
     pub reduced: Option<(String, String)>,
 }
 
-/// How often attempts under way are looked for.
+/// Polling interval for attempts under way.
 const LOOK: Duration = Duration::from_millis(1);
-/// What a busy machine adds to an attempt.
+/// Time added to an attempt by a busy machine.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// What a fault works on.
+/// Everything a fault works on.
 pub struct World {
     pub cluster: Arc<dyn Cluster>,
-    /// Every flow of the workload with its switch, in the order of the plan.
+    /// Every flow of the workload with its switch, in plan order.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
-    /// Nobody but the flows talks while this is set.
+    /// While set, only the flows send traffic.
     pub quiet: ChurnPause,
-    /// The machine-wide conntrack limit, through whoever may write it.
+    /// The machine-wide conntrack limit, written by the guardian.
     pub host_limit: HostLimit,
 }
 
-/// Attempts of a flow that a fault waits for.
+/// Whether a fault waits for attempts of a flow to be under way, or for none to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnderWay {
     Some,
@@ -73,10 +73,10 @@ pub enum UnderWay {
 }
 
 impl World {
-    /// Waits until attempts of a flow are under way, or none is any more.
+    /// Waits until attempts of a flow are under way, or until none is.
     ///
     /// # Errors
-    /// That it did not come to that, though one should have begun and ended meanwhile.
+    /// On timeout, chosen so that an attempt should have begun and ended meanwhile.
     pub async fn until(&self, flow: FlowId, wanted: UnderWay, what: &str) -> Result<(), FaultError> {
         let (plan, switch) = &self.flows[flow.0];
         let limit = plan.every + plan.timeout + SLACK;
@@ -99,16 +99,16 @@ impl World {
 
 /// One planned mutation of the cluster.
 pub trait Fault: fmt::Debug + Send + Sync {
-    /// What it needs that not every machine or user has.
+    /// Its requirements beyond those met by every machine and user.
     fn requires(&self) -> Vec<Requirement> {
         Vec::new()
     }
 
-    /// Makes the mutation, pushing each undo before the mutation it undoes, and reads back.
+    /// Makes the mutation, pushing each undo before the mutation it reverts, and reads it back.
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>>;
 }
 
-/// Undoes in reverse order of what was pushed. Synchronous: an undo that builds something again waits for it
+/// Runs undos in reverse order of their registration. Synchronous: an undo that needs asynchronous work blocks on it
 /// ([`wait_for`]).
 #[derive(Default)]
 #[must_use = "dropping an undo stack leaves its mutations in force"]
@@ -124,18 +124,18 @@ struct Undo {
 }
 
 impl UndoStack {
-    /// Registers how to undo a mutation that is about to be made. The undo reads back what it did,
-    /// and finds nothing to do where the mutation was never made.
+    /// Registers the undo of a mutation that is about to be made. The undo reads back its effect,
+    /// and does nothing if the mutation was never made.
     pub fn push(&mut self, what: impl Into<String>, job: impl FnOnce() -> Result<(), FaultError> + Send + 'static) {
         self.undos.push(Undo { what: what.into(), job: Box::new(job) });
     }
 
-    /// Puts another stack on top: all of it is newer.
+    /// Puts another stack on top of this one.
     pub fn append(&mut self, mut newer: Self) {
         self.undos.append(&mut newer.undos);
     }
 
-    /// Undoes everything, newest first; goes on past errors and returns each step with its result.
+    /// Undoes everything, newest first; continues after errors and returns each step with its result.
     pub fn undo_all(&mut self) -> Vec<(String, Result<(), FaultError>)> {
         let mut results = Vec::new();
         while let Some(undo) = self.undos.pop() {
@@ -144,39 +144,39 @@ impl UndoStack {
         results
     }
 
-    /// Drops the newest undo without carrying it out (a self-test of the harness).
+    /// Drops the newest undo without running it (for a self-test of the harness).
     pub fn forget_newest(&mut self) {
         self.undos.pop();
     }
 
-    /// Nothing is left to undo.
+    /// Whether nothing is left to undo.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.undos.is_empty()
     }
 }
 
-/// A fault as a scenario writes it.
+/// A fault as written in a scenario.
 pub trait FaultSpec {
-    /// Settings with which it can be planned, in a cluster that has everything; for tests.
+    /// Example settings, valid in a cluster that has everything; for tests.
     const EXAMPLE: &'static str;
 
-    /// What is worth a look while it is in force.
+    /// Commands that show the fault while it is in force.
     const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip route; ip -br link"), (Where::Node, SYNS)];
 
-    /// Resolves its names and judges its numbers. What is wrong is told to the resolver, at `at` where it
-    /// is not one value's fault; then there is no fault.
+    /// Resolves its names and validates its numbers. Errors are reported to the resolver, at `at` unless they belong
+    /// to a single value; then `None` is returned.
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>>;
 }
 
-/// A line of shell that shows traces of a fault, and where. `{table}` stands for the pods' routing table, `{address}`
-/// for what the failing flow talks to, `{pod}` and `{link}` for the address and the link of the pod it comes from.
+/// A shell command that shows traces of a fault, and where to run it. `{table}` is the pods' routing table, `{address}`
+/// the target of the failing flow, `{pod}` and `{link}` the address and the link of the pod it comes from.
 pub type Look = (Where, &'static str);
 
-/// Where there is something to be seen.
+/// Where to run a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
-    /// The node the detectors are to name, else that of the pod below.
+    /// The node the detectors should name, otherwise the node of the pod below.
     Node,
     /// The pod whose flow fails, as client or server.
     Pod,
@@ -187,13 +187,13 @@ pub enum Where {
     LoadBalancer,
 }
 
-/// Shows who opens connections, and by which NIC.
+/// Shows connections being opened, and through which NIC.
 pub const SYNS: &str = "tcpdump -lni any 'tcp[13] & 2 != 0'";
 
 /// A fault that a trial injects.
 #[derive(Debug, Clone)]
 pub struct Planned {
-    /// As scenarios write it.
+    /// The name used in scenarios.
     pub name: &'static str,
     pub look: &'static [Look],
     pub(crate) fault: Arc<dyn Fault>,

@@ -1,8 +1,8 @@
 //! All faults: one file each, and one line each in the registry below.
 //!
-//! A file has two parts: how the fault is written in a scenario and what planning makes of it
-//! ([`FaultSpec`]), and the mutation itself ([`crate::fault::Fault`]). The registry makes of them the list of things
-//! a scenario can inject, tagged by the fault's name.
+//! A file has two parts: the fault's YAML and its planning ([`FaultSpec`]), and the mutation itself
+//! ([`crate::fault::Fault`]). The registry turns them into the list of faults a scenario can inject, tagged by
+//! the fault's name.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ macro_rules! faults {
             /// See [`FaultSpec::EXAMPLE`], in the same order.
             pub const EXAMPLES: &'static [&'static str] = &[$($module::$spec::EXAMPLE),*];
 
-            /// What planning makes of it.
+            /// Plans the fault.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Planned> {
                 match self {
                     $(Self::$spec(spec) => {

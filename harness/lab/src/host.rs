@@ -1,21 +1,21 @@
-//! What reaches beyond the lab: one machine-wide number, `nf_conntrack_max`, written and given back.
+//! What reaches beyond the lab: one machine-wide setting, `nf_conntrack_max`, written and restored.
 //!
-//! A map of the modules:
-//! - [`consent`]: the user's leave to write it, and the sentence that says what will be touched.
+//! Modules:
+//! - [`consent`]: the user's permission to write it, and the description of what will be changed.
 //! - [`settings`]: the settings of the machine and the network namespaces they may harm.
-//! - [`lock`]: one writer at a time on the whole machine, or several who need the number steady.
-//! - [`journal`]: the old value on disk, synced before the write; [`identity`]: whose it is.
-//! - [`restore`]: the old value back, only where the present one is still ours.
-//! - [`guardian`]: the process that does all of it and outlives the run; [`protocol`]: what is said
-//!   to it; [`client`]: the run's end of that.
-//! - [`removers`]: what backends made that outlasts a run which is killed.
-//! - [`mod@recover`]: the same restore for guardians that were killed themselves.
+//! - [`lock`]: one writer at a time on the whole machine, or several users who need a stable value.
+//! - [`journal`]: the old value on disk, synced before the write; [`identity`]: the process that owns it.
+//! - [`restore`]: restores the old value, unless another process has changed it since.
+//! - [`guardian`]: the process that does all of this and outlives the run; [`protocol`]: the messages
+//!   exchanged with it; [`client`]: the run's end.
+//! - [`removers`]: removal of objects created by backends that outlast a killed run.
+//! - [`mod@recover`]: the same restore for guardians that were themselves killed.
 //!
-//! Invariants: nothing is written without the exclusive lock and a synced journal; whoever gets that
-//! lock restores first what a dead guardian left, so no run takes a leftover for the machine's own
-//! value; a value that somebody else wrote since is reported and left.
+//! Invariants: nothing is written without the exclusive lock and a synced journal; whichever process gets the lock
+//! first restores what a dead guardian left, so that no run takes a leftover for the machine's own
+//! value; a value changed by another process since is reported and left.
 //!
-//! Left out: who asks for a write and what it proves (faults); how a cluster is made.
+//! Left out: the purpose of a write (faults); how a cluster is created.
 
 pub mod client;
 pub mod consent;
@@ -42,10 +42,10 @@ pub use protocol::{LimitReply, LimitRequest, LimitWrite, Restore};
 pub use recover::{JournalOutcome, Recovered, recover, recover_quietly};
 use removers::Remover;
 
-/// The setting all of this is about.
+/// The setting this module writes.
 pub const CONNTRACK_MAX: &str = "net.netfilter.nf_conntrack_max";
 
-/// Why this process may not write that setting, whatever the user allows; none where it may. Nothing is written.
+/// Why this process cannot write that setting even with consent; `None` if it can. Writes nothing.
 #[must_use]
 pub fn limit_is_closed() -> Option<String> {
     let path = format!("/proc/sys/{}", CONNTRACK_MAX.replace('.', "/"));
@@ -63,46 +63,46 @@ pub fn limit_is_closed() -> Option<String> {
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Fragments that fit after "failed to ...".
+/// Messages are fragments that follow "failed to ...".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The setting is there and this user may not write it.
+    /// The setting exists but this user may not write it.
     #[error("write {key}: only root in the initial network namespace can ({source})")]
     NotAllowed {
         key: String,
         #[source]
         source: relapse_kernel::Error,
     },
-    /// Something is not as it must be to go on safely.
+    /// A precondition for continuing safely is not met.
     #[error("{what}: {why}")]
     Unsafe { what: String, why: String },
-    /// Writing would harm somebody else on this machine.
+    /// Writing would harm another network namespace on this machine.
     #[error("write {key} = {value}: {why}")]
     Refused { key: String, value: u32, why: String },
-    /// The guardian is gone; what it had written waits in its journal.
+    /// The guardian is gone; its changes are recorded in its journal.
     #[error("reach the guardian: it has ended ({why})")]
     GuardianGone { why: String },
-    /// The guardian says that it failed.
+    /// The guardian reported a failure.
     #[error("{what}")]
     Guardian { what: String },
-    /// Somebody who waited wants to wait no longer.
+    /// A wait was cancelled.
     #[error("wait: stopped")]
     Stopped,
-    /// The operating system refused: a setting, a file of ours (journal, lock), a process of ours.
+    /// An operating system error on a setting, one of our files (journal, lock) or one of our processes.
     #[error(transparent)]
     Kernel(#[from] relapse_kernel::Error),
 }
 
-/// Everything outside the process that a guardian works on. A value, so that tests have their own.
+/// Everything outside the process that a guardian works on. A value, so that tests can substitute their own.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The machine's settings.
     pub settings: Arc<dyn settings::Settings>,
-    /// Where the lock file may lie, the first usable one counts.
+    /// Possible paths of the lock file; the first usable one is used.
     pub locks: Vec<PathBuf>,
-    /// Where journals lie.
+    /// The directory of the journals.
     pub journals: PathBuf,
-    /// Who removes what backends made.
+    /// Removers for objects created by backends.
     pub removers: Vec<Remover>,
 }
 
@@ -110,15 +110,15 @@ impl Site {
     /// This machine: `/proc/sys`, the lock under `/run/lock`, the journal in [`state_dir`].
     ///
     /// # Errors
-    /// When no state directory can be named.
+    /// When there is no state directory.
     pub fn host() -> Result<Self> {
         Self::host_with(removers::registered())
     }
 
-    /// The same with these removers.
+    /// This machine with these removers.
     ///
     /// # Errors
-    /// When no state directory can be named.
+    /// When there is no state directory.
     pub fn host_with(removers: Vec<Remover>) -> Result<Self> {
         let also = removers.iter().flat_map(|remover| remover.settings).map(|(key, _)| *key).collect();
         Ok(Self {
@@ -130,17 +130,17 @@ impl Site {
     }
 }
 
-/// The journals below a state directory.
+/// The directory of the journals in a state directory.
 #[must_use]
 pub fn journal_dir(state: &Path) -> PathBuf {
     state.join("journal")
 }
 
-/// Where relapse keeps state: `RELAPSE_STATE_DIR`, else `/var/lib/relapse` for root, else
+/// The state directory: `RELAPSE_STATE_DIR`, else `/var/lib/relapse` for root, else
 /// `$XDG_STATE_HOME/relapse`, else `~/.local/state/relapse`.
 ///
 /// # Errors
-/// When not one of them can be named.
+/// When none of them can be determined.
 pub fn state_dir() -> Result<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     choose_state_dir(variable, relapse_kernel::host::is_root()).ok_or_else(|| Error::Unsafe {

@@ -1,6 +1,6 @@
-//! The machine-wide conntrack limit as a lab sees it: it asks, the guardian writes.
+//! The machine-wide conntrack limit from inside a lab, which sends requests that the guardian carries out.
 //!
-//! Synchronous: an undo asks too, and must work without a runtime.
+//! Synchronous, because undos use it too and must work without a runtime.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -9,13 +9,13 @@ use relapse_kernel::{Error, Result};
 
 use crate::host::protocol::{LimitReply, LimitRequest, LimitWrite, Restore};
 
-/// A way to the guardian, or none.
+/// A connection to the guardian, if there is one.
 #[derive(Clone)]
 pub struct HostLimit {
     line: Option<Arc<Mutex<Line>>>,
 }
 
-/// What the guardian answers, or why it refused.
+/// The guardian's reply, or why it refused.
 pub type Answer = std::result::Result<LimitReply, String>;
 
 struct Line {
@@ -24,13 +24,13 @@ struct Line {
 }
 
 impl HostLimit {
-    /// No consent, or no right, to write it.
+    /// Without a guardian: there is no consent or no permission to write the limit.
     #[must_use]
     pub const fn unavailable() -> Self {
         Self { line: None }
     }
 
-    /// Asks by `ask` and waits for the reply.
+    /// Sends requests through `ask` and receives `replies`.
     #[must_use]
     pub fn through(
         ask: impl Fn(LimitRequest) -> io::Result<()> + Send + 'static,
@@ -57,7 +57,7 @@ impl HostLimit {
         }
     }
 
-    /// Lets the guardian journal and watch what somebody else is about to write; what it is until then.
+    /// Lets the guardian journal and watch a value about to be written by another process; returns the current value.
     ///
     /// # Errors
     /// The guardian's refusal.
@@ -69,10 +69,10 @@ impl HostLimit {
         }
     }
 
-    /// Puts the value back that was there before.
+    /// Restores the previous value.
     ///
     /// # Errors
-    /// When it is no longer ours, or could not be written.
+    /// When another process has changed it, or it could not be written.
     pub fn restore(&self) -> Result<()> {
         let what = || "restore nf_conntrack_max".to_owned();
         match self.ask(LimitRequest::Restore, what)? {
@@ -85,11 +85,11 @@ impl HostLimit {
     }
 
     fn ask(&self, request: LimitRequest, what: impl Fn() -> String) -> Result<LimitReply> {
-        let unheard = |error| Error::kernel("ask the guardian for nf_conntrack_max", error);
-        let Some(line) = &self.line else { return Err(unheard(io::ErrorKind::PermissionDenied.into())) };
+        let unreachable = |error| Error::kernel("ask the guardian for nf_conntrack_max", error);
+        let Some(line) = &self.line else { return Err(unreachable(io::ErrorKind::PermissionDenied.into())) };
         let line = line.lock().unwrap_or_else(PoisonError::into_inner);
-        (line.ask)(request).map_err(unheard)?;
-        let answer = line.replies.recv().map_err(|_| unheard(io::ErrorKind::BrokenPipe.into()))?;
+        (line.ask)(request).map_err(unreachable)?;
+        let answer = line.replies.recv().map_err(|_| unreachable(io::ErrorKind::BrokenPipe.into()))?;
         answer.map_err(|why| refused(what(), why))
     }
 }

@@ -1,14 +1,14 @@
-//! Clusters to break: what they are made of, what runs on them, what goes wrong, what is seen of it.
+//! Clusters to break: their structure, their workload, the faults, and the collected signals.
 //!
-//! A map of the modules, in the order of who uses whom:
-//! - [`job`], [`host_limit`]: work that may fail; the machine-wide limit as a lab asks for it.
+//! Modules, from the lowest layer up:
+//! - [`job`], [`host_limit`]: work that may fail; requests for the machine-wide conntrack limit from inside a lab.
 //! - [`host`]: what reaches beyond the lab: lock, journal, guardian, recovery.
-//! - [`cluster`]: nodes, pods, Services, the fabric and the outside world over namespace handles; what a backend is
+//! - [`cluster`]: nodes, pods, Services, the fabric and the outside world as namespace handles; the backend interface
 //!   ([`cluster::backend`]). [`workload`]: real clients and servers. [`collect`]: kernel and API events into signals.
-//! - [`netns`]: the backend of labs.
-//! - [`fault`]: what a fault is. [`faults`]: all of them, with their YAML.
+//! - [`netns`]: the lab backend.
+//! - [`fault`]: the fault interface. [`faults`]: all faults, with their YAML.
 //!
-//! Left out: what a scenario expects, and whether it came true.
+//! Left out: what a scenario expects, and whether its expectations were met.
 
 pub mod cluster;
 pub mod collect;

@@ -1,8 +1,8 @@
-//! The lab: a cluster of network namespaces on this machine, up in milliseconds.
+//! The lab: a cluster of network namespaces on this machine, started in milliseconds.
 //!
-//! Stand-ins take the places of what a real cluster runs: [`services`] of kube-proxy's rules,
-//! [`coredns`] of CoreDNS; everything else (fabric, NICs, policy table, source NAT, outside world) is
-//! shared with other backends. Going down is dropping the last handles: namespaces are anonymous.
+//! Stand-ins replace what a real cluster runs: [`services`] for kube-proxy's rules, [`coredns`] for CoreDNS;
+//! everything else (fabric, NICs, policy table, source NAT, outside world) is shared with other backends. Dropping
+//! the last handles takes it down: namespaces are anonymous.
 
 mod coredns;
 mod labs;
@@ -31,12 +31,12 @@ use crate::cluster::pods::{port_share, with_passer_by};
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use crate::job::{FaultError, Job};
 
-/// Makes labs known to this program.
+/// Registers the lab backend.
 pub fn register() {
     crate::cluster::backend::register(&labs::REGISTERED);
 }
 
-/// A lab that is up.
+/// A running lab.
 pub struct Lab {
     plan: ClusterPlan,
     fabric: Fabric,
@@ -45,9 +45,9 @@ pub struct Lab {
     outside: Vec<Outside>,
     offices: Vec<Office>,
     dns: coredns::Replicas,
-    /// Which pods are there, and which of them are ready.
+    /// Which pods exist, and which of them are ready.
     state: Mutex<Vec<PodState>>,
-    /// Held from the look at the state until its rules are in force: an older state must not come last.
+    /// Held from reading the state until its rules are in force, so that an older state cannot overwrite a newer one.
     programming: Mutex<()>,
     inventory: watch::Sender<Inventory>,
 }
@@ -59,10 +59,10 @@ struct PodState {
 }
 
 impl Lab {
-    /// Builds everything the plan names and returns when all of it is in force.
+    /// Builds everything in the plan and returns when all of it is in force.
     ///
     /// # Errors
-    /// The first thing the kernel refused. What was built by then goes with its handles.
+    /// The first error of the kernel. What was built by then is removed with its handles.
     pub async fn up(plan: &ClusterPlan) -> Result<Arc<Self>> {
         let plan = &with_passer_by(plan);
         let network = &plan.network;
@@ -131,7 +131,7 @@ impl Lab {
             .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
     }
 
-    /// Changes what is known of a pod, and lets the inventory and the Services it is behind follow.
+    /// Changes the state of a pod, and updates the inventory and the Services it belongs to.
     fn set_state(&self, id: PodId, change: impl FnOnce(&mut PodState)) -> Result<()> {
         let was_ready = self.is_ready(id);
         {
@@ -144,7 +144,7 @@ impl Lab {
             return Ok(());
         }
         self.program_services()?;
-        // As kube-proxy does: flows over UDP to an endpoint that went would live on by themselves.
+        // As kube-proxy does: UDP flows to a removed endpoint would otherwise persist.
         if was_ready {
             let address = self.plan.pods[id.0].address;
             for node in &self.nodes {
@@ -167,32 +167,32 @@ impl Lab {
     }
 }
 
-/// Gives a pod its veth, `link` at the node's end, its address and its place in the node's routing.
+/// Gives a pod its veth (`link` is the node's end), its address and its routes and rules on the node.
 async fn plug_pod(plan: &ClusterPlan, id: PodId, link: &str, pod: &Builder, node: &Builder) -> Result<()> {
     let spec = &plan.pods[id.0];
     let (inside, outside) =
         connect(&End { at: pod, name: "eth0", mtu: spec.mtu }, &End { at: node, name: link, mtu: spec.mtu }).await?;
     let (address, length) = host(spec.address);
     pod.add_address(inside.index, address, length).await?;
-    inside.knows(POD_GATEWAY, &outside).await?;
+    inside.add_neighbour(POD_GATEWAY, &outside).await?;
     pod.add_route(&Route::default_via(POD_GATEWAY).dev(inside.index).onlink()).await?;
     sysctl::write_all(&pod.ns, &[("net.ipv4.ip_local_port_range", &port_share(plan, id))])?;
-    outside.knows(spec.address, &inside).await?;
+    outside.add_neighbour(spec.address, &inside).await?;
     node.add_route(&Route::to(address, length).dev(outside.index)).await?;
-    // As a CNI does: what the undo of a fault put back meanwhile is no error.
+    // As in a CNI, rules that exist already (restored by the undo of a fault) are not an error.
     for rule in pod_rules(&plan.network, spec.address) {
         unless(ErrorKind::AlreadyExists, node.add_rule(&rule).await)?;
     }
     Ok(())
 }
 
-/// The link-local next hop of every pod, answered by the node's end of its veth.
+/// The link-local next hop of every pod, at the node's end of its veth.
 const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
 
-/// What passes between the kubelet's decision to delete a pod and the CNI's work on the node.
+/// The time between the kubelet's decision to delete a pod and the CNI's work on the node.
 const CNI_CALL: Duration = Duration::from_millis(5);
 
-/// Pods come and go in no time here.
+/// How long the churn pod stays, and how long it is gone: creating pods is cheap here.
 const CHURN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(100));
 
 /// IANA protocol number.
@@ -251,12 +251,12 @@ impl Cluster for Lab {
         Box::pin(async move {
             self.set_running(id, false).await?;
             self.set_state(id, |state| state.exists = false)?;
-            // The kubelet knows before it calls the CNI.
+            // The kubelet updates its state before it calls the CNI.
             tokio::time::sleep(CNI_CALL).await;
             let spec = &self.plan.pods[id.0];
             let node = &self.nodes[spec.node.0].ns;
             for rule in pod_rules(&self.plan.network, spec.address) {
-                // As a CNI does: what a fault took away before is no error.
+                // As in a CNI, rules that are missing already (removed by a fault) are not an error.
                 unless(ErrorKind::NotFound, route::delete_rule(node, &rule))?;
             }
             match link::find(node, &self.pods[id.0].link)? {
@@ -307,7 +307,7 @@ impl Cluster for Lab {
         self.each_namespace().map(NetNs::inode).collect()
     }
 
-    /// All of it goes with its last handle.
+    /// Everything is removed with its last handle.
     fn down(&self) -> Job<'_, LeftBehind> {
         Box::pin(std::future::ready(LeftBehind::new()))
     }
@@ -319,7 +319,7 @@ impl Cluster for Lab {
                 self.dns.start(id)?;
             }
             self.set_state(id, |state| state.ready = running)?;
-            // Endpoints go before the process does, so that what is under way is still answered.
+            // Endpoints are removed before the process stops, so that requests under way are still answered.
             if is_dns && !running {
                 self.dns.stop(id).await;
             }

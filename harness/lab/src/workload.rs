@@ -1,10 +1,10 @@
-//! What pods, nodes, outside hosts and offices do: real servers and clients over the cluster's network.
+//! The workload of pods, nodes, outside hosts and offices: real servers and clients on the cluster's network.
 //!
-//! Job: start every server that some flow needs, then every flow, and report each attempt's outcome. Sockets are made
+//! Starts every server that some flow needs, then every flow, and reports each attempt's outcome. Sockets are created
 //! in the namespace of the place; one runtime drives them all.
-//! - A kind of flow is one file and one line in the registry below: how a scenario writes it and what planning makes of
-//!   it ([`flow::FlowSpec`]), and what its client does ([`client::Client`]), which [`client`] runs by the clock.
-//! - A server is one file in [`servers`]. [`churn`] is what goes on under every scenario.
+//! - A kind of flow is one file and one line in the registry below: its YAML and planning ([`flow::FlowSpec`]),
+//!   and its client ([`client::Client`]), which [`client`] runs on schedule.
+//! - A server is one file in [`servers`]. [`churn`] is background activity under every scenario.
 
 pub mod churn;
 pub mod client;
@@ -42,13 +42,13 @@ macro_rules! flows {
         }
 
         impl Flow {
-            /// The name by which effects speak of it.
+            /// The name by which effects refer to it.
             #[must_use]
             pub fn name(&self) -> &Spanned<Name> {
                 match self { $(Self::$spec(spec) => spec.common().name,)* }
             }
 
-            /// What planning makes of it: what others may know, and the client.
+            /// Plans the flow: its public plan, and its client.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> (FlowPlan, Arc<dyn Client>) {
                 match self { $(Self::$spec(spec) => flow::plan($name, spec.common(), spec, resolver),)* }
             }
@@ -64,19 +64,19 @@ flows! {
     "hold" => hold::HoldSpec,
 }
 
-/// The running workload. Dropping it ends every client and server.
+/// The running workload. Dropping it stops every client and server.
 pub struct Workload {
     tasks: JoinSet<()>,
-    /// Every flow with its switch, in the order of the plan.
+    /// Every flow with its switch, in plan order.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
 }
 
 impl Workload {
-    /// Starts servers, then flows, each with its client. A flow that keeps connections opens so many of them `at_once`,
-    /// before it goes on at its own pace.
+    /// Starts servers, then flows, each with its client. A flow that keeps connections opens up to `at_once` of them
+    /// as fast as possible, then continues at its own pace.
     ///
     /// # Errors
-    /// When a socket cannot be made or bound.
+    /// When a socket cannot be created or bound.
     pub fn start(
         cluster: &Arc<dyn Cluster>,
         flows: &[FlowPlan],
@@ -103,7 +103,7 @@ impl Workload {
         Ok(Self { tasks, flows: switched })
     }
 
-    /// Ends every client and server now.
+    /// Stops every client and server.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
@@ -120,7 +120,7 @@ pub fn namespace(cluster: &dyn Cluster, place: Place) -> NetNs {
     }
 }
 
-/// What an error of a socket means to the one who tried.
+/// The failure seen by a client for a socket error.
 #[must_use]
 pub fn failure_of(error: &std::io::Error) -> Failure {
     match error.kind() {

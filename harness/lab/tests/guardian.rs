@@ -1,8 +1,8 @@
-//! The guardian as a process of its own: killed, outlived, waited for.
+//! The guardian as a separate process: killed, outliving its run, holding the lock.
 //!
-//! The guardian and the run are this test program again, told by `RELAPSE_TEST_ROLE` what to be. Most work on
-//! a setting that is a file, with lock and journal beside it, and need no rights; the last ones on the
-//! real `nf_conntrack_max`, under the machine's own lock, where that may be written.
+//! The guardian and the run are this test program again, with the role given by `RELAPSE_TEST_ROLE`. Most tests use
+//! a setting that is a file, with lock and journal beside it, and need no privileges; the last one uses the
+//! real `nf_conntrack_max`, under the machine's own lock, if it can be written.
 
 #[path = "../../kernel/tests/needs.rs"]
 mod needs;
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use needs::tests;
 use relapse_kernel::NetNs;
 use relapse_kernel::conntrack::{Conntrack, Entry};
-use relapse_lab::host::client::{Guardian, deaf};
+use relapse_lab::host::client::{Guardian, ignoring_signals};
 use relapse_lab::host::identity::Process;
 use relapse_lab::host::settings::{Namespace, Settings};
 use relapse_lab::host::{CONNTRACK_MAX, MachineLock, Mode, Restore, Result, Site, guardian as process, journal};
@@ -30,7 +30,7 @@ use relapse_lab::host::{CONNTRACK_MAX, MachineLock, Mode, Restore, Result, Site,
 const ROLE: &str = "RELAPSE_TEST_ROLE";
 const SCENE: &str = "RELAPSE_TEST_SCENE";
 const SOON: Duration = Duration::from_secs(10);
-/// What is promised for the death of a run.
+/// The guaranteed time of the restore after the death of a run.
 const RESTORED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A setting that is a file.
@@ -39,11 +39,11 @@ struct FileSetting(PathBuf);
 
 impl Settings for FileSetting {
     fn read(&self, _key: &str) -> Result<String> {
-        Ok(fs::read_to_string(self.0.join("limit")).expect("the setting is there"))
+        Ok(fs::read_to_string(self.0.join("limit")).expect("the setting exists"))
     }
 
     fn write(&self, _key: &str, value: &str) -> Result<()> {
-        // Whole at any time, as a setting is.
+        // Written atomically, like a setting.
         fs::write(self.0.join("limit.new"), value).expect("writable");
         fs::rename(self.0.join("limit.new"), self.0.join("limit")).expect("writable");
         Ok(())
@@ -72,7 +72,7 @@ fn site(dir: &Path) -> Site {
     }
 }
 
-/// A scene on disk: a limit of 1000.
+/// A test directory with a limit of 1000.
 struct Scene(tempfile::TempDir);
 
 impl Scene {
@@ -94,38 +94,38 @@ impl Scene {
         journal::list(&self.path().join("journal")).unwrap().len()
     }
 
-    /// A run in a process of its own that writes 500 and goes on for ever.
+    /// Starts a run in a separate process that writes 500 and continues forever.
     fn run(&self) -> Child {
         child("run", Some(self.path())).stdout(Stdio::piped()).spawn().unwrap()
     }
 
-    /// The same, once that is in force.
+    /// The same, once the value is in force.
     fn run_that_wrote(&self) -> Child {
         let mut run = self.run();
-        let mut said = [0; 1];
-        std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut said).expect("the run got as far as writing");
+        let mut output = [0; 1];
+        std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut output).expect("the run has written");
         run
     }
 
-    /// The last thing a guardian does.
+    /// Waits until the guardian releases the lock, its last action.
     fn wait_for_release(&self) {
         drop(MachineLock::acquire(&site(self.path()).locks, Mode::Exclusive, &|_| ()).unwrap());
     }
 }
 
-/// This program as a child, in this role.
+/// This program as a child with this role.
 fn child(role: &str, scene: Option<&Path>) -> Command {
-    let mut command = deaf(&std::env::current_exe().unwrap(), [""; 0]);
+    let mut command = ignoring_signals(&std::env::current_exe().unwrap(), [""; 0]);
     command.env(ROLE, role).env_remove(SCENE);
     command.envs(scene.map(|scene| (SCENE, scene)));
     command
 }
 
-/// With the lock, on this scene or on this machine.
+/// A guardian that holds the lock, for this scene or for this machine.
 fn guardian(scene: Option<&Path>) -> Guardian {
     let site = scene.map_or_else(|| Site::host().unwrap(), site);
     let mut guardian = Guardian::over(child("guardian", scene), site, "guardian-test").unwrap();
-    let recovered = guardian.acquire(&|holder| eprintln!("waits for {holder}"), &|| false).unwrap();
+    let recovered = guardian.acquire(&|holder| eprintln!("waiting for {holder}"), &|| false).unwrap();
     eprintln!("recovered: {recovered:?}");
     guardian
 }
@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     skips::run(&libtest_mimic::Arguments::from_args(), tests()).exit_code()
 }
 
-/// What a child does; the output of a run says that it has written.
+/// Runs a child; a run prints a byte once it has written.
 fn play(role: &str, scene: Option<&Path>) -> ExitCode {
     if role == "guardian" {
         let site = scene.map_or_else(|| Site::host().unwrap(), site);
@@ -152,11 +152,11 @@ fn play(role: &str, scene: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Polls until it holds, and says how long that took.
+/// Polls until the condition holds, and returns how long that took.
 fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < SOON, "{what} did not come about");
+        assert!(start.elapsed() < SOON, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
     start.elapsed()
@@ -188,7 +188,7 @@ fn a_guardian_is_deaf_to_signals_that_ask_it_to_end() {
     for name in ["INT", "TERM", "HUP", "QUIT"] {
         signal(name, pid);
     }
-    // What would have ended it has been delivered by the time it has been asked something else.
+    // By the end of this sleep the signals have been delivered.
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!((scene.limit().as_str(), scene.journals()), ("500", 1));
     run.kill().unwrap();
@@ -232,7 +232,7 @@ fn waits_for(line: &str, lock: &Path) -> bool {
     line.contains("->") && line.contains(&format!(":{} ", fs::metadata(lock).unwrap().ino()))
 }
 
-/// The machine's own limit may be written.
+/// The requirement that the machine's own limit can be written.
 fn writable_limit() -> std::result::Result<(), String> {
     let opened = File::options().write(true).open("/proc/sys/net/netfilter/nf_conntrack_max");
     opened.map(drop).map_err(|error| format!("nf_conntrack_max cannot be written here: {error}"))
@@ -282,7 +282,7 @@ fn a_real_namespace_that_would_be_harmed_is_protected() {
 
     guardian.declare_own([ns.inode()]);
     assert_eq!(guardian.write_limit(200_000).unwrap().read_back, 200_000);
-    // Gone before the lock is free for others who write.
+    // Gone before other processes can take the lock and write.
     drop(neighbour);
     assert!(guardian.finish().unwrap().success());
 }
@@ -291,7 +291,7 @@ fn host_limit() -> u32 {
     Site::host().unwrap().settings.read(CONNTRACK_MAX).unwrap().parse().unwrap()
 }
 
-/// Ends with the test, and its network namespace with it.
+/// A process with its own network namespace; both end with the test.
 struct Neighbour(Child);
 
 impl Drop for Neighbour {

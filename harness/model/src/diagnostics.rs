@@ -1,8 +1,7 @@
-//! What is wrong with a file the user wrote, told with the place and with what would be right.
+//! Errors in the user's files, with their place and a suggested fix.
 //!
-//! Job: collect, sort and render. Invariants: rendering never panics, whatever the file holds; a
-//! diagnostic owns all it needs, so files may be gone when it is shown. Left out: finding out what is
-//! wrong.
+//! Collects, sorts and renders diagnostics; detecting the errors is done elsewhere. Invariants: rendering never panics,
+//! whatever the file contains; a diagnostic owns all its data, so the file may be gone when it is shown.
 
 mod nearest;
 mod plain;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 
 pub use nearest::{did_you_mean, listed, nearest};
 
-/// A file as it was read.
+/// The text of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     pub file: PathBuf,
@@ -30,52 +29,52 @@ impl Source {
         Self { file: file.into(), text: text.into() }
     }
 
-    /// The text under a span; empty where the span lies outside.
+    /// The text of a span; empty if the span lies outside the text.
     #[must_use]
     pub fn at(&self, span: Span) -> &str {
         self.text.get(span.offset..span.offset.saturating_add(span.len)).unwrap_or_default()
     }
 
-    /// The line a span begins on, from 1.
+    /// The line on which a span begins, from 1.
     #[must_use]
     pub fn line_of(&self, span: Span) -> usize {
         self.text.get(..span.offset).unwrap_or_default().matches('\n').count() + 1
     }
 }
 
-/// A stretch of a file's text, in bytes.
+/// A range of a file's text, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     pub offset: usize,
     pub len: usize,
 }
 
-/// A place in a file as people count: lines and columns from 1, columns in characters.
+/// A place in a file: lines and columns from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     pub line: usize,
     pub column: usize,
 }
 
-/// One thing that is wrong.
+/// A single error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     pub file: PathBuf,
-    /// Where it is in the file's text; `None` where that could not be read or there is nothing to show of it.
+    /// The place in the file's text; `None` if the file could not be read or there is nothing to show.
     pub place: Option<(Arc<str>, Span)>,
     pub message: String,
-    /// What would be right.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
 impl Diagnostic {
-    /// Something wrong with a file as a whole.
+    /// An error of a file as a whole.
     #[must_use]
     pub fn of_file(file: impl Into<PathBuf>, message: impl Into<String>) -> Self {
         Self { file: file.into(), place: None, message: message.into(), help: None }
     }
 
-    /// Something wrong at a place in a file.
+    /// An error at a place in a file.
     #[must_use]
     pub fn at(source: &Source, span: Span, message: impl Into<String>) -> Self {
         Self {
@@ -86,7 +85,7 @@ impl Diagnostic {
         }
     }
 
-    /// Adds what would be right.
+    /// Adds how to fix it.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         let help = help.into();
@@ -94,7 +93,7 @@ impl Diagnostic {
         self
     }
 
-    /// Where it is, if it is at a place.
+    /// The position, if there is a place.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         let (text, span) = self.place.as_ref()?;
@@ -112,14 +111,14 @@ impl Diagnostic {
     }
 }
 
-/// All that is wrong, sorted by file and place.
+/// All errors, sorted by file and place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diagnostics {
     sorted: Vec<Diagnostic>,
 }
 
 impl Diagnostics {
-    /// Adds one; the same one twice is kept once.
+    /// Adds a diagnostic. Duplicates are dropped.
     pub fn push(&mut self, diagnostic: Diagnostic) {
         match self.sorted.binary_search_by(|d| d.order(&diagnostic)) {
             Ok(_) => {}
@@ -141,7 +140,7 @@ impl Diagnostics {
         self.sorted.iter()
     }
 
-    /// `Ok` when nothing is wrong.
+    /// Returns `value` if there are no diagnostics.
     ///
     /// # Errors
     /// These diagnostics, if there are any.
@@ -149,7 +148,7 @@ impl Diagnostics {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }
 
-    /// The text for this stream: drawn on a terminal (in colour unless `NO_COLOR` is set), plain elsewhere.
+    /// Renders for this stream: with frames on a terminal (in colour unless `NO_COLOR` is set), plain otherwise.
     #[must_use]
     pub fn render_for(&self, stream: &impl IsTerminal) -> String {
         if stream.is_terminal() {
@@ -160,7 +159,7 @@ impl Diagnostics {
         }
     }
 
-    /// Lines that begin with `file:line:column:`, for logs and programs; no colours.
+    /// Renders lines that begin with `file:line:column:`, for logs and programs, without colours.
     #[must_use]
     pub fn plain(&self) -> String {
         let mut out: String = self.sorted.iter().map(plain::render).collect();
@@ -169,7 +168,7 @@ impl Diagnostics {
         out
     }
 
-    /// Drawn with frames and arrows, for people.
+    /// Renders with frames and arrows.
     #[must_use]
     pub fn drawn(&self, colour: bool) -> String {
         let mut out: String = self.sorted.iter().map(|d| terminal::render(d, colour)).collect();
@@ -224,7 +223,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// A text of the user's inside a message: on one line, without control characters, not too long.
+/// Quotes user input in a message: on one line, without control characters, shortened if long.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     const MOST: usize = 60;

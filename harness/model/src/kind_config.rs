@@ -1,4 +1,4 @@
-//! kind cluster configurations: a scenario's own file, or ours, made fit for the fabric.
+//! kind cluster configurations: the scenario's file or a default, adapted to the fabric.
 
 use std::path::Path;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::yaml::{any, read};
 
-/// What a cluster is made from.
+/// The configuration of a cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// As kind is given it.
+    /// The configuration passed to kind.
     pub value: Value,
-    /// Nodes that are workers.
+    /// The number of workers.
     pub workers: usize,
-    /// All nodes.
+    /// The number of nodes.
     pub nodes: usize,
     pub pod_prefix: Prefix,
     pub service_prefix: Prefix,
@@ -25,27 +25,27 @@ const POD_PREFIX: &str = "10.176.96.0/20";
 const SERVICE_PREFIX: &str = "192.168.0.0/20";
 
 impl Config {
-    /// A control plane and so many workers.
+    /// One control plane and `workers` workers.
     #[must_use]
     pub fn of_workers(workers: usize) -> Self {
         let workers_listed = std::iter::repeat_n(json!({ "role": "worker" }), workers);
         let nodes: Vec<Value> = std::iter::once(json!({ "role": "control-plane" })).chain(workers_listed).collect();
         let value = json!({ "kind": "Cluster", "apiVersion": "kind.x-k8s.io/v1alpha4", "nodes": nodes,
             "networking": { "kubeProxyMode": "iptables" } });
-        Self::fit(value).expect("a configuration of our own is right")
+        Self::fit(value).expect("the default configuration is valid")
     }
 
-    /// A user's or a scenario's file.
+    /// Reads a configuration file.
     ///
     /// # Errors
-    /// What is wrong with it, with the file's name.
+    /// The error, with the file's name.
     pub fn read(file: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("{}: {why}", file.display());
         let source = read(file, "kind configuration").map_err(|diagnostic| wrong(diagnostic.message))?;
         any(&source.text).and_then(Self::fit).map_err(wrong)
     }
 
-    /// Sets what the harness does itself: the pod network; and where it must be known: prefixes.
+    /// Disables kind's pod network, which the harness replaces, and sets the prefixes, which it must know.
     fn fit(mut value: Value) -> Result<Self, String> {
         if value.is_null() {
             return Err("the file is empty".into());
@@ -54,7 +54,7 @@ impl Config {
             return Err("not a kind cluster configuration: `kind: Cluster` is missing".into());
         }
         let root = value.as_object_mut().ok_or("not a mapping")?;
-        // The run names its clusters.
+        // The run chooses the name.
         root.remove("name");
         let nodes = root.entry("nodes").or_insert_with(|| json!([{ "role": "control-plane" }]));
         let nodes = nodes.as_array().ok_or("`nodes` is not a list")?;
@@ -63,7 +63,7 @@ impl Config {
         let networking = root.entry("networking").or_insert_with(|| json!({}));
         let networking = networking.as_object_mut().ok_or("`networking` is not a mapping")?;
         networking.insert("disableDefaultCNI".into(), json!(true));
-        // Reached from this machine alone.
+        // Reachable only from this machine.
         networking.insert("apiServerAddress".into(), json!("127.0.0.1"));
         let mut prefix = |key: &str, usual: &str| {
             let text = networking.entry(key).or_insert_with(|| json!(usual)).as_str().unwrap_or_default().to_owned();

@@ -1,12 +1,13 @@
-//! What labs and scenarios share: the cluster and the workload as plans, and how they are written and told about.
+//! Shared by labs and scenarios: plans of cluster and workload, YAML parsing and diagnostics.
 //!
-//! A map of the modules:
-//! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: their names looked up. [`replicas`]: those of cluster DNS.
-//! - [`spanned`], [`values`]: values of a file with their places, texts with a syntax. [`yaml`]: files of YAML as types.
-//! - [`diagnostics`]: what is wrong with a file.
-//! - [`kind_config`]: configurations of real clusters, which scenarios name.
+//! Modules:
+//! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: looks up their names.
+//!   [`replicas`]: those of cluster DNS.
+//! - [`spanned`], [`values`]: values with their place in a file, strings with a syntax. [`yaml`]: YAML files as types.
+//! - [`diagnostics`]: errors in a file.
+//! - [`kind_config`]: kind cluster configurations named by scenarios.
 //!
-//! Left out: what is done with any of it. No I/O but reading files.
+//! Reading files is the only I/O.
 
 pub mod diagnostics;
 pub mod kind_config;

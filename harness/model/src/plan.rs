@@ -1,6 +1,6 @@
-//! The cluster and the workload of a scenario, resolved: addresses given, references numbers.
+//! The resolved cluster and workload of a scenario, with all addresses assigned and references as numbers.
 //!
-//! What a lab is built from, and what scenarios are planned into. Left out: how it comes about, and what is done to it.
+//! Scenarios are planned into these types, and labs are built from them.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -33,22 +33,22 @@ index! {
     FlowId
 }
 
-/// The cluster and the world around it.
+/// The cluster and the hosts and offices outside it.
 #[derive(Debug, Clone)]
 pub struct ClusterPlan {
     pub network: NetworkPlan,
     pub nodes: Vec<NodePlan>,
-    /// All pods, the DNS replicas (`coredns-1`, ...) and the ingress among them.
+    /// All pods, including the DNS replicas (`coredns-1`, ...) and the ingress.
     pub pods: Vec<PodPlan>,
     pub services: Vec<ServicePlan>,
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
-    /// Where the kind cluster configuration lies that this scenario wants (ignored by the lab).
+    /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
 
-/// Addresses and names of the cluster's networks. Defaults are the incidents' own.
+/// Addresses and names of the cluster's networks. Defaults are those of the incidents.
 #[derive(Debug, Clone)]
 pub struct NetworkPlan {
     /// Subnet of the nodes' primary interface, and its gateway (in the fabric).
@@ -58,7 +58,7 @@ pub struct NetworkPlan {
     pub pod_prefix: Prefix,
     pub pod_gateway: IpAddr,
     pub service_prefix: Prefix,
-    /// Prefixes inside which source NAT does not apply (10.176.0.0/16); pods keep their address there.
+    /// Destinations exempt from source NAT (10.176.0.0/16); pods keep their address there.
     pub vpc: Vec<Prefix>,
     /// Routing table of pod traffic (2) and the priorities of the rules that lead to it.
     pub pod_table: u32,
@@ -67,12 +67,12 @@ pub struct NetworkPlan {
     /// Names of the interfaces: `eth0`, `eth1`.
     pub node_nic: String,
     pub pod_nic: String,
-    /// Conntrack timeouts of the nodes, where the scenario sets them (sysctl name without prefix, seconds).
+    /// Conntrack timeouts of the nodes that the scenario sets (sysctl name without prefix, seconds).
     pub conntrack_timeouts: Vec<(String, u32)>,
 }
 
 impl Default for NetworkPlan {
-    /// The incidents' own addresses.
+    /// The addresses of the incidents.
     fn default() -> Self {
         let prefix = |a: [u8; 4], length| Prefix::new(a.into(), length).unwrap_or_else(|_| Prefix::host(a.into()));
         Self {
@@ -95,9 +95,9 @@ impl Default for NetworkPlan {
 #[derive(Debug, Clone)]
 pub struct NodePlan {
     pub name: String,
-    /// On the primary interface.
+    /// Address of the primary interface.
     pub address: IpAddr,
-    /// The node's share of the pod subnet; the pod NIC itself carries its first address.
+    /// The node's part of the pod subnet; the pod NIC itself has its first address.
     pub pod_prefix: Prefix,
     pub pod_nic_address: IpAddr,
 }
@@ -114,7 +114,7 @@ pub struct PodPlan {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PodRole {
-    /// Runs the clients and servers that flows name.
+    /// Runs the clients and servers of flows.
     Plain,
     /// A replica of cluster DNS.
     Dns,
@@ -126,17 +126,17 @@ pub enum PodRole {
 pub struct ServicePlan {
     pub name: String,
     pub address: IpAddr,
-    /// Ports, each TCP and UDP alike; a Service forwards to the same port of its pods.
+    /// Ports, each for TCP and UDP; a Service forwards to the same port of its pods.
     pub ports: Vec<u16>,
     pub pods: Vec<PodId>,
 }
 
-/// Cluster DNS: a Service over replicas that are pods, forwarding to resolvers outside.
+/// Cluster DNS: a Service over replica pods that forward to resolvers outside.
 #[derive(Debug, Clone)]
 pub struct DnsPlan {
     pub service: ServiceId,
     pub replicas: Vec<PodId>,
-    /// Replicas that are not there from the start: faults add them.
+    /// Replicas that do not run from the start: faults add them.
     pub spares: Vec<PodId>,
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
@@ -150,11 +150,11 @@ pub struct OutsidePlan {
     pub address: IpAddr,
     /// The fabric answers ICMP echo on its behalf.
     pub icmp_by_fabric: bool,
-    /// A stateful load balancer hop stands in front of it (its own namespace, which forwards).
+    /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
-    /// Names it resolves, if it is a resolver (`upstreams` name it).
+    /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
-    /// A third party's server that answers flows to it, where the backend has containers: its name.
+    /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
 }
 
@@ -163,14 +163,14 @@ pub struct OutsidePlan {
 pub struct OfficePlan {
     pub name: String,
     pub prefix: Prefix,
-    /// First address of the prefix: the gateway's; the clients follow.
+    /// The gateway has the first address of the prefix; the clients follow.
     pub gateway: IpAddr,
     pub client: IpAddr,
     /// Addresses of the office's end and the fabric's end of the tunnel.
     pub tunnel: (IpAddr, IpAddr),
     /// Largest packet the tunnel carries, bytes.
     pub tunnel_mtu: u16,
-    /// MSS the gateway writes into forwarded SYNs, where it clamps.
+    /// MSS that the gateway writes into forwarded SYNs, if it clamps.
     pub clamp: Option<u16>,
     /// "Fragmentation needed" from the tunnel never reaches the sender.
     pub swallow_fragmentation_needed: bool,
@@ -178,7 +178,7 @@ pub struct OfficePlan {
     pub declared_mtu: Option<u16>,
 }
 
-/// Where something runs.
+/// A place where something runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     Pod(PodId),
@@ -195,34 +195,34 @@ pub enum Target {
     Service(ServiceId),
 }
 
-/// One client of the workload, running for the whole trial: all that others may know of it. What an attempt is stands
-/// beside it, in the flow's kind.
+/// One client of the workload, running for the whole trial: the generic part. The attempt itself is defined by the
+/// flow's kind.
 #[derive(Debug, Clone)]
 pub struct FlowPlan {
     pub name: String,
-    /// As scenarios write it: `tcp`.
+    /// Kind in the scenario, such as `tcp`.
     pub kind: &'static str,
     pub from: Place,
-    /// The other pods of a counted name: attempts come from `from` and from these in turn.
+    /// The other pods of a counted name: attempts come from `from` and these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
-    /// TCP port of the server that it needs there; none where it needs none.
+    /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
-    /// What that server answers, bytes.
+    /// Size of that server's response, bytes.
     pub response: u32,
-    /// Connections that it keeps open; 0: each attempt opens its own.
+    /// Number of connections it keeps open; 0 if each attempt opens its own.
     pub keeps: u32,
-    /// Entries of connection tracking that an attempt makes.
+    /// Connection-tracking entries created by an attempt.
     pub entries: u32,
-    /// Time between the starts of two attempts; where connections are kept, a slower attempt delays the next.
+    /// Interval between starts of attempts; with kept connections, a slower attempt delays the next.
     pub every: Duration,
     pub timeout: Duration,
-    /// What no answer in time is to the one who asked.
+    /// How the client sees a missing response.
     pub late: Failure,
 }
 
 impl FlowPlan {
-    /// A flow that opens a connection for each attempt, at the pace that is the default of all.
+    /// A flow that opens a connection for each attempt, at the default pace.
     #[must_use]
     pub const fn new(name: String, kind: &'static str, from: Place, to: Target) -> Self {
         Self {
@@ -241,7 +241,7 @@ impl FlowPlan {
         }
     }
 
-    /// Whether it keeps many connections, and takes its time to open them.
+    /// Whether it keeps many connections open, which take time to open.
     #[must_use]
     pub const fn holds(&self) -> bool {
         self.keeps > 1
@@ -263,7 +263,7 @@ pub enum Failure {
 }
 
 impl ClusterPlan {
-    /// What the operator of this cluster tells the detectors: facts of the cluster alone.
+    /// The operator's configuration for the detectors: only facts about the cluster.
     #[must_use]
     pub fn operator(&self) -> Operator {
         let dns = self.dns.as_ref().map(|d| &self.services[d.service.0]);
@@ -285,7 +285,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Name of a Service in cluster DNS, which itself lives where clusters have it.
+    /// DNS name of a Service. Cluster DNS itself is in `kube-system`.
     #[must_use]
     pub fn service_domain(&self, id: ServiceId) -> String {
         let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
@@ -293,7 +293,7 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
-    /// Whether a pod is not there from the start.
+    /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
         self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
@@ -308,7 +308,7 @@ impl ClusterPlan {
         nodes.chain(pods).chain(offices).chain(outside)
     }
 
-    /// Name of a place, as messages show it.
+    /// Name of a place in messages.
     #[must_use]
     pub fn place_name(&self, place: Place) -> String {
         match place {
@@ -319,7 +319,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Address of a place, as peers see it.
+    /// Address of a place as seen by its peers.
     #[must_use]
     pub fn address(&self, place: Place) -> IpAddr {
         match place {
@@ -330,7 +330,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Who answers what goes to this target; of a Service, its pods.
+    /// The places that answer for this target; for a Service, its pods.
     #[must_use]
     pub fn behind(&self, target: Target) -> Vec<Place> {
         match target {
@@ -339,7 +339,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Address a flow to this target is opened to.
+    /// Address that a flow to this target connects to.
     #[must_use]
     pub fn target_address(&self, target: Target) -> IpAddr {
         match target {

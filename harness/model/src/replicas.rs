@@ -7,12 +7,12 @@ use crate::diagnostics::Span;
 use crate::plan::{NodeId, PodId, PodPlan, PodRole};
 use crate::resolver::Resolver;
 
-/// Pods have addresses of their node's share from this one on; those before it are infrastructure's.
+/// Index in a node's share of its first pod. Earlier addresses are used by the infrastructure.
 pub const FIRST_POD: u128 = 10;
 
 impl Resolver<'_> {
-    /// Adds the pod of another replica on this node, behind all other pods. Tells where its name is taken, or where
-    /// the node has no address left.
+    /// Adds the pod of another replica on this node, after all other pods. Reports an error if its name is taken or the
+    /// node has no free address.
     pub fn replica_pod(&mut self, at: Span, node: NodeId) -> Option<PodId> {
         let pods = &self.cluster.pods;
         let name = format!("coredns-{}", pods.iter().filter(|pod| pod.role == PodRole::Dns).count() + 1);
@@ -30,7 +30,7 @@ impl Resolver<'_> {
         Some(PodId(self.cluster.pods.len() - 1))
     }
 
-    /// A replica that is not there from the start: a fault adds it. Tells where the cluster has no DNS.
+    /// Adds a replica that does not run from the start: a fault adds it. Reports an error if the cluster has no DNS.
     pub fn spare_replica(&mut self, at: Span, node: NodeId) -> Option<PodId> {
         self.needs_dns(at)?;
         let id = self.replica_pod(at, node)?;
@@ -45,7 +45,7 @@ impl Resolver<'_> {
         let node = &plan.nodes[node.0];
         let mut taken: HashSet<IpAddr> = plan.pods.iter().map(|p| p.address).collect();
         taken.extend([node.pod_nic_address, plan.network.pod_gateway]);
-        // The last address of an IPv4 prefix is nobody's.
+        // The last address of an IPv4 prefix is the broadcast address.
         (FIRST_POD..8192)
             .take_while(|i| node.pod_prefix.nth(i + 1).is_some())
             .filter_map(|i| node.pod_prefix.nth(i))

@@ -1,6 +1,6 @@
-//! Look-up of names, with what is wrong told at its place.
+//! Looks up names and reports errors at their place.
 //!
-//! Invariant: what could not be resolved is told once and is then `None`, so that one mistake does not make others.
+//! Invariant: a name that cannot be resolved is reported once and is then `None`, so that one mistake causes no others.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use crate::plan::{
 use crate::spanned::Spanned;
 use crate::values;
 
-/// What is resolved so far, and what is wrong so far. Faults look their names up here.
+/// What has been resolved so far, and the errors so far. Faults look up their names here.
 pub struct Resolver<'a> {
     pub source: &'a Source,
-    /// The cluster; in a control, the control's own.
+    /// The cluster; for a control, the control's.
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
-    /// All that is wrong so far.
+    /// All errors so far.
     pub wrong: Diagnostics,
 }
 
 impl<'a> Resolver<'a> {
-    /// Nothing is known yet of what is in this file.
+    /// A resolver that knows no names yet.
     #[must_use]
     pub fn new(source: &'a Source) -> Self {
         let cluster = ClusterPlan {
@@ -38,37 +38,37 @@ impl<'a> Resolver<'a> {
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
     }
 
-    /// Tells that something is wrong, and what would be right.
+    /// Reports an error and how to fix it.
     pub fn error(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
         self.wrong.push(Diagnostic::at(self.source, span, message).help(help));
     }
 
-    /// The node of this name.
+    /// The node with this name.
     pub fn node(&mut self, name: &Spanned<String>) -> Option<NodeId> {
         self.named("node", name).map(NodeId)
     }
 
-    /// The pod of this name.
+    /// The pod with this name.
     pub fn pod(&mut self, name: &Spanned<String>) -> Option<PodId> {
         self.named("pod", name).map(PodId)
     }
 
-    /// The Service of this name.
+    /// The Service with this name.
     pub fn service(&mut self, name: &Spanned<String>) -> Option<ServiceId> {
         self.named("service", name).map(ServiceId)
     }
 
-    /// The outside host of this name.
+    /// The outside host with this name.
     pub fn outside_host(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
         self.named("outside", name).map(OutsideId)
     }
 
-    /// The office of this name.
+    /// The office with this name.
     pub fn office(&mut self, name: &Spanned<String>) -> Option<OfficeId> {
         self.named("office", name).map(OfficeId)
     }
 
-    /// The pods of a counted name; none where it is the name of one pod.
+    /// The pods of a counted name; empty if it is the name of a single pod.
     #[must_use]
     pub fn counted(&self, name: &str) -> Vec<PodId> {
         let pods = &self.cluster.pods;
@@ -78,7 +78,7 @@ impl<'a> Resolver<'a> {
         (0..pods.len()).filter(|i| is_numbered(&pods[*i].name, name)).map(PodId).collect()
     }
 
-    /// The flow of this name.
+    /// The flow with this name.
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
         self.named("flow", name).map(FlowId)
     }
@@ -88,7 +88,7 @@ impl<'a> Resolver<'a> {
         found.or_else(|| self.unknown(kind, name, name))
     }
 
-    /// The replica of cluster DNS of this name.
+    /// The replica of cluster DNS with this name.
     pub fn dns_replica(&mut self, name: &Spanned<String>) -> Option<PodId> {
         let replicas = self.cluster.dns.as_ref().map(|dns| dns.replicas.clone()).unwrap_or_default();
         let found = replicas.iter().find(|id| self.cluster.pods[id.0].name == name.value);
@@ -186,7 +186,7 @@ impl<'a> Resolver<'a> {
         None
     }
 
-    /// A duration that may not be nothing.
+    /// A duration above 0 and at most an hour.
     pub fn duration(&mut self, key: &str, duration: &Spanned<values::Duration>) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_secs(3600);
         if duration.0.is_zero() {
@@ -200,7 +200,7 @@ impl<'a> Resolver<'a> {
         Some(duration.0)
     }
 
-    /// Tells where a pod does not run on a node.
+    /// Reports a pod that does not run on a node.
     pub fn pod_on_node(&mut self, at: &Spanned<String>, pod: PodId, node: NodeId) {
         let actual = self.cluster.pods[pod.0].node;
         if actual != node {
@@ -213,7 +213,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The replicas of cluster DNS; tells where there is none.
+    /// The replicas of cluster DNS; reports an error if there are none.
     pub fn needs_dns(&mut self, at: Span) -> Option<Vec<PodId>> {
         let replicas = self.cluster.dns.as_ref().map(|dns| dns.replicas.clone());
         if replicas.is_none() {
@@ -222,7 +222,7 @@ impl<'a> Resolver<'a> {
         replicas
     }
 
-    /// Tells where a text is no domain name.
+    /// Reports a string that is not a domain name.
     pub fn domain(&mut self, name: &Spanned<String>) {
         let label = |l: &str| {
             let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
@@ -237,7 +237,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Tells where a name cannot be that of a network interface.
+    /// Reports an invalid name of a network interface.
     pub fn interface_name(&mut self, name: &Spanned<String>) -> Option<()> {
         let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
         if (1..=15).contains(&name.len()) && name.chars().all(good) && name.value != "." && name.value != ".." {
@@ -252,7 +252,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Whether a pod is one of those that a counted name stands for: `NAME-1`.
+/// Whether a pod is one of a counted name, such as `NAME-1`.
 #[must_use]
 pub fn is_numbered(pod: &str, base: &str) -> bool {
     let number = pod.strip_prefix(base).and_then(|rest| rest.strip_prefix('-'));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::diagnostics::Span;
 
-/// A value that planning may refuse, and where it stands. In the JSON Schema it is the value alone.
+/// A value with its place, for errors found while planning. The JSON Schema contains only the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spanned<T> {
     pub value: T,
@@ -44,14 +44,14 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The stretch of text a location of the parser stands for.
+/// The span of a parser location.
 fn span_of(location: serde_yaml::Location) -> Span {
     let span = location.span();
     let bytes = |n: Option<u64>| n.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
     Span { offset: bytes(span.byte_offset()), len: bytes(span.byte_len()) }
 }
 
-/// The same for an error, of which the parser may know no more than line and column.
+/// The span of an error, for which the parser may know only line and column.
 #[must_use]
 pub fn span_in(text: &str, location: serde_yaml::Location) -> Span {
     if location.span().byte_offset().is_some() {

@@ -1,7 +1,7 @@
-//! Texts with a syntax of their own: names, durations, addresses, prefixes, fractions, port ranges, subjects, days.
+//! Strings with a syntax: names, durations, addresses, prefixes, fractions, port ranges, subjects, days.
 //!
-//! Each is a type that cannot hold anything else, and a [`Format`]: the entry by which the check of a
-//! whole file finds every malformed text, not only the first.
+//! Each is a type that holds only valid values, and a [`Format`], by which the check of a whole file finds every
+//! malformed string, not only the first.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,19 +15,19 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::diagnostics::quoted;
 
-/// How one kind of text is written.
+/// The syntax of one kind of string.
 pub struct Format {
     /// Its `format` in the JSON Schema.
     pub name: &'static str,
     /// "a duration"
     pub what: &'static str,
-    /// What would be right.
+    /// How to write it.
     pub right: &'static str,
-    /// Whether a text is one.
+    /// Whether a string is valid.
     pub accepts: fn(&str) -> bool,
 }
 
-/// All of them.
+/// All formats.
 pub const FORMATS: &[Format] = &[
     Name::FORMAT,
     Duration::FORMAT,
@@ -87,7 +87,7 @@ text! {
     "write an address such as `10.176.46.4`"
 }
 text! {
-    /// An IPv4 prefix: rules of a cluster see no other.
+    /// An IPv4 prefix. Rules of a cluster support only IPv4.
     Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bits set beyond it"
 }
@@ -180,12 +180,12 @@ impl Subject {
 
 impl Day {
     fn parse(text: &str) -> Option<Self> {
-        // Ten characters: a time of day after the date would be dropped silently.
+        // Ten characters: otherwise a time of day after the date would be dropped silently.
         text.parse().ok().filter(|_| text.len() == 10).map(Self)
     }
 }
 
-/// Digits alone: no sign, no space.
+/// Only digits: no sign, no space.
 fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }

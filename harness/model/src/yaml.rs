@@ -1,8 +1,8 @@
-//! Files of YAML: read whole, within bounds, and understood as types, with every error of form at once.
+//! Reads YAML files within limits and parses them into types, reporting every syntax and type error at once.
 //!
-//! A [`Document`] is read twice: first as a plain tree (`tree`), in which `check` finds every error by the type's
-//! [`schema`], then as the type. Invariants: nothing large is parsed, no alias multiplies what was written, no file
-//! panics. Left out: what names refer to and whether numbers fit.
+//! A [`Document`] is parsed twice: first as a plain tree (`tree`), in which `check` finds every error by the type's
+//! [`schema`], then as the type. Invariants: large files are not parsed, aliases do not multiply their content, no file
+//! causes a panic. References and the meaning of numbers are checked elsewhere.
 
 mod check;
 mod schema;
@@ -23,15 +23,15 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
 use crate::spanned::span_in;
 use tree::{Value, YamlNode};
 
-/// Largest file that is parsed. The longest scenario has some 5 kB.
+/// Maximum size of a file. The longest scenario has some 5 kB.
 const LARGEST: u64 = 1 << 20;
 
-/// Finds a file that the program carries by its path.
+/// Finds an embedded file by its path.
 type Carried = fn(&Path) -> Option<&'static str>;
 
 static CARRIED: OnceLock<Carried> = OnceLock::new();
 
-/// Files that the program carries are read like those on disk, from now on.
+/// Registers embedded files, which are then read like those on disk.
 pub fn carry(find: Carried) {
     CARRIED.get_or_init(|| find);
 }
@@ -40,7 +40,7 @@ fn carried(file: &Path) -> Option<&'static str> {
     CARRIED.get().and_then(|find| find(file))
 }
 
-/// Whether there is such a file, on disk or carried.
+/// Whether the file exists, on disk or embedded.
 #[must_use]
 pub fn is_file(file: &Path) -> bool {
     carried(file).is_some() || file.is_file()
@@ -48,16 +48,16 @@ pub fn is_file(file: &Path) -> bool {
 
 /// A kind of file.
 pub trait Document: DeserializeOwned + JsonSchema {
-    /// As messages call it: "scenario".
+    /// Name in messages, such as "scenario".
     const NOUN: &'static str;
-    /// What an empty file lacks.
+    /// How to begin an empty file.
     const BEGIN: &'static str;
 }
 
-/// Reads one file; `noun` is what it should be.
+/// Reads one file. `noun` names its kind in errors.
 ///
 /// # Errors
-/// It cannot be read, is too large, or is not UTF-8.
+/// If the file cannot be read, is too large, or is not UTF-8.
 pub fn read(file: &Path, noun: &str) -> Result<Source, Diagnostic> {
     if let Some(text) = carried(file) {
         return Ok(Source::new(file, text));
@@ -89,10 +89,10 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// Parses a file's text.
+/// Parses the text of a file.
 ///
 /// # Errors
-/// Everything that is wrong with its form: syntax, keys, types, and texts such as durations.
+/// All errors of syntax, keys, types, and strings such as durations.
 pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
     let explain = |error: YamlError| explain(source, &error, T::NOUN);
     let options = |duplicate_keys| {
@@ -114,10 +114,10 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
     understood.map_err(|error| explain(error).into())
 }
 
-/// Parses a file of somebody else's.
+/// Parses a file of another program.
 ///
 /// # Errors
-/// What is wrong with its form, and where, in one line.
+/// The syntax error and its place, in one line.
 pub fn any(text: &str) -> Result<serde_json::Value, String> {
     serde_yaml::from_str(text).map_err(|error: YamlError| {
         let at = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column()));
@@ -134,7 +134,7 @@ fn options() -> Options {
     budget.flow_nesting_limit = 32;
     budget.max_aliases = 256;
     budget.max_anchors = 64;
-    // The second is refused for what it is, not for the number.
+    // Allow two, so that the second document is reported as such and not as an exceeded budget.
     budget.max_documents = 2;
     options.budget = Some(budget);
     options.alias_limits.max_total_replayed_events = 5_000;
@@ -162,7 +162,7 @@ fn explain(source: &Source, error: &YamlError, noun: &str) -> Diagnostic {
             ("aliases expand to too many values".to_owned(), "write it out, or use fewer aliases".to_owned())
         }
         YamlError::Budget { .. } => (
-            format!("the file holds far more than a {noun} needs"),
+            format!("the file contains far more than a {noun} needs"),
             format!("a {noun} is nested at most 32 deep and has at most 30000 values"),
         ),
         YamlError::MergeKeyNotAllowed { .. } => ("`<<` is not supported".to_owned(), "write the keys out".to_owned()),
@@ -176,7 +176,7 @@ fn explain(source: &Source, error: &YamlError, noun: &str) -> Diagnostic {
     .help(help)
 }
 
-/// What the parser says, without the place it adds and without the rest of the file.
+/// The parser's message, without its place and excerpt.
 fn in_words(error: &YamlError) -> String {
     let mut options = RenderOptions::new(&serde_yaml::DefaultMessageFormatter);
     options.snippets = SnippetMode::Off;
@@ -187,7 +187,7 @@ fn in_words(error: &YamlError) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
-/// A place past the end is shown at the last character of the file.
+/// Moves a place past the end to the last character of the file.
 fn visible(source: &Source, span: Span) -> Span {
     let end = source.text.trim_end().len();
     if span.offset < end || end == 0 {

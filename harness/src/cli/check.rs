@@ -1,4 +1,4 @@
-//! `relapse check`: validates without running.
+//! `relapse check`: validates scenarios without running them.
 
 use std::process::ExitCode;
 
@@ -16,7 +16,7 @@ use crate::run::needs::too_many_files;
   relapse check
   relapse check my-scenario.yaml more-scenarios/
 
-Everything that is wrong is told at once, with its place. Exit status: 0 valid, 64 not.")]
+Reports all errors at once, with their places. Exit status: 0 valid, 64 invalid.")]
 pub struct CheckArguments {
     /// Names, files or folders (default: everything in scenarios/).
     scenarios: Vec<String>,
@@ -24,7 +24,7 @@ pub struct CheckArguments {
 
 pub fn main(arguments: &CheckArguments) -> Result<ExitCode, Refused> {
     let plans = super::find(&arguments.scenarios)?;
-    // A scenario of the user's own may hold more connections than any trial can here.
+    // A user's scenario may hold more connections than this machine allows.
     let mut wrong = Diagnostics::default();
     let why = |plan: &Plan| too_many_files(plan.open_files()).map(|why| Diagnostic::of_file(&plan.file, why));
     wrong.extend(plans.iter().filter_map(why));

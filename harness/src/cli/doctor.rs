@@ -1,6 +1,6 @@
-//! `relapse doctor`: what this machine can and cannot run, and the line to type about it.
+//! `relapse doctor`: what this machine can and cannot run, and how to fix it.
 //!
-//! Changes nothing. What a lab needs is tried in a lab; what reaches beyond one is looked at.
+//! Changes nothing. Requirements of labs are tested in a lab; everything else is only inspected.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,22 +22,22 @@ use relapse_reports::words::Tone;
 use super::out;
 use crate::run::needs::Needs;
 
-/// Programs that people look around with; nothing of relapse itself needs them.
+/// Programs for manual inspection. relapse itself needs none of them.
 const TOOLS: [&str; 6] = ["ip", "ss", "tcpdump", "nft", "conntrack", "dig"];
 
-/// How much something matters.
+/// Severity of a check's result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ok,
-    /// Something is left out, and said so in each run.
+    /// Runs leave something out and report it.
     Less,
     /// Nothing runs without it.
     Missing,
-    /// Somebody should know.
+    /// Worth knowing.
     Note,
 }
 
-/// Everything that was found out, in order.
+/// Prints results and collects the verdict.
 struct Findings {
     page: Page,
     able: bool,
@@ -48,7 +48,7 @@ impl Findings {
         out::line(self.page.strong(title));
     }
 
-    fn say(&mut self, state: State, what: &str, detail: &str) {
+    fn report(&mut self, state: State, what: &str, detail: &str) {
         let (tone, word) = match state {
             State::Ok => (Tone::Good, "ok"),
             State::Less => (Tone::Unsure, "limited"),
@@ -64,9 +64,9 @@ impl Findings {
 
     fn need<T, E: ToString>(&mut self, what: &str, result: Result<T, E>, ok: impl FnOnce(T) -> String) -> bool {
         match result {
-            Ok(value) => self.say(State::Ok, what, &ok(value)),
+            Ok(value) => self.report(State::Ok, what, &ok(value)),
             Err(why) => {
-                self.say(State::Missing, what, &why.to_string());
+                self.report(State::Missing, what, &why.to_string());
                 return false;
             }
         }
@@ -90,9 +90,9 @@ pub fn main() -> ExitCode {
     }
     found.head("other sources of signals");
     match KernelLog::file() {
-        Ok(_) => found.say(State::Ok, "kernel log", "/dev/kmsg is readable"),
+        Ok(_) => found.report(State::Ok, "kernel log", "/dev/kmsg is readable"),
         Err(e) => {
-            found.say(State::Less, "kernel log", &format!("failed to {e}\noptional: nothing depends on it alone"))
+            found.report(State::Less, "kernel log", &format!("failed to {e}\noptional: nothing depends on it alone"))
         }
     }
     found.head("the machine-wide conntrack limit");
@@ -103,9 +103,9 @@ pub fn main() -> ExitCode {
     found.head("tools for relapse reproduce");
     let missing: Vec<&str> = TOOLS.into_iter().filter(|tool| !is_installed(tool)).collect();
     if missing.is_empty() {
-        found.say(State::Ok, "tools", &TOOLS.join(", "));
+        found.report(State::Ok, "tools", &TOOLS.join(", "));
     } else {
-        found.say(State::Note, "tools", &format!("not installed: {}", missing.join(", ")));
+        found.report(State::Note, "tools", &format!("not installed: {}", missing.join(", ")));
     }
     let (tone, verdict) = if found.able {
         (Tone::Good, "this machine can run labs")
@@ -121,25 +121,25 @@ fn lab(found: &mut Findings, labs: &Labs) {
     if !found.need("user namespaces", allowed, |()| "allowed".into()) {
         return;
     }
-    found.say(State::Ok, "open files", &format!("at most {}", host::nofile().hard));
+    found.report(State::Ok, "open files", &format!("at most {}", host::nofile().hard));
     for Attempt { what, result, needed_by } in labs.attempts() {
         match (result, needed_by) {
-            (Ok(seen), _) => found.say(State::Ok, what, seen),
-            (Err(why), NeededBy::Labs) => found.say(State::Missing, what, why),
-            (Err(why), NeededBy::Collectors(_)) => found.say(State::Less, what, why),
-            (Err(why), NeededBy::People) => found.say(State::Note, what, why),
+            (Ok(seen), _) => found.report(State::Ok, what, seen),
+            (Err(why), NeededBy::Labs) => found.report(State::Missing, what, why),
+            (Err(why), NeededBy::Collectors(_)) => found.report(State::Less, what, why),
+            (Err(why), NeededBy::People) => found.report(State::Note, what, why),
         }
     }
 }
 
-/// What each missing part costs: which trials of the scenarios here cannot run in labs, by the same question that a
-/// run asks, as if the user allowed everything.
+/// Lists the trials in this folder that cannot run in labs because of missing parts, by the same check as a run, with
+/// all consent given.
 fn scenarios(found: &mut Findings, labs: Labs) {
     if !Path::new(super::SCENARIOS).is_dir() {
-        return found.say(State::Note, "scenarios/", "no such folder here");
+        return found.report(State::Note, "scenarios/", "no such folder here");
     }
     let Ok(plans) = super::find(&[]) else {
-        return found.say(State::Note, "scenarios/", "invalid: run `relapse check` for details");
+        return found.report(State::Note, "scenarios/", "invalid: run `relapse check` for details");
     };
     let labs: Arc<dyn Backend> = Arc::new(labs);
     let (mut all, mut skipped) = (0, BTreeMap::<String, BTreeMap<&str, usize>>::new());
@@ -150,53 +150,57 @@ fn scenarios(found: &mut Findings, labs: Labs) {
         }
     }
     let left: usize = skipped.values().flat_map(BTreeMap::values).sum();
-    found.say(if left == 0 { State::Ok } else { State::Less }, "trials", &format!("{} of {all} can run", all - left));
+    found.report(
+        if left == 0 { State::Ok } else { State::Less },
+        "trials",
+        &format!("{} of {all} can run", all - left),
+    );
     for (why, of) in skipped {
         let (trials, names) = (of.values().sum::<usize>(), of.into_keys().collect::<Vec<_>>().join(", "));
-        found.say(State::Less, &units::count(trials, "trial"), &format!("{why}\nskipped trials of: {names}"));
+        found.report(State::Less, &units::count(trials, "trial"), &format!("{why}\nskipped trials of: {names}"));
     }
 }
 
-/// Nothing of it is needed by labs.
+/// Parts of real clusters. Labs need none of them.
 fn real_clusters(found: &mut Findings, parts: Vec<Part>) {
     for (part, result) in parts {
         match result {
-            Ok(seen) => found.say(State::Ok, part, &seen),
-            Err(why) => found.say(State::Less, part, &why),
+            Ok(seen) => found.report(State::Ok, part, &seen),
+            Err(why) => found.report(State::Less, part, &why),
         }
     }
 }
 
 fn limit(found: &mut Findings) {
     match host::conntrack_max() {
-        Ok(value) => found.say(State::Ok, "nf_conntrack_max", &value.to_string()),
+        Ok(value) => found.report(State::Ok, "nf_conntrack_max", &value.to_string()),
         Err(e) => {
-            return found.say(State::Less, "nf_conntrack_max", &format!("failed to {e}\nmodprobe nf_conntrack"));
+            return found.report(State::Less, "nf_conntrack_max", &format!("failed to {e}\nmodprobe nf_conntrack"));
         }
     }
     match limit_is_closed() {
         None if Consent::from_environment(false).is_granted() => {
-            found.say(State::Ok, "writable", "yes: RELAPSE_ALLOW_HOST_WRITES=1 is set");
+            found.report(State::Ok, "writable", "yes: RELAPSE_ALLOW_HOST_WRITES=1 is set");
         }
-        None => found.say(State::Ok, "writable", "yes, with --allow-host-writes"),
+        None => found.report(State::Ok, "writable", "yes, with --allow-host-writes"),
         Some(why) => {
             let detail = format!(
                 "{why}\nconntrack-cap-reset and its variants (I2) run without lowering the limit; controls that write it are skipped"
             );
-            found.say(State::Less, "writable", &detail);
+            found.report(State::Less, "writable", &detail);
         }
     }
 }
 
 fn left_over(found: &mut Findings) {
     match lock::holders(&lock::limit()) {
-        holders if holders.is_empty() => found.say(State::Ok, "lock", "free"),
-        holders => found.say(State::Note, "lock", &format!("held by {}", holders.join(", "))),
+        holders if holders.is_empty() => found.report(State::Ok, "lock", "free"),
+        holders => found.report(State::Note, "lock", &format!("held by {}", holders.join(", "))),
     }
     let journals = Site::host().and_then(|site| journal::list(&site.journals));
     let journals = match journals {
         Ok(journals) => journals,
-        Err(e) => return found.say(State::Note, "journals", &format!("failed to {e}")),
+        Err(e) => return found.report(State::Note, "journals", &format!("failed to {e}")),
     };
     let this_boot = identity::boot_id().unwrap_or_default();
     let mut dead = 0;
@@ -205,7 +209,7 @@ fn left_over(found: &mut Findings) {
         match what {
             Found::Journal(journal) if journal.boot_id == this_boot && journal.owner.is_alive() => {
                 let owner = journal.owner.pid;
-                found.say(
+                found.report(
                     State::Note,
                     "journals",
                     &format!("run {} is in progress, guarded by process {owner}", journal.run_id),
@@ -213,14 +217,14 @@ fn left_over(found: &mut Findings) {
             }
             Found::Journal(journal) => {
                 dead += 1;
-                found.say(
+                found.report(
                     State::Note,
                     "journals",
                     &format!("run {} was killed: run `relapse recover`", journal.run_id),
                 );
             }
             Found::Newer { version } => {
-                found.say(
+                found.report(
                     State::Note,
                     "journals",
                     &format!("{path} was written by a newer relapse (version {version})"),
@@ -228,13 +232,13 @@ fn left_over(found: &mut Findings) {
             }
             Found::Unreadable { why } | Found::Closed { why } => {
                 dead += 1;
-                found.say(State::Note, "journals", &format!("{path} cannot be read ({why}): run `relapse recover`"));
+                found.report(State::Note, "journals", &format!("{path} cannot be read ({why}): run `relapse recover`"));
             }
             Found::Draft => {}
         }
     }
     if dead == 0 {
-        found.say(State::Ok, "journals", "nothing was left behind");
+        found.report(State::Ok, "journals", "nothing was left behind");
     }
 }
 
@@ -242,7 +246,7 @@ fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-/// Whether a program is found, also where daemons' tools lie and ordinary users seldom look.
+/// Whether a program is on the path or in the `sbin` folders.
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).to_owned());

@@ -24,15 +24,15 @@ pub struct InitArguments {
 }
 
 macro_rules! files {
-    ($($path:literal $mode:literal $says:literal,)*) => {
-        [$(File { path: $path, mode: $mode, says: $says, text: include_str!(concat!("../../../examples/init/", $path)) }),*]
+    ($($path:literal $mode:literal $purpose:literal,)*) => {
+        [$(File { path: $path, mode: $mode, purpose: $purpose, text: include_str!(concat!("../../../examples/init/", $path)) }),*]
     };
 }
 
 struct File {
     path: &'static str,
     mode: u32,
-    says: &'static str,
+    purpose: &'static str,
     text: &'static str,
 }
 
@@ -46,15 +46,15 @@ const FILES: [File; 5] = files! {
 
 pub fn main(arguments: &InitArguments) -> Result<ExitCode, Refused> {
     let folder = &arguments.folder;
-    let there: Vec<PathBuf> = FILES.iter().map(|file| folder.join(file.path)).filter(|path| path.exists()).collect();
-    if !there.is_empty() {
-        let there: Vec<String> = there.iter().map(|path| format!("  {}", path.display())).collect();
-        return Err(format!("these files already exist; nothing was written:\n{}", there.join("\n")).into());
+    let existing: Vec<PathBuf> = FILES.iter().map(|file| folder.join(file.path)).filter(|path| path.exists()).collect();
+    if !existing.is_empty() {
+        let existing: Vec<String> = existing.iter().map(|path| format!("  {}", path.display())).collect();
+        return Err(format!("these files already exist; nothing was written:\n{}", existing.join("\n")).into());
     }
     for file in FILES {
         let path = folder.join(file.path);
         write(&path, &file).map_err(|e| format!("failed to write {}: {e}", path.display()))?;
-        out::line(format_args!("wrote {:<40} {}", path.display(), file.says));
+        out::line(format_args!("wrote {:<40} {}", path.display(), file.purpose));
     }
     let enter = if folder == Path::new(".") { String::new() } else { format!("cd {} && ", folder.display()) };
     out::line(format_args!("next: {enter}relapse run"));

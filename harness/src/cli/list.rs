@@ -1,4 +1,4 @@
-//! `relapse list`: scenarios, their controls, what they expect and what they need.
+//! `relapse list`: scenarios with their controls, expectations and requirements.
 
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ struct Listed<'a> {
     title: &'a str,
     file: &'a std::path::Path,
     injects: Vec<&'static str>,
-    /// What detectors must say, standing risks first.
+    /// Findings that detectors must report, standing risks first.
     expects: Vec<Expected>,
     controls: Vec<Control<'a>>,
     /// Needs `--allow-host-writes`.
@@ -50,7 +50,7 @@ struct Expected {
     detector: String,
     level: &'static str,
     subject: Option<String>,
-    /// Milliseconds from the fault; a risk must be known before it.
+    /// Milliseconds from the fault; `None` for a risk, which must be known before it.
     within_ms: Option<u128>,
     #[serde(skip)]
     within: Option<String>,
@@ -102,7 +102,7 @@ fn describe(plan: &Plan) -> Listed<'_> {
     }
 }
 
-/// One block a scenario, its columns aligned over all of them.
+/// One block for each scenario, with columns aligned across all blocks.
 fn table(all: &[Listed<'_>], page: Page) -> Vec<String> {
     let expected = || all.iter().flat_map(|one| &one.expects);
     let subject = |of: &Expected| of.subject.clone().unwrap_or_else(|| "anything".into());

@@ -1,26 +1,26 @@
-//! Standard output as a command needs it: a reader that went away is no error and no panic.
+//! Standard output: a closed pipe is no error and causes no panic.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use relapse_reports::paint::Page;
 
-/// Writes a line; whether anybody still reads.
+/// Writes a line. Returns false if the reader has gone.
 pub fn line(text: impl Display) -> bool {
     writeln!(io::stdout().lock(), "{text}").is_ok()
 }
 
-/// Writes lines until there are no more, or no reader.
+/// Writes lines until the end or until the reader has gone.
 pub fn lines<T: Display>(all: impl IntoIterator<Item = T>) {
     let _ = all.into_iter().all(line);
 }
 
-/// How text is put on standard output: in colour on a terminal, unless `NO_COLOR` says otherwise.
+/// The format of standard output: coloured on a terminal, unless `NO_COLOR` is set.
 pub fn page() -> Page {
     page_of(&io::stdout())
 }
 
-/// How text is put on standard error.
+/// The format of standard error.
 pub fn error_page() -> Page {
     page_of(&io::stderr())
 }

@@ -1,4 +1,4 @@
-//! `relapse recover`: puts back what runs that were killed left behind on this machine.
+//! `relapse recover`: restores what killed runs left behind on this machine.
 
 use std::process::ExitCode;
 

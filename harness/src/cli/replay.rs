@@ -1,4 +1,4 @@
-//! `relapse replay`: recorded signals through the detectors again, on any machine.
+//! `relapse replay`: feeds recorded signals to the detectors, on any machine.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -67,7 +67,7 @@ pub fn main(arguments: &ReplayArguments) -> ExitCode {
     ExitCode::from(if bad { super::BAD_INPUT } else { 0 })
 }
 
-/// The file itself, or the recordings in a folder by name.
+/// The file itself, or the recordings in a folder, sorted by name.
 fn recordings(named: &Path) -> io::Result<Vec<PathBuf>> {
     if !named.is_dir() {
         return Ok(vec![named.to_owned()]);
@@ -85,8 +85,8 @@ fn recordings(named: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn show(path: &Path, findings: &[(Time, Finding)], json: bool) {
     if json {
-        let said = findings.iter().map(|(at, finding)| ReplayedFinding { recording: path, at: *at, finding });
-        out::lines(said.map(|said| serde_json::to_string(&said).unwrap_or_default()));
+        let replayed = findings.iter().map(|(at, finding)| ReplayedFinding { recording: path, at: *at, finding });
+        out::lines(replayed.map(|one| serde_json::to_string(&one).unwrap_or_default()));
         return;
     }
     let page = out::page();

@@ -1,7 +1,7 @@
-//! `relapse reproduce`: stops with the fault in force, for somebody to look around.
+//! `relapse reproduce`: stops with the fault in force for manual inspection.
 //!
-//! The run goes on in the main thread and tells its story; a thread of its own talks to the person and
-//! may be left waiting for a line when the run is over.
+//! The run stays in the main thread and prints its progress. The prompt has a thread of its own, which may still be
+//! waiting for a line when the run ends.
 
 mod look;
 mod prompt;
@@ -54,7 +54,7 @@ pub struct ReproduceArguments {
     exec: Vec<Exec>,
 }
 
-/// A line of shell and where it runs.
+/// A shell command and the place where it runs.
 #[derive(Debug, Clone)]
 struct Exec {
     place: String,
@@ -116,53 +116,53 @@ fn the_one(scenario: &str) -> Result<Plan, Diagnostics> {
 }
 
 fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
-    // What commands print is standard output's alone.
-    let teller = if exec.is_empty() { Teller::Output } else { Teller::Errors };
+    // With --exec, standard output contains only the output of commands.
+    let printer = if exec.is_empty() { Printer::Output } else { Printer::Errors };
     let plans = [plan];
     let [plan] = &plans;
     let story = Arc::new(Mutex::new(Story::new(plan)));
     let interrupt = Interrupt::default();
     super::run::catch_signals(&interrupt);
     for recovered in super::run::left_by_others() {
-        teller.say(&[recovered]);
+        printer.print(&[recovered]);
     }
-    teller.say(&[teller.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
+    printer.print(&[printer.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
     let mut changes = plan.incident_trial.changes();
     if options.consent.is_granted() && changes.any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
-        teller.say(&[Consent::touches().to_owned()]);
+        printer.print(&[Consent::touches().to_owned()]);
     }
     let (visitor, host) = hold::pair();
-    let talk = prompt::Talk {
+    let session = prompt::Session {
         visitor,
         story: Arc::clone(&story),
-        teller,
+        printer,
         name: plan.name.clone(),
         look: look::at(plan),
         is_chain: plan.incident_trial.is_chain(),
     };
     let exec = exec.to_vec();
-    // Not joined: it may be waiting for a line when the run is over.
-    std::thread::spawn(move || talk.hold(&exec));
+    // Not joined: it may still be waiting for a line when the run ends.
+    std::thread::spawn(move || session.hold(&exec));
     let mut sink = |event: &RunEvent| {
-        let lines = story.lock().unwrap_or_else(PoisonError::into_inner).hear(event, teller.page());
-        teller.say(&lines);
+        let lines = story.lock().unwrap_or_else(PoisonError::into_inner).update(event, printer.page());
+        printer.print(&lines);
     };
     let outcome = run::reproduce(&plans, options, &interrupt, &mut sink, &host);
-    // A shell that was cut off had it.
+    // A shell that was killed may have kept the terminal.
     let _ = take_terminal();
     let story = story.lock().unwrap_or_else(PoisonError::into_inner);
-    teller.say(&story.end(outcome, teller.page()));
+    printer.print(&story.end(outcome, printer.page()));
     ExitCode::from(story.outcome(outcome).exit_code())
 }
 
-/// Where the story is told.
+/// Where progress is printed.
 #[derive(Debug, Clone, Copy)]
-enum Teller {
+enum Printer {
     Output,
     Errors,
 }
 
-impl Teller {
+impl Printer {
     fn page(self) -> relapse_reports::paint::Page {
         match self {
             Self::Output => out::page(),
@@ -170,7 +170,7 @@ impl Teller {
         }
     }
 
-    fn say(self, lines: &[String]) {
+    fn print(self, lines: &[String]) {
         match self {
             Self::Output => out::lines(lines),
             Self::Errors => lines.iter().for_each(|line| {

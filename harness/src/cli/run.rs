@@ -1,4 +1,4 @@
-//! `relapse run`: replays scenarios and judges what detectors say.
+//! `relapse run`: replays scenarios and judges what detectors report.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,15 +19,15 @@ use crate::event::{RunEvent, What};
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
-/// All that there are, one after the other.
+/// Value of `--backend` for all backends, one after the other.
 const ALL: &str = "all";
 
-/// What trials shall run on: a backend by its name, or all of them.
+/// The chosen backend: one by name, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen(String);
 
 impl Chosen {
-    /// As an argument.
+    /// The parser of the argument.
     pub fn parser() -> impl TypedValueParser<Value = Self> {
         let backends = backend::registered().into_iter().map(|one| PossibleValue::new(one.name).help(one.help));
         let all = PossibleValue::new(ALL).help("All backends, one after the other, with a comparison");
@@ -103,13 +103,13 @@ pub struct RunArguments {
     /// Show everything of every trial, not only of those that did not pass.
     #[arg(long, short)]
     verbose: bool,
-    /// A column a scenario in the matrix, instead of a column an incident.
+    /// One column per scenario in the matrix, instead of one per incident.
     #[arg(long)]
     wide: bool,
     /// Print events as JSON lines instead of text.
     #[arg(long)]
     json: bool,
-    /// A deliberate defect of the harness, as JSON: for its own tests.
+    /// A deliberate defect of the harness, as JSON, for its own tests.
     #[arg(long, hide = true)]
     sabotage: Option<String>,
 }
@@ -170,7 +170,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// Decided by the trial's name alone (FNV-1a), so that a new scenario moves no other.
+    /// Depends only on the trial's name (FNV-1a), so that a new scenario moves no other trial.
     fn holds(self, (scenario, control): &(String, Option<String>)) -> bool {
         let name = scenario.bytes().chain([b'/']).chain(control.iter().flat_map(|name| name.bytes()));
         let hash =
@@ -189,7 +189,7 @@ impl FromStr for Shard {
     }
 }
 
-/// Never below 1: a deadline that the scenario does not state proves nothing.
+/// At least 1: meeting a deadline other than the scenario's proves nothing.
 fn deadline_factor(text: &str) -> Result<f64, String> {
     let factor = text.parse().ok().filter(|factor| (1.0..=1000.0).contains(factor));
     factor.ok_or_else(|| "expected a number from 1 to 1000".to_owned())
@@ -210,24 +210,24 @@ fn select(plans: &[Plan], name: &str) -> Result<Vec<(String, Option<String>)>, S
     Ok(found)
 }
 
-/// Measured times want the machine for themselves; verdicts do not.
+/// One job for undisturbed time measurements; several for verdicts only.
 fn default_jobs(repeat: u32) -> usize {
     if repeat > 1 { 1 } else { 6 * run::processors() }
 }
 
-/// How many trials there are on a backend, each counted once.
+/// Number of trials on a backend, without repetitions.
 fn trials(plans: &[Plan], only: &[(String, Option<String>)]) -> usize {
     if only.is_empty() { plans.iter().map(|plan| 1 + plan.controls.len()).sum() } else { only.len() }
 }
 
-/// Real clusters side by side. A second one takes twenty seconds more and 750 MB, and spares half of the time
-/// that trials take; kubelets and API servers of a third would leave them no processor.
+/// Number of concurrent real clusters. A second one costs twenty seconds and 750 MB, and halves the time for the
+/// trials. With a third, kubelets and API servers would leave no CPU time for trials.
 fn clusters(jobs: usize, trials: usize) -> usize {
     const WORTH_IT: usize = 12;
     if trials < WORTH_IT { 1 } else { jobs.min(run::processors()).min(2) }
 }
 
-/// A backend that never runs would be required in vain.
+/// Required backends. An unknown name is an error, because requiring it would have no effect.
 fn required(flags: &[String]) -> Result<Vec<String>, String> {
     let variable = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
     let named = flags.iter().map(String::as_str).chain(variable.split(','));
@@ -244,7 +244,7 @@ pub(super) fn run_id() -> String {
     format!("{}-{:04x}", now.strftime("%Y%m%d-%H%M%S"), std::process::id() & 0xffff)
 }
 
-/// Events go to the terminal, or as JSON to standard output; and to the run's folder.
+/// Runs the trials and writes events to the terminal, or as JSON to standard output, and to the run's folder.
 fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder: RunFolder) -> ExitCode {
     let mut folder = Some(folder);
     let interrupt = Interrupt::default();
@@ -252,7 +252,7 @@ fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder
     let mut sink = |event: &RunEvent| {
         match &mut text {
             Some(terminal) => terminal.on_event(event),
-            // A reader that went away must not end a run that has faults to heal.
+            // A closed pipe must not end a run that has faults to heal.
             None => {
                 out::line(serde_json::to_string(event).unwrap_or_default());
             }
@@ -280,7 +280,7 @@ fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder
     ExitCode::from(outcome.exit_code())
 }
 
-/// What dead runs left on this machine is put back first.
+/// Restores what killed runs left on this machine.
 pub(super) fn left_by_others() -> Vec<String> {
     let recovered = Site::host().and_then(|site| host::recover_quietly(&site));
     match recovered {
@@ -289,7 +289,8 @@ pub(super) fn left_by_others() -> Vec<String> {
     }
 }
 
-/// Ctrl-C and SIGTERM heal and tear down; a second one tears down at once. From its return on.
+/// Installs handlers for SIGINT and SIGTERM: the first signal heals and tears down, a second one tears down
+/// immediately. They are installed when this returns.
 pub(super) fn catch_signals(interrupt: &Interrupt) {
     let interrupt = interrupt.clone();
     let (ready, is_ready) = std::sync::mpsc::channel::<()>();
@@ -316,7 +317,7 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
             }
         });
     });
-    // Its end is the news: caught, or not to be caught.
+    // The channel closes when the handlers are installed or have failed.
     let _ = is_ready.recv();
 }
 

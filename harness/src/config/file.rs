@@ -1,4 +1,4 @@
-//! What may stand where in `relapse.yaml`, and what it means.
+//! The format of `relapse.yaml`, and its semantic checks.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ struct Exec {
     env: BTreeMap<Spanned<String>, Spanned<Word>>,
 }
 
-/// A scalar as it is written: programs know no numbers, and 1.10 is not 1.1.
+/// A scalar as written: arguments are strings, and 1.10 is not 1.1.
 #[derive(Deserialize)]
 struct Word(String);
 
@@ -81,12 +81,16 @@ impl JsonSchema for Word {
     }
 }
 
-/// One line under `expect`: for every scenario of an incident, or for one.
+/// One line under `expect`, for every scenario of an incident or for one scenario.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Line {
     pub incident: Option<Spanned<String>>,
     pub scenario: Option<Spanned<String>>,
+    /// The step of a chain that it is about.
+    pub step: Option<Spanned<String>>,
+    /// The step of a chain whose healing uncovers it. Default: none, its deadline counts from the injection of `step`.
+    pub after: Option<Spanned<String>>,
     #[schemars(with = "Option<String>", extend("enum" = ["risk", "cause", "symptom"]))]
     level: Option<Level>,
     pub subject: Option<Subject>,
@@ -96,15 +100,16 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A miss may leave the level out.
+    /// The levels of a line; a miss may omit the level.
     pub(super) fn levels(&self) -> &[Level] {
         self.level.as_ref().map_or(&[Level::Cause, Level::Symptom], std::slice::from_ref)
     }
 
-    /// The same deadline twice, or a detection and a miss of it.
+    /// Whether two lines expect the same finding twice, or both a detection and a miss.
     fn contradicts(&self, other: &Self) -> bool {
-        let place =
-            |line: &Self| [&line.incident, &line.scenario].map(|name| name.as_ref().map(|name| name.value.clone()));
+        let place = |line: &Self| {
+            [&line.incident, &line.scenario, &line.step].map(|name| name.as_ref().map(|name| name.value.clone()))
+        };
         let opposite = self.miss.is_some() != other.miss.is_some();
         let subjects =
             self.subject == other.subject || (opposite && (self.subject.is_none() || other.subject.is_none()));
@@ -112,8 +117,8 @@ impl Line {
     }
 }
 
-/// What a file means.
-pub(super) fn understand(source: &Source, file: File, today: Date) -> Result<Config, Diagnostics> {
+/// Checks a parsed file and turns it into a configuration.
+pub(super) fn resolve(source: &Source, file: File, today: Date) -> Result<Config, Diagnostics> {
     let mut check = Check { source, wrong: Diagnostics::default() };
     let mut names = BTreeSet::new();
     let mut detectors = Vec::new();
@@ -137,7 +142,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn report(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        // Of a mapping over several lines, the first is enough to find it.
+        // For a mapping over several lines, show only the first.
         let len = self.source.at(span).lines().next().map_or(span.len, str::len);
         self.wrong.push(Diagnostic::at(self.source, Span { len, ..span }, message).help(help));
     }
@@ -199,6 +204,14 @@ impl Check<'_> {
             }
             _ => {}
         }
+        for (key, name, needs, given) in [
+            ("step", &line.step, "scenario", line.scenario.is_some()),
+            ("after", &line.after, "step", line.step.is_some()),
+        ] {
+            if let Some(name) = name.as_ref().filter(|_| !given) {
+                self.report(name.span, format!("`{key}` needs `{needs}`"), format!("add `{needs}: NAME`"));
+            }
+        }
         match (&line.miss, &line.until) {
             (Some(reason), None) => {
                 let help = "add the last day on which it is accepted, such as `until: 2027-03-01`";
@@ -233,14 +246,14 @@ impl Check<'_> {
     }
 }
 
-/// The directory programs of this file run in.
+/// The working directory of the file's programs.
 fn directory(source: &Source) -> PathBuf {
     let parent = source.file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned())
 }
 
-/// Whether the program could be run, looked for as `exec` does; else why not, and what to do.
+/// Checks that the program can be run, with the same lookup as `exec`; returns an error and a fix.
 fn runnable(spec: &ExecSpec) -> Result<(), (String, String)> {
     let program = &spec.command[0];
     let is_executable =

@@ -1,4 +1,4 @@
-//! What a file means, and what is said of one that means nothing.
+//! Parsing of valid files, and errors of invalid ones.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -43,7 +43,7 @@ fn with_lines(lines: &[&str]) -> String {
     lines.iter().fold(head.to_owned(), |file, line| format!("{file}      - {line}\n"))
 }
 
-/// "line:column: message" of everything that is wrong.
+/// All errors as "line:column: message".
 fn wrong(text: &str) -> Vec<String> {
     let Err(all) = parse(text) else { panic!("accepted: {text}") };
     let place =
@@ -56,7 +56,7 @@ fn programs() {
     let config = config(GOOD);
     assert_eq!(config.names().collect::<Vec<_>>(), ["my-agent", "alertmanager"]);
     let exec = &config.detectors[0].exec;
-    assert_eq!(exec.command, ["./sh", "--json", "-n", "010"], "words stay as they are written");
+    assert_eq!(exec.command, ["./sh", "--json", "-n", "010"], "words are kept as written");
     assert_eq!(exec.directory, Path::new("/bin"));
     assert_eq!(exec.env.get("RATE").map(String::as_str), Some("1.10"));
     assert!(exec.signals);
@@ -99,6 +99,18 @@ fn lines_for_a_scenario_replace_those_of_its_incident() {
     let slow = config.expectations_for("I2", "slow-variant");
     assert_eq!(slow.len(), 1, "on its last day a miss is still accepted");
     assert!(slow[0].expected_miss.is_some());
+}
+
+#[test]
+fn lines_may_be_about_steps_of_a_chain() {
+    let config = config(&with_lines(&[
+        "{ scenario: chain, step: dns, level: symptom, within: 30s }",
+        "{ scenario: chain, step: route, after: dns, level: symptom, within: 30s }",
+    ]));
+    let all = config.expectations_for("I3", "chain");
+    let of: Vec<_> = all.iter().filter_map(|expected| expected.of.as_ref()).collect();
+    assert_eq!((of[0].until(), of[0].after.as_deref()), (Some("dns"), None));
+    assert_eq!((of[1].until(), of[1].after.as_deref()), (Some("route"), Some("dns")));
 }
 
 #[test]
@@ -234,11 +246,14 @@ fn every_shortened_file_is_refused_or_understood() {
 fn loading() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("mine.yaml");
-    let missing = Config::load(Some(&file), TODAY).expect_err("not there yet");
+    let missing = Config::load(Some(&file), TODAY).expect_err("the file does not exist yet");
     assert_eq!(missing.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["no such file"]);
     std::fs::write(&file, GOOD.replace("./sh", "sh")).expect("written");
     let config = Config::load(Some(&file), TODAY).expect("good");
     assert_eq!(config.detectors[0].exec.directory, directory.path());
     assert!(Config::load(Some(directory.path()), TODAY).is_err());
-    assert!(Config::load(None, TODAY).is_ok_and(|config| config.detectors.is_empty()), "none is no error");
+    assert!(
+        Config::load(None, TODAY).is_ok_and(|config| config.detectors.is_empty()),
+        "a missing default file is no error"
+    );
 }

@@ -1,4 +1,4 @@
-//! `fails`: a flow fails, in one way, in a share of its attempts.
+//! `fails`: a flow fails, in a given way, in a share of its attempts.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 
-/// Attempts before a share can be told.
+/// Minimum number of attempts to determine a share.
 const ENOUGH_FOR_A_SHARE: u32 = 8;
 
 /// A flow fails.
@@ -56,7 +56,7 @@ impl EffectSpec for FailsSpec {
     }
 }
 
-/// The same, resolved. A share of 1: three in a row, and all after.
+/// The planned effect. A share of 1 means three failures in a row and no success after.
 #[derive(Debug)]
 struct Fails {
     flow: FlowId,
@@ -89,7 +89,7 @@ impl Effect for Fails {
     }
 }
 
-/// Counts from the first failure on: before it, the effect had not begun.
+/// Counts from the first failure on, when the effect begins.
 #[derive(Default)]
 struct Failing {
     how: Failure,
@@ -98,12 +98,12 @@ struct Failing {
     failures: u32,
     wrong_kind: u32,
     first_failure: Option<Time>,
-    /// Starts of attempts that worked while no failure was known: failures by timeout are told later.
+    /// Starts of successful attempts before the first known failure: timeouts are reported late.
     worked_before: Vec<Time>,
 }
 
 impl Failing {
-    /// Attempts by which it can be told.
+    /// Minimum number of attempts to decide.
     fn enough(&self) -> u32 {
         if self.share.0 >= 1.0 { ENOUGH } else { ENOUGH_FOR_A_SHARE }
     }
@@ -113,11 +113,11 @@ impl Watch for Failing {
     fn attempt(&mut self, attempt: &Attempt) {
         match attempt.failure {
             Some(failure) => {
-                // Attempts end in another order than they began.
+                // Attempts may end in a different order than they began.
                 let first = self.first_failure.map_or(attempt.started, |t| t.min(attempt.started));
                 self.first_failure = Some(first);
                 let since = self.worked_before.extract_if(.., |started| *started > first).count();
-                // A flow that fails altogether does so from the first failure that is told.
+                // A flow that fails completely does so from the first reported failure.
                 if self.share.0 < 1.0 {
                     self.attempts += u32::try_from(since).unwrap_or(u32::MAX);
                 }
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn a_flow_fails_when_three_in_a_row_did_and_all_after() {
         assert!(play(fails(Failure::Any, 1.0, 1.0), "..ttt"));
-        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tt"), "too few to tell");
-        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tttt."), "it came back by itself");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tt"), "too few to decide");
+        assert!(!play(fails(Failure::Any, 1.0, 1.0), "..tttt."), "it recovered");
         assert!(!play(fails(Failure::Any, 1.0, 1.0), "........"));
     }
 
@@ -187,9 +187,9 @@ mod tests {
     #[test]
     fn a_share_is_told_from_eight_attempts_on_and_neither_too_little_nor_too_much() {
         assert!(play(fails(Failure::Any, 0.1, 0.5), "..t....t.."));
-        assert!(!play(fails(Failure::Any, 0.1, 0.5), "..t...."), "too few to tell");
-        assert!(!play(fails(Failure::Any, 0.1, 0.5), "tttttttt"), "too much of it");
-        assert!(!play(fails(Failure::Any, 0.3, 0.9), "t............"), "too little of it");
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "..t...."), "too few to decide");
+        assert!(!play(fails(Failure::Any, 0.1, 0.5), "tttttttt"), "too many failures");
+        assert!(!play(fails(Failure::Any, 0.3, 0.9), "t............"), "too few failures");
     }
 
     #[test]

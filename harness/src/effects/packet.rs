@@ -1,4 +1,4 @@
-//! `packet`: a SYN or a SYN-ACK is seen somewhere once the faults are in force, or never is.
+//! `packet`: a SYN or a SYN-ACK is seen, or never seen, at a place while the faults are in force.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::effect::{Effect, EffectSpec, Ground, Stating, Watch};
 
-/// A packet that was under way when the fault came into force may still arrive.
+/// A packet in flight when the fault came into force may still arrive.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
 
 /// A SYN or a SYN-ACK is seen, or is never seen.

@@ -1,4 +1,4 @@
-//! `works`: a flow goes on working.
+//! `works`: a flow keeps working.
 
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl Watch for Working {
         }
     }
 
-    /// One lost attempt on a busy machine is noise; two in a row are an effect.
+    /// A single lost attempt on a busy machine is noise; two in a row are an effect.
     fn judge(&self) -> (bool, String) {
         let holds = self.worked >= ENOUGH && self.most_in_a_row < 2;
         (holds, format!("{} of {} attempts worked", self.worked, self.attempts))
@@ -84,7 +84,7 @@ mod tests {
         assert!(works("..."));
         assert!(works("...t.."));
         assert!(!works("...tt.."));
-        assert!(!works(".."), "too few to tell");
+        assert!(!works(".."), "too few to decide");
     }
 
     #[test]

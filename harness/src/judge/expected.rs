@@ -1,7 +1,7 @@
 //! One expectation, from open to decided.
 //!
-//! Invariants: decided once and never again; in time means received at t0 + within or before, to the
-//! nanosecond, where t0 is, in a chain, the instant it counts from. Left out: which findings are worth hearing (they have reached `warning`, after t0).
+//! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond, where t0 is, in
+//! a chain, the instant it counts from. The caller passes only findings that have reached `warning` after t0.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use relapse_detectors::time::Time;
 use super::standing::Standing;
 use crate::event::{Decided, Expectation, Verdict};
 
-/// A detector that cannot see.
+/// A blind detector.
 #[derive(Debug)]
 pub(super) struct Unsighted {
     pub since: Time,
@@ -21,22 +21,22 @@ pub(super) struct Unsighted {
 #[derive(Debug)]
 pub(super) struct Expected {
     expectation: Expectation,
-    /// The deadline that counts: the expectation's own, unless it has none.
+    /// The effective deadline: the expectation's own, unless it has none.
     within: Duration,
     t0: Option<Time>,
     decided: bool,
-    /// A finding met it, or stood as the risk it names; that is over once it was said to be out of place.
+    /// A finding met it and has not been reported as cleared too early or too late.
     found: bool,
-    /// The earliest thing said about another subject.
+    /// The earliest finding about another subject.
     elsewhere: Option<(Time, Subject)>,
 }
 
-/// Whether a finding is what an expectation waits for, whatever its subject.
+/// Whether a finding matches an expectation, ignoring the subject.
 fn concerns(expectation: &Expectation, finding: &Finding) -> bool {
     expectation.detector == finding.detector && expectation.level == finding.level
 }
 
-/// Whether a finding is what an expectation waits for. One without subject accepts any.
+/// Whether a finding meets an expectation. An expectation without subject accepts any.
 pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
     concerns(expectation, finding) && expectation.subject.as_ref().is_none_or(|s| *s == finding.subject)
 }
@@ -54,29 +54,29 @@ impl Expected {
         !self.decided
     }
 
-    /// Begins to count. In a chain what it waits for may have been said meanwhile: since then, or before.
+    /// Starts its clock. In a chain, a matching finding may have been received already, since then or before.
     pub(super) fn count_from(&mut self, from: Time, standing: &Standing) -> Option<Decided> {
         self.t0 = Some(from);
         let (at, finding) = standing.warned_at().find(|(_, finding)| meets(&self.expectation, finding))?;
-        if at < from { self.close(Verdict::PreExisting) } else { self.hear(at, finding) }
+        if at < from { self.close(Verdict::PreExisting) } else { self.receive(at, finding) }
     }
 
     pub(super) const fn is_found(&self) -> bool {
         self.found
     }
 
-    /// A finding that meets it stands.
+    /// Whether a finding that meets it stands.
     pub(super) fn stands(&self, standing: &Standing) -> bool {
         standing.warned().any(|finding| meets(&self.expectation, finding))
     }
 
-    /// What was found is not as it should be.
+    /// Its finding was cleared too early or too late.
     pub(super) fn lose(&mut self, verdict: Verdict) -> Decided {
         self.found = false;
-        self.told(verdict)
+        self.decided(verdict)
     }
 
-    fn told(&self, verdict: Verdict) -> Decided {
+    fn decided(&self, verdict: Verdict) -> Decided {
         let from = self.t0.filter(|_| self.expectation.of.is_some());
         Decided { expectation: self.expectation.clone(), verdict, from }
     }
@@ -86,29 +86,29 @@ impl Expected {
         Some(self.t0? + self.within)
     }
 
-    /// It is worth waiting for.
+    /// Whether it is open and its deadline has not passed.
     pub(super) fn is_pending(&self, now: Time) -> bool {
         self.is_open() && self.deadline().is_none_or(|deadline| now <= deadline)
     }
 
-    /// Decides, unless that was done.
+    /// Decides, unless already decided.
     pub(super) fn close(&mut self, verdict: Verdict) -> Option<Decided> {
         if std::mem::replace(&mut self.decided, true) {
             return None;
         }
         self.found = verdict.after().is_some();
-        Some(self.told(verdict))
+        Some(self.decided(verdict))
     }
 
     /// A finding that reached `warning` after t0.
-    pub(super) fn hear(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
+    pub(super) fn receive(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
         if self.decided || !concerns(&self.expectation, finding) {
             return None;
         }
         if !meets(&self.expectation, finding) {
-            let said = (now, finding.subject.clone());
-            if self.elsewhere.as_ref().is_none_or(|earlier| said < *earlier) {
-                self.elsewhere = Some(said);
+            let reported = (now, finding.subject.clone());
+            if self.elsewhere.as_ref().is_none_or(|earlier| reported < *earlier) {
+                self.elsewhere = Some(reported);
             }
             return None;
         }
@@ -122,14 +122,14 @@ impl Expected {
         })
     }
 
-    /// What it waits for stood before t0 already.
+    /// Refuses an expectation whose finding already stood before t0.
     pub(super) fn refuse_standing(&mut self, standing: &Standing) -> Option<Decided> {
         let stands = self.is_open() && self.t0.is_some() && self.stands(standing);
         if stands { self.close(Verdict::PreExisting) } else { None }
     }
 
-    /// An expected miss is certain once its deadline is over. One whose detector could not see until
-    /// then proves nothing, and is left for the end: something may still be said.
+    /// Decides an expected miss after its deadline. If the detector was blind until then, this proves nothing and is
+    /// decided at the end: a finding may still come.
     pub(super) fn miss_is_over(&mut self, now: Time, blind: Option<&Unsighted>) -> Option<Decided> {
         let reason = self.expectation.expected_miss.clone()?;
         if self.is_pending(now) || self.excuse(blind).is_some() {
@@ -138,7 +138,7 @@ impl Expected {
         self.close(Verdict::ExpectedMiss { reason })
     }
 
-    /// Nothing more will be heard.
+    /// Decides at the end of detection.
     pub(super) fn end(&mut self, blind: Option<&Unsighted>) -> Option<Decided> {
         let excuse = self.excuse(blind);
         let elsewhere = self.elsewhere.take();
@@ -150,7 +150,7 @@ impl Expected {
         })
     }
 
-    /// Decides a risk by what stands at the end of the baseline.
+    /// Decides a risk by the findings that stand at the end of the baseline.
     pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Unsighted>) -> Option<Decided> {
         if !self.stands(standing) {
             let mut others = standing.warned().filter(|finding| concerns(&self.expectation, finding));
@@ -164,7 +164,7 @@ impl Expected {
         })
     }
 
-    /// Why its detector could not say it in time. One that went blind after the deadline had seen all.
+    /// Why its detector could not report in time. Blindness after the deadline is no excuse.
     fn excuse(&self, blind: Option<&Unsighted>) -> Option<String> {
         let blind = blind?;
         self.deadline().is_none_or(|deadline| blind.since <= deadline).then(|| blind.why.clone())

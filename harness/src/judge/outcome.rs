@@ -1,7 +1,6 @@
-//! Verdicts to the outcome of a trial, as far as detection goes.
+//! Derives the outcome of detection in a trial from its verdicts.
 //!
-//! A verdict about what could not be seen proves nothing either way: inconclusive. Left out: what the
-//! effect, the guard and the host add to it.
+//! A blind or undecided verdict proves nothing: inconclusive. The effect, the guard and the host are added by the run.
 
 use relapse_reports::units;
 
@@ -25,7 +24,7 @@ pub(super) fn outcome<'a>(
     (worst, reasons.into_iter().map(|(_, reason)| reason).collect())
 }
 
-/// Of a verdict that does not pass.
+/// The outcome of a verdict that does not pass.
 const fn weight(verdict: &Verdict) -> Outcome {
     match verdict {
         Verdict::Blind { .. } | Verdict::Undecided { .. } => Outcome::Inconclusive,

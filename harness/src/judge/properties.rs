@@ -1,5 +1,5 @@
-//! What holds for any trial: nothing panics, each expectation is decided once, and neither the order of
-//! what is received at one instant nor the moment t0 becomes known matters.
+//! Properties of any trial: nothing panics, each expectation is decided once, and neither the order of findings
+//! received at the same instant nor the moment at which t0 becomes known matters.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn any_finding() -> impl Strategy<Value = Finding> {
         .prop_map(|(detector, level, severity, subject, cleared)| finding(detector, level, severity, subject, cleared))
 }
 
-/// Times lie around t0 = 100 and around deadlines; a few at the ends of the range.
+/// Times around t0 = 100 and around deadlines; a few at the ends of the range.
 fn any_time() -> impl Strategy<Value = u64> {
     prop_oneof![20 => 0..300_u64, 1 => Just(u64::MAX), 1 => Just(0)]
 }
@@ -79,10 +79,10 @@ fn call(judge: &mut Judge, call: &Call) -> Vec<Decided> {
         Call::Abandon => judge.abandon("because"),
         Call::Recovered(t) => judge.recovered(Time(*t)),
     }
-    judge.news()
+    judge.take_decided()
 }
 
-/// How often each planned expectation was decided; equal ones are counted together.
+/// How often each planned expectation was decided; equal ones are added up.
 fn tally<'a>(expectations: impl Iterator<Item = &'a Expectation>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for expectation in expectations {
@@ -98,7 +98,7 @@ fn planned(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
     })
 }
 
-/// A trial as it happens: t0 at 100, in the order of time.
+/// A trial in chronological order, with t0 at 100.
 #[derive(Debug, Clone)]
 struct Trial {
     expectations: Vec<Expectation>,
@@ -112,7 +112,7 @@ fn any_trial() -> impl Strategy<Value = Trial> {
     (any_expectations(), findings, prop::collection::vec(blind, 0..2)).prop_map(
         |(expectations, mut findings, blind)| {
             findings.sort_by_key(|(t, _)| *t);
-            // One thing is said about a subject at an instant.
+            // One finding for each subject at an instant.
             let mut seen = std::collections::BTreeSet::new();
             findings.retain(|(t, f)| seen.insert((*t, f.detector.clone(), f.level, f.subject.clone())));
             Trial { expectations, findings, blind }
@@ -120,7 +120,7 @@ fn any_trial() -> impl Strategy<Value = Trial> {
     )
 }
 
-/// Plays a trial; `know_t0_at` is when the judge is told that t0 was 100, `ticks` when time passes.
+/// Plays a trial. At `know_t0_at` the judge learns that t0 was 100; it ticks at `ticks`.
 fn play(trial: &Trial, know_t0_at: u64, ticks: &[u64]) -> Vec<String> {
     let mut calls: Vec<(u64, u8, Call)> = vec![(50, 1, Call::Baseline(50)), (know_t0_at, 1, Call::Inject(100))];
     calls.extend(trial.blind.iter().map(|(t, d)| (*t, 0, Call::Blind(*t, d))));
@@ -156,9 +156,9 @@ proptest! {
         }
         all.extend(call(&mut judge, &Call::End(400)));
         prop_assert!(judge.all_decided());
-        let asked = risks.iter().chain(expectations.iter().filter(|_| !control));
-        let asked = tally(asked.filter(|e| !e.within.is_zero()));
-        prop_assert_eq!(tally(planned(&all).map(|d| &d.expectation)), asked);
+        let expected = risks.iter().chain(expectations.iter().filter(|_| !control));
+        let expected = tally(expected.filter(|e| !e.within.is_zero()));
+        prop_assert_eq!(tally(planned(&all).map(|d| &d.expectation)), expected);
         if control {
             for detector in DETECTORS {
                 let about = all.iter().filter(|d| {

@@ -1,14 +1,14 @@
-//! What has been said and not been taken back.
+//! Findings that have been reported and not cleared.
 //!
-//! Invariant: a finding keeps the highest severity it reached until it is cleared. Left out: what that
-//! means for an expectation.
+//! Invariant: a finding keeps the highest severity it reached until it is cleared. What that means for an expectation
+//! is decided elsewhere.
 
 use std::collections::BTreeMap;
 
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
-/// What may stand only once.
+/// The identity of a finding.
 type Identity = (String, Level, Subject);
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Takes a finding; true if by it something reached `warning` that had not stood there.
+    /// Takes a finding. Returns true if it newly reached `warning`.
     pub(super) fn take(&mut self, now: Time, finding: &Finding, after_t0: bool) -> bool {
         let identity = (finding.detector.clone(), finding.level, finding.subject.clone());
         if finding.cleared {
@@ -42,7 +42,7 @@ impl Standing {
         reached
     }
 
-    /// What stands at `warning` or above, in the order it got there.
+    /// Standing findings of `warning` or above, in the order they reached it.
     pub(super) fn warned(&self) -> impl Iterator<Item = &Finding> {
         self.warned_at().map(|(_, finding)| finding)
     }
@@ -52,7 +52,7 @@ impl Standing {
         self.in_order(|_, _| true)
     }
 
-    /// What must be taken back after healing: it got to `warning` since t0 and is no risk.
+    /// Findings that must be cleared after healing: they reached `warning` since t0 and are no risks.
     pub(super) fn uncleared(&self) -> impl Iterator<Item = &Finding> {
         self.in_order(|finding, after_t0| after_t0 && finding.level != Level::Risk).map(|(_, finding)| finding)
     }

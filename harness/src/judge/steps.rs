@@ -1,7 +1,6 @@
 //! The steps of a chain: which are in force, and which are healed.
 //!
-//! Left out: what that means for an expectation. A trial that is no chain has no steps, and everything in it counts
-//! from t0.
+//! A trial that is not a chain has no steps, and everything in it counts from t0.
 
 use relapse_detectors::time::Time;
 
@@ -17,7 +16,7 @@ struct Step {
     injected: Option<Time>,
     /// Immediately before the first change that heals it.
     healing: Option<Time>,
-    /// Its findings must be cleared by then; known when its healing was read back.
+    /// Deadline for its findings to be cleared. Set when its healing was read back.
     clear_by: Option<Time>,
 }
 
@@ -51,14 +50,14 @@ impl Steps {
         self.each(name).for_each(|step| step.clear_by = Some(clear_by));
     }
 
-    /// A step that an expectation names and that is none of these.
+    /// A step named by an expectation that does not exist.
     pub(super) fn unknown<'e>(&self, expectation: &'e Expectation) -> Option<&'e str> {
         let of = expectation.of.as_ref()?;
         let named = [&of.step, &of.after, &of.clears].into_iter().flatten();
         named.map(String::as_str).find(|name| self.named(name).is_none())
     }
 
-    /// The instant an expectation counts from, where that has come.
+    /// The instant an expectation counts from, once known.
     pub(super) fn origin(&self, expectation: &Expectation, t0: Option<Time>) -> Option<Time> {
         let of = expectation.of.as_ref();
         match of.map(|of| (of.after.as_deref(), of.step.as_deref())) {
@@ -68,7 +67,7 @@ impl Steps {
         }
     }
 
-    /// A finding that meets it comes too early: what uncovers it is not healed yet.
+    /// Whether a finding that meets it is too early: the step that covers it is not healed yet.
     pub(super) fn is_covered(&self, expectation: &Expectation) -> bool {
         let after = expectation.of.as_ref().and_then(|of| of.after.as_deref());
         after.is_some_and(|after| self.named(after).is_none_or(|step| step.healing.is_none()))
@@ -78,17 +77,17 @@ impl Steps {
         self.named(expectation.of.as_ref()?.until()?)
     }
 
-    /// What a finding that meets it is about is in force, healing apart.
+    /// Whether the step until whose healing its finding must stand is in force.
     pub(super) fn is_in_force(&self, expectation: &Expectation) -> bool {
         self.until(expectation).is_some_and(|step| step.healing.is_none())
     }
 
-    /// What it is about is healed, and read back as healed.
+    /// Whether the healing that clears its finding was read back.
     pub(super) fn is_healed(&self, expectation: &Expectation) -> bool {
         self.until(expectation).is_some_and(|step| step.clear_by.is_some())
     }
 
-    /// It explains a finding that meets it and comes now: what it is about is in force, or was until just now.
+    /// Whether it allows a finding now: its step is in force, or healed within the deadline for clearing.
     pub(super) fn explains(&self, expectation: &Expectation, now: Time) -> bool {
         let over = self.until(expectation).and_then(|step| step.clear_by);
         over.is_none_or(|clear_by| now <= clear_by)

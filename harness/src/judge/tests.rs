@@ -1,4 +1,4 @@
-//! Each verdict as a case: what happens, and what is decided.
+//! Cases for each verdict: steps and expected decisions.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::event::{Decided, Expectation, OfStep, Outcome, Verdict};
 use Level::{Cause, Risk, Symptom};
 use Severity::{Critical, Info, Warning};
 use Step::{
-    Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, InjectStep, Recovered, Say, StageEnd, Tick,
+    Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, InjectStep, Recovered, Report, StageEnd, Tick,
 };
 
 const T0: u64 = 10_000_000_000;
@@ -21,7 +21,7 @@ const WITHIN: u64 = 1_000_000_000;
 enum Step {
     Baseline(i64),
     Inject,
-    Say(i64, &'static str, Level, Severity, &'static str),
+    Report(i64, &'static str, Level, Severity, &'static str),
     Clear(i64, &'static str, Level, &'static str),
     Blind(i64, &'static str),
     Tick(i64),
@@ -31,7 +31,7 @@ enum Step {
     /// Of a chain.
     InjectStep(&'static str, i64),
     Heal(&'static str, i64),
-    /// Read back, and what is found of it must be cleared by the second instant.
+    /// Read back; its findings must be cleared by then.
     Healed(&'static str, i64),
     StageEnd(i64),
     CutShort(i64),
@@ -77,7 +77,7 @@ fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
         match step {
             Baseline(t) => judge.baseline_ended(at(*t)),
             Inject => judge.injected(Time(T0)),
-            Say(t, detector, level, severity, subject) => {
+            Report(t, detector, level, severity, subject) => {
                 judge.finding(at(*t), &finding(detector, *level, *severity, subject, false));
             }
             Clear(t, detector, level, subject) => {
@@ -95,7 +95,7 @@ fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
             CutShort(t) => judge.cut_short(at(*t)),
         }
     }
-    judge.news()
+    judge.take_decided()
 }
 
 fn verdicts(decided: &[Decided]) -> Vec<Verdict> {
@@ -126,79 +126,78 @@ const LIMIT: i64 = 1_000_000_000;
 #[test]
 fn one_expectation_of_an_incident() {
     let cases: Vec<(&str, Vec<Step>, Vec<Verdict>)> = vec![
-        ("in time", vec![Say(5, D, Cause, Warning, A)], vec![Verdict::Detected { after: ns(5) }]),
-        ("at t0", vec![Say(0, D, Cause, Warning, A)], vec![Verdict::Detected { after: ns(0) }]),
-        ("critical", vec![Say(5, D, Cause, Critical, A)], vec![Verdict::Detected { after: ns(5) }]),
+        ("in time", vec![Report(5, D, Cause, Warning, A)], vec![Verdict::Detected { after: ns(5) }]),
+        ("at t0", vec![Report(0, D, Cause, Warning, A)], vec![Verdict::Detected { after: ns(0) }]),
+        ("critical", vec![Report(5, D, Cause, Critical, A)], vec![Verdict::Detected { after: ns(5) }]),
         (
             "exactly at the deadline",
-            vec![Tick(LIMIT), Say(LIMIT, D, Cause, Warning, A)],
+            vec![Tick(LIMIT), Report(LIMIT, D, Cause, Warning, A)],
             vec![Verdict::Detected { after: ns(WITHIN) }],
         ),
         (
             "1 ns later",
-            vec![Tick(LIMIT + 1), Say(LIMIT + 1, D, Cause, Warning, A)],
+            vec![Tick(LIMIT + 1), Report(LIMIT + 1, D, Cause, Warning, A)],
             vec![Verdict::Late { after: ns(WITHIN + 1) }],
         ),
-        ("said twice", vec![Say(5, D, Cause, Warning, A), Say(6, D, Cause, Critical, A)], {
+        ("reported twice", vec![Report(5, D, Cause, Warning, A), Report(6, D, Cause, Critical, A)], {
             vec![Verdict::Detected { after: ns(5) }]
         }),
         ("silence", vec![], vec![Verdict::Missed]),
-        ("only after the end", vec![End(LIMIT), Say(LIMIT, D, Cause, Warning, A)], vec![Verdict::Missed]),
-        ("info only", vec![Say(5, D, Cause, Info, A)], vec![Verdict::Missed]),
-        ("another level", vec![Say(5, D, Symptom, Warning, A)], vec![Verdict::Missed]),
-        ("another detector", vec![Say(5, "wrong-nic", Cause, Warning, A)], vec![Verdict::Missed]),
-        ("cleared without having been said", vec![Clear(5, D, Cause, A)], vec![Verdict::Missed]),
+        ("only after the end", vec![End(LIMIT), Report(LIMIT, D, Cause, Warning, A)], vec![Verdict::Missed]),
+        ("info only", vec![Report(5, D, Cause, Info, A)], vec![Verdict::Missed]),
+        ("another level", vec![Report(5, D, Symptom, Warning, A)], vec![Verdict::Missed]),
+        ("another detector", vec![Report(5, "wrong-nic", Cause, Warning, A)], vec![Verdict::Missed]),
+        ("cleared without having been reported", vec![Clear(5, D, Cause, A)], vec![Verdict::Missed]),
         (
             "another subject",
-            vec![Say(5, D, Cause, Warning, B), Say(6, D, Cause, Warning, "node/c")],
+            vec![Report(5, D, Cause, Warning, B), Report(6, D, Cause, Warning, "node/c")],
             vec![Verdict::WrongSubject { said: Subject::node("b") }],
         ),
-        ("another subject, as info", vec![Say(5, D, Cause, Info, B)], vec![Verdict::Missed]),
+        ("another subject, as info", vec![Report(5, D, Cause, Info, B)], vec![Verdict::Missed]),
         (
             "another subject, then the right one",
-            vec![Say(5, D, Cause, Warning, B), Say(9, D, Cause, Warning, A)],
+            vec![Report(5, D, Cause, Warning, B), Report(9, D, Cause, Warning, A)],
             vec![Verdict::Detected { after: ns(9) }],
         ),
         (
-            "louder later: counts from warning",
-            vec![Say(5, D, Cause, Info, A), Say(900, D, Cause, Warning, A)],
+            "more severe later: counts from warning",
+            vec![Report(5, D, Cause, Info, A), Report(900, D, Cause, Warning, A)],
             vec![Verdict::Detected { after: ns(900) }],
         ),
         (
-            "louder too late",
-            vec![Say(5, D, Cause, Info, A), Say(LIMIT + 7, D, Cause, Warning, A)],
+            "more severe too late",
+            vec![Report(5, D, Cause, Info, A), Report(LIMIT + 7, D, Cause, Warning, A)],
             vec![Verdict::Late { after: ns(WITHIN + 7) }],
         ),
         (
             "info before t0, warning after",
-            vec![Say(-9, D, Cause, Info, A), Say(7, D, Cause, Warning, A)],
+            vec![Report(-9, D, Cause, Info, A), Report(7, D, Cause, Warning, A)],
             vec![Verdict::Detected { after: ns(7) }],
         ),
         (
             "cleared before healing remains detected",
-            vec![Say(5, D, Cause, Warning, A), Clear(6, D, Cause, A), Recovered(9)],
+            vec![Report(5, D, Cause, Warning, A), Clear(6, D, Cause, A), Recovered(9)],
             vec![Verdict::Detected { after: ns(5) }],
         ),
         ("blind and silent", vec![Blind(5, D)], vec![blind()]),
         ("blind before t0", vec![Blind(-5, D)], vec![blind()]),
         ("blind at the deadline", vec![Blind(LIMIT, D)], vec![blind()]),
-        ("blind once the deadline was over", vec![Blind(LIMIT + 1, D)], vec![Verdict::Missed]),
+        ("blind after the deadline", vec![Blind(LIMIT + 1, D)], vec![Verdict::Missed]),
         ("another is blind", vec![Blind(5, "wrong-nic")], vec![Verdict::Missed]),
-        ("blind, info only", vec![Blind(5, D), Say(6, D, Cause, Info, A)], vec![blind()]),
-        ("blind, and says it all the same", vec![Blind(5, D), Say(6, D, Cause, Warning, A)], {
+        ("blind, info only", vec![Blind(5, D), Report(6, D, Cause, Info, A)], vec![blind()]),
+        ("blind, but reports it", vec![Blind(5, D), Report(6, D, Cause, Warning, A)], {
             vec![Verdict::Detected { after: ns(6) }]
         }),
-        ("blind, and says something else", vec![Blind(5, D), Say(6, D, Cause, Warning, B)], {
+        ("blind, and reports something else", vec![Blind(5, D), Report(6, D, Cause, Warning, B)], {
             vec![Verdict::WrongSubject { said: Subject::node("b") }]
         }),
     ];
     for (name, steps, expected) in cases {
         let mut judge = Judge::incident(vec![expect(D, Cause, Some(A))], vec![]);
-        let mut said = play(&mut judge, &[Baseline(-1), Inject]);
-        // Info of the baseline comes first in any case.
-        said.extend(play(&mut judge, &steps));
-        said.extend(play(&mut judge, &[End(2 * LIMIT)]));
-        assert_eq!(verdicts(&said), expected, "{name}");
+        let mut decided = play(&mut judge, &[Baseline(-1), Inject]);
+        decided.extend(play(&mut judge, &steps));
+        decided.extend(play(&mut judge, &[End(2 * LIMIT)]));
+        assert_eq!(verdicts(&decided), expected, "{name}");
         let passes = expected.iter().all(Verdict::passes);
         assert_eq!(judge.outcome().0 == Outcome::Pass, passes, "{name}");
         assert_eq!(judge.outcome().1.is_empty(), passes, "{name}");
@@ -212,42 +211,42 @@ fn before_the_fault() {
     let cases: Vec<(&str, Vec<Step>, Vec<Verdict>)> = vec![
         (
             "a warning in the baseline",
-            vec![Say(-9, D, Cause, Warning, A), Baseline(-5), Inject],
+            vec![Report(-9, D, Cause, Warning, A), Baseline(-5), Inject],
             vec![false_alarm(Warning), Verdict::PreExisting],
         ),
         (
             "taken back before t0: a false alarm all the same, and then detected",
-            vec![Say(-9, D, Cause, Critical, A), Clear(-8, D, Cause, A), Baseline(-5), Inject]
+            vec![Report(-9, D, Cause, Critical, A), Clear(-8, D, Cause, A), Baseline(-5), Inject]
                 .into_iter()
-                .chain([Say(0, D, Cause, Warning, A)])
+                .chain([Report(0, D, Cause, Warning, A)])
                 .collect(),
             vec![false_alarm(Critical), late],
         ),
         (
-            "by a detector nobody asked",
-            vec![Say(-9, "wrong-nic", Symptom, Warning, A), Baseline(-5), Inject, End(2)],
+            "by a detector without an expectation",
+            vec![Report(-9, "wrong-nic", Symptom, Warning, A), Baseline(-5), Inject, End(2)],
             vec![false_alarm(Warning), Verdict::Missed],
         ),
         (
             "one verdict for each detector and level",
-            vec![Say(-9, "x", Cause, Warning, A), Say(-8, "x", Cause, Warning, B), Baseline(-5), Inject, End(2)],
+            vec![Report(-9, "x", Cause, Warning, A), Report(-8, "x", Cause, Warning, B), Baseline(-5), Inject, End(2)],
             vec![false_alarm(Warning), Verdict::Missed],
         ),
-        ("info", vec![Say(-9, D, Cause, Info, A), Baseline(-5), Inject, End(2)], vec![Verdict::Missed]),
-        ("a risk", vec![Say(-9, D, Risk, Critical, A), Baseline(-5), Inject, End(2)], vec![Verdict::Missed]),
+        ("info", vec![Report(-9, D, Cause, Info, A), Baseline(-5), Inject, End(2)], vec![Verdict::Missed]),
+        ("a risk", vec![Report(-9, D, Risk, Critical, A), Baseline(-5), Inject, End(2)], vec![Verdict::Missed]),
         (
             "received after the baseline, before t0",
-            vec![Baseline(-5), Say(-1, D, Cause, Warning, A), Inject],
+            vec![Baseline(-5), Report(-1, D, Cause, Warning, A), Inject],
             vec![false_alarm(Warning), Verdict::PreExisting],
         ),
         (
             "received after t0, before t0 was known",
-            vec![Baseline(-5), Say(400, D, Cause, Warning, A), Inject],
+            vec![Baseline(-5), Report(400, D, Cause, Warning, A), Inject],
             vec![Verdict::Detected { after: ns(400) }],
         ),
         (
-            "standing since before t0, louder after",
-            vec![Say(-9, D, Cause, Warning, A), Baseline(-5), Inject, Say(4, D, Cause, Critical, A), End(9)],
+            "standing since before t0, more severe after",
+            vec![Report(-9, D, Cause, Warning, A), Baseline(-5), Inject, Report(4, D, Cause, Critical, A), End(9)],
             vec![false_alarm(Warning), Verdict::PreExisting],
         ),
     ];
@@ -261,11 +260,11 @@ fn before_the_fault() {
 fn risks_are_asserted_at_the_end_of_the_baseline() {
     let standing = Verdict::Detected { after: Duration::ZERO };
     let cases: Vec<(&str, Vec<Step>, Verdict)> = vec![
-        ("said", vec![Say(-9, D, Risk, Warning, A)], standing),
-        ("not said", vec![], Verdict::Missed),
-        ("info only", vec![Say(-9, D, Risk, Info, A)], Verdict::Missed),
-        ("about another", vec![Say(-9, D, Risk, Warning, B)], Verdict::WrongSubject { said: Subject::node("b") }),
-        ("taken back: it stands no more", vec![Say(-9, D, Risk, Warning, A), Clear(-8, D, Risk, A)], {
+        ("reported", vec![Report(-9, D, Risk, Warning, A)], standing),
+        ("not reported", vec![], Verdict::Missed),
+        ("info only", vec![Report(-9, D, Risk, Info, A)], Verdict::Missed),
+        ("about another", vec![Report(-9, D, Risk, Warning, B)], Verdict::WrongSubject { said: Subject::node("b") }),
+        ("cleared: it no longer stands", vec![Report(-9, D, Risk, Warning, A), Clear(-8, D, Risk, A)], {
             Verdict::Missed
         }),
         ("blind", vec![Blind(-9, D)], blind()),
@@ -279,7 +278,7 @@ fn risks_are_asserted_at_the_end_of_the_baseline() {
             assert_eq!(verdicts(&play(&mut judge, &[Inject, End(5), Recovered(9)])), [], "{name}");
         }
     }
-    // Among the expectations, a risk is a risk.
+    // A risk among the expectations is treated as a risk.
     let mut judge = Judge::incident(vec![expect(D, Risk, Some(A))], vec![]);
     assert_eq!(verdicts(&play(&mut judge, &[Baseline(-5)])), [Verdict::Missed]);
 }
@@ -290,18 +289,18 @@ fn expected_misses() {
     let cases: Vec<(&str, Vec<Step>, Verdict)> = vec![
         ("missed", vec![], known()),
         ("missed: certain 1 ns past the deadline", vec![Tick(LIMIT), Tick(LIMIT + 1)], known()),
-        ("detected", vec![Say(5, D, Cause, Warning, A)], unexpected(5)),
-        ("detected at the deadline", vec![Tick(LIMIT), Say(LIMIT, D, Cause, Warning, A)], unexpected(WITHIN)),
-        ("late is missed", vec![Say(LIMIT + 1, D, Cause, Warning, A)], known()),
-        ("about another subject is missed", vec![Say(5, D, Cause, Warning, B)], known()),
+        ("detected", vec![Report(5, D, Cause, Warning, A)], unexpected(5)),
+        ("detected at the deadline", vec![Tick(LIMIT), Report(LIMIT, D, Cause, Warning, A)], unexpected(WITHIN)),
+        ("late is missed", vec![Report(LIMIT + 1, D, Cause, Warning, A)], known()),
+        ("about another subject is missed", vec![Report(5, D, Cause, Warning, B)], known()),
         ("blind proves nothing", vec![Blind(5, D), Tick(LIMIT + 1)], blind()),
     ];
     for (name, steps, expected) in cases {
         let mut judge = Judge::incident(vec![miss(expect(D, Cause, Some(A)))], vec![]);
-        let mut said = play(&mut judge, &[Baseline(-1), Inject]);
-        said.extend(play(&mut judge, &steps));
-        said.extend(play(&mut judge, &[End(2 * LIMIT)]));
-        assert_eq!(verdicts(&said), [expected], "{name}");
+        let mut decided = play(&mut judge, &[Baseline(-1), Inject]);
+        decided.extend(play(&mut judge, &steps));
+        decided.extend(play(&mut judge, &[End(2 * LIMIT)]));
+        assert_eq!(verdicts(&decided), [expected], "{name}");
     }
 }
 
@@ -309,11 +308,12 @@ fn expected_misses() {
 fn a_miss_without_deadline_is_watched_for_as_long_as_the_others() {
     let open_end = Expectation { within: Duration::ZERO, ..miss(expect("agent", Cause, None)) };
     let mut judge = Judge::incident(vec![expect(D, Cause, None), open_end.clone()], vec![]);
-    let said = play(&mut judge, &[Baseline(-1), Inject, Say(5, D, Cause, Warning, A), Tick(6)]);
-    assert_eq!(said.len(), 1);
+    let decided = play(&mut judge, &[Baseline(-1), Inject, Report(5, D, Cause, Warning, A), Tick(6)]);
+    assert_eq!(decided.len(), 1);
     assert!(!judge.all_decided(), "the miss is not certain yet");
-    let said = play(&mut judge, &[Tick(LIMIT + 1)]);
-    assert_eq!(said, [Decided { expectation: open_end, verdict: known(), from: None }], "the expectation is unchanged");
+    let decided = play(&mut judge, &[Tick(LIMIT + 1)]);
+    let unchanged = [Decided { expectation: open_end, verdict: known(), from: None }];
+    assert_eq!(decided, unchanged, "the expectation is unchanged");
     assert!(judge.all_decided());
 }
 
@@ -326,9 +326,9 @@ fn deadlines() {
     assert_eq!(judge.last_deadline(), Some(at(LIMIT)));
     assert!(!judge.all_decided(), "at the deadline it can still be met");
     play(&mut judge, &[Tick(LIMIT + 1)]);
-    assert!(judge.all_decided(), "what is late may be left alone");
-    let said = play(&mut judge, &[Say(LIMIT + 2, "soon", Cause, Warning, A), End(LIMIT + 3)]);
-    assert_eq!(verdicts(&said), [Verdict::Late { after: ns(WITHIN + 2) }, Verdict::Missed]);
+    assert!(judge.all_decided(), "late expectations are not waited for");
+    let decided = play(&mut judge, &[Report(LIMIT + 2, "soon", Cause, Warning, A), End(LIMIT + 3)]);
+    assert_eq!(verdicts(&decided), [Verdict::Late { after: ns(WITHIN + 2) }, Verdict::Missed]);
     assert!(Judge::incident(vec![], vec![]).all_decided());
 }
 
@@ -336,51 +336,51 @@ fn deadlines() {
 fn controls() {
     let cases: Vec<(&str, Vec<Step>, Vec<Verdict>)> = vec![
         ("silence", vec![Baseline(-5), Inject, End(9)], vec![Verdict::Silent; 2]),
-        ("info", vec![Baseline(-5), Inject, Say(1, D, Cause, Info, A), End(9)], vec![Verdict::Silent; 2]),
+        ("info", vec![Baseline(-5), Inject, Report(1, D, Cause, Info, A), End(9)], vec![Verdict::Silent; 2]),
         (
             "a finding",
-            vec![Baseline(-5), Inject, Say(1, D, Cause, Warning, A), End(9)],
+            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), End(9)],
             vec![false_alarm(Warning), Verdict::Silent],
         ),
         (
-            "a finding that is taken back",
-            vec![Baseline(-5), Inject, Say(1, D, Cause, Warning, A), Clear(2, D, Cause, A), End(9)],
+            "a finding that is cleared",
+            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), Clear(2, D, Cause, A), End(9)],
             vec![false_alarm(Warning), Verdict::Silent],
         ),
         (
             "a new risk",
-            vec![Baseline(-5), Inject, Say(1, D, Risk, Warning, A), End(9)],
+            vec![Baseline(-5), Inject, Report(1, D, Risk, Warning, A), End(9)],
             vec![false_alarm(Warning), Verdict::Silent],
         ),
         (
-            "a risk since the baseline, louder now",
-            vec![Say(-9, D, Risk, Warning, A), Baseline(-5), Inject, Say(1, D, Risk, Critical, A), End(9)],
+            "a risk since the baseline, more severe now",
+            vec![Report(-9, D, Risk, Warning, A), Baseline(-5), Inject, Report(1, D, Risk, Critical, A), End(9)],
             vec![Verdict::Silent; 2],
         ),
         (
             "in the baseline",
-            vec![Say(-9, D, Cause, Warning, A), Baseline(-5), Inject, End(9)],
+            vec![Report(-9, D, Cause, Warning, A), Baseline(-5), Inject, End(9)],
             vec![false_alarm(Warning), Verdict::Silent],
         ),
         (
             "two levels are two alarms",
-            vec![Baseline(-5), Inject, Say(1, D, Cause, Warning, A), Say(2, D, Symptom, Critical, A), End(9)],
+            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), Report(2, D, Symptom, Critical, A), End(9)],
             vec![false_alarm(Warning), false_alarm(Critical), Verdict::Silent],
         ),
         ("blind", vec![Baseline(-5), Inject, Blind(3, D), End(9)], vec![blind(), Verdict::Silent]),
         (
             "blind and loud",
-            vec![Baseline(-5), Inject, Blind(3, D), Say(4, D, Cause, Warning, A), End(9)],
+            vec![Baseline(-5), Inject, Blind(3, D), Report(4, D, Cause, Warning, A), End(9)],
             vec![false_alarm(Warning), Verdict::Silent],
         ),
         (
-            "healing the twin is not the twin",
-            vec![Baseline(-5), Inject, End(9), Say(10, D, Cause, Warning, A), Clear(11, D, Cause, A), Recovered(12)],
+            "findings while the twin is healed do not count",
+            vec![Baseline(-5), Inject, End(9), Report(10, D, Cause, Warning, A), Clear(11, D, Cause, A), Recovered(12)],
             vec![Verdict::Silent; 2],
         ),
         (
-            "but what it leaves standing fails",
-            vec![Baseline(-5), Inject, End(9), Say(10, D, Cause, Warning, A), Recovered(12)],
+            "but findings left standing fail",
+            vec![Baseline(-5), Inject, End(9), Report(10, D, Cause, Warning, A), Recovered(12)],
             vec![Verdict::Silent, Verdict::Silent, Verdict::NotCleared],
         ),
     ];
@@ -398,17 +398,20 @@ fn controls() {
 fn recovery() {
     let expectations = vec![expect(D, Cause, None)];
     let mut judge = Judge::incident(expectations.clone(), vec![]);
-    play(&mut judge, &[Say(-9, "old", Cause, Warning, A), Say(-9, "risk", Risk, Warning, A), Baseline(-5), Inject]);
-    assert!(judge.all_cleared(), "what stood before the fault is not its consequence");
-    play(&mut judge, &[Say(1, D, Cause, Warning, A), Say(1, "quiet", Cause, Info, A)]);
-    play(&mut judge, &[Say(2, "new-risk", Risk, Warning, A), Say(2, "other", Symptom, Critical, B), End(5)]);
+    play(
+        &mut judge,
+        &[Report(-9, "old", Cause, Warning, A), Report(-9, "risk", Risk, Warning, A), Baseline(-5), Inject],
+    );
+    assert!(judge.all_cleared(), "findings from before the fault are not its consequence");
+    play(&mut judge, &[Report(1, D, Cause, Warning, A), Report(1, "quiet", Cause, Info, A)]);
+    play(&mut judge, &[Report(2, "new-risk", Risk, Warning, A), Report(2, "other", Symptom, Critical, B), End(5)]);
     assert!(!judge.all_cleared());
-    play(&mut judge, &[Say(6, "other", Symptom, Critical, A)]);
-    let said = play(&mut judge, &[Recovered(9)]);
-    assert_eq!(verdicts(&said), [Verdict::NotCleared, Verdict::NotCleared]);
-    assert_eq!(said[0].expectation.detector, "other");
-    assert_eq!(said[0].expectation.subject, Some(Subject::node("b")), "the first of two");
-    assert_eq!(said[1].expectation, expectations[0]);
+    play(&mut judge, &[Report(6, "other", Symptom, Critical, A)]);
+    let decided = play(&mut judge, &[Recovered(9)]);
+    assert_eq!(verdicts(&decided), [Verdict::NotCleared, Verdict::NotCleared]);
+    assert_eq!(decided[0].expectation.detector, "other");
+    assert_eq!(decided[0].expectation.subject, Some(Subject::node("b")), "the first of two");
+    assert_eq!(decided[1].expectation, expectations[0]);
     play(&mut judge, &[Clear(10, D, Cause, A), Clear(10, "other", Symptom, A)]);
     assert!(!judge.all_cleared());
     play(&mut judge, &[Clear(10, "other", Symptom, B)]);
@@ -419,7 +422,7 @@ fn recovery() {
 fn what_cannot_be_proved_is_undecided() {
     let why = Verdict::Undecided { why: "no effect".to_owned() };
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Cause, None)], vec![]);
-    play(&mut judge, &[Baseline(-1), Inject, Say(1, D, Cause, Warning, A)]);
+    play(&mut judge, &[Baseline(-1), Inject, Report(1, D, Cause, Warning, A)]);
     assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), std::slice::from_ref(&why));
     assert_eq!(judge.outcome(), (Outcome::Inconclusive, vec!["x was not decided: no effect".to_owned()]));
     assert_eq!(play(&mut judge, &[Abandon("again"), End(9)]), []);
@@ -428,8 +431,8 @@ fn what_cannot_be_proved_is_undecided() {
     assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), [why.clone(), why]);
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    let said = play(&mut judge, &[Baseline(-1), Say(1, D, Cause, Warning, A), End(5)]);
-    assert_eq!(verdicts(&said), [Verdict::Undecided { why: "nothing was injected".to_owned() }]);
+    let decided = play(&mut judge, &[Baseline(-1), Report(1, D, Cause, Warning, A), End(5)]);
+    assert_eq!(verdicts(&decided), [Verdict::Undecided { why: "nothing was injected".to_owned() }]);
 }
 
 #[test]
@@ -437,10 +440,10 @@ fn what_is_left_out_counts_neither_way() {
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
     play(&mut judge, &[Baseline(-1)]);
     judge.leave_out(None, "the fall of the limit", "only root may write it");
-    let said = judge.news();
+    let decided = judge.take_decided();
     let why = "the fall of the limit was left out: only root may write it".to_owned();
-    assert_eq!(verdicts(&said), [Verdict::Undecided { why }]);
-    play(&mut judge, &[Inject, Say(1, "x", Symptom, Warning, A)]);
+    assert_eq!(verdicts(&decided), [Verdict::Undecided { why }]);
+    play(&mut judge, &[Inject, Report(1, "x", Symptom, Warning, A)]);
     assert!(judge.all_decided());
     assert_eq!(judge.last_deadline(), Some(at(LIMIT)));
     assert_eq!(play(&mut judge, &[End(9)]), []);
@@ -448,7 +451,7 @@ fn what_is_left_out_counts_neither_way() {
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
     judge.leave_out(None, "the fall of the limit", "only root may write it");
-    assert_eq!(judge.news().len(), 1);
+    assert_eq!(judge.take_decided().len(), 1);
     assert_eq!(judge.outcome().0, Outcome::Inconclusive);
 }
 
@@ -458,8 +461,11 @@ fn reasons_come_worst_first() {
     let expectations = vec![expect(D, Cause, Some(A)), expect("x", Cause, Some(A)), expect("y", Cause, None), miss];
     let mut judge = Judge::incident(expectations, vec![]);
     assert_eq!(judge.outcome().0, Outcome::Inconclusive, "still open");
-    play(&mut judge, &[Baseline(-1), Inject, Say(LIMIT + 5, D, Cause, Warning, A), Say(1, "x", Cause, Warning, B)]);
-    play(&mut judge, &[Say(2, "agent", Symptom, Warning, B), Blind(3, "y"), End(LIMIT + 9), Recovered(LIMIT * 2)]);
+    play(
+        &mut judge,
+        &[Baseline(-1), Inject, Report(LIMIT + 5, D, Cause, Warning, A), Report(1, "x", Cause, Warning, B)],
+    );
+    play(&mut judge, &[Report(2, "agent", Symptom, Warning, B), Blind(3, "y"), End(LIMIT + 9), Recovered(LIMIT * 2)]);
     let (outcome, reasons) = judge.outcome();
     assert_eq!(outcome, Outcome::Inconclusive);
     let expected = [
@@ -477,8 +483,8 @@ fn reasons_come_worst_first() {
 #[test]
 fn verdicts_nobody_planned_say_whether_the_detector_is_a_users_own() {
     let mut judge = Judge::control(vec![D.to_owned(), "agent".to_owned()], vec![]).with_outside(["agent".to_owned()]);
-    let said = play(&mut judge, &[Baseline(-1), Inject, End(5)]);
-    assert_eq!(said.iter().map(|d| d.expectation.outside).collect::<Vec<_>>(), [false, true]);
+    let decided = play(&mut judge, &[Baseline(-1), Inject, End(5)]);
+    assert_eq!(decided.iter().map(|d| d.expectation.outside).collect::<Vec<_>>(), [false, true]);
 }
 
 /// About a step of a chain, uncovered by the healing of another where one is named.
@@ -508,11 +514,11 @@ fn chain() -> Judge {
 /// after the second.
 fn play_chain(first: Vec<Step>, second: Vec<Step>, last: Vec<Step>) -> (Judge, Vec<Decided>) {
     let mut judge = chain();
-    let mut steps = vec![Say(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0)];
-    steps.extend([Say(3, NIC, Cause, Warning, A), InjectStep("route", 10), Say(12, D, Cause, Warning, B)]);
+    let mut steps = vec![Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0)];
+    steps.extend([Report(3, NIC, Cause, Warning, A), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
     steps.extend(first);
     steps.extend([StageEnd(100), Heal("dns", 110), Healed("dns", 150), Clear(125, NIC, Cause, A)]);
-    steps.push(Say(130, STRAY, Symptom, Warning, B));
+    steps.push(Report(130, STRAY, Symptom, Warning, B));
     steps.extend(second);
     steps.extend([StageEnd(200), Heal("route", 210), Healed("route", 250), Clear(215, D, Cause, B)]);
     steps.extend([Clear(216, STRAY, Symptom, B), Clear(217, RISK, Risk, A)]);
@@ -523,7 +529,7 @@ fn play_chain(first: Vec<Step>, second: Vec<Step>, last: Vec<Step>) -> (Judge, V
 }
 
 /// Each verdict with its detector, in short.
-fn told(decided: &[Decided]) -> Vec<String> {
+fn names(decided: &[Decided]) -> Vec<String> {
     let one = |d: &Decided| match d.verdict.after() {
         Some(after) => format!("{} {} {}", d.expectation.detector, d.verdict.name(), after.as_nanos()),
         None => format!("{} {}", d.expectation.detector, d.verdict.name()),
@@ -537,7 +543,7 @@ const AS_IT_SHOULD: [&str; 4] =
 #[test]
 fn a_chain_counts_from_its_own_injections_and_healings() {
     let (judge, said) = play_chain(vec![], vec![], vec![]);
-    assert_eq!(told(&said), AS_IT_SHOULD);
+    assert_eq!(names(&said), AS_IT_SHOULD);
     assert_eq!(said.iter().map(|d| d.from).collect::<Vec<_>>(), [None, Some(at(0)), Some(at(10)), Some(at(110))]);
     assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
 }
@@ -548,8 +554,8 @@ fn what_is_out_of_place_in_a_chain() {
     let cases: Vec<(&str, More, Vec<&str>)> = vec![
         ("cleared in force", (vec![Clear(50, D, Cause, B)], vec![], vec![]), vec!["policy-route cleared-early"]),
         (
-            "cleared and said again",
-            (vec![Clear(50, D, Cause, B), Say(60, D, Cause, Warning, B)], vec![], vec![]),
+            "cleared and reported again",
+            (vec![Clear(50, D, Cause, B), Report(60, D, Cause, Warning, B)], vec![], vec![]),
             vec![],
         ),
         (
@@ -558,99 +564,100 @@ fn what_is_out_of_place_in_a_chain() {
             vec!["dns-redundancy cleared-early"],
         ),
         (
-            "said again while it may clear",
-            (vec![], vec![Say(140, NIC, Cause, Warning, A), Clear(145, NIC, Cause, A)], vec![]),
+            "reported again while it may clear",
+            (vec![], vec![Report(140, NIC, Cause, Warning, A), Clear(145, NIC, Cause, A)], vec![]),
             vec![],
         ),
         (
-            "said again long after",
-            (vec![], vec![Say(160, NIC, Cause, Warning, A)], vec![]),
+            "reported again long after",
+            (vec![], vec![Report(160, NIC, Cause, Warning, A)], vec![]),
             vec!["pod-nic false-alarm", "pod-nic not-cleared"],
         ),
-        ("not cleared", (vec![], vec![Say(140, NIC, Cause, Warning, A)], vec![]), vec!["pod-nic not-cleared"]),
+        ("not cleared", (vec![], vec![Report(140, NIC, Cause, Warning, A)], vec![]), vec!["pod-nic not-cleared"]),
         (
             "not cleared at the end",
-            (vec![], vec![], vec![Say(220, D, Cause, Warning, B)]),
+            (vec![], vec![], vec![Report(220, D, Cause, Warning, B)]),
             vec!["policy-route not-cleared"],
         ),
-        ("something else", (vec![Say(50, "x", Symptom, Warning, A)], vec![], vec![]), vec!["x false-alarm"]),
-        ("something below warning", (vec![Say(50, "x", Symptom, Info, A)], vec![], vec![]), vec![]),
-        ("another risk", (vec![Say(50, "x", Risk, Warning, A)], vec![], vec![]), vec![]),
-        ("another subject", (vec![Say(50, NIC, Cause, Warning, B)], vec![], vec![]), vec!["pod-nic false-alarm"]),
-        ("when all is healed", (vec![], vec![], vec![Say(260, "x", Symptom, Warning, A)]), vec!["x false-alarm"]),
+        ("something else", (vec![Report(50, "x", Symptom, Warning, A)], vec![], vec![]), vec!["x false-alarm"]),
+        ("something below warning", (vec![Report(50, "x", Symptom, Info, A)], vec![], vec![]), vec![]),
+        ("another risk", (vec![Report(50, "x", Risk, Warning, A)], vec![], vec![]), vec![]),
+        ("another subject", (vec![Report(50, NIC, Cause, Warning, B)], vec![], vec![]), vec!["pod-nic false-alarm"]),
+        ("when all is healed", (vec![], vec![], vec![Report(260, "x", Symptom, Warning, A)]), vec!["x false-alarm"]),
     ];
     for (name, (first, second, last), more) in cases {
         let (judge, said) = play_chain(first, second, last);
-        let told = told(&said);
-        let rest: Vec<&str> = told.iter().map(String::as_str).filter(|one| !AS_IT_SHOULD.contains(one)).collect();
+        let all = names(&said);
+        let rest: Vec<&str> = all.iter().map(String::as_str).filter(|one| !AS_IT_SHOULD.contains(one)).collect();
         assert_eq!(rest, more, "{name}");
-        assert_eq!(told.len() - rest.len(), AS_IT_SHOULD.len(), "{name}");
+        assert_eq!(all.len() - rest.len(), AS_IT_SHOULD.len(), "{name}");
         assert_eq!(judge.outcome().0, if more.is_empty() { Outcome::Pass } else { Outcome::Fail }, "{name}");
     }
 }
 
 #[test]
 fn what_comes_before_it_is_uncovered_is_pre_existing() {
-    let (judge, said) = play_chain(vec![Say(90, STRAY, Symptom, Warning, B)], vec![], vec![]);
-    assert!(told(&said).contains(&"wrong-nic pre-existing".to_owned()));
+    let (judge, said) = play_chain(vec![Report(90, STRAY, Symptom, Warning, B)], vec![], vec![]);
+    assert!(names(&said).contains(&"wrong-nic pre-existing".to_owned()));
     assert_eq!(judge.outcome().1, ["wrong-nic already reported a finding about node/b before dns was healed"]);
 }
 
 #[test]
 fn a_step_may_be_known_to_be_injected_after_its_first_finding() {
     let mut judge = chain();
-    let steps = [Baseline(-5), InjectStep("dns", 0), Say(12, D, Cause, Warning, B), Say(13, D, Cause, Warning, A)];
+    let steps =
+        [Baseline(-5), InjectStep("dns", 0), Report(12, D, Cause, Warning, B), Report(13, D, Cause, Warning, A)];
     play(&mut judge, &steps);
-    assert_eq!(told(&play(&mut judge, &[InjectStep("route", 10)])), ["policy-route detected 2"]);
+    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 10)])), ["policy-route detected 2"]);
     let mut judge = chain();
     play(&mut judge, &steps);
-    assert_eq!(told(&play(&mut judge, &[InjectStep("route", 13)])), ["policy-route pre-existing"]);
+    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 13)])), ["policy-route pre-existing"]);
 }
 
 #[test]
 fn a_stage_waits_for_what_it_uncovers_and_for_what_must_clear() {
     let mut judge = chain();
-    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Say(12, D, Cause, Warning, B)]);
+    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
     assert!(!judge.all_decided());
-    play(&mut judge, &[Say(20, NIC, Cause, Warning, A)]);
+    play(&mut judge, &[Report(20, NIC, Cause, Warning, A)]);
     assert!(judge.all_decided(), "the symptom comes later");
     let said = play(&mut judge, &[StageEnd(100), Heal("dns", 110), Healed("dns", 150)]);
-    assert_eq!(told(&said), Vec::<String>::new());
+    assert_eq!(names(&said), Vec::<String>::new());
     assert!(!judge.all_decided() && !judge.healed_is_cleared());
-    play(&mut judge, &[Clear(120, NIC, Cause, A), Say(130, STRAY, Symptom, Warning, B)]);
+    play(&mut judge, &[Clear(120, NIC, Cause, A), Report(130, STRAY, Symptom, Warning, B)]);
     assert!(judge.all_decided() && judge.healed_is_cleared());
     // What is missed is missed at its own stage.
     let mut judge = chain();
-    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Say(12, D, Cause, Warning, B)]);
-    assert_eq!(told(&play(&mut judge, &[StageEnd(100)])), ["pod-nic missed"]);
+    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    assert_eq!(names(&play(&mut judge, &[StageEnd(100)])), ["pod-nic missed"]);
 }
 
 #[test]
-fn a_chain_that_is_cut_short_says_nothing_of_later_stages() {
+fn a_chain_that_is_cut_short_leaves_later_stages_out() {
     let mut judge = chain();
-    let first = [Say(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10)];
+    let first = [Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10)];
     play(&mut judge, &first);
-    play(&mut judge, &[Say(20, NIC, Cause, Warning, A), Say(21, D, Cause, Warning, B), CutShort(100)]);
-    let healed = [Say(110, STRAY, Symptom, Warning, B), Clear(111, NIC, Cause, A), Clear(111, D, Cause, B)];
-    assert_eq!(told(&play(&mut judge, &healed)), Vec::<String>::new());
+    play(&mut judge, &[Report(20, NIC, Cause, Warning, A), Report(21, D, Cause, Warning, B), CutShort(100)]);
+    let healed = [Report(110, STRAY, Symptom, Warning, B), Clear(111, NIC, Cause, A), Clear(111, D, Cause, B)];
+    assert_eq!(names(&play(&mut judge, &healed)), Vec::<String>::new());
     play(&mut judge, &[Clear(120, STRAY, Symptom, B), Recovered(200)]);
     assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
 }
 
 #[test]
-fn users_own_detectors_may_say_what_they_like_in_a_chain_and_are_graded_by_its_steps() {
+fn users_own_detectors_may_report_anything_in_a_chain_and_are_graded_by_its_steps() {
     let own = |step: &str| Expectation { outside: true, ..of(step, None, expect("agent", Symptom, None)) };
     let steps = ["dns", "route"].map(str::to_owned);
     let mut judge = Judge::incident(vec![own("route"), own("rout")], vec![]).with_steps(steps);
-    let said = [Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Say(15, "agent", Symptom, Warning, A)];
-    assert_eq!(told(&play(&mut judge, &said)), ["agent undecided", "agent detected 5"]);
-    assert_eq!(told(&play(&mut judge, &[Say(20, "agent", Cause, Warning, A)])), Vec::<String>::new());
+    let said = [Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(15, "agent", Symptom, Warning, A)];
+    assert_eq!(names(&play(&mut judge, &said)), ["agent undecided", "agent detected 5"]);
+    assert_eq!(names(&play(&mut judge, &[Report(20, "agent", Cause, Warning, A)])), Vec::<String>::new());
     assert_eq!(judge.outcome().1, ["agent was not decided: the scenario has no step rout"]);
 }
 
 #[test]
-fn a_part_of_one_step_that_is_left_out_says_nothing_of_others() {
+fn a_part_of_one_step_that_is_left_out_affects_no_other() {
     let mut judge = chain();
     judge.leave_out(Some("dns"), "the fall of the limit", "only root may write it");
-    assert_eq!(told(&judge.news()), ["pod-nic undecided"]);
+    assert_eq!(names(&judge.take_decided()), ["pod-nic undecided"]);
 }

@@ -1,22 +1,21 @@
-//! Lines of a stream that nobody vouches for.
+//! Lines of an untrusted stream.
 //!
-//! Invariant: memory is bounded, whatever comes: a line is kept up to its limit and its rest is read
-//! and dropped.
+//! Invariant: memory is bounded for any input: a line is kept up to its limit, and the rest is read and dropped.
 
 use std::io::{self, BufRead, Read};
 
-/// Longest line that is kept, bytes.
+/// Maximum length of a line, bytes.
 pub(super) const LONGEST: usize = 64 * 1024;
 
 /// One line, without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub text: String,
-    /// It was longer than what is kept.
+    /// It was longer than the limit.
     pub cut: bool,
 }
 
-/// The next line; `None` at the end. The last may lack its newline.
+/// Reads the next line; `None` at the end. The last one may lack its newline.
 pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
     let mut kept: Vec<u8> = Vec::new();
     if reader.by_ref().take(LONGEST as u64 + 1).read_until(b'\n', &mut kept)? == 0 {
@@ -31,7 +30,7 @@ pub(super) fn next(reader: &mut impl BufRead) -> io::Result<Option<Line>> {
     Ok(Some(Line { text, cut }))
 }
 
-/// A text of the program's inside a sentence: on one line, short, nothing that steers a terminal.
+/// Makes program output safe for a message: on one line, short, without control characters.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 120;
     let mut out: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();

@@ -1,7 +1,7 @@
-//! What a program prints: findings, checked, and only what is new of them.
+//! Parses the findings that a program prints, and passes on changes.
 //!
-//! Invariants: a finding is passed on once, again only when it gets louder, and once more when it is
-//! over, as the built-in detectors do; what is kept and passed on is bounded. Left out: reading.
+//! Invariants: a finding is passed on once, again only when its severity rises, and once more when it is cleared, as by
+//! the built-in detectors; what is kept and passed on is bounded.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use serde::de::IgnoredAny;
 
 use super::lines::{Line, shown};
 
-/// Most findings that are passed on in one trial.
+/// Maximum number of findings passed on in one trial.
 const MOST: usize = 10_000;
 
-/// A finding as a program prints it. Whose it is and since when is filled in here, whatever it says.
+/// A finding as printed by a program. Its detector and start time are ignored and set here.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PrintedFinding {
@@ -34,16 +34,16 @@ struct PrintedFinding {
     _since: IgnoredAny,
 }
 
-/// What a line comes to.
+/// The result of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     Nothing,
-    News(Finding),
-    /// It cannot be understood; said once.
+    Changed(Finding),
+    /// The line is malformed; reported once.
     Malformed(String),
 }
 
-/// Listens to one program.
+/// Parses the output of one program.
 #[derive(Debug)]
 pub(super) struct PrintedFindings {
     detector: String,
@@ -63,14 +63,14 @@ impl PrintedFindings {
         if line.text.trim().is_empty() {
             return Parsed::Nothing;
         }
-        let finding = match understand(line) {
+        let finding = match parse(line) {
             Ok(finding) => finding,
             Err(why) => {
                 let text = shown(&line.text);
                 return self.complain(format!("line {} of its output is not a finding: {why}: {text}", self.line));
             }
         };
-        if !self.is_news(&finding) {
+        if !self.is_change(&finding) {
             return Parsed::Nothing;
         }
         if self.passed_on == MOST {
@@ -78,7 +78,7 @@ impl PrintedFindings {
                 .complain(format!("reported more than {MOST} findings; output from line {} on is ignored", self.line));
         }
         self.passed_on += 1;
-        Parsed::News(Finding {
+        Parsed::Changed(Finding {
             detector: self.detector.clone(),
             incident: finding.incident,
             level: finding.level,
@@ -90,19 +90,19 @@ impl PrintedFindings {
         })
     }
 
-    fn is_news(&mut self, finding: &PrintedFinding) -> bool {
+    fn is_change(&mut self, finding: &PrintedFinding) -> bool {
         let identity = (finding.level, finding.subject.clone());
         if finding.cleared {
             return self.standing.remove(&identity).is_some();
         }
         let severity = finding.severity.unwrap_or(Severity::Warning);
         let standing = self.standing.get(&identity).copied();
-        let news = standing.is_none_or(|standing| standing < severity);
-        // Past the limit nothing is passed on, and nothing is kept.
-        if news && self.passed_on < MOST {
+        let change = standing.is_none_or(|standing| standing < severity);
+        // Past the limit nothing is passed on or kept.
+        if change && self.passed_on < MOST {
             self.standing.insert(identity, severity);
         }
-        news
+        change
     }
 
     fn complain(&mut self, why: String) -> Parsed {
@@ -110,13 +110,13 @@ impl PrintedFindings {
     }
 }
 
-fn understand(line: &Line) -> Result<PrintedFinding, String> {
+fn parse(line: &Line) -> Result<PrintedFinding, String> {
     if line.cut {
         return Err("it is longer than 64 KiB".to_owned());
     }
     let finding: PrintedFinding = serde_json::from_str(&line.text).map_err(|error| {
         let error = error.to_string();
-        // The parser counts lines within the line.
+        // Drop the parser's line number, which is always 1.
         error.split(" at line ").next().unwrap_or(&error).to_owned()
     })?;
     if finding.severity.is_none() && !finding.cleared {
@@ -133,7 +133,7 @@ mod tests {
         printed.read(Time(7), &Line { text: text.to_owned(), cut: false })
     }
 
-    fn say(severity: &str) -> String {
+    fn finding(severity: &str) -> String {
         format!(r#"{{"incident":"I4","level":"cause","severity":"{severity}","subject":"node/a","evidence":"e"}}"#)
     }
 
@@ -141,7 +141,7 @@ mod tests {
     fn a_finding_gets_its_detector_and_its_time() {
         let mut printed = PrintedFindings::new("agent".to_owned());
         let line = r#"{"detector":"other","since":3,"level":"cause","severity":"warning","subject":"node/a"}"#;
-        let Parsed::News(finding) = read(&mut printed, line) else { panic!("a finding") };
+        let Parsed::Changed(finding) = read(&mut printed, line) else { panic!("a finding") };
         assert_eq!((finding.detector.as_str(), finding.since), ("agent", Time(7)));
     }
 
@@ -149,10 +149,18 @@ mod tests {
     fn only_news_are_passed_on() {
         let mut printed = PrintedFindings::new("agent".to_owned());
         let cleared = r#"{"level":"cause","subject":"node/a","cleared":true}"#;
-        let script =
-            [cleared, &say("info"), &say("info"), &say("warning"), &say("info"), cleared, cleared, &say("info")];
-        let news = script.map(|line| matches!(read(&mut printed, line), Parsed::News(_)));
-        assert_eq!(news, [false, true, false, true, false, true, false, true]);
+        let script = [
+            cleared,
+            &finding("info"),
+            &finding("info"),
+            &finding("warning"),
+            &finding("info"),
+            cleared,
+            cleared,
+            &finding("info"),
+        ];
+        let passed_on = script.map(|line| matches!(read(&mut printed, line), Parsed::Changed(_)));
+        assert_eq!(passed_on, [false, true, false, true, false, true, false, true]);
     }
 
     #[test]
@@ -167,21 +175,24 @@ mod tests {
         ] {
             let mut printed = PrintedFindings::new("agent".to_owned());
             assert_eq!(read(&mut printed, ""), Parsed::Nothing);
-            let Parsed::Malformed(said) = read(&mut printed, line) else { panic!("{line}") };
-            assert!(said.starts_with("line 2 of its output is not a finding: ") && said.contains(why), "{said}");
+            let Parsed::Malformed(why_blind) = read(&mut printed, line) else { panic!("{line}") };
+            assert!(
+                why_blind.starts_with("line 2 of its output is not a finding: ") && why_blind.contains(why),
+                "{why_blind}"
+            );
             assert_eq!(read(&mut printed, line), Parsed::Nothing);
-            assert!(matches!(read(&mut printed, &say("info")), Parsed::News(_)));
+            assert!(matches!(read(&mut printed, &finding("info")), Parsed::Changed(_)));
         }
     }
 
     #[test]
     fn a_flood_is_cut_off() {
         let mut printed = PrintedFindings::new("agent".to_owned());
-        let mut heard =
-            (0..MOST + 5).map(|n| read(&mut printed, &say("warning").replace("node/a", &format!("node/{n}"))));
-        assert!(heard.by_ref().take(MOST).all(|heard| matches!(heard, Parsed::News(_))));
-        assert!(matches!(heard.next(), Some(Parsed::Malformed(_))));
-        assert!(heard.all(|heard| heard == Parsed::Nothing));
+        let mut parsed =
+            (0..MOST + 5).map(|n| read(&mut printed, &finding("warning").replace("node/a", &format!("node/{n}"))));
+        assert!(parsed.by_ref().take(MOST).all(|one| matches!(one, Parsed::Changed(_))));
+        assert!(matches!(parsed.next(), Some(Parsed::Malformed(_))));
+        assert!(parsed.all(|one| one == Parsed::Nothing));
         assert_eq!(printed.standing.len(), MOST);
     }
 }

@@ -1,4 +1,4 @@
-//! Small programs, and what becomes known of them.
+//! Small programs and the events they cause.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::{ExecSpec, OutsideDetector, OutsideEvent, QUEUE};
 
-/// Nothing here takes longer on a busy machine.
+/// Time limit of each wait, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Running {
@@ -49,7 +49,7 @@ fn run(script: &str, signals: bool) -> Running {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("executable");
     let spec = ExecSpec {
         name: "agent".to_owned(),
-        // By way of the shell: a file just written may be busy in a child that another test forks.
+        // Through the shell: a file just written may be busy (ETXTBSY) in a child that another test forks.
         command: vec!["sh".to_owned(), "./agent".to_owned(), "--json".to_owned()],
         directory: directory.path().to_owned(),
         env: [("NODE".to_owned(), "worker-2".to_owned())].into(),
@@ -61,7 +61,7 @@ fn run(script: &str, signals: bool) -> Running {
 }
 
 impl Running {
-    /// The next thing that becomes known.
+    /// The next event.
     fn next(&mut self) -> OutsideEvent {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
@@ -87,7 +87,7 @@ impl Running {
         }
     }
 
-    /// Ends it; the rest of the events, and how long that took.
+    /// Ends the program; returns the remaining events and how long that took.
     fn end(self) -> (Vec<OutsideEvent>, Duration) {
         let Self { detector, mut events, _directory } = self;
         let begin = Instant::now();
@@ -97,8 +97,8 @@ impl Running {
     }
 }
 
-/// Prints a finding with this evidence.
-fn say(evidence: &str) -> String {
+/// A command that prints a finding with this evidence.
+fn finding(evidence: &str) -> String {
     format!(
         r#"echo '{{"incident":"I4","level":"cause","severity":"warning","subject":"node/worker-2","evidence":"'"{evidence}"'"}}'"#
     )
@@ -106,7 +106,7 @@ fn say(evidence: &str) -> String {
 
 #[test]
 fn findings_carry_the_name_of_the_configuration() {
-    let mut running = run(&format!("{}\nexec sleep 60", say("$NODE $1")), false);
+    let mut running = run(&format!("{}\nexec sleep 60", finding("$NODE $1")), false);
     let OutsideEvent::Finding(finding) = running.next() else { panic!("a finding") };
     assert_eq!(finding.detector, "agent");
     assert_eq!(finding.evidence, "worker-2 --json");
@@ -122,8 +122,8 @@ fn signals_arrive_after_the_header_and_at_once() {
         r#"read header; case $header in *'"relapse":"signals"'*'"pod_table":2'*) ;; *) exit 9;; esac
         while read line; do case $line in *worker-1*kernel-log*) {};; *) exit 8;; esac; done
         {}"#,
-        say("read"),
-        say("closed").replace("cause", "symptom"),
+        finding("read"),
+        finding("closed").replace("cause", "symptom"),
     );
     let mut running = run(&script, true);
     running.detector.signal(&signal());
@@ -131,13 +131,13 @@ fn signals_arrive_after_the_header_and_at_once() {
     running.detector.signal(&signal());
     let (rest, took) = running.end();
     let [OutsideEvent::Finding(last)] = rest.as_slice() else { panic!("{rest:?}") };
-    assert_eq!(last.evidence, "closed", "it may finish once its input is closed");
+    assert_eq!(last.evidence, "closed", "it may finish after its input is closed");
     assert!(took < Duration::from_millis(450), "{took:?}");
 }
 
 #[test]
 fn what_is_not_a_finding_is_said_once() {
-    let script = format!("echo starting up; echo again; {}; exec sleep 60", say("fine"));
+    let script = format!("echo starting up; echo again; {}; exec sleep 60", finding("fine"));
     let mut running = run(&script, false);
     let why = running.why();
     assert_eq!(why, "line 1 of its output is not a finding: expected value: starting up");
@@ -147,7 +147,7 @@ fn what_is_not_a_finding_is_said_once() {
 
 #[test]
 fn an_early_end_is_said_with_its_reason() {
-    let mut running = run(&format!("{}; echo first >&2; echo 'no route' >&2; exit 3", say("last")), true);
+    let mut running = run(&format!("{}; echo first >&2; echo 'no route' >&2; exit 3", finding("last")), true);
     assert_eq!(running.evidence(), "last");
     let why = running.why();
     assert!(why.starts_with("exited with status 3 after ") && why.ends_with("ms: no route"), "{why}");
@@ -163,7 +163,7 @@ fn an_early_end_is_said_with_its_reason() {
 fn a_program_that_does_not_read_loses_signals_and_never_blocks() {
     let mut running = run("exec sleep 60", true);
     let begin = Instant::now();
-    // More than the queue and any pipe hold.
+    // More than the queue and any pipe can hold.
     for _ in 0..QUEUE * 3 {
         running.detector.signal(&signal());
     }
@@ -189,7 +189,7 @@ fn a_closed_input_is_said() {
 
 #[test]
 fn dropped_it_is_gone_at_once() {
-    let script = format!("{}; exec sleep 60", say("$$"));
+    let script = format!("{}; exec sleep 60", finding("$$"));
     let mut running = run(&script, true);
     let pid = running.evidence();
     let begin = Instant::now();
@@ -200,8 +200,8 @@ fn dropped_it_is_gone_at_once() {
 
 #[test]
 fn a_grandchild_that_holds_the_pipes_is_not_waited_for() {
-    // It ends by itself; until then it holds the output open.
-    let mut running = run(&format!("sleep 3 & {}; exit 4", say("out")), false);
+    // The grandchild ends on its own; until then it keeps the output open.
+    let mut running = run(&format!("sleep 3 & {}; exit 4", finding("out")), false);
     assert_eq!(running.evidence(), "out");
     let begin = Instant::now();
     assert!(running.why().starts_with("exited with status 4"));

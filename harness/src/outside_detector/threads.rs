@@ -1,8 +1,8 @@
-//! What runs beside the trial: one thread writes signals, two read, one watches the process.
+//! Threads beside the trial: one writes signals, two read output, one watches the process.
 //!
-//! Invariants: only the watcher reports how the program ended, and only if it was not told to; it says
-//! so after everything the program printed. A thread that hangs on a pipe which some grandchild holds
-//! open is left behind, never waited for.
+//! Invariants: only the watcher reports how the program ended, and only if it ended on its own; it does so after
+//! everything the program printed. A thread blocked on a pipe that a grandchild holds open is abandoned, never waited
+//! for.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -21,41 +21,41 @@ use super::OutsideEvent;
 use super::lines::{self, shown};
 use super::printed::{Parsed, PrintedFindings};
 
-/// How often the process is looked at.
+/// Polling interval of the process.
 const POLL: Duration = Duration::from_millis(20);
-/// How long the last of what a program printed is waited for after it is gone.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Time limit for reading the remaining output after the process has ended.
+const DRAIN: Duration = Duration::from_millis(200);
 
-/// A process that does not outlive this.
+/// A process that is killed on drop.
 #[derive(Debug)]
 pub(super) struct Program(pub Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Of one that is gone already, killing and waiting say so, and that is what is wanted.
+        // Errors mean that the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// What the watcher hears.
+/// Messages to the watcher.
 #[derive(Debug)]
-pub(super) enum News {
-    /// One of the program's two outputs has ended, and all of it was passed on.
-    Silent,
-    /// The program closed its input while signals were still to come.
-    Deaf,
-    /// It is to end within this time.
+pub(super) enum Message {
+    /// One of the program's two outputs has ended and was passed on completely.
+    OutputEnded,
+    /// The program closed its input while signals were pending.
+    InputClosed,
+    /// End the program within this time.
     End { grace: Duration },
 }
 
-/// What the threads of one program share.
+/// State shared by the threads of one program.
 #[derive(Debug)]
 pub(super) struct Shared {
     name: String,
     events: UnboundedSender<OutsideEvent>,
     lost: AtomicU64,
-    /// The program is to end.
+    /// The program has been asked to end.
     ending: AtomicBool,
     last_error: Mutex<String>,
 }
@@ -78,7 +78,7 @@ impl Shared {
         self.ending.load(Ordering::Relaxed)
     }
 
-    /// Whoever listened may be gone; then nobody needs to know.
+    /// Sends an event. The receiver may already be dropped.
     fn send(&self, event: OutsideEvent) {
         let _ = self.events.send(event);
     }
@@ -87,38 +87,38 @@ impl Shared {
         self.send(OutsideEvent::Blind { detector: self.name.clone(), why });
     }
 
-    pub(super) fn read_findings(&self, output: impl Read, news: &Sender<News>) {
+    pub(super) fn read_findings(&self, output: impl Read, messages: &Sender<Message>) {
         let mut reader = BufReader::new(output);
         let mut printed = PrintedFindings::new(self.name.clone());
         while let Ok(Some(line)) = lines::next(&mut reader) {
             match printed.read(Time(clock::now()), &line) {
                 Parsed::Nothing => {}
-                Parsed::News(finding) => self.send(OutsideEvent::Finding(finding)),
+                Parsed::Changed(finding) => self.send(OutsideEvent::Finding(finding)),
                 Parsed::Malformed(why) => self.blind(why),
             }
         }
-        let _ = news.send(News::Silent);
+        let _ = messages.send(Message::OutputEnded);
     }
 
-    pub(super) fn read_errors(&self, errors: impl Read, news: &Sender<News>) {
+    pub(super) fn read_errors(&self, errors: impl Read, messages: &Sender<Message>) {
         let mut reader = BufReader::new(errors);
         while let Ok(Some(line)) = lines::next(&mut reader) {
             if !line.text.trim().is_empty() {
-                // A panic of another thread leaves it whole.
+                // The value is valid even if another thread panicked.
                 *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = shown(&line.text);
             }
         }
-        let _ = news.send(News::Silent);
+        let _ = messages.send(Message::OutputEnded);
     }
 
-    /// Writes until the queue is closed. Flushed whenever nothing waits, so that a signal arrives at
-    /// once, and many arrive in few calls.
+    /// Writes until the queue is closed. Flushes whenever the queue is empty, so that single signals arrive immediately
+    /// and many are batched.
     pub(super) fn write_signals(
         &self,
         input: impl Write,
         header: &[u8],
         waiting: &Receiver<Signal>,
-        news: &Sender<News>,
+        messages: &Sender<Message>,
     ) {
         let mut input = BufWriter::new(input);
         let mut write = || -> std::io::Result<()> {
@@ -139,27 +139,27 @@ impl Shared {
             }
         };
         if write().is_err() && !self.is_ending() {
-            let _ = news.send(News::Deaf);
+            let _ = messages.send(Message::InputClosed);
         }
     }
 }
 
-/// Looks after the process until it is gone, and says what went wrong with it.
-pub(super) fn watch(mut program: Program, shared: &Shared, news: &Receiver<News>) {
+/// Watches the process until it has ended, and reports what went wrong.
+pub(super) fn watch(mut program: Program, shared: &Shared, messages: &Receiver<Message>) {
     let started = Instant::now();
-    let (mut silent, mut deaf, mut said_lost) = (0, false, 0);
+    let (mut ended_outputs, mut input_closed, mut reported_lost) = (0, false, 0);
     let grace = loop {
-        match news.recv_timeout(POLL) {
-            Ok(News::Silent) => silent += 1,
-            Ok(News::Deaf) => deaf = true,
-            Ok(News::End { grace }) => break grace,
+        match messages.recv_timeout(POLL) {
+            Ok(Message::OutputEnded) => ended_outputs += 1,
+            Ok(Message::InputClosed) => input_closed = true,
+            Ok(Message::End { grace }) => break grace,
             Err(RecvTimeoutError::Disconnected) => break Duration::ZERO,
             Err(RecvTimeoutError::Timeout) => {
                 match program.0.try_wait() {
                     Ok(None) => {}
                     Ok(Some(status)) => {
                         let lived = started.elapsed();
-                        last_words(news, silent);
+                        drain(messages, ended_outputs);
                         if !shared.is_ending() {
                             let error = shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
                             shared.blind(ended(status, lived, &error));
@@ -171,13 +171,13 @@ pub(super) fn watch(mut program: Program, shared: &Shared, news: &Receiver<News>
                         break Duration::ZERO;
                     }
                 }
-                // Of one that is gone, its end is the news.
-                if std::mem::take(&mut deaf) {
+                // Only if the process still runs; otherwise its end is reported.
+                if std::mem::take(&mut input_closed) {
                     shared.blind("closed its input before the end".to_owned());
                 }
                 let lost = shared.lost.load(Ordering::Relaxed);
-                if lost > 0 && said_lost == 0 {
-                    said_lost = lost;
+                if lost > 0 && reported_lost == 0 {
+                    reported_lost = lost;
                     shared.blind(format!("did not keep up, {lost} signals lost so far"));
                 }
             }
@@ -185,23 +185,23 @@ pub(super) fn watch(mut program: Program, shared: &Shared, news: &Receiver<News>
     };
     let until = Instant::now() + grace;
     while Instant::now() < until && matches!(program.0.try_wait(), Ok(None)) {
-        silent += u8::from(matches!(news.recv_timeout(POLL), Ok(News::Silent)));
+        ended_outputs += u8::from(matches!(messages.recv_timeout(POLL), Ok(Message::OutputEnded)));
     }
     drop(program);
-    last_words(news, silent);
+    drain(messages, ended_outputs);
     let lost = shared.lost.load(Ordering::Relaxed);
-    if lost > said_lost {
+    if lost > reported_lost {
         shared.blind(format!("did not keep up, {lost} signals lost"));
     }
 }
 
-/// Waits until everything the program printed has been passed on, but not for ever.
-fn last_words(news: &Receiver<News>, mut silent: u8) {
-    let until = Instant::now() + LAST_WORDS;
-    while silent < 2
-        && let Ok(heard) = news.recv_timeout(until.saturating_duration_since(Instant::now()))
+/// Waits, up to a limit, until all output of the program has been passed on.
+fn drain(messages: &Receiver<Message>, mut ended_outputs: u8) {
+    let until = Instant::now() + DRAIN;
+    while ended_outputs < 2
+        && let Ok(message) = messages.recv_timeout(until.saturating_duration_since(Instant::now()))
     {
-        silent += u8::from(matches!(heard, News::Silent));
+        ended_outputs += u8::from(matches!(message, Message::OutputEnded));
     }
 }
 

@@ -1,13 +1,12 @@
-//! How many conntrack entries a trial may hold on a node, and how many files it has open: estimates, from the plan
-//! alone.
+//! Estimates, from the plan, of the conntrack entries of a trial on a node and of its open files.
 //!
-//! The first decides which trials may run while another lowers the machine-wide limit, nothing else.
+//! The number of entries only decides which trials may run while another lowers the machine-wide limit.
 
 use std::time::Duration;
 
 use super::{Plan, TrialPlan};
 
-/// Entries a second by the ordinary churn: a connection and a lookup every 150 ms.
+/// Entries per second from the background churn: a connection and a lookup every 150 ms.
 const CHURN: u64 = 20;
 /// Up, healing, recovery and down, seconds.
 const AROUND: u64 = 2;
@@ -16,14 +15,14 @@ const AROUND: u64 = 2;
 const FILES: u64 = 4_096;
 
 impl Plan {
-    /// How many files a trial has open at once, at most: both ends of each held connection are in one process.
+    /// Maximum number of open files of a trial: both ends of each held connection are in one process.
     #[must_use]
     pub fn open_files(&self) -> u64 {
         let held = self.workload.iter().map(|flow| u64::from(flow.keeps));
         FILES + 2 * held.sum::<u64>()
     }
 
-    /// From the steady state until everything is decided, at most.
+    /// Maximum time from the steady state until everything is decided.
     #[must_use]
     pub fn at_most(&self, trial: &TrialPlan) -> Duration {
         let deadlines = trial.detect.iter().map(|expectation| expectation.within);
@@ -34,8 +33,8 @@ impl Plan {
         self.steady_for + self.baseline + watched * stages + self.recover_within * (stages - 1)
     }
 
-    /// The most entries a node may hold in this trial: one for each new connection, none of which is
-    /// forgotten (TIME_WAIT lasts 120 s), as if all went through one node.
+    /// Maximum number of entries on a node in this trial: one for each new connection, none of which expires (TIME_WAIT
+    /// lasts 120 s), as if all went through one node.
     #[must_use]
     pub fn conntrack_entries(&self, trial: &TrialPlan) -> u64 {
         let seconds = self.at_most(trial).as_secs() + 1 + AROUND;

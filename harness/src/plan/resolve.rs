@@ -1,11 +1,12 @@
-//! Scenario -> Plan: every name looked up, every number judged, every error told at once.
+//! Scenario -> Plan: looks up every name, checks every number, reports every error at once.
 //!
-//! Job: the order of the stages and the look-ups that all of them, and the faults, share.
-//! Invariants: what could not be resolved is told once and is then `None` or a harmless stand-in, so that
-//! one mistake does not make others; a plan comes out only where nothing is wrong. No I/O but reading: the files
-//! ([`load`]), and the kind configuration that one of them names.
-//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster and its addresses, checked by [`addresses`].
-//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: those of a chain.
+//! This module orders the stages and holds the look-ups shared by all of them and by the faults. Invariants: a name
+//! that cannot be resolved is reported once and is then `None` or a harmless stand-in, so that one mistake causes no
+//! others; a plan is returned only if there are no errors. Reading is the only I/O: the files ([`load`]), and the kind
+//! configuration named by one of them.
+//!
+//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster, with addresses checked by [`addresses`].
+//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
 mod cluster;
@@ -43,7 +44,7 @@ const DEFAULT_RECOVERY: Duration = Duration::from_secs(5);
 /// Resolves a scenario.
 ///
 /// # Errors
-/// Everything in it that is wrong.
+/// All errors in it.
 pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let mut resolver = Planner { known: Resolver::new(source), clients: Vec::new() };
     resolver.words(scenario);
@@ -79,10 +80,10 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     })
 }
 
-/// What is resolved so far, and what is wrong so far: the look-ups of the model, and the planning of what is in a file.
+/// Resolves a file: the look-ups of the model, extended with the planning of each section.
 pub struct Planner<'a> {
     known: Resolver<'a>,
-    /// Of the flows, in their order.
+    /// The clients of the flows, in the same order.
     clients: Vec<Arc<dyn Client>>,
 }
 
@@ -105,7 +106,7 @@ impl Planner<'_> {
         duration.and_then(|d| self.duration(key, d)).unwrap_or(default)
     }
 
-    /// Tells where two things of one kind have one name.
+    /// Reports duplicate names of one kind.
     fn unique<'n>(&mut self, what: &str, names: impl IntoIterator<Item = (&'n str, Span)>) {
         let mut first: std::collections::HashMap<&str, Span> = std::collections::HashMap::new();
         for (name, span) in names {
@@ -122,7 +123,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The free texts of a scenario.
+    /// Checks the free texts of a scenario.
     fn words(&mut self, scenario: &Scenario) {
         for (key, text) in [("incident", &scenario.metadata.incident), ("title", &scenario.metadata.title)] {
             if text.trim().is_empty() || text.chars().count() > 200 || text.chars().any(char::is_control) {

@@ -1,11 +1,10 @@
-//! What a trial takes of what this machine has one of, and how it waits for it.
+//! A trial's claim on shared resources of the machine, and how it waits for them.
 //!
-//! A lab cannot have a limit of connection tracking of its own: where one trial lowers it, every lab sees it fall. So
-//! those with few entries go on beside a writer, with at most two fifths of what it writes; those with many, or
-//! who need the limit to stay, wait. Within a run the queue ([`super::queue`]) sees to it, between runs two file
-//! locks do.
+//! A lab cannot have a conntrack limit of its own: if one trial lowers it, all labs are affected. So trials with few
+//! entries run beside a writer, with at most two fifths of the limit it writes; those with many, or that need the limit
+//! to stay, wait. Within a run this is ensured by the queue ([`super::queue`]), between runs by two file locks.
 //!
-//! Trials on real clusters have the machine for themselves: as many of a run as it has clusters, and no lab.
+//! Trials on real clusters need exclusive use of the machine: as many of one run as it has clusters, and no lab.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,35 +15,35 @@ use relapse_lab::host::{self, Guardian, MachineLock, Mode, limit_is_closed, lock
 
 use super::{Job, Options, processors};
 
-/// A trial that holds no more entries than this on a node may run beside one that lowers the limit.
+/// A trial with at most this many entries on a node may run beside one that lowers the limit.
 const FEW: u64 = 1_600;
-/// Who writes less than this has no neighbours at all. It leaves those with few entries so much room that
-/// the fall is no warning to them, and the guardian has no reason to refuse.
+/// A trial that writes less than this runs alone. At or above it, trials with few entries have enough room that the
+/// fall is no warning to them, and the guardian has no reason to refuse.
 const LEAST_SHARED: u64 = FEW * NARROW.0 / NARROW.1;
 
-/// Another lab starts beside as many as there are processors only while so much of their time is idle, percent.
+/// Minimum idle CPU time, in percent, to start more labs than there are processors.
 const IDLE: u64 = 10;
-/// How long that is looked at: the kernel counts in ticks of 1 to 10 ms.
+/// Measurement period of idle time. The kernel counts in ticks of 1 to 10 ms.
 const SPAN: Duration = Duration::from_millis(50);
 
-/// A trial's part in the limit and in the machine. The larger is harder to have: a run begins with it.
+/// A trial's claim on the limit and on the machine. Larger claims are harder to satisfy, so a run begins with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
-    /// Exclusive for who writes the limit or reaches it, shared for who needs it to stay.
+    /// Exclusive for trials that write or reach the limit, shared for those that need it to stay.
     limit: Option<Mode>,
-    /// Exclusive for who can have no neighbours.
+    /// Exclusive for trials that must run alone.
     machine: Mode,
 }
 
 impl Claim {
-    /// Of a trial with these requirements and so many entries on a node.
+    /// The claim of a trial with these requirements and this many entries on a node.
     pub fn of(requires: &[Requirement], entries: u64, on_cluster: bool) -> Self {
         let written = requires.iter().find_map(|requirement| match requirement {
             Requirement::ConntrackLimit(value) => Some(*value),
             Requirement::ConntrackLimitSteady => None,
         });
         let limit = match written {
-            // Who may not write fills the table up to the limit there is: one at a time, as well.
+            // Without permission to write, it fills the table up to the existing limit: also one at a time.
             Some(_) => Some(Mode::Exclusive),
             None if requires.is_empty() && entries <= FEW => None,
             None => Some(Mode::Shared),
@@ -54,32 +53,32 @@ impl Claim {
         Self { limit, machine: if alone { Mode::Exclusive } else { Mode::Shared } }
     }
 
-    /// Whether trials with these claims may run side by side.
+    /// Whether trials with these claims may run concurrently.
     pub fn beside(self, other: Self) -> bool {
         let limit = self.limit.zip(other.limit).is_none_or(|(one, other)| one.beside(other));
         limit && self.machine.beside(other.machine)
     }
 }
 
-/// What a trial holds of the machine while it runs; between runs, by file locks.
+/// The resources that a trial holds while it runs, protected by file locks between runs.
 pub struct Hold {
-    /// Writes the limit, where that is what the trial does.
+    /// Writes the limit, if the trial does.
     pub guardian: Option<Guardian>,
-    /// What runs that died had left, and the guardian set back.
+    /// Leftovers of killed runs that the guardian restored.
     pub recovered: Vec<String>,
-    /// A guardian has its own.
+    /// `None` with a guardian, which holds its own lock.
     _limit: Option<MachineLock>,
     _machine: Arc<MachineLock>,
 }
 
 impl Hold {
-    /// Waits until the trial has what it claims. Always the limit first: so nobody waits in a ring.
+    /// Waits until the claim is satisfied. Always takes the limit first, which prevents deadlocks.
     ///
     /// # Errors
-    /// When a lock cannot be taken; [`host::Error::Stopped`] once `stop` says so.
-    pub fn wait(job: &Job, options: &Options, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> host::Result<Self> {
+    /// If a lock cannot be taken; [`host::Error::Stopped`] if `stop` returns true.
+    pub fn wait(job: &Job, options: &Options, report: &dyn Fn(String), stop: &dyn Fn() -> bool) -> host::Result<Self> {
         let (mut guardian, mut recovered) = (None, Vec::new());
-        let in_use = |holder| tell(format!("waiting for nf_conntrack_max (held by {holder})"));
+        let in_use = |holder| report(format!("waiting for nf_conntrack_max (held by {holder})"));
         let limit = match job.claim.limit {
             Some(Mode::Exclusive) if limit_is_closed().is_none() => {
                 let mut writer = spawn_guardian(job, options)?;
@@ -91,7 +90,7 @@ impl Hold {
             None => None,
         };
         let room = |labs| labs < processors() || is_idle();
-        let in_the_way = |holder| tell(format!("waiting for exclusive use of the machine (held by {holder})"));
+        let in_the_way = |holder| report(format!("waiting for exclusive use of the machine (held by {holder})"));
         let machine = |mode| MachineLock::enter(&lock::neighbours(), mode, &room, &in_the_way, stop);
         let machine = match job.backend.places().filter(|_| job.claim.machine == Mode::Shared) {
             Some(places) => places.enter(|| machine(Mode::Exclusive))?,
@@ -111,8 +110,8 @@ fn spawn_guardian(job: &Job, options: &Options) -> host::Result<Guardian> {
     Guardian::spawn(&exe, &options.run_id, &format!("{}{control}", job.id.scenario))
 }
 
-/// Whether processors have time to spare: labs side by side must not starve each other, nor be starved by what else
-/// runs here. Always where the kernel does not tell.
+/// Whether there is idle CPU time: concurrent labs must not starve each other, nor be starved by other load. True if
+/// the kernel does not report it.
 fn is_idle() -> bool {
     let before = ticks();
     std::thread::sleep(SPAN);
@@ -120,8 +119,8 @@ fn is_idle() -> bool {
     after.0.saturating_sub(before.0) * 100 >= after.1.saturating_sub(before.1) * IDLE
 }
 
-/// Idle time and all time of all processors since the start of the machine, in ticks:
-/// `cpu  user nice system idle iowait irq softirq steal guest guest_nice` (proc_stat(5)).
+/// Idle and total time of all processors since boot, in ticks: `cpu  user nice system idle iowait irq softirq steal
+/// guest guest_nice` (proc_stat(5)).
 fn ticks() -> Option<(u64, u64)> {
     let stat = std::fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next()?.split_whitespace().skip(1).take(8);

@@ -1,4 +1,4 @@
-//! The stated effects of one stage of a trial, all of them.
+//! Observes all expected effects of one stage of a trial.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use relapse_reports::event::EffectSeen;
 use crate::effect::{Effect, Ground, Watch};
 use crate::plan::FlowPlan;
 
-/// Follows the stated effects of one stage.
+/// The expected effects of one stage.
 #[derive(Default)]
 pub struct Effects {
     stated: Vec<Stated>,
@@ -22,10 +22,10 @@ struct Stated {
 }
 
 impl Effects {
-    /// Begins to look for all of them.
+    /// Starts to watch for all of them.
     ///
     /// # Errors
-    /// When one cannot be seen.
+    /// If one cannot be observed.
     pub fn watch(
         effects: &[Arc<dyn Effect>],
         flows: &[FlowPlan],
@@ -39,19 +39,19 @@ impl Effects {
         Ok(Self { stated })
     }
 
-    /// Takes an attempt into account that started after t0.
+    /// Records an attempt that started after t0.
     pub fn attempt(&mut self, attempt: &Attempt) {
         let about = self.stated.iter_mut().filter(|stated| stated.flow == Some(attempt.flow));
         about.for_each(|stated| stated.watch.attempt(attempt));
     }
 
-    /// All stated effects are seen, as far as can be told now.
+    /// Whether all effects hold so far.
     #[must_use]
     pub fn all_hold(&self) -> bool {
         self.stated.iter().all(|stated| stated.watch.judge().0)
     }
 
-    /// Some effect can be told only when more attempts have ended.
+    /// Whether some effect needs more attempts to be decided.
     #[must_use]
     pub fn want_attempts(&self) -> bool {
         self.stated.iter().any(|stated| stated.watch.wants_attempts())

@@ -1,10 +1,8 @@
-//! A trial held with its fault in force, for somebody to look around.
+//! Holds a trial with its fault in force for manual inspection.
 //!
-//! Two ends of one conversation. Outside, [`pair`] makes a [`Visitor`] for whoever talks to a person
-//! and a [`Host`] for the run; inside the lab [`Visitors`] starts what the visitor asks for. News reach
-//! the visitor in order with the run's events. Programs are the lab's: they end with it.
-//!
-//! Left out: prompts, and the terminal, which the visitor takes back when a program has ended.
+//! Outside the lab, [`pair`] makes a [`Visitor`] for the prompt and a [`Host`] for the run; inside the lab,
+//! [`Visitors`] starts the requested programs. Events reach the visitor in order with the run's events. Programs run in
+//! the lab and end with it. The prompt restores the terminal when a program has ended.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -20,35 +18,35 @@ use relapse_lab::cluster::Cluster;
 use relapse_lab::workload::namespace;
 use tokio::sync::{Mutex as AsyncMutex, mpsc as channel};
 
-use super::order::{HoldNews, ToLab};
+use super::order::{HoldEvent, ToLab};
 use super::running::Running;
 use crate::plan::{ClusterPlan, OfficeId, OutsideId, Place};
 
-/// The end of who looks around.
+/// The prompt's end of the connection.
 pub struct Visitor {
     requests: mpsc::Sender<ToLab>,
-    news: mpsc::Receiver<HoldNews>,
+    events: mpsc::Receiver<HoldEvent>,
 }
 
 impl Visitor {
-    /// The next news; none when the run is over.
+    /// Waits for the next event; `None` when the run has ended.
     #[must_use]
-    pub fn next(&self) -> Option<HoldNews> {
-        self.news.recv().ok()
+    pub fn next(&self) -> Option<HoldEvent> {
+        self.events.recv().ok()
     }
 
-    /// The next news, where there is any now.
+    /// The next event, if there is one.
     #[must_use]
-    pub fn pending(&self) -> Option<HoldNews> {
-        self.news.try_recv().ok()
+    pub fn pending(&self) -> Option<HoldEvent> {
+        self.events.try_recv().ok()
     }
 
-    /// Starts a shell in a place, or one line in a shell. `Ended` follows.
+    /// Starts an interactive shell in a place, or runs a shell command there. `Ended` follows.
     pub fn start(&self, place: &str, command: Option<&str>) {
         self.ask(ToLab::Shell { place: place.to_owned(), command: command.map(str::to_owned) });
     }
 
-    /// Lets a chain heal one step; `Holding` follows at the next.
+    /// Lets a chain heal one step. `Holding` follows at the next one.
     pub fn next_stage(&self) {
         self.ask(ToLab::Next);
     }
@@ -59,80 +57,81 @@ impl Visitor {
     }
 
     fn ask(&self, request: ToLab) {
-        // Nobody listens any more when the run is over, which `next` tells.
+        // The receiver is dropped when the run ends, and `next` then returns `None`.
         let _ = self.requests.send(request);
     }
 }
 
-/// The run's end.
+/// The run's end of the connection.
 pub struct Host {
     requests: Mutex<mpsc::Receiver<ToLab>>,
-    news: mpsc::Sender<HoldNews>,
+    events: mpsc::Sender<HoldEvent>,
 }
 
-/// The two ends.
+/// Creates both ends.
 #[must_use]
 pub fn pair() -> (Visitor, Host) {
     let (request, requests) = mpsc::channel();
-    let (tell, news) = mpsc::channel();
-    (Visitor { requests: request, news }, Host { requests: Mutex::new(requests), news: tell })
+    let (sender, events) = mpsc::channel();
+    (Visitor { requests: request, events }, Host { requests: Mutex::new(requests), events: sender })
 }
 
 impl Host {
-    pub(super) fn tell(&self, news: &HoldNews) {
-        let _ = self.news.send(news.clone());
+    pub(super) fn send(&self, event: &HoldEvent) {
+        let _ = self.events.send(event.clone());
     }
 
-    pub(super) const fn line<'a>(&'a self, news: &'a dyn Fn(HoldNews)) -> Line<'a> {
-        Line { host: self, news }
+    pub(super) const fn line<'a>(&'a self, notify: &'a dyn Fn(HoldEvent)) -> Line<'a> {
+        Line { host: self, notify }
     }
 }
 
-/// The visitor as the thread of a trial reaches it.
+/// Connection of a trial's thread to the visitor.
 pub(super) struct Line<'a> {
     host: &'a Host,
-    news: &'a dyn Fn(HoldNews),
+    notify: &'a dyn Fn(HoldEvent),
 }
 
 impl Line<'_> {
-    /// What was asked for since the last look.
+    /// Requests since the last call.
     pub(super) fn requests(&self) -> impl Iterator<Item = ToLab> + use<> {
         let requests = self.host.requests.lock().unwrap_or_else(PoisonError::into_inner);
         requests.try_iter().collect::<Vec<_>>().into_iter()
     }
 
-    pub(super) fn tell(&self, news: HoldNews) {
-        (self.news)(news);
+    pub(super) fn send(&self, event: HoldEvent) {
+        (self.notify)(event);
     }
 }
 
-/// What comes after a visit.
+/// How a visit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visit {
-    /// The next stage of a chain.
+    /// A chain continues with its next stage.
     Next,
-    /// Healing of everything.
+    /// Everything is healed.
     Ended,
 }
 
-/// The visitor as the lab knows it.
+/// Connection of the lab to the visitor.
 pub(super) struct Visitors {
     visits: AsyncMutex<channel::UnboundedReceiver<ToLab>>,
-    tell: Arc<dyn Fn(HoldNews) + Send + Sync>,
+    notify: Arc<dyn Fn(HoldEvent) + Send + Sync>,
 }
 
 impl Visitors {
     pub(super) fn new(
         visits: channel::UnboundedReceiver<ToLab>,
-        tell: impl Fn(HoldNews) + Send + Sync + 'static,
+        notify: impl Fn(HoldEvent) + Send + Sync + 'static,
     ) -> Self {
-        Self { visits: AsyncMutex::new(visits), tell: Arc::new(tell) }
+        Self { visits: AsyncMutex::new(visits), notify: Arc::new(notify) }
     }
 
-    /// Stays until the visitor has seen enough or the run is to stop. Findings and attempts are heard meanwhile.
+    /// Holds the trial until the visitor continues or leaves, or the run is stopped. Findings and attempts are processed
+    /// meanwhile.
     pub(super) async fn attend(&self, running: &mut Running<'_>, cluster: &dyn Cluster, plan: &ClusterPlan) -> Visit {
         let places = places(cluster, plan);
-        (self.tell)(HoldNews::Holding { places: places.iter().map(|place| place.name.clone()).collect() });
+        (self.notify)(HoldEvent::Holding { places: places.iter().map(|place| place.name.clone()).collect() });
         let mut visits = self.visits.lock().await;
         loop {
             tokio::select! {
@@ -141,7 +140,7 @@ impl Visitors {
                     Some(ToLab::Next) => return Visit::Next,
                     Some(_) | None => return Visit::Ended,
                 },
-                went_on = running.step(|_, _, _| false) => if went_on.is_err() { return Visit::Ended },
+                step = running.step(|_, _, _| false) => if step.is_err() { return Visit::Ended },
             }
         }
     }
@@ -151,17 +150,17 @@ impl Visitors {
             Some(place) => place.start(command),
             None => Err(format!("there is no place {name}")),
         };
-        let tell = Arc::clone(&self.tell);
-        // A program may take as long as it likes, so it has a thread to wait for it.
+        let notify = Arc::clone(&self.notify);
+        // A thread waits for the program, which may run for any time.
         std::thread::spawn(move || {
             let ended = started.and_then(|mut child| child.wait().map_err(|e| e.to_string()));
             let status = ended.map(|status| status.code().or_else(|| status.signal().map(|n| 128 + n)).unwrap_or(-1));
-            tell(HoldNews::Ended { status });
+            notify(HoldEvent::Ended { status });
         });
     }
 }
 
-/// What a place is.
+/// The kind of a place.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Place(Place),
@@ -170,7 +169,7 @@ enum At {
     Fabric,
 }
 
-/// All places by name, in the order in which a person looks for them.
+/// All places by name, in display order.
 fn named(plan: &ClusterPlan) -> Vec<(String, At)> {
     let mut all = Vec::new();
     for place in plan.places() {
@@ -187,17 +186,17 @@ fn named(plan: &ClusterPlan) -> Vec<(String, At)> {
     all
 }
 
-/// Names of the places in which programs can be started.
+/// Names of the places where programs can be started.
 #[must_use]
 pub fn place_names(plan: &ClusterPlan) -> Vec<String> {
     named(plan).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Where a program can be started.
+/// A place where a program can be started.
 struct HeldPlace {
     name: String,
     ns: NetNs,
-    /// What a pod's stub resolver is configured with.
+    /// The `resolv.conf` of a pod.
     resolver: Option<String>,
 }
 
@@ -216,7 +215,7 @@ fn places(cluster: &dyn Cluster, plan: &ClusterPlan) -> Vec<HeldPlace> {
     named(plan).into_iter().filter_map(place).collect()
 }
 
-/// As the kubelet writes it for a pod with the default DNS policy.
+/// The `resolv.conf` that the kubelet writes for a pod with the default DNS policy.
 fn resolv_conf(server: IpAddr, search: &[String]) -> String {
     let mut text = format!("nameserver {server}\n");
     if !search.is_empty() {
@@ -231,7 +230,7 @@ impl HeldPlace {
     fn start(&self, command: Option<&str>) -> Result<Child, String> {
         let failed = |e: &dyn std::fmt::Display| format!("a shell in {} could not be started: {e}", self.name);
         let mut inside = Inside::new(&self.ns);
-        // The file is seen through its mount once the program runs, and is needed no longer.
+        // Once the program runs, the bind mount keeps the file alive.
         let mut file = None;
         if let Some(text) = self.resolver.as_ref().filter(|_| Path::new(RESOLV_CONF).exists()) {
             let mut made = tempfile::NamedTempFile::new().map_err(|e| failed(&e))?;
@@ -243,7 +242,7 @@ impl HeldPlace {
         let mut program = inside.command(shell);
         match command {
             Some(line) => program.args(["-c", line]),
-            // The prompt says where it is; a user's own start-up files would replace it.
+            // The prompt shows the place; the user's start-up files would replace it.
             None if shell.ends_with("bash") => program.args(["--norc", "--noprofile", "-i"]),
             None => program.arg("-i"),
         };

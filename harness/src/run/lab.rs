@@ -1,4 +1,4 @@
-//! The lab process: takes one order, builds the lab, runs one trial in it, tells everything.
+//! The lab process: reads one order, builds the lab, runs one trial in it, and sends all events.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -28,7 +28,7 @@ use crate::plan::{Plan, TrialPlan, load};
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.
 #[must_use]
 pub fn lab_main() -> ExitCode {
-    // Inside, only the initial user namespace's CAP_SYSLOG opens it.
+    // Opened first: inside, this would require CAP_SYSLOG in the initial user namespace.
     let kernel_log = KernelLog::file().map_err(|e| e.to_string());
     let side = match enter_lab() {
         Ok(side) => side,
@@ -74,13 +74,14 @@ fn carry_out(
     outbox: &Outbox,
 ) -> Result<TrialEnded, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
-    let mut plan = plans.into_iter().next().ok_or("the scenario file holds no scenario")?;
+    let mut plan = plans.into_iter().next().ok_or("the scenario file contains no scenario")?;
     plan.stretch_deadlines(order.deadline_factor);
     if let Err(e) = host::raise_nofile(plan.open_files()) {
         let reasons = vec![format!("too many held connections for this machine: {e}")];
         return Ok(ended(Outcome::Inconclusive, reasons));
     }
-    // One for workload and agents: on a busy machine a workload with threads of its own outruns who watches it.
+    // One runtime for workload and agents: on a busy machine a workload with its own threads would outrun its
+    // observers.
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| format!("the runtime could not be started: {e}"))?;
     let (stop_sender, stop) = watch::channel(false);
@@ -101,7 +102,7 @@ fn carry_out(
                 Err(_) => {}
             }
         }
-        // The control pipe stays open for the life of the trial: its end is the parent's death.
+        // The control pipe stays open during the trial; it closes when the parent dies.
         stop_sender.send_replace(true);
     });
     let host_limit = if order.host_writes {
@@ -110,25 +111,25 @@ fn carry_out(
     } else {
         HostLimit::unavailable()
     };
-    let news = outbox.clone();
-    let hold = order.hold.then(|| Visitors::new(visits, move |told| news.send(&FromLab::Hold(told))));
+    let to_visitor = outbox.clone();
+    let hold = order.hold.then(|| Visitors::new(visits, move |event| to_visitor.send(&FromLab::Hold(event))));
     let reach = Reach { host_limit, kernel_log, hold };
     let done = runtime.block_on(run(order, &plan, reach, stop, outbox));
-    // Tasks that still wait for a socket must not keep the lab from ending.
+    // Tasks blocked on a socket must not keep the lab from ending.
     runtime.shutdown_background();
     done
 }
 
-/// What a lab has of the world outside it.
+/// A lab's access to the machine outside.
 struct Reach {
     host_limit: HostLimit,
     /// Opened before the lab was entered, or why it could not be.
     kernel_log: Result<File, String>,
-    /// Who looks around while it is held.
+    /// The visitor, if the trial is held.
     hold: Option<Visitors>,
 }
 
-/// The trial an order names, and the one whose expectations apply where a self-test swaps them.
+/// The trial of an order, or the one that a self-test swaps in.
 fn choose<'a>(plan: &'a Plan, order: &Order) -> Result<&'a TrialPlan, String> {
     let control = |name: &str| {
         let found = plan.controls.iter().find(|c| c.control.as_deref() == Some(name));
@@ -152,7 +153,7 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
     if incident_expected {
         let expected = plan.incident_trial.expected(order.ground.is_real_cluster).to_vec();
         let expected = expected.into_iter().chain(order.outside_expectations.iter().cloned()).collect();
-        let steps = trial.steps.iter().filter_map(|step| step.name.clone());
+        let steps = plan.incident_trial.steps.iter().filter_map(|step| step.name.clone());
         Judge::incident(expected, plan.risks.clone()).with_outside(outside).with_steps(steps)
     } else {
         let names = DetectorSet::names().into_iter().map(str::to_owned).chain(outside.clone()).collect();
@@ -168,8 +169,8 @@ async fn run(
     outbox: &Outbox,
 ) -> Result<TrialEnded, String> {
     let trial = choose(plan, order)?;
-    let tell = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
-    tell(TrialEvent::Phase { phase: Phase::Up, step: None });
+    let emit = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
+    emit(TrialEvent::Phase { phase: Phase::Up, step: None });
     let begin = clock::now();
     let cluster = match order.ground.up(plan.cluster_of(trial)).await {
         Ok(cluster) => cluster,
@@ -184,10 +185,10 @@ async fn run(
         detectors = detectors.without(name);
     }
     let (signals, incoming) = channel::unbounded_channel();
-    let (said_sender, said) = channel::unbounded_channel();
+    let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
     let armed = Arc::default();
-    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, said_sender, &armed)?;
+    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, findings_sender, &armed)?;
     let observer = tokio::spawn(observer.run(incoming));
 
     let trial = Trial {
@@ -201,8 +202,8 @@ async fn run(
         hold: reach.hold,
         armed,
         judge: judge(plan, trial, order),
-        events: &tell,
-        said,
+        events: &emit,
+        findings,
         signals,
     }
     .run()
@@ -212,7 +213,7 @@ async fn run(
     drop(cluster);
     let (mut outcome, mut reasons) = trial;
     for what in left {
-        tell(TrialEvent::LeftBehind { what: what.clone() });
+        emit(TrialEvent::LeftBehind { what: what.clone() });
         outcome = Outcome::Dirty;
         reasons.push(format!("left behind: {what}"));
     }
@@ -223,16 +224,16 @@ async fn run(
     Ok(TrialEnded { up, peak_memory: peak_memory(), cpu: cpu(), ..ended(outcome, reasons) })
 }
 
-/// Processor time of this process so far (`utime` and `stime` of proc_pid_stat(5)).
+/// CPU time of this process so far (`utime` and `stime` of proc_pid_stat(5)).
 fn cpu() -> Option<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain anything.
     let (_, fields) = stat.rsplit_once(')')?;
     let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     Some(Duration::from_millis(ticks * MILLIS_A_TICK))
 }
 
-/// The kernel tells processor time in hundredths of a second, whatever it counts in (`USER_HZ`).
+/// The kernel reports CPU time in hundredths of a second (`USER_HZ`), regardless of its own tick.
 const MILLIS_A_TICK: u64 = 10;
 
 /// Largest resident set so far, bytes (`VmHWM` of proc_pid_status(5)).

@@ -1,7 +1,7 @@
-//! What a trial needs of the machine that not every machine or user has, and why it cannot be had here.
+//! Requirements of a trial that not every machine or user meets, and why they are unmet.
 //!
-//! Found out before anything of a trial is built: what cannot be proved is skipped, with the line that `doctor` has
-//! about it. What can be had in part is left to the fault ([`Requirement`]).
+//! Checked before anything of a trial is built: a trial that cannot prove anything is skipped, with the line that
+//! `doctor` prints about it. Partial requirements are left to the fault ([`Requirement`]).
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use relapse_lab::host::{Consent, limit_is_closed};
 
 use crate::plan::{Plan, TrialPlan};
 
-/// What one trial needs.
+/// The requirements of one trial.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     is_control: bool,
-    /// Of faults, each once.
+    /// Requirements of faults, without duplicates.
     pub requires: Vec<Requirement>,
-    /// Of each group one collector must see: those of detectors that must speak, or in a control of all, which must be
-    /// silent and not blind.
+    /// Groups of collectors of which one must work: those of the expected detectors, or in a control of all detectors,
+    /// which must be silent and not blind.
     sight: Vec<&'static [CollectorKind]>,
     files: u64,
 }
@@ -33,20 +33,20 @@ impl Needs {
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
-        let speaks = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
-        let detectors = DetectorSet::info().iter().filter(|info| speaks(info.name));
+        let is_judged = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
+        let detectors = DetectorSet::info().iter().filter(|info| is_judged(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
         sight.extend(trial.effects().filter_map(|effect| effect.needs()));
         Self { is_control, requires, sight, files: plan.open_files() }
     }
 
-    /// Whether a fault of the trial writes the machine's limit of connection tracking.
+    /// Whether a fault of the trial writes the machine's conntrack limit.
     #[must_use]
     pub fn writes_limit(&self) -> bool {
         self.requires.iter().copied().any(Requirement::writes_limit)
     }
 
-    /// Why the trial cannot run on this backend here; none where it can.
+    /// Why the trial cannot run on this backend here; `None` if it can.
     #[must_use]
     pub fn unmet(&self, backend: &Arc<dyn Backend>, consent: Consent) -> Option<String> {
         if let Some(why) = backend.unable() {
@@ -62,17 +62,17 @@ impl Needs {
             return None;
         }
         match limit_is_closed() {
-            // The incident has a symptom that needs no write; a twin of the limit has nothing else.
+            // The incident has a symptom without a write; a twin of the limit does nothing but write it.
             Some(why) => self.is_control.then(|| format!("writes nf_conntrack_max: {why}")),
             None => (!consent.is_granted()).then(|| Consent::skip_reason().to_owned()),
         }
     }
 }
 
-/// Why a trial cannot have so many files open here, and what to do about it; none where it can.
+/// Why a trial cannot have this many open files here, and how to fix it; `None` if it can.
 #[must_use]
 pub fn too_many_files(files: u64) -> Option<String> {
     let e = host::raise_nofile(files).err()?;
-    let mend = format!("hold fewer connections, or raise the limit as root with ulimit -Hn {files}");
-    Some(format!("open files: failed to {e}: each held connection needs two; {mend}"))
+    let fix = format!("hold fewer connections, or raise the limit as root with ulimit -Hn {files}");
+    Some(format!("open files: failed to {e}: each held connection needs two; {fix}"))
 }

@@ -1,4 +1,4 @@
-//! Feeds every signal to the detectors, built-in and outside, and passes on what they say.
+//! Feeds every signal to the detectors, built-in and outside, and passes on their findings.
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -17,24 +17,24 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
-/// Detectors and what listens to signals besides them.
+/// All consumers of signals: detectors and recorder.
 pub struct Observer {
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
     events: UnboundedSender<OutsideEvent>,
-    /// Why the recording is not whole.
+    /// Why the recording is incomplete.
     trouble: Option<String>,
     blind: Vec<(String, String)>,
-    /// Set once every collector was armed: before, none of them has had its say.
+    /// Set once every collector is armed; before, blindness is not reported.
     armed: Arc<AtomicBool>,
 }
 
 impl Observer {
-    /// Arms the detectors, starts the outside ones, opens the recording.
+    /// Creates an observer, starts the outside detectors and opens the recording.
     ///
     /// # Errors
-    /// When the recording cannot be written or a program not be started.
+    /// If the recording cannot be written or a program cannot be started.
     pub fn start(
         detectors: DetectorSet,
         operator: &Operator,
@@ -61,7 +61,7 @@ impl Observer {
         })
     }
 
-    /// Runs until the last collector is gone; returns what went wrong with the recording, if anything.
+    /// Runs until the last collector has ended; returns the error of the recording, if any.
     pub async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -74,7 +74,7 @@ impl Observer {
                 },
                 _ = clock.tick() => {
                     if self.armed.load(Ordering::SeqCst) {
-                        self.tell_blindness();
+                        self.report_blindness();
                     }
                     self.feed.advance(now())
                 }
@@ -82,7 +82,7 @@ impl Observer {
             self.pass_on(findings);
         }
         for outside in self.outside {
-            // Waits for the program's last words.
+            // Waits for the program's remaining output.
             let _ = tokio::task::spawn_blocking(move || outside.end()).await;
         }
         if let Some(recorder) = self.recorder
@@ -105,12 +105,12 @@ impl Observer {
 
     fn pass_on(&self, findings: Vec<(Time, Finding)>) {
         for (_, finding) in findings {
-            // The trial is over when nobody listens any more.
+            // The receiver is dropped when the trial ends.
             let _ = self.events.send(OutsideEvent::Finding(finding));
         }
     }
 
-    fn tell_blindness(&mut self) {
+    fn report_blindness(&mut self) {
         let blind: Vec<(String, String)> =
             self.feed.set().blind().into_iter().map(|(detector, why)| (detector.to_owned(), why)).collect();
         for (detector, why) in blind.iter().filter(|entry| !self.blind.contains(entry)) {

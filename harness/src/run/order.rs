@@ -1,4 +1,4 @@
-//! What passes between the command line and a lab process: one order in, messages out.
+//! The protocol between the command line and a lab process: one order in, messages out.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::outside_detector::ExecSpec;
 
-/// What a lab process is asked to run. Sent as the first line on its control pipe.
+/// The trial that a lab process must run. Sent as the first line on its control pipe.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
     pub trial: TrialId,
     /// The scenario file, read again inside.
     pub file: PathBuf,
-    /// Every deadline is so many times as long as it says.
+    /// Factor by which every deadline is multiplied.
     pub deadline_factor: f64,
-    /// What the cluster is built on.
+    /// The ground on which the cluster is built.
     pub ground: Ground,
     /// `nf_conntrack_max` may be written, through the guardian.
     pub host_writes: bool,
     /// Where to record all signals.
     pub record: Option<PathBuf>,
-    /// Stop with the fault in force, until told to heal.
+    /// Hold with the fault in force until a request to heal.
     pub hold: bool,
-    /// Detectors of the user that run beside the built-in ones.
+    /// The user's detectors.
     pub outside_detectors: Vec<ExecSpec>,
-    /// What those must say in this trial.
+    /// What the user's detectors must report in this trial.
     pub outside_expectations: Vec<Expectation>,
     #[serde(default)]
     pub sabotage: Option<Sabotage>,
@@ -43,13 +43,13 @@ pub struct Order {
 pub enum Sabotage {
     /// The fault is left out: inconclusive.
     SkipInject,
-    /// A detector is taken away: missed.
+    /// A detector is removed: missed.
     RemoveDetector(String),
     /// A benign twin is injected under the incident's expectations: missed.
     TwinAsIncident(String),
     /// The incident is injected under the control's expectations: false alarm.
     IncidentAsTwin,
-    /// A collector is taken away: blind.
+    /// A collector is removed: blind.
     KillCollector(CollectorKind),
     /// The read-back fails although the mutation was made: inconclusive.
     LyingReadBack,
@@ -57,7 +57,7 @@ pub enum Sabotage {
     FailUndo,
 }
 
-/// From the lab.
+/// Messages from the lab.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromLab {
@@ -65,51 +65,51 @@ pub enum FromLab {
         at: Time,
         event: TrialEvent,
     },
-    /// Asks the guardian for the machine-wide limit.
+    /// A request to the guardian about the machine-wide limit.
     HostLimit(LimitRequest),
-    /// All namespaces are made: their inodes, by which the machine knows them. Processes may live there
-    /// (shells of `reproduce`).
+    /// All namespaces exist; their inodes, by which the machine identifies them. Processes may run there (shells of
+    /// `reproduce`).
     Up {
         inodes: Vec<u64>,
     },
-    /// While it is held with the fault in force (`reproduce`).
-    Hold(HoldNews),
+    /// An event while held with the fault in force (`reproduce`).
+    Hold(HoldEvent),
     /// The last message.
     Done(TrialEnded),
 }
 
-/// How a trial ended of which nothing else is known.
+/// The end of a trial without further data.
 #[must_use]
 pub fn ended(outcome: Outcome, reasons: Vec<String>) -> TrialEnded {
     TrialEnded { outcome, reasons, took: Duration::ZERO, up: None, down: None, peak_memory: None, cpu: None }
 }
 
-/// To the lab, after its order.
+/// Messages to the lab, after its order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToLab {
     HostLimit(Answer),
-    /// Heal and tear down now.
+    /// Heal and tear down immediately.
     Heal,
-    /// Start a program in a place of the lab (`reproduce`): a shell, or this line in one.
+    /// Start a program in a place of the lab (`reproduce`): an interactive shell, or this shell command.
     Shell {
         place: String,
         command: Option<String>,
     },
-    /// Heal one step of a chain and stop again at the next.
+    /// Heal one step of a chain and hold again at the next.
     Next,
-    /// Nobody looks any more: heal, recover and go down in good order.
+    /// The visitor has left: heal, recover and tear down in order.
     Leave,
 }
 
-/// What happens while a trial is held.
+/// An event while a trial is held.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum HoldNews {
-    /// The fault is in force and stays. The places programs can be started in.
+pub enum HoldEvent {
+    /// The fault is in force and stays. Lists the places where programs can be started.
     Holding { places: Vec<String> },
-    /// A program has ended, with this status as a shell tells it, or could not be started.
+    /// A program has ended, with the exit status of a shell, or could not be started.
     Ended { status: Result<i32, String> },
-    /// The machine-wide limit was set back early, and why.
+    /// The machine-wide limit was restored early, and why.
     LimitRestored { why: String },
 }

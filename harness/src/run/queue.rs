@@ -1,17 +1,17 @@
-//! The trials of a run that have not begun, and which of them is next: one that may run beside those that do.
+//! The queue of a run's trials: the next one is the first that may run beside the running ones.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::Job;
 
-/// The trials of a run that have not begun.
+/// The queue of a run's trials.
 pub struct Queue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
-    /// In the order in which they should begin.
+    /// In the order in which they should start.
     waiting: Vec<Job>,
     running: Vec<Job>,
 }
@@ -21,8 +21,8 @@ impl Queue {
         Self { state: Mutex::new(State { waiting, running: Vec::new() }), changed: Condvar::new() }
     }
 
-    /// What the worker with this number does next, who has `ended` one: the first that may run beside those that do,
-    /// waiting for it; none when all have begun.
+    /// Returns the next job of this worker, which has finished `ended`: the first that may run beside the running ones,
+    /// waiting until there is one; `None` when all have started.
     pub fn next(&self, worker: usize, ended: Option<&Job>) -> Option<Job> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ended) = ended {
@@ -50,7 +50,7 @@ impl State {
         Some(job)
     }
 
-    /// As many workers as there are clusters have one each. No lab is beside a cluster.
+    /// The first workers have one cluster each. No lab runs beside a cluster.
     fn fits(&self, job: &Job, worker: usize) -> bool {
         job.clusters.is_none_or(|clusters| worker < clusters)
             && self
@@ -59,8 +59,9 @@ impl State {
                 .all(|other| other.clusters.is_some() == job.clusters.is_some() && other.claim.beside(job.claim))
     }
 
-    /// On a cluster where a scenario's pods are already, its next trial begins at once. One whose pods are on
-    /// a cluster that is in use would need them twice, and waits if it needed another cluster for that.
+    /// The cost of starting a job, or `None` to wait. On a cluster that already has its scenario's pods, a trial starts
+    /// immediately. If another cluster has them and is in use, they would have to be created twice; the trial waits if
+    /// it would also need another cluster.
     fn effort(&self, job: &Job, ended: Option<&Job>) -> Option<u8> {
         let same = |other: &Job| other.wanted.scenario == job.wanted.scenario;
         let ended = ended.filter(|ended| ended.clusters.is_some());
@@ -117,11 +118,11 @@ mod tests {
         assert_eq!([take(0, None), take(1, None)], ["a 1", "b 1"]);
         assert_eq!(take(2, None), "none", "there are two clusters");
         end(&b(1));
-        assert_eq!(take(1, Some(&b(1))), "b 2", "its pods are there");
+        assert_eq!(take(1, Some(&b(1))), "b 2", "its pods exist there");
         end(&b(2));
         assert_eq!(take(1, Some(&b(2))), "a 2", "nothing else is left for that cluster");
         end(&a(1));
-        assert_eq!(take(0, Some(&a(1))), "none", "who is alone waits for all");
+        assert_eq!(take(0, Some(&a(1))), "none", "a job that must run alone waits for all others");
         end(&a(2));
         assert_eq!(take(1, Some(&a(2))), "w 1");
     }

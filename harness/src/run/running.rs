@@ -1,4 +1,4 @@
-//! Where a trial hears everything that happens and tells the judge: findings, attempts, the wish to stop.
+//! Receives findings, attempts and stop requests during a trial and passes them to the judge.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use super::samples::Samples;
 use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
 
-/// How often deadlines are looked at when nothing else happens.
+/// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Why a trial stops before its verdicts.
+/// Why a trial stops early.
 pub enum Stop {
     Inconclusive(String),
-    /// The user asked for it.
-    Asked,
+    /// Requested by the user.
+    Requested,
 }
 
 impl Stop {
-    /// In words.
+    /// The reason as text.
     pub fn why(&self) -> &str {
         match self {
             Self::Inconclusive(why) => why,
-            Self::Asked => "stopped before the verdict",
+            Self::Requested => "stopped before the verdict",
         }
     }
 }
 
-/// What goes on while a trial runs.
+/// The state of a running trial.
 pub struct Running<'a> {
     pub judge: Judge,
     pub phase: Phase,
-    /// A mutation was tried.
+    /// A mutation was attempted.
     pub injected: bool,
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
-    pub said: mpsc::UnboundedReceiver<OutsideEvent>,
+    pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,
     pub samples: Samples,
     pub events: &'a dyn Fn(TrialEvent),
@@ -52,7 +52,7 @@ impl Running<'_> {
         (self.events)(TrialEvent::Phase { phase, step: step.map(str::to_owned) });
     }
 
-    /// Goes on until `done` says so or the deadline passes; tells which.
+    /// Runs until `done` returns true or the deadline passes. Returns whether `done` did.
     pub async fn until(
         &mut self,
         deadline: Time,
@@ -66,16 +66,16 @@ impl Running<'_> {
         Ok(false)
     }
 
-    /// Waits for the next thing that happens and lets `done` look at it.
+    /// Waits for the next event and passes it to `done`.
     pub async fn step(&mut self, mut done: impl FnMut(&Judge, Time, Option<&Attempt>) -> bool) -> Result<bool, Stop> {
         if *self.stop.borrow() {
-            return Err(Stop::Asked);
+            return Err(Stop::Requested);
         }
         let mut attempt = None;
         tokio::select! {
             biased;
-            Some(said) = self.said.recv() => self.hear(said),
-            Ok(()) = self.stop.changed() => return Err(Stop::Asked),
+            Some(event) = self.findings.recv() => self.receive(event),
+            Ok(()) = self.stop.changed() => return Err(Stop::Requested),
             received = self.attempts.recv() => attempt = received,
             () = tokio::time::sleep(TICK) => self.decide(Judge::tick),
         }
@@ -85,13 +85,13 @@ impl Running<'_> {
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }
 
-    fn hear(&mut self, said: OutsideEvent) {
+    fn receive(&mut self, event: OutsideEvent) {
         let received = now();
-        match said {
+        match event {
             OutsideEvent::Finding(finding) => {
                 self.judge.finding(received, &finding);
                 (self.events)(TrialEvent::Finding(FindingReceived { phase: self.phase, received, finding }));
-                self.tell();
+                self.emit_verdicts();
             }
             OutsideEvent::Blind { detector, why } => {
                 self.judge.blind(received, &detector, &why);
@@ -100,14 +100,14 @@ impl Running<'_> {
         }
     }
 
-    /// Lets the judge decide, and tells its verdicts.
+    /// Lets the judge decide, and emits its verdicts.
     pub fn decide(&mut self, decide: impl FnOnce(&mut Judge, Time)) {
         decide(&mut self.judge, now());
-        self.tell();
+        self.emit_verdicts();
     }
 
-    fn tell(&mut self) {
-        for verdict in self.judge.news() {
+    fn emit_verdicts(&mut self) {
+        for verdict in self.judge.take_decided() {
             (self.events)(TrialEvent::Verdict(verdict));
         }
     }

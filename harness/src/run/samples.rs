@@ -1,4 +1,4 @@
-//! Attempts of each flow, summed up over short spans: what timelines are drawn from.
+//! Aggregates attempts of each flow over short periods, for timelines.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use relapse_reports::event::{FlowSample, TrialEvent};
 
 use crate::plan::FlowPlan;
 
-/// How long a span is.
+/// Length of a period.
 const SPAN: Duration = Duration::from_millis(250);
 
-/// Sums up attempts and tells a sample of each flow when its span is over.
+/// Aggregates attempts and emits a sample of each flow at the end of its period.
 pub struct Samples {
     flows: Vec<Flow>,
 }
@@ -21,7 +21,7 @@ struct Flow {
     name: String,
     since: Option<Time>,
     failures: u32,
-    /// Of the attempts that worked.
+    /// Durations of successful attempts.
     times: Vec<Duration>,
 }
 
@@ -32,7 +32,7 @@ impl Samples {
         Self { flows: flows.iter().map(flow).collect() }
     }
 
-    /// Takes an attempt into account.
+    /// Adds an attempt.
     pub fn attempt(&mut self, attempt: &Attempt, events: &dyn Fn(TrialEvent)) {
         let flow = &mut self.flows[attempt.flow.0];
         let since = *flow.since.get_or_insert(attempt.ended);

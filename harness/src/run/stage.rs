@@ -1,6 +1,6 @@
-//! One stage of a trial: a change of the cluster, then what users see and what detectors report.
+//! One stage of a trial: a change of the cluster, then its effect on users and the findings of detectors.
 //!
-//! The first stage injects, each further one of a chain heals a step. Findings and attempts are heard throughout.
+//! The first stage injects; each further one of a chain heals a step. Findings and attempts are processed throughout.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,28 +20,28 @@ use super::stages::{Stages, Undos};
 use crate::effect::Ground;
 use crate::plan::{EffectPlan, Plan};
 
-/// So much longer is waited for attempts to end, where nothing but their small number is wrong.
+/// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
 
-/// The effects that are looked for at one stage.
+/// The effects watched for at one stage.
 pub(super) struct Watched<'a> {
     effects: Effects,
     pub(super) within: Duration,
     step: Option<&'a str>,
     /// As [`Ground`] has it.
     in_force: Arc<AtomicU64>,
-    /// What looks by itself, until this is dropped.
+    /// Background tasks that observe.
     tasks: JoinSet<()>,
-    /// Attempts that started before then say nothing.
+    /// Attempts that started earlier are ignored.
     since: Time,
     /// Deadlines count from here.
     from: Time,
-    /// What is healed must be cleared by then.
+    /// Deadline for findings of healed steps to be cleared.
     clear_by: Time,
 }
 
 impl<'a> Watched<'a> {
-    /// Begins to look for effects, before the change that has them.
+    /// Starts to watch for effects, before the change that causes them.
     pub(super) fn begin(effect: &EffectPlan, step: Option<&'a str>, plan: &Plan, world: &World) -> Result<Self, Stop> {
         let mut watched = Self::nothing();
         let in_force = Arc::clone(&watched.in_force);
@@ -51,7 +51,7 @@ impl<'a> Watched<'a> {
         Ok(Self { within: effect.within, step, ..watched })
     }
 
-    /// No effect.
+    /// Watches for nothing.
     pub(super) fn nothing() -> Self {
         Self {
             effects: Effects::default(),
@@ -81,16 +81,18 @@ impl<'a> Watched<'a> {
         self.effects.all_hold()
     }
 
-    /// Tells each effect with its evidence.
-    pub(super) fn tell(&self, events: &dyn Fn(TrialEvent)) {
+    /// Reports each effect with its evidence.
+    pub(super) fn report(&self, events: &dyn Fn(TrialEvent)) {
         for mut seen in self.effects.results() {
             seen.step = self.step.map(str::to_owned);
             events(TrialEvent::Effect(seen));
         }
     }
 
+    /// Checks that all effects hold.
+    ///
     /// # Errors
-    /// What was not seen.
+    /// The effects that were not observed.
     pub(super) fn missing(&self, when: &str) -> Result<(), Stop> {
         let results = self.effects.results().into_iter().filter(|effect| !effect.holds);
         let missing: Vec<String> = results.map(|effect| format!("{} ({})", effect.effect, effect.evidence)).collect();
@@ -130,7 +132,7 @@ impl Stages<'_> {
                 None => judge.injected(t0),
             });
         }
-        // Links come and go under one lock of the kernel: a pod of the churn would have delayed the fault.
+        // The kernel creates and deletes links under one lock, so a pod of the churn would have delayed the fault.
         drop(still);
         let t1 = in_force.last().map_or(begin, |last| last.t1);
         watched.in_force_since(t1);
@@ -140,7 +142,7 @@ impl Stages<'_> {
         Ok(())
     }
 
-    /// Heals one step of a chain, and nothing else.
+    /// Heals one step of a chain.
     pub(super) async fn heal_step(
         &self,
         running: &mut Running<'_>,
@@ -153,13 +155,13 @@ impl Stages<'_> {
         let name = step.name.as_deref().unwrap_or_default();
         running.enter(Phase::Heal, Some(name));
         running.decide(|judge, now| judge.healing(name, now));
-        let heard = &mut Vec::new();
+        let ignored = &mut Vec::new();
         if let Some(next) = self.trial.steps.get(number + 1) {
             // Undone after the faults of that step.
             let mut undo = UndoStack::default();
             let mut made = Ok(());
             for change in &next.meanwhile {
-                made = self.make(change, next.name.as_deref(), running, &mut undo, heard).await.map(drop);
+                made = self.make(change, next.name.as_deref(), running, &mut undo, ignored).await.map(drop);
                 if made.is_err() {
                     break;
                 }
@@ -169,7 +171,7 @@ impl Stages<'_> {
             made?;
         }
         for change in &step.heal {
-            self.make(change, Some(name), running, &mut undos.lasting, heard).await?;
+            self.make(change, Some(name), running, &mut undos.lasting, ignored).await?;
         }
         let before = dirty.len();
         self.undo(running, std::mem::take(&mut undos.steps[number]), dirty).await;
@@ -188,7 +190,7 @@ impl Stages<'_> {
         let is_control = running.judge.is_control();
         let least = match () {
             () if is_control => watched.from + self.trial.watch,
-            // What nothing new is expected of is watched for as long as the baseline.
+            // A stage without new findings is watched for as long as the baseline.
             () if self.trial.is_chain() => watched.from + self.plan.baseline,
             () => watched.from,
         };
@@ -206,13 +208,13 @@ impl Stages<'_> {
                 .await?;
         }
         running.decide(|judge, now| match watched.step {
-            Some(_) => judge.stage_ended(now),
-            None => judge.detect_ended(now),
+            Some(_) if !is_control => judge.stage_ended(now),
+            _ => judge.detect_ended(now),
         });
         watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())
     }
 
-    /// Makes one mutation on a thread of its own, so that findings are heard while the kernel works on it.
+    /// Makes one mutation on a thread of its own, so that findings are received meanwhile.
     async fn make(
         &self,
         change: &Planned,
@@ -227,7 +229,7 @@ impl Stages<'_> {
             let made = runtime.block_on(fault.inject(&world, &mut stack));
             (made, stack)
         };
-        let done = hearing(running, meanwhile, job).await;
+        let done = receiving(running, meanwhile, job).await;
         let made = done.and_then(|(made, stack)| {
             *undo = stack;
             match (made, self.sabotage) {
@@ -251,12 +253,12 @@ impl Stages<'_> {
         Ok(made)
     }
 
-    /// Undoes mutations, newest first, and says what could not be undone.
+    /// Undoes mutations, newest first, and reports what could not be undone.
     pub(super) async fn undo(&self, running: &mut Running<'_>, mut undo: UndoStack, dirty: &mut Vec<String>) {
         if self.sabotage == Some(&Sabotage::FailUndo) {
             undo.forget_newest();
         }
-        let results = hearing(running, &mut Vec::new(), move || undo.undo_all()).await.unwrap_or_default();
+        let results = receiving(running, &mut Vec::new(), move || undo.undo_all()).await.unwrap_or_default();
         for (what, result) in results {
             let error = result.err().map(|e| e.to_string());
             if let Some(error) = &error {
@@ -267,21 +269,21 @@ impl Stages<'_> {
     }
 }
 
-/// Does a job on a thread of its own and hears what happens meanwhile.
-async fn hearing<T: Send + 'static>(
+/// Does a job on a thread of its own; findings and attempts are received meanwhile.
+async fn receiving<T: Send + 'static>(
     running: &mut Running<'_>,
     meanwhile: &mut Vec<Attempt>,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
     let mut job = tokio::task::spawn_blocking(job);
-    let mut hear = true;
+    let mut receive = true;
     loop {
         tokio::select! {
             biased;
             done = &mut job => return done.map_err(|e| e.to_string()),
-            heard = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if hear => {
-                // Who wants to stop now waits for the job: what was made can be undone then.
-                hear = heard.is_ok();
+            step = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if receive => {
+                // A stop request waits for the job, so that it can be undone.
+                receive = step.is_ok();
             }
         }
     }

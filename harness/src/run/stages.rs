@@ -1,7 +1,7 @@
 //! The stages of a trial between up and down: settle, baseline, inject, detect, heal, recover.
 //!
-//! Of a chain detect and heal come once for each step: all steps are injected, and while a step is watched, those
-//! before it are healed. Any other trial is a chain of one step. What a stage does is in [`super::stage`].
+//! In a chain, detect and heal come once for each step: all steps are injected, and while a step is watched, those before
+//! it are healed. Any other trial is a chain of one step. [`super::stage`] does the work of one stage.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Stages<'a> {
     pub hold: Option<&'a Visitors>,
 }
 
-/// How to undo what was done: each step by itself, and then what healed them.
+/// Undo stacks: one for each step, and one for changes that healed steps.
 #[derive(Default)]
 pub(super) struct Undos {
     pub(super) steps: Vec<UndoStack>,
@@ -37,10 +37,10 @@ pub(super) struct Undos {
 }
 
 impl Stages<'_> {
-    /// Everything until all is healed. What was left over is added to `dirty`.
+    /// Runs all stages until everything is healed. Leftovers are added to `dirty`.
     ///
     /// # Errors
-    /// Why there can be no verdict.
+    /// Why there is no verdict.
     pub async fn until_healed(&self, running: &mut Running<'_>, dirty: &mut Vec<String>) -> Result<(), Stop> {
         self.settle(running).await?;
         running.enter(Phase::Inject, None);
@@ -50,7 +50,7 @@ impl Stages<'_> {
             .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
         let mut undos = Undos::default();
         let result = self.each_stage(running, &mut undos, dirty, still).await;
-        // Of a chain that was cut off, all steps, the last first.
+        // If a chain was interrupted, the remaining steps are undone in reverse order.
         running.enter(Phase::Heal, None);
         for stack in undos.steps.into_iter().rev().chain([undos.lasting]) {
             self.undo(running, stack, dirty).await;
@@ -68,7 +68,7 @@ impl Stages<'_> {
         result
     }
 
-    /// Until every flow works and the baseline is over.
+    /// Waits until every flow works, then watches the baseline.
     async fn settle(&self, running: &mut Running<'_>) -> Result<(), Stop> {
         let plan = self.plan;
         running.enter(Phase::Settle, None);
@@ -83,7 +83,7 @@ impl Stages<'_> {
             })
             .await?
             .then_some(())
-            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.complaint(&steady))))?;
+            .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.describe(&steady))))?;
 
         running.enter(Phase::Baseline, None);
         let begin = now();
@@ -104,23 +104,23 @@ impl Stages<'_> {
         Ok(())
     }
 
-    /// Flows that hold fewer connections than they must, each with how many it holds and must hold.
+    /// Flows that hold too few connections, each with the held and the required number.
     fn lacks_connections(&self) -> impl Iterator<Item = (&str, u32, u32)> {
         let flows = self.world.flows.iter().filter(|(flow, _)| flow.holds());
         let held = flows.map(|(flow, switch)| (&*flow.name, switch.held(), flow.keeps.min(self.plan.held)));
         held.filter(|(_, held, wanted)| held < wanted)
     }
 
-    /// Why the workload is not steady, for a person.
-    fn complaint(&self, steady: &Steady) -> String {
+    /// Why the workload is not steady, as text.
+    fn describe(&self, steady: &Steady) -> String {
         let few = self.lacks_connections().map(|(name, held, wanted)| {
             format!("{name} holds {held} of {wanted} connections: use a shorter `every` or a smaller `held`")
         });
         let few: Vec<String> = few.collect();
-        if few.is_empty() { steady.complaint() } else { few.join(", ") }
+        if few.is_empty() { steady.describe() } else { few.join(", ") }
     }
 
-    /// All steps are injected; then each is watched, and healed before the next one.
+    /// Injects all steps, then watches each and heals it before the next one.
     async fn each_stage(
         &self,
         running: &mut Running<'_>,
@@ -139,10 +139,10 @@ impl Stages<'_> {
                 Ok(()) => self.watch(running, &mut watched).await,
                 Err(stop) => Err(stop),
             };
-            watched.tell(running.events);
-            // What came of it is for who looks around to judge.
+            watched.report(running.events);
+            // Hold whatever the result: the visitor judges it.
             if let Some(visitors) = self.hold
-                && !matches!(result, Err(Stop::Asked))
+                && !matches!(result, Err(Stop::Requested))
             {
                 let place = self.plan.cluster_of(self.trial);
                 let visit = visitors.attend(running, self.world.cluster.as_ref(), place).await;
@@ -160,10 +160,10 @@ impl Stages<'_> {
         Ok(())
     }
 
-    /// After whatever happened: everything works again, and findings clear.
+    /// Waits, after any result, until every flow works and every finding is cleared.
     ///
     /// # Errors
-    /// That the stated effect of healing was not seen.
+    /// If the expected effect of healing was not observed.
     pub async fn recover(
         &self,
         running: &mut Running<'_>,
@@ -191,7 +191,7 @@ impl Stages<'_> {
             })
             .await;
         if let Ok(false) = recovered {
-            dirty.push(format!("the workload did not recover: {}", steady.complaint()));
+            dirty.push(format!("the workload did not recover: {}", steady.describe()));
         }
         let deadline = begin + self.plan.recover_within.max(healed.within);
         let mut over = running.judge.all_cleared() && healed.holds();
@@ -203,7 +203,7 @@ impl Stages<'_> {
             over = step.await.unwrap_or(true);
         }
         running.decide(Judge::recovered);
-        healed.tell(running.events);
+        healed.report(running.events);
         if recovered.is_ok() { healed.missing("after healing") } else { Ok(()) }
     }
 }

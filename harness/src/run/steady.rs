@@ -1,4 +1,4 @@
-//! Whether the workload works: every flow, for a stated time.
+//! Determines whether every flow has worked for a given time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use relapse_lab::workload::Attempt;
 
 use crate::plan::FlowPlan;
 
-/// What is known of each flow since a given instant.
+/// The state of each flow since a given instant.
 #[derive(Debug)]
 pub struct Steady {
     flows: Vec<FlowState>,
@@ -16,7 +16,7 @@ pub struct Steady {
 #[derive(Debug, Clone, Default)]
 struct FlowState {
     name: String,
-    /// Start of the run of successes that still lasts.
+    /// Start of the current run of successes.
     working_since: Option<Time>,
     failures: u32,
 }
@@ -28,7 +28,7 @@ impl Steady {
         Self { flows: flows.iter().map(state).collect() }
     }
 
-    /// Takes an attempt into account. Attempts that began before `from` say nothing about now.
+    /// Records an attempt. Attempts that began before `from` are ignored.
     pub fn attempt(&mut self, from: Time, attempt: &Attempt) {
         if attempt.started < from {
             return;
@@ -42,26 +42,25 @@ impl Steady {
         }
     }
 
-    /// Every flow has worked without a failure for this long.
+    /// Whether every flow has worked without a failure for this long.
     #[must_use]
     pub fn holds(&self, now: Time, span: Duration) -> bool {
         self.flows.iter().all(|flow| flow.working_since.is_some_and(|since| now.since(since) >= span))
     }
 
-    /// Flows that failed at all.
+    /// Flows with at least one failure.
     pub fn failed(&self) -> impl Iterator<Item = &str> {
         self.flows.iter().filter(|flow| flow.failures > 0).map(|flow| flow.name.as_str())
     }
 
-    /// The flows that do not work, for a person.
+    /// Describes the flows that do not work.
     #[must_use]
-    pub fn complaint(&self) -> String {
-        let complaints =
-            self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| match flow.failures {
-                0 => format!("{} never answered", flow.name),
-                n => format!("{} failed {n} times", flow.name),
-            });
-        let text: Vec<_> = complaints.collect();
+    pub fn describe(&self) -> String {
+        let failing = self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| match flow.failures {
+            0 => format!("{} never answered", flow.name),
+            n => format!("{} failed {n} times", flow.name),
+        });
+        let text: Vec<_> = failing.collect();
         if text.is_empty() { "not steady for long enough yet".into() } else { text.join(", ") }
     }
 }
@@ -110,6 +109,6 @@ mod tests {
         let mut steady = steady(&["a"]);
         steady.attempt(Time(100), &attempt(0, 50, false));
         assert_eq!(steady.failed().count(), 0);
-        assert_eq!(steady.complaint(), "a never answered");
+        assert_eq!(steady.describe(), "a never answered");
     }
 }

@@ -1,5 +1,5 @@
-//! One trial from outside its lab: locks and consent, the lab process, the guardian, proof that all
-//! is gone.
+//! Supervises one trial from outside its lab: locks and consent, the lab process, the guardian, and the proof that
+//! nothing is left.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -16,31 +16,31 @@ use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
 use super::claim::Hold;
 use super::hold::Line;
-use super::order::{FromLab, HoldNews, Order, ToLab, ended};
+use super::order::{FromLab, HoldEvent, Order, ToLab, ended};
 use super::{Interrupt, Job, Options};
 
-/// How often a wish to stop is looked for.
+/// Polling interval of the stop request.
 const LOOK: Duration = Duration::from_millis(50);
-/// Beside its own deadlines a trial needs time to come up, to heal and to go down, on a busy machine too; one that takes
-/// longer than that hangs.
+/// Time, in addition to its deadlines, for a trial to come up, heal and go down, also on a busy machine. A trial that
+/// takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// One trial, and who takes part in it from outside.
+/// One trial and its context outside the lab.
 pub struct Supervisor<'a> {
     pub job: &'a Job,
     pub options: &'a Options,
     pub interrupt: &'a Interrupt,
-    pub tell: &'a dyn Fn(TrialEvent),
-    /// Who looks around while it is held.
+    pub emit: &'a dyn Fn(TrialEvent),
+    /// The visitor, if the trial is held.
     pub visitor: Option<Line<'a>>,
 }
 
 impl Supervisor<'_> {
-    /// Runs it to its end; every exit tells `Ended`.
+    /// Runs it to its end. Always emits `Ended`.
     pub fn run(&self) {
         let skip = |reason: String| {
-            (self.tell)(TrialEvent::Skipped { reason: reason.clone() });
-            (self.tell)(TrialEvent::Ended(ended(Outcome::Skipped, vec![reason])));
+            (self.emit)(TrialEvent::Skipped { reason: reason.clone() });
+            (self.emit)(TrialEvent::Ended(ended(Outcome::Skipped, vec![reason])));
         };
         if self.interrupt.is_asked() {
             return skip("the run was interrupted".into());
@@ -50,32 +50,32 @@ impl Supervisor<'_> {
                 return skip(reason);
             }
             let reason = format!("required, but skipped: {reason}");
-            return (self.tell)(TrialEvent::Ended(ended(Outcome::Fail, vec![reason])));
+            return (self.emit)(TrialEvent::Ended(ended(Outcome::Fail, vec![reason])));
         }
         let hold = match Hold::wait(self.job, self.options, &self.waiting(), &|| self.interrupt.is_asked()) {
             Err(machine::Error::Stopped) => return skip("the run was interrupted while it waited".into()),
             hold => hold.map_err(|e| e.to_string()),
         };
-        // Waiting for the machine is no part of the trial.
+        // Waiting for the machine does not count.
         let begin = Instant::now();
-        (self.tell)(TrialEvent::Started);
+        (self.emit)(TrialEvent::Started);
         let mut ended = ended(Outcome::Skipped, Vec::new());
         if let Err(why) = hold.and_then(|hold| self.supervise(hold, &mut ended)) {
             ended.outcome = ended.outcome.max(Outcome::InternalError);
             ended.reasons.insert(0, why);
         }
         ended.took = begin.elapsed();
-        (self.tell)(TrialEvent::Ended(ended));
+        (self.emit)(TrialEvent::Ended(ended));
     }
 
     fn waiting(&self) -> impl Fn(String) {
-        |reason| (self.tell)(TrialEvent::Waiting { reason })
+        |reason| (self.emit)(TrialEvent::Waiting { reason })
     }
 
     fn supervise(&self, mut hold: Hold, ended: &mut TrialEnded) -> Result<(), String> {
         let (job, options) = (self.job, self.options);
         for what in std::mem::take(&mut hold.recovered) {
-            (self.tell)(TrialEvent::HostChanged { what });
+            (self.emit)(TrialEvent::HostChanged { what });
         }
         let mut lease = match job.backend.lease(&job.wanted, &self.waiting(), &|| self.interrupt.is_asked()) {
             Ok(lease) => lease,
@@ -106,9 +106,9 @@ impl Supervisor<'_> {
             outside_expectations: options.config.expectations_for(&job.incident, &job.id.scenario),
             sabotage: options.sabotage.clone(),
         };
-        say(&mut control, &order)?;
+        write(&mut control, &order)?;
         let done = self.relay(&mut lab, &mut control, &mut hold).map(|done| *ended = done);
-        // Down begins when the lab has said its last word.
+        // Tear-down begins after the lab's last message.
         let down = Instant::now();
         if done.is_err() || self.interrupt.is_urgent() {
             let _ = lab.kill();
@@ -119,7 +119,7 @@ impl Supervisor<'_> {
             Left::Nothing => ended.down = Some(down.elapsed()),
             Left::Something(why) => self.dirty(ended, why),
             Left::OnItsGround => {}
-            // What the trial missed of its own had gone with it.
+            // The ground is gone, and any leftovers of the trial with it.
             Left::NoGround(why) => (ended.outcome, ended.reasons) = (Outcome::Inconclusive, vec![why]),
         }
         drop(lab);
@@ -136,10 +136,10 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Passes events on and requests to the guardian, until the lab is done.
+    /// Relays events, and requests to the guardian, until the lab is done.
     fn relay(&self, lab: &mut LabProcess, control: &mut File, hold: &mut Hold) -> Result<TrialEnded, String> {
         let begin = Instant::now();
-        // Held, it lasts as long as somebody looks around.
+        // A held trial has no time limit.
         let limit = (!self.options.hold).then(|| self.job.at_most + PATIENCE);
         let events = lab.take_events().ok_or("the lab has no event pipe")?;
         let (lines_sender, lines) = mpsc::channel();
@@ -161,13 +161,13 @@ impl Supervisor<'_> {
             }
             if self.interrupt.is_asked() && !healing {
                 healing = true;
-                // Who is held has its verdicts already, and recovers in good order.
-                say(control, if holding { &ToLab::Leave } else { &ToLab::Heal })?;
+                // A held trial already has its verdicts, and recovers in order.
+                write(control, if holding { &ToLab::Leave } else { &ToLab::Heal })?;
             }
             if let Some(visitor) = &self.visitor {
-                visitor.requests().try_for_each(|request| say(control, &request))?;
+                visitor.requests().try_for_each(|request| write(control, &request))?;
                 if let Some(why) = hold.guardian.as_mut().and_then(machine::Guardian::alarm) {
-                    visitor.tell(HoldNews::LimitRestored { why });
+                    visitor.send(HoldEvent::LimitRestored { why });
                 }
             }
             let line = match lines.recv_timeout(LOOK) {
@@ -176,23 +176,23 @@ impl Supervisor<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Err("the lab ended before its verdict".into()),
             };
             match serde_json::from_str(&line).map_err(|e| format!("unexpected message from the lab: {e}"))? {
-                FromLab::Event { event, .. } => (self.tell)(event),
+                FromLab::Event { event, .. } => (self.emit)(event),
                 FromLab::HostLimit(request) => {
                     let answer = match &mut hold.guardian {
                         Some(guardian) => guardian.ask(request).map_err(|e| e.to_string()),
                         None => Err("this trial does not hold the limit".into()),
                     };
-                    say(control, &ToLab::HostLimit(answer))?;
+                    write(control, &ToLab::HostLimit(answer))?;
                 }
                 FromLab::Up { inodes } => {
                     if let Some(guardian) = &mut hold.guardian {
                         guardian.declare_own(inodes);
                     }
                 }
-                FromLab::Hold(news) => {
+                FromLab::Hold(event) => {
                     holding = true;
                     if let Some(visitor) = &self.visitor {
-                        visitor.tell(news);
+                        visitor.send(event);
                     }
                 }
                 FromLab::Done(done) => return Ok(done),
@@ -210,7 +210,7 @@ impl Supervisor<'_> {
             Ok(Restore::Restored { .. } | Restore::Nothing) => {}
             Ok(Restore::NotOurs { found, expected }) => {
                 let what = format!("nf_conntrack_max is {found}, not the {expected} that was written");
-                (self.tell)(TrialEvent::HostChanged { what });
+                (self.emit)(TrialEvent::HostChanged { what });
             }
             Err(e) => self.dirty(ended, format!("nf_conntrack_max: {e}")),
         }
@@ -223,11 +223,11 @@ impl Supervisor<'_> {
         let after = look_at_host()?;
         for difference in host::diff(before, &after) {
             if !difference.what.contains("nf_conntrack_max") {
-                (self.tell)(TrialEvent::HostChanged { what: difference.to_string() });
+                (self.emit)(TrialEvent::HostChanged { what: difference.to_string() });
             } else if self.job.needs.writes_limit() {
                 self.dirty(ended, difference.to_string());
             }
-            // Else another trial, side by side, holds the limit; it answers for it.
+            // Otherwise a concurrent trial holds the limit and is responsible for it.
         }
         Ok(())
     }
@@ -235,22 +235,22 @@ impl Supervisor<'_> {
     fn dirty(&self, ended: &mut TrialEnded, what: String) {
         ended.outcome = ended.outcome.max(Outcome::Dirty);
         ended.reasons.push(format!("left behind: {what}"));
-        (self.tell)(TrialEvent::LeftBehind { what });
+        (self.emit)(TrialEvent::LeftBehind { what });
     }
 }
 
-/// The machine from outside the lab. Names of nft tables are for root's eyes only.
+/// A snapshot of the machine outside the lab. Only root can list nft tables.
 fn look_at_host() -> Result<Snapshot, String> {
     let tables =
         if is_root() { NetNs::own("this machine").and_then(|own| nft::list_tables(&own)) } else { Ok(Vec::new()) };
     tables.and_then(Snapshot::take).map_err(|e| format!("the host could not be read: {e}"))
 }
 
-fn say(control: &mut File, message: &impl serde::Serialize) -> Result<(), String> {
+fn write(control: &mut File, message: &impl serde::Serialize) -> Result<(), String> {
     send(control, message).map_err(|e| format!("failed to write to the lab: {e}"))
 }
 
-/// Recordings of several backends lie beside each other.
+/// The file name of a recording, distinct for several backends.
 fn recording_name(job: &Job, of_several: bool) -> String {
     let control = job.id.control.as_ref().map(|name| format!("--{name}")).unwrap_or_default();
     let repetition = if job.id.repetition > 1 { format!("-{}", job.id.repetition) } else { String::new() };

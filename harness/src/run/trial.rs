@@ -1,7 +1,6 @@
-//! One trial, inside the lab: from cluster up through recovery, every stage in order.
+//! One trial, inside the lab: all stages, from cluster up through recovery.
 //!
-//! The only thing that leaves it is events. Whatever goes wrong, healing is tried, and what could not
-//! be healed is said.
+//! Events are its only output. Healing is attempted after any error, and what could not be healed is reported.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -27,31 +26,31 @@ use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};
 
-/// What a trial is made of and reports to.
+/// The parts of a trial and where it reports to.
 pub struct Trial<'a> {
     pub plan: &'a Plan,
     pub trial: &'a TrialPlan,
     pub cluster: Arc<dyn Cluster>,
     pub host_limit: HostLimit,
     pub sabotage: Option<Sabotage>,
-    /// Turns true when the user wants to stop.
+    /// Becomes true when the user stops the run.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
     /// Set once every collector is armed.
     pub armed: Arc<AtomicBool>,
-    /// Stay with the fault in force, for these to look around.
+    /// The visitors for whom the trial is held with the fault in force.
     pub hold: Option<Visitors>,
     /// The kernel log, or why it cannot be read.
     pub kernel_log: Result<File, String>,
     pub events: &'a dyn Fn(TrialEvent),
-    /// What detectors say.
-    pub said: mpsc::UnboundedReceiver<OutsideEvent>,
-    /// Where collectors send to; the observer is at the other end.
+    /// Findings of detectors.
+    pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
+    /// Sender for collectors; the observer receives.
     pub signals: mpsc::UnboundedSender<Signal>,
 }
 
 impl Trial<'_> {
-    /// Runs it; how it went, and why that is not a pass.
+    /// Runs the trial; returns the outcome and the reasons why it is not a pass.
     pub async fn run(self) -> (Outcome, Vec<String>) {
         let (sender, attempts) = mpsc::unbounded_channel();
         let mut running = Running {
@@ -60,7 +59,7 @@ impl Trial<'_> {
             injected: false,
             samples: Samples::new(&self.plan.workload),
             attempts,
-            said: self.said,
+            findings: self.findings,
             stop: self.stop,
             events: self.events,
         };
@@ -100,8 +99,8 @@ impl Trial<'_> {
                     stopped = Some(stop);
                 }
                 churn.stop().await;
-                // What hangs on a connection would keep its namespace for minutes. While somebody owns it: the kernel
-                // ends it in good order then, and its reset ends what has no owner at the other end.
+                // Open connections would keep their namespaces alive for minutes. Destroy them while they still have an
+                // owner: the kernel then closes them properly, and the reset ends peers without an owner.
                 for ns in self.cluster.own_namespaces() {
                     let _ = sockdiag::destroy_all(&ns);
                 }
@@ -127,7 +126,7 @@ fn start(
 fn outcome(judge: &Judge, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {
     let (mut outcome, mut reasons) = judge.outcome();
     if let Some(stop) = stopped {
-        // A false alarm stands by itself; what was not decided for want of an effect does not.
+        // Keep a failure such as a false alarm; expectations undecided for lack of an effect are explained by the stop.
         (outcome, reasons) = (Outcome::Inconclusive, vec![stop.why().to_owned()]);
     }
     if !dirty.is_empty() {

@@ -1,4 +1,4 @@
-//! The cluster a scenario wants, and the world around it.
+//! The cluster of a scenario, and the hosts and offices outside it.
 
 use std::collections::BTreeMap;
 use std::fmt;

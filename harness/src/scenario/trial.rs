@@ -1,4 +1,4 @@
-//! What is expected of a trial: quiet first, then the effect, the findings, and recovery.
+//! The expectations of a trial: steady state, effect, findings, recovery.
 
 use relapse_detectors::finding::Level;
 use relapse_lab::faults::Injection;

@@ -1,5 +1,5 @@
-//! No packet of a lab leaves by Docker's NIC: it is tried from a node and from a pod, with routes that lead
-//! out that way, and looked for on this machine.
+//! No packet of a lab leaves through Docker's NIC: tested from a node and from a pod with routes to that NIC, with a
+//! capture on this machine.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -10,20 +10,20 @@ use relapse_kernel::{NetNs, nft};
 use super::super::Tested;
 use crate::support::real_run::{docker, until};
 
-/// Of the scenario's database network, where nobody is.
+/// An unused address of the scenario's database network.
 const LAB_ADDRESS: &str = "10.176.46.99";
-/// As the guard calls what it drops.
+/// Comments of the guard's counters.
 const TABLE: &str = "guard-of-relapse";
 const COUNTERS: [&str; 2] = ["a pod's address", "neither a node nor this machine"];
-/// From here to there: the capture hears only of this port, and as a destination nodes redirect it.
+/// Source and destination port: the capture only sees the first, which nodes would redirect as a destination.
 const PORTS: (u16, u16) = (53, 9);
 
-/// What a trial is told then.
-pub const TOLD: &str = "packets of the lab tried to leave by Docker's NIC (dropped)";
+/// The reason in the trial's result.
+pub const REASON: &str = "packets of the lab tried to leave by Docker's NIC (dropped)";
 
-/// From the first worker of a run, and from one of its pods.
+/// Sends packets from the second worker of a run and from one of its pods.
 pub fn try_to_leave(id: &str) -> Tested {
-    // A capture wants one.
+    // The capture needs a runtime.
     let runtime = tokio::runtime::Runtime::new().map_err(|e| e.to_string())?;
     let _here = runtime.enter();
     let container = format!("relapse-{id}-worker2");
@@ -40,14 +40,14 @@ pub fn try_to_leave(id: &str) -> Tested {
         let all: Vec<&str> = ["exec", &container, "ip"].into_iter().chain(words.split(' ')).collect();
         docker(&all).map(drop)
     };
-    // What a fault that went wrong could do: the way to a lab address is Docker's NIC.
+    // Simulates a faulty fault: route a lab address to Docker's NIC.
     ip(&format!("route add {LAB_ADDRESS}/32 dev eth0"))?;
     ip(&format!("rule add pref 1 to {LAB_ADDRESS}/32 lookup main"))?;
     let from_node = send(&node, LAB_ADDRESS);
     let from_pod = send(&pod, LAB_ADDRESS);
     ip(&format!("rule del pref 1 to {LAB_ADDRESS}/32 lookup main"))?;
     ip(&format!("route del {LAB_ADDRESS}/32 dev eth0"))?;
-    // The guard refuses the node's own to its face; a pod's goes, and is lost.
+    // The guard's drop makes the node's own send fail; a pod's packet is sent and dropped later.
     if from_node.as_ref().map_err(std::io::Error::kind) != Err(std::io::ErrorKind::PermissionDenied) {
         return Err(format!("the node's packet was not refused: {from_node:?}"));
     }
@@ -56,11 +56,11 @@ pub fn try_to_leave(id: &str) -> Tested {
         let now = hits(&node)?;
         Ok(now.iter().zip(&before).all(|(now, before)| now > before).then_some(()))
     })?;
-    // What may pass is seen, by the same way and later: so what is not seen did not pass.
+    // An allowed packet sent later on the same path is seen, so an unseen one was dropped.
     send(&node, &gateway).map_err(|e| format!("the node could not send to this machine: {e}"))?;
     let mut frames = Vec::new();
     let sent_to = |address: &str| SocketAddr::new(address.parse().expect("an address"), PORTS.1);
-    until("what may pass is seen", Duration::from_secs(2), || {
+    until("the allowed packet is seen", Duration::from_secs(2), || {
         capture.drain(&mut frames);
         let seen = |to: SocketAddr| {
             frames.iter().any(|frame| matches!(&frame.packet, Packet::Udp(udp) if udp.destination == to))
@@ -83,7 +83,7 @@ fn send(from: &NetNs, to: &str) -> std::io::Result<usize> {
     sent.map_err(std::io::Error::other)?
 }
 
-/// A namespace of a pod of this node: of a process in the container's control group, with another network.
+/// The namespace of a pod of this node: that of a process in the container's cgroup with another network namespace.
 fn pod_of(container: &str, node: &NetNs) -> Result<NetNs, String> {
     let id = docker(&["inspect", "--format", "{{.Id}}", container])?;
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,5 +1,5 @@
-//! However a run ends, exactly what is its own is removed: containers, network, folder, journal; what its
-//! nodes wrote on this machine is set back; the cluster of somebody else beside it stays as it was.
+//! However a run ends, exactly its own parts are removed: containers, network, folder, journal; settings written by its
+//! nodes are restored; the cluster of another owner beside it does not change.
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use relapse_kind::NODE_WRITES;
 use super::super::Tested;
 use super::contained;
 use crate::support::engine::Engine;
-use crate::support::real_run::{Home, Run, docker, on_path, said, until};
+use crate::support::real_run::{Home, Run, docker, on_path, printed, until};
 use crate::support::skips;
 use crate::support::stranger::Stranger;
 
-/// A cluster that comes up shows its first container by then.
+/// Time limit for the first container of a cluster.
 const FIRST_CONTAINER: Duration = Duration::from_secs(60);
-/// What a run that was killed had begun has ended by then, or was ended.
+/// Time limit for processes of a killed run to end or to be ended.
 const ENDED: Duration = Duration::from_secs(60);
-/// A run that lost its nodes gives up by then, its removal included.
+/// Time limit for a run without nodes to give up, including the removal.
 const GIVEN_UP: Duration = Duration::from_secs(120);
 
 static STRANGER: Mutex<Option<Stranger>> = Mutex::new(None);
@@ -28,8 +28,8 @@ fn strangers() -> MutexGuard<'static, Option<Stranger>> {
     STRANGER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a test beside a cluster of somebody else's, which is the current one of whoever runs it, and looks
-/// after it.
+/// Runs a test beside the cluster of another owner, which is the current context of KUBECONFIG, and checks that cluster
+/// afterwards.
 fn beside_stranger(test: impl FnOnce(&Home) -> Tested) -> Tested {
     let mut slot = strangers();
     let stranger = match &mut *slot {
@@ -40,12 +40,12 @@ fn beside_stranger(test: impl FnOnce(&Home) -> Tested) -> Tested {
     test(&home).and_then(|()| stranger.is_untouched())
 }
 
-/// By now it has lived beside all that was tried.
+/// Checks the other cluster after all tests beside it.
 pub fn stranger_untouched() -> Tested {
     beside_stranger(|_| Ok(()))
 }
 
-/// It goes with this program.
+/// Removes the other cluster.
 pub fn end() {
     drop(strangers().take());
 }
@@ -73,23 +73,23 @@ fn processes(id: &str) -> Vec<String> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
-    // What a node runs goes with its container.
+    // Processes of a node end with its container.
     lines.filter(|line| line.contains(&name) && (line.contains("kind ") || line.starts_with("docker "))).collect()
 }
 
-/// Recovers once; then nothing of the run is left, nor comes again.
+/// Recovers once; then nothing of the run is left or reappears.
 fn recovered(home: &Home, id: &str) -> Tested {
     let text = home.recover()?;
     let removed = format!("kind cluster relapse-{id} was removed");
     if !text.contains(&removed) {
-        return Err(format!("recover does not say that {removed}: {text}"));
+        return Err(format!("recover did not print {removed:?}: {text}"));
     }
     home.nothing_left(id)?;
-    until("what the run had begun has ended", ENDED, || Ok(processes(id).is_empty().then_some(())))?;
-    home.nothing_left(id).map_err(|e| format!("it came again: {e}"))
+    until("the processes of the run have ended", ENDED, || Ok(processes(id).is_empty().then_some(())))?;
+    home.nothing_left(id).map_err(|e| format!("it reappeared: {e}"))
 }
 
-/// The run alone is killed: who works for it is not told.
+/// Kills only the run, not its child processes.
 pub fn coming_up() -> Tested {
     beside_stranger(|home| {
         let mut run = home.start(&["--only", "incident"]);
@@ -100,7 +100,7 @@ pub fn coming_up() -> Tested {
     })
 }
 
-/// In its trial a packet tried to get out: so it is dirty, and its cluster goes, as at the end of any run.
+/// A packet tried to leave during the trial, so the trial is dirty and its cluster is removed.
 pub fn going_down() -> Tested {
     beside_stranger(|home| {
         let mut run = home.start(&["--only", "incident"]);
@@ -108,7 +108,7 @@ pub fn going_down() -> Tested {
         run.until("a baseline", baseline)?;
         contained::try_to_leave(&id)?;
         run.until("an end of its trial", ended)?;
-        told_of_a_packet(&run)?;
+        packet_is_reported(&run)?;
         until("docker removes its containers", Duration::from_secs(20), || {
             Ok(processes(&id).iter().any(|line| line.starts_with("docker rm ")).then_some(()))
         })?;
@@ -117,30 +117,30 @@ pub fn going_down() -> Tested {
     })
 }
 
-/// Torn down at once, with its part still in the cluster: that a packet tried to get out is told all the same.
+/// Torn down immediately, with the trial's parts still in the cluster: the packet is still reported.
 pub fn cut_off() -> Tested {
     let home = Home::new();
     let mut run = home.start(&["--only", "incident"]);
     let id = run.id()?;
     run.until("a baseline", baseline)?;
     contained::try_to_leave(&id)?;
-    // Asked once it would heal first. Two of the same kind could be one to it.
+    // A single signal would heal first. Two equal signals could be merged.
     ["INT", "TERM"].iter().try_for_each(|signal| run.send(signal))?;
     run.ends_in(Outcome::Dirty)?;
-    told_of_a_packet(&run)?;
+    packet_is_reported(&run)?;
     home.nothing_left(&id)
 }
 
-fn told_of_a_packet(run: &Run) -> Tested {
+fn packet_is_reported(run: &Run) -> Tested {
     let reasons = run.reasons();
-    if reasons.starts_with("Dirty: ") && reasons.contains(contained::TOLD) {
+    if reasons.starts_with("Dirty: ") && reasons.contains(contained::REASON) {
         return Ok(());
     }
-    Err(format!("nothing says {:?}: {reasons}", contained::TOLD))
+    Err(format!("no reason contains {:?}: {reasons}", contained::REASON))
 }
 
-/// Two clusters with a fault in force on each, and beside each a server outside, which is a container but not of
-/// kind's: all go. Before there is any other cluster here, so settings are set back as well.
+/// Two clusters with a fault in force on each, each with a server outside in a container that is not kind's: all are
+/// removed. Runs before any other cluster exists, so settings are restored, too.
 pub fn in_force() -> Tested {
     let settings = Settings::look("killed with the fault in force")?;
     let home = Home::new();
@@ -155,14 +155,14 @@ pub fn in_force() -> Tested {
     // Of each cluster: its nodes, the server, a network, a folder, a journal.
     let is = |name: &str| left.iter().filter(|one| one.ends_with(name)).count();
     if left.len() != 14 || is("-outside-example-api") != 2 || is("-control-plane") != 2 {
-        return Err(format!("what is to be removed was {left:#?}\n{}", run.story()));
+        return Err(format!("unexpected parts to remove: {left:#?}\n{}", run.log()));
     }
     let reports = home.reports().display().to_string();
     let next = ["run", "policy-route-lost", "--only", "incident", "--reports", &reports];
-    // Who starts does not wait for another run's trial to give the lock back; where one follows the other all
-    // the while, only who waits gets it.
+    // A starting run does not wait for the lock of another run's trial; if trials follow each other without a gap, only
+    // waiting processes get it.
     let started = until("the next start gets the lock", Duration::from_secs(60), || {
-        let text = said(&home.relapse(&next).output().map_err(|e| e.to_string())?);
+        let text = printed(&home.relapse(&next).output().map_err(|e| e.to_string())?);
         Ok((!text.contains("another run holds the lock")).then_some(()))
     });
     if let Err(why) = started {
@@ -173,8 +173,8 @@ pub fn in_force() -> Tested {
     settings.are_as_before()
 }
 
-/// Each makes a cluster when it is its turn, beside the other's that goes. What the nodes of both wrote is
-/// set back with the last.
+/// Each run creates a cluster in turn, while the other's is removed. Settings written by the nodes of both are restored
+/// with the last one.
 pub fn two_at_once() -> Tested {
     let settings = Settings::look("two runs at once")?;
     let home = Home::new();
@@ -186,11 +186,11 @@ pub fn two_at_once() -> Tested {
     settings.are_as_before()
 }
 
-/// The real one where it is ours to stop; else nodes and `docker` are as if it were.
+/// Stops the real engine if the test owns it; otherwise simulates that with nodes and `docker`.
 pub fn engine_stopped() -> Tested {
     match Engine::ours() {
         Ok(engine) => {
-            // It would go with the engine.
+            // The other cluster would end with the engine.
             end();
             if engine.is_idle()? {
                 stopped_for_real(engine)
@@ -204,14 +204,14 @@ pub fn engine_stopped() -> Tested {
 
 fn stopped_for_real(mut engine: Engine) -> Tested {
     let home = Home::new();
-    // Started again before the home removes what is left.
+    // The engine is restarted before the home removes leftovers.
     let engine = &mut engine;
     let mut run = home.start(&["--only", "incident"]);
     let id = run.id()?;
     run.until("a fault", injected)?;
     let others = docker(&["ps", "--format", "{{.Names}}"])?;
     if let Some(other) = others.lines().find(|name| !name.starts_with(&format!("relapse-{id}"))) {
-        return Err(format!("{other} was started meanwhile and would go with the engine: nothing was tried"));
+        return Err(format!("{other} was started meanwhile and would end with the engine: not tested"));
     }
     let begin = Instant::now();
     engine.stop()?;
@@ -220,19 +220,19 @@ fn stopped_for_real(mut engine: Engine) -> Tested {
     recovered(&home, &id)
 }
 
-/// All nodes of the cluster die while the fault is in force, and `docker` no longer answers, until it is back.
+/// All nodes of the cluster are killed while the fault is in force, and `docker` fails until it is back.
 fn as_if_stopped(why: &str) -> Tested {
     skips::note(
-        "the engine stopped in the middle",
-        &format!("the real engine, {why}: nodes that die and a stand-in for docker"),
+        "the engine stopped during a trial",
+        &format!("the real engine, {why}: killed nodes and a stub for docker are used"),
     );
     beside_stranger(|home| {
         let stopped = home.path().join("stopped");
-        let docker_there = on_path("docker").ok_or("there is no docker on the path")?;
+        let real_docker = on_path("docker").ok_or("there is no docker on the path")?;
         let script = format!(
             "#!/bin/sh\nif [ -e '{}' ]; then echo 'Cannot connect to the Docker daemon' >&2; exit 1; fi\nexec '{}' \"$@\"\n",
             stopped.display(),
-            docker_there.display()
+            real_docker.display()
         );
         let programs = home.path().join("bin");
         home.program(&programs.join("docker"), &script)?;
@@ -245,12 +245,12 @@ fn as_if_stopped(why: &str) -> Tested {
         let kill: Vec<&str> = std::iter::once("kill").chain(nodes.iter().map(String::as_str)).collect();
         docker(&kill)?;
         gives_up(&mut run, Instant::now())?;
-        // Later, with the engine back.
+        // Later, after the engine is back.
         recovered(home, &id)
     })
 }
 
-/// In time, saying in a line that the cluster is gone, and how to remove what is left of it.
+/// Asserts that the run gives up in time, with one line about the lost cluster and how to remove its leftovers.
 fn gives_up(run: &mut Run, begin: Instant) -> Tested {
     run.ends_in(Outcome::Inconclusive)?;
     if begin.elapsed() > GIVEN_UP {
@@ -258,38 +258,42 @@ fn gives_up(run: &mut Run, begin: Instant) -> Tested {
     }
     let reasons = run.reasons();
     if !reasons.contains("no longer there") || reasons.lines().count() != 1 {
-        return Err(format!("that is no line that says that the cluster is no longer there: {reasons}"));
+        return Err(format!("expected one line with \"no longer there\": {reasons}"));
     }
-    let told = |event: &RunEvent| matches!(&event.what, What::Notice { text } if text.contains("relapse recover"));
-    if run.heard.iter().any(told) {
+    let names_recover =
+        |event: &RunEvent| matches!(&event.what, What::Notice { text } if text.contains("relapse recover"));
+    if run.received.iter().any(names_recover) {
         return Ok(());
     }
-    Err(format!("nothing says how to remove the cluster\n{}", run.story()))
+    Err(format!("no notice explains how to remove the cluster\n{}", run.log()))
 }
 
-/// Those settings of this machine that a node writes, and that may be 0 for as long as there is none.
+/// Settings of this machine that a node writes, and that may be 0 while there is none.
 struct Settings {
-    /// What they are now; other than a node's, where this program may write them.
+    /// The values before the test; different from a node's, if this program may write them.
     before: Vec<String>,
-    /// What they were.
+    /// The original values.
     own: Vec<String>,
 }
 
 impl Settings {
-    /// A node that ran here before may have left its values, and nobody would see that they are set back: with
-    /// consent they are made others first.
+    /// An earlier node may have left its values, which would hide a missing restoration: with consent they are changed
+    /// first.
     fn look(name: &str) -> Result<Self, String> {
         let own = Self::read();
         let mut settings = Self { before: own.clone(), own };
         let others = docker(&["ps", "--quiet", "--filter", "label=io.x-k8s.kind.cluster"])?;
         let written = |((_, new), now): (&(&str, &str), &String)| now == new;
         if !others.is_empty() {
-            skips::note(name, "settings of the machine: kind clusters that run here need them as they are");
+            skips::note(name, "settings of the machine: running kind clusters depend on them");
         } else if std::env::var("RELAPSE_ALLOW_HOST_WRITES").is_ok_and(|value| value == "1") {
             settings.before = vec!["0".to_owned(); settings.own.len()];
             write(&settings.before);
         } else if Self::all().zip(&settings.own).any(written) {
-            skips::note(name, "settings of the machine: some are a node's already (RELAPSE_ALLOW_HOST_WRITES=1)");
+            skips::note(
+                name,
+                "settings of the machine: some already have a node's values (RELAPSE_ALLOW_HOST_WRITES=1)",
+            );
         }
         Ok(settings)
     }

@@ -1,4 +1,4 @@
-//! Clusters that cannot be made: why is told in one line and within a stated time, and nothing is left.
+//! Clusters that cannot be created: the reason is reported in one line and in time, and nothing is left.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,25 +12,26 @@ use crate::support::engine::SmallEngine;
 use crate::support::real_run::{Home, Run, docker, on_path, until};
 use crate::support::skips;
 
-/// Nobody waits for what cannot be.
+/// Time limit for a run that cannot create a cluster.
 const SOON: Duration = Duration::from_secs(20);
-/// Where nothing runs it is a skip with this in its reason; a failure where it is required.
+/// Asserts that the trial is skipped with these words in its reason, and fails if the backend is required.
 fn skipped(home: &Home, image: &[&str], words: &[&str]) -> Tested {
     let begin = Instant::now();
     let with = |more: &[&str]| home.start(&[&["--only", "incident"], image, more].concat());
     let mut run = with(&[]);
     run.ends_in(Outcome::Skipped)?;
-    let said = |reason: &str| words.iter().all(|word| reason.contains(word));
-    let says_so =
-        |run: &Run| run.trial_events().any(|event| matches!(event, TrialEvent::Skipped { reason } if said(reason)));
-    if !says_so(&run) {
-        return Err(format!("no skip says {words:?}\n{}", run.story()));
+    let matches_all = |reason: &str| words.iter().all(|word| reason.contains(word));
+    let is_skipped = |run: &Run| {
+        run.trial_events().any(|event| matches!(event, TrialEvent::Skipped { reason } if matches_all(reason)))
+    };
+    if !is_skipped(&run) {
+        return Err(format!("no skip contains {words:?}\n{}", run.log()));
     }
     let mut required = with(&["--require", "kind"]);
     required.ends_in(Outcome::Fail)?;
     let reasons = required.reasons();
-    if !reasons.contains("required, but skipped") || !said(&reasons) {
-        return Err(format!("no failure says {words:?}: {reasons}"));
+    if !reasons.contains("required, but skipped") || !matches_all(&reasons) {
+        return Err(format!("no failure contains {words:?}: {reasons}"));
     }
     soon(begin, SOON)
 }
@@ -40,7 +41,7 @@ fn soon(begin: Instant, limit: Duration) -> Tested {
     if took < limit { Ok(()) } else { Err(format!("it took {took:?}")) }
 }
 
-/// When the run has the machine to itself; others may have it for long.
+/// Waits until the run has exclusive use of the machine, and returns the time.
 fn its_turn(run: &mut Run) -> Result<Instant, String> {
     let starts = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Started, .. });
     run.until("its turn", starts)?;
@@ -61,13 +62,13 @@ pub fn no_kind() -> Tested {
     skipped(&home, &[], &["kind is not installed", "make kind"])
 }
 
-/// It proves nothing, says why in a line with these words, and leaves nothing.
+/// Asserts that the run is inconclusive, with one line that contains these words, and leaves nothing.
 fn inconclusive(home: &Home, mut run: Run, words: &[&str]) -> Tested {
     let id = run.id()?;
     run.ends_in(Outcome::Inconclusive)?;
     let reasons = run.reasons();
     if !words.iter().all(|word| reasons.contains(word)) || reasons.lines().count() != 1 {
-        return Err(format!("that is no line with {words:?}: {reasons}"));
+        return Err(format!("expected one line with {words:?}: {reasons}"));
     }
     home.nothing_left(&id)
 }
@@ -85,14 +86,14 @@ fn with_kind(script: &str) -> Result<Home, String> {
     let program = home.path().join("kind");
     let version = "if [ \"$1\" = version ]; then echo 'kind v0 of a test'; exit; fi";
     home.program(&program, &format!("#!/bin/sh\n{version}\n{script}"))?;
-    home.program(&notes.join("image"), &noted("image").ok_or("make kind wrote down no image")?)?;
+    home.program(&notes.join("image"), &noted("image").ok_or("make kind stored no image")?)?;
     home.program(&notes.join("kind"), &program.display().to_string())?;
     Ok(home.with("XDG_CACHE_HOME", cache.display().to_string()))
 }
 
-/// Takes the name from `--name NAME` and makes the container of a node, which never starts.
+/// A script that takes the name from `--name NAME` and creates the container of a node without starting it.
 fn a_node() -> Result<String, String> {
-    let image = noted("image").ok_or("make kind wrote down no image")?;
+    let image = noted("image").ok_or("make kind stored no image")?;
     Ok(format!(
         r#"while [ "$1" != --name ]; do shift; done
 docker create --name "$2-control-plane" --label "io.x-k8s.kind.cluster=$2" {image} >/dev/null || exit 9
@@ -109,12 +110,12 @@ pub fn fails() -> Tested {
     soon(begin, SOON)
 }
 
-/// In an engine of the test's own, whose disk has room for the node image and little else.
+/// In a Docker engine of the test, whose disk has room for little more than the node image.
 pub fn disk_full() -> Tested {
     if let Some(why) = SmallEngine::unable() {
         return as_if_full(&why);
     }
-    let image = noted("image").ok_or("make kind wrote down no image")?;
+    let image = noted("image").ok_or("make kind stored no image")?;
     let size = docker(&["image", "inspect", "--format", "{{.Size}}", &image])?;
     let size: u64 = size.parse().map_err(|e| format!("{size}: {e}"))?;
     let engine = SmallEngine::with_room(size + size / 8)?;
@@ -128,18 +129,18 @@ pub fn disk_full() -> Tested {
     if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
 }
 
-/// kind and Docker are stood in for by a script that says what they say then: what is tried is that the words
-/// get through and what was made is removed.
+/// Simulates kind and Docker with a script that prints their messages. Tests that the message is reported and that
+/// everything created is removed.
 fn as_if_full(why: &str) -> Tested {
-    skips::note("a disk that is full", &format!("a real disk, {why}: a script says what kind says then"));
-    let complaint = "ERROR: failed to create cluster: command \"docker run\" failed with error: exit status 125; \
+    skips::note("a full disk", &format!("a real disk, {why}: a script prints kind's message"));
+    let error = "ERROR: failed to create cluster: command \"docker run\" failed with error: exit status 125; \
         docker: Error response from daemon: mkdir /var/lib/docker/overlay2/x: no space left on device";
-    let home = with_kind(&format!("{}echo '{complaint}' >&2\nexit 1", a_node()?))?;
+    let home = with_kind(&format!("{}echo '{error}' >&2\nexit 1", a_node()?))?;
     let run = home.start(&["--only", "incident"]);
     inconclusive(&home, run, &["no kind cluster", "no space left on device"])
 }
 
-/// A real one, whose first node loses its kubelet: kubeadm waits for it, for minutes.
+/// A real creation in which the first node loses its kubelet: kubeadm waits for it for minutes.
 pub fn hangs() -> Tested {
     const LIMIT: u64 = 20;
     let home = Home::new().with("RELAPSE_KIND_CREATE_WITHIN", LIMIT.to_string());
@@ -147,9 +148,9 @@ pub fn hangs() -> Tested {
     let id = run.id()?;
     let begin = its_turn(&mut run)?;
     let node = format!("relapse-{id}-control-plane");
-    let once_it_spoke = "journalctl --quiet --unit kubelet | grep -q . && systemctl mask --runtime --now kubelet";
+    let once_it_logs = "journalctl --quiet --unit kubelet | grep -q . && systemctl mask --runtime --now kubelet";
     until("the first node's kubelet runs", Duration::from_secs(LIMIT), || {
-        Ok(docker(&["exec", &node, "sh", "-c", once_it_spoke]).ok())
+        Ok(docker(&["exec", &node, "sh", "-c", once_it_logs]).ok())
     })?;
     inconclusive(&home, run, &["no kind cluster", &format!("did not end within {LIMIT} s"), "logs of its nodes"])?;
     soon(begin, Duration::from_secs(LIMIT) + SOON)?;
@@ -160,5 +161,5 @@ pub fn hangs() -> Tested {
 
 fn has_lines(file: &Path, word: &str) -> Tested {
     let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
-    if text.contains(word) { Ok(()) } else { Err(format!("{} says: {text}", file.display())) }
+    if text.contains(word) { Ok(()) } else { Err(format!("{} does not contain {word:?}: {text}", file.display())) }
 }

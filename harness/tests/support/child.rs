@@ -1,8 +1,7 @@
-//! A `relapse run` as a child process: its events as they come, its processes, and the proof that
-//! nothing of it is left.
+//! A `relapse run` as a child process: its events, its processes, and the proof that nothing of it is left.
 //!
-//! Processes are found by a mark in their environment, which every process of a run inherits from
-//! the first: also those that lost their parents are seen.
+//! Processes are found by a mark in their environment, which every process of a run inherits, so that orphans are
+//! found, too.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read as _, Seek as _, Write as _};
@@ -20,19 +19,19 @@ use relapse_lab::host::identity::Process;
 use relapse_lab::host::{CONNTRACK_MAX, MachineLock, Mode, Site, lock};
 
 const MARK: &str = "RELAPSE_TEST_MARK";
-/// What is there then will not go by itself.
+/// Time limit for all processes and namespaces to disappear.
 const LEFT: Duration = Duration::from_secs(15);
-/// What a guardian promises for the death of its run.
+/// Time limit for a guardian to restore after the death of its run.
 pub const RESTORED_WITHIN: Duration = Duration::from_secs(1);
 /// Longer than any trial takes, and any wait for the machine-wide lock.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What a process of a run is.
+/// The role of a process of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The command line.
     Relapse,
-    /// The half of the lab that stays outside, its pid 1, and the lab itself.
+    /// The part of the lab that stays outside, its pid 1, and the lab itself.
     Outer,
     Init,
     Lab,
@@ -44,8 +43,8 @@ pub struct Run {
     child: Child,
     mark: String,
     events: Receiver<RunEvent>,
-    /// All that were received.
-    pub heard: Vec<RunEvent>,
+    /// All events received so far.
+    pub received: Vec<RunEvent>,
     run_id: Option<String>,
     errors: File,
     user_namespace: Option<UserNs>,
@@ -53,7 +52,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts one with these arguments after `run --json`.
+    /// Starts a run with these arguments after `run --json`.
     pub fn start(arguments: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mark = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -81,19 +80,28 @@ impl Run {
                 }
             }
         });
-        Self { child, mark, events, heard: Vec::new(), run_id: None, errors, user_namespace: None, _reports: reports }
+        Self {
+            child,
+            mark,
+            events,
+            received: Vec::new(),
+            run_id: None,
+            errors,
+            user_namespace: None,
+            _reports: reports,
+        }
     }
 
-    /// Goes on until an event is such; false if the run ended without one.
-    pub fn until(&mut self, is_such: impl FnMut(&RunEvent) -> bool) -> Result<bool, String> {
-        self.until_or(Instant::now() + PATIENCE, is_such)?.ok_or_else(|| format!("nothing for {PATIENCE:?}"))
+    /// Receives events until one matches; false if the run ended first.
+    pub fn until(&mut self, matches: impl FnMut(&RunEvent) -> bool) -> Result<bool, String> {
+        self.until_or(Instant::now() + PATIENCE, matches)?.ok_or_else(|| format!("nothing for {PATIENCE:?}"))
     }
 
-    /// The same until an instant; none when that came first.
+    /// The same, up to an instant; `None` if that came first.
     pub fn until_or(
         &mut self,
         end: Instant,
-        mut is_such: impl FnMut(&RunEvent) -> bool,
+        mut matches: impl FnMut(&RunEvent) -> bool,
     ) -> Result<Option<bool>, String> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         loop {
@@ -102,8 +110,8 @@ impl Run {
                     if let What::RunStarted(started) = &event.what {
                         self.run_id = Some(started.run_id.clone());
                     }
-                    let found = is_such(&event);
-                    self.heard.push(event);
+                    let found = matches(&event);
+                    self.received.push(event);
                     if found {
                         return Ok(Some(true));
                     }
@@ -114,15 +122,15 @@ impl Run {
         }
     }
 
-    /// Goes on to the end of the run, which must end by itself.
+    /// Waits for the run to end on its own.
     pub fn end(&mut self) -> Result<ExitStatus, String> {
         self.until(|_| false)?;
         self.child.wait().map_err(|e| e.to_string())
     }
 
-    /// What the trial said, in order.
+    /// The events of trials, in order.
     pub fn trial_events(&self) -> impl Iterator<Item = &TrialEvent> {
-        self.heard.iter().filter_map(|event| match &event.what {
+        self.received.iter().filter_map(|event| match &event.what {
             What::Trial { event, .. } => Some(event),
             _ => None,
         })
@@ -136,7 +144,7 @@ impl Run {
         })
     }
 
-    /// What it printed for people.
+    /// Its standard error.
     pub fn errors(&mut self) -> String {
         let mut text = String::new();
         let _ = self.errors.rewind();
@@ -154,7 +162,7 @@ impl Run {
             if process.arguments.iter().any(|argument| argument == "__guardian") {
                 return Some(Role::Guardian);
             }
-            // A chain of three; a helper forked off the command line has its arguments, not the lab's.
+            // A chain of three; a helper forked by the command line has the command line's arguments, not the lab's.
             if !process.arguments.iter().any(|argument| argument == "__lab") {
                 return None;
             }
@@ -170,7 +178,7 @@ impl Run {
         marked.iter().filter_map(|process| Some((role(process)?, Process::of(process.pid)?))).collect()
     }
 
-    /// Takes hold of the lab's user namespace, from which the proof is led when all have died.
+    /// Holds the lab's user namespace, which is needed for the proof after all processes have died.
     pub fn hold_namespace(&mut self) {
         let own = fs::metadata("/proc/self/ns/user").map(|file| file.ino()).ok();
         let inner =
@@ -187,8 +195,7 @@ impl Run {
         }
     }
 
-    /// Waits until neither a process nor a namespace of this run is left, and says how long after
-    /// `since` that was.
+    /// Waits until no process or namespace of this run is left. Returns how long after `since` that was.
     pub fn prove_gone(&mut self, since: Instant) -> Result<Duration, String> {
         let end = Instant::now() + LEFT;
         loop {
@@ -208,7 +215,7 @@ impl Run {
         Ok(since.elapsed())
     }
 
-    /// Journals of this run that are on disk, drafts left out: nothing was changed on their account.
+    /// Journals of this run on disk, without drafts, for which nothing has been changed yet.
     pub fn journals(&self) -> Vec<PathBuf> {
         let (Some(run_id), Ok(site)) = (&self.run_id, Site::host()) else { return Vec::new() };
         let prefix = format!("{run_id}-");
@@ -220,7 +227,7 @@ impl Run {
         files.filter(is_ours).collect()
     }
 
-    /// Waits for what the guardian promises: the journal gone (which is last), the limit as it was.
+    /// Waits until the guardian has restored everything: the journal is removed (last) and the limit is as before.
     pub fn prove_restored(&self, before: Option<&str>, since: Instant, within: Duration) -> Result<Duration, String> {
         while !self.journals().is_empty() {
             if since.elapsed() > within {
@@ -235,14 +242,14 @@ impl Run {
 }
 
 impl Drop for Run {
-    /// A test that fails leaves nothing either.
+    /// A failed test leaves nothing either.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         for (_, process) in self.processes() {
             if process.pid != self.child.id() {
                 let guardian = fs::read_to_string(format!("/proc/{}/cmdline", process.pid));
-                // A guardian ends when the run has ended, after its work.
+                // A guardian ends on its own after the run, when its work is done.
                 if !guardian.is_ok_and(|arguments| arguments.contains("__guardian")) {
                     send(process, "KILL");
                 }
@@ -265,13 +272,13 @@ pub fn recover() -> Result<(), String> {
     Err(format!("recover ended with {}: {}", output.status, String::from_utf8_lossy(&text)))
 }
 
-/// The limit while nobody writes it; none where this kernel has no connection tracking.
+/// The limit while no run writes it; empty if this kernel has no connection tracking.
 pub fn limit() -> String {
     let _steady = MachineLock::acquire(&lock::limit(), Mode::Shared, &|_| ()).expect("the lock can be taken");
     read_limit()
 }
 
-/// The limit is as it was, unless another run writes it now.
+/// Asserts that the limit is as before, unless another run is writing it.
 fn unchanged(before: &str) -> Result<(), String> {
     let lock = MachineLock::try_acquire(&lock::limit(), Mode::Shared).map_err(|e| e.to_string())?;
     let now = read_limit();
@@ -283,10 +290,10 @@ fn read_limit() -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-/// Sends a signal to exactly this process, and tells whether it was there.
+/// Sends a signal to exactly this process. Returns whether it existed.
 ///
-/// Through a shell that waits for it: starting `kill` would take longer than what is to be hit.
-#[expect(clippy::zombie_processes, reason = "whoever holds it ends it and waits")]
+/// Uses a running shell, because starting `kill` would take longer than the moment to hit.
+#[expect(clippy::zombie_processes, reason = "the shell ends with this program")]
 pub fn send(process: Process, signal: &str) -> bool {
     static SHELL: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>> = Mutex::new(None);
     let mut shell = SHELL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,19 +302,19 @@ pub fn send(process: Process, signal: &str) -> bool {
         let mut command = Command::new("/bin/sh");
         let mut child =
             command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a shell starts");
-        // It ends with this program, by the end of its input.
+        // It ends with this program, when its input closes.
         (child.stdin.take().expect("piped"), BufReader::new(child.stdout.take().expect("piped")))
     });
     if !process.is_alive() {
         return false;
     }
-    writeln!(ask, "{signal} {}", process.pid).expect("the shell listens");
+    writeln!(ask, "{signal} {}", process.pid).expect("the shell reads");
     let mut line = String::new();
     answer.read_line(&mut line).expect("the shell answers");
     line.trim() == "y"
 }
 
-/// A process that bears a mark.
+/// A process with a mark.
 #[derive(Debug)]
 struct Marked {
     pid: u32,
@@ -324,7 +331,7 @@ fn marked(mark: &str) -> Vec<Marked> {
         if !environment.split(|byte| *byte == 0).any(|variable| variable == sought.as_bytes()) {
             return None;
         }
-        // A zombie has no environment, but may become one between the two.
+        // A zombie has no environment, but the process may become one between the two reads.
         Process::of(pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()?;

@@ -1,4 +1,4 @@
-//! Runs in this process: labs and guardian are the built `relapse`.
+//! Runs in this process; labs and guardian are the built `relapse`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use relapse_lab::netns::Labs;
 
 use super::skips;
 
-/// Labs that the built `relapse` becomes.
+/// Labs run by the built `relapse`.
 pub fn labs() -> Labs {
     Labs::of_program(Path::new(env!("CARGO_BIN_EXE_relapse")))
 }
 
-/// One trial at a time there, with the consent and the demands of the environment.
+/// Options for one trial at a time, with consent and requirements from the environment.
 pub fn options(backend: Arc<dyn Backend>) -> Options {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! A `relapse run` on real clusters as a child process: with a state folder of its own, so that what it
-//! writes down and what it leaves is its own; its events as they come; what of it is on this machine.
+//! A `relapse run` on real clusters as a child process, with a state folder of its own: its events, and what it leaves
+//! on this machine.
 
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use relapse::event::{Outcome, RunEvent, TrialEvent, What};
 use tempfile::TempDir;
 
-/// Longer than making a cluster, a trial on it and removing it take together.
+/// Longer than creating a cluster, a trial on it and its removal take together.
 const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// State and reports of the runs of one test.
 pub struct Home {
     folder: TempDir,
-    /// Set for every command, besides.
+    /// Additional variables for every command.
     pub environment: Vec<(&'static str, String)>,
 }
 
@@ -37,7 +37,7 @@ impl Home {
         self.folder.path()
     }
 
-    /// The built program; demands and consent of the environment are not its.
+    /// The built program, without requirements and consent from the environment.
     pub fn relapse(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_relapse"));
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stdin(Stdio::null());
@@ -51,7 +51,7 @@ impl Home {
         self.path().join("reports")
     }
 
-    /// Writes a program that stands in for another.
+    /// Writes a stub program.
     pub fn program(&self, file: &Path, script: &str) -> Result<(), String> {
         let write = || {
             std::fs::create_dir_all(file.parent().unwrap_or(self.path()))?;
@@ -71,7 +71,7 @@ impl Home {
         self.start_of("policy-route-lost", arguments, variables)
     }
 
-    /// The same, of another scenario.
+    /// The same, with another scenario.
     pub fn start_of(&self, scenario: &str, arguments: &[&str], variables: &[(&str, String)]) -> Run {
         let errors = tempfile::tempfile().expect("a temporary file");
         let mut command = self.relapse(&["run", "--json", "--backend", "kind", scenario]);
@@ -86,18 +86,17 @@ impl Home {
             let lines = BufReader::new(output).lines().map_while(Result::ok);
             lines.filter_map(|line| serde_json::from_str(&line).ok()).try_for_each(|event| sender.send(event).ok())
         });
-        Run { child, events, heard: Vec::new(), errors }
+        Run { child, events, received: Vec::new(), errors }
     }
 
-    /// `relapse recover`: what it said, and that it found nothing it could not undo.
+    /// Runs `relapse recover`, which must succeed, and returns its output.
     pub fn recover(&self) -> Result<String, String> {
         let output = self.relapse(&["recover"]).output().map_err(|e| e.to_string())?;
-        let said = said(&output);
-        if output.status.success() { Ok(said) } else { Err(format!("recover ended with {}: {said}", output.status)) }
+        let text = printed(&output);
+        if output.status.success() { Ok(text) } else { Err(format!("recover ended with {}: {text}", output.status)) }
     }
 
-    /// What of a run is on this machine, by the exact name of its clusters: containers, networks, folders,
-    /// journals.
+    /// Everything of a run on this machine, by the exact name of its clusters: containers, networks, folders, journals.
     pub fn left(&self, run_id: &str) -> Result<Vec<String>, String> {
         let name = format!("relapse-{run_id}");
         let of_it = |found: &String| *found == name || found.starts_with(&format!("{name}-"));
@@ -109,7 +108,7 @@ impl Home {
         Ok(left)
     }
 
-    /// Nothing of it is.
+    /// Asserts that nothing of the run is left.
     pub fn nothing_left(&self, run_id: &str) -> Result<(), String> {
         let left = self.left(run_id)?;
         if left.is_empty() { Ok(()) } else { Err(format!("left behind: {}", left.join(", "))) }
@@ -121,25 +120,25 @@ fn files(folder: &Path) -> Vec<String> {
     found.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// All it printed.
-pub fn said(output: &Output) -> String {
+/// The standard output and standard error of a command.
+pub fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
 }
 
-/// Where a program lies.
+/// Finds a program on the path.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// Asks Docker; its answer without the line end.
+/// Runs Docker and returns its output without the trailing newline.
 pub fn docker(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(arguments).output().map_err(|e| format!("docker: {e}"))?;
-    let said = said(&output).trim().to_owned();
-    if output.status.success() { Ok(said) } else { Err(format!("docker {}: {said}", arguments.join(" "))) }
+    let text = printed(&output).trim().to_owned();
+    if output.status.success() { Ok(text) } else { Err(format!("docker {}: {text}", arguments.join(" "))) }
 }
 
-/// Waits until there is something.
+/// Polls until `look` returns a value.
 pub fn until<T>(
     what: &str,
     within: Duration,
@@ -161,67 +160,67 @@ pub fn until<T>(
 pub struct Run {
     child: Child,
     events: Receiver<RunEvent>,
-    /// All that were received.
-    pub heard: Vec<RunEvent>,
+    /// All events received so far.
+    pub received: Vec<RunEvent>,
     errors: std::fs::File,
 }
 
 impl Run {
-    /// Goes on until an event is such.
-    pub fn until(&mut self, what: &str, is_such: impl Fn(&RunEvent) -> bool) -> Result<(), String> {
-        match self.next(is_such)? {
+    /// Receives events until one matches.
+    pub fn until(&mut self, what: &str, matches: impl Fn(&RunEvent) -> bool) -> Result<(), String> {
+        match self.next(matches)? {
             true => Ok(()),
-            false => Err(format!("the run ended without {what}\n{}", self.story())),
+            false => Err(format!("the run ended without {what}\n{}", self.log())),
         }
     }
 
-    fn next(&mut self, is_such: impl Fn(&RunEvent) -> bool) -> Result<bool, String> {
+    fn next(&mut self, matches: impl Fn(&RunEvent) -> bool) -> Result<bool, String> {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.events.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(event) => {
-                    let found = is_such(&event);
-                    self.heard.push(event);
+                    let found = matches(&event);
+                    self.received.push(event);
                     if found {
                         return Ok(true);
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(false),
-                Err(RecvTimeoutError::Timeout) => return Err(format!("nothing for {PATIENCE:?}\n{}", self.story())),
+                Err(RecvTimeoutError::Timeout) => return Err(format!("nothing for {PATIENCE:?}\n{}", self.log())),
             }
         }
     }
 
-    /// The run's id, which all its clusters bear.
+    /// The run's id, which is part of the names of its clusters.
     pub fn id(&mut self) -> Result<String, String> {
-        if self.heard.is_empty() {
+        if self.received.is_empty() {
             self.until("having begun", |event| matches!(event.what, What::RunStarted(_)))?;
         }
-        let id = self.heard.iter().find_map(|event| match &event.what {
+        let id = self.received.iter().find_map(|event| match &event.what {
             What::RunStarted(started) => Some(started.run_id.clone()),
             _ => None,
         });
         id.ok_or_else(|| "the run has no id".into())
     }
 
-    /// Goes on to the end of the run, which must end by itself.
+    /// Waits for the run to end on its own.
     pub fn end(&mut self) -> Result<ExitStatus, String> {
         self.next(|_| false)?;
         self.child.wait().map_err(|e| e.to_string())
     }
 
-    /// Ends in this outcome, its status too.
+    /// Asserts that the run ends with the exit status of this outcome.
     pub fn ends_in(&mut self, wanted: Outcome) -> Result<(), String> {
         let status = self.end()?;
         if status.code() == Some(wanted.exit_code().into()) {
             return Ok(());
         }
-        Err(format!("it ended with {status}, not as {wanted:?}\n{}", self.story()))
+        Err(format!("it ended with {status}, not as {wanted:?}\n{}", self.log()))
     }
 
-    /// What trials said, in order.
+    /// The events of trials, in order.
     pub fn trial_events(&self) -> impl Iterator<Item = &TrialEvent> {
-        self.heard.iter().filter_map(|event| match &event.what {
+        self.received.iter().filter_map(|event| match &event.what {
             What::Trial { event, .. } => Some(event),
             _ => None,
         })
@@ -236,23 +235,23 @@ impl Run {
         ended.collect::<Vec<_>>().join("\n")
     }
 
-    /// What happened, for people who wonder.
-    pub fn story(&mut self) -> String {
+    /// A log of the run, for error messages.
+    pub fn log(&mut self) -> String {
         let mut errors = String::new();
         let _ = self.errors.rewind();
         let _ = self.errors.read_to_string(&mut errors);
         let short = |event: &RunEvent| format!("{:?}", event.what).chars().take(300).collect::<String>();
         let quiet = |event: &&RunEvent| !matches!(&event.what, What::Trial { event: TrialEvent::Flow(_), .. });
-        let heard: Vec<String> = self.heard.iter().filter(quiet).map(short).collect();
-        format!("standard error: {errors}\nevents: {}", heard.join("\n        "))
+        let received: Vec<String> = self.received.iter().filter(quiet).map(short).collect();
+        format!("standard error: {errors}\nevents: {}", received.join("\n        "))
     }
 
-    /// A signal to the run alone.
+    /// Sends a signal to the run's process only.
     pub fn send(&self, signal: &str) -> Result<(), String> {
         send(signal, &self.child.id().to_string())
     }
 
-    /// SIGKILL, to the run alone or to its whole process group.
+    /// Sends SIGKILL to the run's process or to its whole process group.
     pub fn kill(&mut self, group: bool) -> Result<(), String> {
         if group {
             send("KILL", &format!("-{}", self.child.id()))?;
@@ -265,11 +264,11 @@ impl Run {
 
 fn send(signal: &str, to: &str) -> Result<(), String> {
     let sent = Command::new("kill").args(["-s", signal, "--", to]).status().map_err(|e| e.to_string())?;
-    if sent.success() { Ok(()) } else { Err(format!("nobody is there to hear SIG{signal}")) }
+    if sent.success() { Ok(()) } else { Err(format!("SIG{signal} could not be sent")) }
 }
 
 impl Drop for Run {
-    /// A test that fails leaves no process; its cluster is in its journal.
+    /// A failed test leaves no process; its cluster is in the journal.
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.kill(true);
@@ -278,7 +277,7 @@ impl Drop for Run {
 }
 
 impl Drop for Home {
-    /// Nor a cluster.
+    /// A failed test leaves no cluster.
     fn drop(&mut self) {
         if !files(&self.path().join("state/journal")).is_empty() {
             let _ = self.recover();

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use relapse::plan::{self, Plan};
 
-/// All of them.
+/// All plans.
 ///
 /// # Panics
-/// Where they are wrong, with all that is.
+/// With all errors, if there are any.
 pub fn plans() -> Vec<Plan> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     plan::load(&[folder]).unwrap_or_else(|diagnostics| panic!("{}", diagnostics.plain()))

@@ -1,4 +1,4 @@
-//! What was left out and why, printed last: a skipped trial must not look like a passed one.
+//! Skipped trials and reasons, printed last, so that a skipped trial does not look like a passed one.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -7,13 +7,13 @@ use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 
 static SKIPS: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
 
-/// Backends whose skips are failures.
+/// Backends whose skipped trials count as failures.
 pub fn required() -> Vec<String> {
     let variable = std::env::var("RELAPSE_REQUIRE").unwrap_or_default();
     variable.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
-/// A trial that cannot be run on this backend here: left out, or failed where it is required.
+/// Skips a trial that cannot run on this backend here, or fails it if the backend is required.
 pub fn skip(backend: &str, name: &str, reason: &str) -> Result<Completion, Failed> {
     if required().iter().any(|required| required == backend) {
         return Err(format!("required, but skipped: {reason}").into());
@@ -22,12 +22,12 @@ pub fn skip(backend: &str, name: &str, reason: &str) -> Result<Completion, Faile
     Ok(Completion::ignored_with(reason))
 }
 
-/// Keeps a reason for the end.
+/// Records a reason, printed at the end.
 pub fn note(name: &str, reason: &str) {
     SKIPS.lock().unwrap_or_else(PoisonError::into_inner).insert((name.to_owned(), reason.to_owned()));
 }
 
-/// Runs trials, and says last what was left out.
+/// Runs trials, and then prints what was skipped.
 pub fn run(arguments: &Arguments, trials: Vec<Trial>) -> Conclusion {
     let conclusion = libtest_mimic::run(arguments, trials);
     if !arguments.list {
@@ -36,13 +36,13 @@ pub fn run(arguments: &Arguments, trials: Vec<Trial>) -> Conclusion {
     conclusion
 }
 
-/// Prints all of them on standard error.
+/// Prints all reasons to standard error.
 fn summarise() {
     let skips = SKIPS.lock().unwrap_or_else(PoisonError::into_inner);
     if skips.is_empty() {
         return;
     }
-    eprintln!("left out here (where RELAPSE_REQUIRE names the backend, a trial that is left out fails):");
+    eprintln!("skipped here (if RELAPSE_REQUIRE contains the backend, a skipped trial fails):");
     for (name, reason) in skips.iter() {
         eprintln!("    {name}: {reason}");
     }

@@ -1,6 +1,6 @@
-//! The order of trials: threads take them one after the other.
+//! The order of trials, which threads take one after the other.
 
-/// Those that wait for the one machine-wide lock evenly among the others: they are one long chain.
+/// Spreads the trials that wait for the machine-wide lock, which form one long chain, evenly among the others.
 pub fn evenly<T>(trials: Vec<T>, waits: impl Fn(&T) -> bool) -> Vec<T> {
     let (chain, others): (Vec<_>, Vec<_>) = trials.into_iter().partition(waits);
     let total = chain.len() + others.len();

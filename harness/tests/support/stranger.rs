@@ -1,4 +1,4 @@
-//! A kind cluster of somebody else's on this machine, made as its owner would make it.
+//! A kind cluster of another owner on this machine, created as that owner would.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,22 +8,22 @@ use relapse_kind::NODE_WRITES;
 use relapse_kind::noted;
 use tempfile::TempDir;
 
-use super::real_run::{docker, said, until};
+use super::real_run::{docker, printed, until};
 
-/// It is there, with its API server answering, and as its owner left it.
+/// The cluster, and its state after creation.
 pub struct Stranger {
     name: String,
     folder: TempDir,
-    /// Containers with the time they started, its network, its owner's kubeconfig.
+    /// Containers with their start times, its network, its owner's kubeconfig.
     before: Vec<String>,
     had_network: bool,
-    /// What its node writes on this machine, as it was: nobody else sets that back.
+    /// Settings that its node writes on this machine, with their previous values, to be restored here.
     settings: Vec<(PathBuf, String)>,
 }
 
 impl Stranger {
-    /// Makes it: a single node, on the network that kind gives everybody. Without a pod network, for an image
-    /// of `make kind` has none of kind's own; its API server needs none.
+    /// Creates a single node on kind's default network, without a pod network: images of `make kind` contain none of
+    /// kind's own, and its API server needs none.
     pub fn new() -> Result<Self, String> {
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let had_network = networks()?.iter().any(|network| network == "kind");
@@ -44,7 +44,7 @@ impl Stranger {
         }
         let output = command.output().map_err(|e| format!("kind: {e}"))?;
         if !output.status.success() {
-            return Err(format!("the other cluster could not be made: {}", said(&output)));
+            return Err(format!("the other cluster could not be made: {}", printed(&output)));
         }
         made.before = made.look()?;
         Ok(made)
@@ -54,16 +54,16 @@ impl Stranger {
         self.folder.path().join("kubeconfig")
     }
 
-    /// Nobody has touched it.
+    /// Asserts that the cluster is unchanged and its API server answers.
     pub fn is_untouched(&self) -> Result<(), String> {
         let now = self.look()?;
         if now != self.before {
-            return Err(format!("somebody else's cluster was {:#?}, is {now:#?}", self.before));
+            return Err(format!("the other cluster was {:#?}, is {now:#?}", self.before));
         }
         let node = format!("{}-control-plane", self.name);
         let ask = ["exec", &node, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get", "--raw", "/readyz"];
-        // A busy machine makes it slow.
-        until("somebody else's API server answers", Duration::from_secs(30), || {
+        // It is slow on a busy machine.
+        until("the other cluster's API server answers", Duration::from_secs(30), || {
             Ok(docker(&ask).ok().filter(|answer| answer == "ok"))
         })
         .map(drop)
@@ -78,7 +78,7 @@ impl Stranger {
             seen.push(docker(&["inspect", "--format", format, id])?);
         }
         if seen.is_empty() {
-            return Err("somebody else's cluster is gone".into());
+            return Err("the other cluster is gone".into());
         }
         seen.push(std::fs::read_to_string(self.kubeconfig()).map_err(|e| format!("its kubeconfig: {e}"))?);
         Ok(seen)

@@ -1,7 +1,7 @@
-//! The incidents of a run as tables of the page: a row an incident, and within an incident a row a variant or twin.
+//! The incidents of a run as tables: a row per incident, and within an incident a row per variant or twin.
 //!
-//! Invariant: detectors that never spoke are named below, not drawn. Left out: what an incident comes to
-//! ([`crate::incident`]), and what happened in a trial.
+//! Invariant: detectors without findings are listed below the table. Left out: the result of an incident
+//! ([`crate::incident`]), and the events of a trial.
 
 use maud::{Markup, html};
 
@@ -13,14 +13,14 @@ use crate::summary::RunSummary;
 use crate::table::{Cell, Kind, Table};
 use crate::words::Tone;
 
-/// A row an incident, a column a detector.
+/// A row per incident, a column per detector.
 pub fn matrix(run: &RunSummary, incidents: &[Incident<'_>]) -> Markup {
-    let (speakers, silent): (Vec<&str>, Vec<&str>) =
-        run.detectors().into_iter().partition(|name| incidents.iter().any(|incident| incident.speaks(name)));
+    let (active, silent): (Vec<&str>, Vec<&str>) =
+        run.detectors().into_iter().partition(|name| incidents.iter().any(|incident| incident.has_marks(name)));
     let ran = incidents.iter().any(Incident::ran);
     html! {
         table.matrix {
-            thead { tr { @for name in ["incident", "variants", "twins"].iter().chain(&speakers) { (table::head(name)) } } }
+            thead { tr { @for name in ["incident", "variants", "twins"].iter().chain(&active) { (table::head(name)) } } }
             tbody {
                 @for incident in incidents {
                     @let (tone, twins) = incident.twins();
@@ -29,9 +29,9 @@ pub fn matrix(run: &RunSummary, incidents: &[Incident<'_>]) -> Markup {
                         td { (incident.variants().count()) }
                         td class={ (tone.class()) "-bg" } { (twins) }
                         @if incident.ran() {
-                            @for name in &speakers { (table::marks(&incident.worst(name), &incident.each(name))) }
+                            @for name in &active { (table::marks(&incident.worst(name), &incident.each(name))) }
                         } @else {
-                            td class="reason skipped-bg" colspan=(speakers.len()) { "skipped: " (incident.reasons()) }
+                            td class="reason skipped-bg" colspan=(active.len()) { "skipped: " (incident.reasons()) }
                         }
                     }
                 }
@@ -44,26 +44,26 @@ pub fn matrix(run: &RunSummary, incidents: &[Incident<'_>]) -> Markup {
     }
 }
 
-/// Where it is in the page.
+/// The incident's anchor in the page.
 #[must_use]
 pub fn anchor(incident: &Incident<'_>) -> String {
     table::plain(&format!("incident-{}-{}", incident.backend, incident.id))
 }
 
-/// A row a variant or twin, a column a detector.
+/// A row per variant or twin, a column per detector.
 #[must_use]
 pub fn within<'a>(incident: &Incident<'a>, run: &'a RunSummary) -> Table<'a> {
-    let speakers: Vec<&str> = run.detectors().into_iter().filter(|name| incident.speaks(name)).collect();
+    let active: Vec<&str> = run.detectors().into_iter().filter(|name| incident.has_marks(name)).collect();
     let row = |group: &Group<'a>| {
         let mut row = vec![Cell::Trial(group.first(), group.outcome())];
         if group.ran() == 0 {
             row.push(Cell::Toned(Tone::Skipped, format!("skipped: {}", group.first().reasons().join("; "))));
         } else {
-            row.extend(speakers.iter().map(|name| Cell::Marks(marks::marks(group, name))));
+            row.extend(active.iter().map(|name| Cell::Marks(marks::marks(group, name))));
         }
         row
     };
     let rows = incident.groups.iter().map(row).collect();
-    let head = ["hover for evidence"].iter().chain(&speakers).map(|name| (*name).to_owned()).collect();
+    let head = ["hover for evidence"].iter().chain(&active).map(|name| (*name).to_owned()).collect();
     Table { kind: Kind::Matrix, title: None, head, rows, note: None }
 }

@@ -1,12 +1,12 @@
-//! The few shapes that the pictures are made of.
+//! The SVG shapes of the charts.
 //!
 //! Job: SVG elements. Invariants: a hover title belongs to a group and is written once for all its shapes; lengths are
-//! whole units; looks, anchors of texts among them, come from the style sheet, or a page of a hundred pictures would be
-//! too heavy to open. Left out: where shapes go.
+//! rounded to units; styles, including text anchors, are in the style sheet, which keeps a page of a hundred charts
+//! small. Left out: layout.
 
 use maud::{Markup, PreEscaped, html};
 
-/// A picture in the making; lengths are in its own units, one of which is about one pixel.
+/// A chart under construction; a unit of length is about one pixel.
 #[derive(Debug, Default)]
 pub struct Svg {
     body: String,
@@ -35,7 +35,7 @@ impl Svg {
         ));
     }
 
-    /// Of `steps`, in the language of the `d` of a path; nothing if there are none.
+    /// A path with `steps` as its `d` attribute; nothing if there are none.
     pub fn path(&mut self, class: &str, steps: &str) {
         if !steps.is_empty() {
             self.body.push_str(&format!("<path{} d=\"{steps}\"/>", attribute(class)));
@@ -58,7 +58,7 @@ impl Svg {
         self.body.push_str(&shape.0);
     }
 
-    /// The whole element, with a name for those who cannot see it.
+    /// The finished element, with an accessible name.
     #[must_use]
     pub fn end(self, width: f64, height: f64, name: &str) -> Markup {
         html! {
@@ -71,7 +71,7 @@ fn attribute(class: &str) -> String {
     if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") }
 }
 
-/// The steps of a line straight down.
+/// The steps of a vertical line.
 #[must_use]
 pub fn down(x: f64, from: f64, to: f64) -> String {
     format!("M{x:.0} {from:.0}V{to:.0}")

@@ -1,6 +1,6 @@
-//! Any table as a part of the page.
+//! Tables in HTML.
 //!
-//! Job: draws a [`Table`]; a trial in it leads to the card of that trial. Left out: headings.
+//! Job: draws a [`Table`]; trials link to their cards. Left out: headings.
 
 use maud::{Markup, html};
 
@@ -27,11 +27,11 @@ pub fn table(table: &Table<'_>) -> Markup {
                 }
             }
         }
-        @if let Some(note) = &table.note { p.facts { (note) } }
+        @for note in table.note.iter().flat_map(|note| note.lines()) { p.facts { (note) } }
     }
 }
 
-/// A name that stands on end where it is a matrix's.
+/// A column heading, which the style sheet rotates in a matrix.
 pub fn head(name: &str) -> Markup {
     html! { th { span { (name) } } }
 }
@@ -48,6 +48,7 @@ fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
             }
         }
         Cell::Toned(tone, text) => html! { td class={ "reason " (tone.class()) "-bg" } colspan=(columns) { (text) } },
+        Cell::Series(times, deadline) => html! { td { (super::series::series(times, *deadline)) } },
         Cell::Marks(marks) => {
             let details: Vec<&str> = marks.iter().map(|mark| mark.detail.as_str()).collect();
             self::marks(marks, &details.join(" — "))
@@ -55,7 +56,7 @@ fn draw(cell: &Cell<'_>, columns: usize) -> Markup {
     }
 }
 
-/// What a detector did, and more of it to hover over.
+/// The marks of a detector, with details as the hover title.
 pub fn marks(marks: &[Mark], details: &str) -> Markup {
     html! {
         @if marks.is_empty() {
@@ -68,9 +69,9 @@ pub fn marks(marks: &[Mark], details: &str) -> Markup {
     }
 }
 
-/// A mark on two lines if it begins with a word: times must not break, columns must stay narrow.
+/// Splits a mark that begins with a word into two lines: columns stay narrow, and times do not break.
 fn narrow(text: &str) -> Markup {
-    // Of "pre-existing" the hyphen stays on the first line.
+    // The hyphen of "pre-existing" stays on the first line.
     let hyphen = || text.find('-').map(|at| text.split_at(at + 1));
     match text.split_once(' ').or_else(hyphen) {
         Some((word, rest)) if word.chars().all(|c| c.is_alphabetic() || c == '-') => {
@@ -80,14 +81,14 @@ fn narrow(text: &str) -> Markup {
     }
 }
 
-/// Where the card of a trial is.
+/// The anchor of a trial's card.
 pub fn anchor(trial: &TrialSummary) -> String {
     let id = &trial.info.trial;
     let control = id.control.as_deref().unwrap_or("incident");
     plain(&format!("{}-{control}-{}-{}", id.scenario, id.backend, id.repetition))
 }
 
-/// As the name of a place in the page.
+/// Turns a text into an anchor.
 pub fn plain(text: &str) -> String {
     text.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }

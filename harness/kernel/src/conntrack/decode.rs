@@ -1,7 +1,7 @@
-//! What the kernel tells of entries and counters, read in place.
+//! Decodes entries and counters in place.
 //!
-//! Read from the bytes rather than through `netlink-packet-netfilter`, whose typed attributes take some thirty
-//! allocations for one entry: where every new flow of a busy node is news, that is most of what hearing of it costs.
+//! Reads the bytes directly instead of using `netlink-packet-netfilter`, whose typed attributes take some thirty
+//! allocations per entry: on a busy node, where every new flow is reported, that would be most of the cost.
 //! Attributes as numbered in `linux/netfilter/nfnetlink_conntrack.h`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,10 +11,10 @@ use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, Nla
 use super::entry::Entry;
 use super::numbers::*;
 
-/// `struct nfgenmsg` stands before the attributes: family, version, resource id.
+/// `struct nfgenmsg` precedes the attributes: family, version, resource id.
 const GENERIC_HEADER: usize = 4;
 
-/// The attributes of a message, or of one attribute that holds others: number and value of each.
+/// The attributes of a message or nested in an attribute: number and value of each.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
         let kind = attribute.kind();
@@ -24,17 +24,17 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// The attributes of a whole message of ctnetlink.
+/// The attributes of a whole ctnetlink message.
 pub(super) fn of_message(payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     attributes(payload.get(GENERIC_HEADER..).unwrap_or_default())
 }
 
-/// The first attribute of this number.
+/// The first attribute with this number.
 fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
 
-/// A number of `N` bytes; zeros where the value has another length.
+/// A number of `N` bytes; zeros if the value has another length.
 pub(super) fn number<const N: usize>(value: &[u8]) -> [u8; N] {
     value.try_into().unwrap_or([0; N])
 }
@@ -47,7 +47,7 @@ impl NetlinkDeserializable for Entry {
     }
 }
 
-/// Reads an entry; what is missing leaves its field empty.
+/// Decodes an entry; fields of missing attributes stay empty.
 pub(super) fn entry(payload: &[u8]) -> Entry {
     let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let mut entry = Entry::established(nowhere, nowhere, 0);

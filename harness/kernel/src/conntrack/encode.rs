@@ -1,6 +1,6 @@
-//! Messages that put entries in and take them out, many in one send.
+//! Encodes messages that insert and delete entries, many in one send.
 //!
-//! Written as bytes rather than through `netlink-packet-netfilter`, whose nested vectors cost more
+//! Writes the bytes directly instead of using `netlink-packet-netfilter`, whose nested vectors cost more
 //! than the kernel's own work when a table is filled with a quarter of a million entries. Attributes
 //! as numbered in `linux/netfilter/nfnetlink_conntrack.h`.
 
@@ -14,7 +14,7 @@ use super::numbers::*;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 
-/// Messages one behind the other; the buffer is kept from one send to the next.
+/// A sequence of messages; the buffer is reused from one send to the next.
 #[derive(Default)]
 pub(super) struct Messages {
     bytes: Vec<u8>,
@@ -32,7 +32,7 @@ impl Messages {
         self.count = 0;
     }
 
-    /// The bytes, of which only the last message asks for an acknowledgement; refusals come anyway.
+    /// The bytes. Only the last message requests an acknowledgement; refusals are sent in any case.
     pub(super) fn finish(&mut self) -> &[u8] {
         let at = self.last + 6;
         let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | NLM_F_ACK;
@@ -43,7 +43,7 @@ impl Messages {
     pub(super) fn insert(&mut self, entry: &Entry) {
         self.message(IPCTNL_MSG_CT_NEW, NLM_F_CREATE | NLM_F_EXCL, entry, |m| {
             m.tuple(CTA_TUPLE_REPLY, entry.reply, entry.protocol);
-            // The other bits are the kernel's to set.
+            // The other bits are set by the kernel.
             let bits = entry.status & (status::SEEN_REPLY | status::ASSURED) | status::CONFIRMED;
             m.attribute(CTA_STATUS, &bits.to_be_bytes());
             m.attribute(CTA_TIMEOUT, &entry.timeout.to_be_bytes());

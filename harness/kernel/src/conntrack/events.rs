@@ -1,8 +1,8 @@
-//! News of flows: made, changed, gone.
+//! Notifications of new, updated and destroyed flows.
 //!
-//! With `nf_conntrack_events=2`, the default, only flows that begin while somebody listens tell of
-//! themselves; set 1 before the first flow. News that the listener does not fetch in time is
-//! dropped by the kernel, and [`ConntrackEvents::next`] says so with `ENOBUFS`.
+//! With `nf_conntrack_events=2`, the default, only flows that begin while a listener is subscribed send
+//! notifications; set 1 before the first flow. The kernel drops notifications the listener does not receive
+//! in time, and [`ConntrackEvents::next`] then returns `ENOBUFS`.
 
 use std::io;
 
@@ -19,7 +19,7 @@ use crate::netns::NetNs;
 /// `NFNLGRP_CONNTRACK_NEW`, `_UPDATE`, `_DESTROY`.
 const GROUPS: [u32; 3] = [1, 2, 3];
 
-/// What became of a flow.
+/// The kind of a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     New,
@@ -27,18 +27,18 @@ pub enum Change {
     Destroy,
 }
 
-/// One piece of news.
+/// One notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     pub change: Change,
     pub entry: Entry,
 }
 
-/// A subscription to the news of one namespace.
+/// A subscription to the flow notifications of one namespace.
 pub struct ConntrackEvents(Listener<Event>);
 
 impl ConntrackEvents {
-    /// Subscribes; in force when it returns. Must be called within a tokio runtime.
+    /// Subscribes; the subscription is in force when this returns. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When the namespace cannot be entered, or the kernel refuses.
@@ -46,11 +46,11 @@ impl ConntrackEvents {
         ns.listener(NETLINK_NETFILTER, &GROUPS, read).map(Self)
     }
 
-    /// Waits for the next news.
+    /// Waits for the next notifications.
     ///
     /// # Errors
-    /// `ENOBUFS` when news was lost: what follows is incomplete, and the caller says so. Listening
-    /// goes on with the next call.
+    /// `ENOBUFS` if notifications were lost: what follows is incomplete, and the caller must report it. The
+    /// stream continues with the next call.
     pub async fn next(&mut self) -> io::Result<Vec<Event>> {
         self.0.next().await
     }

@@ -1,4 +1,4 @@
-//! Numbers of ctnetlink's messages and attributes (`linux/netfilter/nfnetlink_conntrack.h`).
+//! Numbers of ctnetlink messages and attributes (`linux/netfilter/nfnetlink_conntrack.h`).
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with the message's number in the low byte.
 pub(super) const IPCTNL_MSG_CT_NEW: u16 = 0x100;

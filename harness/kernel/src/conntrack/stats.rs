@@ -16,16 +16,16 @@ const CTA_STATS_CLASH_RESOLVE: u16 = 14;
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 const CTA_STATS_GLOBAL_MAX_ENTRIES: u16 = 2;
 
-/// What happened in a namespace, over all CPUs. The kernel counts each in 32 bits a CPU, which may wrap.
+/// Counters of a namespace, summed over all CPUs. The kernel's are 32 bits per CPU and may wrap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Packets that could not be tracked.
     pub invalid: u64,
-    /// Entries that were not put in: another flow had the same tuple (a port already taken).
+    /// Entries not inserted because another flow had the same tuple (a port already in use).
     pub insert_failed: u64,
-    /// Packets dropped because an entry could not be made, as when the table is full.
+    /// Packets dropped because an entry could not be created, for instance in a full table.
     pub drop: u64,
-    /// Entries given up early to make room.
+    /// Entries evicted early to make room.
     pub early_drop: u64,
     /// Races of two packets of one flow that were resolved.
     pub clash_resolve: u64,
@@ -43,7 +43,7 @@ impl Sum for Stats {
     }
 }
 
-/// Of one CPU.
+/// The counters of one CPU.
 impl NetlinkDeserializable for Stats {
     type Error = DecodeError;
 
@@ -64,7 +64,7 @@ impl NetlinkDeserializable for Stats {
     }
 }
 
-/// How many entries there are, and how many there may be.
+/// The number of entries and its limit.
 pub(super) struct Global {
     pub count: Option<u64>,
     pub limit: Option<u64>,
@@ -74,8 +74,8 @@ impl NetlinkDeserializable for Global {
     type Error = DecodeError;
 
     fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        let told = |wanted| of_message(payload).find(|(kind, _)| *kind == wanted);
-        let number = |wanted| told(wanted).map(|(_, value)| u32::from_be_bytes(number(value)).into());
+        let attribute = |wanted| of_message(payload).find(|(kind, _)| *kind == wanted);
+        let number = |wanted| attribute(wanted).map(|(_, value)| u32::from_be_bytes(number(value)).into());
         Ok(Self { count: number(CTA_STATS_GLOBAL_ENTRIES), limit: number(CTA_STATS_GLOBAL_MAX_ENTRIES) })
     }
 }

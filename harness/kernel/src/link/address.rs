@@ -22,7 +22,7 @@ impl Address {
         let mut address = None;
         for attribute in &message.attributes {
             match attribute {
-                // On a point-to-point link `Address` is the other side, `Local` always one's own.
+                // On a point-to-point link `Address` is the peer's address; `Local` is always the local one.
                 AddressAttribute::Local(ip) => local = Some(*ip),
                 AddressAttribute::Address(ip) => address = Some(*ip),
                 _ => {}
@@ -32,10 +32,10 @@ impl Address {
     }
 }
 
-/// Deletes an address. Routes that prefer it as their source go with it.
+/// Deletes an address, and with it the routes that have it as preferred source.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -> Result<()> {
     let what = format!("delete address {address}/{prefix_len} of link {index}");
     let mut message = AddressMessage::default();
@@ -46,13 +46,13 @@ pub fn delete_address(ns: &NetNs, index: u32, address: IpAddr, prefix_len: u8) -
     ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelAddress(message), 0)
 }
 
-/// All addresses of a namespace, of both families, in order.
+/// All addresses of a namespace, of both families, sorted.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
-    let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-    let mut addresses = ns.rtnetlink()?.dump("list addresses", question, |answer| match answer {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let mut addresses = ns.rtnetlink()?.dump("list addresses", request, |answer| match answer {
         RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
         _ => None,
     })?;
@@ -60,7 +60,7 @@ pub fn addresses(ns: &NetNs) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// The kernel's name for the family of an address.
+/// The address family in the kernel's numbering.
 pub(crate) const fn family(address: IpAddr) -> AddressFamily {
     match address {
         IpAddr::V4(_) => AddressFamily::Inet,

@@ -1,8 +1,8 @@
 //! Messages that take effect together or not at all.
 //!
 //! `NFNL_MSG_BATCH_BEGIN`, the messages, `NFNL_MSG_BATCH_END`, in one send. Only the last message
-//! asks for an acknowledgement (hundreds of them would not fit the receive buffer); a refusal comes
-//! for any message, with its sequence number, by which it is named here.
+//! requests an acknowledgement (hundreds of them would not fit in the receive buffer); any message can be
+//! refused, and a refusal carries its sequence number, which identifies the message here.
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_netfilter::nftables::NfTablesMessage;
@@ -29,16 +29,16 @@ impl Batch {
         batch
     }
 
-    /// Adds a message about IPv4; `flags` beside `NLM_F_REQUEST`.
+    /// Adds a message for the IPv4 family with `flags` in addition to `NLM_F_REQUEST`.
     pub(super) fn push(&mut self, step: String, message: NfTablesMessage, flags: u16) {
         self.last = self.bytes.len();
         let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
         self.frame(step, NetfilterMessage::new(header, message), flags);
     }
 
-    /// Sends it all, and returns when it is in force.
+    /// Sends the batch; it is in force when this returns.
     pub(super) fn send(mut self, netlink: &Netlink, what: &str) -> Result<()> {
-        // Flags stand behind length and type in `struct nlmsghdr`.
+        // Flags follow length and type in `struct nlmsghdr`.
         let flags = (NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes();
         let at = self.last + 6;
         for (byte, flag) in self.bytes[at..at + 2].iter_mut().zip(flags) {

@@ -1,7 +1,7 @@
 //! Connection tracking in rules: state, direction and mark of the flow a packet belongs to.
 //!
 //! Expression `ct` (`NFTA_CT_*`, `NFT_CT_*` in `linux/netfilter/nf_tables.h`). A rule with any of
-//! these switches connection tracking on in its namespace; so does a chain of type nat.
+//! these enables connection tracking in its namespace; so does a chain of type nat.
 
 use netlink_packet_netfilter::nftables::{Expressions, Operator, Register};
 
@@ -15,11 +15,11 @@ const NFT_CT_STATE: u32 = 0;
 const NFT_CT_DIRECTION: u32 = 1;
 const NFT_CT_MARK: u32 = 3;
 
-/// What connection tracking makes of a packet (`NF_CT_STATE_BIT`).
+/// The state connection tracking assigns to a packet (`NF_CT_STATE_BIT`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum CtState {
-    /// Belongs to no flow and may not begin one (outside the window, a reset out of the blue).
+    /// Belongs to no flow and may not begin one (outside the window, an unexpected reset).
     Invalid = 1,
     New = 1 << 3,
 }
@@ -31,27 +31,27 @@ impl Rule {
         self.then([ct(NFT_CT_STATE)]).is(mask(&bits.to_ne_bytes()), Operator::NotEqual, &[0; 4])
     }
 
-    /// The packet goes the way the flow was opened.
+    /// The packet is in the direction in which the flow was opened.
     pub fn ct_direction_original(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[0])
     }
 
-    /// The packet goes the other way.
+    /// The packet is in the opposite direction.
     pub fn ct_direction_reply(self) -> Self {
         self.is(ct(NFT_CT_DIRECTION), Operator::Equal, &[1])
     }
 
-    /// The mark of the flow.
+    /// The flow has this mark.
     pub fn ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::Equal, &mark.to_ne_bytes())
     }
 
-    /// Any other mark.
+    /// The flow has any other mark.
     pub fn not_ct_mark(self, mark: u32) -> Self {
         self.is(ct(NFT_CT_MARK), Operator::NotEqual, &mark.to_ne_bytes())
     }
 
-    /// Marks the flow. Both directions, and later packets, carry it.
+    /// Marks the flow: the mark applies to both directions and to later packets.
     pub fn ct_mark_set(self, mark: u32) -> Self {
         let set = vec![number(NFTA_CT_KEY, NFT_CT_MARK), register(NFTA_CT_SREG, Register::Reg1)];
         self.then([load(Register::Reg1, &mark.to_ne_bytes()), raw("ct", set)])

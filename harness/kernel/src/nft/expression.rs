@@ -1,10 +1,10 @@
-//! The expressions that rules are made of, in the few shapes used here.
+//! The expressions rules consist of.
 //!
 //! A rule is a list of small instructions over four registers of 16 bytes: load something, compare
-//! it, act. What `netlink-packet-netfilter` knows is said in its types; the rest is [`raw`]: a name
-//! and attributes as `linux/netfilter/nf_tables.h` numbers them. Attribute integers are big-endian;
-//! *data* (what is compared with or loaded) is raw bytes in the order in which the register holds it:
-//! network order for what comes from the packet, the machine's own for marks, indexes and states.
+//! it, act. Expressions known to `netlink-packet-netfilter` use its types; the rest are [`raw`]: a name
+//! and attributes as numbered in `linux/netfilter/nf_tables.h`. Attribute integers are big-endian;
+//! *data* (what is compared with or loaded) is raw bytes in register order: network byte order for
+//! what comes from the packet, native byte order for marks, indexes and states.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -17,7 +17,7 @@ pub(super) const NETWORK_HEADER: u32 = 1;
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`.
 pub(super) const TRANSPORT_HEADER: u32 = 2;
 
-/// Loads a property of the packet that is not in its bytes.
+/// Loads metadata of the packet.
 pub(super) fn meta(key: MetaKey) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(Register::Reg1)])
 }
@@ -43,7 +43,7 @@ pub(super) fn mask(mask: &[u8]) -> Expressions {
     ])
 }
 
-/// Ends the rule here unless register 1 compares so. Order is that of bytes, first one first.
+/// Ends the rule unless the comparison with register 1 holds. Bytes are compared in order.
 pub(super) fn compare(operator: Operator, data: &[u8]) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
@@ -68,12 +68,12 @@ pub(super) fn verdict(verdict: Verdict) -> Expressions {
     ])
 }
 
-/// An expression the crate has no type for.
+/// An expression for which the crate has no type.
 pub(super) fn raw(name: &str, attributes: Vec<DefaultNla>) -> Expressions {
     Expressions::Other { expression_type: name.to_owned(), attributes }
 }
 
-/// An attribute of 32 bits, as most are.
+/// A 32-bit attribute.
 pub(super) fn number(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }
@@ -83,7 +83,7 @@ pub(super) fn register(kind: u16, register: Register) -> DefaultNla {
     number(kind, register.into())
 }
 
-/// What the kernel calls an expression, as it is read back.
+/// The kernel's name of an expression, as read back.
 pub(super) fn name(expression: &Expressions) -> &str {
     match expression {
         Expressions::Bitwise(_) => "bitwise",

@@ -1,8 +1,8 @@
 //! Address translation: `nat` and `masq` (`linux/netfilter/nf_tables.h`, `nf_nat.h`).
 //!
-//! Valid in chains of type nat only. The first packet of a flow decides; the others follow the entry
-//! of connection tracking without passing the chain, so a counter there counts flows. Addresses and
-//! ports go into registers in network order.
+//! Valid in chains of type nat only. The first packet of a flow decides; later packets follow the conntrack entry
+//! without passing the chain, so a counter there counts flows. Addresses and ports are loaded into registers in
+//! network byte order.
 
 use std::net::IpAddr;
 
@@ -20,11 +20,11 @@ const NFPROTO_IPV4: u32 = 2;
 const NFTA_MASQ_FLAGS: u16 = 1;
 const NFTA_MASQ_REG_PROTO_MIN: u16 = 2;
 const NFTA_MASQ_REG_PROTO_MAX: u16 = 3;
-/// `NF_NAT_RANGE_PROTO_SPECIFIED`: a range of ports is given, which `masq` ignores without it.
+/// `NF_NAT_RANGE_PROTO_SPECIFIED`: a port range is given; without this flag `masq` ignores it.
 const PORTS: u32 = 1 << 1;
 
 impl Rule {
-    /// Sends the flow to another address, and to another port where one is given.
+    /// Redirects the flow to another address, and to another port if given.
     pub fn dnat(mut self, address: impl Into<IpAddr>, port: Option<u16>) -> Self {
         let IpAddr::V4(address) = address.into() else {
             self.foreign = true;
@@ -41,8 +41,8 @@ impl Rule {
             .then([raw("nat", attributes)])
     }
 
-    /// Gives the flow the address of the interface it leaves by as its source, and a source port of a range where
-    /// one is given (its own, if that is in the range and free). Where the interface has no address of more than
+    /// Sets the flow's source address to that of the outgoing interface, and its source port to one of a range if
+    /// given (the original port if it is in the range and free). If the interface has no address of more than
     /// host scope (loopback), the packet is dropped.
     pub fn masquerade(self, ports: Option<(u16, u16)>) -> Self {
         let Some((low, high)) = ports else { return self.then([raw("masq", Vec::new())]) };

@@ -1,8 +1,8 @@
-//! A rule, and what it can match in a packet: interfaces, addresses, ports, ICMP, TCP flags, chance.
+//! A rule and its matches: interfaces, addresses, ports, ICMP, TCP flags, chance.
 //!
-//! Matches are evaluated in the order in which they are written. That the packet is of the protocol that a match
-//! depends on is checked first, once a rule. (That it is IPv4 is never checked: the command `nft` 1.0.6 aborts over
-//! that in a table that sees nothing else, and with it whoever relies on its lists.)
+//! Matches are evaluated in the order in which they are written. The protocol a match depends on is
+//! checked before it, once per rule. (The IP version is never checked: the `nft` command 1.0.6 aborts on such a
+//! check in a table of one family, and with it everything that relies on its output.)
 
 use std::net::IpAddr;
 
@@ -25,14 +25,14 @@ const NFTA_NG_MODULUS: u16 = 2;
 const NFTA_NG_TYPE: u16 = 3;
 const NFT_NG_RANDOM: u32 = 1;
 
-/// One rule of a chain: matches, then statements. An address comes with the number of its leading bits that count.
+/// One rule of a chain: matches, then statements. An address comes with its prefix length.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Rule {
     expressions: Vec<Expressions>,
     pub(super) comment: Option<String>,
     transport: Option<u8>,
-    /// An address in it is none of IPv4.
+    /// Contains an address that is not IPv4.
     pub(super) foreign: bool,
 }
 
@@ -42,28 +42,28 @@ impl Rule {
         Self::default()
     }
 
-    /// Why the rule is there; the name by which its counter is found. At most 127 bytes.
+    /// The purpose of the rule, by which its counter is found. At most 127 bytes.
     pub fn comment(mut self, comment: impl Into<String>) -> Self {
         self.comment = Some(comment.into());
         self
     }
 
-    /// The interface a packet came in by, by name: looked at for each packet, so it may come and go.
+    /// The incoming interface, by name: compared for each packet, so the interface may come and go.
     pub fn iifname(self, name: &str) -> Self {
         self.is(meta(MetaKey::Iifname), Operator::Equal, &interface_name(name))
     }
 
-    /// The interface a packet leaves by.
+    /// The outgoing interface, by name.
     pub fn oifname(self, name: &str) -> Self {
         self.is(meta(MetaKey::Oifname), Operator::Equal, &interface_name(name))
     }
 
-    /// The interface a packet came in by, by index.
+    /// The incoming interface, by index.
     pub fn iif(self, index: u32) -> Self {
         self.is(meta(MetaKey::Iif), Operator::Equal, &index.to_ne_bytes())
     }
 
-    /// Leaves by any interface but this one.
+    /// Any outgoing interface but this one.
     pub fn not_oif(self, index: u32) -> Self {
         self.is(meta(MetaKey::Oif), Operator::NotEqual, &index.to_ne_bytes())
     }
@@ -83,7 +83,7 @@ impl Rule {
         self.address(16, address.into(), length, Operator::NotEqual)
     }
 
-    /// The protocol above IP (`IPPROTO_*`).
+    /// The transport protocol (`IPPROTO_*`).
     pub fn l4proto(mut self, protocol: u8) -> Self {
         if self.transport != Some(protocol) {
             self.transport = Some(protocol);
@@ -92,37 +92,37 @@ impl Rule {
         self
     }
 
-    /// TCP, and its destination port.
+    /// TCP with this destination port.
     pub fn tcp_dport(self, port: u16) -> Self {
         self.l4proto(TCP).is(payload(TRANSPORT_HEADER, 2, 2), Operator::Equal, &port.to_be_bytes())
     }
 
-    /// UDP, and its destination port.
+    /// UDP with this destination port.
     pub fn udp_dport(self, port: u16) -> Self {
         self.l4proto(UDP).is(payload(TRANSPORT_HEADER, 2, 2), Operator::Equal, &port.to_be_bytes())
     }
 
-    /// ICMP of a type (8: echo request, 0: echo reply, 3: destination unreachable).
+    /// ICMP of this type (8: echo request, 0: echo reply, 3: destination unreachable).
     pub fn icmp_type(self, kind: u8) -> Self {
         self.l4proto(ICMP).is(payload(TRANSPORT_HEADER, 0, 1), Operator::Equal, &[kind])
     }
 
-    /// ICMP of a code (of type 3, 4: fragmentation needed).
+    /// ICMP of this code (of type 3, 4: fragmentation needed).
     pub fn icmp_code(self, code: u8) -> Self {
         self.l4proto(ICMP).is(payload(TRANSPORT_HEADER, 1, 1), Operator::Equal, &[code])
     }
 
-    /// TCP, of whose flags (FIN 1, SYN 2, RST 4, ACK 16) those in `which` are as in `value`.
+    /// TCP whose flags (FIN 1, SYN 2, RST 4, ACK 16), masked with `which`, equal `value`.
     pub fn tcp_flags(self, which: u8, value: u8) -> Self {
         self.l4proto(TCP).then([payload(TRANSPORT_HEADER, 13, 1)]).is(mask(&[which]), Operator::Equal, &[value])
     }
 
-    /// The answer to the first segment of a connection: SYN and ACK.
+    /// The second segment of a handshake: SYN and ACK.
     pub fn tcp_flags_syn_ack(self) -> Self {
         self.tcp_flags(FIN | SYN | RST | ACK, SYN | ACK)
     }
 
-    /// A random number below `modulus` is `k`: loss of one in `modulus` (expression `numgen`).
+    /// A random number below `modulus` equals `k`: one packet in `modulus` (expression `numgen`).
     pub fn numgen_random(self, modulus: u32, k: u32) -> Self {
         let attributes = vec![
             register(NFTA_NG_DREG, Register::Reg1),
@@ -142,12 +142,12 @@ impl Rule {
         self
     }
 
-    /// What it is made of; `None` where no packet that a table sees could match.
+    /// The expressions of the rule; `None` if no packet seen by the table could match.
     pub(super) fn expressions(&self) -> Option<&[Expressions]> {
         (!self.foreign).then_some(&self.expressions)
     }
 
-    /// What its expressions are called, in order.
+    /// The names of its expressions, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.expressions.iter().map(expression::name)
     }
@@ -164,7 +164,7 @@ impl Rule {
     }
 }
 
-/// A name as the kernel holds it: 16 bytes, filled up with zeros (`IFNAMSIZ`).
+/// A name as stored by the kernel: 16 bytes, padded with zeros (`IFNAMSIZ`).
 fn interface_name(name: &str) -> [u8; 16] {
     let mut padded = [0; 16];
     let length = name.len().min(15);

@@ -1,4 +1,4 @@
-//! What is in force, as the kernel lists it.
+//! Reads back the rules in force.
 
 use netlink_packet_core::Nla;
 use netlink_packet_netfilter::nftables::{
@@ -15,18 +15,18 @@ use crate::netlink::Netlink;
 /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl): user data is a list of type, length, value of one byte each.
 const UDATA_COMMENT: u8 = 0;
 
-/// A rule, read back.
+/// A rule as read back from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleInfo {
     pub chain: String,
     pub comment: Option<String>,
-    /// What its counter stands at; 0 without a counter.
+    /// The value of its counter; 0 without a counter.
     pub packets: u64,
-    /// What its expressions are called, in order.
+    /// The names of its expressions, in order.
     pub expressions: Vec<String>,
 }
 
-/// User data that holds a comment, as the command `nft` writes and shows it.
+/// User data that holds a comment, in the format of the `nft` command.
 pub(super) fn comment_data(comment: &str) -> Vec<u8> {
     let length = u8::try_from(comment.len() + 1).unwrap_or(u8::MAX);
     let mut data = vec![UDATA_COMMENT, length];
@@ -68,7 +68,7 @@ pub(super) fn chains(netlink: &Netlink, table: &str) -> Result<Vec<Chain>> {
     })
 }
 
-/// The rules of a table; none where there is no such table.
+/// The rules of a table; empty if there is no such table.
 pub(super) fn rules(netlink: &Netlink, table: &str) -> Result<Vec<RuleInfo>> {
     let attributes = vec![RuleAttribute::Table(table.to_owned())];
     let request = NfTablesMessage::GetRule(RuleMessage { attributes });

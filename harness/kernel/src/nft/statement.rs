@@ -1,4 +1,4 @@
-//! What a rule does: count, lower the MSS, and end with a verdict.
+//! Statements of a rule: count, clamp the MSS, and verdicts.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{Register, Verdict};
@@ -22,17 +22,17 @@ const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
 impl Rule {
-    /// Counts the packets that got this far.
+    /// Counts the packets that reach this statement.
     pub fn counter(self) -> Self {
         let zero = |kind| DefaultNla::new(kind, vec![0; 8]);
         self.then([raw("counter", vec![zero(NFTA_COUNTER_BYTES), zero(NFTA_COUNTER_PACKETS)])])
     }
 
-    /// Lowers the MSS a SYN announces to `size`, as the clamp of a gateway does. Write it behind a match for SYNs; it
-    /// sees each direction for itself. An option that is not larger is left alone (`nft_exthdr_tcp_set_eval`), and a
-    /// SYN without it stays without.
+    /// Lowers the MSS announced in a SYN to `size`, like the clamp of a gateway. Place it after a match for SYNs; it
+    /// applies to each direction separately. An option that is not larger is left alone (`nft_exthdr_tcp_set_eval`),
+    /// and none is added to a SYN without it.
     pub fn tcp_mss_clamp(self, size: u16) -> Self {
-        // Two bytes of the option, behind its kind and length.
+        // Two bytes of the option, after its kind and length.
         let write = vec![
             register(NFTA_EXTHDR_SREG, Register::Reg1),
             DefaultNla::new(NFTA_EXTHDR_TYPE, vec![TCPOPT_MAXSEG]),
@@ -48,12 +48,12 @@ impl Rule {
         self.then([verdict(Verdict::Other(NF_ACCEPT))])
     }
 
-    /// Loses the packet, without a word to anybody.
+    /// Drops the packet silently.
     pub fn drop(self) -> Self {
         self.then([verdict(Verdict::Other(NF_DROP))])
     }
 
-    /// Refuses with ICMP "destination unreachable" of a code (1: host, 3: port).
+    /// Rejects the packet with ICMP "destination unreachable" of this code (1: host, 3: port).
     pub fn reject_icmp(self, code: u8) -> Self {
         let unreachable =
             vec![number(NFTA_REJECT_TYPE, NFT_REJECT_ICMP_UNREACH), DefaultNla::new(NFTA_REJECT_ICMP_CODE, vec![code])];

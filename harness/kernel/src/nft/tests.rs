@@ -1,4 +1,4 @@
-//! What rules are made of, without a kernel. What they mean to one is in `tests/nft_rules.rs`.
+//! The expressions of rules, without a kernel. Their effect is tested in `tests/nft_rules.rs`.
 
 use std::net::Ipv4Addr;
 

@@ -1,11 +1,11 @@
-//! Filters for a capture, and the classic BPF programs they become.
+//! Capture filters, and the classic BPF programs they compile to.
 //!
-//! A filter is a list of terms; a frame passes when one of them holds. Each term becomes one block
-//! for IPv4 and one for IPv6; the program is all blocks one after the other, and "drop". A block falls through to
-//! "accept" at its end, or jumps to what follows it. Loads are relative to the network header (`SKF_NET_OFF`), whatever
-//! link header precedes it: Ethernet, or none on a tunnel (Documentation/networking/filter.rst in the kernel's sources).
+//! A filter is a list of terms; a frame passes if at least one term matches. Each term becomes one block
+//! for IPv4 and one for IPv6; the program is the sequence of all blocks, then "drop". A block falls through to
+//! "accept" at its end, or jumps to the next block. Loads are relative to the network header (`SKF_NET_OFF`), whatever
+//! link header precedes it: Ethernet, or none on a tunnel (Documentation/networking/filter.rst in the kernel source).
 //!
-//! Left out: fragments after the first (they carry no ports), IPv6 extension headers.
+//! Left out: fragments after the first (they have no ports), IPv6 extension headers.
 
 use socket2::SockFilter;
 
@@ -27,9 +27,9 @@ const DNS: u32 = 53;
 
 /// Room for an Ethernet header with two VLAN tags; longer link headers do not occur here.
 const LINK_HEADER: u32 = 22;
-/// The longest IPv4 and TCP header.
+/// The longest IPv4 and TCP headers.
 const TCP_HEADERS: u32 = 60 + 60;
-/// The same of UDP, with the bytes of payload that are kept.
+/// The same for UDP, with the part of the payload that is kept.
 const UDP_HEADERS: u32 = 60 + 8 + UDP_PAYLOAD as u32;
 
 /// Which frames a capture delivers.
@@ -60,12 +60,12 @@ impl Filter {
         Self(vec![Term::Dns])
     }
 
-    /// What passes one of `filters`.
+    /// Frames that pass at least one of `filters`.
     pub fn any_of(filters: impl IntoIterator<Item = Self>) -> Self {
         Self(filters.into_iter().flat_map(|filter| filter.0).collect())
     }
 
-    /// Bytes of a frame that are kept, from the link header on: the most any term asks for.
+    /// Bytes kept of a frame, from the link header on: the maximum over all terms.
     pub(super) fn snap(&self) -> u32 {
         self.0.iter().map(|term| term.snap()).max().unwrap_or(LINK_HEADER)
     }
@@ -74,7 +74,7 @@ impl Filter {
         self.steps().into_iter().map(|(code, k, yes, no)| SockFilter::new(code, yes, no, k)).collect()
     }
 
-    /// Code, operand, and how many instructions are passed over where a condition holds and where not.
+    /// Code, operand, and the number of instructions skipped if a condition holds and if not.
     fn steps(&self) -> Vec<(u16, u32, u8, u8)> {
         let blocks = self.0.iter().flat_map(|term| [term.block(true), term.block(false)]);
         let mut steps: Vec<_> = blocks.flatten().collect();
@@ -83,7 +83,7 @@ impl Filter {
     }
 }
 
-/// Where a conditional jump leads.
+/// The target of a conditional jump.
 #[derive(Clone, Copy)]
 enum To {
     /// The following instruction.

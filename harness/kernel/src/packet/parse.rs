@@ -1,6 +1,6 @@
-//! From the bytes of a frame, network header first, to a [`Packet`].
+//! Parses the bytes of a frame, network header first, into a [`Packet`].
 //!
-//! The bytes are cut off by the filter: lengths come from the IP header, never from what is there.
+//! The bytes are truncated by the filter: lengths come from the IP header, never from the bytes present.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,10 +8,10 @@ use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, TcpOptionElem
 
 use super::{Flags, Packet, Tcp, Udp};
 
-/// Bytes kept of a UDP payload: a DNS message over UDP without extensions (RFC 1035, 4.2.1).
+/// Bytes kept of a UDP payload: the size of a DNS message over UDP without extensions (RFC 1035, 4.2.1).
 pub(super) const UDP_PAYLOAD: usize = 512;
 
-/// None for what is not TCP or UDP, or is broken. `length` is that of the whole frame from
+/// `None` for anything but well-formed TCP or UDP. `length` is that of the whole frame from
 /// the network header on.
 pub(super) fn packet(bytes: &[u8], length: usize, gso_size: Option<u16>) -> Option<Packet> {
     let ip = Ip::read(bytes, length)?;
@@ -39,8 +39,8 @@ impl Ip {
             4 => {
                 let ip = Ipv4HeaderSlice::from_slice(bytes).ok()?;
                 let header = ip.slice().len();
-                // Zero above 64 kB (BIG TCP, iph_totlen in include/linux/ip.h): then the frame's
-                // own length is the only one. Otherwise it may contain padding.
+                // Zero above 64 kB (BIG TCP, iph_totlen in include/linux/ip.h): then only the frame's own
+                // length is known. Otherwise the frame may contain padding.
                 let total = if ip.total_len() == 0 { length } else { usize::from(ip.total_len()) };
                 (ip.fragments_offset().value() == 0).then(|| Self {
                     source: ip.source_addr().into(),
@@ -74,7 +74,7 @@ impl Ip {
 fn tcp(ip: &Ip, bytes: &[u8], gso_size: Option<u16>) -> Option<Tcp> {
     let header = TcpHeaderSlice::from_slice(bytes).ok()?;
     let (mut mss, mut tsval) = (None, None);
-    // The iterator ends at the first option it cannot read; what came before it counts.
+    // The iterator ends at the first malformed option; the options before it are used.
     for option in header.options_iterator().map_while(Result::ok) {
         match option {
             TcpOptionElement::MaximumSegmentSize(size) => mss = Some(size),

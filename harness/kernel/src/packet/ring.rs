@@ -1,12 +1,12 @@
-//! The ring of slots that the kernel fills and [`super::Capture`] empties (TPACKET_V2).
+//! The ring of slots filled by the kernel and emptied by [`super::Capture`] (TPACKET_V2).
 //!
-//! A ring and not the socket's receive buffer: an ordinary user may not raise that buffer past
-//! `net.core.rmem_max` (208 kB on most machines, some 250 frames), and a ring is copied into only as
-//! far as the filter says. Version 2 and not 3, because version 3 hands over whole blocks and may
-//! keep a frame back for some milliseconds.
+//! A ring instead of the socket's receive buffer: an ordinary user may not raise that buffer past
+//! `net.core.rmem_max` (208 kB on most machines, some 250 frames), and only the bytes selected by the
+//! filter are copied into a ring. Version 2 instead of 3, because version 3 passes on whole blocks and may
+//! hold a frame back for some milliseconds.
 //!
 //! Invariant: a slot belongs to the kernel while its status is 0 and to us otherwise
-//! (Documentation/networking/packet_mmap.rst); the status is the only word that both sides touch.
+//! (Documentation/networking/packet_mmap.rst); the status is the only word accessed by both sides.
 
 use std::io;
 use std::mem::size_of;
@@ -18,13 +18,13 @@ use socket2::Socket;
 
 use crate::socket::option;
 
-/// Memory of one ring. 8192 slots for TCP headers: what some thousand connections exchange at once, for a reader that
-/// gets no processor for some hundred milliseconds.
+/// Memory of one ring. 8192 slots for TCP headers: what some thousand connections exchange in a burst while the
+/// reader is not scheduled for some hundred milliseconds.
 const BYTES: usize = 1 << 21;
 /// The kernel allocates in pieces of this size.
 const BLOCK: usize = 1 << 16;
-/// `struct virtio_net_hdr` of include/uapi/linux/virtio_net.h lies right before the link header;
-/// `gso_type` is its second byte, `gso_size` a number of the machine's own byte order at 4.
+/// `struct virtio_net_hdr` of include/uapi/linux/virtio_net.h precedes the link header;
+/// `gso_type` is its second byte, `gso_size` an integer in native byte order at offset 4.
 const VNET_HEADER: usize = 10;
 
 /// The mapped ring.
@@ -46,22 +46,22 @@ pub(super) struct Slot<'a> {
     pub realtime: u64,
     pub ifindex: u32,
     pub outgoing: bool,
-    /// Set for TCP that is still to be cut.
+    /// Set for TCP that is still to be segmented.
     pub gso_size: Option<u16>,
-    /// Bytes from the network header on, as far as the filter lets them through.
+    /// Bytes from the network header on, as truncated by the filter.
     pub network: &'a [u8],
-    /// Bytes from the network header on, originally.
+    /// The original length from the network header on.
     pub length: usize,
 }
 
 impl Ring {
-    /// Makes a ring whose slots hold `snap` bytes from the link header on. The socket is not bound
-    /// yet: the kernel would take it off the network meanwhile.
+    /// Creates a ring whose slots hold `snap` bytes from the link header on. The socket must not be bound
+    /// yet: the kernel would detach it from the network meanwhile.
     pub fn map(socket: &Socket, snap: u32) -> io::Result<Self> {
         option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as i32))?;
         option(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1_i32)?;
         // tpacket_rcv in net/packet/af_packet.c: header, address and 16 bytes for a link header,
-        // aligned, then the vnet header; a longer link header moves the network header on.
+        // aligned, then the vnet header; a longer link header shifts the network header.
         let before = (libc::TPACKET2_HDRLEN + 16).next_multiple_of(libc::TPACKET_ALIGNMENT) + VNET_HEADER;
         let slot = (before + snap as usize).next_power_of_two();
         let request = libc::tpacket_req {
@@ -72,7 +72,7 @@ impl Ring {
         };
         option(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
+        // SAFETY: a new mapping at an address chosen by the kernel; nothing else refers to it.
         let memory =
             unsafe { libc::mmap(std::ptr::null_mut(), BYTES, access, libc::MAP_SHARED, socket.as_raw_fd(), 0) };
         if memory == libc::MAP_FAILED {
@@ -86,7 +86,7 @@ impl Ring {
         self.status().load(Ordering::Acquire) & libc::TP_STATUS_USER == 0
     }
 
-    /// Reads the next slot and gives it back to the kernel; none when nothing is there.
+    /// Reads the next slot and returns it to the kernel; `None` if the ring is empty.
     pub fn take<T>(&mut self, read: impl FnOnce(&Slot<'_>) -> T) -> Option<T> {
         if self.is_empty() {
             return None;
@@ -108,9 +108,9 @@ impl Ring {
         unsafe { self.start().cast::<AtomicU32>().as_ref() }
     }
 
-    /// Only while the slot is ours.
+    /// To be called only while the slot is ours.
     fn filled(&self) -> Slot<'_> {
-        // SAFETY: the status was loaded with Acquire and says that the kernel has finished with the
+        // SAFETY: the status was loaded with Acquire and shows that the kernel has finished with the
         // slot and will not touch it until we store 0; the whole slot lies inside the mapping.
         let bytes = unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.slot) };
         // SAFETY: the slot starts with this header, plain integers, and is aligned for it.
@@ -135,7 +135,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made with this length and nothing borrows from it any more.
+        // SAFETY: the mapping was made with this length and nothing borrows from it.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), BYTES) };
     }
 }

@@ -1,7 +1,7 @@
-//! The lab's side: from a fresh process to one in namespaces of its own.
+//! The lab's side: turns a fresh process into one in its own namespaces.
 //!
-//! Everything here runs before the program has a second thread; forks are therefore harmless. Whoever watches its
-//! parent starts one, as the last thing.
+//! Everything here runs while the program is single-threaded, so forking is safe. The thread that watches the
+//! parent is started last.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,69 +16,69 @@ use super::fork::{SETUP_FAILED, code, exit, fork, wait_for};
 use super::namespaces;
 use crate::error::{Context, Error, Result};
 
-/// Where the parent tells the lab which descriptors it inherits: `setup,events,control,namespaces`.
+/// The environment variable that names the inherited descriptors: `setup,events,control,namespaces`.
 pub(super) const PIPES: &str = "RELAPSE_LAB_PIPES";
-/// What the parent says first on the control pipe: it holds the lab's handles.
+/// The first byte on the control pipe: the parent now holds the lab's handles.
 pub(super) const GO_ON: u8 = b'\n';
 
-/// What the lab has of its parent.
+/// The lab's ends of the pipes to its parent.
 #[derive(Debug)]
 pub struct LabSide {
-    /// To tell the parent.
+    /// Messages to the parent.
     pub events: File,
-    /// To be told. Its end means that the parent is gone; the lab is killed then in any case.
+    /// Messages from the parent. End of file means that the parent is gone; the lab is then killed in any case.
     pub control: File,
 }
 
-/// The other half of [`super::LabCommand::spawn`]: makes the namespaces and returns inside them, in the
-/// lab process. To be called at the very start of `main`, while there is only one thread; the other
-/// processes that it forks never return from it. What fails is told to the parent, and ends the process.
+/// The counterpart of [`super::LabCommand::spawn`]: creates the namespaces and returns inside them, in the
+/// lab process. Call it at the very start of `main`, while there is only one thread; it never returns in the other
+/// processes it forks. A failure is reported to the parent and ends the process.
 ///
 /// # Errors
 /// When this process was not started by [`super::LabCommand`].
 pub fn enter_lab() -> Result<LabSide> {
     let (mut setup, side, namespaces) = inherited()?;
     let entered = if namespaces { into_namespaces(&mut setup, &side) } else { tie_to_parent(&side) };
-    let told = match &entered {
-        Ok(()) => tell(&mut setup, "ready"),
+    let reported = match &entered {
+        Ok(()) => report(&mut setup, "ready"),
         Err(error) => {
             let errno = error.errno().unwrap_or(libc::EIO);
             let what = match error {
                 Error::Kernel { what, .. } => what.clone(),
                 other => other.to_string(),
             };
-            tell(&mut setup, &format!("error {errno} {what}"))
+            report(&mut setup, &format!("error {errno} {what}"))
         }
     };
-    // Nobody listens when the parent is gone: then there is nothing to be set up for.
-    if entered.is_err() || told.is_err() || !may_go_on(&side.control) {
+    // A failed write means that the parent is gone.
+    if entered.is_err() || reported.is_err() || !may_go_on(&side.control) {
         exit(SETUP_FAILED);
     }
     Ok(side)
 }
 
-/// Waits until the parent holds what names this process, and takes exactly what it says then.
+/// Waits until the parent holds this process's handles; consumes exactly the byte that reports it.
 fn may_go_on(mut control: &File) -> bool {
-    let mut word = [0];
-    control.read_exact(&mut word).is_ok() && word == [GO_ON]
+    let mut byte = [0];
+    control.read_exact(&mut byte).is_ok() && byte == [GO_ON]
 }
 
-/// In one piece: outer and the lab write to the same pipe, in no particular order (pipe(7), `PIPE_BUF`).
-fn tell(setup: &mut File, line: &str) -> io::Result<()> {
+/// A single write: outer and the lab write to the same pipe, in no particular order (pipe(7), `PIPE_BUF`).
+fn report(setup: &mut File, line: &str) -> io::Result<()> {
     setup.write_all(format!("{line}\n").as_bytes())
 }
 
-/// Takes over the descriptors the parent has left open.
+/// Takes over the descriptors left open by the parent.
 fn inherited() -> Result<(File, LabSide, bool)> {
     let none = || Error::NotFound { what: format!("enter the lab: {PIPES}") };
     let value = std::env::var(PIPES).map_err(|_| none())?;
-    // SAFETY: this process has a single thread, so nobody reads the environment meanwhile.
+    // SAFETY: this process has a single thread, so nothing reads the environment concurrently.
     unsafe { std::env::remove_var(PIPES) };
     let numbers: Vec<i32> = value.split(',').map_while(|number| number.parse().ok()).collect();
     let &[setup, events, control, namespaces] = &numbers[..] else { return Err(none()) };
     let mut files = [setup, events, control].into_iter().map(|number| {
         // SAFETY: plain system calls; the number names a descriptor that the parent left open for
-        // this process, which nothing else here knows of.
+        // this process and that nothing else here uses.
         let fd = unsafe {
             if libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) == -1 {
                 return Err(none());
@@ -91,13 +91,13 @@ fn inherited() -> Result<(File, LabSide, bool)> {
     Ok((next()?, LabSide { events: next()?, control: next()? }, namespaces == 1))
 }
 
-/// Without namespaces: this process ends when the parent has gone.
+/// Without namespaces: this process ends when the parent is gone.
 fn tie_to_parent(side: &LabSide) -> Result<()> {
     let control = side.control.try_clone().context(|| "duplicate the control pipe".into())?;
     end_with(vec![control.into()])
 }
 
-/// A thread that ends this process when the other end of one of these pipes is closed.
+/// A thread that ends this process once the other end of one of these pipes is closed.
 fn end_with(pipes: Vec<OwnedFd>) -> Result<()> {
     let watch = move || {
         let mut watched: Vec<_> = pipes.iter().map(|pipe| PollFd::new(pipe, PollFlags::empty())).collect();
@@ -111,14 +111,14 @@ fn end_with(pipes: Vec<OwnedFd>) -> Result<()> {
 fn into_namespaces(setup: &mut File, side: &LabSide) -> Result<()> {
     namespaces::make()?;
     keep_capabilities().context(|| "keep capabilities for children".into())?;
-    // A change of credentials clears it (commit_creds in kernel/cred.c).
+    // A change of credentials clears the death signal (commit_creds in kernel/cred.c).
     die_with_parent()?;
     let (outer_lives, outers) = io::pipe().context(|| "make a pipe".into())?;
     if let Some(init) = fork("init")? {
         drop(outer_lives);
-        let told = tell(setup, &format!("init {}", init.as_raw_nonzero()));
+        let reported = report(setup, &format!("init {}", init.as_raw_nonzero()));
         close_inherited(setup, side);
-        if told.is_err() {
+        if reported.is_err() {
             exit(SETUP_FAILED);
         }
         let status = wait_for(init);
@@ -136,17 +136,17 @@ fn into_namespaces(setup: &mut File, side: &LabSide) -> Result<()> {
     init(setup, side, outer_lives.into())
 }
 
-/// Namespaces made from here get a table of their own for TCP connections. Without it they share the
-/// machine's, and each look at one namespace's sockets walks all of that: 0.28 ms for its 262144 rows,
+/// Namespaces created from here get their own table of TCP connections. Otherwise they share the
+/// machine's, and each listing of one namespace's sockets walks all of it: 0.28 ms for its 262144 rows,
 /// 7 us for 1024 (ip-sysctl.rst, `tcp_child_ehash_entries`, since 6.1; older kernels are only slower).
 fn small_socket_tables() {
     let _ = std::fs::write("/proc/sys/net/ipv4/tcp_child_ehash_entries", "1024");
 }
 
-/// Pid 1: forks the lab, in which alone it returns, collects what ends, and goes with the first of
+/// Pid 1: forks the lab, the only process in which it returns, reaps children, and exits with the first of
 /// lab, parent and outer.
 fn init(setup: &File, side: &LabSide, outer_lives: OwnedFd) -> Result<()> {
-    // It stays open: only its reading end can be watched.
+    // Stays open: only its reading end can be watched.
     let control = side.control.try_clone().context(|| "duplicate the control pipe".into())?;
     let Some(lab) = fork("lab")? else { return Ok(()) };
     close(setup.as_fd());
@@ -162,8 +162,8 @@ fn init(setup: &File, side: &LabSide, outer_lives: OwnedFd) -> Result<()> {
     }
 }
 
-/// Inheritable and ambient, so that programs executed by an ordinary user keep what the namespace
-/// gives (capabilities(7), "Transformation of capabilities during execve").
+/// Inheritable and ambient, so that programs executed by an ordinary user keep the capabilities of the namespace
+/// (capabilities(7), "Transformation of capabilities during execve").
 fn keep_capabilities() -> rustix::io::Result<()> {
     let mut sets = rustix::thread::capabilities(None)?;
     sets.inheritable = sets.permitted;
@@ -186,7 +186,7 @@ fn close_inherited(setup: &File, side: &LabSide) {
     }
 }
 
-/// For a process that never returns and so never drops what it owns.
+/// Closes a descriptor in a process that never returns and therefore never drops what it owns.
 fn close(fd: BorrowedFd<'_>) {
     use std::os::fd::AsRawFd;
     // SAFETY: this process does not use the descriptor again: it ends with `_exit`.

@@ -1,4 +1,4 @@
-//! Forks, waits and ends.
+//! Fork, wait and exit.
 
 use std::io;
 
@@ -8,27 +8,27 @@ use rustix::process::{
 
 use crate::error::{Context, Error, Result};
 
-/// Exit status of a lab that could not be set up; why, it has told its parent.
+/// Exit status of a lab whose setup failed; the reason was reported to the parent.
 pub(super) const SETUP_FAILED: i32 = 70;
 
-/// In a process that has a single thread still: the child's pid, or none in the child.
+/// Forks a process that is still single-threaded: the child's pid, or `None` in the child.
 pub(super) fn fork(what: &str) -> Result<Option<Pid>> {
-    // SAFETY: there is a single thread, so the child is a complete process.
+    // SAFETY: the process has a single thread, so the child is a complete copy.
     match unsafe { libc::fork() } {
         -1 => Err(Error::kernel(format!("fork the lab's {what}"), io::Error::last_os_error())),
         child => Ok(Pid::from_raw(child)),
     }
 }
 
-/// Runs `work` in a forked child and returns the number (0 to 255) it ended with, for what a process with threads may
-/// not do: enter or make user namespaces (user_namespaces(7), setns(2)).
+/// Runs `work` in a forked child and returns its exit status (0 to 255), for operations a multithreaded process may
+/// not perform: entering or creating user namespaces (user_namespaces(7), setns(2)).
 ///
 /// # Safety
-/// The child is a copy of one thread: locks that other threads hold, the allocator's too, stay locked
-/// in it for ever. `work` makes system calls on what was prepared before, and nothing else.
+/// The child is a copy of one thread: locks held by other threads, the allocator's included, stay locked
+/// forever. `work` may only make system calls on data prepared before the fork.
 pub(super) unsafe fn run(what: &str, work: impl FnOnce() -> u8) -> Result<u8> {
     let parent = getpid();
-    // SAFETY: the child runs `work`, as the caller promises, and system calls.
+    // SAFETY: the child runs `work`, as promised by the caller, and system calls.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(Error::kernel(what, io::Error::last_os_error())),
         0 => {
@@ -56,12 +56,12 @@ fn ended(child: Option<Pid>) -> rustix::io::Result<Option<WaitStatus>> {
     }
 }
 
-/// As a shell tells it.
+/// The exit status as a shell reports it.
 pub(super) fn code(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(SETUP_FAILED)
 }
 
-/// Ends this process at once; buffers and handlers belong to the process it was forked from.
+/// Exits immediately: buffers and exit handlers belong to the process this one was forked from.
 pub(super) fn exit(code: i32) -> ! {
     // SAFETY: a plain system call.
     unsafe { libc::_exit(code) }

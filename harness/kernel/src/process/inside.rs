@@ -1,4 +1,4 @@
-//! Programs inside a namespace, and the terminal for those that are talked to.
+//! Runs programs inside a namespace, interactive ones with the terminal.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -20,13 +20,13 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 use crate::error::{Context, Result};
 use crate::netns::NetNs;
 
-/// Starts programs inside a network namespace, each in a mount namespace of its own in which
-/// `/sys/class/net` shows the interfaces of that namespace.
+/// Starts programs inside a network namespace, each in its own mount namespace in which
+/// `/sys/class/net` shows the interfaces of that network namespace.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Inside {
     ns: NetNs,
-    /// Whose files programs see, where not ours.
+    /// The mount namespace of another process whose files programs see, if any.
     files: Option<Arc<OwnedFd>>,
     binds: Vec<(CString, CString)>,
     carried: Vec<(Arc<OwnedFd>, CString)>,
@@ -37,10 +37,10 @@ impl Inside {
         Self { ns: ns.clone(), files: None, binds: Vec::new(), carried: Vec::new() }
     }
 
-    /// Programs see the files of this process (a container's), in a copy of its mount namespace.
+    /// Programs see the files of process `pid` (a container, say), in a copy of its mount namespace.
     ///
     /// # Errors
-    /// When the process is gone or may not be looked at.
+    /// When the process is gone or may not be inspected.
     pub fn with_files_of(mut self, pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/ns/mnt");
         let file = File::open(&path).context(|| format!("open {path}"))?;
@@ -48,13 +48,13 @@ impl Inside {
         Ok(self)
     }
 
-    /// Shows this file as it is *here* in its own place there: a setting under `/proc/sys` that only the
-    /// initial namespaces have (`open_tree(2)`, `OPEN_TREE_CLONE`).
+    /// Shows the file at this path *here* at the same path there: a setting under `/proc/sys` that exists only in the
+    /// initial namespaces (`open_tree(2)`, `OPEN_TREE_CLONE`).
     ///
     /// # Errors
-    /// When the file cannot be taken along.
+    /// When the file cannot be cloned.
     pub fn carry(mut self, path: &str) -> Result<Self> {
-        let what = || format!("take {path} along");
+        let what = || format!("carry {path} into a namespace");
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(CWD, path, flags).context(what)?;
         let to = CString::new(path).context(what)?;
@@ -62,24 +62,24 @@ impl Inside {
         Ok(self)
     }
 
-    /// Shows the file `from` in the place of the existing file `to`, to these programs only: a pod's
-    /// `/etc/resolv.conf`.
+    /// Bind-mounts the file `from` over the existing file `to`, for these programs only: a pod's
+    /// `/etc/resolv.conf`, for instance.
     ///
     /// # Errors
     /// When a path contains a zero byte.
     pub fn bind(mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Self> {
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes());
         let pair = text(from.as_ref()).and_then(|from| Ok((from, text(to.as_ref())?)));
-        self.binds.push(pair.context(|| "show a file in a namespace".into())?);
+        self.binds.push(pair.context(|| "bind a file in a namespace".into())?);
         Ok(self)
     }
 
-    /// A command that will run `program` there.
+    /// A command that runs `program` in the namespace.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let inside = self.clone();
-        // SAFETY: between fork and exec the closure makes system calls on what is prepared here, and
+        // SAFETY: between fork and exec the closure makes system calls on data prepared here, and
         // does not allocate.
         unsafe { command.pre_exec(move || inside.enter()) };
         command
@@ -96,8 +96,8 @@ impl Inside {
         for (tree, to) in &self.carried {
             move_mount(tree, c"", CWD, to.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         }
-        // sysfs shows the network namespace of whoever mounted it. Where that is not allowed (no sysfs
-        // in sight, as in some containers), programs see the lab's own; netlink is right in any case.
+        // sysfs shows the network namespace of the process that mounted it. If that is not allowed (no visible
+        // sysfs, as in some containers), programs see the lab's own interfaces; netlink is right in any case.
         let _ = mount(c"sysfs", c"/sys", c"sysfs", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None);
         for (from, to) in &self.binds {
             mount_bind(from.as_c_str(), to.as_c_str())?;
@@ -106,9 +106,9 @@ impl Inside {
     }
 }
 
-/// Lets a command have the terminal when it is spawned; for those from [`Inside::command`]. It becomes the terminal's
-/// foreground, so that Ctrl-C reaches it and nobody else. When it has ended, the process that should have the terminal
-/// again calls [`take_terminal`]. Without a terminal on its input it changes nothing.
+/// Gives a command from [`Inside::command`] the terminal when it is spawned: it becomes the foreground process group,
+/// so that Ctrl-C reaches only that command. Once it has ended, the process that should get the terminal
+/// back calls [`take_terminal`]. Has no effect unless stdin is a terminal.
 pub fn interactive(command: &mut Command) -> &mut Command {
     let foreground = || {
         if !has_terminal() {
@@ -117,12 +117,12 @@ pub fn interactive(command: &mut Command) -> &mut Command {
         rustix::process::setpgid(None, None)?;
         take_foreground()
     };
-    // SAFETY: between fork and exec the closure makes system calls and nothing else.
+    // SAFETY: between fork and exec the closure only makes system calls.
     unsafe { command.pre_exec(foreground) }
 }
 
-/// Makes this process's group the foreground of its terminal again: the shell's group is gone, and from
-/// inside a pid namespace nobody can name ours. Does nothing without a terminal.
+/// Makes this process's group the foreground group of its terminal again: the shell's group is gone, and no process
+/// inside the pid namespace can name ours. Does nothing without a terminal.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -135,9 +135,9 @@ fn has_terminal() -> bool {
     unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
 }
 
-/// With SIGTTOU blocked: who is in the background would be stopped by it (tcsetpgrp(3)).
+/// Blocks SIGTTOU, which would stop a background process here (tcsetpgrp(3)).
 fn take_foreground() -> io::Result<()> {
-    // SAFETY: the sets are live, made valid by sigemptyset and by the kernel; the mask is that of this
+    // SAFETY: the sets are live and initialized by sigemptyset and the kernel; the mask is that of this
     // thread, and restored.
     unsafe {
         let mut blocked: libc::sigset_t = std::mem::zeroed();

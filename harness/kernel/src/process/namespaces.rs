@@ -1,4 +1,4 @@
-//! The lab's namespaces, and whose ids exist in them. Runs before there is a second thread.
+//! Creates the lab's namespaces and maps its ids. Runs while the process is single-threaded.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use rustix::thread::UnshareFlags;
 use super::fork::{exit, fork, wait_for};
 use crate::error::{Context, Result};
 
-/// One `unshare` for all: the network namespace then belongs to the new user namespace.
+/// A single `unshare` for all, so that the network namespace belongs to the new user namespace.
 pub(super) fn make() -> Result<()> {
     let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
     let all = UnshareFlags::NEWUSER | UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWNET;
     let mapper = if user.is_root() { Some(Mapper::fork()?) } else { None };
-    // SAFETY: there is a single thread; nothing it shares is affected.
+    // SAFETY: the process has a single thread; nothing it shares is affected.
     unsafe { rustix::thread::unshare_unsafe(all) }.context(|| "make the lab's namespaces".into())?;
     if mapper.is_some_and(Mapper::map) {
         return Ok(());
     }
-    // user_namespaces(7): who is not root outside may map itself only, and only without setgroups.
+    // user_namespaces(7): an unprivileged user may map only itself, and only with setgroups denied.
     for (file, line) in [
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("{user} {user} 1")),
@@ -29,7 +29,7 @@ pub(super) fn make() -> Result<()> {
     Ok(())
 }
 
-/// A child that stays in the parent's user namespace, from which alone more than one id can be
+/// A child that stays in the parent's user namespace, the only place from which more than one id can be
 /// mapped, and maps every id that exists there to itself.
 struct Mapper {
     child: Pid,
@@ -44,8 +44,8 @@ impl Mapper {
             return Ok(Self { child, start });
         }
         drop(start);
-        let go = io::copy(&mut started, &mut io::sink());
-        let mapped = go.and_then(|_| {
+        let released = io::copy(&mut started, &mut io::sink());
+        let mapped = released.and_then(|_| {
             for map in ["uid_map", "gid_map"] {
                 let ids = std::fs::read_to_string(format!("/proc/self/{map}"))?;
                 let lines = ids.lines().filter_map(|line| {
@@ -60,7 +60,7 @@ impl Mapper {
         exit(i32::from(mapped.is_err()))
     }
 
-    /// False where even root may not (a container without `CAP_SETUID`).
+    /// False if root lacks the permission (a container without `CAP_SETUID`).
     fn map(self) -> bool {
         drop(self.start);
         wait_for(self.child) == 0

@@ -1,15 +1,15 @@
-//! The proof that no network namespace of a lab is left.
+//! Verifies that no network namespace of a lab is left.
 //!
-//! No list shows a namespace that no process and no file holds. But the kernel counts them for each
-//! user namespace, from their making until they are cleared away to the last device (`cleanup_net` in
-//! net/core/net_namespace.c ends with `dec_net_namespaces`), and refuses another one above the
+//! A namespace held by no process and no file is not listed anywhere. But the kernel counts namespaces for each
+//! user namespace, from creation until the last device is cleaned up (`cleanup_net` in
+//! net/core/net_namespace.c ends with `dec_net_namespaces`), and refuses to create another one above the
 //! limit in `/proc/sys/user/max_net_namespaces`, a setting that each user namespace has for itself.
-//! So: enter the lab's user namespace, set its limit to 1, and make one. That succeeds when the count
-//! was 0, and not before.
+//! So: enter the lab's user namespace, set its limit to 1, and create one. That succeeds once the count
+//! is 0, and not before.
 //!
-//! The file shows the setting of the user namespace of whoever opens it, whatever `/proc` it is in
-//! (`set_lookup` in kernel/ucount.c). The count is for each user: namespaces that another uid made
-//! inside the lab are not proved.
+//! The file shows the setting of the user namespace of the process that opens it, whichever `/proc` it is in
+//! (`set_lookup` in kernel/ucount.c). The count is per user: namespaces created by another uid
+//! inside the lab are not covered.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,25 +25,25 @@ use crate::error::{Context, Error, Result};
 const RELEASED: u8 = 0;
 const STILL_HELD: u8 = 255;
 
-/// A lab's user namespace, held from outside. Holding it keeps nothing else alive.
+/// A lab's user namespace, held from outside. The handle keeps nothing else alive.
 #[derive(Debug)]
 pub struct UserNs(OwnedFd);
 
 impl UserNs {
-    /// That of a lab's outer half or init.
+    /// The user namespace of a lab's outer process or init.
     ///
     /// # Errors
-    /// When the process is gone or belongs to somebody else.
+    /// When the process is gone or belongs to another user.
     pub fn of_process(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/ns/user");
         File::open(&path).context(|| format!("open {path}")).map(|file| Self(file.into()))
     }
 
-    /// Waits until the network namespaces that were made in here are gone, and says how long that took
-    /// from the call on. Only for a lab that has ended: from the call on it may have one namespace.
+    /// Waits until the network namespaces created in this user namespace are gone, and returns how long that took.
+    /// Only for a lab that has ended: afterwards its limit is one network namespace.
     ///
     /// # Errors
-    /// [`Error::NotInForce`] when some are left at the deadline.
+    /// [`Error::NotInForce`] if some are left at the deadline.
     pub fn all_released(&self, deadline: Duration) -> Result<Duration> {
         let what = "prove that the lab's network namespaces are released";
         let started = Instant::now();
@@ -83,6 +83,6 @@ fn limit_to_one(user_namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 fn code(errno: Errno) -> u8 {
-    // All numbers of Linux are below 134 (include/uapi/asm-generic/errno.h).
+    // All errno values of Linux are below 134 (include/uapi/asm-generic/errno.h).
     u8::try_from(errno.raw_os_error()).unwrap_or(libc::EIO as u8)
 }

@@ -1,4 +1,4 @@
-//! Why an ordinary user may not make namespaces here, and the line that allows it.
+//! Diagnoses why an ordinary user may not create namespaces, and finds the command that allows it.
 
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -6,20 +6,20 @@ use rustix::thread::UnshareFlags;
 use super::fork;
 use crate::error::Error;
 
-/// Settings, the value that forbids it, the one that allows it, and what the first means. The second is Debian's and
-/// Ubuntu's, the third Ubuntu's since 23.10; other kernels do not have them.
+/// Setting, the value that forbids namespaces, the value that allows them, and the meaning of the former. The second
+/// exists on Debian and Ubuntu, the third on Ubuntu since 23.10; other kernels do not have them.
 const SETTINGS: [(&str, &str, &str, &str); 4] = [
     ("user.max_user_namespaces", "0", "15000", "user namespaces are disabled"),
     ("kernel.unprivileged_userns_clone", "0", "1", "user namespaces are allowed only for root"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0", APPARMOR),
     ("user.max_net_namespaces", "0", "15000", "network namespaces are disabled"),
 ];
-const APPARMOR: &str = "AppArmor takes all capabilities from user namespaces of ordinary users";
+const APPARMOR: &str = "AppArmor denies all capabilities in user namespaces of ordinary users";
 
-/// Tries in a child process whether a lab's namespaces can be made.
+/// Tries in a child process whether a lab's namespaces can be created.
 ///
 /// # Errors
-/// What is restricted, and the exact line to type where there is one.
+/// The restriction, and the exact command that lifts it if there is one.
 pub fn diagnose_user_namespaces() -> Result<(), String> {
     // SAFETY: `attempt` makes system calls only.
     match unsafe { fork::run("try user namespaces", attempt) } {
@@ -29,8 +29,8 @@ pub fn diagnose_user_namespaces() -> Result<(), String> {
     }
 }
 
-/// A user namespace, and in it something that needs its capabilities: AppArmor grants the first
-/// without the second.
+/// Creates a user namespace, and in it something that needs its capabilities: AppArmor may allow the former
+/// without the latter.
 fn attempt() -> u8 {
     let made = [
         UnshareFlags::NEWUSER | UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWNET,
@@ -62,7 +62,7 @@ fn reason(errno: Errno) -> String {
     }
 }
 
-/// Adds the reason to an error that may come from a restriction.
+/// Adds the reason to an error that a restriction may have caused.
 pub(super) fn explain(error: Error) -> Error {
     let restricted = matches!(error.errno(), Some(libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS));
     match (error, restricted.then(diagnose_user_namespaces)) {

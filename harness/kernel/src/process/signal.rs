@@ -1,11 +1,11 @@
-//! Signals to processes that somebody else started for us, such as a container's.
+//! Signals to processes started by others on our behalf, such as those of a container.
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::error::{Context, Error, Result};
 
-/// Asks a process to end (SIGTERM). One that is gone has ended.
+/// Requests termination of a process (SIGTERM). A process that no longer exists is not an error.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -13,7 +13,7 @@ pub fn ask_to_end(pid: u32) -> Result<()> {
     send(pid, Signal::TERM)
 }
 
-/// Ends a process at once (SIGKILL). One that is gone has ended.
+/// Kills a process (SIGKILL). A process that no longer exists is not an error.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -1,4 +1,4 @@
-//! The parent's side: starts a lab, holds its pipes, ends it.
+//! The parent's side: starts a lab, holds its pipes, kills it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -24,11 +24,10 @@ pub struct LabCommand {
 }
 
 impl LabCommand {
-    /// This program with `arguments`, by which its `main` knows that it is to call
-    /// [`super::enter_lab`]. Input and outputs are inherited.
+    /// This program with `arguments` that make its `main` call [`super::enter_lab`]. Stdio is inherited.
     pub fn new<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        // Opened by the child before it becomes something else: right even when the file was
-        // replaced by a newer build meanwhile.
+        // Resolved by the child before it executes something else, so it is this program even if the
+        // file has been replaced by a newer build.
         let mut command = Command::new("/proc/self/exe");
         command.args(arguments.into_iter().map(Into::into));
         if let Some(name) = std::env::args_os().next() {
@@ -37,7 +36,7 @@ impl LabCommand {
         Self { command, namespaces: true }
     }
 
-    /// Starts another program in this one's place, with the same arguments.
+    /// Starts another program instead of this one, with the same arguments.
     pub fn program(mut self, path: &std::path::Path) -> Self {
         let mut command = Command::new(path);
         command.args(self.command.get_args());
@@ -45,18 +44,18 @@ impl LabCommand {
         self
     }
 
-    /// Whether the lab lives in namespaces of its own (it does, unless told otherwise here).
+    /// Whether the lab runs in its own namespaces (default: true).
     pub const fn user_namespace(mut self, own: bool) -> Self {
         self.namespaces = own;
         self
     }
 
-    /// Starts the lab and waits until [`super::enter_lab`] has succeeded there, and lets it go on when all
-    /// that names it is held here: however soon it ends then, its end is seen. Call it from a thread that
-    /// lives as long as the lab shall: the kernel kills the lab when that thread ends.
+    /// Starts the lab, waits until [`super::enter_lab`] has succeeded there, and lets it continue once all
+    /// handles to it are held here, so that its exit is seen however early it happens. Call it from a thread that
+    /// lives as long as the lab should: the kernel kills the lab when that thread ends.
     ///
     /// # Errors
-    /// What failed on the other side, and where user namespaces are restricted, how to allow them.
+    /// The step that failed in the lab, and if user namespaces are restricted, how to allow them.
     pub fn spawn(mut self) -> Result<LabProcess> {
         let what = || "start the lab process".to_owned();
         let (setup, setup_theirs) = io::pipe().context(what)?;
@@ -65,15 +64,15 @@ impl LabCommand {
         let theirs = [setup_theirs.as_raw_fd(), events_theirs.as_raw_fd(), control_theirs.as_raw_fd()];
         let [a, b, c] = theirs;
         self.command.env(PIPES, format!("{a},{b},{c},{}", i32::from(self.namespaces)));
-        // Its own process group: Ctrl-C is for the parent, which then ends the lab in good order.
+        // Its own process group: Ctrl-C reaches only the parent, which then shuts the lab down.
         self.command.process_group(0);
         let parent = rustix::process::getpid();
-        // SAFETY: between fork and exec the closure makes system calls and nothing else.
+        // SAFETY: between fork and exec the closure only makes system calls.
         unsafe { self.command.pre_exec(move || prepare(parent, theirs)) };
         let child = self.command.spawn().context(what)?;
         drop((setup_theirs, events_theirs, control_theirs));
 
-        // From here on the child is ended and collected on every way out.
+        // From here on the child is killed and reaped on every return path.
         let mut lab = LabProcess {
             child,
             init: None,
@@ -94,15 +93,15 @@ impl LabCommand {
     }
 }
 
-/// In the child, before exec.
+/// Runs in the child before exec.
 fn prepare(parent: Pid, inherited: [RawFd; 3]) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have died before that was set.
+    // The parent may have died before that was set.
     if rustix::process::getppid() != Some(parent) {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     for fd in inherited {
-        // SAFETY: a plain system call on a descriptor that is open here: it was at the fork.
+        // SAFETY: a plain system call on a descriptor that was open at the fork and still is.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
             return Err(io::Error::last_os_error());
         }
@@ -110,7 +109,7 @@ fn prepare(parent: Pid, inherited: [RawFd; 3]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads what the lab says while it sets itself up; the pid of its init, where it has one.
+/// Reads the setup messages of the lab; returns the pid of its init, if it has one.
 fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
     let what = || "set up the lab process".to_owned();
     let (mut init, mut ready) = (None, false);
@@ -119,7 +118,7 @@ fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
         let Some(line) = lines.next() else {
             return Err(Error::Answer {
                 what: what(),
-                answer: "it ended before it was ready; does its main call enter_lab first?".into(),
+                answer: "it exited before it was ready; does its main call enter_lab first?".into(),
             });
         };
         let line = line.context(what)?;
@@ -137,7 +136,7 @@ fn follow(setup: impl BufRead, namespaces: bool) -> Result<Option<Pid>> {
     Ok(init)
 }
 
-/// A running lab, seen from its parent.
+/// A running lab as seen by its parent.
 #[derive(Debug)]
 #[must_use = "dropped, the lab is killed"]
 pub struct LabProcess {
@@ -149,34 +148,34 @@ pub struct LabProcess {
 }
 
 impl LabProcess {
-    /// What the lab tells, until it ends. Can be taken once.
+    /// The pipe on which the lab reports events until it ends. Can be taken once.
     pub const fn take_events(&mut self) -> Option<File> {
         self.events.take()
     }
 
-    /// What the lab is told. Can be taken once. **Closed, the lab is killed**: it takes that for the
+    /// The pipe on which the lab is controlled. Can be taken once. **Closing it kills the lab**, which takes it for the
     /// death of its parent.
     pub const fn take_control(&mut self) -> Option<File> {
         self.control.take()
     }
 
-    /// Waits for the lab to end: its own exit status, or 128 plus the signal that ended it.
+    /// Waits for the lab to end: returns its exit status, or 128 plus the signal that killed it.
     ///
     /// # Errors
-    /// When there is nothing to wait for.
+    /// When there is no child to wait for.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        // Not `Child::wait` on an open stdin: it is inherited, never piped.
+        // `Child::wait` does not close stdin: it is inherited, never piped.
         self.child.wait().context(|| "wait for the lab process".into())
     }
 
-    /// Ends the lab at once. With namespaces, every process in it is gone when [`Self::wait`] returns.
+    /// Kills the lab. With namespaces, every process in it is gone when [`Self::wait`] returns.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&mut self) -> Result<()> {
         let what = || "kill the lab process".to_owned();
         match &self.init {
-            // Outer then ends by itself, after the kernel has cleared the whole pid namespace.
+            // Outer then exits on its own, after the kernel has torn down the whole pid namespace.
             Some(init) => match pidfd_send_signal(init, Signal::KILL) {
                 Err(rustix::io::Errno::SRCH) => Ok(()),
                 result => result.context(what),
@@ -185,13 +184,13 @@ impl LabProcess {
         }
     }
 
-    /// Proves, once the lab has ended, that none of its network namespaces is left, and says how
-    /// long that took from the call on. Blocks; at most for `deadline`.
+    /// Verifies, once the lab has ended, that none of its network namespaces is left, and returns how
+    /// long that took. Blocks, at most for `deadline`.
     ///
     /// # Errors
-    /// [`Error::NotInForce`] when some are still held at the deadline: by a process that outlived
-    /// the lab, by a descriptor that was passed on, or by TCP with data that nobody acknowledges.
-    /// [`Error::NotFound`] for a lab without namespaces.
+    /// [`Error::NotInForce`] if some are still held at the deadline: by a process that outlived the lab, by a
+    /// descriptor that was passed on, or by TCP with unacknowledged data. [`Error::NotFound`] for a lab without
+    /// namespaces.
     pub fn proof_of_release(&self, deadline: Duration) -> Result<Duration> {
         let none = || Error::NotFound { what: "prove the end of a lab without namespaces".into() };
         self.user_namespace.as_ref().ok_or_else(none)?.all_released(deadline)
@@ -202,7 +201,7 @@ impl Drop for LabProcess {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
             let _ = self.kill();
-            // Without init there is nobody to wait for it; with it, outer may not have come so far.
+            // Without init nothing else waits for it; with it, outer may not have got that far.
             if self.init.is_none() {
                 let _ = self.child.kill();
             }

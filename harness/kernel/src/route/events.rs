@@ -1,4 +1,4 @@
-//! Changes of links, addresses, routes and rules as the kernel announces them.
+//! Notifications of changed links, addresses, routes and rules.
 
 use std::io;
 
@@ -14,25 +14,25 @@ use crate::netns::NetNs;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// New, or changed: the kernel does not say which.
+pub enum RouteEvent {
+    /// New or changed: the kernel does not distinguish the two.
     NewLink(Link),
     /// Deleted, or moved into another namespace.
     DelLink(Link),
-    /// New, or in the place of another.
+    /// New, or replacing another.
     NewRoute(Route),
-    /// Not announced for the IPv4 routes that go with a link that is set down or deleted.
+    /// Not announced for the IPv4 routes removed with a link that is set down or deleted.
     DelRoute(Route),
     NewRule(Rule),
     DelRule(Rule),
 }
 
 /// A stream of changes in one namespace.
-pub struct RouteEvents(Listener<News>);
+pub struct RouteEvents(Listener<RouteEvent>);
 
 impl RouteEvents {
-    /// Subscribes. Must be called within a tokio runtime. When it returns, the subscription is in
-    /// force: a change made after it is seen.
+    /// Subscribes. Must be called within a tokio runtime. The subscription is in force when this returns: every
+    /// later change is reported.
     ///
     /// # Errors
     /// When the subscription is refused.
@@ -47,27 +47,27 @@ impl RouteEvents {
         ns.listener(NETLINK_ROUTE, &groups, read).map(Self)
     }
 
-    /// Waits for changes, and returns those that came together.
+    /// Waits for changes, and returns those received together.
     ///
     /// # Errors
-    /// `ENOBUFS` when the kernel had to drop some; `InvalidData` when one cannot be understood. After
-    /// either, the stream goes on, but something is missing from it.
-    pub async fn next(&mut self) -> io::Result<Vec<News>> {
+    /// `ENOBUFS` if the kernel dropped some; `InvalidData` if a message cannot be decoded. The stream
+    /// continues after either, but with a gap.
+    pub async fn next(&mut self) -> io::Result<Vec<RouteEvent>> {
         self.0.next().await
     }
 }
 
-fn read(message: NetlinkBuffer<&[u8]>) -> std::result::Result<Option<News>, DecodeError> {
+fn read(message: NetlinkBuffer<&[u8]>) -> std::result::Result<Option<RouteEvent>, DecodeError> {
     let NetlinkPayload::InnerMessage(message) = NetlinkMessage::deserialize(message.into_inner())?.payload else {
         return Ok(None);
     };
     Ok(match &message {
-        RouteNetlinkMessage::NewLink(m) => Some(News::NewLink(Link::from_message(m))),
-        RouteNetlinkMessage::DelLink(m) => Some(News::DelLink(Link::from_message(m))),
-        RouteNetlinkMessage::NewRoute(m) => Route::from_message(m).map(News::NewRoute),
-        RouteNetlinkMessage::DelRoute(m) => Route::from_message(m).map(News::DelRoute),
-        RouteNetlinkMessage::NewRule(m) => Rule::from_message(m).map(News::NewRule),
-        RouteNetlinkMessage::DelRule(m) => Rule::from_message(m).map(News::DelRule),
+        RouteNetlinkMessage::NewLink(m) => Some(RouteEvent::NewLink(Link::from_message(m))),
+        RouteNetlinkMessage::DelLink(m) => Some(RouteEvent::DelLink(Link::from_message(m))),
+        RouteNetlinkMessage::NewRoute(m) => Route::from_message(m).map(RouteEvent::NewRoute),
+        RouteNetlinkMessage::DelRoute(m) => Route::from_message(m).map(RouteEvent::DelRoute),
+        RouteNetlinkMessage::NewRule(m) => Rule::from_message(m).map(RouteEvent::NewRule),
+        RouteNetlinkMessage::DelRule(m) => Rule::from_message(m).map(RouteEvent::DelRule),
         _ => None,
     })
 }

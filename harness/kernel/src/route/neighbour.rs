@@ -1,4 +1,4 @@
-//! Neighbours: which MAC address answers for an IP address.
+//! Neighbours: the MAC address for an IP address.
 
 use std::net::IpAddr;
 
@@ -13,19 +13,19 @@ use crate::netns::NetNs;
 pub struct Neighbour {
     pub index: u32,
     pub address: IpAddr,
-    /// `None` while nobody has answered.
+    /// `None` until the neighbour is resolved.
     pub mac: Option<[u8; 6]>,
-    /// Written down, never asked for and never forgotten.
+    /// Configured: never resolved and never expired.
     pub permanent: bool,
 }
 
-/// The neighbours of a namespace, in order; the kernel's own (multicast, loopback) are left out.
+/// The neighbours of a namespace, sorted; the kernel's own (multicast, loopback) are left out.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn neighbours(ns: &NetNs) -> Result<Vec<Neighbour>> {
-    let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-    let mut neighbours = ns.rtnetlink()?.dump("list neighbours", question, |answer| match answer {
+    let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+    let mut neighbours = ns.rtnetlink()?.dump("list neighbours", request, |answer| match answer {
         RouteNetlinkMessage::NewNeighbour(message) => parse(&message),
         _ => None,
     })?;

@@ -1,4 +1,4 @@
-//! Policy rules: which table is asked for a packet.
+//! Policy rules, which select the table used for a packet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::link::address::family;
 use crate::netns::NetNs;
 
-/// A policy rule. Rules with anything else to match on (ports, users, an inverted match) are read,
-/// but only [`SavedRule`](super::SavedRule) keeps all of them.
+/// A policy rule. Rules with other selectors (ports, users, an inverted match) are read, but only
+/// [`SavedRule`](super::SavedRule) keeps them completely.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Rule {
-    /// Lower is asked first.
+    /// Lower values are evaluated first.
     pub priority: u32,
     /// `0.0.0.0/0` or `::/0` for any source: the family is always known.
     pub from: (IpAddr, u8),
     pub to: Option<(IpAddr, u8)>,
-    /// The interface a packet came in by; `lo` for one's own packets.
+    /// The incoming interface; `lo` for locally generated packets.
     pub iif: Option<String>,
     /// Mark and mask.
     pub mark: Option<(u32, u32)>,
@@ -35,7 +35,7 @@ pub enum Action {
 }
 
 impl Rule {
-    /// A rule for every packet of a family, to the main table until [`table`](Self::table) says another.
+    /// A rule for every packet of a family, to the main table unless [`table`](Self::table) selects another.
     pub const fn ipv4(priority: u32) -> Self {
         Self::any(priority, IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
@@ -96,7 +96,7 @@ impl Rule {
         let mut message = RuleMessage::default();
         message.header.family = family(self.from.0);
         message.attributes.push(RuleAttribute::Priority(self.priority));
-        // The kernel's default is "unspecified", a rule that does nothing: always say it.
+        // The kernel's default is "unspecified", a rule that does nothing, so the action is always set.
         message.header.action = match self.action {
             Action::Table(table) => {
                 message.attributes.push(RuleAttribute::Table(table));
@@ -125,18 +125,18 @@ impl Rule {
     }
 }
 
-/// Deletes the first rule that agrees with all that is said here.
+/// Deletes the first rule that matches every field of `rule`.
 ///
 /// # Errors
-/// `ENOENT` when there is none; what else the kernel said.
+/// `ENOENT` if no rule matches; any other error reported by the kernel.
 pub fn delete_rule(ns: &NetNs, rule: &Rule) -> Result<()> {
     ns.rtnetlink()?.change(&rule.what("delete"), RouteNetlinkMessage::DelRule(rule.message()), 0)
 }
 
-/// The rules of both families, in order.
+/// The rules of both families, sorted.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn rules(ns: &NetNs) -> Result<Vec<Rule>> {
     let mut rules: Vec<Rule> = messages(ns)?.iter().filter_map(Rule::from_message).collect();
     rules.sort_by_cached_key(|rule| (rule.priority, format!("{rule:?}")));
@@ -144,8 +144,8 @@ pub fn rules(ns: &NetNs) -> Result<Vec<Rule>> {
 }
 
 pub(super) fn messages(ns: &NetNs) -> Result<Vec<RuleMessage>> {
-    let question = RouteNetlinkMessage::GetRule(RuleMessage::default());
-    ns.rtnetlink()?.dump("list rules", question, |answer| match answer {
+    let request = RouteNetlinkMessage::GetRule(RuleMessage::default());
+    ns.rtnetlink()?.dump("list rules", request, |answer| match answer {
         RouteNetlinkMessage::NewRule(message) => {
             Some(message).filter(|m| matches!(m.header.family, AddressFamily::Inet | AddressFamily::Inet6))
         }
@@ -153,6 +153,6 @@ pub(super) fn messages(ns: &NetNs) -> Result<Vec<RuleMessage>> {
     })
 }
 
-/// What the kernel reports about a rule but does not take back: whether its interfaces exist now.
+/// Flags the kernel reports about a rule but does not accept: whether its interfaces exist now.
 pub(super) const STATE_FLAGS: RuleFlags =
     RuleFlags::IifDetached.union(RuleFlags::OifDetached).union(RuleFlags::Unresolved);

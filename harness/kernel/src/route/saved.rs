@@ -1,4 +1,4 @@
-//! Routes and rules as they were: the kernel's whole message, to be put back exactly.
+//! Saved routes and rules: the kernel's whole message, for exact restoration.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -10,8 +10,8 @@ use super::{Route, Rule, messages, rule};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
-/// What the kernel reports about a route but does not take back: the state of its links, of
-/// hardware, of the request.
+/// Flags the kernel reports about a route but does not accept: the state of its links, of hardware, of the
+/// request.
 const LINK_STATE: RouteFlags = RouteFlags::Dead
     .union(RouteFlags::Linkdown)
     .union(RouteFlags::Unresolved)
@@ -29,7 +29,7 @@ pub struct SavedRoute(RouteMessage);
 impl SavedRoute {
     fn new(mut message: RouteMessage) -> Self {
         message.header.flags -= LINK_STATE;
-        // Ages and use counts: they would make a route differ from itself.
+        // Ages and use counts would make a route differ from itself.
         message.attributes.retain(|a| !matches!(a, RouteAttribute::CacheInfo(_)));
         for attribute in &mut message.attributes {
             if let RouteAttribute::MultiPath(hops) = attribute {
@@ -41,16 +41,16 @@ impl SavedRoute {
         Self(message)
     }
 
-    /// What it says, as far as a [`Route`] can.
+    /// The part of the message that a [`Route`] can represent.
     pub fn route(&self) -> Route {
         Route::from_message(&self.0).expect("only routes of the two families are saved")
     }
 
-    /// Puts it back and reads it back. That it is there already, exactly so, is success.
+    /// Restores the route and reads it back. An identical route that exists already is a success.
     ///
     /// # Errors
-    /// `EEXIST` when another route to the destination with the same metric stands in its place; what
-    /// else the kernel said: `ENETUNREACH` when the route to its gateway is not back yet.
+    /// `EEXIST` if another route with the same destination and metric exists; any other error reported by the
+    /// kernel, such as `ENETUNREACH` if the route to its gateway is not restored yet.
     pub fn restore(&self, ns: &NetNs) -> Result<()> {
         restore_routes(ns, std::slice::from_ref(self))
     }
@@ -58,20 +58,20 @@ impl SavedRoute {
     /// Deletes exactly this route.
     ///
     /// # Errors
-    /// `ESRCH` when it is not there; what else the kernel said.
+    /// `ESRCH` if it does not exist; any other error reported by the kernel.
     pub fn delete(&self, ns: &NetNs) -> Result<()> {
         ns.rtnetlink()?.change(&self.route().what("delete"), RouteNetlinkMessage::DelRoute(self.0.clone()), 0)
     }
 
-    /// Whether it is there now, exactly so.
+    /// Whether an identical route exists now.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the request to the kernel fails.
     pub fn is_in_force(&self, ns: &NetNs) -> Result<bool> {
         Ok(save_routes(ns, None)?.contains(self))
     }
 
-    /// Routes that need no other come first: a gateway must be reachable when a route names it.
+    /// Routes without a gateway come first: a gateway must be reachable when a route to it is added.
     fn rank(&self) -> u8 {
         let depends = |a: &RouteAttribute| {
             matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_) | RouteAttribute::MultiPath(_))
@@ -80,26 +80,26 @@ impl SavedRoute {
     }
 }
 
-/// The routes of one table, or of all, as they are now.
+/// The current routes of one table or of all tables.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn save_routes(ns: &NetNs, table: Option<u32>) -> Result<Vec<SavedRoute>> {
     let mut saved: Vec<SavedRoute> = messages(ns)?.into_iter().map(SavedRoute::new).collect();
     saved.retain(|s| table.is_none_or(|t| s.route().table == t));
     Ok(saved)
 }
 
-/// Restores several, those to gateways after those they depend on, and reads them back. Tries all
-/// of them, and returns the first error.
+/// Restores several routes, those via gateways last, and reads them back. Tries all of them, and returns the first
+/// error.
 ///
 /// # Errors
 /// See [`SavedRoute::restore`].
 pub fn restore_routes(ns: &NetNs, saved: &[SavedRoute]) -> Result<()> {
-    // Asked before anything is added: the kernel's own IPv6 routes with metric 0 would not be refused
-    // but added once more, with metric 1024.
-    let there = save_routes(ns, None)?;
-    let mut missing: Vec<&SavedRoute> = saved.iter().filter(|s| !there.contains(s)).collect();
+    // Check before adding: the kernel's own IPv6 routes with metric 0 would not be refused but added a second
+    // time, with metric 1024.
+    let existing = save_routes(ns, None)?;
+    let mut missing: Vec<&SavedRoute> = saved.iter().filter(|s| !existing.contains(s)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -110,9 +110,9 @@ pub fn restore_routes(ns: &NetNs, saved: &[SavedRoute]) -> Result<()> {
         rtnl.change(&s.route().what("restore"), message, NLM_F_CREATE | NLM_F_EXCL)
     };
     missing.iter().map(restore).fold(Ok(()), Result::and)?;
-    let there = save_routes(ns, None)?;
-    missing.into_iter().find(|s| !there.contains(s)).map_or(Ok(()), |absent| {
-        Err(Error::NotInForce { what: absent.route().what("restore"), read_back: "a table without it".into() })
+    let existing = save_routes(ns, None)?;
+    missing.into_iter().find(|s| !existing.contains(s)).map_or(Ok(()), |absent| {
+        Err(Error::NotInForce { what: absent.route().what("restore"), read_back: "no such route".into() })
     })
 }
 
@@ -126,54 +126,50 @@ impl SavedRule {
         Self(message)
     }
 
-    /// What it says, as far as a [`Rule`] can.
+    /// The part of the message that a [`Rule`] can represent.
     pub fn rule(&self) -> Rule {
         Rule::from_message(&self.0).expect("only rules of the two families are saved")
     }
 
-    /// Puts it back and reads it back. That it is there already, exactly so, is success.
+    /// Restores the rule and reads it back. An identical rule that exists already is a success.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub fn restore(&self, ns: &NetNs) -> Result<()> {
         if self.is_in_force(ns)? {
             return Ok(());
         }
         let what = self.rule().what("restore");
         ns.rtnetlink()?.change(&what, RouteNetlinkMessage::NewRule(self.0.clone()), NLM_F_CREATE | NLM_F_EXCL)?;
-        if self.is_in_force(ns)? {
-            Ok(())
-        } else {
-            Err(Error::NotInForce { what, read_back: "a list without it".into() })
-        }
+        if self.is_in_force(ns)? { Ok(()) } else { Err(Error::NotInForce { what, read_back: "no such rule".into() }) }
     }
 
     /// Deletes this rule.
     ///
     /// # Errors
-    /// `ENOENT` when it is not there; what else the kernel said.
+    /// `ENOENT` if it does not exist; any other error reported by the kernel.
     pub fn delete(&self, ns: &NetNs) -> Result<()> {
         let what = self.rule().what("delete");
         if !self.is_in_force(ns)? {
-            // The kernel compares only what a request says, and would take a more special rule for it.
+            // The kernel compares only the attributes in the request, and would delete a more specific rule instead.
             return Err(Error::kernel(what, std::io::Error::from_raw_os_error(libc::ENOENT)));
         }
         ns.rtnetlink()?.change(&what, RouteNetlinkMessage::DelRule(self.0.clone()), 0)
     }
 
-    /// Whether it is there now, exactly so.
+    /// Whether an identical rule exists now.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the request to the kernel fails.
     pub fn is_in_force(&self, ns: &NetNs) -> Result<bool> {
         Ok(save_rules(ns)?.contains(self))
     }
 }
 
-/// The rules of both families as they are now.
+/// The current rules of both families.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// When the request to the kernel fails.
 pub fn save_rules(ns: &NetNs) -> Result<Vec<SavedRule>> {
     Ok(rule::messages(ns)?.into_iter().map(SavedRule::new).collect())
 }

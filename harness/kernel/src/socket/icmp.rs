@@ -1,7 +1,7 @@
-//! ICMP echo: is the way there and back open, and how long is it?
+//! ICMP echo: checks that a path is open in both directions and measures its round-trip time.
 //!
-//! A raw socket, as an ordinary user has it in a user namespace. It sees every ICMP packet that
-//! arrives in the namespace; an answer is one's own by its sender, identifier and sequence number.
+//! Uses a raw socket, available to an ordinary user in a user namespace. It receives every ICMP packet that
+//! arrives in the namespace; replies are matched by sender, identifier and sequence number.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -21,8 +21,8 @@ use crate::watched::watched;
 
 const PAYLOAD: &[u8] = b"relapse echo";
 
-/// A socket for echo requests of one family. One at a time: an answer that comes while nobody
-/// waits for it is not kept for a later request.
+/// A socket for echo requests of one address family, one at a time: a reply that arrives while no request is
+/// pending is discarded.
 pub struct Icmp {
     socket: AsyncFd<Socket>,
     v6: bool,
@@ -31,11 +31,11 @@ pub struct Icmp {
 }
 
 impl Icmp {
-    /// Opens a socket, bound to `bind` if given and of its family, else for IPv4. Must be called
+    /// Opens a socket, bound to `bind` and of its address family if given, otherwise for IPv4. Must be called
     /// within a tokio runtime.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error reported by the kernel.
     pub fn open(ns: &NetNs, bind: Option<IpAddr>) -> Result<Self> {
         static IDS: AtomicU16 = AtomicU16::new(1);
         let v6 = bind.is_some_and(|ip| ip.is_ipv6());
@@ -51,14 +51,14 @@ impl Icmp {
         Ok(Self { socket, v6, id: IDS.fetch_add(1, Ordering::Relaxed), sequence: AtomicU16::new(0) })
     }
 
-    /// Asks `destination` and waits for its answer; `None` when none came in time.
+    /// Sends an echo request to `destination` and waits for the reply; `None` on timeout.
     ///
     /// # Errors
-    /// When the request cannot be sent (`ENETUNREACH`: there is no way at all).
+    /// When the request cannot be sent (`ENETUNREACH`: no route).
     pub async fn echo(&self, destination: IpAddr, timeout: Duration) -> io::Result<Option<Duration>> {
         let echo = IcmpEchoHeader { id: self.id, seq: self.sequence.fetch_add(1, Ordering::Relaxed) };
         let header = if self.v6 {
-            // The kernel fills in the checksum, which covers addresses that it alone knows.
+            // The kernel fills in the checksum, which covers addresses known only to it.
             Icmpv6Header::new(Icmpv6Type::EchoRequest(echo)).to_bytes().to_vec()
         } else {
             Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(echo), PAYLOAD).to_bytes().to_vec()
@@ -73,18 +73,18 @@ impl Icmp {
         }
     }
 
-    async fn answer(&self, from: IpAddr, asked: IcmpEchoHeader) -> io::Result<()> {
+    async fn answer(&self, from: IpAddr, request: IcmpEchoHeader) -> io::Result<()> {
         loop {
             let (packet, sender) = self.socket.async_io(Interest::READABLE, receive).await?;
             let reply = if self.v6 { echo_reply_v6(&packet) } else { echo_reply_v4(&packet) };
-            if reply == Some(asked) && sender == Some(from) {
+            if reply == Some(request) && sender == Some(from) {
                 return Ok(());
             }
         }
     }
 }
 
-/// These come with their IP header.
+/// IPv4 packets are received with their IP header.
 fn echo_reply_v4(packet: &[u8]) -> Option<IcmpEchoHeader> {
     let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
     match Icmpv4Slice::from_slice(packet.get(ip.slice().len()..)?).ok()?.icmp_type() {

@@ -1,10 +1,10 @@
-//! The settings a lab relies on.
+//! The settings of a lab.
 //!
-//! A new namespace takes most of its IPv4 and TCP settings from the initial one, which an
-//! administrator, a distribution or a kubelet has tuned. A lab writes each one that its incidents or
-//! their timing depend on, at the kernel's own default unless a comment says otherwise, so that a
-//! run looks the same on every machine. All of them can be written by an ordinary user in a user
-//! namespace of their own. Scenarios change some of them afterwards.
+//! A new namespace inherits most of its IPv4 and TCP settings from the initial one, which an administrator, a
+//! distribution or a kubelet may have tuned. A lab writes every setting that its incidents or their timing depend
+//! on, with the kernel's default unless a comment says otherwise, so that a run behaves the same on every machine.
+//! All of them can be written by an ordinary user in their own user namespace. Scenarios change some of them
+//! afterwards.
 
 use std::fs;
 
@@ -17,8 +17,8 @@ use crate::netns::NetNs;
 pub struct Setting {
     pub key: &'static str,
     pub value: &'static str,
-    /// Where it may be absent, or not be written by a lab (an older kernel, a part that is not built in or not
-    /// loaded): what is different then. An absent one without such words is an error.
+    /// Set if the setting may be absent or not writable by a lab (an older kernel, a part that is not built in or not
+    /// loaded): the consequence. Otherwise a missing setting is an error.
     pub without: Option<&'static str>,
 }
 
@@ -30,15 +30,15 @@ const fn may(key: &'static str, value: &'static str, without: &'static str) -> S
     Setting { key, value, without: Some(without) }
 }
 
-/// What is different without IPv6, or without connection tracking, which `doctor` tries by itself.
+/// The consequence of missing IPv6, and of missing connection tracking, which `doctor` checks separately.
 const NO_IPV6: &str = "scenarios with IPv6 addresses do not run";
 const NO_TRACKING: &str = "connection tracking is not loaded";
 
-/// What every namespace of a lab gets, before its first link. `forward` makes it a router.
+/// The settings of every namespace of a lab, applied before its first link. `forward` makes it a router.
 #[must_use]
 pub fn lab_settings(forward: bool) -> Vec<Setting> {
     let switch = if forward { "1" } else { "0" };
-    // Writing these resets the settings of single interfaces: first.
+    // First, because writing these resets the settings of single interfaces.
     let mut settings = vec![must("net.ipv4.ip_forward", switch), may("net.ipv6.conf.all.forwarding", switch, NO_IPV6)];
     settings.extend_from_slice(WAYS);
     settings.extend_from_slice(PATH_MTU);
@@ -48,10 +48,10 @@ pub fn lab_settings(forward: bool) -> Vec<Setting> {
     settings
 }
 
-/// Writes settings in order and reads each back; returns those that may be absent and are.
+/// Writes settings in order and reads each back; returns the optional ones that are absent.
 ///
 /// # Errors
-/// What the kernel said; an absent setting that must be there; another value read back.
+/// The error reported by the kernel; a required setting is absent; another value is read back.
 pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<Setting>> {
     ns.run(|| {
         let mut absent = Vec::new();
@@ -65,11 +65,11 @@ pub fn apply(ns: &NetNs, settings: &[Setting]) -> Result<Vec<Setting>> {
     })?
 }
 
-/// What all that a lab or a scenario may set in a namespace is now: the settings above and the timeouts of
-/// connection tracking, in an order in which they can be written again. Those that are absent are left out.
+/// The current values of everything a lab or a scenario may set in a namespace: the settings above and the timeouts
+/// of connection tracking, in an order in which they can be written again. Absent settings are left out.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
     const NETFILTER: &str = "/proc/sys/net/netfilter";
     ns.run(|| {
@@ -87,18 +87,18 @@ pub fn all_of(ns: &NetNs) -> Result<Vec<(String, String)>> {
     })?
 }
 
-/// Not there, or there for the initial namespaces to write.
+/// Does not exist, or is writable only in the initial namespaces.
 fn is_absent(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOENT | libc::EACCES))
 }
 
-/// Which way packets take, and who may change it. Nothing about ARP: neighbours are permanent.
+/// Routing of packets, and what may change it. Nothing about ARP: neighbours are permanent.
 const WAYS: &[Setting] = &[
-    // Requests and replies by different ways are what several incidents are about; a scenario that
-    // wants the filter sets it. The stricter of `all` and the interface's own counts.
+    // Several incidents are about requests and replies on different paths; a scenario that needs the filter sets
+    // it. The stricter of `all` and the interface's own value applies.
     must("net.ipv4.conf.all.rp_filter", "0"),
     must("net.ipv4.conf.default.rp_filter", "0"),
-    // Not the default: a redirect would quietly route around a fault.
+    // Not the default: a redirect would silently route around a fault.
     must("net.ipv4.conf.all.accept_redirects", "0"),
     must("net.ipv4.conf.default.accept_redirects", "0"),
     must("net.ipv4.conf.all.send_redirects", "0"),
@@ -110,31 +110,31 @@ const WAYS: &[Setting] = &[
     must("net.ipv4.ip_nonlocal_bind", "0"),
     must("net.ipv4.ip_default_ttl", "64"),
     must("net.ipv4.ip_local_port_range", "32768 60999"),
-    // Not the default: servers on ports 53, 80 and 443 need no further privilege.
+    // Not the default: lets servers listen on ports 53, 80 and 443 without further privileges.
     must("net.ipv4.ip_unprivileged_port_start", "0"),
     must("net.ipv4.icmp_echo_ignore_all", "0"),
 ];
 
-/// Path MTU: discovered, learned by the sender alone, and each refusal heard of.
+/// Path MTU: discovered, learned by the sender only, and reported without rate limit.
 const PATH_MTU: &[Setting] = &[
     must("net.ipv4.ip_no_pmtu_disc", "0"),
     must("net.ipv4.ip_forward_use_pmtu", "0"),
-    // Since 5.17 of each namespace, and 600 and 552 in a new one; before, the machine's.
+    // Per namespace since 5.17, with 600 and 552 in a new one; machine-wide before.
     may(
         "net.ipv4.route.mtu_expires",
         "600",
         "a learned path MTU expires after the time set on this machine, usually 10 min",
     ),
     may("net.ipv4.route.min_pmtu", "552", "the smallest path MTU is the one set on this machine, usually 552 bytes"),
-    // Probing heals a path MTU black hole within seconds.
+    // Probing would repair a path MTU black hole within seconds.
     must("net.ipv4.tcp_mtu_probing", "0"),
-    // Not the defaults: no "fragmentation needed" may be lost to a rate limit, of one peer or of all.
+    // Not the defaults: no "fragmentation needed" may be lost to a rate limit, per peer or global.
     must("net.ipv4.icmp_ratelimit", "0"),
     must("net.ipv4.icmp_ratemask", "0"),
 ];
 
-/// How long TCP tries, what its segments carry, and what it remembers. Its congestion control cannot
-/// be set here: a namespace takes the machine's, and only sockets can ask for another.
+/// TCP retries, options and caches. The congestion control cannot be set here: a namespace takes the machine's,
+/// and only sockets can select another.
 const TCP: &[Setting] = &[
     must("net.ipv4.tcp_syn_retries", "6"),
     must("net.ipv4.tcp_synack_retries", "5"),
@@ -156,13 +156,14 @@ const TCP: &[Setting] = &[
     must("net.ipv4.tcp_early_retrans", "3"),
     must("net.ipv4.tcp_recovery", "1"),
     must("net.ipv4.tcp_slow_start_after_idle", "1"),
-    // Not the default: what one flow learned about a destination must not shape the next.
+    // Not the default: what one flow learned about a destination must not affect the next.
     must("net.ipv4.tcp_no_metrics_save", "1"),
     must("net.ipv4.tcp_fastopen", "1"),
     must("net.ipv4.tcp_syncookies", "1"),
     must("net.ipv4.tcp_abort_on_overflow", "0"),
     must("net.ipv4.tcp_max_syn_backlog", "1024"),
-    // Shown to namespaces of a user namespace since 6.3; a new one has 4096 since 5.4, 128 before, whatever the machine's.
+    // Visible in namespaces of a user namespace since 6.3; 4096 in a new one since 5.4, 128 before, whatever the
+    // machine's.
     may("net.core.somaxconn", "4096", "the accept queue has the length set by the kernel, usually 4096"),
     // Not the default, which follows the size of the socket table: a small one would forget the TIME_WAITs of I7.
     must("net.ipv4.tcp_max_tw_buckets", "65536"),
@@ -171,7 +172,7 @@ const TCP: &[Setting] = &[
     must("net.ipv4.tcp_wmem", "4096 16384 4194304"),
 ];
 
-/// IPv6 stays on but silent: no addresses, routes or packets that nobody asked for.
+/// IPv6 stays on but silent: no automatic addresses, routes or packets.
 const IPV6: &[Setting] = &[
     may("net.ipv6.conf.all.accept_ra", "0", NO_IPV6),
     may("net.ipv6.conf.default.accept_ra", "0", NO_IPV6),
@@ -183,10 +184,10 @@ const IPV6: &[Setting] = &[
 
 /// Connection tracking; absent until the machine has loaded it.
 const CONNTRACK: &[Setting] = &[
-    // Not the default (2, since 5.19): then a flow that is older than the first listener never sends an event.
+    // Not the default (2, since 5.19): with it a flow older than the first listener never sends an event.
     may("net.netfilter.nf_conntrack_events", "1", NO_TRACKING),
-    // Out-of-window segments are invalid, and flows are picked up in the middle: the two defaults
-    // that incidents of lost state turn on.
+    // Out-of-window segments are invalid, and flows are picked up midstream: the two defaults on which incidents
+    // of lost state depend.
     may("net.netfilter.nf_conntrack_tcp_be_liberal", "0", NO_TRACKING),
     may("net.netfilter.nf_conntrack_tcp_loose", "1", NO_TRACKING),
 ];

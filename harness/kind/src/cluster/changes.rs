@@ -1,4 +1,4 @@
-//! Pods go and come back while a trial runs; replicas of cluster DNS end and are replaced.
+//! Deletes and restores pods during a trial; stops and replaces replicas of cluster DNS.
 
 use std::fs;
 
@@ -14,15 +14,15 @@ impl KindCluster {
     pub(super) async fn delete(&self, id: PodId) -> Result<(), String> {
         let spec = &self.plan.pods[id.0];
         let plugged = self.lock_pods()[id.0].clone();
-        pods::send_away(&self.client, &spec.name, objects::namespace(spec.role)).await?;
+        pods::delete(&self.client, &spec.name, objects::namespace(spec.role)).await?;
         let here = |seen: &Seen| seen.same_pod(&spec.name, &plugged.uid);
-        let told = |seen: &Seen| here(seen).is_none_or(|pod| is_leaving(&pod)).then_some(());
-        self.seen.until(&format!("pod {} to be deleted", spec.name), told).await?;
+        let deleted = |seen: &Seen| here(seen).is_none_or(|pod| is_leaving(&pod)).then_some(());
+        self.seen.until(&format!("pod {} to be deleted", spec.name), deleted).await?;
         self.lock_pods()[id.0].leaving = true;
-        self.tell();
+        self.update_inventory();
         let gone = |seen: &Seen| here(seen).is_none().then_some(());
         self.seen.until(&format!("pod {} to be gone", spec.name), gone).await?;
-        // As a CNI does: with the veth, when its processes have ended.
+        // The rules go with the veth once the pod's processes have ended, as with a real CNI.
         let node = &self.nodes[spec.node.0].node().ns;
         pods::link_gone(node, &plugged.link).await?;
         pods::unplug(&self.plan, plugged.address, node).map_err(failed)
@@ -33,7 +33,7 @@ impl KindCluster {
         if !self.lock_pods()[id.0].leaving {
             return Ok(());
         }
-        // The plugins give the address behind the last they gave: one pod at a time.
+        // The plugin allocates the address after the last one it allocated, so restore one pod at a time.
         let one = self.coming_back.lock().await;
         let node = &self.ground.cluster.nodes[spec.node.0];
         cni::next_address(node, spec.address).map_err(|e| format!("{}: {e}", node.name))?;
@@ -43,20 +43,20 @@ impl KindCluster {
             return Err(format!("pod {} came back as {}, not as {}", spec.name, made.address, spec.address));
         }
         self.lock_pods()[id.0] = made;
-        self.tell();
+        self.update_inventory();
         Ok(())
     }
 
-    /// A replica is left out first, then told to end: what is under way is still answered.
+    /// Removes a replica from the endpoints before stopping it, so queries in flight are still answered.
     pub(super) async fn stop_replica(&self, id: PodId) -> Result<(), String> {
         let spec = &self.plan.pods[id.0];
         if spec.role != PodRole::Dns {
             return Err(format!("pod {} runs nothing of its own", spec.name));
         }
         pods::gate(&self.client, &spec.name, false).await?;
-        let left_out = |seen: &Seen| (!serves(seen, &spec.name)).then_some(());
-        self.seen.until(&format!("{} to leave the endpoints", spec.name), left_out).await?;
-        self.tell();
+        let removed = |seen: &Seen| (!serves(seen, &spec.name)).then_some(());
+        self.seen.until(&format!("{} to leave the endpoints", spec.name), removed).await?;
+        self.update_inventory();
         let uid = {
             let pod = &mut self.lock_pods()[id.0];
             pod.stopped = true;
@@ -72,7 +72,7 @@ impl KindCluster {
     }
 
     pub(super) async fn start_replica(&self, id: PodId) -> Result<(), String> {
-        // Its process has ended: a pod takes its place, by the same name and address.
+        // Its process has ended: replace the pod, with the same name and address.
         if !self.lock_pods()[id.0].stopped {
             return self.restore(id).await;
         }
@@ -81,7 +81,7 @@ impl KindCluster {
         let spec = &self.plan.pods[id.0];
         let served = |seen: &Seen| serves(seen, &spec.name).then_some(());
         self.seen.until(&format!("{} to become an endpoint", spec.name), served).await?;
-        self.tell();
+        self.update_inventory();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What a trial needs in the API is made, unless it is there from the trial before; what it does not want goes.
+//! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::super::pods::{self, Plugged};
 use super::super::watch::{Seen, serves};
 use super::KindCluster;
 
-/// Pods that come later have addresses of their node's share from this one on.
+/// Index in their node's share from which spare pods have their addresses.
 const LATE_PODS: u128 = 128;
 
 impl KindCluster {
-    /// Services and the Corefile, unless they are there from the trial before.
+    /// Creates Services and ConfigMaps that do not exist yet.
     pub(super) async fn make_objects(&self) -> Result<(), String> {
         let run = self.run();
         let dns = self.plan.dns.as_ref().map(|dns| dns.service.0);
@@ -43,34 +43,34 @@ impl KindCluster {
         objects::Run { id: self.ground.run_id.clone(), scenario: self.ground.scenario.clone() }
     }
 
-    /// Sends away what no pod of this plan is, and says what that was.
-    pub(super) async fn send_strangers_away(&self) -> Result<Vec<Arc<Pod>>, String> {
+    /// Deletes pods that are not in this plan, and returns them.
+    pub(super) async fn delete_unwanted_pods(&self) -> Result<Vec<Arc<Pod>>, String> {
         let all = (0..self.plan.pods.len()).map(PodId);
         let wanted: Vec<_> = all.filter(|id| !self.plan.is_spare(*id)).map(|id| self.object(id)).collect();
         let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| objects::same(object, pod));
-        let leave: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
-        for pod in &leave {
-            pods::send_away(&self.client, &pod.name_any(), &pod.namespace().unwrap_or_default()).await?;
+        let unwanted: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
+        for pod in &unwanted {
+            pods::delete(&self.client, &pod.name_any(), &pod.namespace().unwrap_or_default()).await?;
         }
-        Ok(leave)
+        Ok(unwanted)
     }
 
-    /// Waits until they are gone, or the one of this name is.
-    pub(super) async fn gone(&self, strangers: &[Arc<Pod>], name: Option<&str>) -> Result<(), String> {
+    /// Waits until all of these pods, or the one with this name, are deleted.
+    pub(super) async fn until_gone(&self, unwanted: &[Arc<Pod>], name: Option<&str>) -> Result<(), String> {
         let gone = |seen: &Seen| {
             let still = |pod: &Arc<Pod>| {
                 let one = pod.name_any();
                 name.is_none_or(|name| name == one) && seen.same_pod(&one, &pod.uid().unwrap_or_default()).is_some()
             };
-            (!strangers.iter().any(still)).then_some(())
+            (!unwanted.iter().any(still)).then_some(())
         };
         self.seen.until("pods of other trials to be gone", gone).await
     }
 
-    /// All pods at once.
-    pub(super) async fn make_all_pods(&self, strangers: &[Arc<Pod>]) -> Result<Vec<Plugged>, String> {
+    /// Creates and attaches all pods concurrently.
+    pub(super) async fn make_all_pods(&self, unwanted: &[Arc<Pod>]) -> Result<Vec<Plugged>, String> {
         let jobs = (0..self.plan.pods.len()).map(|number| async move {
-            self.gone(strangers, Some(&self.plan.pods[number].name)).await?;
+            self.until_gone(unwanted, Some(&self.plan.pods[number].name)).await?;
             if self.plan.is_spare(PodId(number)) {
                 self.absent(PodId(number))
             } else {
@@ -80,10 +80,10 @@ impl KindCluster {
         futures_util::future::join_all(jobs).await.into_iter().collect()
     }
 
-    /// What takes the place of a pod that a fault may add later.
+    /// Placeholder for a pod that a fault may add later.
     fn absent(&self, id: PodId) -> Result<Plugged, String> {
         let PodPlan { name, node, .. } = &self.plan.pods[id.0];
-        // The plugins give their first addresses to the pods that are there.
+        // The plugins assign the first addresses of a share.
         let share = self.plan.nodes[node.0].pod_prefix;
         let address = share.nth(LATE_PODS + id.0 as u128).ok_or_else(|| format!("{share} has no room for {name}"))?;
         let ns = NetNs::create(name).map_err(failed)?;
@@ -92,11 +92,11 @@ impl KindCluster {
 
     pub(super) async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
         let spec = &self.plan.pods[id.0];
-        let there = match self.seen.pod(&spec.name) {
-            Some(there) => there,
+        let pod = match self.seen.pod(&spec.name) {
+            Some(existing) => existing,
             None => pods::make(&self.client, &self.seen, &self.object(id), spec.role).await?,
         };
-        pods::plug(&self.plan, id, &there, &self.nodes[spec.node.0].node().ns).await
+        pods::plug(&self.plan, id, &pod, &self.nodes[spec.node.0].node().ns).await
     }
 
     fn object(&self, id: PodId) -> Pod {
@@ -112,8 +112,8 @@ impl KindCluster {
         }
     }
 
-    /// Every Service has its endpoints.
-    pub(super) async fn endpoints_there(&self) -> Result<(), String> {
+    /// Waits until every Service has all its endpoints.
+    pub(super) async fn until_endpoints_are_ready(&self) -> Result<(), String> {
         let all = |_: &Seen| {
             let entries = self.services();
             let mut pairs = entries.iter().zip(&self.plan.services);

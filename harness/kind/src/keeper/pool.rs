@@ -1,4 +1,4 @@
-//! The clusters of a run that no trial has: which one a trial gets, and when another one is made.
+//! Idle clusters of a run: which one a trial gets, and when another one is created.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -10,10 +10,10 @@ use super::super::servers::Servers;
 use super::Kind;
 use crate::journal::ClusterJournal;
 
-/// Scenarios want one or two workers more often than not, and a cluster is slow to make.
+/// Most scenarios need one or two workers, and creating a cluster is slow.
 const WORKERS: usize = 2;
 
-/// Clusters that no trial has, how many trials have one, and how many are being made.
+/// Idle clusters, and the number of leased clusters and of clusters being created.
 #[derive(Default)]
 pub(super) struct Pool {
     pub(super) at_rest: Vec<Kept>,
@@ -21,21 +21,21 @@ pub(super) struct Pool {
     making: usize,
 }
 
-/// What was made, or why it could not be.
+/// A cluster, or why it could not be created.
 pub(super) struct Kept {
     pub(super) config: Config,
-    /// Whose pods are there.
+    /// The scenario whose pods are in the cluster.
     pub(super) scenario: String,
     pub(super) made: Result<Created, String>,
     pub(super) journal: ClusterJournal,
     pub(super) spoilt: bool,
-    /// nginx, once it is in the nodes.
+    /// The nginx image, once loaded into the nodes.
     pub(super) nginx: Option<String>,
     pub(super) servers: Servers,
 }
 
 impl Kept {
-    /// With what stands beside it.
+    /// Removes the cluster and its servers outside.
     pub(super) fn remove(&mut self) -> Result<(), String> {
         self.servers = Servers::default();
         self.journal.remove()
@@ -47,8 +47,13 @@ impl Kind {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A cluster for a trial: the one that has the scenario's pods, else any that fits, else a new one.
-    pub(super) fn take(&self, wanted: &Wanted, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Kept, String> {
+    /// Returns a cluster for a trial: one with the scenario's pods, otherwise any that fits, otherwise a new one.
+    pub(super) fn take(
+        &self,
+        wanted: &Wanted,
+        report: &dyn Fn(String),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Kept, String> {
         let config = wanted.kind_config.as_deref().map(Config::read).transpose()?;
         let fits = |kept: &Kept| match &config {
             Some(config) => *config == kept.config,
@@ -59,7 +64,7 @@ impl Kind {
         let best = loop {
             let all = pool.at_rest.iter().enumerate();
             let best = all.min_by_key(|(_, kept)| effort(kept)).map(|(place, _)| place);
-            // One that did not come up is no place for a trial while there is another.
+            // Do not use a cluster that failed to come up while others exist.
             if pool.leased == 0 || best.is_none_or(|place| pool.at_rest[place].made.is_ok()) {
                 break best.map(|place| pool.at_rest.swap_remove(place));
             }
@@ -72,7 +77,7 @@ impl Kind {
                 // The control plane is the last node.
                 let workers = || Config::of_workers(wanted.nodes.saturating_sub(1).max(WORKERS));
                 let config = config.clone().unwrap_or_else(workers);
-                let made = self.make_alone(old, config, tell, stop)?;
+                let made = self.make_alone(old, config, report, stop)?;
                 pool = self.pool();
                 made
             }
@@ -84,32 +89,32 @@ impl Kind {
         Ok(kept)
     }
 
-    /// Makes a cluster in place of an old one. It takes all of the machine, and changes what trials compare: so
-    /// it begins when none runs, and none begins meanwhile.
+    /// Creates a cluster, replacing `old`. This uses the whole machine and would distort running trials, so it waits
+    /// until no trial runs, and no trial starts meanwhile.
     fn make_alone(
         &self,
         old: Option<Kept>,
         config: Config,
-        tell: &dyn Fn(String),
+        report: &dyn Fn(String),
         stop: &dyn Fn() -> bool,
     ) -> Result<Kept, String> {
         let _making = Making::begin(self);
         if let Some(mut old) = old
             && let Err(why) = old.remove()
         {
-            // Tried again by the next trial, and at the end.
+            // The next trial retries the removal, and so does the end of the run.
             old.spoilt = true;
             self.pool().at_rest.push(old);
             return Err(why);
         }
-        self.make(config, tell, stop)
+        self.make(config, report, stop)
     }
 
     fn wait<'a>(&self, pool: MutexGuard<'a, Pool>) -> MutexGuard<'a, Pool> {
         self.changed.wait(pool).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A trial's cluster is free again.
+    /// Returns a trial's cluster to the pool.
     pub(super) fn give_back(&self, kept: Kept) {
         let mut pool = self.pool();
         pool.leased -= 1;
@@ -119,7 +124,7 @@ impl Kind {
     }
 }
 
-/// Somebody makes a cluster; over when dropped.
+/// Marks that a cluster is being created, until dropped.
 struct Making<'a>(&'a Kind);
 
 impl<'a> Making<'a> {

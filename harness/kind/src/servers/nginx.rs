@@ -1,4 +1,4 @@
-//! nginx as a third party's server: what it is configured by, and what it serves.
+//! nginx as a third party's server: its configuration and its files.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,11 +9,11 @@ use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 use super::super::docker::noted;
 use super::local;
 
-/// Read by the image's own configuration.
+/// Included by the image's own configuration.
 const CONFIGURATION: &str = "/etc/nginx/conf.d/default.conf";
 const ROOT: &str = "/usr/share/nginx/html";
 
-/// A static file for each response that flows ask for.
+/// Serves a static file for each response size that flows request.
 pub fn request(wanted: &WantedServer) -> Result<ContainerRequest<GenericImage>, String> {
     let image = noted("nginx-image").ok_or("no nginx image: run `make kind`")?;
     let nginx = local(&image)?.with_entrypoint("nginx").with_cmd(["-g", "daemon off;"]);

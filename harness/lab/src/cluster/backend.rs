@@ -1,6 +1,6 @@
-//! Where the clusters of a run come from.
+//! Backends, which provide the clusters of a run.
 //!
-//! A backend makes ready what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
+//! A backend prepares what outlasts a trial (nothing, for the lab; a real cluster, for kind) and
 //! leases it to one trial after another. The trial's own process then builds on that [`Ground`].
 
 use std::cmp::Reverse;
@@ -20,73 +20,73 @@ use super::Cluster;
 use crate::host::MachineLock;
 use crate::host::removers::{self, Remover};
 
-/// The hidden argument by which this program becomes the process of a trial.
+/// The hidden argument that runs this program as the process of a trial.
 pub const LAB: &str = "__lab";
 
-/// What a trial wants of the ground it is built on.
+/// What a trial requires of the ground it is built on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     pub nodes: usize,
     pub scenario: String,
-    /// Third parties' servers outside that some flow asks.
+    /// Third-party servers outside that are used by some flow.
     pub servers: Vec<WantedServer>,
-    /// Some pod is an ingress.
+    /// Whether some pod is an ingress.
     pub ingress: bool,
-    /// The scenario's own kind configuration, where it names one.
+    /// The scenario's own kind configuration, if any.
     pub kind_config: Option<PathBuf>,
 }
 
-/// A third party's server on a host outside, and what it is asked for.
+/// A third-party server on a host outside, and the requests it must serve.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WantedServer {
     pub host: String,
     pub server: &'static str,
     pub ports: BTreeSet<u16>,
-    /// Of responses, bytes.
+    /// Response sizes, bytes.
     pub sizes: BTreeSet<u32>,
 }
 
 impl WantedServer {
-    /// All of a scenario. A host that no flow asks needs no server.
+    /// All servers of a scenario. A host used by no flow needs no server.
     #[must_use]
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
             let here = Target::Place(Place::Outside(OutsideId(number)));
-            let asked =
+            let requests =
                 workload.iter().filter(|flow| flow.to == here).filter_map(|flow| Some((flow.port?, flow.response)));
-            let (ports, sizes) = asked.unzip();
+            let (ports, sizes) = requests.unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });
         hosts.filter(|wanted| !wanted.ports.is_empty()).collect()
     }
 }
 
-/// An order in which trials seldom want another cluster than the one before: those that name none, then those
-/// that name the same one, `two-workers` before `two-workers-nftables`; small ones first; a scenario's together,
-/// for its pods stay; and who has most to do begins, so that clusters side by side end together.
+/// A sort key that groups trials with the same cluster: trials without a configuration of their own first, then those
+/// with the same one, `two-workers` before `two-workers-nftables`; small clusters first; trials of a scenario together,
+/// because its pods stay; and the longest first, so that clusters running in parallel finish together.
 #[must_use]
 pub fn order(kind_config: Option<&Path>, nodes: usize, work: Duration, scenario: &str) -> impl Ord + use<> {
     (kind_config.map(|file| file.with_extension("")), nodes, Reverse(work), scenario.to_owned())
 }
 
-/// What the trial's process is told of the ground its cluster stands on. What that is only the backend knows that laid
-/// it.
+/// Describes to the trial's process the ground its cluster is built on. `what` is understood only by the backend that
+/// prepared it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ground {
     /// See [`Backend::name`].
     pub backend: String,
     /// See [`Backend::is_real_cluster`].
     pub is_real_cluster: bool,
-    /// Whether the trial's process lives in namespaces of its own: nothing there outlasts it.
+    /// Whether the trial's process has its own namespaces, so that nothing in them outlasts it.
     pub is_closed: bool,
     pub what: serde_json::Value,
 }
 
 impl Ground {
-    /// Builds the cluster of a plan there.
+    /// Builds the cluster of a plan on this ground.
     ///
     /// # Errors
-    /// What could not be built, in words.
+    /// A description of what could not be built.
     pub async fn up(&self, plan: &ClusterPlan) -> Result<Arc<dyn Cluster>, String> {
         let backend = registered().into_iter().find(|backend| backend.name == self.backend);
         let backend = backend.ok_or_else(|| format!("this relapse was built without the backend {}", self.backend))?;
@@ -94,44 +94,45 @@ impl Ground {
     }
 }
 
-/// A cluster that comes up.
+/// A cluster being built.
 pub type Rising<'a> = Pin<Box<dyn Future<Output = Result<Arc<dyn Cluster>, String>> + 'a>>;
 
-/// A part of the machine that a backend needs: its name, and what was seen of it or, in a second line, what to do.
+/// A part of the machine that a backend needs: its name, and what was found or, with a second line, what to do about
+/// it.
 pub type Part = (&'static str, Result<String, String>);
 
-/// A backend as a program has it that was built with it.
+/// A backend built into the program.
 #[derive(Debug)]
 pub struct Registered {
-    /// As trials and `--backend` call it.
+    /// The name used by trials and `--backend`.
     pub name: &'static str,
-    /// What it is, for who chooses.
+    /// A description for the help text.
     pub help: &'static str,
-    /// Makes it for a run.
+    /// Creates the backend for a run.
     pub make: fn(&For<'_>) -> Arc<dyn Backend>,
-    /// Builds the cluster of a plan on ground that it laid.
+    /// Builds the cluster of a plan on ground prepared by this backend.
     pub up: for<'a> fn(&'a serde_json::Value, &'a ClusterPlan) -> Rising<'a>,
-    /// What it needs besides what labs need.
+    /// Its requirements beyond those of labs.
     pub parts: fn() -> Vec<Part>,
-    /// How what it made is removed when its run has died, where that outlasts the run.
+    /// Removes what it created after its run has died, if that outlasts a run.
     pub remover: Option<Remover>,
 }
 
-/// The run that a backend is made for.
+/// The run for which a backend is created.
 #[derive(Debug)]
 pub struct For<'a> {
     pub run_id: &'a str,
-    /// The image of nodes that was asked for.
+    /// The requested node image.
     pub image: Option<&'a str>,
-    /// Where files of the run go.
+    /// The folder for files of the run.
     pub folder: &'a Path,
-    /// So many clusters at a time, at most.
+    /// The maximum number of clusters at a time.
     pub clusters: usize,
 }
 
 static REGISTERED: Mutex<Vec<&'static Registered>> = Mutex::new(Vec::new());
 
-/// Makes a backend known to this program: to be called at the start of `main`, once for each it was built with.
+/// Registers a backend. Called at the start of `main`, once for each backend built into the program.
 pub fn register(backend: &'static Registered) {
     let mut all = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
     if all.iter().all(|known| known.name != backend.name) {
@@ -140,57 +141,57 @@ pub fn register(backend: &'static Registered) {
     }
 }
 
-/// The backends this program was built with, in the order in which they were made known.
+/// The registered backends, in order of registration.
 #[must_use]
 pub fn registered() -> Vec<&'static Registered> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// A place clusters come from, for the length of a run.
+/// Provides clusters for the duration of a run.
 pub trait Backend: Send + Sync {
-    /// As trials and `--backend` call it.
+    /// The name used by trials and `--backend`.
     fn name(&self) -> &'static str;
 
-    /// Why nothing runs on it here, and what to do about that.
+    /// Why it cannot be used here, and what to do about it.
     fn unable(&self) -> Option<String>;
 
-    /// Why none of these collectors can see anything here, where that is so.
+    /// Why none of these collectors works here, if so.
     fn unseen(&self, one_of: &[CollectorKind]) -> Option<String> {
         let _ = one_of;
         None
     }
 
-    /// Whether agents hear of pods and endpoints through a kubelet and an API server.
+    /// Whether agents learn of pods and endpoints from a kubelet and an API server.
     fn is_real_cluster(&self) -> bool;
 
-    /// Whether it went away since: an engine that was stopped.
+    /// Whether it has become unavailable, such as a stopped container engine.
     fn is_away(&self) -> bool {
         false
     }
 
-    /// Where its trials have the machine for themselves; none where they go side by side with all others.
+    /// Set if its trials need the machine for themselves; `None` if they run in parallel with all others.
     fn places(&self) -> Option<&Places>;
 
-    /// Makes ready what the trial stands on; `tell` hears what takes long, `stop` says when to give up.
+    /// Prepares the ground of a trial; long waits are reported to `report`, and `stop` cancels.
     ///
     /// # Errors
-    /// Why there is nothing to stand on, in words.
+    /// Why there is no ground.
     fn lease<'a>(
         &'a self,
         wanted: &Wanted,
-        tell: &dyn Fn(String),
+        report: &dyn Fn(String),
         stop: &dyn Fn() -> bool,
     ) -> Result<Box<dyn Lease + 'a>, String>;
 
-    /// Removes all that outlasted trials; says what could not be.
+    /// Removes everything that outlasted trials; returns what could not be removed.
     fn close(&self) -> Vec<String>;
 }
 
-/// The machine, for trials of one backend only: so many of them, and nobody else beside them.
+/// Exclusive use of the machine by up to `number` trials of one backend.
 #[derive(Debug)]
 pub struct Places {
     pub number: usize,
-    /// Held from the first to the last of those side by side.
+    /// Held from the first to the last of concurrent trials.
     held: Mutex<Weak<MachineLock>>,
 }
 
@@ -200,13 +201,13 @@ impl Places {
         Self { number, held: Mutex::default() }
     }
 
-    /// The lock that keeps all others away: one trial waits for it, for all of them.
+    /// The lock that keeps others away, taken by one trial for all of them.
     ///
     /// # Errors
     /// When it cannot be taken.
     pub fn enter<E>(&self, take: impl FnOnce() -> Result<MachineLock, E>) -> Result<Arc<MachineLock>, E> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        // Somebody of another run who waits gets a turn.
+        // A waiting process of another run gets its turn.
         if let Some(lock) = held.upgrade().filter(|lock| !lock.is_awaited()) {
             return Ok(lock);
         }
@@ -220,23 +221,23 @@ impl Places {
 pub trait Lease {
     fn ground(&self) -> Ground;
 
-    /// Looks for what is left of the trial, once its process has ended. One that was cut off, or never came up, is not
-    /// `whole`.
+    /// Checks what is left of the trial once its process has ended. `whole` is false if the trial was cut off or never
+    /// came up.
     fn end(&mut self, lab: &LabProcess, whole: bool) -> Left;
 
-    /// The trial left something: nobody builds on this ground again.
+    /// Marks the ground as spoiled by leftovers of the trial: it is not used again.
     fn spoil(&mut self);
 }
 
 /// What is left of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Left {
-    /// As is proved.
+    /// Nothing is left, as verified.
     Nothing,
-    /// Something, in words.
+    /// A description of what is left.
     Something(String),
-    /// Its part of ground that nobody builds on again, and nothing beyond.
+    /// Only leftovers on ground that is not used again.
     OnItsGround,
-    /// The ground went away under it: nothing is proved.
+    /// The ground became unavailable during the trial: nothing can be verified.
     NoGround(String),
 }

@@ -1,28 +1,28 @@
-//! Cables: veth pairs between two namespaces, ready to carry the first packet at once.
+//! Cables: veth pairs between two namespaces, ready for the first packet.
 //!
 //! Invariants: no two ends of a run share an interface index or a MAC (equal indexes delay RUNNING
-//! by a second), and whoever speaks over a cable has a permanent neighbour entry for the other end.
+//! by a second), and each user of a cable has a permanent neighbour entry for the other end.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use relapse_kernel::Result;
 use relapse_kernel::builder::{Builder, VethEnd};
 
-/// What an end shall be.
+/// One end of a cable to create.
 pub struct End<'a> {
     pub at: &'a Builder,
     pub name: &'a str,
     pub mtu: u16,
 }
 
-/// Hands out interface indexes, and MACs made from them. Far above those of the machine: a NIC that Docker moved into a
-/// kind node kept its index, and the kernel refuses a second one with `EEXIST`.
+/// Allocates interface indexes, and MACs derived from them. Far above those of the machine: a NIC moved by Docker into
+/// a kind node keeps its index, and the kernel refuses a duplicate with `EEXIST`.
 static NEXT: AtomicU32 = AtomicU32::new(1 << 23);
 
 /// Connects two namespaces; both ends are up when this returns.
 ///
 /// # Errors
-/// When the kernel refuses to make the pair.
+/// When the kernel refuses to create the pair.
 pub async fn connect(a: &End<'_>, b: &End<'_>) -> Result<(VethEnd, VethEnd)> {
     let (a, b) = (plug(a), plug(b));
     a.make(&b).await?;

@@ -1,13 +1,13 @@
 //! The fabric: the cloud's network between nodes, outside hosts and the ends of office tunnels.
 //!
-//! One namespace that routes, and the properties that incidents turn on:
-//! - it checks that request and reply of a flow use the same port, and drops a reply that would leave
-//!   by another (I4); traffic between pods is checked by its source instead, so that the fabric's own
+//! One namespace that routes, with the properties that incidents depend on:
+//! - it requires request and reply of a flow to use the same port, and drops a reply that would leave
+//!   through another (I4); traffic between pods is checked by its source instead, so that the fabric's own
 //!   connection tracking never fills before a node's (I2);
-//! - it answers ICMP echo on behalf of hosts that are configured so (I4);
-//! - "fragmentation needed" that it would send for a tunnel's smaller MTU may be swallowed (I1).
+//! - it answers ICMP echo on behalf of hosts configured that way (I4);
+//! - it may swallow the "fragmentation needed" it would send for a tunnel's smaller MTU (I1).
 //!
-//! It is closed: it has no route and no cable to the machine it runs on.
+//! It is isolated: it has no route and no cable to the machine it runs on.
 
 use std::net::IpAddr;
 
@@ -21,10 +21,10 @@ use relapse_kernel::{NetNs, Result, sysctl};
 /// Name of the fabric's nft table.
 const TABLE: &str = "relapse-fabric";
 
-/// What a port of the fabric is there for.
+/// The kind of a port of the fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortKind {
-    /// A node's primary interface: no pod's address may come in here for another pod.
+    /// A node's primary interface: traffic from pod to pod may not enter here.
     NodeSubnet,
     /// A node's pod NIC.
     PodSubnet,
@@ -32,7 +32,7 @@ pub enum PortKind {
     Other,
 }
 
-/// The fabric while it is being built and after.
+/// The fabric, while being built and afterwards.
 pub struct Fabric {
     pub at: Builder,
     ports: Vec<(VethEnd, PortKind)>,
@@ -43,7 +43,7 @@ pub struct Fabric {
 }
 
 impl Fabric {
-    /// Makes the fabric's namespace. `gateways` are the addresses it answers to.
+    /// Creates the fabric's namespace. `gateways` are the addresses it answers to.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -64,7 +64,7 @@ impl Fabric {
         })
     }
 
-    /// Plugs a cable's end into the fabric and routes `prefixes` to it by way of `next_hop`, who is at
+    /// Connects a cable's end to the fabric and routes `prefixes` to it via `next_hop`, which is at
     /// the other end.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Fabric {
         peer: &VethEnd,
         prefixes: &[Prefix],
     ) -> Result<()> {
-        port.knows(next_hop, peer).await?;
+        port.add_neighbour(next_hop, peer).await?;
         for prefix in prefixes {
             let route = Route::to(prefix.address(), prefix.length()).via(next_hop).dev(port.index).onlink();
             self.at.add_route(&route).await?;
@@ -91,15 +91,15 @@ impl Fabric {
         self.answers_echo_for.push(address);
     }
 
-    /// "Fragmentation needed" never leaves the fabric.
+    /// Drops "fragmentation needed" sent by the fabric.
     pub const fn swallow_fragmentation_needed(&mut self) {
         self.swallow_fragmentation_needed = true;
     }
 
-    /// Puts the rules in force, once every port is known.
+    /// Applies the rules, once every port is known.
     ///
     /// # Errors
-    /// When the kernel refuses them or they do not read back.
+    /// When the kernel refuses them or different ones are read back.
     pub fn arm(&self) -> Result<()> {
         self.rules().apply(&self.at.ns)
     }
@@ -137,7 +137,7 @@ impl Fabric {
                         .ct_state(&[CtState::New])
                         .ct_direction_original()
                         .ct_mark_set(port.index)
-                        .comment(format!("{}: request came in here", port.name)),
+                        .comment(format!("{}: request arrived here", port.name)),
                 )
                 .rule(
                     "forward",
@@ -147,7 +147,7 @@ impl Fabric {
                         .not_oif(port.index)
                         .counter()
                         .drop()
-                        .comment(format!("{}: reply would leave by another port", port.name)),
+                        .comment(format!("{}: reply would leave through another port", port.name)),
                 );
         }
         for address in &self.answers_echo_for {

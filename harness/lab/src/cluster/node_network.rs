@@ -1,5 +1,5 @@
-//! A node's two NICs and what the CNI's address manager keeps there: table 2, rules for each pod,
-//! source NAT. Written over namespace handles, so that both backends share it.
+//! A node's two NICs and what the CNI's address manager maintains there: table 2, rules for each pod,
+//! source NAT. Works on namespace handles, so that both backends share it.
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ pub fn host(address: IpAddr) -> (IpAddr, u8) {
     (address, Prefix::host(address).length())
 }
 
-/// The prefix as the kernel room takes it.
+/// The prefix in the form used by the kernel crate.
 #[must_use]
 pub const fn pair(prefix: Prefix) -> (IpAddr, u8) {
     (prefix.address(), prefix.length())
@@ -67,14 +67,14 @@ pub async fn attach_nics(
         let (inside, outside) =
             connect(&End { at, name, mtu: 1500 }, &End { at: &fabric.at, name: &port, mtu: 1500 }).await?;
         at.add_address(inside.index, address, Prefix::host(address).length()).await?;
-        inside.knows(gateway, &outside).await?;
+        inside.add_neighbour(gateway, &outside).await?;
         at.add_route(&Route::default_via(gateway).dev(inside.index).onlink().table(table)).await?;
         fabric.attach(outside, kind, address, &inside, &[prefix]).await?;
     }
     Ok(())
 }
 
-/// The two rules the address manager keeps for a pod: from it to the pod table, to it to main.
+/// The two rules the address manager maintains for a pod: from it to the pod table, to it to main.
 pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
     let (address, length) = host(pod);
     let rule = |priority| if pod.is_ipv4() { Rule::ipv4(priority) } else { Rule::ipv6(priority) };
@@ -84,8 +84,8 @@ pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
     ]
 }
 
-/// The result, but that this one refusal is success: as a CNI does, what a fault or its undo did before is
-/// no error.
+/// The result, with this one error treated as success: as in a CNI, what a fault or its undo did before is
+/// not an error.
 ///
 /// # Errors
 /// Any other.
@@ -94,8 +94,8 @@ pub fn unless(harmless: ErrorKind, result: Result<()>) -> Result<()> {
     result.or_else(|e| if e.errno().map(kind) == Some(harmless) { Ok(()) } else { Err(e) })
 }
 
-/// Source NAT of what pods send out of the VPC, to the address of the NIC it leaves by.
-/// `ports` narrows the ports it may use, and `to` the destination the narrow range applies to.
+/// Source NAT of pod traffic that leaves the VPC, to the address of the outgoing NIC. `narrow` limits traffic to
+/// one destination to a range of source ports.
 pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Table {
     let mut table = Table::new(SNAT_TABLE).chain(Chain::nat(SNAT_CHAIN, Hook::Postrouting, 100));
     let inside = network.vpc.iter().chain([&network.pod_prefix, &network.service_prefix]);
@@ -117,7 +117,7 @@ pub fn snat(network: &NetworkPlan, narrow: Option<(IpAddr, (u16, u16))>) -> Tabl
                 .comment(format!("to {destination} by ports {low}-{high}")),
         );
     }
-    table.rule(SNAT_CHAIN, NftRule::new().ip_saddr(pods).masquerade(None).comment("what leaves the cluster"))
+    table.rule(SNAT_CHAIN, NftRule::new().ip_saddr(pods).masquerade(None).comment("traffic leaving the cluster"))
 }
 
 /// IANA protocol number.

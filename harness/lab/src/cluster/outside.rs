@@ -1,5 +1,5 @@
 //! The world around the cluster: hosts, load balancers, and offices behind their VPN gateways.
-//! Written over namespace handles, so that both backends share it.
+//! Works on namespace handles, so that both backends share it.
 
 use std::net::IpAddr;
 
@@ -17,10 +17,10 @@ use super::cable::{End, connect};
 use super::fabric::{Fabric, PortKind};
 use super::{Office, Outside, ServerDelay};
 
-/// Name of the nft table in which an office gateway clamps.
+/// Name of the nft table with the clamp of an office gateway.
 pub const CLAMP_TABLE: &str = "relapse-vpn-gateway";
 
-/// The one NIC of an outside host.
+/// The only NIC of an outside host.
 pub const NIC: &str = "eth0";
 
 /// A plain host's namespace: loopback up, settings written.
@@ -31,7 +31,7 @@ pub async fn host_namespace(name: &str, forwards: bool) -> Result<Builder> {
     as_host(&NetNs::create(name)?, forwards).await
 }
 
-/// The same of a namespace that somebody else made.
+/// The same for an existing namespace.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -43,11 +43,11 @@ pub async fn as_host(ns: &NetNs, forwards: bool) -> Result<Builder> {
 }
 
 async fn default_route(port: &VethEnd, gateway: IpAddr, peer: &VethEnd) -> Result<()> {
-    port.knows(gateway, peer).await?;
+    port.add_neighbour(gateway, peer).await?;
     port.at.add_route(&Route::default_via(gateway).dev(port.index).onlink()).await
 }
 
-/// Plugs the namespace of an outside host into the fabric, behind its load balancer where it has one.
+/// Connects the namespace of an outside host to the fabric, behind its load balancer if it has one.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -67,7 +67,7 @@ pub async fn build(
         let (up, port) = connect(&far(&hop), &near).await?;
         let (down, nic) = connect(&End { at: &hop, name: "server", mtu: 1500 }, &far(&host)).await?;
         default_route(&up, gateway, &port).await?;
-        down.knows(plan.address, &nic).await?;
+        down.add_neighbour(plan.address, &nic).await?;
         hop.add_route(&Route::to(plan.address, address.length()).dev(down.index)).await?;
         host.add_address(nic.index, plan.address, address.length()).await?;
         default_route(&nic, gateway, &down).await?;
@@ -98,7 +98,7 @@ pub async fn build_office(fabric: &mut Fabric, number: usize, plan: &OfficePlan)
     client.add_address(nic.index, plan.client, Prefix::host(plan.client).length()).await?;
     default_route(&nic, plan.gateway, &lan).await?;
     gateway.add_address(lan.index, plan.gateway, Prefix::host(plan.gateway).length()).await?;
-    lan.knows(plan.client, &nic).await?;
+    lan.add_neighbour(plan.client, &nic).await?;
     gateway.add_route(&Route::to(plan.prefix.address(), plan.prefix.length()).dev(lan.index)).await?;
     let (office_end, fabric_end) = connect(
         &End { at: &gateway, name: "tunnel", mtu: plan.tunnel_mtu },
@@ -130,7 +130,7 @@ pub enum ClampDirection {
     Both,
 }
 
-/// The rules by which a gateway writes `size` into the MSS option of forwarded SYNs and SYN-ACKs.
+/// The rules with which a gateway writes `size` into the MSS option of forwarded SYNs and SYN-ACKs.
 pub fn clamp(size: u16, office: Prefix, direction: ClampDirection) -> Table {
     let office = (office.address(), office.length());
     let mut table = Table::new(CLAMP_TABLE).chain(Chain::filter("forward", Hook::Forward, -150, Policy::Accept));

@@ -1,4 +1,4 @@
-//! What every backend does for its pods: one that comes and goes, and ports of its own for each.
+//! What every backend adds to its pods: a pod that comes and goes, and separate source ports for each.
 
 use relapse_model::{ClusterPlan, NodeId, PodId, PodPlan, PodRole};
 
@@ -10,22 +10,22 @@ const PORTS: u32 = 28_232;
 #[must_use]
 pub fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
     let mut plan = plan.clone();
-    // Not on a node that the scenario keeps empty.
+    // Not on a node the scenario keeps empty.
     let node = plan.pods.iter().map(|pod| pod.node).max().unwrap_or(NodeId(plan.nodes.len() - 1));
-    let taken = |address| plan.pods.iter().any(|pod| pod.address == address);
+    let used = |address| plan.pods.iter().any(|pod| pod.address == address);
     let share = plan.nodes[node.0].pod_prefix;
     let address = (1..)
         .map_while(|n| share.nth(200 - (n % 190)))
-        .find(|address| !taken(*address) && *address != plan.nodes[node.0].pod_nic_address);
+        .find(|address| !used(*address) && *address != plan.nodes[node.0].pod_nic_address);
     if let Some(address) = address {
         plan.pods.push(PodPlan { name: "passer-by".into(), node, address, mtu: 1500, role: PodRole::Plain });
     }
     plan
 }
 
-/// The source ports of a pod, as `ip_local_port_range` takes them. Pods of a node draw from shares of
-/// their own: two of them would else, now and then, meet behind the same translated port by chance, and
-/// the incident of I7 would be there without a fault.
+/// The source ports of a pod, in the format of `ip_local_port_range`. Pods of a node use separate shares:
+/// otherwise two of them would occasionally get the same translated port by chance, and the incident of I7 would
+/// occur without a fault.
 #[must_use]
 pub fn port_share(plan: &ClusterPlan, id: PodId) -> String {
     let node = plan.pods[id.0].node;

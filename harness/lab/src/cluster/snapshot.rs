@@ -1,8 +1,8 @@
-//! What a namespace is like, as lines of text: links, rules, routes, nft rules.
+//! The state of a namespace as lines of text: links, rules, routes, nft rules.
 //!
-//! Taken before a fault and after healing; equal means that nothing of the fault is left. Counters
-//! and caches are left out, and so is what others keep up to date by themselves: of nft tables that are
-//! not ours only the names count, and a pod's veth and address go by the pod's name.
+//! Taken before a fault and after recovery; equal snapshots mean that nothing of the fault is left. Counters
+//! and caches are left out, and so is state maintained by others: of foreign nft tables only the names
+//! are compared, and a pod's veth and address are identified by the pod's name.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -54,7 +54,7 @@ impl Snapshot {
         Ok(Self(lines))
     }
 
-    /// What is there now and was not, and what was there and is not.
+    /// What appeared, and what disappeared.
     #[must_use]
     pub fn difference(&self, after: &Self) -> Vec<String> {
         let new = after.0.difference(&self.0).map(|line| format!("left over: {line}"));
@@ -63,7 +63,7 @@ impl Snapshot {
     }
 }
 
-/// What comes back under another name or number, and what it goes by.
+/// Stable names for veths and addresses that change when a pod is recreated.
 #[derive(Default)]
 struct Aliases {
     veths: HashMap<String, String>,
@@ -90,11 +90,11 @@ impl Aliases {
     }
 }
 
-/// Adds what a namespace is like.
+/// Adds the state of a namespace.
 fn read(ns: &NetNs, aliases: &Aliases, lines: &mut BTreeSet<String>) -> Result<()> {
     let name = ns.name();
     let links = link::list(ns)?;
-    // Indexes of re-made interfaces differ, names do not.
+    // Indexes of recreated interfaces differ, names do not.
     let link_name = |index: Option<u32>| {
         let link = links.iter().find(|link| Some(link.index) == index);
         link.map_or_else(|| "-".to_owned(), |link| aliases.link(&link.name))
@@ -137,7 +137,7 @@ fn read(ns: &NetNs, aliases: &Aliases, lines: &mut BTreeSet<String>) -> Result<(
     Ok(())
 }
 
-/// IPv6 makes link-local and multicast addresses and routes by itself (RFC 4291 2.5.6, 2.7).
+/// IPv6 creates link-local and multicast addresses and routes automatically (RFC 4291 2.5.6, 2.7).
 fn made_by_the_kernel(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(_) => false,

@@ -1,5 +1,5 @@
-//! What the API server tells about a node and its pods, besides its pods and endpoints: told to the agent
-//! of that node. In a lab there is none, and no detector waits for it.
+//! Observations of the API server about a node and its pods, other than pods and endpoints, for the agent
+//! of that node. A lab has no API server, and no detector requires one.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use tokio::task::JoinSet;
 
 use super::{Agent, Armed, CollectorInfo, Opened, Start};
 
-/// Both come from one place.
+/// Both kinds come from one source.
 pub const COLLECTORS: &[CollectorInfo] =
     &[CollectorInfo { kinds: &[CollectorKind::Api, CollectorKind::PodLogs], start: Start::Once(start), trial: None }];
 
-/// Hands on what is told, to each its own.
+/// Passes each observation on to the agent of its node.
 fn start(agents: &[Arc<Agent>], _: &Opened, tasks: &mut JoinSet<()>) -> Option<Armed> {
-    let mut news = agents.first()?.cluster.news()?;
+    let mut observations = agents.first()?.cluster.news()?;
     let agents = agents.to_vec();
     tasks.spawn(async move {
-        while let Some((node, observed)) = news.recv().await {
+        while let Some((node, observed)) = observations.recv().await {
             if let Some(agent) = agents.iter().find(|agent| *agent.node == *node) {
-                agent.tell(observed);
+                agent.emit(observed);
             }
         }
     });

@@ -11,11 +11,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::{Agent, CollectorInfo};
 
-/// How often the limit is read: half of it is the mean delay of noticing that it fell.
+/// Polling interval of the limit; a lowered limit is noticed after half of it on average.
 const TABLE_EVERY: Duration = Duration::from_millis(2);
-/// A count that hardly moved is told this often.
+/// A count that hardly changes is reported every so many polls.
 const TABLE_AT_LEAST: u32 = 24;
-/// Statistics are read every so many looks at the table.
+/// Statistics are read every so many polls.
 const STATS_EVERY: u32 = 12;
 
 pub const COLLECTORS: &[CollectorInfo] = &[
@@ -35,31 +35,31 @@ fn start_polling(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let tracking = Conntrack::open(&agent.ns)?;
     let mut table = read_table(&tracking)?;
     let mut stats = read_stats(&tracking)?;
-    agent.tell(table);
-    agent.tell(stats);
+    agent.emit(table);
+    agent.emit(stats);
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(TABLE_EVERY);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0_u32;
+        let mut polls = 0_u32;
         loop {
             clock.tick().await;
-            looks = looks.wrapping_add(1);
+            polls = polls.wrapping_add(1);
             match read_table(&tracking) {
                 Ok(now) => {
                     let moved = now.count.abs_diff(table.count) * 100 > table.limit;
-                    if now.limit != table.limit || moved || looks.is_multiple_of(TABLE_AT_LEAST) {
-                        agent.tell(now);
+                    if now.limit != table.limit || moved || polls.is_multiple_of(TABLE_AT_LEAST) {
+                        agent.emit(now);
                         table = now;
                     }
                 }
                 Err(e) => agent.lost(CollectorKind::ConntrackTable, e),
             }
-            if looks.is_multiple_of(STATS_EVERY) {
+            if polls.is_multiple_of(STATS_EVERY) {
                 match read_stats(&tracking) {
                     Ok(now) => {
-                        if now != stats || looks.is_multiple_of(STATS_EVERY * TABLE_AT_LEAST) {
-                            agent.tell(now);
+                        if now != stats || polls.is_multiple_of(STATS_EVERY * TABLE_AT_LEAST) {
+                            agent.emit(now);
                             stats = now;
                         }
                     }
@@ -91,7 +91,7 @@ fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     tasks.spawn(async move {
         loop {
             match events.next().await {
-                Ok(batch) => batch.iter().for_each(|event| tell(&agent, event)),
+                Ok(batch) => batch.iter().for_each(|event| emit(&agent, event)),
                 Err(e) => agent.lost(CollectorKind::ConntrackEvents, e),
             }
         }
@@ -99,10 +99,10 @@ fn start_events(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     Ok(())
 }
 
-fn tell(agent: &Agent, event: &conntrack::Event) {
+fn emit(agent: &Agent, event: &conntrack::Event) {
     let entry = &event.entry;
     let tuple = |(source, destination)| Tuple { source, destination };
-    agent.tell(Flow {
+    agent.emit(Flow {
         change: match event.change {
             conntrack::Change::New => Change::Added,
             conntrack::Change::Update => Change::Changed,

@@ -1,4 +1,4 @@
-//! Pods of the node and endpoints of Services, as the kubelet and the API tell them.
+//! Pods of the node and endpoints of Services, as reported by the kubelet and the API.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> relapse_kernel::Result<
     let mut inventory = agent.inventory.clone();
     let mut known = inventory.borrow_and_update().clone();
     let nothing = Inventory::default();
-    tell_difference(agent, &nothing, &known, Change::Present);
+    emit_difference(agent, &nothing, &known, Change::Present);
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         while inventory.changed().await.is_ok() {
             let now = inventory.borrow_and_update().clone();
-            tell_difference(&agent, &known, &now, Change::Added);
+            emit_difference(&agent, &known, &now, Change::Added);
             known = now;
         }
     });
     Ok(())
 }
 
-fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeared: Change) {
+fn emit_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeared: Change) {
     let mine = |pod: &&PodEntry| *pod.node == *agent.node;
     let pod = |entry: &PodEntry, change| Pod {
         change,
@@ -35,12 +35,12 @@ fn tell_difference(agent: &Agent, before: &Inventory, after: &Inventory, appeare
         link: entry.link.clone(),
     };
     for gone in before.pods.iter().filter(mine).filter(|pod| !after.pods.contains(pod)) {
-        agent.tell(pod(gone, Change::Removed));
+        agent.emit(pod(gone, Change::Removed));
     }
     for new in after.pods.iter().filter(mine).filter(|pod| !before.pods.contains(pod)) {
-        agent.tell(pod(new, appeared));
+        agent.emit(pod(new, appeared));
     }
     for service in after.services.iter().filter(|service| !before.services.contains(service)) {
-        agent.tell(service.clone());
+        agent.emit(service.clone());
     }
 }

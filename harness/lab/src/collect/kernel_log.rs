@@ -1,5 +1,5 @@
-//! The kernel log: one for the whole machine, read once and told to every node, as the agent of each
-//! would read it.
+//! The kernel log: one for the whole machine, read once and reported to every node, as if the agent of each
+//! had read it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ fn start(agents: &[Arc<Agent>], log: &Opened, tasks: &mut JoinSet<()>) -> Option
             match log.next().await {
                 Ok(line) => {
                     for agent in &agents {
-                        agent.tell_at(Time(line.at), signal::KernelLog { line: line.text.clone() });
+                        agent.emit_at(Time(line.at), signal::KernelLog { line: line.text.clone() });
                     }
                 }
                 Err(e) => {

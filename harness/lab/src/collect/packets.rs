@@ -1,7 +1,7 @@
-//! TCP segments and DNS messages on the node's interfaces, by AF_PACKET.
+//! TCP segments and DNS messages on the node's interfaces, captured with AF_PACKET.
 //!
-//! SYNs, FINs and resets are told of every interface; data and bare acknowledgements only of the
-//! uplinks, where paths begin. Payloads are never looked at but for DNS.
+//! SYNs, FINs and resets are reported for every interface; data and bare acknowledgements only for the
+//! uplinks, where paths begin. Only payloads of DNS are inspected.
 
 use std::sync::{Arc, PoisonError};
 
@@ -26,7 +26,7 @@ pub const COLLECTORS: &[CollectorInfo] =
     )];
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
-    // Two rings: with room for a DNS message in each slot there would be a quarter of them for a burst of segments.
+    // Two rings: slots large enough for a DNS message would leave a quarter as many for a burst of segments.
     let both = [(CollectorKind::Packets, Filter::tcp()), (CollectorKind::DnsPackets, Filter::dns())];
     for (kind, filter) in both {
         let capture = Capture::open(&agent.ns, &filter)?;
@@ -44,7 +44,7 @@ async fn read(agent: Arc<Agent>, kind: CollectorKind, mut capture: Capture) {
             agent.lost(kind, e);
             return;
         }
-        frames.iter().for_each(|frame| tell(&agent, frame));
+        frames.iter().for_each(|frame| emit(&agent, frame));
         let now = capture.lost();
         if now > lost {
             agent.lost(kind, format!("{} packets lost: the ring was full", now - lost));
@@ -53,17 +53,17 @@ async fn read(agent: Arc<Agent>, kind: CollectorKind, mut capture: Capture) {
     }
 }
 
-fn tell(agent: &Agent, frame: &Frame) {
+fn emit(agent: &Agent, frame: &Frame) {
     let Some(link) = agent.link_name(frame.ifindex) else { return };
     let direction = if frame.outgoing { Direction::Out } else { Direction::In };
     match &frame.packet {
         Packet::Tcp(tcp) => {
             let uplink = agent.operator.is_uplink(&link);
             if uplink && direction == Direction::Out && tcp.flags.syn && !tcp.flags.ack {
-                agent.talks_to(tcp.source.ip(), tcp.destination.ip());
+                agent.record_connection(tcp.source.ip(), tcp.destination.ip());
             }
             if uplink || tcp.flags.syn || tcp.flags.fin || tcp.flags.rst {
-                agent.tell_at(Time(frame.at), segment(link, direction, tcp));
+                agent.emit_at(Time(frame.at), segment(link, direction, tcp));
             }
         }
         Packet::Udp(udp) => {
@@ -71,7 +71,7 @@ fn tell(agent: &Agent, frame: &Frame) {
                 if !dns.answers.is_empty() && !dns.name.ends_with(CLUSTER_ZONE) {
                     *agent.external_name.lock().unwrap_or_else(PoisonError::into_inner) = Some(dns.name.clone());
                 }
-                agent.tell_at(Time(frame.at), dns);
+                agent.emit_at(Time(frame.at), dns);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Active probes of a node's agent: cluster DNS by its Service, each endpoint behind it, the upstream
+//! Active probes of a node's agent: cluster DNS through its Service, each endpoint behind it, the upstream
 //! resolvers, and ICMP echo to addresses whose TCP connections go unanswered.
 //!
-//! Cluster DNS is asked for a name of its own and for one outside at once. Who answers the first and is slow
-//! with the second waits for an upstream: that is no miss before [`PATIENCE`] is over.
+//! Cluster DNS is queried for its own name and an external one in parallel. If it answers the former but is slow
+//! with the latter, it is waiting for an upstream: not a failure until [`PATIENCE`] has passed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
@@ -21,7 +21,7 @@ use crate::workload::{dns, ping, sockets};
 
 const EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// How long a name outside may take where cluster DNS itself answers.
+/// Timeout for an external name while cluster DNS itself answers.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Probes], start)];
@@ -52,8 +52,8 @@ fn targets(agent: &Agent) -> Vec<(ProbeKind, IpAddr)> {
         targets.extend(service.ready.iter().map(|endpoint| (ProbeKind::DnsEndpoint, endpoint.address)));
         targets.extend(agent.upstreams.iter().map(|address| (ProbeKind::DnsUpstream, *address)));
     }
-    let talked_to = agent.talked_to.lock().unwrap_or_else(PoisonError::into_inner);
-    targets.extend(talked_to.iter().map(|address| (ProbeKind::Echo, *address)));
+    let peers = agent.external_peers.lock().unwrap_or_else(PoisonError::into_inner);
+    targets.extend(peers.iter().map(|address| (ProbeKind::Echo, *address)));
     targets
 }
 
@@ -64,7 +64,7 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
         ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
         ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
     };
-    agent.tell(Probe {
+    agent.emit(Probe {
         kind,
         source: agent.address,
         target,
@@ -76,12 +76,12 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
 
 type Answer = std::result::Result<(), String>;
 
-async fn in_time(limit: Duration, asked: impl Future<Output = Answer>) -> Answer {
-    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| Err("timeout".into()))
+async fn in_time(limit: Duration, query: impl Future<Output = Answer>) -> Answer {
+    tokio::time::timeout(limit, query).await.unwrap_or_else(|_| Err("timeout".into()))
 }
 
-/// Asks for a name that pods of this node ask for, since only that needs the upstream too, and beside it, or
-/// before any did, for the DNS Service's own.
+/// Queries an external name that pods of this node look up, since only that needs the upstream too, and in parallel
+/// the DNS Service's own name; only the latter if no external name is known yet.
 async fn ask_cluster(agent: &Agent, target: IpAddr) -> Answer {
     let external = agent.external_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let own = format!("{}.kube-system.svc.cluster.local.", agent.operator.dns_service);
@@ -109,7 +109,7 @@ async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> A
     let length = socket.recv(&mut buffer).await.map_err(text)?;
     let reply = Message::from_vec(&buffer[..length]).map_err(|e| e.to_string())?;
     match reply.metadata.response_code {
-        // An upstream that answers at all is reachable.
+        // Any other answer shows that the server is reachable.
         ResponseCode::ServFail => Err("SERVFAIL".into()),
         _ => Ok(()),
     }

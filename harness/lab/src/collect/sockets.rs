@@ -1,6 +1,7 @@
-//! TCP sockets of the node and of its pods, by sock_diag.
+//! TCP sockets of the node and of its pods, from sock_diag.
 //!
-//! Of many thousand sockets only those are told that say something: retransmissions, or a peer outside the pods.
+//! Of many thousand sockets only the relevant ones are reported: those with retransmissions, or with a peer outside the
+//! pods.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use super::{Agent, CollectorInfo};
 
 const EVERY: Duration = Duration::from_millis(100);
-/// After a look that took long, so many times as long is waited: an agent has a tenth of a processor at most.
+/// The pause after a scan, as a multiple of its duration: an agent uses at most a tenth of a processor.
 const REST: u32 = 9;
 
 pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Sockets], start).tried(
@@ -31,7 +32,7 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
         let mut pods: HashMap<String, SockDiag> = HashMap::new();
         loop {
             let begin = Instant::now();
-            if let Err(e) = look(&agent, &node, &mut pods) {
+            if let Err(e) = scan(&agent, &node, &mut pods) {
                 agent.lost(CollectorKind::Sockets, e);
             }
             let took = begin.elapsed();
@@ -41,9 +42,9 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     Ok(())
 }
 
-fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) -> Result<()> {
-    let interesting = |socket: &TcpSocket| says_something(agent, socket);
-    tell(agent, None, &node.tcp_sockets_that(INTERESTING, interesting)?);
+fn scan(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) -> Result<()> {
+    let interesting = |socket: &TcpSocket| is_relevant(agent, socket);
+    emit(agent, None, &node.tcp_sockets_that(INTERESTING, interesting)?);
     let present = agent.pods();
     pods.retain(|name, _| present.iter().any(|pod| pod.name == *name));
     for pod in present {
@@ -52,7 +53,7 @@ fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) ->
             pods.insert(pod.name.clone(), SockDiag::open(&agent.cluster.pod(PodId(number)).ns)?);
         }
         let sockets = pods[&pod.name].tcp_sockets_that(INTERESTING, interesting)?;
-        tell(agent, Some(&pod.name), &sockets);
+        emit(agent, Some(&pod.name), &sockets);
     }
     Ok(())
 }
@@ -60,18 +61,18 @@ fn look(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) ->
 const INTERESTING: u32 =
     mask(&[state::ESTABLISHED, state::SYN_SENT, state::FIN_WAIT_1, state::CLOSE_WAIT, state::LAST_ACK]);
 
-/// Paths begin outside the pods; inside, what is sent again says something.
-fn says_something(agent: &Agent, socket: &TcpSocket) -> bool {
-    // A Service is another way to say pod.
+/// Connections between pods are relevant only with retransmissions.
+fn is_relevant(agent: &Agent, socket: &TcpSocket) -> bool {
+    // A Service address stands for a pod.
     let services = agent.cluster.plan().network.service_prefix;
     let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
     !inside || socket.retransmits > 0
 }
 
-fn tell(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
+fn emit(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {
     for socket in sockets {
         let Some(info) = &socket.info else { continue };
-        agent.tell(Socket {
+        agent.emit(Socket {
             pod: pod.map(str::to_owned),
             local: socket.local,
             remote: socket.remote,

@@ -46,7 +46,7 @@ impl Fault for ClientDeath {
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let client = world.cluster.office(self.office).client.clone();
-            world.until(self.flow, UnderWay::Some, "let a client die in the middle of a download").await?;
+            world.until(self.flow, UnderWay::Some, "stop a client in the middle of a download").await?;
             let home = client.clone();
             undo.push(format!("stop dropping packets of {}", client.name()), move || drop_all::lift(&home));
             let t0 = now();

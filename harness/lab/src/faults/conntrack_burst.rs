@@ -12,7 +12,7 @@ use relapse_model::{NodeId, Place, PodId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::filler::{self, numbered, put_in};
+use super::filler::{self, insert, numbered};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, World, now};
 
 /// A burst of connections fills a share of the conntrack table, then goes away.
@@ -73,10 +73,10 @@ impl Fault for ConntrackBurst {
                 Conntrack::open(&home)?.delete_marked(BURST_MARK)
             });
             let t0 = now();
-            put_in(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
+            insert(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
             let read_back = filler::read_back(&ns, wanted)?;
             let t1 = now();
-            // The twin's own time: bursts go away by themselves.
+            // Part of the twin: a burst ends after a while.
             tokio::time::sleep(self.lasts).await;
             let home = ns.clone();
             let removed = tokio::task::spawn_blocking(move || Conntrack::open(&home)?.delete_marked(BURST_MARK)).await;
@@ -94,7 +94,7 @@ impl Fault for ConntrackBurst {
 
 /// Destinations of the burst (RFC 2544, not routed anywhere).
 const BURST: [u8; 2] = [198, 19];
-/// By which the burst is told from everything else when it goes ("brst").
+/// The mark that identifies the burst for removal ("brst").
 const BURST_MARK: NonZeroU32 = NonZeroU32::new(0x6272_7374).unwrap();
 
 #[expect(

@@ -1,7 +1,7 @@
-//! The limit of connection tracking is written: to a number, or to kube-proxy's default (I2).
+//! Writes the connection tracking limit: a number, or kube-proxy's default (I2).
 //!
 //! The default is kube-proxy's own formula, max(min, maxPerCore x cores); `scale` shrinks it so that a
-//! laptop can fill the table. The limit is one number for the whole machine.
+//! laptop can fill the table. The limit is one value for the whole machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -20,9 +20,9 @@ use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::Fraction;
 
-use super::filler::{self, numbered, put_in};
+use super::filler::{self, insert, numbered};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
-use by_kube_proxy::{KubeProxyWrite, not_asked};
+use by_kube_proxy::{KubeProxyWrite, guardian_failed};
 
 /// Writes the conntrack limit. Takes exactly one of `to` and `as`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -59,9 +59,9 @@ pub enum Formula {
 #[derive(Debug)]
 pub struct ConntrackLimit {
     pub(crate) limit: u64,
-    /// How the number comes about, in words.
+    /// How the number is computed.
     pub(crate) formula: String,
-    /// It is kube-proxy's doing, where there is a real one.
+    /// Written by kube-proxy, if there is a real one.
     pub(crate) by_kube_proxy: bool,
 }
 
@@ -168,9 +168,9 @@ impl Fault for ConntrackLimit {
             }
             let limit = world.host_limit.clone();
             let value = self.limit;
-            // The guardian answers over a pipe: off the runtime's own threads.
+            // The guardian answers over a pipe, so wait outside the runtime's own threads.
             let written = tokio::task::spawn_blocking(move || limit.write(value)).await;
-            let written = written.map_err(|_| not_asked())??;
+            let written = written.map_err(|_| guardian_failed())??;
             Ok(InForce {
                 t0: Time(written.t0),
                 t1: Time(written.t1),
@@ -182,14 +182,14 @@ impl Fault for ConntrackLimit {
     }
 }
 
-/// Addresses of entries that stand for other people's connections (RFC 2544, not routed anywhere).
+/// Addresses of entries that stand for unrelated connections (RFC 2544, not routed anywhere).
 const BALLAST: [u8; 2] = [198, 18];
-/// How long such an entry would live, seconds.
+/// Timeout of such an entry, seconds.
 const BALLAST_TIMEOUT: u32 = 600;
 
 impl ConntrackLimit {
-    /// Without the right to write the limit: as much room is left below the existing one as the write
-    /// would have left, if any, and the workload fills it. The fall of the limit itself is left out.
+    /// Without permission to write the limit: fills the table until as much room is left below the existing limit as
+    /// the write would have left, if any, and the workload fills the rest. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
         let holds = || world.flows.iter().filter(|(flow, _)| flow.holds());
@@ -204,7 +204,7 @@ impl ConntrackLimit {
         if nodes.is_empty() {
             nodes.push(NodeId(0));
         }
-        // What grows would else take the room that is to be left.
+        // Growing flows would otherwise take the room that must be left.
         let growing: Vec<_> = holds().map(|(_, switch)| Arc::clone(switch)).collect();
         let again = growing.clone();
         undo.push("resume opening held connections", move || {
@@ -217,18 +217,18 @@ impl ConntrackLimit {
             let ns = cluster.node(node).ns.clone();
             let (_, existing) = Conntrack::open(&ns)?.table()?;
             let home = ns.clone();
-            undo.push(format!("remove the ballast from the table of {}", ns.name()), move || {
+            undo.push(format!("remove the filler entries from the table of {}", ns.name()), move || {
                 Conntrack::open(&home)?.delete_marked(BALLAST_MARK)
             });
             let wanted = existing.saturating_sub(self.limit);
-            put_in(&ns, BALLAST_MARK, &mut (0..wanted.saturating_sub(LAST)).map(ballast))?;
+            insert(&ns, BALLAST_MARK, &mut (0..wanted.saturating_sub(LAST)).map(ballast))?;
             tables.push((ns, wanted));
         }
-        // Up to here there was room to spare: the mutation is what takes it.
+        // There was room to spare up to here: the mutation is what takes it.
         let t0 = now();
         let mut read_back = Vec::new();
         for (ns, wanted) in tables {
-            put_in(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
+            insert(&ns, BALLAST_MARK, &mut (wanted.saturating_sub(LAST)..wanted).map(ballast))?;
             read_back.push(format!("{}: {}", ns.name(), filler::read_back(&ns, wanted)?));
         }
         growing.iter().for_each(|flow| flow.pause(false));
@@ -245,9 +245,9 @@ impl ConntrackLimit {
     }
 }
 
-/// So much of the ballast goes in at t0.
+/// Number of filler entries inserted at t0.
 const LAST: u64 = 16_384;
-/// By which the ballast is told from everything else when it goes ("ball").
+/// The mark that identifies the filler entries for removal ("ball").
 const BALLAST_MARK: NonZeroU32 = NonZeroU32::new(0x6261_6c6c).unwrap();
 
 fn ballast(number: u64) -> Entry {

@@ -47,7 +47,7 @@ impl Fault for DefaultRouteReplace {
             let old = old.ok_or_else(|| FaultError::NotFound { what: format!("a default route in table {table}") })?;
             let new = old.route().metric(self.metric);
             let (home, before, after) = (ns.clone(), old.clone(), new.clone());
-            undo.push(format!("put the default route of table {table} back"), move || {
+            undo.push(format!("restore the default route of table {table}"), move || {
                 before.restore(&home)?;
                 if route::routes(&home, Some(table))?
                     .iter()

@@ -50,15 +50,15 @@ impl Fault for DnsRace {
             let service = &plan.services[dns.service.0];
             let name = plan.service_domain(dns.service);
             let ns = cluster.pod(self.pod).ns;
-            undo.push("nothing: queries leave nothing behind", || Ok(()));
+            undo.push("nothing to undo: queries leave nothing behind", || Ok(()));
             let tracking = Conntrack::open(&cluster.node(plan.pods[self.pod.0].node).ns)?;
             let before = tracking.stats()?;
             let t0 = now();
             let mut answered = 0;
             let mut t1 = t0;
             for number in 0..self.count {
-                let asked = tokio::time::timeout(PATIENCE, dns::lookup(&ns, service.address, &name, &[])).await;
-                answered += u32::from(matches!(asked, Ok(Ok(()))));
+                let answer = tokio::time::timeout(PATIENCE, dns::lookup(&ns, service.address, &name, &[])).await;
+                answered += u32::from(matches!(answer, Ok(Ok(()))));
                 if number == 0 {
                     t1 = now();
                 }
@@ -66,14 +66,14 @@ impl Fault for DnsRace {
             let after = tracking.stats()?;
             if answered * 2 < self.count {
                 return Err(FaultError::NotInForce {
-                    what: "ask A and AAAA in parallel".into(),
+                    what: "query A and AAAA in parallel".into(),
                     read_back: format!("{answered} of {} answered", self.count),
                 });
             }
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("{} pairs of A and AAAA questions, each pair over one socket", self.count),
+                what: format!("{} pairs of A and AAAA queries, each pair over one socket", self.count),
                 read_back: format!(
                     "{answered} answered, clashes resolved {}, insertions failed {}",
                     after.clash_resolve - before.clash_resolve,
@@ -85,5 +85,5 @@ impl Fault for DnsRace {
     }
 }
 
-/// A question that takes longer was lost.
+/// A query that takes longer counts as lost.
 const PATIENCE: std::time::Duration = std::time::Duration::from_millis(400);

@@ -39,7 +39,7 @@ impl FaultSpec for DnsReplicaAddedSpec {
 
 // The mutation.
 
-/// What a replica that is there may take to become a ready endpoint.
+/// Time within which a running replica must become a ready endpoint.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 impl Fault for DnsReplicaAdded {

@@ -34,7 +34,7 @@ pub enum How {
 /// The same, resolved.
 #[derive(Debug)]
 pub struct DnsReplicaLoss {
-    /// Those that are lost.
+    /// The replicas that are lost.
     pub(crate) replicas: Vec<PodId>,
     pub(crate) how: How,
 }

@@ -68,7 +68,7 @@ impl Fault for DnsRollingRestart {
                 if t1 == t0 {
                     t1 = now();
                 }
-                // The twin's own time: how long a replica takes to come back.
+                // Part of the twin: the time a replica takes to come back.
                 tokio::time::sleep(self.pause).await;
                 cluster.set_running(id, true).await?;
                 tokio::time::sleep(self.pause).await;
@@ -77,7 +77,7 @@ impl Fault for DnsRollingRestart {
                 t0,
                 t1,
                 what: format!("{} replicas restarted one after another", self.replicas.len()),
-                read_back: "each was down in its turn".into(),
+                read_back: "each was down in turn".into(),
                 reduced: None,
             })
         })

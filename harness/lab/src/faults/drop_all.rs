@@ -1,4 +1,4 @@
-//! A host that neither sends nor receives, or not on one port: what two twins share.
+//! A host that neither sends nor receives, or not on one port; shared by two twins.
 
 use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::{NetNs, Result};
@@ -22,7 +22,7 @@ pub fn impose_on_port(ns: &NetNs, port: u16) -> Result<String> {
     Ok(comment)
 }
 
-/// Lets it live again.
+/// Stops dropping packets.
 pub fn lift(ns: &NetNs) -> Result<()> {
     if nft::list_tables(ns)?.iter().any(|table| table == TABLE) {
         nft::delete_table(ns, TABLE)?;

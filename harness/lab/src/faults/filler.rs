@@ -1,4 +1,4 @@
-//! Entries of connection tracking that stand for other people's connections: what two faults fill a table with.
+//! Connection tracking entries that stand for unrelated connections, with which two faults fill a table.
 
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,10 +9,10 @@ use relapse_kernel::{NetNs, sysctl};
 
 use crate::fault::FaultError;
 
-/// The setting by which news of entries are told.
+/// The setting that enables events about entries.
 const EVENTS: &str = "net.netfilter.nf_conntrack_events";
 
-/// One of a network of /16 that is routed nowhere (RFC 2544 has some), another one for each number.
+/// A distinct socket address for each number, in a /16 network that is not routed (such as those of RFC 2544).
 pub fn numbered(network: [u8; 2], number: u64) -> SocketAddr {
     let [.., a, b, c, d] = number.to_be_bytes();
     // 14 bits of port, the rest of the number in the address: all different.
@@ -23,21 +23,21 @@ pub fn numbered(network: [u8; 2], number: u64) -> SocketAddr {
     (Ipv4Addr::from(address), port).into()
 }
 
-/// Puts entries in, by whose mark they are told from everything else when they go. No events are told of them, neither
-/// now nor then: a quarter of a million in half a second would drown those of real flows in any listener's buffer.
-pub fn put_in(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
+/// Inserts entries with a mark that identifies them for removal. No events are sent about them, at insertion or
+/// removal: a quarter of a million in half a second would displace those of real flows from any listener's buffer.
+pub fn insert(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
     let table = Conntrack::open(ns)?;
     let before = sysctl::read(ns, EVENTS)?;
     sysctl::write(ns, EVENTS, "0")?;
-    let put = table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
+    let inserted = table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
     sysctl::write(ns, EVENTS, before.trim())?;
     let full =
         |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
-    // A table that is full is as full as it can be.
-    put.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
+    // A full table is what is wanted.
+    inserted.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
 }
 
-/// How full the table is; an error where there are fewer entries than these.
+/// How full the table is; an error if it has fewer than `wanted` entries.
 pub fn read_back(ns: &NetNs, wanted: u64) -> Result<String, FaultError> {
     let (count, limit) = Conntrack::open(ns)?.table()?;
     let read_back = format!("{count} of {limit}");

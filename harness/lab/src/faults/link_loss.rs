@@ -72,7 +72,7 @@ impl Fault for LinkLoss {
             let far = End::save(&fabric, &peer)?;
             let away = NetNs::create("detached")?;
             let (how, limbo, saved, other) = (self.how, away.clone(), near.clone(), far.clone());
-            undo.push(format!("bring {name} of {} back", ns.name()), move || {
+            undo.push(format!("restore {name} of {}", ns.name()), move || {
                 match how {
                     How::Deleted if link::get(&saved.ns, saved.link.index)?.is_none() => {
                         wait_for(Box::pin(recreate(&saved, &other)))?;
@@ -105,7 +105,7 @@ impl Fault for LinkLoss {
                 Some(link) if self.how == How::Down && !link.up => format!("{name} is down"),
                 Some(link) => {
                     return Err(FaultError::NotInForce {
-                        what: format!("take {name} away"),
+                        what: format!("remove {name}"),
                         read_back: format!("{link:?}"),
                     });
                 }
@@ -131,7 +131,7 @@ impl How {
     }
 }
 
-/// One end of a cable with all that goes when it goes: addresses, neighbours, routes.
+/// One end of a cable with everything that is removed with it: addresses, neighbours, routes.
 #[derive(Clone)]
 struct End {
     ns: NetNs,
@@ -148,7 +148,7 @@ impl End {
         let mut neighbours = route::neighbours(ns)?;
         neighbours.retain(|neighbour| neighbour.index == link.index && neighbour.permanent);
         let mut routes = route::save_routes(ns, None)?;
-        // The kernel makes those of its own table by itself.
+        // Routes of the local table are created by the kernel.
         routes.retain(|saved| saved.route().oif == Some(link.index) && saved.route().table != route::LOCAL);
         Ok(Self { ns: ns.clone(), link: link.clone(), addresses, neighbours, routes })
     }
@@ -157,9 +157,9 @@ impl End {
         let builder = Builder::open(&self.ns)?;
         let present = link::addresses(&self.ns)?;
         for address in &self.addresses {
-            let there = present.iter().any(|now| now.index == address.index && now.address == address.address);
-            // IPv6 makes its link-local addresses by itself.
-            if !there && address.address.is_ipv4() {
+            let exists = present.iter().any(|now| now.index == address.index && now.address == address.address);
+            // IPv6 link-local addresses are created by the kernel.
+            if !exists && address.address.is_ipv4() {
                 builder.add_address(address.index, address.address, address.prefix_len).await?;
             }
         }
@@ -172,14 +172,14 @@ impl End {
         route::restore_routes(&self.ns, &ipv4)
     }
 
-    fn again(&self) -> Result<VethEnd, FaultError> {
+    fn veth_end(&self) -> Result<VethEnd, FaultError> {
         let Link { name, index, mtu, mac, .. } = self.link.clone();
         let mac = mac.ok_or_else(|| FaultError::NotFound { what: format!("the MAC of {name}") })?;
         Ok(VethEnd { at: Builder::open(&self.ns)?, name, index, mac, mtu })
     }
 }
 
-/// Deleting one end of a veth deletes both: a new pair with the same numbers takes its place.
+/// Deleting one end of a veth deletes both: creates a new pair with the same indexes and MACs.
 async fn recreate(near: &End, far: &End) -> Result<(), FaultError> {
-    near.again()?.make(&far.again()?).await
+    near.veth_end()?.make(&far.veth_end()?).await
 }

@@ -1,4 +1,4 @@
-//! The MSS that an office's VPN gateway writes into forwarded SYNs is edited (I1).
+//! Changes the MSS that an office's VPN gateway writes into forwarded SYNs (I1).
 //!
 //! A clamp that no longer fits the tunnel is the incident; one that never fitted, or that changes nothing,
 //! is a mistake in the scenario.
@@ -120,15 +120,15 @@ impl Fault for MssClamp {
             let plan = &cluster.plan().offices[self.office.0];
             let gateway = cluster.office(self.office).gateway.clone();
             let (home, before, prefix, to) = (gateway.clone(), plan.clamp, plan.prefix, self.to);
-            // Undone last: what was opened meanwhile keeps its MSS, and would wait for as long as TCP has patience.
+            // Undone last: connections opened meanwhile keep their MSS, and would wait until TCP gives up.
             let headers = if prefix.address().is_ipv4() { 40 } else { 60 };
             let pods: Vec<_> = (0..cluster.plan().pods.len())
                 .map(|number| (cluster.pod(PodId(number)).ns, cluster.plan().pods[number].mtu - headers))
                 .collect();
-            undo.push(format!("end connections that wait for {}", plan.name), move || {
+            undo.push(format!("abort connections stuck on {}", plan.name), move || {
                 pods.iter().try_for_each(|(pod, own)| end_stuck(pod, prefix, to, *own))
             });
-            undo.push(format!("set the clamp of {} back", plan.name), move || match before {
+            undo.push(format!("restore the clamp of {}", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
                 None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => {
                     nft::delete_table(&home, CLAMP_TABLE)
@@ -138,7 +138,7 @@ impl Fault for MssClamp {
             if let Some(mtu) = self.tunnel_mtu {
                 narrow(cluster, self.office, mtu, undo)?;
             }
-            // What a server has learned of the path would hide the fault for ten minutes.
+            // A path MTU learned by a server would hide the fault for ten minutes.
             for number in 0..cluster.plan().pods.len() {
                 route::flush_path_mtu(&cluster.pod(PodId(number)).ns)?;
             }
@@ -164,7 +164,7 @@ impl Fault for MssClamp {
     }
 }
 
-/// Ends connections to the office that have the MSS of the fault, or, where the pod's own is smaller, that
+/// Aborts connections to the office that use the MSS of the fault, or, if the pod's own MSS is smaller, use that
 /// and wait for an acknowledgment.
 fn end_stuck(pod: &NetNs, office: Prefix, mss: u16, own: u16) -> Result<(), FaultError> {
     let sockets = SockDiag::open(pod)?;
@@ -188,9 +188,7 @@ fn narrow(cluster: &dyn Cluster, office: OfficeId, mtu: u16, undo: &mut UndoStac
     let far = link::find(cluster.fabric(), &format!("vpn{}", office.0))?.ok_or_else(missing)?;
     for (ns, link) in [(gateway, near), (cluster.fabric().clone(), far)] {
         let (home, index, before) = (ns.clone(), link.index, link.mtu);
-        undo.push(format!("set the MTU of {} back to {before}", link.name), move || {
-            link::set_mtu(&home, index, before)
-        });
+        undo.push(format!("restore the MTU of {} to {before}", link.name), move || link::set_mtu(&home, index, before));
         link::set_mtu(&ns, link.index, u32::from(mtu))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Clients nobody has seen before come from an office, with an MSS of their own: benign (twin of I1).
+//! New clients come from an office, with a different MSS: benign (twin of I1).
 
 use std::net::IpAddr;
 
@@ -89,7 +89,7 @@ impl Fault for NewClients {
 
 const DOWNLOADS: u32 = 10;
 
-/// The prefix of the same length that follows.
+/// The next prefix of the same length.
 fn neighbour(prefix: Prefix) -> Option<Prefix> {
     let last =
         prefix.nth((1_u128 << (if prefix.address().is_ipv4() { 32 } else { 128 } - u32::from(prefix.length()))) - 1)?;
@@ -100,7 +100,7 @@ fn neighbour(prefix: Prefix) -> Option<Prefix> {
     Prefix::new(next, prefix.length()).ok()
 }
 
-/// Gives the office's client an address of the new population, and the way back to it.
+/// Gives the office's client an address of the new population, and adds the return routes to it.
 async fn move_in(
     cluster: &dyn Cluster,
     id: OfficeId,
@@ -121,19 +121,19 @@ async fn move_in(
     undo.push(format!("remove {address}"), move || link::delete_address(&home, index, address, length));
     Builder::open(&office.client)?.add_address(nic.index, address, length).await?;
     Builder::open(&office.gateway)?.add_neighbour(lan.index, address, nic.mac.unwrap_or_default()).await?;
-    let ways = [
+    let routes = [
         (office.gateway.clone(), Route::to(prefix.address(), prefix.length()).dev(lan.index)),
         (
             cluster.fabric().clone(),
             Route::to(prefix.address(), prefix.length()).via(plan.tunnel.0).dev(vpn.index).onlink(),
         ),
     ];
-    for (ns, way) in ways {
-        let (home, back) = (ns.clone(), way.clone());
+    for (ns, route) in routes {
+        let (home, added) = (ns.clone(), route.clone());
         undo.push(format!("remove the route to {prefix} from {}", ns.name()), move || {
-            route::delete_route(&home, &back)
+            route::delete_route(&home, &added)
         });
-        Builder::open(&ns)?.add_route(&way).await?;
+        Builder::open(&ns)?.add_route(&route).await?;
     }
     Ok(())
 }

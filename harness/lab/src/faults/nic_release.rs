@@ -58,7 +58,8 @@ impl Fault for NicRelease {
             let cluster = world.cluster.as_ref();
             let ns = cluster.node(self.node).ns.clone();
             let far = format!("spare{}", self.node.0);
-            // Both ends run when it returns, and news of a NIC comes in order: agents know it as attached.
+            // Both ends are running when this returns, and notifications arrive in order: agents see the NIC attached
+            // first.
             let (inside, _outside) = connect(
                 &End { at: &Builder::open(&ns)?, name: &self.nic, mtu: 1500 },
                 &End { at: &Builder::open(cluster.fabric())?, name: &far, mtu: 1500 },

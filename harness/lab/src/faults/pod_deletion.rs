@@ -43,7 +43,7 @@ impl Fault for PodDeletion {
             let pod = cluster.pod(self.pod);
             let ns = cluster.node(cluster.plan().pods[self.pod.0].node).ns.clone();
             let (home, id) = (Arc::clone(&cluster), self.pod);
-            undo.push(format!("put pod {} back", pod.name), move || wait_for(home.restore_pod(id)));
+            undo.push(format!("restore pod {}", pod.name), move || wait_for(home.restore_pod(id)));
             let t0 = now();
             cluster.delete_pod(self.pod).await?;
             let left = link::find(&ns, &pod.link)?;

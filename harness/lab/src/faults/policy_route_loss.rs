@@ -1,6 +1,6 @@
 //! A node's policy routing for pods is lost: the table, its default route, or rules that lead to it (I4).
 //!
-//! With `rebuildAfter` it comes back by itself, as when the CNI's address manager restarts.
+//! With `rebuildAfter` it is restored after a while, as when the CNI's address manager restarts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -57,10 +57,10 @@ pub enum Lose {
 pub struct PolicyRouteLoss {
     pub(crate) node: NodeId,
     pub(crate) lose: Lose,
-    /// There for [`Lose::FromRule`], [`Lose::ToRule`] and [`Lose::PodRules`].
+    /// Set for [`Lose::FromRule`], [`Lose::ToRule`] and [`Lose::PodRules`].
     pub(crate) pod: Option<PodId>,
     pub(crate) rebuild_after: Option<Duration>,
-    /// Flows that pause while it is away.
+    /// Flows that pause until it is restored.
     pub(crate) quiet: Vec<FlowId>,
 }
 
@@ -132,33 +132,35 @@ impl Fault for PolicyRouteLoss {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
             let ns = &cluster.node(self.node).ns;
-            let lost = self.what_is_lost(cluster)?;
+            let lost = self.find_lost(cluster)?;
             if lost.routes.is_empty() && lost.rules.is_empty() {
-                return Err(FaultError::NotFound { what: format!("what {:?} names on {}", self.lose, ns.name()) });
+                return Err(FaultError::NotFound {
+                    what: format!("routes or rules of {:?} on {}", self.lose, ns.name()),
+                });
             }
             let quiet: Vec<_> = self.quiet.iter().map(|flow| Arc::clone(&world.flows[flow.0].1)).collect();
             if !quiet.is_empty() {
                 let paused = quiet.clone();
-                let everywhere = world.quiet.clone();
+                let churn = world.quiet.clone();
                 undo.push("resume flows", move || {
                     paused.iter().for_each(|flow| flow.pause(false));
-                    everywhere.set(false);
+                    churn.set(false);
                     Ok(())
                 });
                 world.quiet.set(true);
                 quiet.iter().for_each(|flow| flow.pause(true));
                 for flow in &self.quiet {
-                    world.until(*flow, UnderWay::None, "lose routes while nothing is under way").await?;
+                    world.until(*flow, UnderWay::None, "remove routes while nothing is under way").await?;
                 }
             }
             let (home, saved) = (ns.clone(), lost.clone());
-            undo.push(format!("put {lost} back"), move || saved.restore(&home));
+            undo.push(format!("restore {lost}"), move || saved.restore(&home));
             let t0 = now();
             lost.delete(ns)?;
             let read_back = lost.read_back(ns)?;
             let t1 = now();
             if let Some(span) = self.rebuild_after {
-                // The twin's own time: this is how long the address manager takes.
+                // Part of the twin: the time the address manager takes.
                 tokio::time::sleep(span).await;
                 lost.restore(ns)?;
                 quiet.iter().for_each(|flow| flow.pause(false));
@@ -169,7 +171,7 @@ impl Fault for PolicyRouteLoss {
     }
 }
 
-/// Routes and rules, exactly as they were.
+/// The deleted routes and rules, as saved.
 #[derive(Debug, Clone)]
 struct Lost {
     routes: Vec<SavedRoute>,
@@ -177,7 +179,7 @@ struct Lost {
 }
 
 impl PolicyRouteLoss {
-    fn what_is_lost(&self, cluster: &dyn Cluster) -> Result<Lost, FaultError> {
+    fn find_lost(&self, cluster: &dyn Cluster) -> Result<Lost, FaultError> {
         let ns = &cluster.node(self.node).ns;
         let plan = cluster.plan();
         let mut lost = Lost { routes: Vec::new(), rules: Vec::new() };
@@ -214,12 +216,12 @@ impl Lost {
 
     fn restore(&self, ns: &NetNs) -> Result<(), FaultError> {
         route::restore_routes(ns, &self.routes)?;
-        // A pod that is made again meanwhile brings its own.
+        // A pod recreated meanwhile has brought its own rules.
         let back = |rule: &SavedRule| rule.restore(ns).or_else(|e| if rule.is_in_force(ns)? { Ok(()) } else { Err(e) });
         self.rules.iter().try_for_each(back)
     }
 
-    /// None of it is in force any more.
+    /// Checks that none of them is in force.
     fn read_back(&self, ns: &NetNs) -> Result<String, FaultError> {
         let mut left = 0;
         for route in &self.routes {
@@ -231,10 +233,10 @@ impl Lost {
         if left > 0 {
             return Err(FaultError::NotInForce {
                 what: format!("delete {self}"),
-                read_back: format!("{left} still there"),
+                read_back: format!("{left} still in force"),
             });
         }
-        Ok("none of them is there".into())
+        Ok("none of them is in force".into())
     }
 }
 

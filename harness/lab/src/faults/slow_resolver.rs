@@ -60,20 +60,20 @@ impl Fault for SlowResolver {
             });
             let t0 = now();
             resolver.delay.set(self.delay);
-            // Read back as a client would: by its answer.
-            let asked = tokio::time::Instant::now();
-            let question = dns::lookup(
+            // Read back by querying it as a client would.
+            let sent = tokio::time::Instant::now();
+            let query = dns::lookup(
                 &resolver.ns,
                 world.cluster.plan().outside[self.resolver.0].address,
                 "read-back.invalid",
                 &[],
             );
-            let _ = tokio::time::timeout(self.delay * 2 + std::time::Duration::from_millis(500), question).await;
-            let took = asked.elapsed();
+            let _ = tokio::time::timeout(self.delay * 2 + std::time::Duration::from_millis(500), query).await;
+            let took = sent.elapsed();
             let t1 = now();
             if took < self.delay {
                 return Err(FaultError::NotInForce {
-                    what: format!("slow {} down", resolver.name),
+                    what: format!("delay the answers of {}", resolver.name),
                     read_back: format!("answered after {took:?}"),
                 });
             }

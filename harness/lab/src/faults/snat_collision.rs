@@ -1,6 +1,6 @@
-//! Source NAT gives ports back to other pods while the server remembers them (I7).
+//! Source NAT reuses ports for other pods while the server remembers them (I7).
 //!
-//! `hop` says what makes such a reuse fail: a load balancer that swallows the old connection's answer, a
+//! `hop` selects what makes such a reuse fail: a load balancer that swallows the old connection's answer, a
 //! server that ignores resets, or nothing (then it recovers at once, and is benign).
 
 use std::ops::RangeInclusive;
@@ -69,7 +69,7 @@ pub struct SnatCollision {
 }
 
 impl SnatCollisionSpec {
-    /// The host that must be meant where none is named.
+    /// The only possible host, if none is named.
     fn only_host(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<OutsideId> {
         let hosts = &resolver.cluster.outside;
         let behind: Vec<usize> = (0..hosts.len()).filter(|i| hosts[*i].load_balancer).collect();
@@ -150,8 +150,8 @@ impl Fault for SnatCollision {
                 what: format!(
                     "source NAT on {} to {destination} narrowed to ports {low}-{high}, {}{}",
                     node.name(),
-                    self.hop.told(),
-                    if self.clocks == Clocks::Shared { ", timestamps by one clock" } else { "" }
+                    self.hop.description(),
+                    if self.clocks == Clocks::Shared { ", timestamps from one clock" } else { "" }
                 ),
                 read_back,
                 reduced: None,
@@ -160,17 +160,17 @@ impl Fault for SnatCollision {
     }
 }
 
-/// Name of the table in which a load balancer swallows what its state does not explain.
+/// Name of the table with which a load balancer drops packets that do not match its state.
 const HOP_TABLE: &str = "relapse-load-balancer";
 /// Set on a connection's entry once its SYN-ACK has passed.
 const ANSWERED: u32 = 1;
 /// RFC 1337 protection: resets do not end TIME_WAIT.
 const RFC1337: &str = "net.ipv4.tcp_rfc1337";
-/// 1: each pair of addresses has an offset of its own. 2: none has.
+/// 1: each pair of addresses has its own offset. 2: no offsets.
 const TIMESTAMPS: &str = "net.ipv4.tcp_timestamps";
 
 impl Hop {
-    const fn told(self) -> &'static str {
+    const fn description(self) -> &'static str {
         match self {
             Self::LoadBalancer => "behind a load balancer that drops an old connection's ACK",
             Self::Server => "to a server that ignores resets in TIME_WAIT",
@@ -180,8 +180,8 @@ impl Hop {
 }
 
 impl SnatCollision {
-    /// Pods of the node write timestamps of one clock from now on; the server forgets the connections by
-    /// the narrow ports that were made before.
+    /// Makes pods of the node use timestamps from one clock; the server forgets earlier connections from
+    /// the narrow range of ports.
     fn share_clock(&self, cluster: &dyn Cluster, undo: &mut UndoStack) -> Result<(), FaultError> {
         let plan = cluster.plan();
         for id in (0..plan.pods.len()).filter(|i| plan.pods[*i].node == self.node).map(PodId) {
@@ -203,13 +203,14 @@ impl SnatCollision {
             Hop::None => Ok(()),
             Hop::Server => {
                 let home = outside.ns.clone();
-                undo.push("make the server honour resets again", move || sysctl::write(&home, RFC1337, "0"));
+                undo.push("let the server accept resets again", move || sysctl::write(&home, RFC1337, "0"));
                 sysctl::write(&outside.ns, RFC1337, "1")
             }
             Hop::LoadBalancer => {
                 let hop = outside.load_balancer.clone();
-                let hop = hop
-                    .ok_or_else(|| FaultError::NotFound { what: format!("a load balancer before {}", outside.name) })?;
+                let hop = hop.ok_or_else(|| FaultError::NotFound {
+                    what: format!("a load balancer in front of {}", outside.name),
+                })?;
                 let home = hop.clone();
                 undo.push("remove the filter of the load balancer", move || {
                     if nft::list_tables(&home)?.iter().any(|table| table == HOP_TABLE) {
@@ -223,7 +224,7 @@ impl SnatCollision {
     }
 }
 
-/// A reply to a SYN that is not a SYN-ACK is dropped: to a stateful hop it belongs to no connection.
+/// Drops a reply to a SYN that is not a SYN-ACK: to a stateful hop it belongs to no connection.
 fn swallow() -> Table {
     Table::new(HOP_TABLE)
         .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))

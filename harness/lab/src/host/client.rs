@@ -1,10 +1,10 @@
-//! The run's end of the conversation with its guardian.
+//! The run's end of the connection to its guardian.
 //!
-//! Blocking, and used from outside the lab. The guardian is started through a shell that ignores the
-//! signals which ask a process to end (terminal, service manager) and then becomes the guardian:
-//! ignored signals stay ignored across an exec. Its own process group keeps the terminal's away.
+//! Blocking, and used from outside the lab. The guardian is started through a shell that ignores
+//! termination signals (from the terminal or a service manager) and then executes the guardian:
+//! ignored signals stay ignored across an exec. Its own process group keeps the terminal's signals away.
 //!
-//! When the guardian itself was killed, the run restores in its place from the journal.
+//! If the guardian itself is killed, the run restores the limit from the journal.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -21,15 +21,15 @@ use super::protocol::{LimitReply, LimitRequest, LimitWrite, Reply, Request, Rest
 use super::recover::{self, JournalOutcome};
 use super::{Error, Result, Site};
 
-/// The hidden command of relapse that [`guardian_main`](super::guardian_main) stands for.
+/// The hidden command of relapse implemented by [`guardian_main`](super::guardian_main).
 pub const COMMAND: &str = "__guardian";
 
-/// How often a wish to stop is looked for.
+/// How often a wait checks for cancellation.
 const LOOK: Duration = Duration::from_millis(50);
-/// A write takes milliseconds; past this the guardian is as good as gone.
+/// Timeout for a reply. A write takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A guardian at work for this run.
+/// A running guardian of this run.
 #[derive(Debug)]
 #[must_use = "when dropped, the limit is restored and the lock released"]
 pub struct Guardian {
@@ -44,15 +44,15 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    /// Starts `exe __guardian` for a run; `what` it is for stands in its command line, for who waits for it.
+    /// Starts `exe __guardian` for a run; its command line includes `what`, shown to processes that wait for it.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(exe: &Path, run_id: &str, what: &str) -> Result<Self> {
-        Self::over(deaf(exe, [COMMAND, run_id, what]), Site::host()?, run_id)
+        Self::over(ignoring_signals(exe, [COMMAND, run_id, what]), Site::host()?, run_id)
     }
 
-    /// Starts a guardian by another command line; `site` is where that one works.
+    /// Starts a guardian with another command; `site` must be the one it works on.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -85,46 +85,46 @@ impl Guardian {
         })
     }
 
-    /// Takes the machine-wide lock, waiting as long as others hold it; `tell` hears who. Returns, in words, what dead
-    /// guardians had left and was undone.
+    /// Takes the machine-wide lock, waiting while others hold it; the holders are passed to `report`. Returns
+    /// descriptions of what dead guardians had left and was undone.
     ///
     /// # Errors
-    /// When there can be no lock, or the guardian is gone; [`Error::Stopped`] once `stop` says so.
-    pub fn acquire(&mut self, tell: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Vec<String>> {
+    /// When the lock cannot be taken, or the guardian is gone; [`Error::Stopped`] once `stop` returns true.
+    pub fn acquire(&mut self, report: &dyn Fn(String), stop: &dyn Fn() -> bool) -> Result<Vec<String>> {
         self.send(&Request::Acquire { run_id: self.run_id.clone(), run: Process::own()? })?;
         loop {
-            match self.hear(LOOK)? {
+            match self.receive(LOOK)? {
                 None if stop() => return Err(Error::Stopped),
                 None => {}
-                Some(Reply::Waiting { holder }) => tell(holder),
+                Some(Reply::Waiting { holder }) => report(holder),
                 Some(Reply::Acquired { recovered }) => return Ok(recovered),
                 Some(other) => return Err(unexpected(other)),
             }
         }
     }
 
-    /// Names network namespaces of the run itself, by inode: they are not protected from what it
-    /// writes. Needed only for those in which processes live.
+    /// Declares network namespaces of the run itself, by inode: they are not protected from its
+    /// writes. Needed only for namespaces with processes in them.
     pub fn declare_own(&mut self, inodes: impl IntoIterator<Item = u64>) {
         self.own.extend(inodes);
     }
 
-    /// Asks for something of the limit.
+    /// Sends a request about the limit.
     ///
     /// # Errors
-    /// When it would harm another namespace, or cannot be written or set back; the journal then still says what to do.
+    /// When it would harm another namespace, or cannot be written or restored; the journal is then kept.
     pub fn ask(&mut self, ask: LimitRequest) -> Result<LimitReply> {
         let is_restore = ask == LimitRequest::Restore;
         self.may_be_in_force |= !is_restore;
         let request = Request::Limit { ask, own: self.own.clone() };
-        let reply = self.send(&request).and_then(|()| self.hear(PATIENCE));
+        let reply = self.send(&request).and_then(|()| self.receive(PATIENCE));
         let reply = match reply {
             Ok(Some(Reply::Limit(reply))) => reply,
             Ok(Some(other)) => return Err(unexpected(other)),
             Ok(None) => {
                 return Err(Error::Guardian { what: format!("get an answer from the guardian within {PATIENCE:?}") });
             }
-            Err(Error::GuardianGone { .. }) if is_restore => LimitReply::Restored(self.restore_in_its_place()?),
+            Err(Error::GuardianGone { .. }) if is_restore => LimitReply::Restored(self.restore_from_journal()?),
             Err(error) => return Err(error),
         };
         self.may_be_in_force &= !is_restore;
@@ -142,7 +142,7 @@ impl Guardian {
         }
     }
 
-    /// Sets the limit back; the lock is kept until this is dropped.
+    /// Restores the limit; the lock is kept until this is dropped.
     ///
     /// # Errors
     /// See [`Self::ask`].
@@ -161,10 +161,10 @@ impl Guardian {
         (!self.alarms.is_empty()).then(|| self.alarms.remove(0))
     }
 
-    /// Lets the guardian end, and waits until it has: then the lock is free.
+    /// Closes the pipe and waits until the guardian has exited; the lock is then free.
     ///
     /// # Errors
-    /// When its end cannot be waited for.
+    /// When waiting fails.
     pub fn finish(mut self) -> Result<ExitStatus> {
         self.close()
     }
@@ -174,8 +174,8 @@ impl Guardian {
         Ok(self.child.wait().context(|| "wait for the guardian".into())?)
     }
 
-    /// It is dead, so its journal is anyone's who gets the lock.
-    fn restore_in_its_place(&mut self) -> Result<Restore> {
+    /// The guardian is dead, so that any process with the lock may replay its journal.
+    fn restore_from_journal(&mut self) -> Result<Restore> {
         self.close()?;
         for recovered in recover::recover(&self.site, &|_| ())? {
             match recovered.outcome {
@@ -199,20 +199,20 @@ impl Guardian {
         sent.map_err(|why| self.gone(&why))
     }
 
-    /// The next reply that is no alarm; none where there is none in time.
-    fn hear(&mut self, patience: Duration) -> Result<Option<Reply>> {
+    /// The next reply other than an alarm; `None` on timeout.
+    fn receive(&mut self, timeout: Duration) -> Result<Option<Reply>> {
         loop {
-            match self.replies.recv_timeout(patience) {
+            match self.replies.recv_timeout(timeout) {
                 Ok(Ok(Reply::Alarm { why })) => self.alarms.push(why),
                 Ok(Ok(reply)) => return Ok(Some(reply)),
-                Ok(Err(why)) => return Err(Error::Guardian { what: format!("understand the guardian: {why}") }),
+                Ok(Err(why)) => return Err(Error::Guardian { what: format!("read the guardian's reply: {why}") }),
                 Err(RecvTimeoutError::Timeout) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone("it closed its output")),
             }
         }
     }
 
-    /// A guardian that could not start says why before it ends.
+    /// A guardian that could not start reports why before it exits.
     fn gone(&self, how: &str) -> Error {
         let last = match self.replies.try_recv() {
             Ok(Ok(Reply::Error { what })) => what,
@@ -226,14 +226,14 @@ impl Drop for Guardian {
     fn drop(&mut self) {
         let ended_well = self.close().is_ok_and(|status| status.success());
         if self.may_be_in_force && !ended_well {
-            // Whoever has the lock did this on getting it; and there is the next start.
+            // A process that holds the lock has done this already; otherwise the next start of relapse does.
             let _ = recover::recover_quietly(&self.site);
         }
     }
 }
 
-/// The program, deaf to signals that ask it to end.
-pub fn deaf(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+/// A command that runs the program with termination signals ignored.
+pub fn ignoring_signals(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$@\"", "relapse"]).arg(program).args(arguments);
     command
@@ -242,6 +242,6 @@ pub fn deaf(program: &Path, arguments: impl IntoIterator<Item = impl AsRef<OsStr
 fn unexpected(reply: Reply) -> Error {
     match reply {
         Reply::Error { what } => Error::Guardian { what },
-        other => Error::Guardian { what: format!("understand the guardian: unexpected answer {other:?}") },
+        other => Error::Guardian { what: format!("read the guardian's reply: unexpected {other:?}") },
     }
 }

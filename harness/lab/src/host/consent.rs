@@ -1,9 +1,9 @@
-//! The user's leave to write a setting of the whole machine.
+//! The user's permission to write a machine-wide setting.
 //!
-//! Given for one command (`--allow-host-writes`) or by the environment; never remembered, never asked
-//! for in the middle of a run. Without it a scenario that needs it is skipped, and says so.
+//! Given for one command (`--allow-host-writes`) or by the environment; never remembered, never requested
+//! during a run. Without it scenarios that need it are skipped, with the reason.
 
-/// The variable that grants it where no flag can be given (`cargo test`, CI).
+/// The variable that grants it if no flag can be given (`cargo test`, CI).
 pub const VARIABLE: &str = "RELAPSE_ALLOW_HOST_WRITES";
 
 /// Whether a run may write `nf_conntrack_max`.
@@ -31,7 +31,7 @@ impl Consent {
         matches!(self, Self::Granted)
     }
 
-    /// What will be touched, for the user to read before (`reproduce`).
+    /// Describes what will be changed, for the user to read beforehand (`reproduce`).
     #[must_use]
     pub const fn touches() -> &'static str {
         "net.netfilter.nf_conntrack_max, one number for every network namespace of this machine, is \

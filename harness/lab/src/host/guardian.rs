@@ -1,18 +1,18 @@
-//! The guardian: the process that writes the limit for a run, and outlives it to set it back.
+//! The guardian: the process that writes the limit for a run, and outlives it to restore the limit.
 //!
-//! It stays in the initial namespaces, in a process group of its own and deaf to signals that ask it
-//! to end (see [`client`](super::client)): it ends when the run says so or its end of the pipe closes,
-//! which no way of dying can prevent. Lock, journal, write and restore are all its own; the run only
-//! asks. It holds no handle to any namespace for longer than it takes to count.
+//! It stays in the initial namespaces, in its own process group and with termination signals ignored (see
+//! [`client`](super::client)): it ends when the run's end of the pipe closes, which happens however the run dies.
+//! Lock, journal, write and restore belong to the guardian; the run only sends requests. It holds a handle to a
+//! namespace only while counting its entries.
 //!
 //! Invariants:
-//! - Order: lock, undo what dead guardians left, read, refuse, journal synced, write, read back.
-//! - A limit below the machine's own is watched while in force: all other namespaces are counted every
-//!   100 ms, and one above half of the limit, or five failures in a row to count, restores at once.
+//! - Order: lock, undo what dead guardians left, read, check, sync the journal, write, read back.
+//! - A limit below the machine's own is monitored while in force: the entries of all other namespaces are counted every
+//!   100 ms, and a count above half of the limit, or five consecutive failures to count, triggers the restore.
 //! - It ends only after the restore, or with the journal still in place.
 //!
-//! Left out: surviving SIGKILL itself. The run then restores in its place, else the next who gets the
-//! lock, else the next start.
+//! Left out: surviving SIGKILL itself. The limit is then restored by the run, or by the next process that gets the
+//! lock, or by the next start of relapse.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
@@ -33,9 +33,9 @@ mod watch;
 
 use watch::Watch;
 
-/// How often other namespaces are counted while the limit is ours.
+/// How often other namespaces are counted while our limit is in force.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
-/// At the end a restore that fails is tried again this often, a tenth of a second apart.
+/// Attempts to restore at the end, a tenth of a second apart.
 const ATTEMPTS: u32 = 5;
 const INTERNAL_ERROR: u8 = 70;
 
@@ -51,7 +51,7 @@ pub fn guardian_main() -> ExitCode {
     }
 }
 
-/// Serves one run until its end of `input` closes or it says so.
+/// Serves one run until `input` ends.
 pub fn serve(site: Site, input: impl Read + Send + 'static, output: impl Write) -> ExitCode {
     let (sender, events) = mpsc::channel();
     let requests = sender.clone();
@@ -63,7 +63,7 @@ pub fn serve(site: Site, input: impl Read + Send + 'static, output: impl Write) 
 
 enum Event {
     Request(std::result::Result<Request, String>),
-    /// The run ended, in whatever way.
+    /// The run ended, in any way.
     Gone,
     Waiting(String),
     Locked(Result<MachineLock>),
@@ -72,7 +72,7 @@ enum Event {
 fn listen(input: impl Read, events: &Sender<Event>) {
     for line in BufReader::new(input).lines() {
         let Ok(line) = line else { break };
-        let request = serde_json::from_str(&line).map_err(|error| format!("understand {line:?}: {error}"));
+        let request = serde_json::from_str(&line).map_err(|error| format!("parse {line:?}: {error}"));
         if events.send(Event::Request(request)).is_err() {
             return;
         }
@@ -80,12 +80,12 @@ fn listen(input: impl Read, events: &Sender<Event>) {
     let _ = events.send(Event::Gone);
 }
 
-/// What is written now, and may have to be undone.
+/// The value in force, which may have to be undone.
 struct InForce {
     journal: Journal,
     /// The machine's own value.
     before: u32,
-    /// A limit above that harms nobody.
+    /// Set if the limit is below that value.
     watch: Option<Watch>,
 }
 
@@ -96,7 +96,7 @@ struct Server<W> {
     lock: Option<MachineLock>,
     run: Option<(String, Process)>,
     in_force: Option<InForce>,
-    /// What an alarm did, for the run to hear when it asks to restore.
+    /// The result of the restore after an alarm, for the run's next restore request.
     outcome: Option<Restore>,
 }
 
@@ -127,7 +127,7 @@ impl<W: Write> Server<W> {
                 }
             };
             if let Some(reply) = reply {
-                self.tell(&reply.unwrap_or_else(|error| Reply::Error { what: error.to_string() }));
+                self.send(&reply.unwrap_or_else(|error| Reply::Error { what: error.to_string() }));
             }
         }
     }
@@ -141,12 +141,12 @@ impl<W: Write> Server<W> {
         }
     }
 
-    /// A run that no longer listens is noticed by its end of the other pipe.
-    fn tell(&mut self, reply: &Reply) {
+    /// An error is ignored here: a run that is gone is detected by the end of `input`.
+    fn send(&mut self, reply: &Reply) {
         let _ = send(&mut self.output, reply);
     }
 
-    /// Waits in a thread: the run may die while it does.
+    /// Waits in a thread, because the run may die meanwhile.
     fn acquire(&mut self, run_id: String, run: Process) -> Result<()> {
         if self.run.is_some() {
             return Err(Error::Guardian { what: "take the lock: already requested".into() });
@@ -154,8 +154,8 @@ impl<W: Write> Server<W> {
         self.run = Some((run_id, run));
         let (sender, places) = (self.sender.clone(), self.site.locks.clone());
         std::thread::spawn(move || {
-            let tell = |holder| drop(sender.send(Event::Waiting(holder)));
-            let lock = MachineLock::acquire(&places, Mode::Exclusive, &tell);
+            let report = |holder| drop(sender.send(Event::Waiting(holder)));
+            let lock = MachineLock::acquire(&places, Mode::Exclusive, &report);
             let _ = sender.send(Event::Locked(lock));
         });
         Ok(())
@@ -168,7 +168,7 @@ impl<W: Write> Server<W> {
         Ok(Reply::Acquired { recovered: recovered.iter().map(ToString::to_string).collect() })
     }
 
-    /// Journals and watches a value that is about to be written; the one before.
+    /// Journals and watches a value that is about to be written; returns the current one.
     fn expect(&mut self, value: u32, own: Vec<u64>) -> Result<u32> {
         let run = self.run.as_ref().filter(|_| self.lock.is_some());
         let (run_id, run) = run.ok_or_else(|| Error::Guardian { what: "write without the lock".into() })?;
@@ -206,7 +206,7 @@ impl<W: Write> Server<W> {
             let what = format!("write {CONNTRACK_MAX} = {value}");
             Err(Error::Unsafe { what, why: format!("read back {read_back}") })
         };
-        // Whatever part of it was done is undone at once; where that fails too, at the end.
+        // Undo whatever part of it was done; if that fails too, it is repeated at the end.
         write().inspect_err(|_| drop(self.restore()))
     }
 
@@ -218,10 +218,10 @@ impl<W: Write> Server<W> {
         Restore::of(undone)
     }
 
-    /// Restores where going on would harm somebody.
+    /// Restores the limit if it would harm another namespace.
     fn count(&mut self) {
         let Some(in_force) = &mut self.in_force else { return };
-        let Some(why) = in_force.watch.as_mut().and_then(|watch| watch.look(&*self.site.settings)) else { return };
+        let Some(why) = in_force.watch.as_mut().and_then(|watch| watch.check(&*self.site.settings)) else { return };
         let outcome = self.restore();
         let done = match &outcome {
             Ok(Restore::Restored { value }) => format!("the limit was restored to {value}"),
@@ -230,10 +230,10 @@ impl<W: Write> Server<W> {
             Err(error) => format!("the limit could not be restored: {error}"),
         };
         self.outcome = outcome.ok();
-        self.tell(&Reply::Alarm { why: format!("{why}; {done}") });
+        self.send(&Reply::Alarm { why: format!("{why}; {done}") });
     }
 
-    /// The run is over. There may be nobody left to tell, so a failure goes to standard error too.
+    /// The run has ended and may not receive replies, so failures are printed to standard error.
     fn finish(mut self) -> ExitCode {
         for attempt in 1.. {
             let result = self.restore();
@@ -257,7 +257,7 @@ impl<W: Write> Server<W> {
     }
 }
 
-/// Zero means no limit at all.
+/// Zero means no limit.
 const fn is_lower(value: u32, before: u32) -> bool {
     value != 0 && (before == 0 || value < before)
 }

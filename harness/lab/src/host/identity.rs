@@ -1,4 +1,4 @@
-//! Which process, of which boot: a pid alone is reused.
+//! Identifies a process and a boot, because pids are reused.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 
-/// A process, told apart from a later one with the same pid by when it started.
+/// A process, distinguished from a later one with the same pid by its start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
@@ -26,21 +26,21 @@ impl Process {
             .ok_or_else(|| Error::Unsafe { what: "read /proc/self/stat".into(), why: "no start time".into() })
     }
 
-    /// The living process with this pid. A zombie does nothing any more and counts as gone.
+    /// The live process with this pid. A zombie counts as gone.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
         let start = start_of_living(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         Some(Self { pid, start })
     }
 
-    /// It lives, and is no other that got its pid.
+    /// Whether it is alive and its pid has not been reused.
     #[must_use]
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
 }
 
-/// The command's name stands in parentheses and may hold spaces and parentheses itself.
+/// Parses a stat line. The command's name is in parentheses and may contain spaces and parentheses itself.
 fn start_of_living(stat: &str) -> Option<u64> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_whitespace();
     if matches!(fields.next()?, "Z" | "X" | "x") {

@@ -1,11 +1,11 @@
-//! What was changed on this machine and how to undo it, on disk before it is changed.
+//! Records changes of this machine and how to undo them, on disk before they are made.
 //!
-//! One JSON file for each owner (the process that makes the changes and restores them). It is written
-//! beside its place, synced, renamed and its directory synced *before* each mutation, and removed,
-//! the directory synced again, after the restore was read back. So a file in place is complete, and
-//! what is in force has a file.
+//! One JSON file per owner (the process that makes the changes and restores them). It is written
+//! beside its final path, synced, renamed and its directory synced *before* each mutation, and removed,
+//! with another sync of the directory, after the restore has been read back. So a file at its final path is complete,
+//! and everything in force has a file.
 //!
-//! Entries of a kind that only a newer version knows are kept as they are and reported, never dropped.
+//! Entries of a kind known only to newer versions are kept unchanged and reported, never dropped.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -19,30 +19,30 @@ use serde::{Deserialize, Serialize};
 use super::identity::{self, Process};
 use super::{Error, Result};
 
-/// The format written here. Files of a later one are reported and left.
+/// The format version written here. Files of later versions are reported and left alone.
 pub const VERSION: u32 = 1;
 
 /// A mutation outside the lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Entry {
-    /// A setting that was `old` and was written to `new`.
+    /// A setting changed from `old` to `new`.
     Sysctl { key: String, old: String, new: String },
 }
 
-/// An entry as it stands in the file.
+/// An entry as stored in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Stored {
     Known(Entry),
-    /// What a backend made, or of a kind that only a newer version knows.
+    /// An object created by a backend, or a kind known only to newer versions.
     Unknown(serde_json::Value),
 }
 
-/// The key of what a person does to clear an entry; only what a backend made has it.
+/// The key of the instructions to clear an entry; only entries of backends have it.
 const CLEAR: &str = "clear";
 
-/// An entry of a backend's: its kind, how a person clears it, and whatever else its remover must know.
+/// An entry of a backend: its kind, instructions to clear it by hand, and the data for its remover.
 #[must_use]
 pub fn entry(kind: &str, clear: &str, mut what: serde_json::Value) -> serde_json::Value {
     what["what"] = kind.into();
@@ -50,7 +50,7 @@ pub fn entry(kind: &str, clear: &str, mut what: serde_json::Value) -> serde_json
     what
 }
 
-/// How a person clears what a backend made.
+/// Instructions to clear an object created by a backend.
 pub(super) fn clear(entry: &serde_json::Value) -> Option<&str> {
     entry.get(CLEAR).and_then(serde_json::Value::as_str)
 }
@@ -60,9 +60,9 @@ pub(super) fn clear(entry: &serde_json::Value) -> Option<&str> {
 pub struct Journal {
     pub version: u32,
     pub run_id: String,
-    /// Who mutates and restores: as long as it lives, nobody else touches this.
+    /// The process that mutates and restores; while it lives, no other process touches the journal.
     pub owner: Process,
-    /// The run it does so for.
+    /// The run it does so for, as a process.
     pub run: Process,
     pub boot_id: String,
     pub since: String,
@@ -86,7 +86,7 @@ impl Journal {
         })
     }
 
-    /// Those entries this version understands, oldest first.
+    /// The entries this version understands, oldest first.
     #[must_use]
     pub fn known(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter().filter_map(|entry| match entry {
@@ -95,7 +95,7 @@ impl Journal {
         })
     }
 
-    /// All others, as they stand in the file.
+    /// All other entries, as stored in the file.
     pub fn others(&self) -> impl Iterator<Item = &serde_json::Value> {
         self.entries.iter().filter_map(|entry| match entry {
             Stored::Known(_) => None,
@@ -103,7 +103,7 @@ impl Journal {
         })
     }
 
-    /// Kinds of entries this version does not understand: what a backend made is not among them.
+    /// Kinds of entries this version does not understand, except entries of backends.
     #[must_use]
     pub fn unknown(&self) -> BTreeSet<String> {
         let kind =
@@ -111,13 +111,13 @@ impl Journal {
         self.others().filter(|value| clear(value).is_none()).map(kind).collect()
     }
 
-    /// Names something that a boot does not take away.
+    /// Whether it contains something that survives a reboot.
     #[must_use]
     pub fn outlasts_boot(&self) -> bool {
         self.others().any(|value| clear(value).is_some())
     }
 
-    /// Where it lies in `dir`.
+    /// Its path in `dir`.
     #[must_use]
     pub fn path(&self, dir: &Path) -> PathBuf {
         let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
@@ -125,16 +125,16 @@ impl Journal {
         dir.join(format!("{run}-{}.json", self.owner.pid))
     }
 
-    /// Puts it on disk; when this returns it outlasts a power failure.
+    /// Writes it to disk; it survives a power failure once this returns.
     ///
     /// # Errors
-    /// When the disk or the directory refuses. Then nothing may be mutated.
+    /// When it cannot be written. Then nothing may be mutated.
     pub fn save(&self, dir: &Path) -> Result<()> {
         prepare(dir)?;
         let path = self.path(dir);
         let draft = path.with_extension("tmp");
         let write = || {
-            // A draft of the same name is of a dead process with the same pid.
+            // A draft of the same name belongs to a dead process with the same pid.
             let _ = fs::remove_file(&draft);
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
             serde_json::to_writer_pretty(&mut file, self)?;
@@ -146,19 +146,19 @@ impl Journal {
         Ok(write().context(|| format!("write the journal {}", path.display()))?)
     }
 
-    /// Takes it off the disk, once everything in it is undone.
+    /// Removes it from disk, once everything in it is undone.
     ///
     /// # Errors
-    /// When the directory refuses.
+    /// When it cannot be removed.
     pub fn remove(&self, dir: &Path) -> Result<()> {
         remove(&self.path(dir))
     }
 }
 
-/// Removes a file for good.
+/// Removes a file and syncs its directory.
 ///
 /// # Errors
-/// When the directory refuses; a file that is gone already is none.
+/// When it cannot be removed; a missing file is not an error.
 pub fn remove(path: &Path) -> Result<()> {
     let gone = match fs::remove_file(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
@@ -167,29 +167,29 @@ pub fn remove(path: &Path) -> Result<()> {
     Ok(gone.and_then(|()| path.parent().map_or(Ok(()), sync)).context(|| format!("remove {}", path.display()))?)
 }
 
-/// What a file among the journals is.
+/// The content of a file in the journal directory.
 #[derive(Debug)]
 pub enum Found {
     Journal(Box<Journal>),
-    /// Of a later version of this program.
+    /// Written by a later version of this program.
     Newer {
         version: u64,
     },
     Unreadable {
         why: String,
     },
-    /// The disk would not give it; that says nothing about what is in it.
+    /// It could not be read, so that its content is unknown.
     Closed {
         why: String,
     },
-    /// Begun and never put in place: nothing was mutated on its account.
+    /// Begun and never moved to its final path: nothing was mutated for it.
     Draft,
 }
 
-/// All files among the journals, newest journal first. No directory, no journals.
+/// All files in the journal directory, newest journal first; empty if there is no directory.
 ///
 /// # Errors
-/// When the directory cannot be read, or others than its owner may write to it.
+/// When the directory cannot be read, or others may write to it.
 pub fn list(dir: &Path) -> Result<Vec<(PathBuf, Found)>> {
     if !dir.exists() {
         return Ok(Vec::new());
@@ -246,7 +246,7 @@ fn prepare(dir: &Path) -> Result<()> {
     check(dir)
 }
 
-/// What is written in a journal is written to the machine, by root: nobody else may write there.
+/// Root writes the contents of a journal to the machine, so nobody else may write to the directory.
 fn check(dir: &Path) -> Result<()> {
     let metadata = fs::metadata(dir).context(|| format!("stat {}", dir.display()))?;
     let trusted = metadata.uid() == 0 || Some(metadata.uid()) == identity::user();

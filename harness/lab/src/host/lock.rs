@@ -1,15 +1,15 @@
-//! Machine-wide locks: `flock` on files any user can open. One is on the connection tracking limit ([`limit`]); the
+//! Machine-wide locks: `flock` on files any user can open. One protects the connection tracking limit ([`limit`]); the
 //! other is shared by every lab ([`neighbours`]).
 //!
-//! A second file, the gate, is passed one at a time on the way to a lock: a writer waiting there for readers to
-//! finish is not overtaken by new readers, and labs start one after the other.
+//! A second file, the gate, is held by one process at a time on the way to a lock: a writer waiting there for readers
+//! to finish is not overtaken by new readers, and labs start one after another.
 //!
-//! Nothing is ever written to these files, so nothing is lost where somebody plants a link in an open directory. Who
-//! holds a lock is told by the kernel's own list (`/proc/locks`). It is to be taken outside the lab: the pids in it mean
-//! nothing in another pid namespace.
+//! Nothing is ever written to these files, so a link planted in a world-writable directory does no damage. The holders
+//! of a lock are read from the kernel's list (`/proc/locks`). Locks must be taken outside the lab: pids in that list
+//! are meaningless in another pid namespace.
 //!
-//! Where an ordinary user may not create a file in `/run/lock` and root has not yet, the two use different files and do
-//! not see each other.
+//! If an ordinary user may not create a file in `/run/lock` and root has not done so yet, the two use different files
+//! and do not exclude each other.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -22,16 +22,16 @@ use relapse_kernel::error::Context;
 
 use super::{Error, Result};
 
-/// The kernel wakes a waiter; this is only how often it looks for whom it waits by now, and whether to stop.
+/// How often a waiter checks for new holders and for cancellation; the kernel wakes it when the lock is free.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Where the lock on the limit may lie; the first usable place counts.
+/// Possible paths of the lock on the limit; the first usable one is used.
 #[must_use]
 pub fn limit() -> Vec<PathBuf> {
     places("relapse-conntrack-limit.lock")
 }
 
-/// The same for the lock that every lab shares, but for one that must be alone.
+/// The same for the lock shared by all labs, or held exclusively by one that must run alone.
 #[must_use]
 pub fn neighbours() -> Vec<PathBuf> {
     places("relapse-neighbours.lock")
@@ -41,7 +41,7 @@ fn places(name: &str) -> Vec<PathBuf> {
     ["/run/lock", "/tmp"].map(|dir| Path::new(dir).join(name)).into()
 }
 
-/// Nobody else, or any number of those who share it.
+/// How a lock is held: by any number of holders, or by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     Shared,
@@ -49,14 +49,14 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Whether two may hold it so at a time.
+    /// Whether two holders are compatible.
     #[must_use]
     pub fn beside(self, other: Self) -> bool {
         self.max(other) == Self::Shared
     }
 }
 
-/// The lock, held until dropped or the process ends, however it ends.
+/// A held lock, released when dropped or when the process ends in any way.
 #[derive(Debug)]
 #[must_use = "dropping it lets others in"]
 pub struct MachineLock {
@@ -66,54 +66,54 @@ pub struct MachineLock {
 }
 
 impl MachineLock {
-    /// Takes the lock, waiting as long as others hold it. `tell` hears who they are, at first and whenever that changes.
+    /// Takes the lock, waiting while others hold it. The holders are passed to `report`, at first and on every change.
     ///
     /// # Errors
-    /// When no lock file can be opened or made.
-    pub fn acquire(places: &[PathBuf], mode: Mode, tell: &dyn Fn(String)) -> Result<Self> {
-        Self::enter(places, mode, &|_| true, tell, &|| false)
+    /// When no lock file can be opened or created.
+    pub fn acquire(places: &[PathBuf], mode: Mode, report: &dyn Fn(String)) -> Result<Self> {
+        Self::enter(places, mode, &|_| true, report, &|| false)
     }
 
-    /// The same, one after the other: who is next waits at the gate until `room` agrees, asked again and again with the
-    /// number of those inside. Nobody is told of that wait.
+    /// The same, one at a time: the next process waits at the gate until `room` returns true, called repeatedly with
+    /// the number of holders. This wait is not reported.
     ///
     /// # Errors
-    /// When no lock file can be opened or made, and [`Error::Stopped`] once `stop` says so.
+    /// When no lock file can be opened or created; [`Error::Stopped`] once `stop` returns true.
     pub fn enter(
         places: &[PathBuf],
         mode: Mode,
         room: &dyn Fn(usize) -> bool,
-        tell: &dyn Fn(String),
+        report: &dyn Fn(String),
         stop: &dyn Fn() -> bool,
     ) -> Result<Self> {
-        let mut said = Vec::new();
+        let mut reported = Vec::new();
         loop {
             let (path, file) = open_first(places)?;
             let gate_path = path.with_extension("gate");
             let gate = open(&gate_path)?;
-            let mut look = || {
-                let in_the_way = in_the_way(&path, mode);
-                if !in_the_way.is_empty() && in_the_way != said {
-                    tell(in_the_way.join(", "));
-                    said = in_the_way;
+            let mut poll = || {
+                let conflicting = conflicting(&path, mode);
+                if !conflicting.is_empty() && conflicting != reported {
+                    report(conflicting.join(", "));
+                    reported = conflicting;
                 }
                 if stop() { Err(Error::Stopped) } else { Ok(()) }
             };
-            wait(&gate, Mode::Exclusive, &mut look)?;
+            wait(&gate, Mode::Exclusive, &mut poll)?;
             while !room(held(&path).len()) {
-                look()?;
+                poll()?;
             }
-            wait(&file, mode, &mut look)?;
+            wait(&file, mode, &mut poll)?;
             if is_still_at(&file, &path) {
                 return Ok(Self { file, gate: gate_path, mode });
             }
         }
     }
 
-    /// Takes the lock only where nobody is in the way.
+    /// Takes the lock if that is possible without waiting.
     ///
     /// # Errors
-    /// When no lock file can be opened or made.
+    /// When no lock file can be opened or created.
     pub fn try_acquire(places: &[PathBuf], mode: Mode) -> Result<Option<Self>> {
         let (path, file) = open_first(places)?;
         let gate_path = path.with_extension("gate");
@@ -122,13 +122,13 @@ impl MachineLock {
         Ok(free.then_some(Self { file, gate: gate_path, mode }))
     }
 
-    /// Nobody else holds it.
+    /// Whether it is held exclusively.
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         matches!(self.mode, Mode::Exclusive)
     }
 
-    /// Somebody is at the gate.
+    /// Whether another process is waiting at the gate.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         open(&self.gate).is_ok_and(|gate| matches!(try_lock(&gate, Mode::Exclusive), Ok(false)))
@@ -136,41 +136,41 @@ impl MachineLock {
 }
 
 impl Drop for MachineLock {
-    /// Not left to the file's end: a process that is just being started may have it open, too.
+    /// Unlocks explicitly: a child being spawned may still have the file open.
     fn drop(&mut self) {
         let _ = self.file.unlock();
     }
 }
 
-/// Who holds the lock now, each process with what was typed to start it.
+/// The current holders of the lock, each with its command line.
 #[must_use]
 pub fn holders(places: &[PathBuf]) -> Vec<String> {
-    places.iter().find(|path| path.exists()).map_or_else(Vec::new, |path| in_the_way(path, Mode::Exclusive))
+    places.iter().find(|path| path.exists()).map_or_else(Vec::new, |path| conflicting(path, Mode::Exclusive))
 }
 
-/// Those of them for whom somebody waits who wants it in this mode.
-fn in_the_way(path: &Path, wanted: Mode) -> Vec<String> {
+/// The holders that conflict with a lock in this mode.
+fn conflicting(path: &Path, wanted: Mode) -> Vec<String> {
     let mut pids: Vec<u32> =
         held(path).into_iter().filter(|(_, mode)| !mode.beside(wanted)).map(|(pid, _)| pid).collect();
     pids.sort_unstable();
     pids.dedup();
-    let words = |pid| {
-        let typed = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let typed = String::from_utf8_lossy(&typed).trim_end_matches('\0').replace('\0', " ");
-        let folder = typed.split(' ').next().and_then(|program| program.rfind('/')).map_or(0, |slash| slash + 1);
-        if typed.is_empty() { format!("process {pid}") } else { format!("process {pid} ({})", &typed[folder..]) }
+    let describe = |pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+        let start = command.split(' ').next().and_then(|program| program.rfind('/')).map_or(0, |slash| slash + 1);
+        if command.is_empty() { format!("process {pid}") } else { format!("process {pid} ({})", &command[start..]) }
     };
-    pids.into_iter().map(words).collect()
+    pids.into_iter().map(describe).collect()
 }
 
-/// By the kernel's list: the process and the mode of everybody inside.
+/// The holders in the kernel's list: process and mode.
 fn held(path: &Path) -> Vec<(u32, Mode)> {
     let Ok(file) = fs::symlink_metadata(path) else { return Vec::new() };
     let list = fs::read_to_string("/proc/locks").unwrap_or_default();
     list.lines().filter_map(|line| holder(line, file.ino())).collect()
 }
 
-/// `3: FLOCK  ADVISORY  WRITE 3016 fe:00:780006 0 EOF`; who waits has an arrow before `FLOCK` (proc_locks(5)).
+/// `3: FLOCK  ADVISORY  WRITE 3016 fe:00:780006 0 EOF`; a waiter has an arrow before `FLOCK` (proc_locks(5)).
 fn holder(line: &str, inode: u64) -> Option<(u32, Mode)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, kind, pid, file, ..] = fields[..] else { return None };
@@ -183,18 +183,18 @@ fn open_first(places: &[PathBuf]) -> Result<(PathBuf, File)> {
     for path in places {
         match open(path) {
             Ok(file) => return Ok((path.clone(), file)),
-            // An attempt to trick us is no reason to go elsewhere, alone.
+            // Do not fall back to another path, which would lock nothing, when this one has been tampered with.
             Err(error @ Error::Unsafe { .. }) => return Err(error),
             Err(error) => last = Some(error),
         }
     }
-    Err(last.unwrap_or_else(|| Error::Unsafe { what: "lock".into(), why: "no place for a lock file".into() }))
+    Err(last.unwrap_or_else(|| Error::Unsafe { what: "lock".into(), why: "no path for a lock file".into() }))
 }
 
-/// To read is enough to lock it. Exclusive creation follows no link.
+/// Read access is enough for locking. Exclusive creation follows no links.
 fn open(path: &Path) -> Result<File> {
     loop {
-        // What says that somebody made or removed it in between.
+        // The error that means that the file was created or removed in between.
         let (opened, in_between) = match fs::symlink_metadata(path) {
             Ok(named) if !named.is_file() => {
                 let what = format!("open {}", path.display());
@@ -232,9 +232,9 @@ fn try_lock(file: &File, mode: Mode) -> Result<bool> {
     }
 }
 
-/// A thread sleeps in the kernel until the lock is granted; a lock belongs to the open file, so what it gets is ours.
-/// Given up by `look`, what it still gets goes with the thread.
-fn wait(file: &File, mode: Mode, look: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+/// A thread sleeps in the kernel until the lock is granted; a lock belongs to the open file, so it then belongs to us.
+/// If `poll` gives up, a lock granted later is released with the thread.
+fn wait(file: &File, mode: Mode, poll: &mut dyn FnMut() -> Result<()>) -> Result<()> {
     if try_lock(file, mode)? {
         return Ok(());
     }
@@ -256,7 +256,7 @@ fn wait(file: &File, mode: Mode, look: &mut dyn FnMut() -> Result<()>) -> Result
         match receiver.recv_timeout(LOOK) {
             Ok(granted) => return Ok(granted.context(what)?),
             Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Error::Guardian { what: what() }),
-            Err(mpsc::RecvTimeoutError::Timeout) => look()?,
+            Err(mpsc::RecvTimeoutError::Timeout) => poll()?,
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What a run and its guardian say to each other: one JSON object a line, over the guardian's
-//! standard input and output. A lab asks for the limit, through its run, in the same words.
+//! The protocol between a run and its guardian: one JSON object per line, over the guardian's
+//! standard input and output. A lab's requests for the limit are relayed by its run in the same format.
 //!
-//! Each request has one reply; [`Reply::Waiting`] may come before the one to [`Request::Acquire`], and
-//! [`Reply::Alarm`] at any time. The end of the input is a request too, the last one: restore and go.
+//! Each request has one reply; [`Reply::Waiting`] may precede the one to [`Request::Acquire`], and
+//! [`Reply::Alarm`] may arrive at any time. The end of the input is the last request: restore and exit.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use super::identity::Process;
 use super::restore::Undone;
 use super::{CONNTRACK_MAX, Error, Result};
 
-/// From the run.
+/// Sent by the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
@@ -22,48 +22,48 @@ pub enum Request {
     Limit { ask: LimitRequest, own: Vec<u64> },
 }
 
-/// What is asked of the limit.
+/// A request about the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitRequest {
-    /// Write it.
+    /// Write the limit.
     Write(u32),
-    /// Somebody else is about to write it for the run: journal that and watch, write nothing.
+    /// Another process is about to write it for the run: journal and watch the value, write nothing.
     Expect(u32),
-    /// Set it back; the lock is kept.
+    /// Restore it; the lock is kept.
     Restore,
 }
 
-/// From the guardian.
+/// Sent by the guardian.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// Somebody else has the lock; said again when it is another.
+    /// Other processes hold the lock; sent again when they change.
     Waiting {
         holder: String,
     },
-    /// The lock is ours; `recovered` says what dead guardians had left, in words.
+    /// The lock is taken; `recovered` describes what dead guardians had left.
     Acquired {
         recovered: Vec<String>,
     },
     Limit(LimitReply),
-    /// It failed, or was refused because it would harm another network namespace.
+    /// The request failed, or was refused because it would harm another network namespace.
     Error {
         what: String,
     },
-    /// Unasked: something threatens to go wrong; the limit was restored at once.
+    /// Not a reply: another namespace was about to be harmed, and the limit was restored.
     Alarm {
         why: String,
     },
 }
 
-/// What became of the limit.
+/// The reply to a [`LimitRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitReply {
     /// In force.
     Written(LimitWrite),
-    /// Journalled and watched; it is still this.
+    /// Journalled and watched; the current value.
     Expected(u32),
     Restored(Restore),
 }
@@ -72,22 +72,22 @@ pub enum LimitReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitWrite {
     pub before: u32,
-    /// Right before the write.
+    /// Immediately before the write.
     pub t0: u64,
     /// After it was read back.
     pub t1: u64,
     pub read_back: u32,
 }
 
-/// What became of a limit that was to be set back.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restore {
     /// It has its old value again.
     Restored { value: u32 },
-    /// Somebody else wrote it since; left as it is.
+    /// Another process has written it since; left unchanged.
     NotOurs { found: String, expected: String },
-    /// Nothing was in force, or who got the lock after a dead guardian restored it already.
+    /// Nothing was in force, or the process that got the lock after a dead guardian has restored it already.
     Nothing,
 }
 
@@ -95,7 +95,7 @@ impl Restore {
     /// From what was undone.
     ///
     /// # Errors
-    /// When what was set back is no number.
+    /// When the restored value is not a number.
     pub(super) fn of(undone: Vec<Undone>) -> Result<Self> {
         Ok(match undone.into_iter().next() {
             Some(Undone::Restored { value, .. } | Undone::Already { value, .. }) => {
@@ -112,7 +112,7 @@ pub(super) fn number(text: &str) -> Result<u32> {
         .map_err(|_| Error::Unsafe { what: format!("read {CONNTRACK_MAX}"), why: format!("{text:?} is not a number") })
 }
 
-/// Writes one line, in one write so that lines of several threads never mix, and hands it over.
+/// Writes one line in a single write, so that lines of several threads never mix, and flushes.
 ///
 /// # Errors
 /// When the other end is gone.

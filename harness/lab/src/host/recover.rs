@@ -1,14 +1,14 @@
-//! Undoes what guardians left that were killed before they could.
+//! Undoes what killed guardians left behind.
 //!
-//! Needs nothing but the journals: no scenario, no run. Each guardian does it when it gets the lock,
-//! every start of relapse does it quietly, and `relapse recover` says all it finds.
+//! Needs only the journals: no scenario, no run. Each guardian does it when it gets the lock, every start of
+//! relapse does it quietly, and `relapse recover` reports everything it finds.
 //!
 //! A journal is left alone while its owner lives. The run need not be dead too: only the owner ever
-//! writes the setting, and never without the lock, which is ours here; what a dead one left is
-//! guarded by nobody. After a reboot there is nothing to undo: the boot reset the settings.
+//! writes the setting, and only with the lock, which is ours here; what a dead owner left is not
+//! monitored by any process. After a reboot there is nothing to undo: the boot reset the settings.
 //!
-//! Nothing unclear is removed: a file that cannot be read is set aside under another name, one of a
-//! newer version stays where it is; both are reported.
+//! Nothing ambiguous is removed: a file that cannot be parsed is renamed, one of a newer version stays where it
+//! is; both are reported.
 
 use std::fmt;
 use std::fs;
@@ -23,39 +23,40 @@ use super::restore::Undone;
 use super::undo::{out_of_reach, undo};
 use super::{Result, Site};
 
-/// A file among the journals and what became of it.
+/// A file in the journal directory and the outcome for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     pub path: PathBuf,
     pub outcome: JournalOutcome,
 }
 
-/// What became of a journal.
+/// The outcome for a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalOutcome {
-    /// Undone, as far as it was ours, and removed. Kinds of entries in `unknown` are not undone; where
-    /// there are any the journal stays.
+    /// Undone, as far as the values were ours, and removed. Kinds of entries in `unknown` are not undone; if
+    /// there are any the journal is kept.
     Replayed { run_id: String, undone: Vec<Undone>, unknown: Vec<String> },
-    /// A backend made it that this relapse was built without: nothing is touched, the journal stays. How to clear it.
+    /// Has entries of a backend this relapse was built without: nothing is changed, the journal is kept. `clear`:
+    /// instructions.
     Kept { run_id: String, clear: Vec<String> },
-    /// Written before the last boot, which reset what it is about; removed.
+    /// Written before the last boot, which reset the settings in it; removed.
     Void { run_id: String },
     /// Begun by a process that died before it changed anything; removed.
     NeverMade,
-    /// Its owner lives and will undo it itself.
+    /// Its owner is alive and will undo it.
     InUse { run_id: String, pid: u32 },
-    /// Somebody else has the lock.
+    /// Another process holds the lock.
     Locked { run_id: String },
-    /// Of a later version of relapse, which can undo it.
+    /// Written by a later version of relapse, which can undo it.
     Newer { version: u64 },
-    /// Not a journal, or not all of one; set aside.
+    /// Not a valid or complete journal; renamed.
     Unreadable { why: String, now: PathBuf },
-    /// It could not be undone; the journal stays.
+    /// It could not be undone; the journal is kept.
     Failed { run_id: String, why: String },
 }
 
 impl JournalOutcome {
-    /// Something on this machine may still be as a run left it, or is known to be.
+    /// Whether something on this machine is, or may still be, as a run left it.
     #[must_use]
     pub fn is_open(&self) -> bool {
         match self {
@@ -72,20 +73,20 @@ impl JournalOutcome {
     }
 }
 
-/// Replays all journals of dead guardians; waits for the lock where there are any, and tells for whom.
+/// Replays all journals of dead guardians; waits for the lock if there are any, and reports its holders.
 ///
 /// # Errors
 /// When the journals cannot be listed or the lock cannot be opened.
-pub fn recover(site: &Site, tell: &dyn Fn(String)) -> Result<Vec<Recovered>> {
+pub fn recover(site: &Site, report: &dyn Fn(String)) -> Result<Vec<Recovered>> {
     if !has_work(site)? {
         return survey(site, false);
     }
-    let _lock = MachineLock::acquire(&site.locks, Mode::Exclusive, tell)?;
+    let _lock = MachineLock::acquire(&site.locks, Mode::Exclusive, report)?;
     survey(site, true)
 }
 
-/// The same for every start of relapse: never waits (who has the lock did this on getting it), and
-/// says only what a user must know.
+/// The same for every start of relapse: never waits (a process that holds the lock has done this already), and
+/// returns only what a user must know.
 ///
 /// # Errors
 /// When the journals cannot be listed or the lock cannot be opened.
@@ -96,7 +97,7 @@ pub fn recover_quietly(site: &Site) -> Result<Vec<Recovered>> {
     Ok(found)
 }
 
-/// For who has the lock already.
+/// The same with the lock already held.
 ///
 /// # Errors
 /// When the journals cannot be listed.
@@ -117,7 +118,7 @@ fn is_in_use(journal: &Journal) -> bool {
     this_boot && journal.owner.is_alive()
 }
 
-/// Goes through all files; without the lock nothing is undone.
+/// Processes all files; without the lock nothing is undone.
 fn survey(site: &Site, locked: bool) -> Result<Vec<Recovered>> {
     let mut all = Vec::new();
     for (path, found) in journal::list(&site.journals)? {
@@ -142,7 +143,7 @@ fn journal_outcome(site: &Site, path: &Path, journal: &Journal, locked: bool) ->
     if is_in_use(journal) {
         return JournalOutcome::InUse { run_id, pid: journal.owner.pid };
     }
-    // A cluster whose run is dead is nobody's: no lock is on it.
+    // Objects of backends are not protected by the lock.
     if !locked && !journal.outlasts_boot() {
         return JournalOutcome::Locked { run_id };
     }
@@ -156,7 +157,7 @@ fn replay(site: &Site, path: &Path, journal: &Journal) -> Result<JournalOutcome>
         return Ok(JournalOutcome::Kept { run_id, clear });
     }
     let unknown: Vec<String> = journal.unknown().into_iter().collect();
-    // What a later version put down may outlast a boot, unlike a setting.
+    // Entries of a later version may survive a reboot, unlike a setting.
     if journal.boot_id != identity::boot_id()? && !journal.outlasts_boot() {
         if unknown.is_empty() {
             journal::remove(path)?;
@@ -185,7 +186,7 @@ fn set_aside(path: &Path, why: String) -> JournalOutcome {
     }
 }
 
-/// A draft bears its owner's pid at the end of its name.
+/// The name of a draft ends with its owner's pid.
 fn draft_is_in_use(path: &Path) -> bool {
     let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let pid = name.rsplit('-').next().and_then(|pid| pid.parse().ok());

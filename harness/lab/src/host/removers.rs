@@ -1,8 +1,8 @@
-//! What backends made and a run that died left: who removes it.
+//! Removers for objects that backends created and a dead run left behind.
 //!
-//! A backend writes an entry of a kind of its own, and how a person clears it ([`super::journal::entry`]). Who was
-//! built with that backend calls its remover; who was not keeps the journal, touches nothing of it, and passes that
-//! line on ([`super::recover`](mod@super::recover)).
+//! A backend writes journal entries of its own kind, with instructions to clear them by hand
+//! ([`super::journal::entry`]). A program built with that backend calls its remover; any other keeps the journal,
+//! leaves everything in it untouched, and prints the instructions ([`super::recover`](mod@super::recover)).
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,33 +10,33 @@ use serde_json::Value;
 
 use super::Result;
 
-/// How the things of one kind are removed.
+/// Removes objects of one kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Remover {
     /// The kind of its entries.
     pub kind: &'static str,
-    /// Settings that are set back with them, and what they write there: a journal can name no other.
+    /// Settings restored together with them, and the values written there; a journal may contain no others.
     pub settings: &'static [(&'static str, &'static str)],
-    /// Removes what an entry names.
+    /// Removes the object described by an entry.
     pub remove: fn(&Value) -> Result<Removed>,
 }
 
-/// What is gone.
+/// The result of a removal.
 #[derive(Debug, Clone)]
 pub struct Removed {
     pub what: String,
-    /// Somebody else still needs the settings as they are.
+    /// Whether the settings are still needed as they are.
     pub settings_needed: bool,
 }
 
 static REGISTERED: Mutex<Vec<Remover>> = Mutex::new(Vec::new());
 
-/// Makes a remover known to this program.
+/// Registers a remover.
 pub fn register(remover: Remover) {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).push(remover);
 }
 
-/// Those of the backends that this program was built with.
+/// The removers of the backends built into this program.
 #[must_use]
 pub fn registered() -> Vec<Remover> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,30 +1,30 @@
-//! Undoes what a journal says, where what is found is still ours.
+//! Undoes the settings of a journal that still have one of our values.
 //!
-//! For each setting the oldest entry has the value to go back to, and every value written since is
-//! ours. What is found then is: one of ours (written back and read back), the old value (the mutation
-//! was never made, or is undone already), or neither (somebody wrote since: left and reported).
+//! For each setting the oldest entry has the value to restore, and every value written since is
+//! ours. The current value is one of ours (the old one is written and read back), the old value (the mutation
+//! was never made, or is undone already), or neither (another process has written it since: left and reported).
 
 use super::journal::{Entry, Journal};
 use super::settings::Settings;
 use super::{Error, Result};
 
-/// What became of one setting, or of something that was made.
+/// The result for one setting or one created object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undone {
     Restored {
         key: String,
         value: String,
     },
-    /// It is gone.
+    /// It was removed.
     Removed {
         what: String,
     },
-    /// It has its old value without our doing.
+    /// It already has its old value.
     Already {
         key: String,
         value: String,
     },
-    /// Somebody else wrote it since.
+    /// Another process has written it since.
     NotOurs {
         key: String,
         found: String,
@@ -32,10 +32,10 @@ pub enum Undone {
     },
 }
 
-/// Undoes every setting a journal names.
+/// Undoes every setting in a journal.
 ///
 /// # Errors
-/// Those of all settings that could not be read or written; the journal must then stay.
+/// When settings could not be read or written; the journal must then be kept.
 pub fn undo(settings: &dyn Settings, journal: &Journal) -> Result<Vec<Undone>> {
     let mut done = Vec::new();
     let mut failed = Vec::new();
@@ -55,7 +55,7 @@ pub fn undo(settings: &dyn Settings, journal: &Journal) -> Result<Vec<Undone>> {
     }
 }
 
-/// All entries about one setting.
+/// All entries of one setting.
 struct Change {
     key: String,
     old: String,
@@ -99,7 +99,7 @@ impl std::fmt::Display for Undone {
         match self {
             Self::Restored { key, value } => write!(f, "{key} was restored to {value}"),
             Self::Removed { what } => write!(f, "{what} was removed"),
-            Self::Already { key, value } => write!(f, "{key} is {value}, as it was before"),
+            Self::Already { key, value } => write!(f, "{key} is {value}, its previous value"),
             Self::NotOurs { key, found, expected } => {
                 write!(
                     f,
@@ -131,7 +131,7 @@ mod tests {
         let twice = journal(&[("1", "2"), ("2", "3")]);
         let cases = [
             ("1", "1", Undone::Already { key: "k".into(), value: "1".into() }),
-            // The second write was journaled and never made.
+            // The second write was journalled and never made.
             ("2", "1", Undone::Restored { key: "k".into(), value: "1".into() }),
             ("3", "1", Undone::Restored { key: "k".into(), value: "1".into() }),
             ("9", "9", Undone::NotOurs { key: "k".into(), found: "9".into(), expected: "3".into() }),

@@ -1,15 +1,14 @@
-//! The settings of the machine, and who else is subject to them.
+//! The settings of the machine, and the other network namespaces subject to them.
 //!
-//! `nf_conntrack_max` is compared with the entries of *each* network namespace, so a lower one harms
-//! any that holds nearly as many. Namespaces are found where processes live (`/proc/*/ns/net`, the
-//! host's own among them) and where they are pinned by a mount (`ip netns`, container runtimes).
+//! `nf_conntrack_max` applies to the entries of *each* network namespace, so a lower value harms
+//! any that holds nearly as many. Namespaces are found through processes (`/proc/*/ns/net`, including
+//! the host's own) and through mounts that pin them (`ip netns`, container runtimes).
 //!
-//! The nodes of a lab are anonymous: file descriptors of the lab process hold them and none of its
-//! processes live there, so they do not show; the namespace the lab process itself lives in is idle.
-//! Where processes do enter them (a shell in a node, a kind node), the run names those namespaces as
-//! its own and they are passed over.
+//! The nodes of a lab are anonymous: held by file descriptors of the lab process, with none of its processes in
+//! them, so they are not found; the namespace of the lab process itself is idle. If processes do enter them (a
+//! shell in a node, a kind node), the run declares these namespaces as its own and they are skipped.
 //!
-//! Left out: anonymous namespaces of other programs, and threads outside their process' namespace.
+//! Left out: anonymous namespaces of other programs, and threads outside their process's namespace.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,16 +24,16 @@ use super::{CONNTRACK_MAX, Error, Result};
 
 /// Settings by key, and the namespaces that share them.
 pub trait Settings: fmt::Debug + Send + Sync {
-    /// The present value.
+    /// The current value.
     ///
     /// # Errors
-    /// When it cannot be read, or is none that relapse ever writes.
+    /// When it cannot be read, or is not one that relapse writes.
     fn read(&self, key: &str) -> Result<String>;
 
     /// Writes, without reading back.
     ///
     /// # Errors
-    /// When the kernel refuses, or the key is none that relapse ever writes.
+    /// When the kernel refuses, or the key is not one that relapse writes.
     fn write(&self, key: &str, value: &str) -> Result<()>;
 
     /// All network namespaces that can be found.
@@ -43,20 +42,20 @@ pub trait Settings: fmt::Debug + Send + Sync {
     /// When `/proc` cannot be read.
     fn namespaces(&self) -> Result<Vec<Namespace>>;
 
-    /// Connection tracking entries in one of them; none where it is gone by now.
+    /// The number of connection tracking entries in one of them; `None` if it is gone.
     ///
     /// # Errors
-    /// When it is there and cannot be looked into.
+    /// When it exists and cannot be read.
     fn entries(&self, namespace: &Namespace) -> Result<Option<u64>>;
 }
 
-/// A network namespace and a way to it.
+/// A network namespace and a path to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     pub inode: u64,
-    /// A file that stands for it.
+    /// A file that refers to it.
     pub path: PathBuf,
-    /// Who is there, in words.
+    /// A description of its processes or mount.
     pub who: String,
 }
 
@@ -69,17 +68,17 @@ impl fmt::Display for Namespace {
 /// This machine.
 #[derive(Debug, Clone, Default)]
 pub struct HostSettings {
-    /// Besides the limit: what backends make others write.
+    /// Settings other than the limit, written by programs that backends start.
     pub also: Vec<&'static str>,
 }
 
 impl HostSettings {
-    /// A journal can name nothing else: what replays it may be root.
+    /// Rejects all other settings, since a journal may be replayed by root.
     fn known<'a>(&self, key: &'a str) -> Result<&'a str> {
         if key == CONNTRACK_MAX || self.also.contains(&key) {
             return Ok(key);
         }
-        Err(Error::Unsafe { what: format!("reach the setting {key}"), why: "relapse does not write it".into() })
+        Err(Error::Unsafe { what: format!("access the setting {key}"), why: "relapse does not write it".into() })
     }
 }
 
@@ -117,7 +116,7 @@ impl Settings for HostSettings {
     }
 }
 
-/// One process stands for each namespace; those of other users do not show when not root.
+/// One process for each namespace; those of other users are not visible without root.
 fn with_processes() -> Result<Vec<Namespace>> {
     let own = fs::metadata("/proc/self/ns/net").context(|| "stat /proc/self/ns/net".into())?.ino();
     let found = host::network_namespaces()?.into_iter().map(|NsRef { inode, pid }| {

@@ -1,4 +1,4 @@
-//! A journal undone: what backends made first, then settings.
+//! Undoes a journal: objects created by backends first, then settings.
 
 use serde_json::Value;
 
@@ -12,16 +12,16 @@ fn of<'a>(site: &'a Site, entry: &Value) -> Option<&'a Remover> {
     site.removers.iter().find(|remover| remover.kind == kind)
 }
 
-/// What in a journal nobody here can remove: how a person clears it.
+/// Instructions to clear the entries of a journal that this program has no remover for.
 pub(super) fn out_of_reach(site: &Site, journal: &Journal) -> Vec<String> {
     let foreign = journal.others().filter(|entry| of(site, entry).is_none());
     foreign.filter_map(journal::clear).map(str::to_owned).collect()
 }
 
-/// Undoes a journal: what was made first, then settings, which stay while somebody needs them.
+/// Undoes a journal: created objects first, then settings, unless those are still needed.
 ///
 /// # Errors
-/// What could not be removed or set back; the journal must then stay.
+/// When something could not be removed or restored; the journal must then be kept.
 pub fn undo(site: &Site, journal: &Journal) -> Result<Vec<Undone>> {
     let mut undone = Vec::new();
     let mut needed = false;

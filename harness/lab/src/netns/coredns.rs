@@ -1,7 +1,7 @@
-//! The lab's stand-in for CoreDNS: a replica a pod, answering for the cluster's own zone and
+//! The lab's stand-in for CoreDNS: one replica per pod, answering for the cluster's own zone and
 //! forwarding everything else to the upstream resolvers, one after another.
 //!
-//! It does not cache: a cache would only delay what the incidents are about.
+//! It does not cache, since a cache would only delay the effects of the incidents.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -18,10 +18,10 @@ use crate::cluster::Pod;
 use crate::workload::servers::resolver::{DNS_PORT, answer, reply_code};
 use crate::workload::sockets;
 
-/// How long one upstream is waited for, as CoreDNS's forward plugin does.
+/// Timeout of one upstream, as in CoreDNS's forward plugin.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The zone that is answered here.
+/// The zone answered here.
 const CLUSTER_ZONE: &str = "cluster.local";
 
 /// All replicas of a lab, running or not.
@@ -69,12 +69,12 @@ impl Replicas {
         Ok(())
     }
 
-    /// Stops the replica in a pod, as if its process was killed.
+    /// Stops the replica in a pod, as if its process were killed.
     pub async fn stop(&self, id: PodId) {
         let task = self.lock().remove(&id);
         if let Some(task) = task {
             task.abort();
-            // Its port is free when the task is gone.
+            // The port is free once the task has ended.
             let _ = task.await;
         }
     }
@@ -91,7 +91,7 @@ impl Drop for Replicas {
 }
 
 async fn serve(ns: NetNs, server: Arc<UdpSocket>, zone: Arc<Zone>) {
-    // Ends with the replica: what it was forwarding dies with it.
+    // Dropped with the replica, so that queries being forwarded end with it.
     let mut questions = tokio::task::JoinSet::new();
     let mut buffer = [0; 1500];
     loop {
@@ -100,7 +100,7 @@ async fn serve(ns: NetNs, server: Arc<UdpSocket>, zone: Arc<Zone>) {
         let (ns, server, zone, raw) = (ns.clone(), Arc::clone(&server), Arc::clone(&zone), buffer[..length].to_vec());
         questions.spawn(async move {
             if let Some(reply) = resolve(&ns, &zone, question, &raw).await {
-                // A client that went away is no concern of the server's.
+                // The client may be gone.
                 let _ = server.send_to(&reply, client).await;
             }
         });

@@ -1,4 +1,4 @@
-//! The lab as a backend: nothing outlasts a trial.
+//! The lab backend: nothing outlasts a trial.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -14,7 +14,7 @@ use crate::cluster::backend::{Backend, Ground, Lease, Left, Places, Registered, 
 
 const NAME: &str = "netns";
 
-/// Labs, for who chooses.
+/// The registration of the lab backend.
 pub static REGISTERED: Registered = Registered {
     name: NAME,
     help: "Labs of network namespaces: up in milliseconds, nothing to install",
@@ -27,7 +27,7 @@ pub static REGISTERED: Registered = Registered {
 fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
     let plan = plan.clone();
     Box::pin(async move {
-        // A worker of the runtime hears of the kernel's answers itself; whoever waits here would be woken for each.
+        // In a task: a runtime worker receives the kernel's answers directly; this thread would be woken for each.
         let lab = tokio::spawn(async move { Lab::up(&plan).await }).await.map_err(|e| e.to_string())?;
         lab.map(|lab| lab as Arc<dyn Cluster>).map_err(|e| e.to_string())
     })
@@ -36,27 +36,27 @@ fn up<'a>(_: &'a serde_json::Value, plan: &'a ClusterPlan) -> Rising<'a> {
 /// The backend of labs.
 #[derive(Debug, Default)]
 pub struct Labs {
-    /// The program that becomes a lab, where it is not the running one.
+    /// The program to run as a lab, if not the running one.
     program: Option<PathBuf>,
-    /// What was tried of this machine, once.
+    /// The cached result of the probe.
     attempts: OnceLock<Vec<Attempt>>,
 }
 
 impl Labs {
-    /// Labs that another program becomes.
+    /// Labs run by another program.
     #[must_use]
     pub fn of_program(program: &Path) -> Self {
         Self { program: Some(program.to_owned()), attempts: OnceLock::new() }
     }
 
-    /// What labs need of this machine, tried in a throw-away lab the first time.
+    /// The requirements of labs on this machine, probed in a throw-away lab on the first call.
     pub fn attempts(&self) -> &[Attempt] {
         self.attempts.get_or_init(|| probe::probe(self.program.as_deref()))
     }
 
     fn failed(&self) -> impl Iterator<Item = (&Attempt, String)> {
-        let told = |attempt: &Attempt, why: &String| format!("{}: {}", attempt.what, why.replace('\n', ": "));
-        self.attempts().iter().filter_map(move |a| Some((a, told(a, a.result.as_ref().err()?))))
+        let describe = |attempt: &Attempt, why: &String| format!("{}: {}", attempt.what, why.replace('\n', ": "));
+        self.attempts().iter().filter_map(move |a| Some((a, describe(a, a.result.as_ref().err()?))))
     }
 }
 
@@ -74,7 +74,7 @@ impl Backend for Labs {
             let is_it = |attempt: &Attempt| matches!(&attempt.needed_by, NeededBy::Collectors(of) if of.contains(kind));
             self.failed().find(|(attempt, _)| is_it(attempt)).map(|(_, why)| why)
         };
-        // One that sees is enough.
+        // One working collector is enough.
         one_of.iter().map(why).collect::<Option<Vec<_>>>()?.into_iter().next()
     }
 
@@ -100,7 +100,7 @@ impl Backend for Labs {
     }
 }
 
-/// A lab stands on nothing.
+/// A lab needs no ground.
 struct LabLease;
 
 impl Lease for LabLease {

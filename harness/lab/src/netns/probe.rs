@@ -1,7 +1,7 @@
-//! A throw-away lab that tries what labs need, for `doctor` and before a run: what works here is found out, not
+//! A throw-away lab that tries what labs need, for `doctor` and before a run: capabilities are found by trying, not
 //! derived from versions and settings.
 //!
-//! A plain list of attempts, each by itself: one that fails hides no other, and says what is not to be had without it.
+//! A list of independent attempts: a failed one hides no other, and names what is unavailable without it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -23,40 +23,40 @@ use crate::cluster::cable::{End, connect};
 use crate::cluster::outside::host_namespace;
 use crate::collect;
 
-/// The argument after [`LAB`] by which a lab is one to try things in.
+/// The argument after [`LAB`] that starts a probe.
 pub const PROBE: &str = "probe";
-/// Namespaces of a lab that has ended are gone by then, or the trial is dirty. Alone it takes a tenth of
-/// a second; but the kernel clears them away one after the other, for the whole machine, and one with a
+/// Time within which the namespaces of a lab that has ended must be gone, otherwise the trial is dirty. It usually
+/// takes a tenth of a second; but the kernel cleans namespaces up sequentially, for the whole machine, and one with a
 /// full connection table takes seconds.
 pub const GONE_WITHIN: Duration = Duration::from_secs(30);
-/// `errno` of a file that may not be opened so.
+/// `errno` of a file without the required permission.
 const EACCES: i32 = 13;
-/// Two hosts of the lab.
+/// The address of a host of the lab.
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 176, 96, 2));
 
-/// One attempt and how it went.
+/// One attempt and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     pub what: String,
-    /// What was seen, or why it failed.
+    /// The observation, or why it failed.
     pub result: Result<String, String>,
-    /// Who needs it.
+    /// What needs it.
     pub needed_by: NeededBy,
 }
 
-/// What cannot be had where an attempt failed.
+/// What is unavailable if an attempt fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NeededBy {
-    /// Nothing runs without it.
+    /// Everything.
     Labs,
-    /// These collectors see nothing, nor do detectors that have nothing else.
+    /// These collectors, and detectors without any other.
     Collectors(Vec<CollectorKind>),
-    /// Whoever looks around, and nothing else.
+    /// Only interactive use.
     People,
 }
 
-/// Spawns the lab, hears its attempts, and proves that it is gone. `program` becomes the lab, where it is not the
+/// Spawns the lab, collects its attempts, and verifies its release. `program` is run as the lab, if it is not the
 /// running one.
 #[must_use]
 pub fn probe(program: Option<&Path>) -> Vec<Attempt> {
@@ -79,14 +79,14 @@ fn spawn(program: Option<&Path>, attempts: &mut Vec<Attempt>) -> Result<String, 
     attempts.extend(lines.filter_map(|line| serde_json::from_str(&line).ok()));
     let status = lab.wait().map_err(|e| e.to_string())?;
     if !status.success() {
-        return Err(format!("the lab ended in the middle of its attempts ({status})"));
+        return Err(format!("the lab exited before its attempts were complete ({status})"));
     }
     let gone = lab.proof_of_release(GONE_WITHIN).map_err(|e| e.to_string())?;
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
     Ok(format!("entered after {}, gone {} after its end", millis(up), millis(gone)))
 }
 
-/// Inside: tries, and tells.
+/// Inside the lab: runs the attempts and reports them.
 pub fn answer(mut events: File) -> ExitCode {
     attempt_all(|attempt| {
         if let Ok(line) = serde_json::to_string(&attempt) {
@@ -96,33 +96,37 @@ pub fn answer(mut events: File) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn attempt_all(mut tell: impl FnMut(Attempt)) {
-    let mut say = |what: &str, result: Result<String, String>, needed_by| {
-        tell(Attempt { what: what.into(), result, needed_by });
+fn attempt_all(mut report: impl FnMut(Attempt)) {
+    let mut attempt = |what: &str, result: Result<String, String>, needed_by| {
+        report(Attempt { what: what.into(), result, needed_by });
     };
-    let fits = |result: relapse_kernel::Result<()>, seen: &str| match result {
+    let checked = |result: relapse_kernel::Result<()>, seen: &str| match result {
         Ok(()) => Ok(seen.to_owned()),
         Err(e) => Err(format!("failed to {e}")),
     };
     let pair = in_runtime(two_hosts());
     let made = pair.as_ref().map(drop).map_err(|e| {
-        // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace belong to nobody.
+        // "sysctl: always initialize i_uid/i_gid": without it the settings of a user namespace have no valid owner.
         let old = e.errno() == Some(EACCES) && !relapse_kernel::host::is_root();
         let hint =
             "\nkernels before 5.10.224, 5.15.165 and 6.1.103 allow this only for root: use a newer kernel, or sudo relapse";
         format!("failed to {e}{}", if old { hint } else { "" })
     });
-    say("network namespaces", made.map(|()| "two hosts connected by a veth pair".into()), NeededBy::Labs);
+    attempt("network namespaces", made.map(|()| "two hosts connected by a veth pair".into()), NeededBy::Labs);
     let Ok((near, _)) = &pair else { return };
-    say("settings", settings(near), NeededBy::People);
-    say("policy routing", fits(policy_routing(near), "a rule and its table were added and deleted"), NeededBy::Labs);
-    let ruled = "source NAT with a port range and an MSS clamp were applied and read back";
-    say("nftables", fits(rules(near), ruled), NeededBy::Labs);
+    attempt("settings", settings(near), NeededBy::People);
+    attempt(
+        "policy routing",
+        checked(policy_routing(near), "a rule and its table were added and deleted"),
+        NeededBy::Labs,
+    );
+    let rules_done = "source NAT with a port range and an MSS clamp were applied and read back";
+    attempt("nftables", checked(rules(near), rules_done), NeededBy::Labs);
     for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
-        let result = fits(in_runtime(async { (trial.attempt)(near) }), trial.seen);
-        say(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
+        let result = checked(in_runtime(async { (trial.attempt)(near) }), trial.seen);
+        attempt(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
     }
-    say("programs in a pod", program(near), NeededBy::People);
+    attempt("programs in a pod", program(near), NeededBy::People);
 }
 
 async fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
@@ -130,7 +134,7 @@ async fn two_hosts() -> relapse_kernel::Result<(NetNs, NetNs)> {
     let end = |at| End { at, name: "eth0", mtu: 1400 };
     let (a, b) = connect(&end(&near), &end(&far)).await?;
     near.add_address(a.index, HERE, 32).await?;
-    a.knows(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b).await?;
+    a.add_neighbour(IpAddr::V4(Ipv4Addr::new(10, 176, 96, 3)), &b).await?;
     Ok((near.ns, far.ns))
 }
 
@@ -155,7 +159,7 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
     nft::delete_table(ns, TABLE)
 }
 
-/// Those that this kernel does not have are no reason not to run: every scenario passes without them.
+/// Settings missing from this kernel do not prevent a run: every scenario passes without them.
 fn settings(ns: &NetNs) -> Result<String, String> {
     let all = sysctl::lab_settings(true);
     let absent = sysctl::apply(ns, &all).map_err(|e| format!("failed to {e}"))?;
@@ -173,7 +177,7 @@ fn settings(ns: &NetNs) -> Result<String, String> {
     Err(text)
 }
 
-/// Streams and builders belong to a runtime.
+/// Streams and builders need a runtime.
 fn in_runtime<T>(job: impl Future<Output = relapse_kernel::Result<T>>) -> relapse_kernel::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context(|| "start a runtime".into())?.block_on(job)

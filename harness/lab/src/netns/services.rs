@@ -1,5 +1,5 @@
-//! Services as kube-proxy programs them on every node: destination NAT at the client's node, spread at
-//! random over ready endpoints, and packets in conntrack state INVALID dropped when forwarded.
+//! Services as programmed by kube-proxy on every node: destination NAT on the client's node, distributed at
+//! random over ready endpoints; forwarded packets in conntrack state INVALID are dropped.
 
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_model::{ClusterPlan, PodId};
@@ -9,13 +9,13 @@ use crate::cluster::node_network::host;
 /// Name of the nft table.
 const TABLE: &str = "relapse-kube-proxy";
 
-/// ICMP port unreachable, as kube-proxy rejects what has no endpoint (RFC 792).
+/// ICMP port unreachable, with which kube-proxy rejects connections to a Service without endpoints (RFC 792).
 const PORT_UNREACHABLE: u8 = 3;
 
-/// The rules of one node, for the endpoints that are ready now.
+/// The rules of one node for the currently ready endpoints.
 pub fn rules(plan: &ClusterPlan, ready: impl Fn(PodId) -> bool) -> Table {
     let mut table = Table::new(TABLE)
-        // Pods of the node come through prerouting, the node's own processes through output.
+        // Traffic from pods passes prerouting, traffic from the node's own processes passes output.
         .chain(Chain::nat("prerouting", Hook::Prerouting, -100))
         .chain(Chain::nat("output", Hook::Output, -100))
         .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
@@ -25,24 +25,24 @@ pub fn rules(plan: &ClusterPlan, ready: impl Fn(PodId) -> bool) -> Table {
         let endpoints: Vec<_> = service.pods.iter().filter(|id| ready(**id)).map(|id| &plan.pods[id.0]).collect();
         let virtual_address = host(service.address);
         for port in &service.ports {
-            let ways = [
+            let matches = [
                 Rule::new().ip_daddr(virtual_address).tcp_dport(*port),
                 Rule::new().ip_daddr(virtual_address).udp_dport(*port),
             ];
-            for way in ways {
+            for traffic in matches {
                 let name = format!("{}:{port}", service.name);
                 if endpoints.is_empty() {
                     for chain in ["forward", "local"] {
                         table = table.rule(
                             chain,
-                            way.clone().reject_icmp(PORT_UNREACHABLE).comment(format!("{name} has no endpoints")),
+                            traffic.clone().reject_icmp(PORT_UNREACHABLE).comment(format!("{name} has no endpoints")),
                         );
                     }
                 }
                 for (position, endpoint) in endpoints.iter().enumerate() {
-                    // Each rule takes its share of what the rules before it left.
+                    // Each rule takes its share of the traffic left by the rules before it.
                     let left = u32::try_from(endpoints.len() - position).unwrap_or(1);
-                    let matched = if left > 1 { way.clone().numgen_random(left, 0) } else { way.clone() };
+                    let matched = if left > 1 { traffic.clone().numgen_random(left, 0) } else { traffic.clone() };
                     let rule =
                         matched.dnat(endpoint.address, Some(*port)).comment(format!("{name} -> {}", endpoint.name));
                     table = table.rule("prerouting", rule.clone()).rule("output", rule);

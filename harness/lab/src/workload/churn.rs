@@ -1,5 +1,5 @@
-//! Ordinary churn, under every scenario: a pod comes and goes with its rules and route, names that do
-//! not exist are asked for, connections of no importance are made. None of it is worth a finding.
+//! Ordinary churn, under every scenario: a pod comes and goes with its rules and route, nonexistent
+//! names are queried, short connections are made. None of it warrants a finding.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::job::FaultError;
 
 const TALK_EVERY: Duration = Duration::from_millis(150);
 
-/// A port nobody else serves.
+/// A port used by no other server.
 const PORT: u16 = 18_080;
 
-/// Whether ordinary churn keeps its mouth shut.
+/// Whether the connections and queries of ordinary churn are suspended.
 #[derive(Debug, Clone, Default)]
 pub struct ChurnPause(Arc<AtomicBool>);
 
@@ -36,18 +36,18 @@ impl ChurnPause {
     }
 }
 
-/// While this lives, the passing pod stays.
+/// Keeps the churn pod present while it exists.
 pub type PassingPodHold = tokio::sync::OwnedMutexGuard<()>;
 
-/// Running churn. Dropping it ends it, wherever the passing pod is then.
+/// Running churn. Dropping it stops it, whether the churn pod is present or not.
 pub struct Churn {
     tasks: JoinSet<()>,
-    /// Held while the passing pod is away.
+    /// Held while the churn pod is absent.
     away: Arc<Mutex<()>>,
 }
 
 impl Churn {
-    /// Starts it.
+    /// Starts the churn.
     ///
     /// # Errors
     /// When its server's port cannot be bound.
@@ -64,15 +64,15 @@ impl Churn {
         Ok(Self { tasks, away })
     }
 
-    /// Waits until the passing pod is there and keeps it there while the guard lives, so that the
-    /// cluster can be compared with itself.
+    /// Waits until the churn pod is present and keeps it present while the guard exists, so that the
+    /// cluster can be compared with its earlier state.
     pub async fn hold_passing_pod(&self) -> PassingPodHold {
         Arc::clone(&self.away).lock_owned().await
     }
 
-    /// Ends it.
+    /// Stops the churn, with the churn pod present.
     pub async fn stop(mut self) {
-        let _still = self.hold_passing_pod().await;
+        let _present = self.hold_passing_pod().await;
         self.tasks.shutdown().await;
     }
 }
@@ -88,11 +88,11 @@ async fn pods(cluster: Arc<dyn Cluster>, away: Arc<Mutex<()>>) {
     }
 }
 
-/// On a thread of its own: what is done to links waits for one lock of the kernel, with everybody else on this machine,
-/// and a worker that waits there may be the one that hears for all others what has arrived.
+/// Runs on its own thread: changes of links wait for one lock of the kernel, shared with everything else on this
+/// machine, and a blocked worker may be the one that polls for I/O on behalf of all others.
 async fn churn(cluster: &Arc<dyn Cluster>, present: bool) {
     let (cluster, runtime) = (Arc::clone(cluster), Handle::current());
-    // What fails here would show in the comparison after healing.
+    // A failure here shows in the comparison after recovery.
     let _ = tokio::task::spawn_blocking(move || runtime.block_on(cluster.churn(present))).await;
 }
 

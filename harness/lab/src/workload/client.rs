@@ -1,7 +1,7 @@
-//! Clients at work: attempts started by the clock, and the connections that a flow keeps.
+//! Runs clients: attempts started on schedule, and the connections a flow keeps.
 //!
-//! Flows are open-loop: an attempt starts when its time has come, whether the last one answered or not, as users do.
-//! Where connections are kept, each carries one attempt at a time.
+//! Flows are open-loop: an attempt starts when it is due, whether or not the last one was answered, as with users.
+//! If connections are kept, each carries one attempt at a time.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,68 +22,68 @@ use super::namespace;
 use crate::cluster::Cluster;
 use crate::job::{Job, now};
 
-/// Attempts of one flow that may be under way at once; a further one waits.
+/// Maximum number of attempts of one flow under way; further ones wait.
 const MOST_AT_ONCE: usize = 64;
-/// The same of connections that are opened to be kept, at the flow's own pace.
+/// The same for connections opened to be kept, at the flow's own pace.
 const MOST_OPENING: usize = 256;
-/// How long a connection that could not be opened at once is left alone.
+/// Delay before another attempt to open a connection, when opening as fast as possible.
 const RETRY: Duration = Duration::from_millis(20);
-/// The clock does not run faster.
+/// The shortest interval between attempts.
 const SHORTEST: Duration = Duration::from_micros(100);
-/// A start that is later than this is not made up for.
+/// A start later than this is not caught up.
 const LATE: Duration = Duration::from_millis(5);
 
-/// One of relapse's own servers: answers on a listening socket for ever.
+/// One of relapse's own servers: serves a listening socket forever.
 pub type Serve = fn(TcpListener) -> Job<'static, ()>;
 
-/// What the client of a flow does.
+/// The client of a flow.
 pub trait Client: fmt::Debug + Send + Sync {
-    /// One attempt; over a connection that the flow keeps, where there is one. Returns what the flow keeps from now on.
-    /// What takes longer than the flow's timeout is dropped.
+    /// Makes one attempt, over a kept connection if there is one. Returns the connection the flow keeps from now on.
+    /// An attempt that exceeds the flow's timeout is dropped.
     ///
     /// # Errors
-    /// How it failed, as the one who tried sees it.
+    /// The failure as seen by the client.
     fn attempt<'a>(&'a self, site: Site<'a>, kept: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>>;
 
-    /// Time between the starts of two attempts once the flow keeps all its connections.
+    /// Time between the starts of two attempts once the flow has all its connections.
     fn pace(&self, flow: &FlowPlan) -> Duration {
         flow.every
     }
 
-    /// The server that it needs on the flow's port.
+    /// The server it needs on the flow's port.
     fn server(&self) -> Option<Serve> {
         None
     }
 }
 
-/// Where an attempt comes from and where it goes.
+/// Source and target of an attempt.
 pub struct Site<'a> {
     pub cluster: &'a dyn Cluster,
     pub flow: &'a FlowPlan,
     pub ns: NetNs,
-    /// Of what it talks to.
+    /// The address of the target.
     pub address: IpAddr,
 }
 
 impl Site<'_> {
-    /// The server that is asked.
+    /// The socket address of the server.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.flow.port.unwrap_or_default())
     }
 }
 
-/// One attempt of a flow, when it ended.
+/// A completed attempt of a flow.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
     pub flow: FlowId,
     pub started: Time,
     pub ended: Time,
-    /// `None` when it worked.
+    /// `None` if it succeeded.
     pub failure: Option<Failure>,
 }
 
-/// A switch of one flow, shared with faults and with the run.
+/// Controls one flow; shared with faults and with the run.
 #[derive(Debug, Default)]
 pub struct FlowSwitch {
     paused: AtomicBool,
@@ -92,7 +92,7 @@ pub struct FlowSwitch {
 }
 
 impl FlowSwitch {
-    /// Starts no further attempts, or does again.
+    /// Pauses or resumes the start of attempts.
     pub fn pause(&self, paused: bool) {
         self.paused.store(paused, Ordering::SeqCst);
     }
@@ -101,20 +101,20 @@ impl FlowSwitch {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Attempts that were started and have not ended.
+    /// Attempts under way.
     #[must_use]
     pub fn under_way(&self) -> u32 {
         self.under_way.load(Ordering::SeqCst)
     }
 
-    /// Connections kept now.
+    /// Connections currently kept.
     #[must_use]
     pub fn held(&self) -> u32 {
         self.held.load(Ordering::SeqCst)
     }
 }
 
-/// A flow that runs.
+/// A running flow.
 pub(super) struct Running {
     pub id: FlowId,
     pub plan: FlowPlan,
@@ -125,13 +125,13 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Attempts for ever. While the flow does not keep all its connections, an attempt opens one, and so many of them
-    /// `at_once` as fast as they come; then the one that rested longest is used.
+    /// Makes attempts forever. Until the flow has all its connections each attempt opens one, the first `at_once`
+    /// as fast as possible; after that the connection idle for longest is used.
     pub async fn run(self, at_once: u32) {
         let (keeps, at_once) = (self.plan.keeps as usize, at_once as usize);
         let flow = Arc::new(self);
-        let homes: Vec<Place> = std::iter::once(flow.plan.from).chain(flow.plan.in_turn.iter().copied()).collect();
-        let mut turns = homes.iter().cycle();
+        let sources: Vec<Place> = std::iter::once(flow.plan.from).chain(flow.plan.in_turn.iter().copied()).collect();
+        let mut turns = sources.iter().cycle();
         let mut idle = VecDeque::new();
         let mut in_use = 0;
         let mut under_way = JoinSet::new();
@@ -149,7 +149,7 @@ impl Running {
             };
             tokio::select! {
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
-                    // One that panicked is a defect, and a flow that ends does not go unnoticed.
+                    // A panic is a defect; end the flow, which does not go unnoticed.
                     let Ok((over_kept, kept)) = done else { return };
                     in_use -= usize::from(over_kept);
                     idle.extend(kept);
@@ -163,15 +163,15 @@ impl Running {
                     }
                     let kept = if full { idle.pop_front() } else { None };
                     in_use += usize::from(kept.is_some());
-                    let home = turns.next().copied().unwrap_or(flow.plan.from);
+                    let source = turns.next().copied().unwrap_or(flow.plan.from);
                     flow.switch.under_way.fetch_add(1, Ordering::SeqCst);
-                    under_way.spawn(Arc::clone(&flow).attempt(home, kept, hurry));
+                    under_way.spawn(Arc::clone(&flow).attempt(source, kept, hurry));
                 }
             }
         }
     }
 
-    /// One attempt, reported: whether it was over a kept connection, and what is kept now.
+    /// Makes and reports one attempt. Returns whether it used a kept connection, and the connection kept now.
     async fn attempt(self: Arc<Self>, from: Place, kept: Option<TcpStream>, hurry: bool) -> (bool, Option<TcpStream>) {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
@@ -182,10 +182,10 @@ impl Running {
         let outcome = outcome.unwrap_or(Err(self.plan.late));
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
-        // Nobody listens any more once the trial is over.
+        // The receiver is dropped when the trial ends.
         let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure });
         if hurry && failure.is_some() {
-            // Whoever opens as fast as it goes must not spin on what cannot be opened.
+            // Do not spin on connections that cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;
         }
         (over_kept, outcome.ok().flatten())

@@ -1,7 +1,7 @@
-//! `dns`: a name looked up as a pod's stub resolver does it.
+//! `dns`: looks a name up as a pod's stub resolver does.
 //!
-//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried below every search domain first, and A
-//! and AAAA are asked in parallel over one socket.
+//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried in every search domain first, and A
+//! and AAAA are queried in parallel over one socket.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ flow_spec! {
 
 impl FlowSpec for DnsSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        // A socket for each search domain and for the name alone, on the client's node or on the replica's.
+        // One socket for each search domain and one for the bare name, on the client's node or on the replica's.
         flow.plan.entries = 5;
         flow.plan.late = Failure::NameError;
         flow.resolver.domain(&self.query);
@@ -49,7 +49,7 @@ impl FlowSpec for DnsSpec {
             let help = "give the cluster `dns`, or the flow `server: outside/NAME`";
             flow.resolver.error(self.name.span, message, help);
         }
-        flow.reaches(target, self.at());
+        flow.check_reachable(target, self.at());
         if let Some(server) = target {
             self.known_name(flow.resolver, server);
         }
@@ -58,12 +58,12 @@ impl FlowSpec for DnsSpec {
 }
 
 impl DnsSpec {
-    /// Where what is wrong with the server is told.
+    /// Where errors about the server are reported.
     fn at(&self) -> &Spanned<String> {
         self.server.as_ref().unwrap_or(&self.from)
     }
 
-    /// Tells where a flow asks somebody who is no resolver, or for a name that nobody knows.
+    /// Reports a server that is not a resolver, and a name that no resolver of the flow has.
     fn known_name(&self, resolver: &mut Resolver<'_>, server: Target) {
         let dns = resolver.cluster.dns.as_ref();
         let cluster_dns = dns.is_some_and(|dns| match server {
@@ -104,7 +104,7 @@ impl DnsSpec {
     }
 }
 
-/// The name of a Service, bare or with as much of a search domain as there is.
+/// Whether this is the name of a Service, bare or with all or part of a search domain.
 fn is_service_name(cluster: &ClusterPlan, query: &str, search: &[String]) -> bool {
     cluster.services.iter().any(|service| {
         query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
@@ -132,7 +132,7 @@ impl Client for Dns {
 /// Looks a name up as a pod would.
 ///
 /// # Errors
-/// `NameError` when no candidate has an address, or a server failed.
+/// `NameError` if no candidate has an address, or a server fails.
 pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<(), Failure> {
     let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
     socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
@@ -153,7 +153,7 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
     Err(Failure::NameError)
 }
 
-/// Asks A and AAAA at once and waits for both; `NoError` only when an address came.
+/// Queries A and AAAA in parallel and waits for both; `NoError` only if an address is received.
 async fn ask_both(socket: &UdpSocket, name: &str) -> Result<ResponseCode, Failure> {
     let mut waiting = HashMap::new();
     for record in [RecordType::A, RecordType::AAAA] {
@@ -198,7 +198,7 @@ const fn unspecified(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// A question in wire format; `None` for a name that cannot be one.
+/// A query in wire format; `None` for an invalid name.
 #[must_use]
 pub fn question(id: u16, name: &str, record: RecordType) -> Option<Vec<u8>> {
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);

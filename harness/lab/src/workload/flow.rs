@@ -1,4 +1,4 @@
-//! How flows are written, and what planning makes of them: what all kinds share.
+//! YAML and planning of flows: what all kinds have in common.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target};
 use super::client::Client;
 use super::servers;
 
-/// What a flow's end is while it is unknown; never in a plan that comes out.
+/// Placeholder for an unknown end of a flow; never in a finished plan.
 const NOWHERE: Place = Place::Node(NodeId(0));
 
-/// What all kinds of flows have.
+/// The settings common to all kinds of flows.
 pub struct Common<'a> {
     pub name: &'a Spanned<Name>,
     pub from: &'a Spanned<String>,
@@ -21,13 +21,13 @@ pub struct Common<'a> {
     pub timeout: Option<&'a Spanned<Duration>>,
 }
 
-/// A kind of flow as planning sees it; see [`flow_spec!`], too.
+/// A kind of flow in planning; see also [`flow_spec!`].
 pub trait FlowSpec {
-    /// Says what others may know of the flow, and tells what is wrong with it. Returns the client.
+    /// Fills in the plan of the flow and reports errors. Returns the client.
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client>;
 }
 
-/// The settings of a kind of flow, among those that all have.
+/// Defines the settings of a kind of flow, including the common ones.
 macro_rules! flow_spec {
     ($(#[$about:meta])* pub struct $name:ident { $($own:tt)* }) => {
         $(#[$about])*
@@ -63,11 +63,11 @@ pub(super) use flow_spec;
 pub struct Draft<'r, 'a> {
     pub resolver: &'r mut Resolver<'a>,
     pub plan: FlowPlan,
-    /// Unknown, where that is told already.
+    /// `None` if unknown, which has been reported already.
     from: Option<Place>,
 }
 
-/// What planning makes of a flow.
+/// Plans a flow.
 pub(super) fn plan(
     kind: &'static str,
     Common { name, from: at, every, timeout }: Common<'_>,
@@ -100,15 +100,15 @@ pub(super) fn plan(
 }
 
 impl Draft<'_, '_> {
-    /// It talks to what is written there.
-    pub fn talks_to(&mut self, to: &Spanned<String>) {
+    /// Sets the target of the flow.
+    pub fn set_target(&mut self, to: &Spanned<String>) {
         let target = self.resolver.target(to);
-        self.reaches(target, to);
+        self.check_reachable(target, to);
     }
 
-    /// It asks a server there, of its own kind.
-    pub fn asks(&mut self, to: &Spanned<String>, port: Spanned<u16>) {
-        self.talks_to(to);
+    /// Sets the target and port of a flow to a server of its own kind.
+    pub fn set_server(&mut self, to: &Spanned<String>, port: Spanned<u16>) {
+        self.set_target(to);
         self.plan.port = Some(port.value);
         match self.plan.to {
             Target::Service(id) => {
@@ -130,8 +130,8 @@ impl Draft<'_, '_> {
         }
     }
 
-    /// It talks to this, and must be able to; what is wrong is told at `at`.
-    pub fn reaches(&mut self, target: Option<Target>, at: &Spanned<String>) {
+    /// Sets the target, which must be reachable; errors are reported at `at`.
+    pub fn check_reachable(&mut self, target: Option<Target>, at: &Spanned<String>) {
         let Some(to) = target else { return };
         self.plan.to = to;
         let Some(from) = self.from else { return };

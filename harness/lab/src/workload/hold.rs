@@ -1,5 +1,5 @@
-//! `hold`: many connections that stay open. What holds must still work: once all are open, something small goes over
-//! one of them now and then.
+//! `hold`: many connections that stay open. They must keep working: once all are open, a small exchange is made over
+//! one of them at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::client::Client;
 use super::flow::{Draft, FlowSpec, flow_spec};
 use super::tcp::Tcp;
 
-/// How often that is.
+/// Time between two such exchanges.
 const REST: Duration = Duration::from_millis(100);
 
 flow_spec! {
@@ -29,7 +29,7 @@ flow_spec! {
 
 impl FlowSpec for HoldSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.asks(&self.to, self.port);
+        flow.set_server(&self.to, self.port);
         flow.plan.response = 1;
         flow.plan.keeps = self.connections.value;
         Arc::new(Tcp { request: 1, server_closes: false, rest: Some(REST) })

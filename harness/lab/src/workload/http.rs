@@ -32,7 +32,7 @@ flow_spec! {
 
 impl FlowSpec for HttpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.asks(&self.to, self.port);
+        flow.set_server(&self.to, self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         Arc::new(Http)
     }
@@ -54,12 +54,12 @@ impl Client for Http {
 /// Gets `/bytes/N` over a new connection.
 ///
 /// # Errors
-/// How it failed, as the client sees it; a response that is not 200 or too short is a failure too.
+/// The failure as seen by the client; a response with another status than 200 or of another size is a failure too.
 async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
     fetched(fetch(sockets::connect(ns, peer).await?, peer, &format!("/bytes/{bytes}")).await?, bytes)
 }
 
-/// The same from an address and with an MSS of the client's own.
+/// The same from a given address and with a given MSS.
 ///
 /// # Errors
 /// As [`get`].

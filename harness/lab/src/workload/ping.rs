@@ -24,7 +24,7 @@ flow_spec! {
 
 impl FlowSpec for PingSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.talks_to(&self.to);
+        flow.set_target(&self.to);
         flow.plan.entries = 0;
         if matches!(flow.plan.to, Target::Service(_)) {
             flow.resolver.error(self.to.span, "a Service does not answer a ping", "ping one of its pods");
@@ -45,7 +45,7 @@ impl Client for Ping {
 /// One echo request and its reply.
 ///
 /// # Errors
-/// `Timeout` when no reply came.
+/// `Timeout` if no reply arrives in time.
 pub async fn echo(ns: &NetNs, to: IpAddr, timeout: Duration) -> Result<(), Failure> {
     let icmp = Icmp::open(ns, None).map_err(|_| Failure::Any)?;
     match icmp.echo(to, timeout).await {

@@ -1,8 +1,8 @@
-//! Servers, one file each: relapse's own, of which a kind of flow names the one it needs ([`Serve`]), and those of third
-//! parties that hosts outside may run, one line each in the registry below.
+//! Servers, one file each: relapse's own, named by the kinds of flows that need them ([`Serve`]), and third-party
+//! servers that hosts outside may run, one line each in the registry below.
 //!
-//! Where a backend runs a third party's server itself, nothing is started here; elsewhere relapse's own answers in its
-//! place. What it takes to run one is the backend's: its file has the same name there.
+//! If a backend runs a third-party server itself, nothing is started here; otherwise relapse's own answers in its
+//! place. How to run one is up to the backend, in a file of the same name there.
 
 pub mod echo;
 pub mod http;
@@ -28,11 +28,11 @@ pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// A third-party server.
 #[derive(Debug)]
 pub struct ThirdParty {
-    /// As scenarios write it.
+    /// The name used in scenarios.
     pub name: &'static str,
-    /// Kinds of flows that it can answer.
+    /// Kinds of flows it can answer.
     pub understands: &'static [&'static str],
-    /// What would be right where another kind asks it.
+    /// Help for flows of another kind.
     pub help: &'static str,
 }
 
@@ -47,7 +47,7 @@ macro_rules! third_parties {
         }
 
         impl Server {
-            /// As scenarios write it.
+            /// The name used in scenarios.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $module::SERVER.name,)* }
@@ -69,7 +69,7 @@ pub fn third_party(name: &str) -> Option<&'static ThirdParty> {
     THIRD_PARTIES.iter().copied().find(|server| server.name == name)
 }
 
-/// Binds and starts all that flows and the cluster need; every port listens when this returns.
+/// Binds and starts all servers needed by flows and the cluster; every port is listening when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.

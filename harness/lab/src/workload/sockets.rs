@@ -1,4 +1,4 @@
-//! Sockets of a namespace, handed to this process's runtime.
+//! Sockets of a namespace, registered with this process's runtime.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use super::failure_of;
 
-/// Connections that may wait to be accepted: bursts of held connections come faster than they are.
+/// Accept backlog: bursts of held connections arrive faster than they are accepted.
 const BACKLOG: i32 = 4096;
 
 /// A UDP socket bound in `ns`.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error reported by the kernel.
 pub fn udp(ns: &NetNs, address: SocketAddr) -> Result<UdpSocket> {
     UdpSocket::from_std(socket::udp(ns, address)?).context(|| format!("drive a udp socket of {}", ns.name()))
 }
@@ -24,7 +24,7 @@ pub fn udp(ns: &NetNs, address: SocketAddr) -> Result<UdpSocket> {
 /// A listening TCP socket in `ns`.
 ///
 /// # Errors
-/// What the kernel said; a port that is taken, above all.
+/// The error reported by the kernel, typically that the port is in use.
 pub fn tcp_listener(ns: &NetNs, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::from_std(socket::tcp_listener(ns, address, BACKLOG)?)
         .context(|| format!("drive a listening socket of {}", ns.name()))
@@ -33,15 +33,15 @@ pub fn tcp_listener(ns: &NetNs, address: SocketAddr) -> Result<TcpListener> {
 /// Opens a connection from a namespace.
 ///
 /// # Errors
-/// How it failed, as the one who tried sees it.
+/// The failure as seen by the client.
 pub async fn connect(ns: &NetNs, peer: SocketAddr) -> std::result::Result<TcpStream, Failure> {
     open(ns, peer, None, None).await.map_err(|e| failure_of(&e))
 }
 
-/// Opens a connection from an address and with an MSS of its own.
+/// Opens a connection, optionally from a given address and with a given MSS.
 ///
 /// # Errors
-/// What the socket said.
+/// The error of the socket.
 pub async fn open(ns: &NetNs, peer: SocketAddr, bind: Option<SocketAddr>, mss: Option<u16>) -> io::Result<TcpStream> {
     let socket = socket::tcp_stream_socket(ns, peer.ip(), bind).map_err(io::Error::other)?;
     if let Some(mss) = mss {

@@ -1,4 +1,4 @@
-//! `tcp`: a request and its response, over a connection of its own or the one that is kept.
+//! `tcp`: a request and its response, over a new connection or a kept one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub enum Closes {
 
 impl FlowSpec for TcpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.asks(&self.to, self.port);
+        flow.set_server(&self.to, self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
         let request = self.request.map_or(100, |n| n.value);
@@ -66,12 +66,12 @@ impl FlowSpec for TcpSpec {
     }
 }
 
-/// Requests of so many bytes.
+/// Sends requests over TCP.
 #[derive(Debug)]
 pub(super) struct Tcp {
     pub request: u32,
     pub server_closes: bool,
-    /// Time between two requests once the flow keeps all its connections, where that is another than before.
+    /// Time between two requests once the flow has all its connections, if different from before.
     pub rest: Option<Duration>,
 }
 

@@ -1,12 +1,12 @@
-//! The name somebody probably meant.
+//! Suggestions for misspelt names.
 
-/// More candidates than these are not listed where the one that was meant is clear.
+/// With a clear suggestion, at most this many candidates are listed.
 const LISTED_BESIDE: usize = 8;
 
-/// The candidate nearest to `name`, where one is near enough to be meant.
+/// The candidate nearest to `name`, if one is near enough.
 #[must_use]
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Distances grow with the product of the lengths: a long text is no misspelt name.
+    // The cost grows with the product of the lengths, and a long text is no misspelt name.
     if name.len() > 128 {
         return None;
     }
@@ -20,7 +20,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// What to write instead of `name`: the nearest candidate, else all of them.
+/// Suggests the nearest candidate for `name`, otherwise lists all of them.
 #[must_use]
 pub fn did_you_mean<'a>(name: &str, what: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let mut candidates: Vec<&str> = candidates.into_iter().collect();
@@ -35,7 +35,7 @@ pub fn did_you_mean<'a>(name: &str, what: &str, candidates: impl IntoIterator<It
     }
 }
 
-/// Names in a sentence, cut after a dozen and a half.
+/// Joins names with commas, up to a maximum.
 #[must_use]
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const MOST: usize = 18;

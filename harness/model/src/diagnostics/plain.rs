@@ -1,8 +1,8 @@
-//! A diagnostic as lines of text: `file:line:column: message`, the line itself, what would be right.
+//! A diagnostic as lines of text: `file:line:column: message`, the line itself, how to fix it.
 
 use super::Diagnostic;
 
-/// Widest line shown; longer ones are cut around the span.
+/// Maximum width of an excerpt; longer lines are cut around the span.
 const WIDTH: usize = 120;
 
 pub(super) fn render(diagnostic: &Diagnostic) -> String {
@@ -41,7 +41,7 @@ fn excerpt(diagnostic: &Diagnostic) -> Option<String> {
     ))
 }
 
-/// A tab takes one column, as it does in the count; nothing else of the file steers the terminal.
+/// Replaces a tab with one column, as in the column count, and neutralizes control characters.
 const fn shown(c: char) -> char {
     match c {
         '\t' => ' ',

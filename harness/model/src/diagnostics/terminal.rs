@@ -11,7 +11,7 @@ pub(super) fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         let drawing = MietteDiagnostic::new(message);
         diagnostic.help.iter().fold(drawing, MietteDiagnostic::with_help)
     };
-    // A span that is not in the text has no position, and would make the drawing fail.
+    // A span outside the text has no position and would make rendering fail.
     let drawing = match (&diagnostic.place, diagnostic.position()) {
         (Some((text, span)), Some(_)) => {
             let place = (span.offset, span.len.min(text.len() - span.offset));
@@ -29,7 +29,7 @@ pub(super) fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     out
 }
 
-/// The same text, byte for byte as long, without characters that steer a terminal.
+/// Replaces control characters without changing byte offsets.
 fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| match c {

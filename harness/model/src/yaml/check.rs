@@ -1,8 +1,7 @@
-//! Every error of form in a file at once: its tree held against the JSON Schema.
+//! Validates a file's tree against the JSON Schema and reports every error at once.
 //!
-//! Job: unknown, missing and duplicate keys, wrong types, values out of bounds, malformed texts, each at
-//! its place with what would be right. Understands as much of JSON Schema as [`super::schema`] yields.
-//! Left out: what names refer to.
+//! Unknown, missing and duplicate keys, wrong types, values out of bounds, malformed strings, each at its place with a
+//! fix. Supports as much of JSON Schema as [`super::schema`] generates. References are checked elsewhere.
 
 use std::collections::HashMap;
 
@@ -13,14 +12,14 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, li
 use crate::spanned::Spanned;
 use crate::values::{FORMATS, Format};
 
-/// All that is wrong with the form of a file, which is called `name`.
+/// All errors in a file that is called `name` in messages.
 pub(super) fn check(source: &Source, tree: &YamlNode, root: &Schema, name: &str) -> Diagnostics {
     let mut check = Check { source, root, wrong: Diagnostics::default() };
     check.node(root, tree, &Owner { name: name.to_owned(), span: first_word(source, tree.span) });
     check.wrong
 }
 
-/// What a node belongs to: the key before it, or the list it stands in.
+/// What a node belongs to: the key before it, or the list that contains it.
 #[derive(Clone)]
 struct Owner {
     name: String,
@@ -112,7 +111,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// `name: { settings }`, where the name says which settings there are.
+    /// Checks `name: { settings }`, where the name determines the settings.
     fn tagged(&mut self, schema: &Schema, variants: &[(&str, &'a Schema)], node: &YamlNode, owner: &Owner) {
         let what = schema["title"].as_str().unwrap_or("kind").to_owned();
         let names = || variants.iter().map(|(name, _)| *name);
@@ -134,7 +133,7 @@ impl<'a> Check<'a> {
                 ),
                 [(first, _), (second, _), ..] => {
                     let message = format!(
-                        "{} stands beside {}, but one entry holds one {what}",
+                        "{} is in the same entry as {}, but an entry takes one {what}",
                         quoted(&second.value),
                         quoted(&first.value)
                     );
@@ -193,7 +192,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// What a missing key is for.
+    /// Describes a missing key.
     fn about(&self, property: Option<&'a Schema>) -> String {
         let Some(property) = property else { return String::new() };
         let description = |s: &Schema| s["description"].as_str().map(str::to_owned);
@@ -262,7 +261,7 @@ fn format_of(schema: &Schema) -> Option<&'static Format> {
     FORMATS.iter().find(|format| schema["format"] == format.name)
 }
 
-/// What a schema takes, in words.
+/// Describes what a schema accepts.
 fn expected(schema: &Schema) -> Option<String> {
     if let Some(format) = format_of(schema) {
         return Some(format.what.to_owned());
@@ -290,7 +289,7 @@ fn fits(schema: &Schema, value: &Value) -> bool {
     )
 }
 
-/// The words of an enum that is written as one.
+/// The values of an enum written as a single word.
 fn choices(schema: &Schema) -> Option<Vec<&str>> {
     if let Some(only) = schema.get("const") {
         return only.as_str().map(|only| vec![only]);
@@ -303,7 +302,7 @@ fn choices(schema: &Schema) -> Option<Vec<&str>> {
     nested.map(|words| words.into_iter().flatten().collect())
 }
 
-/// The kinds of an enum that is written `name: { settings }`.
+/// The variants of an enum written as `name: { settings }`.
 fn variants(schema: &Schema) -> Option<Vec<(&str, &Schema)>> {
     let branches = schema["oneOf"].as_array()?;
     branches
@@ -316,7 +315,7 @@ fn variants(schema: &Schema) -> Option<Vec<(&str, &Schema)>> {
         .collect()
 }
 
-/// Where to point for a node: scalars at themselves, collections at what they belong to.
+/// The span to show for a node: a scalar itself, or the owner of a collection.
 const fn shown(node: &YamlNode, owner: &Owner) -> Span {
     match node.value {
         Value::Map(_) | Value::List(_) | Value::Null => owner.span,

@@ -1,14 +1,14 @@
-//! The JSON Schema of a file, made from its types.
+//! The JSON Schema of a file, generated from its types.
 //!
-//! Editors complete and check by it, and so does [`super::check`]: what it says is what is accepted,
-//! but for names and numbers that only planning can judge.
+//! Editors use it for completion and validation, and [`super::check`] uses it, too: it defines what is accepted, except
+//! for names and numbers that only planning can check.
 
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-/// The schema of a file, as it is written.
+/// The schema of a file.
 #[must_use]
 pub fn schema<T: JsonSchema>() -> Value {
     SchemaSettings::draft2020_12()
@@ -19,7 +19,7 @@ pub fn schema<T: JsonSchema>() -> Value {
         .to_value()
 }
 
-/// A key that may be left out may not be there without a value.
+/// Removes `null` from optional keys: a key may be omitted, but not left without a value.
 #[derive(Debug, Clone)]
 struct KeysHaveValues;
 

@@ -1,6 +1,6 @@
-//! A file as a tree of YAML nodes with their places, before it is known what they mean.
+//! A file as an untyped tree of YAML nodes with their places.
 //!
-//! Duplicate keys are kept, so that all of them can be reported.
+//! Duplicate keys are kept and reported.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub(super) enum Value {
 }
 
 impl Value {
-    /// As messages call it.
+    /// Name in messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",

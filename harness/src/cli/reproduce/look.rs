@@ -1,16 +1,16 @@
-//! What to look at: the places and the commands that the faults name, for one incident.
+//! Suggested commands: the places and commands that the faults of an incident name.
 
 use relapse_lab::fault::Where;
 
 use crate::cli::doctor::is_installed;
 use crate::plan::{Place, Plan};
 
-/// A command worth typing.
+/// A suggested command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
     pub place: String,
     pub command: String,
-    /// The program that it needs and that is not on this machine.
+    /// A program it needs that is not on this machine.
     pub missing: Option<String>,
 }
 
@@ -19,7 +19,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
     let cluster = plan.cluster_of(&plan.incident_trial);
     let failing = plan.incident_trial.effects().filter(|effect| effect.hurts()).find_map(|effect| effect.flow());
     let flow = failing.map(|id| &plan.workload[id.0]).or_else(|| plan.workload.first());
-    // Of a Service, its first pod.
+    // For a Service, its first pod.
     let ends = flow.map(|flow| std::iter::once(flow.from).chain(plan.cluster.behind(flow.to)).take(2));
     let ends: Vec<Place> = ends.into_iter().flatten().collect();
     let pod = ends.iter().find_map(|end| if let Place::Pod(id) = end { Some(*id) } else { None });
@@ -72,7 +72,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
     looks
 }
 
-/// The programs of a line of shell.
+/// The programs of a shell command.
 fn programs(command: &str) -> impl Iterator<Item = &str> {
     command.split("; ").filter_map(|part| part.split_whitespace().next())
 }

@@ -1,4 +1,4 @@
-//! The conversation while the fault is in force.
+//! The prompt while the fault is in force.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,12 @@ use relapse_reports::words::{self, Tone};
 
 use super::look::Look;
 use super::story::Story;
-use super::{Exec, Teller};
+use super::{Exec, Printer};
 use crate::cli::out;
 use crate::run::hold::Visitor;
-use crate::run::order::HoldNews;
+use crate::run::order::HoldEvent;
 
-/// Words of the prompt, besides the names of places.
+/// Commands of the prompt, besides the names of places.
 const WORDS: [&str; 8] = ["shell", "places", "status", "look", "next", "heal", "quit", "help"];
 
 const HELP: [&str; 8] = [
@@ -28,18 +28,18 @@ const HELP: [&str; 8] = [
     "  help",
 ];
 
-/// One who looks around.
-pub struct Talk {
+/// The interactive session.
+pub struct Session {
     pub visitor: Visitor,
     pub story: Arc<Mutex<Story>>,
-    pub teller: Teller,
+    pub printer: Printer,
     pub name: String,
     pub look: Vec<Look>,
-    /// Its steps can be healed one by one.
+    /// Whether its steps can be healed one by one.
     pub is_chain: bool,
 }
 
-/// What a person wants when there is nothing more to look at.
+/// What follows a look around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
     /// The next stage of a chain.
@@ -47,8 +47,8 @@ enum Then {
     Heal,
 }
 
-impl Talk {
-    /// Waits until the trial is held, and leaves it when there is nothing more to look at.
+impl Session {
+    /// Waits until the trial is held, runs the prompt or the commands, and leaves the trial.
     pub fn hold(&self, exec: &[Exec]) {
         while let Some(places) = self.held() {
             if self.look_around(exec, &places) == Then::Heal {
@@ -58,27 +58,27 @@ impl Talk {
         }
     }
 
-    /// Waits until the trial is held, in a chain at its next step; none when the run is over.
+    /// Waits until the trial is held. None when the run is over.
     fn held(&self) -> Option<Vec<String>> {
         loop {
             match self.visitor.next()? {
-                HoldNews::Holding { places } => return Some(places),
-                news => self.tell(&news),
+                HoldEvent::Holding { places } => return Some(places),
+                event => self.print(&event),
             }
         }
     }
 
     fn look_around(&self, exec: &[Exec], places: &[String]) -> Then {
-        let page = self.teller.page();
+        let page = self.printer.page();
         let summary = {
             let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
             story.hold();
             story.summary(page)
         };
-        self.teller.say(&summary);
+        self.printer.print(&summary);
         if exec.is_empty() {
-            self.teller.say(&self.looks());
-            self.teller.say(&[String::new()]);
+            self.printer.print(&self.looks());
+            self.printer.print(&[String::new()]);
             self.prompt(places)
         } else {
             self.carry_out(exec);
@@ -87,7 +87,7 @@ impl Talk {
     }
 
     fn looks(&self) -> Vec<String> {
-        let page = self.teller.page();
+        let page = self.printer.page();
         let width = self.look.iter().map(|look| look.place.len()).max().unwrap_or(0);
         let line = |look: &Look| {
             let missing = look.missing.as_ref().map(|program| format!("  ({program} is not installed)"));
@@ -99,12 +99,12 @@ impl Talk {
 
     fn carry_out(&self, exec: &[Exec]) {
         for Exec { place, command } in exec {
-            self.teller.say(&[self.teller.page().paint(Tone::Note, &format!("{place}: {command}"))]);
+            self.printer.print(&[self.printer.page().paint(Tone::Note, &format!("{place}: {command}"))]);
             self.visitor.start(place, Some(command));
             match self.ended() {
                 Some(Ok(0)) => {}
-                Some(Ok(status)) => self.teller.say(&[format!("{place}: exit status {status}")]),
-                Some(Err(why)) => self.teller.say(&[why]),
+                Some(Ok(status)) => self.printer.print(&[format!("{place}: exit status {status}")]),
+                Some(Err(why)) => self.printer.print(&[why]),
                 None => return,
             }
         }
@@ -123,22 +123,22 @@ impl Talk {
                 }
                 Ok(_) => {}
             }
-            while let Some(news) = self.visitor.pending() {
-                self.tell(&news);
+            while let Some(event) = self.visitor.pending() {
+                self.print(&event);
             }
             if line.trim() == "next" {
                 if self.is_chain {
                     return Then::Next;
                 }
                 out::line("  this scenario is no chain: `heal` undoes its fault");
-            } else if self.understand(line.trim(), places).is_none() {
+            } else if self.execute(line.trim(), places).is_none() {
                 return Then::Heal;
             }
         }
     }
 
-    /// Carries a line out; none when there is nothing more to say.
-    fn understand(&self, line: &str, places: &[String]) -> Option<()> {
+    /// Executes a line. Returns `None` to leave the prompt.
+    fn execute(&self, line: &str, places: &[String]) -> Option<()> {
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim();
         match word {
@@ -162,7 +162,7 @@ impl Talk {
             }
             place if place == "fabric" || place.contains('/') => return self.open(place, rest, places),
             other => {
-                out::line(format!("  there is no `{other}` here; {}", did_you_mean(other, "words", WORDS)));
+                out::line(format!("  there is no command `{other}`; {}", did_you_mean(other, "commands", WORDS)));
             }
         }
         Some(())
@@ -180,7 +180,7 @@ impl Talk {
         }
         self.visitor.start(place, (!command.is_empty()).then_some(command));
         let ended = self.ended();
-        // The program had it, and could not give it back.
+        // The program may have taken the terminal without returning it.
         let _ = take_terminal();
         match ended? {
             Ok(status) if status != 0 && !command.is_empty() => {
@@ -194,20 +194,20 @@ impl Talk {
         Some(())
     }
 
-    /// Waits for the program's end; none when the run is over.
+    /// Waits for the program to end. Returns `None` when the run has ended.
     fn ended(&self) -> Option<Result<i32, String>> {
         loop {
             match self.visitor.next()? {
-                HoldNews::Ended { status } => return Some(status),
-                news => self.tell(&news),
+                HoldEvent::Ended { status } => return Some(status),
+                event => self.print(&event),
             }
         }
     }
 
-    fn tell(&self, news: &HoldNews) {
-        if let HoldNews::LimitRestored { why } = news {
+    fn print(&self, event: &HoldEvent) {
+        if let HoldEvent::LimitRestored { why } = event {
             let text = format!("nf_conntrack_max was restored early: {}", words::one_line(why));
-            self.teller.say(&[self.teller.page().paint(Tone::Unsure, &text)]);
+            self.printer.print(&[self.printer.page().paint(Tone::Unsure, &text)]);
         }
     }
 }

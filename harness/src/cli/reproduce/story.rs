@@ -1,6 +1,6 @@
-//! What became known of the trial so far, and how a person is told.
+//! The state of the trial so far, and its progress lines.
 //!
-//! Fed by the run's events alone. Bounded: a trial may be held for days.
+//! Updated only from the run's events. Bounded, because a trial may be held for days.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::event::{
 };
 use crate::plan::Plan;
 
-/// How far back `status` looks.
+/// The period that `status` covers.
 const RECENT: Duration = Duration::from_secs(5);
-/// Nobody who looks around wants a longer list.
+/// Maximum number of findings kept.
 const MOST_FINDINGS: usize = 200;
 
-/// What a flow did of late.
+/// Recent samples of a flow.
 #[derive(Debug, Default)]
 struct Recent {
     samples: VecDeque<(Time, FlowSample)>,
-    /// The next sample is of a span in which the fault was injected.
+    /// The next sample covers the injection of the fault.
     mixed: bool,
 }
 
-/// The story of one trial.
+/// The progress of one trial.
 #[derive(Debug, Default)]
 pub struct Story {
     begin: Option<Time>,
@@ -50,18 +50,18 @@ impl Story {
         Self { flows, ..Self::default() }
     }
 
-    /// From now on only `status` tells what happens.
+    /// Suppresses progress lines while the trial is held; `status` shows the state.
     pub const fn hold(&mut self) {
         self.holding = true;
     }
 
-    /// Takes an event into account; the lines that tell it, where it is worth telling.
-    pub fn hear(&mut self, event: &RunEvent, page: Page) -> Vec<String> {
-        let What::Trial { event: told, .. } = &event.what else { return Vec::new() };
+    /// Processes an event and returns its progress lines, if any.
+    pub fn update(&mut self, event: &RunEvent, page: Page) -> Vec<String> {
+        let What::Trial { event: of_trial, .. } = &event.what else { return Vec::new() };
         let at = event.at;
         let begin = *self.begin.get_or_insert(at);
         let line = |text: String| vec![format!("{:>7.1} s  {text}", at.since(begin).as_secs_f64())];
-        match told {
+        match of_trial {
             TrialEvent::Waiting { reason } => line(words::one_line(reason)),
             TrialEvent::Phase { phase, step } => {
                 let sentence = match phase {
@@ -84,7 +84,7 @@ impl Story {
             }
             TrialEvent::Injected(injected) => {
                 self.injected.push(injected.clone());
-                // What was before is another story; the sample under way tells of both.
+                // Drop samples from before the fault; the current one covers both.
                 self.flows.values_mut().for_each(|recent| *recent = Recent { mixed: true, ..Recent::default() });
                 line(page.paint(Tone::Bad, &format!("inject {}: {}", injected.fault, injected.what)))
             }
@@ -102,8 +102,8 @@ impl Story {
                 }
                 line(page.paint(Tone::Unsure, &format!("{detector} is blind: {}", words::one_line(why))))
             }
-            TrialEvent::Finding(received) => self.find(received).map_or_else(Vec::new, |told| {
-                if self.holding { Vec::new() } else { line(page.paint(told.0, &told.1)) }
+            TrialEvent::Finding(received) => self.find(received).map_or_else(Vec::new, |(tone, text)| {
+                if self.holding { Vec::new() } else { line(page.paint(tone, &text)) }
             }),
             TrialEvent::Verdict(decided) => {
                 self.verdicts.push(decided.clone());
@@ -153,7 +153,7 @@ impl Story {
         })
     }
 
-    /// What is in force, what was read back, what it did and what was said of it.
+    /// The fault in force, its read-back, its effects and the findings about it.
     pub fn summary(&self, page: Page) -> Vec<String> {
         let mut lines = vec![String::new(), page.strong("in force")];
         for injected in &self.injected {
@@ -185,12 +185,12 @@ impl Story {
                 words::sentence(decided)
             );
             lines.push(page.paint(words::verdict_tone(&decided.verdict), &text));
-            let said = self.standing.values().map(|received| &received.finding).find(|finding| {
+            let reported = self.standing.values().map(|received| &received.finding).find(|finding| {
                 finding.detector == expected.detector
                     && finding.level == expected.level
                     && expected.subject.as_ref().is_none_or(|subject| *subject == finding.subject)
             });
-            if let Some(finding) = said {
+            if let Some(finding) = reported {
                 lines.push(page.paint(Tone::Muted, &format!("    {}", words::one_line(&finding.evidence))));
             }
         }
@@ -200,7 +200,7 @@ impl Story {
         lines
     }
 
-    /// Flows and standing findings, now.
+    /// The current flows and standing findings.
     pub fn status(&self, now: Time, page: Page) -> Vec<String> {
         let mut lines = vec![page.strong(&format!("flows, last {} s", RECENT.as_secs()))];
         let width = self.flows.keys().map(String::len).max().unwrap_or(0);
@@ -237,12 +237,12 @@ impl Story {
         lines
     }
 
-    /// How it came out: as the trial did, however the prompt was left.
+    /// The outcome of the trial, regardless of how the prompt was left; that of the run if the trial has none.
     pub fn outcome(&self, of_run: Outcome) -> Outcome {
         self.ended.as_ref().map_or(of_run, |(outcome, _)| *outcome)
     }
 
-    /// The last words.
+    /// The final lines.
     pub fn end(&self, of_run: Outcome, page: Page) -> Vec<String> {
         let outcome = self.outcome(of_run);
         let label = page.label(words::outcome_tone(outcome), words::label(outcome));

@@ -1,4 +1,4 @@
-//! Who has which address, and which prefixes are taken.
+//! Owners of addresses, and prefixes in use.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,16 +10,16 @@ use relapse_model::values;
 
 use super::Planner;
 
-/// Addresses that are given, by owner.
+/// Assigned addresses and prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     owners: HashMap<IpAddr, String>,
-    /// Named prefixes and where each was written, if it was.
+    /// Named prefixes, with their place in the file, if any.
     prefixes: Vec<(Prefix, String, Option<Span>)>,
 }
 
 impl Addresses {
-    /// Gives an address that the scenario did not choose; false if somebody has it.
+    /// Assigns an address that the scenario did not choose. Returns false if it is taken.
     pub(super) fn give(&mut self, address: IpAddr, owner: &str) -> bool {
         if self.owners.contains_key(&address) {
             return false;
@@ -28,15 +28,15 @@ impl Addresses {
         true
     }
 
-    /// Who has an address.
+    /// The owner of an address.
     pub(super) fn owner(&self, address: IpAddr) -> &str {
-        self.owners.get(&address).map_or("nobody", String::as_str)
+        self.owners.get(&address).map_or("another host", String::as_str)
     }
 
-    /// The first address of a prefix, counted from `first`, that nobody has.
+    /// Assigns the first free address of a prefix, from `first` on.
     pub(super) fn next(&mut self, prefix: Prefix, first: u128, owner: &str) -> Option<IpAddr> {
         let usable = |a: &IpAddr| !is_edge(prefix, *a);
-        // More than this are never asked for, so a long search means an exhausted prefix.
+        // Fewer than this are ever needed, so a longer search means an exhausted prefix.
         let address =
             (first..first + 8192).map_while(|i| prefix.nth(i)).filter(usable).find(|a| !self.owners.contains_key(a))?;
         self.owners.insert(address, owner.to_owned());
@@ -45,7 +45,7 @@ impl Addresses {
 }
 
 impl Planner<'_> {
-    /// Gives an address that the scenario chose, if it is a host's and nobody has it.
+    /// Assigns an address chosen by the scenario, if it is a valid host address and free.
     pub(super) fn claim(&mut self, addresses: &mut Addresses, address: &Spanned<values::Address>, owner: &str) {
         let ip = address.0;
         let impossible = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
@@ -59,7 +59,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Tells where an address is not a host's in the prefix it must lie in.
+    /// Reports an address that is not a host address in its prefix.
     pub(super) fn inside(&mut self, address: &Spanned<values::Address>, prefix: Prefix, name: &str) {
         let ip = address.0;
         if !prefix.contains(ip) {
@@ -70,7 +70,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes a prefix; tells where it overlaps another.
+    /// Adds a prefix. Reports an overlap with another one.
     pub(super) fn take_prefix(&mut self, addresses: &mut Addresses, prefix: Prefix, name: &str, span: Option<Span>) {
         let overlapped = addresses.prefixes.iter().find(|(other, ..)| other.overlaps(&prefix));
         if let Some((other, other_name, other_span)) = overlapped
@@ -82,7 +82,7 @@ impl Planner<'_> {
         addresses.prefixes.push((prefix, name.to_owned(), span));
     }
 
-    /// Tells where a host outside has an address that belongs to the cluster or an office, or that no rule there sees.
+    /// Reports a host outside with an address of the cluster or an office, or with an IPv6 address.
     pub(super) fn apart(&mut self, addresses: &Addresses, address: &Spanned<values::Address>, owner: &str) {
         if address.0.is_ipv6() {
             let message = format!("{owner} has the address {}, but clusters support only IPv4", address.0);
@@ -95,7 +95,7 @@ impl Planner<'_> {
     }
 }
 
-/// The first or the last address of a prefix that has room for others.
+/// Whether an address is the first or last one of a prefix with at least four addresses.
 fn is_edge(prefix: Prefix, address: IpAddr) -> bool {
     let bits = 32_u8.saturating_sub(prefix.length());
     bits >= 2 && (address == prefix.address() || prefix.nth((1 << bits) - 1) == Some(address))

@@ -15,12 +15,12 @@ use super::network::share;
 use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
 use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
 
-/// Pods a node takes, as the kubelet's own limit keeps them in the region of a hundred.
+/// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
 const FIRST_SERVICE: u128 = 20;
 
-/// What a pod's address is while none is known; never in a plan that comes out.
+/// Placeholder for an address not assigned yet; never in a finished plan.
 const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
 impl Planner<'_> {
@@ -30,7 +30,7 @@ impl Planner<'_> {
         self.plan_nodes(&cluster.nodes, &mut addresses);
         self.plan_offices(&cluster.offices, &mut addresses);
         self.plan_outside(&cluster.outside, &mut addresses);
-        // What was chosen comes before what is given.
+        // Chosen addresses are claimed before others are assigned.
         self.plan_pods(&cluster.pods, &mut addresses);
         self.plan_services(&cluster.services, &mut addresses);
         if let Some(dns) = &cluster.dns {
@@ -165,7 +165,7 @@ impl Planner<'_> {
         }
     }
 
-    /// One pod, or all pods of a counted name.
+    /// A single pod, or all pods of a counted name.
     fn pods_named(&mut self, name: &Spanned<String>) -> Vec<PodId> {
         let group = self.counted(name);
         if group.is_empty() { self.pod(name).into_iter().collect() } else { group }
@@ -243,7 +243,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Gives an address to each pod and Service that did not choose one.
+    /// Assigns an address to each pod and Service without one.
     fn give_addresses(&mut self, addresses: &mut Addresses) {
         let cluster = &mut self.cluster;
         for pod in cluster.pods.iter_mut().filter(|p| p.address == UNKNOWN) {
@@ -294,7 +294,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Tells where a node or a prefix has no room for its pods.
+    /// Reports a node or a prefix without room for its pods.
     fn crowded(&mut self, nodes: &Spanned<Nodes>) {
         for node in 0..self.cluster.nodes.len() {
             let here = self.cluster.pods.iter().filter(|p| p.node == NodeId(node));
@@ -320,7 +320,7 @@ impl Planner<'_> {
     }
 }
 
-/// Whether a pod's name is a counted one: `app-3` of `app`.
+/// Joins ports with commas.
 fn numbers(ports: &[u16]) -> String {
     ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

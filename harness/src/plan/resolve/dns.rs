@@ -1,6 +1,6 @@
-//! Cluster DNS: its Service, and its replicas, which are pods.
+//! Cluster DNS: its Service and its replica pods.
 //!
-//! Invariant: replicas are the last pods, so that a control with other replicas keeps the ids of all others.
+//! Invariant: replicas are the last pods, so that a control with other replicas keeps the ids of all other pods.
 
 use std::net::IpAddr;
 
@@ -66,7 +66,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Adds the replicas behind all other pods, and what they forward to.
+    /// Adds the replicas after all other pods, and resolves their upstreams.
     pub(super) fn place_replicas(
         &mut self,
         count: Spanned<u16>,
@@ -116,7 +116,7 @@ impl Planner<'_> {
         Some(id)
     }
 
-    /// The cluster with other replicas; all other ids stay.
+    /// The cluster with other replicas; all other ids stay the same.
     pub(super) fn with_other_dns(
         &mut self,
         wanted: &Spanned<DnsOverride>,
@@ -139,7 +139,7 @@ impl Planner<'_> {
         Some(changed)
     }
 
-    /// Tells where a flow uses a replica that a control does not have.
+    /// Reports a flow that uses a replica missing from a control.
     fn all_pods_remain(&mut self, changed: &ClusterPlan, at: Span) {
         let gone = |place: Place| match place {
             Place::Pod(id) if id.0 >= changed.pods.len() => Some(self.cluster.pods[id.0].name.clone()),

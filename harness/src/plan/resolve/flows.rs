@@ -1,4 +1,4 @@
-//! The workload: who talks to whom. What a flow means is its kind's to say ([`relapse_lab::workload`]).
+//! The workload. Flows are planned by their kind ([`relapse_lab::workload`]).
 
 use relapse_lab::workload::Flow;
 use relapse_model::spanned::Spanned;
@@ -21,7 +21,7 @@ impl Planner<'_> {
         }
     }
 
-    /// How many held connections steady state asks for; tells where the workload opens fewer.
+    /// The number of held connections required by the steady state. Reports a workload that opens fewer.
     pub(super) fn plan_held(&mut self, held: Option<&Spanned<u32>>) -> u32 {
         let Some(held) = held else { return 0 };
         let opened: u64 = self.workload.iter().map(|flow| u64::from(flow.keeps)).sum();

@@ -1,5 +1,5 @@
-//! The kind configuration that a scenario names: found, read and compared with the scenario, so that what is
-//! wrong with it is told with the rest and not when half a minute has been spent on a cluster.
+//! Finds and reads a scenario's kind configuration and compares it with the scenario, so that its errors are reported
+//! with all others and not after half a minute of creating a cluster.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,7 +11,7 @@ use relapse_model::yaml::is_file;
 use super::Planner;
 
 impl Planner<'_> {
-    /// Where the file lies: beside the scenario, or in `kind-configs`.
+    /// Finds the file, next to the scenario or in `kind-configs`.
     pub(super) fn kind_config(&mut self, name: &Spanned<String>) -> Option<PathBuf> {
         let path = Path::new(&name.value);
         if name.is_empty() || !path.components().all(|c| matches!(c, Component::Normal(_))) {
@@ -26,8 +26,8 @@ impl Planner<'_> {
         let shared = [folder.join("kind-configs"), folder.join("../kind-configs")];
         let mut places = std::iter::once(folder).chain(shared.iter().map(PathBuf::as_path));
         let Some(file) = places.find_map(|place| Some(place.join(path)).filter(|file| is_file(file))) else {
-            let there = yaml_files(&shared);
-            let help = did_you_mean(name, "kind configurations", there.iter().map(String::as_str));
+            let existing = yaml_files(&shared);
+            let help = did_you_mean(name, "kind configurations", existing.iter().map(String::as_str));
             self.error(name.span, format!("there is no kind configuration {}", quoted(name)), help);
             return None;
         };
@@ -38,7 +38,7 @@ impl Planner<'_> {
         Some(file)
     }
 
-    /// Tells where the cluster would not be the scenario's.
+    /// Reports differences between the configuration and the scenario's cluster.
     fn compare(&mut self, config: &Config, name: &Spanned<String>) {
         let (have, wanted) = (config.nodes, self.cluster.nodes.len());
         if have < wanted {

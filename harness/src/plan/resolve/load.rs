@@ -1,4 +1,4 @@
-//! Files and folders -> plans, with everything that is wrong in any of them.
+//! Files and folders -> plans, or all errors in any of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::scenario::Scenario;
 /// Plans the scenarios in these files, and in all `.yaml` files of these folders.
 ///
 /// # Errors
-/// Everything that is wrong in any of them; then there is no plan at all.
+/// All errors in any of them; then no plan is returned.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<Plan>, Diagnostics> {
     let mut wrong = Diagnostics::default();
     let mut plans = Vec::new();
@@ -50,7 +50,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Plan>, Diagnostics> {
     wrong.into_result(plans)
 }
 
-/// The files meant, in order, each once.
+/// The files, in order, without duplicates.
 fn files(paths: &[PathBuf], wrong: &mut Diagnostics) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();

@@ -1,4 +1,4 @@
-//! The cluster's networks, and how the pod prefix is shared out among the nodes.
+//! The cluster's networks, and the division of the pod prefix among the nodes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::addresses::Addresses;
 use crate::plan::NetworkPlan;
 use crate::scenario::cluster::Network;
 
-/// Conntrack timeouts that a network namespace has, without the `nf_conntrack_` before them.
+/// Conntrack timeouts of a network namespace, without the prefix `nf_conntrack_`.
 const TIMEOUTS: [&str; 21] = [
     "generic_timeout",
     "tcp_timeout_syn_sent",
@@ -70,7 +70,7 @@ impl Planner<'_> {
             pod_nic: self.nic(network.pod_nic.as_ref(), defaults.pod_nic),
             conntrack_timeouts: self.timeouts(&network.conntrack_timeouts),
         };
-        self.told_apart(network);
+        self.must_differ(network);
     }
 
     fn gateway(
@@ -114,8 +114,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Interfaces and priorities that must differ.
-    fn told_apart(&mut self, network: &Network) {
+    /// Reports interfaces or priorities that must differ.
+    fn must_differ(&mut self, network: &Network) {
         let plan = &self.cluster.network;
         let nics = plan.node_nic == plan.pod_nic || plan.node_nic == "lo" || plan.pod_nic == "lo";
         let rules = plan.to_rule_priority == plan.from_rule_priority;
@@ -157,7 +157,7 @@ impl Planner<'_> {
     }
 }
 
-/// Node `index`'s share of the pod prefix: equal parts, none for the first part, where the gateway is.
+/// The pod prefix of node `index`: equal parts, skipping the first one, which contains the gateway.
 pub(super) fn share(pods: Prefix, nodes: usize, index: usize) -> Option<Prefix> {
     let bits = u8::try_from((nodes + 1).next_power_of_two().trailing_zeros()).ok()?;
     let length = (pods.length() + bits).max(24);

@@ -1,4 +1,4 @@
-//! The steps of a chain: injected in order, then healed in order.
+//! Chains: steps that are injected in order, then healed in order.
 
 use relapse_model::diagnostics::{did_you_mean, listed, quoted};
 use relapse_model::spanned::Spanned;
@@ -10,14 +10,14 @@ use crate::plan::StepPlan;
 use crate::scenario::Scenario;
 use crate::scenario::trial::{Detect, Step};
 
-/// The names of a chain's steps, in their order, and which of them is planned; none for what belongs to no step.
+/// The names of a chain's steps, in order, and the index of the planned one; none for risks.
 pub(super) struct Chain<'a> {
     names: Vec<&'a str>,
     own: Option<usize>,
 }
 
 impl<'a> Chain<'a> {
-    /// For what belongs to no step of a scenario.
+    /// For the risks of a scenario.
     pub(super) fn of(scenario: &'a Scenario) -> Option<Self> {
         let steps = scenario.steps.as_ref()?;
         Some(Self { names: steps.iter().map(|step| &*step.name.0).collect(), own: None })
@@ -47,7 +47,6 @@ impl Planner<'_> {
             let plan = StepPlan {
                 name: Some(step.name.0.clone()),
                 inject: self.plan_inject(&step.inject),
-                // In the order in which they come about: a replica can be lost when it is there.
                 heal: step.heal.iter().filter_map(|change| change.plan(self)).collect(),
                 meanwhile: step.meanwhile.iter().filter_map(|change| change.plan(self)).collect(),
                 effect: self.plan_incident_effect(&step.effect),
@@ -59,7 +58,7 @@ impl Planner<'_> {
         (plans, both)
     }
 
-    /// Tells where the same finding is expected a second time.
+    /// Reports findings that are expected twice.
     pub(super) fn no_finding_twice(&mut self, detect: &[&Detect]) {
         for (i, one) in detect.iter().enumerate() {
             let same = |other: &&Detect| {
@@ -76,7 +75,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Where a finding belongs: what uncovers it, and what clears it.
+    /// The step of a finding, and the steps that uncover and clear it.
     pub(super) fn plan_place(
         &mut self,
         chain: Option<&Chain<'_>>,
@@ -108,7 +107,7 @@ impl Planner<'_> {
         (of != OfStep::default()).then_some(of)
     }
 
-    /// The step of this name, which must be one of those allowed.
+    /// The step with this name, which must be one of those allowed.
     fn step(&mut self, name: &Spanned<String>, all: &[&str], allowed: &[&str], message: String) -> String {
         if !all.contains(&name.as_str()) {
             let help = did_you_mean(name, "steps", all.iter().copied());

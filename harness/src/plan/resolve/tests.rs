@@ -1,4 +1,4 @@
-//! Addresses, ids and plans of the shipped scenarios, and that no text at all makes planning panic.
+//! Addresses, ids and plans of the shipped scenarios; no input makes planning panic.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn good(text: &str) -> Plan {
     planned(text).unwrap_or_else(|wrong| panic!("{wrong}"))
 }
 
-/// A scenario with this cluster and nothing remarkable about the rest.
+/// A minimal scenario with this cluster.
 fn with_cluster(cluster: &str) -> String {
     format!(
         "apiVersion: relapse/v1
@@ -82,7 +82,7 @@ fn thirty_nodes_with_four_pods_each() {
     let all = addresses.len();
     addresses.sort();
     addresses.dedup();
-    assert_eq!(addresses.len(), all, "every address is given once");
+    assert_eq!(addresses.len(), all, "every address is assigned once");
     for pod in &cluster.pods {
         assert!(cluster.nodes[pod.node.0].pod_prefix.contains(pod.address));
     }
@@ -116,7 +116,7 @@ fn other_dns_replicas_keep_the_ids_of_all_other_pods() {
     assert_eq!(own.services[dns.service.0].pods, dns.replicas);
     assert!(dns.replicas.iter().all(|id| own.pods[id.0].role == PodRole::Dns));
     assert_eq!(own.pods[dns.replicas[0].0].address, plan.cluster.pods[others].address);
-    assert!(plan.workload.iter().any(|flow| flow.to == Target::Service(dns.service)), "cluster DNS is asked");
+    assert!(plan.workload.iter().any(|flow| flow.to == Target::Service(dns.service)), "cluster DNS is used");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn faults_that_make_no_sense_are_refused() {
     }
 }
 
-/// Texts that mean something, to be put where they do not belong.
+/// Meaningful strings to insert where they do not belong.
 const ODD: [&str; 24] = [
     "",
     "-1",

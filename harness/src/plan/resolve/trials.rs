@@ -216,7 +216,7 @@ impl Planner<'_> {
         found.map(|info| info.level)
     }
 
-    /// What a finding is about, if there is such a thing.
+    /// Resolves the subject of a finding.
     fn subject(&mut self, text: &Spanned<String>) -> Option<Subject> {
         let Ok(subject) = text.parse::<Subject>() else {
             let kind = text.split_once('/').map_or(text.as_str(), |(kind, _)| kind);

@@ -1,4 +1,4 @@
-//! One setting and one other namespace, in memory, for the tests.
+//! One setting and one other namespace, in memory, for tests.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,13 +13,13 @@ pub struct StandIn(Mutex<State>);
 struct State {
     value: String,
     ignore_writes: bool,
-    /// None: it cannot be counted.
+    /// `None`: counting fails.
     entries: Option<u64>,
 }
 
 pub const NEIGHBOUR: u64 = 4242;
 
-/// A site around it, all files below a folder.
+/// A site with this setting and all files below a folder.
 pub fn site(settings: &Arc<StandIn>, dir: &Path) -> Site {
     Site {
         settings: Arc::clone(settings) as _,
@@ -62,6 +62,6 @@ impl Settings for StandIn {
 
     fn entries(&self, _namespace: &Namespace) -> Result<Option<u64>> {
         let entries = self.0.lock().unwrap().entries;
-        entries.map(Some).ok_or_else(|| Error::Guardian { what: "count: not today".into() })
+        entries.map(Some).ok_or_else(|| Error::Guardian { what: "count entries: failed".into() })
     }
 }

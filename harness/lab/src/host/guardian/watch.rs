@@ -1,13 +1,13 @@
-//! Who else would be harmed by a lower limit: counted before the write, and while it lasts.
+//! Checks whether a lower limit harms other namespaces, before the write and while it is in force.
 
 use std::time::{Duration, Instant};
 
 use super::super::Result;
 use super::super::settings::{Namespace, Settings};
 
-/// Finding namespaces goes through all processes; counting in those found is cheap.
+/// Finding namespaces walks all processes; counting entries in those found is cheap.
 const FIND_EVERY: Duration = Duration::from_secs(1);
-/// Failures to count in a row that end it.
+/// Consecutive failures to count after which the limit is restored.
 const PATIENCE: u32 = 5;
 
 /// Watches the other namespaces on behalf of one written value.
@@ -24,7 +24,7 @@ impl Watch {
         Self { limit, own, found: Vec::new(), stale: None, failures: 0 }
     }
 
-    /// A namespace that holds more than half of the limit, in words.
+    /// A description of a namespace that holds more than half of the limit, if any.
     pub(super) fn harm(&mut self, settings: &dyn Settings) -> Result<Option<String>> {
         let now = Instant::now();
         if self.stale.is_none_or(|stale| now >= stale) {
@@ -42,8 +42,8 @@ impl Watch {
         Ok(None)
     }
 
-    /// The same while the value is in force: a reason to restore it.
-    pub(super) fn look(&mut self, settings: &dyn Settings) -> Option<String> {
+    /// The same while the value is in force; returns a reason to restore it.
+    pub(super) fn check(&mut self, settings: &dyn Settings) -> Option<String> {
         match self.harm(settings) {
             Ok(harm) => {
                 self.failures = 0;

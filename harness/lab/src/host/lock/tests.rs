@@ -1,4 +1,4 @@
-//! The lock: who waits for whom, and what an open directory must not be able to do.
+//! The lock: waiting, and attacks through a world-writable directory.
 
 use std::cell::RefCell;
 use std::os::unix::fs::symlink;
@@ -35,14 +35,14 @@ fn a_waiting_writer_names_who_is_inside_and_is_not_overtaken_by_new_readers() {
     let dir = tempfile::tempdir().unwrap();
     let places = place(&dir);
     let reader = take(&places, Mode::Shared).unwrap().expect("free");
-    let (said, heard) = channel();
-    let (got, granted) = channel();
+    let (reports, reported) = channel();
+    let (acquired, granted) = channel();
     let elsewhere = places.clone();
     std::thread::spawn(move || {
-        let tell = |holder: String| said.send(holder).unwrap();
-        got.send(MachineLock::acquire(&elsewhere, Mode::Exclusive, &tell).unwrap()).unwrap();
+        let report = |holder: String| reports.send(holder).unwrap();
+        acquired.send(MachineLock::acquire(&elsewhere, Mode::Exclusive, &report).unwrap()).unwrap();
     });
-    let holder = heard.recv_timeout(SOON).unwrap();
+    let holder = reported.recv_timeout(SOON).unwrap();
     assert!(holder.starts_with(&format!("process {} (relapse_lab-", std::process::id())), "{holder}");
     assert!(reader.is_awaited());
     assert!(take(&places, Mode::Shared).unwrap().is_none());
@@ -105,11 +105,11 @@ fn who_finds_no_room_waits_at_the_gate_and_is_told_how_many_are_inside() {
     let dir = tempfile::tempdir().unwrap();
     let places = place(&dir);
     let _first = take(&places, Mode::Shared).unwrap().expect("free");
-    let asked = RefCell::new(Vec::new());
+    let calls = RefCell::new(Vec::new());
     let room = |inside| {
-        asked.borrow_mut().push(inside);
-        asked.borrow().len() == 3
+        calls.borrow_mut().push(inside);
+        calls.borrow().len() == 3
     };
     let _second = MachineLock::enter(&places, Mode::Shared, &room, &|_| (), &|| false).unwrap();
-    assert_eq!(*asked.borrow(), [1, 1, 1]);
+    assert_eq!(*calls.borrow(), [1, 1, 1]);
 }

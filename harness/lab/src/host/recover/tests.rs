@@ -1,4 +1,4 @@
-//! Journals as dead guardians leave them.
+//! Journals left by dead guardians.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::super::removers::{Removed, Remover};
 use super::super::settings::Settings as _;
 use super::*;
 
-/// A pid that no process has: above the kernel's largest.
+/// A pid above the kernel's maximum, which no process has.
 const DEAD: Process = Process { pid: 4_194_305, start: 1 };
 
 struct Scene {
@@ -39,7 +39,7 @@ impl Scene {
     }
 
     fn recover(&self) -> Vec<JournalOutcome> {
-        let all = recover(&self.site, &|holder| panic!("waits for {holder}")).unwrap();
+        let all = recover(&self.site, &|holder| panic!("waiting for {holder}")).unwrap();
         all.into_iter().map(|recovered| recovered.outcome).collect()
     }
 
@@ -174,7 +174,7 @@ fn what_cannot_be_undone_keeps_its_journal() {
     assert_eq!((scene.value().as_str(), path.exists()), ("100", false));
 }
 
-/// What a backend made, with a setting that goes with it.
+/// A journal with an object created by a backend and a related setting.
 fn of_a_backend() -> Journal {
     let mut made = journal(DEAD);
     let what = super::super::journal::entry("cluster", "cluster remove c1", serde_json::json!({"name": "c1"}));

@@ -1,7 +1,7 @@
-//! relapse's own TCP server, and what its clients say to it: a request and its response, of given sizes.
+//! relapse's own TCP server and its client: a request and its response, of given sizes.
 //!
-//! On the wire: a header of nine bytes (request size, response size, who closes), the request's bytes,
-//! the response's bytes. Who closes first holds TIME_WAIT afterwards.
+//! On the wire: a header of nine bytes (request size, response size, whether the server closes), the request's bytes,
+//! the response's bytes. The side that closes first holds TIME_WAIT afterwards.
 
 use std::io;
 
@@ -13,16 +13,16 @@ use tokio::task::JoinSet;
 use crate::workload::client::Serve;
 use crate::workload::failure_of;
 
-/// For flows of TCP.
+/// The server of `tcp` flows.
 pub const SERVE: Serve = |listener| Box::pin(serve(listener));
 
-/// Bytes that are sent, as many as are asked for.
+/// Payload of requests and responses.
 static FILLER: [u8; 1 << 16] = [b'.'; 1 << 16];
 
 /// One request and its response over an open connection.
 ///
 /// # Errors
-/// How it failed, as the client sees it.
+/// The failure as seen by the client.
 pub async fn exchange(stream: &mut TcpStream, request: u32, response: u32, server_closes: bool) -> Result<(), Failure> {
     exchange_io(stream, request, response, server_closes).await.map_err(|e| failure_of(&e))
 }
@@ -66,13 +66,13 @@ async fn receive(stream: &mut TcpStream, mut left: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves such requests for ever.
+/// Serves such requests forever.
 async fn serve(listener: TcpListener) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             connections.spawn(async move {
-                // A client that goes away ends its connection; nothing is to be done.
+                // A client may close its connection at any time.
                 let _ = answer(stream).await;
             });
         }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 over hyper: relapse's own server, which sends as many bytes as it is asked for, and the reverse proxy that
+//! HTTP/1.1 over hyper: relapse's own server, which sends the requested number of bytes, and the reverse proxy that
 //! stands in for an ingress controller.
 
 use std::convert::Infallible;
@@ -20,10 +20,10 @@ use tokio::task::JoinSet;
 use crate::workload::client::Serve;
 use crate::workload::sockets;
 
-/// The largest response that is served, bytes.
+/// The largest response served, bytes.
 const LARGEST: usize = 64 << 20;
 
-/// For flows of HTTP.
+/// The server of `http` flows.
 pub const SERVE: Serve = |listener| Box::pin(serve(listener));
 
 /// Serves `/bytes/N`.
@@ -69,7 +69,7 @@ where
                         Ok::<_, Infallible>(response)
                     }
                 });
-                // A client that goes away ends its connection; nothing is to be done.
+                // A client may close its connection at any time.
                 let _ = server::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
@@ -80,7 +80,7 @@ where
 /// Gets a path over an open connection.
 ///
 /// # Errors
-/// `Any` where no whole response came.
+/// `Any` if no complete response arrives.
 pub async fn fetch(stream: TcpStream, peer: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Failure> {
     let (mut sender, connection) = client::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Any)?;
     let request = Request::get(path).header(HOST, peer.to_string()).body(Empty::<Bytes>::new());

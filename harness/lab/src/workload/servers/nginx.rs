@@ -1,4 +1,4 @@
-//! nginx. In labs relapse's own server of HTTP answers in its place.
+//! nginx. In labs relapse's own HTTP server answers in its place.
 
 use super::ThirdParty;
 

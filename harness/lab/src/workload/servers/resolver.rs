@@ -1,4 +1,4 @@
-//! The upstream resolvers outside: hosts that have records.
+//! The upstream resolvers: hosts outside that have records.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,10 +19,10 @@ use crate::workload::sockets;
 /// RFC 1035 section 4.2.
 pub const DNS_PORT: u16 = 53;
 
-/// Time to live of the records that are answered here, seconds.
+/// Time to live of the records served here, seconds.
 const TTL: u32 = 5;
 
-/// Starts one on each host that has records.
+/// Starts a resolver on each host that has records.
 pub(super) fn start(cluster: &dyn Cluster, tasks: &mut JoinSet<()>) -> Result<(), FaultError> {
     for (number, host) in cluster.plan().outside.iter().enumerate().filter(|(_, host)| !host.records.is_empty()) {
         let outside = cluster.outside(OutsideId(number));
@@ -51,7 +51,7 @@ pub fn answer(question: &Message, addresses: Option<&[IpAddr]>) -> Option<Vec<u8
     reply.to_vec().ok()
 }
 
-/// An answer that carries only a response code.
+/// An answer with only a response code.
 #[must_use]
 pub fn reply_code(question: &Message, code: ResponseCode) -> Option<Vec<u8>> {
     reply_to(question, code).to_vec().ok()
@@ -66,7 +66,7 @@ fn reply_to(question: &Message, code: ResponseCode) -> Message {
     reply
 }
 
-/// Answers from its records, after its delay.
+/// Answers queries from its records, after the delay.
 async fn serve(server: UdpSocket, records: HashMap<String, Vec<IpAddr>>, delay: ServerDelay) {
     let server = Arc::new(server);
     let mut buffer = [0; 1500];

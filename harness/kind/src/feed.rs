@@ -1,5 +1,5 @@
-//! What an agent learns from the API server besides pods and endpoints: states of containers, conditions
-//! of nodes, Events, kube-proxy's configuration, and what cluster DNS complains about in its log.
+//! Signals of the API server other than pods and endpoints: container states, node conditions, Events, kube-proxy's
+//! configuration, and errors in the log of cluster DNS.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
@@ -21,25 +21,25 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::objects::DNS_NAMESPACE;
 
-/// By the API's name of a node: the scenario's.
+/// Maps a node's name in the API to its name in the scenario.
 type Names = BTreeMap<String, String>;
 
-/// Where news goes.
+/// Sends observations to the trial.
 #[derive(Clone)]
 struct Feed {
     names: Arc<Names>,
     sender: UnboundedSender<(String, Observed)>,
-    /// Watches that broke and were not begun anew yet.
+    /// The number of broken watches that have not recovered yet.
     broken: Arc<AtomicUsize>,
 }
 
 impl Feed {
     fn send(&self, node: &str, observed: Observed) {
-        // Nobody listens any more once the trial is over.
+        // The receiver is dropped when the trial ends.
         let _ = self.sender.send((node.to_owned(), observed));
     }
 
-    /// All nodes hear of the same API server.
+    /// Sends an observation for every node.
     fn send_all(&self, observed: &Observed) {
         self.names.values().for_each(|node| self.send(node, observed.clone()));
     }
@@ -54,15 +54,15 @@ impl Feed {
         }
     }
 
-    fn mended(&self) {
+    fn recovered(&self) {
         if self.broken.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.sight(Sight::Ready);
         }
     }
 
-    /// Calls `hear` with the news of all objects, until nobody listens. A watch that breaks is begun anew by itself;
-    /// until then, that is said.
-    fn follow<K>(&self, api: Api<K>, news: News, mut hear: impl FnMut(&Self, &K) + Send + 'static)
+    /// Calls `handle` with new objects until the receiver is dropped. A broken watch restarts automatically and is
+    /// reported as blind until it has recovered.
+    fn follow<K>(&self, api: Api<K>, objects_of: Objects, mut handle: impl FnMut(&Self, &K) + Send + 'static)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -72,14 +72,14 @@ impl Feed {
             let mut objects = objects.take_until(feed.sender.closed()).boxed();
             let mut broken = false;
             while let Some(event) = objects.next().await {
-                // One that could be resumed lists nothing again.
+                // A resumed watch does not list again.
                 let is_whole = matches!(event, Ok(Event::Apply(_) | Event::Delete(_) | Event::InitDone));
                 if is_whole && std::mem::take(&mut broken) {
-                    feed.mended();
+                    feed.recovered();
                 }
                 match event {
-                    Ok(Event::Apply(object)) => hear(&feed, &object),
-                    Ok(Event::InitApply(object)) if news == News::State => hear(&feed, &object),
+                    Ok(Event::Apply(object)) => handle(&feed, &object),
+                    Ok(Event::InitApply(object)) if objects_of == Objects::All => handle(&feed, &object),
                     Ok(_) => {}
                     Err(why) => {
                         if !std::mem::replace(&mut broken, true) {
@@ -92,27 +92,27 @@ impl Feed {
     }
 }
 
-/// What of the objects is news.
+/// Which objects of a watch are handled.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum News {
-    /// How each is: now, and whenever that changes.
-    State,
-    /// That one appears or changes; what is there already is from before.
-    Change,
+enum Objects {
+    /// Existing objects and every later change.
+    All,
+    /// Only changes: existing objects are from before the trial.
+    Changes,
 }
 
-/// Watches until nobody listens any more.
+/// Watches until the receiver is dropped.
 pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
-    let (sender, news) = unbounded_channel();
+    let (sender, receiver) = unbounded_channel();
     let feed = Feed { names: Arc::new(names), sender, broken: Arc::default() };
-    feed.follow(Api::all(client.clone()), News::State, of_pods(client.clone()));
-    feed.follow(Api::all(client.clone()), News::State, of_nodes());
-    feed.follow(Api::all(client.clone()), News::Change, of_event);
-    feed.follow(Api::namespaced(client.clone(), "kube-system"), News::State, of_kube_proxy);
-    news
+    feed.follow(Api::all(client.clone()), Objects::All, of_pods(client.clone()));
+    feed.follow(Api::all(client.clone()), Objects::All, of_nodes());
+    feed.follow(Api::all(client.clone()), Objects::Changes, of_event);
+    feed.follow(Api::namespaced(client.clone(), "kube-system"), Objects::All, of_kube_proxy);
+    receiver
 }
 
-/// States of containers; what replicas of cluster DNS write into their logs.
+/// Container states, and the logs of cluster DNS replicas.
 fn of_pods(client: Client) -> impl FnMut(&Feed, &Pod) {
     let (mut known, mut read) = (BTreeMap::new(), HashSet::new());
     move |feed, pod| {
@@ -124,7 +124,7 @@ fn of_pods(client: Client) -> impl FnMut(&Feed, &Pod) {
             if before.as_ref() == Some(&container) {
                 continue;
             }
-            // A container that is started again has another log.
+            // A restarted container has a new log.
             let log = (pod.uid(), container.restarts);
             let runs = container.state == ContainerState::Running;
             feed.send(node, Observed::Container(container));
@@ -150,7 +150,7 @@ fn container(pod: String, status: &ContainerStatus) -> Container {
     Container { pod, container: status.name.clone(), state, restarts }
 }
 
-/// What a replica of cluster DNS complains about from now on.
+/// Errors that a replica of cluster DNS logs from now on.
 async fn of_log(client: Client, pod: String, node: String, feed: Feed) {
     let pods: Api<Pod> = Api::namespaced(client, DNS_NAMESPACE);
     let parameters = LogParams { follow: true, since_seconds: Some(1), ..LogParams::default() };
@@ -162,7 +162,7 @@ async fn of_log(client: Client, pod: String, node: String, feed: Feed) {
         Ok(log) => log,
         Err(why) => return blind(&why),
     };
-    // It ends with its container.
+    // The stream ends with the container.
     let mut lines = log.lines().take_until(feed.sender.closed()).boxed();
     while let Some(line) = lines.next().await {
         match line {
@@ -194,23 +194,23 @@ fn of_nodes() -> impl FnMut(&Feed, &Node) {
     }
 }
 
-/// Events that name a node, or that a kubelet wrote.
+/// Events about a node or from a kubelet.
 fn of_event(feed: &Feed, event: &ApiEvent) {
     let about = &event.involved_object;
     let object = about.name.clone().unwrap_or_default();
     let host = event.source.as_ref().and_then(|source| source.host.as_ref());
     let by_host = host.and_then(|host| feed.names.get(host));
     let Some(node) = by_host.or_else(|| feed.names.get(&object)) else { return };
-    let told_of = signal::Event {
+    let reported = signal::Event {
         warning: event.type_.as_deref() == Some("Warning"),
         reason: event.reason.clone().unwrap_or_default(),
         about: format!("{}/{object}", about.kind.clone().unwrap_or_default()),
         message: event.message.clone().unwrap_or_default(),
     };
-    feed.send(node, Observed::Event(told_of));
+    feed.send(node, Observed::Event(reported));
 }
 
-/// One configuration for all nodes.
+/// kube-proxy's configuration, which is the same for all nodes.
 fn of_kube_proxy(feed: &Feed, map: &ConfigMap) {
     let text = map.data.as_ref().and_then(|data| data.get("config.conf")).filter(|_| map.name_any() == "kube-proxy");
     let Some(config) = text.and_then(|text| serde_yaml::from_str::<Value>(text).ok()) else { return };

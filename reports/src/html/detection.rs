@@ -1,9 +1,9 @@
-//! The race between detectors, deadlines and users, from t0 on.
+//! The chart of times to detect, from t0 on.
 //!
-//! Job: one lane a verdict on a logarithmic axis, since what matters lies between 0.1 ms and 10 s.
-//! Invariants: a bar ends where the finding was received, the tick is the deadline, the two vertical
-//! lines are t1 (in force) and t2 (first failed request) and are the same for all lanes. Left out: what
-//! happened before t0 and after healing, that is the story; evidence, which the table of verdicts below it has.
+//! Job: one lane per verdict on a logarithmic axis, because times range from 0.1 ms to 10 s.
+//! Invariants: a bar ends where the finding was received, the tick is the deadline, and the two vertical lines are t1
+//! (in force) and t2 (first failed request) for all lanes. Left out: events before t0 and after healing, which the
+//! timeline shows; evidence, which is in the table of verdicts.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const LEFT: f64 = 218.0;
 const RIGHT: f64 = 84.0;
 const TOP: f64 = 34.0;
 const LANE: f64 = 26.0;
-/// The left edge of the axis: nothing is faster, and t0 itself has no place on it.
+/// The left edge of the axis: no detection is faster, and t0 itself has no position on it.
 const LEAST: f64 = 0.000_1;
 
 struct Axis {
@@ -36,24 +36,24 @@ impl Axis {
     }
 }
 
-/// The picture, if there is anything to race.
+/// The chart, if there is any verdict to show.
 #[must_use]
-pub fn race(trial: &TrialSummary) -> Option<Markup> {
+pub fn chart(trial: &TrialSummary) -> Option<Markup> {
     let t0 = trial.t0()?;
     let lanes: Vec<&Decided> = trial.verdicts.iter().filter(|d| d.verdict != Verdict::Silent).collect();
     if lanes.is_empty() || trial.is_control() {
         return None;
     }
-    let unasked = unasked(trial, t0);
+    let unexpected = unexpected(trial, t0);
     let furthest = lanes
         .iter()
         .map(|d| after(d).unwrap_or(0.0).max(d.expectation.within.as_secs_f64()))
-        .chain(unasked.iter().map(|(after, _)| after.as_secs_f64()))
+        .chain(unexpected.iter().map(|(after, _)| after.as_secs_f64()))
         .chain(trial.t2().map(|t2| t2.since(t0).as_secs_f64()))
         .fold(0.1, f64::max);
     let axis = Axis { decades: (furthest * 1.15 / LEAST).log10() };
     #[expect(clippy::cast_precision_loss, reason = "a handful of lanes")]
-    let bottom = TOP + LANE * (lanes.len() + unasked.len()) as f64 + 4.0;
+    let bottom = TOP + LANE * (lanes.len() + unexpected.len()) as f64 + 4.0;
 
     let mut svg = Svg::default();
     grid(&mut svg, &axis, bottom);
@@ -62,17 +62,17 @@ pub fn race(trial: &TrialSummary) -> Option<Markup> {
         svg.group("", y + LANE / 2.0, "", |svg| lane(svg, &axis, decided));
         y += LANE;
     }
-    for (after, said) in &unasked {
+    for (after, finding) in &unexpected {
         let x = axis.x(after.as_secs_f64());
-        let title = format!("{} about {}: {}", words::severity(said.severity), said.subject, said.evidence);
+        let title = format!("{} about {}: {}", words::severity(finding.severity), finding.subject, finding.evidence);
         svg.group("", y + LANE / 2.0, &format!("not expected by the scenario: {title}"), |svg| {
-            svg.text("muted", (LEFT - 12.0, 4.0), &said.detector);
+            svg.text("muted", (LEFT - 12.0, 4.0), &finding.detector);
             svg.dot("dot note", (x, 0.0), 4.0);
             svg.text("value muted", (x + 9.0, 4.0), &format!("{} (not expected)", span(*after)));
         });
         y += LANE;
     }
-    // The lanes of a chain begin at instants of their own.
+    // In a chain each lane has its own origin.
     if !trial.is_chain() {
         instants(&mut svg, &axis, trial, t0, bottom);
     }
@@ -99,12 +99,12 @@ fn grid(svg: &mut Svg, axis: &Axis, bottom: f64) {
     });
 }
 
-/// t1 and t2, drawn over the lanes; their names stand above and keep out of each other's way.
+/// t1 and t2, drawn over the lanes, with their names at different heights above.
 fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: f64) {
     let in_force = "the fault was read back as in force; before that, time to detect is uncertain by this much";
     for (at, class, y, name, title) in [
         (trial.t1(), "force", 11.0, "in force", in_force),
-        (trial.t2(), "felt", 25.0, "first failed request", "first attempt of the workload that the fault affected"),
+        (trial.t2(), "impact", 25.0, "first failed request", "first attempt of the workload that the fault affected"),
     ] {
         let Some(after) = at.map(|at| at.since(t0)) else { continue };
         let x = axis.x(after.as_secs_f64());
@@ -115,7 +115,7 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
     }
 }
 
-/// Around the middle of the lane.
+/// Draws a verdict, relative to the middle of its lane.
 fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
     let expected = &decided.expectation;
     let tone = words::verdict_tone(&decided.verdict).class();
@@ -131,7 +131,7 @@ fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
     let x = axis.x(seconds);
     svg.rect(&format!("bar {tone}"), (LEFT, -4.0), (x - LEFT, 8.0));
     svg.dot(&format!("dot {tone}"), (x, 0.0), 5.5);
-    // Beside its dot, unless the deadline's tick is in the way.
+    // Next to its dot, unless it would overlap the deadline's tick.
     let room = deadline - x;
     if (-70.0..62.0).contains(&room) {
         svg.text(&format!("value {tone}"), (deadline.max(x) + 10.0, 4.0), &text);
@@ -143,14 +143,14 @@ fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
     }
 }
 
-/// Seconds from t0 to the finding, for verdicts that have one with a time.
+/// Seconds from t0 to the finding, for verdicts with a time.
 fn after(decided: &Decided) -> Option<f64> {
     decided.verdict.after().filter(|after| !after.is_zero()).map(|after| after.as_secs_f64())
 }
 
-/// Warnings after t0 of detectors that nothing was expected of, and how long after.
-fn unasked(trial: &TrialSummary, t0: Time) -> Vec<(Duration, Standing)> {
-    let asked = |name: &str| trial.verdicts.iter().any(|d| d.expectation.detector == name);
-    let said = trial.standing().into_iter().filter(|said| !asked(&said.detector));
-    said.filter_map(|said| Some((said.warned.filter(|at| *at >= t0)?.since(t0), said))).collect()
+/// Warnings after t0 from detectors without an expectation, with their time after t0.
+fn unexpected(trial: &TrialSummary, t0: Time) -> Vec<(Duration, Standing)> {
+    let expected = |name: &str| trial.verdicts.iter().any(|d| d.expectation.detector == name);
+    let standing = trial.standing().into_iter().filter(|finding| !expected(&finding.detector));
+    standing.filter_map(|finding| Some((finding.warned.filter(|at| *at >= t0)?.since(t0), finding))).collect()
 }

@@ -1,5 +1,5 @@
-//! What only an API server tells reaches the detectors, in the words of the real components: a pod that crashes
-//! on a node, and cluster DNS whose upstream resolver is too slow for it, as the run's own recording has them.
+//! Signals of the API server reach the detectors, with the text of the real components: a crashing pod on a node, and
+//! cluster DNS with a slow upstream resolver, as found in the run's recording.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -16,10 +16,10 @@ use crate::support::real_run::{Home, docker};
 const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/on_kind/slow-upstream.yaml");
 const CRASHING: &str = "crashing";
 
-/// What is told, and what tells it.
-type Tells = (&'static str, fn(&Observed) -> bool);
+/// A signal's description, and the test for it.
+type Expected = (&'static str, fn(&Observed) -> bool);
 
-pub fn told() -> Tested {
+pub fn reach_detectors() -> Tested {
     let home = Home::new();
     let recordings = home.path().join("recordings");
     let folder = recordings.display().to_string();
@@ -31,40 +31,40 @@ pub fn told() -> Tested {
     run.until("a baseline", baseline)?;
     crash(&id)?;
     run.ends_in(Outcome::Pass)?;
-    let heard = news(&recordings.join("slow-upstream.jsonl"))?;
-    let tells: [Tells; 5] = [
-        ("cluster DNS that its upstream is too slow", |observed| {
+    let signals = of_api(&recordings.join("slow-upstream.jsonl"))?;
+    let expected: [Expected; 5] = [
+        ("a log line of cluster DNS about its slow upstream", |observed| {
             matches!(observed, Observed::PodLog(log) if log.pod == "coredns-1"
                 && log.line.contains("->10.16.16.16:53: i/o timeout"))
         }),
-        ("of a container in CrashLoopBackOff", |observed| {
+        ("a container in CrashLoopBackOff", |observed| {
             matches!(observed, Observed::Container(container) if container.pod == CRASHING && container.restarts > 0
                 && container.state == ContainerState::Waiting { reason: "CrashLoopBackOff".into() })
         }),
-        ("in an Event that it is started later and later", |observed| {
+        ("an Event about its restarts being delayed", |observed| {
             matches!(observed, Observed::Event(event) if event.warning && event.reason == "BackOff"
                 && event.about == format!("Pod/{CRASHING}"))
         }),
         (
-            "of a node that it is ready",
+            "a Ready condition of the node",
             |observed| matches!(observed, Observed::NodeCondition(now) if now.condition == "Ready" && now.status == "True"),
         ),
         (
-            "how kube-proxy is configured",
+            "kube-proxy's configuration",
             |observed| matches!(observed, Observed::KubeProxy(proxy) if proxy.mode == "iptables"),
         ),
     ];
-    // All of it is of the first node.
-    let of_node: Vec<&Signal> = heard.iter().filter(|signal| &*signal.node == "worker-1").collect();
-    for (what, is_such) in tells {
-        if !of_node.iter().any(|signal| is_such(&signal.observed)) {
-            return Err(format!("nothing tells {what}; heard was {of_node:#?}"));
+    // All of them are from the first node.
+    let of_node: Vec<&Signal> = signals.iter().filter(|signal| &*signal.node == "worker-1").collect();
+    for (what, matches) in expected {
+        if !of_node.iter().any(|signal| matches(&signal.observed)) {
+            return Err(format!("missing signal: {what}; received {of_node:#?}"));
         }
     }
     home.nothing_left(&id)
 }
 
-/// A pod whose program ends at once, on the first worker; its image is that of every pod of a trial.
+/// Creates a pod on the first worker whose program exits immediately, with the image of the trial's pods.
 fn crash(id: &str) -> Tested {
     let control_plane = format!("relapse-{id}-control-plane");
     let kubectl = ["exec", &control_plane, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"];
@@ -78,14 +78,14 @@ fn crash(id: &str) -> Tested {
         .map(drop)
 }
 
-/// All that came from the API server.
-fn news(file: &Path) -> Result<Vec<Signal>, String> {
+/// All signals from the API server.
+fn of_api(file: &Path) -> Result<Vec<Signal>, String> {
     let wrong = |e: &dyn std::fmt::Display| format!("{}: {e}", file.display());
     let mut recording =
         Recording::open(BufReader::new(File::open(file).map_err(|e| wrong(&e))?)).map_err(|e| wrong(&e))?;
-    let mut news = Vec::new();
+    let mut signals = Vec::new();
     while let Some(signal) = recording.next_signal().map_err(|e| wrong(&e))? {
-        let told = matches!(
+        let from_api = matches!(
             signal.observed,
             Observed::PodLog(_)
                 | Observed::Container(_)
@@ -93,9 +93,9 @@ fn news(file: &Path) -> Result<Vec<Signal>, String> {
                 | Observed::NodeCondition(_)
                 | Observed::KubeProxy(_)
         );
-        if told {
-            news.push(signal);
+        if from_api {
+            signals.push(signal);
         }
     }
-    Ok(news)
+    Ok(signals)
 }

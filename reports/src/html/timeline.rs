@@ -1,9 +1,8 @@
-//! The story of a trial on a linear axis, from its beginning to its end.
+//! The timeline of a trial on a linear axis, from start to end.
 //!
-//! Job: phases, attempts of the workload, and what each detector said from when to when; the window
-//! in which the fault was in force is shaded, as in Jepsen's plots. Invariants: every lane shares
-//! the axis; times are relative to t0, or to the start where nothing was injected. Left out: the
-//! first milliseconds, too narrow to see here; that is the race.
+//! Job: phases, attempts of the workload, and when each finding stood; the time during which the fault was in force is
+//! shaded, as in Jepsen's plots. Invariants: all lanes share the axis; times are relative to t0, or to the start if
+//! nothing was injected. Left out: the first milliseconds, which are too narrow to see; the detection chart has them.
 
 use std::fmt::Write as _;
 
@@ -35,9 +34,9 @@ impl Axis {
     }
 }
 
-/// The picture, if the trial ran for any time at all.
+/// The chart, if the trial ran at all.
 #[must_use]
-pub fn story(trial: &TrialSummary) -> Option<Markup> {
+pub fn chart(trial: &TrialSummary) -> Option<Markup> {
     let (from, to) = trial.bounds()?;
     let seconds = to.since(from).as_secs_f64();
     if seconds <= 0.0 || trial.phases.is_empty() {
@@ -59,29 +58,29 @@ pub fn story(trial: &TrialSummary) -> Option<Markup> {
         flow(&mut svg, &axis, name, samples, y);
         y += LANE;
     }
-    for said in &standing {
-        let tone = match said.severity {
+    for finding in &standing {
+        let tone = match finding.severity {
             Severity::Info => "note",
             Severity::Warning => "unsure",
             Severity::Critical => "bad",
         };
         let title = format!(
             "{} {} about {}: {}{}",
-            words::level(said.level),
-            words::severity(said.severity),
-            said.subject,
-            said.evidence,
-            if said.cleared.is_some() { "" } else { " (not cleared)" }
+            words::level(finding.level),
+            words::severity(finding.severity),
+            finding.subject,
+            finding.evidence,
+            if finding.cleared.is_some() { "" } else { " (not cleared)" }
         );
-        let (x, end) = (axis.x(said.from), axis.x(said.cleared.unwrap_or(to)));
-        svg.group(&format!("said {tone}"), y, &title, |svg| {
-            svg.text("", (LEFT - 12.0, 15.0), &said.detector);
+        let (x, end) = (axis.x(finding.from), axis.x(finding.cleared.unwrap_or(to)));
+        svg.group(&format!("finding {tone}"), y, &title, |svg| {
+            svg.text("", (LEFT - 12.0, 15.0), &finding.detector);
             svg.rect("", (x, 7.0), (end - x, 8.0));
             svg.dot("", (x, 11.0), 4.5);
         });
         y += LANE;
     }
-    for (at, class) in [(trial.t0(), "instant force"), (trial.t2(), "instant felt")] {
+    for (at, class) in [(trial.t0(), "instant force"), (trial.t2(), "instant impact")] {
         if let Some(at) = at {
             svg.path(class, &down(axis.x(at), PHASES, bottom));
         }
@@ -89,7 +88,7 @@ pub fn story(trial: &TrialSummary) -> Option<Markup> {
     Some(svg.end(WIDTH, bottom + 20.0, "phases, flows and findings"))
 }
 
-/// From t0 until healed; a benign twin has a window too, in another colour.
+/// Shades the time from t0 until healing, in another colour for a benign twin.
 fn window(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time, bottom: f64) {
     let Some(t0) = trial.t0() else { return };
     let healed = trial.healed_at().unwrap_or(to).max(t0);
@@ -106,7 +105,7 @@ fn named(phase: &PhaseSpan) -> String {
     format!("{}{}", phase.phase.as_str(), step.unwrap_or_default())
 }
 
-/// In two shades by turns; how long each took is the title of all, since the short ones are hard to point at.
+/// Phases in alternating shades. All durations are in one title, because short phases are hard to point at.
 fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
     let took = |phase: &PhaseSpan| span(phase.to.unwrap_or(to).since(phase.from));
     let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", named(p), took(p))).collect();
@@ -121,7 +120,7 @@ fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
         for phase in &trial.phases {
             let (x, end) = (axis.x(phase.from), axis.x(phase.to.unwrap_or(to)));
             let name = named(phase);
-            // Seven units a letter, roughly: a name that does not fit is in the hover title.
+            // Roughly seven units per letter. Names that do not fit are in the hover title.
             #[expect(clippy::cast_precision_loss, reason = "names of phases are short")]
             if end - x > name.len() as f64 * 7.0 {
                 svg.text("", (f64::midpoint(x, end), 11.0), &name);
@@ -175,11 +174,11 @@ fn flows(trial: &TrialSummary) -> Vec<(&str, Vec<&FlowAt>)> {
     flows
 }
 
-/// A column a sample: its height is the median time, its colour the share that failed. Samples of one colour are one
-/// shape, or a long trial would make a heavy page; each stretch of failures tells how many there were.
+/// A column per sample: its height is the median time, its colour the share of failures. Samples of one colour share a
+/// shape, which keeps the page small; each stretch of failures has a title with its count.
 fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
     let slowest = samples.iter().filter_map(|s| s.sample.median).max().unwrap_or_default().as_secs_f64();
-    svg.group("", y, &felt(samples), |svg| {
+    svg.group("", y, &failures(samples), |svg| {
         svg.text("", (LEFT - 12.0, 15.0), name);
         let mut good = String::new();
         let mut from = axis.from;
@@ -187,7 +186,7 @@ fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
             let outline = outline(axis, alike, from, slowest);
             match class(alike[0]) {
                 "good" => good += &outline,
-                class => svg.group("", 0.0, &felt(alike), |svg| svg.path(&format!("flow {class}"), &outline)),
+                class => svg.group("", 0.0, &failures(alike), |svg| svg.path(&format!("flow {class}"), &outline)),
             }
             from = alike[alike.len() - 1].at;
         }
@@ -196,7 +195,7 @@ fn flow(svg: &mut Svg, axis: &Axis, name: &str, samples: &[&FlowAt], y: f64) {
 }
 
 /// "3 of 40 failed, median at most 12 ms".
-fn felt(samples: &[&FlowAt]) -> String {
+fn failures(samples: &[&FlowAt]) -> String {
     let attempts: u32 = samples.iter().map(|s| s.sample.attempts).sum();
     let failures: u32 = samples.iter().map(|s| s.sample.failures).sum();
     let median = samples.iter().filter_map(|s| s.sample.median).max();
@@ -216,13 +215,13 @@ fn class(at: &FlowAt) -> &'static str {
     }
 }
 
-/// In eighths of a lane, so that columns which look the same are drawn as one.
+/// The height in eighths of a lane, so that columns of similar height are drawn as one.
 fn height(at: &FlowAt, slowest: f64) -> f64 {
     if at.sample.attempts == 0 {
         return 0.0;
     }
     let median = at.sample.median.map_or(0.0, |median| median.as_secs_f64());
-    // Nothing is lower than a third, so that a fast flow can still be seen and pointed at.
+    // At least a third, so that a fast flow remains visible.
     let height = if failed(at) >= 0.5 || slowest <= 0.0 { 1.0 } else { 0.35 + 0.65 * median / slowest };
     (height * 8.0).round() / 8.0
 }
@@ -245,13 +244,13 @@ mod tests {
     use crate::sample;
     use crate::summary::RunSummary;
 
-    /// Flows were half of a page before: a shape a sample, each with its title.
+    /// A shape with a title for each sample would double the size of the page.
     #[test]
     fn a_flow_is_a_shape_a_colour_and_a_title_a_stretch_of_failures() {
         let run = RunSummary::of(&sample::run());
-        let story = story(&run.trials[0]).expect("a story").into_string();
-        assert_eq!(story.matches("class=\"flow good\"").count(), 2);
-        assert_eq!(story.matches("class=\"flow bad\"").count(), 1);
-        assert_eq!(story.matches("failed").count(), 3);
+        let timeline = chart(&run.trials[0]).expect("a timeline").into_string();
+        assert_eq!(timeline.matches("class=\"flow good\"").count(), 2);
+        assert_eq!(timeline.matches("class=\"flow bad\"").count(), 1);
+        assert_eq!(timeline.matches("failed").count(), 3);
     }
 }
