@@ -172,9 +172,16 @@ impl TrialSummary {
     /// The offset of the finding of a verdict from t2, the first failed attempt; in a chain, from that of its own step.
     #[must_use]
     pub fn lead(&self, decided: &Decided) -> Option<Offset> {
+        let received = self.received(decided)?;
         let step = decided.expectation.of.as_ref().and_then(|of| of.step.as_ref());
+        // While earlier steps were in force, what users felt cannot be attributed.
+        let watched = self.phases.iter().position(|span| step.is_some() && span.step.as_ref() == step).unwrap_or(0);
+        let healing = self.phases[..watched].iter().rfind(|span| span.phase == Phase::Heal);
+        if healing.is_some_and(|healing| received < healing.from) {
+            return None;
+        }
         let felt = self.effects.iter().filter(|effect| step.is_none() || effect.step.as_ref() == step);
-        Some(Offset::between(felt.filter_map(|effect| effect.t2).min()?, self.received(decided)?))
+        Some(Offset::between(felt.filter_map(|effect| effect.t2).min()?, received))
     }
 
     /// Verdicts that are shown. Silent verdicts are not, nor undecided ones of a control, which are a reason of the

@@ -1,10 +1,13 @@
-//! The steps of a chain: which are in force, and which are healed.
+//! The steps of a chain, in force or healed, and what the judge does only in a chain.
 //!
 //! A trial that is not a chain has no steps, and everything in it counts from t0.
 
+use relapse_detectors::finding::{Finding, Level};
 use relapse_detectors::time::Time;
 
-use crate::event::Expectation;
+use super::expected::{self, Expected};
+use super::{Judge, Stage};
+use crate::event::{Decided, Expectation, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct Steps(Vec<Step>);
@@ -91,5 +94,116 @@ impl Steps {
     pub(super) fn explains(&self, expectation: &Expectation, now: Time) -> bool {
         let over = self.until(expectation).and_then(|step| step.clear_by);
         over.is_none_or(|clear_by| now <= clear_by)
+    }
+}
+
+/// What only chains need.
+impl Judge {
+    /// Makes this the judge of a chain with these steps. Expectations of any other step are undecided.
+    #[must_use]
+    pub fn with_steps(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.steps = Steps::new(names);
+        let unknown = |expected: &mut Expected| {
+            let why = format!("the scenario has no step {}", self.steps.unknown(expected.expectation())?);
+            expected.close(Verdict::Undecided { why })
+        };
+        let decided = self.risks.iter_mut().chain(&mut self.expected).filter_map(unknown).collect();
+        self.record(decided);
+        self
+    }
+
+    /// Reports t0 of one step of a chain.
+    pub fn step_injected(&mut self, step: &str, t0: Time) {
+        self.steps.injected(step, t0);
+        self.injected(t0);
+        self.advance(t0);
+        self.count();
+    }
+
+    /// A step of a chain is about to be healed: expectations that this uncovers count from now on.
+    pub fn healing(&mut self, step: &str, now: Time) {
+        self.advance(now);
+        self.steps.healing(step, now);
+        self.count();
+    }
+
+    /// The healing of a step was read back: its findings must be cleared by `clear_by`.
+    pub fn healed(&mut self, step: &str, clear_by: Time) {
+        self.steps.healed(step, clear_by);
+    }
+
+    /// Whether all findings of healed steps are cleared.
+    #[must_use]
+    pub fn healed_is_cleared(&self) -> bool {
+        !self.found().any(|found| self.steps.is_healed(found.expectation()) && found.stands(&self.standing))
+    }
+
+    /// Ends a chain at this stage: expectations of later stages do not count.
+    pub fn cut_short(&mut self, now: Time) {
+        self.stage_ended(now);
+        self.expected.retain(|expected| expected.deadline().is_some());
+        self.detect_ended(now);
+    }
+
+    /// Ends a stage of a chain and closes its open expectations. Findings of steps in force must stand, those of healed
+    /// steps must not.
+    pub fn stage_ended(&mut self, now: Time) {
+        self.advance(now);
+        if self.stage != Stage::Watching {
+            return;
+        }
+        let counting = self.expected.iter_mut().filter(|e| e.deadline().is_some());
+        let mut decided: Vec<Decided> =
+            counting.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect();
+        decided.extend(self.out_of_place());
+        self.record(decided);
+    }
+
+    pub(super) const fn is_chain(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// In a chain: whether an expectation allows this finding now.
+    pub(super) fn is_explained(&self, now: Time, finding: &Finding) -> bool {
+        let explains = |e: &Expected| {
+            let expectation = e.expectation();
+            let covered = self.steps.is_covered(expectation);
+            expected::meets(expectation, finding) && !covered && self.steps.explains(expectation, now)
+        };
+        finding.level == Level::Risk || self.outside.contains(&finding.detector) || self.expected.iter().any(explains)
+    }
+
+    /// Expectations and risks that were met.
+    pub(super) fn found(&self) -> impl Iterator<Item = &Expected> {
+        self.expected.iter().chain(&self.risks).filter(|expected| expected.is_found())
+    }
+
+    /// In a chain: verdicts on findings that were cleared too early or not in time, each once.
+    pub(super) fn out_of_place(&mut self) -> Vec<Decided> {
+        let mut decided = Vec::new();
+        for found in self.expected.iter_mut().chain(&mut self.risks).filter(|expected| expected.is_found()) {
+            let stands = found.stands(&self.standing);
+            let verdict = match stands {
+                false if self.steps.is_in_force(found.expectation()) => Verdict::ClearedEarly,
+                true if self.steps.is_healed(found.expectation()) => Verdict::NotCleared,
+                _ => continue,
+            };
+            if stands {
+                self.uncleared.insert((found.expectation().detector.clone(), found.expectation().level));
+            }
+            decided.push(found.lose(verdict));
+        }
+        decided
+    }
+
+    /// Starts the clock of expectations whose origin is known.
+    pub(super) fn count(&mut self) {
+        let mut decided = Vec::new();
+        for expected in self.expected.iter_mut().filter(|expected| expected.deadline().is_none()) {
+            if let Some(from) = self.steps.origin(expected.expectation(), self.t0) {
+                decided.extend(expected.count_from(from, &self.standing));
+            }
+        }
+        self.record(decided);
     }
 }

@@ -9,19 +9,36 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
 use relapse_lab::workload::Attempt;
-use relapse_lab::workload::churn::PassingPodHold;
+use relapse_lab::workload::churn::{Churn, PassingPodHold};
 use relapse_reports::event::{Injected, Phase, TrialEvent};
 use tokio::task::JoinSet;
 
 use super::effects::Effects;
+use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
-use super::stages::{Stages, Undos};
 use crate::effect::Ground;
-use crate::plan::{EffectPlan, Plan};
+use crate::plan::{EffectPlan, Plan, TrialPlan};
 
 /// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
+
+/// What the stages work on.
+pub struct Stages<'a> {
+    pub plan: &'a Plan,
+    pub trial: &'a TrialPlan,
+    pub world: &'a Arc<World>,
+    pub churn: &'a Churn,
+    pub sabotage: Option<&'a Sabotage>,
+    pub hold: Option<&'a Visitors>,
+}
+
+/// Undo stacks: one for each step, and one for changes that healed steps.
+#[derive(Default)]
+pub(super) struct Undos {
+    pub(super) steps: Vec<UndoStack>,
+    pub(super) lasting: UndoStack,
+}
 
 /// The effects watched for at one stage.
 pub(super) struct Watched<'a> {

@@ -3,38 +3,18 @@
 //! In a chain, detect and heal come once for each step: all steps are injected, and while a step is watched, those before
 //! it are healed. Any other trial is a chain of one step. [`super::stage`] does the work of one stage.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_lab::cluster::snapshot::Snapshot;
-use relapse_lab::fault::{UndoStack, World, now};
-use relapse_lab::workload::churn::{Churn, PassingPodHold};
+use relapse_lab::fault::now;
+use relapse_lab::workload::churn::PassingPodHold;
 use relapse_reports::event::{Phase, TrialEvent};
 
-use super::hold::{Visit, Visitors};
-use super::order::Sabotage;
+use super::hold::Visit;
 use super::running::{Running, Stop};
-use super::stage::Watched;
+use super::stage::{Stages, Undos, Watched};
 use super::steady::Steady;
 use crate::judge::Judge;
-use crate::plan::{Plan, TrialPlan};
-
-/// What the stages work on.
-pub struct Stages<'a> {
-    pub plan: &'a Plan,
-    pub trial: &'a TrialPlan,
-    pub world: &'a Arc<World>,
-    pub churn: &'a Churn,
-    pub sabotage: Option<&'a Sabotage>,
-    pub hold: Option<&'a Visitors>,
-}
-
-/// Undo stacks: one for each step, and one for changes that healed steps.
-#[derive(Default)]
-pub(super) struct Undos {
-    pub(super) steps: Vec<UndoStack>,
-    pub(super) lasting: UndoStack,
-}
 
 impl Stages<'_> {
     /// Runs all stages until everything is healed. Leftovers are added to `dirty`.

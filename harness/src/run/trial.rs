@@ -21,7 +21,7 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use super::samples::Samples;
-use super::stages::Stages;
+use super::stage::Stages;
 use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};

@@ -2,13 +2,15 @@
 
 use relapse_model::diagnostics::{did_you_mean, listed, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_reports::event::OfStep;
+use relapse_reports::event::{Expectation, OfStep};
 
 use super::Planner;
-use super::trials::Both;
 use crate::plan::StepPlan;
 use crate::scenario::Scenario;
 use crate::scenario::trial::{Detect, Step};
+
+/// An expectation with its deadline in a lab, and with that of a real cluster.
+pub(super) type Both = (Expectation, Expectation);
 
 /// The names of a chain's steps, in order, and the index of the planned one; none for risks.
 pub(super) struct Chain<'a> {

@@ -13,7 +13,7 @@ use relapse_reports::event::Expectation;
 use relapse_reports::words;
 
 use super::Planner;
-use super::steps::Chain;
+use super::steps::{Both, Chain};
 use crate::effect::Stating;
 use crate::plan::{EffectPlan, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
@@ -21,9 +21,6 @@ use crate::scenario::trial::{Control, Detect, Effect};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
-
-/// An expectation by its deadline in a lab, and by that of a real cluster.
-pub(super) type Both = (Expectation, Expectation);
 
 impl Planner<'_> {
     pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
