@@ -10,12 +10,14 @@
 //!       - { incident: I4, level: cause, subject: node/worker-2, within: 30s }
 //!       - { scenario: conntrack-cap-reset, level: symptom, within: 1m }
 //!       - { incident: I1, miss: "no SYN collector yet", until: 2027-03-01 }
+//!       - { scenario: four-twists, step: route, after: dns, level: symptom, within: 30s }
 //! ```
 //!
 //! An entry under `expect` applies to every scenario of an incident, or to one scenario. If a detector has entries for
 //! a scenario, those for its incident do not apply there. A miss states why and until which day, inclusive, it is
 //! accepted; without `level` it covers cause and symptom, without `within` it is watched until the scenario's longest
-//! deadline. A risk has no deadline: it must be reported before the fault.
+//! deadline. A risk has no deadline: it must be reported before the fault. In a chain, `step` names the step an entry is
+//! about: its deadline counts from the injection of that step, or from the healing of the step named by `after`.
 //!
 //! `file` defines the format and checks it. Invariants: all syntax errors are reported at once, then all semantic
 //! errors, each at its place; no program is run here, but one that cannot be run is reported. Programs are run by
@@ -34,7 +36,7 @@ use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::spanned::Spanned;
 use relapse_model::yaml::{self, Document};
 
-use crate::event::Expectation;
+use crate::event::{Expectation, OfStep};
 use crate::outside_detector::ExecSpec;
 use file::Line;
 
@@ -100,6 +102,11 @@ impl Outside {
             level,
             subject: line.subject.as_ref().map(|subject| subject.0.clone()),
             within: line.within.as_ref().map(|within| within.0).unwrap_or_default(),
+            of: line.step.as_ref().map(|step| OfStep {
+                step: Some(step.value.clone()),
+                after: line.after.as_ref().map(|after| after.value.clone()),
+                clears: None,
+            }),
             expected_miss: line.miss.as_ref().map(|reason| reason.value.clone()),
             outside: true,
         })

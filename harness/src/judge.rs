@@ -3,6 +3,7 @@
 //! For one trial, decides each expectation and each risk, every false alarm, and whether findings are cleared after
 //! healing. Modules:
 //! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
+//! - `steps`: the steps of a chain, in force or healed.
 //! - `outcome`: from verdicts to the outcome of a trial and its reasons.
 //!
 //! Invariants: no clock and no I/O; all times are passed in and compared exactly, in nanoseconds; no order of calls
@@ -13,11 +14,16 @@
 //! findings received at the same instant about different subjects nor an additional [`Judge::tick`] changes the
 //! decision.
 //!
+//! In a chain ([`Judge::with_steps`]) an expectation counts from the injection of its step or from the healing that
+//! uncovers it. Its finding must stand until its step is healed and be cleared after that; any other warning of a
+//! built-in detector is a false alarm.
+//!
 //! Effects and phases are handled by the run, which closes what a trial could not prove with [`Judge::abandon`].
 
 mod expected;
 mod outcome;
 mod standing;
+mod steps;
 
 #[cfg(test)]
 mod properties;
@@ -34,6 +40,7 @@ use crate::event::{Decided, Expectation, Outcome, Verdict};
 
 use expected::{Expected, Unsighted};
 use standing::Standing;
+use steps::Steps;
 
 /// Judges one trial.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Judge {
     /// Of a control: the detectors that must be silent.
     silent: Option<Vec<String>>,
     stage: Stage,
+    /// Of a chain.
+    steps: Steps,
     expected: Vec<Expected>,
     risks: Vec<Expected>,
     standing: Standing,
@@ -50,6 +59,8 @@ pub struct Judge {
     blind: BTreeMap<String, Unsighted>,
     /// Detectors and levels that already raised a false alarm, which is reported once.
     alarms: BTreeSet<(String, Level)>,
+    /// Detectors and levels that already have a verdict for a finding that was not cleared.
+    uncleared: BTreeSet<(String, Level)>,
     outside: BTreeSet<String>,
     /// Number of expectations that do not count.
     left_out: usize,
@@ -106,12 +117,14 @@ impl Judge {
         Self {
             silent,
             stage: Stage::Baseline,
+            steps: Steps::default(),
             expected,
             risks,
             standing: Standing::default(),
             held: Vec::new(),
             blind: BTreeMap::new(),
             alarms: BTreeSet::new(),
+            uncleared: BTreeSet::new(),
             outside,
             left_out: 0,
             t0: None,
@@ -165,9 +178,7 @@ impl Judge {
         }
         self.stage = Stage::Watching;
         self.t0 = Some(t0);
-        for expected in &mut self.expected {
-            expected.count_from(t0);
-        }
+        self.count();
         self.pre_existing();
         for (received, finding) in after {
             self.after(received, &finding);
@@ -221,14 +232,15 @@ impl Judge {
         self.silent.is_some()
     }
 
-    /// Whether every expectation is decided or past its deadline. A control is watched for as long as its plan says, so
-    /// this is false before [`Judge::detect_ended`].
+    /// Whether every expectation, in a chain of this stage, is decided or past its deadline. A control is watched for as
+    /// long as its plan says, so this is false before [`Judge::detect_ended`].
     #[must_use]
     pub fn all_decided(&self) -> bool {
         if self.is_control() {
             return self.stage == Stage::Ended;
         }
-        !self.expected.iter().any(|e| e.is_pending(self.now))
+        let comes_later = |e: &Expected| self.is_chain() && e.deadline().is_none();
+        !self.expected.iter().any(|e| e.is_pending(self.now) && !comes_later(e))
     }
 
     /// Ends detection and closes open expectations. In a control, each detector without a false alarm is silent, or
@@ -248,16 +260,18 @@ impl Judge {
                 None => Verdict::Silent,
             },
             expectation: self.unplanned(&detector, Level::Cause, None),
+            from: None,
         }));
         self.record(decided);
     }
 
     /// This machine cannot create the cause itself, only its consequences (a limit that is filled but not lowered):
-    /// open expectations of level `cause` cannot be decided and do not count. If nothing else is expected, the trial
-    /// proves nothing.
-    pub fn leave_out(&mut self, what: &str, why: &str) {
+    /// open expectations of level `cause`, in a chain those of this step, cannot be decided and do not count. If
+    /// nothing else is expected, the trial proves nothing.
+    pub fn leave_out(&mut self, step: Option<&str>, what: &str, why: &str) {
         let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
-        let causes = self.expected.iter_mut().filter(|e| e.expectation().level == Level::Cause);
+        let of_step = |e: &&mut Expected| e.expectation().of.as_ref().and_then(|of| of.step.as_deref()) == step;
+        let causes = self.expected.iter_mut().filter(of_step).filter(|e| e.expectation().level == Level::Cause);
         let closed: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
         self.left_out += closed.len();
         // Not recorded: the outcome depends on the other expectations.
@@ -281,6 +295,7 @@ impl Judge {
         decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             expectation: self.unplanned(&detector, Level::Cause, None),
             verdict: undecided.clone(),
+            from: None,
         }));
         self.record(decided);
     }
@@ -296,13 +311,19 @@ impl Judge {
     /// alarm for them.
     pub fn recovered(&mut self, now: Time) {
         self.advance(now);
+        if self.is_chain() {
+            self.stage_ended(now);
+            self.detect_ended(now);
+        }
         let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
         for finding in self.standing.uncleared() {
             groups.entry((finding.detector.clone(), finding.level)).or_default().push(finding);
         }
         let mut decided = Vec::new();
         for ((detector, level), standing) in groups {
-            if self.is_control() && self.alarms.contains(&(detector.clone(), level)) {
+            let key = (detector.clone(), level);
+            let alarmed = (self.is_control() || self.is_chain()) && self.alarms.contains(&key);
+            if alarmed || self.uncleared.contains(&key) {
                 continue;
             }
             let mut planned = self.expected.iter().map(Expected::expectation);
@@ -310,7 +331,7 @@ impl Judge {
             let expectation = met.cloned().unwrap_or_else(|| {
                 self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
             });
-            decided.push(Decided { expectation, verdict: Verdict::NotCleared });
+            decided.push(Decided { expectation, verdict: Verdict::NotCleared, from: None });
         }
         self.record(decided);
     }
@@ -351,8 +372,16 @@ impl Judge {
         if self.is_control() {
             return self.alarm(finding);
         }
-        let decided = self.expected.iter_mut().filter_map(|e| e.receive(now, finding)).collect();
+        let receive = |e: &mut Expected| {
+            let early = self.steps.is_covered(e.expectation()) && expected::meets(e.expectation(), finding);
+            if early { e.close(Verdict::PreExisting) } else { e.receive(now, finding) }
+        };
+        let decided: Vec<Decided> = self.expected.iter_mut().filter_map(receive).collect();
+        let too_early = decided.iter().any(|d| d.verdict == Verdict::PreExisting);
         self.record(decided);
+        if self.is_chain() && !too_early && !self.is_explained(now, finding) {
+            self.alarm(finding);
+        }
     }
 
     fn pre_existing(&mut self) {
@@ -368,7 +397,7 @@ impl Judge {
                 evidence: finding.evidence.clone(),
             };
             let expectation = self.unplanned(&finding.detector, finding.level, None);
-            self.record(vec![Decided { expectation, verdict }]);
+            self.record(vec![Decided { expectation, verdict, from: None }]);
         }
     }
 
@@ -385,6 +414,7 @@ impl Judge {
             level,
             subject,
             within: Duration::ZERO,
+            of: None,
             expected_miss: None,
             outside: self.outside.contains(detector),
         }

@@ -50,6 +50,27 @@ pub struct Plan {
     pub settle_within: Duration,
 }
 
+/// Faults that are healed together, and their effect until then. A trial that is not a chain has one step.
+#[derive(Debug)]
+pub struct StepPlan {
+    /// Name in a chain.
+    pub name: Option<String>,
+    pub inject: Vec<Planned>,
+    /// In force only from the healing of the previous step until the healing of this one.
+    pub meanwhile: Vec<Planned>,
+    /// Made before its faults are undone, and undone when every step is healed.
+    pub heal: Vec<Planned>,
+    pub effect: EffectPlan,
+}
+
+/// Expected effects.
+#[derive(Debug, Default)]
+pub struct EffectPlan {
+    pub all: Vec<Arc<dyn Effect>>,
+    /// Time from the injection, or from the healing of the previous step, within which all must be observed.
+    pub within: Duration,
+}
+
 /// The faults of a trial, their effect on the workload, and the expected findings.
 #[derive(Debug)]
 pub struct TrialPlan {
@@ -59,10 +80,10 @@ pub struct TrialPlan {
     pub why: String,
     /// The cluster of this trial, if its DNS replicas differ.
     pub cluster: Option<ClusterPlan>,
-    pub inject: Vec<Planned>,
-    pub effect: Vec<Arc<dyn Effect>>,
-    /// Time from t0 within which all effects must be observed.
-    pub effect_within: Duration,
+    /// Injected in this order, then healed in this order; never empty.
+    pub steps: Vec<StepPlan>,
+    /// Expected when all is healed.
+    pub healed: EffectPlan,
     /// Empty for a control: there, any finding at or above `warning` fails.
     pub detect: Vec<Expectation>,
     /// The same expectations with the deadlines for a real cluster.
@@ -77,6 +98,22 @@ impl TrialPlan {
     pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
         if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
     }
+
+    /// Whether its steps are healed one after another.
+    #[must_use]
+    pub fn is_chain(&self) -> bool {
+        self.steps.iter().any(|step| step.name.is_some())
+    }
+
+    /// All changes of the cluster.
+    pub fn changes(&self) -> impl Iterator<Item = &Planned> {
+        self.steps.iter().flat_map(|step| step.inject.iter().chain(&step.meanwhile).chain(&step.heal))
+    }
+
+    /// The effects of all stages.
+    pub fn effects(&self) -> impl Iterator<Item = &Arc<dyn Effect>> {
+        self.steps.iter().map(|step| &step.effect).chain([&self.healed]).flat_map(|effect| &effect.all)
+    }
 }
 
 impl Plan {
@@ -84,7 +121,8 @@ impl Plan {
     pub fn stretch_deadlines(&mut self, factor: f64) {
         let stretch = |within: &mut Duration| *within = within.mul_f64(factor);
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
-            stretch(&mut trial.effect_within);
+            let steps = trial.steps.iter_mut().map(|step| &mut step.effect);
+            steps.chain([&mut trial.healed]).for_each(|effect| stretch(&mut effect.within));
             let expected = trial.detect.iter_mut().chain(&mut trial.detect_in_real_cluster);
             expected.for_each(|expectation| stretch(&mut expectation.within));
         }
@@ -122,7 +160,7 @@ mod tests {
         let deadlines = plans.each_mut().map(|plan| {
             let trials: Vec<_> = plan.trials().collect();
             let detect = trials.iter().flat_map(|t| t.detect.iter().chain(&t.detect_in_real_cluster)).map(|e| e.within);
-            let effects = trials.iter().map(|trial| trial.effect_within);
+            let effects = trials.iter().flat_map(|trial| &trial.steps).map(|step| step.effect.within);
             detect.chain(effects).chain([plan.recover_within, plan.settle_within]).collect::<Vec<Duration>>()
         });
         let [stated, stretched] = deadlines;

@@ -18,12 +18,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Control, Detect, Effect, Recover, Risk, SteadyState};
+use trial::{Control, Detect, Effect, Recover, Risk, SteadyState, Step};
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
 /// report it and by when, and the benign changes during which they must stay silent.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("if" = { "required": ["steps"] }, "else" = { "required": ["inject", "effect", "detect"] }))]
 pub struct Scenario {
     /// Version of this format.
     pub api_version: ApiVersion,
@@ -35,11 +36,16 @@ pub struct Scenario {
     #[serde(default)]
     pub steady_state: SteadyState,
     /// Faults to inject, in this order.
-    pub inject: Spanned<Vec<Injection>>,
+    pub inject: Option<Spanned<Vec<Injection>>>,
     /// Effect on the workload. A run in which it is not seen is inconclusive.
-    pub effect: Spanned<Effect>,
+    pub effect: Option<Spanned<Effect>>,
     /// Findings that detectors must report, and by when.
-    pub detect: Spanned<Vec<Detect>>,
+    pub detect: Option<Spanned<Vec<Detect>>>,
+    /// A chain, instead of `inject`, `effect` and `detect`: steps that are injected one after another and then healed
+    /// in the same order.
+    pub steps: Option<Spanned<Vec<Step>>>,
+    /// Effect on the workload when everything is healed. Default: every flow works.
+    pub healed: Option<Spanned<Effect>>,
     /// Existing weaknesses that detectors must report before the fault.
     #[serde(default)]
     pub risks: Vec<Risk>,

@@ -149,6 +149,85 @@ wrong! {
     several_errors_of_form: "kind: Scenario" => "kind: scenario", "nodes: 2" => "nodes: many", "timeout: 400ms" => "tiemout: 400ms", "clamp: 1280" => "clamp: 87", "pod-deletion" => "pod-deletoin", "level: cause" => "level: guess";
 }
 
+/// The base as a chain of two steps.
+const CHAIN: &str = "steps:
+  - name: route
+    inject: [ policy-route-loss: { node: worker-2, lose: table } ]
+    effect: { all: [ fails: { flow: app-database, as: timeout } ] }
+    detect: [ { detector: policy-route, level: cause, subject: node/worker-2, within: 500ms } ]
+  - name: dns
+    inject: [ dns-replica-loss: { replica: coredns-1, how: killed } ]
+    meanwhile: [ link-loss: { node: worker-1, how: down } ]
+    effect: { all: [ works: { flow: app-database } ] }
+    detect: [ { detector: dns-failure, level: symptom, within: 500ms, after: route } ]
+    heal: [ dns-replica-added: { node: worker-2 } ]
+healed: { all: [ works: { flow: app-database } ] }
+";
+
+/// The base with other steps.
+fn chain_with(replacements: &[(&str, &str)]) -> String {
+    let (head, rest) = BASE.split_once("inject:\n").expect("the base injects something");
+    let (_, tail) = rest.split_once("risks:\n").expect("the base has risks");
+    let text = format!("{head}{CHAIN}risks:\n{tail}");
+    replacements.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "the chain has no {from:?}");
+        text.replacen(from, to, 1)
+    })
+}
+
+#[test]
+fn the_chain_is_right() {
+    let plan = planned("chain", chain_with(&[])).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let of: Vec<_> = plan.incident_trial.detect.iter().filter_map(|expected| expected.of.as_ref()).collect();
+    assert_eq!(of.iter().map(|of| of.until()).collect::<Vec<_>>(), [Some("route"), Some("dns")]);
+    assert_eq!(of[1].after.as_deref(), Some("route"));
+    let added = plan.cluster.pods.last().expect("the replica that is added");
+    assert!(added.name == "coredns-3" && plan.cluster.is_spare(relapse_model::PodId(plan.cluster.pods.len() - 1)));
+}
+
+#[test]
+fn chains() {
+    for (name, replacements) in [
+        (
+            "steps-beside-inject",
+            &[("steps:\n", "inject: [ pod-deletion: { pod: peer } ]\ndetect: []\nsteps:\n")] as &[_],
+        ),
+        ("two-steps-of-one-name", &[("name: dns", "name: route")]),
+        ("unknown-steps", &[("after: route", "after: rout"), ("within: 500ms }", "within: 500ms, clears: dsn }")]),
+        (
+            "steps-in-the-wrong-order",
+            &[("within: 500ms }", "within: 500ms, after: dns }"), ("after: route", "after: dns, clears: route")],
+        ),
+        (
+            "finding-of-two-steps",
+            &[(
+                "detector: dns-failure, level: symptom,",
+                "detector: policy-route, level: cause, subject: node/worker-2,",
+            )],
+        ),
+        (
+            "step-without-effect",
+            &[
+                ("effect: { all: [ works: { flow: app-database } ] }", "effect: { all: [] }"),
+                (
+                    "detect: [ { detector: policy-route, level: cause, subject: node/worker-2, within: 500ms } ]",
+                    "detect: []",
+                ),
+            ],
+        ),
+        ("replica-on-no-node", &[("dns-replica-added: { node: worker-2 }", "dns-replica-added: { node: worker-9 }")]),
+    ] {
+        let wrong = planned(name, chain_with(replacements)).expect_err(name);
+        snapshot(name, &wrong.plain());
+    }
+    let (head, tail) = chain_with(&[]).split_once(CHAIN).map(|(h, t)| (h.to_owned(), t.to_owned())).expect("a chain");
+    for (name, steps) in [("no-steps", "steps: []\n"), ("neither-steps-nor-inject", "")] {
+        snapshot(name, &planned(name, format!("{head}{steps}{tail}")).expect_err(name).plain());
+    }
+    let text = base_with(&[("node/worker-2, within: 500ms", "node/worker-2, within: 500ms, after: dns")]);
+    snapshot("step-of-no-chain", &planned("step-of-no-chain", text).expect_err("no chain").plain());
+}
+
 #[test]
 fn the_base_is_right() {
     if let Err(wrong) = planned("base", BASE.to_owned()) {

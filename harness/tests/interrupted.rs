@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::event::{Outcome, RunEvent, TrialEvent, What};
+use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, What};
 use relapse_kernel::host::is_root;
 use relapse_lab::host::{MachineLock, Mode, lock};
 
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let trials = vec![
         test("once, by the terminal", |_| once("INT")),
         test("once, by a service manager", |_| once("TERM")),
+        test("once, in the middle of a chain", |_| in_a_chain()),
         test("once, with the machine's limit written", once_with_the_limit_written),
         test("before there is a lab", |_| before_there_is_a_lab()),
         test("twice, with a lab that hangs", |_| twice()),
@@ -93,6 +94,21 @@ fn once(signal: &str) -> Result<Completion, Failed> {
     let mut run = in_force(&[QUICK, "--only", "incident"])?;
     let since = Instant::now();
     interrupt(&run, signal)?;
+    stopped(&mut run, since)?;
+    healed(&run)?;
+    Ok(Completion::Completed)
+}
+
+/// A step is healed and two are in force.
+fn in_a_chain() -> Result<Completion, Failed> {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chains/three-steps.yaml");
+    let mut run = in_force(&[file, "--only", "incident"])?;
+    let second = |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Detect, step: Some(step) }, .. } if step == "route");
+    if !run.until(second)? {
+        return Err("it ended before its second stage".into());
+    }
+    let since = Instant::now();
+    interrupt(&run, "INT")?;
     stopped(&mut run, since)?;
     healed(&run)?;
     Ok(Completion::Completed)

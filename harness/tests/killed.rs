@@ -132,11 +132,7 @@ fn scenarios() -> Vec<Scenario> {
     };
     let scenario = |plan: &Plan| Scenario {
         name: plan.name.clone(),
-        writes: plan
-            .incident_trial
-            .inject
-            .iter()
-            .any(|fault| fault.requires().into_iter().any(Requirement::writes_limit)),
+        writes: plan.incident_trial.changes().any(|fault| fault.requires().into_iter().any(Requirement::writes_limit)),
         is_base: shortest(&plan.incident) == Some(plan.name.as_str()),
     };
     plans.iter().map(scenario).collect()
@@ -327,7 +323,7 @@ fn kill(run: &Run, victim: Role) -> bool {
 
 /// Waits for the moment; false if the run ended before it.
 fn reach(moment: Moment, run: &mut Run) -> Result<bool, String> {
-    let begins = |phase: Phase| move |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: begun }, .. } if *begun == phase);
+    let begins = |phase: Phase| move |event: &RunEvent| matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: begun, .. }, .. } if *begun == phase);
     match moment {
         Moment::Phase(phase) => run.until(begins(phase)),
         Moment::Journalled => {

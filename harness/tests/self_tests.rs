@@ -7,12 +7,13 @@ mod support {
     pub mod skips;
 }
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use relapse::event::{Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
-use relapse::plan::Plan;
+use relapse::event::{Decided, Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
+use relapse::plan::{Plan, load};
 use relapse::run::{self, Interrupt, Options, Sabotage};
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
         test("a removed collector is blind", collector_removed),
         test("a read-back that lies is inconclusive", lying_read_back),
         test("an undo that fails is dirty", failing_undo),
+        test("a chain passes stage by stage", chain),
+        test("in a chain a removed detector is missed at its stage", chain_without_detector),
+        test("in a chain an undo that fails is dirty", chain_with_failing_undo),
         Trial::ignorable_test(LINKS, links_of_others),
     ];
     skips::run(&arguments, trials).exit_code()
@@ -55,6 +59,44 @@ fn with(sabotage: Sabotage, control: Option<&str>) -> Ran {
     let mut options = options(Arc::new(labs()));
     options.sabotage = Some(sabotage);
     run_one(&plan(), control, options, &mut |_| {})
+}
+
+/// Three steps, in force at once and healed one after another.
+fn chain_plan() -> Plan {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chains/three-steps.yaml");
+    load(&[file]).unwrap_or_else(|wrong| panic!("{wrong}")).remove(0)
+}
+
+fn chain() -> Result<(), Failed> {
+    for control in [None, Some("three-twins")] {
+        let ran = run_one(&chain_plan(), control, options(Arc::new(labs())), &mut |_| {});
+        check(&ran, ran.outcome == Outcome::Pass, "pass")?;
+        check(&ran, left_nothing(&ran), "everything healed")?;
+        let stages: Vec<Option<&str>> = ran.trial().stages().iter().map(|stage| stage.step).collect();
+        let all = [Some("dns"), Some("route"), Some("clamp"), None];
+        check(&ran, stages == if control.is_some() { &[][..] } else { &all[..] }, "each stage")?;
+    }
+    Ok(())
+}
+
+fn chain_without_detector() -> Result<(), Failed> {
+    let mut options = options(Arc::new(labs()));
+    options.sabotage = Some(Sabotage::RemoveDetector("pod-nic".into()));
+    let ran = run_one(&chain_plan(), None, options, &mut |_| {});
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    let stages = ran.trial().stages();
+    let missed = |decided: &&Decided| decided.expectation.detector == "pod-nic" && decided.verdict == Verdict::Missed;
+    check(&ran, stages[0].verdicts.iter().any(missed), "pod-nic missed at the first stage")?;
+    check(&ran, stages.len() == 4 && left_nothing(&ran), "all stages and nothing left behind")
+}
+
+fn chain_with_failing_undo() -> Result<(), Failed> {
+    let mut options = options(Arc::new(labs()));
+    options.sabotage = Some(Sabotage::FailUndo);
+    let ran = run_one(&chain_plan(), None, options, &mut |_| {});
+    check(&ran, ran.outcome == Outcome::Dirty, "dirty")?;
+    let nic = ran.trial().left_behind.iter().any(|what| what.contains("eth1"));
+    check(&ran, nic, "the lost NIC named")
 }
 
 /// The result of one trial.
@@ -180,7 +222,7 @@ fn links_of_others() -> Result<Completion, Failed> {
     let mut early = Some(Links::add(0).map_err(|e| e.to_string())?);
     let mut late = None;
     let mut meddle = |event: &RunEvent| {
-        if let What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. } = event.what {
+        if let What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline, .. }, .. } = event.what {
             early = None;
             late = Some(Links::add(1));
         }

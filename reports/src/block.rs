@@ -1,12 +1,13 @@
 //! A finished trial in a few lines of text.
 //!
-//! Job: a head line, the timeline from t0 to the last detection, a line per verdict, and the reasons if it did not
-//! pass.
+//! Job: a head line, the timeline from t0 to the last detection, a line per verdict, in a chain stage by stage, and the
+//! reasons if it did not pass.
 //! Invariants: the same lines with and without colour; a page without a width loses nothing, a narrow one only evidence
 //! of passed verdicts. Left out: where lines are written.
 
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
+use crate::stages::Stage;
 use crate::summary::{RunSummary, TrialSummary};
 use crate::units::{self, span};
 use crate::words::{self, Tone};
@@ -35,8 +36,14 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
         return lines;
     }
     let mut lines = vec![head.end()];
-    lines.extend(timeline(trial, page));
-    lines.extend(verdicts(trial, page));
+    let stages = trial.stages();
+    if stages.is_empty() {
+        let shown = trial.shown_verdicts();
+        lines.extend(timeline(trial, &shown, page));
+        lines.extend(verdicts(trial, &shown, page).into_iter().flatten());
+    } else {
+        lines.extend(chain(trial, &stages, page));
+    }
     let outcome = trial.outcome();
     if outcome != Outcome::Pass {
         let tone = words::outcome_tone(outcome);
@@ -109,8 +116,34 @@ fn head(run: &RunSummary, trial: &TrialSummary, page: Page) -> Line {
     line
 }
 
+/// Each stage: what users see, new findings, standing and cleared ones.
+fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> {
+    let all: Vec<&Decided> = stages.iter().flat_map(|stage| stage.verdicts.iter().copied()).collect();
+    let mut rows = verdicts(trial, &all, page).into_iter();
+    let mut lines = Vec::new();
+    for stage in stages {
+        lines.push(format!("{}{}", " ".repeat(INDENT), page.strong(&stage.name())));
+        let also = |what: &str, text: String| {
+            let text = if text.is_empty() {
+                Vec::new()
+            } else {
+                long(page, Tone::Muted, INDENT + 2, &format!("{what}: {text}"))
+            };
+            text.into_iter()
+        };
+        lines.extend(also("users see", stage.seen()));
+        if stage.healed.is_none() {
+            lines.extend(timeline(trial, &stage.verdicts, page));
+        }
+        lines.extend(rows.by_ref().take(stage.verdicts.len()).flatten());
+        lines.extend(also("standing", stage.standing()));
+        lines.extend(also("cleared", stage.clearing()));
+    }
+    lines
+}
+
 /// "t0 ─0.4 ms─ in force ──12 ms── first failed request": events in order, with the time between them.
-fn timeline(trial: &TrialSummary, page: Page) -> Option<String> {
+fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
     let t0 = trial.t0()?;
     if trial.is_control() {
         return None;
@@ -118,12 +151,12 @@ fn timeline(trial: &TrialSummary, page: Page) -> Option<String> {
     let mut stops = vec![(t0, "t0".to_owned(), None)];
     stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
     stops.extend(trial.t2().map(|t2| (t2, "first failed request".to_owned(), Some(Tone::Unsure))));
-    for decided in &trial.verdicts {
+    for decided in shown {
         if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
             && !after.is_zero()
         {
             let tone = words::verdict_tone(&decided.verdict);
-            stops.push((t0 + after, format!("◆ {}", decided.expectation.detector), Some(tone)));
+            stops.push((decided.from.unwrap_or(t0) + after, format!("◆ {}", decided.expectation.detector), Some(tone)));
         }
     }
     stops.sort_by_key(|stop| stop.0);
@@ -167,7 +200,7 @@ const OF_DEADLINE: usize = 4;
 fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
     let tone = Some(words::verdict_tone(&decided.verdict));
     let mut sentence = words::sentence(decided);
-    let mut lead = trial.lead_text(&decided.verdict).unwrap_or_default();
+    let mut lead = trial.lead_text(decided).unwrap_or_default();
     if terse {
         // The tick at the start of the row already means "detected".
         sentence = sentence.replace("detected after", "after");
@@ -194,8 +227,8 @@ fn widths(rows: &[Cells]) -> [usize; 7] {
     })
 }
 
-fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
-    let shown = trial.shown_verdicts();
+/// The lines of each verdict, aligned.
+fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<String>> {
     let rows_of = |terse| shown.iter().map(|decided| cells(trial, decided, terse)).collect::<Vec<_>>();
     let mut rows = rows_of(false);
     let mut widths_now = widths(&rows);
@@ -213,8 +246,9 @@ fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
             widths_now[OF_DEADLINE] = 0;
         }
     }
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for (decided, mut cells) in shown.iter().zip(rows) {
+        let mut lines = Vec::new();
         let sign = format!("{} ", words::sign(&decided.verdict));
         let mut line = Line::new(page, INDENT).cell(Some(words::verdict_tone(&decided.verdict)), &sign, 2);
         cells[ABOUT].1 = paint::cut(&cells[ABOUT].1, widths_now[ABOUT].saturating_sub(2));
@@ -237,8 +271,9 @@ fn verdicts(trial: &TrialSummary, page: Page) -> Vec<String> {
             }
             _ => lines.push(line.end()),
         }
+        all.push(lines);
     }
-    lines
+    all
 }
 
 /// The used share of the deadline, in eighths of a cell.

@@ -101,8 +101,11 @@ pub struct Expectation {
     pub detector: String,
     pub level: Level,
     pub subject: Option<Subject>,
-    /// Deadline, counted from t0.
+    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it.
     pub within: Duration,
+    /// Its place in a chain of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<OfStep>,
     /// A miss is expected, and why (outside detectors only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_miss: Option<String>,
@@ -111,7 +114,29 @@ pub struct Expectation {
     pub outside: bool,
 }
 
-/// The phases of a trial, in order.
+/// The place of an expectation in a chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfStep {
+    /// The step it is about. None for a risk, which stands from the baseline on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// The step whose healing uncovers it and starts its deadline. Default: the injection of its step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// The step whose healing clears it. Default: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clears: Option<String>,
+}
+
+impl OfStep {
+    /// The step until whose healing it stands.
+    #[must_use]
+    pub fn until(&self) -> Option<&str> {
+        self.clears.as_deref().or(self.step.as_deref())
+    }
+}
+
+/// The phases of a trial, in order. Of a chain, `detect` and `heal` come once for each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -159,6 +184,9 @@ pub enum TrialEvent {
     },
     Phase {
         phase: Phase,
+        /// Of a chain: the step that is watched or healed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
     },
     /// A part of the trial that this machine does not support and that is left out, and why.
     Reduced {
@@ -208,6 +236,9 @@ pub struct Injected {
     pub t1: Time,
     /// What was read back.
     pub read_back: String,
+    /// Of a chain: the step it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// An effect stated by the scenario.
@@ -220,6 +251,9 @@ pub struct EffectSeen {
     pub t2: Option<Time>,
     /// Numbers: "5 of 5 attempts timed out".
     pub evidence: String,
+    /// Of a chain: the first step that was not healed, none when all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// A finding as the judge received it.
@@ -235,6 +269,9 @@ pub struct FindingReceived {
 pub struct Decided {
     pub expectation: Expectation,
     pub verdict: Verdict,
+    /// Of a chain: the instant its times count from. Default: t0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Time>,
 }
 
 /// The verdict on an expectation or a control.
@@ -256,7 +293,7 @@ pub enum Verdict {
     },
     /// Reported before the fault was injected.
     PreExisting,
-    /// Reported in a control or in the baseline, where nothing is wrong.
+    /// Reported in a control or in the baseline, where nothing is wrong; in a chain, explained by no step.
     FalseAlarm {
         severity: Severity,
         subject: Subject,
@@ -270,6 +307,8 @@ pub enum Verdict {
     },
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
+    /// Detected, but cleared while its fault was still in force (chains).
+    ClearedEarly,
     /// Missed, as expected in `relapse.yaml`.
     ExpectedMiss {
         reason: String,
@@ -313,6 +352,7 @@ impl Verdict {
             Self::Silent => "silent",
             Self::Blind { .. } => "blind",
             Self::NotCleared => "not-cleared",
+            Self::ClearedEarly => "cleared-early",
             Self::ExpectedMiss { .. } => "expected-miss",
             Self::UnexpectedlyDetected { .. } => "unexpectedly-detected",
             Self::Undecided { .. } => "undecided",

@@ -18,6 +18,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::event::Outcome;
 use crate::incident::{self, Incident};
+use crate::stages;
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
 use crate::times;
@@ -158,8 +159,12 @@ fn contents(trial: &TrialSummary) -> Markup {
         @if !reasons.is_empty() {
             ul class={ "reasons " (tone) "-bg" } { @for reason in reasons { li { (reason) } } }
         }
+        @if let Some(stages) = stages::table(trial) {
+            (table::table(&stages))
+        }
         @if let Some(chart) = detection::chart(trial) {
-            p.caption { "Time to detect from t0, logarithmic; the tick is the deadline" }
+            @let from = if trial.is_chain() { "from the injection or healing that each counts from" } else { "from t0" };
+            p.caption { "Time to detect " (from) ", logarithmic; the tick is the deadline" }
             (chart)
         }
         (verdicts(trial))
@@ -203,7 +208,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { (trial.about(decided)) }
                         td class={ "tone " (words::verdict_tone(&decided.verdict).class()) } {
                             (words::sign(&decided.verdict)) " " (words::sentence(decided))
-                            @if let Some(lead) = trial.lead_text(&decided.verdict) { br; span.lead { (lead) } }
+                            @if let Some(lead) = trial.lead_text(decided) { br; span.lead { (lead) } }
                         }
                         td { (units::limit(expected.within)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
@@ -242,6 +247,18 @@ mod tests {
         for word in ["http://", "https://", "<script", "url(", "@import", "src="] {
             assert!(!page.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn a_chain_is_told_stage_by_stage() {
+        let run = RunSummary::of(&sample::chain::chain());
+        let page = html(&run);
+        for text in ["all in force", "dns healed", "wrong-nic 580 ms", "heal dns", "app-database fails: timeout"] {
+            assert!(page.contains(text), "{text}");
+        }
+        let stages =
+            stages::table(&run.trials[0]).map(|table| table::table(&table).into_string().replace("<tr>", "\n<tr>"));
+        insta::assert_snapshot!(stages.unwrap_or_default());
     }
 
     #[test]

@@ -80,7 +80,8 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
     }
     for decided in &trial.verdicts {
         let expected = &decided.expectation;
-        let key = format!("{}.{}", expected.detector, words::level(expected.level));
+        let step = expected.of.as_ref().and_then(|of| of.step.as_ref()).map(|step| format!("{step}."));
+        let key = format!("{}{}.{}", step.unwrap_or_default(), expected.detector, words::level(expected.level));
         case.add_property(Property::new(format!("verdict.{key}"), decided.verdict.name()));
         if let Some(after) = decided.verdict.after() {
             let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
@@ -103,6 +104,14 @@ mod tests {
         // Only the timestamp may differ between renderings of the same events.
         let xml = xml.replace("2026-11-21T11:42:00.000+00:00", "[timestamp]");
         insta::assert_snapshot!(xml);
+    }
+
+    #[test]
+    fn verdicts_of_a_chain_say_their_step() {
+        let run = RunSummary::of(&sample::chain::chain());
+        let case = case(&run, &run.trials[0]);
+        let names: Vec<&str> = case.properties.iter().map(|property| property.name.as_str()).collect();
+        assert!(names.contains(&"time-to-detect-ms.route.wrong-nic.symptom"), "{names:?}");
     }
 
     #[test]

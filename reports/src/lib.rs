@@ -2,8 +2,8 @@
 //!
 //! The modules:
 //! - [`event`]: the events of a run. [`jsonl`]: reads and writes them as JSON lines.
-//! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`statistics`] covers repetitions.
-//!   Every report starts here.
+//! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`stages`] cuts a chain,
+//!   [`statistics`] covers repetitions. Every report starts here.
 //! - [`units`], [`words`]: numbers, verdicts and backends as text, the same in all reports.
 //! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] build them.
 //! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
@@ -22,6 +22,7 @@ pub mod marks;
 pub mod matrix;
 pub mod merge;
 pub mod paint;
+pub mod stages;
 pub mod statistics;
 pub mod summary;
 pub mod table;

@@ -1,8 +1,8 @@
 //! A summary in GitHub-flavoured Markdown, for the page of a CI job.
 //!
-//! Job: outcome and counts, failures first with their evidence, the matrix, times to detect, skipped trials with
-//! reasons. Invariant: external text (evidence, reasons) never becomes markup: special characters are escaped and
-//! newlines removed. Left out: timelines; the HTML report has them.
+//! Job: outcome and counts, failures first with their evidence, the matrix, the stages of chains, times to detect, skipped
+//! trials with reasons. Invariant: external text (evidence, reasons) never becomes markup: special characters are escaped
+//! and newlines removed. Left out: timelines; the HTML report has them.
 
 use crate::event::{Decided, Outcome};
 use crate::statistics;
@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{matrix, times};
+use crate::{matrix, stages, times};
 
 /// Renders the summary.
 #[must_use]
@@ -41,6 +41,11 @@ pub fn markdown(run: &RunSummary) -> String {
         for part in matrix::folded(run) {
             let on = part.title.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
             text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
+        }
+    }
+    for trial in &run.trials {
+        if let Some(stages) = stages::table(trial) {
+            text.push_str(&format!("## {}, stage by stage\n\n{}", escape(&run.label(trial)), table(&stages)));
         }
     }
     for titled in [times::compared(run), times::by_run(run)].into_iter().flatten() {
@@ -107,7 +112,7 @@ fn failures(run: &RunSummary, text: &mut String) {
 
 fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
     let expected = &decided.expectation;
-    let verdict = std::iter::once(words::sentence(decided)).chain(trial.lead_text(&decided.verdict));
+    let verdict = std::iter::once(words::sentence(decided)).chain(trial.lead_text(decided));
     vec![
         Cell::text(words::sign(&decided.verdict)),
         Cell::text(&expected.detector),
@@ -183,6 +188,11 @@ mod tests {
     #[test]
     fn summary_of_a_run() {
         insta::assert_snapshot!(markdown(&RunSummary::of(&sample::run())));
+    }
+
+    #[test]
+    fn summary_of_a_chain() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::chain::chain())));
     }
 
     #[test]

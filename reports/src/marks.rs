@@ -68,7 +68,7 @@ fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
         if !trial.is_control() {
             detail.push(format!("deadline {}", units::limit(expected.within)));
         }
-        detail.extend(trial.lead_text(&decided.verdict));
+        detail.extend(trial.lead_text(decided));
         detail.extend(trial.evidence(decided));
         Mark { text: words::short(decided), tone: words::verdict_tone(&decided.verdict), detail: detail.join(" · ") }
     };

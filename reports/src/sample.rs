@@ -1,8 +1,10 @@
 //! Sample runs for tests and manual inspection.
 //!
-//! Job: [`run`] with every outcome and every verdict, [`both`] with repetitions and two backends. Invariants: fixed
+//! Job: [`run`] with every outcome and every verdict, [`chain`] with stages, [`both`] with repetitions and two backends. Invariants: fixed
 //! times, so that reports can be compared as snapshots; addresses and numbers are those of the incidents. Left out:
 //! complete scenarios; each trial has just enough events to be drawn.
+
+pub(crate) mod chain;
 
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ const fn us(n: u64) -> Duration {
 fn expect(detector: &str, level: Level, subject: &str, within: Duration) -> Expectation {
     let subject = Some(subject.parse().expect("a subject"));
     let outside = detector == "alertmanager";
-    Expectation { detector: detector.to_owned(), level, subject, within, expected_miss: None, outside }
+    Expectation { detector: detector.to_owned(), level, subject, within, of: None, expected_miss: None, outside }
 }
 
 fn cause(detector: &str, subject: &str, within: Duration) -> Expectation {
@@ -84,19 +86,19 @@ impl Script {
         let marks = [ms(0), ms(64), ms(310), T0 - us(200), T0 + ms(1), heal, heal + ms(9), heal + ms(480)];
         self = self.at(ms(0), TrialEvent::Started);
         for (phase, at) in Phase::ALL.into_iter().zip(marks) {
-            self = self.at(at, TrialEvent::Phase { phase });
+            self = self.at(at, TrialEvent::Phase { phase, step: None });
         }
         let fault = self.info.trial.control.as_ref().unwrap_or(&self.info.trial.scenario).clone();
         self = self.at(heal + ms(8), TrialEvent::Healed { what: fault.clone(), error: None });
         let (t0, what, read_back) = (self.start + T0, what.to_owned(), read_back.to_owned());
-        self.at(T0 + t1, TrialEvent::Injected(Injected { fault, what, t0, t1: t0 + t1, read_back }))
+        self.at(T0 + t1, TrialEvent::Injected(Injected { fault, what, t0, t1: t0 + t1, read_back, step: None }))
     }
 
     fn effect(self, effect: &str, t2: Option<Duration>, evidence: &str) -> Self {
         let at = T0 + t2.unwrap_or(ms(600)) + ms(500);
         let t2 = t2.map(|t2| self.start + T0 + t2);
         let (effect, holds, evidence) = (effect.to_owned(), !evidence.starts_with("0 of"), evidence.to_owned());
-        self.at(at, TrialEvent::Effect(EffectSeen { effect, holds, t2, evidence }))
+        self.at(at, TrialEvent::Effect(EffectSeen { effect, holds, t2, evidence, step: None }))
     }
 
     /// Adds a finding that stands from `at` after the start until shortly after healing.
@@ -131,7 +133,7 @@ impl Script {
             self.info.expectations.push(expectation.clone());
         }
         let at = T0 + verdict.after().map_or(expectation.within, |after| after + us(90));
-        self.at(at, TrialEvent::Verdict(Decided { expectation, verdict }))
+        self.at(at, TrialEvent::Verdict(Decided { expectation, verdict, from: None }))
     }
 
     /// The same verdict for every detector, as in a control.

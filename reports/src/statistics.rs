@@ -146,15 +146,16 @@ pub fn times(run: &RunSummary) -> Vec<Times<'_>> {
 fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
     let all = group.trials.iter().flat_map(|trial| trial.verdicts.iter().map(move |decided| (trial, decided)));
     let decided = all.filter(|(_, decided)| decided.expectation == *expectation);
-    let after = decided.clone().filter_map(|(trial, decided)| Some((trial, decided.verdict.after()?)));
+    let after = decided.clone().filter_map(|(_, decided)| decided.verdict.after());
+    let lead = decided.clone().filter_map(|(trial, decided)| trial.lead(decided));
     let symptom = expectation.level == Level::Symptom;
     let wrong = decided.clone().map(|(_, decided)| &decided.verdict).filter(|verdict| !verdict.passes());
     Times {
         trial: group.first(),
         expectation,
         decided: decided.count(),
-        from_t0: Percentiles::of(after.clone().map(|(_, after)| after).collect()),
-        from_t2: Percentiles::of(after.filter(|_| symptom).filter_map(|(trial, after)| trial.lead(after)).collect()),
+        from_t0: Percentiles::of(after.collect()),
+        from_t2: Percentiles::of(lead.filter(|_| symptom).collect()),
         flakes: summary::tally(wrong.map(Verdict::name)),
     }
 }

@@ -62,11 +62,15 @@ pub struct TrialSummary {
 }
 
 /// A phase with its start, and its end if it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhaseSpan {
     pub phase: Phase,
+    /// Of a chain: the step that is watched or healed.
+    pub step: Option<String>,
     pub from: Time,
     pub to: Option<Time>,
+    /// How many verdicts were given before it.
+    pub verdicts: usize,
 }
 
 /// A part of a trial that was left out.

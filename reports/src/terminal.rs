@@ -248,6 +248,8 @@ fn running(trial: &TrialSummary, page: Page) -> String {
     text.push_str(&page.paint(tone, "╸"));
     text.push_str(&page.paint(Tone::Muted, &"─".repeat(Phase::ALL.len() - done - 1)));
     text.push_str(&page.paint(tone, &format!(" {:<8} ", phase.as_str())));
+    let step = trial.phases.last().and_then(|span| span.step.as_ref());
+    text.push_str(&page.paint(tone, &step.map(|step| format!("{step} ")).unwrap_or_default()));
     for expected in &trial.info.expectations {
         let decided = trial.verdicts.iter().find(|decided| decided.expectation == *expected);
         let (tone, part) = match decided {
@@ -357,6 +359,12 @@ mod tests {
     }
 
     #[test]
+    fn plain_output_of_chains() {
+        let [chain, broken] = [sample::chain::chain(), sample::chain::broken()].map(|run| shown(Mode::Plain, &run));
+        insta::assert_snapshot!(format!("{chain}\n{broken}"));
+    }
+
+    #[test]
     fn plain_output_of_two_backends() {
         insta::assert_snapshot!(shown(Mode::Plain, &sample::both(|id| id.repetition == 1)));
     }
@@ -378,7 +386,7 @@ mod tests {
     #[test]
     fn a_killed_run_shows_what_did_not_finish() {
         let events = sample::run();
-        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect } } if trial.scenario == "snat-port-collision")).expect("the event");
+        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } if trial.scenario == "snat-port-collision")).expect("the event");
         let text = shown(Mode::Plain, &events[..=cut]);
         assert!(text.contains("INCONCLUSIVE  I7 snat-port-collision"), "{text}");
         assert!(text.contains("not finished: the events end in phase detect"), "{text}");

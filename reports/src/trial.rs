@@ -11,7 +11,7 @@ use std::time::Duration;
 use relapse_detectors::finding::{Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
-use crate::event::{Decided, FindingReceived, Outcome, TrialEvent, Verdict};
+use crate::event::{Decided, FindingReceived, Outcome, Phase, TrialEvent, Verdict};
 use crate::summary::{Blind, FlowAt, Healed, PhaseSpan, Reduced, TrialSummary};
 use crate::units::{self, Offset};
 
@@ -39,9 +39,10 @@ impl TrialSummary {
             TrialEvent::Started => self.started = Some(at),
             TrialEvent::Skipped { reason } => self.skipped = Some(reason.clone()),
             TrialEvent::Waiting { reason } => self.waited.push(reason.clone()),
-            TrialEvent::Phase { phase } => {
+            TrialEvent::Phase { phase, step } => {
                 self.close_phase(at);
-                self.phases.push(PhaseSpan { phase: *phase, from: at, to: None });
+                let verdicts = self.verdicts.len();
+                self.phases.push(PhaseSpan { phase: *phase, step: step.clone(), from: at, to: None, verdicts });
             }
             TrialEvent::Reduced { what, why } => {
                 self.reduced.push(Reduced { what: what.clone(), why: why.clone() });
@@ -130,10 +131,12 @@ impl TrialSummary {
         self.injected.iter().map(|injected| injected.t0).min()
     }
 
-    /// When the last mutation was read back as in force.
+    /// When the last mutation was read back as in force. Changes that heal steps of a chain are none of these.
     #[must_use]
     pub fn t1(&self) -> Option<Time> {
-        self.injected.iter().map(|injected| injected.t1).max()
+        let healing = self.phases.iter().find(|span| span.phase == Phase::Heal).map(|span| span.from);
+        let faults = self.injected.iter().filter(|injected| healing.is_none_or(|healing| injected.t0 < healing));
+        faults.map(|injected| injected.t1).max()
     }
 
     /// The time of the first affected attempt or packet.
@@ -161,10 +164,24 @@ impl TrialSummary {
         self.ended.as_ref().map(|ended| ended.took)
     }
 
-    /// The offset from t2, the first failed attempt, of the time `after` t0.
+    /// When the finding of a verdict was received.
+    fn received(&self, decided: &Decided) -> Option<Time> {
+        Some(decided.from.or_else(|| self.t0())? + decided.verdict.after()?)
+    }
+
+    /// The offset of the finding of a verdict from t2, the first failed attempt; in a chain, from that of its own step.
     #[must_use]
-    pub fn lead(&self, after: Duration) -> Option<Offset> {
-        Some(Offset::between(self.t2()?, self.t0()? + after))
+    pub fn lead(&self, decided: &Decided) -> Option<Offset> {
+        let received = self.received(decided)?;
+        let step = decided.expectation.of.as_ref().and_then(|of| of.step.as_ref());
+        // While earlier steps were in force, what users felt cannot be attributed.
+        let watched = self.phases.iter().position(|span| step.is_some() && span.step.as_ref() == step).unwrap_or(0);
+        let healing = self.phases[..watched].iter().rfind(|span| span.phase == Phase::Heal);
+        if healing.is_some_and(|healing| received < healing.from) {
+            return None;
+        }
+        let felt = self.effects.iter().filter(|effect| step.is_none() || effect.step.as_ref() == step);
+        Some(Offset::between(felt.filter_map(|effect| effect.t2).min()?, received))
     }
 
     /// Verdicts that are shown. Silent verdicts are not, nor undecided ones of a control, which are a reason of the
@@ -194,8 +211,7 @@ impl TrialSummary {
                 && subject.is_none_or(|subject| *subject == finding.subject)
         };
         // The time of the verdict distinguishes several findings of the same kind (before and after t0).
-        let at = self.t0().zip(decided.verdict.after()).map(|(t0, after)| t0 + after);
-        let exact = at.and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
+        let exact = self.received(decided).and_then(|at| self.findings.iter().filter(fits).find(|f| f.received == at));
         exact.or_else(|| self.findings.iter().find(fits))
     }
 
@@ -212,8 +228,9 @@ impl TrialSummary {
 
     /// "10 ms before first failure", "1.01 s after first failure"; only for detections.
     #[must_use]
-    pub fn lead_text(&self, verdict: &Verdict) -> Option<String> {
-        let lead = self.lead(verdict.after().filter(|after| !after.is_zero())?)?;
+    pub fn lead_text(&self, decided: &Decided) -> Option<String> {
+        decided.verdict.after().filter(|after| !after.is_zero())?;
+        let lead = self.lead(decided)?;
         let side = if lead.is_before() { "before" } else { "after" };
         Some(format!("{} {side} first failure", units::span(lead.distance())))
     }

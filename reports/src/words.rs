@@ -80,6 +80,7 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
         | Verdict::PreExisting
         | Verdict::FalseAlarm { .. }
         | Verdict::NotCleared
+        | Verdict::ClearedEarly
         | Verdict::UnexpectedlyDetected { .. } => Tone::Bad,
         Verdict::Blind { .. } | Verdict::Undecided { .. } => Tone::Unsure,
     }
@@ -132,6 +133,7 @@ pub fn short(decided: &Decided) -> String {
         | Verdict::WrongSubject { .. }
         | Verdict::Blind { .. }
         | Verdict::NotCleared
+        | Verdict::ClearedEarly
         | Verdict::Undecided { .. } => decided.verdict.name().replace('-', " "),
     }
 }

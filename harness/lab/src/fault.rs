@@ -132,6 +132,11 @@ impl UndoStack {
         self.undos.push(Undo { what: what.into(), job: Box::new(job) });
     }
 
+    /// Puts another stack on top of this one.
+    pub fn append(&mut self, mut newer: Self) {
+        self.undos.append(&mut newer.undos);
+    }
+
     /// Undoes everything, newest first; continues after errors and returns each step with its result.
     pub fn undo_all(&mut self) -> Vec<(String, Result<(), FaultError>)> {
         let mut results = Vec::new();

@@ -60,6 +60,7 @@ faults! {
     "link-loss" => link_loss::LinkLossSpec,
     "nic-release" => nic_release::NicReleaseSpec,
     "dns-replica-loss" => dns_replica_loss::DnsReplicaLossSpec,
+    "dns-replica-added" => dns_replica_added::DnsReplicaAddedSpec,
     "dns-rolling-restart" => dns_rolling_restart::DnsRollingRestartSpec,
     "dns-record" => dns_record::DnsRecordSpec,
     "slow-resolver" => slow_resolver::SlowResolverSpec,

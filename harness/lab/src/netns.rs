@@ -83,7 +83,9 @@ impl Lab {
         for (number, pod) in plan.pods.iter().enumerate() {
             let inside = host_namespace(&pod.name, false).await?;
             let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
-            plug_pod(plan, PodId(number), &made.link, &inside, &hosts[pod.node.0]).await?;
+            if !plan.is_spare(PodId(number)) {
+                plug_pod(plan, PodId(number), &made.link, &inside, &hosts[pod.node.0]).await?;
+            }
             pods.push(made);
         }
         let mut outside = Vec::with_capacity(plan.outside.len());
@@ -96,7 +98,9 @@ impl Lab {
             offices.push(build_office(&mut fabric, number, office).await?);
         }
         let paths = fabric.arm(plan)?;
-        let state = vec![PodState { exists: true, ready: true }; pods.len()];
+        let is_there = |number| !plan.is_spare(PodId(number));
+        let state = (0..pods.len()).map(|number| PodState { exists: is_there(number), ready: is_there(number) });
+        let state: Vec<PodState> = state.collect();
         let nodes = plan.nodes.iter().zip(hosts).map(|(node, host)| Node { name: node.name.clone(), ns: host.ns });
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
@@ -113,7 +117,7 @@ impl Lab {
         });
         lab.program_services()?;
         for (number, pod) in plan.pods.iter().enumerate() {
-            if pod.role == PodRole::Dns {
+            if pod.role == PodRole::Dns && is_there(number) {
                 lab.dns.start(PodId(number))?;
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! Modules:
 //! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: looks up their names.
+//!   [`replicas`]: those of cluster DNS.
 //! - [`spanned`], [`values`]: values with their place in a file, strings with a syntax. [`yaml`]: YAML files as types.
 //! - [`diagnostics`]: errors in a file.
 //! - [`kind_config`]: kind cluster configurations named by scenarios.
@@ -11,6 +12,7 @@
 pub mod diagnostics;
 pub mod kind_config;
 pub mod plan;
+pub mod replicas;
 pub mod resolver;
 pub mod spanned;
 pub mod values;

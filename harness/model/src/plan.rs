@@ -153,6 +153,8 @@ pub struct ServicePlan {
 pub struct DnsPlan {
     pub service: ServiceId,
     pub replicas: Vec<PodId>,
+    /// Replicas that do not run from the start: faults add them.
+    pub spares: Vec<PodId>,
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
     pub search: Vec<String>,
@@ -394,6 +396,12 @@ impl ClusterPlan {
         let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
         let namespace = if is_dns { "kube-system" } else { "default" };
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
+    }
+
+    /// Whether a pod does not run from the start.
+    #[must_use]
+    pub fn is_spare(&self, id: PodId) -> bool {
+        self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
     }
 
     /// All places: nodes, pods, offices, hosts outside.

@@ -87,14 +87,13 @@ fn describe(plan: &Plan) -> Listed<'_> {
         within: timed.then(|| limit(of.within)),
     };
     let risks = plan.risks.iter().map(|risk| expected(risk, false));
-    let writes =
-        |trial: &TrialPlan| trial.inject.iter().any(|f| f.requires().into_iter().any(Requirement::writes_limit));
+    let writes = |trial: &TrialPlan| trial.changes().any(|f| f.requires().into_iter().any(Requirement::writes_limit));
     Listed {
         name: &plan.name,
         incident: &plan.incident,
         title: &plan.title,
         file: &plan.file,
-        injects: trial.inject.iter().map(|fault| fault.name).collect(),
+        injects: trial.steps.iter().flat_map(|step| &step.inject).map(|fault| fault.name).collect(),
         expects: risks.chain(trial.detect.iter().map(|of| expected(of, true))).collect(),
         controls: (plan.controls.iter())
             .map(|control| Control { name: control.control.as_deref().unwrap_or_default(), why: &control.why })

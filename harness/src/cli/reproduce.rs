@@ -127,13 +127,19 @@ fn reproduce(plan: Plan, options: &Options, exec: &[Exec]) -> ExitCode {
         printer.print(&[recovered]);
     }
     printer.print(&[printer.page().strong(&format!("{} {}  {}", plan.incident, plan.name, plan.title))]);
-    let faults = &plan.incident_trial.inject;
-    if options.consent.is_granted() && faults.iter().any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
+    let mut changes = plan.incident_trial.changes();
+    if options.consent.is_granted() && changes.any(|f| f.requires().into_iter().any(Requirement::writes_limit)) {
         printer.print(&[Consent::touches().to_owned()]);
     }
     let (visitor, host) = hold::pair();
-    let session =
-        prompt::Session { visitor, story: Arc::clone(&story), printer, name: plan.name.clone(), look: look::at(plan) };
+    let session = prompt::Session {
+        visitor,
+        story: Arc::clone(&story),
+        printer,
+        name: plan.name.clone(),
+        look: look::at(plan),
+        is_chain: plan.incident_trial.is_chain(),
+    };
     let exec = exec.to_vec();
     // Not joined: it may still be waiting for a line when the run ends.
     std::thread::spawn(move || session.hold(&exec));

@@ -87,6 +87,10 @@ impl JsonSchema for Word {
 pub(super) struct Line {
     pub incident: Option<Spanned<String>>,
     pub scenario: Option<Spanned<String>>,
+    /// The step of a chain that it is about.
+    pub step: Option<Spanned<String>>,
+    /// The step of a chain whose healing uncovers it. Default: none, its deadline counts from the injection of `step`.
+    pub after: Option<Spanned<String>>,
     #[schemars(with = "Option<String>", extend("enum" = ["risk", "cause", "symptom"]))]
     level: Option<Level>,
     pub subject: Option<Subject>,
@@ -103,8 +107,9 @@ impl Line {
 
     /// Whether two lines expect the same finding twice, or both a detection and a miss.
     fn contradicts(&self, other: &Self) -> bool {
-        let place =
-            |line: &Self| [&line.incident, &line.scenario].map(|name| name.as_ref().map(|name| name.value.clone()));
+        let place = |line: &Self| {
+            [&line.incident, &line.scenario, &line.step].map(|name| name.as_ref().map(|name| name.value.clone()))
+        };
         let opposite = self.miss.is_some() != other.miss.is_some();
         let subjects =
             self.subject == other.subject || (opposite && (self.subject.is_none() || other.subject.is_none()));
@@ -198,6 +203,14 @@ impl Check<'_> {
                 self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
             }
             _ => {}
+        }
+        for (key, name, needs, given) in [
+            ("step", &line.step, "scenario", line.scenario.is_some()),
+            ("after", &line.after, "step", line.step.is_some()),
+        ] {
+            if let Some(name) = name.as_ref().filter(|_| !given) {
+                self.report(name.span, format!("`{key}` needs `{needs}`"), format!("add `{needs}: NAME`"));
+            }
         }
         match (&line.miss, &line.until) {
             (Some(reason), None) => {

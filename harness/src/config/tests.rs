@@ -72,6 +72,7 @@ fn expectations() {
         level,
         subject,
         within: Duration::from_secs(within),
+        of: None,
         expected_miss: None,
         outside: true,
     };
@@ -98,6 +99,18 @@ fn lines_for_a_scenario_replace_those_of_its_incident() {
     let slow = config.expectations_for("I2", "slow-variant");
     assert_eq!(slow.len(), 1, "on its last day a miss is still accepted");
     assert!(slow[0].expected_miss.is_some());
+}
+
+#[test]
+fn lines_may_be_about_steps_of_a_chain() {
+    let config = config(&with_lines(&[
+        "{ scenario: chain, step: dns, level: symptom, within: 30s }",
+        "{ scenario: chain, step: route, after: dns, level: symptom, within: 30s }",
+    ]));
+    let all = config.expectations_for("I3", "chain");
+    let of: Vec<_> = all.iter().filter_map(|expected| expected.of.as_ref()).collect();
+    assert_eq!((of[0].until(), of[0].after.as_deref()), (Some("dns"), None));
+    assert_eq!((of[1].until(), of[1].after.as_deref()), (Some("route"), Some("dns")));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One expectation, from open to decided.
 //!
-//! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond. The caller
-//! passes only findings that have reached `warning` after t0.
+//! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond, where t0 is, in
+//! a chain, the instant it counts from. The caller passes only findings that have reached `warning` after t0.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub(super) struct Expected {
     within: Duration,
     t0: Option<Time>,
     decided: bool,
+    /// A finding met it and has not been reported as cleared too early or too late.
+    found: bool,
     /// The earliest finding about another subject.
     elsewhere: Option<(Time, Subject)>,
 }
@@ -41,7 +43,7 @@ pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
 
 impl Expected {
     pub(super) const fn new(expectation: Expectation, within: Duration) -> Self {
-        Self { expectation, within, t0: None, decided: false, elsewhere: None }
+        Self { expectation, within, t0: None, decided: false, found: false, elsewhere: None }
     }
 
     pub(super) const fn expectation(&self) -> &Expectation {
@@ -52,8 +54,31 @@ impl Expected {
         !self.decided
     }
 
-    pub(super) const fn count_from(&mut self, t0: Time) {
-        self.t0 = Some(t0);
+    /// Starts its clock. In a chain, a matching finding may have been received already, since then or before.
+    pub(super) fn count_from(&mut self, from: Time, standing: &Standing) -> Option<Decided> {
+        self.t0 = Some(from);
+        let (at, finding) = standing.warned_at().find(|(_, finding)| meets(&self.expectation, finding))?;
+        if at < from { self.close(Verdict::PreExisting) } else { self.receive(at, finding) }
+    }
+
+    pub(super) const fn is_found(&self) -> bool {
+        self.found
+    }
+
+    /// Whether a finding that meets it stands.
+    pub(super) fn stands(&self, standing: &Standing) -> bool {
+        standing.warned().any(|finding| meets(&self.expectation, finding))
+    }
+
+    /// Its finding was cleared too early or too late.
+    pub(super) fn lose(&mut self, verdict: Verdict) -> Decided {
+        self.found = false;
+        self.decided(verdict)
+    }
+
+    fn decided(&self, verdict: Verdict) -> Decided {
+        let from = self.t0.filter(|_| self.expectation.of.is_some());
+        Decided { expectation: self.expectation.clone(), verdict, from }
     }
 
     /// The last instant that is in time.
@@ -71,7 +96,8 @@ impl Expected {
         if std::mem::replace(&mut self.decided, true) {
             return None;
         }
-        Some(Decided { expectation: self.expectation.clone(), verdict })
+        self.found = verdict.after().is_some();
+        Some(self.decided(verdict))
     }
 
     /// A finding that reached `warning` after t0.
@@ -98,7 +124,7 @@ impl Expected {
 
     /// Refuses an expectation whose finding already stood before t0.
     pub(super) fn refuse_standing(&mut self, standing: &Standing) -> Option<Decided> {
-        let stands = self.is_open() && standing.warned().any(|finding| meets(&self.expectation, finding));
+        let stands = self.is_open() && self.t0.is_some() && self.stands(standing);
         if stands { self.close(Verdict::PreExisting) } else { None }
     }
 
@@ -126,8 +152,7 @@ impl Expected {
 
     /// Decides a risk by the findings that stand at the end of the baseline.
     pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Unsighted>) -> Option<Decided> {
-        let stands = standing.warned().any(|finding| meets(&self.expectation, finding));
-        if !stands {
+        if !self.stands(standing) {
             let mut others = standing.warned().filter(|finding| concerns(&self.expectation, finding));
             self.elsewhere = others.next().map(|finding| (Time::default(), finding.subject.clone()));
             return self.end(blind);

@@ -47,10 +47,14 @@ fn reason(decided: &Decided) -> Option<String> {
             Some(subject) => format!("{name} reported {said}, not {subject}"),
             None => format!("{name} reported {said}"),
         },
-        Verdict::PreExisting => format!("{name} already reported a finding{about} before the fault"),
+        Verdict::PreExisting => match expected.of.as_ref().and_then(|of| of.after.as_ref()) {
+            Some(after) => format!("{name} already reported a finding{about} before {after} was healed"),
+            None => format!("{name} already reported a finding{about} before the fault"),
+        },
         Verdict::FalseAlarm { subject, .. } => format!("{name} raised a false alarm about {subject}"),
         Verdict::Blind { why } => format!("{name} could not see: {why}"),
         Verdict::NotCleared => format!("{name} did not clear its finding{about}"),
+        Verdict::ClearedEarly => format!("{name} cleared its finding{about} while the fault was in force"),
         Verdict::UnexpectedlyDetected { after } => {
             format!("{name} was expected to miss, but detected it after {}", units::span(*after))
         }

@@ -44,21 +44,26 @@ impl Standing {
 
     /// Standing findings of `warning` or above, in the order they reached it.
     pub(super) fn warned(&self) -> impl Iterator<Item = &Finding> {
+        self.warned_at().map(|(_, finding)| finding)
+    }
+
+    /// The same with the instants.
+    pub(super) fn warned_at(&self) -> impl Iterator<Item = (Time, &Finding)> {
         self.in_order(|_, _| true)
     }
 
     /// Findings that must be cleared after healing: they reached `warning` since t0 and are no risks.
     pub(super) fn uncleared(&self) -> impl Iterator<Item = &Finding> {
-        self.in_order(|finding, after_t0| after_t0 && finding.level != Level::Risk)
+        self.in_order(|finding, after_t0| after_t0 && finding.level != Level::Risk).map(|(_, finding)| finding)
     }
 
-    fn in_order(&self, wanted: impl Fn(&Finding, bool) -> bool) -> impl Iterator<Item = &Finding> {
+    fn in_order(&self, wanted: impl Fn(&Finding, bool) -> bool) -> impl Iterator<Item = (Time, &Finding)> {
         let mut found: Vec<(Time, &Finding)> = (self.findings.values())
             .filter_map(|stands| Some((&stands.finding, stands.warned?)))
             .filter(|(finding, (_, after_t0))| wanted(finding, *after_t0))
             .map(|(finding, (at, _))| (at, finding))
             .collect();
         found.sort_by_key(|(at, _)| *at);
-        found.into_iter().map(|(_, finding)| finding)
+        found.into_iter()
     }
 }

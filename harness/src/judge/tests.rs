@@ -6,10 +6,12 @@ use relapse_detectors::finding::{Finding, Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
 use super::Judge;
-use crate::event::{Decided, Expectation, Outcome, Verdict};
+use crate::event::{Decided, Expectation, OfStep, Outcome, Verdict};
 use Level::{Cause, Risk, Symptom};
 use Severity::{Critical, Info, Warning};
-use Step::{Abandon, Baseline, Blind, Clear, End, Inject, Recovered, Report, Tick};
+use Step::{
+    Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, InjectStep, Recovered, Report, StageEnd, Tick,
+};
 
 const T0: u64 = 10_000_000_000;
 /// Deadline of every expectation in the table.
@@ -26,6 +28,13 @@ enum Step {
     End(i64),
     Recovered(i64),
     Abandon(&'static str),
+    /// Of a chain.
+    InjectStep(&'static str, i64),
+    Heal(&'static str, i64),
+    /// Read back; its findings must be cleared by then.
+    Healed(&'static str, i64),
+    StageEnd(i64),
+    CutShort(i64),
 }
 
 fn at(offset: i64) -> Time {
@@ -53,6 +62,7 @@ pub(super) fn expect(detector: &str, level: Level, subject: Option<&str>) -> Exp
         level,
         subject: subject.map(|s| s.parse().expect("a subject")),
         within: Duration::from_nanos(WITHIN),
+        of: None,
         expected_miss: None,
         outside: false,
     }
@@ -78,6 +88,11 @@ fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
             End(t) => judge.detect_ended(at(*t)),
             Recovered(t) => judge.recovered(at(*t)),
             Abandon(why) => judge.abandon(why),
+            InjectStep(step, t) => judge.step_injected(step, at(*t)),
+            Heal(step, t) => judge.healing(step, at(*t)),
+            Healed(step, clear_by) => judge.healed(step, at(*clear_by)),
+            StageEnd(t) => judge.stage_ended(at(*t)),
+            CutShort(t) => judge.cut_short(at(*t)),
         }
     }
     judge.take_decided()
@@ -297,7 +312,8 @@ fn a_miss_without_deadline_is_watched_for_as_long_as_the_others() {
     assert_eq!(decided.len(), 1);
     assert!(!judge.all_decided(), "the miss is not certain yet");
     let decided = play(&mut judge, &[Tick(LIMIT + 1)]);
-    assert_eq!(decided, [Decided { expectation: open_end, verdict: known() }], "the expectation is unchanged");
+    let unchanged = [Decided { expectation: open_end, verdict: known(), from: None }];
+    assert_eq!(decided, unchanged, "the expectation is unchanged");
     assert!(judge.all_decided());
 }
 
@@ -423,7 +439,7 @@ fn what_cannot_be_proved_is_undecided() {
 fn what_is_left_out_counts_neither_way() {
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
     play(&mut judge, &[Baseline(-1)]);
-    judge.leave_out("the fall of the limit", "only root may write it");
+    judge.leave_out(None, "the fall of the limit", "only root may write it");
     let decided = judge.take_decided();
     let why = "the fall of the limit was left out: only root may write it".to_owned();
     assert_eq!(verdicts(&decided), [Verdict::Undecided { why }]);
@@ -434,7 +450,7 @@ fn what_is_left_out_counts_neither_way() {
     assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    judge.leave_out("the fall of the limit", "only root may write it");
+    judge.leave_out(None, "the fall of the limit", "only root may write it");
     assert_eq!(judge.take_decided().len(), 1);
     assert_eq!(judge.outcome().0, Outcome::Inconclusive);
 }
@@ -469,4 +485,179 @@ fn verdicts_nobody_planned_say_whether_the_detector_is_a_users_own() {
     let mut judge = Judge::control(vec![D.to_owned(), "agent".to_owned()], vec![]).with_outside(["agent".to_owned()]);
     let decided = play(&mut judge, &[Baseline(-1), Inject, End(5)]);
     assert_eq!(decided.iter().map(|d| d.expectation.outside).collect::<Vec<_>>(), [false, true]);
+}
+
+/// About a step of a chain, uncovered by the healing of another where one is named.
+fn of(step: &str, after: Option<&str>, expectation: Expectation) -> Expectation {
+    let of = OfStep { step: Some(step.to_owned()), after: after.map(str::to_owned), clears: None };
+    Expectation { of: Some(of), ..expectation }
+}
+
+const NIC: &str = "pod-nic";
+const STRAY: &str = "wrong-nic";
+const RISK: &str = "dns-redundancy";
+
+/// Two steps: the first step's cause, the second's cause from its injection and its symptom once the first is healed,
+/// and a risk that goes with the second.
+fn chain() -> Judge {
+    let expectations = vec![
+        of("dns", None, expect(NIC, Cause, Some(A))),
+        of("route", None, expect(D, Cause, Some(B))),
+        of("route", Some("dns"), expect(STRAY, Symptom, Some(B))),
+    ];
+    let clears = OfStep { clears: Some("route".to_owned()), ..OfStep::default() };
+    let risk = Expectation { of: Some(clears), ..expect(RISK, Risk, Some(A)) };
+    Judge::incident(expectations, vec![risk]).with_steps(["dns", "route"].map(str::to_owned))
+}
+
+/// The stages of a chain as they should be, with something besides in each: before and after the first healing, and
+/// after the second.
+fn play_chain(first: Vec<Step>, second: Vec<Step>, last: Vec<Step>) -> (Judge, Vec<Decided>) {
+    let mut judge = chain();
+    let mut steps = vec![Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0)];
+    steps.extend([Report(3, NIC, Cause, Warning, A), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    steps.extend(first);
+    steps.extend([StageEnd(100), Heal("dns", 110), Healed("dns", 150), Clear(125, NIC, Cause, A)]);
+    steps.push(Report(130, STRAY, Symptom, Warning, B));
+    steps.extend(second);
+    steps.extend([StageEnd(200), Heal("route", 210), Healed("route", 250), Clear(215, D, Cause, B)]);
+    steps.extend([Clear(216, STRAY, Symptom, B), Clear(217, RISK, Risk, A)]);
+    steps.extend(last);
+    steps.push(Recovered(300));
+    let said = play(&mut judge, &steps);
+    (judge, said)
+}
+
+/// Each verdict with its detector, in short.
+fn names(decided: &[Decided]) -> Vec<String> {
+    let one = |d: &Decided| match d.verdict.after() {
+        Some(after) => format!("{} {} {}", d.expectation.detector, d.verdict.name(), after.as_nanos()),
+        None => format!("{} {}", d.expectation.detector, d.verdict.name()),
+    };
+    decided.iter().map(one).collect()
+}
+
+const AS_IT_SHOULD: [&str; 4] =
+    ["dns-redundancy detected 0", "pod-nic detected 3", "policy-route detected 2", "wrong-nic detected 20"];
+
+#[test]
+fn a_chain_counts_from_its_own_injections_and_healings() {
+    let (judge, said) = play_chain(vec![], vec![], vec![]);
+    assert_eq!(names(&said), AS_IT_SHOULD);
+    assert_eq!(said.iter().map(|d| d.from).collect::<Vec<_>>(), [None, Some(at(0)), Some(at(10)), Some(at(110))]);
+    assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
+}
+
+#[test]
+fn what_is_out_of_place_in_a_chain() {
+    type More = (Vec<Step>, Vec<Step>, Vec<Step>);
+    let cases: Vec<(&str, More, Vec<&str>)> = vec![
+        ("cleared in force", (vec![Clear(50, D, Cause, B)], vec![], vec![]), vec!["policy-route cleared-early"]),
+        (
+            "cleared and reported again",
+            (vec![Clear(50, D, Cause, B), Report(60, D, Cause, Warning, B)], vec![], vec![]),
+            vec![],
+        ),
+        (
+            "a risk cleared too early",
+            (vec![], vec![Clear(150, RISK, Risk, A)], vec![]),
+            vec!["dns-redundancy cleared-early"],
+        ),
+        (
+            "reported again while it may clear",
+            (vec![], vec![Report(140, NIC, Cause, Warning, A), Clear(145, NIC, Cause, A)], vec![]),
+            vec![],
+        ),
+        (
+            "reported again long after",
+            (vec![], vec![Report(160, NIC, Cause, Warning, A)], vec![]),
+            vec!["pod-nic false-alarm", "pod-nic not-cleared"],
+        ),
+        ("not cleared", (vec![], vec![Report(140, NIC, Cause, Warning, A)], vec![]), vec!["pod-nic not-cleared"]),
+        (
+            "not cleared at the end",
+            (vec![], vec![], vec![Report(220, D, Cause, Warning, B)]),
+            vec!["policy-route not-cleared"],
+        ),
+        ("something else", (vec![Report(50, "x", Symptom, Warning, A)], vec![], vec![]), vec!["x false-alarm"]),
+        ("something below warning", (vec![Report(50, "x", Symptom, Info, A)], vec![], vec![]), vec![]),
+        ("another risk", (vec![Report(50, "x", Risk, Warning, A)], vec![], vec![]), vec![]),
+        ("another subject", (vec![Report(50, NIC, Cause, Warning, B)], vec![], vec![]), vec!["pod-nic false-alarm"]),
+        ("when all is healed", (vec![], vec![], vec![Report(260, "x", Symptom, Warning, A)]), vec!["x false-alarm"]),
+    ];
+    for (name, (first, second, last), more) in cases {
+        let (judge, said) = play_chain(first, second, last);
+        let all = names(&said);
+        let rest: Vec<&str> = all.iter().map(String::as_str).filter(|one| !AS_IT_SHOULD.contains(one)).collect();
+        assert_eq!(rest, more, "{name}");
+        assert_eq!(all.len() - rest.len(), AS_IT_SHOULD.len(), "{name}");
+        assert_eq!(judge.outcome().0, if more.is_empty() { Outcome::Pass } else { Outcome::Fail }, "{name}");
+    }
+}
+
+#[test]
+fn what_comes_before_it_is_uncovered_is_pre_existing() {
+    let (judge, said) = play_chain(vec![Report(90, STRAY, Symptom, Warning, B)], vec![], vec![]);
+    assert!(names(&said).contains(&"wrong-nic pre-existing".to_owned()));
+    assert_eq!(judge.outcome().1, ["wrong-nic already reported a finding about node/b before dns was healed"]);
+}
+
+#[test]
+fn a_step_may_be_known_to_be_injected_after_its_first_finding() {
+    let mut judge = chain();
+    let steps =
+        [Baseline(-5), InjectStep("dns", 0), Report(12, D, Cause, Warning, B), Report(13, D, Cause, Warning, A)];
+    play(&mut judge, &steps);
+    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 10)])), ["policy-route detected 2"]);
+    let mut judge = chain();
+    play(&mut judge, &steps);
+    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 13)])), ["policy-route pre-existing"]);
+}
+
+#[test]
+fn a_stage_waits_for_what_it_uncovers_and_for_what_must_clear() {
+    let mut judge = chain();
+    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    assert!(!judge.all_decided());
+    play(&mut judge, &[Report(20, NIC, Cause, Warning, A)]);
+    assert!(judge.all_decided(), "the symptom comes later");
+    let said = play(&mut judge, &[StageEnd(100), Heal("dns", 110), Healed("dns", 150)]);
+    assert_eq!(names(&said), Vec::<String>::new());
+    assert!(!judge.all_decided() && !judge.healed_is_cleared());
+    play(&mut judge, &[Clear(120, NIC, Cause, A), Report(130, STRAY, Symptom, Warning, B)]);
+    assert!(judge.all_decided() && judge.healed_is_cleared());
+    // What is missed is missed at its own stage.
+    let mut judge = chain();
+    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    assert_eq!(names(&play(&mut judge, &[StageEnd(100)])), ["pod-nic missed"]);
+}
+
+#[test]
+fn a_chain_that_is_cut_short_leaves_later_stages_out() {
+    let mut judge = chain();
+    let first = [Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10)];
+    play(&mut judge, &first);
+    play(&mut judge, &[Report(20, NIC, Cause, Warning, A), Report(21, D, Cause, Warning, B), CutShort(100)]);
+    let healed = [Report(110, STRAY, Symptom, Warning, B), Clear(111, NIC, Cause, A), Clear(111, D, Cause, B)];
+    assert_eq!(names(&play(&mut judge, &healed)), Vec::<String>::new());
+    play(&mut judge, &[Clear(120, STRAY, Symptom, B), Recovered(200)]);
+    assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
+}
+
+#[test]
+fn users_own_detectors_may_report_anything_in_a_chain_and_are_graded_by_its_steps() {
+    let own = |step: &str| Expectation { outside: true, ..of(step, None, expect("agent", Symptom, None)) };
+    let steps = ["dns", "route"].map(str::to_owned);
+    let mut judge = Judge::incident(vec![own("route"), own("rout")], vec![]).with_steps(steps);
+    let said = [Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(15, "agent", Symptom, Warning, A)];
+    assert_eq!(names(&play(&mut judge, &said)), ["agent undecided", "agent detected 5"]);
+    assert_eq!(names(&play(&mut judge, &[Report(20, "agent", Cause, Warning, A)])), Vec::<String>::new());
+    assert_eq!(judge.outcome().1, ["agent was not decided: the scenario has no step rout"]);
+}
+
+#[test]
+fn a_part_of_one_step_that_is_left_out_affects_no_other() {
+    let mut judge = chain();
+    judge.leave_out(Some("dns"), "the fall of the limit", "only root may write it");
+    assert_eq!(names(&judge.take_decided()), ["pod-nic undecided"]);
 }

@@ -26,8 +26,11 @@ impl Plan {
     #[must_use]
     pub fn at_most(&self, trial: &TrialPlan) -> Duration {
         let deadlines = trial.detect.iter().map(|expectation| expectation.within);
-        let watched = deadlines.chain([trial.effect_within, trial.watch]).max().unwrap_or_default();
-        self.steady_for + self.baseline + watched
+        let effects = trial.steps.iter().map(|step| step.effect.within);
+        let watched = deadlines.chain(effects).chain([trial.watch]).max().unwrap_or_default();
+        // Of a chain each stage may take as long as the longest, and the findings of the step before must clear in it.
+        let stages = u32::try_from(trial.steps.len()).unwrap_or(u32::MAX);
+        self.steady_for + self.baseline + watched * stages + self.recover_within * (stages - 1)
     }
 
     /// Maximum number of entries on a node in this trial: one for each new connection, none of which expires (TIME_WAIT

@@ -6,7 +6,7 @@
 //! configuration named by one of them.
 //!
 //! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster, with addresses checked by [`addresses`].
-//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls.
+//! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
 mod cluster;
@@ -15,6 +15,7 @@ mod flows;
 mod kind_config;
 mod load;
 mod network;
+mod steps;
 mod trials;
 
 #[cfg(test)]
@@ -56,7 +57,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let recover_within = resolver.duration_or("within", scenario.recover.within.as_ref(), DEFAULT_RECOVERY);
 
     let incident_trial = resolver.plan_incident(scenario);
-    let risks = resolver.plan_risks(&scenario.risks, baseline);
+    let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
     let Planner { known: Resolver { cluster, workload, wrong, .. }, clients } = resolver;

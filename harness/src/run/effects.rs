@@ -1,4 +1,4 @@
-//! Observes all expected effects of one trial.
+//! Observes all expected effects of one stage of a trial.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use relapse_reports::event::EffectSeen;
 
 use crate::effect::{Effect, Ground, Watch};
 
-/// The expected effects of one trial.
+/// The expected effects of one stage.
+#[derive(Default)]
 pub struct Effects {
     stated: Vec<Stated>,
 }
@@ -56,7 +57,7 @@ impl Effects {
     pub fn results(&self) -> Vec<EffectSeen> {
         let result = |stated: &Stated| {
             let (holds, evidence) = stated.watch.judge();
-            EffectSeen { effect: stated.text.clone(), holds, t2: stated.watch.begin(), evidence }
+            EffectSeen { effect: stated.text.clone(), holds, t2: stated.watch.begin(), evidence, step: None }
         };
         self.stated.iter().map(result).collect()
     }

@@ -46,6 +46,11 @@ impl Visitor {
         self.ask(ToLab::Shell { place: place.to_owned(), command: command.map(str::to_owned) });
     }
 
+    /// Lets a chain heal one step. `Holding` follows at the next one.
+    pub fn next_stage(&self) {
+        self.ask(ToLab::Next);
+    }
+
     /// Lets the trial heal, recover and go down.
     pub fn leave(&self) {
         self.ask(ToLab::Leave);
@@ -99,6 +104,15 @@ impl Line<'_> {
     }
 }
 
+/// How a visit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    /// A chain continues with its next stage.
+    Next,
+    /// Everything is healed.
+    Ended,
+}
+
 /// Connection of the lab to the visitor.
 pub(super) struct Visitors {
     visits: AsyncMutex<channel::UnboundedReceiver<ToLab>>,
@@ -113,8 +127,9 @@ impl Visitors {
         Self { visits: AsyncMutex::new(visits), notify: Arc::new(notify) }
     }
 
-    /// Holds the trial until the visitor leaves or the run is stopped. Findings and attempts are processed meanwhile.
-    pub(super) async fn attend(&self, running: &mut Running<'_>, cluster: &dyn Cluster, plan: &ClusterPlan) {
+    /// Holds the trial until the visitor continues or leaves, or the run is stopped. Findings and attempts are processed
+    /// meanwhile.
+    pub(super) async fn attend(&self, running: &mut Running<'_>, cluster: &dyn Cluster, plan: &ClusterPlan) -> Visit {
         let places = places(cluster, plan);
         (self.notify)(HoldEvent::Holding { places: places.iter().map(|place| place.name.clone()).collect() });
         let mut visits = self.visits.lock().await;
@@ -122,9 +137,10 @@ impl Visitors {
             tokio::select! {
                 visit = visits.recv() => match visit {
                     Some(ToLab::Shell { place, command }) => self.open(&places, &place, command.as_deref()),
-                    Some(_) | None => return,
+                    Some(ToLab::Next) => return Visit::Next,
+                    Some(_) | None => return Visit::Ended,
                 },
-                step = running.step(|_, _, _| false) => if step.is_err() { return },
+                step = running.step(|_, _, _| false) => if step.is_err() { return Visit::Ended },
             }
         }
     }

@@ -96,7 +96,7 @@ fn carry_out(
                 Ok(ToLab::Heal) => {
                     stop_sender.send_replace(true);
                 }
-                Ok(visit @ (ToLab::Shell { .. } | ToLab::Leave)) => {
+                Ok(visit @ (ToLab::Shell { .. } | ToLab::Next | ToLab::Leave)) => {
                     let _ = visits_sender.send(visit);
                 }
                 Err(_) => {}
@@ -153,7 +153,8 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
     if incident_expected {
         let expected = plan.incident_trial.expected(order.ground.is_real_cluster).to_vec();
         let expected = expected.into_iter().chain(order.outside_expectations.iter().cloned()).collect();
-        Judge::incident(expected, plan.risks.clone()).with_outside(outside)
+        let steps = plan.incident_trial.steps.iter().filter_map(|step| step.name.clone());
+        Judge::incident(expected, plan.risks.clone()).with_outside(outside).with_steps(steps)
     } else {
         let names = DetectorSet::names().into_iter().map(str::to_owned).chain(outside.clone()).collect();
         Judge::control(names, Vec::new()).with_outside(outside)
@@ -169,7 +170,7 @@ async fn run(
 ) -> Result<TrialEnded, String> {
     let trial = choose(plan, order)?;
     let emit = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
-    emit(TrialEvent::Phase { phase: Phase::Up });
+    emit(TrialEvent::Phase { phase: Phase::Up, step: None });
     let begin = clock::now();
     let cluster = match order.ground.up(plan.cluster_of(trial)).await {
         Ok(cluster) => cluster,

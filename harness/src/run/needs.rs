@@ -29,7 +29,7 @@ pub struct Needs {
 impl Needs {
     #[must_use]
     pub fn of(plan: &Plan, trial: &TrialPlan) -> Self {
-        let mut requires: Vec<_> = trial.inject.iter().flat_map(|fault| fault.requires()).collect();
+        let mut requires: Vec<_> = trial.changes().flat_map(|fault| fault.requires()).collect();
         if plan.cluster_of(trial).paths().any(|(_, path)| path != PathPlan::default()) {
             requires.push(Requirement::SlowPaths);
         }
@@ -39,7 +39,7 @@ impl Needs {
         let is_judged = |name: &str| is_control || trial.detect.iter().chain(&plan.risks).any(|e| e.detector == name);
         let detectors = DetectorSet::info().iter().filter(|info| is_judged(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
-        sight.extend(trial.effect.iter().filter_map(|effect| effect.needs()));
+        sight.extend(trial.effects().filter_map(|effect| effect.needs()));
         Self { is_control, requires, sight, files: plan.open_files() }
     }
 

@@ -96,6 +96,8 @@ pub enum ToLab {
         place: String,
         command: Option<String>,
     },
+    /// Heal one step of a chain and hold again at the next.
+    Next,
     /// The visitor has left: heal, recover and tear down in order.
     Leave,
 }

@@ -38,6 +38,8 @@ pub struct Running<'a> {
     pub phase: Phase,
     /// A mutation was attempted.
     pub injected: bool,
+    /// Successful attempts before the faults.
+    pub worked: Vec<Attempt>,
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,
@@ -46,12 +48,10 @@ pub struct Running<'a> {
 }
 
 impl Running<'_> {
-    /// Begins a phase.
-    pub fn enter(&mut self, phase: Phase) {
-        if self.phase != phase || phase == Phase::Up {
-            self.phase = phase;
-            (self.events)(TrialEvent::Phase { phase });
-        }
+    /// Begins a phase, in a chain of this step.
+    pub fn enter(&mut self, phase: Phase, step: Option<&str>) {
+        self.phase = phase;
+        (self.events)(TrialEvent::Phase { phase, step: step.map(str::to_owned) });
     }
 
     /// Runs until `done` returns true or the deadline passes. Returns whether `done` did.

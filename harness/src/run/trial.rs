@@ -10,7 +10,7 @@ use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
 use relapse_lab::cluster::Cluster;
 use relapse_lab::collect::Collectors;
-use relapse_lab::fault::{UndoStack, World};
+use relapse_lab::fault::World;
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::workload::churn::{Churn, ChurnPause};
 use relapse_lab::workload::{Attempt, Workload};
@@ -21,7 +21,7 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use super::samples::Samples;
-use super::stages::Stages;
+use super::stage::Stages;
 use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};
@@ -57,13 +57,13 @@ impl Trial<'_> {
             judge: self.judge,
             phase: Phase::Up,
             injected: false,
+            worked: Vec::new(),
             samples: Samples::new(&self.plan.workload),
             attempts,
             findings: self.findings,
             stop: self.stop,
             events: self.events,
         };
-        let mut undo = UndoStack::default();
         let mut dirty = Vec::new();
         let mut stopped = None;
         let quiet = ChurnPause::default();
@@ -92,11 +92,13 @@ impl Trial<'_> {
                     sabotage: self.sabotage.as_ref(),
                     hold: self.hold.as_ref(),
                 };
-                if let Err(stop) = stages.until_detected(&mut running, &mut undo, &mut dirty).await {
+                if let Err(stop) = stages.until_healed(&mut running, &mut dirty).await {
                     running.decide(|judge, _| judge.abandon(stop.why()));
                     stopped = Some(stop);
                 }
-                stages.heal(&mut running, undo, &mut dirty).await;
+                if let Err(stop) = stages.recover(&mut running, &mut dirty, stopped.is_none()).await {
+                    stopped = Some(stop);
+                }
                 churn.stop().await;
                 // Open connections would keep their namespaces alive for minutes. Destroy them while they still have an
                 // owner: the kernel then closes them properly, and the reset ends peers without an owner.
@@ -107,7 +109,7 @@ impl Trial<'_> {
                 collectors.stop().await;
             }
         }
-        running.enter(Phase::Down);
+        running.enter(Phase::Down, None);
         outcome(&running.judge, stopped, dirty)
     }
 }

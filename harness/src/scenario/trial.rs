@@ -32,6 +32,26 @@ pub struct Effect {
     pub all: Vec<Observation>,
 }
 
+/// One step of a chain: faults that are healed together, and what becomes visible until then.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Name of the step.
+    pub name: Spanned<Name>,
+    /// Faults to inject, in this order. The faults of all steps are in force before the first step is healed.
+    pub inject: Spanned<Vec<Injection>>,
+    /// Changes that are in force only from the healing of the step before until this step is healed.
+    #[serde(default)]
+    pub meanwhile: Vec<Injection>,
+    /// Effect on the workload while this step is the first that is not healed.
+    pub effect: Spanned<Effect>,
+    /// Findings about this step. Each must stand until the step is healed, and be cleared after that.
+    pub detect: Spanned<Vec<Detect>>,
+    /// Changes that heal the step, made before its faults are undone. They are undone when every step is healed.
+    #[serde(default)]
+    pub heal: Vec<Injection>,
+}
+
 /// A finding that a detector must report, and by when.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -43,10 +63,14 @@ pub struct Detect {
     pub level: Spanned<Level>,
     /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: any.
     pub subject: Option<Spanned<String>>,
-    /// Deadline, counted from immediately before the injection.
+    /// Deadline, counted from immediately before the injection, or before the healing of the step named by `after`.
     pub within: Spanned<Duration>,
     /// The deadline on a real cluster, where some signals pass kubelet and API server first. Default: `within`.
     pub in_real_cluster: Option<Spanned<Duration>>,
+    /// In a chain: the earlier step whose healing uncovers it. Default: none, it is visible from the injection on.
+    pub after: Option<Spanned<String>>,
+    /// In a chain: the step whose healing clears it. Default: the step it is about.
+    pub clears: Option<Spanned<String>>,
 }
 
 /// A weakness that a detector must report during the baseline.
@@ -57,6 +81,8 @@ pub struct Risk {
     pub detector: Spanned<String>,
     /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
     pub subject: Spanned<String>,
+    /// In a chain: the step until whose healing it must stand, and whose healing clears it. Default: either may happen.
+    pub clears: Option<Spanned<String>>,
 }
 
 /// A benign change that looks like the incident.

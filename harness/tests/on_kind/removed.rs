@@ -55,7 +55,7 @@ fn injected(event: &RunEvent) -> bool {
 }
 
 fn baseline(event: &RunEvent) -> bool {
-    matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. })
+    matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline, .. }, .. })
 }
 
 fn ended(event: &RunEvent) -> bool {

@@ -26,7 +26,7 @@ pub fn reach_detectors() -> Tested {
     let mut run = home.start_of(SCENARIO, &["--only", "incident", "--record", &folder], &[]);
     let id = run.id()?;
     let baseline = |event: &RunEvent| {
-        matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline }, .. })
+        matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline, .. }, .. })
     };
     run.until("a baseline", baseline)?;
     crash(&id)?;

@@ -72,7 +72,10 @@ pub fn chart(trial: &TrialSummary) -> Option<Markup> {
         });
         y += LANE;
     }
-    instants(&mut svg, &axis, trial, t0, bottom);
+    // In a chain each lane has its own origin.
+    if !trial.is_chain() {
+        instants(&mut svg, &axis, trial, t0, bottom);
+    }
     Some(svg.end(WIDTH, bottom + 22.0, "time to detect"))
 }
 

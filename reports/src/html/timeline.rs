@@ -99,10 +99,16 @@ fn window(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time, bottom: f6
     });
 }
 
+/// "detect", "heal dns".
+fn named(phase: &PhaseSpan) -> String {
+    let step = phase.step.as_ref().map(|step| format!(" {step}"));
+    format!("{}{}", phase.phase.as_str(), step.unwrap_or_default())
+}
+
 /// Phases in alternating shades. All durations are in one title, because short phases are hard to point at.
 fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
     let took = |phase: &PhaseSpan| span(phase.to.unwrap_or(to).since(phase.from));
-    let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", p.phase.as_str(), took(p))).collect();
+    let title: Vec<String> = trial.phases.iter().map(|p| format!("{} {}", named(p), took(p))).collect();
     svg.group("phases", 0.0, &title.join(" · "), |svg| {
         let mut shades = [String::new(), String::new()];
         for (n, phase) in trial.phases.iter().enumerate() {
@@ -113,11 +119,11 @@ fn phases(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, to: Time) {
         svg.path("odd", &shades[1]);
         for phase in &trial.phases {
             let (x, end) = (axis.x(phase.from), axis.x(phase.to.unwrap_or(to)));
-            let name = phase.phase.as_str();
+            let name = named(phase);
             // Roughly seven units per letter. Names that do not fit are in the hover title.
             #[expect(clippy::cast_precision_loss, reason = "names of phases are short")]
             if end - x > name.len() as f64 * 7.0 {
-                svg.text("", (f64::midpoint(x, end), 11.0), name);
+                svg.text("", (f64::midpoint(x, end), 11.0), &name);
             }
         }
     });

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::Api;
-use relapse_model::{PodId, PodRole};
+use relapse_kernel::NetNs;
+use relapse_model::{PodId, PodPlan, PodRole};
 
 use super::super::build::keep_or_make;
+use super::super::failed;
 use super::super::objects::{self, DNS_NAMESPACE, NAMESPACE};
 use super::super::pods::{self, Plugged};
 use super::super::watch::{Seen, serves};
 use super::KindCluster;
+
+/// Index in their node's share from which spare pods have their addresses.
+const LATE_PODS: u128 = 128;
 
 impl KindCluster {
     /// Creates Services and ConfigMaps that do not exist yet.
@@ -40,7 +45,8 @@ impl KindCluster {
 
     /// Deletes pods that are not in this plan, and returns them.
     pub(super) async fn delete_unwanted_pods(&self) -> Result<Vec<Arc<Pod>>, String> {
-        let wanted: Vec<_> = (0..self.plan.pods.len()).map(|number| self.object(PodId(number))).collect();
+        let all = (0..self.plan.pods.len()).map(PodId);
+        let wanted: Vec<_> = all.filter(|id| !self.plan.is_spare(*id)).map(|id| self.object(id)).collect();
         let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| objects::same(object, pod));
         let unwanted: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
         for pod in &unwanted {
@@ -65,9 +71,23 @@ impl KindCluster {
     pub(super) async fn make_all_pods(&self, unwanted: &[Arc<Pod>]) -> Result<Vec<Plugged>, String> {
         let jobs = (0..self.plan.pods.len()).map(|number| async move {
             self.until_gone(unwanted, Some(&self.plan.pods[number].name)).await?;
-            self.make_pod(PodId(number)).await
+            if self.plan.is_spare(PodId(number)) {
+                self.absent(PodId(number))
+            } else {
+                self.make_pod(PodId(number)).await
+            }
         });
         futures_util::future::join_all(jobs).await.into_iter().collect()
+    }
+
+    /// Placeholder for a pod that a fault may add later.
+    fn absent(&self, id: PodId) -> Result<Plugged, String> {
+        let PodPlan { name, node, .. } = &self.plan.pods[id.0];
+        // The plugins assign the first addresses of a share.
+        let share = self.plan.nodes[node.0].pod_prefix;
+        let address = share.nth(LATE_PODS + id.0 as u128).ok_or_else(|| format!("{share} has no room for {name}"))?;
+        let ns = NetNs::create(name).map_err(failed)?;
+        Ok(Plugged { ns, link: String::new(), address, uid: String::new(), leaving: true, stopped: false })
     }
 
     pub(super) async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
@@ -97,7 +117,8 @@ impl KindCluster {
         let all = |_: &Seen| {
             let entries = self.services();
             let mut pairs = entries.iter().zip(&self.plan.services);
-            pairs.all(|(entry, plan)| entry.ready.len() >= plan.pods.len()).then_some(())
+            let there = |pods: &[PodId]| pods.iter().filter(|id| !self.plan.is_spare(**id)).count();
+            pairs.all(|(entry, plan)| entry.ready.len() >= there(&plan.pods)).then_some(())
         };
         self.seen.until("all Services to have their endpoints", all).await
     }

@@ -70,7 +70,7 @@ impl Replicas {
             .collect();
         let dns = plan.dns.as_ref();
         let upstreams = dns.map(|d| d.upstreams.iter().map(|id| plan.outside[id.0].address).collect());
-        let replicas = dns.map(|d| d.replicas.iter().map(|id| (*id, pods[id.0].ns.clone())).collect());
+        let replicas = dns.map(|d| d.replicas.iter().chain(&d.spares).map(|id| (*id, pods[id.0].ns.clone())).collect());
         Self {
             zone: Arc::new(Zone {
                 services,

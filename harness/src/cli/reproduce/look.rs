@@ -17,7 +17,7 @@ pub struct Look {
 /// All commands for an incident, in the order of its faults.
 pub fn at(plan: &Plan) -> Vec<Look> {
     let cluster = plan.cluster_of(&plan.incident_trial);
-    let failing = plan.incident_trial.effect.iter().filter(|effect| effect.hurts()).find_map(|effect| effect.flow());
+    let failing = plan.incident_trial.effects().filter(|effect| effect.hurts()).find_map(|effect| effect.flow());
     let flow = failing.map(|id| &plan.workload[id.0]).or_else(|| plan.workload.first());
     // For a Service, its first pod.
     let ends = flow.map(|flow| std::iter::once(flow.from).chain(plan.cluster.behind(flow.to)).take(2));
@@ -58,7 +58,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         Some(text)
     };
     let mut looks: Vec<Look> = Vec::new();
-    for fault in &plan.incident_trial.inject {
+    for fault in plan.incident_trial.steps.iter().flat_map(|step| &step.inject) {
         for (at, command) in fault.look {
             if let (Some(place), Some(command)) = (place(*at), fill(command)) {
                 let missing = programs(&command).find(|program| !is_installed(program)).map(str::to_owned);

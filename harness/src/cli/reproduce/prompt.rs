@@ -15,14 +15,15 @@ use crate::run::hold::Visitor;
 use crate::run::order::HoldEvent;
 
 /// Commands of the prompt, besides the names of places.
-const WORDS: [&str; 7] = ["shell", "places", "status", "look", "heal", "quit", "help"];
+const WORDS: [&str; 8] = ["shell", "places", "status", "look", "next", "heal", "quit", "help"];
 
-const HELP: [&str; 7] = [
+const HELP: [&str; 8] = [
     "  shell PLACE    open a shell there; `exit` returns to this prompt",
     "  PLACE COMMAND  run one command there",
     "  places         list the places",
     "  status         show flows and standing findings",
     "  look           suggest commands",
+    "  next           heal one step of a chain, and stop at the next",
     "  heal, quit     undo the fault, wait for recovery, tear everything down",
     "  help",
 ];
@@ -34,18 +35,40 @@ pub struct Session {
     pub printer: Printer,
     pub name: String,
     pub look: Vec<Look>,
+    /// Whether its steps can be healed one by one.
+    pub is_chain: bool,
+}
+
+/// What follows a look around.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The next stage of a chain.
+    Next,
+    Heal,
 }
 
 impl Session {
     /// Waits until the trial is held, runs the prompt or the commands, and leaves the trial.
     pub fn hold(&self, exec: &[Exec]) {
-        let places = loop {
-            match self.visitor.next() {
-                Some(HoldEvent::Holding { places }) => break places,
-                Some(event) => self.print(&event),
-                None => return,
+        while let Some(places) = self.held() {
+            if self.look_around(exec, &places) == Then::Heal {
+                return self.visitor.leave();
             }
-        };
+            self.visitor.next_stage();
+        }
+    }
+
+    /// Waits until the trial is held. None when the run is over.
+    fn held(&self) -> Option<Vec<String>> {
+        loop {
+            match self.visitor.next()? {
+                HoldEvent::Holding { places } => return Some(places),
+                event => self.print(&event),
+            }
+        }
+    }
+
+    fn look_around(&self, exec: &[Exec], places: &[String]) -> Then {
         let page = self.printer.page();
         let summary = {
             let mut story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,11 +79,11 @@ impl Session {
         if exec.is_empty() {
             self.printer.print(&self.looks());
             self.printer.print(&[String::new()]);
-            self.prompt(&places);
+            self.prompt(places)
         } else {
             self.carry_out(exec);
+            Then::Heal
         }
-        self.visitor.leave();
     }
 
     fn looks(&self) -> Vec<String> {
@@ -87,7 +110,7 @@ impl Session {
         }
     }
 
-    fn prompt(&self, places: &[String]) {
+    fn prompt(&self, places: &[String]) -> Then {
         let mut input = io::stdin().lock();
         loop {
             let _ = write!(io::stdout(), "relapse {}> ", self.name);
@@ -96,15 +119,20 @@ impl Session {
             match input.read_line(&mut line) {
                 Ok(0) | Err(_) => {
                     out::line("");
-                    return;
+                    return Then::Heal;
                 }
                 Ok(_) => {}
             }
             while let Some(event) = self.visitor.pending() {
                 self.print(&event);
             }
-            if self.execute(line.trim(), places).is_none() {
-                return;
+            if line.trim() == "next" {
+                if self.is_chain {
+                    return Then::Next;
+                }
+                out::line("  this scenario is no chain: `heal` undoes its fault");
+            } else if self.execute(line.trim(), places).is_none() {
+                return Then::Heal;
             }
         }
     }

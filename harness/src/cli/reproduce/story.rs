@@ -63,7 +63,7 @@ impl Story {
         let line = |text: String| vec![format!("{:>7.1} s  {text}", at.since(begin).as_secs_f64())];
         match of_trial {
             TrialEvent::Waiting { reason } => line(words::one_line(reason)),
-            TrialEvent::Phase { phase } => {
+            TrialEvent::Phase { phase, step } => {
                 let sentence = match phase {
                     Phase::Up => "up: the cluster is built",
                     Phase::Settle => "settle: until every flow works",
@@ -71,6 +71,10 @@ impl Story {
                     Phase::Inject | Phase::Detect => return Vec::new(),
                     Phase::Heal => {
                         self.holding = false;
+                        if step.is_some() {
+                            self.injected.retain(|injected| injected.step != *step);
+                            self.effects.clear();
+                        }
                         return Vec::new();
                     }
                     Phase::Recover => "recover: until every flow works again",

@@ -6,6 +6,7 @@ use relapse_detectors::operator::{DeclaredName, DeclaredServer};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
+use relapse_model::replicas::FIRST_POD;
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
@@ -22,7 +23,6 @@ use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, 
 /// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
-pub(super) const FIRST_POD: u128 = 10;
 const FIRST_SERVICE: u128 = 20;
 
 /// Default time to live of records, seconds.

@@ -2,7 +2,6 @@
 //!
 //! Invariant: replicas are the last pods, so that a control with other replicas keeps the ids of all other pods.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 
 use relapse_model::diagnostics::{Span, quoted};
@@ -10,10 +9,7 @@ use relapse_model::spanned::Spanned;
 
 use super::Planner;
 use super::addresses::Addresses;
-use super::cluster::FIRST_POD;
-use crate::plan::{
-    ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
-};
+use crate::plan::{ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodRole, ServiceId, ServicePlan, Target};
 use crate::scenario::cluster::Dns;
 use crate::scenario::trial::DnsOverride;
 
@@ -65,6 +61,7 @@ impl Planner<'_> {
         self.cluster.dns = Some(DnsPlan {
             service: ServiceId(self.cluster.services.len() - 1),
             replicas: Vec::new(),
+            spares: Vec::new(),
             upstreams: Vec::new(),
             search: search.unwrap_or_else(|| SEARCH.map(str::to_owned).to_vec()),
             cache,
@@ -90,23 +87,8 @@ impl Planner<'_> {
         };
         let mut replicas = Vec::new();
         for i in 0..usize::from(count.value) {
-            let name = format!("coredns-{}", i + 1);
-            if self.cluster.pods.iter().any(|p| p.name == name) {
-                self.error(
-                    count.span,
-                    format!("a replica of cluster DNS and a pod are both named `{name}`"),
-                    "rename the pod",
-                );
-            }
             let node = nodes.get(i % nodes.len().max(1)).copied().unwrap_or(NodeId(0));
-            let Some(address) = self.free_address(node) else {
-                let (share, node) = (self.cluster.nodes[node.0].pod_prefix, &self.cluster.nodes[node.0].name);
-                let message = format!("`{name}` does not fit into {share}, the share of `{node}`");
-                self.error(count.span, message, "use fewer pods, or other `nodes`");
-                continue;
-            };
-            replicas.push(PodId(self.cluster.pods.len()));
-            self.cluster.pods.push(PodPlan { name, node, address, mtu: 1500, role: PodRole::Dns });
+            replicas.extend(self.replica_pod(count.span, node));
         }
         if upstreams.is_empty() {
             self.error(
@@ -120,20 +102,9 @@ impl Planner<'_> {
         if let Some(dns) = &mut cluster.dns {
             cluster.services[dns.service.0].pods.clone_from(&replicas);
             dns.replicas = replicas;
+            dns.spares.clear();
             dns.upstreams = upstreams;
         }
-    }
-
-    fn free_address(&self, node: NodeId) -> Option<IpAddr> {
-        let plan = &self.cluster;
-        let node = &plan.nodes[node.0];
-        let mut taken: HashSet<IpAddr> = plan.pods.iter().map(|p| p.address).collect();
-        taken.extend([node.pod_nic_address, plan.network.pod_gateway]);
-        // The last address of an IPv4 prefix is the broadcast address.
-        (FIRST_POD..8192)
-            .take_while(|i| node.pod_prefix.nth(i + 1).is_some())
-            .filter_map(|i| node.pod_prefix.nth(i))
-            .find(|address| !taken.contains(address))
     }
 
     fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {

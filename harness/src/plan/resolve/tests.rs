@@ -69,7 +69,7 @@ fn paths_of_hosts_offices_and_prefixes_and_what_a_fault_leaves_of_them() {
         ["outside/host: 1ms each way, 0.5% lost", "office/beijing: 1500 kbit/s", "prefix/100.64.0.0/16: 59ms each way"]
     );
     assert_eq!(plan.cluster.outside[0].also_at, ["100.64.249.132".parse::<std::net::IpAddr>().unwrap()]);
-    let change = format!("{:?}", plan.incident_trial.inject[0]);
+    let change = format!("{:?}", plan.incident_trial.steps[0].inject[0]);
     assert!(change.contains("delay: 59ms, jitter: 9ms, loss: 5000, rate: None"), "{change}");
 }
 
@@ -149,7 +149,7 @@ fn a_control_is_watched_as_long_as_the_incident() {
 #[test]
 fn the_limit_is_kube_proxys_formula() {
     let plan = good(SHIPPED[0]);
-    let fault = format!("{:?}", plan.incident_trial.inject[0]);
+    let fault = format!("{:?}", plan.incident_trial.steps[0].inject[0]);
     assert!(fault.contains("max(131072, 32768 x 16 cores) = 524288, x 1/"), "{fault}");
 }
 
@@ -173,7 +173,7 @@ fn injected(fault: &str) -> Result<Plan, Diagnostics> {
 fn every_fault_plans() {
     for (name, example) in Injection::NAMES.iter().zip(Injection::EXAMPLES) {
         let plan = injected(&format!("{name}: {example}")).unwrap_or_else(|wrong| panic!("{name}:\n{wrong}"));
-        assert!(plan.incident_trial.inject.iter().all(|fault| fault.name == *name), "{name}");
+        assert!(plan.incident_trial.changes().all(|fault| fault.name == *name), "{name}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! Injections, effects, findings and controls.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
@@ -15,60 +14,76 @@ use relapse_reports::event::Expectation;
 use relapse_reports::words;
 
 use super::Planner;
-use crate::effect::{self, Stating};
-use crate::plan::TrialPlan;
+use super::steps::{Both, Chain};
+use crate::effect::Stating;
+use crate::plan::{EffectPlan, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect, Risk};
+use crate::scenario::trial::{Control, Detect, Effect};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
 
 impl Planner<'_> {
     pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
-        if scenario.effect.all.is_empty() {
+        let (steps, both) = match &scenario.steps {
+            Some(steps) => self.plan_chain(steps, scenario),
+            None => self.plan_only_step(scenario),
+        };
+        let (detect, detect_in_real_cluster): (Vec<Expectation>, Vec<Expectation>) = both.into_iter().unzip();
+        let healed = scenario.healed.as_ref().map(|healed| self.plan_effect(healed)).unwrap_or_default();
+        let watch = longest(&detect).max(SHORTEST_WATCH);
+        let (control, why, cluster) = (None, String::new(), None);
+        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, watch }
+    }
+
+    /// An incident that is no chain.
+    fn plan_only_step(&mut self, scenario: &Scenario) -> (Vec<StepPlan>, Vec<Both>) {
+        let (Some(inject), Some(effect), Some(detect)) = (&scenario.inject, &scenario.effect, &scenario.detect) else {
+            for (key, is_there, help) in [
+                ("inject", scenario.inject.is_some(), "Faults to inject, in this order."),
+                ("effect", scenario.effect.is_some(), "Effect on the workload."),
+                ("detect", scenario.detect.is_some(), "Findings that detectors must report, and by when."),
+            ] {
+                if !is_there {
+                    let message = format!("the scenario lacks `{key}`");
+                    self.error(scenario.metadata.name.span, message, format!("{help} A chain has `steps` instead."));
+                }
+            }
+            return (Vec::new(), Vec::new());
+        };
+        let step = StepPlan {
+            name: None,
+            inject: self.plan_inject(inject),
+            meanwhile: Vec::new(),
+            heal: Vec::new(),
+            effect: self.plan_incident_effect(effect),
+        };
+        self.no_finding_twice(&detect.iter().collect::<Vec<_>>());
+        (vec![step], self.plan_detections(detect, None))
+    }
+
+    /// The effect of a fault, which must have one.
+    pub(super) fn plan_incident_effect(&mut self, effect: &Spanned<Effect>) -> EffectPlan {
+        if effect.all.is_empty() {
             self.error(
-                scenario.effect.span,
+                effect.span,
                 "the incident has no effect, so nothing shows that it happened",
                 "add `all: [ fails: { flow: NAME } ]`",
             );
         }
-        if scenario.detect.is_empty() {
+        self.plan_effect(effect)
+    }
+
+    /// The findings of an incident, or of one step of a chain.
+    pub(super) fn plan_detections(&mut self, detect: &Spanned<Vec<Detect>>, chain: Option<&Chain<'_>>) -> Vec<Both> {
+        if detect.is_empty() {
             self.error(
-                scenario.detect.span,
+                detect.span,
                 "no detector is expected to report the incident",
                 "add `{ detector: NAME, level: cause, subject: ..., within: 1s }`",
             );
         }
-        let inject = self.plan_inject(&scenario.inject);
-        let effect_within = self.duration_or("within", scenario.effect.within.as_ref(), DEFAULT_EFFECT);
-        let effect = self.plan_effect(&scenario.effect, effect_within);
-        let both: Vec<_> = scenario.detect.iter().filter_map(|d| self.plan_detect(d)).collect();
-        let (detect, detect_in_real_cluster): (Vec<Expectation>, Vec<Expectation>) = both.into_iter().unzip();
-        for (i, one) in scenario.detect.iter().enumerate() {
-            let same = |other: &Detect| {
-                let subject = |d: &Detect| d.subject.as_ref().map(|s| s.value.clone());
-                other.detector.value == one.detector.value && subject(other) == subject(one)
-            };
-            if scenario.detect[..i].iter().any(same) {
-                self.error(
-                    one.detector.span,
-                    format!("{} is expected twice about the same subject", quoted(&one.detector)),
-                    "remove one",
-                );
-            }
-        }
-        let watch = longest(&detect).max(SHORTEST_WATCH);
-        TrialPlan {
-            control: None,
-            why: String::new(),
-            cluster: None,
-            inject,
-            effect,
-            effect_within,
-            detect,
-            detect_in_real_cluster,
-            watch,
-        }
+        detect.iter().filter_map(|d| self.plan_detect(d, chain)).collect()
     }
 
     pub(super) fn plan_controls(&mut self, scenario: &Scenario, detect: &[Expectation]) -> Vec<TrialPlan> {
@@ -90,13 +105,16 @@ impl Planner<'_> {
         }
         let cluster = control.dns.as_ref().and_then(|dns| self.with_other_dns(dns, scenario.cluster.dns.as_ref()));
         // Names in the control are those of its own cluster.
-        let kept = cluster.as_ref().map(|own| std::mem::replace(&mut self.cluster, own.clone()));
-        let inject = self.plan_inject(&control.inject);
-        let effect_within = self.duration_or("within", control.effect.within.as_ref(), DEFAULT_EFFECT);
-        let effect = self.plan_effect(&control.effect, effect_within);
-        if let Some(kept) = kept {
-            self.cluster = kept;
-        }
+        let kept = cluster.map(|own| std::mem::replace(&mut self.cluster, own));
+        let step = StepPlan {
+            name: None,
+            inject: self.plan_inject(&control.inject),
+            meanwhile: Vec::new(),
+            heal: Vec::new(),
+            effect: self.plan_effect(&control.effect),
+        };
+        // A fault may have added to it what it will need.
+        let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
         let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
         if let Some(at) = control.watch.as_ref().filter(|_| watch < deadline) {
             let message = format!("`watch` is shorter than {deadline:?}, the incident's longest deadline");
@@ -106,16 +124,15 @@ impl Planner<'_> {
             control: Some(control.name.0.clone()),
             why: control.why.value.clone(),
             cluster,
-            inject,
-            effect,
-            effect_within,
+            steps: vec![step],
+            healed: EffectPlan::default(),
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
             watch,
         }
     }
 
-    fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Planned> {
+    pub(super) fn plan_inject(&mut self, inject: &Spanned<Vec<Injection>>) -> Vec<Planned> {
         if inject.is_empty() {
             let help = format!("add one of: {}", Injection::NAMES.join(", "));
             self.error(inject.span, "nothing is injected", help);
@@ -123,12 +140,13 @@ impl Planner<'_> {
         inject.iter().filter_map(|fault| fault.plan(self)).collect()
     }
 
-    fn plan_effect(&mut self, effect: &Effect, within: Duration) -> Vec<Arc<dyn effect::Effect>> {
+    fn plan_effect(&mut self, effect: &Effect) -> EffectPlan {
+        let within = self.duration_or("within", effect.within.as_ref(), DEFAULT_EFFECT);
         let mut stating = Stating::new(&mut self.known, within);
-        effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect()
+        EffectPlan { all: effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect(), within }
     }
 
-    fn plan_detect(&mut self, detect: &Detect) -> Option<(Expectation, Expectation)> {
+    fn plan_detect(&mut self, detect: &Detect, chain: Option<&Chain<'_>>) -> Option<Both> {
         let level = detect.level.value;
         let known = self.detector(&detect.detector);
         if let Some(actual) = known.filter(|actual| *actual != level) {
@@ -144,6 +162,7 @@ impl Planner<'_> {
         let subject = detect.subject.as_ref().map(|subject| self.subject(subject));
         let within = self.duration("within", &detect.within);
         let real = detect.in_real_cluster.as_ref().map(|within| self.duration("inRealCluster", within));
+        let of = self.plan_place(chain, detect.after.as_ref(), detect.clears.as_ref());
         let expectation = Expectation {
             detector: detect.detector.value.clone(),
             level,
@@ -152,6 +171,7 @@ impl Planner<'_> {
                 None => None,
             },
             within: within?,
+            of,
             expected_miss: None,
             outside: false,
         };
@@ -162,9 +182,10 @@ impl Planner<'_> {
         Some((expectation.clone(), Expectation { within, ..expectation }))
     }
 
-    pub(super) fn plan_risks(&mut self, risks: &[Risk], baseline: Duration) -> Vec<Expectation> {
+    pub(super) fn plan_risks(&mut self, scenario: &Scenario, baseline: Duration) -> Vec<Expectation> {
         let mut plan = Vec::new();
-        for risk in risks {
+        for risk in &scenario.risks {
+            let of = self.plan_place(Chain::of(scenario).as_ref(), None, risk.clears.as_ref());
             let known = self.detector(&risk.detector);
             if let Some(actual) = known.filter(|level| *level != Level::Risk) {
                 let finds = words::level(actual);
@@ -176,6 +197,7 @@ impl Planner<'_> {
                 level: Level::Risk,
                 subject: Some(subject),
                 within: baseline,
+                of,
                 expected_miss: None,
                 outside: false,
             }));
