@@ -8,11 +8,11 @@
 
 pub mod churn;
 pub mod client;
-pub mod database;
 pub mod flow;
 pub mod names;
 pub mod servers;
 pub mod sockets;
+pub mod stub;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! Scenarios are planned into these types, and labs are built from them.
 
 mod path;
+mod steps;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -13,9 +14,9 @@ use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::steps::{PartId, PartPlan, Step};
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
+pub use steps::{PartId, PartPlan, Query, Step, Work};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(

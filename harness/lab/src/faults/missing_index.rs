@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
-use crate::workload::database;
+use crate::workload::servers::database;
 
 /// A database table lacks the index that queries need.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

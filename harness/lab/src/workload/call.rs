@@ -74,6 +74,6 @@ impl Client for Call {
     }
 
     fn server(&self) -> Option<Serve> {
-        Some(http::SERVE)
+        Some(app::SERVE)
     }
 }

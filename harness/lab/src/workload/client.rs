@@ -18,9 +18,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::servers::Home;
-use super::{names, namespace};
-use crate::cluster::Cluster;
+use super::{namespace, stub};
+use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};
 
 /// Maximum number of attempts of one flow under way; further ones wait.
@@ -36,6 +35,26 @@ const LATE: Duration = Duration::from_millis(5);
 
 /// One of relapse's own servers: serves a listening socket forever.
 pub type Serve = fn(TcpListener, Home) -> Job<'static, ()>;
+
+/// Where a server runs, and the workload it serves.
+#[derive(Clone)]
+pub struct Home {
+    pub cluster: Arc<dyn Cluster>,
+    pub place: Place,
+    /// The whole workload.
+    pub flows: Arc<[FlowPlan]>,
+}
+
+impl Home {
+    /// Delay of its responses.
+    #[must_use]
+    pub fn delay(&self) -> ServerDelay {
+        match self.place {
+            Place::Outside(id) => self.cluster.outside(id).delay.clone(),
+            _ => ServerDelay::default(),
+        }
+    }
+}
 
 /// The client of a flow.
 pub trait Client: fmt::Debug + Send + Sync {
@@ -205,7 +224,7 @@ impl Running {
         let address = match kept {
             Some(_) => Ok(cluster.plan().target_address(self.plan.to)),
             None => {
-                let found = names::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
+                let found = stub::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
                 tokio::time::timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))
             }
         };

@@ -1,17 +1,9 @@
-//! Domain names as targets of flows: planning, and look-up at each attempt.
-//!
-//! Pods use cluster DNS with its search list, nodes use it without; hosts outside and offices use a resolver outside.
+//! Planning of domain names as targets of flows. [`super::stub`] looks them up.
 
-use std::net::IpAddr;
-
-use relapse_kernel::NetNs;
-use relapse_model::diagnostics::quoted;
+use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::zone::{self, folded};
-use relapse_model::{ClusterPlan, Failure, NameId, NamePlan, OutsideId, Place, Resolver, Target};
-
-use super::dns;
-use crate::cluster::Cluster;
+use relapse_model::{ClusterPlan, NameId, NamePlan, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
 
 /// Prefix of a name in place of a target such as `pod/NAME`.
 pub const PREFIX: &str = "name/";
@@ -42,7 +34,7 @@ pub(super) fn target(
         resolver.error(text.span, message, help);
         return None;
     };
-    if !dns::known_name(resolver, server, text, &name) {
+    if !known_name(resolver, server, text, &name) {
         return None;
     }
     let places = places(&resolver.cluster, &name);
@@ -62,7 +54,7 @@ pub(super) fn target(
 /// The places with the addresses of a name, from the records of all resolvers.
 fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     let search = cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
-    if let Some(service) = dns::service_named(cluster, name, search) {
+    if let Some(service) = service_named(cluster, name, search) {
         return cluster.behind(Target::Service(service));
     }
     let candidates: Vec<String> =
@@ -81,24 +73,60 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     places
 }
 
-/// The address of a target for a client at `from`. Names are looked up.
-///
-/// # Errors
-/// `NameError` if a name has no address.
-pub async fn address(
-    cluster: &dyn Cluster,
-    ns: &NetNs,
-    from: Place,
-    to: Target,
-    asked: Option<OutsideId>,
-) -> Result<IpAddr, Failure> {
-    let plan = cluster.plan();
-    let Target::Name(id) = to else { return Ok(plan.target_address(to)) };
-    let asked = asked.map(|host| plan.outside[host.0].address);
-    let server = asked.or_else(|| plan.resolver_of(from)).ok_or(Failure::NameError)?;
-    let search = plan.dns.as_ref().filter(|_| matches!(from, Place::Pod(_))).map_or(&[][..], |dns| &dns.search);
-    let addresses = dns::lookup(ns, server, &plan.names[id.0].name, search).await?;
-    // The order of getaddrinfo(3) on a host without an IPv6 address (RFC 6724 section 6, rule 1).
-    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    first.copied().ok_or(Failure::NameError)
+/// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
+/// name.
+pub(super) fn known_name(
+    resolver: &mut Resolver<'_>,
+    server: Target,
+    at: &Spanned<String>,
+    name: &Spanned<String>,
+) -> bool {
+    let dns = resolver.cluster.dns.as_ref();
+    let cluster_dns = dns.is_some_and(|dns| match server {
+        Target::Service(id) => id == dns.service,
+        Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
+        Target::Place(_) | Target::Name(_) => false,
+    });
+    let resolvers: Vec<OutsideId> = match server {
+        Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
+        _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
+        _ => {
+            let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
+            resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
+            return false;
+        }
+    };
+    let query = folded(name);
+    let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
+    if cluster_dns && service_named(&resolver.cluster, &query, search).is_some() {
+        return true;
+    }
+    let known: Vec<&str> = resolvers
+        .iter()
+        .flat_map(|id| &resolver.cluster.outside[id.0].records)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    // By itself, or below a search domain in which a wildcard answers.
+    let mut candidates = std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
+    let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
+    if !known.is_empty() && !is_known {
+        let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
+        let mut names = known;
+        names.dedup();
+        let help = format!("{meant}names they know: {}", listed(names));
+        resolver.error(name.span, format!("no resolver of this flow knows {}", quoted(name)), help);
+    }
+    is_known
+}
+
+/// The Service with this name, bare or with all or part of a search domain.
+fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
+    let is_it = |service: &ServicePlan| {
+        query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
+            let domain = "default.svc.cluster.local";
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
+        })
+    };
+    cluster.services.iter().position(is_it).map(ServiceId)
 }

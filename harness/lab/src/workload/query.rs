@@ -9,9 +9,8 @@ use relapse_model::{Failure, Query};
 use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
-use super::database;
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::echo;
+use super::servers::{database, echo};
 use super::tcp::Connection;
 use crate::job::Job;
 

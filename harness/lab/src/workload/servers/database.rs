@@ -9,8 +9,8 @@ use relapse_kernel::NetNs;
 use relapse_model::{Failure, Query};
 use tokio::net::TcpStream;
 
-use super::servers::echo::{self, Exchange};
-use super::sockets;
+use super::echo::{self, Exchange};
+use crate::workload::sockets;
 
 /// A connection that is ready for queries.
 ///
