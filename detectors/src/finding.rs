@@ -29,7 +29,7 @@ pub enum Severity {
 }
 
 /// What a finding is about, written `kind/name`: `node/worker-1`, `pod/app`, `service/kube-dns`,
-/// `path/192.168.40.0/24` (a peer prefix), `flow/10.176.64.11:46994->10.200.0.5:443`.
+/// `path/192.168.40.0/24` (a peer prefix), `name/oss.example.com`, `flow/10.176.64.11:46994->10.200.0.5:443`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subject {
@@ -46,10 +46,12 @@ pub enum SubjectKind {
     Service,
     Path,
     Flow,
+    /// A domain name, without the dot at its end.
+    Name,
 }
 
 impl SubjectKind {
-    pub const ALL: [Self; 5] = [Self::Node, Self::Pod, Self::Service, Self::Path, Self::Flow];
+    pub const ALL: [Self; 6] = [Self::Node, Self::Pod, Self::Service, Self::Path, Self::Flow, Self::Name];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -59,13 +61,14 @@ impl SubjectKind {
             Self::Service => "service",
             Self::Path => "path",
             Self::Flow => "flow",
+            Self::Name => "name",
         }
     }
 }
 
 /// The text is not of the form `kind/name`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a subject: write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW")]
+#[error("{0:?} is not a subject: write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or flow/FLOW")]
 pub struct SubjectError(pub String);
 
 impl Subject {
@@ -84,6 +87,10 @@ impl Subject {
     #[must_use]
     pub fn path(name: impl fmt::Display) -> Self {
         Self { kind: SubjectKind::Path, name: name.to_string() }
+    }
+    #[must_use]
+    pub fn name(domain: impl Into<String>) -> Self {
+        Self { kind: SubjectKind::Name, name: domain.into() }
     }
 }
 

@@ -32,6 +32,9 @@ pub struct Operator {
     pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
+    /// Names with declared addresses.
+    #[serde(default)]
+    pub names: Vec<DeclaredName>,
 }
 
 /// A path to a peer prefix and the largest packet it carries.
@@ -39,6 +42,13 @@ pub struct Operator {
 pub struct DeclaredPath {
     pub prefix: Prefix,
     pub mtu: u16,
+}
+
+/// A domain name and the prefixes of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredName {
+    pub name: String,
+    pub prefixes: Vec<Prefix>,
 }
 
 impl Operator {

@@ -7,14 +7,15 @@
 use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredPath, Operator};
+use crate::operator::{DeclaredName, DeclaredPath, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
+    Change, ConntrackStats, ConntrackTable, Direction, Dns, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
     Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
 };
 use crate::time::Time;
@@ -38,6 +39,10 @@ pub fn operator() -> Operator {
         time_wait: Duration::from_mins(1),
         peers: Vec::new(),
         peer_prefix_length: 24,
+        names: vec![DeclaredName {
+            name: "declared.example.com".into(),
+            prefixes: vec!["10.219.226.0/24".parse().unwrap()],
+        }],
     }
 }
 
@@ -160,6 +165,13 @@ impl Scene {
         self.collect(findings);
     }
 
+    /// A handshake that starts at `from` and takes `took` milliseconds.
+    pub fn handshake(&mut self, from: u64, server: &str, took: u64) {
+        let near = format!("10.176.98.29:{}", 20_000 + from % 40_000);
+        self.play(format_args!("{from} syn eth1 {near} {server}:443 {from} 1"));
+        self.play(format_args!("{} syn-ack eth1 {server}:443 {near} {from}", from + took));
+    }
+
     fn until(&mut self, at: u64) {
         self.now = self.now.max(at);
         let findings = self.feed.advance(ms(self.now));
@@ -185,6 +197,8 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("I2-conntrack-cap-reset", crate::conntrack_exhaustion::tests::incident()),
         ("I3-coredns-single-replica-loss", crate::pod_nic::tests::incident()),
         ("I4-policy-route-lost", crate::policy_route::tests::incident()),
+        ("I6-dns-record-wrong", crate::dns_answer::tests::incident()),
+        ("I6-dns-record-wrong-declared", crate::dns_answer::tests::incident_declared()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
     ]
@@ -311,6 +325,23 @@ pub fn observed(words: &[&str]) -> Observed {
             segment(link, direction, [source, destination], flags, numbers, timestamp).into()
         }
         ["office", client, ref what @ ..] => office(client, what),
+        // A resolver's answer for a name: time to live, addresses of one IP version; NXDOMAIN without addresses.
+        ["answer", server, name, ttl, ref addresses @ ..] => {
+            static NEXT: AtomicU16 = AtomicU16::new(1);
+            let ipv6 = addresses.first().is_some_and(|address| address.contains(':'));
+            let response = if addresses.is_empty() { "NXDOMAIN" } else { "NOERROR" };
+            Dns {
+                client: read("10.176.98.2:40000"),
+                server: SocketAddr::new(read(server), 53),
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                name: format!("{name}."),
+                record: if ipv6 { "AAAA" } else { "A" }.into(),
+                response: Some(response.into()),
+                answers: addresses.iter().copied().map(read).collect(),
+                ttl: Some(read(ttl)),
+            }
+            .into()
+        }
         _ => panic!("unknown signal: {words:?}"),
     }
 }

@@ -29,7 +29,7 @@ use self::client::{Client, Running};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
-pub use self::client::{Attempt, FlowSwitch, PartTime};
+pub use self::client::{Attempt, Details, FlowSwitch, PartTime};
 
 macro_rules! flows {
     ($($name:literal => $module:ident::$spec:ident,)*) => {

@@ -15,10 +15,11 @@ pub mod resolver;
 pub mod spanned;
 pub mod values;
 pub mod yaml;
+pub mod zone;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NameId, NamePlan, NetworkPlan, NodeId, NodePlan, OfficeId,
-    OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, Place, PodId, PodPlan, PodRole, Query, ServiceId,
-    ServicePlan, Step, Target, Work,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NameId, NamePlan, NetworkPlan, NodeId, NodePlan,
+    OfficeId, OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole,
+    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, Work,
 };
-pub use resolver::Resolver;
+pub use resolver::{Resolver, WrittenPath};

@@ -102,6 +102,7 @@ fn dns(udp: &Udp) -> Option<Dns> {
         RData::AAAA(a) => Some(a.0.into()),
         _ => None,
     });
+    let ttl = message.answers.iter().map(|record| record.ttl).min();
     Some(Dns {
         client,
         server,
@@ -110,5 +111,6 @@ fn dns(udp: &Udp) -> Option<Dns> {
         record: query.query_type().to_string(),
         response: is_answer.then(|| format!("{:?}", message.metadata.response_code).to_ascii_uppercase()),
         answers: addresses.collect(),
+        ttl,
     })
 }

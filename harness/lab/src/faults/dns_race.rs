@@ -57,8 +57,8 @@ impl Fault for DnsRace {
             let mut answered = 0;
             let mut t1 = t0;
             for number in 0..self.count {
-                let asked = tokio::time::timeout(PATIENCE, stub::lookup(&ns, service.address, &name, &[])).await;
-                answered += u32::from(matches!(asked, Ok(Ok(_))));
+                let answer = tokio::time::timeout(PATIENCE, stub::lookup(&ns, service.address, &name, &[])).await;
+                answered += u32::from(matches!(answer, Ok(Ok(_))));
                 if number == 0 {
                     t1 = now();
                 }

@@ -83,8 +83,8 @@ pub struct Site<'a> {
     pub ns: NetNs,
     /// The address of the target.
     pub address: IpAddr,
-    /// Receives the times of its parts, if it has any.
-    pub parts: &'a mut Vec<PartTime>,
+    /// Receives what the attempt found out.
+    pub details: &'a mut Details,
 }
 
 impl Site<'_> {
@@ -103,6 +103,14 @@ pub struct Attempt {
     pub ended: Time,
     /// `None` if it succeeded.
     pub failure: Option<Failure>,
+    pub details: Details,
+}
+
+/// What an attempt found out, if it was to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Addresses of the name that it looked up.
+    pub addresses: Vec<IpAddr>,
     /// Completed parts, if known.
     pub parts: Vec<PartTime>,
 }
@@ -209,7 +217,7 @@ impl Running {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
         let started = now();
-        let mut parts = Vec::new();
+        let mut details = Details::default();
         let deadline = Instant::now() + self.plan.timeout;
         let ns = namespace(cluster, from);
         // A kept connection needs no look-up.
@@ -222,7 +230,7 @@ impl Running {
         };
         let outcome = match address {
             Ok(address) => {
-                let site = Site { cluster, flow: &self.plan, ns, address, parts: &mut parts };
+                let site = Site { cluster, flow: &self.plan, ns, address, details: &mut details };
                 let attempt = self.client.attempt(site, kept);
                 tokio::time::timeout_at(deadline, attempt).await.unwrap_or(Err(self.plan.late))
             }
@@ -231,7 +239,7 @@ impl Running {
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // The receiver is dropped when the trial ends.
-        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, parts });
+        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, details });
         if hurry && failure.is_some() {
             // Do not spin on connections that cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;

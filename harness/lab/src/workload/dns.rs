@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
+use relapse_model::{Failure, Target};
 use tokio::net::TcpStream;
 
 use super::client::{Client, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
+use super::names;
 use super::stub::lookup;
 use crate::job::Job;
 
@@ -40,7 +40,7 @@ impl FlowSpec for DnsSpec {
         }
         flow.check_reachable(target, self.at());
         if let Some(server) = target {
-            known_name(flow.resolver, server, self.at(), &self.query);
+            names::known_name(flow.resolver, server, self.at(), &self.query);
         }
         Arc::new(Dns { query: self.query.value.clone() })
     }
@@ -53,67 +53,6 @@ impl DnsSpec {
     }
 }
 
-/// A name in the form in which names are compared.
-pub(super) fn folded(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
-}
-
-/// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
-/// name.
-pub(super) fn known_name(
-    resolver: &mut Resolver<'_>,
-    server: Target,
-    at: &Spanned<String>,
-    name: &Spanned<String>,
-) -> bool {
-    let dns = resolver.cluster.dns.as_ref();
-    let cluster_dns = dns.is_some_and(|dns| match server {
-        Target::Service(id) => id == dns.service,
-        Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
-        Target::Place(_) | Target::Name(_) => false,
-    });
-    let resolvers: Vec<OutsideId> = match server {
-        Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
-        _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
-        _ => {
-            let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
-            resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
-            return false;
-        }
-    };
-    let query = folded(name);
-    let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
-    if cluster_dns && service_named(&resolver.cluster, &query, search).is_some() {
-        return true;
-    }
-    let known: Vec<&str> = resolvers
-        .iter()
-        .flat_map(|id| &resolver.cluster.outside[id.0].records)
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let is_known = known.iter().any(|known| folded(known) == query);
-    if !known.is_empty() && !is_known {
-        let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
-        let mut names = known;
-        names.dedup();
-        let help = format!("{meant}names they know: {}", listed(names));
-        resolver.error(name.span, format!("no resolver of this flow knows {}", quoted(name)), help);
-    }
-    is_known
-}
-
-/// The Service with this name, bare or with all or part of a search domain.
-pub(super) fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
-    let is_it = |service: &ServicePlan| {
-        query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
-            let domain = "default.svc.cluster.local";
-            let rest = rest.strip_prefix('.').unwrap_or(rest);
-            rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
-        })
-    };
-    cluster.services.iter().position(is_it).map(ServiceId)
-}
-
 #[derive(Debug)]
 struct Dns {
     query: String,
@@ -123,7 +62,8 @@ impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
             let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
-            lookup(&site.ns, site.address, &self.query, search).await.map(|_| None)
+            site.details.addresses = lookup(&site.ns, site.address, &self.query, search).await?;
+            Ok(None)
         })
     }
 }

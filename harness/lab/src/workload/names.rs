@@ -1,10 +1,9 @@
 //! Planning of domain names as targets of flows. [`super::stub`] looks them up.
 
-use relapse_model::diagnostics::quoted;
+use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, NameId, NamePlan, OutsideId, Place, Resolver, Target};
-
-use super::dns;
+use relapse_model::zone::{self, folded};
+use relapse_model::{ClusterPlan, NameId, NamePlan, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
 
 /// Prefix of a name in place of a target such as `pod/NAME`.
 pub const PREFIX: &str = "name/";
@@ -18,7 +17,7 @@ pub(super) fn target(
     asked: Option<OutsideId>,
 ) -> Option<Target> {
     let Some(name) = text.value.strip_prefix(PREFIX) else { return resolver.target(text) };
-    let name = Spanned { value: dns::folded(name), span: text.span };
+    let name = Spanned { value: folded(name), span: text.span };
     resolver.domain(&name);
     let from = from?;
     let server = match (asked, from) {
@@ -35,7 +34,7 @@ pub(super) fn target(
         resolver.error(text.span, message, help);
         return None;
     };
-    if !dns::known_name(resolver, server, text, &name) {
+    if !known_name(resolver, server, text, &name) {
         return None;
     }
     let places = places(&resolver.cluster, &name);
@@ -55,11 +54,15 @@ pub(super) fn target(
 /// The places with the addresses of a name, from the records of all resolvers.
 fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     let search = cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
-    if let Some(service) = dns::service_named(cluster, name, search) {
+    if let Some(service) = service_named(cluster, name, search) {
         return cluster.behind(Target::Service(service));
     }
-    let records = cluster.outside.iter().flat_map(|host| &host.records);
-    let addresses = records.filter(|(known, _)| dns::folded(known) == name).flat_map(|(_, addresses)| addresses);
+    let candidates: Vec<String> = candidates(cluster, name).collect();
+    let addresses = cluster.outside.iter().flat_map(|host| {
+        let owners = host.records.iter().map(|(owner, _)| owner.as_str());
+        let owner = candidates.iter().find_map(|name| zone::owner(owners.clone(), name));
+        host.records.iter().filter(move |(name, _)| owner == Some(name)).flat_map(|(_, addresses)| addresses)
+    });
     let mut places = Vec::new();
     for place in addresses.filter_map(|address| cluster.place_at(*address)) {
         if !places.contains(&place) {
@@ -67,4 +70,67 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
         }
     }
     places
+}
+
+/// The name by itself, and below each search domain, in which a wildcard may answer.
+fn candidates(cluster: &ClusterPlan, name: &str) -> impl Iterator<Item = String> {
+    let search = cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
+    std::iter::once(name.to_owned()).chain(search.iter().map(move |domain| format!("{name}.{}", folded(domain))))
+}
+
+/// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
+/// name.
+pub(super) fn known_name(
+    resolver: &mut Resolver<'_>,
+    server: Target,
+    at: &Spanned<String>,
+    name: &Spanned<String>,
+) -> bool {
+    let dns = resolver.cluster.dns.as_ref();
+    let cluster_dns = dns.is_some_and(|dns| match server {
+        Target::Service(id) => id == dns.service,
+        Target::Place(Place::Pod(id)) => dns.replicas.contains(&id),
+        Target::Place(_) | Target::Name(_) => false,
+    });
+    let resolvers: Vec<OutsideId> = match server {
+        Target::Place(Place::Outside(id)) if !resolver.cluster.outside[id.0].records.is_empty() => vec![id],
+        _ if cluster_dns => dns.map(|dns| dns.upstreams.clone()).unwrap_or_default(),
+        _ => {
+            let help = "name cluster DNS, one of its replicas, or a host in `outside` that has `records`";
+            resolver.error(at.span, format!("{} is not a resolver", quoted(at)), help);
+            return false;
+        }
+    };
+    let query = folded(name);
+    let search = dns.map(|dns| dns.search.as_slice()).unwrap_or_default();
+    if cluster_dns && service_named(&resolver.cluster, &query, search).is_some() {
+        return true;
+    }
+    let known: Vec<&str> = resolvers
+        .iter()
+        .flat_map(|id| &resolver.cluster.outside[id.0].records)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let is_known =
+        candidates(&resolver.cluster, &query).any(|name| zone::owner(known.iter().copied(), &name).is_some());
+    if !known.is_empty() && !is_known {
+        let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
+        let mut names = known;
+        names.dedup();
+        let help = format!("{meant}names they know: {}", listed(names));
+        resolver.error(name.span, format!("no resolver of this flow knows {}", quoted(name)), help);
+    }
+    is_known
+}
+
+/// The Service with this name, bare or with all or part of a search domain.
+fn service_named(cluster: &ClusterPlan, query: &str, search: &[String]) -> Option<ServiceId> {
+    let is_it = |service: &ServicePlan| {
+        query.strip_prefix(service.name.as_str()).is_some_and(|rest| {
+            let domain = "default.svc.cluster.local";
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            rest.is_empty() || domain.starts_with(rest) || search.iter().any(|s| s == rest)
+        })
+    };
+    cluster.services.iter().position(is_it).map(ServiceId)
 }

@@ -198,7 +198,7 @@ impl Planner<'_> {
             let meant = nearest(kind, SubjectKind::ALL.map(SubjectKind::as_str));
             let help = match (meant, text.split_once('/')) {
                 (Some(meant), Some((_, name))) if !name.is_empty() => format!("did you mean `{meant}/{name}`?"),
-                _ => "write node/NAME, pod/NAME, service/NAME or path/PREFIX".to_owned(),
+                _ => "write node/NAME, pod/NAME, service/NAME, path/PREFIX or name/DOMAIN".to_owned(),
             };
             self.error(text.span, format!("{} is not a subject", quoted(text)), help);
             return None;
@@ -225,6 +225,17 @@ impl Planner<'_> {
                     None
                 }
             },
+            SubjectKind::Name => {
+                let is_known = self.cluster.knows(&subject.name);
+                if !is_known {
+                    let records = self.cluster.outside.iter().flat_map(|host| &host.records);
+                    let names: Vec<String> = records.map(|(name, _)| name.clone()).collect();
+                    let message = format!("no resolver has a record for {}", quoted(&subject.name));
+                    let help = did_you_mean(&subject.name, "names", names.iter().map(String::as_str));
+                    self.error(text.span, message, help);
+                }
+                is_known.then_some(subject)
+            }
             SubjectKind::Flow => {
                 let help = "a flow's ports are not known in advance: name its node, or leave `subject` out";
                 self.error(text.span, format!("{} is not a flow that can be expected", quoted(text)), help);
