@@ -90,6 +90,11 @@ wrong! {
     unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
     unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
     level_of_another_detector: "level: cause" => "level: symptom";
+    server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
+    server_by_its_address: "subject: node/worker-2" => "subject: server/10.176.46.4:3306", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    servers_declared_wrongly: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4, Store: 10.176.46.4:443 } }";
+    server_declared_twice: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306, other: 10.176.46.4:3306 } }";
     subject_that_names_nothing: "subject: node/worker-2" => "subject: path/beijing", "service/kube-dns" => "services/kube-dns";
     risk_among_the_detections: "level: cause" => "level: risk";
     deadline_of_nothing: "within: 500ms" => "within: 0s", "every: 50ms" => "every: 0ms", "within: 3s" => "within: 0s";

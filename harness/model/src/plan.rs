@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredPath, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,6 +59,8 @@ pub struct ClusterPlan {
     pub declared_names: Vec<DeclaredName>,
     /// Domain names that flows connect to.
     pub names: Vec<NamePlan>,
+    /// What the operator declared to the detectors about servers.
+    pub declared_servers: Vec<DeclaredServer>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -373,6 +375,7 @@ impl ClusterPlan {
             peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
             names: self.declared_names.clone(),
+            servers: self.declared_servers.clone(),
         }
     }
 

@@ -40,6 +40,7 @@ impl<'a> Resolver<'a> {
             prefixes: Vec::new(),
             declared_names: Vec::new(),
             names: Vec::new(),
+            declared_servers: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }

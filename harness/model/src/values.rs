@@ -4,7 +4,7 @@
 //! malformed string, not only the first.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use jiff::civil::Date;
@@ -32,6 +32,7 @@ pub const FORMATS: &[Format] = &[
     Name::FORMAT,
     Duration::FORMAT,
     Address::FORMAT,
+    ServerAddress::FORMAT,
     Prefix::FORMAT,
     Fraction::FORMAT,
     PortRange::FORMAT,
@@ -89,6 +90,11 @@ text! {
     "write an address such as `10.176.46.4`"
 }
 text! {
+    /// An IP address and a port.
+    ServerAddress(SocketAddr), "server-address", "an address and port", "^[0-9a-fA-F.:\\[\\]]+:[0-9]+$",
+    "write an address and a port, such as `10.176.46.4:3306`"
+}
+text! {
     /// An IPv4 prefix. Rules of a cluster support only IPv4.
     Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bits set beyond it"
@@ -115,8 +121,8 @@ text! {
 }
 text! {
     /// What a finding is about.
-    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name)/.+$",
-    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or flow/FLOW"
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name|server)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN, server/ADDRESS:PORT or flow/FLOW"
 }
 text! {
     /// A day of the calendar.
@@ -156,6 +162,12 @@ impl Duration {
 impl Address {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)
+    }
+}
+
+impl ServerAddress {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).map(Self)
     }
 }
 

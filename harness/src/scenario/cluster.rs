@@ -5,7 +5,7 @@ use std::fmt;
 
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate};
+use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate, ServerAddress};
 use relapse_model::{ForwardPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
@@ -154,6 +154,9 @@ pub struct Declared {
     /// Domain names, and the prefixes of their addresses.
     #[serde(default)]
     pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
+    /// Names of servers, which findings use instead of address and port.
+    #[serde(default)]
+    pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
 }
 
 /// A host outside the cluster.

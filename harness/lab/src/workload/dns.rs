@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::names;
+use super::names::known_name;
 use super::stub::lookup;
 use crate::job::Job;
 
@@ -40,7 +40,7 @@ impl FlowSpec for DnsSpec {
         }
         flow.check_reachable(target, self.at());
         if let Some(server) = target {
-            names::known_name(flow.resolver, server, self.at(), &self.query);
+            known_name(flow.resolver, server, self.at(), &self.query);
         }
         Arc::new(Dns { query: self.query.value.clone() })
     }

@@ -57,7 +57,8 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     if let Some(service) = service_named(cluster, name, search) {
         return cluster.behind(Target::Service(service));
     }
-    let candidates: Vec<String> = candidates(cluster, name).collect();
+    let candidates: Vec<String> =
+        std::iter::once(name.to_owned()).chain(search.iter().map(|s| format!("{name}.{}", folded(s)))).collect();
     let addresses = cluster.outside.iter().flat_map(|host| {
         let owners = host.records.iter().map(|(owner, _)| owner.as_str());
         let owner = candidates.iter().find_map(|name| zone::owner(owners.clone(), name));
@@ -70,12 +71,6 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
         }
     }
     places
-}
-
-/// The name by itself, and below each search domain, in which a wildcard may answer.
-fn candidates(cluster: &ClusterPlan, name: &str) -> impl Iterator<Item = String> {
-    let search = cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
-    std::iter::once(name.to_owned()).chain(search.iter().map(move |domain| format!("{name}.{}", folded(domain))))
 }
 
 /// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
@@ -111,8 +106,9 @@ pub(super) fn known_name(
         .flat_map(|id| &resolver.cluster.outside[id.0].records)
         .map(|(name, _)| name.as_str())
         .collect();
-    let is_known =
-        candidates(&resolver.cluster, &query).any(|name| zone::owner(known.iter().copied(), &name).is_some());
+    // By itself, or below a search domain in which a wildcard answers.
+    let mut candidates = std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
+    let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
     if !known.is_empty() && !is_known {
         let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
         let mut names = known;

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use relapse_detectors::operator::DeclaredName;
+use relapse_detectors::operator::{DeclaredName, DeclaredServer};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::values;
 use relapse_model::zone::folded;
 
 use super::Planner;
@@ -299,6 +300,18 @@ impl Planner<'_> {
             }
             let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
             self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
+        }
+        for (name, address) in &declared.servers {
+            let (address, format) = (address.0, values::Name::FORMAT);
+            if !(format.accepts)(name) {
+                self.error(name.span, format!("{} is not {}", quoted(name), format.what), format.right);
+            }
+            let servers = &self.cluster.declared_servers;
+            if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
+                let message = format!("{address} has another name, {}", quoted(&other));
+                self.error(name.span, message, "declare one name for each address and port");
+            }
+            self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
         }
     }
 
