@@ -92,6 +92,10 @@ wrong! {
     name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";
     resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
     not_http_to_nginx: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: nginx }\n    - { name: cache, address: 10.176.46.5, server: nginx }", "  - http:" => "  - hold: { name: waiting, from: pod/app, to: outside/cache, port: 6379, connections: 5 }\n  - http:";
+    path_that_cannot_be: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 5ms, jitter: 6ms, alsoAt: [10.16.16.16, 10.176.98.77] }", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.0/24, delay: 11s", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.0.0.0/8, jitter: 1ms }, { prefix: 100.64.0.0/16 }, { prefix: 100.64.0.0/16 } ]";
+    path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
+    path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";
+    path_that_stays: "pod-deletion: { pod: peer }" => "path-change: { of: outside/database, delay: 0ms }", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 100.64.0.0/16 } ]", "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- path-change: { of: prefix/100.64.0.0/24, loss: 1% }";
     unknown_server: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: ngnix }";
     name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
     no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";

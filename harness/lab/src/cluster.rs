@@ -170,6 +170,8 @@ pub trait Cluster: Send + Sync {
     fn office(&self, id: OfficeId) -> &Office;
     /// The network that connects all of them.
     fn fabric(&self) -> &NetNs;
+    /// What it does to packets of hosts, offices and prefixes.
+    fn paths(&self) -> &paths::Paths;
 
     /// Pods and endpoints as known to the API, and every change.
     fn inventory(&self) -> watch::Receiver<Inventory>;
@@ -216,5 +218,6 @@ pub mod cable;
 pub mod fabric;
 pub mod node_network;
 pub mod outside;
+pub mod paths;
 pub mod pods;
 pub mod snapshot;

@@ -25,6 +25,8 @@ pub enum Requirement {
     ConntrackLimit(u64),
     /// Needs that value to stay unchanged while it runs (lock only).
     ConntrackLimitSteady,
+    /// Makes packets late or loses them outside the kernel's own rules.
+    SlowPaths,
 }
 
 impl Requirement {

@@ -65,4 +65,5 @@ faults! {
     "slow-resolver" => slow_resolver::SlowResolverSpec,
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
+    "path-change" => path_change::PathChangeSpec,
 }

@@ -19,6 +19,7 @@ pub mod zone;
 
 pub use plan::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NetworkPlan, NodeId, NodePlan, OfficeId,
-    OfficePlan, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    OfficePlan, OutsideId, OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId,
+    ServicePlan, Target,
 };
-pub use resolver::Resolver;
+pub use resolver::{Resolver, WrittenPath};

@@ -2,6 +2,8 @@
 //!
 //! Scenarios are planned into these types, and labs are built from them.
 
+mod path;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::zone;
+pub use path::{PathId, PathPlan, PrefixPlan};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -48,6 +51,8 @@ pub struct ClusterPlan {
     pub offices: Vec<OfficePlan>,
     /// Names that the operator declares to the detectors.
     pub declared_names: Vec<DeclaredName>,
+    /// Addresses outside that share a path.
+    pub prefixes: Vec<PrefixPlan>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -168,6 +173,9 @@ pub enum ForwardPolicy {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
+    /// More addresses at which it answers.
+    pub also_at: Vec<IpAddr>,
+    pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
@@ -198,6 +206,7 @@ pub struct OfficePlan {
     pub swallow_fragmentation_needed: bool,
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
+    pub path: PathPlan,
 }
 
 /// A place where something runs.

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a name that cannot be resolved is reported once and is then `None`, so that one mistake causes no others.
 
+mod path;
+
 use std::time::Duration;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, nearest, quoted};
@@ -10,6 +12,8 @@ use crate::plan::{
 };
 use crate::spanned::Spanned;
 use crate::values;
+
+pub use path::WrittenPath;
 
 /// What has been resolved so far, and the errors so far. Faults look up their names here.
 pub struct Resolver<'a> {
@@ -34,6 +38,7 @@ impl<'a> Resolver<'a> {
             outside: Vec::new(),
             offices: Vec::new(),
             declared_names: Vec::new(),
+            prefixes: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use relapse_lab::workload::servers::Server;
-use relapse_model::ForwardPolicy;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Duration, Name, Prefix};
+use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate};
+use relapse_model::{ForwardPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -34,6 +34,9 @@ pub struct Cluster {
     /// Facts that the operator declares to the detectors.
     #[serde(default)]
     pub declared: Declared,
+    /// Addresses outside that share a path, in addition to their hosts' own.
+    #[serde(default)]
+    pub prefixes: Vec<SharedPath>,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -161,6 +164,9 @@ pub struct Outside {
     pub name: Spanned<Name>,
     /// Its address, outside all prefixes of the cluster.
     pub address: Spanned<Address>,
+    /// More addresses at which it answers.
+    #[serde(default)]
+    pub also_at: Vec<Spanned<Address>>,
     /// What answers pings to it. Default fabric.
     #[serde(default)]
     pub icmp: Icmp,
@@ -175,6 +181,14 @@ pub struct Outside {
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,
+    /// Delay of each packet to it and from it: the RTT grows by twice that. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// How much the delay varies; packets keep their order. Default: not at all.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets that are lost, in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
 }
 
 /// What answers pings to a host outside.
@@ -208,7 +222,47 @@ pub struct Office {
     /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
+    /// Delay of each packet to it and from it: the RTT grows by twice that. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// How much the delay varies; packets keep their order. Default: not at all.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets that are lost, in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
 }
+
+/// Addresses outside that share a path. Of two that contain an address, the longer applies to it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPath {
+    /// The addresses.
+    pub prefix: Spanned<Prefix>,
+    /// Delay of each packet to them and from them: the RTT grows by twice that. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// How much the delay varies; packets keep their order. Default: not at all.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets that are lost, in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
+}
+
+macro_rules! has_a_path {
+    ($($type:ident),*) => {$(
+        impl $type {
+            pub(crate) const fn path(&self) -> WrittenPath<'_> {
+                WrittenPath {
+                    delay: self.delay.as_ref(),
+                    jitter: self.jitter.as_ref(),
+                    loss: self.loss.as_ref(),
+                    rate: self.rate.as_ref(),
+                }
+            }
+        }
+    )*};
+}
+has_a_path!(Outside, Office, SharedPath);
 
 /// A number of nodes, or their names.
 #[derive(Debug, Clone, JsonSchema)]

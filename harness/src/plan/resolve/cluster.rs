@@ -13,8 +13,10 @@ use relapse_model::zone::folded;
 use super::Planner;
 use super::addresses::Addresses;
 use super::network::share;
-use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
-use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service};
+use crate::plan::{
+    NodeId, NodePlan, OfficePlan, OutsidePlan, PathPlan, PodId, PodPlan, PodRole, PrefixPlan, ServicePlan,
+};
+use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
 
 /// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
@@ -35,6 +37,7 @@ impl Planner<'_> {
         self.plan_nodes(&cluster.nodes, &mut addresses);
         self.plan_offices(&cluster.offices, &mut addresses);
         self.plan_outside(&cluster.outside, &mut addresses);
+        self.plan_prefixes(&cluster.prefixes);
         // Chosen addresses are claimed before others are assigned.
         self.plan_pods(&cluster.pods, &mut addresses);
         self.plan_services(&cluster.services, &mut addresses);
@@ -190,6 +193,11 @@ impl Planner<'_> {
             let owner = format!("outside host `{}`", host.name.0);
             self.claim(addresses, &host.address, &owner);
             self.apart(addresses, &host.address, &owner);
+            for address in &host.also_at {
+                self.claim(addresses, address, &owner);
+                self.apart(addresses, address, &owner);
+            }
+            let path = self.path(PathPlan::default(), host.path());
             let records = host.records.iter().flatten();
             for (name, addresses) in records.clone() {
                 if addresses.is_empty() {
@@ -208,6 +216,8 @@ impl Planner<'_> {
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
                 address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
+                also_at: host.also_at.iter().map(|address| address.0).filter(IpAddr::is_ipv4).collect(),
+                path,
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
                 records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
@@ -243,6 +253,7 @@ impl Planner<'_> {
                     addresses.give(ip, &format!("the {who} of office `{name}`"));
                 }
             }
+            let path = self.path(PathPlan::default(), office.path());
             let tunnel = |end| [169, 254, u8::try_from(k + 1).unwrap_or(u8::MAX), end].into();
             self.cluster.offices.push(OfficePlan {
                 name: name.clone(),
@@ -254,6 +265,7 @@ impl Planner<'_> {
                 clamp: office.clamp.map(|clamp| clamp.value),
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
+                path,
             });
         }
     }
@@ -267,6 +279,26 @@ impl Planner<'_> {
             }
             let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
             self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
+        }
+    }
+
+    fn plan_prefixes(&mut self, prefixes: &[SharedPath]) {
+        let texts: Vec<_> = prefixes.iter().map(|shared| (shared.prefix.0.to_string(), shared.prefix.span)).collect();
+        self.unique("prefixes", texts.iter().map(|(text, span)| (text.as_str(), *span)));
+        for shared in prefixes {
+            let prefix = shared.prefix.0;
+            let network = &self.cluster.network;
+            let own = [
+                ("nodePrefix", network.node_prefix),
+                ("podPrefix", network.pod_prefix),
+                ("servicePrefix", network.service_prefix),
+            ];
+            if let Some((name, own)) = own.into_iter().find(|(_, own)| own.overlaps(&prefix)) {
+                let message = format!("prefix {prefix} and {name} {own} overlap");
+                self.error(shared.prefix.span, message, "write a prefix outside the cluster");
+            }
+            let path = self.path(PathPlan::default(), shared.path());
+            self.cluster.prefixes.push(PrefixPlan { prefix, path });
         }
     }
 

@@ -56,6 +56,24 @@ fn all_shipped_scenarios_plan() {
 }
 
 #[test]
+fn paths_of_hosts_offices_and_prefixes_and_what_a_fault_leaves_of_them() {
+    let cluster = "{ nodes: 1, prefixes: [ { prefix: 100.64.0.0/16, delay: 59ms } ],
+  outside: [ { name: host, address: 10.219.226.2, alsoAt: [100.64.249.132], delay: 1ms, loss: 0.5% } ],
+  offices: [ { name: beijing, prefix: 192.168.40.0/24, rate: 1.5Mbit } ] }";
+    let change = "path-change: { of: outside/host, delay: 59ms, jitter: 9ms }";
+    let plan = good(&with_cluster(cluster).replace("policy-route-loss: { node: worker-1, lose: table }", change));
+    let paths: Vec<String> =
+        plan.cluster.paths().map(|(id, path)| format!("{}: {path}", plan.cluster.path_name(id))).collect();
+    assert_eq!(
+        paths,
+        ["outside/host: 1ms each way, 0.5% lost", "office/beijing: 1500 kbit/s", "prefix/100.64.0.0/16: 59ms each way"]
+    );
+    assert_eq!(plan.cluster.outside[0].also_at, ["100.64.249.132".parse::<std::net::IpAddr>().unwrap()]);
+    let change = format!("{:?}", plan.incident_trial.inject[0]);
+    assert!(change.contains("delay: 59ms, jitter: 9ms, loss: 5000, rate: None"), "{change}");
+}
+
+#[test]
 fn the_incidents_own_addresses() {
     let plan = good(SHIPPED[3]);
     let cluster = &plan.cluster;
