@@ -64,6 +64,8 @@ detectors! {
     // I6 dns-record-wrong
     dns_answer,
     path_slow,
+    // I5 database-slow
+    server_slow,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

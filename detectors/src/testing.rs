@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredName, DeclaredPath, Operator};
+use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Dns, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
-    Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
+    Change, ConntrackStats, ConntrackTable, Direction, Dns, End, Endpoint, Endpoints, Exchange, Flow, KernelLog, Link,
+    Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState,
+    Tuple,
 };
 use crate::time::Time;
 
@@ -43,6 +44,7 @@ pub fn operator() -> Operator {
             name: "declared.example.com".into(),
             prefixes: vec!["10.219.226.0/24".parse().unwrap()],
         }],
+        servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
     }
 }
 
@@ -199,6 +201,7 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("I4-policy-route-lost", crate::policy_route::tests::incident()),
         ("I6-dns-record-wrong", crate::dns_answer::tests::incident()),
         ("I6-dns-record-wrong-declared", crate::dns_answer::tests::incident_declared()),
+        ("I5-database-slow", crate::server_slow::tests::incident()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
     ]
@@ -342,6 +345,8 @@ pub fn observed(words: &[&str]) -> Observed {
             }
             .into()
         }
+        // A request and how long the answer took, acknowledged after 40 ms where that was sooner; times in milliseconds.
+        ["exchange", client, server, took, ref more @ ..] => exchange(client, server, read(took), more).into(),
         _ => panic!("unknown signal: {words:?}"),
     }
 }
@@ -368,6 +373,37 @@ fn segment(
         mss: has('S').then_some(1460),
         timestamp: Some(read(timestamp)),
     }
+}
+
+fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
+    let mut exchange = Exchange {
+        client: read(client),
+        server: read(server),
+        seen_at: End::Client,
+        request: 120,
+        took_us: took * 1000,
+        answered: true,
+        acked_us: (took > 40).then_some(40_000),
+        waited_us: 0,
+        connect_us: None,
+        sent_again: false,
+        after_greeting: false,
+    };
+    for word in more {
+        let us = |number| read::<u64>(number) * 1000;
+        match word.split_once('=') {
+            Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
+            Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
+            None if *word == "at-server" => exchange.seen_at = End::Server,
+            None if *word == "outstanding" => exchange.answered = false,
+            None if *word == "unacked" => exchange.acked_us = None,
+            None if *word == "again" => exchange.sent_again = true,
+            None if *word == "greeted" => exchange.after_greeting = true,
+            _ => panic!("unknown word of an exchange: {word}"),
+        }
+    }
+    exchange
 }
 
 /// A connection from an office client to the ingress pod. Bytes sent by the pod count from 1.

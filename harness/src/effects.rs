@@ -34,5 +34,6 @@ effects! {
     "fails" => fails::FailsSpec,
     "works" => works::WorksSpec,
     "resolves" => resolves::ResolvesSpec,
+    "slow" => slow::SlowSpec,
     "packet" => packet::PacketSpec,
 }

@@ -1,14 +1,13 @@
-//! Packets of a path that arrive late, or not at all: a queue in the kernel (NFQUEUE), whose verdicts a thread gives
-//! when they are due.
+//! Delay, jitter, loss and rate of a path, by packet queues of the kernel (NFQUEUE): neither root nor netem is needed.
 //!
-//! A rule of nft hands the packets of one direction to a queue by its number ([`crate::nft::Rule::queue`]), and a
-//! [`Line`] lets them go on. It needs neither root nor netem. Invariants: packets leave a line in the order in which
-//! they came, also when its delay becomes smaller; only their first bytes are copied.
+//! An nft rule puts the packets of one direction into a queue ([`crate::nft::Rule::queue`]); the thread of a [`Line`]
+//! gives the verdict on each when it is due. Packets leave a line in order, even if its delay is reduced, and never
+//! early. Only their first bytes are copied to user space.
 //!
-//! A [`Shape`] without loss and rate takes TCP segments together, up to 64 kB at once, as a veth hands them over. One
-//! with either takes them apart: a packet is lost or waits for its turn by itself.
+//! A [`Shape`] with a delay alone keeps TCP segments together, up to 64 kB in one verdict, as a veth delivers them.
+//! With loss or a rate the kernel segments them first, so that each packet counts by itself.
 //!
-//! Left out: reordering and duplication.
+//! Not supported: reordering, duplication.
 //!
 //! Kernel side: `net/netfilter/nfnetlink_queue.c`.
 
@@ -28,26 +27,27 @@ use crate::clock::now;
 use crate::error::{Context, Result};
 use crate::netns::NetNs;
 
-/// What a line does to each packet.
+/// What a line does to packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Shape {
     pub delay: Duration,
-    /// The delay varies by as much, evenly, in both directions; a packet does not overtake one before it.
+    /// The delay is uniformly distributed between `delay - jitter` and `delay + jitter`, or longer where a packet would
+    /// overtake another.
     pub jitter: Duration,
-    /// Share of packets that are lost, 0 to 1.
+    /// Share of packets that are dropped, 0 to 1.
     pub loss: f64,
-    /// Bits of IP packets a second. At most 200 ms of traffic wait for their turn, what is beyond that is lost.
+    /// Bits per second, IP headers included. A packet is dropped if more than 200 ms of traffic wait before it.
     pub rate: Option<u64>,
 }
 
 impl Shape {
-    /// Whether each packet counts by itself.
-    fn takes_apart(&self) -> bool {
+    /// Whether segments must be separate packets.
+    fn segments(&self) -> bool {
         self.loss > 0.0 || self.rate.is_some()
     }
 }
 
-/// One direction of a path. Dropped, it takes no more packets, lets go those it has when they are due, and ends.
+/// One direction of a path. After it is dropped, its thread delivers the packets that still wait, then ends.
 #[derive(Debug)]
 pub struct Line(Arc<Shared>);
 
@@ -59,14 +59,14 @@ struct Shared {
 }
 
 impl Line {
-    /// Reads the queue of this number in a namespace, where none else may read it. Rules that hand packets to it are
-    /// made afterwards, and removed before it is dropped: a queue that is not read loses them.
+    /// Binds a queue of a namespace and starts its thread. Create rules that use the queue afterwards, and remove them
+    /// before the line is dropped: the kernel drops packets for an unbound queue.
     ///
     /// # Errors
-    /// When the kernel has no such queues or another reader has this one (`EPERM`), or when there can be no thread.
+    /// If the kernel has no packet queues, the queue is bound already (`EPERM`), or the thread cannot be started.
     pub fn open(ns: &NetNs, number: u16, shape: Shape) -> Result<Self> {
         let what = || format!("read packet queue {number} in {}", ns.name());
-        let queue = Queue::open(ns, number, !shape.takes_apart())?;
+        let queue = Queue::open(ns, number, !shape.segments())?;
         let end = eventfd(0, EventfdFlags::CLOEXEC).context(what)?;
         let shared = Arc::new(Shared { queue, shape: Mutex::new(shape), end });
         let of_thread = shared.clone();
@@ -79,14 +79,14 @@ impl Line {
         Ok(Self(shared))
     }
 
-    /// Treats what arrives from now on by another shape.
+    /// Changes the shape for packets that arrive from now on.
     ///
     /// # Errors
-    /// When the kernel refuses the message.
+    /// If the kernel refuses to change the queue.
     pub fn set(&self, shape: Shape) -> Result<()> {
         let mut current = self.0.shape.lock().unwrap_or_else(PoisonError::into_inner);
-        if shape.takes_apart() != current.takes_apart() {
-            self.0.queue.keep_together(!shape.takes_apart())?;
+        if shape.segments() != current.segments() {
+            self.0.queue.keep_together(!shape.segments())?;
         }
         *current = shape;
         Ok(())
@@ -95,20 +95,20 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        // A counter that is written once is never full.
+        // Only a full counter would fail; this is its only write.
         let _ = rustix::io::write(&self.0.end, &1_u64.to_ne_bytes());
     }
 }
 
 impl Shared {
-    /// Until the line is dropped and nothing waits in it.
+    /// Runs until the line is dropped and no packet waits.
     fn run(&self) -> io::Result<()> {
         let (mut schedule, mut received, mut ending) = (Schedule::default(), Vec::with_capacity(4096), false);
         loop {
             let wait = schedule.next().map(|due| timespec(due.saturating_sub(now())));
             let queue = PollFd::new(&self.queue, PollFlags::IN);
             let mut both = [queue, PollFd::new(&self.end, PollFlags::IN)];
-            // What has ended stays readable.
+            // The eventfd stays readable.
             let watched = if ending { &mut both[..1] } else { &mut both[..] };
             match poll(watched, wait.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,

@@ -93,7 +93,7 @@ impl Chain {
     }
 }
 
-/// What a message of a batch does, the message, and its flags.
+/// What a message of a batch does, in words; the message; its flags.
 type Step = (String, NfTablesMessage, u16);
 
 /// An IPv4 table, declared as a whole.
@@ -149,11 +149,11 @@ impl Table {
         self.send(ns, &[ensure, delete, create], &format!("replace nft table {}", self.name))
     }
 
-    /// Puts these rules in place of those in its chains, which must have been made by such a table, or makes them.
-    /// Chains stay, so that no packet in a queue is lost. Reads it back.
+    /// Atomically replaces the rules of a table with the same chains, or creates it. The chains stay, so that no
+    /// queued packet is dropped. Reads it back.
     ///
     /// # Errors
-    /// As [`Table::apply`]; on refusal the old rules stay.
+    /// As [`Table::apply`]; if refused, the old rules stay.
     pub fn refill(&self, ns: &NetNs) -> Result<()> {
         let mut first = vec![(format!("ensure table {}", self.name), self.message(), NLM_F_CREATE)];
         for chain in &self.chains {
@@ -167,7 +167,7 @@ impl Table {
 
     fn send(&self, ns: &NetNs, first: &[Step], what: &str) -> Result<()> {
         match self.send_as_it_is(ns, first, what) {
-            // An expression the kernel does not know.
+            // The kernel does not know an expression.
             Err(e) if e.errno() == Some(libc::ENOENT) && self.rules.iter().any(|(_, rule)| rule.queues()) => {
                 let rules = self.rules.iter().map(|(chain, rule)| (chain.clone(), rule.by_target())).collect();
                 Self { rules, ..self.clone() }.send_as_it_is(ns, first, what)

@@ -170,7 +170,7 @@ pub trait Cluster: Send + Sync {
     fn office(&self, id: OfficeId) -> &Office;
     /// The network that connects all of them.
     fn fabric(&self) -> &NetNs;
-    /// What it does to packets of hosts, offices and prefixes.
+    /// Its slow and lossy paths.
     fn paths(&self) -> &paths::Paths;
 
     /// Pods and endpoints as known to the API, and every change.

@@ -25,7 +25,7 @@ pub enum Requirement {
     ConntrackLimit(u64),
     /// Needs that value to stay unchanged while it runs (lock only).
     ConntrackLimitSteady,
-    /// Makes packets late or loses them outside the kernel's own rules.
+    /// Packet queues of the kernel, for slow and lossy paths.
     SlowPaths,
 }
 

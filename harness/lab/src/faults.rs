@@ -66,4 +66,5 @@ faults! {
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
+    "missing-index" => missing_index::MissingIndexSpec,
 }

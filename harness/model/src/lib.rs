@@ -18,8 +18,8 @@ pub mod yaml;
 pub mod zone;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NetworkPlan, NodeId, NodePlan, OfficeId,
-    OfficePlan, OutsideId, OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId,
-    ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NameId, NamePlan, NetworkPlan, NodeId, NodePlan,
+    OfficeId, OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole,
+    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, Work,
 };
 pub use resolver::{Resolver, WrittenPath};

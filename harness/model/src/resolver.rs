@@ -37,8 +37,10 @@ impl<'a> Resolver<'a> {
             dns: None,
             outside: Vec::new(),
             offices: Vec::new(),
-            declared_names: Vec::new(),
             prefixes: Vec::new(),
+            declared_names: Vec::new(),
+            names: Vec::new(),
+            declared_servers: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
@@ -118,7 +120,7 @@ impl<'a> Resolver<'a> {
     pub fn place(&mut self, text: &Spanned<String>) -> Option<Place> {
         match self.target_of(text, &["pod", "node", "outside", "office"])? {
             Target::Place(place) => Some(place),
-            Target::Service(_) => None,
+            Target::Service(_) | Target::Name(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! malformed string, not only the first.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use jiff::civil::Date;
@@ -32,6 +32,7 @@ pub const FORMATS: &[Format] = &[
     Name::FORMAT,
     Duration::FORMAT,
     Address::FORMAT,
+    ServerAddress::FORMAT,
     Prefix::FORMAT,
     Fraction::FORMAT,
     PortRange::FORMAT,
@@ -89,6 +90,11 @@ text! {
     "write an address such as `10.176.46.4`"
 }
 text! {
+    /// An IP address and a port.
+    ServerAddress(SocketAddr), "server-address", "an address and port", "^[0-9a-fA-F.:\\[\\]]+:[0-9]+$",
+    "write an address and a port, such as `10.176.46.4:3306`"
+}
+text! {
     /// An IPv4 prefix. Rules of a cluster support only IPv4.
     Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bits set beyond it"
@@ -104,19 +110,19 @@ text! {
     "write the first and the last port, such as `46990-46999`"
 }
 text! {
-    /// A share, in millionths.
+    /// A share, in parts per million.
     Percent(u32), "percent", "a percentage", "^[0-9]+(\\.[0-9]{1,4})?%$",
     "write a number up to 100 with at most four decimals and a percent sign, such as `5%` or `0.1%`"
 }
 text! {
-    /// Bits a second.
+    /// Bits per second.
     Rate(u64), "rate", "a rate", "^[0-9]+(\\.[0-9]+)?(k|M|G)?bit$",
     "write a number above 0 and its unit, such as `100Mbit` (a second), `512kbit` or `1Gbit`"
 }
 text! {
     /// What a finding is about.
-    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name)/.+$",
-    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or flow/FLOW"
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name|server)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN, server/ADDRESS:PORT or flow/FLOW"
 }
 text! {
     /// A day of the calendar.
@@ -156,6 +162,12 @@ impl Duration {
 impl Address {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)
+    }
+}
+
+impl ServerAddress {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).map(Self)
     }
 }
 
@@ -220,7 +232,7 @@ impl Day {
     }
 }
 
-/// The number before the point, and the digits after it where there is one.
+/// The number before the decimal point, and the digits after it.
 fn decimal(text: &str) -> Option<(u64, &str)> {
     match text.split_once('.') {
         Some((whole, decimals)) => {

@@ -73,7 +73,7 @@ struct Resolving {
 impl Watch for Resolving {
     /// Ignores attempts without an answer.
     fn attempt(&mut self, attempt: &Attempt) {
-        let addresses: BTreeSet<IpAddr> = attempt.addresses.iter().copied().collect();
+        let addresses: BTreeSet<IpAddr> = attempt.details.addresses.iter().copied().collect();
         if addresses.is_empty() {
             return;
         }
@@ -109,6 +109,7 @@ mod tests {
     use relapse_detectors::time::Time;
 
     use super::*;
+    use relapse_lab::workload::Details;
 
     /// Whether a name is seen to resolve to `to` (numbers), after answers with these.
     fn holds(to: &[u8], answers: &[&[u8]]) -> bool {
@@ -121,7 +122,7 @@ mod tests {
                 started,
                 ended,
                 failure: None,
-                addresses: answer.iter().map(address).collect(),
+                details: Details { addresses: answer.iter().map(address).collect(), ..Details::default() },
             });
         }
         watch.judge().0

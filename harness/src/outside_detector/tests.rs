@@ -35,6 +35,7 @@ fn operator() -> Operator {
         peers: Vec::new(),
         peer_prefix_length: 24,
         names: Vec::new(),
+        servers: Vec::new(),
     }
 }
 

@@ -48,10 +48,12 @@ impl Stages<'_> {
         running.enter(Phase::Settle);
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
+        let mut worked = Vec::new();
         running
             .until(begin + plan.settle_within, |now, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
+                    worked.extend(Some(attempt).filter(|attempt| attempt.failure.is_none()).cloned());
                 }
                 self.lacks_connections().next().is_none() && steady.holds(now, plan.steady_for)
             })
@@ -66,6 +68,7 @@ impl Stages<'_> {
             .until(begin + plan.baseline, |_, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
+                    worked.extend(Some(attempt).filter(|attempt| attempt.failure.is_none()).cloned());
                 }
                 false
             })
@@ -83,8 +86,14 @@ impl Stages<'_> {
             .map_err(|e| Stop::Inconclusive(format!("the cluster could not be read before the fault: {e}")))?;
         let t0_cell = Arc::new(AtomicU64::new(0));
         let mut watches = JoinSet::new();
-        let ground = Ground { cluster: &self.world.cluster, in_force: &t0_cell, tasks: &mut watches };
-        let mut effects = Effects::watch(&self.trial.effect, &plan.workload, ground)
+        let ground = Ground {
+            cluster: &self.world.cluster,
+            flows: &plan.workload,
+            before: &worked,
+            in_force: &t0_cell,
+            tasks: &mut watches,
+        };
+        let mut effects = Effects::watch(&self.trial.effect, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
         let result = self.inject_and_detect(running, undo, &t0_cell, &mut effects, still).await;
         for seen in effects.results() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate};
+use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate, ServerAddress};
 use relapse_model::{ForwardPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
@@ -31,12 +31,12 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
+    /// Paths that addresses outside the cluster share, in addition to the paths of their hosts.
+    #[serde(default)]
+    pub prefixes: Vec<SharedPath>,
     /// Facts that the operator declares to the detectors.
     #[serde(default)]
     pub declared: Declared,
-    /// Addresses outside that share a path, in addition to their hosts' own.
-    #[serde(default)]
-    pub prefixes: Vec<SharedPath>,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -154,6 +154,9 @@ pub struct Declared {
     /// Domain names, and the prefixes of their addresses.
     #[serde(default)]
     pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
+    /// Names of servers, which findings use instead of address and port.
+    #[serde(default)]
+    pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
 }
 
 /// A host outside the cluster.
@@ -164,7 +167,7 @@ pub struct Outside {
     pub name: Spanned<Name>,
     /// Its address, outside all prefixes of the cluster.
     pub address: Spanned<Address>,
-    /// More addresses at which it answers.
+    /// Further addresses of the host.
     #[serde(default)]
     pub also_at: Vec<Spanned<Address>>,
     /// What answers pings to it. Default fabric.
@@ -181,11 +184,11 @@ pub struct Outside {
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,
-    /// Delay of each packet to it and from it: the RTT grows by twice that. Default: none.
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
-    /// How much the delay varies; packets keep their order. Default: not at all.
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
     pub jitter: Option<Spanned<Duration>>,
-    /// Share of packets that are lost, in each direction. Default: none.
+    /// Share of packets lost in each direction. Default: none.
     pub loss: Option<Spanned<Percent>>,
     /// Bandwidth of each direction. Default: unlimited.
     pub rate: Option<Spanned<Rate>>,
@@ -222,27 +225,27 @@ pub struct Office {
     /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
-    /// Delay of each packet to it and from it: the RTT grows by twice that. Default: none.
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
-    /// How much the delay varies; packets keep their order. Default: not at all.
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
     pub jitter: Option<Spanned<Duration>>,
-    /// Share of packets that are lost, in each direction. Default: none.
+    /// Share of packets lost in each direction. Default: none.
     pub loss: Option<Spanned<Percent>>,
     /// Bandwidth of each direction. Default: unlimited.
     pub rate: Option<Spanned<Rate>>,
 }
 
-/// Addresses outside that share a path. Of two that contain an address, the longer applies to it.
+/// A path that addresses outside the cluster share. The longest prefix of an address applies.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SharedPath {
-    /// The addresses.
+    /// The addresses, outside the cluster's own prefixes.
     pub prefix: Spanned<Prefix>,
-    /// Delay of each packet to them and from them: the RTT grows by twice that. Default: none.
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
-    /// How much the delay varies; packets keep their order. Default: not at all.
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
     pub jitter: Option<Spanned<Duration>>,
-    /// Share of packets that are lost, in each direction. Default: none.
+    /// Share of packets lost in each direction. Default: none.
     pub loss: Option<Spanned<Percent>>,
     /// Bandwidth of each direction. Default: unlimited.
     pub rate: Option<Spanned<Rate>>,

@@ -1,6 +1,6 @@
-//! One packet queue of the kernel: its packets, and verdicts about them.
+//! A packet queue of the kernel: its packets and the verdicts on them.
 //!
-//! Written as bytes, as there is a message for each packet. Attributes as numbered in
+//! Messages are encoded and decoded by hand, since there is one for each packet. Attributes are numbered as in
 //! `linux/netfilter/nfnetlink_queue.h`.
 
 use std::io;
@@ -33,16 +33,16 @@ const NFQA_CFG_FLAGS: u16 = 5;
 
 const NFQNL_CFG_CMD_BIND: u8 = 1;
 const NFQNL_COPY_PACKET: u8 = 2;
-/// Segments stay together, and checksums may be missing: both are for a reader who takes packets as they are.
+/// GSO packets are not segmented.
 const NFQA_CFG_F_GSO: u32 = 1 << 2;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 
-/// The least that makes the kernel tell a packet's length (`NFQA_CAP_LEN`).
+/// Bytes copied of each packet: fewer than any has, so that the kernel reports its length (`NFQA_CAP_LEN`).
 const COPIED: u32 = 4;
-/// Packets that wait in the kernel: 150 ms of 1 Gbit/s, four times.
+/// Packets that may wait in the kernel: four times 150 ms at 1 Gbit/s.
 const LONGEST: u32 = 50_000;
-/// At most as many packets are taken before those that are due go on; as many verdicts fit a message to the kernel.
+/// Packets received before due ones are delivered, and verdicts in one message.
 const BATCH: usize = 512;
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Begins to read a queue. `together`: segments are not taken apart.
+    /// Binds a queue. `together`: GSO packets are not segmented.
     pub(super) fn open(ns: &NetNs, number: u16, together: bool) -> Result<Self> {
         let what = || format!("read packet queue {number} in {}", ns.name());
         let open = || -> io::Result<Socket> {
@@ -72,7 +72,7 @@ impl Queue {
         bind.keep_together(together);
         queue.socket.send(&bind.finish(), 0).context(what)?;
         let mut answer = Vec::with_capacity(4096);
-        // No rule hands packets to the queue yet: this is the answer.
+        // No rule uses the queue yet, so this is the acknowledgment.
         queue.socket.recv(&mut answer, 0).context(what)?;
         let code = NetlinkBuffer::new_checked(&answer).ok().filter(|answer| answer.message_type() == NLMSG_ERROR);
         match code.and_then(|answer| answer.payload().first_chunk().map(|code| i32::from_ne_bytes(*code))) {
@@ -82,20 +82,20 @@ impl Queue {
         }
     }
 
-    /// Whether segments are taken apart from now on.
+    /// Sets whether GSO packets stay whole.
     pub(super) fn keep_together(&self, together: bool) -> Result<()> {
         let mut message = Message::new(NFQNL_MSG_CONFIG, 0, self.number);
         message.keep_together(together);
         self.socket.send(&message.finish(), 0).map(drop).context(|| format!("configure packet queue {}", self.number))
     }
 
-    /// Takes what is there, and tells the number and length of each packet.
+    /// Receives what is there and passes the id and length (bytes) of each packet to `packet`.
     pub(super) fn receive(&self, buffer: &mut Vec<u8>, mut packet: impl FnMut(u32, u32)) -> io::Result<()> {
         for _ in 0..BATCH {
             buffer.clear();
             match self.socket.recv(buffer, libc::MSG_DONTWAIT) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // The kernel had no room for a message, and the packet is lost.
+                // The receive buffer was full and the kernel dropped a packet.
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
                 result => {
                     result?;
@@ -115,7 +115,7 @@ impl Queue {
             message.attribute(NFQA_VERDICT_HDR, words.as_flattened());
             message.finish()
         };
-        // First: a batch passes all that are before its last.
+        // Drops come first, since a batch accepts every older packet.
         for lost in verdicts.lost.chunks(BATCH) {
             let bytes: Vec<u8> = lost.iter().flat_map(|id| one(NFQNL_MSG_VERDICT, NF_DROP, *id)).collect();
             self.socket.send(&bytes, 0)?;
@@ -130,7 +130,7 @@ impl AsFd for Queue {
     }
 }
 
-/// Number and length of a packet; none where the message tells of something else.
+/// Id and length of a packet; none for other messages.
 fn read(datagram: &[u8]) -> Option<(u32, u32)> {
     let message = NetlinkBuffer::new_checked(datagram).ok()?;
     if message.message_type() != NFQNL_MSG_PACKET {

@@ -1,21 +1,21 @@
-//! When each packet of a line is due, and whether it is lost. Knows no kernel and no clock.
+//! When each packet of a line is due, and whether it is dropped. No I/O, no clock.
 
 use std::collections::VecDeque;
 
 use super::Shape;
 
-/// The first that is due waits so long for others that are due by then: fewer and larger batches. None is early.
+/// How long a due packet waits for others, so that verdicts come in batches. Nanoseconds.
 const GRAIN: u64 = 100_000;
-/// As much traffic as may wait for a line of limited rate, in the time that it takes.
+/// Transmission time of the traffic that may wait for a limited rate. Nanoseconds.
 const BUFFER: u64 = 200_000_000;
 
-/// Packets that wait, in the order in which they came. Times are nanoseconds.
+/// Waiting packets in order of arrival. Times are nanoseconds.
 #[derive(Default)]
 pub(super) struct Schedule {
     waiting: VecDeque<Waiting>,
-    /// When the packet that came last is due.
+    /// When the newest packet is due.
     last: u64,
-    /// When the line has sent all it was given; only where its rate is limited.
+    /// When the last byte has been transmitted, if the rate is limited.
     sent: u64,
 }
 
@@ -25,16 +25,16 @@ struct Waiting {
     lost: bool,
 }
 
-/// What becomes of packets that are due.
+/// Verdicts on the packets that are due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdicts {
     pub lost: Vec<u32>,
-    /// This and all before it go on, but those lost.
+    /// The newest packet to accept, with all before it except those lost.
     pub passed: Option<u32>,
 }
 
 impl Schedule {
-    /// A packet of this length arrived.
+    /// Adds a packet that arrived now.
     pub(super) fn arrive(&mut self, shape: &Shape, now: u64, id: u32, bytes: u32) {
         let mut lost = shape.loss > 0.0 && fastrand::f64() < shape.loss;
         let mut leaves = now;
@@ -53,12 +53,12 @@ impl Schedule {
         self.waiting.push_back(Waiting { id, due: self.last, lost });
     }
 
-    /// When to take out what is due, if anything waits.
+    /// When to call [`Schedule::due`], if a packet waits.
     pub(super) fn next(&self) -> Option<u64> {
         self.waiting.front().map(|first| first.due + GRAIN)
     }
 
-    /// Takes out what is due.
+    /// Removes the packets that are due.
     pub(super) fn due(&mut self, now: u64) -> Verdicts {
         let mut verdicts = Verdicts::default();
         while let Some(first) = self.waiting.pop_front_if(|first| first.due <= now) {

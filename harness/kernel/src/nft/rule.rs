@@ -152,7 +152,7 @@ impl Rule {
         self.expressions.iter().any(|expression| queue::by_target(expression).is_some())
     }
 
-    /// The same with the xt target in place of `queue`; itself where it does not queue.
+    /// The rule with the xt target in place of `queue`.
     pub(super) fn by_target(&self) -> Self {
         let other = |expression: &Expressions| queue::by_target(expression).unwrap_or_else(|| expression.clone());
         Self { expressions: self.expressions.iter().map(other).collect(), ..self.clone() }

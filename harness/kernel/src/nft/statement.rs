@@ -54,8 +54,8 @@ impl Rule {
         self.then([verdict(Verdict::Other(NF_DROP))])
     }
 
-    /// Hands the packet to the queue of this number ([`crate::delay`]); when it comes back, it goes on with the next
-    /// chain. It is lost where no one reads the queue, and when a chain of the namespace is removed meanwhile
+    /// Queues the packet to user space ([`crate::delay`]). Once accepted, it continues with the next chain. It is
+    /// dropped if the queue is not bound, or if a chain of the namespace is removed while it waits
     /// (`nf_queue_nf_hook_drop`).
     pub fn queue(self, number: u16) -> Self {
         self.then([queue::queue(number)])

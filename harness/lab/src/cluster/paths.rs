@@ -1,11 +1,11 @@
-//! Paths that are slow or lossy, in the fabric: those of hosts outside, offices, and prefixes.
+//! Slow and lossy paths in the fabric: of outside hosts, offices and prefixes.
 //!
-//! A packet passes up to four of them, in this order: that of the end it comes from, of that end's prefix, of its
-//! destination's prefix, of its destination. Each is a rule in a chain of its own, behind the fabric's checks, and a
-//! line in each direction that delivers late ([`relapse_kernel::delay`]). Where nothing is slow there is neither table
-//! nor line. Echo that the fabric answers on behalf of others is not forwarded, and so not slow.
+//! A packet passes up to four of them, one after the other: its source's own, its source's prefix, its destination's
+//! prefix, its destination's own. Each is a chain after the fabric's checks, and has one line per direction
+//! ([`relapse_kernel::delay`]). Without slow paths there is neither table nor line. Echo requests that the fabric
+//! answers are not forwarded, so they are not delayed.
 //!
-//! Invariant: chains that were made stay, since with one of them the kernel loses all that waits in the fabric.
+//! Invariant: existing chains stay, since the kernel drops every queued packet of the fabric if one is removed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,26 +16,26 @@ use relapse_kernel::nft::{self, Chain, Hook, Policy, Rule, Table};
 use relapse_kernel::{NetNs, Result};
 use relapse_model::{ClusterPlan, PathId, PathPlan};
 
-/// Name of the fabric's nft table in which paths begin.
+/// The fabric's nft table for slow paths.
 const TABLE: &str = "relapse-paths";
 
-/// Chains in the order in which packets pass them.
+/// Chains in the order in which a packet passes them.
 const CHAINS: [&str; 4] = ["from-end", "from-prefix", "to-prefix", "to-end"];
 
 /// All paths of a cluster.
 #[derive(Debug)]
 pub struct Paths {
     fabric: NetNs,
-    /// Whose each is and the addresses at its end; of prefixes the longest first.
+    /// Each path with its name and the addresses at its end; the longest prefix first.
     ends: Vec<(PathId, String, Vec<Prefix>)>,
     slow: Mutex<Slow>,
 }
 
-/// Those that are slow.
+/// The slow ones.
 #[derive(Debug, Default)]
 struct Slow {
     lines: BTreeMap<PathId, Lines>,
-    /// Queues are numbered anew each time: the last packets of an earlier line may still wait.
+    /// The next queue number. None is reused: packets of a dropped line may still wait.
     next: u16,
 }
 
@@ -48,10 +48,10 @@ struct Lines {
 }
 
 impl Paths {
-    /// Puts what is planned in force.
+    /// Applies the paths of the plan.
     ///
     /// # Errors
-    /// When the kernel refuses a queue or the rules.
+    /// If the kernel refuses a queue or the rules.
     pub fn new(fabric: &NetNs, plan: &ClusterPlan) -> Result<Self> {
         let ends = |id| match id {
             PathId::Outside(id) => {
@@ -68,14 +68,14 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Makes a path like this for all packets that come from now on.
+    /// Changes a path for packets that arrive from now on.
     ///
     /// # Errors
-    /// When the kernel refuses a queue or the rules, or does not read them back.
+    /// If the kernel refuses a queue or the rules, or different rules are read back.
     pub fn set(&self, id: PathId, path: PathPlan) -> Result<()> {
         let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         if path == PathPlan::default() {
-            // Dropped only when no rule hands packets to it any more.
+            // The lines are dropped after their rules.
             let ended = slow.lines.remove(&id);
             return if ended.is_some() { self.rules(&slow).refill(&self.fabric) } else { Ok(()) };
         }
@@ -92,17 +92,17 @@ impl Paths {
         self.rules(&slow).refill(&self.fabric)
     }
 
-    /// What a path is like now.
+    /// The current state of a path.
     #[must_use]
     pub fn get(&self, id: PathId) -> PathPlan {
         let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
         slow.lines.get(&id).map_or_else(PathPlan::default, |lines| lines.path)
     }
 
-    /// What is in force of a path, in words: its rules as the kernel has them, and its lines.
+    /// The current state of a path in words, with the number of its rules in the kernel.
     ///
     /// # Errors
-    /// When the rules cannot be read.
+    /// If the rules cannot be read.
     pub fn read_back(&self, id: PathId) -> Result<String> {
         let path = self.get(id);
         let Some((_, name, _)) = self.ends.iter().find(|(end, ..)| *end == id) else { return Ok(path.to_string()) };

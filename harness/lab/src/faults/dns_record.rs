@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::cluster::{Outside, Record};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
-use crate::workload::dns;
+use crate::workload::stub;
 
 /// Resolvers outside change a record, or lose it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -149,7 +149,7 @@ impl Server {
     /// Queries it, and returns the answer in words if it is the expected one.
     async fn has(&self, name: &str, expected: Option<&Record>) -> Result<String, FaultError> {
         let asked = asked(name);
-        let answer = dns::lookup(&self.outside.ns, self.address, &asked, &[]);
+        let answer = stub::lookup(&self.outside.ns, self.address, &asked, &[]);
         let mut answered = match tokio::time::timeout(PATIENCE, answer).await {
             Ok(answered) => answered.unwrap_or_default(),
             Err(_) => Vec::new(),

@@ -1,4 +1,4 @@
-//! A path becomes slow, lossy or narrow, or fast again (I6's other path, and networks that are slow themselves).
+//! A path of the network becomes slow, lossy or narrow, or fast again.
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
@@ -8,23 +8,23 @@ use serde::Deserialize;
 
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
 
-/// A path changes. What is not given stays as the cluster has it.
+/// A path changes. Values that are not given stay as in `cluster`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PathChangeSpec {
     /// `outside/NAME`, `office/NAME`, or `prefix/PREFIX` of the cluster's `prefixes`.
     pub of: Spanned<String>,
-    /// Delay of each packet, in each direction.
+    /// One-way delay of each packet.
     pub delay: Option<Spanned<values::Duration>>,
-    /// How much the delay varies.
+    /// Variation of the delay, up or down.
     pub jitter: Option<Spanned<values::Duration>>,
-    /// Share of packets that are lost, in each direction.
+    /// Share of packets lost in each direction.
     pub loss: Option<Spanned<values::Percent>>,
     /// Bandwidth of each direction.
     pub rate: Option<Spanned<values::Rate>>,
 }
 
-/// The same, resolved.
+/// The resolved fault.
 #[derive(Debug)]
 pub struct PathChange {
     pub(crate) path: PathId,

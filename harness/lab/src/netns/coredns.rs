@@ -20,8 +20,9 @@ use tokio::task::JoinHandle;
 
 use self::cache::Cache;
 use crate::cluster::{Pod, Record};
-use crate::workload::servers::resolver::{DNS_PORT, answer, reply_code};
+use crate::workload::servers::resolver::{answer, reply_code};
 use crate::workload::sockets;
+use crate::workload::stub::DNS_PORT;
 
 /// Timeout of one upstream, as in CoreDNS's forward plugin.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);

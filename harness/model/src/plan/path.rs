@@ -1,4 +1,4 @@
-//! Paths through the network between all, and what they do to packets.
+//! Delay, jitter, loss and rate of the paths to outside hosts, offices and prefixes.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use relapse_detectors::prefix::Prefix;
 
 use super::{ClusterPlan, OfficeId, OutsideId};
 
-/// What a path does to each packet, in each direction.
+/// What a path does to packets, in each direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PathPlan {
-    /// One way: the RTT grows by twice that.
+    /// One-way delay; the RTT grows by twice as much.
     pub delay: Duration,
-    /// By how much the delay varies. Packets keep their order.
+    /// Variation of the delay. Packets stay in order.
     pub jitter: Duration,
-    /// Packets lost, of a million.
+    /// Lost packets per million.
     pub loss: u32,
-    /// Bits a second, where that is limited.
+    /// Bits per second, if limited.
     pub rate: Option<u64>,
 }
 
@@ -27,7 +27,7 @@ pub struct PrefixPlan {
     pub path: PathPlan,
 }
 
-/// Whose path it is.
+/// A path by its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PathId {
     Outside(OutsideId),
@@ -37,7 +37,7 @@ pub enum PathId {
 }
 
 impl fmt::Display for PathPlan {
-    /// In one line, such as `59ms each way, 1% lost`, or `no delay`.
+    /// One line, such as `59ms each way, 1% lost`, or `no delay`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if !self.delay.is_zero() {
@@ -54,7 +54,7 @@ impl fmt::Display for PathPlan {
 }
 
 impl ClusterPlan {
-    /// All paths that have a plan, be it to do nothing.
+    /// All paths, including those without delay.
     pub fn paths(&self) -> impl Iterator<Item = (PathId, PathPlan)> {
         let hosts = (0..self.outside.len()).map(|id| PathId::Outside(OutsideId(id)));
         let offices = (0..self.offices.len()).map(|id| PathId::Office(OfficeId(id)));
@@ -62,7 +62,7 @@ impl ClusterPlan {
         all.map(|id| (id, self.path(id)))
     }
 
-    /// The plan of one.
+    /// The plan of a path.
     #[must_use]
     pub fn path(&self, id: PathId) -> PathPlan {
         match id {
@@ -72,7 +72,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Whose path it is, as scenarios write it.
+    /// The end of a path as scenarios write it.
     #[must_use]
     pub fn path_name(&self, id: PathId) -> String {
         match id {

@@ -1,4 +1,4 @@
-//! Paths as written: their numbers judged, and whose they are looked up.
+//! Resolves paths of a scenario: values and ends.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::plan::{PathId, PathPlan, Place, Target};
 use crate::spanned::Spanned;
 use crate::values;
 
-/// What is written of a path.
+/// The fields of a path in a scenario.
 #[derive(Debug, Clone, Copy)]
 pub struct WrittenPath<'a> {
     pub delay: Option<&'a Spanned<values::Duration>>,
@@ -21,7 +21,7 @@ pub struct WrittenPath<'a> {
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl Resolver<'_> {
-    /// The path, of which what is not written stays as it is.
+    /// Resolves a path; values that are not written stay as before.
     pub fn path(&mut self, before: PathPlan, written: WrittenPath<'_>) -> PathPlan {
         let path = PathPlan {
             delay: written.delay.map_or(before.delay, |delay| delay.0),
@@ -39,7 +39,7 @@ impl Resolver<'_> {
         path
     }
 
-    /// The path written `outside/NAME`, `office/NAME` or `prefix/PREFIX`.
+    /// Resolves the path written `outside/NAME`, `office/NAME` or `prefix/PREFIX`.
     pub fn path_of(&mut self, text: &Spanned<String>) -> Option<PathId> {
         let Some(prefix) = text.strip_prefix("prefix/") else {
             return match self.target_of(text, &["outside", "office", "prefix"])? {

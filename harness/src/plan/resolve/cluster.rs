@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use relapse_detectors::operator::DeclaredName;
+use relapse_detectors::operator::{DeclaredName, DeclaredServer};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::values;
 use relapse_model::zone::folded;
 
 use super::Planner;
@@ -270,18 +271,6 @@ impl Planner<'_> {
         }
     }
 
-    fn plan_declared(&mut self, declared: &Declared) {
-        for (name, prefixes) in &declared.names {
-            self.domain(name);
-            if prefixes.is_empty() {
-                let message = format!("no prefix is declared for {}", quoted(name));
-                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
-            }
-            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
-            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
-        }
-    }
-
     fn plan_prefixes(&mut self, prefixes: &[SharedPath]) {
         let texts: Vec<_> = prefixes.iter().map(|shared| (shared.prefix.0.to_string(), shared.prefix.span)).collect();
         self.unique("prefixes", texts.iter().map(|(text, span)| (text.as_str(), *span)));
@@ -299,6 +288,30 @@ impl Planner<'_> {
             }
             let path = self.path(PathPlan::default(), shared.path());
             self.cluster.prefixes.push(PrefixPlan { prefix, path });
+        }
+    }
+
+    fn plan_declared(&mut self, declared: &Declared) {
+        for (name, prefixes) in &declared.names {
+            self.domain(name);
+            if prefixes.is_empty() {
+                let message = format!("no prefix is declared for {}", quoted(name));
+                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
+            }
+            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
+            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
+        }
+        for (name, address) in &declared.servers {
+            let (address, format) = (address.0, values::Name::FORMAT);
+            if !(format.accepts)(name) {
+                self.error(name.span, format!("{} is not {}", quoted(name), format.what), format.right);
+            }
+            let servers = &self.cluster.declared_servers;
+            if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
+                let message = format!("{address} has another name, {}", quoted(&other));
+                self.error(name.span, message, "declare one name for each address and port");
+            }
+            self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
         }
     }
 

@@ -179,7 +179,7 @@ impl Planner<'_> {
         };
         let target = |flow: &FlowPlan| match flow.to {
             Target::Place(place) => Some(place),
-            Target::Service(_) => None,
+            Target::Service(_) | Target::Name(_) => None,
         };
         let lost = self.workload.iter().find_map(|flow| {
             let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(flow));

@@ -84,11 +84,11 @@ mod tests {
 
     use super::*;
     use crate::cluster;
-    use crate::workload::dns;
     use crate::workload::servers::resolver::answer;
+    use crate::workload::stub;
 
     fn asked(id: u16, name: &str) -> Message {
-        Message::from_vec(&dns::question(id, name, RecordType::A).unwrap()).unwrap()
+        Message::from_vec(&stub::question(id, name, RecordType::A).unwrap()).unwrap()
     }
 
     /// The time to live of an answer when it arrives, and from the cache `later` seconds later.

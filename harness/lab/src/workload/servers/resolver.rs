@@ -15,9 +15,7 @@ use super::ANY;
 use crate::cluster::{Cluster, Outside, Record};
 use crate::job::FaultError;
 use crate::workload::sockets;
-
-/// RFC 1035 section 4.2.
-pub const DNS_PORT: u16 = 53;
+use crate::workload::stub::DNS_PORT;
 
 /// Starts a resolver on each host that has records.
 pub(super) fn start(cluster: &dyn Cluster, tasks: &mut JoinSet<()>) -> Result<(), FaultError> {
