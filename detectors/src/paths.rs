@@ -30,15 +30,15 @@ const DELAYED: Duration = Duration::from_millis(50);
 /// Rise of the way back from which on a segment is late by the peer's clock.
 const RISE: Duration = Duration::from_millis(7);
 /// Fewest round trips from which the usual time is computed, and most.
-const ENOUGH: usize = 3;
+const ENOUGH: usize = 2;
 const KEPT: usize = 32;
 /// Addresses that a name has within this time of its first answer are its usual ones.
 const FIRST: Duration = Duration::from_secs(1);
-/// An address not used for this long, while others of its name are, is left.
+/// An address that has not been in answers for this long, and not in the last three, is left.
 const LEFT: Duration = Duration::from_secs(2);
 /// A path without round trips for this long is not slow any more.
 const SILENT: Duration = Duration::from_secs(30);
-/// An address not used for this long is removed from its name.
+/// An address that has not been in answers for this long is removed from its name.
 const FORMER: Duration = Duration::from_mins(1);
 const CAP: usize = 4096;
 const FEW: usize = 64;
@@ -76,9 +76,9 @@ struct Named {
 #[derive(Debug, Default)]
 struct Address {
     usual: bool,
-    used: Time,
-    /// Uses of other addresses of the name since.
-    others: u32,
+    answered: Time,
+    /// Answers without it since.
+    missing: u32,
     left: bool,
 }
 
@@ -88,6 +88,7 @@ pub(crate) struct Run {
     slow: u32,
     fast: u32,
     ended: Time,
+    latest: Time,
     is_slow: bool,
     /// Start of the first slow round trip, time of the last one, and the usual time.
     pub since: Time,
@@ -119,6 +120,7 @@ fn pace(trip: &RoundTrip, usual: Duration) -> Pace {
 impl Run {
     fn add(&mut self, trip: &RoundTrip, usual: Duration) -> Pace {
         let pace = pace(trip, usual);
+        self.latest = trip.ended;
         match pace {
             Pace::Slow => {
                 self.fast = 0;
@@ -194,9 +196,9 @@ impl Paths {
         named.last = named.last.max(answer.at);
         let nothing_usual = !named.addresses.iter().any(|(address, known)| known.usual && is_measured(*address));
         let is_first = answer.at.since(named.since) <= FIRST || nothing_usual;
-        named.use_of(answer.addresses, answer.at);
+        named.answered(answer.addresses, answer.at);
         for address in answer.addresses {
-            let new = || Address { usual: is_first, used: answer.at, ..Address::default() };
+            let new = || Address { usual: is_first, answered: answer.at, ..Address::default() };
             named.addresses.entry_or(*address, new);
             if let Some(names) = self.of.entry(*address) {
                 names.insert(answer.name.clone());
@@ -215,7 +217,6 @@ impl Paths {
         let mut changed = usual.run.is_slow != was_slow;
         for name in self.of.get(&address).into_iter().flatten() {
             let Some(named) = self.names.get_mut(name) else { continue };
-            named.use_of(&[address], trip.ended);
             if named.addresses.get(&address).is_none_or(|known| known.usual) {
                 continue;
             }
@@ -269,10 +270,10 @@ impl Paths {
     pub fn tick(&mut self, now: Time) {
         for named in self.names.values_mut() {
             for known in named.addresses.values_mut() {
-                known.left = known.others >= IN_A_ROW && now.since(known.used) >= LEFT;
+                known.left = known.missing >= IN_A_ROW && now.since(known.answered) >= LEFT;
             }
             let is_left = |address: &IpAddr| named.addresses.get(address).is_none_or(|known: &Address| known.left);
-            named.trials.retain(|(_, address), run| !run.is_slow || !is_left(address));
+            named.trials.retain(|(_, address), run| !is_left(address) && now.since(run.latest) < SILENT);
         }
         for usual in self.ways.values_mut().filter(|usual| now.since(usual.last) >= SILENT) {
             usual.run = Run::default();
@@ -284,7 +285,7 @@ impl Paths {
         for (name, named) in self.names.iter_mut() {
             let latest = named.last;
             let former: Vec<IpAddr> = (named.addresses.iter())
-                .filter(|(_, known)| latest.since(known.used) >= FORMER)
+                .filter(|(_, known)| latest.since(known.answered) >= FORMER)
                 .map(|(address, _)| *address)
                 .collect();
             for address in former {
@@ -295,9 +296,12 @@ impl Paths {
                 }
             }
         }
-        self.of.retain(|_, names| !names.is_empty());
         let hour = Duration::from_hours(1);
         self.names.retain(|_, named| now.since(named.last) < hour);
+        self.of.retain(|_, names| {
+            names.retain(|name| self.names.contains_key(name));
+            !names.is_empty()
+        });
         self.ways.retain(|_, usual| now.since(usual.last) < hour);
     }
 }
@@ -308,12 +312,12 @@ impl Named {
         self.addresses.get(&address).is_some_and(|known| known.usual == usual && !known.left)
     }
 
-    fn use_of(&mut self, addresses: &[IpAddr], at: Time) {
+    fn answered(&mut self, addresses: &[IpAddr], at: Time) {
         for (address, known) in self.addresses.iter_mut() {
             if addresses.contains(address) {
-                (known.used, known.others, known.left) = (known.used.max(at), 0, false);
-            } else {
-                known.others = known.others.saturating_add(1);
+                (known.answered, known.missing, known.left) = (known.answered.max(at), 0, false);
+            } else if addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                known.missing = known.missing.saturating_add(1);
             }
         }
     }

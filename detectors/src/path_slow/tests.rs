@@ -66,9 +66,18 @@ fn a_new_address_of_a_name_is_compared_with_what_the_name_had() {
     let mut scene = moved(120);
     play!(scene, "4150 ? warning 2430 name/oss.example.com ? not over");
     // Healed: the old address again.
-    play!(scene, "4200 answer 10.16.16.16 oss.example.com 5 10.219.226.2");
-    played(&mut scene, 4_210, "10.219.226.2", &[2; 25]);
+    for at in [4_200, 4_700, 5_200] {
+        play!(scene, "{at} answer 10.16.16.16 oss.example.com 5 10.219.226.2");
+        played(&mut scene, at + 10, "10.219.226.2", &[2; 4]);
+    }
     play!(scene, "6700 ? over");
+    // The same, while someone else still connects to the other address.
+    let mut scene = moved(120);
+    for at in (4_200..6_700).step_by(100) {
+        play!(scene, "{at} answer 10.16.16.16 oss.example.com 5 10.219.226.2");
+        scene.handshake(at + 1, "100.64.249.132", 90);
+    }
+    play!(scene, "6800 ? over");
     let mut scene = moved(3);
     play!(scene, "5000 ? nothing");
 }
