@@ -10,7 +10,7 @@ use crate::event::{Decided, Expectation, OfStep, Outcome, Verdict};
 use Level::{Cause, Risk, Symptom};
 use Severity::{Critical, Info, Warning};
 use Step::{
-    Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, InjectStep, Recovered, Report, StageEnd, Tick,
+    Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, Injected, Recovered, Report, StageEnd, Tick,
 };
 
 const T0: u64 = 10_000_000_000;
@@ -29,7 +29,7 @@ enum Step {
     Recovered(i64),
     Abandon(&'static str),
     /// Of a chain.
-    InjectStep(&'static str, i64),
+    Injected(&'static str, i64),
     Heal(&'static str, i64),
     /// Read back; its findings must be cleared by then.
     Healed(&'static str, i64),
@@ -88,7 +88,7 @@ fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
             End(t) => judge.detect_ended(at(*t)),
             Recovered(t) => judge.recovered(at(*t)),
             Abandon(why) => judge.abandon(why),
-            InjectStep(step, t) => judge.step_injected(step, at(*t)),
+            Injected(step, t) => judge.step_injected(step, at(*t)),
             Heal(step, t) => judge.healing(step, at(*t)),
             Healed(step, clear_by) => judge.healed(step, at(*clear_by)),
             StageEnd(t) => judge.stage_ended(at(*t)),
@@ -514,8 +514,8 @@ fn chain() -> Judge {
 /// after the second.
 fn play_chain(first: Vec<Step>, second: Vec<Step>, last: Vec<Step>) -> (Judge, Vec<Decided>) {
     let mut judge = chain();
-    let mut steps = vec![Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0)];
-    steps.extend([Report(3, NIC, Cause, Warning, A), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    let mut steps = vec![Report(-9, RISK, Risk, Warning, A), Baseline(-5), Injected("dns", 0)];
+    steps.extend([Report(3, NIC, Cause, Warning, A), Injected("route", 10), Report(12, D, Cause, Warning, B)]);
     steps.extend(first);
     steps.extend([StageEnd(100), Heal("dns", 110), Healed("dns", 150), Clear(125, NIC, Cause, A)]);
     steps.push(Report(130, STRAY, Symptom, Warning, B));
@@ -605,19 +605,18 @@ fn what_comes_before_it_is_uncovered_is_pre_existing() {
 #[test]
 fn a_step_may_be_known_to_be_injected_after_its_first_finding() {
     let mut judge = chain();
-    let steps =
-        [Baseline(-5), InjectStep("dns", 0), Report(12, D, Cause, Warning, B), Report(13, D, Cause, Warning, A)];
+    let steps = [Baseline(-5), Injected("dns", 0), Report(12, D, Cause, Warning, B), Report(13, D, Cause, Warning, A)];
     play(&mut judge, &steps);
-    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 10)])), ["policy-route detected 2"]);
+    assert_eq!(names(&play(&mut judge, &[Injected("route", 10)])), ["policy-route detected 2"]);
     let mut judge = chain();
     play(&mut judge, &steps);
-    assert_eq!(names(&play(&mut judge, &[InjectStep("route", 13)])), ["policy-route pre-existing"]);
+    assert_eq!(names(&play(&mut judge, &[Injected("route", 13)])), ["policy-route pre-existing"]);
 }
 
 #[test]
 fn a_stage_waits_for_what_it_uncovers_and_for_what_must_clear() {
     let mut judge = chain();
-    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    play(&mut judge, &[Baseline(-5), Injected("dns", 0), Injected("route", 10), Report(12, D, Cause, Warning, B)]);
     assert!(!judge.all_decided());
     play(&mut judge, &[Report(20, NIC, Cause, Warning, A)]);
     assert!(judge.all_decided(), "the symptom comes later");
@@ -628,14 +627,14 @@ fn a_stage_waits_for_what_it_uncovers_and_for_what_must_clear() {
     assert!(judge.all_decided() && judge.healed_is_cleared());
     // What is missed is missed at its own stage.
     let mut judge = chain();
-    play(&mut judge, &[Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(12, D, Cause, Warning, B)]);
+    play(&mut judge, &[Baseline(-5), Injected("dns", 0), Injected("route", 10), Report(12, D, Cause, Warning, B)]);
     assert_eq!(names(&play(&mut judge, &[StageEnd(100)])), ["pod-nic missed"]);
 }
 
 #[test]
 fn a_chain_that_is_cut_short_leaves_later_stages_out() {
     let mut judge = chain();
-    let first = [Report(-9, RISK, Risk, Warning, A), Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10)];
+    let first = [Report(-9, RISK, Risk, Warning, A), Baseline(-5), Injected("dns", 0), Injected("route", 10)];
     play(&mut judge, &first);
     play(&mut judge, &[Report(20, NIC, Cause, Warning, A), Report(21, D, Cause, Warning, B), CutShort(100)]);
     let healed = [Report(110, STRAY, Symptom, Warning, B), Clear(111, NIC, Cause, A), Clear(111, D, Cause, B)];
@@ -649,7 +648,7 @@ fn users_own_detectors_may_report_anything_in_a_chain_and_are_graded_by_its_step
     let own = |step: &str| Expectation { outside: true, ..of(step, None, expect("agent", Symptom, None)) };
     let steps = ["dns", "route"].map(str::to_owned);
     let mut judge = Judge::incident(vec![own("route"), own("rout")], vec![]).with_steps(steps);
-    let said = [Baseline(-5), InjectStep("dns", 0), InjectStep("route", 10), Report(15, "agent", Symptom, Warning, A)];
+    let said = [Baseline(-5), Injected("dns", 0), Injected("route", 10), Report(15, "agent", Symptom, Warning, A)];
     assert_eq!(names(&play(&mut judge, &said)), ["agent undecided", "agent detected 5"]);
     assert_eq!(names(&play(&mut judge, &[Report(20, "agent", Cause, Warning, A)])), Vec::<String>::new());
     assert_eq!(judge.outcome().1, ["agent was not decided: the scenario has no step rout"]);
