@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Home;
 use super::http::{self, Answer};
 use crate::job::Job;
-use crate::workload::{PartTime, database, names, namespace, sockets};
+use crate::workload::database::Database;
+use crate::workload::{PartTime, names, namespace, sockets};
 
 /// W3C Server Timing, section 3.1.
 pub const SERVER_TIMING: &str = "server-timing";
@@ -42,14 +43,14 @@ pub struct App {
 /// A connection that a part opened.
 enum Connection {
     Http(http::Connection),
-    Database(TcpStream),
+    Database(Database, TcpStream),
 }
 
 impl Connection {
     fn is_open(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_open(),
-            Self::Database(stream) => {
+            Self::Database(_, stream) => {
                 stream.try_read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
             }
         }
@@ -175,12 +176,12 @@ impl Request<'_> {
                         None => None,
                     };
                     let connection = lent.as_deref_mut().unwrap_or(&mut connection);
-                    let Some(Connection::Database(stream)) = connection else { return Err(Failure::Any) };
+                    let Some(Connection::Database(database, stream)) = connection else { return Err(Failure::Any) };
                     for number in 0..*count {
                         if number > 0 && !think.is_zero() {
                             sleep(*think).await;
                         }
-                        database::ask(stream, query).await?;
+                        database.ask(stream, query).await?;
                     }
                     Ok(())
                 }
@@ -201,7 +202,10 @@ impl Request<'_> {
         let peer = (address, part.port).into();
         let connecting = async {
             Ok(match part.work {
-                Work::Connect | Work::Queries { .. } => Connection::Database(database::open(&self.ns, peer).await?),
+                Work::Connect | Work::Queries { .. } => {
+                    let database = Database::at(home.cluster.as_ref(), peer);
+                    Connection::Database(database, database.open(&self.ns).await?)
+                }
                 Work::Get { .. } | Work::Transfer { .. } => {
                     Connection::Http(http::Connection::open(sockets::connect(&self.ns, peer).await?).await?)
                 }
