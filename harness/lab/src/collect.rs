@@ -88,6 +88,7 @@ collectors! {
     sockets,
     probes,
     api,
+    databases,
     kernel_log,
 }
 
