@@ -146,6 +146,7 @@ pub mod tests {
     use relapse_model::Failure;
 
     use super::*;
+    use relapse_lab::workload::Details;
 
     /// Attempts one after another: `.` worked, `t` timed out, `r` was refused.
     pub fn played<W: Watch>(watch: W, attempts: &str) -> W {
@@ -156,7 +157,7 @@ pub mod tests {
                 _ => None,
             };
             let (started, ended) = (Time(number * 10), Time(number * 10 + 5));
-            Attempt { flow: FlowId(0), started, ended, failure, parts: Vec::new() }
+            Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() }
         };
         played_all(watch, (1..).zip(attempts.chars()).map(attempt))
     }
@@ -170,6 +171,6 @@ pub mod tests {
     pub fn lasting(ms: Option<u64>) -> Attempt {
         let (started, failure) = (Time(1_000), ms.is_none().then_some(Failure::Refused));
         let ended = started + Duration::from_millis(ms.unwrap_or(1));
-        Attempt { flow: FlowId(0), started, ended, failure, parts: Vec::new() }
+        Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() }
     }
 }

@@ -90,6 +90,11 @@ wrong! {
     unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
     unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
     level_of_another_detector: "level: cause" => "level: symptom";
+    server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
+    server_by_its_address: "subject: node/worker-2" => "subject: server/10.176.46.4:3306", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    servers_declared_wrongly: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4, Store: 10.176.46.4:443 } }";
+    server_declared_twice: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306, other: 10.176.46.4:3306 } }";
     subject_that_names_nothing: "subject: node/worker-2" => "subject: path/beijing", "service/kube-dns" => "services/kube-dns";
     risk_among_the_detections: "level: cause" => "level: risk";
     deadline_of_nothing: "within: 500ms" => "within: 0s", "every: 50ms" => "every: 0ms", "within: 3s" => "within: 0s";
@@ -105,7 +110,15 @@ wrong! {
     clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
     port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
+    names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
+    unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
+    name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";
+    resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
     not_http_to_nginx: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: nginx }\n    - { name: cache, address: 10.176.46.5, server: nginx }", "  - http:" => "  - hold: { name: waiting, from: pod/app, to: outside/cache, port: 6379, connections: 5 }\n  - http:";
+    path_that_cannot_be: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 5ms, jitter: 6ms, alsoAt: [10.16.16.16, 10.176.98.77] }", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.0/24, delay: 11s", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.0.0.0/8, jitter: 1ms }, { prefix: 100.64.0.0/16 }, { prefix: 100.64.0.0/16 } ]";
+    path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
+    path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";
+    path_that_stays: "pod-deletion: { pod: peer }" => "path-change: { of: outside/database, delay: 0ms }", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 100.64.0.0/16 } ]", "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- path-change: { of: prefix/100.64.0.0/24, loss: 1% }";
     unknown_server: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: ngnix }";
     name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
     name_opened_that_nobody_knows: "to: outside/database" => "to: name/example-ap.com", "name: app-database, from: pod/app" => "name: app-database, from: office/beijing";

@@ -8,11 +8,11 @@
 
 pub mod churn;
 pub mod client;
-pub mod database;
 pub mod flow;
 pub mod names;
 pub mod servers;
 pub mod sockets;
+pub mod stub;
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use self::client::{Client, Running};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
-pub use self::client::{Attempt, FlowSwitch, PartTime};
+pub use self::client::{Attempt, Details, FlowSwitch, PartTime};
 
 macro_rules! flows {
     ($($name:literal => $module:ident::$spec:ident,)*) => {

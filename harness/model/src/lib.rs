@@ -2,7 +2,6 @@
 //!
 //! Modules:
 //! - [`plan`]: nodes, pods, Services, hosts, offices and flows, by number. [`resolver`]: looks up their names.
-//!   [`steps`]: the requests that an application makes.
 //! - [`spanned`], [`values`]: values with their place in a file, strings with a syntax. [`yaml`]: YAML files as types.
 //! - [`diagnostics`]: errors in a file.
 //! - [`kind_config`]: kind cluster configurations named by scenarios.
@@ -14,13 +13,13 @@ pub mod kind_config;
 pub mod plan;
 pub mod resolver;
 pub mod spanned;
-pub mod steps;
 pub mod values;
 pub mod yaml;
+pub mod zone;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NameId, NamePlan, NetworkPlan, NodeId, NodePlan, OfficeId,
-    OfficePlan, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NameId, NamePlan, NetworkPlan, NodeId, NodePlan,
+    OfficeId, OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole,
+    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, Work,
 };
-pub use resolver::Resolver;
-pub use steps::{PartId, PartPlan, Query, Step, Work};
+pub use resolver::{Resolver, WrittenPath};

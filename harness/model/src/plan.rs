@@ -2,16 +2,21 @@
 //!
 //! Scenarios are planned into these types, and labs are built from them.
 
+mod path;
+mod steps;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredPath, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::steps::{PartId, PartPlan, Step};
+use crate::zone;
+pub use path::{PathId, PathPlan, PrefixPlan};
+pub use steps::{PartId, PartPlan, Query, Step, Work};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -48,8 +53,14 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// Addresses outside the cluster that share a path.
+    pub prefixes: Vec<PrefixPlan>,
+    /// Names that the operator declares to the detectors.
+    pub declared_names: Vec<DeclaredName>,
     /// Domain names that flows connect to.
     pub names: Vec<NamePlan>,
+    /// What the operator declared to the detectors about servers.
+    pub declared_servers: Vec<DeclaredServer>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -145,6 +156,24 @@ pub struct DnsPlan {
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
     pub search: Vec<String>,
+    /// Longest time that a replica caches an answer, seconds; `None` without a cache.
+    pub cache: Option<u32>,
+    /// Order of the upstreams.
+    pub policy: ForwardPolicy,
+}
+
+/// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
+/// answer, the others follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardPolicy {
+    /// The first in the list.
+    #[default]
+    Sequential,
+    /// All in turn.
+    RoundRobin,
+    /// A random one.
+    Random,
 }
 
 /// A host outside the cluster, reached through the fabric.
@@ -152,12 +181,17 @@ pub struct DnsPlan {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
+    /// Further addresses of the host.
+    pub also_at: Vec<IpAddr>,
+    pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
     /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
+    /// Time to live of these records, seconds.
+    pub ttl: u32,
     /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
 }
@@ -180,6 +214,7 @@ pub struct OfficePlan {
     pub swallow_fragmentation_needed: bool,
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
+    pub path: PathPlan,
 }
 
 /// A domain name that flows look up at each attempt.
@@ -339,7 +374,18 @@ impl ClusterPlan {
             time_wait: Duration::from_secs(60),
             peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
+            names: self.declared_names.clone(),
+            servers: self.declared_servers.clone(),
         }
+    }
+
+    /// Whether the name is declared, or a resolver outside has a record for it.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        let declared = self.declared_names.iter().any(|declared| declared.name == name);
+        let owners =
+            |host: &OutsidePlan| zone::owner(host.records.iter().map(|(owner, _)| owner.as_str()), name).is_some();
+        declared || self.outside.iter().any(owners)
     }
 
     /// DNS name of a Service. Cluster DNS itself is in `kube-system`.
@@ -394,7 +440,9 @@ impl ClusterPlan {
     /// The place with this address.
     #[must_use]
     pub fn place_at(&self, address: IpAddr) -> Option<Place> {
-        self.places().find(|place| self.address(*place) == address)
+        let also = |host: &OutsideId| self.outside[host.0].also_at.contains(&address);
+        let outside = || (0..self.outside.len()).map(OutsideId).find(also).map(Place::Outside);
+        self.places().find(|place| self.address(*place) == address).or_else(outside)
     }
 
     /// The resolver used at this place: cluster DNS for pods and nodes, otherwise the first resolver outside.

@@ -25,7 +25,7 @@ pub fn took(attempt: &Attempt, part: Option<PartId>) -> Option<Duration> {
     match part {
         None => attempt.failure.is_none().then(|| attempt.ended.since(attempt.started)),
         Some(id) => {
-            let time = attempt.parts.iter().find(|time| time.part == id)?;
+            let time = attempt.details.parts.iter().find(|time| time.part == id)?;
             time.failure.is_none().then_some(time.took)
         }
     }
@@ -81,7 +81,7 @@ fn median(times: &[Duration]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use relapse_lab::workload::PartTime;
+    use relapse_lab::workload::{Details, PartTime};
     use relapse_model::{Failure, PartPlan, Place, PodId, Target, Work};
 
     use super::*;
@@ -96,7 +96,7 @@ mod tests {
         flow.parts = vec![PartPlan { name: "api".to_owned(), kind: "get", to, port, work, keep, timeout }];
         let attempt = |whole: Option<u64>, part: u64, failure| {
             let part = PartTime { part: PartId(0), took: Duration::from_millis(part), failure };
-            Attempt { parts: vec![part], ..lasting(whole) }
+            Attempt { details: Details { parts: vec![part], ..Details::default() }, ..lasting(whole) }
         };
         let before = [attempt(Some(20), 15, None), attempt(Some(24), 16, None), attempt(Some(22), 17, None)];
         let other = Attempt { flow: FlowId(1), ..attempt(Some(900), 900, None) };

@@ -121,7 +121,7 @@ impl Watch for Failing {
     fn attempt(&mut self, attempt: &Attempt) {
         match attempt.failure {
             Some(failure) => {
-                let failed = attempt.parts.iter().find_map(|time| Some((time.part, time.failure?)));
+                let failed = attempt.details.parts.iter().find_map(|time| Some((time.part, time.failure?)));
                 self.last = failed.or(self.last);
                 // Attempts may end in a different order than they began.
                 let first = self.first_failure.map_or(attempt.started, |t| t.min(attempt.started));
@@ -171,6 +171,7 @@ impl Watch for Failing {
 mod tests {
     use super::*;
     use crate::effect::tests::played;
+    use relapse_lab::workload::Details;
 
     fn fails(how: Failure, low: f64, high: f64) -> Failing {
         Failing { how, share: (low, high), ..Failing::default() }
@@ -221,7 +222,7 @@ mod tests {
         for started in [30, 10, 20] {
             let (started, ended) = (Time(started), Time(started + 100));
             let failure = Some(Failure::Timeout);
-            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure, parts: Vec::new() });
+            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() });
         }
         assert_eq!(watch.begin(), Some(Time(10)));
     }

@@ -78,7 +78,7 @@ impl Watch for Working {
     fn attempt(&mut self, attempt: &Attempt) {
         self.times.iter_mut().for_each(|times| times.add(attempt));
         // Another part failed, and this one was cancelled or never began.
-        let unknown = |id| attempt.failure.is_some() && attempt.parts.iter().all(|time| time.part != id);
+        let unknown = |id| attempt.failure.is_some() && attempt.details.parts.iter().all(|time| time.part != id);
         if self.part.is_some_and(unknown) {
             return;
         }
@@ -107,7 +107,7 @@ impl Watch for Working {
 
 #[cfg(test)]
 mod tests {
-    use relapse_lab::workload::PartTime;
+    use relapse_lab::workload::{Details, PartTime};
     use relapse_model::Failure;
 
     use super::*;
@@ -144,7 +144,7 @@ mod tests {
                 failure: (!works).then_some(Failure::Timeout),
             };
             let parts = parts.iter().map(time).collect();
-            Attempt { parts, ..lasting(None) }
+            Attempt { details: Details { parts, ..Details::default() }, ..lasting(None) }
         };
         let works = |attempts: &[&[(usize, bool)]]| {
             let watch = Working { part: Some(PartId(0)), ..Working::default() };

@@ -1,7 +1,7 @@
 //! MariaDB as a third party's server: a configuration for small, quick tables, and the slow-query log.
 
 use relapse_lab::cluster::backend::WantedServer;
-use relapse_lab::workload::database::shop;
+use relapse_lab::workload::servers::database::shop;
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
 use super::super::docker::noted;

@@ -161,6 +161,11 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Why paths cannot be slow or lossy here, if so.
+    fn no_slow_paths(&self) -> Option<String> {
+        None
+    }
+
     /// Whether agents learn of pods and endpoints from a kubelet and an API server.
     fn is_real_cluster(&self) -> bool;
 

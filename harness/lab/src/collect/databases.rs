@@ -12,8 +12,8 @@ use relapse_model::OutsideId;
 use tokio::task::JoinSet;
 
 use super::{Agent, Armed, CollectorInfo, Opened, Start};
-use crate::workload::database::shop::Session;
-use crate::workload::database::{Database, is_mariadb};
+use crate::workload::servers::database::shop::Session;
+use crate::workload::servers::database::{Database, is_mariadb};
 
 pub const COLLECTORS: &[CollectorInfo] =
     &[CollectorInfo { kinds: &[CollectorKind::Databases], start: Start::Once(start), trial: None }];

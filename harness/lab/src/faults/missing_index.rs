@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::cluster::Cluster;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
-use crate::workload::database::{Database, is_mariadb};
+use crate::workload::servers::database::{Database, is_mariadb};
 
 /// A database table lacks the index that queries need.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -62,16 +62,18 @@ impl Client for Call {
             let mut connection = http::Connection::open(sockets::connect(&site.ns, site.peer()).await?).await?;
             let response = connection.send(Method::GET, &app::path(site.flow), Bytes::new()).await?;
             let timing = response.headers().get(SERVER_TIMING).and_then(|timing| timing.to_str().ok());
-            *site.parts = app::read_timing(site.flow, timing.unwrap_or_default());
+            site.details.parts = app::read_timing(site.flow, timing.unwrap_or_default());
             match response.status() {
                 StatusCode::OK if response.body().len() == site.flow.response as usize => Ok(None),
-                StatusCode::BAD_GATEWAY => Err(site.parts.iter().find_map(|time| time.failure).unwrap_or(Failure::Any)),
+                StatusCode::BAD_GATEWAY => {
+                    Err(site.details.parts.iter().find_map(|time| time.failure).unwrap_or(Failure::Any))
+                }
                 _ => Err(Failure::Any),
             }
         })
     }
 
     fn server(&self) -> Option<Serve> {
-        Some(http::SERVE)
+        Some(app::SERVE)
     }
 }

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::servers::Home;
+use super::client::Home;
 use super::servers::echo::{self, Exchange};
-use super::{dns, servers, sockets};
+use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -114,7 +114,7 @@ async fn talk(cluster: Arc<dyn Cluster>, quiet: ChurnPause) {
                 let _ = echo::exchange(&mut stream, &Exchange::new(64, 256)).await;
             }
             if let Some(resolver) = resolver {
-                let _ = dns::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;
+                let _ = stub::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;
             }
         };
         let _ = tokio::time::timeout(TALK_EVERY, small).await;

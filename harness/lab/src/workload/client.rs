@@ -18,9 +18,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::servers::Home;
-use super::{names, namespace};
-use crate::cluster::Cluster;
+use super::{namespace, stub};
+use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};
 
 /// Maximum number of attempts of one flow under way; further ones wait.
@@ -36,6 +35,26 @@ const LATE: Duration = Duration::from_millis(5);
 
 /// One of relapse's own servers: serves a listening socket forever.
 pub type Serve = fn(TcpListener, Home) -> Job<'static, ()>;
+
+/// Where a server runs, and the workload it serves.
+#[derive(Clone)]
+pub struct Home {
+    pub cluster: Arc<dyn Cluster>,
+    pub place: Place,
+    /// The whole workload.
+    pub flows: Arc<[FlowPlan]>,
+}
+
+impl Home {
+    /// Delay of its responses.
+    #[must_use]
+    pub fn delay(&self) -> ServerDelay {
+        match self.place {
+            Place::Outside(id) => self.cluster.outside(id).delay.clone(),
+            _ => ServerDelay::default(),
+        }
+    }
+}
 
 /// The client of a flow.
 pub trait Client: fmt::Debug + Send + Sync {
@@ -64,8 +83,8 @@ pub struct Site<'a> {
     pub ns: NetNs,
     /// The address of the target.
     pub address: IpAddr,
-    /// Receives the times of its parts, if it has any.
-    pub parts: &'a mut Vec<PartTime>,
+    /// Receives what the attempt found out.
+    pub details: &'a mut Details,
 }
 
 impl Site<'_> {
@@ -84,6 +103,14 @@ pub struct Attempt {
     pub ended: Time,
     /// `None` if it succeeded.
     pub failure: Option<Failure>,
+    pub details: Details,
+}
+
+/// What an attempt found out, if it was to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Addresses of the name that it looked up.
+    pub addresses: Vec<IpAddr>,
     /// Completed parts, if known.
     pub parts: Vec<PartTime>,
 }
@@ -190,20 +217,20 @@ impl Running {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
         let started = now();
-        let mut parts = Vec::new();
+        let mut details = Details::default();
         let deadline = Instant::now() + self.plan.timeout;
         let ns = namespace(cluster, from);
         // A kept connection needs no look-up.
         let address = match kept {
             Some(_) => Ok(cluster.plan().target_address(self.plan.to)),
             None => {
-                let found = names::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
+                let found = stub::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
                 tokio::time::timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))
             }
         };
         let outcome = match address {
             Ok(address) => {
-                let site = Site { cluster, flow: &self.plan, ns, address, parts: &mut parts };
+                let site = Site { cluster, flow: &self.plan, ns, address, details: &mut details };
                 let attempt = self.client.attempt(site, kept);
                 tokio::time::timeout_at(deadline, attempt).await.unwrap_or(Err(self.plan.late))
             }
@@ -212,7 +239,7 @@ impl Running {
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // The receiver is dropped when the trial ends.
-        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, parts });
+        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, details });
         if hurry && failure.is_some() {
             // Do not spin on connections that cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;

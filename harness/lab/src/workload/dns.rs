@@ -1,28 +1,17 @@
-//! `dns`: looks a name up as a pod's stub resolver does.
-//!
-//! It follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried in every search domain first, and A
-//! and AAAA are queried in parallel over one socket.
+//! `dns`: looks a name up as a pod's stub resolver does ([`super::stub`]).
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
-use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{listed, nearest, quoted};
 use relapse_model::spanned::Spanned;
+use relapse_model::zone::{self, folded};
 use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Resolver, ServiceId, ServicePlan, Target};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 
 use super::client::{Client, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::resolver::DNS_PORT;
-use super::sockets;
+use super::stub::lookup;
 use crate::job::Job;
-
-/// `ndots` of a pod with `dnsPolicy: ClusterFirst`.
-const NDOTS: usize = 5;
 
 flow_spec! {
     /// Looks up a name repeatedly, as a pod's stub resolver does.
@@ -65,11 +54,6 @@ impl DnsSpec {
     }
 }
 
-/// A name in the form in which names are compared.
-pub(super) fn folded(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
-}
-
 /// Whether the resolvers behind `server` know a name. Reports a server that is not a resolver, at `at`, and an unknown
 /// name.
 pub(super) fn known_name(
@@ -103,7 +87,9 @@ pub(super) fn known_name(
         .flat_map(|id| &resolver.cluster.outside[id.0].records)
         .map(|(name, _)| name.as_str())
         .collect();
-    let is_known = known.iter().any(|known| folded(known) == query);
+    // By itself, or below a search domain in which a wildcard answers.
+    let mut candidates = std::iter::once(query.clone()).chain(search.iter().map(|s| format!("{query}.{}", folded(s))));
+    let is_known = candidates.any(|name| zone::owner(known.iter().copied(), &name).is_some());
     if !known.is_empty() && !is_known {
         let meant = nearest(&query, known.iter().copied()).map(|m| format!("did you mean `{m}`? ")).unwrap_or_default();
         let mut names = known;
@@ -135,83 +121,8 @@ impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
             let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
-            lookup(&site.ns, site.address, &self.query, search).await.map(|_| None)
+            site.details.addresses = lookup(&site.ns, site.address, &self.query, search).await?;
+            Ok(None)
         })
     }
-}
-
-/// Looks a name up as a pod would, and returns its addresses in the order of the answers.
-///
-/// # Errors
-/// `NameError` if no candidate has an address, or a server fails.
-pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<Vec<IpAddr>, Failure> {
-    let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
-    socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
-    let searched = search.iter().map(|domain| format!("{name}.{domain}."));
-    let absolute = format!("{name}.");
-    let candidates: Vec<String> = if name.matches('.').count() >= NDOTS {
-        std::iter::once(absolute).chain(searched).collect()
-    } else {
-        searched.chain(std::iter::once(absolute)).collect()
-    };
-    for candidate in candidates {
-        match ask_both(&socket, &candidate).await? {
-            Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
-            Ok(_) | Err(ResponseCode::NXDomain) => {}
-            Err(_) => return Err(Failure::NameError),
-        }
-    }
-    Err(Failure::NameError)
-}
-
-/// Queries A and AAAA in parallel and waits for both: the addresses, or the response code of a server without any.
-async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
-    let mut waiting = HashMap::new();
-    for record in [RecordType::A, RecordType::AAAA] {
-        let id = next_id();
-        let question = question(id, name, record).ok_or(Failure::NameError)?;
-        socket.send(&question).await.map_err(|_| Failure::NameError)?;
-        waiting.insert(id, record);
-    }
-    let mut addresses = Vec::new();
-    let mut code = ResponseCode::NoError;
-    let mut buffer = [0; 1500];
-    while !waiting.is_empty() {
-        let length = socket.recv(&mut buffer).await.map_err(|_| Failure::NameError)?;
-        let Ok(reply) = Message::from_vec(&buffer[..length]) else { continue };
-        if waiting.remove(&reply.metadata.id).is_none() {
-            continue;
-        }
-        addresses.extend(reply.answers.iter().filter_map(|record| match record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
-        }));
-        if reply.metadata.response_code != ResponseCode::NoError {
-            code = reply.metadata.response_code;
-        }
-    }
-    Ok(if addresses.is_empty() && code != ResponseCode::NoError { Err(code) } else { Ok(addresses) })
-}
-
-fn next_id() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-const fn unspecified(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-    }
-}
-
-/// A query in wire format; `None` for an invalid name.
-#[must_use]
-pub fn question(id: u16, name: &str, record: RecordType) -> Option<Vec<u8>> {
-    let mut message = Message::new(id, MessageType::Query, OpCode::Query);
-    message.metadata.recursion_desired = true;
-    message.add_query(Query::query(Name::from_utf8(name).ok()?, record));
-    message.to_vec().ok()
 }

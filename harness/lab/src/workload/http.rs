@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::http::{self, bytes_path, fetch};
+use super::servers::app;
+use super::servers::http::{bytes_path, fetch};
 use super::sockets;
 use crate::job::Job;
 
@@ -50,7 +51,7 @@ impl Client for Http {
     }
 
     fn server(&self) -> Option<Serve> {
-        Some(http::SERVE)
+        Some(app::SERVE)
     }
 }
 

@@ -1,16 +1,11 @@
-//! Domain names as targets of flows: planning, and look-up at each attempt.
-//!
-//! Pods use cluster DNS with its search list, nodes use it without; hosts outside and offices use a resolver outside.
+//! Planning of domain names as targets of flows. [`super::stub`] looks them up.
 
-use std::net::IpAddr;
-
-use relapse_kernel::NetNs;
 use relapse_model::diagnostics::quoted;
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, Failure, NameId, NamePlan, OutsideId, Place, Resolver, Target};
+use relapse_model::zone::{self, folded};
+use relapse_model::{ClusterPlan, NameId, NamePlan, OutsideId, Place, Resolver, Target};
 
 use super::dns;
-use crate::cluster::Cluster;
 
 /// Prefix of a name in place of a target such as `pod/NAME`.
 pub const PREFIX: &str = "name/";
@@ -24,7 +19,7 @@ pub(super) fn target(
     asked: Option<OutsideId>,
 ) -> Option<Target> {
     let Some(name) = text.value.strip_prefix(PREFIX) else { return resolver.target(text) };
-    let name = Spanned { value: dns::folded(name), span: text.span };
+    let name = Spanned { value: folded(name), span: text.span };
     resolver.domain(&name);
     let from = from?;
     let server = match (asked, from) {
@@ -64,8 +59,13 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
     if let Some(service) = dns::service_named(cluster, name, search) {
         return cluster.behind(Target::Service(service));
     }
-    let records = cluster.outside.iter().flat_map(|host| &host.records);
-    let addresses = records.filter(|(known, _)| dns::folded(known) == name).flat_map(|(_, addresses)| addresses);
+    let candidates: Vec<String> =
+        std::iter::once(name.to_owned()).chain(search.iter().map(|s| format!("{name}.{}", folded(s)))).collect();
+    let addresses = cluster.outside.iter().flat_map(|host| {
+        let owners = host.records.iter().map(|(owner, _)| owner.as_str());
+        let owner = candidates.iter().find_map(|name| zone::owner(owners.clone(), name));
+        host.records.iter().filter(move |(name, _)| owner == Some(name)).flat_map(|(_, addresses)| addresses)
+    });
     let mut places = Vec::new();
     for place in addresses.filter_map(|address| cluster.place_at(*address)) {
         if !places.contains(&place) {
@@ -73,26 +73,4 @@ fn places(cluster: &ClusterPlan, name: &str) -> Vec<Place> {
         }
     }
     places
-}
-
-/// The address of a target for a client at `from`. Names are looked up.
-///
-/// # Errors
-/// `NameError` if a name has no address.
-pub async fn address(
-    cluster: &dyn Cluster,
-    ns: &NetNs,
-    from: Place,
-    to: Target,
-    asked: Option<OutsideId>,
-) -> Result<IpAddr, Failure> {
-    let plan = cluster.plan();
-    let Target::Name(id) = to else { return Ok(plan.target_address(to)) };
-    let asked = asked.map(|host| plan.outside[host.0].address);
-    let server = asked.or_else(|| plan.resolver_of(from)).ok_or(Failure::NameError)?;
-    let search = plan.dns.as_ref().filter(|_| matches!(from, Place::Pod(_))).map_or(&[][..], |dns| &dns.search);
-    let addresses = dns::lookup(ns, server, &plan.names[id.0].name, search).await?;
-    // The order of getaddrinfo(3) on a host without an IPv6 address (RFC 6724 section 6, rule 1).
-    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    first.copied().ok_or(Failure::NameError)
 }

@@ -9,8 +9,8 @@ use relapse_model::{Failure, Query};
 use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
-use super::database::Database;
 use super::flow::{Draft, FlowSpec, flow_spec};
+use super::servers::database::Database;
 use super::servers::echo;
 use super::tcp::Connection;
 use crate::job::Job;

@@ -5,6 +5,7 @@
 //! place. How to run one is up to the backend, in a file of the same name there.
 
 pub mod app;
+pub mod database;
 pub mod echo;
 pub mod http;
 pub mod resolver;
@@ -18,9 +19,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::client::{Client, Serve};
+use super::client::{Client, Home, Serve};
 use super::{namespace, sockets};
-use crate::cluster::{Cluster, ServerDelay};
+use crate::cluster::Cluster;
 use crate::job::FaultError;
 
 pub(super) const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -71,30 +72,10 @@ pub fn third_party(name: &str) -> Option<&'static ThirdParty> {
     THIRD_PARTIES.iter().copied().find(|server| server.name == name)
 }
 
-/// Where a server runs, and the workload it serves.
-#[derive(Clone)]
-pub struct Home {
-    pub cluster: Arc<dyn Cluster>,
-    pub place: Place,
-    /// The whole workload.
-    pub flows: Arc<[FlowPlan]>,
-}
-
-impl Home {
-    /// Delay of its responses.
-    #[must_use]
-    pub fn delay(&self) -> ServerDelay {
-        match self.place {
-            Place::Outside(id) => self.cluster.outside(id).delay.clone(),
-            _ => ServerDelay::default(),
-        }
-    }
-}
-
 /// The server that a part needs.
 fn server_of(part: &PartPlan) -> Serve {
     match part.work {
-        Work::Get { .. } | Work::Transfer { .. } => http::SERVE,
+        Work::Get { .. } | Work::Transfer { .. } => app::SERVE,
         Work::Connect | Work::Queries { .. } => echo::SERVE,
     }
 }
@@ -131,7 +112,7 @@ pub fn start(
             _ => None,
         })
         .collect();
-    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, http::SERVE));
+    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
     for ((_, port), (place, serve)) in wanted {
         let listener = sockets::tcp_listener(&namespace(cluster.as_ref(), place), SocketAddr::new(ANY, port))?;

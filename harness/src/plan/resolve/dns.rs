@@ -60,12 +60,15 @@ impl Planner<'_> {
             }
             all.iter().map(|s| s.value.clone()).collect()
         });
+        let cache = dns.cache.as_ref().and_then(|cache| self.seconds("cache", cache));
         self.cluster.services.push(ServicePlan { name, address, ports: vec![PORT], pods: Vec::new() });
         self.cluster.dns = Some(DnsPlan {
             service: ServiceId(self.cluster.services.len() - 1),
             replicas: Vec::new(),
             upstreams: Vec::new(),
             search: search.unwrap_or_else(|| SEARCH.map(str::to_owned).to_vec()),
+            cache,
+            policy: dns.policy,
         });
     }
 

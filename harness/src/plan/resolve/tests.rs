@@ -56,6 +56,24 @@ fn all_shipped_scenarios_plan() {
 }
 
 #[test]
+fn paths_of_hosts_offices_and_prefixes_and_what_a_fault_leaves_of_them() {
+    let cluster = "{ nodes: 1, prefixes: [ { prefix: 100.64.0.0/16, delay: 59ms } ],
+  outside: [ { name: host, address: 10.219.226.2, alsoAt: [100.64.249.132], delay: 1ms, loss: 0.5% } ],
+  offices: [ { name: beijing, prefix: 192.168.40.0/24, rate: 1.5Mbit } ] }";
+    let change = "path-change: { of: outside/host, delay: 59ms, jitter: 9ms }";
+    let plan = good(&with_cluster(cluster).replace("policy-route-loss: { node: worker-1, lose: table }", change));
+    let paths: Vec<String> =
+        plan.cluster.paths().map(|(id, path)| format!("{}: {path}", plan.cluster.path_name(id))).collect();
+    assert_eq!(
+        paths,
+        ["outside/host: 1ms each way, 0.5% lost", "office/beijing: 1500 kbit/s", "prefix/100.64.0.0/16: 59ms each way"]
+    );
+    assert_eq!(plan.cluster.outside[0].also_at, ["100.64.249.132".parse::<std::net::IpAddr>().unwrap()]);
+    let change = format!("{:?}", plan.incident_trial.inject[0]);
+    assert!(change.contains("delay: 59ms, jitter: 9ms, loss: 5000, rate: None"), "{change}");
+}
+
+#[test]
 fn the_incidents_own_addresses() {
     let plan = good(SHIPPED[3]);
     let cluster = &plan.cluster;
@@ -176,6 +194,18 @@ fn faults_that_make_no_sense_are_refused() {
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
         ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.5] }",
+            "has that record already",
+        ),
+        ("dns-record: { resolver: outside/host, name: b.example, addresses: [] }", "has that record already"),
+        ("dns-record: { name: a.example, addresses: [10.0.0.1] }", "either `resolver` or `resolvers` is needed"),
+        ("dns-record: { resolvers: [], name: a.example, addresses: [10.0.0.1] }", "no resolver is named"),
+        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.0.0.1] }", "is not a domain name"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.0.0.1], ttl: 1500ms }",
+            "a fraction of a second",
+        ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),

@@ -6,7 +6,7 @@ use std::io;
 use super::MissingIndex;
 use crate::cluster::Cluster;
 use crate::fault::{FaultError, InForce, UndoStack, now, wait_for};
-use crate::workload::database::shop::{Access, Session};
+use crate::workload::servers::database::shop::{Access, Session};
 
 /// `EXPLAIN`'s type of a look-up by an index.
 const BY_INDEX: &str = "ref";

@@ -1,10 +1,10 @@
-//! The application: for each request it carries out the steps of its flow, then responds.
+//! The HTTP server, and in it the application: for each request it carries out the steps of its flow, then responds.
 //!
 //! The status is 200, or 502 if a part failed. `Server-Timing` (W3C) lists the completed parts with their times and, as
 //! description, their failures; the client reads it with [`read_timing`].
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -12,20 +12,37 @@ use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use relapse_kernel::NetNs;
 use relapse_model::{Failure, FlowPlan, PartId, PartPlan, Step, Work};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Home;
+use super::database::Database;
 use super::http::{self, Answer};
 use crate::job::Job;
-use crate::workload::database::Database;
-use crate::workload::{PartTime, names, namespace, sockets};
+use crate::workload::client::{Home, Serve};
+use crate::workload::{PartTime, namespace, sockets, stub};
 
 /// W3C Server Timing, section 3.1.
 pub const SERVER_TIMING: &str = "server-timing";
 
 /// The share of the client's timeout after which the application gives up, so that its response still arrives.
 const PATIENCE: f64 = 0.9;
+
+/// The server of `http` and `call` flows, and of parts over HTTP.
+pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
+
+async fn serve(listener: TcpListener, home: Home) {
+    let app = Arc::new(App { home, kept: Mutex::default() });
+    http::serve_with(listener, move |request| {
+        let app = Arc::clone(&app);
+        async move {
+            match app.answer(request.uri().path()).await {
+                Some(answer) => answer,
+                None => http::bytes(request).await,
+            }
+        }
+    })
+    .await;
+}
 
 /// The path at which an application carries out the steps of a flow.
 #[must_use]
@@ -34,7 +51,7 @@ pub fn path(flow: &FlowPlan) -> String {
 }
 
 /// An application at one place, for all flows with steps.
-pub struct App {
+struct App {
     home: Home,
     /// Idle connections, by flow and part.
     kept: Mutex<HashMap<(usize, PartId), Vec<Connection>>>,
@@ -58,12 +75,8 @@ impl Connection {
 }
 
 impl App {
-    pub fn new(home: Home) -> Self {
-        Self { home, kept: Mutex::default() }
-    }
-
     /// The response to a request; `None` if the path belongs to no flow.
-    pub async fn answer(&self, wanted: &str) -> Option<Answer> {
+    async fn answer(&self, wanted: &str) -> Option<Answer> {
         let number = self.home.flows.iter().position(|flow| !flow.parts.is_empty() && path(flow) == wanted)?;
         let flow = &self.home.flows[number];
         let request = Request {
@@ -197,7 +210,7 @@ impl Request<'_> {
     /// Connects to the part's server; a name is looked up.
     async fn connect(&self, part: &PartPlan, deadline: Instant) -> Result<Connection, Failure> {
         let home = &self.app.home;
-        let found = names::address(home.cluster.as_ref(), &self.ns, home.place, part.to, None);
+        let found = stub::address(home.cluster.as_ref(), &self.ns, home.place, part.to, None);
         let address = timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))?;
         let peer = (address, part.port).into();
         let connecting = async {

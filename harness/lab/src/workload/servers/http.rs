@@ -1,9 +1,8 @@
-//! HTTP/1.1 over hyper: relapse's own server, which sends and accepts the requested number of bytes and runs the
-//! application of `call` flows; the reverse proxy that stands in for an ingress controller; and the client.
+//! HTTP/1.1 over hyper: a server, which sends and accepts the requested number of bytes; the reverse proxy that stands
+//! in for an ingress controller; and the client.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -18,9 +17,6 @@ use relapse_model::Failure;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::Home;
-use super::app::App;
-use crate::workload::client::Serve;
 use crate::workload::sockets;
 
 /// The largest body sent or accepted, bytes.
@@ -28,9 +24,6 @@ const LARGEST: usize = 64 << 20;
 
 /// A complete response.
 pub type Answer = Response<Full<Bytes>>;
-
-/// The server of `http` and `call` flows, and of parts over HTTP.
-pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
 
 /// The path at which this number of bytes is served and accepted.
 #[must_use]
@@ -51,29 +44,19 @@ pub fn answer(status: StatusCode, body: Bytes, header: Option<(&'static str, &st
     response
 }
 
-/// Serves `GET /bytes/N` and `PUT /bytes/N`, and the paths of the application.
-async fn serve(listener: TcpListener, home: Home) {
-    let app = Arc::new(App::new(home));
-    serve_with(listener, move |request| {
-        let app = Arc::clone(&app);
-        async move {
-            let (path, method) = (request.uri().path().to_owned(), request.method().clone());
-            if let Some(answer) = app.answer(&path).await {
-                return answer;
-            }
-            let wanted = path.strip_prefix("/bytes/").and_then(|n| n.parse::<usize>().ok()).filter(|n| *n <= LARGEST);
-            let (status, body) = match (wanted, method) {
-                (Some(n), Method::GET) => (StatusCode::OK, Bytes::from(vec![b'.'; n])),
-                (Some(n), Method::PUT) => match received(request.into_body()).await {
-                    Some(bytes) if bytes == n => (StatusCode::CREATED, Bytes::new()),
-                    _ => (StatusCode::BAD_REQUEST, Bytes::new()),
-                },
-                _ => (StatusCode::NOT_FOUND, Bytes::new()),
-            };
-            self::answer(status, body, None)
-        }
-    })
-    .await;
+/// Serves `GET /bytes/N` and `PUT /bytes/N`.
+pub async fn bytes(request: Request<Incoming>) -> Answer {
+    let (path, method) = (request.uri().path().to_owned(), request.method().clone());
+    let wanted = path.strip_prefix("/bytes/").and_then(|n| n.parse::<usize>().ok()).filter(|n| *n <= LARGEST);
+    let (status, body) = match (wanted, method) {
+        (Some(n), Method::GET) => (StatusCode::OK, Bytes::from(vec![b'.'; n])),
+        (Some(n), Method::PUT) => match received(request.into_body()).await {
+            Some(bytes) if bytes == n => (StatusCode::CREATED, Bytes::new()),
+            _ => (StatusCode::BAD_REQUEST, Bytes::new()),
+        },
+        _ => (StatusCode::NOT_FOUND, Bytes::new()),
+    };
+    answer(status, body, None)
 }
 
 /// Reads and discards a body. Returns its size, unless it is incomplete or too large.
@@ -108,7 +91,8 @@ pub async fn proxy(listener: TcpListener, ns: NetNs, backend: SocketAddr) {
     .await;
 }
 
-async fn serve_with<F, R>(listener: TcpListener, respond: F)
+/// Serves a listening socket forever.
+pub async fn serve_with<F, R>(listener: TcpListener, respond: F)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Answer> + Send + 'static,

@@ -13,12 +13,10 @@ use relapse_kernel::NetNs;
 use relapse_model::{Failure, OutsideId, Place, Query};
 use tokio::net::TcpStream;
 
-use super::servers::echo::{self, Exchange};
-use super::{failure_of, sockets};
+use super::echo::{self, Exchange};
+use super::mariadb;
 use crate::cluster::Cluster;
-
-/// The third party's server, in scenarios.
-pub const MARIADB: &str = "mariadb";
+use crate::workload::{failure_of, sockets};
 
 /// A database at an address.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +28,11 @@ pub struct Database {
 impl Database {
     #[must_use]
     pub fn at(cluster: &dyn Cluster, peer: SocketAddr) -> Self {
-        let hosts = cluster.plan().outside.iter().enumerate();
-        let mut here = hosts.filter(|(_, host)| host.address == peer.ip());
-        Self { peer, is_mariadb: here.any(|(number, _)| is_mariadb(cluster, OutsideId(number))) }
+        let is_mariadb = match cluster.plan().place_at(peer.ip()) {
+            Some(Place::Outside(host)) => is_mariadb(cluster, host),
+            _ => false,
+        };
+        Self { peer, is_mariadb }
     }
 
     /// A connection that is ready for queries.
@@ -63,5 +63,5 @@ impl Database {
 /// Whether a MariaDB answers there instead of relapse's own database.
 #[must_use]
 pub fn is_mariadb(cluster: &dyn Cluster, host: OutsideId) -> bool {
-    cluster.plan().outside[host.0].server == Some(MARIADB) && cluster.serves_itself(Place::Outside(host))
+    cluster.plan().outside[host.0].server == Some(mariadb::SERVER.name) && cluster.serves_itself(Place::Outside(host))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::plan::Target;
+use super::Target;
 
 /// Index into [`crate::FlowPlan::parts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
