@@ -24,6 +24,8 @@ WANTED = {
     "I2": {"conntrack-table", "conntrack-stats", "kernel-log"},
     "I3": {"probe", "dns", "route-lookup", "event", "pod-log"},
     "I4": {"segment", "probe", "route-lookup"},
+    "I5": {"exchange"},
+    "I6": {"dns", "segment"},
     "I7": {"flow", "segment", "conntrack-stats", "socket"},
 }
 

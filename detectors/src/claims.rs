@@ -72,7 +72,8 @@ impl Claims {
         self.make_of(self.about(), severity, since, evidence);
     }
 
-    fn make_of(&mut self, subject: Subject, severity: Severity, since: Time, evidence: impl FnOnce() -> String) {
+    /// The same about `subject`.
+    pub fn make_of(&mut self, subject: Subject, severity: Severity, since: Time, evidence: impl FnOnce() -> String) {
         let since = match self.standing.get(&subject) {
             Some(standing) if standing.severity >= severity => return,
             Some(standing) => since.min(standing.since),
@@ -87,7 +88,8 @@ impl Claims {
         self.withdraw_of(self.about(), evidence);
     }
 
-    fn withdraw_of(&mut self, subject: Subject, evidence: impl Into<String>) {
+    /// The same about `subject`.
+    pub fn withdraw_of(&mut self, subject: Subject, evidence: impl Into<String>) {
         if let Some(Standing { severity, since, .. }) = self.standing.remove(&subject) {
             self.report(subject, severity, since, evidence.into(), true);
         }

@@ -29,7 +29,8 @@ pub enum Severity {
 }
 
 /// What a finding is about, written `kind/name`: `node/worker-1`, `pod/app`, `service/kube-dns`,
-/// `path/192.168.40.0/24` (a peer prefix), `flow/10.176.64.11:46994->10.200.0.5:443`.
+/// `path/192.168.40.0/24` (a peer prefix), `name/oss.example.com`, `server/10.176.46.4:3306` (or its declared name),
+/// `flow/10.176.64.11:46994->10.200.0.5:443`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subject {
@@ -46,10 +47,14 @@ pub enum SubjectKind {
     Service,
     Path,
     Flow,
+    /// A domain name, without the dot at its end.
+    Name,
+    /// An address and port, or the name that an operator declared for it.
+    Server,
 }
 
 impl SubjectKind {
-    pub const ALL: [Self; 5] = [Self::Node, Self::Pod, Self::Service, Self::Path, Self::Flow];
+    pub const ALL: [Self; 7] = [Self::Node, Self::Pod, Self::Service, Self::Path, Self::Flow, Self::Name, Self::Server];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -59,13 +64,18 @@ impl SubjectKind {
             Self::Service => "service",
             Self::Path => "path",
             Self::Flow => "flow",
+            Self::Name => "name",
+            Self::Server => "server",
         }
     }
 }
 
 /// The text is not of the form `kind/name`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a subject: write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW")]
+#[error(
+    "{0:?} is not a subject: write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN, server/ADDRESS:PORT or \
+     flow/FLOW"
+)]
 pub struct SubjectError(pub String);
 
 impl Subject {
@@ -84,6 +94,14 @@ impl Subject {
     #[must_use]
     pub fn path(name: impl fmt::Display) -> Self {
         Self { kind: SubjectKind::Path, name: name.to_string() }
+    }
+    #[must_use]
+    pub fn name(domain: impl Into<String>) -> Self {
+        Self { kind: SubjectKind::Name, name: domain.into() }
+    }
+    #[must_use]
+    pub fn server(name: impl fmt::Display) -> Self {
+        Self { kind: SubjectKind::Server, name: name.to_string() }
     }
 }
 

@@ -7,7 +7,8 @@
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `wire`, `proven`, `tuples`: state and computations that several detectors share.
+//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and computations that
+//!   several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -25,7 +26,10 @@ mod armed;
 mod capped;
 mod claims;
 mod dns_endpoints;
+mod names;
+mod paths;
 mod proven;
+mod round_trips;
 mod tuples;
 mod wire;
 
@@ -57,6 +61,11 @@ detectors! {
     // I4 policy-route-lost
     policy_route,
     wrong_nic,
+    // I6 dns-record-wrong
+    dns_answer,
+    path_slow,
+    // I5 database-slow
+    server_slow,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

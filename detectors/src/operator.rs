@@ -2,7 +2,7 @@
 //!
 //! The same for every run over the same cluster; no scenario, fault or control can change it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,12 @@ pub struct Operator {
     pub peers: Vec<Prefix>,
     /// Prefix length by which unknown peers are grouped into one path (24).
     pub peer_prefix_length: u8,
+    /// Names with declared addresses.
+    #[serde(default)]
+    pub names: Vec<DeclaredName>,
+    /// Servers that have a name.
+    #[serde(default)]
+    pub servers: Vec<DeclaredServer>,
 }
 
 /// A path to a peer prefix and the largest packet it carries.
@@ -39,6 +45,20 @@ pub struct Operator {
 pub struct DeclaredPath {
     pub prefix: Prefix,
     pub mtu: u16,
+}
+
+/// A domain name and the prefixes of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredName {
+    pub name: String,
+    pub prefixes: Vec<Prefix>,
+}
+
+/// A server and the name that findings have for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeclaredServer {
+    pub name: String,
+    pub address: SocketAddr,
 }
 
 impl Operator {
@@ -64,6 +84,12 @@ impl Operator {
         }
         let length = if peer.is_ipv4() { self.peer_prefix_length.min(32) } else { 64 };
         Prefix::new(peer, length).unwrap_or_else(|_| Prefix::host(peer))
+    }
+
+    /// The name of a server, where it was declared.
+    #[must_use]
+    pub fn server_name(&self, address: SocketAddr) -> Option<&str> {
+        self.servers.iter().find(|server| server.address == address).map(|server| server.name.as_str())
     }
 
     /// The declared MTU of the path to this peer; the longest prefix decides.

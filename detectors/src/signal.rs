@@ -62,6 +62,7 @@ signals! {
     routing: Rtnetlink => [Link, Rule, Route], RouteLookup => [RouteLookup];
     conntrack: ConntrackTable => [ConntrackTable], ConntrackStats => [ConntrackStats], ConntrackEvents => [Flow];
     packets: Packets => [Segment], DnsPackets => [Dns];
+    exchanges: Exchanges => [Exchange];
     sockets: Sockets => [Socket];
     kernel_log: KernelLog => [KernelLog];
     probes: Probes => [Probe];

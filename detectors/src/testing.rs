@@ -7,15 +7,17 @@
 use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredPath, Operator};
+use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Endpoint, Endpoints, Flow, KernelLog, Link, Observed, Pod,
-    Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
+    Change, ConntrackStats, ConntrackTable, Direction, Dns, End, Endpoint, Endpoints, Exchange, Flow, KernelLog, Link,
+    Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState,
+    Tuple,
 };
 use crate::time::Time;
 
@@ -38,6 +40,11 @@ pub fn operator() -> Operator {
         time_wait: Duration::from_mins(1),
         peers: Vec::new(),
         peer_prefix_length: 24,
+        names: vec![DeclaredName {
+            name: "declared.example.com".into(),
+            prefixes: vec!["10.219.226.0/24".parse().unwrap()],
+        }],
+        servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
     }
 }
 
@@ -160,6 +167,13 @@ impl Scene {
         self.collect(findings);
     }
 
+    /// A handshake that starts at `from` and takes `took` milliseconds.
+    pub fn handshake(&mut self, from: u64, server: &str, took: u64) {
+        let near = format!("10.176.98.29:{}", 20_000 + from % 40_000);
+        self.play(format_args!("{from} syn eth1 {near} {server}:443 {from} 1"));
+        self.play(format_args!("{} syn-ack eth1 {server}:443 {near} {from}", from + took));
+    }
+
     fn until(&mut self, at: u64) {
         self.now = self.now.max(at);
         let findings = self.feed.advance(ms(self.now));
@@ -185,6 +199,9 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("I2-conntrack-cap-reset", crate::conntrack_exhaustion::tests::incident()),
         ("I3-coredns-single-replica-loss", crate::pod_nic::tests::incident()),
         ("I4-policy-route-lost", crate::policy_route::tests::incident()),
+        ("I6-dns-record-wrong", crate::dns_answer::tests::incident()),
+        ("I6-dns-record-wrong-declared", crate::dns_answer::tests::incident_declared()),
+        ("I5-database-slow", crate::server_slow::tests::incident()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
     ]
@@ -311,6 +328,25 @@ pub fn observed(words: &[&str]) -> Observed {
             segment(link, direction, [source, destination], flags, numbers, timestamp).into()
         }
         ["office", client, ref what @ ..] => office(client, what),
+        // A resolver's answer for a name: time to live, addresses of one IP version; NXDOMAIN without addresses.
+        ["answer", server, name, ttl, ref addresses @ ..] => {
+            static NEXT: AtomicU16 = AtomicU16::new(1);
+            let ipv6 = addresses.first().is_some_and(|address| address.contains(':'));
+            let response = if addresses.is_empty() { "NXDOMAIN" } else { "NOERROR" };
+            Dns {
+                client: read("10.176.98.2:40000"),
+                server: SocketAddr::new(read(server), 53),
+                id: NEXT.fetch_add(1, Ordering::Relaxed),
+                name: format!("{name}."),
+                record: if ipv6 { "AAAA" } else { "A" }.into(),
+                response: Some(response.into()),
+                answers: addresses.iter().copied().map(read).collect(),
+                ttl: Some(read(ttl)),
+            }
+            .into()
+        }
+        // A request and how long the answer took, acknowledged after 40 ms where that was sooner; times in milliseconds.
+        ["exchange", client, server, took, ref more @ ..] => exchange(client, server, read(took), more).into(),
         _ => panic!("unknown signal: {words:?}"),
     }
 }
@@ -337,6 +373,37 @@ fn segment(
         mss: has('S').then_some(1460),
         timestamp: Some(read(timestamp)),
     }
+}
+
+fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
+    let mut exchange = Exchange {
+        client: read(client),
+        server: read(server),
+        seen_at: End::Client,
+        request: 120,
+        took_us: took * 1000,
+        answered: true,
+        acked_us: (took > 40).then_some(40_000),
+        waited_us: 0,
+        connect_us: None,
+        sent_again: false,
+        after_greeting: false,
+    };
+    for word in more {
+        let us = |number| read::<u64>(number) * 1000;
+        match word.split_once('=') {
+            Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
+            Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
+            None if *word == "at-server" => exchange.seen_at = End::Server,
+            None if *word == "outstanding" => exchange.answered = false,
+            None if *word == "unacked" => exchange.acked_us = None,
+            None if *word == "again" => exchange.sent_again = true,
+            None if *word == "greeted" => exchange.after_greeting = true,
+            _ => panic!("unknown word of an exchange: {word}"),
+        }
+    }
+    exchange
 }
 
 /// A connection from an office client to the ingress pod. Bytes sent by the pod count from 1.

@@ -3,6 +3,8 @@
 //! A new kind is one file under `effects/` and one registry line. An effect fails if there is too little or too much of
 //! it.
 
+pub mod times;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,9 +15,9 @@ use relapse_detectors::time::Time;
 use relapse_kernel::Result;
 use relapse_lab::cluster::Cluster;
 use relapse_lab::workload::Attempt;
-use relapse_model::diagnostics::quoted;
+use relapse_model::diagnostics::{did_you_mean, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, FlowId, FlowPlan, Resolver};
+use relapse_model::{ClusterPlan, FlowId, FlowPlan, PartId, Resolver};
 use tokio::task::JoinSet;
 
 /// Minimum number of failed or successful attempts to decide that a flow fails or works.
@@ -32,24 +34,49 @@ pub struct Stating<'r, 'a> {
     pub resolver: &'r mut Resolver<'a>,
     /// Time within which all of them must be observed.
     pub within: Duration,
-    /// Flows that already have an effect.
-    flows: Vec<FlowId>,
+    /// Flows, and parts of flows, that already have an effect.
+    stated: Vec<(FlowId, Option<PartId>)>,
 }
 
 impl<'r, 'a> Stating<'r, 'a> {
     pub const fn new(resolver: &'r mut Resolver<'a>, within: Duration) -> Self {
-        Self { resolver, within, flows: Vec::new() }
+        Self { resolver, within, stated: Vec::new() }
     }
 
     /// The flow with this name. Reports an error if it already has an effect.
     pub fn flow(&mut self, name: &Spanned<String>) -> Option<FlowId> {
+        self.part(name, None).map(|(flow, _)| flow)
+    }
+
+    /// The flow with this name, or a part of it. Reports an error if it already has an effect.
+    pub fn part(&mut self, name: &Spanned<String>, part: Option<&Spanned<String>>) -> Option<(FlowId, Option<PartId>)> {
         let flow = self.resolver.flow(name)?;
-        if self.flows.contains(&flow) {
-            let message = format!("flow {} already has an effect", quoted(name));
-            self.resolver.error(name.span, message, "state one effect per flow");
+        let part = match part {
+            Some(part) => Some(self.part_of(flow, part)?),
+            None => None,
+        };
+        if self.stated.contains(&(flow, part)) {
+            let what = if part.is_some() { "this part of flow" } else { "flow" };
+            let message = format!("{what} {} already has an effect", quoted(name));
+            self.resolver.error(name.span, message, "state one effect per flow, or per part of one");
         }
-        self.flows.push(flow);
-        Some(flow)
+        self.stated.push((flow, part));
+        Some((flow, part))
+    }
+
+    fn part_of(&mut self, flow: FlowId, name: &Spanned<String>) -> Option<PartId> {
+        let flow = &self.resolver.workload[flow.0];
+        let found = flow.parts.iter().position(|part| part.name == name.value);
+        if found.is_none() {
+            let message = format!("flow {} has no part {}", quoted(&flow.name), quoted(name));
+            let help = if flow.parts.is_empty() {
+                "only `call` flows have parts: leave `part` out".to_owned()
+            } else {
+                did_you_mean(name, "its parts", flow.parts.iter().map(|part| part.name.as_str()))
+            };
+            self.resolver.error(name.span, message, help);
+        }
+        found.map(PartId)
     }
 }
 
@@ -83,6 +110,9 @@ pub trait Effect: fmt::Debug + Send + Sync {
 /// What effects are observed on.
 pub struct Ground<'a> {
     pub cluster: &'a Arc<dyn Cluster>,
+    pub flows: &'a [FlowPlan],
+    /// Successful attempts before the faults.
+    pub before: &'a [Attempt],
     /// Clock time in nanoseconds from which the faults are in force; 0 before.
     pub in_force: &'a Arc<AtomicU64>,
     /// Background tasks that observe.
@@ -116,18 +146,31 @@ pub mod tests {
     use relapse_model::Failure;
 
     use super::*;
+    use relapse_lab::workload::Details;
 
     /// Attempts one after another: `.` worked, `t` timed out, `r` was refused.
-    pub fn played(mut watch: impl Watch, attempts: &str) -> impl Watch {
-        for (number, outcome) in (1..).zip(attempts.chars()) {
+    pub fn played<W: Watch>(watch: W, attempts: &str) -> W {
+        let attempt = |(number, outcome): (u64, char)| {
             let failure = match outcome {
                 't' => Some(Failure::Timeout),
                 'r' => Some(Failure::Refused),
                 _ => None,
             };
             let (started, ended) = (Time(number * 10), Time(number * 10 + 5));
-            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure });
-        }
+            Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() }
+        };
+        played_all(watch, (1..).zip(attempts.chars()).map(attempt))
+    }
+
+    pub fn played_all<W: Watch>(mut watch: W, attempts: impl Iterator<Item = Attempt>) -> W {
+        attempts.for_each(|attempt| watch.attempt(&attempt));
         watch
+    }
+
+    /// An attempt that answered after so many milliseconds, or failed.
+    pub fn lasting(ms: Option<u64>) -> Attempt {
+        let (started, failure) = (Time(1_000), ms.is_none().then_some(Failure::Refused));
+        let ended = started + Duration::from_millis(ms.unwrap_or(1));
+        Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() }
     }
 }

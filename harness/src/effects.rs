@@ -33,5 +33,7 @@ macro_rules! effects {
 effects! {
     "fails" => fails::FailsSpec,
     "works" => works::WorksSpec,
+    "resolves" => resolves::ResolvesSpec,
+    "slow" => slow::SlowSpec,
     "packet" => packet::PacketSpec,
 }

@@ -18,7 +18,7 @@ use crate::effect::Effect;
 
 pub use relapse_model::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
-    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
 };
 pub use resolve::{load, plan};
 

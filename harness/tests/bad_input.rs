@@ -31,6 +31,24 @@ fn snapshot(name: &str, message: &str) {
     });
 }
 
+/// A call whose steps are wrong in every way that planning finds.
+const CALL: &str = "  - call:
+      name: order
+      from: office/beijing
+      to: pod/app
+      port: 8080
+      do:
+        - queries: { name: early, over: database, count: 3 }
+        - connect: { name: database, to: outside/databse, port: 3306 }
+        - get: { name: database, of: pod/app, port: 80 }
+        - queries: { name: both, over: database, to: outside/database, port: 3306, count: 1 }
+        - queries: { name: kept, over: database, count: 1, keep: true }
+        - together:
+            - connect: { name: beside, to: outside/database, port: 3306 }
+            - queries: { name: late, over: beside, count: 1 }
+        - transfer: { name: upload, to: service/shop, port: 81, bytes: 10, timeout: 0s }
+";
+
 macro_rules! wrong {
     ($($name:ident: $($from:literal => $to:expr),+;)*) => {$(
         #[test]
@@ -72,6 +90,11 @@ wrong! {
     unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
     unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
     level_of_another_detector: "level: cause" => "level: symptom";
+    server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
+    server_by_its_address: "subject: node/worker-2" => "subject: server/10.176.46.4:3306", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
+    servers_declared_wrongly: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4, Store: 10.176.46.4:443 } }";
+    server_declared_twice: "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306, other: 10.176.46.4:3306 } }";
     subject_that_names_nothing: "subject: node/worker-2" => "subject: path/beijing", "service/kube-dns" => "services/kube-dns";
     risk_among_the_detections: "level: cause" => "level: risk";
     deadline_of_nothing: "within: 500ms" => "within: 0s", "every: 50ms" => "every: 0ms", "within: 3s" => "within: 0s";
@@ -87,9 +110,28 @@ wrong! {
     clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
     port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
+    names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
+    unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
+    name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";
+    resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
     not_http_to_nginx: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: nginx }\n    - { name: cache, address: 10.176.46.5, server: nginx }", "  - http:" => "  - hold: { name: waiting, from: pod/app, to: outside/cache, port: 6379, connections: 5 }\n  - http:";
+    path_that_cannot_be: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 5ms, jitter: 6ms, alsoAt: [10.16.16.16, 10.176.98.77] }", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.0/24, delay: 11s", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.0.0.0/8, jitter: 1ms }, { prefix: 100.64.0.0/16 }, { prefix: 100.64.0.0/16 } ]";
+    path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
+    path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";
+    path_that_stays: "pod-deletion: { pod: peer }" => "path-change: { of: outside/database, delay: 0ms }", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 100.64.0.0/16 } ]", "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- path-change: { of: prefix/100.64.0.0/24, loss: 1% }";
     unknown_server: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: ngnix }";
     name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
+    name_opened_that_nobody_knows: "to: outside/database" => "to: name/example-ap.com", "name: app-database, from: pod/app" => "name: app-database, from: office/beijing";
+    name_of_no_host: "to: outside/database" => "to: name/example-api.com";
+    resolver_that_is_not_asked: "to: outside/database, port" => "to: outside/database, resolver: outside/upstream, port", "to: service/shop, port" => "to: name/shop, resolver: outside/database, port";
+    steps_that_make_no_sense: "  - dns:" => &format!("{CALL}  - dns:");
+    steps_of_other_kinds: "  - dns:" => "  - call: { name: order, from: office/beijing, to: pod/app, port: 8080, do: [ fetch: { name: api } ] }\n  - call: { name: idle, from: office/beijing, to: pod/app, port: 8080, do: [] }\n  - dns:";
+    how_slow_is_not_said: "works: { flow: shopping }" => "slow: { flow: shopping }";
+    how_slow_is_said_twice: "works: { flow: shopping }" => "slow: { flow: shopping, atLeast: 500ms, times: 3 }";
+    slower_than_can_be_seen: "works: { flow: shopping }" => "slow: { flow: shopping, atLeast: 500ms }";
+    part_that_does_not_exist: "works: { flow: shopping }" => "works: { flow: shopping, part: upload, within: 100ms }";
+    index_of_what_nothing_queries: "pod-deletion: { pod: peer }" => "missing-index: { server: outside/database, query: 400ms }";
+    not_queries_to_mariadb: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: mariadb }";
     no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";
     two_of_one_name: "name: peer, node" => "name: app, node", "name: shopping" => "name: app-database";
     no_controls: "controls:\n  - name: pod-deleted\n    why: A pod was deleted, and its own rules went with it.\n    inject: [ pod-deletion: { pod: peer } ]\n    effect: { all: [ works: { flow: app-database } ] }\n" => "controls: []\n";

@@ -88,4 +88,7 @@ pub struct Dns {
     /// `None` for a query; the response code of an answer ("NOERROR", "NXDOMAIN", "SERVFAIL").
     pub response: Option<String>,
     pub answers: Vec<IpAddr>,
+    /// Smallest time to live of these answers, seconds.
+    #[serde(default)]
+    pub ttl: Option<u32>,
 }

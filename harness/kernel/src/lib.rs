@@ -6,6 +6,7 @@
 //! - [`builder`]: creates links, addresses, neighbours, routes and rules asynchronously with `rtnetlink`.
 //! - [`link`], [`route`]: interfaces and addresses; routes, rules, neighbours and lookups.
 //! - [`nft`]: nftables tables, sent as one batch and read back.
+//! - [`delay`]: delays and loses packets of a path.
 //! - [`conntrack`]: connection tracking events, statistics and entries.
 //! - [`sockdiag`]: TCP sockets and their `tcp_info`.
 //! - [`packet`]: AF_PACKET capture behind a BPF filter.
@@ -20,6 +21,7 @@
 pub mod builder;
 pub mod clock;
 pub mod conntrack;
+pub mod delay;
 pub mod error;
 pub mod host;
 pub mod kmsg;

@@ -24,6 +24,7 @@ mod batch;
 mod ct;
 mod expression;
 mod nat;
+mod queue;
 mod rule;
 mod ruleset;
 mod statement;
@@ -92,6 +93,9 @@ impl Chain {
     }
 }
 
+/// What a message of a batch does, in words; the message; its flags.
+type Step = (String, NfTablesMessage, u16);
+
 /// An IPv4 table, declared as a whole.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -125,9 +129,8 @@ impl Table {
     /// If the table exists already (`EEXIST`), the kernel refuses (nothing is left behind), or a difference is
     /// read back.
     pub fn apply(&self, ns: &NetNs) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.push(format!("create table {}", self.name), self.message(), NLM_F_CREATE | NLM_F_EXCL);
-        self.send(ns, batch, &format!("apply nft table {}", self.name))
+        let make = (format!("create table {}", self.name), self.message(), NLM_F_CREATE | NLM_F_EXCL);
+        self.send(ns, &[make], &format!("apply nft table {}", self.name))
     }
 
     /// Creates the table, atomically replacing an existing one; every packet sees at least one of them, and some
@@ -139,15 +142,45 @@ impl Table {
     /// # Errors
     /// As [`Table::apply`]; if refused, the old table stays.
     pub fn replace(&self, ns: &NetNs) -> Result<()> {
-        let mut batch = Batch::new();
         // Deleting a table that does not exist would fail, so create it first.
-        batch.push(format!("ensure table {}", self.name), self.message(), NLM_F_CREATE);
-        batch.push(format!("delete table {}", self.name), deletion(&self.name), 0);
-        batch.push(format!("create table {}", self.name), self.message(), NLM_F_CREATE);
-        self.send(ns, batch, &format!("replace nft table {}", self.name))
+        let ensure = (format!("ensure table {}", self.name), self.message(), NLM_F_CREATE);
+        let delete = (format!("delete table {}", self.name), deletion(&self.name), 0);
+        let create = (format!("create table {}", self.name), self.message(), NLM_F_CREATE);
+        self.send(ns, &[ensure, delete, create], &format!("replace nft table {}", self.name))
     }
 
-    fn send(&self, ns: &NetNs, mut batch: Batch, what: &str) -> Result<()> {
+    /// Atomically replaces the rules of a table with the same chains, or creates it. The chains stay, so that no
+    /// queued packet is dropped. Reads it back.
+    ///
+    /// # Errors
+    /// As [`Table::apply`]; if refused, the old rules stay.
+    pub fn refill(&self, ns: &NetNs) -> Result<()> {
+        let mut first = vec![(format!("ensure table {}", self.name), self.message(), NLM_F_CREATE)];
+        for chain in &self.chains {
+            first.push((format!("ensure chain {}", chain.name), self.chain_message(chain), NLM_F_CREATE));
+            let of = vec![RuleAttribute::Table(self.name.clone()), RuleAttribute::Chain(chain.name.clone())];
+            let all = NfTablesMessage::DeleteRule(RuleMessage { attributes: of });
+            first.push((format!("empty chain {}", chain.name), all, 0));
+        }
+        self.send(ns, &first, &format!("refill nft table {}", self.name))
+    }
+
+    fn send(&self, ns: &NetNs, first: &[Step], what: &str) -> Result<()> {
+        match self.send_as_it_is(ns, first, what) {
+            // The kernel does not know an expression.
+            Err(e) if e.errno() == Some(libc::ENOENT) && self.rules.iter().any(|(_, rule)| rule.queues()) => {
+                let rules = self.rules.iter().map(|(chain, rule)| (chain.clone(), rule.by_target())).collect();
+                Self { rules, ..self.clone() }.send_as_it_is(ns, first, what)
+            }
+            result => result,
+        }
+    }
+
+    fn send_as_it_is(&self, ns: &NetNs, first: &[Step], what: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        for (step, message, flags) in first {
+            batch.push(step.clone(), message.clone(), *flags);
+        }
         for chain in &self.chains {
             batch.push(format!("create chain {}", chain.name), self.chain_message(chain), NLM_F_CREATE);
         }

@@ -6,6 +6,7 @@
 mod common;
 mod conntrack_entries;
 mod conntrack_events;
+mod delay_lines;
 mod kmsg_log;
 mod needs;
 mod net_links;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
     let trials = [
         conntrack_entries::tests(),
         conntrack_events::tests(),
+        delay_lines::tests(),
+        delay_lines::bench(),
         kmsg_log::tests(),
         net_links::tests(),
         net_routes::tests(),

@@ -7,6 +7,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use relapse_lab::cluster::fabric::Fabric;
 use relapse_lab::cluster::outside::{as_host, build, build_office, host_namespace};
+use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::{Office, Outside};
 use relapse_model::ClusterPlan;
 
@@ -64,7 +65,7 @@ pub fn fit(plan: &mut ClusterPlan, ground: &Ground) -> Result<(), String> {
 }
 
 /// The network around the pods.
-pub type Network = (Fabric, Vec<Attached>, Vec<Outside>, Vec<Office>);
+pub type Network = (Fabric, Paths, Vec<Attached>, Vec<Outside>, Vec<Office>);
 
 /// Builds the fabric, attaches the nodes to it, and builds the hosts outside.
 pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kernel::Result<Network> {
@@ -84,8 +85,8 @@ pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kerne
     for (number, office) in plan.offices.iter().enumerate() {
         offices.push(build_office(&mut fabric, number, office).await?);
     }
-    fabric.arm()?;
-    Ok((fabric, nodes, outside, offices))
+    let paths = fabric.arm(plan)?;
+    Ok((fabric, paths, nodes, outside, offices))
 }
 
 /// The pod template of kubeadm's CoreDNS Deployment.

@@ -12,6 +12,7 @@ use kube::Client;
 use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::pods::with_passer_by;
 use relapse_lab::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use relapse_lab::job::{FaultError, Job};
@@ -34,6 +35,7 @@ pub struct KindCluster {
     ground: Ground,
     client: Client,
     fabric: Fabric,
+    paths: Paths,
     nodes: Vec<Attached>,
     outside: Vec<Outside>,
     offices: Vec<Office>,
@@ -58,12 +60,13 @@ impl KindCluster {
         let client = api::connect(&ground.cluster.names).await?;
         let seen = Seen::start(&client, &ground.run_id).await?;
         let built = build_network(&plan, ground).await.map_err(failed)?;
-        let (fabric, nodes, outside, offices) = built;
+        let (fabric, paths, nodes, outside, offices) = built;
         let replica = if plan.dns.is_some() { Some(template(&client).await?) } else { None };
         let node = ground.cluster.nodes.first().ok_or("the cluster has no nodes")?;
         let mut cluster = Self {
             client,
             fabric,
+            paths,
             nodes,
             outside,
             offices,
@@ -195,6 +198,9 @@ impl Cluster for KindCluster {
     }
     fn fabric(&self) -> &NetNs {
         &self.fabric.at.ns
+    }
+    fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     fn inventory(&self) -> watch::Receiver<Inventory> {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
-use relapse_model::{ClusterPlan, PodId, PodRole, ServicePlan};
+use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodRole, ServicePlan};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -164,11 +164,28 @@ fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 
-/// The Corefile of a trial: the cluster's own zone; everything else is forwarded to the scenario's upstream resolvers
-/// in order. No cache, which would only delay the incidents.
+/// The Corefile of a trial: the cluster's own zone; everything else is forwarded to the scenario's upstream resolvers.
+/// By default without a cache, which would only delay the incidents; a cache leaves the cluster's own zone out, as
+/// kubeadm's does.
 pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
-    let upstreams = plan.dns.as_ref()?.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
+    let dns = plan.dns.as_ref()?;
+    let upstreams = dns.upstreams.iter().map(|id| plan.outside[id.0].address.to_string());
     let upstreams = upstreams.collect::<Vec<_>>().join(" ");
+    let policy = match dns.policy {
+        ForwardPolicy::Sequential => "sequential",
+        ForwardPolicy::RoundRobin => "round_robin",
+        ForwardPolicy::Random => "random",
+    };
+    let cache = dns.cache.map(|seconds| {
+        format!(
+            "    cache {seconds} {{
+        disable success cluster.local
+        disable denial cluster.local
+    }}
+"
+        )
+    });
+    let cache = cache.unwrap_or_default();
     let text = format!(
         ".:53 {{
     errors
@@ -181,9 +198,9 @@ pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
         fallthrough in-addr.arpa ip6.arpa
     }}
     forward . {upstreams} {{
-        policy sequential
+        policy {policy}
     }}
-}}
+{cache}}}
 "
     );
     Some(run.object(DNS_NAMESPACE, COREFILE, json!({ "data": { "Corefile": text } })))

@@ -3,15 +3,16 @@
 //! Everything a fault, a workload or a collector accesses is a namespace handle; backends differ only
 //! in how they create the namespaces.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use relapse_detectors::signal::{Endpoints, Observed};
 use relapse_kernel::NetNs;
-use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, zone};
 use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
@@ -74,6 +75,50 @@ pub struct Outside {
     pub load_balancer: Option<NetNs>,
     /// How long its servers wait before they answer.
     pub delay: ServerDelay,
+    /// Its records, if it is a resolver.
+    pub records: Records,
+}
+
+/// Records of a resolver outside, which can be edited while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct Records(Arc<RwLock<BTreeMap<String, Record>>>);
+
+/// The addresses of a name, and their time to live in seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub addresses: Vec<IpAddr>,
+    pub ttl: u32,
+}
+
+impl Records {
+    #[must_use]
+    pub fn new(records: &[(String, Vec<IpAddr>)], ttl: u32) -> Self {
+        let record = |addresses: &Vec<IpAddr>| Record { addresses: addresses.clone(), ttl };
+        Self(Arc::new(RwLock::new(records.iter().map(|(name, a)| (name.clone(), record(a))).collect())))
+    }
+
+    /// The record that answers for a folded name: its own, or a wildcard.
+    #[must_use]
+    pub fn answering(&self, name: &str) -> Option<Record> {
+        let records = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let owner = zone::owner(records.keys().map(String::as_str), name)?;
+        records.get(owner).cloned()
+    }
+
+    /// A folded name's own record.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Record> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Replaces the record of a folded name, or removes it.
+    pub fn set(&self, name: &str, record: Option<Record>) {
+        let mut records = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match record {
+            Some(record) => records.insert(name.to_owned(), record),
+            None => records.remove(name),
+        };
+    }
 }
 
 /// A delay a server adds before it answers, adjustable while it runs.
@@ -125,6 +170,8 @@ pub trait Cluster: Send + Sync {
     fn office(&self, id: OfficeId) -> &Office;
     /// The network that connects all of them.
     fn fabric(&self) -> &NetNs;
+    /// Its slow and lossy paths.
+    fn paths(&self) -> &paths::Paths;
 
     /// Pods and endpoints as known to the API, and every change.
     fn inventory(&self) -> watch::Receiver<Inventory>;
@@ -171,5 +218,6 @@ pub mod cable;
 pub mod fabric;
 pub mod node_network;
 pub mod outside;
+pub mod paths;
 pub mod pods;
 pub mod snapshot;

@@ -80,6 +80,9 @@ macro_rules! collectors {
     };
 }
 
+/// Fed by `packets`.
+mod exchanges;
+
 collectors! {
     inventory,
     routing,

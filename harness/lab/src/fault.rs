@@ -25,6 +25,8 @@ pub enum Requirement {
     ConntrackLimit(u64),
     /// Needs that value to stay unchanged while it runs (lock only).
     ConntrackLimitSteady,
+    /// Packet queues of the kernel, for slow and lossy paths.
+    SlowPaths,
 }
 
 impl Requirement {

@@ -62,7 +62,10 @@ faults! {
     "dns-replica-loss" => dns_replica_loss::DnsReplicaLossSpec,
     "dns-replica-added" => dns_replica_added::DnsReplicaAddedSpec,
     "dns-rolling-restart" => dns_rolling_restart::DnsRollingRestartSpec,
+    "dns-record" => dns_record::DnsRecordSpec,
     "slow-resolver" => slow_resolver::SlowResolverSpec,
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
+    "path-change" => path_change::PathChangeSpec,
+    "missing-index" => missing_index::MissingIndexSpec,
 }

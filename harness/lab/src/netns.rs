@@ -27,6 +27,7 @@ use crate::cluster::cable::{End, connect};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
+use crate::cluster::paths::Paths;
 use crate::cluster::pods::{port_share, with_passer_by};
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
 use crate::job::{FaultError, Job};
@@ -40,6 +41,7 @@ pub fn register() {
 pub struct Lab {
     plan: ClusterPlan,
     fabric: Fabric,
+    paths: Paths,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
     outside: Vec<Outside>,
@@ -95,7 +97,7 @@ impl Lab {
         for (number, office) in plan.offices.iter().enumerate() {
             offices.push(build_office(&mut fabric, number, office).await?);
         }
-        fabric.arm()?;
+        let paths = fabric.arm(plan)?;
         let is_there = |number| !plan.is_spare(PodId(number));
         let state = (0..pods.len()).map(|number| PodState { exists: is_there(number), ready: is_there(number) });
         let state: Vec<PodState> = state.collect();
@@ -104,6 +106,7 @@ impl Lab {
             dns: coredns::Replicas::new(plan, &pods),
             plan: plan.clone(),
             fabric,
+            paths,
             nodes: nodes.collect(),
             pods,
             outside,
@@ -241,6 +244,9 @@ impl Cluster for Lab {
     }
     fn fabric(&self) -> &NetNs {
         &self.fabric.at.ns
+    }
+    fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     fn inventory(&self) -> watch::Receiver<Inventory> {

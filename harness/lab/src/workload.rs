@@ -9,8 +9,10 @@
 pub mod churn;
 pub mod client;
 pub mod flow;
+pub mod names;
 pub mod servers;
 pub mod sockets;
+pub mod stub;
 
 use std::sync::Arc;
 
@@ -27,14 +29,15 @@ use self::client::{Client, Running};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
-pub use self::client::{Attempt, FlowSwitch};
+pub use self::client::{Attempt, Details, FlowSwitch, PartTime};
 
 macro_rules! flows {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
         $(pub mod $module;)*
 
         /// A client. Places are written `pod/NAME`, `node/NAME`, `outside/NAME` or `office/NAME`; a server may also
-        /// be `service/NAME`. With the name of a pod with `count`, all of its pods take turns.
+        /// be `service/NAME`, or `name/NAME`, a domain name that is looked up at each attempt. With the name of a pod
+        /// with `count`, all of its pods take turns.
         #[derive(Debug, Clone, Deserialize, JsonSchema)]
         #[schemars(title = "kind of flow")]
         pub enum Flow {
@@ -62,6 +65,8 @@ flows! {
     "dns" => dns::DnsSpec,
     "ping" => ping::PingSpec,
     "hold" => hold::HoldSpec,
+    "query" => query::QuerySpec,
+    "call" => call::CallSpec,
 }
 
 /// The running workload. Dropping it stops every client and server.
@@ -85,7 +90,7 @@ impl Workload {
         attempts: &mpsc::UnboundedSender<Attempt>,
     ) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
-        servers::start(cluster, flows.iter().zip(clients), &mut tasks)?;
+        servers::start(cluster, flows, clients, &mut tasks)?;
         let mut switched = Vec::with_capacity(flows.len());
         for (number, (plan, client)) in flows.iter().zip(clients).enumerate() {
             let switch = Arc::new(FlowSwitch::default());

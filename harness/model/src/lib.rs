@@ -17,9 +17,11 @@ pub mod resolver;
 pub mod spanned;
 pub mod values;
 pub mod yaml;
+pub mod zone;
 
 pub use plan::{
-    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
-    OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan, Target,
+    ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NameId, NamePlan, NetworkPlan, NodeId, NodePlan,
+    OfficeId, OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole,
+    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, Work,
 };
-pub use resolver::Resolver;
+pub use resolver::{Resolver, WrittenPath};

@@ -2,14 +2,21 @@
 //!
 //! Scenarios are planned into these types, and labs are built from them.
 
+mod path;
+mod steps;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredPath, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::zone;
+pub use path::{PathId, PathPlan, PrefixPlan};
+pub use steps::{PartId, PartPlan, Query, Step, Work};
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -29,6 +36,8 @@ index! {
     OutsideId,
     /// Index into [`ClusterPlan::offices`].
     OfficeId,
+    /// Index into [`ClusterPlan::names`].
+    NameId,
     /// Index into the workload.
     FlowId
 }
@@ -44,6 +53,14 @@ pub struct ClusterPlan {
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
     pub offices: Vec<OfficePlan>,
+    /// Addresses outside the cluster that share a path.
+    pub prefixes: Vec<PrefixPlan>,
+    /// Names that the operator declares to the detectors.
+    pub declared_names: Vec<DeclaredName>,
+    /// Domain names that flows connect to.
+    pub names: Vec<NamePlan>,
+    /// What the operator declared to the detectors about servers.
+    pub declared_servers: Vec<DeclaredServer>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -141,6 +158,24 @@ pub struct DnsPlan {
     pub upstreams: Vec<OutsideId>,
     /// Search domains of a pod's stub resolver, in order, with `ndots: 5`.
     pub search: Vec<String>,
+    /// Longest time that a replica caches an answer, seconds; `None` without a cache.
+    pub cache: Option<u32>,
+    /// Order of the upstreams.
+    pub policy: ForwardPolicy,
+}
+
+/// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
+/// answer, the others follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardPolicy {
+    /// The first in the list.
+    #[default]
+    Sequential,
+    /// All in turn.
+    RoundRobin,
+    /// A random one.
+    Random,
 }
 
 /// A host outside the cluster, reached through the fabric.
@@ -148,12 +183,17 @@ pub struct DnsPlan {
 pub struct OutsidePlan {
     pub name: String,
     pub address: IpAddr,
+    /// Further addresses of the host.
+    pub also_at: Vec<IpAddr>,
+    pub path: PathPlan,
     /// The fabric answers ICMP echo on its behalf.
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
     /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
+    /// Time to live of these records, seconds.
+    pub ttl: u32,
     /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
 }
@@ -176,6 +216,15 @@ pub struct OfficePlan {
     pub swallow_fragmentation_needed: bool,
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
+    pub path: PathPlan,
+}
+
+/// A domain name that flows look up at each attempt.
+#[derive(Debug, Clone)]
+pub struct NamePlan {
+    pub name: String,
+    /// The places with its addresses in the scenario; at least one.
+    pub places: Vec<Place>,
 }
 
 /// A place where something runs.
@@ -193,6 +242,8 @@ pub enum Place {
 pub enum Target {
     Place(Place),
     Service(ServiceId),
+    /// The address that the name has at each attempt.
+    Name(NameId),
 }
 
 /// One client of the workload, running for the whole trial: the generic part. The attempt itself is defined by the
@@ -206,6 +257,8 @@ pub struct FlowPlan {
     /// The other pods of a counted name: attempts come from `from` and these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
+    /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
+    pub resolver: Option<OutsideId>,
     /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
     /// Size of that server's response, bytes.
@@ -219,6 +272,12 @@ pub struct FlowPlan {
     pub timeout: Duration,
     /// How the client sees a missing response.
     pub late: Failure,
+    /// Whether an attempt looks up names, and may fail as `NameError`.
+    pub looks_up: bool,
+    /// The requests that its server makes before it responds, each measured by itself.
+    pub parts: Vec<PartPlan>,
+    /// The order of the parts.
+    pub steps: Step,
 }
 
 impl FlowPlan {
@@ -231,6 +290,7 @@ impl FlowPlan {
             from,
             in_turn: Vec::new(),
             to,
+            resolver: None,
             port: None,
             response: 0,
             keeps: 0,
@@ -238,7 +298,22 @@ impl FlowPlan {
             every: Duration::from_millis(100),
             timeout: Duration::from_millis(400),
             late: Failure::Timeout,
+            looks_up: false,
+            parts: Vec::new(),
+            steps: Step::InTurn(Vec::new()),
         }
+    }
+
+    /// Target, port and response size (bytes) of the server it needs and of those its parts need.
+    pub fn asked(&self) -> impl Iterator<Item = (Target, u16, u32)> {
+        let own = self.port.map(|port| (self.to, port, self.response));
+        own.into_iter().chain(self.parts.iter().map(|part| (part.to, part.port, part.response())))
+    }
+
+    /// Name of the flow or of a part in messages: "call", "queries of call".
+    #[must_use]
+    pub fn part_name(&self, part: Option<PartId>) -> String {
+        part.map_or_else(|| self.name.clone(), |id| format!("{} of {}", self.parts[id.0].name, self.name))
     }
 
     /// Whether it keeps many connections open, which take time to open.
@@ -262,6 +337,25 @@ pub enum Failure {
     NameError,
 }
 
+impl Failure {
+    /// The word in scenarios.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::NameError => "name-error",
+        }
+    }
+
+    /// The failure with this word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Any, Self::Timeout, Self::Refused, Self::NameError].into_iter().find(|how| how.as_str() == text)
+    }
+}
+
 impl ClusterPlan {
     /// The operator's configuration for the detectors: only facts about the cluster.
     #[must_use]
@@ -282,7 +376,18 @@ impl ClusterPlan {
             time_wait: Duration::from_secs(60),
             peers: self.offices.iter().map(|office| office.prefix).collect(),
             peer_prefix_length: 24,
+            names: self.declared_names.clone(),
+            servers: self.declared_servers.clone(),
         }
+    }
+
+    /// Whether the name is declared, or a resolver outside has a record for it.
+    #[must_use]
+    pub fn knows(&self, name: &str) -> bool {
+        let declared = self.declared_names.iter().any(|declared| declared.name == name);
+        let owners =
+            |host: &OutsidePlan| zone::owner(host.records.iter().map(|(owner, _)| owner.as_str()), name).is_some();
+        declared || self.outside.iter().any(owners)
     }
 
     /// DNS name of a Service. Cluster DNS itself is in `kube-system`.
@@ -336,15 +441,36 @@ impl ClusterPlan {
         match target {
             Target::Place(place) => vec![place],
             Target::Service(id) => self.services[id.0].pods.iter().map(|pod| Place::Pod(*pod)).collect(),
+            Target::Name(id) => self.names[id.0].places.clone(),
         }
     }
 
-    /// Address that a flow to this target connects to.
+    /// The place with this address.
+    #[must_use]
+    pub fn place_at(&self, address: IpAddr) -> Option<Place> {
+        let also = |host: &OutsideId| self.outside[host.0].also_at.contains(&address);
+        let outside = || (0..self.outside.len()).map(OutsideId).find(also).map(Place::Outside);
+        self.places().find(|place| self.address(*place) == address).or_else(outside)
+    }
+
+    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise the first resolver outside.
+    #[must_use]
+    pub fn resolver_of(&self, place: Place) -> Option<IpAddr> {
+        match place {
+            Place::Pod(_) | Place::Node(_) => self.dns.as_ref().map(|dns| self.services[dns.service.0].address),
+            Place::Outside(_) | Place::Office(_) => {
+                self.outside.iter().find(|host| !host.records.is_empty()).map(|host| host.address)
+            }
+        }
+    }
+
+    /// Address that a flow to this target connects to; of a name, its first address in the scenario.
     #[must_use]
     pub fn target_address(&self, target: Target) -> IpAddr {
         match target {
             Target::Place(place) => self.address(place),
             Target::Service(id) => self.services[id.0].address,
+            Target::Name(id) => self.address(self.names[id.0].places[0]),
         }
     }
 }

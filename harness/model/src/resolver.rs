@@ -2,6 +2,8 @@
 //!
 //! Invariant: a name that cannot be resolved is reported once and is then `None`, so that one mistake causes no others.
 
+mod path;
+
 use std::time::Duration;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, did_you_mean, listed, nearest, quoted};
@@ -10,6 +12,8 @@ use crate::plan::{
 };
 use crate::spanned::Spanned;
 use crate::values;
+
+pub use path::WrittenPath;
 
 /// What has been resolved so far, and the errors so far. Faults look up their names here.
 pub struct Resolver<'a> {
@@ -33,6 +37,10 @@ impl<'a> Resolver<'a> {
             dns: None,
             outside: Vec::new(),
             offices: Vec::new(),
+            prefixes: Vec::new(),
+            declared_names: Vec::new(),
+            names: Vec::new(),
+            declared_servers: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
@@ -112,7 +120,7 @@ impl<'a> Resolver<'a> {
     pub fn place(&mut self, text: &Spanned<String>) -> Option<Place> {
         match self.target_of(text, &["pod", "node", "outside", "office"])? {
             Target::Place(place) => Some(place),
-            Target::Service(_) => None,
+            Target::Service(_) | Target::Name(_) => None,
         }
     }
 
@@ -200,6 +208,20 @@ impl<'a> Resolver<'a> {
         Some(duration.0)
     }
 
+    /// A time to live in seconds (RFC 1035, 3.2.1); reports a fraction of a second.
+    pub fn seconds(&mut self, key: &str, duration: &Spanned<values::Duration>) -> Option<u32> {
+        let time = self.duration(key, duration)?;
+        if time.subsec_nanos() > 0 {
+            self.error(
+                duration.span,
+                format!("`{key}` has a fraction of a second"),
+                "write whole seconds, such as `5s`",
+            );
+            return None;
+        }
+        u32::try_from(time.as_secs()).ok()
+    }
+
     /// Reports a pod that does not run on a node.
     pub fn pod_on_node(&mut self, at: &Spanned<String>, pod: PodId, node: NodeId) {
         let actual = self.cluster.pods[pod.0].node;
@@ -235,6 +257,12 @@ impl<'a> Resolver<'a> {
                 "write a name such as `example-api.com`",
             );
         }
+    }
+
+    /// Reports an invalid owner of a record: a domain name, or a wildcard (RFC 4592).
+    pub fn owner(&mut self, name: &Spanned<String>) {
+        let below = name.strip_prefix("*.").unwrap_or(name).to_owned();
+        self.domain(&Spanned { value: below, span: name.span });
     }
 
     /// Reports an invalid name of a network interface.

@@ -4,7 +4,7 @@
 //! malformed string, not only the first.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use jiff::civil::Date;
@@ -32,9 +32,12 @@ pub const FORMATS: &[Format] = &[
     Name::FORMAT,
     Duration::FORMAT,
     Address::FORMAT,
+    ServerAddress::FORMAT,
     Prefix::FORMAT,
     Fraction::FORMAT,
     PortRange::FORMAT,
+    Percent::FORMAT,
+    Rate::FORMAT,
     Subject::FORMAT,
     Day::FORMAT,
 ];
@@ -87,6 +90,11 @@ text! {
     "write an address such as `10.176.46.4`"
 }
 text! {
+    /// An IP address and a port.
+    ServerAddress(SocketAddr), "server-address", "an address and port", "^[0-9a-fA-F.:\\[\\]]+:[0-9]+$",
+    "write an address and a port, such as `10.176.46.4:3306`"
+}
+text! {
     /// An IPv4 prefix. Rules of a cluster support only IPv4.
     Prefix(IpPrefix), "prefix", "an IPv4 prefix", "^[0-9.]+/[0-9]+$",
     "write a network and its length, such as `10.176.96.0/20`, with no bits set beyond it"
@@ -102,9 +110,19 @@ text! {
     "write the first and the last port, such as `46990-46999`"
 }
 text! {
+    /// A share, in parts per million.
+    Percent(u32), "percent", "a percentage", "^[0-9]+(\\.[0-9]{1,4})?%$",
+    "write a number up to 100 with at most four decimals and a percent sign, such as `5%` or `0.1%`"
+}
+text! {
+    /// Bits per second.
+    Rate(u64), "rate", "a rate", "^[0-9]+(\\.[0-9]+)?(k|M|G)?bit$",
+    "write a number above 0 and its unit, such as `100Mbit` (a second), `512kbit` or `1Gbit`"
+}
+text! {
     /// What a finding is about.
-    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow)/.+$",
-    "write node/NAME, pod/NAME, service/NAME, path/PREFIX or flow/FLOW"
+    Subject(finding::Subject), "subject", "a subject", "^(node|pod|service|path|flow|name|server)/.+$",
+    "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN, server/ADDRESS:PORT or flow/FLOW"
 }
 text! {
     /// A day of the calendar.
@@ -147,6 +165,12 @@ impl Address {
     }
 }
 
+impl ServerAddress {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).map(Self)
+    }
+}
+
 impl Prefix {
     fn parse(text: &str) -> Option<Self> {
         let prefix: IpPrefix = text.parse().ok()?;
@@ -172,6 +196,29 @@ impl PortRange {
     }
 }
 
+impl Percent {
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, decimals) = decimal(text.strip_suffix('%')?)?;
+        let padded = number::<u64>(&format!("{decimals:0<4}")).filter(|_| decimals.len() <= 4)?;
+        let millionths = whole.checked_mul(10_000)?.checked_add(padded)?;
+        (millionths <= 1_000_000).then(|| u32::try_from(millionths).ok().map(Self)).flatten()
+    }
+}
+
+impl Rate {
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_suffix("bit")?;
+        let units = [("k", 3), ("M", 6), ("G", 9)];
+        let with_unit = units.iter().find_map(|(unit, zeros)| Some((text.strip_suffix(unit)?, *zeros)));
+        let (text, zeros) = with_unit.unwrap_or((text, 0));
+        let (whole, decimals) = decimal(text)?;
+        let part = number::<u64>(&format!("{decimals:0<zeros$}")).filter(|_| decimals.len() <= zeros);
+        let part = if decimals.is_empty() { 0 } else { part? };
+        let bits = whole.checked_mul(10_u64.pow(u32::try_from(zeros).ok()?))?.checked_add(part)?;
+        (bits > 0).then_some(Self(bits))
+    }
+}
+
 impl Subject {
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)
@@ -182,6 +229,17 @@ impl Day {
     fn parse(text: &str) -> Option<Self> {
         // Ten characters: otherwise a time of day after the date would be dropped silently.
         text.parse().ok().filter(|_| text.len() == 10).map(Self)
+    }
+}
+
+/// The number before the decimal point, and the digits after it.
+fn decimal(text: &str) -> Option<(u64, &str)> {
+    match text.split_once('.') {
+        Some((whole, decimals)) => {
+            let digits = !decimals.is_empty() && decimals.bytes().all(|b| b.is_ascii_digit());
+            Some((number(whole)?, decimals)).filter(|_| digits)
+        }
+        None => Some((number(text)?, "")),
     }
 }
 
@@ -203,6 +261,25 @@ mod tests {
         assert_eq!(parse("0s"), Some(0));
         for wrong in ["", "5", "-5s", "5 seconds", "PT5S", "1d", "s", "5s ago", "99999999h", "5.s.s"] {
             assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn percentages_and_rates() {
+        let percent = |text| Percent::parse(text).map(|percent| percent.0);
+        assert_eq!([percent("5%"), percent("0.1%"), percent("0.0001%")], [Some(50_000), Some(1_000), Some(1)]);
+        assert_eq!([percent("100%"), percent("0%")], [Some(1_000_000), Some(0)]);
+        for wrong in ["5", "101%", "100.1%", "-1%", "1.%", ".5%", "0.00001%", "5 %", "%", "99999999999999999999%"] {
+            assert_eq!(percent(wrong), None, "{wrong}");
+        }
+        let rate = |text| Rate::parse(text).map(|rate| rate.0);
+        assert_eq!(
+            [rate("100Mbit"), rate("512kbit"), rate("9600bit")],
+            [Some(100_000_000), Some(512_000), Some(9_600)]
+        );
+        assert_eq!([rate("1.5Gbit"), rate("0.064kbit")], [Some(1_500_000_000), Some(64)]);
+        for wrong in ["100", "0Mbit", "0.5bit", "Mbit", "1.Mbit", "1 Mbit", "1mbit", "-1kbit", "99999999999Gbit"] {
+            assert_eq!(rate(wrong), None, "{wrong}");
         }
     }
 

@@ -126,7 +126,7 @@ fn lab(found: &mut Findings, labs: &Labs) {
         match (result, needed_by) {
             (Ok(seen), _) => found.report(State::Ok, what, seen),
             (Err(why), NeededBy::Labs) => found.report(State::Missing, what, why),
-            (Err(why), NeededBy::Collectors(_)) => found.report(State::Less, what, why),
+            (Err(why), NeededBy::Collectors(_) | NeededBy::SlowPaths) => found.report(State::Less, what, why),
             (Err(why), NeededBy::People) => found.report(State::Note, what, why),
         }
     }

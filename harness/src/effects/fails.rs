@@ -1,13 +1,14 @@
 //! `fails`: a flow fails, in a given way, in a share of its attempts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::Result;
 use relapse_lab::workload::Attempt;
 use relapse_model::diagnostics::quoted;
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, Failure, FlowId, FlowPlan};
+use relapse_model::{ClusterPlan, Failure, FlowId, FlowPlan, PartId};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -39,8 +40,10 @@ impl EffectSpec for FailsSpec {
             resolver.error(at.span, "no share of attempts lies between these", help);
         }
         let flow = flow?;
-        let FlowPlan { late, timeout, .. } = resolver.workload[flow.0];
-        if self.how == Failure::NameError && late != Failure::NameError {
+        let FlowPlan { looks_up, timeout, ref parts, .. } = resolver.workload[flow.0];
+        // A part that gives up earlier fails the whole.
+        let timeout = parts.iter().filter_map(|part| part.timeout).fold(timeout, Duration::min);
+        if self.how == Failure::NameError && !looks_up {
             let message = format!("flow {} does not look up a name", quoted(&self.flow));
             resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
         }
@@ -84,8 +87,9 @@ impl Effect for Fails {
         true
     }
 
-    fn watch(&self, _: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
-        Ok(Box::new(Failing { how: self.how, share: self.share, ..Failing::default() }))
+    fn watch(&self, on: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
+        let parts = on.flows[self.flow.0].parts.iter().map(|part| part.name.clone());
+        Ok(Box::new(Failing { how: self.how, share: self.share, parts: parts.collect(), ..Failing::default() }))
     }
 }
 
@@ -100,6 +104,10 @@ struct Failing {
     first_failure: Option<Time>,
     /// Starts of successful attempts before the first known failure: timeouts are reported late.
     worked_before: Vec<Time>,
+    /// Names of the flow's parts.
+    parts: Vec<String>,
+    /// The last part that failed, and how.
+    last: Option<(PartId, Failure)>,
 }
 
 impl Failing {
@@ -113,6 +121,8 @@ impl Watch for Failing {
     fn attempt(&mut self, attempt: &Attempt) {
         match attempt.failure {
             Some(failure) => {
+                let failed = attempt.details.parts.iter().find_map(|time| Some((time.part, time.failure?)));
+                self.last = failed.or(self.last);
                 // Attempts may end in a different order than they began.
                 let first = self.first_failure.map_or(attempt.started, |t| t.min(attempt.started));
                 self.first_failure = Some(first);
@@ -143,7 +153,8 @@ impl Watch for Failing {
             n => format!(", {n} of them in another way"),
         };
         let of = if self.failures > 0 { self.attempts as usize } else { self.worked_before.len() };
-        (holds, format!("{} of {of} attempts failed{kind}", self.failures))
+        let last = self.last.map(|(part, how)| format!(", the last at {}: {}", self.parts[part.0], how.as_str()));
+        (holds, format!("{} of {of} attempts failed{kind}{}", self.failures, last.unwrap_or_default()))
     }
 
     fn wants_attempts(&self) -> bool {
@@ -160,6 +171,7 @@ impl Watch for Failing {
 mod tests {
     use super::*;
     use crate::effect::tests::played;
+    use relapse_lab::workload::Details;
 
     fn fails(how: Failure, low: f64, high: f64) -> Failing {
         Failing { how, share: (low, high), ..Failing::default() }
@@ -209,7 +221,8 @@ mod tests {
         let mut watch = fails(Failure::Any, 1.0, 1.0);
         for started in [30, 10, 20] {
             let (started, ended) = (Time(started), Time(started + 100));
-            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure: Some(Failure::Timeout) });
+            let failure = Some(Failure::Timeout);
+            watch.attempt(&Attempt { flow: FlowId(0), started, ended, failure, details: Details::default() });
         }
         assert_eq!(watch.begin(), Some(Time(10)));
     }

@@ -1,14 +1,17 @@
-//! `works`: a flow keeps working.
+//! `works`: a flow, or a part of it, keeps working, optionally within a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use relapse_kernel::Result;
 use relapse_lab::workload::Attempt;
 use relapse_model::spanned::Spanned;
-use relapse_model::{ClusterPlan, FlowId, FlowPlan};
+use relapse_model::{ClusterPlan, FlowId, FlowPlan, PartId, values};
+use relapse_reports::units::limit;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::effect::times::{Times, took};
 use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 
 /// A flow keeps working.
@@ -17,66 +20,98 @@ use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 pub struct WorksSpec {
     /// Name of a flow.
     pub flow: Spanned<String>,
+    /// Name of a part of a `call`. Default: the whole attempt.
+    pub part: Option<Spanned<String>>,
+    /// Maximum time. Default: its `timeout`.
+    pub within: Option<Spanned<values::Duration>>,
 }
 
 impl EffectSpec for WorksSpec {
     fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        Some(Arc::new(Works(stating.flow(&self.flow)?)))
+        let of = stating.part(&self.flow, self.part.as_ref());
+        let within = self.within.as_ref().map(|within| stating.resolver.duration("within", within));
+        let (flow, part) = of?;
+        Some(Arc::new(Works { flow, part, within: within.flatten() }))
     }
 }
 
 #[derive(Debug)]
-struct Works(FlowId);
+struct Works {
+    flow: FlowId,
+    part: Option<PartId>,
+    within: Option<Duration>,
+}
 
 impl Effect for Works {
     fn text(&self, flows: &[FlowPlan], _: &ClusterPlan) -> String {
-        format!("{} works", flows[self.0.0].name)
+        let within = self.within.map(|within| format!(" within {}", limit(within))).unwrap_or_default();
+        format!("{} works{within}", flows[self.flow.0].part_name(self.part))
     }
 
     fn flow(&self) -> Option<FlowId> {
-        Some(self.0)
+        Some(self.flow)
     }
 
-    fn watch(&self, _: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
-        Ok(Box::new(Working::default()))
+    fn watch(&self, on: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
+        let flow = &on.flows[self.flow.0];
+        let timed = self.within.is_some() || !flow.parts.is_empty();
+        let times = timed.then(|| Times::new(self.flow, flow, on.before));
+        Ok(Box::new(Working { part: self.part, within: self.within, times, ..Working::default() }))
     }
 }
 
 #[derive(Default)]
 struct Working {
+    part: Option<PartId>,
+    within: Option<Duration>,
+    /// Recorded for a flow with parts, or if `within` is given.
+    times: Option<Times>,
     attempts: u32,
     worked: u32,
     failures_in_a_row: u32,
     most_in_a_row: u32,
+    /// Number of latest attempts in a row that were in time.
+    in_time: u32,
 }
 
 impl Watch for Working {
     fn attempt(&mut self, attempt: &Attempt) {
+        self.times.iter_mut().for_each(|times| times.add(attempt));
+        // Another part failed, and this one was cancelled or never began.
+        let unknown = |id| attempt.failure.is_some() && attempt.details.parts.iter().all(|time| time.part != id);
+        if self.part.is_some_and(unknown) {
+            return;
+        }
         self.attempts += 1;
-        if attempt.failure.is_some() {
+        let Some(took) = took(attempt, self.part) else {
             self.failures_in_a_row += 1;
             self.most_in_a_row = self.most_in_a_row.max(self.failures_in_a_row);
-        } else {
-            self.worked += 1;
-            self.failures_in_a_row = 0;
-        }
+            return;
+        };
+        self.worked += 1;
+        self.failures_in_a_row = 0;
+        self.in_time = if self.within.is_none_or(|within| took <= within) { self.in_time + 1 } else { 0 };
     }
 
-    /// A single lost attempt on a busy machine is noise; two in a row are an effect.
+    /// A single lost attempt on a busy machine is noise; two in a row are an effect. The latest attempts must be in time.
     fn judge(&self) -> (bool, String) {
-        let holds = self.worked >= ENOUGH && self.most_in_a_row < 2;
-        (holds, format!("{} of {} attempts worked", self.worked, self.attempts))
+        let holds = self.in_time >= ENOUGH && self.most_in_a_row < 2;
+        let times = self.times.as_ref().map(|times| format!("; {}", times.text(self.part))).unwrap_or_default();
+        (holds, format!("{} of {} attempts worked{times}", self.worked, self.attempts))
     }
 
     fn wants_attempts(&self) -> bool {
-        self.worked < ENOUGH && self.most_in_a_row < 2
+        self.in_time < ENOUGH && self.most_in_a_row < 2
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use relapse_lab::workload::{Details, PartTime};
+    use relapse_model::Failure;
+
     use super::*;
-    use crate::effect::tests::played;
+    use crate::effect::tests::{lasting, played, played_all};
 
     #[test]
     fn a_flow_works_though_one_attempt_was_lost_but_not_two_in_a_row() {
@@ -85,6 +120,38 @@ mod tests {
         assert!(works("...t.."));
         assert!(!works("...tt.."));
         assert!(!works(".."), "too few to decide");
+    }
+
+    #[test]
+    fn it_works_in_time_when_the_latest_three_did() {
+        let works = |attempts: &[Option<u64>]| {
+            let watch = Working { within: Some(Duration::from_millis(100)), ..Working::default() };
+            played_all(watch, attempts.iter().map(|ms| lasting(*ms))).judge().0
+        };
+        assert!(works(&[Some(2), Some(100), Some(3)]));
+        assert!(works(&[Some(500), Some(2), Some(2), Some(2)]), "it is fast now");
+        assert!(works(&[Some(2), Some(2), None, Some(2)]), "one was lost");
+        assert!(!works(&[Some(2), Some(2), Some(2), Some(101)]), "it is slow now");
+        assert!(!works(&[Some(2), Some(2)]), "too few to tell");
+    }
+
+    #[test]
+    fn a_part_works_though_another_fails() {
+        let attempt = |parts: &[(usize, bool)]| {
+            let time = |(part, works): &(usize, bool)| PartTime {
+                part: PartId(*part),
+                took: Duration::from_millis(1),
+                failure: (!works).then_some(Failure::Timeout),
+            };
+            let parts = parts.iter().map(time).collect();
+            Attempt { details: Details { parts, ..Details::default() }, ..lasting(None) }
+        };
+        let works = |attempts: &[&[(usize, bool)]]| {
+            let watch = Working { part: Some(PartId(0)), ..Working::default() };
+            played_all(watch, attempts.iter().map(|parts| attempt(parts))).judge().0
+        };
+        assert!(works(&[&[(0, true), (1, false)], &[(1, false)], &[(1, false)], &[(0, true)], &[(0, true)]]));
+        assert!(!works(&[&[(0, true)], &[(0, true)], &[(0, true)], &[(0, false)], &[(0, false)]]));
     }
 
     #[test]

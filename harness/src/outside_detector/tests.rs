@@ -34,6 +34,8 @@ fn operator() -> Operator {
         time_wait: Duration::from_mins(1),
         peers: Vec::new(),
         peer_prefix_length: 24,
+        names: Vec::new(),
+        servers: Vec::new(),
     }
 }
 

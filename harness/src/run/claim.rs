@@ -40,12 +40,13 @@ impl Claim {
     pub fn of(requires: &[Requirement], entries: u64, on_cluster: bool) -> Self {
         let written = requires.iter().find_map(|requirement| match requirement {
             Requirement::ConntrackLimit(value) => Some(*value),
-            Requirement::ConntrackLimitSteady => None,
+            Requirement::ConntrackLimitSteady | Requirement::SlowPaths => None,
         });
+        let steady = requires.contains(&Requirement::ConntrackLimitSteady);
         let limit = match written {
             // Without permission to write, it fills the table up to the existing limit: also one at a time.
             Some(_) => Some(Mode::Exclusive),
-            None if requires.is_empty() && entries <= FEW => None,
+            None if !steady && entries <= FEW => None,
             None => Some(Mode::Shared),
         };
         let is_low = written.is_some_and(|value| value < LEAST_SHARED) && limit_is_closed().is_none();

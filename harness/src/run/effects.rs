@@ -7,7 +7,6 @@ use relapse_model::FlowId;
 use relapse_reports::event::EffectSeen;
 
 use crate::effect::{Effect, Ground, Watch};
-use crate::plan::FlowPlan;
 
 /// The expected effects of one stage.
 #[derive(Default)]
@@ -26,14 +25,10 @@ impl Effects {
     ///
     /// # Errors
     /// If one cannot be observed.
-    pub fn watch(
-        effects: &[Arc<dyn Effect>],
-        flows: &[FlowPlan],
-        mut ground: Ground<'_>,
-    ) -> relapse_kernel::Result<Self> {
+    pub fn watch(effects: &[Arc<dyn Effect>], mut ground: Ground<'_>) -> relapse_kernel::Result<Self> {
         let mut stated = Vec::with_capacity(effects.len());
         for effect in effects {
-            let text = effect.text(flows, ground.cluster.plan());
+            let text = effect.text(ground.flows, ground.cluster.plan());
             stated.push(Stated { flow: effect.flow(), text, watch: effect.watch(&mut ground)? });
         }
         Ok(Self { stated })

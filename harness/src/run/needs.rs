@@ -12,13 +12,13 @@ use relapse_lab::cluster::backend::Backend;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::{Consent, limit_is_closed};
 
-use crate::plan::{Plan, TrialPlan};
+use crate::plan::{PathPlan, Plan, TrialPlan};
 
 /// The requirements of one trial.
 #[derive(Debug, Clone, Default)]
 pub struct Needs {
     is_control: bool,
-    /// Requirements of faults, without duplicates.
+    /// Requirements of faults and of the cluster, without duplicates.
     pub requires: Vec<Requirement>,
     /// Groups of collectors of which one must work: those of the expected detectors, or in a control of all detectors,
     /// which must be silent and not blind.
@@ -30,6 +30,9 @@ impl Needs {
     #[must_use]
     pub fn of(plan: &Plan, trial: &TrialPlan) -> Self {
         let mut requires: Vec<_> = trial.changes().flat_map(|fault| fault.requires()).collect();
+        if plan.cluster_of(trial).paths().any(|(_, path)| path != PathPlan::default()) {
+            requires.push(Requirement::SlowPaths);
+        }
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
@@ -56,6 +59,11 @@ impl Needs {
             return Some(why);
         }
         if let Some(why) = too_many_files(self.files) {
+            return Some(why);
+        }
+        if self.requires.contains(&Requirement::SlowPaths)
+            && let Some(why) = backend.no_slow_paths()
+        {
             return Some(why);
         }
         if !self.writes_limit() {

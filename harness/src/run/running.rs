@@ -38,6 +38,8 @@ pub struct Running<'a> {
     pub phase: Phase,
     /// A mutation was attempted.
     pub injected: bool,
+    /// Successful attempts before the faults.
+    pub worked: Vec<Attempt>,
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,

@@ -59,11 +59,22 @@ pub(super) struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     /// Starts to watch for effects, before the change that causes them.
-    pub(super) fn begin(effect: &EffectPlan, step: Option<&'a str>, plan: &Plan, world: &World) -> Result<Self, Stop> {
+    pub(super) fn begin(
+        effect: &EffectPlan,
+        step: Option<&'a str>,
+        stages: &Stages<'_>,
+        before: &[Attempt],
+    ) -> Result<Self, Stop> {
         let mut watched = Self::nothing();
         let in_force = Arc::clone(&watched.in_force);
-        let ground = Ground { cluster: &world.cluster, in_force: &in_force, tasks: &mut watched.tasks };
-        watched.effects = Effects::watch(&effect.all, &plan.workload, ground)
+        let ground = Ground {
+            cluster: &stages.world.cluster,
+            flows: &stages.plan.workload,
+            before,
+            in_force: &in_force,
+            tasks: &mut watched.tasks,
+        };
+        watched.effects = Effects::watch(&effect.all, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
         Ok(Self { within: effect.within, step, ..watched })
     }
@@ -298,7 +309,7 @@ async fn receiving<T: Send + 'static>(
         tokio::select! {
             biased;
             done = &mut job => return done.map_err(|e| e.to_string()),
-            step = running.step(|_, _, attempt| { meanwhile.extend(attempt.copied()); false }), if receive => {
+            step = running.step(|_, _, attempt| { meanwhile.extend(attempt.cloned()); false }), if receive => {
                 // A stop request waits for the job, so that it can be undone.
                 receive = step.is_ok();
             }

@@ -54,10 +54,12 @@ impl Stages<'_> {
         running.enter(Phase::Settle, None);
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
+        let mut worked = Vec::new();
         running
             .until(begin + plan.settle_within, |now, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
+                    worked.extend(Some(attempt).filter(|attempt| attempt.failure.is_none()).cloned());
                 }
                 self.lacks_connections().next().is_none() && steady.holds(now, plan.steady_for)
             })
@@ -72,6 +74,7 @@ impl Stages<'_> {
             .until(begin + plan.baseline, |_, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
+                    worked.extend(Some(attempt).filter(|attempt| attempt.failure.is_none()).cloned());
                 }
                 false
             })
@@ -80,6 +83,7 @@ impl Stages<'_> {
         if !failed.is_empty() {
             return Err(Stop::Inconclusive(format!("the baseline was not quiet: {} failed", failed.join(", "))));
         }
+        running.worked = worked;
         running.decide(Judge::baseline_ended);
         Ok(())
     }
@@ -110,7 +114,7 @@ impl Stages<'_> {
     ) -> Result<(), Stop> {
         let mut still = Some(still);
         for (number, step) in self.trial.steps.iter().enumerate() {
-            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self.plan, self.world)?;
+            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self, &running.worked)?;
             let result = match still.take() {
                 Some(still) => self.inject_all(running, undos, &mut watched, still).await,
                 None => self.heal_step(running, undos, number - 1, &mut watched, dirty).await,
@@ -156,7 +160,7 @@ impl Stages<'_> {
         running.enter(Phase::Recover, None);
         let begin = now();
         let mut healed = match &self.trial.healed {
-            healed if went_well => Watched::begin(healed, None, self.plan, self.world)?,
+            healed if went_well => Watched::begin(healed, None, self, &running.worked)?,
             _ => Watched::nothing(),
         };
         healed.in_force_since(begin);

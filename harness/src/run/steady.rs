@@ -69,6 +69,7 @@ impl Steady {
 mod tests {
     use super::*;
     use crate::plan::{Failure, FlowId, Place, PodId, Target};
+    use relapse_lab::workload::Details;
 
     fn steady(names: &[&str]) -> Steady {
         let pod = |number| Place::Pod(PodId(number));
@@ -78,7 +79,13 @@ mod tests {
 
     fn attempt(flow: usize, started: u64, works: bool) -> Attempt {
         let failure = (!works).then_some(Failure::Timeout);
-        Attempt { flow: FlowId(flow), started: Time(started), ended: Time(started + 1), failure }
+        Attempt {
+            flow: FlowId(flow),
+            started: Time(started),
+            ended: Time(started + 1),
+            failure,
+            details: Details::default(),
+        }
     }
 
     const SPAN: Duration = Duration::from_nanos(100);

@@ -57,6 +57,7 @@ impl Trial<'_> {
             judge: self.judge,
             phase: Phase::Up,
             injected: false,
+            worked: Vec::new(),
             samples: Samples::new(&self.plan.workload),
             attempts,
             findings: self.findings,

@@ -5,7 +5,8 @@ use std::fmt;
 
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Address, Name, Prefix};
+use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate, ServerAddress};
+use relapse_model::{ForwardPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -30,6 +31,12 @@ pub struct Cluster {
     /// Offices: clients behind a VPN gateway.
     #[serde(default)]
     pub offices: Vec<Office>,
+    /// Paths that addresses outside the cluster share, in addition to the paths of their hosts.
+    #[serde(default)]
+    pub prefixes: Vec<SharedPath>,
+    /// Facts that the operator declares to the detectors.
+    #[serde(default)]
+    pub declared: Declared,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -132,6 +139,24 @@ pub struct Dns {
     pub service: Option<Spanned<Name>>,
     /// Search domains of pods. Default [default.svc.cluster.local, svc.cluster.local, cluster.local].
     pub search: Option<Vec<Spanned<String>>>,
+    /// Longest time that replicas cache an answer. As in CoreDNS, an answer is cached for its TTL, at least 5s, at most
+    /// this. Default: no cache.
+    pub cache: Option<Spanned<Duration>>,
+    /// Upstream resolver that is tried first. Default sequential.
+    #[serde(default)]
+    pub policy: ForwardPolicy,
+}
+
+/// Facts that the operator declares to the detectors.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Declared {
+    /// Domain names, and the prefixes of their addresses.
+    #[serde(default)]
+    pub names: BTreeMap<Spanned<String>, Vec<Spanned<Prefix>>>,
+    /// Names of servers, which findings use instead of address and port.
+    #[serde(default)]
+    pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
 }
 
 /// A host outside the cluster.
@@ -142,6 +167,9 @@ pub struct Outside {
     pub name: Spanned<Name>,
     /// Its address, outside all prefixes of the cluster.
     pub address: Spanned<Address>,
+    /// Further addresses of the host.
+    #[serde(default)]
+    pub also_at: Vec<Spanned<Address>>,
     /// What answers pings to it. Default fabric.
     #[serde(default)]
     pub icmp: Icmp,
@@ -149,10 +177,21 @@ pub struct Outside {
     #[serde(default)]
     pub load_balancer: bool,
     /// Makes it a resolver: names and their addresses.
+    /// `"*.example.com"` answers for names below example.com without a record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
+    /// Time to live of its records. Default 5s.
+    pub ttl: Option<Spanned<Duration>>,
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets lost in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
 }
 
 /// What answers pings to a host outside.
@@ -186,7 +225,47 @@ pub struct Office {
     /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets lost in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
 }
+
+/// A path that addresses outside the cluster share. The longest prefix of an address applies.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SharedPath {
+    /// The addresses, outside the cluster's own prefixes.
+    pub prefix: Spanned<Prefix>,
+    /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
+    pub delay: Option<Spanned<Duration>>,
+    /// Variation of the delay, up or down; packets stay in order. Default: none.
+    pub jitter: Option<Spanned<Duration>>,
+    /// Share of packets lost in each direction. Default: none.
+    pub loss: Option<Spanned<Percent>>,
+    /// Bandwidth of each direction. Default: unlimited.
+    pub rate: Option<Spanned<Rate>>,
+}
+
+macro_rules! has_a_path {
+    ($($type:ident),*) => {$(
+        impl $type {
+            pub(crate) const fn path(&self) -> WrittenPath<'_> {
+                WrittenPath {
+                    delay: self.delay.as_ref(),
+                    jitter: self.jitter.as_ref(),
+                    loss: self.loss.as_ref(),
+                    rate: self.rate.as_ref(),
+                }
+            }
+        }
+    )*};
+}
+has_a_path!(Outside, Office, SharedPath);
 
 /// A number of nodes, or their names.
 #[derive(Debug, Clone, JsonSchema)]

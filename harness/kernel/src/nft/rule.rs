@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use netlink_packet_netfilter::nftables::{Expressions, MetaKey, Operator, Register};
 
 use super::expression::{self, NETWORK_HEADER, TRANSPORT_HEADER, compare, mask, meta, number, payload, raw, register};
+use super::queue;
 
 const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
@@ -145,6 +146,16 @@ impl Rule {
     /// The expressions of the rule; `None` if no packet seen by the table could match.
     pub(super) fn expressions(&self) -> Option<&[Expressions]> {
         (!self.foreign).then_some(&self.expressions)
+    }
+
+    pub(super) fn queues(&self) -> bool {
+        self.expressions.iter().any(|expression| queue::by_target(expression).is_some())
+    }
+
+    /// The rule with the xt target in place of `queue`.
+    pub(super) fn by_target(&self) -> Self {
+        let other = |expression: &Expressions| queue::by_target(expression).unwrap_or_else(|| expression.clone());
+        Self { expressions: self.expressions.iter().map(other).collect(), ..self.clone() }
     }
 
     /// The names of its expressions, in order.

@@ -1,9 +1,10 @@
-//! Statements of a rule: count, clamp the MSS, and verdicts.
+//! Statements of a rule: count, clamp the MSS, queue, and verdicts.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{Register, Verdict};
 
 use super::expression::{load, number, raw, register, verdict};
+use super::queue;
 use super::rule::{Rule, TCP};
 
 const NFTA_COUNTER_BYTES: u16 = 1;
@@ -51,6 +52,13 @@ impl Rule {
     /// Drops the packet silently.
     pub fn drop(self) -> Self {
         self.then([verdict(Verdict::Other(NF_DROP))])
+    }
+
+    /// Queues the packet to user space ([`crate::delay`]). Once accepted, it continues with the next chain. It is
+    /// dropped if the queue is not bound, or if a chain of the namespace is removed while it waits
+    /// (`nf_queue_nf_hook_drop`).
+    pub fn queue(self, number: u16) -> Self {
+        self.then([queue::queue(number)])
     }
 
     /// Rejects the packet with ICMP "destination unreachable" of this code (1: host, 3: port).

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
-use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Target};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place};
 use serde::{Deserialize, Serialize};
 
 use super::Cluster;
@@ -51,10 +51,10 @@ impl WantedServer {
     #[must_use]
     pub fn all_of(cluster: &ClusterPlan, workload: &[FlowPlan]) -> Vec<Self> {
         let hosts = cluster.outside.iter().enumerate().filter_map(|(number, host)| {
-            let here = Target::Place(Place::Outside(OutsideId(number)));
-            let requests =
-                workload.iter().filter(|flow| flow.to == here).filter_map(|flow| Some((flow.port?, flow.response)));
-            let (ports, sizes) = requests.unzip();
+            let here = Place::Outside(OutsideId(number));
+            let asked = workload.iter().flat_map(FlowPlan::asked);
+            let asked = asked.filter(|(to, ..)| cluster.behind(*to).contains(&here));
+            let (ports, sizes) = asked.map(|(_, port, response)| (port, response)).unzip();
             Some(Self { host: host.name.clone(), server: host.server?, ports, sizes })
         });
         hosts.filter(|wanted| !wanted.ports.is_empty()).collect()
@@ -158,6 +158,11 @@ pub trait Backend: Send + Sync {
     /// Why none of these collectors works here, if so.
     fn unseen(&self, one_of: &[CollectorKind]) -> Option<String> {
         let _ = one_of;
+        None
+    }
+
+    /// Why paths cannot be slow or lossy here, if so.
+    fn no_slow_paths(&self) -> Option<String> {
         None
     }
 

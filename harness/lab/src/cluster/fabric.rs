@@ -17,6 +17,9 @@ use relapse_kernel::link::LOOPBACK;
 use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
 use relapse_kernel::route::Route;
 use relapse_kernel::{NetNs, Result, sysctl};
+use relapse_model::ClusterPlan;
+
+use super::paths::Paths;
 
 /// Name of the fabric's nft table.
 const TABLE: &str = "relapse-fabric";
@@ -96,12 +99,13 @@ impl Fabric {
         self.swallow_fragmentation_needed = true;
     }
 
-    /// Applies the rules, once every port is known.
+    /// Applies the rules, once every port is known, and the paths of the plan.
     ///
     /// # Errors
     /// When the kernel refuses them or different ones are read back.
-    pub fn arm(&self) -> Result<()> {
-        self.rules().apply(&self.at.ns)
+    pub fn arm(&self, plan: &ClusterPlan) -> Result<Paths> {
+        self.rules().apply(&self.at.ns)?;
+        Paths::new(&self.at.ns, plan)
     }
 
     fn rules(&self) -> Table {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::cable::{End, connect};
 use super::fabric::{Fabric, PortKind};
-use super::{Office, Outside, ServerDelay};
+use super::{Office, Outside, Records, ServerDelay};
 
 /// Name of the nft table with the clamp of an office gateway.
 pub const CLAMP_TABLE: &str = "relapse-vpn-gateway";
@@ -47,6 +47,13 @@ async fn default_route(port: &VethEnd, gateway: IpAddr, peer: &VethEnd) -> Resul
     port.at.add_route(&Route::default_via(gateway).dev(port.index).onlink()).await
 }
 
+async fn add_addresses(nic: &VethEnd, all: &[Prefix]) -> Result<()> {
+    for address in all {
+        nic.at.add_address(nic.index, address.address(), address.length()).await?;
+    }
+    Ok(())
+}
+
 /// Connects the namespace of an outside host to the fabric, behind its load balancer if it has one.
 ///
 /// # Errors
@@ -59,6 +66,7 @@ pub async fn build(
     gateway: IpAddr,
 ) -> Result<Outside> {
     let address = Prefix::host(plan.address);
+    let all: Vec<Prefix> = std::iter::once(&plan.address).chain(&plan.also_at).copied().map(Prefix::host).collect();
     let fabric_end = format!("out{number}");
     let far = |at| End { at, name: NIC, mtu: 1500 };
     let near = End { at: &fabric.at, name: &fabric_end, mtu: 1500 };
@@ -69,21 +77,26 @@ pub async fn build(
         default_route(&up, gateway, &port).await?;
         down.add_neighbour(plan.address, &nic).await?;
         hop.add_route(&Route::to(plan.address, address.length()).dev(down.index)).await?;
-        host.add_address(nic.index, plan.address, address.length()).await?;
+        for other in &plan.also_at {
+            let via = Route::to(*other, address.length()).via(plan.address).dev(down.index).onlink();
+            hop.add_route(&via).await?;
+        }
+        add_addresses(&nic, &all).await?;
         default_route(&nic, gateway, &down).await?;
-        fabric.attach(port, PortKind::Other, plan.address, &up, &[address]).await?;
+        fabric.attach(port, PortKind::Other, plan.address, &up, &all).await?;
         Some(hop.ns)
     } else {
         let (nic, port) = connect(&far(&host), &near).await?;
-        host.add_address(nic.index, plan.address, address.length()).await?;
+        add_addresses(&nic, &all).await?;
         default_route(&nic, gateway, &port).await?;
-        fabric.attach(port, PortKind::Other, plan.address, &nic, &[address]).await?;
+        fabric.attach(port, PortKind::Other, plan.address, &nic, &all).await?;
         None
     };
     if plan.icmp_by_fabric {
-        fabric.answer_echo_for(plan.address);
+        all.iter().for_each(|address| fabric.answer_echo_for(address.address()));
     }
-    Ok(Outside { name: plan.name.clone(), ns: host.ns, load_balancer, delay: ServerDelay::default() })
+    let records = Records::new(&plan.records, plan.ttl);
+    Ok(Outside { name: plan.name.clone(), ns: host.ns, load_balancer, delay: ServerDelay::default(), records })
 }
 
 /// Builds an office: a client, its gateway, and the tunnel that ends in the fabric.

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::{Agent, CollectorInfo};
-use crate::workload::servers::resolver::DNS_PORT;
-use crate::workload::{dns, ping, sockets};
+use crate::workload::stub::{self, DNS_PORT};
+use crate::workload::{ping, sockets};
 
 const EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -99,7 +99,7 @@ async fn ask_cluster(agent: &Agent, target: IpAddr) -> Answer {
 }
 
 async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> Answer {
-    let question = dns::question(1, name, record).ok_or("no such name")?;
+    let question = stub::question(1, name, record).ok_or("no such name")?;
     let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
     let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;
     let text = |e: std::io::Error| e.to_string();

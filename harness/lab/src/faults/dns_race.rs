@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
-use crate::workload::dns;
+use crate::workload::stub;
 
 /// A pod sends A and AAAA queries in parallel over one UDP socket.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -57,8 +57,8 @@ impl Fault for DnsRace {
             let mut answered = 0;
             let mut t1 = t0;
             for number in 0..self.count {
-                let answer = tokio::time::timeout(PATIENCE, dns::lookup(&ns, service.address, &name, &[])).await;
-                answered += u32::from(matches!(answer, Ok(Ok(()))));
+                let answer = tokio::time::timeout(PATIENCE, stub::lookup(&ns, service.address, &name, &[])).await;
+                answered += u32::from(matches!(answer, Ok(Ok(_))));
                 if number == 0 {
                     t1 = now();
                 }

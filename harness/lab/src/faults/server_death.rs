@@ -2,7 +2,7 @@
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{OutsideId, Place, Resolver, Target};
+use relapse_model::{FlowPlan, OutsideId, Place, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -34,8 +34,11 @@ impl FaultSpec for ServerDeathSpec {
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let host = resolver.outside(&self.host)?;
         let port = self.port.value;
-        let here = Target::Place(Place::Outside(host));
-        if !resolver.workload.iter().any(|flow| flow.to == here && flow.port == Some(port)) {
+        let mut asked = resolver.workload.iter().flat_map(FlowPlan::asked);
+        let here = |to| resolver.cluster.behind(to).contains(&Place::Outside(host));
+        let is_asked = asked.any(|(to, asked, _)| asked == port && here(to));
+        drop(asked);
+        if !is_asked {
             let message = format!("nothing listens on port {port} of `{}`: no flow goes there", self.host.value);
             resolver.error(self.port.span, message, "name the port of a flow to that host");
         }

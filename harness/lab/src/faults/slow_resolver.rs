@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
-use crate::workload::dns;
+use crate::workload::stub;
 
 /// A resolver outside answers late.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -62,7 +62,7 @@ impl Fault for SlowResolver {
             resolver.delay.set(self.delay);
             // Read back by querying it as a client would.
             let sent = tokio::time::Instant::now();
-            let query = dns::lookup(
+            let query = stub::lookup(
                 &resolver.ns,
                 world.cluster.plan().outside[self.resolver.0].address,
                 "read-back.invalid",

@@ -78,6 +78,10 @@ impl Backend for Labs {
         one_of.iter().map(why).collect::<Option<Vec<_>>>()?.into_iter().next()
     }
 
+    fn no_slow_paths(&self) -> Option<String> {
+        self.failed().find(|(attempt, _)| attempt.needed_by == NeededBy::SlowPaths).map(|(_, why)| why)
+    }
+
     fn is_real_cluster(&self) -> bool {
         false
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::builder::Builder;
+use relapse_kernel::delay::{Line, Shape};
 use relapse_kernel::error::Context;
 use relapse_kernel::nft::{Chain, Hook, Rule, Table};
 use relapse_kernel::process::{Inside, LabCommand};
@@ -52,6 +53,8 @@ pub enum NeededBy {
     Labs,
     /// These collectors, and detectors without any other.
     Collectors(Vec<CollectorKind>),
+    /// Scenarios with slow or lossy paths.
+    SlowPaths,
     /// Only interactive use.
     People,
 }
@@ -122,6 +125,10 @@ fn attempt_all(mut report: impl FnMut(Attempt)) {
     );
     let rules_done = "source NAT with a port range and an MSS clamp were applied and read back";
     attempt("nftables", checked(rules(near), rules_done), NeededBy::Labs);
+    let queued = queues(near).map(|()| "a rule queues packets, which are delivered late".into()).map_err(|e| {
+        format!("failed to {e}\nload nfnetlink_queue and either nft_queue or both nft_compat and xt_NFQUEUE")
+    });
+    attempt("slow paths", queued, NeededBy::SlowPaths);
     for (collector, trial) in collect::info().filter_map(|info| Some((info, info.trial.as_ref()?))) {
         let result = checked(in_runtime(async { (trial.attempt)(near) }), trial.seen);
         attempt(trial.what, result, NeededBy::Collectors(collector.kinds.to_vec()));
@@ -155,6 +162,16 @@ fn rules(ns: &NetNs) -> relapse_kernel::Result<()> {
         .rule("postrouting", masquerade)
         .chain(Chain::filter("forward", Hook::Forward, -150, nft::Policy::Accept))
         .rule("forward", clamp)
+        .apply(ns)?;
+    nft::delete_table(ns, TABLE)
+}
+
+fn queues(ns: &NetNs) -> relapse_kernel::Result<()> {
+    const TABLE: &str = "relapse-probe";
+    let _line = Line::open(ns, 0, Shape::default())?;
+    Table::new(TABLE)
+        .chain(Chain::filter("forward", Hook::Forward, 0, nft::Policy::Accept))
+        .rule("forward", Rule::new().queue(0))
         .apply(ns)?;
     nft::delete_table(ns, TABLE)
 }

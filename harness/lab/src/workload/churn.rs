@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use relapse_model::PodId;
+use relapse_model::{Place, PodId};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use super::servers::echo;
-use super::{dns, servers, sockets};
+use super::client::Home;
+use super::servers::echo::{self, Exchange};
+use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -56,9 +57,10 @@ impl Churn {
         let away = Arc::new(Mutex::new(()));
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         if cluster.plan().pods.len() >= 2 {
+            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(PodId(1)), flows: Arc::new([]) };
             let server = cluster.pod(PodId(1)).ns;
             let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
-            tasks.spawn(echo::SERVE(listener));
+            tasks.spawn(echo::SERVE(listener, home));
             tasks.spawn(talk(Arc::clone(cluster), quiet.clone()));
         }
         Ok(Self { tasks, away })
@@ -109,10 +111,10 @@ async fn talk(cluster: Arc<dyn Cluster>, quiet: ChurnPause) {
         }
         let small = async {
             if let Ok(mut stream) = sockets::connect(&ns, peer).await {
-                let _ = echo::exchange(&mut stream, 64, 256, false).await;
+                let _ = echo::exchange(&mut stream, &Exchange::new(64, 256)).await;
             }
             if let Some(resolver) = resolver {
-                let _ = dns::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;
+                let _ = stub::lookup(&ns, resolver, "no-such-name.cluster.local", &[]).await;
             }
         };
         let _ = tokio::time::timeout(TALK_EVERY, small).await;

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::NetNs;
-use relapse_model::{Failure, FlowId, FlowPlan, Place};
+use relapse_model::{Failure, FlowId, FlowPlan, PartId, Place};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::namespace;
-use crate::cluster::Cluster;
+use super::{namespace, stub};
+use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};
 
 /// Maximum number of attempts of one flow under way; further ones wait.
@@ -34,7 +34,27 @@ const SHORTEST: Duration = Duration::from_micros(100);
 const LATE: Duration = Duration::from_millis(5);
 
 /// One of relapse's own servers: serves a listening socket forever.
-pub type Serve = fn(TcpListener) -> Job<'static, ()>;
+pub type Serve = fn(TcpListener, Home) -> Job<'static, ()>;
+
+/// Where a server runs, and the workload it serves.
+#[derive(Clone)]
+pub struct Home {
+    pub cluster: Arc<dyn Cluster>,
+    pub place: Place,
+    /// The whole workload.
+    pub flows: Arc<[FlowPlan]>,
+}
+
+impl Home {
+    /// Delay of its responses.
+    #[must_use]
+    pub fn delay(&self) -> ServerDelay {
+        match self.place {
+            Place::Outside(id) => self.cluster.outside(id).delay.clone(),
+            _ => ServerDelay::default(),
+        }
+    }
+}
 
 /// The client of a flow.
 pub trait Client: fmt::Debug + Send + Sync {
@@ -63,6 +83,8 @@ pub struct Site<'a> {
     pub ns: NetNs,
     /// The address of the target.
     pub address: IpAddr,
+    /// Receives what the attempt found out.
+    pub details: &'a mut Details,
 }
 
 impl Site<'_> {
@@ -74,11 +96,30 @@ impl Site<'_> {
 }
 
 /// A completed attempt of a flow.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Attempt {
     pub flow: FlowId,
     pub started: Time,
     pub ended: Time,
+    /// `None` if it succeeded.
+    pub failure: Option<Failure>,
+    pub details: Details,
+}
+
+/// What an attempt found out, if it was to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Addresses of the name that it looked up.
+    pub addresses: Vec<IpAddr>,
+    /// Completed parts, if known.
+    pub parts: Vec<PartTime>,
+}
+
+/// A completed part of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartTime {
+    pub part: PartId,
+    pub took: Duration,
     /// `None` if it succeeded.
     pub failure: Option<Failure>,
 }
@@ -176,14 +217,29 @@ impl Running {
         let over_kept = kept.is_some();
         let cluster = self.cluster.as_ref();
         let started = now();
-        let address = cluster.plan().target_address(self.plan.to);
-        let site = Site { cluster, flow: &self.plan, ns: namespace(cluster, from), address };
-        let outcome = tokio::time::timeout(self.plan.timeout, self.client.attempt(site, kept)).await;
-        let outcome = outcome.unwrap_or(Err(self.plan.late));
+        let mut details = Details::default();
+        let deadline = Instant::now() + self.plan.timeout;
+        let ns = namespace(cluster, from);
+        // A kept connection needs no look-up.
+        let address = match kept {
+            Some(_) => Ok(cluster.plan().target_address(self.plan.to)),
+            None => {
+                let found = stub::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
+                tokio::time::timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))
+            }
+        };
+        let outcome = match address {
+            Ok(address) => {
+                let site = Site { cluster, flow: &self.plan, ns, address, details: &mut details };
+                let attempt = self.client.attempt(site, kept);
+                tokio::time::timeout_at(deadline, attempt).await.unwrap_or(Err(self.plan.late))
+            }
+            Err(failure) => Err(failure),
+        };
         self.switch.under_way.fetch_sub(1, Ordering::SeqCst);
         let failure = outcome.as_ref().err().copied();
         // The receiver is dropped when the trial ends.
-        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure });
+        let _ = self.attempts.send(Attempt { flow: self.id, started, ended: now(), failure, details });
         if hurry && failure.is_some() {
             // Do not spin on connections that cannot be opened.
             tokio::time::sleep(self.plan.every.max(RETRY)).await;

@@ -8,7 +8,7 @@ use relapse_model::values::{Duration, Name};
 use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target};
 
 use super::client::Client;
-use super::servers;
+use super::{names, servers};
 
 /// Placeholder for an unknown end of a flow; never in a finished plan.
 const NOWHERE: Place = Place::Node(NodeId(0));
@@ -100,17 +100,39 @@ pub(super) fn plan(
 }
 
 impl Draft<'_, '_> {
-    /// Sets the target of the flow.
-    pub fn set_target(&mut self, to: &Spanned<String>) {
-        let target = self.resolver.target(to);
+    /// Sets the target of the flow. A name is looked up at the resolver `asked`, if given.
+    pub fn set_target(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>) {
+        if let Some(asked) = asked {
+            self.plan.resolver = self.resolver.outside(asked);
+            if self.plan.resolver.is_some_and(|host| self.resolver.cluster.outside[host.0].records.is_empty()) {
+                let message = format!("{} is not a resolver", quoted(asked));
+                self.resolver.error(asked.span, message, "name a host in `outside` that has `records`");
+                return;
+            }
+            if !to.starts_with(names::PREFIX) {
+                let message = format!("{} is not looked up, so no resolver is asked", quoted(to));
+                self.resolver.error(asked.span, message, "leave `resolver` out, or write `to: name/NAME`");
+            }
+        }
+        let target = names::target(self.resolver, to, self.from, self.plan.resolver);
         self.check_reachable(target, to);
     }
 
-    /// Sets the target and port of a flow to a server of its own kind.
-    pub fn set_server(&mut self, to: &Spanned<String>, port: Spanned<u16>) {
-        self.set_target(to);
+    /// Sets the target and port of a flow to a server of its own kind; see [`Self::set_target`].
+    pub fn set_server(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>, port: Spanned<u16>) {
+        self.set_target(to, asked);
         self.plan.port = Some(port.value);
-        match self.plan.to {
+        self.served(self.plan.to, to, port, self.plan.kind);
+    }
+
+    /// The target, if it is known.
+    pub fn known_target(&self) -> Option<Target> {
+        Some(self.plan.to).filter(|to| *to != Target::Place(NOWHERE))
+    }
+
+    /// Reports a target, written `to`, that cannot serve this kind of flow or part on this port.
+    pub fn served(&mut self, target: Target, to: &Spanned<String>, port: Spanned<u16>, kind: &'static str) {
+        match target {
             Target::Service(id) => {
                 let service = &self.resolver.cluster.services[id.0];
                 if !service.ports.contains(&port.value) && !service.ports.is_empty() {
@@ -119,14 +141,18 @@ impl Draft<'_, '_> {
                     self.resolver.error(port.span, message, format!("its ports: {}", ports.join(", ")));
                 }
             }
-            Target::Place(Place::Outside(id)) => {
-                let server = self.resolver.cluster.outside[id.0].server.and_then(servers::third_party);
-                if let Some(server) = server.filter(|server| !server.understands.contains(&self.plan.kind)) {
-                    let message = format!("{} on {} cannot serve a `{}` flow", server.name, quoted(to), self.plan.kind);
+            target => {
+                let cluster = &self.resolver.cluster;
+                let servers = cluster.behind(target).into_iter().filter_map(|place| match place {
+                    Place::Outside(id) => cluster.outside[id.0].server.and_then(servers::third_party),
+                    _ => None,
+                });
+                let what = if kind == self.plan.kind { "flow" } else { "part" };
+                if let Some(server) = servers.into_iter().find(|server| !server.understands.contains(&kind)) {
+                    let message = format!("{} on {} cannot serve a `{kind}` {what}", server.name, quoted(to));
                     self.resolver.error(to.span, message, server.help);
                 }
             }
-            Target::Place(_) => {}
         }
     }
 
@@ -134,6 +160,7 @@ impl Draft<'_, '_> {
     pub fn check_reachable(&mut self, target: Option<Target>, at: &Spanned<String>) {
         let Some(to) = target else { return };
         self.plan.to = to;
+        self.plan.looks_up |= matches!(to, Target::Name(_));
         let Some(from) = self.from else { return };
         let cluster = &self.resolver.cluster;
         let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.target_address(to));

@@ -18,6 +18,9 @@ flow_spec! {
     pub struct HoldSpec {
         /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
+        pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
@@ -29,7 +32,7 @@ flow_spec! {
 
 impl FlowSpec for HoldSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.port);
+        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
         flow.plan.response = 1;
         flow.plan.keeps = self.connections.value;
         Arc::new(Tcp { request: 1, server_closes: false, rest: Some(REST) })

@@ -12,7 +12,8 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::http::{self, fetch};
+use super::servers::app;
+use super::servers::http::{bytes_path, fetch};
 use super::sockets;
 use crate::job::Job;
 
@@ -21,6 +22,9 @@ flow_spec! {
     pub struct HttpSpec {
         /// A server or an ingress, such as `pod/ingress` or `service/shop`.
         pub to: Spanned<String>,
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
+        pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
@@ -32,7 +36,7 @@ flow_spec! {
 
 impl FlowSpec for HttpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.port);
+        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         Arc::new(Http)
     }
@@ -47,7 +51,7 @@ impl Client for Http {
     }
 
     fn server(&self) -> Option<Serve> {
-        Some(http::SERVE)
+        Some(app::SERVE)
     }
 }
 
@@ -56,7 +60,7 @@ impl Client for Http {
 /// # Errors
 /// The failure as seen by the client; a response with another status than 200 or of another size is a failure too.
 async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
-    fetched(fetch(sockets::connect(ns, peer).await?, peer, &format!("/bytes/{bytes}")).await?, bytes)
+    fetched(fetch(sockets::connect(ns, peer).await?, &bytes_path(bytes)).await?, bytes)
 }
 
 /// The same from a given address and with a given MSS.
@@ -65,7 +69,7 @@ async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
 /// As [`get`].
 pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, from: SocketAddr, mss: u16) -> Result<(), Failure> {
     let stream = sockets::open(ns, peer, Some(from), Some(mss)).await.map_err(|e| super::failure_of(&e))?;
-    fetched(fetch(stream, peer, &format!("/bytes/{bytes}")).await?, bytes)
+    fetched(fetch(stream, &bytes_path(bytes)).await?, bytes)
 }
 
 fn fetched((status, body): (StatusCode, Bytes), bytes: u32) -> Result<(), Failure> {

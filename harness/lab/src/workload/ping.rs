@@ -19,12 +19,15 @@ flow_spec! {
     pub struct PingSpec {
         /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
+        pub resolver: Option<Spanned<String>>,
     }
 }
 
 impl FlowSpec for PingSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_target(&self.to);
+        flow.set_target(&self.to, self.resolver.as_ref());
         flow.plan.entries = 0;
         if matches!(flow.plan.to, Target::Service(_)) {
             flow.resolver.error(self.to.span, "a Service does not answer a ping", "ping one of its pods");

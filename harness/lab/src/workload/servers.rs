@@ -4,6 +4,8 @@
 //! If a backend runs a third-party server itself, nothing is started here; otherwise relapse's own answers in its
 //! place. How to run one is up to the backend, in a file of the same name there.
 
+pub mod app;
+pub mod database;
 pub mod echo;
 pub mod http;
 pub mod resolver;
@@ -12,13 +14,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use relapse_kernel::NetNs;
-use relapse_model::{FlowPlan, Place, PodId, PodRole, ServiceId, Target};
+use relapse_model::{FlowPlan, PartPlan, Place, PodId, PodRole, ServiceId, Target, Work};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use super::client::{Client, Serve};
+use super::client::{Client, Home, Serve};
 use super::{namespace, sockets};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
@@ -59,8 +60,10 @@ macro_rules! third_parties {
 }
 
 third_parties! {
-    /// Answers only `http` flows.
+    /// Answers only HTTP GETs.
     "nginx" => nginx::Nginx,
+    /// Answers only queries.
+    "mariadb" => mariadb::MariaDb,
 }
 
 /// The server of this name.
@@ -69,30 +72,39 @@ pub fn third_party(name: &str) -> Option<&'static ThirdParty> {
     THIRD_PARTIES.iter().copied().find(|server| server.name == name)
 }
 
+/// The server that a part needs.
+fn server_of(part: &PartPlan) -> Serve {
+    match part.work {
+        Work::Get { .. } | Work::Transfer { .. } => app::SERVE,
+        Work::Connect | Work::Queries { .. } => echo::SERVE,
+    }
+}
+
 /// Binds and starts all servers needed by flows and the cluster; every port is listening when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.
-pub fn start<'a>(
+pub fn start(
     cluster: &Arc<dyn Cluster>,
-    flows: impl Iterator<Item = (&'a FlowPlan, &'a Arc<dyn Client>)>,
+    flows: &[FlowPlan],
+    clients: &[Arc<dyn Client>],
     tasks: &mut JoinSet<()>,
 ) -> Result<(), FaultError> {
-    let cluster = cluster.as_ref();
     let plan = cluster.plan();
-    let mut wanted: BTreeMap<(String, u16), (NetNs, Serve)> = BTreeMap::new();
+    let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
         for place in plan.behind(target) {
             let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
             if !is_ingress && !cluster.serves_itself(place) {
-                wanted.insert((plan.place_name(place), port), (namespace(cluster, place), serve));
+                wanted.insert((plan.place_name(place), port), (place, serve));
             }
         }
     };
-    for (flow, client) in flows {
+    for (flow, client) in flows.iter().zip(clients) {
         if let (Some(port), Some(serve)) = (flow.port, client.server()) {
             want(flow.to, port, serve);
         }
+        flow.parts.iter().for_each(|part| want(part.to, part.port, server_of(part)));
     }
     let ingresses: Vec<(PodId, ServiceId, u16)> = (plan.pods.iter().enumerate())
         .filter_map(|(number, pod)| match pod.role {
@@ -100,14 +112,17 @@ pub fn start<'a>(
             _ => None,
         })
         .collect();
-    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, http::SERVE));
-    for ((_, port), (ns, serve)) in wanted {
-        tasks.spawn(serve(sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?));
+    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
+    let flows: Arc<[FlowPlan]> = flows.into();
+    for ((_, port), (place, serve)) in wanted {
+        let listener = sockets::tcp_listener(&namespace(cluster.as_ref(), place), SocketAddr::new(ANY, port))?;
+        let home = Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows) };
+        tasks.spawn(serve(listener, home));
     }
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
         let ns = cluster.pod(pod).ns;
         let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
         tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
     }
-    resolver::start(cluster, tasks)
+    resolver::start(cluster.as_ref(), tasks)
 }

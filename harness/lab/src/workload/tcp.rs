@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::echo;
+use super::servers::echo::{self, Exchange};
 use super::sockets;
 use crate::job::Job;
 
@@ -20,6 +20,9 @@ flow_spec! {
     pub struct TcpSpec {
         /// Server, such as `outside/database` or `service/shop`.
         pub to: Spanned<String>,
+        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
+        /// resolver outside.
+        pub resolver: Option<Spanned<String>>,
         /// Port of the server.
         #[schemars(range(min = 1))]
         pub port: Spanned<u16>,
@@ -58,7 +61,7 @@ pub enum Closes {
 
 impl FlowSpec for TcpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.port);
+        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
         let request = self.request.map_or(100, |n| n.value);
@@ -83,7 +86,9 @@ impl Client for Tcp {
                 None => sockets::connect(&site.ns, site.peer()).await?,
             };
             let keeps = site.flow.keeps > 0;
-            echo::exchange(&mut stream, self.request, site.flow.response, self.server_closes && !keeps).await?;
+            let exchange = Exchange::new(self.request, site.flow.response);
+            let server_closes = self.server_closes && !keeps;
+            echo::exchange(&mut stream, &Exchange { server_closes, ..exchange }).await?;
             Ok(keeps.then_some(stream))
         })
     }

@@ -2,23 +2,31 @@
 
 use std::net::IpAddr;
 
+use relapse_detectors::operator::{DeclaredName, DeclaredServer};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::replicas::FIRST_POD;
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
+use relapse_model::values;
+use relapse_model::zone::folded;
 
 use super::Planner;
 use super::addresses::Addresses;
 use super::network::share;
-use crate::plan::{NodeId, NodePlan, OfficePlan, OutsidePlan, PodId, PodPlan, PodRole, ServicePlan};
-use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service};
+use crate::plan::{
+    NodeId, NodePlan, OfficePlan, OutsidePlan, PathPlan, PodId, PodPlan, PodRole, PrefixPlan, ServicePlan,
+};
+use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
 
 /// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
 const MOST_HOSTS: usize = 32;
 const FIRST_SERVICE: u128 = 20;
+
+/// Default time to live of records, seconds.
+const TTL: u32 = 5;
 
 /// Placeholder for an address not assigned yet; never in a finished plan.
 const UNKNOWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
@@ -30,6 +38,7 @@ impl Planner<'_> {
         self.plan_nodes(&cluster.nodes, &mut addresses);
         self.plan_offices(&cluster.offices, &mut addresses);
         self.plan_outside(&cluster.outside, &mut addresses);
+        self.plan_prefixes(&cluster.prefixes);
         // Chosen addresses are claimed before others are assigned.
         self.plan_pods(&cluster.pods, &mut addresses);
         self.plan_services(&cluster.services, &mut addresses);
@@ -41,6 +50,7 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
@@ -184,19 +194,35 @@ impl Planner<'_> {
             let owner = format!("outside host `{}`", host.name.0);
             self.claim(addresses, &host.address, &owner);
             self.apart(addresses, &host.address, &owner);
+            for address in &host.also_at {
+                self.claim(addresses, address, &owner);
+                self.apart(addresses, address, &owner);
+            }
+            let path = self.path(PathPlan::default(), host.path());
             let records = host.records.iter().flatten();
             for (name, addresses) in records.clone() {
                 if addresses.is_empty() {
                     self.error(name.span, format!("{} has no address", quoted(&name.value)), "write `[ADDRESS]`");
                 }
-                self.domain(name);
+                self.owner(name);
             }
+            if let (Some(ttl), None) = (&host.ttl, &host.records) {
+                self.error(
+                    ttl.span,
+                    "`ttl` is that of records, and there are none",
+                    "add `records`, or leave `ttl` out",
+                );
+            }
+            let ttl = host.ttl.as_ref().and_then(|ttl| self.seconds("ttl", ttl));
             self.cluster.outside.push(OutsidePlan {
                 name: host.name.0.clone(),
                 address: Some(host.address.0).filter(IpAddr::is_ipv4).unwrap_or(UNKNOWN),
+                also_at: host.also_at.iter().map(|address| address.0).filter(IpAddr::is_ipv4).collect(),
+                path,
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
-                records: records.map(|(n, a)| (n.value.clone(), a.iter().map(|a| a.0).collect())).collect(),
+                records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
+                ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
             });
         }
@@ -228,6 +254,7 @@ impl Planner<'_> {
                     addresses.give(ip, &format!("the {who} of office `{name}`"));
                 }
             }
+            let path = self.path(PathPlan::default(), office.path());
             let tunnel = |end| [169, 254, u8::try_from(k + 1).unwrap_or(u8::MAX), end].into();
             self.cluster.offices.push(OfficePlan {
                 name: name.clone(),
@@ -239,7 +266,52 @@ impl Planner<'_> {
                 clamp: office.clamp.map(|clamp| clamp.value),
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
+                path,
             });
+        }
+    }
+
+    fn plan_prefixes(&mut self, prefixes: &[SharedPath]) {
+        let texts: Vec<_> = prefixes.iter().map(|shared| (shared.prefix.0.to_string(), shared.prefix.span)).collect();
+        self.unique("prefixes", texts.iter().map(|(text, span)| (text.as_str(), *span)));
+        for shared in prefixes {
+            let prefix = shared.prefix.0;
+            let network = &self.cluster.network;
+            let own = [
+                ("nodePrefix", network.node_prefix),
+                ("podPrefix", network.pod_prefix),
+                ("servicePrefix", network.service_prefix),
+            ];
+            if let Some((name, own)) = own.into_iter().find(|(_, own)| own.overlaps(&prefix)) {
+                let message = format!("prefix {prefix} and {name} {own} overlap");
+                self.error(shared.prefix.span, message, "write a prefix outside the cluster");
+            }
+            let path = self.path(PathPlan::default(), shared.path());
+            self.cluster.prefixes.push(PrefixPlan { prefix, path });
+        }
+    }
+
+    fn plan_declared(&mut self, declared: &Declared) {
+        for (name, prefixes) in &declared.names {
+            self.domain(name);
+            if prefixes.is_empty() {
+                let message = format!("no prefix is declared for {}", quoted(name));
+                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
+            }
+            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
+            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
+        }
+        for (name, address) in &declared.servers {
+            let (address, format) = (address.0, values::Name::FORMAT);
+            if !(format.accepts)(name) {
+                self.error(name.span, format!("{} is not {}", quoted(name), format.what), format.right);
+            }
+            let servers = &self.cluster.declared_servers;
+            if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
+                let message = format!("{address} has another name, {}", quoted(&other));
+                self.error(name.span, message, "declare one name for each address and port");
+            }
+            self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
         }
     }
 

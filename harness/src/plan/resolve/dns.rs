@@ -56,6 +56,7 @@ impl Planner<'_> {
             }
             all.iter().map(|s| s.value.clone()).collect()
         });
+        let cache = dns.cache.as_ref().and_then(|cache| self.seconds("cache", cache));
         self.cluster.services.push(ServicePlan { name, address, ports: vec![PORT], pods: Vec::new() });
         self.cluster.dns = Some(DnsPlan {
             service: ServiceId(self.cluster.services.len() - 1),
@@ -63,6 +64,8 @@ impl Planner<'_> {
             spares: Vec::new(),
             upstreams: Vec::new(),
             search: search.unwrap_or_else(|| SEARCH.map(str::to_owned).to_vec()),
+            cache,
+            policy: dns.policy,
         });
     }
 
@@ -147,7 +150,7 @@ impl Planner<'_> {
         };
         let target = |flow: &FlowPlan| match flow.to {
             Target::Place(place) => Some(place),
-            Target::Service(_) => None,
+            Target::Service(_) | Target::Name(_) => None,
         };
         let lost = self.workload.iter().find_map(|flow| {
             let places = [flow.from].into_iter().chain(flow.in_turn.iter().copied()).chain(target(flow));

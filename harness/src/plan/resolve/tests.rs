@@ -7,7 +7,7 @@ use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::yaml::parse;
 
-use crate::plan::{ClusterPlan, Plan, PodRole, Target, load, plan};
+use crate::plan::{ClusterPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
@@ -53,6 +53,24 @@ fn all_shipped_scenarios_plan() {
     let plans = load(&[folder]).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert!(plans.len() >= SHIPPED.len());
     assert!(plans.iter().all(|p| !p.controls.is_empty() && !p.incident_trial.detect.is_empty()));
+}
+
+#[test]
+fn paths_of_hosts_offices_and_prefixes_and_what_a_fault_leaves_of_them() {
+    let cluster = "{ nodes: 1, prefixes: [ { prefix: 100.64.0.0/16, delay: 59ms } ],
+  outside: [ { name: host, address: 10.219.226.2, alsoAt: [100.64.249.132], delay: 1ms, loss: 0.5% } ],
+  offices: [ { name: beijing, prefix: 192.168.40.0/24, rate: 1.5Mbit } ] }";
+    let change = "path-change: { of: outside/host, delay: 59ms, jitter: 9ms }";
+    let plan = good(&with_cluster(cluster).replace("policy-route-loss: { node: worker-1, lose: table }", change));
+    let paths: Vec<String> =
+        plan.cluster.paths().map(|(id, path)| format!("{}: {path}", plan.cluster.path_name(id))).collect();
+    assert_eq!(
+        paths,
+        ["outside/host: 1ms each way, 0.5% lost", "office/beijing: 1500 kbit/s", "prefix/100.64.0.0/16: 59ms each way"]
+    );
+    assert_eq!(plan.cluster.outside[0].also_at, ["100.64.249.132".parse::<std::net::IpAddr>().unwrap()]);
+    let change = format!("{:?}", plan.incident_trial.steps[0].inject[0]);
+    assert!(change.contains("delay: 59ms, jitter: 9ms, loss: 5000, rate: None"), "{change}");
 }
 
 #[test]
@@ -146,7 +164,8 @@ const RICH: &str = "
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {
     let text = with_cluster(RICH).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
     let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
-                 - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n";
+                 - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n  \
+                 - query: { name: rows, from: pod/a, to: outside/host, port: 3306 }\n";
     planned(&text.replace("workload:\n", flows))
 }
 
@@ -175,8 +194,21 @@ fn faults_that_make_no_sense_are_refused() {
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
         ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.5] }",
+            "has that record already",
+        ),
+        ("dns-record: { resolver: outside/host, name: b.example, addresses: [] }", "has that record already"),
+        ("dns-record: { name: a.example, addresses: [10.0.0.1] }", "either `resolver` or `resolvers` is needed"),
+        ("dns-record: { resolvers: [], name: a.example, addresses: [10.0.0.1] }", "no resolver is named"),
+        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.0.0.1] }", "is not a domain name"),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.0.0.1], ttl: 1500ms }",
+            "a fraction of a second",
+        ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+        ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
     ] {
         let wrong = injected(fault).expect_err(fault);
         assert_eq!(wrong.len(), 1, "{wrong}");
@@ -256,4 +288,47 @@ proptest! {
             let _ = (wrong.plain(), wrong.drawn(false));
         }
     }
+}
+
+/// A workload of one call, in [`RICH`].
+fn called(steps: &str) -> Plan {
+    let call = format!(
+        "workload:\n  - call: {{ name: order, from: office/beijing, to: pod/a, port: 8080, timeout: 5s, do: {steps} }}\n"
+    );
+    let rich = RICH.replace("10.176.46.5", "10.176.46.4");
+    good(&with_cluster(&rich).replace("workload:\n", &call))
+}
+
+#[test]
+fn steps_are_parts_in_their_order_and_what_they_ask_is_known() {
+    let plan = called(
+        "[ get: { name: api, of: name/A.example, port: 80 }, connect: { name: database, to: outside/host, port: 3306 }, \
+         together: [ queries: { name: queries, over: database, count: 13 }, \
+         transfer: { name: upload, to: name/a.example, port: 80, bytes: 9, times: 2, timeout: 1s } ] ]",
+    );
+    let flow = &plan.workload[0];
+    let names: Vec<&str> = flow.parts.iter().map(|part| part.name.as_str()).collect();
+    assert_eq!(names, ["api", "database", "queries", "upload"]);
+    assert_eq!(
+        format!("{:?}", flow.steps),
+        "InTurn([Part(PartId(0)), Part(PartId(1)), Together([Part(PartId(2)), Part(PartId(3))])])"
+    );
+    assert!(flow.looks_up, "names of its parts");
+    assert_eq!(flow.entries, 1 + 6 + 1 + 6, "connections, and look-ups of two names");
+    let asked: Vec<_> = flow.asked().map(|(to, port, bytes)| (plan.cluster.behind(to).len(), port, bytes)).collect();
+    assert_eq!(asked, [(1, 8080, 1000), (1, 80, 1000), (1, 3306, 0), (1, 3306, 900), (1, 80, 0)]);
+    assert_eq!(plan.cluster.names.len(), 1, "a name is one, however it is written");
+}
+
+#[test]
+fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
+    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9")
+        + "\n  services: [ { name: shop, port: 80, pods: [a, b] } ]";
+    let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
+                 - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
+                 - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
+    let plan = good(&with_cluster(&cluster).replace("workload:\n", flows));
+    let places = |flow: usize| plan.cluster.behind(plan.workload[flow].to);
+    assert_eq!((places(0), places(1)), (vec![Place::Outside(OutsideId(0))], vec![Place::Outside(OutsideId(0))]));
+    assert_eq!(places(2), [Place::Pod(PodId(0)), Place::Pod(PodId(1))]);
 }

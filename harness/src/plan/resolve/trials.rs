@@ -1,5 +1,6 @@
 //! Injections, effects, findings and controls.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Level, Subject, SubjectKind};
@@ -220,7 +221,8 @@ impl Planner<'_> {
             let meant = nearest(kind, SubjectKind::ALL.map(SubjectKind::as_str));
             let help = match (meant, text.split_once('/')) {
                 (Some(meant), Some((_, name))) if !name.is_empty() => format!("did you mean `{meant}/{name}`?"),
-                _ => "write node/NAME, pod/NAME, service/NAME or path/PREFIX".to_owned(),
+                _ => "write node/NAME, pod/NAME, service/NAME, path/PREFIX, name/DOMAIN or server/ADDRESS:PORT"
+                    .to_owned(),
             };
             self.error(text.span, format!("{} is not a subject", quoted(text)), help);
             return None;
@@ -247,12 +249,55 @@ impl Planner<'_> {
                     None
                 }
             },
+            SubjectKind::Name => {
+                let is_known = self.cluster.knows(&subject.name);
+                if !is_known {
+                    let records = self.cluster.outside.iter().flat_map(|host| &host.records);
+                    let names: Vec<String> = records.map(|(name, _)| name.clone()).collect();
+                    let message = format!("no resolver has a record for {}", quoted(&subject.name));
+                    let help = did_you_mean(&subject.name, "names", names.iter().map(String::as_str));
+                    self.error(text.span, message, help);
+                }
+                is_known.then_some(subject)
+            }
+            SubjectKind::Server => self.server(text, subject),
             SubjectKind::Flow => {
                 let help = "a flow's ports are not known in advance: name its node, or leave `subject` out";
                 self.error(text.span, format!("{} is not a flow that can be expected", quoted(text)), help);
                 None
             }
         }
+    }
+
+    /// A server by the name that was declared for it, else by its address and port.
+    fn server(&mut self, text: &Spanned<String>, subject: Subject) -> Option<Subject> {
+        let declared = &self.cluster.declared_servers;
+        if declared.iter().any(|server| server.name == subject.name) {
+            return Some(subject);
+        }
+        let Ok(address) = subject.name.parse::<SocketAddr>() else {
+            let names: Vec<_> = declared.iter().map(|server| server.name.clone()).collect();
+            let help = match names.is_empty() {
+                true => "write `server/ADDRESS:PORT`, such as server/10.176.46.4:3306, or declare the name".to_owned(),
+                false => did_you_mean(&subject.name, "servers", names.iter().map(String::as_str)),
+            };
+            self.error(text.span, format!("there is no server {}", quoted(&subject.name)), help);
+            return None;
+        };
+        let name = declared.iter().find(|server| server.address == address).map(|server| server.name.clone());
+        if let Some(name) = name {
+            let message = format!("{address} was declared as {}, and findings say so", quoted(&name));
+            self.error(text.span, message, format!("write `server/{name}`"));
+            return None;
+        }
+        let cluster = &self.cluster;
+        let known = cluster.places().any(|place| cluster.address(place) == address.ip())
+            || cluster.outside.iter().any(|host| host.also_at.contains(&address.ip()));
+        if !known {
+            let message = format!("nothing in this scenario has the address {}", address.ip());
+            self.error(text.span, message, "write the address of a pod, a node or a host outside");
+        }
+        known.then(|| Subject::server(address))
     }
 }
 

@@ -4,6 +4,6 @@ use super::ThirdParty;
 
 pub const SERVER: ThirdParty = ThirdParty {
     name: "nginx",
-    understands: &["http"],
+    understands: &["http", "get"],
     help: "make it an `http` flow, or leave `server` of that host out",
 };

@@ -1,52 +1,50 @@
 //! The upstream resolvers: hosts outside that have records.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{RData, Record, RecordType};
-use relapse_model::OutsideId;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{self, Name, RData, RecordType};
+use relapse_model::{OutsideId, zone};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use super::ANY;
-use crate::cluster::{Cluster, ServerDelay};
+use crate::cluster::{Cluster, Outside, Record};
 use crate::job::FaultError;
 use crate::workload::sockets;
-
-/// RFC 1035 section 4.2.
-pub const DNS_PORT: u16 = 53;
-
-/// Time to live of the records served here, seconds.
-const TTL: u32 = 5;
+use crate::workload::stub::DNS_PORT;
 
 /// Starts a resolver on each host that has records.
 pub(super) fn start(cluster: &dyn Cluster, tasks: &mut JoinSet<()>) -> Result<(), FaultError> {
     for (number, host) in cluster.plan().outside.iter().enumerate().filter(|(_, host)| !host.records.is_empty()) {
-        let outside = cluster.outside(OutsideId(number));
+        let outside = cluster.outside(OutsideId(number)).clone();
         let server = sockets::udp(&outside.ns, SocketAddr::new(ANY, DNS_PORT))?;
-        let records: HashMap<_, _> =
-            host.records.iter().map(|(name, addresses)| (name.to_ascii_lowercase(), addresses.clone())).collect();
-        tasks.spawn(serve(server, records, outside.delay.clone()));
+        tasks.spawn(serve(server, outside, host.ttl));
     }
     Ok(())
 }
 
-/// An answer to `question`: the addresses, or NXDOMAIN for `None`.
+/// An answer to `question`: the addresses, or NXDOMAIN for `None`. That there is none may be kept for `ttl` seconds
+/// (RFC 2308, 3 and 5).
 #[must_use]
-pub fn answer(question: &Message, addresses: Option<&[IpAddr]>) -> Option<Vec<u8>> {
-    let Some(addresses) = addresses else { return reply_code(question, ResponseCode::NXDomain) };
-    let mut reply = reply_to(question, ResponseCode::NoError);
+pub fn answer(question: &Message, record: Option<&Record>, ttl: u32) -> Option<Vec<u8>> {
+    let code = if record.is_some() { ResponseCode::NoError } else { ResponseCode::NXDomain };
+    let mut reply = reply_to(question, code);
     let query = question.queries.first()?;
-    for address in addresses {
+    for (address, ttl) in record.iter().flat_map(|r| r.addresses.iter().map(|a| (a, r.ttl))) {
         let data = match (query.query_type(), address) {
             (RecordType::A, IpAddr::V4(a)) => RData::A((*a).into()),
             (RecordType::AAAA, IpAddr::V6(a)) => RData::AAAA((*a).into()),
             _ => continue,
         };
-        reply.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+        reply.add_answer(rr::Record::from_rdata(query.name().clone(), ttl, data));
+    }
+    if reply.answers.is_empty() {
+        let soa = SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86_400, ttl);
+        reply.add_authority(rr::Record::from_rdata(Name::root(), ttl, RData::SOA(soa)));
     }
     reply.to_vec().ok()
 }
@@ -66,17 +64,26 @@ fn reply_to(question: &Message, code: ResponseCode) -> Message {
     reply
 }
 
-/// Answers queries from its records, after the delay.
-async fn serve(server: UdpSocket, records: HashMap<String, Vec<IpAddr>>, delay: ServerDelay) {
+/// Answers queries from its records, after the delay. `ttl` is that of negative answers, seconds.
+async fn serve(server: UdpSocket, host: Outside, ttl: u32) {
     let server = Arc::new(server);
     let mut buffer = [0; 1500];
+    let mut turn = 0;
     loop {
         let Ok((length, client)) = server.recv_from(&mut buffer).await else { continue };
         let Ok(question) = Message::from_vec(&buffer[..length]) else { continue };
-        let Some(name) = question.queries.first().map(|q| q.name().to_utf8()) else { continue };
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        let Some(reply) = answer(&question, records.get(&name).map(Vec::as_slice)) else { continue };
-        let wait = delay.get();
+        let Some(name) = question.queries.first().map(|q| zone::folded(&q.name().to_utf8())) else { continue };
+        let mut record = host.records.answering(&name);
+        // Rotate the addresses, as resolvers do.
+        if let Some(Record { addresses, .. }) = record.as_mut().filter(|record| record.addresses.len() > 1) {
+            let kind = question.queries.first().map(Query::query_type);
+            addresses.retain(|address| kind == Some(if address.is_ipv4() { RecordType::A } else { RecordType::AAAA }));
+            let first = turn % addresses.len().max(1);
+            addresses.rotate_left(first);
+            turn += usize::from(!addresses.is_empty());
+        }
+        let Some(reply) = answer(&question, record.as_ref(), ttl) else { continue };
+        let wait = host.delay.get();
         if wait == Duration::ZERO {
             let _ = server.send_to(&reply, client).await;
         } else {

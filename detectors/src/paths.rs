@@ -1,0 +1,320 @@
+//! The usual round-trip time to each address, the names that resolve to it, and paths that have become slow.
+//!
+//! A path is slow after three slow round trips in a row. Round trips that end together count once: a busy machine
+//! delays all of them. Slow round trips never become usual. A new address of a name is compared with the slowest of
+//! the addresses that the name had.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::capped::Capped;
+use crate::names::Answer;
+use crate::operator::Operator;
+use crate::round_trips::{RoundTrip, RoundTrips};
+use crate::signal::Signal;
+use crate::time::Time;
+
+/// Slow: so many tenths of the usual time, and this much more. An incident is 3 times and 20 ms, a benign change is
+/// below 1.5 times or 5 ms; the limits lie between.
+const SLOW: (u32, Duration) = (22, Duration::from_millis(15));
+/// The same limits, below which a round trip is fast.
+const FAST: (u32, Duration) = (17, Duration::from_millis(9));
+/// Round trips in a row after which a path is slow, or fast again.
+const IN_A_ROW: u32 = 3;
+/// Round trips that end within this time of each other count once.
+const TOGETHER: Duration = Duration::from_millis(15);
+/// Longest delay of an acknowledgment (`TCP_DELACK_MIN` in include/net/tcp.h is 40 ms, plus a tick).
+const DELAYED: Duration = Duration::from_millis(50);
+/// Rise of the way back from which on a segment is late by the peer's clock.
+const RISE: Duration = Duration::from_millis(7);
+/// Fewest round trips from which the usual time is computed, and most.
+const ENOUGH: usize = 3;
+const KEPT: usize = 32;
+/// Addresses that a name has within this time of its first answer are its usual ones.
+const FIRST: Duration = Duration::from_secs(1);
+/// An address not used for this long, while others of its name are, is left.
+const LEFT: Duration = Duration::from_secs(2);
+/// A path without round trips for this long is not slow any more.
+const SILENT: Duration = Duration::from_secs(30);
+/// An address not used for this long is removed from its name.
+const FORMER: Duration = Duration::from_mins(1);
+const CAP: usize = 4096;
+const FEW: usize = 64;
+
+/// The path from a node to an address.
+type Way = (Arc<str>, IpAddr);
+
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    trips: RoundTrips,
+    ways: Capped<Way, Usual, CAP>,
+    names: Capped<String, Named, 1024>,
+    /// The names that resolve to an address.
+    of: Capped<IpAddr, BTreeSet<String>, CAP>,
+}
+
+/// The usual time of a path, and whether it is slow.
+#[derive(Debug, Default)]
+struct Usual {
+    handshakes: VecDeque<Duration>,
+    data: VecDeque<Duration>,
+    run: Run,
+    last: Time,
+}
+
+#[derive(Debug, Default)]
+struct Named {
+    since: Time,
+    last: Time,
+    /// Its addresses: usual ones, and new ones that are still compared with them.
+    addresses: Capped<IpAddr, Address, FEW>,
+    trials: Capped<Way, Run, FEW>,
+}
+
+#[derive(Debug, Default)]
+struct Address {
+    usual: bool,
+    used: Time,
+    /// Uses of other addresses of the name since.
+    others: u32,
+    left: bool,
+}
+
+/// Round trips in a row.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Run {
+    slow: u32,
+    fast: u32,
+    ended: Time,
+    is_slow: bool,
+    /// Start of the first slow round trip, time of the last one, and the usual time.
+    pub since: Time,
+    pub took: Duration,
+    pub usual: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Fast,
+    Between,
+    Slow,
+}
+
+fn beyond(time: Duration, usual: Duration, (tenths, more): (u32, Duration)) -> bool {
+    time >= usual * tenths / 10 && time >= usual + more
+}
+
+fn pace(trip: &RoundTrip, usual: Duration) -> Pace {
+    let time = trip.time();
+    let certain = trip.handshake || trip.rise >= RISE || beyond(time.saturating_sub(DELAYED), usual, SLOW);
+    match () {
+        () if !beyond(time, usual, FAST) => Pace::Fast,
+        () if certain && beyond(time, usual, SLOW) => Pace::Slow,
+        () => Pace::Between,
+    }
+}
+
+impl Run {
+    fn add(&mut self, trip: &RoundTrip, usual: Duration) -> Pace {
+        let pace = pace(trip, usual);
+        match pace {
+            Pace::Slow => {
+                self.fast = 0;
+                if self.slow == 0 {
+                    self.since = trip.began;
+                }
+                if self.slow == 0 || trip.ended >= self.ended + TOGETHER {
+                    self.slow += 1;
+                    self.ended = trip.ended;
+                }
+                (self.took, self.usual) = (trip.time(), usual);
+                self.is_slow |= self.slow >= IN_A_ROW;
+            }
+            Pace::Fast => {
+                self.slow = 0;
+                self.fast += 1;
+                self.is_slow &= self.fast < IN_A_ROW;
+            }
+            // Possibly a delayed acknowledgment.
+            Pace::Between if !trip.handshake => {}
+            Pace::Between => self.slow = 0,
+        }
+        pace
+    }
+}
+
+impl Usual {
+    fn time(&self) -> Option<Duration> {
+        median(&self.handshakes).or_else(|| median(&self.data))
+    }
+
+    fn add(&mut self, trip: &RoundTrip) -> Pace {
+        self.last = trip.ended;
+        let by_kind = if trip.handshake { None } else { median(&self.data) };
+        let usual = self.time().max(by_kind);
+        let pace = usual.map_or(Pace::Fast, |usual| self.run.add(trip, usual));
+        if pace != Pace::Slow {
+            let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
+            if kept.len() >= KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(trip.time());
+        }
+        pace
+    }
+}
+
+fn median(times: &VecDeque<Duration>) -> Option<Duration> {
+    let mut sorted: Vec<_> = times.iter().copied().collect();
+    sorted.sort_unstable();
+    (sorted.len() >= ENOUGH).then(|| sorted[sorted.len() / 2])
+}
+
+impl Paths {
+    /// Observes a signal. Returns whether [`Paths::slow`] differs.
+    pub fn observe(&mut self, operator: &Operator, signal: &Signal) -> bool {
+        if let Some(answer) = Answer::of(operator, signal, |name| self.names.contains_key(name)) {
+            self.answer(&answer);
+            return false;
+        }
+        let Some(trip) = self.trips.observe(operator, signal) else { return false };
+        self.trip(&trip)
+    }
+
+    fn answer(&mut self, answer: &Answer<'_>) {
+        if answer.addresses.is_empty() {
+            return;
+        }
+        let ways = &self.ways;
+        let is_measured = |address: IpAddr| ways.iter().any(|((_, at), way)| *at == address && way.time().is_some());
+        let first = || Named { since: answer.at, ..Named::default() };
+        let Some(named) = self.names.entry_or(answer.name.clone(), first) else { return };
+        named.last = named.last.max(answer.at);
+        let nothing_usual = !named.addresses.iter().any(|(address, known)| known.usual && is_measured(*address));
+        let is_first = answer.at.since(named.since) <= FIRST || nothing_usual;
+        named.use_of(answer.addresses, answer.at);
+        for address in answer.addresses {
+            let new = || Address { usual: is_first, used: answer.at, ..Address::default() };
+            named.addresses.entry_or(*address, new);
+            if let Some(names) = self.of.entry(*address) {
+                names.insert(answer.name.clone());
+            }
+        }
+    }
+
+    fn trip(&mut self, trip: &RoundTrip) -> bool {
+        let (node, address) = (Arc::clone(&trip.connection.0), trip.peer());
+        let way = (node, address);
+        let Some(usual) = self.ways.entry(way.clone()) else { return false };
+        let was_slow = usual.run.is_slow;
+        if usual.add(trip) == Pace::Fast {
+            self.trips.anchor(trip);
+        }
+        let mut changed = usual.run.is_slow != was_slow;
+        for name in self.of.get(&address).into_iter().flatten() {
+            let Some(named) = self.names.get_mut(name) else { continue };
+            named.use_of(&[address], trip.ended);
+            if named.addresses.get(&address).is_none_or(|known| known.usual) {
+                continue;
+            }
+            let usual = self.ways.iter().filter(|((_, at), _)| named.addresses.get(at).is_some_and(|a| a.usual));
+            let Some(usual) = usual.filter_map(|(_, way)| way.time()).max() else { continue };
+            let Some(run) = named.trials.entry(way.clone()) else { continue };
+            let was_slow = run.is_slow;
+            run.add(trip, usual);
+            changed |= run.is_slow != was_slow;
+            if run.fast >= IN_A_ROW {
+                named.trials.retain(|(_, at), _| *at != address);
+                if let Some(known) = named.addresses.get_mut(&address) {
+                    known.usual = true;
+                }
+            }
+        }
+        changed
+    }
+
+    /// Slow paths: each with the name that resolves to its address, or without one.
+    pub fn slow(&self) -> Vec<(Option<&str>, &Way, &Run)> {
+        let mut slow = Vec::new();
+        for (way, usual) in self.ways.iter().filter(|(_, usual)| usual.run.is_slow) {
+            let names = self.of.get(&way.1);
+            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(way.1, true));
+            slow.extend(names.into_iter().flatten().filter(uses).map(|name| (Some(name.as_str()), way, &usual.run)));
+            if names.is_none_or(BTreeSet::is_empty) {
+                slow.push((None, way, &usual.run));
+            }
+        }
+        for (name, named) in self.names.iter() {
+            let trials = named.trials.iter().filter(|(way, run)| run.is_slow && named.uses(way.1, false));
+            slow.extend(trials.map(|(way, run)| (Some(name.as_str()), way, run)));
+        }
+        slow
+    }
+
+    /// Whether the name's path to one of these addresses is slow.
+    pub fn is_slow(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
+        self.slow().iter().any(|(slow, (_, address), _)| *slow == Some(name) && addresses.contains(address))
+    }
+
+    /// Whether one of these addresses is a usual one of the name and its path has been measured.
+    pub fn is_usual(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
+        let known = |address: &IpAddr| self.names.get(name)?.addresses.get(address);
+        let measured = |address: &IpAddr| self.ways.keys().any(|(_, at)| at == address);
+        addresses.iter().any(|address| measured(address) && known(address).is_some_and(|known| known.usual))
+    }
+
+    /// Drops slow paths that are not used any more.
+    pub fn tick(&mut self, now: Time) {
+        for named in self.names.values_mut() {
+            for known in named.addresses.values_mut() {
+                known.left = known.others >= IN_A_ROW && now.since(known.used) >= LEFT;
+            }
+            let is_left = |address: &IpAddr| named.addresses.get(address).is_none_or(|known: &Address| known.left);
+            named.trials.retain(|(_, address), run| !run.is_slow || !is_left(address));
+        }
+        for usual in self.ways.values_mut().filter(|usual| now.since(usual.last) >= SILENT) {
+            usual.run = Run::default();
+        }
+    }
+
+    pub fn forget(&mut self, now: Time) {
+        self.trips.forget(now);
+        for (name, named) in self.names.iter_mut() {
+            let latest = named.last;
+            let former: Vec<IpAddr> = (named.addresses.iter())
+                .filter(|(_, known)| latest.since(known.used) >= FORMER)
+                .map(|(address, _)| *address)
+                .collect();
+            for address in former {
+                named.addresses.remove(&address);
+                named.trials.retain(|(_, at), _| *at != address);
+                if let Some(names) = self.of.get_mut(&address) {
+                    names.remove(name);
+                }
+            }
+        }
+        self.of.retain(|_, names| !names.is_empty());
+        let hour = Duration::from_hours(1);
+        self.names.retain(|_, named| now.since(named.last) < hour);
+        self.ways.retain(|_, usual| now.since(usual.last) < hour);
+    }
+}
+
+impl Named {
+    /// Whether it still has this address, as a usual one or as a new one.
+    fn uses(&self, address: IpAddr, usual: bool) -> bool {
+        self.addresses.get(&address).is_some_and(|known| known.usual == usual && !known.left)
+    }
+
+    fn use_of(&mut self, addresses: &[IpAddr], at: Time) {
+        for (address, known) in self.addresses.iter_mut() {
+            if addresses.contains(address) {
+                (known.used, known.others, known.left) = (known.used.max(at), 0, false);
+            } else {
+                known.others = known.others.saturating_add(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A record is edited at resolvers outside (I6).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use relapse_model::diagnostics::{Span, quoted};
+use relapse_model::spanned::Spanned;
+use relapse_model::values::{self, Address};
+use relapse_model::zone::folded;
+use relapse_model::{OutsideId, Resolver};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::cluster::{Outside, Record};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
+use crate::workload::stub;
+
+/// Resolvers outside change a record, or lose it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsRecordSpec {
+    /// `outside/NAME`, a host that has `records`.
+    pub resolver: Option<Spanned<String>>,
+    /// Several of them.
+    pub resolvers: Option<Spanned<Vec<Spanned<String>>>>,
+    /// Name of the record; `"*.example.com"` stands for all names below example.com that have none of their own.
+    pub name: Spanned<String>,
+    /// Its new addresses. An empty list removes the record.
+    pub addresses: Vec<Spanned<Address>>,
+    /// Its time to live. Default: that of the resolver's other records.
+    pub ttl: Option<Spanned<values::Duration>>,
+}
+
+/// The same, resolved.
+#[derive(Debug)]
+pub struct DnsRecord {
+    /// Each with its new record.
+    resolvers: Vec<(OutsideId, Option<Record>)>,
+    name: String,
+}
+
+impl FaultSpec for DnsRecordSpec {
+    const EXAMPLE: &'static str = "{ resolver: outside/host, name: example-api.com, addresses: [10.200.0.5] }";
+    const LOOK: &'static [Look] = &[
+        (Where::Pod, "cat /etc/resolv.conf; getent ahosts example-api.com"),
+        (Where::Pod, "tcpdump -lni any port 53"),
+    ];
+
+    fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
+        let written: Vec<&Spanned<String>> = match (&self.resolver, &self.resolvers) {
+            (Some(one), None) => vec![one],
+            (None, Some(several)) if !several.is_empty() => several.iter().collect(),
+            (None, Some(none)) => {
+                resolver.error(none.span, "no resolver is named", "name hosts that have `records`");
+                return None;
+            }
+            (one, _) => {
+                let span = one.as_ref().map_or(at, |one| one.span);
+                resolver.error(span, "either `resolver` or `resolvers` is needed", "write `resolver: outside/NAME`");
+                return None;
+            }
+        };
+        resolver.owner(&self.name);
+        let ttl = self.ttl.as_ref().map(|ttl| resolver.seconds("ttl", ttl));
+        let addresses: Vec<IpAddr> = self.addresses.iter().map(|address| address.0).collect();
+        let mut resolvers = Vec::new();
+        for text in written {
+            let id = resolver.outside(text)?;
+            let host = &resolver.cluster.outside[id.0];
+            if host.records.is_empty() {
+                let message = format!("{} is not a resolver: it has no `records`", quoted(text));
+                resolver.error(text.span, message, "name a host that has `records`");
+                return None;
+            }
+            let name = folded(&self.name);
+            let before =
+                host.records.iter().find(|(owner, _)| *owner == name).map(|(_, addresses)| addresses.as_slice());
+            if before.unwrap_or_default() == addresses && self.ttl.is_none() {
+                let message = format!("{} has that record already", quoted(text));
+                resolver.error(self.name.span, message, "write other `addresses`, or `[]` to remove the record");
+                return None;
+            }
+            let ttl = ttl.flatten().unwrap_or(host.ttl);
+            let record = (!addresses.is_empty()).then(|| Record { addresses: addresses.clone(), ttl });
+            resolvers.push((id, record));
+        }
+        ttl.is_none_or(|ttl| ttl.is_some()).then(|| Box::new(DnsRecord { resolvers, name: folded(&self.name) }) as _)
+    }
+}
+
+// The mutation.
+
+/// Timeout of reading back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Fault for DnsRecord {
+    fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
+        Box::pin(async move {
+            let cluster = world.cluster.as_ref();
+            let hosts: Vec<Server> = self
+                .resolvers
+                .iter()
+                .map(|(id, _)| Server::new(cluster.outside(*id), cluster.plan().outside[id.0].address))
+                .collect();
+            for host in &hosts {
+                let (host, name) = (host.clone(), self.name.clone());
+                let before = host.outside.records.get(&name);
+                undo.push(format!("put the record of {name} at {} back", host.outside.name), move || {
+                    host.outside.records.set(&name, before);
+                    let expected = host.outside.records.answering(&asked(&name));
+                    wait_for(Box::pin(async move { host.has(&name, expected.as_ref()).await.map(drop) }))
+                });
+            }
+            let t0 = now();
+            for (host, (_, record)) in hosts.iter().zip(&self.resolvers) {
+                host.outside.records.set(&self.name, record.clone());
+            }
+            let mut read_back = Vec::new();
+            for host in &hosts {
+                // A wildcard may answer for a removed record.
+                let expected = host.outside.records.answering(&asked(&self.name));
+                read_back.push(host.has(&self.name, expected.as_ref()).await?);
+            }
+            let t1 = now();
+            let names: Vec<&str> = hosts.iter().map(|host| host.outside.name.as_str()).collect();
+            let what = match self.resolvers.first().and_then(|(_, record)| record.as_ref()) {
+                Some(record) => {
+                    format!("{} resolves to {} at {}", self.name, listed(&record.addresses), names.join(", "))
+                }
+                None => format!("{} is removed at {}", self.name, names.join(", ")),
+            };
+            Ok(InForce { t0, t1, what, read_back: read_back.join("; "), reduced: None })
+        })
+    }
+}
+
+/// A resolver and its address.
+#[derive(Clone)]
+struct Server {
+    outside: Outside,
+    address: IpAddr,
+}
+
+impl Server {
+    fn new(outside: &Outside, address: IpAddr) -> Self {
+        Self { outside: outside.clone(), address }
+    }
+
+    /// Queries it, and returns the answer in words if it is the expected one.
+    async fn has(&self, name: &str, expected: Option<&Record>) -> Result<String, FaultError> {
+        let asked = asked(name);
+        let answer = stub::lookup(&self.outside.ns, self.address, &asked, &[]);
+        let mut answered = match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(answered) => answered.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
+        let mut right = expected.map(|record| record.addresses.clone()).unwrap_or_default();
+        answered.sort_unstable();
+        right.sort_unstable();
+        right.dedup();
+        let read_back = format!("{} answers {} for {asked}", self.outside.name, listed(&answered));
+        if answered == right {
+            return Ok(read_back);
+        }
+        Err(FaultError::NotInForce { what: format!("edit the record of {name}"), read_back })
+    }
+}
+
+/// A name for which the record answers.
+fn asked(name: &str) -> String {
+    name.strip_prefix("*.").map_or_else(|| name.to_owned(), |below| format!("read-back.{below}"))
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    if addresses.is_empty() {
+        return "no address".to_owned();
+    }
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
