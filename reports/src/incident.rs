@@ -130,8 +130,8 @@ impl<'a> Incident<'a> {
         if shown.is_empty() {
             shown = summary::tally(marks.iter().map(key));
         }
-        if shown.len() > 1 && shown.iter().all(|((tone, _), _)| *tone == Tone::Note) {
-            // Times differ by variant and do not matter here, so the first word is enough.
+        if shown.iter().all(|((tone, _), _)| *tone == Tone::Note) {
+            // The time does not matter, so the first word is enough.
             let word = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
             shown = summary::tally(marks.iter().map(|mark| (mark.tone, word(&mark.text))));
         }

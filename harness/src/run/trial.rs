@@ -122,7 +122,7 @@ async fn start(
     quiet: &ChurnPause,
     attempts: &mpsc::UnboundedSender<Attempt>,
 ) -> Result<(Workload, Churn), String> {
-    for fault in &trial.inject {
+    for fault in trial.changes() {
         let prepared = fault.prepare(cluster.as_ref()).await;
         prepared.map_err(|e| format!("{} could not be prepared: failed to {e}", fault.name))?;
     }

@@ -94,10 +94,17 @@ impl Fault for MissingIndex {
             let (ns, delay) = (host.ns.clone(), host.delay.clone());
             undo.push(format!("restore the index of {}", host.name), move || {
                 delay.set(Duration::ZERO);
-                let took = wait_for(Box::pin(time_query(&ns, database, SLACK)))?;
-                let what = || format!("make {} fast again", ns.name());
-                let slow = || FaultError::NotInForce { what: what(), read_back: format!("answered after {took:?}") };
-                if took < query { Ok(()) } else { Err(slow()) }
+                // One fast answer proves it; a busy machine may be late with others.
+                let deadline = Instant::now() + SLACK;
+                let mut took = wait_for(Box::pin(time_query(&ns, database, SLACK)))?;
+                while took >= query && Instant::now() < deadline {
+                    took = took.min(wait_for(Box::pin(time_query(&ns, database, SLACK)))?);
+                }
+                if took < query {
+                    return Ok(());
+                }
+                let what = format!("make {} fast again", ns.name());
+                Err(FaultError::NotInForce { what, read_back: format!("the fastest answer took {took:.1?}") })
             });
             let t0 = now();
             host.delay.set(query);
