@@ -36,7 +36,7 @@ type Reader<'a> = BufReader<&'a mut TcpStream>;
 /// The error of the stream, or the server's message.
 pub async fn log_in(stream: &mut TcpStream, user: &str, database: &str) -> Result<()> {
     let mut stream = BufReader::new(stream);
-    let (_, greeting) = receive(&mut stream).await?;
+    let greeting = receive(&mut stream).await?;
     if greeting.first() != Some(&10) {
         return Err(refusal(&greeting));
     }
@@ -51,7 +51,7 @@ pub async fn log_in(stream: &mut TcpStream, user: &str, database: &str) -> Resul
         login.push(0);
     }
     send(&mut stream, 1, &login).await?;
-    let (_, answer) = receive(&mut stream).await?;
+    let answer = receive(&mut stream).await?;
     if answer.first() == Some(&OK) { Ok(()) } else { Err(refusal(&answer)) }
 }
 
@@ -62,17 +62,17 @@ pub async fn log_in(stream: &mut TcpStream, user: &str, database: &str) -> Resul
 pub async fn query(stream: &mut TcpStream, statement: &str) -> Result<Vec<Row>> {
     let mut stream = BufReader::new(stream);
     send(&mut stream, 0, &[&[COM_QUERY], statement.as_bytes()].concat()).await?;
-    let (_, head) = receive(&mut stream).await?;
+    let head = receive(&mut stream).await?;
     match head.first() {
         Some(&OK) => return Ok(Vec::new()),
         Some(&(ERROR | NULL)) | None => return Err(refusal(&head)),
         Some(_) => {}
     }
     // Descriptions of the columns, up to an end packet.
-    while !is_end(&receive(&mut stream).await?.1) {}
+    while !is_end(&receive(&mut stream).await?) {}
     let mut rows = Vec::new();
     loop {
-        let (_, packet) = receive(&mut stream).await?;
+        let packet = receive(&mut stream).await?;
         match packet.first() {
             Some(&ERROR) => return Err(refusal(&packet)),
             _ if is_end(&packet) => return Ok(rows),
@@ -88,8 +88,8 @@ async fn send(stream: &mut Reader<'_>, number: u8, payload: &[u8]) -> Result<()>
     stream.get_mut().write_all(&packet).await
 }
 
-/// The next payload, with the number of its last packet.
-async fn receive(stream: &mut Reader<'_>) -> Result<(u8, Vec<u8>)> {
+/// The next payload, of one packet or several.
+async fn receive(stream: &mut Reader<'_>) -> Result<Vec<u8>> {
     let mut payload = Vec::new();
     loop {
         let mut head = [0; 4];
@@ -99,7 +99,7 @@ async fn receive(stream: &mut Reader<'_>) -> Result<(u8, Vec<u8>)> {
         payload.resize(begin + length, 0);
         stream.read_exact(&mut payload[begin..]).await?;
         if length < FULL {
-            return Ok((head[3], payload));
+            return Ok(payload);
         }
     }
 }
