@@ -61,7 +61,7 @@ fn long(measured: Duration) -> String {
 pub fn limit(set: Duration) -> String {
     let ms = set.as_millis();
     match ms {
-        _ if set.subsec_nanos() % 1_000_000 > 0 => span(set),
+        _ if !set.subsec_nanos().is_multiple_of(1_000_000) => span(set),
         0..=999 => format!("{ms} ms"),
         1_000..=59_999 => format!("{} s", set.as_secs_f64()),
         _ => span(set),
