@@ -16,6 +16,8 @@ import sys
 
 MILLISECOND = 1_000_000
 BEFORE, AFTER, CONTROL = 250 * MILLISECOND, 60 * MILLISECOND, 800 * MILLISECOND
+# Addresses that a name has within a second of its first answer are its own.
+LEARNT = {"I6": 1300 * MILLISECOND}
 # These continue after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
 LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500}
 STATE = {"pod", "endpoints", "collector", "link", "rule", "route", "container", "node-condition", "kube-proxy"}
@@ -33,8 +35,10 @@ WANTED = {
 def is_wanted(incident, kind, what):
     if incident in WANTED and kind not in WANTED[incident]:
         return False
-    if incident == "I4" and kind == "segment":
+    if incident in ("I4", "I6") and kind == "segment":
         return what["flags"]["syn"] or what["flags"]["rst"]
+    if incident == "I6" and kind == "dns":
+        return bool(what["answers"])
     return True
 
 
@@ -66,7 +70,7 @@ def key(trial):
 
 
 def cut(source, target, name, trial):
-    begin = trial["t0"] - BEFORE
+    begin = trial["t0"] - LEARNT.get(trial["incident"], BEFORE)
     if "--" in name:
         length = next((ms * MILLISECOND for twin, ms in LONG.items() if twin in name), CONTROL)
         end = min(trial["heal"], trial["t0"] + length)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034,SC2016
-# Shared by kind.sh, kind-image.sh, kind-nginx.sh and image.sh: versions, names, and the Debian base of images
-# that are built here. Only sourced.
+# Shared by kind.sh, kind-image.sh, kind-nginx.sh, kind-mariadb.sh and image.sh: versions, names, and the Debian base
+# of images that are built here. Only sourced.
 
 # The last minor of Kubernetes that starts on hosts with cgroup v1 without further settings.
 KUBERNETES=1.34.4
@@ -15,8 +15,10 @@ KIND_OLDEST=0.30.0
 # Images for kind 0.33.0, by digest, from its release notes.
 OFFICIAL_NODE=kindest/node:v1.34.11@sha256:44e222ee2132dab25ff87301682f89eb82c7880ea3a1bf543bfe9708fd08d67d
 OFFICIAL_NGINX=nginx:stable
+OFFICIAL_MARIADB=mariadb:lts
 OWN_NODE=relapse/kind-node:v$KUBERNETES
 OWN_NGINX=relapse/nginx:bookworm
+OWN_MARIADB=relapse/mariadb:bookworm
 BASE=relapse/node-debian:bookworm
 
 BASE_PACKAGES=systemd,systemd-sysv,dbus,libseccomp2,conntrack,iptables,nftables,iproute2,ethtool,socat,kmod,procps
@@ -113,7 +115,7 @@ need_debootstrap() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 }
 
-# Debian with the packages of a node. The nginx image takes its files from it, too.
+# Debian with the packages of a node. The images of nginx and MariaDB are made from it, too.
 base_recipe() { printf 'bookworm %s' "$BASE_PACKAGES" | fingerprint; }
 debian_base() {
     [ "$(built_from "$BASE")" != "$(base_recipe)" ] || return 0

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Sets up what `relapse run --backend kind` needs besides Docker: kind, a node image, and an nginx image for servers.
+# Sets up what `relapse run --backend kind` needs besides Docker: kind, a node image, and images of nginx and MariaDB
+# for servers.
 # Uses the official images if a registry answers; otherwise builds them from Debian's
 # packages and Go modules. Takes seconds if everything exists.
 #
 # Starts no engine and does not change Docker's configuration. RELAPSE_KIND_IMAGE names another node
-# image. The choices are stored in ~/.cache/relapse/kind-node, one file each: kind, image, nginx-image.
+# image. The choices are stored in ~/.cache/relapse/kind-node, one file each: kind, image, nginx-image,
+# mariadb-image.
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 # shellcheck source=scripts/kind-common.sh
@@ -87,6 +89,8 @@ else
 fi
 choose "$OFFICIAL_NGINX" "$OWN_NGINX" kind-nginx.sh
 nginx=$chosen
+choose "$OFFICIAL_MARIADB" "$OWN_MARIADB" kind-mariadb.sh
+mariadb=$chosen
 
 # Atomically, for concurrent readers.
 note() {
@@ -96,10 +100,12 @@ note() {
 note kind "$kind"
 note image "$node"
 note nginx-image "$nginx"
+note mariadb-image "$mariadb"
 
 cat <<IN
-kind         $(kind_version "$kind") ($kind)
-node image   $node
-nginx image  $nginx
+kind           $(kind_version "$kind") ($kind)
+node image     $node
+nginx image    $nginx
+MariaDB image  $mariadb
 Next: relapse run --backend kind
 IN

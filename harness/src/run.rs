@@ -233,6 +233,9 @@ pub fn skip_reason(
     job.needs.unmet(backend, options.consent).filter(|_| !options.require.contains(&job.id.backend))
 }
 
+/// A trial that may take this long starts before all others.
+const LONG: Duration = Duration::from_secs(30);
+
 fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
@@ -254,7 +257,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
         }
     }
     // Trials that need exclusive use of the machine come last, ordered so that they can share clusters. Among the
-    // others, those that exclude each other come first, as the longest chain; then the longest ones.
+    // others, the very long ones come first, then those that exclude each other, as the longest chain; then the longest.
     let mut work: BTreeMap<String, Duration> = BTreeMap::new();
     for job in &jobs {
         *work.entry(job.id.scenario.clone()).or_default() += job.at_most;
@@ -264,7 +267,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
         let on_cluster = job.clusters.map(|_| {
             backend::order(wanted.kind_config.as_deref(), wanted.nodes, work[&wanted.scenario], &wanted.scenario)
         });
-        (on_cluster.is_some(), job.id.repetition, on_cluster, Reverse((job.claim, job.at_most)))
+        (on_cluster.is_some(), job.id.repetition, on_cluster, Reverse((job.at_most > LONG, job.claim, job.at_most)))
     });
     (infos, jobs)
 }

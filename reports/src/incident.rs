@@ -130,9 +130,13 @@ impl<'a> Incident<'a> {
         if shown.is_empty() {
             shown = summary::tally(marks.iter().map(key));
         }
-        if shown.len() > 1 && shown.iter().all(|((tone, _), _)| *tone == Tone::Note) {
-            // Times differ by variant and do not matter here, so the first word is enough.
-            let word = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+        if shown.iter().all(|((tone, _), _)| *tone == Tone::Note) {
+            // These times do not matter.
+            let timed = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+            let word = |text: &str| match text.split_once(' ') {
+                Some((word, rest)) if timed(rest) => word.to_owned(),
+                _ => text.to_owned(),
+            };
             shown = summary::tally(marks.iter().map(|mark| (mark.tone, word(&mark.text))));
         }
         shown.into_iter().map(|((tone, text), _)| Mark { text, tone, detail: String::new() }).collect()

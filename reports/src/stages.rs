@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use relapse_detectors::time::Time;
-
 use crate::event::{Decided, EffectSeen, Phase, Verdict};
 use crate::summary::{PhaseSpan, TrialSummary};
 use crate::table::{Cell, Table};
@@ -83,33 +81,30 @@ impl TrialSummary {
         let mut cuts: Vec<usize> = self.phases.iter().enumerate().filter(begins).map(|(n, _)| n).collect();
         cuts.insert(0, 0);
         let ends = cuts.iter().skip(1).copied().chain([self.phases.len()]);
-        let standing = self.standing();
-        cuts.iter().zip(ends).map(|(begin, end)| self.stage(&standing, *begin, end)).collect()
+        cuts.iter().zip(ends).map(|(begin, end)| self.stage(*begin, end)).collect()
     }
 
     /// The stage of the phases `begin..end`.
-    fn stage(&self, standing: &[Standing], begin: usize, end: usize) -> Stage<'_> {
+    fn stage(&self, begin: usize, end: usize) -> Stage<'_> {
         let phases = &self.phases[begin..end];
         let healed = phases[0].step.as_deref();
         let step = phases.iter().find(|span| span.phase == Phase::Detect).and_then(|span| span.step.as_deref());
-        let from = if healed.is_none() { self.t0().unwrap_or(phases[0].from) } else { phases[0].from };
-        let to = self.phases.get(end).map_or(Time(u64::MAX), |next| next.from);
         let verdicts = self.verdicts.get(phases[0].verdicts..).unwrap_or_default();
         let within = self.phases.get(end).map_or(usize::MAX, |next| next.verdicts) - phases[0].verdicts;
-        let before = standing.iter().filter(|finding| finding.warned.is_some_and(|at| at < from));
-        let until_end =
-            |finding: &&Standing| finding.warned.is_some_and(|at| at < to) && finding.cleared.is_none_or(|at| at >= to);
-        let cleared = before.filter_map(|finding| {
-            let cleared = finding.cleared.filter(|cleared| (from..to).contains(cleared))?;
-            Some((finding.clone(), cleared.since(from)))
-        });
+        let last = self.phases.get(end).map_or(self.findings.len(), |next| next.findings);
+        let warned = |finding: &Standing| finding.warned.is_some();
+        let before = Self::standing_of(&self.findings[..phases[0].findings]);
+        let now = Self::standing_of(&self.findings[..last]);
+        // Findings keep their order, so those from before come first.
+        let cleared = before.iter().zip(&now).filter(|(before, _)| warned(before) && before.cleared.is_none());
+        let cleared = cleared.filter_map(|(_, now)| Some((now.clone(), now.cleared?.since(phases[0].from))));
         Stage {
             healed,
             step,
             effects: self.effects.iter().filter(|effect| effect.step.as_deref() == step).collect(),
             verdicts: verdicts.iter().take(within).filter(|d| d.verdict != Verdict::Silent).collect(),
-            stands: standing.iter().filter(until_end).cloned().collect(),
             cleared: cleared.collect(),
+            stands: now.iter().filter(|finding| warned(finding) && finding.cleared.is_none()).cloned().collect(),
         }
     }
 }

@@ -69,8 +69,9 @@ pub struct PhaseSpan {
     pub step: Option<String>,
     pub from: Time,
     pub to: Option<Time>,
-    /// How many verdicts were given before it.
+    /// Number of verdicts given, and of findings received, before it. Instants of events are those of their arrival.
     pub verdicts: usize,
+    pub findings: usize,
 }
 
 /// A part of a trial that was left out.

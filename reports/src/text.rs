@@ -102,7 +102,10 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
             }
         }
         if matrix {
-            drawn.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+            for column in drawn.column_iter_mut().skip(1) {
+                column.set_cell_alignment(CellAlignment::Right);
+                column.set_padding((1, 0));
+            }
         }
         text.push_str(&(drawn.trim_fmt() + "\n"));
     }
@@ -115,8 +118,8 @@ fn draw(table: &Table<'_>, legend: Option<&str>, page: Page) -> String {
 fn bands(head: &[String], rows: &[Vec<(String, Option<Tone>)>], width: usize) -> Vec<Range<usize>> {
     let wide = |n: usize| {
         let cells = std::iter::once(&head[n]).chain(rows.iter().map(|row| &row[n].0));
-        // One blank on each side, and one between columns.
-        cells.flat_map(|text| text.lines()).map(paint::columns).max().unwrap_or(0) + 3
+        // A blank before it and one between columns; the first column also has one after it.
+        cells.flat_map(|text| text.lines()).map(paint::columns).max().unwrap_or(0) + if n == 0 { 3 } else { 2 }
     };
     let room = width.saturating_sub(wide(0));
     let mut bands = Vec::new();

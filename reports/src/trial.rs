@@ -41,8 +41,15 @@ impl TrialSummary {
             TrialEvent::Waiting { reason } => self.waited.push(reason.clone()),
             TrialEvent::Phase { phase, step } => {
                 self.close_phase(at);
-                let verdicts = self.verdicts.len();
-                self.phases.push(PhaseSpan { phase: *phase, step: step.clone(), from: at, to: None, verdicts });
+                let (verdicts, findings) = (self.verdicts.len(), self.findings.len());
+                self.phases.push(PhaseSpan {
+                    phase: *phase,
+                    step: step.clone(),
+                    from: at,
+                    to: None,
+                    verdicts,
+                    findings,
+                });
             }
             TrialEvent::Reduced { what, why } => {
                 self.reduced.push(Reduced { what: what.clone(), why: why.clone() });
@@ -257,8 +264,14 @@ impl TrialSummary {
     /// When each finding stood, in order of appearance.
     #[must_use]
     pub fn standing(&self) -> Vec<Standing> {
+        Self::standing_of(&self.findings)
+    }
+
+    /// The same of the first findings only.
+    #[must_use]
+    pub fn standing_of(findings: &[FindingReceived]) -> Vec<Standing> {
         let mut all: Vec<Standing> = Vec::new();
-        for received in &self.findings {
+        for received in findings {
             let finding = &received.finding;
             let open = all.iter_mut().find(|standing| {
                 standing.detector == finding.detector

@@ -4,6 +4,7 @@
 //! next trial that needs exactly the same server. Each kind of server is defined in a file of its own and listed in
 //! [`SERVERS`]; the rest of this module is generic.
 
+mod mariadb;
 mod nginx;
 
 use std::collections::BTreeSet;
@@ -31,7 +32,7 @@ const UP_WITHIN: Duration = Duration::from_secs(20);
 type Request = fn(&WantedServer) -> std::result::Result<ContainerRequest<GenericImage>, String>;
 
 /// All kinds of servers, by name.
-const SERVERS: [(&str, Request); 1] = [("nginx", nginx::request)];
+const SERVERS: [(&str, Request); 2] = [("nginx", nginx::request), ("mariadb", mariadb::request)];
 
 /// A running server, as described to a trial's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -91,6 +91,7 @@ collectors! {
     sockets,
     probes,
     api,
+    databases,
     kernel_log,
 }
 

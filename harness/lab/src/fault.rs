@@ -106,6 +106,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Prepares what the mutation works on, such as the size of a table, before the workload starts.
+    fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
+        let _ = cluster;
+        Box::pin(async { Ok(()) })
+    }
+
     /// Makes the mutation, pushing each undo before the mutation it reverts, and reads it back.
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>>;
 }

@@ -62,14 +62,18 @@ impl<'a> Watched<'a> {
     pub(super) fn begin(
         effect: &EffectPlan,
         step: Option<&'a str>,
-        plan: &Plan,
-        world: &World,
+        stages: &Stages<'_>,
         before: &[Attempt],
     ) -> Result<Self, Stop> {
         let mut watched = Self::nothing();
         let in_force = Arc::clone(&watched.in_force);
-        let flows = &plan.workload;
-        let ground = Ground { cluster: &world.cluster, flows, before, in_force: &in_force, tasks: &mut watched.tasks };
+        let ground = Ground {
+            cluster: &stages.world.cluster,
+            flows: &stages.plan.workload,
+            before,
+            in_force: &in_force,
+            tasks: &mut watched.tasks,
+        };
         watched.effects = Effects::watch(&effect.all, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
         Ok(Self { within: effect.within, step, ..watched })

@@ -114,8 +114,7 @@ impl Stages<'_> {
     ) -> Result<(), Stop> {
         let mut still = Some(still);
         for (number, step) in self.trial.steps.iter().enumerate() {
-            let mut watched =
-                Watched::begin(&step.effect, step.name.as_deref(), self.plan, self.world, &running.worked)?;
+            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self, &running.worked)?;
             let result = match still.take() {
                 Some(still) => self.inject_all(running, undos, &mut watched, still).await,
                 None => self.heal_step(running, undos, number - 1, &mut watched, dirty).await,
@@ -161,7 +160,7 @@ impl Stages<'_> {
         running.enter(Phase::Recover, None);
         let begin = now();
         let mut healed = match &self.trial.healed {
-            healed if went_well => Watched::begin(healed, None, self.plan, self.world, &running.worked)?,
+            healed if went_well => Watched::begin(healed, None, self, &running.worked)?,
             _ => Watched::nothing(),
         };
         healed.in_force_since(begin);

@@ -67,8 +67,8 @@ impl Trial<'_> {
         let mut dirty = Vec::new();
         let mut stopped = None;
         let quiet = ChurnPause::default();
-        match start(self.plan, &self.cluster, &quiet, &sender) {
-            Err(e) => stopped = Some(Stop::Inconclusive(format!("the workload could not be started: {e}"))),
+        match start(self.plan, self.trial, &self.cluster, &quiet, &sender).await {
+            Err(why) => stopped = Some(Stop::Inconclusive(why)),
             Ok((workload, churn)) => {
                 let without = match &self.sabotage {
                     Some(Sabotage::KillCollector(kind)) => Some(*kind),
@@ -114,14 +114,21 @@ impl Trial<'_> {
     }
 }
 
-fn start(
+/// Prepares what faults work on, and starts the workload.
+async fn start(
     plan: &Plan,
+    trial: &TrialPlan,
     cluster: &Arc<dyn Cluster>,
     quiet: &ChurnPause,
     attempts: &mpsc::UnboundedSender<Attempt>,
-) -> Result<(Workload, Churn), relapse_kernel::Error> {
-    let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts)?;
-    Ok((workload, Churn::start(cluster, quiet)?))
+) -> Result<(Workload, Churn), String> {
+    for fault in trial.changes() {
+        let prepared = fault.prepare(cluster.as_ref()).await;
+        prepared.map_err(|e| format!("{} could not be prepared: failed to {e}", fault.name))?;
+    }
+    let failed = |e: relapse_kernel::Error| format!("the workload could not be started: {e}");
+    let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts).map_err(failed)?;
+    Ok((workload, Churn::start(cluster, quiet).map_err(failed)?))
 }
 
 fn outcome(judge: &Judge, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {

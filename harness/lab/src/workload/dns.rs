@@ -1,4 +1,4 @@
-//! `dns`: looks a name up as a pod's stub resolver does ([`super::stub`]).
+//! `dns`: looks a name up as the stub resolver of its client does ([`super::stub`]).
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use super::client::{Client, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
 use super::names::known_name;
-use super::stub::lookup;
+use super::stub::{lookup, search_list};
 use crate::job::Job;
 
 flow_spec! {
-    /// Looks up a name repeatedly, as a pod's stub resolver does.
+    /// Looks up a name repeatedly, as a stub resolver does. Only pods have search domains.
     pub struct DnsSpec {
         /// Name to look up.
         pub query: Spanned<String>,
@@ -61,7 +61,7 @@ struct Dns {
 impl Client for Dns {
     fn attempt<'a>(&'a self, site: Site<'a>, _: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
-            let search = site.cluster.plan().dns.as_ref().map_or(&[][..], |dns| &dns.search);
+            let search = search_list(site.cluster.plan(), site.flow.from);
             site.details.addresses = lookup(&site.ns, site.address, &self.query, search).await?;
             Ok(None)
         })

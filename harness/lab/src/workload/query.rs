@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
-use super::servers::{database, echo};
+use super::servers::database::Database;
+use super::servers::echo;
 use super::tcp::Connection;
 use crate::job::Job;
 
@@ -64,12 +65,13 @@ struct Asks {
 impl Client for Asks {
     fn attempt<'a>(&'a self, site: Site<'a>, kept: Option<TcpStream>) -> Job<'a, Result<Option<TcpStream>, Failure>> {
         Box::pin(async move {
+            let database = Database::at(site.cluster, site.peer());
             let mut stream = match kept {
                 Some(stream) => stream,
-                None => database::open(&site.ns, site.peer()).await?,
+                None => database.open(&site.ns).await?,
             };
             let query = Query { request: self.request, response: site.flow.response, takes: self.takes };
-            database::ask(&mut stream, &query).await?;
+            database.ask(&mut stream, &query).await?;
             Ok((site.flow.keeps > 0).then_some(stream))
         })
     }

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use relapse_kernel::NetNs;
-use relapse_model::{Failure, OutsideId, Place, Target};
+use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Target};
 use tokio::net::UdpSocket;
 
 use super::sockets;
@@ -37,11 +37,16 @@ pub async fn address(
     let Target::Name(id) = to else { return Ok(plan.target_address(to)) };
     let asked = asked.map(|host| plan.outside[host.0].address);
     let server = asked.or_else(|| plan.resolver_of(from)).ok_or(Failure::NameError)?;
-    let search = plan.dns.as_ref().filter(|_| matches!(from, Place::Pod(_))).map_or(&[][..], |dns| &dns.search);
-    let addresses = lookup(ns, server, &plan.names[id.0].name, search).await?;
+    let addresses = lookup(ns, server, &plan.names[id.0].name, search_list(plan, from)).await?;
     // The order of getaddrinfo(3) on a host without an IPv6 address (RFC 6724 section 6, rule 1).
     let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
     first.copied().ok_or(Failure::NameError)
+}
+
+/// The search domains at `from`: only pods have any.
+#[must_use]
+pub fn search_list(plan: &ClusterPlan, from: Place) -> &[String] {
+    plan.dns.as_ref().filter(|_| matches!(from, Place::Pod(_))).map_or(&[][..], |dns| &dns.search)
 }
 
 /// Looks a name up as a pod would, and returns its addresses in the order of the answers.

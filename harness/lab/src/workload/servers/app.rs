@@ -15,7 +15,7 @@ use relapse_model::{Failure, FlowPlan, PartId, PartPlan, Step, Work};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::database;
+use super::database::Database;
 use super::http::{self, Answer};
 use crate::job::Job;
 use crate::workload::client::{Home, Serve};
@@ -60,14 +60,14 @@ struct App {
 /// A connection that a part opened.
 enum Connection {
     Http(http::Connection),
-    Database(TcpStream),
+    Database(Database, TcpStream),
 }
 
 impl Connection {
     fn is_open(&self) -> bool {
         match self {
             Self::Http(connection) => connection.is_open(),
-            Self::Database(stream) => {
+            Self::Database(_, stream) => {
                 stream.try_read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock)
             }
         }
@@ -189,12 +189,12 @@ impl Request<'_> {
                         None => None,
                     };
                     let connection = lent.as_deref_mut().unwrap_or(&mut connection);
-                    let Some(Connection::Database(stream)) = connection else { return Err(Failure::Any) };
+                    let Some(Connection::Database(database, stream)) = connection else { return Err(Failure::Any) };
                     for number in 0..*count {
                         if number > 0 && !think.is_zero() {
                             sleep(*think).await;
                         }
-                        database::ask(stream, query).await?;
+                        database.ask(stream, query).await?;
                     }
                     Ok(())
                 }
@@ -215,7 +215,10 @@ impl Request<'_> {
         let peer = (address, part.port).into();
         let connecting = async {
             Ok(match part.work {
-                Work::Connect | Work::Queries { .. } => Connection::Database(database::open(&self.ns, peer).await?),
+                Work::Connect | Work::Queries { .. } => {
+                    let database = Database::at(home.cluster.as_ref(), peer);
+                    Connection::Database(database, database.open(&self.ns).await?)
+                }
                 Work::Get { .. } | Work::Transfer { .. } => {
                     Connection::Http(http::Connection::open(sockets::connect(&self.ns, peer).await?).await?)
                 }
