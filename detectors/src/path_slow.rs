@@ -13,6 +13,7 @@ use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
 use crate::paths::Paths;
 use crate::signal::{CollectorKind, Signal};
+use crate::time::span;
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "path-slow",
@@ -36,10 +37,9 @@ impl PathSlow {
                 Some(name) => Subject::name(name),
                 None => Subject::path(cx.operator.path_of(*address)),
             };
-            let [took, usual] = [run.took, run.usual].map(|time| time.as_secs_f64() * 1000.0);
-            let evidence = format!(
-                "round trips from {node} to {address} take {took:.1} ms, several in a row; usual: {usual:.1} ms"
-            );
+            let [took, usual] = [run.took, run.usual].map(span);
+            let evidence =
+                format!("round trips from {node} to {address} take {took}, several in a row; usual: {usual}");
             want(&mut wanted, subject, Claim { severity: Severity::Warning, since: run.since, evidence });
         }
         cx.claims.settle(wanted, "round trips are as fast as before, or go to another address");

@@ -21,7 +21,7 @@ use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, End, Exchange, Observed, Signal};
-use crate::time::Time;
+use crate::time::{Time, span};
 use usual::Usual;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -184,7 +184,6 @@ impl Server {
     }
 
     fn evidence(&self) -> String {
-        let text = |span: Duration| format!("{span:.1?}");
         let of = |value: fn(&Slow) -> Duration| self.slow.iter().map(value);
         let (took, waited, acked) = (of(|slow| slow.took), of(|slow| slow.waited), of(|slow| slow.acked));
         let waited = waited.max().filter(|waited| !waited.is_zero());
@@ -192,12 +191,12 @@ impl Server {
             "{} requests in a row took {} and more, where {} is usual; each was acknowledged within {}, connects take {}, \
              and nothing was sent again{}",
             self.slow.len(),
-            took.min().map(text).unwrap_or_default(),
-            self.usual.median().map(text).unwrap_or_default(),
-            acked.max().map(text).unwrap_or_default(),
-            self.connects.median().map_or_else(|| "as long as ever".to_owned(), text),
+            took.min().map(span).unwrap_or_default(),
+            self.usual.median().map(span).unwrap_or_default(),
+            acked.max().map(span).unwrap_or_default(),
+            self.connects.median().map_or_else(|| "as long as ever".to_owned(), span),
             waited
-                .map(|waited| format!("; meanwhile the server waited itself, for up to {}", text(waited)))
+                .map(|waited| format!("; meanwhile the server waited itself, for up to {}", span(waited)))
                 .unwrap_or_default(),
         )
     }
@@ -230,7 +229,7 @@ impl ServerSlow {
             self.standing.insert(address);
         } else if server.fast >= IN_A_ROW && self.standing.remove(&address) {
             let usual = server.usual.median().unwrap_or_default();
-            cx.claims.withdraw_of(subject, format!("{} answers in a row took about {usual:.1?}", server.fast));
+            cx.claims.withdraw_of(subject, format!("{} answers in a row took about {}", server.fast, span(usual)));
         }
     }
 }

@@ -129,6 +129,8 @@ wrong! {
     how_slow_is_not_said: "works: { flow: shopping }" => "slow: { flow: shopping }";
     how_slow_is_said_twice: "works: { flow: shopping }" => "slow: { flow: shopping, atLeast: 500ms, times: 3 }";
     slower_than_can_be_seen: "works: { flow: shopping }" => "slow: { flow: shopping, atLeast: 500ms }";
+    longer_than_it_can_take: "works: { flow: shopping }" => "works: { flow: shopping, within: 1h }";
+    path_too_narrow: "address: 10.176.46.4 }" => "address: 10.176.46.4, rate: 1bit }";
     part_that_does_not_exist: "works: { flow: shopping }" => "works: { flow: shopping, part: upload, within: 100ms }";
     index_of_what_nothing_queries: "pod-deletion: { pod: peer }" => "missing-index: { server: outside/database, query: 400ms }";
     not_queries_to_mariadb: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: mariadb }";
@@ -214,6 +216,10 @@ fn chains() {
                     "detect: []",
                 ),
             ],
+        ),
+        (
+            "meanwhile-of-the-first-step",
+            &[("    effect:", "    meanwhile: [ link-loss: { node: worker-1, how: down } ]\n    effect:")],
         ),
         ("replica-on-no-node", &[("dns-replica-added: { node: worker-2 }", "dns-replica-added: { node: worker-9 }")]),
     ] {

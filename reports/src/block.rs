@@ -142,7 +142,7 @@ fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> 
     lines
 }
 
-/// "t0 ─0.4 ms─ in force ──12 ms── first failed request": events in order, with the time between them.
+/// "t0 ─0.4 ms─ in force ──12 ms── first effect": events in order, with the time between them.
 fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
     let t0 = trial.t0()?;
     if trial.is_control() {
@@ -150,7 +150,7 @@ fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<Stri
     }
     let mut stops = vec![(t0, "t0".to_owned(), None)];
     stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
-    stops.extend(trial.t2().map(|t2| (t2, "first failed request".to_owned(), Some(Tone::Unsure))));
+    stops.extend(trial.t2().map(|t2| (t2, "first effect".to_owned(), Some(Tone::Unsure))));
     for decided in shown {
         if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
             && !after.is_zero()
@@ -204,7 +204,7 @@ fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
     if terse {
         // The tick at the start of the row already means "detected".
         sentence = sentence.replace("detected after", "after");
-        lead = lead.replace(" first failure", "");
+        lead = lead.replace(" first effect", "");
     }
     let timed = |text: String| if trial.is_control() { String::new() } else { text };
     [

@@ -176,7 +176,7 @@ impl TrialSummary {
         Some(decided.from.or_else(|| self.t0())? + decided.verdict.after()?)
     }
 
-    /// The offset of the finding of a verdict from t2, the first failed attempt; in a chain, from that of its own step.
+    /// The offset of the finding of a verdict from t2, the first attempt that failed or was slow; in a chain, from that of its own step.
     #[must_use]
     pub fn lead(&self, decided: &Decided) -> Option<Offset> {
         let received = self.received(decided)?;
@@ -233,13 +233,13 @@ impl TrialSummary {
         expected.or_else(reported).map_or_else(|| "anything".to_owned(), ToString::to_string)
     }
 
-    /// "10 ms before first failure", "1.01 s after first failure"; only for detections.
+    /// "10 ms before first effect", "1.01 s after first effect"; only for detections.
     #[must_use]
     pub fn lead_text(&self, decided: &Decided) -> Option<String> {
         decided.verdict.after().filter(|after| !after.is_zero())?;
         let lead = self.lead(decided)?;
         let side = if lead.is_before() { "before" } else { "after" };
-        Some(format!("{} {side} first failure", units::span(lead.distance())))
+        Some(format!("{} {side} first effect", units::span(lead.distance())))
     }
 
     /// The finding's evidence, or why there is none.

@@ -8,41 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
-
-/// A measured span: "640 ns", "85 µs", "0.4 ms", "12 ms", "1.02 s", "41.3 s", "1 min 48 s".
-#[must_use]
-pub fn span(measured: Duration) -> String {
-    let ns = measured.as_nanos();
-    let ms = measured.as_secs_f64() * 1e3;
-    let s = measured.as_secs_f64();
-    match ns {
-        0 => "0 ms".to_owned(),
-        1..=999 => format!("{ns} ns"),
-        // Whole microseconds are more precise here than one decimal of a millisecond.
-        1_000..=99_499 => format!("{} µs", (ns + 500) / 1_000),
-        _ if ms < 9.95 => format!("{ms:.1} ms"),
-        _ if ms < 999.5 => format!("{ms:.0} ms"),
-        _ if s < 9.995 => format!("{s:.2} s"),
-        _ if s < 59.95 => format!("{s:.1} s"),
-        _ => long(measured),
-    }
-}
-
-fn long(measured: Duration) -> String {
-    let s = (measured.as_millis() + 500) / 1_000;
-    if s < 3_600 { format!("{} min {} s", s / 60, s % 60) } else { format!("{} h {} min", s / 3_600, s % 3_600 / 60) }
-}
-
-/// A configured deadline: "500 ms", "3 s", "1.5 s", without extra digits.
-#[must_use]
-pub fn limit(set: Duration) -> String {
-    let ms = set.as_millis();
-    match ms {
-        0..=999 => format!("{ms} ms"),
-        1_000..=59_999 => format!("{} s", set.as_secs_f64()),
-        _ => long(set),
-    }
-}
+pub use relapse_detectors::time::{limit, span};
 
 /// A bar for each time, from 0 to the longest; `x` where there is none.
 #[must_use]

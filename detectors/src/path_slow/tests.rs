@@ -23,7 +23,7 @@ fn incident_the_third_slow_round_trip() {
     played(&mut scene, 1_000, HOST, &[120, 120]);
     play!(scene, "1250 ? nothing");
     played(&mut scene, 1_200, HOST, &[120]);
-    play!(scene, "1400 ? warning 1320 path/10.176.46.0/24 ? evidence 120.0 ms ? evidence usual: 2.0 ms");
+    play!(scene, "1400 ? warning 1320 path/10.176.46.0/24 ? evidence take 120 ms ? evidence usual: 2.0 ms");
     played(&mut scene, 1_500, HOST, &[2, 2]);
     play!(scene, "1650 ? not over");
     played(&mut scene, 1_700, HOST, &[2]);

@@ -38,7 +38,7 @@ fn incident_at_the_third_slow_answer_and_over_at_the_third_fast_one() {
     let (mut scene, ends) = database();
     in_turn(&mut scene, 1000, 2, &ends, 400, "");
     play!(scene, "? nothing; 2200 exchange {ends} 400 ? warning 2200 server/database");
-    play!(scene, "? evidence 3 requests in a row took 400.0ms and more, where 3.0ms is usual");
+    play!(scene, "? evidence 3 requests in a row took 400 ms and more, where 3.0 ms is usual");
     in_turn(&mut scene, 2200, 10, &ends, 400, "");
     play!(scene, "6203 exchange {ends} 3; 6206 exchange {ends} 3 ? not over; 6209 exchange {ends} 3 ? over");
     assert_eq!(incident().findings.len(), 2);
@@ -205,7 +205,7 @@ fn a_pod_is_judged_at_its_own_node_and_not_accused_for_what_it_waits_for() {
         in_turn(&mut scene, 1000, 6, &ends, took, &format!("at-server waited={waited}"));
         scene
     };
-    play!(slow(5300, 5200), "? info ? quiet ? evidence the server waited itself, for up to 5.2s");
+    play!(slow(5300, 5200), "? info ? quiet ? evidence the server waited itself, for up to 5.20 s");
     play!(slow(5300, 2650), "? info");
     play!(slow(5300, 100), "? warning 16900 server/{ANSWERED}");
     play!(slow(380, 180), "? info");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use relapse_kernel::Result;
 use relapse_lab::workload::Attempt;
+use relapse_model::diagnostics::quoted;
 use relapse_model::spanned::Spanned;
 use relapse_model::{ClusterPlan, FlowId, FlowPlan, PartId, values};
 use relapse_reports::units::limit;
@@ -31,6 +32,14 @@ impl EffectSpec for WorksSpec {
         let of = stating.part(&self.flow, self.part.as_ref());
         let within = self.within.as_ref().map(|within| stating.resolver.duration("within", within));
         let (flow, part) = of?;
+        let resolver = &mut *stating.resolver;
+        let timeout = resolver.workload[flow.0].timeout;
+        if let (Some(Some(within)), Some(at)) = (within, &self.within)
+            && within > timeout
+        {
+            let message = format!("no attempt of {} takes longer: its `timeout` is {timeout:?}", quoted(&self.flow));
+            resolver.error(at.span, message, "write a shorter time, or leave `within` out");
+        }
         Some(Arc::new(Works { flow, part, within: within.flatten() }))
     }
 }

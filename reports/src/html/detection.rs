@@ -2,7 +2,7 @@
 //!
 //! Job: one lane per verdict on a logarithmic axis, because times range from 0.1 ms to 10 s.
 //! Invariants: a bar ends where the finding was received, the tick is the deadline, and the two vertical lines are t1
-//! (in force) and t2 (first failed request) for all lanes. Left out: events before t0 and after healing, which the
+//! (in force) and t2 (first effect) for all lanes. Left out: events before t0 and after healing, which the
 //! timeline shows; evidence, which is in the table of verdicts.
 
 use std::time::Duration;
@@ -104,7 +104,7 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
     let in_force = "the fault was read back as in force; before that, time to detect is uncertain by this much";
     for (at, class, y, name, title) in [
         (trial.t1(), "force", 11.0, "in force", in_force),
-        (trial.t2(), "impact", 25.0, "first failed request", "first attempt of the workload that the fault affected"),
+        (trial.t2(), "impact", 25.0, "first effect", "first attempt of the workload that the fault affected"),
     ] {
         let Some(after) = at.map(|at| at.since(t0)) else { continue };
         let x = axis.x(after.as_secs_f64());

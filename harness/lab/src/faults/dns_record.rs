@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use relapse_detectors::time::limit;
 use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Address};
@@ -150,10 +151,13 @@ impl Server {
     async fn has(&self, name: &str, expected: Option<&Record>) -> Result<String, FaultError> {
         let asked = asked(name);
         let answer = stub::lookup(&self.outside.ns, self.address, &asked, &[]);
-        let mut answered = match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(answered) => answered.unwrap_or_default(),
-            Err(_) => Vec::new(),
+        let what = || format!("edit the record of {name}");
+        let Ok(answered) = tokio::time::timeout(PATIENCE, answer).await else {
+            let read_back = format!("{} gives no answer for {asked} within {}", self.outside.name, limit(PATIENCE));
+            return Err(FaultError::NotInForce { what: what(), read_back });
         };
+        // A name that is removed is an error.
+        let mut answered = answered.unwrap_or_default();
         let mut right = expected.map(|record| record.addresses.clone()).unwrap_or_default();
         answered.sort_unstable();
         right.sort_unstable();
@@ -162,7 +166,7 @@ impl Server {
         if answered == right {
             return Ok(read_back);
         }
-        Err(FaultError::NotInForce { what: format!("edit the record of {name}"), read_back })
+        Err(FaultError::NotInForce { what: what(), read_back })
     }
 }
 

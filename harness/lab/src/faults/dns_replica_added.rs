@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use relapse_detectors::time::limit;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::{PodId, Resolver};
@@ -57,7 +58,7 @@ impl Fault for DnsReplicaAdded {
             let mut inventory = cluster.inventory();
             let ready = tokio::time::timeout(READY_WITHIN, inventory.wait_for(is_ready)).await;
             if !matches!(ready, Ok(Ok(_))) {
-                let read_back = format!("no ready endpoint after {READY_WITHIN:?}");
+                let read_back = format!("no ready endpoint after {}", limit(READY_WITHIN));
                 return Err(FaultError::NotInForce { what: format!("add replica {}", spec.name), read_back });
             }
             let node = &cluster.plan().nodes[spec.node.0].name;

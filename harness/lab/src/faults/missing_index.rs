@@ -8,6 +8,7 @@ mod mariadb;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use relapse_detectors::time::{limit, span};
 use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
@@ -46,6 +47,9 @@ impl FaultSpec for MissingIndexSpec {
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (server, query) = (resolver.outside(&self.server), resolver.duration("query", &self.query));
+        if query.is_some_and(|query| query > LONGEST) {
+            resolver.error(self.query.span, "`query` is longer than a minute", "write at most `1m`");
+        }
         let server = server?;
         let here = |to| resolver.cluster.behind(to).contains(&Place::Outside(server));
         let Some(port) = resolver.workload.iter().find_map(|flow| queried(flow, here)) else {
@@ -68,6 +72,8 @@ fn queried(flow: &FlowPlan, here: impl Fn(relapse_model::Target) -> bool) -> Opt
 
 /// Allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(1);
+/// The longest query.
+const LONGEST: Duration = Duration::from_mins(1);
 /// The query that reads back.
 const QUERY: Query = Query { request: 120, response: 900, takes: Duration::ZERO };
 
@@ -104,17 +110,17 @@ impl Fault for MissingIndex {
                     return Ok(());
                 }
                 let what = format!("make {} fast again", ns.name());
-                Err(FaultError::NotInForce { what, read_back: format!("the fastest answer took {took:.1?}") })
+                Err(FaultError::NotInForce { what, read_back: format!("the fastest answer took {}", span(took)) })
             });
             let t0 = now();
             host.delay.set(query);
             let took = time_query(&host.ns, database, query + SLACK).await?;
             let t1 = now();
-            let read_back = format!("a query is answered after {took:?}");
+            let read_back = format!("a query is answered after {}", span(took));
             if took < query {
                 return Err(FaultError::NotInForce { what: format!("slow {} down", host.name), read_back });
             }
-            let what = format!("{} scans its whole table, {query:?} for each query", host.name);
+            let what = format!("{} scans its whole table, {} for each query", host.name, limit(query));
             Ok(InForce { t0, t1, what, read_back, reduced: None })
         })
     }
@@ -133,7 +139,7 @@ async fn time_query(ns: &NetNs, database: Database, within: Duration) -> Result<
         Ok(Ok(())) => Ok(asked.elapsed()),
         _ => Err(FaultError::NotInForce {
             what: format!("query {}", ns.name()),
-            read_back: format!("no answer within {within:?}"),
+            read_back: format!("no answer within {}", limit(within)),
         }),
     }
 }

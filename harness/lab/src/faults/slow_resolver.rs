@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use relapse_detectors::time::{limit, span};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
@@ -55,7 +56,7 @@ impl Fault for SlowResolver {
             let resolver = world.cluster.outside(self.resolver);
             let delay = resolver.delay.clone();
             undo.push(format!("remove the delay of {}", resolver.name), move || {
-                delay.set(std::time::Duration::ZERO);
+                delay.set(Duration::ZERO);
                 Ok(())
             });
             let t0 = now();
@@ -68,20 +69,20 @@ impl Fault for SlowResolver {
                 "read-back.invalid",
                 &[],
             );
-            let _ = tokio::time::timeout(self.delay * 2 + std::time::Duration::from_millis(500), query).await;
+            let _ = tokio::time::timeout(self.delay * 2 + Duration::from_millis(500), query).await;
             let took = sent.elapsed();
             let t1 = now();
             if took < self.delay {
                 return Err(FaultError::NotInForce {
                     what: format!("delay the answers of {}", resolver.name),
-                    read_back: format!("answered after {took:?}"),
+                    read_back: format!("answered after {}", span(took)),
                 });
             }
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("{} answers after {:?}", resolver.name, self.delay),
-                read_back: format!("answered after {took:?}"),
+                what: format!("{} answers after {}", resolver.name, limit(self.delay)),
+                read_back: format!("answered after {}", span(took)),
                 reduced: None,
             })
         })

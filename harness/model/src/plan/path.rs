@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
+use relapse_detectors::time::limit;
 
 use super::{ClusterPlan, OfficeId, OutsideId};
 
@@ -37,12 +38,12 @@ pub enum PathId {
 }
 
 impl fmt::Display for PathPlan {
-    /// One line, such as `59ms each way, 1% lost`, or `no delay`.
+    /// One line, such as `59 ms each way, 1% lost`, or `no delay`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if !self.delay.is_zero() {
-            let jitter = if self.jitter.is_zero() { String::new() } else { format!(" +-{:?}", self.jitter) };
-            parts.push(format!("{:?}{jitter} each way", self.delay));
+            let jitter = if self.jitter.is_zero() { String::new() } else { format!(" +-{}", limit(self.jitter)) };
+            parts.push(format!("{}{jitter} each way", limit(self.delay)));
         }
         if self.loss > 0 {
             parts.push(format!("{}% lost", f64::from(self.loss) / 10_000.0));
@@ -90,9 +91,9 @@ mod tests {
     #[test]
     fn a_path_in_words() {
         let delay = Duration::from_millis(59);
-        assert_eq!(PathPlan { delay, ..PathPlan::default() }.to_string(), "59ms each way");
+        assert_eq!(PathPlan { delay, ..PathPlan::default() }.to_string(), "59 ms each way");
         let all = PathPlan { delay, jitter: Duration::from_millis(5), loss: 5_000, rate: Some(2_500_000) };
         assert_eq!(PathPlan::default().to_string(), "no delay");
-        assert_eq!(all.to_string(), "59ms +-5ms each way, 0.5% lost, 2500 kbit/s");
+        assert_eq!(all.to_string(), "59 ms +-5 ms each way, 0.5% lost, 2500 kbit/s");
     }
 }

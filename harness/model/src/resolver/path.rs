@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use relapse_detectors::time::limit;
+
 use super::Resolver;
 use crate::diagnostics::listed;
 use crate::plan::{PathId, PathPlan, Place, Target};
@@ -20,6 +22,9 @@ pub struct WrittenPath<'a> {
 /// The longest delay, jitter included.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// The lowest rate, bits per second: a packet of 1500 bytes takes 1.5 s.
+const SLOWEST: u64 = 8_000;
+
 impl Resolver<'_> {
     /// Resolves a path; values that are not written stay as before.
     pub fn path(&mut self, before: PathPlan, written: WrittenPath<'_>) -> PathPlan {
@@ -30,11 +35,18 @@ impl Resolver<'_> {
             rate: written.rate.map(|rate| rate.0).or(before.rate),
         };
         if let Some(at) = written.jitter.or(written.delay).filter(|_| path.jitter > path.delay) {
-            let message = format!("`jitter` is {:?}, but `delay` only {:?}", path.jitter, path.delay);
+            let message = format!("`jitter` is {}, but `delay` only {}", limit(path.jitter), limit(path.delay));
             self.error(at.span, message, "write a jitter up to the delay");
         }
         if let Some(at) = written.delay.filter(|delay| delay.0 > LONGEST) {
             self.error(at.span, "`delay` is longer than 10 s", "write at most `10s`");
+        }
+        if let Some(at) = written.rate.filter(|rate| rate.0 < SLOWEST) {
+            self.error(
+                at.span,
+                "`rate` is below 8 kbit a second",
+                "write at least `8kbit`: a large packet takes 1.5 s",
+            );
         }
         path
     }

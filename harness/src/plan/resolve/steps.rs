@@ -40,6 +40,10 @@ impl Planner<'_> {
             let help = "add `{ name: NAME, inject: [...], effect: { ... }, detect: [...] }`";
             self.error(steps.span, "the chain has no steps", help);
         }
+        if let Some(first) = steps.first().filter(|first| !first.meanwhile.is_empty()) {
+            let message = format!("`meanwhile` of {} never begins: no step is healed before it", quoted(&first.name.0));
+            self.error(first.name.span, message, "move its changes to `inject`");
+        }
         self.unique("steps", steps.iter().map(|step| (&*step.name.0, step.name.span)));
         self.no_finding_twice(&steps.iter().flat_map(|step| step.detect.iter()).collect::<Vec<_>>());
         let names: Vec<&str> = steps.iter().map(|step| &*step.name.0).collect();

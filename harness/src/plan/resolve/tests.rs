@@ -66,7 +66,11 @@ fn paths_of_hosts_offices_and_prefixes_and_what_a_fault_leaves_of_them() {
         plan.cluster.paths().map(|(id, path)| format!("{}: {path}", plan.cluster.path_name(id))).collect();
     assert_eq!(
         paths,
-        ["outside/host: 1ms each way, 0.5% lost", "office/beijing: 1500 kbit/s", "prefix/100.64.0.0/16: 59ms each way"]
+        [
+            "outside/host: 1 ms each way, 0.5% lost",
+            "office/beijing: 1500 kbit/s",
+            "prefix/100.64.0.0/16: 59 ms each way"
+        ]
     );
     assert_eq!(plan.cluster.outside[0].also_at, ["100.64.249.132".parse::<std::net::IpAddr>().unwrap()]);
     let change = format!("{:?}", plan.incident_trial.steps[0].inject[0]);
