@@ -3,6 +3,8 @@
 
 use std::io;
 
+use relapse_detectors::time::{limit, span};
+
 use super::MissingIndex;
 use crate::cluster::Cluster;
 use crate::fault::{FaultError, InForce, UndoStack, now, wait_for};
@@ -38,7 +40,7 @@ pub async fn inject(fault: &MissingIndex, cluster: &dyn Cluster, undo: &mut Undo
             if access.kind == BY_INDEX && took < query.mul_f64(LEAST) {
                 return Ok(());
             }
-            let read_back = format!("EXPLAIN says {}, and a query takes {took:.1?}", access.kind);
+            let read_back = format!("EXPLAIN says {}, and a query takes {}", access.kind, span(took));
             Err(FaultError::NotInForce { what: format!("create the index of {name}"), read_back })
         }))
     });
@@ -48,11 +50,12 @@ pub async fn inject(fault: &MissingIndex, cluster: &dyn Cluster, undo: &mut Undo
     let took = session.time().await.map_err(at(&host.name))?;
     let t1 = now();
     let says = |access: &Access| format!("{}, {} rows", access.kind, access.rows);
-    let read_back = format!("EXPLAIN says {} ({} before), and a query takes {took:.1?}", says(&after), says(&before));
+    let read_back =
+        format!("EXPLAIN says {} ({} before), and a query takes {}", says(&after), says(&before), span(took));
     if before.kind != BY_INDEX || after.kind != SCAN || took < query.mul_f64(LEAST) {
         return Err(FaultError::NotInForce { what: format!("drop the index of {}", host.name), read_back });
     }
-    let what = format!("{} scans its whole table, about {query:?} for each query", host.name);
+    let what = format!("{} scans its whole table, about {} for each query", host.name, limit(query));
     Ok(InForce { t0, t1, what, read_back, reduced: None })
 }
 

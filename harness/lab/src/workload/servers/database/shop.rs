@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
+use relapse_detectors::time::{limit, span};
 use relapse_kernel::NetNs;
 use relapse_model::Query;
 use tokio::net::TcpStream;
@@ -160,12 +161,12 @@ impl Session {
             if (ratio - 1.0).abs() <= TOLERANCE || took.abs_diff(wanted) <= RESOLUTION {
                 return Ok(have);
             }
-            seen.push(format!("{have} orders take {took:.0?}"));
+            seen.push(format!("{have} orders take {}", span(took)));
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
             let orders = ((have as f64 / ratio) as u64).clamp(*ORDERS.start(), *ORDERS.end());
             self.fill(have, orders).await?;
         }
-        Err(io::Error::other(format!("no number of orders takes {wanted:?}: {}", seen.join(", "))))
+        Err(io::Error::other(format!("no number of orders takes {}: {}", limit(wanted), seen.join(", "))))
     }
 
     async fn fill(&mut self, have: u64, orders: u64) -> io::Result<()> {
