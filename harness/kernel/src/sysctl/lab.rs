@@ -137,7 +137,9 @@ const PATH_MTU: &[Setting] = &[
 /// and only sockets can select another.
 const TCP: &[Setting] = &[
     must("net.ipv4.tcp_syn_retries", "6"),
-    must("net.ipv4.tcp_synack_retries", "5"),
+    // Not the default: a connection that waits for the last ACK of its handshake keeps its listener, and so a killed
+    // lab's namespace, until its SYN-ACK is due again: up to 16 s with 5 retries, 2 s with one.
+    must("net.ipv4.tcp_synack_retries", "1"),
     // Since 6.5.
     may("net.ipv4.tcp_syn_linear_timeouts", "4", "SYNs are repeated after 1, 3 and 7 s, not every second"),
     must("net.ipv4.tcp_retries1", "3"),
