@@ -100,7 +100,9 @@ impl<'a> Watched<'a> {
     }
 
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
-        if attempt.started >= self.since {
+        // Until the change is read back as in force, a success proves nothing.
+        let in_force = Time(self.in_force.load(Ordering::Relaxed));
+        if attempt.started >= self.since && (attempt.failure.is_some() || attempt.started >= in_force) {
             self.effects.attempt(attempt);
         }
     }
