@@ -27,13 +27,7 @@ flow_spec! {
     /// responds.
     pub struct CallSpec {
         /// The application, such as `pod/app` or `service/app`, or its ingress.
-        pub to: Spanned<String>,
-        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
-        /// resolver outside.
-        pub resolver: Option<Spanned<String>>,
-        /// Port of the application.
-        #[schemars(range(min = 1))]
-        pub port: Spanned<u16>,
+        to;
         /// Size of the response body, bytes. Default 1000.
         #[schemars(range(min = 1, max = 16_777_216))]
         pub response: Option<Spanned<u32>>,

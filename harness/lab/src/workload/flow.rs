@@ -29,6 +29,23 @@ pub trait FlowSpec {
 
 /// Defines the settings of a kind of flow, including the common ones.
 macro_rules! flow_spec {
+    // `to;` stands for a server at a port: its fields, with the documentation of the first.
+    ($(#[$about:meta])* pub struct $name:ident { $(#[$to:meta])* to; $($own:tt)* }) => {
+        $crate::workload::flow::flow_spec! {
+            $(#[$about])*
+            pub struct $name {
+                $(#[$to])*
+                pub to: relapse_model::spanned::Spanned<String>,
+                /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the
+                /// first resolver outside.
+                pub resolver: Option<relapse_model::spanned::Spanned<String>>,
+                /// Port of the server.
+                #[schemars(range(min = 1))]
+                pub port: relapse_model::spanned::Spanned<u16>,
+                $($own)*
+            }
+        }
+    };
     ($(#[$about:meta])* pub struct $name:ident { $($own:tt)* }) => {
         $(#[$about])*
         #[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]

@@ -17,13 +17,7 @@ flow_spec! {
     /// Connections opened one after another and then held open.
     pub struct HoldSpec {
         /// Server, such as `outside/database` or `service/shop`.
-        pub to: Spanned<String>,
-        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
-        /// resolver outside.
-        pub resolver: Option<Spanned<String>>,
-        /// Port of the server.
-        #[schemars(range(min = 1))]
-        pub port: Spanned<u16>,
+        to;
         /// Number of connections to open.
         #[schemars(range(min = 1, max = 100_000))]
         pub connections: Spanned<u32>,

@@ -19,13 +19,7 @@ flow_spec! {
     /// Sends a query to a database repeatedly.
     pub struct QuerySpec {
         /// The database, such as `outside/database`.
-        pub to: Spanned<String>,
-        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
-        /// resolver outside.
-        pub resolver: Option<Spanned<String>>,
-        /// Port of the database.
-        #[schemars(range(min = 1))]
-        pub port: Spanned<u16>,
+        to;
         /// Size of a query, bytes. Default 120.
         #[schemars(range(min = 1, max = 1_048_576))]
         pub request: Option<Spanned<u32>>,

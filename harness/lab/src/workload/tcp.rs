@@ -19,13 +19,7 @@ flow_spec! {
     /// Sends a TCP request and waits for the response, repeatedly.
     pub struct TcpSpec {
         /// Server, such as `outside/database` or `service/shop`.
-        pub to: Spanned<String>,
-        /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the first
-        /// resolver outside.
-        pub resolver: Option<Spanned<String>>,
-        /// Port of the server.
-        #[schemars(range(min = 1))]
-        pub port: Spanned<u16>,
+        to;
         /// Size of a request, bytes. Default 100.
         #[schemars(range(min = 1, max = 1_048_576))]
         pub request: Option<Spanned<u32>>,
