@@ -51,8 +51,13 @@ impl Stage<'_> {
     /// "dns-redundancy, policy-route".
     #[must_use]
     pub fn standing(&self) -> String {
-        let mut names: Vec<&str> = self.stands.iter().map(|finding| finding.detector.as_str()).collect();
-        names.dedup();
+        let mut names: Vec<&str> = Vec::new();
+        for finding in &self.stands {
+            // A detector may report on several subjects.
+            if !names.contains(&finding.detector.as_str()) {
+                names.push(&finding.detector);
+            }
+        }
         names.join(", ")
     }
 
