@@ -68,6 +68,8 @@ signals! {
     probes: Probes => [Probe];
     databases: Databases => [SlowQuery, DatabaseMemory];
     inventory: Inventory => [Pod, Endpoints];
+    load: Load => [NodeLoad];
+    ingress: IngressLogs => [IngressLog];
     api: Api => [Container, NodeCondition, Event, KubeProxy], PodLogs => [PodLog];
 }
 

@@ -45,6 +45,7 @@ pub fn operator() -> Operator {
             prefixes: vec!["10.219.226.0/24".parse().unwrap()],
         }],
         servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
+        entries: Vec::new(),
     }
 }
 
@@ -281,7 +282,8 @@ pub fn observed(words: &[&str]) -> Observed {
             };
             let ok = outcome == "ok" || outcome == "true";
             let (took_us, error) = if ok { (900, None) } else { (400_000, Some("timeout".to_owned())) };
-            Probe { kind, source: read("10.176.64.11"), target: read(target), ok, took_us, error }.into()
+            let (source, target) = (read("10.176.64.11"), read(target));
+            Probe { kind, source, target, port: None, about: None, ok, took_us, error }.into()
         }
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
@@ -388,12 +390,14 @@ fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
         connect_us: None,
         sent_again: false,
         after_greeting: false,
+        status: None,
     };
     for word in more {
         let us = |number| read::<u64>(number) * 1000;
         match word.split_once('=') {
             Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
             Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("status", status)) => exchange.status = Some(read(status)),
             Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
             None if *word == "at-server" => exchange.seen_at = End::Server,
             None if *word == "outstanding" => exchange.answered = false,

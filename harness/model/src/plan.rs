@@ -259,6 +259,8 @@ pub struct FlowPlan {
     pub to: Target,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
+    /// The name it looks up, if it does nothing else.
+    pub query: Option<String>,
     /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
     /// Size of that server's response, bytes.
@@ -291,6 +293,7 @@ impl FlowPlan {
             in_turn: Vec::new(),
             to,
             resolver: None,
+            query: None,
             port: None,
             response: 0,
             keeps: 0,
@@ -378,6 +381,7 @@ impl ClusterPlan {
             peer_prefix_length: 24,
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
+            entries: Vec::new(),
         }
     }
 

@@ -62,12 +62,14 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
     let result = match kind {
         ProbeKind::Echo => ping::echo(&agent.ns, target, TIMEOUT).await.map_err(|_| "timeout".to_owned()),
         ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
-        ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
+        _ => ask_cluster(&agent, target).await,
     };
     agent.emit(Probe {
         kind,
         source: agent.address,
         target,
+        port: None,
+        about: None,
         ok: result.is_ok(),
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         error: result.err(),

@@ -300,6 +300,7 @@ impl Report {
             connect_us: self.connect.map(us),
             sent_again: self.sent_again,
             after_greeting: self.after_greeting,
+            status: None,
         }
     }
 }

@@ -85,6 +85,7 @@ fn from_the_last_byte_of_a_request_to_the_first_of_its_answer() {
         connect_us: Some(1000),
         sent_again: false,
         after_greeting: false,
+        status: None,
     };
     assert_eq!(exchange, expected);
     // The next on the same connection; the acknowledgment comes with the answer.
