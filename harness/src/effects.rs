@@ -22,6 +22,12 @@ macro_rules! effects {
         }
 
         impl Observation {
+            /// Whether users see it: something fails or is slow.
+            #[must_use]
+            pub const fn is_seen(&self) -> bool {
+                matches!(self, Self::FailsSpec(_) | Self::SlowSpec(_))
+            }
+
             /// Plans the effect.
             pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
                 match self { $(Self::$spec(spec) => spec.plan(stating),)* }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Triage;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
 use relapse_kernel::{clock, host};
@@ -22,6 +23,7 @@ use super::hold::Visitors;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab, ended};
 use super::trial::Trial;
+use crate::access::accesses;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan, load};
 
@@ -188,8 +190,10 @@ async fn run(
     let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
     let armed = Arc::default();
+    let triage = Triage::new(&operator, accesses(cluster.plan(), &plan.workload));
+    let (to_triage, seen) = channel::unbounded_channel();
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, findings_sender, &armed)?;
-    let observer = tokio::spawn(observer.run(incoming));
+    let observer = tokio::spawn(observer.with_triage(triage).run(incoming, seen));
 
     let trial = Trial {
         plan,
@@ -204,6 +208,7 @@ async fn run(
         judge: judge(plan, trial, order),
         events: &emit,
         findings,
+        to_triage,
         signals,
     }
     .run()

@@ -12,9 +12,11 @@ use relapse_detectors::record::{Feed, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::{Triage, Triaged};
 use relapse_lab::fault::now;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::running::ToTriage;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// All consumers of signals: detectors and recorder.
@@ -28,6 +30,9 @@ pub struct Observer {
     blind: Vec<(String, String)>,
     /// Set once every collector is armed; before, blindness is not reported.
     armed: Arc<AtomicBool>,
+    triage: Option<Triage>,
+    /// The verdict that was passed on last.
+    triaged: Option<Triaged>,
 }
 
 impl Observer {
@@ -58,11 +63,23 @@ impl Observer {
             trouble: None,
             blind: Vec::new(),
             armed: Arc::clone(armed),
+            triage: None,
+            triaged: None,
         })
     }
 
+    /// Triages, too, what users complain about.
+    pub fn with_triage(mut self, triage: Triage) -> Self {
+        self.triage = Some(triage);
+        self
+    }
+
     /// Runs until the last collector has ended; returns the error of the recording, if any.
-    pub async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Option<String> {
+    pub async fn run(
+        mut self,
+        mut signals: UnboundedReceiver<Signal>,
+        mut seen: UnboundedReceiver<ToTriage>,
+    ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -72,7 +89,16 @@ impl Observer {
                     Some(signal) => self.observe(&signal),
                     None => break,
                 },
+                Some(seen) = seen.recv() => {
+                    match (self.triage.as_mut(), seen) {
+                        (Some(triage), ToTriage::Seen(flow, seen)) => triage.seen(&flow, seen),
+                        (Some(triage), ToTriage::Changed) => triage.begin_again(),
+                        (None, _) => {}
+                    }
+                    continue;
+                }
                 _ = clock.tick() => {
+                    self.triage();
                     if self.armed.load(Ordering::SeqCst) {
                         self.report_blindness();
                     }
@@ -100,6 +126,9 @@ impl Observer {
             self.trouble.get_or_insert(e.to_string());
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
+        if let Some(triage) = &mut self.triage {
+            triage.observe(signal);
+        }
         self.feed.signal(signal.at, signal)
     }
 
@@ -107,6 +136,22 @@ impl Observer {
         for (_, finding) in findings {
             // The receiver is dropped when the trial ends.
             let _ = self.events.send(OutsideEvent::Finding(finding));
+        }
+    }
+
+    /// Passes on the verdict of triage if it says something else than before.
+    fn triage(&mut self) {
+        let Some(triage) = &mut self.triage else { return };
+        triage.tick(now());
+        let triaged = triage.verdict();
+        let is_same = match (&triaged, &self.triaged) {
+            (Some(now), Some(before)) => now.flow == before.flow && now.verdict.is_same(&before.verdict),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            let _ = self.events.send(OutsideEvent::Triage(triaged.clone()));
+            self.triaged = triaged;
         }
     }
 

@@ -3,17 +3,28 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Seen;
 use relapse_lab::fault::now;
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
+use super::complaints::Complaints;
 use super::samples::Samples;
 use crate::judge::Judge;
+use crate::judge::triage::TriageJudge;
 use crate::outside_detector::OutsideEvent;
 
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
+
+/// What triage is told.
+pub enum ToTriage {
+    /// A request of a flow ended.
+    Seen(String, Seen),
+    /// Something was changed: earlier complaints no longer count.
+    Changed,
+}
 
 /// Why a trial stops early.
 pub enum Stop {
@@ -44,6 +55,13 @@ pub struct Running<'a> {
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,
     pub samples: Samples,
+    /// What users see, and where it is sent.
+    pub complaints: Complaints,
+    pub to_triage: mpsc::UnboundedSender<ToTriage>,
+    /// Of the present stage.
+    pub triage: TriageJudge,
+    /// Why triage was wrong, by stage.
+    pub triage_wrong: Vec<String>,
     pub events: &'a dyn Fn(TrialEvent),
 }
 
@@ -83,6 +101,13 @@ impl Running<'_> {
         }
         if let Some(attempt) = &attempt {
             self.samples.attempt(attempt, self.events);
+            if let Some((flow, seen)) = self.complaints.attempt(attempt)
+                && seen.outcome.is_bad()
+            {
+                self.triage.complaint(seen.at);
+                // The receiver is dropped when the trial ends.
+                let _ = self.to_triage.send(ToTriage::Seen(flow.to_owned(), seen));
+            }
         }
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }
@@ -99,7 +124,28 @@ impl Running<'_> {
                 self.judge.blind(received, &detector, &why);
                 (self.events)(TrialEvent::Blind { detector, why });
             }
+            OutsideEvent::Triage(triaged) => {
+                self.triage.verdict(received, triaged.as_ref());
+                (self.events)(TrialEvent::Triage(triaged));
+            }
         }
+    }
+
+    /// A change was made: from now on users see its effect.
+    pub fn changed(&mut self, since: Time, triage: TriageJudge) {
+        self.complaints.begin(since);
+        self.triage = triage;
+        let _ = self.to_triage.send(ToTriage::Changed);
+    }
+
+    /// Decides where triage led at the end of a stage.
+    pub fn decide_triage(&mut self) {
+        let Some(decided) = std::mem::take(&mut self.triage).end() else { return };
+        if let Some(wrong) = &decided.wrong {
+            let stage = decided.step.as_ref().map(|step| format!("step {step}: ")).unwrap_or_default();
+            self.triage_wrong.push(format!("{stage}triage: {wrong}"));
+        }
+        (self.events)(TrialEvent::TriageDecided(decided));
     }
 
     /// Lets the judge decide, and emits its verdicts.

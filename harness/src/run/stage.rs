@@ -10,7 +10,7 @@ use relapse_detectors::time::Time;
 use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
 use relapse_lab::workload::Attempt;
 use relapse_lab::workload::churn::{Churn, PassingPodHold};
-use relapse_reports::event::{Injected, Phase, TrialEvent};
+use relapse_reports::event::{Injected, Phase, TriageExpected, TrialEvent};
 use tokio::task::JoinSet;
 
 use super::effects::Effects;
@@ -18,6 +18,7 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use crate::effect::Ground;
+use crate::judge::triage::TriageJudge;
 use crate::plan::{EffectPlan, Plan, TrialPlan};
 
 /// Additional time to wait for attempts when only their number is too small.
@@ -55,6 +56,9 @@ pub(super) struct Watched<'a> {
     from: Time,
     /// Deadline for findings of healed steps to be cleared.
     clear_by: Time,
+    /// Where triage must lead, and whether it must find nothing.
+    triage: Option<TriageExpected>,
+    unseen: bool,
 }
 
 impl<'a> Watched<'a> {
@@ -76,7 +80,7 @@ impl<'a> Watched<'a> {
         };
         watched.effects = Effects::watch(&effect.all, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
-        Ok(Self { within: effect.within, step, ..watched })
+        Ok(Self { within: effect.within, step, unseen: stages.trial.unseen, ..watched })
     }
 
     /// Watches for nothing.
@@ -90,7 +94,15 @@ impl<'a> Watched<'a> {
             since: Time::default(),
             from: Time::default(),
             clear_by: Time::default(),
+            triage: None,
+            unseen: false,
         }
+    }
+
+    /// Judges triage, too.
+    pub(super) fn with_triage(mut self, expected: Option<&TriageExpected>) -> Self {
+        self.triage = expected.cloned();
+        self
     }
 
     /// The change has been made.
@@ -105,6 +117,10 @@ impl<'a> Watched<'a> {
         if attempt.started >= self.since && (attempt.failure.is_some() || attempt.started >= in_force) {
             self.effects.attempt(attempt);
         }
+    }
+
+    fn triage(&self) -> TriageJudge {
+        TriageJudge::new(self.step, self.triage.as_ref(), self.unseen)
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -168,6 +184,7 @@ impl Stages<'_> {
         watched.in_force_since(t1);
         watched.since = in_force.first().map_or(begin, |first| first.t0);
         watched.from = in_force.last().map_or(begin, |last| last.t0);
+        running.changed(watched.since, watched.triage());
         meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
         Ok(())
     }
@@ -210,6 +227,7 @@ impl Stages<'_> {
         }
         watched.in_force_since(now());
         watched.clear_by = watched.since + self.plan.recover_within;
+        running.changed(watched.since, watched.triage());
         running.judge.healed(name, watched.clear_by);
         Ok(())
     }
@@ -228,15 +246,21 @@ impl Stages<'_> {
         let effect_deadline = watched.from + watched.within;
         let end = least.max(effect_deadline).max(watched.clear_by).max(last.unwrap_or(watched.from));
         let mut finished = false;
-        while !finished && (now() < end || watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
+        while !finished
+            && (now() < end
+                || watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS
+                || running.triage.is_pending(now()))
+        {
             finished = running
                 .step(|judge, now, attempt| {
                     attempt.into_iter().for_each(|attempt| watched.attempt(attempt));
                     let decided = now >= least && (is_control || judge.all_decided() && judge.healed_is_cleared());
                     decided && watched.holds()
                 })
-                .await?;
+                .await?
+                && !running.triage.is_pending(now());
         }
+        running.decide_triage();
         running.decide(|judge, now| match watched.step {
             Some(_) if !is_control => judge.stage_ended(now),
             _ => judge.detect_ended(now),

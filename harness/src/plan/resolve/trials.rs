@@ -10,17 +10,20 @@ use relapse_lab::fault::Planned;
 use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_reports::event::Expectation;
+use relapse_reports::event::{Expectation, TriageExpected};
 use relapse_reports::words;
 
 use super::Planner;
 use super::steps::{Both, Chain};
 use crate::effect::Stating;
+use crate::effects::Observation;
 use crate::plan::{EffectPlan, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect};
+use crate::scenario::trial::{Control, Detect, Effect, Triage};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
+/// Triage must be right so soon after the end of the first failed or slow request.
+const TRIAGE: Duration = Duration::from_secs(5);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
 
 impl Planner<'_> {
@@ -33,7 +36,8 @@ impl Planner<'_> {
         let healed = scenario.healed.as_ref().map(|healed| self.plan_effect(healed)).unwrap_or_default();
         let watch = longest(&detect).max(SHORTEST_WATCH);
         let (control, why, cluster) = (None, String::new(), None);
-        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, watch }
+        let unseen = false;
+        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, unseen, watch }
     }
 
     /// An incident that is no chain.
@@ -57,6 +61,7 @@ impl Planner<'_> {
             meanwhile: Vec::new(),
             heal: Vec::new(),
             effect: self.plan_incident_effect(effect),
+            triage: scenario.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         self.no_finding_twice(&detect.iter().collect::<Vec<_>>());
         (vec![step], self.plan_detections(detect, None))
@@ -112,6 +117,7 @@ impl Planner<'_> {
             meanwhile: Vec::new(),
             heal: Vec::new(),
             effect: self.plan_effect(&control.effect),
+            triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         // A fault may have added to it what it will need.
         let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
@@ -128,6 +134,7 @@ impl Planner<'_> {
             healed: EffectPlan::default(),
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
+            unseen: control.triage.is_none() && !control.effect.all.iter().any(Observation::is_seen),
             watch,
         }
     }
@@ -203,6 +210,19 @@ impl Planner<'_> {
             }));
         }
         plan
+    }
+
+    /// Where triage must lead.
+    pub(super) fn plan_triage(&mut self, triage: &Spanned<Triage>) -> Option<TriageExpected> {
+        for step in std::iter::once(&triage.step).chain(&triage.contributing) {
+            if !(1..=6).contains(&step.value) {
+                let help = "1 nodes and pods, 2 back end, 3 DNS, 4 Service, 5 ingress, 6 hop by hop";
+                self.error(step.span, format!("triage has no step {}", step.value), help);
+            }
+        }
+        let at = self.subject(&triage.at)?;
+        let contributing = triage.contributing.iter().map(|step| step.value).collect();
+        Some(TriageExpected { step: triage.step.value, at, contributing, within: TRIAGE })
     }
 
     fn detector(&mut self, name: &Spanned<String>) -> Option<Level> {
