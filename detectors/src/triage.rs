@@ -18,6 +18,7 @@ mod hops;
 mod ingress;
 mod journeys;
 mod nodes;
+mod replay;
 mod service;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, AskedService, End, Leg, Lookup, Outcome, Seen};
+pub use replay::{Complaint, ComplaintError, replay};
 
 use crate::finding::Subject;
 use crate::operator::Operator;
@@ -273,7 +275,7 @@ fn fresh(at: Option<Time>, now: Time) -> bool {
 
 /// Bad requests of one flow.
 #[derive(Debug, Clone)]
-struct Complaint {
+struct Bad {
     first: Time,
     last: Seen,
     count: u64,
@@ -284,7 +286,7 @@ struct Complaint {
 pub struct Triage {
     operator: Operator,
     accesses: Vec<Access>,
-    complaints: Vec<Option<Complaint>>,
+    complaints: Vec<Option<Bad>>,
     sight: Sight,
     nodes: nodes::Nodes,
     backend: backend::Backend,
@@ -339,7 +341,7 @@ impl Triage {
         if !seen.outcome.is_bad() {
             return;
         }
-        let first = Complaint { first: seen.at, last: seen, count: 0 };
+        let first = Bad { first: seen.at, last: seen, count: 0 };
         let complaint = self.complaints[index].get_or_insert(first);
         (complaint.last, complaint.count) = (seen, complaint.count + 1);
     }
@@ -378,7 +380,7 @@ impl Triage {
             let verdict = self.of(index, complaint.last.outcome);
             all.push((index, complaint, verdict));
         }
-        let rank = |(index, complaint, verdict): &&(usize, Complaint, Verdict)| {
+        let rank = |(index, complaint, verdict): &&(usize, Bad, Verdict)| {
             let is_slow = matches!(complaint.last.outcome, Outcome::Slow(_));
             let few = std::cmp::Reverse(complaint.count);
             (verdict.first.is_none(), is_slow, few, Some(*index) != self.shown, complaint.first)

@@ -99,22 +99,29 @@ impl Services {
             let led = ask.sight.journeys.of(leg);
             let broken = led.iter().rev().filter(|journey| journey.is_broken(now) || journey.refused.is_some());
             for journey in broken.filter(|_| by_service != Some(true)).take(3) {
-                let Some(origin) = journey.origin().filter(|origin| origin.destination.ip() == address) else {
+                let Some(origin) = journey.origin().filter(|origin| &*origin.node == *node) else { continue };
+                let asked = origin.destination;
+                let by_port = leg.via.iter().any(|end| end.addresses.contains(&asked.ip()));
+                if asked.ip() != address && !by_port {
                     continue;
-                };
-                let beyond = journey.syns.iter().filter(|sight| sight.goes_out() && &*sight.node == *node);
-                let Some(to) = beyond.map(|sight| sight.destination.ip()).last() else { continue };
-                let untranslated = to == origin.destination.ip();
-                let stale = known.is_some_and(|(_, ready, since)| {
-                    !ready.is_empty() && now.since(*since) >= FOLLOWS && ready.iter().all(|one| one.address != to)
-                });
-                if untranslated || stale {
-                    let what = match untranslated {
-                        true => format!("{kube_proxy}{node} passes connects to {name} on without translation"),
-                        false => format!("{kube_proxy}{node} sends connects to {name} to {to}, no endpoint any more"),
-                    };
-                    return Look::faulty(at, what).explains_if(true);
                 }
+                let here = journey.syns.iter().filter(|sight| &*sight.node == *node);
+                let to = here.clone().find(|sight| sight.destination != asked).map(|sight| sight.destination.ip());
+                // What is asked by the node's own address never leaves it untranslated.
+                let untranslated = to.is_none() && (by_port || here.clone().any(|sight| sight.goes_out()));
+                let stale = to.filter(|to| {
+                    known.is_some_and(|(_, ready, since)| {
+                        !ready.is_empty() && now.since(*since) >= FOLLOWS && ready.iter().all(|one| one.address != *to)
+                    })
+                });
+                let what = match stale {
+                    Some(to) => format!("{kube_proxy}{node} sends connects to {name} to {to}, no endpoint any more"),
+                    None if untranslated => {
+                        format!("{kube_proxy}{node} does not translate connects to {asked}, of {name}")
+                    }
+                    None => continue,
+                };
+                return Look::faulty(at, what).explains_if(true);
             }
             if stopped {
                 return Look::faulty(at, format!("kube-proxy of {node} does not answer"));

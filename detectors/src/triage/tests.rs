@@ -609,3 +609,25 @@ fn without_evidence_a_step_is_not_seen() {
     assert_eq!(scene.state(1_000, 4), State::NotSeen);
     assert_eq!(scene.state(1_000, 6), State::NotSeen);
 }
+
+#[test]
+fn a_node_port_that_is_not_translated() {
+    let office = end("office/beijing", "192.168.40.10", None);
+    let front = leg(office, end("pod/b", "10.176.98.50", Some("worker-1")), 80);
+    let via = vec![end("node/worker-2", "10.176.64.12", Some("worker-2"))];
+    let legs = || vec![by_service(Leg { via: via.clone(), ..front.clone() }, "b", "192.168.0.30")];
+    let asks = |scene: &mut Scene, number: u64, translated: bool| {
+        let (at, client) = (1_000 + number, format!("192.168.40.10:{}", 41_000 + number));
+        scene.play(&format!("{at} in eth0 {client} 10.176.64.12:30080 S {number} 0 1"));
+        if translated {
+            let masked = format!("10.176.64.12:{}", 42_000 + number);
+            scene.play(&format!("{at} syn eth0 {masked} 10.176.98.50:80 {number} 1"));
+        }
+    };
+    let mut scene = Scene::new(legs(), Outcome::Timeout);
+    (200..203).for_each(|number| asks(&mut scene, number, false));
+    scene.leads(1_700, "4 node/worker-2, also 6");
+    let mut beyond = Scene::new(legs(), Outcome::Timeout);
+    (200..203).for_each(|number| asks(&mut beyond, number, true));
+    assert_eq!(beyond.verdict(1_700).first, Some(6));
+}

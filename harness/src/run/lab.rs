@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::Triage;
 use relapse_kernel::kmsg::KernelLog;
 use relapse_kernel::process::enter_lab;
 use relapse_kernel::{clock, host};
@@ -190,10 +189,11 @@ async fn run(
     let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
     let armed = Arc::default();
-    let triage = Triage::new(&operator, accesses(cluster.plan(), &plan.workload));
+    let ways_in = accesses(cluster.plan(), &plan.workload);
     let (to_triage, seen) = channel::unbounded_channel();
-    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, findings_sender, &armed)?;
-    let observer = tokio::spawn(observer.with_triage(triage).run(incoming, seen));
+    let outside = &order.outside_detectors;
+    let observer = Observer::start(detectors, &operator, ways_in, record, outside, findings_sender, &armed)?;
+    let observer = tokio::spawn(observer.run(incoming, seen));
 
     let trial = Trial {
         plan,

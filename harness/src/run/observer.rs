@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
-use relapse_detectors::record::{Feed, Recorder, TICK};
+use relapse_detectors::record::{Feed, Header, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::{Triage, Triaged};
+use relapse_detectors::triage::{Access, Triage, Triaged};
 use relapse_lab::fault::now;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -30,7 +30,7 @@ pub struct Observer {
     blind: Vec<(String, String)>,
     /// Set once every collector is armed; before, blindness is not reported.
     armed: Arc<AtomicBool>,
-    triage: Option<Triage>,
+    triage: Triage,
     /// The verdict that was passed on last.
     triaged: Option<Triaged>,
 }
@@ -43,13 +43,14 @@ impl Observer {
     pub fn start(
         detectors: DetectorSet,
         operator: &Operator,
+        accesses: Vec<Access>,
         record: Option<&Path>,
         outside: &[ExecSpec],
         events: UnboundedSender<OutsideEvent>,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
-        let open =
-            |path: &Path| -> io::Result<_> { Recorder::new(BufWriter::new(File::create(path)?), operator, None) };
+        let header = Header { accesses: accesses.clone(), ..Header::of(operator) };
+        let open = |path: &Path| -> io::Result<_> { Recorder::with(BufWriter::new(File::create(path)?), &header) };
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
         let start = |spec: &ExecSpec| {
             OutsideDetector::spawn(spec, operator, events.clone()).map_err(|e| format!("failed to {e}"))
@@ -63,15 +64,9 @@ impl Observer {
             trouble: None,
             blind: Vec::new(),
             armed: Arc::clone(armed),
-            triage: None,
+            triage: Triage::new(operator, accesses),
             triaged: None,
         })
-    }
-
-    /// Triages, too, what users complain about.
-    pub fn with_triage(mut self, triage: Triage) -> Self {
-        self.triage = Some(triage);
-        self
     }
 
     /// Runs until the last collector has ended; returns the error of the recording, if any.
@@ -90,10 +85,9 @@ impl Observer {
                     None => break,
                 },
                 Some(seen) = seen.recv() => {
-                    match (self.triage.as_mut(), seen) {
-                        (Some(triage), ToTriage::Seen(flow, seen)) => triage.seen(&flow, seen),
-                        (Some(triage), ToTriage::Changed) => triage.begin_again(),
-                        (None, _) => {}
+                    match seen {
+                        ToTriage::Seen(flow, seen) => self.triage.seen(&flow, seen),
+                        ToTriage::Changed => self.triage.begin_again(),
                     }
                     continue;
                 }
@@ -126,9 +120,7 @@ impl Observer {
             self.trouble.get_or_insert(e.to_string());
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
-        if let Some(triage) = &mut self.triage {
-            triage.observe(signal);
-        }
+        self.triage.observe(signal);
         self.feed.signal(signal.at, signal)
     }
 
@@ -141,9 +133,8 @@ impl Observer {
 
     /// Passes on the verdict of triage if it says something else than before.
     fn triage(&mut self) {
-        let Some(triage) = &mut self.triage else { return };
-        triage.tick(now());
-        let triaged = triage.verdict();
+        self.triage.tick(now());
+        let triaged = self.triage.verdict();
         let is_same = match (&triaged, &self.triaged) {
             (Some(now), Some(before)) => now.flow == before.flow && now.verdict.is_same(&before.verdict),
             (None, None) => true,

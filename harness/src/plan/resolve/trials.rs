@@ -29,7 +29,12 @@ const SHORTEST_WATCH: Duration = Duration::from_secs(2);
 impl Planner<'_> {
     pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
         let (steps, both) = match &scenario.steps {
-            Some(steps) => self.plan_chain(steps, scenario),
+            Some(steps) => {
+                if let Some(triage) = &scenario.triage {
+                    self.error(triage.span, "a chain has `triage` in each of its steps", "move it there");
+                }
+                self.plan_chain(steps, scenario)
+            }
             None => self.plan_only_step(scenario),
         };
         let (detect, detect_in_real_cluster): (Vec<Expectation>, Vec<Expectation>) = both.into_iter().unzip();
