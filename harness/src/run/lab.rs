@@ -189,7 +189,9 @@ async fn run(
     let record = order.record.as_deref();
     let armed = Arc::default();
     let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, findings_sender, &armed)?;
-    let observer = tokio::spawn(observer.run(incoming));
+    let to_reports = outbox.clone();
+    let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
+    let observer = tokio::spawn(observer.run(incoming, report));
 
     let trial = Trial {
         plan,
