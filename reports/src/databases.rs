@@ -67,7 +67,7 @@ fn memory(trial: &TrialSummary, server: SocketAddr, t0: Time) -> Option<String> 
         DatabaseReport::Memory(DatabaseMemory { server: of, used }) if *of == server => Some((*read, *used)),
         _ => None,
     });
-    let before = used.clone().filter(|(read, _)| *read < t0).last().map(|(_, used)| used);
+    let before = used.clone().rfind(|(read, _)| *read < t0).map(|(_, used)| used);
     let healed = trial.healed_at().unwrap_or(Time(u64::MAX));
     // Only changes are reported.
     let during = used.filter(|(read, _)| (t0..=healed).contains(read)).map(|(_, used)| used).max().or(before)?;
