@@ -6,7 +6,7 @@
 //! - [`detector`]: the detector trait and its input; `claims`: what a detector claims now.
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
-//! - [`triage`]: where to look first, in six steps.
+//! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
 //! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and computations that
 //!   several detectors share.
@@ -20,6 +20,7 @@ pub mod operator;
 pub mod prefix;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod signal;
 pub mod time;
 pub mod triage;

@@ -18,7 +18,6 @@ mod hops;
 mod ingress;
 mod journeys;
 mod nodes;
-mod replay;
 mod service;
 
 #[cfg(test)]
@@ -31,7 +30,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, AskedService, End, Leg, Lookup, Outcome, Seen};
-pub use replay::{Complaint, ComplaintError, replay};
 
 use crate::finding::Subject;
 use crate::operator::Operator;

@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use relapse_detectors::record::Header;
+use relapse_detectors::replay::{self, Complaint};
 use relapse_detectors::signal::{Observed, Signal};
-use relapse_detectors::triage::{Access, AskedService, Complaint, End, Leg, Lookup, replay};
+use relapse_detectors::triage::{Access, AskedService, End, Leg, Lookup};
 
 /// A recording, with the addresses and nodes of its pods.
 struct Fixture {
@@ -52,7 +53,7 @@ impl Fixture {
         let accesses = vec![Access { flow: "flow".to_owned(), legs }];
         let header = serde_json::to_string(&Header { accesses, ..self.header }).expect("a header") + "\n";
         let lines = self.lines.join("\n");
-        let changes = replay(header.as_bytes().chain(lines.as_bytes()), &complaint).expect("a recording");
+        let changes = replay::triage(header.as_bytes().chain(lines.as_bytes()), &complaint).expect("a recording");
         let mut leads: Vec<String> = Vec::new();
         for (_, triaged) in changes.expect("the flow") {
             let verdict = triaged.verdict;

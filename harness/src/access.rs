@@ -26,7 +26,11 @@ fn legs(cluster: &ClusterPlan, flow: &FlowPlan) -> Vec<Leg> {
     if let Some((service, port)) = ingress(cluster, &behind) {
         legs[0].ingress = true;
         let to = Target::Service(service);
-        legs.push(leg(cluster, &behind, to, cluster.resolver_of(behind[0]), Some(port)));
+        let back = leg(cluster, &behind, to, None, Some(port));
+        // An ingress looks its back end up, where there is cluster DNS.
+        let resolver = cluster.resolver_of(behind[0]);
+        let lookup = resolver.map(|resolver| Lookup { name: cluster.service_domain(service), resolver });
+        legs.push(Leg { lookup, ..back });
         behind = cluster.behind(to);
     }
     for part in &flow.parts {

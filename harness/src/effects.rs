@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,10 +23,14 @@ macro_rules! effects {
         }
 
         impl Observation {
-            /// Whether users see it: something fails or is slow.
+            /// The flow whose users see it: it fails or is slow.
             #[must_use]
-            pub const fn is_seen(&self) -> bool {
-                matches!(self, Self::FailsSpec(_) | Self::SlowSpec(_))
+            pub const fn affected(&self) -> Option<&Spanned<String>> {
+                match self {
+                    Self::FailsSpec(fails) => Some(&fails.flow),
+                    Self::SlowSpec(slow) => Some(&slow.flow),
+                    _ => None,
+                }
             }
 
             /// Plans the effect.

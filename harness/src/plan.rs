@@ -28,6 +28,8 @@ pub struct Plan {
     pub name: String,
     pub incident: String,
     pub title: String,
+    /// Replayed only on request.
+    pub nightly: bool,
     pub file: PathBuf,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
@@ -71,6 +73,8 @@ pub struct EffectPlan {
     pub all: Vec<Arc<dyn Effect>>,
     /// Time from the injection, or from the healing of the previous step, within which all must be observed.
     pub within: Duration,
+    /// The flows that fail or are slow: what their users see is triaged. If there are none, all flows.
+    pub affected: Vec<FlowId>,
 }
 
 /// The faults of a trial, their effect on the workload, and the expected findings.

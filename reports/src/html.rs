@@ -16,6 +16,7 @@ mod timeline;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::databases;
 use crate::event::Outcome;
 use crate::incident::{self, Incident};
 use crate::stages;
@@ -174,6 +175,7 @@ fn contents(trial: &TrialSummary) -> Markup {
         }
         (verdicts(trial))
         (steps(trial))
+        (databases(trial))
         @if let Some(chart) = timeline::chart(trial) {
             p.caption { "Timeline in seconds from t0; shaded while the fault is in force" }
             (chart)
@@ -236,6 +238,22 @@ fn steps(trial: &TrialSummary) -> Markup {
                         li class=(tone.class()) { @if tone == Tone::Bad { b { (line) } } @else { (line) } }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What databases reported about themselves.
+fn databases(trial: &TrialSummary) -> Markup {
+    let rows = databases::rows(trial);
+    html! {
+        @if !rows.is_empty() {
+            p.caption { "What databases reported about themselves, for comparison; not judged" }
+            table {
+                thead { tr { @for name in ["database", "its report", "contents"] { th { (name) } } } }
+                tbody { @for row in rows {
+                    tr { td { (row.server) } td { (row.report) } td { (row.shown) } }
+                } }
             }
         }
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TriageDecided,
-    TrialEnded, TrialId, TrialInfo, What,
+    DatabaseReport, Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    TriageDecided, TrialEnded, TrialId, TrialInfo, What,
 };
 use crate::{units, words};
 
@@ -59,6 +59,8 @@ pub struct TrialSummary {
     pub host_changed: Vec<String>,
     pub flows: Vec<FlowAt>,
     pub triage: Vec<TriageDecided>,
+    /// Reports of databases outside, and when each was read.
+    pub databases: Vec<(Time, DatabaseReport)>,
     pub ended: Option<TrialEnded>,
 }
 

@@ -114,3 +114,33 @@ pub fn shown(trial: &TrialSummary) -> impl Iterator<Item = &TriageDecided> {
     };
     trial.triage.iter().filter(says)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn a_row_for_each_stage() {
+        let run = RunSummary::of(&sample::chain::chain());
+        let table = table(&run).expect("a table");
+        assert_eq!(table.rows.len(), 2);
+        let text = |cell: &Cell<'_>| match cell {
+            Cell::Text(text) => text.clone(),
+            Cell::Marks(marks) => marks.iter().map(|mark| mark.text.clone()).collect(),
+            other => format!("{other:?}"),
+        };
+        let row: Vec<String> = table.rows[0].iter().skip(1).map(text).collect();
+        assert_eq!(row, ["✗", "✓", "✗", "?", "–", "✓", "3 service/kube-dns", "31 ms"]);
+        let heading = heading(&run.trials[0].triage[0]).expect("a heading").1;
+        assert_eq!(
+            heading,
+            "where to look (dns): step 3, DNS: service/kube-dns (also faulty: step 1), 31 ms after the first complaint"
+        );
+    }
+
+    #[test]
+    fn what_users_do_not_see_has_no_row() {
+        assert!(table(&RunSummary::of(&sample::run())).is_none());
+    }
+}

@@ -69,6 +69,7 @@ impl TrialSummary {
             TrialEvent::Triage(_) => {}
             TrialEvent::TriageDecided(decided) => self.triage.push(decided.clone()),
             TrialEvent::Flow(sample) => self.flows.push(FlowAt { at, sample: sample.clone() }),
+            TrialEvent::Database { read, report } => self.databases.push((*read, report.clone())),
             TrialEvent::Ended(ended) => {
                 self.close_phase(at);
                 self.ended = Some(ended.clone());

@@ -4,11 +4,11 @@
 //! waited for. Pods are judged at their own node, servers outside by what the access's own clients see of them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::access::{Leg, Outcome};
-use super::journeys::RECENT;
+use super::journeys::{Journey, RECENT, Sight};
 use super::{Ask, Look, Step};
 use crate::capped::Capped;
 use crate::finding::Subject;
@@ -34,7 +34,7 @@ const CAP: usize = 4096;
 pub(super) struct Backend {
     servers: Capped<(SocketAddr, bool), Server, CAP>,
     /// When each address last answered an echo.
-    echo: Capped<std::net::IpAddr, Time, CAP>,
+    echo: Capped<IpAddr, Time, CAP>,
 }
 
 #[derive(Debug, Default)]
@@ -175,8 +175,7 @@ impl Backend {
     fn silent(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let now = ask.now;
         for address in leg.servers() {
-            let to_it =
-                |journey: &&super::journeys::Journey| journey.syns.iter().any(|sight| sight.destination == address);
+            let to_it = |journey: &&Journey| journey.syns.iter().any(|sight| sight.destination == address);
             let journeys: Vec<_> = ask.sight.journeys.iter().filter(to_it).collect();
             let own = ask.sight.journeys.of(leg);
             let refused =
@@ -190,7 +189,7 @@ impl Backend {
             let Some(first) = broken.iter().map(|journey| journey.began()).min() else { continue };
             let answered = ask.sight.journeys.accepted(address).is_some_and(|at| at > first);
             let delivered =
-                |journey: &&&&super::journeys::Journey| match leg.to.iter().find_map(|end| end.node.as_deref()) {
+                |journey: &&&&Journey| match leg.to.iter().find_map(|end| end.node.as_deref()) {
                     // At the pod's own link.
                     Some(node) => {
                         journey.syns.iter().any(|sight| {
@@ -199,7 +198,7 @@ impl Backend {
                     }
                     None => {
                         let echo = self.echo.get(&address.ip()).is_some_and(|at| *at >= first);
-                        let right = |sight: &super::journeys::Sight| {
+                        let right = |sight: &Sight| {
                             sight.goes_out()
                                 && ask.operator.is_uplink(&sight.link)
                                 && !ask.sight.is_wrong_nic(ask.operator, sight, journey)
@@ -218,7 +217,7 @@ impl Backend {
 }
 
 impl Step for Backend {
-    fn observe(&mut self, operator: &Operator, signal: &Signal) {
+    fn observe(&mut self, _: &Operator, signal: &Signal) {
         match &signal.observed {
             Observed::Exchange(exchange) => {
                 let at_home = exchange.seen_at == End::Server;
@@ -231,7 +230,6 @@ impl Step for Backend {
             }
             _ => {}
         }
-        let _ = operator;
     }
 
     fn look(&self, ask: &Ask<'_>) -> Look {

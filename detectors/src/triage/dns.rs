@@ -3,7 +3,7 @@
 //! Compared: the client's own look-ups and the agents' probes; the Service, its endpoints and the upstream resolvers;
 //! a name's address now and those that it had before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::access::{Leg, Lookup, Outcome};
 use super::{Ask, Look, Run, Step, fresh};
 use crate::capped::Capped;
-use crate::finding::Subject;
+use crate::finding::{Subject, SubjectKind};
 use crate::names::Answer;
 use crate::operator::Operator;
 use crate::signal::{Dns, Endpoint, Observed, Probe, ProbeKind, Signal};
@@ -36,7 +36,7 @@ pub(super) struct Resolution {
     /// Probes by node, kind and target.
     probes: BTreeMap<(Arc<str>, Kind, IpAddr), Run>,
     /// Look-ups of external names at the clients' own resolvers, and connects behind them.
-    names: BTreeMap<(ProbeKindOfEntry, String), Run>,
+    names: BTreeMap<(OfName, String), Run>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -48,7 +48,7 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ProbeKindOfEntry {
+enum OfName {
     Name,
     Address,
 }
@@ -87,7 +87,7 @@ impl Resolution {
             ProbeKind::ExternalName | ProbeKind::Entry => {
                 let Some(name) = probe.about.clone() else { return };
                 let is_name = probe.kind == ProbeKind::ExternalName;
-                let kind = if is_name { ProbeKindOfEntry::Name } else { ProbeKindOfEntry::Address };
+                let kind = if is_name { OfName::Name } else { OfName::Address };
                 return self.names.entry((kind, name)).or_default().probe(at, probe);
             }
             _ => return,
@@ -167,11 +167,11 @@ impl Resolution {
     fn elsewhere(&self, ask: &Ask<'_>, leg: &Leg, lookup: &Lookup) -> Look {
         let now = ask.now;
         let probe = |kind| self.names.get(&(kind, lookup.name.clone()));
-        let name = probe(ProbeKindOfEntry::Name);
+        let name = probe(OfName::Name);
         match name.and_then(|run| run.state(now, MISSES)).or_else(|| self.own(ask, leg, lookup)) {
             Some(false) => {
                 let error = name.and_then(|run| run.error.as_deref()).unwrap_or("no answer");
-                let by_address = probe(ProbeKindOfEntry::Address).and_then(|run| run.state(now, MISSES));
+                let by_address = probe(OfName::Address).and_then(|run| run.state(now, MISSES));
                 let by_address = match by_address {
                     Some(true) => "; the address that it had answers",
                     Some(false) => "; the address that it had does not answer either",
@@ -193,7 +193,7 @@ impl Resolution {
 
     /// A name that leads elsewhere than before, where it is slow or nobody answers.
     fn record(&self, ask: &Ask<'_>, lookup: &Lookup, leg: &Leg) -> Option<Look> {
-        let now: std::collections::BTreeSet<IpAddr> = self.addresses(&lookup.name).into_iter().collect();
+        let now: BTreeSet<IpAddr> = self.addresses(&lookup.name).into_iter().collect();
         let paths = &ask.sight.paths;
         if now.is_empty() || now.iter().any(|address| paths.is_usual(&lookup.name, &[*address].into())) {
             return None;
@@ -273,7 +273,7 @@ impl Step for Resolution {
         }
         let mut look = Look::worst(looks);
         // A name that is not resolved makes nothing slow, and its look-up refuses nothing.
-        let record = look.at.as_ref().is_some_and(|at| at.kind == crate::finding::SubjectKind::Name);
+        let record = look.at.as_ref().is_some_and(|at| at.kind == SubjectKind::Name);
         let fits = match ask.outcome {
             Outcome::NameError | Outcome::Timeout | Outcome::Failed => true,
             Outcome::Slow(_) | Outcome::Refused => record,

@@ -1,6 +1,7 @@
 //! Step 5, the ingress: does it send requests where the back end listens, and does it answer?
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::access::{Leg, Outcome};
@@ -22,7 +23,7 @@ pub(super) struct Ingress {
     /// By pod.
     logs: Capped<String, VecDeque<(Time, IngressLog)>, CAP>,
     /// Exchanges at their server's end, by server.
-    served: Capped<std::net::SocketAddr, VecDeque<(Time, Exchange)>, CAP>,
+    served: Capped<SocketAddr, VecDeque<(Time, Exchange)>, CAP>,
 }
 
 fn keep<T>(kept: &mut VecDeque<(Time, T)>, at: Time, one: T) {
@@ -44,7 +45,7 @@ impl Ingress {
             // Where it sends requests that fail.
             let wanted = behind.and_then(|behind| behind.port);
             let asks = |address| behind.is_none_or(|behind| behind.asks(address));
-            let elsewhere = |to: &std::net::SocketAddr| wanted.is_some_and(|port| port != to.port()) || !asks(to.ip());
+            let elsewhere = |to: &SocketAddr| wanted.is_some_and(|port| port != to.port()) || !asks(to.ip());
             let strayed = errors.iter().filter_map(|log| log.upstream).filter(elsewhere);
             let strayed: Vec<_> = strayed.collect();
             // Without a log: its own connects, refused or unanswered, to a port that is not the back end's.

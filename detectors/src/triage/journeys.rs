@@ -98,7 +98,7 @@ pub(super) struct Journeys {
     by_number: Capped<u32, Journey, CAP>,
     /// The link by which answered SYNs leave the node of their client, by source and destination.
     leaves_by: Capped<(IpAddr, IpAddr), String, CAP>,
-    /// The client that used a translated tuple last.
+    /// The client of the last answered connect on a translated tuple.
     tuples: Capped<(SocketAddr, SocketAddr), (Time, IpAddr), CAP>,
     /// The original source of a translated one.
     originals: Capped<SocketAddr, SocketAddr, CAP>,
@@ -142,7 +142,6 @@ impl Journeys {
             let key = (segment.source, segment.destination);
             let before = self.tuples.get(&key).filter(|(last, _)| at.since(*last) < REUSED);
             journey.reused |= before.is_some_and(|(_, client)| *client != original.ip());
-            self.tuples.insert(key, (at, original.ip()));
         }
     }
 
@@ -162,6 +161,10 @@ impl Journeys {
         }
         for sight in &journey.syns {
             self.accepted.record(sight.destination, at);
+            // A connect that is not answered does not replace the one that the server remembers.
+            if sight.source != origin.source {
+                self.tuples.insert((sight.source, sight.destination), (at, origin.source.ip()));
+            }
         }
     }
 

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use relapse_detectors::finding::{Finding, Severity};
 use relapse_detectors::record;
+use relapse_detectors::replay::{self, Complaint};
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::{self, Complaint, Triaged};
+use relapse_detectors::triage::Triaged;
 use relapse_reports::paint::Page;
 use relapse_reports::triage as where_to_look;
 use relapse_reports::units::count;
@@ -64,7 +65,7 @@ pub fn main(arguments: &ReplayArguments) -> ExitCode {
             let file = File::open(path).map_err(|e| e.to_string());
             if let Some(complaint) = &arguments.complain {
                 let file =
-                    file.and_then(|file| triage::replay(BufReader::new(file), complaint).map_err(|e| super::chain(&e)));
+                    file.and_then(|file| replay::triage(BufReader::new(file), complaint).map_err(|e| super::chain(&e)));
                 match file {
                     Ok(Some(verdicts)) => show_triage(path, &verdicts, arguments.json),
                     Ok(None) => {

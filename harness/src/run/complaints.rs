@@ -6,7 +6,7 @@ use relapse_detectors::time::Time;
 use relapse_detectors::triage::{Outcome, Seen};
 use relapse_lab::workload::Attempt;
 
-use crate::plan::{Failure, FlowPlan};
+use crate::plan::{Failure, FlowId, FlowPlan};
 
 /// Slow: so many times the usual time, and by so much longer.
 const TIMES: u32 = 3;
@@ -17,6 +17,8 @@ pub struct Complaints {
     flows: Vec<Flow>,
     /// Requests that began earlier do not count; none do before the fault.
     since: Option<Time>,
+    /// The flows whose users complain; all if empty.
+    affected: Vec<FlowId>,
 }
 
 struct Flow {
@@ -28,11 +30,11 @@ struct Flow {
 impl Complaints {
     pub fn new(flows: &[FlowPlan]) -> Self {
         let flow = |plan: &FlowPlan| Flow { name: plan.name.clone(), times: Vec::new(), usual: None };
-        Self { flows: flows.iter().map(flow).collect(), since: None }
+        Self { flows: flows.iter().map(flow).collect(), since: None, affected: Vec::new() }
     }
 
     /// From now on requests count. What was usual before the first call stays usual.
-    pub fn begin(&mut self, since: Time) {
+    pub fn begin(&mut self, since: Time, affected: &[FlowId]) {
         if self.since.is_none() {
             for flow in &mut self.flows {
                 flow.times.sort_unstable();
@@ -40,6 +42,7 @@ impl Complaints {
             }
         }
         self.since = Some(since);
+        self.affected = affected.to_vec();
     }
 
     /// What the user of this request saw, with the flow's name.
@@ -50,7 +53,8 @@ impl Complaints {
             flow.times.extend(attempt.failure.is_none().then_some(took));
             return None;
         };
-        if attempt.started < since {
+        let complains = self.affected.is_empty() || self.affected.contains(&attempt.flow);
+        if attempt.started < since || !complains {
             return None;
         }
         let is_slow = |usual: Duration| took >= usual * TIMES && took >= usual + ABOVE;
@@ -71,7 +75,7 @@ mod tests {
     use relapse_lab::workload::Details;
 
     use super::*;
-    use crate::plan::{FlowId, Place, PodId, Target};
+    use crate::plan::{Place, PodId, Target};
 
     fn attempt(at: u64, took: u64, failure: Option<Failure>) -> Attempt {
         let ms = |ms: u64| Time(ms * 1_000_000);
@@ -87,12 +91,14 @@ mod tests {
         for at in 0..5 {
             assert!(complaints.attempt(&attempt(at, 30, None)).is_none(), "before the fault");
         }
-        complaints.begin(Time(1_000_000_000));
+        complaints.begin(Time(1_000_000_000), &[]);
         let mut outcome =
             |at, took, failure| complaints.attempt(&attempt(at, took, failure)).map(|seen| seen.1.outcome);
         assert_eq!(outcome(990, 400, Some(Failure::Timeout)), None, "it began before the fault");
         assert_eq!(outcome(1_000, 89, None), Some(Outcome::Well), "three times as long");
         assert_eq!(outcome(1_000, 90, None), Some(Outcome::Slow(Duration::from_millis(90))));
         assert_eq!(outcome(1_000, 400, Some(Failure::NameError)), Some(Outcome::NameError));
+        complaints.begin(Time(2_000_000_000), &[FlowId(1)]);
+        assert!(complaints.attempt(&attempt(2_000, 400, Some(Failure::Timeout))).is_none(), "another flow is affected");
     }
 }

@@ -14,6 +14,7 @@ use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
 use relapse_detectors::triage::{Access, Triage, Triaged};
 use relapse_lab::fault::now;
+use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::running::ToTriage;
@@ -69,11 +70,13 @@ impl Observer {
         })
     }
 
-    /// Runs until the last collector has ended; returns the error of the recording, if any.
+    /// Runs until the last collector has ended; returns the error of the recording, if any. What databases report about
+    /// themselves goes to `events`, for reports.
     pub async fn run(
         mut self,
         mut signals: UnboundedReceiver<Signal>,
         mut seen: UnboundedReceiver<ToTriage>,
+        events: impl Fn(TrialEvent) + Send,
     ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -81,7 +84,12 @@ impl Observer {
             let findings = tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(signal) => self.observe(&signal),
+                    Some(signal) => {
+                        if let Some(report) = DatabaseReport::of(&signal.observed) {
+                            events(TrialEvent::Database { read: signal.at, report });
+                        }
+                        self.observe(&signal)
+                    }
                     None => break,
                 },
                 Some(seen) = seen.recv() => {

@@ -14,6 +14,7 @@ use super::samples::Samples;
 use crate::judge::Judge;
 use crate::judge::triage::TriageJudge;
 use crate::outside_detector::OutsideEvent;
+use crate::plan::FlowId;
 
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
@@ -132,8 +133,8 @@ impl Running<'_> {
     }
 
     /// A change was made: from now on users see its effect.
-    pub fn changed(&mut self, since: Time, triage: TriageJudge) {
-        self.complaints.begin(since);
+    pub fn changed(&mut self, since: Time, affected: &[FlowId], triage: TriageJudge) {
+        self.complaints.begin(since, affected);
         self.triage = triage;
         let _ = self.to_triage.send(ToTriage::Changed);
     }

@@ -19,7 +19,7 @@ use super::order::Sabotage;
 use super::running::{Running, Stop};
 use crate::effect::Ground;
 use crate::judge::triage::TriageJudge;
-use crate::plan::{EffectPlan, Plan, TrialPlan};
+use crate::plan::{EffectPlan, FlowId, Plan, TrialPlan};
 
 /// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
@@ -56,7 +56,8 @@ pub(super) struct Watched<'a> {
     from: Time,
     /// Deadline for findings of healed steps to be cleared.
     clear_by: Time,
-    /// Where triage must lead, and whether it must find nothing.
+    /// The flows whose users complain, where triage must lead, and whether it must find nothing.
+    affected: Vec<FlowId>,
     triage: Option<TriageExpected>,
     unseen: bool,
 }
@@ -80,7 +81,8 @@ impl<'a> Watched<'a> {
         };
         watched.effects = Effects::watch(&effect.all, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
-        Ok(Self { within: effect.within, step, unseen: stages.trial.unseen, ..watched })
+        let (within, affected) = (effect.within, effect.affected.clone());
+        Ok(Self { within, affected, step, unseen: stages.trial.unseen, ..watched })
     }
 
     /// Watches for nothing.
@@ -94,6 +96,7 @@ impl<'a> Watched<'a> {
             since: Time::default(),
             from: Time::default(),
             clear_by: Time::default(),
+            affected: Vec::new(),
             triage: None,
             unseen: false,
         }
@@ -184,7 +187,7 @@ impl Stages<'_> {
         watched.in_force_since(t1);
         watched.since = in_force.first().map_or(begin, |first| first.t0);
         watched.from = in_force.last().map_or(begin, |last| last.t0);
-        running.changed(watched.since, watched.triage());
+        running.changed(watched.since, &watched.affected, watched.triage());
         meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
         Ok(())
     }
@@ -227,7 +230,7 @@ impl Stages<'_> {
         }
         watched.in_force_since(now());
         watched.clear_by = watched.since + self.plan.recover_within;
-        running.changed(watched.since, watched.triage());
+        running.changed(watched.since, &watched.affected, watched.triage());
         running.judge.healed(name, watched.clear_by);
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::Planner;
 use super::steps::{Both, Chain};
 use crate::effect::Stating;
 use crate::effects::Observation;
-use crate::plan::{EffectPlan, StepPlan, TrialPlan};
+use crate::plan::{EffectPlan, FlowId, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
 use crate::scenario::trial::{Control, Detect, Effect, Triage};
 
@@ -139,7 +139,7 @@ impl Planner<'_> {
             healed: EffectPlan::default(),
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
-            unseen: control.triage.is_none() && !control.effect.all.iter().any(Observation::is_seen),
+            unseen: control.triage.is_none() && control.effect.all.iter().all(|effect| effect.affected().is_none()),
             watch,
         }
     }
@@ -155,7 +155,11 @@ impl Planner<'_> {
     fn plan_effect(&mut self, effect: &Effect) -> EffectPlan {
         let within = self.duration_or("within", effect.within.as_ref(), DEFAULT_EFFECT);
         let mut stating = Stating::new(&mut self.known, within);
-        EffectPlan { all: effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect(), within }
+        let all = effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect();
+        let named = effect.all.iter().filter_map(Observation::affected).map(|name| name.value.as_str());
+        let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
+        let affected = named.filter_map(position).collect();
+        EffectPlan { all, within, affected }
     }
 
     fn plan_detect(&mut self, detect: &Detect, chain: Option<&Chain<'_>>) -> Option<Both> {

@@ -3,9 +3,9 @@
 use std::io::BufRead;
 use std::time::Duration;
 
-use super::{Outcome, Seen, Triage, Triaged};
 use crate::record::{RecordError, Recording, TICK};
 use crate::time::Time;
+use crate::triage::{Outcome, Seen, Triage, Triaged};
 
 /// No evidence is used for so long.
 const LONG: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ impl std::str::FromStr for Complaint {
 ///
 /// # Errors
 /// When the recording cannot be read.
-pub fn replay(reader: impl BufRead, complaint: &Complaint) -> Result<Option<Vec<(Time, Triaged)>>, RecordError> {
+pub fn triage(reader: impl BufRead, complaint: &Complaint) -> Result<Option<Vec<(Time, Triaged)>>, RecordError> {
     let mut recording = Recording::open(reader)?;
     let accesses = recording.header().accesses.clone();
     if !accesses.iter().any(|access| access.flow == complaint.flow) {
