@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_model::diagnostics::Span;
-use relapse_model::{FlowId, FlowPlan, Resolver};
+use relapse_model::{ClusterPlan, FlowId, FlowPlan, Resolver};
 
 use crate::cluster::Cluster;
 use crate::host_limit::HostLimit;
@@ -110,6 +110,13 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         let _ = cluster;
         Box::pin(async { Ok(()) })
+    }
+
+    /// What it changes, as in "the path of outside/store". Two steps of a chain that change the same thing cannot be
+    /// healed one after the other: planning rejects them.
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let _ = cluster;
+        Vec::new()
     }
 
     /// Makes the mutation, pushing each undo before the mutation it reverts, and reads it back.

@@ -398,6 +398,12 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
+    /// The pods' routing table of a node, in messages.
+    #[must_use]
+    pub fn pod_table_of(&self, node: NodeId) -> String {
+        format!("table {} of node/{}", self.network.pod_table, self.nodes[node.0].name)
+    }
+
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {

@@ -8,7 +8,7 @@ use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Address};
 use relapse_model::zone::folded;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -95,6 +95,11 @@ impl FaultSpec for DnsRecordSpec {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Fault for DnsRecord {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let at = |id: &OutsideId| format!("the record of {} at outside/{}", self.name, cluster.outside[id.0].name);
+        self.resolvers.iter().map(|(id, _)| at(id)).collect()
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -6,7 +6,7 @@ use relapse_detectors::time::{limit, span};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -51,6 +51,10 @@ impl FaultSpec for SlowResolverSpec {
 // The mutation.
 
 impl Fault for SlowResolver {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the delay of outside/{}", cluster.outside[self.resolver.0].name)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let resolver = world.cluster.outside(self.resolver);
