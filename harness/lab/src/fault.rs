@@ -3,6 +3,8 @@
 //! Invariant: every mutation pushes its own undo *before* it is made; there is no separate recovery.
 //! A benign twin is an ordinary fault. To add one: one file under `faults/` and one registry line.
 
+mod spread;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::host_limit::HostLimit;
 pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
 use crate::workload::churn::ChurnPause;
+pub use spread::Spread;
 
 /// What a fault needs beyond its own namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,6 +120,12 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
         let _ = cluster;
         Vec::new()
+    }
+
+    /// How the mutation reaches clients, if a cache or kept connections delay that. Called before it is made.
+    fn spread(&self, world: &World) -> Option<Spread> {
+        let _ = world;
+        None
     }
 
     /// Makes the mutation, pushing each undo before the mutation it reverts, and reads it back.

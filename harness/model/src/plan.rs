@@ -164,6 +164,16 @@ pub struct DnsPlan {
     pub policy: ForwardPolicy,
 }
 
+/// Shortest time an answer is cached, seconds, unless the longest is shorter.
+const SHORTEST_IN_CACHE: u32 = 5;
+
+/// Time that CoreDNS's cache plugin keeps an answer (plugin/cache, plugin/pkg/dnsutil/ttl.go), seconds. `longest` is the
+/// plugin's option.
+#[must_use]
+pub fn time_in_cache(ttl: u32, longest: u32) -> u32 {
+    ttl.max(SHORTEST_IN_CACHE).min(longest)
+}
+
 /// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
 /// answer, the others follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
