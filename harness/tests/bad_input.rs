@@ -224,7 +224,19 @@ fn chains() {
         ),
         (
             "meanwhile-of-the-first-step",
-            &[("    effect:", "    meanwhile: [ link-loss: { node: worker-1, how: down } ]\n    effect:")],
+            &[("    effect:", "    meanwhile: [ link-loss: { node: worker-2, how: down } ]\n    effect:")],
+        ),
+        (
+            "changed-by-two-steps",
+            &[
+                (
+                    "dns-replica-loss: { replica: coredns-1, how: killed }",
+                    "path-change: { of: outside/database, delay: 5ms }",
+                ),
+                ("lose: table } ]", "lose: table }, path-change: { of: outside/database, delay: 50ms } ]"),
+                ("link-loss: { node: worker-1, how: down }", "link-loss: { node: worker-2, how: down }"),
+                ("dns-replica-added: { node: worker-2 }", "path-change: { of: outside/database, delay: 9ms }"),
+            ],
         ),
         ("replica-on-no-node", &[("dns-replica-added: { node: worker-2 }", "dns-replica-added: { node: worker-9 }")]),
     ] {
