@@ -8,9 +8,8 @@
 //! With loss or a rate the kernel segments them first, so that each packet counts by itself.
 //!
 //! A network does not become slow because processors are busy, so the threads have real-time priority where that is
-//! allowed (`sched(7)`: `CAP_SYS_NICE`, or `RLIMIT_RTPRIO`, which a lab of root gets). With ten busy processes on each
-//! processor, one wakes up 4 ms late in a thousand cases, instead of 90 ms. They need little time, and the kernel limits
-//! it.
+//! allowed (`sched(7)`: `CAP_SYS_NICE` as root on kind, or `RLIMIT_RTPRIO`). With ten busy processes on each processor,
+//! one wake-up in a thousand is 4 ms late or more, instead of 90 ms. They need little time, and the kernel limits it.
 //!
 //! Not supported: reordering, duplication.
 //!

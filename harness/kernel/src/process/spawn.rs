@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, setrlimit};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::enter::{GO_ON, PIPES};
 use super::release::UserNs;
@@ -106,8 +106,6 @@ fn prepare(parent: Pid, inherited: [RawFd; 3]) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    // Lets delay lines run in time ([`crate::delay`]). Only root may raise the limit.
-    let _ = setrlimit(Resource::Rtprio, Rlimit { current: Some(1), maximum: Some(1) });
     Ok(())
 }
 
