@@ -192,7 +192,9 @@ async fn run(
     let spreads = SharedSpreads::default();
     let (outside, seen) = (&order.outside_detectors, spreads.clone());
     let observer = Observer::start(detectors, &operator, record, outside, findings_sender, seen, &armed)?;
-    let observer = tokio::spawn(observer.run(incoming));
+    let to_reports = outbox.clone();
+    let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
+    let observer = tokio::spawn(observer.run(incoming, report));
 
     let trial = Trial {
         plan,
