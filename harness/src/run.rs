@@ -14,6 +14,7 @@ pub mod order;
 mod queue;
 mod running;
 mod samples;
+mod spreads;
 mod stage;
 mod stages;
 mod steady;
