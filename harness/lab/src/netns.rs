@@ -58,6 +58,14 @@ pub struct Lab {
 struct PodState {
     exists: bool,
     ready: bool,
+    /// Whether its Services select it.
+    selected: bool,
+}
+
+impl PodState {
+    const fn is_endpoint(self) -> bool {
+        self.exists && self.ready && self.selected
+    }
 }
 
 impl Lab {
@@ -99,7 +107,11 @@ impl Lab {
         }
         let paths = fabric.arm(plan)?;
         let is_there = |number| !plan.is_spare(PodId(number));
-        let state = (0..pods.len()).map(|number| PodState { exists: is_there(number), ready: is_there(number) });
+        let state = (0..pods.len()).map(|number| PodState {
+            exists: is_there(number),
+            ready: is_there(number),
+            selected: true,
+        });
         let state: Vec<PodState> = state.collect();
         let nodes = plan.nodes.iter().zip(hosts).map(|(node, host)| Node { name: node.name.clone(), ns: host.ns });
         let nodes: Vec<Node> = nodes.collect();
@@ -202,7 +214,7 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         ready: service
             .pods
             .iter()
-            .filter(|id| state[id.0].exists && state[id.0].ready)
+            .filter(|id| state[id.0].is_endpoint())
             .map(|id| Endpoint {
                 pod: plan.pods[id.0].name.clone(),
                 address: plan.pods[id.0].address,
@@ -313,7 +325,7 @@ impl Cluster for Lab {
     }
 
     fn set_endpoint(&self, id: PodId, is_endpoint: bool) -> Job<'_, std::result::Result<(), FaultError>> {
-        Box::pin(self.set_state(id, move |state| state.ready = is_endpoint))
+        Box::pin(self.set_state(id, move |state| state.selected = is_endpoint))
     }
 
     fn serves_itself(&self, _: Place) -> bool {
