@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{PodId, Resolver, ServiceId};
+use relapse_model::{ClusterPlan, PodId, Resolver, ServiceId};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -89,6 +89,10 @@ impl EndpointReplaced {
 }
 
 impl Fault for EndpointReplaced {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the endpoints of service/{}", cluster.services[self.service.0].name)]
+    }
+
     fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         cluster.set_endpoint(self.by, false)
     }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{NodeId, Resolver};
+use relapse_model::{ClusterPlan, NodeId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::endpoint_replaced::{EndpointReplaced, EndpointReplacedSpec};
+use crate::cluster::Cluster;
 use crate::fault::wait_for;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
 
@@ -60,7 +61,12 @@ impl FaultSpec for KubeProxyStoppedSpec {
 // The mutation.
 
 impl Fault for KubeProxyStopped {
-    fn prepare<'a>(&'a self, cluster: &'a dyn crate::cluster::Cluster) -> Job<'a, Result<(), FaultError>> {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let own = format!("kube-proxy of node/{}", cluster.nodes[self.node.0].name);
+        std::iter::once(own).chain(self.replaced.iter().flat_map(|replaced| replaced.changes(cluster))).collect()
+    }
+
+    fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         match &self.replaced {
             Some(replaced) => replaced.prepare(cluster),
             None => Box::pin(async { Ok(()) }),

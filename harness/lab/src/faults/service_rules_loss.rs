@@ -10,7 +10,7 @@ use std::time::Duration;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{NodeId, Resolver, ServiceId};
+use relapse_model::{ClusterPlan, NodeId, Resolver, ServiceId};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -76,6 +76,11 @@ impl FaultSpec for ServiceRulesLossSpec {
 const UNUSED: u128 = 250;
 
 impl Fault for ServiceRulesLoss {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let (node, service) = (&cluster.nodes[self.node.0].name, &cluster.services[self.service.0].name);
+        vec![format!("the rules of node/{node} for service/{service}")]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let (cluster, node, service) = (&world.cluster, self.node, self.service);
