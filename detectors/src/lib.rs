@@ -7,7 +7,7 @@
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and computations that
+//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`, `wire`: state and computations that
 //!   several detectors share.
 //! - one module per detector, in the registry below.
 
@@ -30,6 +30,7 @@ mod names;
 mod paths;
 mod proven;
 mod round_trips;
+mod service_probes;
 mod tuples;
 mod wire;
 
@@ -66,6 +67,10 @@ detectors! {
     path_slow,
     // I5 database-slow
     server_slow,
+    // W1 service-rules-loss, W2 kube-proxy-stopped
+    service_rules,
+    service_failure,
+    kube_proxy,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

@@ -73,5 +73,9 @@ faults! {
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
+    "service-rules-loss" => service_rules_loss::ServiceRulesLossSpec,
+    "service-rules-rewrite" => service_rules_rewrite::ServiceRulesRewriteSpec,
+    "kube-proxy-stopped" => kube_proxy_stopped::KubeProxyStoppedSpec,
+    "endpoint-replaced" => endpoint_replaced::EndpointReplacedSpec,
     "missing-index" => missing_index::MissingIndexSpec,
 }
