@@ -8,7 +8,7 @@
 //!   feeds all of them.
 //! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and computations that
+//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`, `wire`: state and computations that
 //!   several detectors share.
 //! - one module per detector, in the registry below.
 
@@ -33,6 +33,7 @@ mod names;
 mod paths;
 mod proven;
 mod round_trips;
+mod service_probes;
 mod tuples;
 mod wire;
 
@@ -69,6 +70,10 @@ detectors! {
     path_slow,
     // I5 database-slow
     server_slow,
+    // W1 service-rules-loss, W2 kube-proxy-stopped
+    service_rules,
+    service_failure,
+    kube_proxy,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

@@ -44,8 +44,8 @@ const STANDS: Duration = Duration::from_secs(5);
 const GAP: Duration = Duration::from_secs(3);
 /// Evidence that has to be recent is at most so old.
 const FRESH: Duration = Duration::from_secs(3);
-/// Probes are made several times a second.
-const STALE: Duration = Duration::from_millis(1500);
+/// Probes are made once a second, or more often.
+const STALE: Duration = Duration::from_millis(2500);
 
 /// The names of the steps, from 1 on.
 pub const STEPS: [&str; 6] = ["nodes and pods", "back end", "DNS", "Service", "ingress", "hop by hop"];
@@ -181,6 +181,7 @@ struct Ask<'a> {
     operator: &'a Operator,
     sight: &'a Sight,
     dns: &'a dns::Resolution,
+    services: &'a service::Services,
 }
 
 trait Step {
@@ -391,7 +392,15 @@ impl Triage {
 
     fn of(&mut self, index: usize, outcome: Outcome) -> Verdict {
         let (access, operator) = (&self.accesses[index], &self.operator);
-        let ask = Ask { access, outcome, now: self.now, operator, sight: &self.sight, dns: &self.dns };
+        let ask = Ask {
+            access,
+            outcome,
+            now: self.now,
+            operator,
+            sight: &self.sight,
+            dns: &self.dns,
+            services: &self.services,
+        };
         let looks = self.steps().map(|step| step.look(&ask));
         let first = looks.iter().position(|look| look.explains);
         let number = |index: usize| u8::try_from(index + 1).unwrap_or(u8::MAX);

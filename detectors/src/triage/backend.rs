@@ -102,10 +102,15 @@ pub(super) fn subject(operator: &Operator, server: SocketAddr) -> Subject {
 }
 
 impl Backend {
+    /// The servers of a leg; of a Service, those that are ready.
+    fn servers<'a>(ask: &'a Ask<'_>, leg: &'a Leg) -> impl Iterator<Item = SocketAddr> + 'a {
+        leg.servers().filter(|server| ask.services.is_ready(leg, server.ip()))
+    }
+
     /// What the leg's clients get from those who answer.
     fn leg(&self, ask: &Ask<'_>, leg: &Leg, depends: bool) -> Look {
         let Some(port) = leg.port else { return Look::not_on_this_way("nothing but echo is asked") };
-        let mut addresses: Vec<_> = leg.servers().collect();
+        let mut addresses: Vec<_> = Self::servers(ask, leg).collect();
         if let Some(lookup) = &leg.lookup {
             addresses.extend(ask.dns.addresses(&lookup.name).into_iter().map(|address| SocketAddr::new(address, port)));
         }
@@ -165,7 +170,7 @@ impl Backend {
     /// Without exchanges: whether connects are accepted.
     fn accepts(&self, ask: &Ask<'_>, leg: &Leg) -> Look {
         let since = |server| ask.sight.journeys.accepted(server).filter(|at| ask.now.since(*at) < SPAN);
-        match leg.servers().find(|server| since(*server).is_some()) {
+        match Self::servers(ask, leg).find(|server| since(*server).is_some()) {
             Some(server) => Look::in_order(format!("{server} accepts connections")),
             None => Look::not_seen(format!("no request to {} was seen", leg.to.first().map_or("it", |end| &end.place))),
         }
@@ -174,7 +179,7 @@ impl Backend {
     /// SYNs that reach a server that nobody gets an answer from.
     fn silent(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let now = ask.now;
-        for address in leg.servers() {
+        for address in Self::servers(ask, leg) {
             let to_it = |journey: &&Journey| journey.syns.iter().any(|sight| sight.destination == address);
             let journeys: Vec<_> = ask.sight.journeys.iter().filter(to_it).collect();
             let own = ask.sight.journeys.of(leg);

@@ -101,7 +101,9 @@ impl Nodes {
             let Container { container, state, restarts, .. } = &kept.container;
             let state = match state {
                 ContainerState::Waiting { reason } if reason != "ContainerCreating" => reason.clone(),
-                ContainerState::Terminated { reason, exit_code } => format!("{reason}, exit code {exit_code}"),
+                ContainerState::Terminated { reason, exit_code } if *exit_code != 0 => {
+                    format!("{reason}, exit code {exit_code}")
+                }
                 ContainerState::Running if *restarts > 0 && fresh(kept.down, now) => "restarted".to_owned(),
                 _ => return None,
             };

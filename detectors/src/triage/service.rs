@@ -69,6 +69,12 @@ impl Services {
         of.next().and_then(|(_, run)| run.state(now, MISSES))
     }
 
+    /// Whether an address may be an endpoint of the leg's Service.
+    pub fn is_ready(&self, leg: &Leg, address: IpAddr) -> bool {
+        let known = leg.service.as_ref().and_then(|service| self.endpoints.get(&service.name));
+        known.is_none_or(|(_, ready, _)| ready.iter().any(|endpoint| endpoint.address == address))
+    }
+
     fn leg(&self, ask: &Ask<'_>, leg: &Leg, name: &str, address: IpAddr) -> Look {
         let now = ask.now;
         let mut proof = None;

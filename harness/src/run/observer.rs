@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::finding::Finding;
-use relapse_detectors::operator::Operator;
 use relapse_detectors::record::{Feed, Header, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
-use relapse_detectors::signal::Signal;
+use relapse_detectors::signal::{Observed, Signal};
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::{Access, Triage, Triaged};
+use relapse_detectors::triage::{Triage, Triaged};
 use relapse_lab::fault::now;
 use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::running::ToTriage;
+use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// All consumers of signals: detectors and recorder.
@@ -25,6 +25,7 @@ pub struct Observer {
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
+    spreads: SharedSpreads,
     events: UnboundedSender<OutsideEvent>,
     /// Why the recording is incomplete.
     trouble: Option<String>,
@@ -37,21 +38,21 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Creates an observer, starts the outside detectors and opens the recording.
+    /// Creates an observer, starts the outside detectors and opens the recording, which begins with this header.
     ///
     /// # Errors
     /// If the recording cannot be written or a program cannot be started.
     pub fn start(
         detectors: DetectorSet,
-        operator: &Operator,
-        accesses: Vec<Access>,
+        header: &Header,
         record: Option<&Path>,
         outside: &[ExecSpec],
         events: UnboundedSender<OutsideEvent>,
+        spreads: SharedSpreads,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
-        let header = Header { accesses: accesses.clone(), ..Header::of(operator) };
-        let open = |path: &Path| -> io::Result<_> { Recorder::with(BufWriter::new(File::create(path)?), &header) };
+        let operator = &header.operator;
+        let open = |path: &Path| -> io::Result<_> { Recorder::with(BufWriter::new(File::create(path)?), header) };
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
         let start = |spec: &ExecSpec| {
             OutsideDetector::spawn(spec, operator, events.clone()).map_err(|e| format!("failed to {e}"))
@@ -61,11 +62,12 @@ impl Observer {
             feed: Feed::new(detectors),
             recorder,
             outside,
+            spreads,
             events,
             trouble: None,
             blind: Vec::new(),
             armed: Arc::clone(armed),
-            triage: Triage::new(operator, accesses),
+            triage: Triage::new(operator, header.accesses.clone()),
             triaged: None,
         })
     }
@@ -126,6 +128,10 @@ impl Observer {
             && let Err(e) = recorder.write(signal)
         {
             self.trouble.get_or_insert(e.to_string());
+        }
+        if matches!(signal.observed, Observed::Dns(_)) {
+            // Before the detectors, so that the judge knows when they report.
+            self.spreads.lock().signal(signal);
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
         self.triage.observe(signal);
