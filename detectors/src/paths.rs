@@ -290,7 +290,7 @@ impl Paths {
     pub fn usual_of(&self, name: &str) -> Vec<UsualAddress> {
         let Some(named) = self.names.get(name) else { return Vec::new() };
         let usual = named.addresses.iter().filter(|(_, known)| known.usual);
-        let times = |address: IpAddr| self.ways.iter().filter(move |((_, at), _)| *at == address);
+        let times = |address: IpAddr| self.ways.iter().filter(move |((at, _), _)| *at == address);
         let time = |address: IpAddr| times(address).filter_map(|(_, way)| way.time()).min();
         usual.filter_map(|(address, _)| Some(UsualAddress { address: *address, time: time(*address)? })).collect()
     }

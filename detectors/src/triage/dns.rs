@@ -204,7 +204,7 @@ impl Resolution {
         let address = now.first()?;
         let slow = paths.slow();
         if let Some((_, _, run)) =
-            slow.iter().find(|(name, (_, to), _)| *name == Some(&*lookup.name) && now.contains(to))
+            slow.iter().find(|(name, (to, _), _)| *name == Some(&*lookup.name) && now.contains(to))
         {
             let (took, usual) = (span(run.took), span(before.time));
             let what = format!(

@@ -99,7 +99,7 @@ impl Hops {
 
     fn delay(ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let slow = ask.sight.paths.slow();
-        let (_, (node, address), run) = slow.into_iter().find(|(_, (node, address), _)| {
+        let (_, (address, node), run) = slow.into_iter().find(|(_, (address, node), _)| {
             let named = leg.lookup.as_ref().is_some_and(|lookup| ask.dns.addresses(&lookup.name).contains(address));
             let to = (leg.is_to(*address) || named) && leg.client_nodes().any(|own| own == &**node);
             to || leg.is_from(*address) && leg.to.iter().any(|end| end.node.as_deref() == Some(node))
