@@ -239,19 +239,26 @@ impl Sight {
 #[derive(Debug, Default)]
 struct Run {
     misses: u32,
+    /// The first of them.
+    first: Time,
     last: Time,
     answered: Option<Time>,
+    /// The answer before that.
+    before: Option<Time>,
     error: Option<String>,
 }
 
 impl Run {
     fn succeeded(&mut self, at: Time) {
         if at >= self.last {
-            *self = Self { misses: 0, last: at, answered: Some(at), error: None };
+            *self = Self { last: at, answered: Some(at), before: self.answered, ..Self::default() };
         }
     }
 
     fn failed(&mut self, at: Time, error: &str) {
+        if self.misses == 0 {
+            self.first = at;
+        }
         self.misses += 1;
         self.last = self.last.max(at);
         self.error = Some(error.to_owned());
@@ -259,6 +266,11 @@ impl Run {
 
     fn probe(&mut self, at: Time, probe: &Probe) {
         if probe.ok { self.succeeded(at) } else { self.failed(at, probe.error.as_deref().unwrap_or("no answer")) }
+    }
+
+    /// Whether it answers while another does not: twice since that other's first miss.
+    fn answers_beside(&self, failing: &Self) -> bool {
+        self.misses == 0 && self.before.is_some_and(|at| at >= failing.first)
     }
 
     /// Whether it answers; `None` if that is unknown.

@@ -33,6 +33,12 @@ macro_rules! effects {
                 }
             }
 
+            /// The flow that works.
+            #[must_use]
+            pub const fn working(&self) -> Option<&Spanned<String>> {
+                if let Self::WorksSpec(works) = self { Some(&works.flow) } else { None }
+            }
+
             /// Plans the effect.
             pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
                 match self { $(Self::$spec(spec) => spec.plan(stating),)* }

@@ -73,7 +73,8 @@ pub struct EffectPlan {
     pub all: Vec<Arc<dyn Effect>>,
     /// Time from the injection, or from the healing of the previous step, within which all must be observed.
     pub within: Duration,
-    /// The flows that fail or are slow: what their users see is triaged. If there are none, all flows.
+    /// The flows that fail or are slow, in a twin otherwise those that work: what their users see is triaged. If there
+    /// are none, all flows.
     pub affected: Vec<FlowId>,
 }
 

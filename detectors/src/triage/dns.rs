@@ -104,11 +104,16 @@ impl Resolution {
         of_kind.filter_map(|(_, run)| run.state(now, MISSES)).collect()
     }
 
-    /// Cluster DNS answers its endpoints' own address, but not that of its Service: the Service is at fault.
+    /// Cluster DNS answers at the address of each endpoint, but not at that of its Service: the Service is at fault.
     pub fn is_only_the_service(&self, now: Time, node: &str) -> bool {
-        let (service, endpoints) =
-            (self.probed(Kind::Service, now, &[node]), self.probed(Kind::Endpoint, now, &[node]));
-        service.contains(&false) && !endpoints.is_empty() && endpoints.iter().all(|answers| *answers)
+        let of = |kind: Kind| self.probes.iter().filter(move |((at, own, _), _)| &**at == node && *own == kind);
+        let fails = |run: &&Run| run.state(now, MISSES) == Some(false);
+        let Some(service) = of(Kind::Service).map(|(_, run)| run).find(fails) else { return false };
+        let answers = |endpoint: &Endpoint| {
+            let run = of(Kind::Endpoint).find(|((_, _, target), _)| *target == endpoint.address);
+            run.is_some_and(|(_, run)| run.answers_beside(service))
+        };
+        !self.endpoints.is_empty() && self.endpoints.iter().all(answers)
     }
 
     /// The addresses that a name has now.

@@ -51,7 +51,8 @@ struct Stuck {
 impl Hops {
     fn socket(&mut self, at: Time, node: &Arc<str>, socket: &Socket) {
         let key = (Arc::clone(node), socket.local, socket.remote);
-        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait1);
+        // Clients that gave up leave it closing, with the same segment unacknowledged.
+        let open = !matches!(socket.state, TcpState::SynSent | TcpState::SynRecv | TcpState::TimeWait);
         // A FIN alone takes one byte of the queue.
         let is_stuck = open && socket.unacked > 0 && socket.retransmits >= TIMEOUTS && socket.send_queue > 1;
         if is_stuck {

@@ -64,9 +64,13 @@ impl Services {
     }
 
     /// The last probes of a Service from a node.
-    fn probed(&self, kind: Kind, node: &str, service: &str, now: Time) -> Option<bool> {
+    fn run(&self, kind: Kind, node: &str, service: &str) -> Option<&Run> {
         let mut of = self.probes.iter().filter(|((at, own, name), _)| &**at == node && *own == kind && name == service);
-        of.next().and_then(|(_, run)| run.state(now, MISSES))
+        of.next().map(|(_, run)| run)
+    }
+
+    fn probed(&self, kind: Kind, node: &str, service: &str, now: Time) -> Option<bool> {
+        self.run(kind, node, service)?.state(now, MISSES)
     }
 
     /// Whether an address may be an endpoint of the leg's Service.
@@ -84,10 +88,11 @@ impl Services {
             let healthy = self.kube_proxy.iter().find(|(at, _)| &***at == *node);
             let stopped = healthy.and_then(|(_, run)| run.state(now, MISSES)) == Some(false);
             let kube_proxy = if stopped { "kube-proxy does not answer; " } else { "" };
-            let (by_service, by_pod) =
-                (self.probed(Kind::Service, node, name, now), self.probed(Kind::Endpoint, node, name, now));
+            let by_service = self.probed(Kind::Service, node, name, now);
+            let both = self.run(Kind::Service, node, name).zip(self.run(Kind::Endpoint, node, name));
+            let by_pod = both.is_some_and(|(service, endpoint)| endpoint.answers_beside(service));
             let at = Subject::node(*node);
-            if by_service == Some(false) && by_pod == Some(true) {
+            if by_service == Some(false) && by_pod {
                 let elsewhere = self
                     .probes
                     .iter()

@@ -1,5 +1,6 @@
 //! A chain of two steps.
 
+use relapse_detectors::finding::Subject;
 use relapse_detectors::triage::{self, Seen, State, StepState, Triaged};
 
 use super::*;

@@ -15,7 +15,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Load], start)];
 
-#[allow(clippy::unnecessary_wraps, reason = "collectors that open something may fail")]
+#[expect(clippy::unnecessary_wraps, reason = "collectors that open something may fail")]
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {

@@ -121,7 +121,7 @@ impl Planner<'_> {
             inject: self.plan_inject(&control.inject),
             meanwhile: Vec::new(),
             heal: Vec::new(),
-            effect: self.plan_effect(&control.effect),
+            effect: self.plan_benign_effect(&control.effect),
             triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         // A fault may have added to it what it will need.
@@ -160,6 +160,17 @@ impl Planner<'_> {
         let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
         let affected = named.filter_map(position).collect();
         EffectPlan { all, within, affected }
+    }
+
+    /// The effect of a twin. Where users see nothing, those of the flows that work must not complain.
+    fn plan_benign_effect(&mut self, effect: &Effect) -> EffectPlan {
+        let mut plan = self.plan_effect(effect);
+        if plan.affected.is_empty() {
+            let named = effect.all.iter().filter_map(Observation::working).map(|name| name.value.as_str());
+            let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
+            plan.affected = named.filter_map(position).collect();
+        }
+        plan
     }
 
     fn plan_detect(&mut self, detect: &Detect, chain: Option<&Chain<'_>>) -> Option<Both> {
