@@ -286,7 +286,8 @@ pub fn observed(words: &[&str]) -> Observed {
             };
             let ok = outcome == "ok" || outcome == "true";
             let (took_us, error) = if ok { (900, None) } else { (400_000, Some("timeout".to_owned())) };
-            Probe { kind, source: read("10.176.64.11"), target: read(target), ok, took_us, error }.into()
+            let (source, target) = (read("10.176.64.11"), read(target));
+            Probe { kind, source, target, port: None, about: None, ok, took_us, error }.into()
         }
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
