@@ -4,8 +4,9 @@
 
 mod path;
 mod steps;
+mod way;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
 pub use steps::{PartId, PartPlan, Query, Step, Work};
+pub use way::Way;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -146,6 +148,21 @@ pub struct ServicePlan {
     /// Ports, each for TCP and UDP; a Service forwards to the same port of its pods.
     pub ports: Vec<u16>,
     pub pods: Vec<PodId>,
+    /// Port at which the primary address of every node forwards to it, if any (`type: NodePort`).
+    pub node_port: Option<u16>,
+    /// What a node does with traffic to its node port.
+    pub policy: TrafficPolicy,
+}
+
+/// What a node does with traffic to a node port (`externalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrafficPolicy {
+    /// Forwards it to any endpoint, with its own address as the source.
+    #[default]
+    Cluster,
+    /// Forwards it only to endpoints on this node, with the client's address; without any, drops it.
+    Local,
 }
 
 /// Cluster DNS: a Service over replica pods that forward to resolvers outside.
@@ -190,6 +207,8 @@ pub struct OutsidePlan {
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
+    /// Service to whose node ports it forwards, if it is a load balancer outside.
+    pub balances: Option<ServiceId>,
     /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
     /// Time to live of these records, seconds.
@@ -223,7 +242,9 @@ pub struct OfficePlan {
 #[derive(Debug, Clone)]
 pub struct NamePlan {
     pub name: String,
-    /// The places with its addresses in the scenario; at least one.
+    /// The Service whose name it is in the cluster's zone.
+    pub service: Option<ServiceId>,
+    /// The places with its addresses in the scenario, or the pods of the Service; at least one.
     pub places: Vec<Place>,
 }
 
@@ -257,6 +278,8 @@ pub struct FlowPlan {
     /// The other pods of a counted name: attempts come from `from` and these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
+    /// Node or load balancer outside through which it reaches a Service, instead of the Service's virtual address.
+    pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
     /// TCP port of the server it needs at the target, if any.
@@ -290,6 +313,7 @@ impl FlowPlan {
             from,
             in_turn: Vec::new(),
             to,
+            via: None,
             resolver: None,
             port: None,
             response: 0,
@@ -470,7 +494,24 @@ impl ClusterPlan {
         match target {
             Target::Place(place) => self.address(place),
             Target::Service(id) => self.services[id.0].address,
-            Target::Name(id) => self.address(self.names[id.0].places[0]),
+            Target::Name(id) => match self.names[id.0].service {
+                Some(service) => self.services[service.0].address,
+                None => self.address(self.names[id.0].places[0]),
+            },
+        }
+    }
+
+    /// Address and TCP port that the client of a flow connects to; of a name, its first address in the scenario. A
+    /// node is asked at its node port, a load balancer at the Service's own port.
+    #[must_use]
+    pub fn entry(&self, flow: &FlowPlan) -> SocketAddr {
+        let port = flow.port.unwrap_or_default();
+        match (flow.via, flow.to) {
+            (Some(via @ Place::Node(_)), Target::Service(id)) => {
+                SocketAddr::new(self.address(via), self.services[id.0].node_port.unwrap_or(port))
+            }
+            (Some(via), _) => SocketAddr::new(self.address(via), port),
+            (None, to) => SocketAddr::new(self.target_address(to), port),
         }
     }
 }
