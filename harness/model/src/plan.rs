@@ -501,6 +501,12 @@ impl ClusterPlan {
         }
     }
 
+    /// Whether nodes forward traffic from outside to Services.
+    #[must_use]
+    pub fn has_node_ports(&self) -> bool {
+        self.services.iter().any(|service| service.node_port.is_some())
+    }
+
     /// Address and TCP port that the client of a flow connects to; of a name, its first address in the scenario. A
     /// node is asked at its node port, a load balancer at the Service's own port.
     #[must_use]

@@ -5,6 +5,7 @@
 //! place. How to run one is up to the backend, in a file of the same name there.
 
 pub mod app;
+mod balancer;
 pub mod database;
 pub mod echo;
 pub mod http;
@@ -124,5 +125,6 @@ pub fn start(
         let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
         tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
     }
+    balancer::start(cluster.as_ref(), tasks)?;
     resolver::start(cluster.as_ref(), tasks)
 }
