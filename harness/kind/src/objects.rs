@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
-use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodPlan, PodRole, ServicePlan};
+use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodRole, ServicePlan, TrafficPolicy};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -82,14 +82,19 @@ pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
 
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
-    let services = plan.services.iter().filter(|service| service.pods.contains(&id));
-    let labels: BTreeMap<String, &str> = services.map(|service| (behind(service), "true")).collect();
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
-    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels } }))
+    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels(plan, id) } }))
+}
+
+/// The labels by which Services select a pod.
+fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
+    let services = plan.services.iter().filter(|service| service.pods.contains(&id));
+    services.map(|service| (behind(service), "true")).collect()
 }
 
 /// An ingress: a real nginx, with [`ingress_configuration`]. It works on a copy, which can be edited and reloaded.
-pub fn ingress(pod: &PodPlan, node: &str, image: &str, run: &Run) -> Pod {
+pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
+    let pod = &plan.pods[id.0];
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
         "command": ["sh", "-c", "cp /configuration/*.conf /etc/nginx/conf.d/ && exec nginx -g 'daemon off;'"],
@@ -97,7 +102,7 @@ pub fn ingress(pod: &PodPlan, node: &str, image: &str, run: &Run) -> Pod {
     });
     let volume = json!({ "name": "configuration", "configMap": { "name": pod.name } });
     let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
-    run.pod(&pod.name, node, container, json!({ "spec": spec }))
+    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": labels(plan, id) }, "spec": spec }))
 }
 
 /// The configuration of an ingress, as an object.
@@ -169,14 +174,27 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
 pub fn service(plan: &ServicePlan, run: &Run) -> Service {
     let ports = plan.ports.iter().flat_map(|port| {
         ["TCP", "UDP"].map(|protocol| {
-            json!({ "name": format!("{}-{port}", protocol.to_lowercase()), "port": port, "protocol": protocol })
+            let name = format!("{}-{port}", protocol.to_lowercase());
+            let mut object = json!({ "name": name, "port": port, "protocol": protocol });
+            if let Some(node_port) = plan.node_port {
+                object["nodePort"] = node_port.into();
+            }
+            object
         })
     });
-    let spec = json!({
+    let mut spec = json!({
         "clusterIP": plan.address,
         "selector": { behind(plan): "true" },
         "ports": ports.collect::<Vec<Value>>(),
     });
+    if plan.node_port.is_some() {
+        spec["type"] = "NodePort".into();
+        spec["externalTrafficPolicy"] = match plan.policy {
+            TrafficPolicy::Cluster => "Cluster",
+            TrafficPolicy::Local => "Local",
+        }
+        .into();
+    }
     run.object(NAMESPACE, &plan.name, json!({ "spec": spec }))
 }
 

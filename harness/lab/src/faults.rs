@@ -68,4 +68,7 @@ faults! {
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
     "missing-index" => missing_index::MissingIndexSpec,
+    "ingress-misroute" => ingress_misroute::IngressMisrouteSpec,
+    "ingress-reload" => ingress_reload::IngressReloadSpec,
+    "external-dns-loss" => external_dns_loss::ExternalDnsLossSpec,
 }

@@ -98,7 +98,7 @@ impl KindCluster {
         match (&self.replica, spec.role) {
             (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
                 let image = self.ground.nginx.as_deref().unwrap_or_default();
-                objects::ingress(spec, node, image, &self.run())
+                objects::ingress(&self.plan, id, node, image, &self.run())
             }
             (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
             _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),

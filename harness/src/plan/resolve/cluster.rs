@@ -51,6 +51,8 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_node_ports(&cluster.services);
+        self.plan_balancers(&cluster.outside);
         self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
@@ -184,6 +186,8 @@ impl Planner<'_> {
                 address: service.address.as_ref().map_or(UNKNOWN, |a| a.0),
                 ports: ports.iter().map(|p| p.value).collect(),
                 pods,
+                node_port: service.node_port.map(|p| p.value),
+                policy: service.external_traffic_policy.map(|p| p.value).unwrap_or_default(),
             });
         }
     }
@@ -234,6 +238,7 @@ impl Planner<'_> {
                 path,
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
+                balances: None,
                 records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
                 ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
