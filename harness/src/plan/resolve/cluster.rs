@@ -402,6 +402,15 @@ impl Planner<'_> {
                     continue;
                 }
                 let PodPlan { node, host_network, .. } = self.cluster.pods[number];
+                let behind = self.cluster.services.iter().find(|service| service.pods.contains(&PodId(number)));
+                if let Some(service) = behind.filter(|_| host_network) {
+                    let message = format!("an ingress on the host network is behind Service `{}`", service.name);
+                    self.error(
+                        ingress.service.span,
+                        message,
+                        "leave `hostNetwork` out, or reach it by its node's address",
+                    );
+                }
                 if let Some(other) = self.cluster.host_ingress(node, port).filter(|_| host_network) {
                     let (other, node) = (&self.cluster.pods[other.0].name, &self.cluster.nodes[node.0].name);
                     let message = format!("port {port} of `{node}` is that of the ingress `{other}`");
