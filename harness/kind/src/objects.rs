@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 /// The label with the run's id.
 pub const LABEL: &str = "relapse.dev/run";
-/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial of the
-/// same scenario.
+/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial.
 const CONTENT: &str = "relapse.dev/content";
 /// Namespace of a scenario's pods and Services.
 pub const NAMESPACE: &str = "default";
@@ -31,21 +30,22 @@ const GRACE: i64 = 1;
 /// How long a terminating replica of cluster DNS still answers: longer than kube-proxy takes to remove it.
 const LAMEDUCK: &str = "2s";
 
-/// The run and scenario that own the objects.
+/// The label of a pod with the hash of the ConfigMap that its program reads at start.
+const CONFIGURATION: &str = "relapse.dev/configuration";
+
+/// The run that owns the objects.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: String,
-    pub scenario: String,
 }
 
 impl Run {
-    /// Builds an object from its content, labelled with its owner and the hash of its content. Objects that differ
-    /// between scenarios are therefore not reused.
+    /// Builds an object from its content, labelled with its owner and the hash of its content. So the next trial reuses
+    /// exactly the objects that it would make, whatever its scenario.
     fn object<K: DeserializeOwned>(&self, namespace: &str, name: &str, mut object: Value) -> K {
         let metadata = &mut object["metadata"];
         (metadata["namespace"], metadata["name"]) = (namespace.into(), name.into());
         metadata["labels"][LABEL] = self.id.as_str().into();
-        metadata["labels"]["relapse.dev/scenario"] = self.scenario.as_str().into();
         let mut hasher = DefaultHasher::new();
         object.to_string().hash(&mut hasher);
         object["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
@@ -80,6 +80,11 @@ pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
     of(one) == of(other)
 }
 
+/// The labels of a pod that reads this ConfigMap: it is replaced when the content changes.
+fn reads(map: &ConfigMap) -> Value {
+    json!({ CONFIGURATION: map.labels()[CONTENT] })
+}
+
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
@@ -93,7 +98,7 @@ fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
 }
 
 /// An ingress: a real nginx, with [`ingress_configuration`]. It works on a copy, which can be edited and reloaded.
-pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
+pub fn ingress(plan: &ClusterPlan, id: PodId, configuration: &ConfigMap, node: &str, image: &str, run: &Run) -> Pod {
     let pod = &plan.pods[id.0];
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
@@ -102,7 +107,9 @@ pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run
     });
     let volume = json!({ "name": "configuration", "configMap": { "name": pod.name } });
     let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
-    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": labels(plan, id) }, "spec": spec }))
+    let mut all = reads(configuration);
+    labels(plan, id).into_iter().for_each(|(label, value)| all[label] = value.into());
+    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": all }, "spec": spec }))
 }
 
 /// The configuration of an ingress, as an object.
@@ -145,7 +152,7 @@ server {{
 
 /// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's
 /// Corefile. It is never restarted, so that its loss lasts.
-pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
+pub fn replica(name: &str, node: &str, template: &PodSpec, corefile: &ConfigMap, run: &Run) -> Pod {
     let mut spec = serde_json::to_value(template).unwrap_or_default();
     for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
         spec.as_object_mut().map(|spec| spec.remove(gone));
@@ -166,7 +173,8 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
             map["name"] = COREFILE.into();
         }
     }
-    let labels = json!({ "k8s-app": "kube-dns" });
+    let mut labels = reads(corefile);
+    labels["k8s-app"] = "kube-dns".into();
     run.object(DNS_NAMESPACE, name, json!({ "metadata": { "labels": labels }, "spec": spec }))
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use relapse_model::Resolver;
+use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,6 +34,11 @@ macro_rules! faults {
 
             /// See [`FaultSpec::EXAMPLE`], in the same order.
             pub const EXAMPLES: &'static [&'static str] = &[$($module::$spec::EXAMPLE),*];
+
+            /// Where its settings are.
+            pub fn span(&self) -> Span {
+                match self { $(Self::$spec(spec) => spec.span,)* }
+            }
 
             /// Plans the fault.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Planned> {

@@ -186,6 +186,16 @@ pub struct DnsPlan {
     pub policy: ForwardPolicy,
 }
 
+/// Shortest time an answer is cached, seconds, unless the longest is shorter.
+const SHORTEST_IN_CACHE: u32 = 5;
+
+/// Time that CoreDNS's cache plugin keeps an answer (plugin/cache, plugin/pkg/dnsutil/ttl.go), seconds. `longest` is the
+/// plugin's option.
+#[must_use]
+pub fn time_in_cache(ttl: u32, longest: u32) -> u32 {
+    ttl.max(SHORTEST_IN_CACHE).min(longest)
+}
+
 /// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
 /// answer, the others follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -445,6 +455,12 @@ impl ClusterPlan {
     pub fn pods_with_links(&self, node: NodeId) -> impl Iterator<Item = PodId> {
         let here = move |number: &usize| self.pods[*number].node == node && !self.pods[*number].host_network;
         (0..self.pods.len()).filter(here).map(PodId)
+    }
+
+    /// The pods' routing table of a node, in messages.
+    #[must_use]
+    pub fn pod_table_of(&self, node: NodeId) -> String {
+        format!("table {} of node/{}", self.network.pod_table, self.nodes[node.0].name)
     }
 
     /// Whether a pod does not run from the start.
