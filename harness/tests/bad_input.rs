@@ -76,6 +76,11 @@ wrong! {
     fault_not_indented: "      node: worker-2\n      lose: table" => "    node: worker-2\n    lose: table";
     fault_without_settings: "inject: [ pod-deletion: { pod: peer } ]" => "inject: [ pod-deletion ]";
     unknown_word: "lose: table" => "lose: tabel";
+    failure_that_is_none: "as: timeout" => "as: http-200";
+    status_of_a_flow_without_http: "as: timeout" => "as: http-502";
+    address_on_the_host_network: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.98.29, mtu: 1400, ingress: { service: shop, hostNetwork: true }";
+    ingresses_at_one_port: "    - { name: app, node: worker-2 }" => "    - { name: app, node: worker-2, ingress: { service: shop, hostNetwork: true } }\n    - { name: second, node: worker-2, ingress: { service: shop, hostNetwork: true } }";
+    resolver_without_records: "clamp: 1280" => "clamp: 1280, resolver: database", "address: 10.176.46.4" => "address: 10.176.46.4, resolver: upsteam", "  nodes: 2" => "  nodes: 2\n  declared: { entries: { shop.example.com: { resolver: outside/database, port: 80 }, shop..com: { resolver: upstream, port: 80 } } }";
     kind_config_elsewhere: "  nodes: 2" => "  nodes: 2\n  kindConfig: ../etc/passwd";
     kind_config_misspelt: "  nodes: 2" => "  nodes: 2\n  kindConfig: two-worker.yaml", "pod: peer" => "pod: pere";
     kind_config_too_small: "  nodes: 2" => "  nodes: 4\n  kindConfig: two-workers.yaml";

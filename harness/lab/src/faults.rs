@@ -78,4 +78,7 @@ faults! {
     "kube-proxy-stopped" => kube_proxy_stopped::KubeProxyStoppedSpec,
     "endpoint-replaced" => endpoint_replaced::EndpointReplacedSpec,
     "missing-index" => missing_index::MissingIndexSpec,
+    "ingress-misroute" => ingress_misroute::IngressMisrouteSpec,
+    "ingress-reload" => ingress_reload::IngressReloadSpec,
+    "external-dns-loss" => external_dns_loss::ExternalDnsLossSpec,
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::Api;
 use relapse_kernel::NetNs;
@@ -27,7 +27,7 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = self.plan.pods.iter().filter_map(|pod| self.ingress_configuration(pod));
+        let ingresses = (0..self.plan.pods.len()).filter_map(|id| objects::ingress_map(&self.plan, PodId(id), &run));
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
@@ -35,12 +35,6 @@ impl KindCluster {
 
     fn run(&self) -> objects::Run {
         objects::Run { id: self.ground.run_id.clone() }
-    }
-
-    fn ingress_configuration(&self, pod: &PodPlan) -> Option<ConfigMap> {
-        let PodRole::Ingress { backend, port } = pod.role else { return None };
-        let to = SocketAddr::new(self.plan.services[backend.0].address, port);
-        Some(objects::ingress_configuration(&pod.name, port, to, &self.run()))
     }
 
     /// Deletes pods that are not in this plan, and returns them.
@@ -106,8 +100,8 @@ impl KindCluster {
     fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
         let (node, run) = (&self.ground.cluster.nodes[spec.node.0].name, self.run());
-        if let (Some(image), Some(configuration)) = (&self.ground.nginx, self.ingress_configuration(spec)) {
-            return objects::ingress(&configuration, node, image, &run);
+        if let (Some(image), Some(configuration)) = (&self.ground.nginx, objects::ingress_map(&self.plan, id, &run)) {
+            return objects::ingress(&self.plan, id, &configuration, node, image, &run);
         }
         let corefile = objects::corefile(&self.plan, &run);
         if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {

@@ -5,9 +5,11 @@
 //! place. How to run one is up to the backend, in a file of the same name there.
 
 pub mod app;
+mod balancer;
 pub mod database;
 pub mod echo;
 pub mod http;
+mod ingress;
 pub mod resolver;
 
 use std::collections::BTreeMap;
@@ -93,7 +95,9 @@ pub fn start(
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
-        for place in plan.behind(target) {
+        let answering = plan.behind(target).into_iter().map(|place| plan.answering(place, port));
+        let places = answering.flat_map(|(target, port)| plan.behind(target).into_iter().map(move |to| (to, port)));
+        for (place, port) in places {
             let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
             if !is_ingress && !cluster.serves_itself(place) {
                 wanted.insert((plan.place_name(place), port), (place, serve));
@@ -147,9 +151,9 @@ pub fn start(
         });
     }
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
-        let ns = cluster.pod(pod).ns;
-        let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
-        tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
+        let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;
+        tasks.spawn(ingress::serve(listener, Arc::clone(cluster), pod, backend));
     }
+    balancer::start(cluster.as_ref(), tasks)?;
     resolver::start(cluster.as_ref(), tasks)
 }

@@ -160,7 +160,10 @@ fn the_limit_is_kube_proxys_formula() {
 /// A cluster in which every fault can be planned.
 const RICH: &str = "
   nodes: 2
-  pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  pods:
+    - { name: a, node: worker-1 }
+    - { name: b, node: worker-2 }
+    - { name: ingress, node: worker-2, ingress: { service: shop, port: 80 } }
   services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
@@ -223,6 +226,8 @@ fn faults_that_make_no_sense_are_refused() {
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+        ("ingress-misroute: { ingress: ingress, port: 80 }", "`ingress` sends to port 80 already"),
+        ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
     ] {
         let wrong = injected(fault).expect_err(fault);
