@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_name_without_an_address_is_named_itself() {
         let mut scene = scene!(NAME, "0 @a external ok; 1000 @a external no-address; 1500 @a external no-address");
-        play!(scene, "? warning name/tickets.example.com");
+        play!(scene, "? warning 1500 name/tickets.example.com");
     }
 
     #[test]

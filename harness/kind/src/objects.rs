@@ -17,8 +17,8 @@ const CONTENT: &str = "relapse.dev/content";
 pub const NAMESPACE: &str = "default";
 /// Namespace of cluster DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
-/// Name of the configuration file of an ingress.
-pub const INGRESS_FILE: &str = "default.conf";
+/// Folder of the configuration of an ingress.
+pub const INGRESS_FOLDER: &str = "/etc/nginx/conf.d";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
 /// The readiness gate of a cluster DNS replica: it is an endpoint only while this condition is true.
@@ -97,26 +97,18 @@ fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
     services.map(|service| (behind(service), "true")).collect()
 }
 
-/// An ingress: a real nginx, with [`ingress_configuration`]. It works on a copy, which can be edited and reloaded.
-pub fn ingress(plan: &ClusterPlan, id: PodId, configuration: &ConfigMap, node: &str, image: &str, run: &Run) -> Pod {
+/// An ingress: a real nginx that starts without a server. Its [`ingress_configuration`] is written and reloaded as a
+/// controller does; the image needs no shell for that.
+pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let pod = &plan.pods[id.0];
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
-        "command": ["sh", "-c", "cp /configuration/*.conf /etc/nginx/conf.d/ && exec nginx -g 'daemon off;'"],
-        "volumeMounts": [{ "name": "configuration", "mountPath": "/configuration" }],
+        "command": ["nginx", "-g", "daemon off;"],
+        "volumeMounts": [{ "name": "configuration", "mountPath": INGRESS_FOLDER }],
     });
-    let volume = json!({ "name": "configuration", "configMap": { "name": pod.name } });
+    let volume = json!({ "name": "configuration", "emptyDir": {} });
     let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
-    let mut all = reads(configuration);
-    labels(plan, id).into_iter().for_each(|(label, value)| all[label] = value.into());
-    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": all }, "spec": spec }))
-}
-
-/// The configuration of an ingress, as an object.
-pub fn ingress_map(plan: &ClusterPlan, id: PodId, run: &Run) -> Option<ConfigMap> {
-    let PodRole::Ingress { port, .. } = plan.pods[id.0].role else { return None };
-    let text = ingress_configuration(plan, id, port)?;
-    Some(run.object(NAMESPACE, &plan.pods[id.0].name, json!({ "data": { INGRESS_FILE: text } })))
+    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": labels(plan, id) }, "spec": spec }))
 }
 
 /// A reverse proxy in front of port `to` of a Service. If the cluster has DNS, the Service is looked up there when a

@@ -27,8 +27,6 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = (0..self.plan.pods.len()).filter_map(|id| objects::ingress_map(&self.plan, PodId(id), &run));
-        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
     }
@@ -100,8 +98,8 @@ impl KindCluster {
     fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
         let (node, run) = (&self.ground.cluster.nodes[spec.node.0].name, self.run());
-        if let (Some(image), Some(configuration)) = (&self.ground.nginx, objects::ingress_map(&self.plan, id, &run)) {
-            return objects::ingress(&self.plan, id, &configuration, node, image, &run);
+        if let (Some(image), PodRole::Ingress { .. }) = (&self.ground.nginx, spec.role) {
+            return objects::ingress(&self.plan, id, node, image, &run);
         }
         let corefile = objects::corefile(&self.plan, &run);
         if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {

@@ -21,13 +21,13 @@ pub(super) async fn run(agent: Arc<Agent>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The last address of each name: a lost resolver does not stop the connects.
     let mut known = vec![None; entries.len()];
-    for turn in 0.. {
-        let Some(number) = (turn as usize).checked_rem(entries.len()) else { return };
+    for turn in 0_usize.. {
+        let Some(number) = turn.checked_rem(entries.len()) else { return };
         clock.tick().await;
         let entry = &entries[number];
         look_up(&agent, entry, &mut known[number]).await;
         // Each name at every second of its turns.
-        if let Some(address) = known[number].filter(|_| turn as usize / entries.len() % 2 == 0) {
+        if let Some(address) = known[number].filter(|_| (turn / entries.len()).is_multiple_of(2)) {
             let started = Instant::now();
             let result = in_time(TIMEOUT, connect(&agent, address)).await;
             let probe = outcome(&agent, ProbeKind::Entry, address.ip(), started, result);
