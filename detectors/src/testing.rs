@@ -388,12 +388,14 @@ fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
         connect_us: None,
         sent_again: false,
         after_greeting: false,
+        status: None,
     };
     for word in more {
         let us = |number| read::<u64>(number) * 1000;
         match word.split_once('=') {
             Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
             Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("status", status)) => exchange.status = Some(read(status)),
             Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
             None if *word == "at-server" => exchange.seen_at = End::Server,
             None if *word == "outstanding" => exchange.answered = false,
