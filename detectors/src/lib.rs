@@ -70,4 +70,8 @@ detectors! {
     snat_port_reuse,
     connect_stall,
     snat_exhaustion,
+    // W4 backend-errors
+    backend_errors,
+    // W5 pod-crash
+    pod_crash,
 }
