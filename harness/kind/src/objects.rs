@@ -21,7 +21,7 @@ pub const NAMESPACE: &str = "default";
 pub const DNS_NAMESPACE: &str = "kube-system";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
-/// The readiness gate of a cluster DNS replica: it is an endpoint only while this condition is true.
+/// The readiness gate of replicas of cluster DNS and of pods that are replaced: endpoints only while this condition is true.
 pub const GATE: &str = "relapse.dev/serves";
 
 /// Grace period of a pod, in seconds. Pods have no work to finish.
@@ -84,7 +84,9 @@ pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) 
     let services = plan.services.iter().filter(|service| service.pods.contains(&id));
     let labels: BTreeMap<String, &str> = services.map(|service| (behind(service), "true")).collect();
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
-    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels } }))
+    let gates = if plan.is_replaced(id) { json!([{ "conditionType": GATE }]) } else { json!([]) };
+    let object = json!({ "metadata": { "labels": labels }, "spec": { "readinessGates": gates } });
+    run.pod(&plan.pods[id.0].name, node, container, object)
 }
 
 /// An ingress: a real nginx, with [`ingress_configuration`].

@@ -17,6 +17,7 @@ use crate::host_limit::HostLimit;
 pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
 use crate::workload::churn::ChurnPause;
+use crate::workload::servers::running::Servers;
 
 /// What a fault needs beyond its own namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub struct World {
     pub cluster: Arc<dyn Cluster>,
     /// Every flow of the workload with its switch, in plan order.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
+    /// The workload's own servers.
+    pub servers: Arc<Servers>,
     /// While set, only the flows send traffic.
     pub quiet: ChurnPause,
     /// The machine-wide conntrack limit, written by the guardian.

@@ -15,6 +15,7 @@ use crate::fault::{FaultSpec, Planned};
 
 mod drop_all;
 mod filler;
+mod served;
 
 macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
@@ -68,4 +69,7 @@ faults! {
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
     "missing-index" => missing_index::MissingIndexSpec,
+    "backend-errors" => backend_errors::BackendErrorsSpec,
+    "pod-crash" => pod_crash::PodCrashSpec,
+    "rolling-update" => rolling_update::RollingUpdateSpec,
 }

@@ -1,10 +1,12 @@
 //! The lab: a cluster of network namespaces on this machine, started in milliseconds.
 //!
-//! Stand-ins replace what a real cluster runs: [`services`] for kube-proxy's rules, [`coredns`] for CoreDNS;
+//! Stand-ins replace what a real cluster runs: [`services`] for kube-proxy's rules, [`coredns`] for CoreDNS, [`kubelet`]
+//! for the states of containers;
 //! everything else (fabric, NICs, policy table, source NAT, outside world) is shared with other backends. Dropping
 //! the last handles takes it down: namespaces are anonymous.
 
 mod coredns;
+mod kubelet;
 mod labs;
 pub mod probe;
 mod services;
@@ -47,6 +49,7 @@ pub struct Lab {
     outside: Vec<Outside>,
     offices: Vec<Office>,
     dns: coredns::Replicas,
+    kubelets: kubelet::Kubelets,
     /// Which pods exist, and which of them are ready.
     state: Mutex<Vec<PodState>>,
     /// Held from reading the state until its rules are in force, so that an older state cannot overwrite a newer one.
@@ -104,6 +107,7 @@ impl Lab {
         let nodes = plan.nodes.iter().zip(hosts).map(|(node, host)| Node { name: node.name.clone(), ns: host.ns });
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
+            kubelets: kubelet::Kubelets::new(plan),
             plan: plan.clone(),
             fabric,
             paths,
@@ -256,6 +260,8 @@ impl Cluster for Lab {
     fn delete_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.set_running(id, false).await?;
+            self.kubelets.ended(id);
+            self.kubelets.removed(id);
             self.set_state(id, |state| state.exists = false)?;
             // The kubelet updates its state before it calls the CNI.
             tokio::time::sleep(CNI_CALL).await;
@@ -274,13 +280,34 @@ impl Cluster for Lab {
 
     fn restore_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
+            self.add_pod(id).await?;
+            self.set_running(id, true).await
+        })
+    }
+
+    fn add_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
             let spec = &self.plan.pods[id.0];
             if link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
                 let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
-            self.set_state(id, |state| state.exists = true)?;
-            self.set_running(id, true).await
+            self.kubelets.started(id);
+            Ok(self.set_state(id, |state| state.exists = true)?)
+        })
+    }
+
+    fn crash(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.failed(id);
+            Ok(self.set_state(id, |state| state.ready = false)?)
+        })
+    }
+
+    fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.restart(id, back_off).await;
+            Ok(self.set_state(id, |state| state.ready = true)?)
         })
     }
 
@@ -294,7 +321,7 @@ impl Cluster for Lab {
     }
 
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
-        None
+        Some(self.kubelets.news())
     }
 
     fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
@@ -323,11 +350,13 @@ impl Cluster for Lab {
             let is_dns = self.plan.pods[id.0].role == PodRole::Dns;
             if is_dns && running {
                 self.dns.start(id)?;
+                self.kubelets.started(id);
             }
             self.set_state(id, |state| state.ready = running)?;
             // Endpoints are removed before the process stops, so that requests under way are still answered.
             if is_dns && !running {
                 self.dns.stop(id).await;
+                self.kubelets.ended(id);
             }
             Ok(())
         })

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::client::Home;
 use super::servers::echo::{self, Exchange};
+use super::servers::running::Errors;
 use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
@@ -57,7 +58,12 @@ impl Churn {
         let away = Arc::new(Mutex::new(()));
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         if cluster.plan().pods.len() >= 2 {
-            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(PodId(1)), flows: Arc::new([]) };
+            let home = Home {
+                cluster: Arc::clone(cluster),
+                place: Place::Pod(PodId(1)),
+                flows: Arc::new([]),
+                errors: Errors::default(),
+            };
             let server = cluster.pod(PodId(1)).ns;
             let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
             tasks.spawn(echo::SERVE(listener, home));

@@ -9,6 +9,7 @@ pub mod database;
 pub mod echo;
 pub mod http;
 pub mod resolver;
+pub mod running;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,8 +20,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use self::running::{Errors, Servers};
+
 use super::client::{Client, Home, Serve};
-use super::{namespace, sockets};
+use super::sockets;
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -80,7 +83,8 @@ fn server_of(part: &PartPlan) -> Serve {
     }
 }
 
-/// Binds and starts all servers needed by flows and the cluster; every port is listening when this returns.
+/// Binds and starts all servers needed by flows and the cluster, except those of pods that do not run yet; every port is
+/// listening when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.
@@ -89,7 +93,7 @@ pub fn start(
     flows: &[FlowPlan],
     clients: &[Arc<dyn Client>],
     tasks: &mut JoinSet<()>,
-) -> Result<(), FaultError> {
+) -> Result<Servers, FaultError> {
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
@@ -114,15 +118,20 @@ pub fn start(
         .collect();
     ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
-    for ((_, port), (place, serve)) in wanted {
-        let listener = sockets::tcp_listener(&namespace(cluster.as_ref(), place), SocketAddr::new(ANY, port))?;
-        let home = Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows) };
-        tasks.spawn(serve(listener, home));
-    }
+    let servers = Servers::new(wanted.into_iter().map(|((_, port), (place, serve))| {
+        (
+            port,
+            serve,
+            Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows), errors: Errors::default() },
+        )
+    }));
+    let is_there = |place: &Place| !matches!(place, Place::Pod(id) if plan.is_spare(*id));
+    plan.places().filter(is_there).try_for_each(|place| servers.start(place))?;
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
         let ns = cluster.pod(pod).ns;
         let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
         tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
     }
-    resolver::start(cluster.as_ref(), tasks)
+    resolver::start(cluster.as_ref(), tasks)?;
+    Ok(servers)
 }

@@ -161,13 +161,14 @@ fn the_limit_is_kube_proxys_formula() {
 const RICH: &str = "
   nodes: 2
   pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  services: [ { name: web, port: 80, pods: [a] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
 
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {
     let text = with_cluster(RICH).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
-    let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
+    let flows = "workload:\n  - http: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
                  - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n  \
                  - query: { name: rows, from: pod/a, to: outside/host, port: 3306 }\n";
     planned(&text.replace("workload:\n", flows))
@@ -213,6 +214,14 @@ fn faults_that_make_no_sense_are_refused() {
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
+        ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
+        ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
+        ("backend-errors: { pods: [b], status: 500 }", "no server in pod `b` is asked over HTTP"),
+        ("backend-errors: { service: web, status: 200 }", "not the status of an error"),
+        ("backend-errors: { service: web, status: 500, share: 0% }", "`share` is 0"),
+        ("pod-crash: { pod: b }", "no server in pod `b` is asked"),
+        ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
+        ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
     ] {
         let wrong = injected(fault).expect_err(fault);
         assert_eq!(wrong.len(), 1, "{wrong}");
