@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::diagnostics::Span;
-use crate::plan::{NodeId, PodId, PodPlan, PodRole};
+use crate::plan::{NodeId, Place, PodId, PodPlan, PodRole};
 use crate::resolver::Resolver;
 
 /// Index in a node's share of its first pod. Earlier addresses are used by the infrastructure.
@@ -62,6 +62,8 @@ impl Resolver<'_> {
         self.cluster.spares.push(id);
         let services = self.cluster.services.iter_mut().filter(|service| service.pods.contains(&of));
         services.for_each(|service| service.pods.push(id));
+        let names = self.cluster.names.iter_mut().filter(|name| name.places.contains(&Place::Pod(of)));
+        names.for_each(|name| name.places.push(Place::Pod(id)));
         Some(id)
     }
 
