@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
+use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Entry, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
@@ -45,6 +45,11 @@ pub fn operator() -> Operator {
             prefixes: vec!["10.219.226.0/24".parse().unwrap()],
         }],
         servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
+        entries: vec![Entry {
+            name: "tickets.example.com".into(),
+            resolver: "203.0.113.53".parse().unwrap(),
+            port: 80,
+        }],
     }
 }
 
@@ -303,7 +308,8 @@ pub fn observed(words: &[&str]) -> Observed {
             };
             let ok = outcome == "ok" || outcome == "true";
             let (took_us, error) = if ok { (900, None) } else { (400_000, Some("timeout".to_owned())) };
-            Probe { kind, source: read("10.176.64.11"), target: read(target), ok, took_us, error }.into()
+            let (source, target) = (read("10.176.64.11"), read(target));
+            Probe { kind, source, target, port: None, about: None, ok, took_us, error }.into()
         }
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");

@@ -2,6 +2,7 @@
 //! objects; hosts outside.
 
 mod changes;
+mod ingress;
 mod make;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +13,7 @@ use kube::Client;
 use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::pods::with_passer_by;
 use relapse_lab::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
@@ -47,6 +49,7 @@ pub struct KindCluster {
     pause_image: String,
     /// The pod template of kubeadm's CoreDNS Deployment.
     replica: Option<PodSpec>,
+    ingress_log: IngressLogs,
 }
 
 impl KindCluster {
@@ -76,6 +79,7 @@ impl KindCluster {
             inventory: watch::Sender::default(),
             pause_image: cni::pause_image(node)?,
             replica,
+            ingress_log: IngressLogs::default(),
             ground: ground.clone(),
             plan,
         };
@@ -88,6 +92,7 @@ impl KindCluster {
         }
         cluster.pods = Mutex::new(made);
         cluster.until_endpoints_are_ready().await?;
+        cluster.start_ingresses().await?;
         // Pods of the previous scenario were in the fabric until they were deleted.
         cluster.nodes.iter().try_for_each(Attached::forget_flows)?;
         let cluster = Arc::new(cluster);
@@ -116,7 +121,8 @@ impl KindCluster {
         let plugged = self.lock_pods();
         let is_present = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
             let pod = self.seen.same_pod(&spec.name, &plugged.uid);
-            !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
+            // A pod on the host network has neither address nor link of its own.
+            !spec.host_network && !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
         };
         let pods = self.plan.pods.iter().zip(plugged.iter()).filter(is_present).map(|(spec, plugged)| PodEntry {
             name: spec.name.clone(),
@@ -156,7 +162,7 @@ impl KindCluster {
         let pods = self.lock_pods().clone();
         for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
             let serves = self.serves_itself(Place::Pod(PodId(number)));
-            let ended = serves.then(|| pods::end_connections(&pod.ns));
+            let ended = serves.then(|| pods::end_connections(&pod.ns, spec.host_network.then_some(pod.address)));
             let unplugged = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns);
             left.extend(failures(&format!("pod {}", spec.name), ended.into_iter().chain([unplugged])));
         }
@@ -247,6 +253,18 @@ impl Cluster for KindCluster {
 
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {
         Some(kube_proxy::prepare(&self.nodes[0].node().ns, limit))
+    }
+
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingress_log
+    }
+
+    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError> {
+        self.configured_port(id).map_err(refused("read the configuration of an ingress"))
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.configure(id, port).await.map_err(refused("configure an ingress")) })
     }
 
     fn serves_itself(&self, place: Place) -> bool {

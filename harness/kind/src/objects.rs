@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
-use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodRole, ServicePlan};
+use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodPlan, PodRole, ServicePlan};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -19,6 +18,8 @@ const CONTENT: &str = "relapse.dev/content";
 pub const NAMESPACE: &str = "default";
 /// Namespace of cluster DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
+/// Name of the configuration file of an ingress.
+pub const INGRESS_FILE: &str = "default.conf";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
 /// The readiness gate of replicas of cluster DNS and of pods that are replaced: endpoints only while this condition is true.
@@ -89,25 +90,46 @@ pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) 
     run.pod(&plan.pods[id.0].name, node, container, object)
 }
 
-/// An ingress: a real nginx, with [`ingress_configuration`].
-pub fn ingress(name: &str, node: &str, image: &str, run: &Run) -> Pod {
+/// An ingress: a real nginx, with [`ingress_configuration`]. It works on a copy, which can be edited and reloaded.
+pub fn ingress(pod: &PodPlan, node: &str, image: &str, run: &Run) -> Pod {
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
-        "command": ["nginx", "-g", "daemon off;"],
-        "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
+        "command": ["sh", "-c", "cp /configuration/*.conf /etc/nginx/conf.d/ && exec nginx -g 'daemon off;'"],
+        "volumeMounts": [{ "name": "configuration", "mountPath": "/configuration" }],
     });
-    let volume = json!({ "name": "configuration", "configMap": { "name": name } });
-    run.pod(name, node, container, json!({ "spec": { "volumes": [volume] } }))
+    let volume = json!({ "name": "configuration", "configMap": { "name": pod.name } });
+    let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
+    run.pod(&pod.name, node, container, json!({ "spec": spec }))
 }
 
-/// A reverse proxy in front of a Service. Responses are buffered in memory, so that the client sets the pace.
-pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -> ConfigMap {
-    let text = format!(
-        "server {{
+/// The configuration of an ingress, as an object.
+pub fn ingress_map(plan: &ClusterPlan, id: PodId, run: &Run) -> Option<ConfigMap> {
+    let PodRole::Ingress { port, .. } = plan.pods[id.0].role else { return None };
+    let text = ingress_configuration(plan, id, port)?;
+    Some(run.object(NAMESPACE, &plan.pods[id.0].name, json!({ "data": { INGRESS_FILE: text } })))
+}
+
+/// A reverse proxy in front of port `to` of a Service. If the cluster has DNS, the Service is looked up there when a
+/// request arrives, at most once a second. Responses are buffered in memory, so that the client sets the pace.
+pub fn ingress_configuration(plan: &ClusterPlan, id: PodId, to: u16) -> Option<String> {
+    let PodRole::Ingress { backend, port } = plan.pods[id.0].role else { return None };
+    let (resolver, host) = match &plan.dns {
+        Some(dns) => {
+            let (server, name) = (plan.services[dns.service.0].address, plan.service_domain(backend));
+            let resolver = format!(
+                "    resolver {server} valid=1s ipv6=off;\n    resolver_timeout 1s;\n    set $backend {name};\n"
+            );
+            (resolver, "$backend".to_owned())
+        }
+        None => (String::new(), plan.services[backend.0].address.to_string()),
+    };
+    Some(format!(
+        "log_format relapse '$status|$upstream_addr|$upstream_status|$upstream_bytes_received|$request_time';
+server {{
     listen {port};
-    access_log off;
-    location / {{
-        proxy_pass http://{to};
+    access_log /dev/stdout relapse;
+{resolver}    location / {{
+        proxy_pass http://{host}:{to};
         proxy_http_version 1.1;
         proxy_buffers 64 8k;
         proxy_max_temp_file_size 0;
@@ -115,8 +137,7 @@ pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -
     }}
 }}
 "
-    );
-    run.object(NAMESPACE, name, json!({ "data": { "default.conf": text } }))
+    ))
 }
 
 /// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's

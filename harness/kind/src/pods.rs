@@ -88,6 +88,10 @@ pub fn processes(uid: &str) -> Vec<u32> {
 pub async fn plug(plan: &ClusterPlan, id: PodId, pod: &Pod, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
     let uid = pod.uid().unwrap_or_default();
+    if spec.host_network {
+        let (ns, link) = (node.clone(), String::new());
+        return Ok(Plugged { ns, link, address: spec.address, uid, leaving: false, stopped: false });
+    }
     let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
     let address = watch::address(pod).ok_or_else(|| format!("pod {} has no address", spec.name))?;
@@ -120,11 +124,12 @@ pub fn unplug(plan: &ClusterPlan, address: IpAddr, node: &NetNs) -> relapse_kern
         .try_for_each(|rule| unless(ErrorKind::NotFound, route::delete_rule(node, rule)))
 }
 
-/// Ends the connections of a server, which keeps running and listening.
-pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
+/// Ends the connections of a server, which keeps running and listening; on the host network, only those at its `address`.
+pub fn end_connections(ns: &NetNs, address: Option<IpAddr>) -> relapse_kernel::Result<()> {
     let sockets = SockDiag::open(ns)?;
-    let all = !mask(&[state::LISTEN]);
-    sockets.tcp_sockets(all)?.iter().try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
+    let all = sockets.tcp_sockets(!mask(&[state::LISTEN]))?;
+    let mut own = all.iter().filter(|socket| address.is_none_or(|address| socket.local.ip() == address));
+    own.try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
 }
 
 /// Waits until the node's end of a pod's veth is gone. The CNI plugins finish about when the API reports the deletion.

@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
 
+use ingress::IngressLogs;
+
 /// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -211,6 +213,19 @@ pub trait Cluster: Send + Sync {
     /// if only a stand-in programs Services.
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>>;
 
+    /// Requests that ingress controllers answered.
+    fn ingress_log(&self) -> &IngressLogs;
+
+    /// The port of its Service to which the configuration of an ingress sends.
+    ///
+    /// # Errors
+    /// When the pod is no ingress, or its configuration cannot be read.
+    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError>;
+
+    /// Writes a configuration of an ingress that sends to this port of its Service, and reloads it. Returns when it is
+    /// in force.
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>>;
+
     /// Whether this pod or outside host runs its own server, so that the workload starts none there.
     fn serves_itself(&self, place: Place) -> bool;
 
@@ -227,6 +242,7 @@ pub trait Cluster: Send + Sync {
 pub mod backend;
 pub mod cable;
 pub mod fabric;
+pub mod ingress;
 pub mod node_network;
 pub mod outside;
 pub mod paths;

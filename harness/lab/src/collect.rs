@@ -91,6 +91,7 @@ collectors! {
     sockets,
     probes,
     api,
+    ingress_log,
     databases,
     kernel_log,
 }

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::cable::{End, connect};
 use crate::cluster::fabric::Fabric;
+use crate::cluster::ingress::{IngressLogs, Ingresses};
 use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::paths::Paths;
@@ -55,6 +56,7 @@ pub struct Lab {
     /// Held from reading the state until its rules are in force, so that an older state cannot overwrite a newer one.
     programming: Mutex<()>,
     inventory: watch::Sender<Inventory>,
+    ingresses: Ingresses,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,11 @@ impl Lab {
         }
         let mut pods = Vec::with_capacity(plan.pods.len());
         for (number, pod) in plan.pods.iter().enumerate() {
+            if pod.host_network {
+                let ns = hosts[pod.node.0].ns.clone();
+                pods.push(Pod { name: pod.name.clone(), ns, link: String::new() });
+                continue;
+            }
             let inside = host_namespace(&pod.name, false).await?;
             let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
             if !plan.is_spare(PodId(number)) {
@@ -118,6 +125,7 @@ impl Lab {
             inventory: watch::Sender::new(inventory(plan, &state)),
             state: Mutex::new(state),
             programming: Mutex::default(),
+            ingresses: Ingresses::new(plan),
         });
         lab.program_services()?;
         for (number, pod) in plan.pods.iter().enumerate() {
@@ -130,9 +138,10 @@ impl Lab {
 
     fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
+        let own = |number: &usize| !self.plan.pods[*number].host_network;
         std::iter::once(&self.fabric.at.ns)
             .chain(self.nodes.iter().map(|n| &n.ns))
-            .chain(self.pods.iter().map(|p| &p.ns))
+            .chain((0..self.pods.len()).filter(own).map(|number| &self.pods[number].ns))
             .chain(self.outside.iter().map(|o| &o.ns))
             .chain(hops)
             .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
@@ -207,7 +216,9 @@ const IPPROTO_UDP: u8 = 17;
 
 fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
     let node = |id: usize| plan.nodes[plan.pods[id].node.0].name.clone();
-    let pods = (0..plan.pods.len()).filter(|id| state[*id].exists).map(|id| PodEntry {
+    // A pod on the host network has neither address nor link of its own.
+    let own = |id: &usize| state[*id].exists && !plan.pods[*id].host_network;
+    let pods = (0..plan.pods.len()).filter(own).map(|id| PodEntry {
         name: plan.pods[id].name.clone(),
         node: node(id),
         address: plan.pods[id].address,
@@ -263,9 +274,12 @@ impl Cluster for Lab {
             self.kubelets.ended(id);
             self.kubelets.removed(id);
             self.set_state(id, |state| state.exists = false)?;
+            let spec = &self.plan.pods[id.0];
+            if spec.host_network {
+                return Ok(());
+            }
             // The kubelet updates its state before it calls the CNI.
             tokio::time::sleep(CNI_CALL).await;
-            let spec = &self.plan.pods[id.0];
             let node = &self.nodes[spec.node.0].ns;
             for rule in pod_rules(&self.plan.network, spec.address) {
                 // As in a CNI, rules that are missing already (removed by a fault) are not an error.
@@ -288,7 +302,7 @@ impl Cluster for Lab {
     fn add_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             let spec = &self.plan.pods[id.0];
-            if link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
+            if !spec.host_network && link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
                 let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
@@ -326,6 +340,18 @@ impl Cluster for Lab {
 
     fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
         None
+    }
+
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingresses.log
+    }
+
+    fn ingress_port(&self, id: PodId) -> std::result::Result<u16, FaultError> {
+        self.ingresses.port(id)
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(std::future::ready(self.ingresses.configure(id, port)))
     }
 
     fn serves_itself(&self, _: Place) -> bool {

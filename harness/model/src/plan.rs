@@ -5,11 +5,12 @@
 mod path;
 mod steps;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Entry, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -63,6 +64,8 @@ pub struct ClusterPlan {
     pub names: Vec<NamePlan>,
     /// What the operator declared to the detectors about servers.
     pub declared_servers: Vec<DeclaredServer>,
+    /// External names of the cluster that the operator declares to the detectors.
+    pub declared_entries: Vec<Entry>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -129,6 +132,8 @@ pub struct PodPlan {
     /// MTU of the pod's interface, bytes (1500).
     pub mtu: u16,
     pub role: PodRole,
+    /// It runs in its node's network namespace, at the node's address.
+    pub host_network: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,6 +203,8 @@ pub struct OutsidePlan {
     pub ttl: u32,
     /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.
@@ -219,6 +226,8 @@ pub struct OfficePlan {
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
     pub path: PathPlan,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// A domain name that flows look up at each attempt.
@@ -326,8 +335,7 @@ impl FlowPlan {
 }
 
 /// How an attempt fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Failure {
     #[default]
     Any,
@@ -337,24 +345,34 @@ pub enum Failure {
     Refused,
     /// The name was not resolved (SERVFAIL, NXDOMAIN or no answer).
     NameError,
+    /// An HTTP response with this status (RFC 9110, 15) instead of 200.
+    Status(u16),
 }
 
 impl Failure {
-    /// The word in scenarios.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::NameError => "name-error",
-        }
-    }
-
-    /// The failure with this word.
+    /// The failure written in a scenario or in `Server-Timing`: a word, or `http-STATUS`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Any, Self::Timeout, Self::Refused, Self::NameError].into_iter().find(|how| how.as_str() == text)
+        let status = |text: &str| text.parse().ok().filter(|status| (400..=599).contains(status));
+        match text {
+            "any" => Some(Self::Any),
+            "timeout" => Some(Self::Timeout),
+            "refused" => Some(Self::Refused),
+            "name-error" => Some(Self::NameError),
+            other => other.strip_prefix("http-").and_then(status).map(Self::Status),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Refused => f.write_str("refused"),
+            Self::NameError => f.write_str("name-error"),
+            Self::Status(status) => write!(f, "http-{status}"),
+        }
     }
 }
 
@@ -380,6 +398,7 @@ impl ClusterPlan {
             peer_prefix_length: 24,
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
+            entries: self.declared_entries.clone(),
         }
     }
 
@@ -398,6 +417,12 @@ impl ClusterPlan {
         let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
         let namespace = if is_dns { "kube-system" } else { "default" };
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
+    }
+
+    /// The pods of a node that have addresses of their own.
+    pub fn pods_with_links(&self, node: NodeId) -> impl Iterator<Item = PodId> {
+        let here = move |number: &usize| self.pods[*number].node == node && !self.pods[*number].host_network;
+        (0..self.pods.len()).filter(here).map(PodId)
     }
 
     /// Whether a pod does not run from the start.
@@ -462,15 +487,31 @@ impl ClusterPlan {
         self.places().find(|place| self.address(*place) == address).or_else(outside)
     }
 
-    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise the first resolver outside.
+    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise its own, or the first one outside.
+    #[must_use]
+    pub fn resolver_at(&self, place: Place) -> Option<Target> {
+        let own = match place {
+            Place::Pod(_) | Place::Node(_) => return self.dns.as_ref().map(|dns| Target::Service(dns.service)),
+            Place::Outside(id) => self.outside[id.0].resolver,
+            Place::Office(id) => self.offices[id.0].resolver,
+        };
+        let first = || self.outside.iter().position(|host| !host.records.is_empty()).map(OutsideId);
+        own.or_else(first).map(|host| Target::Place(Place::Outside(host)))
+    }
+
+    /// Address of the resolver used at this place.
     #[must_use]
     pub fn resolver_of(&self, place: Place) -> Option<IpAddr> {
-        match place {
-            Place::Pod(_) | Place::Node(_) => self.dns.as_ref().map(|dns| self.services[dns.service.0].address),
-            Place::Outside(_) | Place::Office(_) => {
-                self.outside.iter().find(|host| !host.records.is_empty()).map(|host| host.address)
-            }
-        }
+        self.resolver_at(place).map(|resolver| self.target_address(resolver))
+    }
+
+    /// The ingress on the host network of this node that serves this port.
+    #[must_use]
+    pub fn host_ingress(&self, node: NodeId, at: u16) -> Option<PodId> {
+        let serves = |pod: &PodPlan| {
+            pod.host_network && pod.node == node && matches!(pod.role, PodRole::Ingress { port, .. } if port == at)
+        };
+        self.pods.iter().position(serves).map(PodId)
     }
 
     /// Address that a flow to this target connects to; of a name, its first address in the scenario.

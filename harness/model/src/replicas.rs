@@ -26,7 +26,7 @@ impl Resolver<'_> {
             self.error(at, message, "use fewer pods, or other `nodes`");
             return None;
         };
-        self.cluster.pods.push(PodPlan { name, node, address, mtu: 1500, role: PodRole::Dns });
+        self.cluster.pods.push(PodPlan { name, node, address, mtu: 1500, role: PodRole::Dns, host_network: false });
         Some(PodId(self.cluster.pods.len() - 1))
     }
 

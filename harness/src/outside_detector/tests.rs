@@ -36,6 +36,7 @@ fn operator() -> Operator {
         peer_prefix_length: 24,
         names: Vec::new(),
         servers: Vec::new(),
+        entries: Vec::new(),
     }
 }
 

@@ -21,8 +21,16 @@ pub fn end(pid: u32) -> Result<()> {
     send(pid, Signal::KILL)
 }
 
+/// Requests that a process reads its configuration again (SIGHUP). A process that no longer exists is not an error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reload(pid: u32) -> Result<()> {
+    send(pid, Signal::HUP)
+}
+
 fn send(pid: u32, signal: Signal) -> Result<()> {
-    let what = || format!("end process {pid}");
+    let what = || format!("signal process {pid}");
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::NotFound { what: what() })?;
     let sent = pidfd_open(number, PidfdFlags::empty()).and_then(|process| pidfd_send_signal(process, signal));
     match sent {

@@ -1,6 +1,5 @@
 //! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -27,13 +26,7 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = self.plan.pods.iter().filter_map(|pod| match pod.role {
-            PodRole::Ingress { backend, port } => {
-                let to = SocketAddr::new(self.plan.services[backend.0].address, port);
-                Some(objects::ingress_configuration(&pod.name, port, to, &run))
-            }
-            PodRole::Plain | PodRole::Dns => None,
-        });
+        let ingresses = (0..self.plan.pods.len()).filter_map(|id| objects::ingress_map(&self.plan, PodId(id), &run));
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
@@ -117,7 +110,7 @@ impl KindCluster {
         match (&self.replica, spec.role) {
             (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
                 let image = self.ground.nginx.as_deref().unwrap_or_default();
-                objects::ingress(&spec.name, node, image, &self.run())
+                objects::ingress(spec, node, image, &self.run())
             }
             (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
             _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),

@@ -8,6 +8,7 @@ pub mod app;
 pub mod database;
 pub mod echo;
 pub mod http;
+mod ingress;
 pub mod resolver;
 pub mod running;
 
@@ -98,7 +99,11 @@ pub fn start(
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
         for place in plan.behind(target) {
-            let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
+            let is_ingress = match place {
+                Place::Pod(id) => matches!(plan.pods[id.0].role, PodRole::Ingress { .. }),
+                Place::Node(id) => plan.host_ingress(id, port).is_some(),
+                Place::Outside(_) | Place::Office(_) => false,
+            };
             if !is_ingress && !cluster.serves_itself(place) {
                 wanted.insert((plan.place_name(place), port), (place, serve));
             }
@@ -128,9 +133,8 @@ pub fn start(
     let is_there = |place: &Place| !matches!(place, Place::Pod(id) if plan.is_spare(*id));
     plan.places().filter(is_there).try_for_each(|place| servers.start(place))?;
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
-        let ns = cluster.pod(pod).ns;
-        let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
-        tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
+        let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;
+        tasks.spawn(ingress::serve(listener, Arc::clone(cluster), pod, backend));
     }
     resolver::start(cluster.as_ref(), tasks)?;
     Ok(servers)
