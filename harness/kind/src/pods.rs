@@ -90,7 +90,7 @@ pub async fn plug(plan: &ClusterPlan, id: PodId, pod: &Pod, node: &NetNs) -> Res
     let uid = pod.uid().unwrap_or_default();
     if spec.host_network {
         let (ns, link) = (node.clone(), String::new());
-        return Ok(Plugged { ns, link, address: spec.address, uid, leaving: false, stopped: false });
+        return Ok(Plugged { ns, link, address: spec.address, uid, leaving: false, stopped: false, killed: None });
     }
     let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
