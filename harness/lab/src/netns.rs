@@ -307,21 +307,21 @@ impl Cluster for Lab {
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
             self.kubelets.started(id);
-            Ok(self.set_state(id, |state| state.exists = true)?)
+            self.set_state(id, |state| state.exists = true)
         })
     }
 
     fn crash(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.kubelets.failed(id);
-            Ok(self.set_state(id, |state| state.ready = false)?)
+            self.set_state(id, |state| state.ready = false)
         })
     }
 
     fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.kubelets.restart(id, back_off).await;
-            Ok(self.set_state(id, |state| state.ready = true)?)
+            self.set_state(id, |state| state.ready = true)
         })
     }
 

@@ -61,10 +61,7 @@ impl FaultSpec for BackendErrorsSpec {
                 return None;
             }
         };
-        let status = StatusCode::from_u16(self.status.value).ok().filter(|status| status.as_u16() >= 400);
-        if status.is_none_or(|status| status.as_u16() > 599) {
-            resolver.error(self.status.span, "this is not the status of an error", "write one of 400 to 599");
-        }
+        let status = StatusCode::from_u16(self.status.value).ok();
         let millionths = self.share.as_ref().map_or(1_000_000, |share| share.0);
         if let Some(share) = self.share.as_ref().filter(|_| millionths == 0) {
             resolver.error(share.span, "`share` is 0, so no answer changes", "write a share above 0, or leave it out");
