@@ -1,8 +1,8 @@
 //! `pod-crash`: a container of a pod ends by itself again and again.
 //!
-//! What it sees: the kubelet's state of a container. `warning` while it waits in CrashLoopBackOff, or when it was
-//! started again twice within 10 minutes after it had failed; `info` at the first failure. Over when it has run for 10 s, when the pod is
-//! deleted, or when another takes its place.
+//! What it sees: the kubelet's state of a container. `warning` when it failed twice within 10 minutes, or waits in
+//! CrashLoopBackOff, which a kubelet may report ten seconds later; `info` at the first failure. Over when it has run for
+//! 10 s, when the pod is deleted, or when another takes its place.
 //! Why it matters: the pod leaves its Services whenever it is down, and the cause is in the pod.
 //! Which incident: W5.
 //!
@@ -29,8 +29,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// The reason of a container that waits for its back-off.
 const BACK_OFF: &str = "CrashLoopBackOff";
-/// Restarts after a failure that are enough, and the time they count for: a kubelet forgets its back-off after it.
-const RESTARTS: usize = 2;
+/// Failures that are enough, and the time they count for: a kubelet forgets its back-off after it.
+const FAILURES: usize = 2;
 const WINDOW: Duration = Duration::from_mins(10);
 /// A container that has run for so long is well.
 const STABLE: Duration = Duration::from_secs(10);
@@ -50,8 +50,8 @@ struct Crashing {
     exit: Option<i32>,
     /// The first failure.
     since: Option<Time>,
-    /// When it was started again after a failure.
-    restarted: Vec<Time>,
+    /// When it failed.
+    failures: Vec<Time>,
     runs_since: Option<Time>,
 }
 
@@ -61,10 +61,16 @@ impl Crashing {
         self.runs_since = None;
         match &container.state {
             ContainerState::Terminated { exit_code, .. } => {
-                self.exit = Some(*exit_code);
+                // The same end may be reported again.
+                let is_known = self.exit.replace(*exit_code).is_some() && container.restarts == self.restarts;
                 if *exit_code != 0 {
+                    self.failures.retain(|before| at.since(*before) < WINDOW);
+                    if !is_known {
+                        self.failures.push(at);
+                    }
                     self.since.get_or_insert(at);
-                    return Some(Severity::Info);
+                    let is_loop = self.failures.len() >= FAILURES;
+                    return Some(if is_loop { Severity::Warning } else { Severity::Info });
                 }
             }
             ContainerState::Waiting { reason } if reason == BACK_OFF => {
@@ -75,14 +81,7 @@ impl Crashing {
             ContainerState::Waiting { .. } => {}
             ContainerState::Running => {
                 self.runs_since = Some(at);
-                let failed = self.exit.take().is_some_and(|code| code != 0);
-                if failed && container.restarts > self.restarts {
-                    self.restarted.retain(|before| at.since(*before) < WINDOW);
-                    self.restarted.push(at);
-                    if self.restarted.len() >= RESTARTS {
-                        return Some(Severity::Warning);
-                    }
-                }
+                self.exit = None;
             }
         }
         None
@@ -125,7 +124,7 @@ impl Detector for PodCrash {
         for ((pod, _), container) in self.containers.iter_mut() {
             let is_stable = container.runs_since.is_some_and(|since| cx.now.since(since) >= STABLE);
             if is_stable && container.since.take().is_some() {
-                container.restarted.clear();
+                container.failures.clear();
                 cx.claims.withdraw_of(Subject::pod(pod), "its container runs for 10 s");
             }
         }
@@ -148,10 +147,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn incident_as_soon_as_the_kubelet_waits_and_over_when_the_pod_is_replaced() {
+    fn incident_at_the_second_failure_and_over_when_the_pod_is_replaced() {
         let mut scene = incident();
-        play!(scene, "? info 1000 pod/shop-1 ? warning 1300 pod/shop-1");
-        play!(scene, "? evidence container app is waiting (CrashLoopBackOff), restarted once");
+        play!(scene, "? info 1000 pod/shop-1 ? warning 1200 pod/shop-1");
+        play!(scene, "? evidence container app is terminated (Error, exit code 137), restarted once");
         play!(scene, "2300 container shop-1 running 2; 2400 container shop-1 exit=137 2 ? not over");
         play!(scene, "3000 pod -shop-1 10.176.98.10 ? over; 4000 container shop-1 running 0; 9000 ? over");
     }
@@ -159,11 +158,9 @@ pub(crate) mod tests {
     #[test]
     fn the_states_between_may_be_missed() {
         play!(scene!(NAME, "{RUNS}; 1300 container shop-1 CrashLoopBackOff 1"), "? warning 1300 pod/shop-1");
-        let mut scene = scene!(NAME, "{RUNS}; 1000 container shop-1 exit=1 0; 1100 container shop-1 running 1");
-        play!(
-            scene,
-            "1200 container shop-1 exit=1 1 ? info; 1300 container shop-1 running 2 ? warning 1300 pod/shop-1"
-        );
+        // Without the running container in between, and the same end twice.
+        let mut scene = scene!(NAME, "{RUNS}; 1000 container shop-1 exit=1 0; 1100 container shop-1 exit=1 0 ? info");
+        play!(scene, "1200 container shop-1 exit=1 1 ? warning 1200 pod/shop-1; 1300 container shop-1 running 2");
         play!(scene, "11200 ? not over; 11400 ? over");
         play!({ incident() }, "3000 container shop-1 running 0 ? over");
     }
