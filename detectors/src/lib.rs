@@ -7,8 +7,8 @@
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and computations that
-//!   several detectors share.
+//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and
+//!   computations that several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ mod armed;
 mod capped;
 mod claims;
 mod dns_endpoints;
+mod hidden_clients;
 mod names;
 mod paths;
 mod proven;
@@ -70,6 +71,11 @@ detectors! {
     snat_port_reuse,
     connect_stall,
     snat_exhaustion,
+    // W3 ingress-misroute
+    ingress_route,
+    gateway_errors,
+    // W6 external-dns-loss
+    external_dns,
     // W4 backend-errors
     backend_errors,
     // W5 pod-crash

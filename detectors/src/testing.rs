@@ -16,8 +16,8 @@ use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
     Change, ConntrackStats, ConntrackTable, Container, ContainerState, Direction, Dns, End, Endpoint, Endpoints,
-    Exchange, Flow, KernelLog, Link, Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment,
-    Signal, Socket, TcpFlags, TcpState, Tuple,
+    Exchange, Flow, IngressLog, KernelLog, Link, Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule,
+    Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
 };
 use crate::time::Time;
 
@@ -311,6 +311,27 @@ pub fn observed(words: &[&str]) -> Observed {
             let (source, target) = (read("10.176.64.11"), read(target));
             Probe { kind, source, target, port: None, about: None, ok, took_us, error }.into()
         }
+        // An ingress' status, its back end and that one's status; `-` where there is none.
+        ["ingress", status, upstream, upstream_status] => IngressLog {
+            pod: "ingress".into(),
+            status: read(status),
+            upstream: (upstream != "-").then(|| read(upstream)),
+            upstream_status: (upstream_status != "-").then(|| read(upstream_status)),
+            took_us: 1000,
+        }
+        .into(),
+        // A look-up of an external name.
+        ["external", outcome] => Probe {
+            kind: ProbeKind::ExternalName,
+            source: read("10.176.64.11"),
+            target: read("203.0.113.53"),
+            port: None,
+            about: Some("tickets.example.com".into()),
+            ok: outcome == "ok",
+            took_us: 900,
+            error: (outcome != "ok").then(|| outcome.to_owned()),
+        }
+        .into(),
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
             ConntrackTable { count: read(count), limit: read(limit) }.into()

@@ -19,6 +19,7 @@ use crate::effect::Effect;
 pub use relapse_model::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
+    TrafficPolicy,
 };
 pub use resolve::{load, plan};
 
@@ -28,6 +29,8 @@ pub struct Plan {
     pub name: String,
     pub incident: String,
     pub title: String,
+    /// Replayed only on request.
+    pub nightly: bool,
     pub file: PathBuf,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,

@@ -5,6 +5,7 @@
 //! Invariants: the same lines with and without colour; a page without a width loses nothing, a narrow one only evidence
 //! of passed verdicts. Left out: where lines are written.
 
+use crate::databases;
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
 use crate::stages::Stage;
@@ -43,6 +44,11 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
         lines.extend(verdicts(trial, &shown, page).into_iter().flatten());
     } else {
         lines.extend(chain(trial, &stages, page));
+    }
+    lines.extend(databases(trial, page));
+    if !trial.is_control() {
+        let seen = trial.seen().join("; ");
+        lines.extend((!seen.is_empty()).then(|| long(page, Tone::Muted, INDENT, &seen)).into_iter().flatten());
     }
     let outcome = trial.outcome();
     if outcome != Outcome::Pass {
@@ -142,6 +148,23 @@ fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> 
     lines
 }
 
+/// What databases reported about themselves, for comparison.
+fn databases(trial: &TrialSummary, page: Page) -> Vec<String> {
+    let rows = databases::rows(trial);
+    let report = rows.iter().map(|row| paint::columns(row.report)).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    let mut server = None;
+    for row in rows {
+        if server.replace(row.server) != Some(row.server) {
+            let title = format!("{} about itself, not judged:", row.server);
+            lines.extend(long(page, Tone::Muted, INDENT, &title));
+        }
+        let line = Line::new(page, INDENT + 2).cell(None, row.report, report);
+        lines.push(line.cell(Some(Tone::Muted), &format!("  {}", row.shown), 0).end());
+    }
+    lines
+}
+
 /// "t0 ─0.4 ms─ in force ──12 ms── first effect": events in order, with the time between them.
 fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<String> {
     let t0 = trial.t0()?;
@@ -151,6 +174,8 @@ fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<Stri
     let mut stops = vec![(t0, "t0".to_owned(), None)];
     stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
     stops.extend(trial.t2().map(|t2| (t2, "first effect".to_owned(), Some(Tone::Unsure))));
+    let visible = trial.visible.iter().filter(|seen| !seen.healing).map(|seen| seen.at).min();
+    stops.extend(visible.map(|at| (at, "visible".to_owned(), None)));
     for decided in shown {
         if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
             && !after.is_zero()
@@ -280,7 +305,7 @@ fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<Str
 fn gauge(decided: &Decided) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let after = match decided.verdict {
-        Verdict::Detected { after } => after,
+        Verdict::Detected { .. } => decided.since_visible().unwrap_or_default(),
         Verdict::Late { .. } => return format!("{}▶", "█".repeat(GAUGE - 1)),
         _ => return "·".repeat(GAUGE),
     };

@@ -4,9 +4,11 @@
 //! (terminal, matrix, JUnit, Markdown, HTML) is made from them alone and can be recreated later from the file. Times
 //! are nanoseconds of `CLOCK_MONOTONIC`; a report shows them relative to the trial's t0 or to the start of the run.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
+use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +103,8 @@ pub struct Expectation {
     pub detector: String,
     pub level: Level,
     pub subject: Option<Subject>,
-    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it.
+    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it. If clients
+    /// could see the fault only later, from then ([`Decided::visible`]).
     pub within: Duration,
     /// Its place in a chain of steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -195,6 +198,8 @@ pub enum TrialEvent {
     },
     /// One mutation was made and read back.
     Injected(Injected),
+    /// Clients saw a change later than it was made.
+    Visible(Visible),
     /// A stated effect was seen in the workload, or ruled out.
     Effect(EffectSeen),
     /// A detector reported a finding.
@@ -221,6 +226,12 @@ pub enum TrialEvent {
     },
     /// Sample of a workload flow, for timelines: attempts and failures in the last span.
     Flow(FlowSample),
+    /// A third party's database outside reported something about itself, for comparison; never judged.
+    Database {
+        /// When it was read, at most half a second later.
+        read: Time,
+        report: DatabaseReport,
+    },
     Ended(TrialEnded),
 }
 
@@ -236,6 +247,23 @@ pub struct Injected {
     pub t1: Time,
     /// What was read back.
     pub read_back: String,
+    /// Of a chain: the step it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// A change that a cache or kept connections hid from clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visible {
+    /// The name whose record was changed.
+    pub what: String,
+    /// Of a fault: the first answer with the change that any client got. Of its healing: the last answer with the fault.
+    pub at: Time,
+    /// False if no client got one, and `at` is when caches expired.
+    pub observed: bool,
+    /// It is the healing.
+    #[serde(default)]
+    pub healing: bool,
     /// Of a chain: the step it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
@@ -272,6 +300,18 @@ pub struct Decided {
     /// Of a chain: the instant its times count from. Default: t0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Time>,
+    /// Time from there, or from t0, until clients could first see the fault, if a cache or kept connections hid it. The
+    /// deadline counts from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible: Option<Duration>,
+}
+
+impl Decided {
+    /// Time to detect, counted from when clients could first see the fault.
+    #[must_use]
+    pub fn since_visible(&self) -> Option<Duration> {
+        Some(self.verdict.after()?.saturating_sub(self.visible.unwrap_or_default()))
+    }
 }
 
 /// The verdict on an expectation or a control.
@@ -368,6 +408,34 @@ pub struct FlowSample {
     pub failures: u32,
     /// Median duration of successful attempts.
     pub median: Option<Duration>,
+}
+
+/// A signal of a database about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatabaseReport {
+    SlowQuery(SlowQuery),
+    Memory(DatabaseMemory),
+}
+
+impl DatabaseReport {
+    /// The report in a signal, if it is one.
+    #[must_use]
+    pub fn of(observed: &Observed) -> Option<Self> {
+        match observed {
+            Observed::SlowQuery(query) => Some(Self::SlowQuery(query.clone())),
+            Observed::DatabaseMemory(memory) => Some(Self::Memory(memory.clone())),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn server(&self) -> SocketAddr {
+        match self {
+            Self::SlowQuery(query) => query.server,
+            Self::Memory(memory) => memory.server,
+        }
+    }
 }
 
 /// The outcome of a trial or a run, ordered from best to worst.

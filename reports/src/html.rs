@@ -16,6 +16,7 @@ mod timeline;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::databases;
 use crate::event::Outcome;
 use crate::incident::{self, Incident};
 use crate::stages;
@@ -168,6 +169,7 @@ fn contents(trial: &TrialSummary) -> Markup {
             (chart)
         }
         (verdicts(trial))
+        (databases(trial))
         @if let Some(chart) = timeline::chart(trial) {
             p.caption { "Timeline in seconds from t0; shaded while the fault is in force" }
             (chart)
@@ -179,6 +181,7 @@ fn contents(trial: &TrialSummary) -> Markup {
 fn facts(trial: &TrialSummary) -> Markup {
     let injected = trial.injected.iter().map(|made| html! { b { (made.what) } " → " (made.read_back) });
     let mut facts: Vec<Markup> = injected.collect();
+    facts.extend(trial.seen().into_iter().map(|seen| html! { (seen) }));
     if let Some(ended) = &trial.ended {
         facts.extend(ended.up.map(|up| html! { "up in " (units::span(up)) }));
         facts.extend(ended.down.map(|down| html! { "gone in " (units::span(down)) }));
@@ -213,6 +216,22 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { (units::limit(expected.within)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
                     }
+                } }
+            }
+        }
+    }
+}
+
+/// What databases reported about themselves.
+fn databases(trial: &TrialSummary) -> Markup {
+    let rows = databases::rows(trial);
+    html! {
+        @if !rows.is_empty() {
+            p.caption { "What databases reported about themselves, for comparison; not judged" }
+            table {
+                thead { tr { @for name in ["database", "its report", "contents"] { th { (name) } } } }
+                tbody { @for row in rows {
+                    tr { td { (row.server) } td { (row.report) } td { (row.shown) } }
                 } }
             }
         }
@@ -259,6 +278,19 @@ mod tests {
         let stages =
             stages::table(&run.trials[0]).map(|table| table::table(&table).into_string().replace("<tr>", "\n<tr>"));
         insta::assert_snapshot!(stages.unwrap_or_default());
+    }
+
+    #[test]
+    fn a_fault_that_a_cache_hid_counts_from_when_clients_saw_it() {
+        let page = html(&RunSummary::of(&sample::cached::cached(&[4_200])));
+        for text in [
+            "oss.example.com visible after 4.20 s",
+            "healing of oss.example.com visible after 3.30 s",
+            "detected after 17 ms (visible after 4.20 s)",
+            "visible to clients after 4.20 s; the deadline counts from then",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{matrix, stages, times};
+use crate::{databases, matrix, stages, times};
 
 /// Renders the summary.
 #[must_use]
@@ -55,6 +55,9 @@ pub fn markdown(run: &RunSummary) -> String {
     if let Some(times) = times::times(run) {
         text.push_str(&format!("## Time to detect\n\n{}", table(&times)));
     }
+    if let Some(databases) = databases::table(run) {
+        text.push_str(&format!("## Databases about themselves\n\n{}", table(&databases)));
+    }
     let repetitions = statistics::repetitions(run);
     if !repetitions.is_empty() {
         let rows = repetitions.into_iter().map(|(_, name, outcomes)| vec![Cell::Text(name), Cell::Text(outcomes)]);
@@ -98,7 +101,7 @@ fn failures(run: &RunSummary, text: &mut String) {
         for reason in trial.reasons() {
             text.push_str(&format!("- **{}**\n", escape(&reason)));
         }
-        for remark in trial.remarks() {
+        for remark in trial.remarks().into_iter().chain(trial.seen()) {
             text.push_str(&format!("- {}\n", escape(&remark)));
         }
         let rows: Vec<Vec<Cell<'_>>> = trial.shown_verdicts().into_iter().map(|d| row(trial, d)).collect();
@@ -193,6 +196,11 @@ mod tests {
     #[test]
     fn summary_of_a_chain() {
         insta::assert_snapshot!(markdown(&RunSummary::of(&sample::chain::chain())));
+    }
+
+    #[test]
+    fn summary_of_a_fault_that_a_cache_hid() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::cached::cached(&[4_200, 1_800]))));
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
-    TrialId, TrialInfo, What,
+    DatabaseReport, Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    TrialEnded, TrialId, TrialInfo, Visible, What,
 };
 use crate::{units, words};
 
@@ -50,6 +50,7 @@ pub struct TrialSummary {
     pub phases: Vec<PhaseSpan>,
     pub reduced: Vec<Reduced>,
     pub injected: Vec<Injected>,
+    pub visible: Vec<Visible>,
     pub effects: Vec<EffectSeen>,
     pub findings: Vec<FindingReceived>,
     pub blind: Vec<Blind>,
@@ -58,6 +59,8 @@ pub struct TrialSummary {
     pub left_behind: Vec<String>,
     pub host_changed: Vec<String>,
     pub flows: Vec<FlowAt>,
+    /// Reports of databases outside, and when each was read.
+    pub databases: Vec<(Time, DatabaseReport)>,
     pub ended: Option<TrialEnded>,
 }
 

@@ -152,7 +152,7 @@ impl Terminal {
                 let line = format!("WAIT  {}  {}", self.run.label(trial), words::one_line(reason));
                 self.print(&[line]);
             }
-            TrialEvent::Flow(_) => {}
+            TrialEvent::Flow(_) | TrialEvent::Database { .. } => {}
             _ => {
                 let page = self.page();
                 if let Some(live) = &mut self.live {
@@ -362,6 +362,11 @@ mod tests {
     fn plain_output_of_chains() {
         let [chain, broken] = [sample::chain::chain(), sample::chain::broken()].map(|run| shown(Mode::Plain, &run));
         insta::assert_snapshot!(format!("{chain}\n{broken}"));
+    }
+
+    #[test]
+    fn plain_output_of_a_fault_that_a_cache_hid() {
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::cached::cached(&[4_200])));
     }
 
     #[test]

@@ -5,21 +5,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
-use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodPlan, PodRole, ServicePlan};
+use relapse_model::{ClusterPlan, ForwardPolicy, PodId, PodRole, ServicePlan, TrafficPolicy};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// The label with the run's id.
 pub const LABEL: &str = "relapse.dev/run";
-/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial of the
-/// same scenario.
+/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial.
 const CONTENT: &str = "relapse.dev/content";
 /// Namespace of a scenario's pods and Services.
 pub const NAMESPACE: &str = "default";
 /// Namespace of cluster DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
-/// Name of the configuration file of an ingress.
-pub const INGRESS_FILE: &str = "default.conf";
+/// Folder of the configuration of an ingress.
+pub const INGRESS_FOLDER: &str = "/etc/nginx/conf.d";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
 /// The readiness gate of replicas of cluster DNS and of pods that are replaced: endpoints only while this condition is true.
@@ -31,21 +30,22 @@ const GRACE: i64 = 1;
 /// How long a terminating replica of cluster DNS still answers: longer than kube-proxy takes to remove it.
 const LAMEDUCK: &str = "2s";
 
-/// The run and scenario that own the objects.
+/// The label of a pod with the hash of the ConfigMap that its program reads at start.
+const CONFIGURATION: &str = "relapse.dev/configuration";
+
+/// The run that owns the objects.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: String,
-    pub scenario: String,
 }
 
 impl Run {
-    /// Builds an object from its content, labelled with its owner and the hash of its content. Objects that differ
-    /// between scenarios are therefore not reused.
+    /// Builds an object from its content, labelled with its owner and the hash of its content. So the next trial reuses
+    /// exactly the objects that it would make, whatever its scenario.
     fn object<K: DeserializeOwned>(&self, namespace: &str, name: &str, mut object: Value) -> K {
         let metadata = &mut object["metadata"];
         (metadata["namespace"], metadata["name"]) = (namespace.into(), name.into());
         metadata["labels"][LABEL] = self.id.as_str().into();
-        metadata["labels"]["relapse.dev/scenario"] = self.scenario.as_str().into();
         let mut hasher = DefaultHasher::new();
         object.to_string().hash(&mut hasher);
         object["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
@@ -80,33 +80,37 @@ pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
     of(one) == of(other)
 }
 
+/// The labels of a pod that reads this ConfigMap: it is replaced when the content changes.
+fn reads(map: &ConfigMap) -> Value {
+    json!({ CONFIGURATION: map.labels()[CONTENT] })
+}
+
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
-    let services = plan.services.iter().filter(|service| service.pods.contains(&id));
-    let labels: BTreeMap<String, &str> = services.map(|service| (behind(service), "true")).collect();
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
     let gates = if plan.is_replaced(id) { json!([{ "conditionType": GATE }]) } else { json!([]) };
-    let object = json!({ "metadata": { "labels": labels }, "spec": { "readinessGates": gates } });
+    let object = json!({ "metadata": { "labels": labels(plan, id) }, "spec": { "readinessGates": gates } });
     run.pod(&plan.pods[id.0].name, node, container, object)
 }
 
-/// An ingress: a real nginx, with [`ingress_configuration`]. It works on a copy, which can be edited and reloaded.
-pub fn ingress(pod: &PodPlan, node: &str, image: &str, run: &Run) -> Pod {
-    let container = json!({
-        "name": "nginx", "image": image, "imagePullPolicy": "Never",
-        "command": ["sh", "-c", "cp /configuration/*.conf /etc/nginx/conf.d/ && exec nginx -g 'daemon off;'"],
-        "volumeMounts": [{ "name": "configuration", "mountPath": "/configuration" }],
-    });
-    let volume = json!({ "name": "configuration", "configMap": { "name": pod.name } });
-    let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
-    run.pod(&pod.name, node, container, json!({ "spec": spec }))
+/// The labels by which Services select a pod.
+fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
+    let services = plan.services.iter().filter(|service| service.pods.contains(&id));
+    services.map(|service| (behind(service), "true")).collect()
 }
 
-/// The configuration of an ingress, as an object.
-pub fn ingress_map(plan: &ClusterPlan, id: PodId, run: &Run) -> Option<ConfigMap> {
-    let PodRole::Ingress { port, .. } = plan.pods[id.0].role else { return None };
-    let text = ingress_configuration(plan, id, port)?;
-    Some(run.object(NAMESPACE, &plan.pods[id.0].name, json!({ "data": { INGRESS_FILE: text } })))
+/// An ingress: a real nginx that starts without a server. Its [`ingress_configuration`] is written and reloaded as a
+/// controller does; the image needs no shell for that.
+pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
+    let pod = &plan.pods[id.0];
+    let container = json!({
+        "name": "nginx", "image": image, "imagePullPolicy": "Never",
+        "command": ["nginx", "-g", "daemon off;"],
+        "volumeMounts": [{ "name": "configuration", "mountPath": INGRESS_FOLDER }],
+    });
+    let volume = json!({ "name": "configuration", "emptyDir": {} });
+    let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
+    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": labels(plan, id) }, "spec": spec }))
 }
 
 /// A reverse proxy in front of port `to` of a Service. If the cluster has DNS, the Service is looked up there when a
@@ -142,7 +146,7 @@ server {{
 
 /// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's
 /// Corefile. It is never restarted, so that its loss lasts.
-pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
+pub fn replica(name: &str, node: &str, template: &PodSpec, corefile: &ConfigMap, run: &Run) -> Pod {
     let mut spec = serde_json::to_value(template).unwrap_or_default();
     for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
         spec.as_object_mut().map(|spec| spec.remove(gone));
@@ -163,7 +167,8 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
             map["name"] = COREFILE.into();
         }
     }
-    let labels = json!({ "k8s-app": "kube-dns" });
+    let mut labels = reads(corefile);
+    labels["k8s-app"] = "kube-dns".into();
     run.object(DNS_NAMESPACE, name, json!({ "metadata": { "labels": labels }, "spec": spec }))
 }
 
@@ -171,14 +176,27 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
 pub fn service(plan: &ServicePlan, run: &Run) -> Service {
     let ports = plan.ports.iter().flat_map(|port| {
         ["TCP", "UDP"].map(|protocol| {
-            json!({ "name": format!("{}-{port}", protocol.to_lowercase()), "port": port, "protocol": protocol })
+            let name = format!("{}-{port}", protocol.to_lowercase());
+            let mut object = json!({ "name": name, "port": port, "protocol": protocol });
+            if let Some(node_port) = plan.node_port {
+                object["nodePort"] = node_port.into();
+            }
+            object
         })
     });
-    let spec = json!({
+    let mut spec = json!({
         "clusterIP": plan.address,
         "selector": { behind(plan): "true" },
         "ports": ports.collect::<Vec<Value>>(),
     });
+    if plan.node_port.is_some() {
+        spec["type"] = "NodePort".into();
+        spec["externalTrafficPolicy"] = match plan.policy {
+            TrafficPolicy::Cluster => "Cluster",
+            TrafficPolicy::Local => "Local",
+        }
+        .into();
+    }
     run.object(NAMESPACE, &plan.name, json!({ "spec": spec }))
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use relapse_model::Resolver;
+use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,6 +35,11 @@ macro_rules! faults {
 
             /// See [`FaultSpec::EXAMPLE`], in the same order.
             pub const EXAMPLES: &'static [&'static str] = &[$($module::$spec::EXAMPLE),*];
+
+            /// Where its settings are.
+            pub fn span(&self) -> Span {
+                match self { $(Self::$spec(spec) => spec.span,)* }
+            }
 
             /// Plans the fault.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Planned> {
@@ -69,6 +75,9 @@ faults! {
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
     "missing-index" => missing_index::MissingIndexSpec,
+    "ingress-misroute" => ingress_misroute::IngressMisrouteSpec,
+    "ingress-reload" => ingress_reload::IngressReloadSpec,
+    "external-dns-loss" => external_dns_loss::ExternalDnsLossSpec,
     "backend-errors" => backend_errors::BackendErrorsSpec,
     "pod-crash" => pod_crash::PodCrashSpec,
     "rolling-update" => rolling_update::RollingUpdateSpec,

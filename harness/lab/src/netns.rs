@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 use crate::cluster::cable::{End, connect};
 use crate::cluster::fabric::Fabric;
 use crate::cluster::ingress::{IngressLogs, Ingresses};
-use crate::cluster::node_network::{attach_nics, host, pod_rules, snat, unless};
+use crate::cluster::node_network::{attach_nics, host, node_port_rule, node_ports, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::paths::Paths;
 use crate::cluster::pods::{port_share, with_passer_by};
@@ -82,6 +82,10 @@ impl Lab {
             }
             attach_nics(&mut fabric, number, &host, node, network).await?;
             snat(network, None).apply(&host.ns)?;
+            if plan.has_node_ports() {
+                host.add_rule(&node_port_rule()).await?;
+                node_ports(network, node).apply(&host.ns)?;
+            }
             hosts.push(host);
         }
         let mut pods = Vec::with_capacity(plan.pods.len());
@@ -100,7 +104,7 @@ impl Lab {
         }
         let mut outside = Vec::with_capacity(plan.outside.len());
         for (number, host) in plan.outside.iter().enumerate() {
-            let at = host_namespace(&host.name, false).await?;
+            let at = host_namespace(&host.name, host.balances.is_some()).await?;
             outside.push(build(&mut fabric, number, host, at, network.node_gateway).await?);
         }
         let mut offices = Vec::with_capacity(plan.offices.len());
@@ -178,8 +182,9 @@ impl Lab {
 
     fn program_services(&self) -> Result<()> {
         let _alone = self.programming.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = services::rules(&self.plan, |id| self.is_ready(id));
-        self.nodes.iter().try_for_each(|node| table.replace(&node.ns))
+        self.nodes.iter().enumerate().try_for_each(|(number, node)| {
+            services::rules(&self.plan, NodeId(number), |id| self.is_ready(id)).replace(&node.ns)
+        })
     }
 }
 

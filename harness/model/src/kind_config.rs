@@ -20,11 +20,27 @@ pub struct Config {
     pub service_prefix: Prefix,
 }
 
+/// Makes kube-proxy serve node ports at every address of a node.
+const NODE_PORTS_EVERYWHERE: &str = "kind: KubeProxyConfiguration
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+nodePortAddresses: [0.0.0.0/0]
+";
+
 /// Default prefixes of the incidents.
 const POD_PREFIX: &str = "10.176.96.0/20";
 const SERVICE_PREFIX: &str = "192.168.0.0/20";
 
+/// Workers of a cluster that no scenario's configuration describes. Most scenarios need one or two, and creating a
+/// cluster is slow.
+pub const WORKERS: usize = 2;
+
 impl Config {
+    /// Whether a file describes what is used without one: `two-workers.yaml` does.
+    #[must_use]
+    pub fn is_usual(file: &Path) -> bool {
+        Self::read(file).is_ok_and(|config| config == Self::of_workers(WORKERS))
+    }
+
     /// One control plane and `workers` workers.
     #[must_use]
     pub fn of_workers(workers: usize) -> Self {
@@ -70,6 +86,10 @@ impl Config {
             text.parse::<Prefix>().map_err(|e| format!("networking.{key} `{text}`: {e}"))
         };
         let (pod_prefix, service_prefix) = (prefix("podSubnet", POD_PREFIX)?, prefix("serviceSubnet", SERVICE_PREFIX)?);
+        // The nodes' addresses in the fabric come and go. In nftables mode kube-proxy serves only the primary address
+        // by default, which is Docker's.
+        let patches = root.entry("kubeadmConfigPatches").or_insert_with(|| json!([]));
+        patches.as_array_mut().ok_or("`kubeadmConfigPatches` is not a list")?.push(json!(NODE_PORTS_EVERYWHERE));
         Ok(Self { value, workers, nodes, pod_prefix, service_prefix })
     }
 }
@@ -94,7 +114,8 @@ mod tests {
     #[test]
     fn what_is_made_unasked_is_what_two_workers_says() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind-configs/two-workers.yaml");
-        assert_eq!(Config::read(&file).unwrap(), Config::of_workers(2));
+        assert_eq!(Config::read(&file).unwrap(), Config::of_workers(WORKERS));
+        assert!(Config::is_usual(&file) && !Config::is_usual(&file.with_file_name("one-worker.yaml")));
     }
 
     #[test]

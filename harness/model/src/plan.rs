@@ -4,9 +4,10 @@
 
 mod path;
 mod steps;
+mod way;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use serde::Deserialize;
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
 pub use steps::{PartId, PartPlan, Query, Step, Work};
+pub use way::Way;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -153,6 +155,21 @@ pub struct ServicePlan {
     /// Ports, each for TCP and UDP; a Service forwards to the same port of its pods.
     pub ports: Vec<u16>,
     pub pods: Vec<PodId>,
+    /// Port at which the primary address of every node forwards to it, if any (`type: NodePort`).
+    pub node_port: Option<u16>,
+    /// What a node does with traffic to its node port.
+    pub policy: TrafficPolicy,
+}
+
+/// What a node does with traffic to a node port (`externalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrafficPolicy {
+    /// Forwards it to any endpoint, with its own address as the source.
+    #[default]
+    Cluster,
+    /// Forwards it only to endpoints on this node, with the client's address; without any, drops it.
+    Local,
 }
 
 /// Cluster DNS: a Service over replica pods that forward to resolvers outside.
@@ -169,6 +186,16 @@ pub struct DnsPlan {
     pub cache: Option<u32>,
     /// Order of the upstreams.
     pub policy: ForwardPolicy,
+}
+
+/// Shortest time an answer is cached, seconds, unless the longest is shorter.
+const SHORTEST_IN_CACHE: u32 = 5;
+
+/// Time that CoreDNS's cache plugin keeps an answer (plugin/cache, plugin/pkg/dnsutil/ttl.go), seconds. `longest` is the
+/// plugin's option.
+#[must_use]
+pub fn time_in_cache(ttl: u32, longest: u32) -> u32 {
+    ttl.max(SHORTEST_IN_CACHE).min(longest)
 }
 
 /// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
@@ -197,6 +224,8 @@ pub struct OutsidePlan {
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
+    /// Service to whose node ports it forwards, if it is a load balancer outside.
+    pub balances: Option<ServiceId>,
     /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
     /// Time to live of these records, seconds.
@@ -234,7 +263,9 @@ pub struct OfficePlan {
 #[derive(Debug, Clone)]
 pub struct NamePlan {
     pub name: String,
-    /// The places with its addresses in the scenario; at least one.
+    /// The Service whose name it is in the cluster's zone.
+    pub service: Option<ServiceId>,
+    /// The places with its addresses in the scenario, or the pods of the Service; at least one.
     pub places: Vec<Place>,
 }
 
@@ -268,6 +299,8 @@ pub struct FlowPlan {
     /// The other pods of a counted name: attempts come from `from` and these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
+    /// Node or load balancer outside through which it reaches a Service, instead of the Service's virtual address.
+    pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
     /// TCP port of the server it needs at the target, if any.
@@ -301,6 +334,7 @@ impl FlowPlan {
             from,
             in_turn: Vec::new(),
             to,
+            via: None,
             resolver: None,
             port: None,
             response: 0,
@@ -425,6 +459,12 @@ impl ClusterPlan {
         (0..self.pods.len()).filter(here).map(PodId)
     }
 
+    /// The pods' routing table of a node, in messages.
+    #[must_use]
+    pub fn pod_table_of(&self, node: NodeId) -> String {
+        format!("table {} of node/{}", self.network.pod_table, self.nodes[node.0].name)
+    }
+
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
@@ -479,6 +519,22 @@ impl ClusterPlan {
         }
     }
 
+    /// What answers at this port of a place, and at which port: behind a node's address may be an ingress on the host
+    /// network or a Service with this node port, behind a load balancer its Service.
+    #[must_use]
+    pub fn answering(&self, place: Place, port: u16) -> (Target, u16) {
+        let service = |id: usize| (Target::Service(ServiceId(id)), self.services[id].ports.first().copied());
+        let found = match place {
+            Place::Node(node) => match self.host_ingress(node, port) {
+                Some(pod) => Some((Target::Place(Place::Pod(pod)), None)),
+                None => self.services.iter().position(|service| service.node_port == Some(port)).map(service),
+            },
+            Place::Outside(id) => self.outside[id.0].balances.map(|id| (Target::Service(id), None)),
+            Place::Pod(_) | Place::Office(_) => None,
+        };
+        found.map_or((Target::Place(place), port), |(target, own)| (target, own.unwrap_or(port)))
+    }
+
     /// The place with this address.
     #[must_use]
     pub fn place_at(&self, address: IpAddr) -> Option<Place> {
@@ -520,7 +576,30 @@ impl ClusterPlan {
         match target {
             Target::Place(place) => self.address(place),
             Target::Service(id) => self.services[id.0].address,
-            Target::Name(id) => self.address(self.names[id.0].places[0]),
+            Target::Name(id) => match self.names[id.0].service {
+                Some(service) => self.services[service.0].address,
+                None => self.address(self.names[id.0].places[0]),
+            },
+        }
+    }
+
+    /// Whether nodes forward traffic from outside to Services.
+    #[must_use]
+    pub fn has_node_ports(&self) -> bool {
+        self.services.iter().any(|service| service.node_port.is_some())
+    }
+
+    /// Address and TCP port that the client of a flow connects to; of a name, its first address in the scenario. A
+    /// node is asked at its node port, a load balancer at the Service's own port.
+    #[must_use]
+    pub fn entry(&self, flow: &FlowPlan) -> SocketAddr {
+        let port = flow.port.unwrap_or_default();
+        match (flow.via, flow.to) {
+            (Some(via @ Place::Node(_)), Target::Service(id)) => {
+                SocketAddr::new(self.address(via), self.services[id.0].node_port.unwrap_or(port))
+            }
+            (Some(via), _) => SocketAddr::new(self.address(via), port),
+            (None, to) => SocketAddr::new(self.target_address(to), port),
         }
     }
 }

@@ -133,6 +133,14 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// The entry to a Service, written `node/NAME` or `outside/NAME`.
+    pub fn entry(&mut self, text: &Spanned<String>) -> Option<Place> {
+        match self.target_of(text, &["node", "outside"])? {
+            Target::Place(place) => Some(place),
+            Target::Service(_) | Target::Name(_) => None,
+        }
+    }
+
     /// The place written `pod/NAME`, `node/NAME`, `outside/NAME` or `office/NAME`.
     pub fn place(&mut self, text: &Spanned<String>) -> Option<Place> {
         match self.target_of(text, &["pod", "node", "outside", "office"])? {

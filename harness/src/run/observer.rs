@@ -10,11 +10,13 @@ use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
 use relapse_detectors::record::{Feed, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
-use relapse_detectors::signal::Signal;
+use relapse_detectors::signal::{Observed, Signal};
 use relapse_detectors::time::Time;
 use relapse_lab::fault::now;
+use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// All consumers of signals: detectors and recorder.
@@ -22,6 +24,7 @@ pub struct Observer {
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
+    spreads: SharedSpreads,
     events: UnboundedSender<OutsideEvent>,
     /// Why the recording is incomplete.
     trouble: Option<String>,
@@ -41,6 +44,7 @@ impl Observer {
         record: Option<&Path>,
         outside: &[ExecSpec],
         events: UnboundedSender<OutsideEvent>,
+        spreads: SharedSpreads,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
         let open =
@@ -54,6 +58,7 @@ impl Observer {
             feed: Feed::new(detectors),
             recorder,
             outside,
+            spreads,
             events,
             trouble: None,
             blind: Vec::new(),
@@ -61,15 +66,25 @@ impl Observer {
         })
     }
 
-    /// Runs until the last collector has ended; returns the error of the recording, if any.
-    pub async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Option<String> {
+    /// Runs until the last collector has ended; returns the error of the recording, if any. What databases report about
+    /// themselves goes to `events`, for reports.
+    pub async fn run(
+        mut self,
+        mut signals: UnboundedReceiver<Signal>,
+        events: impl Fn(TrialEvent) + Send,
+    ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let findings = tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(signal) => self.observe(&signal),
+                    Some(signal) => {
+                        if let Some(report) = DatabaseReport::of(&signal.observed) {
+                            events(TrialEvent::Database { read: signal.at, report });
+                        }
+                        self.observe(&signal)
+                    }
                     None => break,
                 },
                 _ = clock.tick() => {
@@ -98,6 +113,10 @@ impl Observer {
             && let Err(e) = recorder.write(signal)
         {
             self.trouble.get_or_insert(e.to_string());
+        }
+        if matches!(signal.observed, Observed::Dns(_)) {
+            // Before the detectors, so that the judge knows when they report.
+            self.spreads.lock().signal(signal);
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
         self.feed.signal(signal.at, signal)

@@ -6,7 +6,7 @@ use std::fmt;
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate, ServerAddress};
-use relapse_model::{ForwardPolicy, WrittenPath};
+use relapse_model::{ForwardPolicy, TrafficPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -110,7 +110,7 @@ pub struct Ingress {
 
 /// A Service: one address in front of several pods.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// Name of the Service.
     pub name: Spanned<Name>,
@@ -123,6 +123,11 @@ pub struct Service {
     pub pods: Vec<Spanned<String>>,
     /// Address of the Service. Default: the next free one of `servicePrefix`.
     pub address: Option<Spanned<Address>>,
+    /// Port at which every node forwards to the Service. Default: none.
+    #[schemars(range(min = 30000, max = 32767))]
+    pub node_port: Option<Spanned<u16>>,
+    /// What a node does with traffic to `nodePort`. Default cluster.
+    pub external_traffic_policy: Option<Spanned<TrafficPolicy>>,
 }
 
 /// Cluster DNS: replicas behind a Service that forward unknown names to upstream resolvers.
@@ -193,6 +198,9 @@ pub struct Outside {
     /// Puts a stateful load balancer in front of it.
     #[serde(default)]
     pub load_balancer: bool,
+    /// Makes it a load balancer: it forwards its own address and the Service's port to the node ports of this Service,
+    /// at random, with its own address as the source.
+    pub balances: Option<Spanned<String>>,
     /// Makes it a resolver: names and their addresses.
     /// `"*.example.com"` answers for names below example.com without a record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,

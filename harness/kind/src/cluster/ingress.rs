@@ -13,7 +13,7 @@ use relapse_kernel::process;
 use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_model::{PodId, PodRole};
 
-use super::super::objects::{self, INGRESS_FILE, NAMESPACE};
+use super::super::objects::{self, INGRESS_FOLDER, NAMESPACE};
 use super::super::watch::PATIENCE;
 use super::super::{api, failed, pods};
 use super::KindCluster;
@@ -22,16 +22,30 @@ use super::KindCluster;
 const LOOK: Duration = Duration::from_millis(10);
 
 impl KindCluster {
-    /// Follows the logs of all ingresses. One that a killed trial left with another configuration gets its own.
+    /// Gives each ingress its configuration, unless it has it from an earlier trial, and follows its log.
     pub(super) async fn start_ingresses(&self) -> Result<(), String> {
         for (number, pod) in self.plan.pods.iter().enumerate() {
             let PodRole::Ingress { port, .. } = pod.role else { continue };
-            if self.configured_port(PodId(number))? != port {
-                self.configure(PodId(number), port).await?;
+            let id = PodId(number);
+            self.until_nginx_runs(id).await?;
+            let wanted = objects::ingress_configuration(&self.plan, id, port);
+            if fs::read_to_string(self.configuration(id)?).ok() != wanted {
+                self.configure(id, port).await?;
             }
             tokio::spawn(follow(self.client.clone(), pod.name.clone(), self.ingress_log.clone()));
         }
         Ok(())
+    }
+
+    /// Waits until nginx has workers: before, it does not handle SIGHUP.
+    async fn until_nginx_runs(&self, id: PodId) -> Result<(), String> {
+        let runs = async {
+            while self.workers(id).is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let name = &self.plan.pods[id.0].name;
+        tokio::time::timeout(PATIENCE, runs).await.map_err(|_| format!("nginx of {name} did not start"))
     }
 
     /// The port to which its configuration file sends.
@@ -64,7 +78,7 @@ impl KindCluster {
 
     /// Its configuration file, seen from this machine.
     fn configuration(&self, id: PodId) -> Result<PathBuf, String> {
-        Ok(format!("/proc/{}/root/etc/nginx/conf.d/{INGRESS_FILE}", self.master(id)?).into())
+        Ok(format!("/proc/{}/root{INGRESS_FOLDER}/relapse.conf", self.master(id)?).into())
     }
 
     fn master(&self, id: PodId) -> Result<u32, String> {

@@ -26,14 +26,12 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = (0..self.plan.pods.len()).filter_map(|id| objects::ingress_map(&self.plan, PodId(id), &run));
-        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
     }
 
     fn run(&self) -> objects::Run {
-        objects::Run { id: self.ground.run_id.clone(), scenario: self.ground.scenario.clone() }
+        objects::Run { id: self.ground.run_id.clone() }
     }
 
     /// Deletes pods that are not in this plan, and returns them.
@@ -106,15 +104,15 @@ impl KindCluster {
 
     fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
-        let node = &self.ground.cluster.nodes[spec.node.0].name;
-        match (&self.replica, spec.role) {
-            (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
-                let image = self.ground.nginx.as_deref().unwrap_or_default();
-                objects::ingress(spec, node, image, &self.run())
-            }
-            (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
-            _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),
+        let (node, run) = (&self.ground.cluster.nodes[spec.node.0].name, self.run());
+        if let (Some(image), PodRole::Ingress { .. }) = (&self.ground.nginx, spec.role) {
+            return objects::ingress(&self.plan, id, node, image, &run);
         }
+        let corefile = objects::corefile(&self.plan, &run);
+        if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {
+            return objects::replica(&spec.name, node, template, &corefile, &run);
+        }
+        objects::plain(&self.plan, id, node, &self.pause_image, &run)
     }
 
     /// Waits until every Service has all its endpoints.

@@ -43,7 +43,7 @@ pub struct BackendErrors {
 }
 
 impl FaultSpec for BackendErrorsSpec {
-    const EXAMPLE: &'static str = "{ pods: [a], status: 500 }";
+    const EXAMPLE: &'static str = "{ pods: [b], status: 500 }";
     const LOOK: &'static [Look] = &[
         (Where::Pod, "tcpdump -lnAi any 'tcp[((tcp[12] & 0xf0) >> 2):4] = 0x48545450' | grep HTTP/1"),
         (Where::Pod, "ss -tin"),

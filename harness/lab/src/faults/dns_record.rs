@@ -8,12 +8,12 @@ use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Address};
 use relapse_model::zone::folded;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Resolver, Target, time_in_cache};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::{Outside, Record};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Spread, UndoStack, Where, World, now, wait_for};
 use crate::workload::stub;
 
 /// Resolvers outside change a record, or lose it.
@@ -41,7 +41,7 @@ pub struct DnsRecord {
 }
 
 impl FaultSpec for DnsRecordSpec {
-    const EXAMPLE: &'static str = "{ resolver: outside/host, name: example-api.com, addresses: [10.200.0.5] }";
+    const EXAMPLE: &'static str = "{ resolver: outside/host, name: example-api.com, addresses: [10.176.46.4] }";
     const LOOK: &'static [Look] = &[
         (Where::Pod, "cat /etc/resolv.conf; getent ahosts example-api.com"),
         (Where::Pod, "tcpdump -lni any port 53"),
@@ -62,6 +62,12 @@ impl FaultSpec for DnsRecordSpec {
             }
         };
         resolver.owner(&self.name);
+        for (number, text) in written.iter().enumerate() {
+            if written[..number].iter().any(|other| other.value == text.value) {
+                resolver.error(text.span, format!("{} is named twice", quoted(text)), "name each resolver once");
+            }
+        }
+        self.check_addresses(resolver);
         let ttl = self.ttl.as_ref().map(|ttl| resolver.seconds("ttl", ttl));
         let addresses: Vec<IpAddr> = self.addresses.iter().map(|address| address.0).collect();
         let mut resolvers = Vec::new();
@@ -89,12 +95,55 @@ impl FaultSpec for DnsRecordSpec {
     }
 }
 
+impl DnsRecordSpec {
+    /// Reports an address that is written twice, or that nothing in the scenario has.
+    fn check_addresses(&self, resolver: &mut Resolver<'_>) {
+        for (number, address) in self.addresses.iter().enumerate() {
+            if self.addresses[..number].iter().any(|other| other.0 == address.0) {
+                resolver.error(address.span, format!("{} is named twice", address.0), "name each address once");
+            }
+            let cluster = &resolver.cluster;
+            let of_service = cluster.services.iter().any(|service| service.address == address.0);
+            // Hosts have no IPv6 addresses, so an AAAA record may have any.
+            if address.0.is_ipv4() && cluster.place_at(address.0).is_none() && !of_service {
+                let message = format!("no host has the address {}", address.0);
+                let help = "add a host to `outside`, or the address to a host's `alsoAt`; \
+                            `server-death` is the fault for a server that does not answer";
+                resolver.error(address.span, message, help);
+            }
+        }
+    }
+}
+
 // The mutation.
 
 /// Timeout of reading back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Fault for DnsRecord {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let at = |id: &OutsideId| format!("the record of {} at outside/{}", self.name, cluster.outside[id.0].name);
+        self.resolvers.iter().map(|(id, _)| at(id)).collect()
+    }
+
+    fn spread(&self, world: &World) -> Option<Spread> {
+        let plan = world.cluster.plan();
+        let (id, record) = self.resolvers.first()?;
+        let before = world.cluster.outside(*id).records.get(&self.name);
+        let ttls = before.iter().chain(record).map(|record| record.ttl).chain([plan.outside[id.0].ttl]);
+        let longest = plan.dns.as_ref().and_then(|dns| dns.cache);
+        let hold = longest.zip(ttls.max()).map(|(longest, ttl)| time_in_cache(ttl, longest));
+        let hold = Duration::from_secs(hold.unwrap_or_default().into());
+        let kept = only_kept(plan, world.flows.iter().map(|(flow, _)| flow), &self.name);
+        let addresses = |record: Option<Record>| record.map(|record| record.addresses).unwrap_or_default();
+        (kept || !hold.is_zero()).then(|| Spread {
+            name: self.name.clone(),
+            before: addresses(before),
+            after: addresses(record.clone()),
+            hold: (!kept).then_some(hold),
+        })
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -133,6 +182,22 @@ impl Fault for DnsRecord {
             Ok(InForce { t0, t1, what, read_back: read_back.join("; "), reduced: None })
         })
     }
+}
+
+/// Whether every flow that connects to a name keeps its connections, and no flow only looks names up.
+fn only_kept<'a>(plan: &ClusterPlan, flows: impl Iterator<Item = &'a FlowPlan>, name: &str) -> bool {
+    let is_it = |to: Target| matches!(to, Target::Name(id) if plan.names[id.0].name == name);
+    let mut any = false;
+    for flow in flows {
+        let own = is_it(flow.to).then_some(flow.keeps > 0);
+        let mut keep = own.into_iter().chain(flow.parts.iter().filter(|part| is_it(part.to)).map(|part| part.keep));
+        let looks_up = flow.looks_up && flow.parts.is_empty() && !matches!(flow.to, Target::Name(_));
+        if looks_up || keep.clone().any(|keeps| !keeps) {
+            return false;
+        }
+        any |= keep.next().is_some();
+    }
+    any
 }
 
 /// A resolver and its address.

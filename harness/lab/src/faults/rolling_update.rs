@@ -37,7 +37,7 @@ pub struct RollingUpdate {
 const DRAIN: Duration = Duration::from_secs(2);
 
 impl FaultSpec for RollingUpdateSpec {
-    const EXAMPLE: &'static str = "{ service: web, drain: 300ms }";
+    const EXAMPLE: &'static str = "{ service: shop, drain: 300ms }";
     const LOOK: &'static [Look] = &[(Where::Node, "nft list ruleset; ip -br link")];
 
     fn plan(&self, at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {

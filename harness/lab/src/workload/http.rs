@@ -28,7 +28,7 @@ flow_spec! {
 
 impl FlowSpec for HttpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
+        flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         Arc::new(Http)
     }

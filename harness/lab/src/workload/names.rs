@@ -39,9 +39,11 @@ pub(super) fn target(
         resolver.error(text.span, message, "give a host in `outside` the address that `records` have for it");
         return None;
     }
+    let search = resolver.cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
+    let service = service_named(&resolver.cluster, &name, search);
     let names = &mut resolver.cluster.names;
     let number = names.iter().position(|known| known.name == name.value).unwrap_or_else(|| {
-        names.push(NamePlan { name: name.value, places });
+        names.push(NamePlan { name: name.value, service, places });
         names.len() - 1
     });
     Some(Target::Name(NameId(number)))

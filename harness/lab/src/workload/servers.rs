@@ -5,6 +5,7 @@
 //! place. How to run one is up to the backend, in a file of the same name there.
 
 pub mod app;
+mod balancer;
 pub mod database;
 pub mod echo;
 pub mod http;
@@ -98,12 +99,10 @@ pub fn start(
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
-        for place in plan.behind(target) {
-            let is_ingress = match place {
-                Place::Pod(id) => matches!(plan.pods[id.0].role, PodRole::Ingress { .. }),
-                Place::Node(id) => plan.host_ingress(id, port).is_some(),
-                Place::Outside(_) | Place::Office(_) => false,
-            };
+        let answering = plan.behind(target).into_iter().map(|place| plan.answering(place, port));
+        let places = answering.flat_map(|(target, port)| plan.behind(target).into_iter().map(move |to| (to, port)));
+        for (place, port) in places {
+            let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
             if !is_ingress && !cluster.serves_itself(place) {
                 wanted.insert((plan.place_name(place), port), (place, serve));
             }
@@ -136,6 +135,7 @@ pub fn start(
         let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;
         tasks.spawn(ingress::serve(listener, Arc::clone(cluster), pod, backend));
     }
+    balancer::start(cluster.as_ref(), tasks)?;
     resolver::start(cluster.as_ref(), tasks)?;
     Ok(servers)
 }

@@ -51,6 +51,8 @@ impl Planner<'_> {
             self.place_replicas(dns.replicas, dns.nodes.as_ref(), &dns.upstreams);
         }
         self.plan_ingresses(&cluster.pods);
+        self.plan_node_ports(&cluster.services);
+        self.plan_balancers(&cluster.outside);
         self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
@@ -184,6 +186,8 @@ impl Planner<'_> {
                 address: service.address.as_ref().map_or(UNKNOWN, |a| a.0),
                 ports: ports.iter().map(|p| p.value).collect(),
                 pods,
+                node_port: service.node_port.map(|p| p.value),
+                policy: service.external_traffic_policy.map(|p| p.value).unwrap_or_default(),
             });
         }
     }
@@ -234,6 +238,7 @@ impl Planner<'_> {
                 path,
                 icmp_by_fabric: host.icmp == Icmp::Fabric,
                 load_balancer: host.load_balancer,
+                balances: None,
                 records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
                 ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
@@ -310,6 +315,12 @@ impl Planner<'_> {
             if let Some((name, own)) = own.into_iter().find(|(_, own)| own.overlaps(&prefix)) {
                 let message = format!("prefix {prefix} and {name} {own} overlap");
                 self.error(shared.prefix.span, message, "write a prefix outside the cluster");
+            }
+            let hosts = self.cluster.outside.iter().flat_map(|host| host.also_at.iter().chain([&host.address]));
+            let clients = self.cluster.offices.iter().map(|office| &office.client);
+            if !hosts.chain(clients).any(|address| prefix.contains(*address)) {
+                let help = "write a prefix with an address of a host in `outside`, or add one as `alsoAt`";
+                self.error(shared.prefix.span, format!("no host has an address in {prefix}"), help);
             }
             let path = self.path(PathPlan::default(), shared.path());
             self.cluster.prefixes.push(PrefixPlan { prefix, path });
@@ -397,6 +408,15 @@ impl Planner<'_> {
                     continue;
                 }
                 let PodPlan { node, host_network, .. } = self.cluster.pods[number];
+                let behind = self.cluster.services.iter().find(|service| service.pods.contains(&PodId(number)));
+                if let Some(service) = behind.filter(|_| host_network) {
+                    let message = format!("an ingress on the host network is behind Service `{}`", service.name);
+                    self.error(
+                        ingress.service.span,
+                        message,
+                        "leave `hostNetwork` out, or reach it by its node's address",
+                    );
+                }
                 if let Some(other) = self.cluster.host_ingress(node, port).filter(|_| host_network) {
                     let (other, node) = (&self.cluster.pods[other.0].name, &self.cluster.nodes[node.0].name);
                     let message = format!("port {port} of `{node}` is that of the ingress `{other}`");

@@ -9,7 +9,9 @@ use relapse_model::spanned::Spanned;
 
 use super::Planner;
 use super::addresses::Addresses;
-use crate::plan::{ClusterPlan, DnsPlan, FlowPlan, NodeId, Place, PodRole, ServiceId, ServicePlan, Target};
+use crate::plan::{
+    ClusterPlan, DnsPlan, FlowPlan, NodeId, Place, PodRole, ServiceId, ServicePlan, Target, TrafficPolicy,
+};
 use crate::scenario::cluster::Dns;
 use crate::scenario::trial::DnsOverride;
 
@@ -57,7 +59,14 @@ impl Planner<'_> {
             all.iter().map(|s| s.value.clone()).collect()
         });
         let cache = dns.cache.as_ref().and_then(|cache| self.seconds("cache", cache));
-        self.cluster.services.push(ServicePlan { name, address, ports: vec![PORT], pods: Vec::new() });
+        self.cluster.services.push(ServicePlan {
+            name,
+            address,
+            ports: vec![PORT],
+            pods: Vec::new(),
+            node_port: None,
+            policy: TrafficPolicy::default(),
+        });
         self.cluster.dns = Some(DnsPlan {
             service: ServiceId(self.cluster.services.len() - 1),
             replicas: Vec::new(),

@@ -160,15 +160,19 @@ fn the_limit_is_kube_proxys_formula() {
 /// A cluster in which every fault can be planned.
 const RICH: &str = "
   nodes: 2
-  pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
-  services: [ { name: web, port: 80, pods: [a] } ]
+  pods:
+    - { name: a, node: worker-1 }
+    - { name: b, node: worker-2 }
+    - { name: ingress, node: worker-2, ingress: { service: shop } }
+  services: [ { name: shop, port: 8080, pods: [b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
 
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {
-    let text = with_cluster(RICH).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
-    let flows = "workload:\n  - http: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
+    let cluster = RICH.replace("loadBalancer: true", "loadBalancer: true, alsoAt: [10.176.46.5]");
+    let text = with_cluster(&cluster).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
+    let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
                  - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n  \
                  - query: { name: rows, from: pod/a, to: outside/host, port: 3306 }\n";
     planned(&text.replace("workload:\n", flows))
@@ -203,22 +207,30 @@ fn faults_that_make_no_sense_are_refused() {
             "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.5] }",
             "has that record already",
         ),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.6] }",
+            "no host has the address",
+        ),
+        ("slow-resolver: { resolver: outside/host, delay: 11s }", "longer than 10 s"),
+        ("path-change: { of: outside/host, loss: 100% }", "no packet passes"),
         ("dns-record: { resolver: outside/host, name: b.example, addresses: [] }", "has that record already"),
         ("dns-record: { name: a.example, addresses: [10.0.0.1] }", "either `resolver` or `resolvers` is needed"),
         ("dns-record: { resolvers: [], name: a.example, addresses: [10.0.0.1] }", "no resolver is named"),
-        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.0.0.1] }", "is not a domain name"),
+        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.176.46.4] }", "is not a domain name"),
         (
-            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.0.0.1], ttl: 1500ms }",
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.4], ttl: 1500ms }",
             "a fraction of a second",
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+        ("ingress-misroute: { ingress: ingress, port: 8080 }", "`ingress` sends to port 8080 already"),
+        ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
         ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
         ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
-        ("backend-errors: { pods: [b], status: 500 }", "no server in pod `b` is asked over HTTP"),
-        ("backend-errors: { service: web, status: 500, share: 0% }", "`share` is 0"),
-        ("pod-crash: { pod: b }", "no server in pod `b` is asked"),
+        ("backend-errors: { pods: [a], status: 500 }", "no server in pod `a` is asked over HTTP"),
+        ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
+        ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
         ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
         ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
     ] {
@@ -334,8 +346,9 @@ fn steps_are_parts_in_their_order_and_what_they_ask_is_known() {
 
 #[test]
 fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
-    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9");
-    let cluster = cluster.replace("name: web, port: 80, pods: [a]", "name: shop, port: 80, pods: [a, b]");
+    let cluster = RICH
+        .replace("10.176.46.5", "10.176.46.4, 10.99.9.9")
+        .replace("port: 8080, pods: [b]", "port: 80, pods: [a, b]");
     let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
                  - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
                  - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
