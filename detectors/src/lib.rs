@@ -81,4 +81,8 @@ detectors! {
     gateway_errors,
     // W6 external-dns-loss
     external_dns,
+    // W4 backend-errors
+    backend_errors,
+    // W5 pod-crash
+    pod_crash,
 }

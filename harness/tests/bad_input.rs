@@ -143,6 +143,7 @@ wrong! {
     longer_than_it_can_take: "works: { flow: shopping }" => "works: { flow: shopping, within: 1h }";
     path_too_narrow: "address: 10.176.46.4 }" => "address: 10.176.46.4, rate: 1bit }";
     part_that_does_not_exist: "works: { flow: shopping }" => "works: { flow: shopping, part: upload, within: 100ms }";
+    servers_that_cannot_fail: "pod-deletion: { pod: peer }" => "backend-errors: { pods: [peer], service: shop, status: 500 }, backend-errors: { service: shop, status: 500, share: 0% }, backend-errors: { pods: [app], status: 500 }, pod-crash: { pod: app, backOff: 0s }, rolling-update: { service: shops }";
     index_of_what_nothing_queries: "pod-deletion: { pod: peer }" => "missing-index: { server: outside/database, query: 400ms }";
     not_queries_to_mariadb: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: mariadb }";
     no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";

@@ -190,7 +190,7 @@ pub trait Cluster: Send + Sync {
     fn inventory(&self) -> watch::Receiver<Inventory>;
 
     /// Further observations of the API server, with the node each is about, starting from the current state; `None` if
-    /// there is no API server.
+    /// there is no API server. In labs the states of containers only.
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
 
     /// Deletes a pod as the kubelet and the CNI would: its processes, its Service endpoints, its rules
@@ -200,13 +200,24 @@ pub trait Cluster: Send + Sync {
     /// Restores a deleted pod.
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
 
+    /// Restores a deleted pod, which is not ready before [`Self::set_running`].
+    fn add_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// Kills the container of a pod (SIGKILL), which stays with its links. It is no endpoint while no container runs.
+    fn crash(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// Waits until the kubelet has started the container again: at once after the first crash, after `back_off` after
+    /// the second, then after twice the time before. A real kubelet has a back-off of its own (10 s).
+    fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, Result<(), FaultError>>;
+
     /// Adds or deletes a pod that no flow or fault uses, the ordinary churn of any cluster.
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
 
     /// How long that pod stays, and how long it is gone.
     fn churn_pace(&self) -> (Duration, Duration);
 
-    /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
+    /// Stops (or starts again) the process of a replica of cluster DNS, links intact; its endpoints follow. Other pods only
+    /// become ready or unready.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
 
     /// A kube-proxy for a node, ready to be started with a configuration that makes it write this limit; `None`

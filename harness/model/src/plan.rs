@@ -52,6 +52,8 @@ pub struct ClusterPlan {
     pub nodes: Vec<NodePlan>,
     /// All pods, including the DNS replicas (`coredns-1`, ...) and the ingress.
     pub pods: Vec<PodPlan>,
+    /// Pods that do not run from the start: faults add them. Replicas of cluster DNS are in [`DnsPlan::spares`].
+    pub spares: Vec<PodId>,
     pub services: Vec<ServicePlan>,
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
@@ -466,7 +468,14 @@ impl ClusterPlan {
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
-        self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+        self.spares.contains(&id) || self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+    }
+
+    /// Whether a fault replaces the pods of its Service, so that each is ready only when its server listens.
+    #[must_use]
+    pub fn is_replaced(&self, id: PodId) -> bool {
+        let has_spares = |service: &ServicePlan| service.pods.iter().any(|pod| self.spares.contains(pod));
+        self.services.iter().any(|service| service.pods.contains(&id) && has_spares(service))
     }
 
     /// All places: nodes, pods, offices, hosts outside.
