@@ -117,6 +117,7 @@ wrong! {
     port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
     names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
+    triage_leads_nowhere: "controls:" => "triage: { step: 7, at: nod/worker-2, contributing: [0] }\ncontrols:";
     unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
     name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";
     resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
