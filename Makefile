@@ -44,7 +44,7 @@ kind: prerequisites ## set up real clusters: kind and a node image (needs Docker
 nightly: kind ## replay everything on both backends; any missed or late detection fails it
 	$(CARGO) build --release --package relapse
 	@echo "as root: nf_conntrack_max of this machine is written for one incident and restored"
-	$(if $(ROOT),,sudo )$${CARGO_TARGET_DIR:-target}/release/relapse run --backend all --require netns,kind --allow-host-writes
+	$(if $(ROOT),,sudo )$${CARGO_TARGET_DIR:-target}/release/relapse run --nightly --backend all --require netns,kind --allow-host-writes
 
 image: prerequisites ## a container image that replays the carried incidents
 	@bash scripts/image.sh

@@ -11,6 +11,7 @@ pub mod config;
 pub mod effect;
 pub mod effects;
 pub mod judge;
+pub mod nightly;
 pub mod outside_detector;
 pub mod plan;
 pub mod run;

@@ -29,6 +29,8 @@ pub struct Plan {
     pub name: String,
     pub incident: String,
     pub title: String,
+    /// Replayed only on request.
+    pub nightly: bool,
     pub file: PathBuf,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,

@@ -84,6 +84,9 @@ pub struct Metadata {
     pub incident: Spanned<String>,
     /// The incident in one line.
     pub title: Spanned<String>,
+    /// Replayed only on request, because it takes long: if it is named, or with `--nightly`. Default false.
+    #[serde(default)]
+    pub nightly: bool,
 }
 
 #[cfg(test)]

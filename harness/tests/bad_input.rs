@@ -130,9 +130,14 @@ wrong! {
     resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
     not_http_to_nginx: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: nginx }\n    - { name: cache, address: 10.176.46.5, server: nginx }", "  - http:" => "  - hold: { name: waiting, from: pod/app, to: outside/cache, port: 6379, connections: 5 }\n  - http:";
     path_that_cannot_be: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 5ms, jitter: 6ms, alsoAt: [10.16.16.16, 10.176.98.77] }", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.0/24, delay: 11s", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.0.0.0/8, jitter: 1ms }, { prefix: 100.64.0.0/16 }, { prefix: 100.64.0.0/16 } ]";
+    path_that_is_cut: "address: 10.176.46.4 }" => "address: 10.176.46.4, loss: 100% }", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.0/24, loss: 99.9%";
+    prefix_without_a_host: "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.176.46.0/24, delay: 5ms }, { prefix: 100.64.0.0/16, delay: 59ms } ]";
+    record_that_leads_nowhere: "pod-deletion: { pod: peer }" => "dns-record: { resolvers: [outside/upstream, outside/upstream], name: example-api.com, addresses: [10.176.46.4, 10.176.46.5, 10.176.46.4, \"2001:db8::2\"] }";
+    resolver_too_slow: "pod-deletion: { pod: peer }" => "slow-resolver: { resolver: outside/upstream, delay: 1m }";
+    longer_than_its_timeout: "  - dns:" => "  - call: { name: order, from: office/beijing, to: pod/app, port: 8080, timeout: 10s, do: [ queries: { name: rows, to: outside/database, port: 3306, count: 13, takes: 1s }, queries: { name: few, to: outside/database, port: 3306, count: 3, think: 1s, timeout: 1s }, get: { name: api, of: outside/database, port: 80, timeout: 9500ms } ] }\n  - query: { name: rows, from: pod/app, to: outside/database, port: 3306, takes: 500ms }\n  - dns:";
     path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
     path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";
-    path_that_stays: "pod-deletion: { pod: peer }" => "path-change: { of: outside/database, delay: 0ms }", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 100.64.0.0/16 } ]", "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- path-change: { of: prefix/100.64.0.0/24, loss: 1% }";
+    path_that_stays: "pod-deletion: { pod: peer }" => "path-change: { of: outside/database, delay: 0ms }", "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.176.46.0/24 } ]", "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- path-change: { of: prefix/100.64.0.0/24, loss: 1% }";
     unknown_server: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: ngnix }";
     name_nobody_knows: "query: example-api.com" => "query: example-ap.com";
     name_opened_that_nobody_knows: "to: outside/database" => "to: name/example-ap.com", "name: app-database, from: pod/app" => "name: app-database, from: office/beijing";

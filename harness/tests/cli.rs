@@ -82,6 +82,19 @@ fn wrong_arguments_are_bad_input() {
 }
 
 #[test]
+fn a_nightly_scenario_in_a_folder_is_left_out_and_counted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = "database-slow-full-size.yaml";
+    let text_of = std::fs::read_to_string(format!("{}/../scenarios/{file}", env!("CARGO_MANIFEST_DIR")));
+    std::fs::write(folder.path().join(file), text_of.expect("it is shipped")).expect("it can be written");
+    let path = folder.path().to_str().expect("text");
+    let run = output(&["run", &format!("{path}/")]);
+    assert_eq!(run.status.code(), Some(0));
+    let expected = "left out: 1 nightly scenario (database-slow-full-size), replayed with --nightly, or if named\n";
+    assert_eq!(text(&run.stdout), expected);
+}
+
+#[test]
 fn wrong_files_are_bad_input() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, content: &str| {
@@ -127,6 +140,8 @@ fn scenarios_are_listed_for_people_and_for_programs() {
     let all = json.as_array().expect("an array");
     let named = |name: &str| all.iter().find(|one| one["name"] == name).expect("it is listed");
     assert_eq!(named("conntrack-cap-reset")["writes_host"], true);
+    assert_eq!(named("database-slow-full-size")["nightly"], true);
+    assert!(text(&output(&["list", "database-slow-full-size"]).stdout).contains("only if it is named"));
     let expected = &named("policy-route-lost")["expects"][0];
     assert_eq!((&expected["detector"], &expected["within_ms"]), (&"policy-route".into(), &500.into()));
 }

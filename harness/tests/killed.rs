@@ -123,7 +123,7 @@ impl Case {
     }
 }
 
-/// All shipped scenarios. The base scenario of an incident has the shortest name; variants add to it.
+/// All shipped scenarios but the nightly ones. The base scenario of an incident has the shortest name; variants add to it.
 fn scenarios() -> Vec<Scenario> {
     let plans = shipped::plans();
     let shortest = |incident: &str| {
@@ -135,7 +135,7 @@ fn scenarios() -> Vec<Scenario> {
         writes: plan.incident_trial.changes().any(|fault| fault.requires().into_iter().any(Requirement::writes_limit)),
         is_base: shortest(&plan.incident) == Some(plan.name.as_str()),
     };
-    plans.iter().map(scenario).collect()
+    plans.iter().filter(|plan| !plan.nightly).map(scenario).collect()
 }
 
 /// All combinations, and the random instants.

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     relapse_kind::register();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
-    let tests: [Test; 14] = [
+    let tests: [Test; 15] = [
         ("without Docker it is skipped, or fails if required", unmade::no_docker),
         ("without kind it is skipped with that reason", unmade::no_kind),
         ("without its image it is skipped, and the image is named", unmade::no_image),
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         ("killed with a fault in force on two clusters: the next start removes all", removed::in_force),
         ("two runs at once: both pass, nothing left", removed::two_at_once),
         ("killed alone while its cluster comes up: recover removes it", removed::coming_up),
+        ("a chain killed while its second step is healed: recover removes all", removed::chain_healing),
         (
             "a packet that tries to leave is dropped; killed while the cluster goes down: recover removes it",
             removed::going_down,

@@ -8,6 +8,8 @@
 //! it creates a temporary lab to see what can run here. A trial that this machine cannot run is ignored and its reason
 //! printed; if `RELAPSE_REQUIRE` contains the backend, it fails instead. Inconclusive is a failure.
 //!
+//! Nightly scenarios run with `RELAPSE_NIGHTLY=1`, or if the filter contains the whole name.
+//!
 //! All trials on a backend form one run, as on the command line; each test waits for its own trial.
 
 mod support {
@@ -24,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use relapse::event::{Outcome, TrialEvent, TrialId, What};
+use relapse::nightly;
 use relapse::plan::Plan;
 use relapse::run::{self, Interrupt};
 use relapse_kind::Kind;
@@ -56,7 +59,9 @@ fn main() -> ExitCode {
     relapse_kind::register();
     let mut arguments = Arguments::from_args();
     let jobs = arguments.test_threads.unwrap_or(JOBS_PER_PROCESSOR * run::processors());
-    let plans = shipped::plans();
+    let (plans, left_out) = nightly::select(shipped::plans(), "RELAPSE_NIGHTLY=1", |plan| {
+        nightly::requested() || arguments.filter.as_ref().is_some_and(|filter| filter.contains(&plan.name))
+    });
     let mut trials = Vec::new();
     let mut runs = vec![one_run(Arc::new(labs()), &plans, |_| true, &arguments, &mut trials)];
     if opt_in::for_clusters() {
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
     let left = std::thread::spawn(move || runs.into_iter().flat_map(|one| one.run(&plans, jobs)).collect::<Vec<_>>());
     let conclusion = skips::run(&arguments, trials);
     let left = left.join().unwrap_or_else(|_| vec!["the thread of the runs died".into()]);
-    left.iter().for_each(|what| eprintln!("{what}"));
+    left_out.iter().chain(&left).for_each(|what| eprintln!("{what}"));
     if left.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 

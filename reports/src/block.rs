@@ -5,6 +5,7 @@
 //! Invariants: the same lines with and without colour; a page without a width loses nothing, a narrow one only evidence
 //! of passed verdicts. Left out: where lines are written.
 
+use crate::databases;
 use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
 use crate::stages::Stage;
@@ -44,6 +45,7 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
     } else {
         lines.extend(chain(trial, &stages, page));
     }
+    lines.extend(databases(trial, page));
     let outcome = trial.outcome();
     if outcome != Outcome::Pass {
         let tone = words::outcome_tone(outcome);
@@ -138,6 +140,23 @@ fn chain(trial: &TrialSummary, stages: &[Stage<'_>], page: Page) -> Vec<String> 
         lines.extend(rows.by_ref().take(stage.verdicts.len()).flatten());
         lines.extend(also("standing", stage.standing()));
         lines.extend(also("cleared", stage.clearing()));
+    }
+    lines
+}
+
+/// What databases reported about themselves, for comparison.
+fn databases(trial: &TrialSummary, page: Page) -> Vec<String> {
+    let rows = databases::rows(trial);
+    let report = rows.iter().map(|row| paint::columns(row.report)).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    let mut server = None;
+    for row in rows {
+        if server.replace(row.server) != Some(row.server) {
+            let title = format!("{} about itself, not judged:", row.server);
+            lines.extend(long(page, Tone::Muted, INDENT, &title));
+        }
+        let line = Line::new(page, INDENT + 2).cell(None, row.report, report);
+        lines.push(line.cell(Some(Tone::Muted), &format!("  {}", row.shown), 0).end());
     }
     lines
 }

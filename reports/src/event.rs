@@ -4,9 +4,11 @@
 //! (terminal, matrix, JUnit, Markdown, HTML) is made from them alone and can be recreated later from the file. Times
 //! are nanoseconds of `CLOCK_MONOTONIC`; a report shows them relative to the trial's t0 or to the start of the run.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
+use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -221,6 +223,12 @@ pub enum TrialEvent {
     },
     /// Sample of a workload flow, for timelines: attempts and failures in the last span.
     Flow(FlowSample),
+    /// A third party's database outside reported something about itself, for comparison; never judged.
+    Database {
+        /// When it was read, at most half a second later.
+        read: Time,
+        report: DatabaseReport,
+    },
     Ended(TrialEnded),
 }
 
@@ -368,6 +376,34 @@ pub struct FlowSample {
     pub failures: u32,
     /// Median duration of successful attempts.
     pub median: Option<Duration>,
+}
+
+/// A signal of a database about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatabaseReport {
+    SlowQuery(SlowQuery),
+    Memory(DatabaseMemory),
+}
+
+impl DatabaseReport {
+    /// The report in a signal, if it is one.
+    #[must_use]
+    pub fn of(observed: &Observed) -> Option<Self> {
+        match observed {
+            Observed::SlowQuery(query) => Some(Self::SlowQuery(query.clone())),
+            Observed::DatabaseMemory(memory) => Some(Self::Memory(memory.clone())),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub const fn server(&self) -> SocketAddr {
+        match self {
+            Self::SlowQuery(query) => query.server,
+            Self::Memory(memory) => memory.server,
+        }
+    }
 }
 
 /// The outcome of a trial or a run, ordered from best to worst.

@@ -16,6 +16,7 @@ mod timeline;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use crate::databases;
 use crate::event::Outcome;
 use crate::incident::{self, Incident};
 use crate::stages;
@@ -168,6 +169,7 @@ fn contents(trial: &TrialSummary) -> Markup {
             (chart)
         }
         (verdicts(trial))
+        (databases(trial))
         @if let Some(chart) = timeline::chart(trial) {
             p.caption { "Timeline in seconds from t0; shaded while the fault is in force" }
             (chart)
@@ -213,6 +215,22 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { (units::limit(expected.within)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
                     }
+                } }
+            }
+        }
+    }
+}
+
+/// What databases reported about themselves.
+fn databases(trial: &TrialSummary) -> Markup {
+    let rows = databases::rows(trial);
+    html! {
+        @if !rows.is_empty() {
+            p.caption { "What databases reported about themselves, for comparison; not judged" }
+            table {
+                thead { tr { @for name in ["database", "its report", "contents"] { th { (name) } } } }
+                tbody { @for row in rows {
+                    tr { td { (row.server) } td { (row.report) } td { (row.shown) } }
                 } }
             }
         }

@@ -3,7 +3,7 @@
 //! The modules:
 //! - [`event`]: the events of a run. [`jsonl`]: reads and writes them as JSON lines.
 //! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`stages`] cuts a chain,
-//!   [`statistics`] covers repetitions. Every report starts here.
+//!   [`databases`] shows what databases logged, [`statistics`] covers repetitions. Every report starts here.
 //! - [`units`], [`words`]: numbers, verdicts and backends as text, the same in all reports.
 //! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] build them.
 //! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
@@ -11,6 +11,7 @@
 //! - [`folder`]: the folder that holds them.
 
 pub mod block;
+pub mod databases;
 pub mod event;
 pub mod folder;
 pub mod html;

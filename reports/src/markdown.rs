@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{matrix, stages, times};
+use crate::{databases, matrix, stages, times};
 
 /// Renders the summary.
 #[must_use]
@@ -54,6 +54,9 @@ pub fn markdown(run: &RunSummary) -> String {
     }
     if let Some(times) = times::times(run) {
         text.push_str(&format!("## Time to detect\n\n{}", table(&times)));
+    }
+    if let Some(databases) = databases::table(run) {
+        text.push_str(&format!("## Databases about themselves\n\n{}", table(&databases)));
     }
     let repetitions = statistics::repetitions(run);
     if !repetitions.is_empty() {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 
 use crate::event::{
-    Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted, TrialEnded,
-    TrialId, TrialInfo, What,
+    DatabaseReport, Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
+    TrialEnded, TrialId, TrialInfo, What,
 };
 use crate::{units, words};
 
@@ -58,6 +58,8 @@ pub struct TrialSummary {
     pub left_behind: Vec<String>,
     pub host_changed: Vec<String>,
     pub flows: Vec<FlowAt>,
+    /// Reports of databases outside, and when each was read.
+    pub databases: Vec<(Time, DatabaseReport)>,
     pub ended: Option<TrialEnded>,
 }
 

@@ -152,7 +152,7 @@ impl Terminal {
                 let line = format!("WAIT  {}  {}", self.run.label(trial), words::one_line(reason));
                 self.print(&[line]);
             }
-            TrialEvent::Flow(_) => {}
+            TrialEvent::Flow(_) | TrialEvent::Database { .. } => {}
             _ => {
                 let page = self.page();
                 if let Some(live) = &mut self.live {

@@ -16,6 +16,7 @@ mod schedule;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,9 +24,18 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use self::queue::Queue;
 use self::schedule::Schedule;
-use crate::clock::now;
+use crate::clock::{from_realtime, now};
 use crate::error::{Context, Result};
 use crate::netns::NetNs;
+
+/// Longest time that a verdict of this process was late, nanoseconds.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+/// Longest time that packets on any line of this process were delayed beyond its shape, because the machine was busy.
+#[must_use]
+pub fn latest() -> Duration {
+    Duration::from_nanos(LATEST.load(Ordering::Relaxed))
+}
 
 /// What a line does to packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -118,9 +128,14 @@ impl Shared {
             ending |= ends;
             if arrived {
                 let shape = *self.shape.lock().unwrap_or_else(PoisonError::into_inner);
-                self.queue.receive(&mut received, |id, bytes| schedule.arrive(&shape, now(), id, bytes))?;
+                self.queue.receive(&mut received, |packet| {
+                    // Delays count from when the packet arrived, also if this thread had to wait for a processor.
+                    let arrived = packet.arrived.map_or_else(now, from_realtime);
+                    schedule.arrive(&shape, arrived, packet.id, packet.bytes);
+                })?;
             }
             let verdicts = schedule.due(now());
+            LATEST.fetch_max(verdicts.late, Ordering::Relaxed);
             self.queue.decide(&verdicts)?;
             if ending && schedule.next().is_none() {
                 return Ok(());

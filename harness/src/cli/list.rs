@@ -36,6 +36,8 @@ struct Listed<'a> {
     name: &'a str,
     incident: &'a str,
     title: &'a str,
+    /// Replayed only if it is named, or with `--nightly`.
+    nightly: bool,
     file: &'a std::path::Path,
     injects: Vec<&'static str>,
     /// Findings that detectors must report, standing risks first.
@@ -92,6 +94,7 @@ fn describe(plan: &Plan) -> Listed<'_> {
         name: &plan.name,
         incident: &plan.incident,
         title: &plan.title,
+        nightly: plan.nightly,
         file: &plan.file,
         injects: trial.steps.iter().flat_map(|step| &step.inject).map(|fault| fault.name).collect(),
         expects: risks.chain(trial.detect.iter().map(|of| expected(of, true))).collect(),
@@ -129,6 +132,10 @@ fn table(all: &[Listed<'_>], page: Page) -> Vec<String> {
         for (n, twin) in one.controls.iter().enumerate() {
             let head = if n == 0 { "controls" } else { "" };
             lines.push(format!("     {head:<8} {:<control$}  {}", twin.name, page.paint(Tone::Muted, twin.why)));
+        }
+        if one.nightly {
+            let text = "only if it is named, or with --nightly";
+            lines.push(format!("     replayed {}", page.paint(Tone::Note, text)));
         }
         if one.writes_host {
             let text = "nf_conntrack_max of this machine; as root, with --allow-host-writes";

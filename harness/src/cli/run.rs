@@ -16,6 +16,7 @@ use relapse_reports::terminal::{Mode, Terminal};
 use super::{Refused, out};
 use crate::config::Config;
 use crate::event::{RunEvent, What};
+use crate::nightly;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 
@@ -88,6 +89,9 @@ pub struct RunArguments {
     /// Run only the incident of each scenario (`incident`), or only this control.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Run nightly scenarios as well, which otherwise run only if they are named. Also set by RELAPSE_NIGHTLY=1.
+    #[arg(long)]
+    nightly: bool,
     /// Run only this part of all trials, such as 2/4. Each trial is in exactly one part, on every machine.
     #[arg(long, value_name = "N/OF")]
     shard: Option<Shard>,
@@ -117,7 +121,16 @@ pub struct RunArguments {
 pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     let require = required(&arguments.require)?;
     let config = Config::load(arguments.config.as_deref(), jiff::Zoned::now().date())?;
-    let mut plans = super::find(&arguments.scenarios)?;
+    let plans = super::find(&arguments.scenarios)?;
+    let (mut plans, left_out) = nightly::select(plans, "--nightly", |plan| {
+        arguments.nightly || nightly::requested() || is_named(plan, &arguments.scenarios)
+    });
+    if plans.is_empty()
+        && let Some(notice) = left_out
+    {
+        out::line(notice);
+        return Ok(ExitCode::SUCCESS);
+    }
     let sabotage = arguments.sabotage.as_deref().map(serde_json::from_str).transpose();
     let sabotage = sabotage.map_err(|e| format!("--sabotage: {e}"))?;
     if let Some(folder) = &arguments.record {
@@ -158,7 +171,14 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     let folder = folder.map_err(|e| format!("--reports: failed to {}", super::chain(&e)))?;
     let terminal =
         (!arguments.json).then(|| Terminal::new(Mode::detect()).verbose(arguments.verbose).wide(arguments.wide));
-    Ok(perform(&plans, &options, terminal, folder))
+    Ok(perform(&plans, &options, left_out, terminal, folder))
+}
+
+/// Whether an argument is the scenario's name or file, and not only its folder.
+fn is_named(plan: &Plan, arguments: &[String]) -> bool {
+    arguments.iter().any(|argument| {
+        plan.name == *argument || plan.file == Path::new(argument) || plan.file.file_stem() == Some(argument.as_ref())
+    })
 }
 
 /// One of several parts of all trials.
@@ -245,7 +265,13 @@ pub(super) fn run_id() -> String {
 }
 
 /// Runs the trials and writes events to the terminal, or as JSON to standard output, and to the run's folder.
-fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder: RunFolder) -> ExitCode {
+fn perform(
+    plans: &[Plan],
+    options: &Options,
+    left_out: Option<String>,
+    mut text: Option<Terminal>,
+    folder: RunFolder,
+) -> ExitCode {
     let mut folder = Some(folder);
     let interrupt = Interrupt::default();
     catch_signals(&interrupt);
@@ -264,8 +290,8 @@ fn perform(plans: &[Plan], options: &Options, mut text: Option<Terminal>, folder
             folder = None;
         }
     };
-    for recovered in left_by_others() {
-        sink(&RunEvent { at: relapse_lab::fault::now(), what: What::Notice { text: recovered } });
+    for text in left_by_others().into_iter().chain(left_out) {
+        sink(&RunEvent { at: relapse_lab::fault::now(), what: What::Notice { text } });
     }
     let outcome = run::run(plans, options, &interrupt, &mut sink);
     let finished = folder.map(RunFolder::finish).transpose();

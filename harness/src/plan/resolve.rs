@@ -66,6 +66,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
         title: scenario.metadata.title.value.clone(),
+        nightly: scenario.metadata.nightly,
         file: source.file.clone(),
         cluster,
         workload,

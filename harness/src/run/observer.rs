@@ -13,6 +13,7 @@ use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::Signal;
 use relapse_detectors::time::Time;
 use relapse_lab::fault::now;
+use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
@@ -61,15 +62,25 @@ impl Observer {
         })
     }
 
-    /// Runs until the last collector has ended; returns the error of the recording, if any.
-    pub async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Option<String> {
+    /// Runs until the last collector has ended; returns the error of the recording, if any. What databases report about
+    /// themselves goes to `events`, for reports.
+    pub async fn run(
+        mut self,
+        mut signals: UnboundedReceiver<Signal>,
+        events: impl Fn(TrialEvent) + Send,
+    ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let findings = tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(signal) => self.observe(&signal),
+                    Some(signal) => {
+                        if let Some(report) = DatabaseReport::of(&signal.observed) {
+                            events(TrialEvent::Database { read: signal.at, report });
+                        }
+                        self.observe(&signal)
+                    }
                     None => break,
                 },
                 _ = clock.tick() => {

@@ -58,6 +58,12 @@ fn baseline(event: &RunEvent) -> bool {
     matches!(&event.what, What::Trial { event: TrialEvent::Phase { phase: Phase::Baseline, .. }, .. })
 }
 
+/// A step of a chain is being healed.
+fn healing(event: &RunEvent) -> bool {
+    let heals = |event: &TrialEvent| matches!(event, TrialEvent::Phase { phase: Phase::Heal, step: Some(_) });
+    matches!(&event.what, What::Trial { event, .. } if heals(event))
+}
+
 fn ended(event: &RunEvent) -> bool {
     matches!(&event.what, What::Trial { event: TrialEvent::Ended(_), .. })
 }
@@ -96,6 +102,23 @@ pub fn coming_up() -> Tested {
         let id = run.id()?;
         until("its first container", FIRST_CONTAINER, || Ok((!containers(&id)?.is_empty()).then_some(())))?;
         run.kill(false)?;
+        recovered(home, &id)
+    })
+}
+
+/// Kills a chain while its second step is being healed: changes that heal, and faults of later steps, are in force.
+pub fn chain_healing() -> Tested {
+    beside_stranger(|home| {
+        let mut run = home.start_of("four-twists", &["--only", "incident"], &[]);
+        let id = run.id()?;
+        for which in ["the healing of a step", "the healing of a second step"] {
+            run.until(which, healing)?;
+        }
+        let left = home.left(&id)?;
+        if !left.iter().any(|one| one.ends_with("-outside-database")) {
+            return Err(format!("no database among the parts to remove: {left:#?}"));
+        }
+        run.kill(true)?;
         recovered(home, &id)
     })
 }

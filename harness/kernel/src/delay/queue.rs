@@ -24,6 +24,7 @@ const NLMSG_ERROR: u16 = 2;
 
 const NFQA_PACKET_HDR: u16 = 1;
 const NFQA_VERDICT_HDR: u16 = 2;
+const NFQA_TIMESTAMP: u16 = 4;
 const NFQA_CAP_LEN: u16 = 13;
 const NFQA_CFG_CMD: u16 = 1;
 const NFQA_CFG_PARAMS: u16 = 2;
@@ -44,6 +45,16 @@ const COPIED: u32 = 4;
 const LONGEST: u32 = 50_000;
 /// Packets received before due ones are delivered, and verdicts in one message.
 const BATCH: usize = 512;
+
+/// A packet in the queue.
+pub(super) struct Packet {
+    pub id: u32,
+    /// Its length, bytes.
+    pub bytes: u32,
+    /// When it reached the namespace, nanoseconds since 1970; `None` if no socket of the machine requests timestamps
+    /// of packets (captures do).
+    pub arrived: Option<u64>,
+}
 
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -89,8 +100,8 @@ impl Queue {
         self.socket.send(&message.finish(), 0).map(drop).context(|| format!("configure packet queue {}", self.number))
     }
 
-    /// Receives what is there and passes the id and length (bytes) of each packet to `packet`.
-    pub(super) fn receive(&self, buffer: &mut Vec<u8>, mut packet: impl FnMut(u32, u32)) -> io::Result<()> {
+    /// Receives what is there.
+    pub(super) fn receive(&self, buffer: &mut Vec<u8>, mut packet: impl FnMut(Packet)) -> io::Result<()> {
         for _ in 0..BATCH {
             buffer.clear();
             match self.socket.recv(buffer, libc::MSG_DONTWAIT) {
@@ -99,8 +110,8 @@ impl Queue {
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
                 result => {
                     result?;
-                    if let Some((id, bytes)) = read(buffer) {
-                        packet(id, bytes);
+                    if let Some(received) = read(buffer) {
+                        packet(received);
                     }
                 }
             }
@@ -130,24 +141,30 @@ impl AsFd for Queue {
     }
 }
 
-/// Id and length of a packet; none for other messages.
-fn read(datagram: &[u8]) -> Option<(u32, u32)> {
+/// The packet of a message; none for other messages.
+fn read(datagram: &[u8]) -> Option<Packet> {
     let message = NetlinkBuffer::new_checked(datagram).ok()?;
     if message.message_type() != NFQNL_MSG_PACKET {
         return None;
     }
     // Behind `struct nfgenmsg`.
     let attributes = NlasIterator::new(message.payload().get(4..)?).map_while(std::result::Result::ok);
-    let (mut id, mut bytes) = (None, 0);
+    let (mut id, mut bytes, mut arrived) = (None, 0, None);
     for attribute in attributes {
         let first = || attribute.value().first_chunk().map(|number| u32::from_be_bytes(*number));
         match attribute.kind() {
             NFQA_PACKET_HDR => id = first(),
             NFQA_CAP_LEN => bytes = first()?,
+            NFQA_TIMESTAMP => {
+                // Seconds and microseconds.
+                let (words, _) = attribute.value().as_chunks::<8>();
+                let [seconds, micros] = *words else { continue };
+                arrived = Some(u64::from_be_bytes(seconds) * 1_000_000_000 + u64::from_be_bytes(micros) * 1000);
+            }
             _ => {}
         }
     }
-    Some((id?, bytes))
+    Some(Packet { id: id?, bytes, arrived })
 }
 
 struct Message(Vec<u8>);

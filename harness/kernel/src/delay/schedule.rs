@@ -31,10 +31,12 @@ pub(super) struct Verdicts {
     pub lost: Vec<u32>,
     /// The newest packet to accept, with all before it except those lost.
     pub passed: Option<u32>,
+    /// For how long the oldest has been due. Nanoseconds.
+    pub late: u64,
 }
 
 impl Schedule {
-    /// Adds a packet that arrived now.
+    /// Adds a packet that arrived at this time.
     pub(super) fn arrive(&mut self, shape: &Shape, now: u64, id: u32, bytes: u32) {
         let mut lost = shape.loss > 0.0 && fastrand::f64() < shape.loss;
         let mut leaves = now;
@@ -62,6 +64,7 @@ impl Schedule {
     pub(super) fn due(&mut self, now: u64) -> Verdicts {
         let mut verdicts = Verdicts::default();
         while let Some(first) = self.waiting.pop_front_if(|first| first.due <= now) {
+            verdicts.late = verdicts.late.max(now - first.due);
             if first.lost {
                 verdicts.lost.push(first.id);
             } else {
@@ -84,8 +87,8 @@ mod tests {
         Shape { delay: Duration::from_millis(delay), ..Shape::default() }
     }
 
-    fn passed(id: u32) -> Verdicts {
-        Verdicts { lost: Vec::new(), passed: Some(id) }
+    fn passed(id: u32, late: u64) -> Verdicts {
+        Verdicts { lost: Vec::new(), passed: Some(id), late }
     }
 
     #[test]
@@ -96,8 +99,8 @@ mod tests {
         }
         assert_eq!(line.next(), Some(10 * MS + GRAIN));
         assert_eq!(line.due(10 * MS - 1), Verdicts::default());
-        assert_eq!(line.due(10 * MS + GRAIN), passed(2));
-        assert_eq!(line.due(15 * MS), passed(3));
+        assert_eq!(line.due(10 * MS + GRAIN), passed(2, GRAIN));
+        assert_eq!(line.due(15 * MS), passed(3, 0));
         assert_eq!(line.next(), None);
     }
 
@@ -107,9 +110,9 @@ mod tests {
         line.arrive(&shape(150), 0, 1, 1500);
         line.arrive(&shape(1), 10 * MS, 2, 1500);
         assert_eq!(line.due(149 * MS), Verdicts::default());
-        assert_eq!(line.due(150 * MS), passed(2));
+        assert_eq!(line.due(152 * MS), passed(2, 2 * MS));
         line.arrive(&shape(0), 200 * MS, 3, 1500);
-        assert_eq!(line.due(200 * MS), passed(3));
+        assert_eq!(line.due(200 * MS), passed(3, 0));
     }
 
     #[test]
@@ -135,7 +138,7 @@ mod tests {
         assert!((350..=650).contains(&lost), "{lost}");
         let all = Shape { loss: 1.0, ..shape };
         line.arrive(&all, 1, 10_000, 1500);
-        assert_eq!(line.due(1), Verdicts { lost: vec![10_000], passed: None });
+        assert_eq!(line.due(1), Verdicts { lost: vec![10_000], passed: None, late: 0 });
     }
 
     #[test]
@@ -144,8 +147,8 @@ mod tests {
         // 1500 bytes take 12 ms.
         let shape = Shape { rate: Some(1_000_000), ..shape(10) };
         (0..100).for_each(|id| line.arrive(&shape, 0, id, 1500));
-        assert_eq!(line.due(22 * MS), passed(0));
-        assert_eq!(line.due(34 * MS), passed(1));
+        assert_eq!(line.due(22 * MS), passed(0, 0));
+        assert_eq!(line.due(34 * MS), passed(1, 0));
         let rest = line.due(1000 * MS);
         assert_eq!(rest.passed, Some(16), "the next would have waited for 204 ms");
         assert_eq!(rest.lost.len(), 83);

@@ -41,7 +41,7 @@ pub struct DnsRecord {
 }
 
 impl FaultSpec for DnsRecordSpec {
-    const EXAMPLE: &'static str = "{ resolver: outside/host, name: example-api.com, addresses: [10.200.0.5] }";
+    const EXAMPLE: &'static str = "{ resolver: outside/host, name: example-api.com, addresses: [10.176.46.4] }";
     const LOOK: &'static [Look] = &[
         (Where::Pod, "cat /etc/resolv.conf; getent ahosts example-api.com"),
         (Where::Pod, "tcpdump -lni any port 53"),
@@ -62,6 +62,12 @@ impl FaultSpec for DnsRecordSpec {
             }
         };
         resolver.owner(&self.name);
+        for (number, text) in written.iter().enumerate() {
+            if written[..number].iter().any(|other| other.value == text.value) {
+                resolver.error(text.span, format!("{} is named twice", quoted(text)), "name each resolver once");
+            }
+        }
+        self.check_addresses(resolver);
         let ttl = self.ttl.as_ref().map(|ttl| resolver.seconds("ttl", ttl));
         let addresses: Vec<IpAddr> = self.addresses.iter().map(|address| address.0).collect();
         let mut resolvers = Vec::new();
@@ -86,6 +92,26 @@ impl FaultSpec for DnsRecordSpec {
             resolvers.push((id, record));
         }
         ttl.is_none_or(|ttl| ttl.is_some()).then(|| Box::new(DnsRecord { resolvers, name: folded(&self.name) }) as _)
+    }
+}
+
+impl DnsRecordSpec {
+    /// Reports an address that is written twice, or that nothing in the scenario has.
+    fn check_addresses(&self, resolver: &mut Resolver<'_>) {
+        for (number, address) in self.addresses.iter().enumerate() {
+            if self.addresses[..number].iter().any(|other| other.0 == address.0) {
+                resolver.error(address.span, format!("{} is named twice", address.0), "name each address once");
+            }
+            let cluster = &resolver.cluster;
+            let of_service = cluster.services.iter().any(|service| service.address == address.0);
+            // Hosts have no IPv6 addresses, so an AAAA record may have any.
+            if address.0.is_ipv4() && cluster.place_at(address.0).is_none() && !of_service {
+                let message = format!("no host has the address {}", address.0);
+                let help = "add a host to `outside`, or the address to a host's `alsoAt`; \
+                            `server-death` is the fault for a server that does not answer";
+                resolver.error(address.span, message, help);
+            }
+        }
     }
 }
 

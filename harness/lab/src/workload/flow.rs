@@ -13,6 +13,9 @@ use super::{names, servers};
 /// Placeholder for an unknown end of a flow; never in a finished plan.
 const NOWHERE: Place = Place::Node(NodeId(0));
 
+/// Connection-tracking entries created by a look-up: one socket for each search domain and one for the bare name.
+pub(super) const LOOKUP: u32 = 5;
+
 /// The settings common to all kinds of flows.
 pub struct Common<'a> {
     pub name: &'a Spanned<Name>,
@@ -108,7 +111,10 @@ pub(super) fn plan(
     plan.timeout = timeout.and_then(|d| resolver.duration("timeout", d)).unwrap_or(plan.timeout);
     let mut draft = Draft { resolver, plan, from };
     let client = spec.plan(&mut draft);
-    let Draft { resolver, plan, .. } = draft;
+    let Draft { resolver, mut plan, .. } = draft;
+    if matches!(plan.to, Target::Name(_)) {
+        plan.entries += LOOKUP;
+    }
     if matches!(plan.to, Target::Place(to) if to == plan.from && to != NOWHERE) {
         resolver.error(at.span, format!("flow `{}` would talk to itself", plan.name), "choose another server");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use relapse_detectors::time::limit;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 use relapse_model::{Failure, Query};
@@ -43,6 +44,10 @@ impl FlowSpec for QuerySpec {
         flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(RESPONSE, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
+        if let Some(takes) = self.takes.as_ref().filter(|takes| takes.0 > flow.plan.timeout) {
+            let message = format!("`takes` is longer than the flow's timeout, {}", limit(flow.plan.timeout));
+            flow.resolver.error(takes.span, message, "write less, or a longer `timeout`");
+        }
         Arc::new(Asks {
             request: self.request.map_or(REQUEST, |n| n.value),
             takes: self.takes.as_ref().map_or(Duration::ZERO, |takes| takes.0),

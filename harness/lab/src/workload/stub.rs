@@ -2,16 +2,19 @@
 //!
 //! Follows `resolv.conf(5)` with `ndots:5`: a name with fewer dots is tried in every search domain first, and A and AAAA
 //! are queried in parallel over one socket. Pods use cluster DNS with its search list, nodes use it without; hosts
-//! outside and offices use a resolver outside.
+//! outside and offices use a resolver outside. A query that is not answered within `timeout` is sent once more
+//! (`attempts`), at the defaults of `resolv.conf(5)`; an answer to either is accepted, as by glibc.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 use relapse_kernel::NetNs;
 use relapse_model::{ClusterPlan, Failure, OutsideId, Place, Target};
 use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use super::sockets;
 use crate::cluster::Cluster;
@@ -21,6 +24,11 @@ pub const DNS_PORT: u16 = 53;
 
 /// `ndots` of a pod with `dnsPolicy: ClusterFirst`.
 const NDOTS: usize = 5;
+
+/// Default `timeout` of `resolv.conf(5)`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Default `attempts`.
+const ATTEMPTS: usize = 2;
 
 /// The address of a target for a client at `from`. Names are looked up.
 ///
@@ -52,7 +60,7 @@ pub fn search_list(plan: &ClusterPlan, from: Place) -> &[String] {
 /// Looks a name up as a pod would, and returns its addresses in the order of the answers.
 ///
 /// # Errors
-/// `NameError` if no candidate has an address, or a server fails.
+/// `NameError` if no candidate has an address, or a server fails or does not answer.
 pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -> Result<Vec<IpAddr>, Failure> {
     let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(|_| Failure::NameError)?;
     socket.connect((server, DNS_PORT)).await.map_err(|_| Failure::NameError)?;
@@ -64,7 +72,7 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
         searched.chain(std::iter::once(absolute)).collect()
     };
     for candidate in candidates {
-        match ask_both(&socket, &candidate).await? {
+        match ask_both(&socket, &candidate, TIMEOUT).await? {
             Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
             Ok(_) | Err(ResponseCode::NXDomain) => {}
             Err(_) => return Err(Failure::NameError),
@@ -73,34 +81,57 @@ pub async fn lookup(ns: &NetNs, server: IpAddr, name: &str, search: &[String]) -
     Err(Failure::NameError)
 }
 
-/// Queries A and AAAA in parallel and waits for both: the addresses, or the response code of a server without any.
-async fn ask_both(socket: &UdpSocket, name: &str) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
+/// Queries A and AAAA in parallel and waits for both: the addresses, or the response code of a server without any. What
+/// is not answered within `patience` is asked once more.
+async fn ask_both(
+    socket: &UdpSocket,
+    name: &str,
+    patience: Duration,
+) -> Result<Result<Vec<IpAddr>, ResponseCode>, Failure> {
     let mut waiting = HashMap::new();
     for record in [RecordType::A, RecordType::AAAA] {
         let id = next_id();
-        let question = question(id, name, record).ok_or(Failure::NameError)?;
-        socket.send(&question).await.map_err(|_| Failure::NameError)?;
-        waiting.insert(id, record);
+        waiting.insert(id, question(id, name, record).ok_or(Failure::NameError)?);
     }
-    let mut addresses = Vec::new();
-    let mut code = ResponseCode::NoError;
+    let (mut addresses, mut code) = (Vec::new(), ResponseCode::NoError);
+    for _ in 0..ATTEMPTS {
+        for question in waiting.values() {
+            socket.send(question).await.map_err(|_| Failure::NameError)?;
+        }
+        let answered = timeout(patience, async {
+            while !waiting.is_empty() {
+                let reply = receive(socket).await?;
+                if waiting.remove(&reply.metadata.id).is_none() {
+                    continue;
+                }
+                addresses.extend(reply.answers.iter().filter_map(|record| match record.data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                }));
+                if reply.metadata.response_code != ResponseCode::NoError {
+                    code = reply.metadata.response_code;
+                }
+            }
+            Ok(())
+        });
+        if let Ok(answered) = answered.await {
+            answered?;
+            let failed = addresses.is_empty() && code != ResponseCode::NoError;
+            return Ok(if failed { Err(code) } else { Ok(addresses) });
+        }
+    }
+    Err(Failure::NameError)
+}
+
+async fn receive(socket: &UdpSocket) -> Result<Message, Failure> {
     let mut buffer = [0; 1500];
-    while !waiting.is_empty() {
+    loop {
         let length = socket.recv(&mut buffer).await.map_err(|_| Failure::NameError)?;
-        let Ok(reply) = Message::from_vec(&buffer[..length]) else { continue };
-        if waiting.remove(&reply.metadata.id).is_none() {
-            continue;
-        }
-        addresses.extend(reply.answers.iter().filter_map(|record| match record.data {
-            RData::A(address) => Some(IpAddr::V4(address.0)),
-            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-            _ => None,
-        }));
-        if reply.metadata.response_code != ResponseCode::NoError {
-            code = reply.metadata.response_code;
+        if let Ok(reply) = Message::from_vec(&buffer[..length]) {
+            return Ok(reply);
         }
     }
-    Ok(if addresses.is_empty() && code != ResponseCode::NoError { Err(code) } else { Ok(addresses) })
 }
 
 fn next_id() -> u16 {
@@ -123,4 +154,29 @@ pub fn question(id: u16, name: &str, record: RecordType) -> Option<Vec<u8>> {
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_utf8(name).ok()?, record));
     message.to_vec().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_query_is_sent_once_more_and_then_given_up() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(server.local_addr().unwrap()).await.unwrap();
+        let (begin, patience) = (std::time::Instant::now(), Duration::from_millis(20));
+        assert_eq!(ask_both(&client, "a.example.", patience).await, Err(Failure::NameError));
+        assert!(begin.elapsed() >= patience * 2, "{:?}", begin.elapsed());
+        let mut sent = Vec::new();
+        let mut buffer = [0; 1500];
+        while let Ok(length) = server.try_recv(&mut buffer) {
+            sent.push(Message::from_vec(&buffer[..length]).unwrap().metadata.id);
+        }
+        assert_eq!(sent.len(), 4, "{sent:?}");
+        let mut ids = sent.clone();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 2, "each is sent twice with the same ID: {sent:?}");
+    }
 }

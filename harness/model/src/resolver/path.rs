@@ -22,6 +22,9 @@ pub struct WrittenPath<'a> {
 /// The longest delay, jitter included.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// All packets, per million.
+const ALL: u32 = 1_000_000;
+
 /// The lowest rate, bits per second: a packet of 1500 bytes takes 1.5 s.
 const SLOWEST: u64 = 8_000;
 
@@ -40,6 +43,11 @@ impl Resolver<'_> {
         }
         if let Some(at) = written.delay.filter(|delay| delay.0 > LONGEST) {
             self.error(at.span, "`delay` is longer than 10 s", "write at most `10s`");
+        }
+        if let Some(at) = written.loss.filter(|loss| loss.0 >= ALL) {
+            let help = "write less than `100%`; faults that cut a path are `link-loss` of a node's pod NIC, \
+                        `policy-route-loss`, and `server-death` of a server outside";
+            self.error(at.span, "`loss` is 100%: no packet passes", help);
         }
         if let Some(at) = written.rate.filter(|rate| rate.0 < SLOWEST) {
             self.error(

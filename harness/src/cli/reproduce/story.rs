@@ -131,7 +131,7 @@ impl Story {
                 self.ended = Some((ended.outcome, ended.reasons.clone()));
                 Vec::new()
             }
-            TrialEvent::Started | TrialEvent::Skipped { .. } => Vec::new(),
+            TrialEvent::Started | TrialEvent::Skipped { .. } | TrialEvent::Database { .. } => Vec::new(),
         }
     }
 

@@ -291,6 +291,12 @@ impl Planner<'_> {
                 let message = format!("prefix {prefix} and {name} {own} overlap");
                 self.error(shared.prefix.span, message, "write a prefix outside the cluster");
             }
+            let hosts = self.cluster.outside.iter().flat_map(|host| host.also_at.iter().chain([&host.address]));
+            let clients = self.cluster.offices.iter().map(|office| &office.client);
+            if !hosts.chain(clients).any(|address| prefix.contains(*address)) {
+                let help = "write a prefix with an address of a host in `outside`, or add one as `alsoAt`";
+                self.error(shared.prefix.span, format!("no host has an address in {prefix}"), help);
+            }
             let path = self.path(PathPlan::default(), shared.path());
             self.cluster.prefixes.push(PrefixPlan { prefix, path });
         }

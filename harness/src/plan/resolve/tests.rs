@@ -166,7 +166,8 @@ const RICH: &str = "
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
 
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {
-    let text = with_cluster(RICH).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
+    let cluster = RICH.replace("loadBalancer: true", "loadBalancer: true, alsoAt: [10.176.46.5]");
+    let text = with_cluster(&cluster).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
     let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
                  - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n  \
                  - query: { name: rows, from: pod/a, to: outside/host, port: 3306 }\n";
@@ -202,12 +203,18 @@ fn faults_that_make_no_sense_are_refused() {
             "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.5] }",
             "has that record already",
         ),
+        (
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.6] }",
+            "no host has the address",
+        ),
+        ("slow-resolver: { resolver: outside/host, delay: 11s }", "longer than 10 s"),
+        ("path-change: { of: outside/host, loss: 100% }", "no packet passes"),
         ("dns-record: { resolver: outside/host, name: b.example, addresses: [] }", "has that record already"),
         ("dns-record: { name: a.example, addresses: [10.0.0.1] }", "either `resolver` or `resolvers` is needed"),
         ("dns-record: { resolvers: [], name: a.example, addresses: [10.0.0.1] }", "no resolver is named"),
-        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.0.0.1] }", "is not a domain name"),
+        ("dns-record: { resolver: outside/host, name: a..b, addresses: [10.176.46.4] }", "is not a domain name"),
         (
-            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.0.0.1], ttl: 1500ms }",
+            "dns-record: { resolver: outside/host, name: a.example, addresses: [10.176.46.4], ttl: 1500ms }",
             "a fraction of a second",
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),

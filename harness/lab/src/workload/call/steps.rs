@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use relapse_detectors::time::limit;
 use relapse_model::diagnostics::{Span, did_you_mean, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Name};
@@ -10,11 +11,9 @@ use relapse_model::{PartId, PartPlan, Place, PodRole, Query, Step as Planned, Ta
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::workload::flow::Draft;
+use crate::workload::flow::{Draft, LOOKUP};
+use crate::workload::servers::app::PATIENCE;
 use crate::workload::{names, query};
-
-/// Connection-tracking entries created by a look-up: one socket for each search domain and one for the bare name.
-const LOOKUP: u32 = 5;
 
 /// Something an application does before it responds.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -146,6 +145,7 @@ pub(super) fn plan(steps: &[Step], flow: &mut Draft<'_, '_>) {
     let mut planning = Planning { flow, app, connected: BTreeSet::new() };
     let steps = steps.iter().map(|step| planning.step(step)).collect();
     flow.plan.steps = Planned::InTurn(steps);
+    // Files and queries of one part share a connection.
     let own = flow.plan.parts.iter().filter(|part| part.connects());
     let entries = own.map(|part| 1 + if matches!(part.to, Target::Name(_)) { LOOKUP } else { 0 });
     flow.plan.entries += entries.sum::<u32>();
@@ -213,7 +213,19 @@ impl Planning<'_, '_, '_> {
             response: response.map_or(query::RESPONSE, |n| n.value),
             takes: time(takes),
         };
-        let work = |over| Work::Queries { over, count: count.value, query, think: time(think) };
+        let think_time = time(think);
+        let work = |over| Work::Queries { over, count: count.value, query, think: think_time };
+        let least = query.takes.saturating_mul(count.value) + think_time.saturating_mul(count.value - 1);
+        let limit_of_part = timeout.as_ref().map_or(self.longest(), |timeout| timeout.0);
+        if let Some(at) = takes.as_ref().or(think.as_ref()).filter(|_| least > limit_of_part) {
+            let message = format!(
+                "{} takes {} without any fault, but fails after {}",
+                quoted(&name.0),
+                limit(least),
+                limit(limit_of_part)
+            );
+            self.error(at.span, message, "write fewer queries, shorter times, or a longer `timeout`");
+        }
         match (over, to, port) {
             (Some(over), None, None) => {
                 if *keep {
@@ -268,10 +280,19 @@ impl Planning<'_, '_, '_> {
             let message = format!("there are two parts named {}", quoted(&name.0));
             self.error(name.span, message, "rename one");
         }
+        if let Some(at) = timeout.filter(|timeout| timeout.0 > self.longest()) {
+            let message = format!("`timeout` has no effect: all parts together fail after {}", limit(self.longest()));
+            self.error(at.span, message, "write less, or give the flow a longer `timeout`, of which they get 9/10");
+        }
         let timeout = timeout.and_then(|timeout| self.flow.resolver.duration("timeout", timeout));
         let id = PartId(self.flow.plan.parts.len());
         self.flow.plan.parts.push(PartPlan { name: name.0.to_string(), kind, to, port, work, keep, timeout });
         Planned::Part(id)
+    }
+
+    /// Time after which all parts have failed.
+    fn longest(&self) -> Duration {
+        self.flow.plan.timeout.mul_f64(PATIENCE)
     }
 
     fn error(&mut self, span: Span, message: String, help: &str) {

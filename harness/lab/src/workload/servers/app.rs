@@ -25,7 +25,7 @@ use crate::workload::{PartTime, namespace, sockets, stub};
 pub const SERVER_TIMING: &str = "server-timing";
 
 /// The share of the client's timeout after which the application gives up, so that its response still arrives.
-const PATIENCE: f64 = 0.9;
+pub const PATIENCE: f64 = 0.9;
 
 /// The server of `http` and `call` flows, and of parts over HTTP.
 pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
