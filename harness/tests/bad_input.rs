@@ -112,9 +112,9 @@ wrong! {
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
     node_ports_that_cannot_be: "pods: [peer] }" => "pods: [peer], nodePort: 30080 }
     - { name: twin, port: 81, pods: [peer], nodePort: 30080 }
-    - { name: low, port: 82, pods: [peer], nodePort: 8080, externalTrafficPolicy: cluster }
     - { name: many, ports: [83, 84], pods: [peer], nodePort: 30084 }
     - { name: none, port: 85, pods: [peer], externalTrafficPolicy: local }";
+    node_port_out_of_range: "pods: [peer] }" => "pods: [peer], nodePort: 8080 }";
     unknown_traffic_policy: "pods: [peer] }" => "pods: [peer], nodePort: 30080, externalTrafficPolicy: locale }";
     entries_that_lead_nowhere: "pods: [peer] }" => "pods: [peer], nodePort: 30080, externalTrafficPolicy: local }\n    - { name: plain, port: 80, pods: [peer] }", "to: outside/database, port" => "to: outside/database, via: node/worker-1, port", "to: service/shop, port: 80 }" => "to: service/shop, via: node/worker-1, port: 80 }
   - http: { name: no-port, from: office/beijing, to: service/plain, via: node/worker-1, port: 80 }

@@ -360,7 +360,7 @@ fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
         flow("inside", "pod/front", "service/shop"),
         flow("out", "pod/shop", "outside/host"),
     ];
-    let plan = good(&with_cluster(cluster).replace("inject:", &format!("{}inject:", flows.concat())));
+    let plan = good(&with_cluster(cluster).replace("\ninject:", &format!("\n{}inject:", flows.concat())));
     let of = |flow: &FlowPlan| {
         let servers: Vec<_> =
             plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
