@@ -114,7 +114,6 @@ impl DnsFailure {
     fn probe(&mut self, signal: &Signal, probe: &Probe) {
         let key = (Arc::clone(&signal.node), probe.source);
         let run = match probe.kind {
-            ProbeKind::Echo => return,
             ProbeKind::DnsUpstream => {
                 if let Some(outcome) = self.upstream.entry(probe.target) {
                     let time = if probe.ok { &mut outcome.answered } else { &mut outcome.failed };
@@ -124,6 +123,7 @@ impl DnsFailure {
             }
             ProbeKind::DnsService => self.sources.entry(key).map(|source| &mut source.service),
             ProbeKind::DnsEndpoint => self.sources.entry(key).and_then(|source| source.endpoints.entry(probe.target)),
+            _ => return,
         };
         if probe.ok {
             self.answered = self.answered.max(signal.at);
@@ -179,7 +179,7 @@ fn upstream_state(upstream: &Capped<IpAddr, LastProbes, CAP>, since: Time) -> St
 impl Detector for DnsFailure {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
-            Observed::Probe(probe) if probe.kind != ProbeKind::Echo => {
+            Observed::Probe(probe) => {
                 self.probe(signal, probe);
                 self.judge(cx);
             }

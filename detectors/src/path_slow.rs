@@ -32,7 +32,7 @@ struct PathSlow(Paths);
 impl PathSlow {
     fn judge(&self, cx: &mut Context<'_>) {
         let mut wanted = BTreeMap::new();
-        for (name, (node, address), run) in self.0.slow() {
+        for (name, (address, node), run) in self.0.slow() {
             let subject = match name {
                 Some(name) => Subject::name(name),
                 None => Subject::path(cx.operator.path_of(*address)),

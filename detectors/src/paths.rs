@@ -43,13 +43,14 @@ const FORMER: Duration = Duration::from_mins(1);
 const CAP: usize = 4096;
 const FEW: usize = 64;
 
-/// The path from a node to an address.
-type Way = (Arc<str>, IpAddr);
+/// The path to an address from a node. In this order, so that those to one address are side by side.
+pub(crate) type Way = (IpAddr, Arc<str>);
+type Ways = Capped<Way, Usual, CAP>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     trips: RoundTrips,
-    ways: Capped<Way, Usual, CAP>,
+    ways: Ways,
     names: Capped<String, Named, 1024>,
     /// The names that resolve to an address.
     of: Capped<IpAddr, BTreeSet<String>, CAP>,
@@ -168,6 +169,11 @@ impl Usual {
     }
 }
 
+/// The paths to an address.
+fn to(ways: &Ways, address: IpAddr) -> impl Iterator<Item = (&Way, &Usual)> {
+    ways.range((address, Arc::from(""))..).take_while(move |((at, _), _)| *at == address)
+}
+
 fn median(times: &VecDeque<Duration>) -> Option<Duration> {
     let mut sorted: Vec<_> = times.iter().copied().collect();
     sorted.sort_unstable();
@@ -190,7 +196,7 @@ impl Paths {
             return;
         }
         let ways = &self.ways;
-        let is_measured = |address: IpAddr| ways.iter().any(|((_, at), way)| *at == address && way.time().is_some());
+        let is_measured = |address: IpAddr| to(ways, address).any(|(_, way)| way.time().is_some());
         let first = || Named { since: answer.at, ..Named::default() };
         let Some(named) = self.names.entry_or(answer.name.clone(), first) else { return };
         named.last = named.last.max(answer.at);
@@ -207,8 +213,8 @@ impl Paths {
     }
 
     fn trip(&mut self, trip: &RoundTrip) -> bool {
-        let (node, address) = (Arc::clone(&trip.connection.0), trip.peer());
-        let way = (node, address);
+        let address = trip.peer();
+        let way = (address, Arc::clone(&trip.connection.0));
         let Some(usual) = self.ways.entry(way.clone()) else { return false };
         let was_slow = usual.run.is_slow;
         if usual.add(trip) == Pace::Fast {
@@ -220,14 +226,15 @@ impl Paths {
             if named.addresses.get(&address).is_none_or(|known| known.usual) {
                 continue;
             }
-            let usual = self.ways.iter().filter(|((_, at), _)| named.addresses.get(at).is_some_and(|a| a.usual));
+            let usual = named.addresses.iter().filter(|(_, known)| known.usual);
+            let usual = usual.flat_map(|(address, _)| to(&self.ways, *address));
             let Some(usual) = usual.filter_map(|(_, way)| way.time()).max() else { continue };
             let Some(run) = named.trials.entry(way.clone()) else { continue };
             let was_slow = run.is_slow;
             run.add(trip, usual);
             changed |= run.is_slow != was_slow;
             if run.fast >= IN_A_ROW {
-                named.trials.retain(|(_, at), _| *at != address);
+                named.trials.retain(|(at, _), _| *at != address);
                 if let Some(known) = named.addresses.get_mut(&address) {
                     known.usual = true;
                 }
@@ -240,15 +247,15 @@ impl Paths {
     pub fn slow(&self) -> Vec<(Option<&str>, &Way, &Run)> {
         let mut slow = Vec::new();
         for (way, usual) in self.ways.iter().filter(|(_, usual)| usual.run.is_slow) {
-            let names = self.of.get(&way.1);
-            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(way.1, true));
+            let names = self.of.get(&way.0);
+            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(way.0, true));
             slow.extend(names.into_iter().flatten().filter(uses).map(|name| (Some(name.as_str()), way, &usual.run)));
             if names.is_none_or(BTreeSet::is_empty) {
                 slow.push((None, way, &usual.run));
             }
         }
         for (name, named) in self.names.iter() {
-            let trials = named.trials.iter().filter(|(way, run)| run.is_slow && named.uses(way.1, false));
+            let trials = named.trials.iter().filter(|(way, run)| run.is_slow && named.uses(way.0, false));
             slow.extend(trials.map(|(way, run)| (Some(name.as_str()), way, run)));
         }
         slow
@@ -256,13 +263,19 @@ impl Paths {
 
     /// Whether the name's path to one of these addresses is slow.
     pub fn is_slow(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
-        self.slow().iter().any(|(slow, (_, address), _)| *slow == Some(name) && addresses.contains(address))
+        let Some(named) = self.names.get(name) else { return false };
+        let is_usual = |address: &IpAddr| {
+            let known = self.of.get(address).is_some_and(|names| names.contains(name)) && named.uses(*address, true);
+            known && to(&self.ways, *address).any(|(_, way)| way.run.is_slow)
+        };
+        let mut trials = named.trials.iter().filter(|((at, _), run)| run.is_slow && addresses.contains(at));
+        addresses.iter().any(is_usual) || trials.any(|((at, _), _)| named.uses(*at, false))
     }
 
     /// Whether one of these addresses is a usual one of the name and its path has been measured.
     pub fn is_usual(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
         let known = |address: &IpAddr| self.names.get(name)?.addresses.get(address);
-        let measured = |address: &IpAddr| self.ways.keys().any(|(_, at)| at == address);
+        let measured = |address: &IpAddr| to(&self.ways, *address).next().is_some();
         addresses.iter().any(|address| measured(address) && known(address).is_some_and(|known| known.usual))
     }
 
@@ -273,7 +286,7 @@ impl Paths {
                 known.left = known.missing >= IN_A_ROW && now.since(known.answered) >= LEFT;
             }
             let is_left = |address: &IpAddr| named.addresses.get(address).is_none_or(|known: &Address| known.left);
-            named.trials.retain(|(_, address), run| !is_left(address) && now.since(run.latest) < SILENT);
+            named.trials.retain(|(address, _), run| !is_left(address) && now.since(run.latest) < SILENT);
         }
         for usual in self.ways.values_mut().filter(|usual| now.since(usual.last) >= SILENT) {
             usual.run = Run::default();
@@ -290,7 +303,7 @@ impl Paths {
                 .collect();
             for address in former {
                 named.addresses.remove(&address);
-                named.trials.retain(|(_, at), _| *at != address);
+                named.trials.retain(|(at, _), _| *at != address);
                 if let Some(names) = self.of.get_mut(&address) {
                     names.remove(name);
                 }

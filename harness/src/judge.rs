@@ -18,6 +18,9 @@
 //! uncovers it. Its finding must stand until its step is healed and be cleared after that; any other warning of a
 //! built-in detector is a false alarm.
 //!
+//! A cache or kept connections may hide a fault: deadlines count from when clients could first see it
+//! ([`Judge::visible`]), times to detect from t0 all the same.
+//!
 //! Effects and phases are handled by the run, which closes what a trial could not prove with [`Judge::abandon`].
 
 mod expected;
@@ -66,6 +69,8 @@ pub struct Judge {
     left_out: usize,
     /// Immediately before the first mutation.
     t0: Option<Time>,
+    /// When clients could first see the faults of a step, or of a trial without steps, if that is later.
+    visible: BTreeMap<Option<String>, Time>,
     /// The latest time passed in.
     now: Time,
     decided: Vec<Decided>,
@@ -128,6 +133,7 @@ impl Judge {
             outside,
             left_out: 0,
             t0: None,
+            visible: BTreeMap::new(),
             now: Time::default(),
             decided: Vec::new(),
             undelivered: Vec::new(),
@@ -183,6 +189,15 @@ impl Judge {
         for (received, finding) in after {
             self.after(received, &finding);
         }
+    }
+
+    /// Clients cannot see the faults of a step (of the trial, if it has no steps) before `at`. Called again when they
+    /// turn out to see them earlier.
+    pub fn visible(&mut self, step: Option<&str>, at: Time) {
+        let earliest = self.visible.entry(step.map(str::to_owned)).or_insert(at);
+        *earliest = at.min(*earliest);
+        let (earliest, open) = (*earliest, self.expected.iter_mut().filter(|expected| expected.is_open()));
+        open.filter(|expected| expected.is_seen_with(step)).for_each(|expected| expected.see(earliest));
     }
 
     /// A detector reported or cleared a finding.
@@ -261,6 +276,7 @@ impl Judge {
             },
             expectation: self.unplanned(&detector, Level::Cause, None),
             from: None,
+            visible: None,
         }));
         self.record(decided);
     }
@@ -296,6 +312,7 @@ impl Judge {
             expectation: self.unplanned(&detector, Level::Cause, None),
             verdict: undecided.clone(),
             from: None,
+            visible: None,
         }));
         self.record(decided);
     }
@@ -331,7 +348,7 @@ impl Judge {
             let expectation = met.cloned().unwrap_or_else(|| {
                 self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
             });
-            decided.push(Decided { expectation, verdict: Verdict::NotCleared, from: None });
+            decided.push(Decided { expectation, verdict: Verdict::NotCleared, from: None, visible: None });
         }
         self.record(decided);
     }
@@ -397,7 +414,7 @@ impl Judge {
                 evidence: finding.evidence.clone(),
             };
             let expectation = self.unplanned(&finding.detector, finding.level, None);
-            self.record(vec![Decided { expectation, verdict, from: None }]);
+            self.record(vec![Decided { expectation, verdict, from: None, visible: None }]);
         }
     }
 

@@ -14,6 +14,7 @@ pub mod order;
 mod queue;
 mod running;
 mod samples;
+mod spreads;
 mod stage;
 mod stages;
 mod steady;
@@ -29,8 +30,9 @@ use std::time::{Duration, Instant};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::clock;
-use relapse_lab::cluster::backend::{self, Backend, Wanted, WantedServer};
+use relapse_lab::cluster::backend::{Backend, Wanted, WantedServer};
 use relapse_lab::host::Consent;
+use relapse_model::kind_config;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEvent, TrialId, TrialInfo, What};
 
 use crate::config::Config;
@@ -256,17 +258,17 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
             }
         }
     }
-    // Trials that need exclusive use of the machine come last, ordered so that they can share clusters. Among the
-    // others, the very long ones come first, then those that exclude each other, as the longest chain; then the longest.
-    let mut work: BTreeMap<String, Duration> = BTreeMap::new();
+    // Trials on clusters come last, ordered so that they can share clusters and pods, those that run alone at the end.
+    // Among the others, the very long ones come first, then those that exclude each other, as the longest chain; then
+    // the longest.
+    let mut work: BTreeMap<(String, Option<String>), Duration> = BTreeMap::new();
+    let of = |job: &Job| [None, Some(job.id.scenario.clone())].map(|scenario| (job.incident.clone(), scenario));
     for job in &jobs {
-        *work.entry(job.id.scenario.clone()).or_default() += job.at_most;
+        of(job).into_iter().for_each(|group| *work.entry(group).or_default() += job.at_most);
     }
     jobs.sort_by_key(|job| {
-        let wanted = &job.wanted;
-        let on_cluster = job.clusters.map(|_| {
-            backend::order(wanted.kind_config.as_deref(), wanted.nodes, work[&wanted.scenario], &wanted.scenario)
-        });
+        let on_cluster = || (job.claim.is_alone(), job.wanted.order(&job.incident, of(job).map(|group| work[&group])));
+        let on_cluster = job.clusters.map(|_| on_cluster());
         (on_cluster.is_some(), job.id.repetition, on_cluster, Reverse((job.at_most > LONG, job.claim, job.at_most)))
     });
     (infos, jobs)
@@ -307,7 +309,7 @@ fn describe(
                 scenario: plan.name.clone(),
                 servers: WantedServer::all_of(&plan.cluster, &plan.workload),
                 nodes: plan.cluster.nodes.len(),
-                kind_config: plan.cluster.kind_config.clone(),
+                kind_config: plan.cluster.kind_config.clone().filter(|file| !kind_config::Config::is_usual(file)),
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),

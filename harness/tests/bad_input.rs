@@ -105,6 +105,7 @@ wrong! {
     ipv6_prefixes: "nodes: 2" => "nodes: 2\n  network: { podPrefix: fd00:96::/64, vpc: [fd00::/16] }", "prefix: 192.168.40.0/24" => "prefix: fd00:40::/64";
     ipv6_host: "address: 10.176.46.4" => "address: fd00:46::4";
     address_outside_its_prefix: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.97.29", "address: 10.176.46.4" => "address: 10.176.97.77", "port: 80, pods: [peer]" => "port: 80, pods: [peer], address: 10.0.0.1";
+    services_lost_wrongly: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- service-rules-loss: { node: worker-1, service: shp, how: gone }\n  - kube-proxy-stopped: { node: worker-3, restartAfter: 0s, replaced: { pod: peer, by: app } }\n  - endpoint-replaced: { pod: peer, by: peer }";
     clamp_87: "clamp: 1280" => "clamp: 87";
     clamp_65496: "clamp: 1280" => "clamp: 65496";
     clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
@@ -238,7 +239,19 @@ fn chains() {
         ),
         (
             "meanwhile-of-the-first-step",
-            &[("    effect:", "    meanwhile: [ link-loss: { node: worker-1, how: down } ]\n    effect:")],
+            &[("    effect:", "    meanwhile: [ link-loss: { node: worker-2, how: down } ]\n    effect:")],
+        ),
+        (
+            "changed-by-two-steps",
+            &[
+                (
+                    "dns-replica-loss: { replica: coredns-1, how: killed }",
+                    "path-change: { of: outside/database, delay: 5ms }",
+                ),
+                ("lose: table } ]", "lose: table }, path-change: { of: outside/database, delay: 50ms } ]"),
+                ("link-loss: { node: worker-1, how: down }", "link-loss: { node: worker-2, how: down }"),
+                ("dns-replica-added: { node: worker-2 }", "path-change: { of: outside/database, delay: 9ms }"),
+            ],
         ),
         ("replica-on-no-node", &[("dns-replica-added: { node: worker-2 }", "dns-replica-added: { node: worker-9 }")]),
     ] {

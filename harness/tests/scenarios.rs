@@ -2,7 +2,7 @@
 //!
 //! If real clusters are requested, also on kind clusters, two at a time, after those in labs: all scenarios with
 //! `RELAPSE_BACKEND` kind or all; if only `RELAPSE_REQUIRE` contains kind, as a gate, those that name their cluster
-//! (`kindConfig`): one for each incident, and one with the other kube-proxy.
+//! (`kindConfig`): one for each incident and for the chain, and one with the other kube-proxy.
 //!
 //! `cargo scenarios` runs all, `cargo scenarios policy` those with "policy" in their name. Listing needs no privileges;
 //! it creates a temporary lab to see what can run here. A trial that this machine cannot run is ignored and its reason

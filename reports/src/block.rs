@@ -46,6 +46,10 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
         lines.extend(chain(trial, &stages, page));
     }
     lines.extend(databases(trial, page));
+    if !trial.is_control() {
+        let seen = trial.seen().join("; ");
+        lines.extend((!seen.is_empty()).then(|| long(page, Tone::Muted, INDENT, &seen)).into_iter().flatten());
+    }
     let outcome = trial.outcome();
     if outcome != Outcome::Pass {
         let tone = words::outcome_tone(outcome);
@@ -170,6 +174,8 @@ fn timeline(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Option<Stri
     let mut stops = vec![(t0, "t0".to_owned(), None)];
     stops.extend(trial.t1().map(|t1| (t1, "in force".to_owned(), None)));
     stops.extend(trial.t2().map(|t2| (t2, "first effect".to_owned(), Some(Tone::Unsure))));
+    let visible = trial.visible.iter().filter(|seen| !seen.healing).map(|seen| seen.at).min();
+    stops.extend(visible.map(|at| (at, "visible".to_owned(), None)));
     for decided in shown {
         if let Verdict::Detected { after } | Verdict::Late { after } = decided.verdict
             && !after.is_zero()
@@ -299,7 +305,7 @@ fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<Str
 fn gauge(decided: &Decided) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let after = match decided.verdict {
-        Verdict::Detected { after } => after,
+        Verdict::Detected { .. } => decided.since_visible().unwrap_or_default(),
         Verdict::Late { .. } => return format!("{}▶", "█".repeat(GAUGE - 1)),
         _ => return "·".repeat(GAUGE),
     };

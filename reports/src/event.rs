@@ -103,7 +103,8 @@ pub struct Expectation {
     pub detector: String,
     pub level: Level,
     pub subject: Option<Subject>,
-    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it.
+    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it. If clients
+    /// could see the fault only later, from then ([`Decided::visible`]).
     pub within: Duration,
     /// Its place in a chain of steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +198,8 @@ pub enum TrialEvent {
     },
     /// One mutation was made and read back.
     Injected(Injected),
+    /// Clients saw a change later than it was made.
+    Visible(Visible),
     /// A stated effect was seen in the workload, or ruled out.
     Effect(EffectSeen),
     /// A detector reported a finding.
@@ -249,6 +252,23 @@ pub struct Injected {
     pub step: Option<String>,
 }
 
+/// A change that a cache or kept connections hid from clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visible {
+    /// The name whose record was changed.
+    pub what: String,
+    /// Of a fault: the first answer with the change that any client got. Of its healing: the last answer with the fault.
+    pub at: Time,
+    /// False if no client got one, and `at` is when caches expired.
+    pub observed: bool,
+    /// It is the healing.
+    #[serde(default)]
+    pub healing: bool,
+    /// Of a chain: the step it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
 /// An effect stated by the scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EffectSeen {
@@ -280,6 +300,18 @@ pub struct Decided {
     /// Of a chain: the instant its times count from. Default: t0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Time>,
+    /// Time from there, or from t0, until clients could first see the fault, if a cache or kept connections hid it. The
+    /// deadline counts from then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible: Option<Duration>,
+}
+
+impl Decided {
+    /// Time to detect, counted from when clients could first see the fault.
+    #[must_use]
+    pub fn since_visible(&self) -> Option<Duration> {
+        Some(self.verdict.after()?.saturating_sub(self.visible.unwrap_or_default()))
+    }
 }
 
 /// The verdict on an expectation or a control.

@@ -181,6 +181,7 @@ fn contents(trial: &TrialSummary) -> Markup {
 fn facts(trial: &TrialSummary) -> Markup {
     let injected = trial.injected.iter().map(|made| html! { b { (made.what) } " → " (made.read_back) });
     let mut facts: Vec<Markup> = injected.collect();
+    facts.extend(trial.seen().into_iter().map(|seen| html! { (seen) }));
     if let Some(ended) = &trial.ended {
         facts.extend(ended.up.map(|up| html! { "up in " (units::span(up)) }));
         facts.extend(ended.down.map(|down| html! { "gone in " (units::span(down)) }));
@@ -277,6 +278,19 @@ mod tests {
         let stages =
             stages::table(&run.trials[0]).map(|table| table::table(&table).into_string().replace("<tr>", "\n<tr>"));
         insta::assert_snapshot!(stages.unwrap_or_default());
+    }
+
+    #[test]
+    fn a_fault_that_a_cache_hid_counts_from_when_clients_saw_it() {
+        let page = html(&RunSummary::of(&sample::cached::cached(&[4_200])));
+        for text in [
+            "oss.example.com visible after 4.20 s",
+            "healing of oss.example.com visible after 3.30 s",
+            "detected after 17 ms (visible after 4.20 s)",
+            "visible to clients after 4.20 s; the deadline counts from then",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
     }
 
     #[test]

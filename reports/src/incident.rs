@@ -150,8 +150,8 @@ impl<'a> Incident<'a> {
             verdicts.filter(|decided| decided.expectation.detector == detector).filter_map(move |decided| match decided
                 .verdict
             {
-                Verdict::Detected { after } => Some(after),
-                Verdict::Late { after } if repeated => Some(after),
+                Verdict::Detected { .. } => decided.since_visible(),
+                Verdict::Late { .. } if repeated => decided.since_visible(),
                 _ => None,
             })
         });

@@ -96,8 +96,15 @@ mod tests {
 
     #[test]
     fn events_survive_the_file() {
-        let events = sample::run();
-        assert_eq!(read(written(&events).as_slice()).expect("readable"), events);
+        for events in [sample::run(), sample::cached::cached(&[4_200])] {
+            assert_eq!(read(written(&events).as_slice()).expect("readable"), events);
+        }
+    }
+
+    #[test]
+    fn what_no_cache_hid_is_written_as_by_earlier_versions() {
+        let file = String::from_utf8(written(&sample::run())).expect("text");
+        assert!(!file.contains("visible"), "nothing new in the file");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Job: one test case per trial, one suite per backend. Invariants: a skipped trial is `skipped`, never a success; a
 //! failed detection is a `failure`, an inconclusive or dirty trial is an `error`; the type is the outcome's name, and
-//! the text has reasons and verdicts. Times to detect are properties in milliseconds, so that CI can plot them. Left
-//! out: reruns; repetitions are separate cases.
+//! the text has reasons and verdicts. Times to detect are properties in milliseconds, so that CI can plot them: from t0, and
+//! from when clients could first see the fault if that was later. Left out: reruns; repetitions are separate cases.
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
@@ -87,6 +87,10 @@ fn case(run: &RunSummary, trial: &TrialSummary) -> TestCase {
             let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
             case.add_property(Property::new(format!("time-to-detect-ms.{key}"), ms));
         }
+        if let (Some(_), Some(after)) = (decided.visible, decided.since_visible()) {
+            let ms = format!("{:.3}", after.as_secs_f64() * 1e3);
+            case.add_property(Property::new(format!("time-to-detect-from-visible-ms.{key}"), ms));
+        }
     }
     case
 }
@@ -112,6 +116,18 @@ mod tests {
         let case = case(&run, &run.trials[0]);
         let names: Vec<&str> = case.properties.iter().map(|property| property.name.as_str()).collect();
         assert!(names.contains(&"time-to-detect-ms.route.wrong-nic.symptom"), "{names:?}");
+    }
+
+    #[test]
+    fn times_count_from_t0_and_from_when_clients_saw_the_fault() {
+        let run = RunSummary::of(&sample::cached::cached(&[4_200]));
+        let case = case(&run, &run.trials[0]);
+        let value = |name: &str| {
+            let named = |property: &&Property| property.name.as_str() == name;
+            case.properties.iter().find(named).map(|property| property.value.as_str())
+        };
+        assert_eq!(value("time-to-detect-ms.dns-answer.cause"), Some("4217.000"));
+        assert_eq!(value("time-to-detect-from-visible-ms.dns-answer.cause"), Some("17.000"));
     }
 
     #[test]

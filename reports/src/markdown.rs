@@ -101,7 +101,7 @@ fn failures(run: &RunSummary, text: &mut String) {
         for reason in trial.reasons() {
             text.push_str(&format!("- **{}**\n", escape(&reason)));
         }
-        for remark in trial.remarks() {
+        for remark in trial.remarks().into_iter().chain(trial.seen()) {
             text.push_str(&format!("- {}\n", escape(&remark)));
         }
         let rows: Vec<Vec<Cell<'_>>> = trial.shown_verdicts().into_iter().map(|d| row(trial, d)).collect();
@@ -196,6 +196,11 @@ mod tests {
     #[test]
     fn summary_of_a_chain() {
         insta::assert_snapshot!(markdown(&RunSummary::of(&sample::chain::chain())));
+    }
+
+    #[test]
+    fn summary_of_a_fault_that_a_cache_hid() {
+        insta::assert_snapshot!(markdown(&RunSummary::of(&sample::cached::cached(&[4_200, 1_800]))));
     }
 
     #[test]

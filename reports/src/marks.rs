@@ -81,7 +81,7 @@ fn counted(decided: &[(&TrialSummary, &Decided)], repetitions: usize) -> Vec<Mar
     for level in [Level::Risk, Level::Cause, Level::Symptom] {
         let times = decided.iter().filter(|(_, d)| d.expectation.level == level).filter_map(|(_, d)| match d.verdict {
             // Includes late detections: the median is of all measured times.
-            Verdict::Detected { after } | Verdict::Late { after } => Some(after),
+            Verdict::Detected { .. } | Verdict::Late { .. } => d.since_visible(),
             _ => None,
         });
         marks.extend(Percentiles::of(times.collect()).map(|times| Mark {

@@ -1,9 +1,10 @@
 //! Sample runs for tests and manual inspection.
 //!
-//! Job: [`run`] with every outcome and every verdict, [`chain`] with stages, [`both`] with repetitions and two backends. Invariants: fixed
+//! Job: [`run`] with every outcome and every verdict, [`cached`] with a fault that a cache hid, [`chain`] with stages, [`both`] with repetitions and two backends. Invariants: fixed
 //! times, so that reports can be compared as snapshots; addresses and numbers are those of the incidents. Left out:
 //! complete scenarios; each trial has just enough events to be drawn.
 
+pub(crate) mod cached;
 pub(crate) mod chain;
 
 use std::time::Duration;
@@ -52,6 +53,8 @@ struct Script {
     start: Time,
     /// When detection ends.
     heal: Duration,
+    /// When clients can see the fault, if that is later than t0.
+    visible: Option<Duration>,
 }
 
 impl Script {
@@ -61,7 +64,7 @@ impl Script {
             TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
         let (incident, title) = (incident.to_owned(), title.to_owned());
         let info = TrialInfo { trial, incident, title, expectations: Vec::new(), part: None };
-        Self { events: Vec::new(), info, start: START + start, heal: detect }
+        Self { events: Vec::new(), info, start: START + start, heal: detect, visible: None }
     }
 
     fn control(mut self, name: &str) -> Self {
@@ -124,7 +127,7 @@ impl Script {
     /// An expected finding and its verdict.
     fn found(mut self, after: Duration, expected: Expectation, evidence: &str) -> Self {
         self = self.reports(T0 + after, &expected, Severity::Critical, evidence);
-        let late = after > expected.within;
+        let late = after.saturating_sub(self.visible.unwrap_or_default()) > expected.within;
         self.verdict(expected, if late { Verdict::Late { after } } else { Verdict::Detected { after } })
     }
 
@@ -133,7 +136,8 @@ impl Script {
             self.info.expectations.push(expectation.clone());
         }
         let at = T0 + verdict.after().map_or(expectation.within, |after| after + us(90));
-        self.at(at, TrialEvent::Verdict(Decided { expectation, verdict, from: None }))
+        let visible = self.visible;
+        self.at(at, TrialEvent::Verdict(Decided { expectation, verdict, from: None, visible }))
     }
 
     /// The same verdict for every detector, as in a control.

@@ -102,6 +102,8 @@ pub struct Times<'a> {
     /// Repetitions in which it was decided.
     pub decided: usize,
     pub from_t0: Option<Percentiles<Duration>>,
+    /// From when clients could first see the fault, if that was later in any repetition.
+    pub from_visible: Option<Percentiles<Duration>>,
     /// Symptoms only, which cannot be detected before they occur.
     pub from_t2: Option<Percentiles<Offset>>,
     /// Names and counts of verdicts that do not pass.
@@ -147,6 +149,8 @@ fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
     let all = group.trials.iter().flat_map(|trial| trial.verdicts.iter().map(move |decided| (trial, decided)));
     let decided = all.filter(|(_, decided)| decided.expectation == *expectation);
     let after = decided.clone().filter_map(|(_, decided)| decided.verdict.after());
+    let is_hidden = decided.clone().any(|(_, decided)| decided.visible.is_some());
+    let visible = decided.clone().filter_map(|(_, decided)| decided.since_visible());
     let lead = decided.clone().filter_map(|(trial, decided)| trial.lead(decided));
     let symptom = expectation.level == Level::Symptom;
     let wrong = decided.clone().map(|(_, decided)| &decided.verdict).filter(|verdict| !verdict.passes());
@@ -155,6 +159,7 @@ fn times_of<'a>(group: &Group<'a>, expectation: &'a Expectation) -> Times<'a> {
         expectation,
         decided: decided.count(),
         from_t0: Percentiles::of(after.collect()),
+        from_visible: Percentiles::of(visible.filter(|_| is_hidden).collect()),
         from_t2: Percentiles::of(lead.filter(|_| symptom).collect()),
         flakes: summary::tally(wrong.map(Verdict::name)),
     }

@@ -12,7 +12,7 @@ use relapse_detectors::time::Time;
 
 use crate::event::{
     DatabaseReport, Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
-    TrialEnded, TrialId, TrialInfo, What,
+    TrialEnded, TrialId, TrialInfo, Visible, What,
 };
 use crate::{units, words};
 
@@ -50,6 +50,7 @@ pub struct TrialSummary {
     pub phases: Vec<PhaseSpan>,
     pub reduced: Vec<Reduced>,
     pub injected: Vec<Injected>,
+    pub visible: Vec<Visible>,
     pub effects: Vec<EffectSeen>,
     pub findings: Vec<FindingReceived>,
     pub blind: Vec<Blind>,

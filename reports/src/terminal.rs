@@ -365,6 +365,11 @@ mod tests {
     }
 
     #[test]
+    fn plain_output_of_a_fault_that_a_cache_hid() {
+        insta::assert_snapshot!(shown(Mode::Plain, &sample::cached::cached(&[4_200])));
+    }
+
+    #[test]
     fn plain_output_of_two_backends() {
         insta::assert_snapshot!(shown(Mode::Plain, &sample::both(|id| id.repetition == 1)));
     }

@@ -22,6 +22,8 @@ const WIDTH: usize = 110;
 /// Maximum width of a matrix cell; longer words are rare and are not broken.
 const CELL: usize = 12;
 const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: not expected by the scenario";
+/// The same of a run with faults that a cache or kept connections hid.
+const HIDDEN_LEGEND: &str = "time from t0, or from when clients could first see the fault, until the finding was received; · silent; also, info: not expected by the scenario";
 
 /// The tables of a run: the matrix and the reasons for skipped trials (except for a run of one trial), with a column
 /// per scenario if `wide`, otherwise per incident; with several backends their times compared, with repetitions the
@@ -31,7 +33,9 @@ pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
     let mut parts: Vec<String> = Vec::new();
     if run.trials.len() > 1 {
         let matrices = if wide { matrix::by_detector(run) } else { matrix::folded(run) }.into_iter().enumerate();
-        parts.extend(matrices.map(|(n, table)| draw(&table, (n == 0).then_some(LEGEND), page)));
+        let is_hidden = run.trials.iter().flat_map(|trial| &trial.verdicts).any(|decided| decided.visible.is_some());
+        let legend = if is_hidden { HIDDEN_LEGEND } else { LEGEND };
+        parts.extend(matrices.map(|(n, table)| draw(&table, (n == 0).then_some(legend), page)));
         for trial in run.trials.iter().filter(|trial| trial.outcome() == Outcome::Skipped) {
             let line = format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; "));
             parts.last_mut().expect("a matrix").push_str(&wrapped(Tone::Skipped, &line, page));

@@ -1,8 +1,9 @@
 //! Times to detect as tables.
 //!
 //! Job: a row per expectation of an incident: its times on a backend ([`times`]; with repetitions p50, p95, max), or on
-//! all backends side by side ([`compared`]). Invariant: a cell without a time has the reason. Left out: judging the
-//! difference; the deadline is the same.
+//! all backends side by side ([`compared`]). Invariants: a cell without a time has the reason; where a cache or kept
+//! connections hid a fault, backends and runs are compared by the times from when clients could first see it. Left out:
+//! judging the difference; the deadline is the same.
 
 use std::time::Duration;
 
@@ -17,18 +18,21 @@ use crate::words;
 #[must_use]
 pub fn times(run: &RunSummary) -> Option<Table<'static>> {
     let repeated = run.is_repeated();
-    let mut head = vec!["incident", "detector", "level", "deadline"];
-    head.extend_from_slice(if repeated {
-        &["p50", "p95", "max", "p50 from t2", "n", "flakes"]
-    } else {
-        &["from t0", "from t2", "verdict"]
-    });
     let all = statistics::times(run);
+    // A column only of runs with faults that a cache or kept connections hid.
+    let hidden = all.iter().any(|times| times.from_visible.is_some());
+    let mut head = vec!["incident", "detector", "level", "deadline"];
+    head.extend_from_slice(if repeated { &["p50", "p95", "max"] } else { &["from t0"] });
+    head.extend(hidden.then_some(if repeated { "p50 from visible" } else { "from visible" }));
+    head.extend_from_slice(if repeated { &["p50 from t2", "n", "flakes"] } else { &["from t2", "verdict"] });
     let rows = all.iter().map(|times| {
         let mut row = expected(run.name(times.trial), times.expectation);
         let mut from_t0 = times.from_t0.map(ranks).unwrap_or_default();
         from_t0.resize(if repeated { 3 } else { 1 }, Cell::none());
         row.extend(from_t0);
+        if hidden {
+            row.push(times.from_visible.map_or_else(Cell::none, |t| Cell::Text(units::span(t.p50))));
+        }
         row.push(times.from_t2.map_or_else(Cell::none, |t| Cell::text(t.p50.to_string())));
         if repeated {
             row.push(Cell::text(times.decided.to_string()));
@@ -104,7 +108,7 @@ pub fn by_run(run: &RunSummary) -> Option<Table<'static>> {
                 }
             };
             if let Some(times) = row.2.get_mut(part) {
-                times.extend(decided.verdict.after());
+                times.extend(decided.since_visible());
             }
         }
     }
@@ -147,7 +151,7 @@ fn cells(run: &RunSummary, times: &Times<'_>) -> Vec<Cell<'static>> {
     if !run.is_repeated() {
         return times.verdict().map(|decided| Cell::Text(words::short(decided))).into_iter().collect();
     }
-    match &times.from_t0 {
+    match times.from_visible.as_ref().or(times.from_t0.as_ref()) {
         // A standing risk was reported before anything was injected.
         Some(t) if t.max.is_zero() => vec![Cell::text("standing")],
         Some(times) => ranks(*times),

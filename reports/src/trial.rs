@@ -55,6 +55,7 @@ impl TrialSummary {
                 self.reduced.push(Reduced { what: what.clone(), why: why.clone() });
             }
             TrialEvent::Injected(injected) => self.injected.push(injected.clone()),
+            TrialEvent::Visible(seen) => self.visible.push(seen.clone()),
             TrialEvent::Effect(effect) => self.effects.push(effect.clone()),
             TrialEvent::Finding(finding) => self.findings.push(finding.clone()),
             TrialEvent::Blind { detector, why } => {
@@ -305,6 +306,25 @@ impl TrialSummary {
             }
         }
         all
+    }
+
+    /// When clients saw changes that were hidden from them: "oss.example.com visible after 4.20 s", "healing of
+    /// oss.example.com visible after 3.10 s".
+    #[must_use]
+    pub fn seen(&self) -> Vec<String> {
+        let each = self.visible.iter().filter_map(|seen| {
+            let of_step = |step: &Option<String>| seen.step.is_none() || *step == seen.step;
+            let since = if seen.healing {
+                let heals = |span: &&PhaseSpan| span.phase == Phase::Heal && of_step(&span.step);
+                self.phases.iter().find(heals)?.from
+            } else {
+                self.injected.iter().filter(|made| of_step(&made.step)).map(|made| made.t0).min()?
+            };
+            let healing = if seen.healing { "healing of " } else { "" };
+            let how = if seen.observed { "" } else { ", when caches expired" };
+            Some(format!("{healing}{} visible after {}{how}", seen.what, units::span(seen.at.since(since))))
+        });
+        each.collect()
     }
 
     /// Remarks besides verdicts and reasons: "left behind: ...", "left out: ...".

@@ -122,12 +122,12 @@ pub fn short(decided: &Decided) -> String {
     match &decided.verdict {
         // A standing risk was reported before anything was injected, so it has no time.
         Verdict::Detected { after } if after.is_zero() => "standing".to_owned(),
-        Verdict::Detected { after } => units::span(*after),
-        Verdict::Late { after } => format!("late {}", units::span(*after)),
+        Verdict::Detected { .. } => time_to_detect(decided),
+        Verdict::Late { .. } => format!("late {}", time_to_detect(decided)),
         Verdict::FalseAlarm { .. } => "FALSE ALARM".to_owned(),
         Verdict::Silent => "·".to_owned(),
         Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
-        Verdict::UnexpectedlyDetected { after } => format!("unexpected {}", units::span(*after)),
+        Verdict::UnexpectedlyDetected { .. } => format!("unexpected {}", time_to_detect(decided)),
         Verdict::PreExisting => decided.verdict.name().to_owned(),
         Verdict::Missed
         | Verdict::WrongSubject { .. }
@@ -138,18 +138,25 @@ pub fn short(decided: &Decided) -> String {
     }
 }
 
+/// "17 ms", from when clients could first see the fault, and when that was if it was later than t0: "17 ms (visible
+/// after 4.20 s)". Empty without a time.
+#[must_use]
+pub fn time_to_detect(decided: &Decided) -> String {
+    let time = decided.since_visible().map(units::span).unwrap_or_default();
+    let visible = decided.visible.map(|visible| format!(" (visible after {})", units::span(visible)));
+    time + &visible.unwrap_or_default()
+}
+
 /// A verdict in a few words: "detected after 1.9 ms", "late: after 5.1 s".
 #[must_use]
 pub fn sentence(decided: &Decided) -> String {
     match &decided.verdict {
-        Verdict::Detected { after } if !after.is_zero() => format!("detected after {}", units::span(*after)),
-        Verdict::Late { after } => format!("late: after {}", units::span(*after)),
+        Verdict::Detected { after } if !after.is_zero() => format!("detected after {}", time_to_detect(decided)),
+        Verdict::Late { .. } => format!("late: after {}", time_to_detect(decided)),
         Verdict::FalseAlarm { severity: loud, .. } => format!("FALSE ALARM ({})", severity(*loud)),
         Verdict::Silent => "silent".to_owned(),
         Verdict::ExpectedMiss { .. } => "missed, as expected".to_owned(),
-        Verdict::UnexpectedlyDetected { after } => {
-            format!("detected after {}, not missed", units::span(*after))
-        }
+        Verdict::UnexpectedlyDetected { .. } => format!("detected after {}, not missed", time_to_detect(decided)),
         _ => short(decided),
     }
 }

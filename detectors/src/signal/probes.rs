@@ -16,6 +16,12 @@ pub enum ProbeKind {
     DnsUpstream,
     /// ICMP echo to an address that pods use.
     Echo,
+    /// A TCP connect from the node to a Service's virtual address.
+    Service,
+    /// The same to one ready endpoint (pod) behind that Service.
+    Endpoint,
+    /// An HTTP request for kube-proxy's own health on the node (`/healthz` on port 10256).
+    KubeProxy,
 }
 
 /// One probe and its outcome. Probes of an agent carry a timeout of 400 ms.
@@ -25,9 +31,15 @@ pub struct Probe {
     /// Source address it was sent from (the node's own, or a pod's where the agent probes on its behalf).
     pub source: IpAddr,
     pub target: IpAddr,
+    /// TCP port of the target, where it is not given by the kind.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// The Service or name it is about.
+    #[serde(default)]
+    pub about: Option<String>,
     pub ok: bool,
     /// Round-trip time in microseconds if answered, time waited otherwise.
     pub took_us: u64,
-    /// Why it failed: "timeout", "SERVFAIL", ...
+    /// Why it failed: "timeout", "refused", "SERVFAIL", an HTTP status, ...
     pub error: Option<String>,
 }

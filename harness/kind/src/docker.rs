@@ -144,7 +144,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A value stored by `make kind`: `kind`, `image` or `nginx-image`.
+/// A value stored by `make kind`: `kind`, `image`, `nginx-image` or `mariadb-image`.
 #[must_use]
 pub fn noted(name: &str) -> Option<String> {
     caches().find_map(|cache| {

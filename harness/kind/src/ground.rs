@@ -12,7 +12,6 @@ pub const BACKEND: &str = "kind";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ground {
     pub run_id: String,
-    pub scenario: String,
     pub cluster: Created,
     /// The nginx image loaded into every node, if the trial needs an ingress.
     pub nginx: Option<String>,

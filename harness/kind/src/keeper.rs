@@ -190,7 +190,6 @@ impl Lease for Leased<'_> {
     fn ground(&self) -> backend::Ground {
         let ground = Ground {
             run_id: self.keeper.run_id.clone(),
-            scenario: self.kept.as_ref().map(|kept| kept.scenario.clone()).unwrap_or_default(),
             cluster: self.cluster.clone(),
             nginx: self.nginx.clone(),
             servers: self.servers.clone(),

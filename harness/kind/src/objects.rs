@@ -12,8 +12,7 @@ use serde_json::{Value, json};
 
 /// The label with the run's id.
 pub const LABEL: &str = "relapse.dev/run";
-/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial of the
-/// same scenario.
+/// The label with a hash of the object's content. An object with the wanted hash is reused by the next trial.
 const CONTENT: &str = "relapse.dev/content";
 /// Namespace of a scenario's pods and Services.
 pub const NAMESPACE: &str = "default";
@@ -30,21 +29,22 @@ const GRACE: i64 = 1;
 /// How long a terminating replica of cluster DNS still answers: longer than kube-proxy takes to remove it.
 const LAMEDUCK: &str = "2s";
 
-/// The run and scenario that own the objects.
+/// The label of a pod with the hash of the ConfigMap that its program reads at start.
+const CONFIGURATION: &str = "relapse.dev/configuration";
+
+/// The run that owns the objects.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub id: String,
-    pub scenario: String,
 }
 
 impl Run {
-    /// Builds an object from its content, labelled with its owner and the hash of its content. Objects that differ
-    /// between scenarios are therefore not reused.
+    /// Builds an object from its content, labelled with its owner and the hash of its content. So the next trial reuses
+    /// exactly the objects that it would make, whatever its scenario.
     fn object<K: DeserializeOwned>(&self, namespace: &str, name: &str, mut object: Value) -> K {
         let metadata = &mut object["metadata"];
         (metadata["namespace"], metadata["name"]) = (namespace.into(), name.into());
         metadata["labels"][LABEL] = self.id.as_str().into();
-        metadata["labels"]["relapse.dev/scenario"] = self.scenario.as_str().into();
         let mut hasher = DefaultHasher::new();
         object.to_string().hash(&mut hasher);
         object["metadata"]["labels"][CONTENT] = format!("{:016x}", hasher.finish()).into();
@@ -79,6 +79,11 @@ pub fn same<K: ResourceExt>(one: &K, other: &K) -> bool {
     of(one) == of(other)
 }
 
+/// The labels of a pod that reads this ConfigMap: it is replaced when the content changes.
+fn reads(map: &ConfigMap) -> Value {
+    json!({ CONFIGURATION: map.labels()[CONTENT] })
+}
+
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
@@ -91,24 +96,18 @@ fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
     services.map(|service| (behind(service), "true")).collect()
 }
 
-/// An ingress: a real nginx, with [`ingress_configuration`].
-pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
-    let name = &plan.pods[id.0].name;
+/// An ingress: a real nginx, with an [`ingress_configuration`].
+pub fn ingress(plan: &ClusterPlan, id: PodId, configuration: &ConfigMap, node: &str, image: &str, run: &Run) -> Pod {
+    let name = &configuration.name_any();
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
         "command": ["nginx", "-g", "daemon off;"],
         "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
     });
     let volume = json!({ "name": "configuration", "configMap": { "name": name } });
-    run.pod(
-        name,
-        node,
-        container,
-        json!({
-            "metadata": { "labels": labels(plan, id) },
-            "spec": { "volumes": [volume] },
-        }),
-    )
+    let mut labels = json!(labels(plan, id));
+    labels[CONFIGURATION] = configuration.labels()[CONTENT].as_str().into();
+    run.pod(name, node, container, json!({ "metadata": { "labels": labels }, "spec": { "volumes": [volume] } }))
 }
 
 /// A reverse proxy in front of a Service. Responses are buffered in memory, so that the client sets the pace.
@@ -132,7 +131,7 @@ pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -
 
 /// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's
 /// Corefile. It is never restarted, so that its loss lasts.
-pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
+pub fn replica(name: &str, node: &str, template: &PodSpec, corefile: &ConfigMap, run: &Run) -> Pod {
     let mut spec = serde_json::to_value(template).unwrap_or_default();
     for gone in ["affinity", "nodeSelector", "topologySpreadConstraints"] {
         spec.as_object_mut().map(|spec| spec.remove(gone));
@@ -153,7 +152,8 @@ pub fn replica(name: &str, node: &str, template: &PodSpec, run: &Run) -> Pod {
             map["name"] = COREFILE.into();
         }
     }
-    let labels = json!({ "k8s-app": "kube-dns" });
+    let mut labels = reads(corefile);
+    labels["k8s-app"] = "kube-dns".into();
     run.object(DNS_NAMESPACE, name, json!({ "metadata": { "labels": labels }, "spec": spec }))
 }
 
@@ -186,7 +186,7 @@ pub fn service(plan: &ServicePlan, run: &Run) -> Service {
 }
 
 /// The label of pods behind a Service.
-fn behind(service: &ServicePlan) -> String {
+pub fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 

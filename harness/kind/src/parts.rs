@@ -18,7 +18,8 @@ pub fn parts() -> Vec<(&'static str, Result<String, String>)> {
     let mut parts = vec![("Docker engine", engine), ("kind", kind())];
     if answers {
         parts.push(("node image", image(None)));
-        parts.push(("nginx image", nginx()));
+        parts.push(("nginx image", server("nginx-image", "no nginx image: I1's ingress and I3's API")));
+        parts.push(("MariaDB image", server("mariadb-image", "no MariaDB image: databases of I5 and of the chains")));
     }
     parts.push(("root", root()));
     parts
@@ -65,11 +66,10 @@ fn image(requested: Option<&str>) -> Result<String, String> {
     Err(format!("the node image {image} is not on this machine\n{fix}"))
 }
 
-/// Needed only for the ingress of I1 and the API of I3.
-fn nginx() -> Result<String, String> {
-    noted("nginx-image")
-        .filter(|image| is_here(image))
-        .ok_or("no nginx image: I1's ingress and I3's API cannot run on kind\nrun `make kind`".into())
+/// Needed only by scenarios with such a server.
+fn server(noted_as: &str, missing: &str) -> Result<String, String> {
+    let image = noted(noted_as).filter(|image| is_here(image));
+    image.ok_or_else(|| format!("{missing} cannot run on kind\nrun `make kind`"))
 }
 
 fn is_here(image: &str) -> bool {

@@ -3,6 +3,8 @@
 //! Invariant: every mutation pushes its own undo *before* it is made; there is no separate recovery.
 //! A benign twin is an ordinary fault. To add one: one file under `faults/` and one registry line.
 
+mod spread;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,13 +12,14 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_model::diagnostics::Span;
-use relapse_model::{FlowId, FlowPlan, Resolver};
+use relapse_model::{ClusterPlan, FlowId, FlowPlan, Resolver};
 
 use crate::cluster::Cluster;
 use crate::host_limit::HostLimit;
 pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
 use crate::workload::churn::ChurnPause;
+pub use spread::Spread;
 
 /// What a fault needs beyond its own namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +113,19 @@ pub trait Fault: fmt::Debug + Send + Sync {
     fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         let _ = cluster;
         Box::pin(async { Ok(()) })
+    }
+
+    /// What it changes, as in "the path of outside/store". Two steps of a chain that change the same thing cannot be
+    /// healed one after the other: planning rejects them.
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let _ = cluster;
+        Vec::new()
+    }
+
+    /// How the mutation reaches clients, if a cache or kept connections delay that. Called before it is made.
+    fn spread(&self, world: &World) -> Option<Spread> {
+        let _ = world;
+        None
     }
 
     /// Makes the mutation, pushing each undo before the mutation it reverts, and reads it back.

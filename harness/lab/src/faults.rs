@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use relapse_model::Resolver;
+use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,6 +34,11 @@ macro_rules! faults {
 
             /// See [`FaultSpec::EXAMPLE`], in the same order.
             pub const EXAMPLES: &'static [&'static str] = &[$($module::$spec::EXAMPLE),*];
+
+            /// Where its settings are.
+            pub fn span(&self) -> Span {
+                match self { $(Self::$spec(spec) => spec.span,)* }
+            }
 
             /// Plans the fault.
             pub fn plan(&self, resolver: &mut Resolver<'_>) -> Option<Planned> {
@@ -67,5 +73,9 @@ faults! {
     "snat-collision" => snat_collision::SnatCollisionSpec,
     "server-death" => server_death::ServerDeathSpec,
     "path-change" => path_change::PathChangeSpec,
+    "service-rules-loss" => service_rules_loss::ServiceRulesLossSpec,
+    "service-rules-rewrite" => service_rules_rewrite::ServiceRulesRewriteSpec,
+    "kube-proxy-stopped" => kube_proxy_stopped::KubeProxyStoppedSpec,
+    "endpoint-replaced" => endpoint_replaced::EndpointReplacedSpec,
     "missing-index" => missing_index::MissingIndexSpec,
 }

@@ -30,7 +30,17 @@ nodePortAddresses: [0.0.0.0/0]
 const POD_PREFIX: &str = "10.176.96.0/20";
 const SERVICE_PREFIX: &str = "192.168.0.0/20";
 
+/// Workers of a cluster that no scenario's configuration describes. Most scenarios need one or two, and creating a
+/// cluster is slow.
+pub const WORKERS: usize = 2;
+
 impl Config {
+    /// Whether a file describes what is used without one: `two-workers.yaml` does.
+    #[must_use]
+    pub fn is_usual(file: &Path) -> bool {
+        Self::read(file).is_ok_and(|config| config == Self::of_workers(WORKERS))
+    }
+
     /// One control plane and `workers` workers.
     #[must_use]
     pub fn of_workers(workers: usize) -> Self {
@@ -104,7 +114,8 @@ mod tests {
     #[test]
     fn what_is_made_unasked_is_what_two_workers_says() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kind-configs/two-workers.yaml");
-        assert_eq!(Config::read(&file).unwrap(), Config::of_workers(2));
+        assert_eq!(Config::read(&file).unwrap(), Config::of_workers(WORKERS));
+        assert!(Config::is_usual(&file) && !Config::is_usual(&file.with_file_name("one-worker.yaml")));
     }
 
     #[test]

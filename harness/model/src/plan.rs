@@ -181,6 +181,16 @@ pub struct DnsPlan {
     pub policy: ForwardPolicy,
 }
 
+/// Shortest time an answer is cached, seconds, unless the longest is shorter.
+const SHORTEST_IN_CACHE: u32 = 5;
+
+/// Time that CoreDNS's cache plugin keeps an answer (plugin/cache, plugin/pkg/dnsutil/ttl.go), seconds. `longest` is the
+/// plugin's option.
+#[must_use]
+pub fn time_in_cache(ttl: u32, longest: u32) -> u32 {
+    ttl.max(SHORTEST_IN_CACHE).min(longest)
+}
+
 /// The upstream resolver that a question is forwarded to first (CoreDNS, plugin/forward/policy.go); if it does not
 /// answer, the others follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -420,6 +430,12 @@ impl ClusterPlan {
         let is_dns = self.dns.as_ref().is_some_and(|dns| dns.service == id);
         let namespace = if is_dns { "kube-system" } else { "default" };
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
+    }
+
+    /// The pods' routing table of a node, in messages.
+    #[must_use]
+    pub fn pod_table_of(&self, node: NodeId) -> String {
+        format!("table {} of node/{}", self.network.pod_table, self.nodes[node.0].name)
     }
 
     /// Whether a pod does not run from the start.

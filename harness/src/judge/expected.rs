@@ -1,7 +1,7 @@
 //! One expectation, from open to decided.
 //!
 //! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond, where t0 is, in
-//! a chain, the instant it counts from. The caller passes only findings that have reached `warning` after t0.
+//! a chain, the instant it counts from, or, if later, when clients could first see the fault. The caller passes only findings that have reached `warning` after t0.
 
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Expected {
     /// The effective deadline: the expectation's own, unless it has none.
     within: Duration,
     t0: Option<Time>,
+    /// When clients can first see its fault, as far as known.
+    visible: Option<Time>,
     decided: bool,
     /// A finding met it and has not been reported as cleared too early or too late.
     found: bool,
@@ -43,7 +45,7 @@ pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
 
 impl Expected {
     pub(super) const fn new(expectation: Expectation, within: Duration) -> Self {
-        Self { expectation, within, t0: None, decided: false, found: false, elsewhere: None }
+        Self { expectation, within, t0: None, visible: None, decided: false, found: false, elsewhere: None }
     }
 
     pub(super) const fn expectation(&self) -> &Expectation {
@@ -59,6 +61,17 @@ impl Expected {
         self.t0 = Some(from);
         let (at, finding) = standing.warned_at().find(|(_, finding)| meets(&self.expectation, finding))?;
         if at < from { self.close(Verdict::PreExisting) } else { self.receive(at, finding) }
+    }
+
+    /// Whether it counts from the injection of this step, or, without a step, from t0.
+    pub(super) fn is_seen_with(&self, step: Option<&str>) -> bool {
+        let of = self.expectation.of.as_ref();
+        of.is_none_or(|of| of.after.is_none()) && of.and_then(|of| of.step.as_deref()) == step
+    }
+
+    /// Clients can first see its fault then.
+    pub(super) const fn see(&mut self, at: Time) {
+        self.visible = Some(at);
     }
 
     pub(super) const fn is_found(&self) -> bool {
@@ -78,12 +91,21 @@ impl Expected {
 
     fn decided(&self, verdict: Verdict) -> Decided {
         let from = self.t0.filter(|_| self.expectation.of.is_some());
-        Decided { expectation: self.expectation.clone(), verdict, from }
+        let visible = self.t0.map(|t0| self.hidden(t0));
+        // A finding may be received before anything can be seen.
+        let visible =
+            visible.filter(|visible| !visible.is_zero() && verdict.after().is_none_or(|after| after >= *visible));
+        Decided { expectation: self.expectation.clone(), verdict, from, visible }
+    }
+
+    /// Time from t0 until clients can see the fault.
+    fn hidden(&self, t0: Time) -> Duration {
+        self.visible.map(|visible| visible.since(t0)).unwrap_or_default()
     }
 
     /// The last instant that is in time.
     pub(super) fn deadline(&self) -> Option<Time> {
-        Some(self.t0? + self.within)
+        Some(self.t0? + self.hidden(self.t0?) + self.within)
     }
 
     /// Whether it is open and its deadline has not passed.
@@ -113,7 +135,7 @@ impl Expected {
             return None;
         }
         let after = now.since(self.t0?);
-        let in_time = after <= self.within;
+        let in_time = after.saturating_sub(self.hidden(self.t0?)) <= self.within;
         self.close(match &self.expectation.expected_miss {
             None if in_time => Verdict::Detected { after },
             None => Verdict::Late { after },

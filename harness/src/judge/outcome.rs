@@ -40,7 +40,9 @@ fn reason(decided: &Decided) -> Option<String> {
     Some(match &decided.verdict {
         Verdict::Detected { .. } | Verdict::Silent | Verdict::ExpectedMiss { .. } => return None,
         Verdict::Late { after } => {
-            format!("{name} was late: {}, deadline {}", units::span(*after), units::limit(expected.within))
+            let visible = decided.visible.map(|visible| format!(", visible after {}", units::span(visible)));
+            let (after, within) = (units::span(*after), units::limit(expected.within));
+            format!("{name} was late: {after}, deadline {within}{}", visible.unwrap_or_default())
         }
         Verdict::Missed => format!("{name} reported nothing{about}"),
         Verdict::WrongSubject { said } => match &expected.subject {

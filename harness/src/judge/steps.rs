@@ -200,6 +200,8 @@ impl Judge {
     pub(super) fn count(&mut self) {
         let mut decided = Vec::new();
         for expected in self.expected.iter_mut().filter(|expected| expected.deadline().is_none()) {
+            let seen = self.visible.iter().find(|(step, _)| expected.is_seen_with(step.as_deref()));
+            seen.iter().for_each(|(_, at)| expected.see(**at));
             if let Some(from) = self.steps.origin(expected.expectation(), self.t0) {
                 decided.extend(expected.count_from(from, &self.standing));
             }

@@ -6,6 +6,7 @@ use relapse_detectors::finding::{Finding, Level, Severity, Subject};
 use relapse_detectors::time::Time;
 
 mod chain;
+mod hidden;
 
 use super::Judge;
 use crate::event::{Decided, Expectation, OfStep, Outcome, Verdict};
@@ -13,6 +14,7 @@ use Level::{Cause, Risk, Symptom};
 use Severity::{Critical, Info, Warning};
 use Step::{
     Abandon, Baseline, Blind, Clear, CutShort, End, Heal, Healed, Inject, Injected, Recovered, Report, StageEnd, Tick,
+    Visible,
 };
 
 const T0: u64 = 10_000_000_000;
@@ -30,6 +32,8 @@ enum Step {
     End(i64),
     Recovered(i64),
     Abandon(&'static str),
+    /// Clients see the faults of a step, or of the trial, no earlier.
+    Visible(Option<&'static str>, i64),
     /// Of a chain.
     Injected(&'static str, i64),
     Heal(&'static str, i64),
@@ -90,6 +94,7 @@ fn play(judge: &mut Judge, steps: &[Step]) -> Vec<Decided> {
             End(t) => judge.detect_ended(at(*t)),
             Recovered(t) => judge.recovered(at(*t)),
             Abandon(why) => judge.abandon(why),
+            Visible(step, t) => judge.visible(*step, at(*t)),
             Injected(step, t) => judge.step_injected(step, at(*t)),
             Heal(step, t) => judge.healing(step, at(*t)),
             Healed(step, clear_by) => judge.healed(step, at(*clear_by)),
@@ -314,7 +319,7 @@ fn a_miss_without_deadline_is_watched_for_as_long_as_the_others() {
     assert_eq!(decided.len(), 1);
     assert!(!judge.all_decided(), "the miss is not certain yet");
     let decided = play(&mut judge, &[Tick(LIMIT + 1)]);
-    let unchanged = [Decided { expectation: open_end, verdict: known(), from: None }];
+    let unchanged = [Decided { expectation: open_end, verdict: known(), from: None, visible: None }];
     assert_eq!(decided, unchanged, "the expectation is unchanged");
     assert!(judge.all_decided());
 }

@@ -54,6 +54,11 @@ impl Claim {
         Self { limit, machine: if alone { Mode::Exclusive } else { Mode::Shared } }
     }
 
+    /// Whether a trial with this claim runs alone.
+    pub fn is_alone(self) -> bool {
+        self.machine == Mode::Exclusive
+    }
+
     /// Whether trials with these claims may run concurrently.
     pub fn beside(self, other: Self) -> bool {
         let limit = self.limit.zip(other.limit).is_none_or(|(one, other)| one.beside(other));

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc as channel, watch};
 use super::hold::Visitors;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab, ended};
+use super::spreads::SharedSpreads;
 use super::trial::Trial;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan, load};
@@ -188,7 +189,9 @@ async fn run(
     let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
     let armed = Arc::default();
-    let observer = Observer::start(detectors, &operator, record, &order.outside_detectors, findings_sender, &armed)?;
+    let spreads = SharedSpreads::default();
+    let (outside, seen) = (&order.outside_detectors, spreads.clone());
+    let observer = Observer::start(detectors, &operator, record, outside, findings_sender, seen, &armed)?;
     let to_reports = outbox.clone();
     let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
     let observer = tokio::spawn(observer.run(incoming, report));
@@ -203,6 +206,7 @@ async fn run(
         stop,
         hold: reach.hold,
         armed,
+        spreads,
         judge: judge(plan, trial, order),
         events: &emit,
         findings,

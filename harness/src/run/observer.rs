@@ -10,12 +10,13 @@ use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
 use relapse_detectors::record::{Feed, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
-use relapse_detectors::signal::Signal;
+use relapse_detectors::signal::{Observed, Signal};
 use relapse_detectors::time::Time;
 use relapse_lab::fault::now;
 use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// All consumers of signals: detectors and recorder.
@@ -23,6 +24,7 @@ pub struct Observer {
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
+    spreads: SharedSpreads,
     events: UnboundedSender<OutsideEvent>,
     /// Why the recording is incomplete.
     trouble: Option<String>,
@@ -42,6 +44,7 @@ impl Observer {
         record: Option<&Path>,
         outside: &[ExecSpec],
         events: UnboundedSender<OutsideEvent>,
+        spreads: SharedSpreads,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
         let open =
@@ -55,6 +58,7 @@ impl Observer {
             feed: Feed::new(detectors),
             recorder,
             outside,
+            spreads,
             events,
             trouble: None,
             blind: Vec::new(),
@@ -109,6 +113,10 @@ impl Observer {
             && let Err(e) = recorder.write(signal)
         {
             self.trouble.get_or_insert(e.to_string());
+        }
+        if matches!(signal.observed, Observed::Dns(_)) {
+            // Before the detectors, so that the judge knows when they report.
+            self.spreads.lock().signal(signal);
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
         self.feed.signal(signal.at, signal)

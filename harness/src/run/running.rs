@@ -9,6 +9,7 @@ use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
 use super::samples::Samples;
+use super::spreads::SharedSpreads;
 use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
 
@@ -43,6 +44,9 @@ pub struct Running<'a> {
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     pub stop: watch::Receiver<bool>,
+    pub spreads: SharedSpreads,
+    /// Time for findings to be cleared after healing.
+    pub recover_within: Duration,
     pub samples: Samples,
     pub events: &'a dyn Fn(TrialEvent),
 }
@@ -81,14 +85,38 @@ impl Running<'_> {
             received = self.attempts.recv() => attempt = received,
             () = tokio::time::sleep(TICK) => self.decide(Judge::tick),
         }
+        self.look();
         if let Some(attempt) = &attempt {
             self.samples.attempt(attempt, self.events);
         }
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }
 
+    /// Tells the judge when clients see changes that were hidden from them.
+    fn look(&mut self) {
+        let (news, healed) = {
+            let mut spreads = self.spreads.lock();
+            (spreads.news(now()), spreads.healed_steps())
+        };
+        for (seen, counts) in news {
+            if counts {
+                self.judge.visible(seen.step.as_deref(), seen.at);
+            }
+            (self.events)(TrialEvent::Visible(seen));
+        }
+        for (step, seen) in healed {
+            self.judge.healed(&step.unwrap_or_default(), seen + self.recover_within);
+        }
+    }
+
+    /// Since when no client contradicts the changes made and healed, as far as known; `since` or later.
+    pub fn settled(&self, since: Time) -> Time {
+        self.spreads.lock().settled().unwrap_or(since).max(since)
+    }
+
     fn receive(&mut self, event: OutsideEvent) {
         let received = now();
+        self.look();
         match event {
             OutsideEvent::Finding(finding) => {
                 self.judge.finding(received, &finding);

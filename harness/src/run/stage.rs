@@ -53,8 +53,8 @@ pub(super) struct Watched<'a> {
     since: Time,
     /// Deadlines count from here.
     from: Time,
-    /// Deadline for findings of healed steps to be cleared.
-    clear_by: Time,
+    /// Whether findings of healed steps are to be cleared.
+    clears: bool,
 }
 
 impl<'a> Watched<'a> {
@@ -89,7 +89,7 @@ impl<'a> Watched<'a> {
             tasks: JoinSet::new(),
             since: Time::default(),
             from: Time::default(),
-            clear_by: Time::default(),
+            clears: false,
         }
     }
 
@@ -150,16 +150,25 @@ impl Stages<'_> {
             let mut t0 = None;
             undos.steps.push(UndoStack::default());
             let faults = if self.sabotage == Some(&Sabotage::SkipInject) { &[][..] } else { &step.inject[..] };
+            let name = step.name.as_deref();
+            let spreads = faults.iter().map(|fault| fault.spread(self.world)).collect();
+            running.spreads.lock().begin(name, spreads, step.effect.within);
             for fault in faults {
                 let undo = undos.steps.last_mut().unwrap_or(&mut undos.lasting);
-                let made = self.make(fault, step.name.as_deref(), running, undo, &mut meanwhile).await?;
+                let made = self.make(fault, name, running, undo, &mut meanwhile).await?;
                 t0.get_or_insert(made.t0);
                 in_force.push(made);
             }
             let t0 = t0.unwrap_or(begin);
-            running.decide(|judge, _| match &step.name {
-                Some(step) => judge.step_injected(step, t0),
-                None => judge.injected(t0),
+            let visible = running.spreads.lock().made(name, t0);
+            running.decide(|judge, _| {
+                if let Some(latest) = visible {
+                    judge.visible(name, latest);
+                }
+                match name {
+                    Some(step) => judge.step_injected(step, t0),
+                    None => judge.injected(t0),
+                }
             });
         }
         // The kernel creates and deletes links under one lock, so a pod of the churn would have delayed the fault.
@@ -209,26 +218,33 @@ impl Stages<'_> {
             return Err(Stop::Inconclusive(format!("step {name} could not be healed")));
         }
         watched.in_force_since(now());
-        watched.clear_by = watched.since + self.plan.recover_within;
-        running.judge.healed(name, watched.clear_by);
+        watched.clears = true;
+        running.spreads.lock().healed(Some(name), watched.since);
+        running.judge.healed(name, watched.since + self.plan.recover_within);
         Ok(())
     }
 
-    /// Watches until everything is decided or too late.
+    /// Watches until everything is decided or too late. An effect on all clients has until the last of them sees the
+    /// change; a control is watched from when the first one does.
     pub(super) async fn watch(&self, running: &mut Running<'_>, watched: &mut Watched<'_>) -> Result<(), Stop> {
         running.enter(Phase::Detect, watched.step);
         let is_control = running.judge.is_control();
-        let least = match () {
-            () if is_control => watched.from + self.trial.watch,
-            // A stage without new findings is watched for as long as the baseline.
-            () if self.trial.is_chain() => watched.from + self.plan.baseline,
-            () => watched.from,
-        };
-        let last = if is_control { None } else { running.judge.last_deadline() };
-        let effect_deadline = watched.from + watched.within;
-        let end = least.max(effect_deadline).max(watched.clear_by).max(last.unwrap_or(watched.from));
         let mut finished = false;
-        while !finished && (now() < end || watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
+        while !finished {
+            let visible = running.spreads.lock().visible().unwrap_or(watched.from);
+            let least = match () {
+                () if is_control => watched.from.max(visible) + self.trial.watch,
+                // A stage without new findings is watched for as long as the baseline.
+                () if self.trial.is_chain() => watched.from + self.plan.baseline,
+                () => watched.from,
+            };
+            let settled = running.settled(watched.from);
+            let last = if is_control { None } else { running.judge.last_deadline() };
+            let cleared = if watched.clears { settled + self.plan.recover_within } else { settled };
+            let end = least.max(settled + watched.within).max(cleared).max(last.unwrap_or(settled));
+            if now() >= end && !(watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
+                break;
+            }
             finished = running
                 .step(|judge, now, attempt| {
                     attempt.into_iter().for_each(|attempt| watched.attempt(attempt));

@@ -35,6 +35,7 @@ impl Stages<'_> {
         for stack in undos.steps.into_iter().rev().chain([undos.lasting]) {
             self.undo(running, stack, dirty).await;
         }
+        running.spreads.lock().healed(None, now());
         let _still = self.churn.hold_passing_pod().await;
         match Snapshot::of(self.world.cluster.as_ref()) {
             Ok(after) => {
@@ -165,21 +166,23 @@ impl Stages<'_> {
         };
         healed.in_force_since(begin);
         let mut steady = Steady::new(&self.plan.workload);
-        let recovered = running
-            .until(begin + self.plan.recover_within, |now, attempt| {
+        let mut recovered = Ok(false);
+        while matches!(recovered, Ok(false)) && now() < running.settled(begin) + self.plan.recover_within {
+            let step = running.step(|_, now, attempt| {
                 if let Some(attempt) = attempt {
                     steady.attempt(begin, attempt);
                     healed.attempt(attempt);
                 }
                 steady.holds(now, Duration::from_millis(1))
-            })
-            .await;
+            });
+            recovered = step.await;
+        }
         if let Ok(false) = recovered {
             dirty.push(format!("the workload did not recover: {}", steady.describe()));
         }
-        let deadline = begin + self.plan.recover_within.max(healed.within);
+        let within = self.plan.recover_within.max(healed.within);
         let mut over = running.judge.all_cleared() && healed.holds();
-        while recovered.is_ok() && !over && now() < deadline {
+        while recovered.is_ok() && !over && now() < running.settled(begin) + within {
             let step = running.step(|judge, _, attempt| {
                 attempt.into_iter().for_each(|attempt| healed.attempt(attempt));
                 judge.all_cleared() && healed.holds()
@@ -187,6 +190,8 @@ impl Stages<'_> {
             over = step.await.unwrap_or(true);
         }
         running.decide(Judge::recovered);
+        let seen = running.spreads.lock().healings();
+        seen.into_iter().for_each(|seen| (running.events)(TrialEvent::Visible(seen)));
         healed.report(running.events);
         if recovered.is_ok() { healed.missing("after healing") } else { Ok(()) }
     }

@@ -21,6 +21,7 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use super::samples::Samples;
+use super::spreads::SharedSpreads;
 use super::stage::Stages;
 use crate::judge::Judge;
 use crate::outside_detector::OutsideEvent;
@@ -38,6 +39,8 @@ pub struct Trial<'a> {
     pub judge: Judge,
     /// Set once every collector is armed.
     pub armed: Arc<AtomicBool>,
+    /// When clients see what the faults change; the observer writes it.
+    pub spreads: SharedSpreads,
     /// The visitors for whom the trial is held with the fault in force.
     pub hold: Option<Visitors>,
     /// The kernel log, or why it cannot be read.
@@ -58,6 +61,8 @@ impl Trial<'_> {
             phase: Phase::Up,
             injected: false,
             worked: Vec::new(),
+            spreads: self.spreads,
+            recover_within: self.plan.recover_within,
             samples: Samples::new(&self.plan.workload),
             attempts,
             findings: self.findings,

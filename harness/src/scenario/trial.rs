@@ -26,7 +26,8 @@ pub struct SteadyState {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
-    /// Time within which all of it must be seen. Default 3s.
+    /// Time within which all of it must be seen. If a cache hides the fault, counted from when it hides it from no client.
+    /// Default 3s.
     pub within: Option<Spanned<Duration>>,
     /// Flows that fail, flows that keep working, packets that are seen.
     pub all: Vec<Observation>,
@@ -63,7 +64,8 @@ pub struct Detect {
     pub level: Spanned<Level>,
     /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: any.
     pub subject: Option<Spanned<String>>,
-    /// Deadline, counted from immediately before the injection, or before the healing of the step named by `after`.
+    /// Deadline, counted from immediately before the injection, or before the healing of the step named by `after`. If a
+    /// cache or kept connections hide the fault, counted from when a client first sees it.
     pub within: Spanned<Duration>,
     /// The deadline on a real cluster, where some signals pass kubelet and API server first. Default: `within`.
     pub in_real_cluster: Option<Spanned<Duration>>,
@@ -117,6 +119,7 @@ pub struct DnsOverride {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recover {
-    /// Time within which every flow works again and every finding is cleared. Default 5s.
+    /// Time within which every flow works again and every finding is cleared. If a cache hides the healing, counted from
+    /// when it hides it from no client. Default 5s.
     pub within: Option<Spanned<Duration>>,
 }

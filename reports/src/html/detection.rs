@@ -2,7 +2,7 @@
 //!
 //! Job: one lane per verdict on a logarithmic axis, because times range from 0.1 ms to 10 s.
 //! Invariants: a bar ends where the finding was received, the tick is the deadline, and the two vertical lines are t1
-//! (in force) and t2 (first effect) for all lanes. Left out: events before t0 and after healing, which the
+//! (in force) and t2 (first effect) for all lanes; a short one in a lane is when clients could first see the fault. Left out: events before t0 and after healing, which the
 //! timeline shows; evidence, which is in the table of verdicts.
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub fn chart(trial: &TrialSummary) -> Option<Markup> {
     let unexpected = unexpected(trial, t0);
     let furthest = lanes
         .iter()
-        .map(|d| after(d).unwrap_or(0.0).max(d.expectation.within.as_secs_f64()))
+        .map(|d| after(d).unwrap_or(0.0).max(deadline(d)))
         .chain(unexpected.iter().map(|(after, _)| after.as_secs_f64()))
         .chain(trial.t2().map(|t2| t2.since(t0).as_secs_f64()))
         .fold(0.1, f64::max);
@@ -119,10 +119,16 @@ fn instants(svg: &mut Svg, axis: &Axis, trial: &TrialSummary, t0: Time, bottom: 
 fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
     let expected = &decided.expectation;
     let tone = words::verdict_tone(&decided.verdict).class();
-    let deadline = axis.x(expected.within.as_secs_f64());
+    let deadline = axis.x(deadline(decided));
     svg.text("", (LEFT - 12.0, 4.0), &expected.detector);
     svg.rect("track", (LEFT, -4.0), (deadline - LEFT, 8.0));
     svg.path("deadline", &down(deadline, -9.0, 9.0));
+    if let Some(visible) = decided.visible {
+        let title = format!("visible to clients after {}; the deadline counts from then", span(visible));
+        svg.group("", 0.0, &title, |svg| {
+            svg.path("instant force", &down(axis.x(visible.as_secs_f64()), -9.0, 9.0));
+        });
+    }
     let text = words::short(decided);
     let Some(seconds) = after(decided) else {
         svg.text(&format!("value {tone}"), (deadline + 6.0, 4.0), &text);
@@ -141,6 +147,11 @@ fn lane(svg: &mut Svg, axis: &Axis, decided: &Decided) {
             svg.text("value muted", (deadline + 6.0, 4.0), &units::limit(expected.within));
         }
     }
+}
+
+/// Seconds from t0 to the deadline, which counts from when clients could first see the fault.
+fn deadline(decided: &Decided) -> f64 {
+    (decided.visible.unwrap_or_default() + decided.expectation.within).as_secs_f64()
 }
 
 /// Seconds from t0 to the finding, for verdicts with a time.

@@ -34,7 +34,7 @@ fn told(broken: bool) -> Script {
     };
     let verdict = |expectation: &Expectation, from: Option<Duration>, verdict| {
         let from = from.map(|from| START + ms(10) + T0 + from);
-        TrialEvent::Verdict(Decided { expectation: expectation.clone(), verdict, from })
+        TrialEvent::Verdict(Decided { expectation: expectation.clone(), verdict, from, visible: None })
     };
     let clears = OfStep { clears: Some("route".to_owned()), ..OfStep::default() };
     let risk = Expectation { of: Some(clears), ..expect("dns-endpoints", Level::Risk, DNS, ms(500)) };

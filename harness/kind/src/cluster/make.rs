@@ -1,9 +1,9 @@
 //! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::ResourceExt;
 use kube::api::Api;
 use relapse_kernel::NetNs;
@@ -27,27 +27,31 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = self.plan.pods.iter().filter_map(|pod| match pod.role {
-            PodRole::Ingress { backend, port } => {
-                let to = SocketAddr::new(self.plan.services[backend.0].address, port);
-                Some(objects::ingress_configuration(&pod.name, port, to, &run))
-            }
-            PodRole::Plain | PodRole::Dns => None,
-        });
+        let ingresses = self.plan.pods.iter().filter_map(|pod| self.ingress_configuration(pod));
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
     }
 
     fn run(&self) -> objects::Run {
-        objects::Run { id: self.ground.run_id.clone(), scenario: self.ground.scenario.clone() }
+        objects::Run { id: self.ground.run_id.clone() }
+    }
+
+    fn ingress_configuration(&self, pod: &PodPlan) -> Option<ConfigMap> {
+        let PodRole::Ingress { backend, port } = pod.role else { return None };
+        let to = SocketAddr::new(self.plan.services[backend.0].address, port);
+        Some(objects::ingress_configuration(&pod.name, port, to, &self.run()))
     }
 
     /// Deletes pods that are not in this plan, and returns them.
     pub(super) async fn delete_unwanted_pods(&self) -> Result<Vec<Arc<Pod>>, String> {
         let all = (0..self.plan.pods.len()).map(PodId);
         let wanted: Vec<_> = all.filter(|id| !self.plan.is_spare(*id)).map(|id| self.object(id)).collect();
-        let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| objects::same(object, pod));
+        // A trial may have changed the labels that Services select by.
+        let labelled =
+            |object: &Pod, pod: &Pod| object.labels().iter().all(|label| pod.labels().iter().any(|l| l == label));
+        let same = |object: &Pod, pod: &Pod| objects::same(object, pod) && labelled(object, pod);
+        let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| same(object, pod));
         let unwanted: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
         for pod in &unwanted {
             pods::delete(&self.client, &pod.name_any(), &pod.namespace().unwrap_or_default()).await?;
@@ -101,15 +105,20 @@ impl KindCluster {
 
     fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
-        let node = &self.ground.cluster.nodes[spec.node.0].name;
-        match (&self.replica, spec.role) {
-            (_, PodRole::Ingress { .. }) if self.ground.nginx.is_some() => {
-                let image = self.ground.nginx.as_deref().unwrap_or_default();
-                objects::ingress(&self.plan, id, node, image, &self.run())
-            }
-            (Some(template), PodRole::Dns) => objects::replica(&spec.name, node, template, &self.run()),
-            _ => objects::plain(&self.plan, id, node, &self.pause_image, &self.run()),
+        let (node, run) = (&self.ground.cluster.nodes[spec.node.0].name, self.run());
+        if let (Some(image), Some(configuration)) = (&self.ground.nginx, self.ingress_configuration(spec)) {
+            return objects::ingress(&self.plan, id, &configuration, node, image, &run);
         }
+        let corefile = objects::corefile(&self.plan, &run);
+        if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {
+            return objects::replica(&spec.name, node, template, &corefile, &run);
+        }
+        let mut pod = objects::plain(&self.plan, id, node, &self.pause_image, &run);
+        if self.unselected.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            let services = self.plan.services.iter().map(objects::behind);
+            services.for_each(|label| drop(pod.labels_mut().remove(&label)));
+        }
+        pod
     }
 
     /// Waits until every Service has all its endpoints.

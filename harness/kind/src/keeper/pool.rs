@@ -3,15 +3,12 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use relapse_lab::cluster::backend::Wanted;
-use relapse_model::kind_config::Config;
+use relapse_model::kind_config::{Config, WORKERS};
 
 use super::super::created::Created;
 use super::super::servers::Servers;
 use super::Kind;
 use crate::journal::ClusterJournal;
-
-/// Most scenarios need one or two workers, and creating a cluster is slow.
-const WORKERS: usize = 2;
 
 /// Idle clusters, and the number of leased clusters and of clusters being created.
 #[derive(Default)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::process::LabProcess;
+use relapse_model::kind_config::WORKERS;
 use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,7 @@ pub struct Wanted {
     pub servers: Vec<WantedServer>,
     /// Whether some pod is an ingress.
     pub ingress: bool,
-    /// The scenario's own kind configuration, if any.
+    /// The scenario's own kind configuration, if it differs from the usual one.
     pub kind_config: Option<PathBuf>,
 }
 
@@ -61,12 +62,17 @@ impl WantedServer {
     }
 }
 
-/// A sort key that groups trials with the same cluster: trials without a configuration of their own first, then those
-/// with the same one, `two-workers` before `two-workers-nftables`; small clusters first; trials of a scenario together,
-/// because its pods stay; and the longest first, so that clusters running in parallel finish together.
-#[must_use]
-pub fn order(kind_config: Option<&Path>, nodes: usize, work: Duration, scenario: &str) -> impl Ord + use<> {
-    (kind_config.map(|file| file.with_extension("")), nodes, Reverse(work), scenario.to_owned())
+impl Wanted {
+    /// A sort key that groups trials with the same cluster: trials without a configuration of their own first, then
+    /// those with the same one; small clusters first; trials with similar pods together, because equal pods stay: those
+    /// of an incident, then of a scenario; and the longest first, so that clusters running in parallel finish together.
+    /// `work` is the duration of all trials of the incident and of the scenario.
+    #[must_use]
+    pub fn order(&self, incident: &str, work: [Duration; 2]) -> impl Ord + use<> {
+        let [of_incident, of_scenario] = work.map(Reverse);
+        let names = (incident.to_owned(), self.scenario.clone());
+        (self.kind_config.clone(), self.nodes.max(WORKERS + 1), (of_incident, names.0), (of_scenario, names.1))
+    }
 }
 
 /// Describes to the trial's process the ground its cluster is built on. `what` is understood only by the backend that

@@ -3,6 +3,10 @@
 //!
 //! Cluster DNS is queried for its own name and an external one in parallel. If it answers the former but is slow
 //! with the latter, it is waiting for an upstream: not a failure until [`PATIENCE`] has passed.
+//!
+//! Services of the workload and kube-proxy are probed by [`services`].
+
+mod services;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
@@ -27,6 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[CollectorKind::Probes], start)];
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
+    tasks.spawn(services::run(Arc::clone(agent)));
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(EVERY);
@@ -62,16 +67,22 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
     let result = match kind {
         ProbeKind::Echo => ping::echo(&agent.ns, target, TIMEOUT).await.map_err(|_| "timeout".to_owned()),
         ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
-        ProbeKind::DnsService | ProbeKind::DnsEndpoint => ask_cluster(&agent, target).await,
+        _ => ask_cluster(&agent, target).await,
     };
-    agent.emit(Probe {
+    agent.emit(outcome(&agent, kind, target, started, result));
+}
+
+fn outcome(agent: &Agent, kind: ProbeKind, target: IpAddr, started: Instant, result: Answer) -> Probe {
+    Probe {
         kind,
         source: agent.address,
         target,
+        port: None,
+        about: None,
         ok: result.is_ok(),
         took_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         error: result.err(),
-    });
+    }
 }
 
 type Answer = std::result::Result<(), String>;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::{Conntrack, Entry};
-use relapse_model::{NodeId, Place};
+use relapse_model::{ClusterPlan, NodeId, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -146,6 +146,10 @@ impl FaultSpec for ConntrackLimitSpec {
 // The mutation.
 
 impl Fault for ConntrackLimit {
+    fn changes(&self, _: &ClusterPlan) -> Vec<String> {
+        vec!["nf_conntrack_max".to_owned()]
+    }
+
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::ConntrackLimit(self.limit)]
     }

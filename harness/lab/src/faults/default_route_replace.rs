@@ -4,7 +4,7 @@ use relapse_kernel::builder::Builder;
 use relapse_kernel::route;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{NodeId, Resolver};
+use relapse_model::{ClusterPlan, NodeId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -37,6 +37,10 @@ impl FaultSpec for DefaultRouteReplaceSpec {
 // The mutation.
 
 impl Fault for DefaultRouteReplace {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![cluster.pod_table_of(self.node)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

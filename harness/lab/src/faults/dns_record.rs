@@ -8,12 +8,12 @@ use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Address};
 use relapse_model::zone::folded;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Resolver, Target, time_in_cache};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::cluster::{Outside, Record};
-use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
+use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Spread, UndoStack, Where, World, now, wait_for};
 use crate::workload::stub;
 
 /// Resolvers outside change a record, or lose it.
@@ -121,6 +121,29 @@ impl DnsRecordSpec {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Fault for DnsRecord {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let at = |id: &OutsideId| format!("the record of {} at outside/{}", self.name, cluster.outside[id.0].name);
+        self.resolvers.iter().map(|(id, _)| at(id)).collect()
+    }
+
+    fn spread(&self, world: &World) -> Option<Spread> {
+        let plan = world.cluster.plan();
+        let (id, record) = self.resolvers.first()?;
+        let before = world.cluster.outside(*id).records.get(&self.name);
+        let ttls = before.iter().chain(record).map(|record| record.ttl).chain([plan.outside[id.0].ttl]);
+        let longest = plan.dns.as_ref().and_then(|dns| dns.cache);
+        let hold = longest.zip(ttls.max()).map(|(longest, ttl)| time_in_cache(ttl, longest));
+        let hold = Duration::from_secs(hold.unwrap_or_default().into());
+        let kept = only_kept(plan, world.flows.iter().map(|(flow, _)| flow), &self.name);
+        let addresses = |record: Option<Record>| record.map(|record| record.addresses).unwrap_or_default();
+        (kept || !hold.is_zero()).then(|| Spread {
+            name: self.name.clone(),
+            before: addresses(before),
+            after: addresses(record.clone()),
+            hold: (!kept).then_some(hold),
+        })
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -159,6 +182,22 @@ impl Fault for DnsRecord {
             Ok(InForce { t0, t1, what, read_back: read_back.join("; "), reduced: None })
         })
     }
+}
+
+/// Whether every flow that connects to a name keeps its connections, and no flow only looks names up.
+fn only_kept<'a>(plan: &ClusterPlan, flows: impl Iterator<Item = &'a FlowPlan>, name: &str) -> bool {
+    let is_it = |to: Target| matches!(to, Target::Name(id) if plan.names[id.0].name == name);
+    let mut any = false;
+    for flow in flows {
+        let own = is_it(flow.to).then_some(flow.keeps > 0);
+        let mut keep = own.into_iter().chain(flow.parts.iter().filter(|part| is_it(part.to)).map(|part| part.keep));
+        let looks_up = flow.looks_up && flow.parts.is_empty() && !matches!(flow.to, Target::Name(_));
+        if looks_up || keep.clone().any(|keeps| !keeps) {
+            return false;
+        }
+        any |= keep.next().is_some();
+    }
+    any
 }
 
 /// A resolver and its address.

@@ -6,7 +6,7 @@ use relapse_kernel::link::{self, Address, Link};
 use relapse_kernel::route::{self, Neighbour, SavedRoute};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{NodeId, Resolver};
+use relapse_model::{ClusterPlan, NodeId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -56,6 +56,12 @@ impl FaultSpec for LinkLossSpec {
 // The mutation.
 
 impl Fault for LinkLoss {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let node = &cluster.nodes[self.node.0].name;
+        // Its routes go with it.
+        vec![format!("{} of node/{node}", cluster.network.pod_nic), cluster.pod_table_of(self.node)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -13,7 +13,7 @@ use relapse_kernel::NetNs;
 use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{FlowPlan, OutsideId, Place, Query, Resolver};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Query, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
@@ -84,6 +84,10 @@ impl MissingIndex {
 }
 
 impl Fault for MissingIndex {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the index of outside/{}", cluster.outside[self.server.0].name)]
+    }
+
     fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         Box::pin(async move {
             if is_mariadb(cluster, self.server) { mariadb::prepare(self, cluster).await } else { Ok(()) }

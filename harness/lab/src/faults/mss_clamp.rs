@@ -8,7 +8,7 @@ use relapse_kernel::sockdiag::{SockDiag, TcpInfo, mask, state};
 use relapse_kernel::{NetNs, link, nft, route};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{OfficeId, PodId, Resolver};
+use relapse_model::{ClusterPlan, OfficeId, PodId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -114,6 +114,10 @@ impl FaultSpec for MssClampSpec {
 // The mutation.
 
 impl Fault for MssClamp {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the clamp of office/{}", cluster.offices[self.office.0].name)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

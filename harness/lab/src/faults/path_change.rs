@@ -2,7 +2,7 @@
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{PathId, PathPlan, Resolver, WrittenPath, values};
+use relapse_model::{ClusterPlan, PathId, PathPlan, Resolver, WrittenPath, values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -57,6 +57,10 @@ impl FaultSpec for PathChangeSpec {
 // The mutation.
 
 impl Fault for PathChange {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the path of {}", cluster.path_name(self.path))]
+    }
+
     fn requires(&self) -> Vec<Requirement> {
         vec![Requirement::SlowPaths]
     }

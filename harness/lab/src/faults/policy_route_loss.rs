@@ -11,7 +11,7 @@ use relapse_kernel::route::{self, SavedRoute, SavedRule};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{FlowId, NodeId, Place, PodId, Resolver};
+use relapse_model::{ClusterPlan, FlowId, NodeId, Place, PodId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -128,6 +128,20 @@ impl FaultSpec for PolicyRouteLossSpec {
 // The mutation.
 
 impl Fault for PolicyRouteLoss {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        match self.lose {
+            Lose::Table | Lose::DefaultRoute => vec![cluster.pod_table_of(self.node)],
+            Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules => {
+                let pods = cluster.pods.iter().enumerate();
+                let lost = pods.filter(|(number, pod)| match self.pod {
+                    Some(PodId(one)) => *number == one,
+                    None => pod.node == self.node,
+                });
+                lost.map(|(_, pod)| format!("the rules of pod/{}", pod.name)).collect()
+            }
+        }
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

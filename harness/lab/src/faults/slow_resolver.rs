@@ -8,7 +8,7 @@ use relapse_kernel::NetNs;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout};
@@ -70,6 +70,10 @@ async fn time_query(ns: &NetNs, address: IpAddr, within: Duration) -> Duration {
 }
 
 impl Fault for SlowResolver {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![format!("the delay of outside/{}", cluster.outside[self.resolver.0].name)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let resolver = world.cluster.outside(self.resolver);

@@ -88,6 +88,10 @@ impl Story {
                 self.flows.values_mut().for_each(|recent| *recent = Recent { mixed: true, ..Recent::default() });
                 line(page.paint(Tone::Bad, &format!("inject {}: {}", injected.fault, injected.what)))
             }
+            TrialEvent::Visible(seen) if seen.healing => Vec::new(),
+            TrialEvent::Visible(seen) => {
+                line(page.paint(Tone::Bad, &format!("clients see the changed record of {}", seen.what)))
+            }
             TrialEvent::Reduced { what, why } => {
                 self.reduced.push((what.clone(), why.clone()));
                 line(page.paint(Tone::Note, &format!("left out: {what}: {why}")))

@@ -60,8 +60,37 @@ impl Planner<'_> {
             both.extend(self.plan_detections(&step.detect, Some(&chain)));
             plan
         });
-        let plans = plans.collect();
+        let plans: Vec<StepPlan> = plans.collect();
+        self.nothing_changed_twice(steps, &plans);
         (plans, both)
+    }
+
+    /// Reports changes of one thing that are not undone newest first: the undo of one overrides the other.
+    fn nothing_changed_twice(&mut self, steps: &[Step], plans: &[StepPlan]) {
+        let mut changed: Vec<(String, usize, bool)> = Vec::new();
+        for (number, (step, plan)) in steps.iter().zip(plans).enumerate() {
+            let written = [&step.inject.value, &step.meanwhile, &step.heal].into_iter();
+            // A fault that could not be planned has been reported.
+            let planned = [&plan.inject, &plan.meanwhile, &plan.heal].into_iter();
+            if written.clone().map(Vec::len).ne(planned.clone().map(Vec::len)) {
+                continue;
+            }
+            let heals = [false, false, true].into_iter();
+            for ((written, planned), heals) in written.zip(planned).zip(heals) {
+                for (at, change) in written.iter().zip(planned) {
+                    let all = change.changes(&self.cluster);
+                    let clash = |(other, of, healed): &&(String, usize, bool)| {
+                        all.contains(other) && (*of != number || *healed != heals)
+                    };
+                    if let Some((what, of, _)) = changed.iter().find(clash) {
+                        let message = format!("{what} is changed by {} already", quoted(&steps[*of].name.0));
+                        let help = "steps are healed one by one: change something else, or make them one step";
+                        self.error(at.span(), message, help);
+                    }
+                    changed.extend(all.into_iter().map(|what| (what, number, heals)));
+                }
+            }
+        }
     }
 
     /// Reports findings that are expected twice.

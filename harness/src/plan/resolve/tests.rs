@@ -161,6 +161,7 @@ fn the_limit_is_kube_proxys_formula() {
 const RICH: &str = "
   nodes: 2
   pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
@@ -196,6 +197,9 @@ fn faults_that_make_no_sense_are_refused() {
         ("mss-clamp: { office: beijing, from: 1280, to: 1300, tunnelMtu: 1300 }", "it never worked"),
         ("client-death: { office: beijing, flow: out }", "does not come from office `beijing`"),
         ("nic-release: { node: worker-1, nic: eth1 }", "is not spare"),
+        ("service-rules-loss: { node: worker-1, service: shp, how: gone }", "there is no Service `shp`"),
+        ("endpoint-replaced: { pod: a, by: a }", "a pod cannot replace itself"),
+        ("kube-proxy-stopped: { node: worker-1, replaced: { pod: a, by: coredns-1 } }", "not behind one Service"),
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
         ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),

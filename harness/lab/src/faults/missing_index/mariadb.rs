@@ -4,8 +4,9 @@
 use std::io;
 
 use relapse_detectors::time::{limit, span};
+use tokio::time::Instant;
 
-use super::MissingIndex;
+use super::{MissingIndex, SLACK};
 use crate::cluster::Cluster;
 use crate::fault::{FaultError, InForce, UndoStack, now, wait_for};
 use crate::workload::servers::database::shop::{Access, Session};
@@ -27,6 +28,7 @@ pub async fn prepare(fault: &MissingIndex, cluster: &dyn Cluster) -> Result<(), 
 pub async fn inject(fault: &MissingIndex, cluster: &dyn Cluster, undo: &mut UndoStack) -> Result<InForce, FaultError> {
     let host = cluster.outside(fault.server);
     let (name, ns, database, query) = (host.name.clone(), host.ns.clone(), fault.database(cluster), fault.query);
+    let fast = query.mul_f64(LEAST);
     let mut session = Session::open(&ns, database).await.map_err(at(&name))?;
     let before = session.explain().await.map_err(at(&name))?;
     undo.push(format!("create the index of {name}"), move || {
@@ -34,10 +36,16 @@ pub async fn inject(fault: &MissingIndex, cluster: &dyn Cluster, undo: &mut Undo
             let healed = async {
                 let mut session = Session::open(&ns, database).await?;
                 session.create_index().await?;
-                Ok((session.explain().await?, session.time().await?))
+                let (access, deadline) = (session.explain().await?, Instant::now() + SLACK);
+                // One fast answer proves it; a busy machine may be late with others.
+                let mut took = session.time().await?;
+                while took >= fast && Instant::now() < deadline {
+                    took = took.min(session.time().await?);
+                }
+                Ok((access, took))
             };
             let (access, took) = healed.await.map_err(at(&name))?;
-            if access.kind == BY_INDEX && took < query.mul_f64(LEAST) {
+            if access.kind == BY_INDEX && took < fast {
                 return Ok(());
             }
             let read_back = format!("EXPLAIN says {}, and a query takes {}", access.kind, span(took));
@@ -52,7 +60,7 @@ pub async fn inject(fault: &MissingIndex, cluster: &dyn Cluster, undo: &mut Undo
     let says = |access: &Access| format!("{}, {} rows", access.kind, access.rows);
     let read_back =
         format!("EXPLAIN says {} ({} before), and a query takes {}", says(&after), says(&before), span(took));
-    if before.kind != BY_INDEX || after.kind != SCAN || took < query.mul_f64(LEAST) {
+    if before.kind != BY_INDEX || after.kind != SCAN || took < fast {
         return Err(FaultError::NotInForce { what: format!("drop the index of {}", host.name), read_back });
     }
     let what = format!("{} scans its whole table, about {} for each query", host.name, limit(query));

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
+use relapse_model::time_in_cache;
 use relapse_model::zone::folded;
 
-/// Shortest time an answer is kept, seconds, unless the longest is shorter.
-const SHORTEST: u32 = 5;
+/// Assumed time to live of a reply without records, seconds.
+const NO_RECORDS: u32 = 5;
 /// Maximum number of answers.
 const CAPACITY: usize = 9984;
 
@@ -56,7 +57,8 @@ impl Cache {
         let denies = reply.authorities.iter().any(|record| record.record_type() == RecordType::SOA);
         let is_kept = reply.metadata.response_code == ResponseCode::NoError || denies;
         let Some(question) = question(reply).filter(|_| is_kept && !reply.metadata.truncation) else { return };
-        let seconds = records(reply).map(|record| record.ttl).min().unwrap_or(SHORTEST).max(SHORTEST).min(self.longest);
+        let ttl = records(reply).map(|record| record.ttl).min().unwrap_or(NO_RECORDS);
+        let seconds = time_in_cache(ttl, self.longest);
         set_ttl(reply, seconds);
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() < CAPACITY || all.contains_key(&question) {

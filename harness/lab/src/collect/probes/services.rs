@@ -1,0 +1,120 @@
+//! Probes of the workload's Services as clients on the node use them, and of the node's kube-proxy.
+//!
+//! Every second one Service, in turn: a TCP connect to its virtual address, and one to a ready endpoint behind it, also
+//! in turn; and the Service that failed last, again. That is 6 packets for each connect, closed without a request, and
+//! one for a connect that fails, so that a node sends and receives fewer than 20 a second however many Services there
+//! are. kube-proxy is asked on the node's own address; that leaves the node by no NIC.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use relapse_detectors::signal::{Probe, ProbeKind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::MissedTickBehavior;
+
+use super::{Agent, Answer, TIMEOUT, in_time, outcome};
+use crate::workload::sockets;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// `healthzBindAddress` of kube-proxy by default (`pkg/proxy/apis/config/v1alpha1/defaults.go`).
+const HEALTHZ: u16 = 10256;
+
+/// A TCP port of a Service with ready endpoints.
+struct Entry {
+    service: String,
+    address: SocketAddr,
+    ready: Vec<IpAddr>,
+}
+
+pub(super) async fn run(agent: Arc<Agent>) {
+    let mut clock = tokio::time::interval(EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = None;
+    for turn in 0.. {
+        clock.tick().await;
+        let services = async {
+            let entries = entries(&agent);
+            let Some(next) = entries.get(turn % entries.len().max(1)) else { return };
+            let again = entries.iter().find(|entry| Some(entry.address) == failed && entry.address != next.address);
+            for entry in [Some(next), again].into_iter().flatten() {
+                let endpoint = entry.ready[turn / entries.len() % entry.ready.len()];
+                let works = connect_both(&agent, entry, endpoint).await;
+                if !works {
+                    failed = Some(entry.address);
+                } else if failed == Some(entry.address) {
+                    failed = None;
+                }
+            }
+        };
+        tokio::join!(ask_kube_proxy(&agent), services);
+    }
+}
+
+/// The Services except cluster DNS, which is probed by queries, as kube-proxy learns them from the API.
+fn entries(agent: &Agent) -> Vec<Entry> {
+    let inventory = agent.inventory.borrow();
+    let plans = agent.cluster.plan().services.iter().filter(|plan| plan.name != agent.operator.dns_service);
+    let with_endpoints = plans.filter_map(|plan| {
+        let known = inventory.services.iter().find(|known| known.service == plan.name)?;
+        let ready: Vec<_> = known.ready.iter().map(|endpoint| endpoint.address).collect();
+        (!ready.is_empty()).then_some((plan, ready))
+    });
+    let entry = |port: &u16, service: &str, address, ready: &[IpAddr]| Entry {
+        service: service.to_owned(),
+        address: SocketAddr::new(address, *port),
+        ready: ready.to_vec(),
+    };
+    with_endpoints
+        .flat_map(|(plan, ready)| {
+            plan.ports.iter().map(move |port| entry(port, &plan.name, plan.address, &ready)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Connects to the virtual address and to an endpoint at the same time. Returns whether the former works.
+async fn connect_both(agent: &Agent, entry: &Entry, endpoint: IpAddr) -> bool {
+    let port = entry.address.port();
+    let to = |kind, target| async move {
+        let started = Instant::now();
+        let result = in_time(TIMEOUT, connect(agent, SocketAddr::new(target, port))).await;
+        let about = Some(entry.service.clone());
+        Probe { port: Some(port), about, ..outcome(agent, kind, target, started, result) }
+    };
+    let (endpoint, service) =
+        tokio::join!(to(ProbeKind::Endpoint, endpoint), to(ProbeKind::Service, entry.address.ip()));
+    let works = service.ok;
+    agent.emit(endpoint);
+    agent.emit(service);
+    works
+}
+
+async fn connect(agent: &Agent, to: SocketAddr) -> Answer {
+    sockets::open(&agent.ns, to, None, None).await.map(drop).map_err(|e| text(&e))
+}
+
+async fn ask_kube_proxy(agent: &Agent) {
+    let started = Instant::now();
+    let result = in_time(TIMEOUT, healthz(agent)).await;
+    let probe = outcome(agent, ProbeKind::KubeProxy, agent.address, started, result);
+    agent.emit(Probe { port: Some(HEALTHZ), ..probe });
+}
+
+/// 200 while its rules are up to date (`pkg/proxy/healthcheck/proxy_health.go`).
+async fn healthz(agent: &Agent) -> Answer {
+    let to = SocketAddr::new(agent.address, HEALTHZ);
+    let mut stream = sockets::open(&agent.ns, to, None, None).await.map_err(|e| text(&e))?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.map_err(|e| text(&e))?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.map_err(|e| text(&e))?;
+    let answer = String::from_utf8_lossy(&answer);
+    match answer.split_whitespace().nth(1) {
+        Some("200") => Ok(()),
+        Some(status) => Err(status.to_owned()),
+        None => Err("no HTTP status".to_owned()),
+    }
+}
+
+fn text(e: &std::io::Error) -> String {
+    if e.kind() == std::io::ErrorKind::ConnectionRefused { "refused".to_owned() } else { e.to_string() }
+}
