@@ -7,7 +7,7 @@ use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::yaml::parse;
 
-use crate::plan::{ClusterPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
+use crate::plan::{ClusterPlan, FlowPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
@@ -357,4 +357,39 @@ fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
     let places = |flow: usize| plan.cluster.behind(plan.workload[flow].to);
     assert_eq!((places(0), places(1)), (vec![Place::Outside(OutsideId(0))], vec![Place::Outside(OutsideId(0))]));
     assert_eq!(places(2), [Place::Pod(PodId(0)), Place::Pod(PodId(1))]);
+}
+
+#[test]
+fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
+    let cluster = "{ nodes: 2, pods: [ { name: shop, node: worker-1 }, { name: front, ingress: { service: shop } } ],
+  services: [ { name: shop, port: 80, pods: [shop], nodePort: 30080 }, { name: front, port: 80, pods: [front] } ],
+  dns: { replicas: 1, upstreams: [resolver] },
+  outside: [ { name: host, address: 100.64.1.5 }, { name: balancer, address: 100.64.2.5, balances: shop },
+    { name: resolver, address: 100.64.3.5, records: { example.com: [100.64.1.5] } } ] }";
+    let flow =
+        |name: &str, from: &str, to: &str| format!("  - tcp: {{ name: {name}, from: {from}, to: {to}, port: 80 }}\n");
+    let flows = [
+        flow("asks-node", "outside/host", "service/shop, via: node/worker-2"),
+        flow("balanced", "outside/host", "service/shop, via: outside/balancer"),
+        flow("named", "pod/shop", "name/front.default.svc.cluster.local"),
+        flow("inside", "pod/front", "service/shop"),
+        flow("out", "pod/shop", "outside/host"),
+    ];
+    let plan = good(&with_cluster(cluster).replace("\ninject:", &format!("\n{}inject:", flows.concat())));
+    let of = |flow: &FlowPlan| {
+        let servers: Vec<_> =
+            plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
+        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+    };
+    let service = |number: usize| plan.cluster.services[number].address;
+    assert_eq!(
+        plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
+        [
+            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 NodePort pod/shop".into(),
+            format!("{}:80 Ingress pod/front", service(1)),
+            format!("{}:80 ClusterIp pod/shop", service(0)),
+            "100.64.1.5:80 Out outside/host".into(),
+        ]
+    );
 }
