@@ -1,6 +1,5 @@
 //! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
