@@ -8,8 +8,8 @@
 //!   feeds all of them.
 //! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`, `wire`: state and computations that
-//!   several detectors share.
+//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
+//!   `wire`: state and computations that several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod armed;
 mod capped;
 mod claims;
 mod dns_endpoints;
+mod hidden_clients;
 mod names;
 mod paths;
 mod proven;
@@ -78,4 +79,13 @@ detectors! {
     snat_port_reuse,
     connect_stall,
     snat_exhaustion,
+    // W3 ingress-misroute
+    ingress_route,
+    gateway_errors,
+    // W6 external-dns-loss
+    external_dns,
+    // W4 backend-errors
+    backend_errors,
+    // W5 pod-crash
+    pod_crash,
 }

@@ -19,6 +19,7 @@ use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
+use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::proven::ProvenSizes;
@@ -31,7 +32,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I1",
     level: Level::Cause,
     what: "Peers of one path announce a larger MSS than before, and the path does not carry it.",
-    wants: &[CollectorKind::Packets, CollectorKind::Sockets],
+    wants: &[CollectorKind::Packets, CollectorKind::Sockets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
     state: State::Cluster(new::<MssChange>),
@@ -53,6 +54,7 @@ const CAP: usize = 4096;
 #[derive(Default)]
 struct MssChange {
     proven: ProvenSizes,
+    hidden: HiddenClients,
     /// By node, interface and path: a clamp between two interfaces is not a change.
     histories: Capped<(Arc<str>, String, Prefix), History, CAP>,
     /// Sockets with timeouts: the size at their head, and how often it was sent.
@@ -116,15 +118,20 @@ impl MssChange {
 
 impl Detector for MssChange {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
-        self.proven.observe(cx.operator, signal);
+        self.hidden.observe(cx.operator, signal);
+        self.proven.observe(cx.operator, &self.hidden, signal);
         match &signal.observed {
             Observed::Segment(segment) if segment.opens() && segment.comes_in() => {
-                let Some(mss) = segment.mss else { return };
-                if cx.operator.is_pod(segment.source.ip()) || !self.syn(signal, cx.operator, segment, mss) {
+                let (Some(mss), source) = (segment.mss, segment.source.ip()) else { return };
+                let is_peer = !cx.operator.is_pod(source) && !self.hidden.hides(source);
+                if !is_peer || !self.syn(signal, cx.operator, segment, mss) {
                     return;
                 }
             }
-            Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => self.socket(cx.operator, socket),
+            Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => {
+                let socket = self.hidden.uncover(socket).into_owned();
+                self.socket(cx.operator, &socket);
+            }
             _ => return,
         }
         self.tick(cx);
@@ -137,7 +144,8 @@ impl Detector for MssChange {
             let misfit = self.misfit(cx, *path, rise);
             let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
             let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
-            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}", rise.old, rise.new);
+            let hidden = self.hidden.note(*path);
+            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}{hidden}", rise.old, rise.new);
             want(&mut wanted, Subject::path(path), Claim { severity, since: rise.since, evidence });
         }
         let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();
@@ -147,6 +155,7 @@ impl Detector for MssChange {
 
     fn forget(&mut self, cx: &Context<'_>) {
         self.proven.forget(cx.now);
+        self.hidden.forget(cx.now);
     }
 }
 

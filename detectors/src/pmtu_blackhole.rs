@@ -19,6 +19,7 @@ use crate::capped::Capped;
 use crate::claims::Claim;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
+use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::proven::ProvenSizes;
@@ -32,7 +33,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I1",
     level: Level::Symptom,
     what: "Large packets to one path are lost over and over while small ones pass.",
-    wants: &[CollectorKind::Sockets, CollectorKind::Packets],
+    wants: &[CollectorKind::Sockets, CollectorKind::Packets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Sockets]],
     scope: Scope::Node,
     state: State::Cluster(new::<PmtuBlackhole>),
@@ -49,6 +50,7 @@ const CAP: usize = 8192;
 #[derive(Default)]
 struct PmtuBlackhole {
     proven: ProvenSizes,
+    hidden: HiddenClients,
     small: SmallPackets,
     sockets: Capped<(Arc<str>, SocketKey), Stall, CAP>,
     /// When sockets of a node were last read.
@@ -125,12 +127,13 @@ impl PmtuBlackhole {
             let severity = if clients.len() > 1 { Severity::Critical } else { Severity::Warning };
             let evidence = format!(
                 "{} was sent {}-byte packets {} times, largest acknowledged from {path} {}, and small packets pass; \
-                 stuck connections: {}",
+                 stuck connections: {}{}",
                 stall.remote,
                 stall.size,
                 u32::from(stall.retransmits) + 1,
                 self.proven.largest(path),
                 stalls.len(),
+                self.hidden.note(path),
             );
             wanted.insert(subject, Claim { severity, since: stall.since, evidence });
         }
@@ -140,9 +143,11 @@ impl PmtuBlackhole {
 
 impl Detector for PmtuBlackhole {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
-        self.proven.observe(cx.operator, signal);
-        self.small.observe(cx.operator, signal);
+        self.hidden.observe(cx.operator, signal);
+        self.proven.observe(cx.operator, &self.hidden, signal);
+        self.small.observe(cx.operator, &self.hidden, signal);
         if let Observed::Socket(socket) = &signal.observed {
+            let socket = &*self.hidden.uncover(socket);
             self.last_read.record(Arc::clone(&signal.node), signal.at);
             self.socket(signal.at, cx.operator, &signal.node, socket);
             // Only a timeout is judged immediately; recoveries are seen at the next tick.
@@ -163,6 +168,7 @@ impl Detector for PmtuBlackhole {
 
     fn forget(&mut self, cx: &Context<'_>) {
         self.proven.forget(cx.now);
+        self.hidden.forget(cx.now);
         self.small.forget(cx.now);
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capped::Capped;
+use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Observed, Segment, Signal, Socket, SocketKey, TcpState};
@@ -112,7 +113,7 @@ impl ProvenSizes {
         payload.saturating_add(options).saturating_add(headers(socket.remote.ip()))
     }
 
-    pub fn observe(&mut self, operator: &Operator, signal: &Signal) {
+    pub fn observe(&mut self, operator: &Operator, hidden: &HiddenClients, signal: &Signal) {
         let is_peer = |address: SocketAddr| !operator.is_pod(address.ip());
         let (at, node) = (signal.at, &signal.node);
         match &signal.observed {
@@ -123,7 +124,12 @@ impl ProvenSizes {
             Observed::Segment(segment) if segment.goes_out() && segment.payload > 0 && is_peer(segment.destination) => {
                 self.sent(at, operator, node, segment);
             }
-            Observed::Socket(socket) if is_peer(socket.remote) => self.socket(at, operator, node, socket),
+            Observed::Socket(socket) => {
+                let socket = hidden.uncover(socket);
+                if is_peer(socket.remote) {
+                    self.socket(at, operator, node, &socket);
+                }
+            }
             _ => {}
         }
     }
@@ -215,7 +221,7 @@ mod tests {
             scene.play(format_args!("{at} office 192.168.40.7:40000 {what}"));
         }
         let mut proven = ProvenSizes::default();
-        scene.signals.iter().for_each(|signal| proven.observe(&operator(), signal));
+        scene.signals.iter().for_each(|signal| proven.observe(&operator(), &HiddenClients::default(), signal));
         let path = "192.168.40.0/24".parse().unwrap();
         (proven.largest(path), proven.retransmitted(path).count())
     }

@@ -19,6 +19,7 @@ use crate::effect::Effect;
 pub use relapse_model::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
+    TrafficPolicy,
 };
 pub use resolve::{load, plan};
 

@@ -159,3 +159,15 @@ fn a_clamp_that_is_lowered_says_nothing() {
     download(&mut scene, 2_000, "192.168.40.7:40002", 1280);
     play!(scene, "? silence");
 }
+
+#[test]
+fn twin_clients_of_two_offices_behind_one_node_do_not_change_their_mss() {
+    let mut scene = scene!(NAME, "");
+    for step in 0..20_u64 {
+        let (port, mss) = (40_000 + step, if step % 2 == 0 { 1280 } else { 1380 });
+        let (office, at) = (if step % 2 == 0 { 40 } else { 50 }, step * 100);
+        play!(scene, "{at} flow +192.168.{office}.7:{port} 10.176.64.10:{port} 10.176.98.10:80");
+        play!(scene, "{} @worker-2 office 10.176.64.10:{port} syn {mss}", at + 1);
+    }
+    play!(scene, "? silence");
+}

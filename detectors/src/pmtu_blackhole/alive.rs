@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::capped::Capped;
+use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Observed, Segment, Signal, Socket};
@@ -58,13 +59,18 @@ impl SmallPackets {
         mss.is_some_and(|mss| self.mss.get(&remote.ip()).is_some_and(|smallest| *smallest < mss))
     }
 
-    pub fn observe(&mut self, operator: &Operator, signal: &Signal) {
+    pub fn observe(&mut self, operator: &Operator, hidden: &HiddenClients, signal: &Signal) {
         let is_peer = |address: SocketAddr| !operator.is_pod(address.ip());
         match &signal.observed {
             Observed::Segment(segment) if segment.comes_in() && is_peer(segment.source) => {
                 self.segment(signal.at, operator, segment);
             }
-            Observed::Socket(socket) if is_peer(socket.remote) => self.socket(signal.at, operator, socket),
+            Observed::Socket(socket) => {
+                let socket = hidden.uncover(socket);
+                if is_peer(socket.remote) {
+                    self.socket(signal.at, operator, &socket);
+                }
+            }
             _ => {}
         }
     }

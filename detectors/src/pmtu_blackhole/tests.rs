@@ -144,3 +144,25 @@ fn what_every_path_carries_is_no_large_packet() {
     }
     play!(scene, "? nothing");
 }
+
+#[test]
+fn a_client_behind_a_node_is_named_by_the_connection_table_of_that_node() {
+    // The node that is asked sees the client, and the pod's node sees that node's address in its place.
+    let mut scene = scene!(NAME, "");
+    let pod = "10.176.98.10:80";
+    let hidden = |scene: &mut Scene, at: u64, port: u16| {
+        play!(scene, "{at} flow +{CLIENT}:{port} 10.176.64.10:{port} {pod}");
+    };
+    for step in 0..5 {
+        hidden(&mut scene, step * 100, 40_000);
+        large(&mut scene, step * 100, &format!("{CLIENT}:40000"), 1280);
+    }
+    for (at, retransmits) in [(1_000, 0), (1_100, 0), (1_300, 1), (1_700, 2)] {
+        let port = 42_000;
+        hidden(&mut scene, at, port);
+        play!(scene, "{at} @worker-2 office 10.176.64.10:{port} socket 1368 0 90000 {retransmits}");
+        small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at), 1280);
+    }
+    play!(scene, "2000 ? warning 1700..2000 {PATH} ? evidence pods see worker-1 in place of these clients");
+    assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains("10.176.64.")));
+}

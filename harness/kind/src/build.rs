@@ -72,13 +72,13 @@ pub async fn build_network(plan: &ClusterPlan, ground: &Ground) -> relapse_kerne
     let network = &plan.network;
     let mut fabric = Fabric::create(network.pod_prefix, &[network.pod_gateway, network.node_gateway]).await?;
     let (mut nodes, mut outside, mut offices) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, (node, kind)) in plan.nodes.iter().zip(&ground.cluster.nodes).enumerate() {
-        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, node, network).await?);
+    for (number, kind) in ground.cluster.nodes.iter().enumerate().take(plan.nodes.len()) {
+        nodes.push(attach(&mut fabric, number, &ground.cluster, kind, plan).await?);
     }
     for (number, host) in plan.outside.iter().enumerate() {
         let at = match ground.server_on(&host.name) {
             Some(served) => as_host(&served.namespace()?, false).await?,
-            None => host_namespace(&host.name, false).await?,
+            None => host_namespace(&host.name, host.balances.is_some()).await?,
         };
         outside.push(build(&mut fabric, number, host, at, network.node_gateway).await?);
     }

@@ -12,8 +12,10 @@ use relapse_kernel::route::{self, MAIN, Rule};
 use relapse_kernel::{Error, NetNs, Result, link, nft, sysctl};
 use relapse_lab::cluster::Node;
 use relapse_lab::cluster::fabric::Fabric;
-use relapse_lab::cluster::node_network::{SNAT_TABLE, attach_nics, pair, snat};
-use relapse_model::{NetworkPlan, NodePlan};
+use relapse_lab::cluster::node_network::{
+    NODE_PORTS_TABLE, SNAT_TABLE, attach_nics, node_port_rule, node_ports, pair, snat,
+};
+use relapse_model::ClusterPlan;
 
 use super::created::{Created, NodeRef};
 use super::until::until;
@@ -30,7 +32,8 @@ const IN_PASSING: u64 = 100;
 /// A trial's changes to a node, and the state before.
 pub struct Attached {
     node: Node,
-    management: Rule,
+    rules: Vec<Rule>,
+    tables: Vec<&'static str>,
     /// Settings before the trial.
     settings: Vec<(String, String)>,
     nics: [String; 2],
@@ -47,11 +50,11 @@ pub async fn attach(
     number: usize,
     cluster: &Created,
     node: &NodeRef,
-    plan: &NodePlan,
-    network: &NetworkPlan,
+    plan: &ClusterPlan,
 ) -> Result<Attached> {
+    let (network, planned) = (&plan.network, &plan.nodes[number]);
     // Messages use the scenario's name.
-    let ns = NetNs::of_process(&plan.name, node.pid)?;
+    let ns = NetNs::of_process(&planned.name, node.pid)?;
     let settings = sysctl::all_of(&ns)?;
     sysctl::apply(&ns, &sysctl::lab_settings(true))?;
     for (name, seconds) in &network.conntrack_timeouts {
@@ -61,11 +64,20 @@ pub async fn attach(
     let management = Rule::ipv4(MANAGEMENT_PRIORITY).to(address, length).table(MAIN);
     let builder = Builder::open(&ns)?;
     builder.add_rule(&management).await?;
-    attach_nics(fabric, number, &builder, plan, network).await?;
+    attach_nics(fabric, number, &builder, planned, network).await?;
     snat(network, None).apply(&ns)?;
+    let mut tables = vec![SNAT_TABLE];
+    let mut rules = vec![management];
+    if plan.has_node_ports() {
+        builder.add_rule(&node_port_rule()).await?;
+        rules.push(node_port_rule());
+        node_ports(network, planned).apply(&ns)?;
+        tables.push(NODE_PORTS_TABLE);
+    }
     Ok(Attached {
-        node: Node { name: plan.name.clone(), ns },
-        management,
+        node: Node { name: planned.name.clone(), ns },
+        rules,
+        tables,
         settings,
         nics: [network.node_nic.clone(), network.pod_nic.clone()],
         between_nodes: cluster.management,
@@ -85,8 +97,8 @@ impl Attached {
                 Some(found) => link::delete(ns, found.index),
                 None => Ok(()),
             }),
-            nft::delete_table(ns, SNAT_TABLE),
-            route::delete_rule(ns, &self.management),
+            self.tables.iter().try_for_each(|table| nft::delete_table(ns, table)),
+            self.rules.iter().try_for_each(|rule| route::delete_rule(ns, rule)),
             sysctl::write_all(ns, &self.settings),
         ];
         failures(&self.node.name, steps)

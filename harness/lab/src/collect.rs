@@ -92,6 +92,7 @@ collectors! {
     probes,
     load,
     api,
+    ingress_log,
     databases,
     kernel_log,
 }

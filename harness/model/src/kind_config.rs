@@ -20,6 +20,12 @@ pub struct Config {
     pub service_prefix: Prefix,
 }
 
+/// Makes kube-proxy serve node ports at every address of a node.
+const NODE_PORTS_EVERYWHERE: &str = "kind: KubeProxyConfiguration
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+nodePortAddresses: [0.0.0.0/0]
+";
+
 /// Default prefixes of the incidents.
 const POD_PREFIX: &str = "10.176.96.0/20";
 const SERVICE_PREFIX: &str = "192.168.0.0/20";
@@ -80,6 +86,10 @@ impl Config {
             text.parse::<Prefix>().map_err(|e| format!("networking.{key} `{text}`: {e}"))
         };
         let (pod_prefix, service_prefix) = (prefix("podSubnet", POD_PREFIX)?, prefix("serviceSubnet", SERVICE_PREFIX)?);
+        // The nodes' addresses in the fabric come and go. In nftables mode kube-proxy serves only the primary address
+        // by default, which is Docker's.
+        let patches = root.entry("kubeadmConfigPatches").or_insert_with(|| json!([]));
+        patches.as_array_mut().ok_or("`kubeadmConfigPatches` is not a list")?.push(json!(NODE_PORTS_EVERYWHERE));
         Ok(Self { value, workers, nodes, pod_prefix, service_prefix })
     }
 }

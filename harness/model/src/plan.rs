@@ -4,12 +4,14 @@
 
 mod path;
 mod steps;
+mod way;
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Entry, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,6 +19,7 @@ use serde::Deserialize;
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
 pub use steps::{PartId, PartPlan, Query, Step, Work};
+pub use way::Way;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -49,6 +52,8 @@ pub struct ClusterPlan {
     pub nodes: Vec<NodePlan>,
     /// All pods, including the DNS replicas (`coredns-1`, ...) and the ingress.
     pub pods: Vec<PodPlan>,
+    /// Pods that do not run from the start: faults add them. Replicas of cluster DNS are in [`DnsPlan::spares`].
+    pub spares: Vec<PodId>,
     pub services: Vec<ServicePlan>,
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
@@ -61,6 +66,8 @@ pub struct ClusterPlan {
     pub names: Vec<NamePlan>,
     /// What the operator declared to the detectors about servers.
     pub declared_servers: Vec<DeclaredServer>,
+    /// External names of the cluster that the operator declares to the detectors.
+    pub declared_entries: Vec<Entry>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -127,6 +134,8 @@ pub struct PodPlan {
     /// MTU of the pod's interface, bytes (1500).
     pub mtu: u16,
     pub role: PodRole,
+    /// It runs in its node's network namespace, at the node's address.
+    pub host_network: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +155,21 @@ pub struct ServicePlan {
     /// Ports, each for TCP and UDP; a Service forwards to the same port of its pods.
     pub ports: Vec<u16>,
     pub pods: Vec<PodId>,
+    /// Port at which the primary address of every node forwards to it, if any (`type: NodePort`).
+    pub node_port: Option<u16>,
+    /// What a node does with traffic to its node port.
+    pub policy: TrafficPolicy,
+}
+
+/// What a node does with traffic to a node port (`externalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrafficPolicy {
+    /// Forwards it to any endpoint, with its own address as the source.
+    #[default]
+    Cluster,
+    /// Forwards it only to endpoints on this node, with the client's address; without any, drops it.
+    Local,
 }
 
 /// Cluster DNS: a Service over replica pods that forward to resolvers outside.
@@ -200,12 +224,16 @@ pub struct OutsidePlan {
     pub icmp_by_fabric: bool,
     /// A stateful load balancer hop in front of it (a forwarding namespace of its own).
     pub load_balancer: bool,
+    /// Service to whose node ports it forwards, if it is a load balancer outside.
+    pub balances: Option<ServiceId>,
     /// Names it resolves, if it is a resolver (listed in `upstreams`).
     pub records: Vec<(String, Vec<IpAddr>)>,
     /// Time to live of these records, seconds.
     pub ttl: u32,
     /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.
@@ -227,13 +255,17 @@ pub struct OfficePlan {
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
     pub path: PathPlan,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// A domain name that flows look up at each attempt.
 #[derive(Debug, Clone)]
 pub struct NamePlan {
     pub name: String,
-    /// The places with its addresses in the scenario; at least one.
+    /// The Service whose name it is in the cluster's zone.
+    pub service: Option<ServiceId>,
+    /// The places with its addresses in the scenario, or the pods of the Service; at least one.
     pub places: Vec<Place>,
 }
 
@@ -267,6 +299,8 @@ pub struct FlowPlan {
     /// The other pods of a counted name: attempts come from `from` and these in turn.
     pub in_turn: Vec<Place>,
     pub to: Target,
+    /// Node or load balancer outside through which it reaches a Service, instead of the Service's virtual address.
+    pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
     /// The name it looks up, if it does nothing else.
@@ -302,6 +336,7 @@ impl FlowPlan {
             from,
             in_turn: Vec::new(),
             to,
+            via: None,
             resolver: None,
             query: None,
             port: None,
@@ -337,8 +372,7 @@ impl FlowPlan {
 }
 
 /// How an attempt fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Failure {
     #[default]
     Any,
@@ -348,24 +382,34 @@ pub enum Failure {
     Refused,
     /// The name was not resolved (SERVFAIL, NXDOMAIN or no answer).
     NameError,
+    /// An HTTP response with this status (RFC 9110, 15) instead of 200.
+    Status(u16),
 }
 
 impl Failure {
-    /// The word in scenarios.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::NameError => "name-error",
-        }
-    }
-
-    /// The failure with this word.
+    /// The failure written in a scenario or in `Server-Timing`: a word, or `http-STATUS`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Any, Self::Timeout, Self::Refused, Self::NameError].into_iter().find(|how| how.as_str() == text)
+        let status = |text: &str| text.parse().ok().filter(|status| (400..=599).contains(status));
+        match text {
+            "any" => Some(Self::Any),
+            "timeout" => Some(Self::Timeout),
+            "refused" => Some(Self::Refused),
+            "name-error" => Some(Self::NameError),
+            other => other.strip_prefix("http-").and_then(status).map(Self::Status),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Refused => f.write_str("refused"),
+            Self::NameError => f.write_str("name-error"),
+            Self::Status(status) => write!(f, "http-{status}"),
+        }
     }
 }
 
@@ -391,7 +435,7 @@ impl ClusterPlan {
             peer_prefix_length: 24,
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
-            entries: Vec::new(),
+            entries: self.declared_entries.clone(),
         }
     }
 
@@ -412,6 +456,12 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
+    /// The pods of a node that have addresses of their own.
+    pub fn pods_with_links(&self, node: NodeId) -> impl Iterator<Item = PodId> {
+        let here = move |number: &usize| self.pods[*number].node == node && !self.pods[*number].host_network;
+        (0..self.pods.len()).filter(here).map(PodId)
+    }
+
     /// The pods' routing table of a node, in messages.
     #[must_use]
     pub fn pod_table_of(&self, node: NodeId) -> String {
@@ -421,7 +471,14 @@ impl ClusterPlan {
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
-        self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+        self.spares.contains(&id) || self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+    }
+
+    /// Whether a fault replaces the pods of its Service, so that each is ready only when its server listens.
+    #[must_use]
+    pub fn is_replaced(&self, id: PodId) -> bool {
+        let has_spares = |service: &ServicePlan| service.pods.iter().any(|pod| self.spares.contains(pod));
+        self.services.iter().any(|service| service.pods.contains(&id) && has_spares(service))
     }
 
     /// All places: nodes, pods, offices, hosts outside.
@@ -465,6 +522,22 @@ impl ClusterPlan {
         }
     }
 
+    /// What answers at this port of a place, and at which port: behind a node's address may be an ingress on the host
+    /// network or a Service with this node port, behind a load balancer its Service.
+    #[must_use]
+    pub fn answering(&self, place: Place, port: u16) -> (Target, u16) {
+        let service = |id: usize| (Target::Service(ServiceId(id)), self.services[id].ports.first().copied());
+        let found = match place {
+            Place::Node(node) => match self.host_ingress(node, port) {
+                Some(pod) => Some((Target::Place(Place::Pod(pod)), None)),
+                None => self.services.iter().position(|service| service.node_port == Some(port)).map(service),
+            },
+            Place::Outside(id) => self.outside[id.0].balances.map(|id| (Target::Service(id), None)),
+            Place::Pod(_) | Place::Office(_) => None,
+        };
+        found.map_or((Target::Place(place), port), |(target, own)| (target, own.unwrap_or(port)))
+    }
+
     /// The place with this address.
     #[must_use]
     pub fn place_at(&self, address: IpAddr) -> Option<Place> {
@@ -473,15 +546,31 @@ impl ClusterPlan {
         self.places().find(|place| self.address(*place) == address).or_else(outside)
     }
 
-    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise the first resolver outside.
+    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise its own, or the first one outside.
+    #[must_use]
+    pub fn resolver_at(&self, place: Place) -> Option<Target> {
+        let own = match place {
+            Place::Pod(_) | Place::Node(_) => return self.dns.as_ref().map(|dns| Target::Service(dns.service)),
+            Place::Outside(id) => self.outside[id.0].resolver,
+            Place::Office(id) => self.offices[id.0].resolver,
+        };
+        let first = || self.outside.iter().position(|host| !host.records.is_empty()).map(OutsideId);
+        own.or_else(first).map(|host| Target::Place(Place::Outside(host)))
+    }
+
+    /// Address of the resolver used at this place.
     #[must_use]
     pub fn resolver_of(&self, place: Place) -> Option<IpAddr> {
-        match place {
-            Place::Pod(_) | Place::Node(_) => self.dns.as_ref().map(|dns| self.services[dns.service.0].address),
-            Place::Outside(_) | Place::Office(_) => {
-                self.outside.iter().find(|host| !host.records.is_empty()).map(|host| host.address)
-            }
-        }
+        self.resolver_at(place).map(|resolver| self.target_address(resolver))
+    }
+
+    /// The ingress on the host network of this node that serves this port.
+    #[must_use]
+    pub fn host_ingress(&self, node: NodeId, at: u16) -> Option<PodId> {
+        let serves = |pod: &PodPlan| {
+            pod.host_network && pod.node == node && matches!(pod.role, PodRole::Ingress { port, .. } if port == at)
+        };
+        self.pods.iter().position(serves).map(PodId)
     }
 
     /// Address that a flow to this target connects to; of a name, its first address in the scenario.
@@ -490,7 +579,30 @@ impl ClusterPlan {
         match target {
             Target::Place(place) => self.address(place),
             Target::Service(id) => self.services[id.0].address,
-            Target::Name(id) => self.address(self.names[id.0].places[0]),
+            Target::Name(id) => match self.names[id.0].service {
+                Some(service) => self.services[service.0].address,
+                None => self.address(self.names[id.0].places[0]),
+            },
+        }
+    }
+
+    /// Whether nodes forward traffic from outside to Services.
+    #[must_use]
+    pub fn has_node_ports(&self) -> bool {
+        self.services.iter().any(|service| service.node_port.is_some())
+    }
+
+    /// Address and TCP port that the client of a flow connects to; of a name, its first address in the scenario. A
+    /// node is asked at its node port, a load balancer at the Service's own port.
+    #[must_use]
+    pub fn entry(&self, flow: &FlowPlan) -> SocketAddr {
+        let port = flow.port.unwrap_or_default();
+        match (flow.via, flow.to) {
+            (Some(via @ Place::Node(_)), Target::Service(id)) => {
+                SocketAddr::new(self.address(via), self.services[id.0].node_port.unwrap_or(port))
+            }
+            (Some(via), _) => SocketAddr::new(self.address(via), port),
+            (None, to) => SocketAddr::new(self.target_address(to), port),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! others; a plan is returned only if there are no errors. Reading is the only I/O: the files ([`load`]), and the kind
 //! configuration named by one of them.
 //!
-//! - [`cluster`], with [`network`], [`dns`] and [`kind_config`]: the cluster, with addresses checked by [`addresses`].
+//! - [`cluster`], with [`network`], [`dns`], [`node_ports`] and [`kind_config`]: the cluster, with addresses checked by [`addresses`].
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
@@ -15,6 +15,7 @@ mod flows;
 mod kind_config;
 mod load;
 mod network;
+mod node_ports;
 mod steps;
 mod trials;
 

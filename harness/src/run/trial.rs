@@ -94,6 +94,7 @@ impl Trial<'_> {
                 let world = Arc::new(World {
                     cluster: Arc::clone(&self.cluster),
                     flows: workload.flows.clone(),
+                    servers: Arc::clone(&workload.servers),
                     quiet,
                     host_limit: self.host_limit.clone(),
                 });

@@ -6,7 +6,7 @@ use std::fmt;
 use relapse_lab::workload::servers::Server;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Duration, Name, Percent, Prefix, Rate, ServerAddress};
-use relapse_model::{ForwardPolicy, WrittenPath};
+use relapse_model::{ForwardPolicy, TrafficPolicy, WrittenPath};
 use schemars::JsonSchema;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -94,20 +94,23 @@ pub struct Pod {
     pub count: Option<Spanned<u16>>,
 }
 
-/// The Service behind a reverse proxy.
+/// The Service behind a reverse proxy. If the cluster has DNS, the proxy looks the Service up there.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ingress {
     /// Name of the Service.
     pub service: Spanned<String>,
-    /// Port of the Service. Default: its only port.
+    /// Port of the Service and of the proxy. Default: the Service's only port.
     #[schemars(range(min = 1))]
     pub port: Option<Spanned<u16>>,
+    /// Runs the proxy in its node's network namespace, at the node's address. Default false.
+    #[serde(default)]
+    pub host_network: bool,
 }
 
 /// A Service: one address in front of several pods.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// Name of the Service.
     pub name: Spanned<Name>,
@@ -120,6 +123,11 @@ pub struct Service {
     pub pods: Vec<Spanned<String>>,
     /// Address of the Service. Default: the next free one of `servicePrefix`.
     pub address: Option<Spanned<Address>>,
+    /// Port at which every node forwards to the Service, in the default range of the API server. Default: none.
+    #[schemars(range(min = 30000, max = 32767))]
+    pub node_port: Option<Spanned<u16>>,
+    /// What a node does with traffic to `nodePort`. Default cluster.
+    pub external_traffic_policy: Option<Spanned<TrafficPolicy>>,
 }
 
 /// Cluster DNS: replicas behind a Service that forward unknown names to upstream resolvers.
@@ -157,6 +165,20 @@ pub struct Declared {
     /// Names of servers, which findings use instead of address and port.
     #[serde(default)]
     pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
+    /// External names by which clients outside reach the cluster.
+    #[serde(default)]
+    pub entries: BTreeMap<Spanned<String>, Entry>,
+}
+
+/// An external name of the cluster.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The clients' own resolver: `outside/NAME`.
+    pub resolver: Spanned<String>,
+    /// TCP port at the addresses of the name.
+    #[schemars(range(min = 1))]
+    pub port: Spanned<u16>,
 }
 
 /// A host outside the cluster.
@@ -176,6 +198,9 @@ pub struct Outside {
     /// Puts a stateful load balancer in front of it.
     #[serde(default)]
     pub load_balancer: bool,
+    /// Makes it a load balancer: it forwards its own address and the Service's port to the node ports of this Service,
+    /// at random, with its own address as the source.
+    pub balances: Option<Spanned<String>>,
     /// Makes it a resolver: names and their addresses.
     /// `"*.example.com"` answers for names below example.com without a record of their own.
     pub records: Option<BTreeMap<Spanned<String>, Vec<Spanned<Address>>>>,
@@ -184,6 +209,8 @@ pub struct Outside {
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,
+    /// Resolver of its clients: the name of a host in `outside` that has `records`. Default: the first one.
+    pub resolver: Option<Spanned<String>>,
     /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
     /// Variation of the delay, up or down; packets stay in order. Default: none.
@@ -225,6 +252,8 @@ pub struct Office {
     /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
+    /// Resolver of its clients: the name of a host in `outside` that has `records`. Default: the first one.
+    pub resolver: Option<Spanned<String>>,
     /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
     /// Variation of the delay, up or down; packets stay in order. Default: none.

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use netlink_packet_netfilter::nftables::{Expressions, MetaKey, Operator, Register};
 
-use super::expression::{self, NETWORK_HEADER, TRANSPORT_HEADER, compare, mask, meta, number, payload, raw, register};
+use super::expression::{
+    self, NETWORK_HEADER, TRANSPORT_HEADER, compare, load, mask, meta, number, payload, raw, register,
+};
 use super::queue;
 
 const ICMP: u8 = 1;
@@ -21,6 +23,9 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+const NFTA_META_KEY: u16 = 2;
+const NFTA_META_SREG: u16 = 3;
+const NFT_META_MARK: u32 = 3;
 const NFTA_NG_DREG: u16 = 1;
 const NFTA_NG_MODULUS: u16 = 2;
 const NFTA_NG_TYPE: u16 = 3;
@@ -67,6 +72,17 @@ impl Rule {
     /// Any outgoing interface but this one.
     pub fn not_oif(self, index: u32) -> Self {
         self.is(meta(MetaKey::Oif), Operator::NotEqual, &index.to_ne_bytes())
+    }
+
+    /// The packet has this mark.
+    pub fn mark(self, mark: u32) -> Self {
+        self.is(meta(MetaKey::Mark), Operator::Equal, &mark.to_ne_bytes())
+    }
+
+    /// Marks the packet until it leaves the namespace.
+    pub fn mark_set(self, mark: u32) -> Self {
+        let set = vec![number(NFTA_META_KEY, NFT_META_MARK), register(NFTA_META_SREG, Register::Reg1)];
+        self.then([load(Register::Reg1, &mark.to_ne_bytes()), raw("meta", set)])
     }
 
     /// The source address lies in a prefix.

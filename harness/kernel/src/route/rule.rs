@@ -58,6 +58,12 @@ impl Rule {
         self
     }
 
+    /// Packets whose mark has these bits.
+    pub const fn marked(mut self, bits: u32) -> Self {
+        self.mark = Some((bits, bits));
+        self
+    }
+
     pub const fn table(mut self, table: u32) -> Self {
         self.action = Action::Table(table);
         self

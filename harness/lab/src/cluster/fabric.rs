@@ -2,8 +2,8 @@
 //!
 //! One namespace that routes, with the properties that incidents depend on:
 //! - it requires request and reply of a flow to use the same port, and drops a reply that would leave
-//!   through another (I4); traffic between pods is checked by its source instead, so that the fabric's own
-//!   connection tracking never fills before a node's (I2);
+//!   through another (I4); traffic between pods, and TCP of nodes, is checked by its source instead, so that the
+//!   fabric's own connection tracking never fills before a node's (I2);
 //! - it answers ICMP echo on behalf of hosts configured that way (I4);
 //! - it may swallow the "fragmentation needed" it would send for a tunnel's smaller MTU (I1).
 //!
@@ -104,11 +104,12 @@ impl Fabric {
     /// # Errors
     /// When the kernel refuses them or different ones are read back.
     pub fn arm(&self, plan: &ClusterPlan) -> Result<Paths> {
-        self.rules().apply(&self.at.ns)?;
+        self.rules(plan.network.node_prefix).apply(&self.at.ns)?;
         Paths::new(&self.at.ns, plan)
     }
 
-    fn rules(&self) -> Table {
+    fn rules(&self, nodes: Prefix) -> Table {
+        let nodes = (nodes.address(), nodes.length());
         let pods = (self.pod_prefix.address(), self.pod_prefix.length());
         let mut table = Table::new(TABLE)
             .chain(Chain::filter("raw", Hook::Prerouting, -300, Policy::Accept))
@@ -120,19 +121,19 @@ impl Fabric {
                 "raw",
                 Rule::new().ip_saddr(pods).ip_daddr(pods).notrack().comment("between pods: checked by source"),
             );
+        for of_nodes in [Rule::new().l4proto(TCP).ip_saddr(nodes), Rule::new().l4proto(TCP).ip_daddr(nodes)] {
+            table = table.rule("raw", of_nodes.notrack().comment("TCP of nodes: checked by source"));
+        }
         for (port, kind) in &self.ports {
-            if *kind == PortKind::NodeSubnet {
-                table = table.rule(
-                    "forward",
-                    Rule::new()
-                        .iif(port.index)
-                        .ip_saddr(pods)
-                        .ip_daddr(pods)
-                        .counter()
-                        .drop()
-                        .comment(format!("{}: a pod's packet to a pod from the node subnet", port.name)),
-                );
-            }
+            let here = Rule::new().iif(port.index);
+            let (stray, what) = match kind {
+                PortKind::NodeSubnet => {
+                    (here.ip_saddr(pods).ip_daddr(pods), "a pod's packet to a pod from the node subnet")
+                }
+                PortKind::PodSubnet => (here.ip_saddr(nodes), "a node's packet from the pod subnet"),
+                PortKind::Other => (here.ip_saddr(nodes), "a node's packet from elsewhere"),
+            };
+            table = table.rule("forward", stray.counter().drop().comment(format!("{}: {what}", port.name)));
             table = table
                 .rule(
                     "mark",
@@ -180,6 +181,8 @@ impl Fabric {
     }
 }
 
+/// IANA protocol number.
+const TCP: u8 = 6;
 /// RFC 792.
 const ICMP_ECHO_REQUEST: u8 = 8;
 const ICMP_DESTINATION_UNREACHABLE: u8 = 3;

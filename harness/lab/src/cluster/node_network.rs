@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::Result;
 use relapse_kernel::builder::Builder;
-use relapse_kernel::nft::{Chain, Hook, Rule as NftRule, Table};
+use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule as NftRule, Table};
 use relapse_kernel::route::{MAIN, Route, Rule};
 use relapse_model::{NetworkPlan, NodePlan};
 
@@ -82,6 +82,29 @@ pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
         rule(network.to_rule_priority).to(address, length).table(MAIN),
         rule(network.from_rule_priority).from(address, length).table(network.pod_table),
     ]
+}
+
+/// Name of the nft table that marks connections to node ports.
+pub const NODE_PORTS_TABLE: &str = "relapse-cni-node-ports";
+/// Their mark, and the priority of the rule for it: those of the AWS VPC CNI.
+const NODE_PORT_MARK: u32 = 0x80;
+const NODE_PORT_PRIORITY: u32 = 1024;
+
+/// The rule that routes marked packets by the main table, before the rules for traffic from pods.
+pub const fn node_port_rule() -> Rule {
+    Rule::ipv4(NODE_PORT_PRIORITY).marked(NODE_PORT_MARK).table(MAIN)
+}
+
+/// Replies leave by the NIC by which the request came, with the address that was asked: connections to the node's
+/// primary address through its primary NIC are marked, and so is each of their packets that comes from elsewhere, such
+/// as from a pod's link.
+pub fn node_ports(network: &NetworkPlan, node: &NodePlan) -> Table {
+    let asked = NftRule::new().iifname(&network.node_nic).ip_daddr(host(node.address)).ct_state(&[CtState::New]);
+    let replies = NftRule::new().ct_mark(NODE_PORT_MARK).ct_direction_reply().mark_set(NODE_PORT_MARK);
+    Table::new(NODE_PORTS_TABLE)
+        .chain(Chain::filter("prerouting", Hook::Prerouting, -150, Policy::Accept))
+        .rule("prerouting", asked.ct_mark_set(NODE_PORT_MARK).comment("the node itself was asked"))
+        .rule("prerouting", replies.comment("replies leave by the same NIC"))
 }
 
 /// The result, with this one error treated as success: as in a CNI, what a fault or its undo did before is

@@ -54,7 +54,7 @@ impl Fault for NewClients {
             let download = world.flows.iter().map(|(flow, _)| flow).find(ours);
             let download =
                 download.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
-            let server = (plan.target_address(download.to), download.port.unwrap_or_default()).into();
+            let server = plan.entry(download);
             let prefix = neighbour(office.prefix)
                 .ok_or_else(|| FaultError::NotFound { what: "a neighbouring prefix".into() })?;
             let address = prefix.nth(10).ok_or_else(|| FaultError::NotFound { what: "an address".into() })?;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use relapse_detectors::signal::Endpoints;
 use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::{NetNs, Result, nft};
-use relapse_model::{ClusterPlan, PodId, ServiceId};
+use relapse_model::{ClusterPlan, NodeId, PodId, ServiceId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ const IPPROTO_UDP: u8 = 17;
 
 /// The stand-in of one node.
 pub struct KubeProxy {
+    node: NodeId,
     ns: NetNs,
     plan: Arc<ClusterPlan>,
     inventory: watch::Receiver<Inventory>,
@@ -46,10 +47,10 @@ struct Rules {
 }
 
 impl KubeProxy {
-    pub fn new(ns: &NetNs, plan: &Arc<ClusterPlan>, inventory: watch::Receiver<Inventory>) -> Arc<Self> {
+    pub fn new(node: NodeId, ns: &NetNs, plan: &Arc<ClusterPlan>, inventory: watch::Receiver<Inventory>) -> Arc<Self> {
         let (ns, plan, rules) = (ns.clone(), Arc::clone(plan), Mutex::default());
         let (written, tasks) = (watch::Sender::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { ns, plan, inventory, rules, written, tasks })
+        Arc::new(Self { node, ns, plan, inventory, rules, written, tasks })
     }
 
     /// Starts it, unless it runs; all rules are written when this returns.
@@ -149,7 +150,7 @@ impl KubeProxy {
             let name = &self.plan.pods[id.0].name;
             services.iter().any(|service| service.ready.iter().any(|endpoint| endpoint.pod == *name))
         };
-        services::rules(&self.plan, is_ready, changed).replace(&self.ns)
+        services::rules(&self.plan, self.node, is_ready, changed).replace(&self.ns)
     }
 }
 

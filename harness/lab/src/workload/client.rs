@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use relapse_detectors::time::Time;
 use relapse_kernel::NetNs;
-use relapse_model::{Failure, FlowId, FlowPlan, PartId, Place};
+use relapse_model::{Failure, FlowId, FlowPlan, PartId, Place, Target};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::servers::running::Errors;
 use super::{namespace, stub};
 use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};
@@ -43,6 +44,8 @@ pub struct Home {
     pub place: Place,
     /// The whole workload.
     pub flows: Arc<[FlowPlan]>,
+    /// What it answers instead of what was asked for.
+    pub errors: Errors,
 }
 
 impl Home {
@@ -91,7 +94,7 @@ impl Site<'_> {
     /// The socket address of the server.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.flow.port.unwrap_or_default())
+        SocketAddr::new(self.address, self.cluster.plan().entry(self.flow).port())
     }
 }
 
@@ -221,9 +224,9 @@ impl Running {
         let deadline = Instant::now() + self.plan.timeout;
         let ns = namespace(cluster, from);
         // A kept connection needs no look-up.
-        let address = match kept {
-            Some(_) => Ok(cluster.plan().target_address(self.plan.to)),
-            None => {
+        let address = match (&kept, self.plan.to) {
+            (Some(_), _) | (None, Target::Place(_) | Target::Service(_)) => Ok(cluster.plan().entry(&self.plan).ip()),
+            (None, Target::Name(_)) => {
                 let found = stub::address(cluster, &ns, from, self.plan.to, self.plan.resolver);
                 tokio::time::timeout_at(deadline, found).await.unwrap_or(Err(Failure::NameError))
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use relapse_model::diagnostics::quoted;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Duration, Name};
-use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target};
+use relapse_model::{FlowPlan, NodeId, Place, Resolver, Target, TrafficPolicy};
 
 use super::client::Client;
 use super::{names, servers};
@@ -39,8 +39,11 @@ macro_rules! flow_spec {
             pub struct $name {
                 $(#[$to])*
                 pub to: relapse_model::spanned::Spanned<String>,
+                /// Entry to a Service for clients outside the cluster: `node/NAME`, at its node port, or `outside/NAME`, a
+                /// load balancer.
+                pub via: Option<relapse_model::spanned::Spanned<String>>,
                 /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the
-                /// first resolver outside.
+                /// client's own, or the first resolver outside.
                 pub resolver: Option<relapse_model::spanned::Spanned<String>>,
                 /// Port of the server.
                 #[schemars(range(min = 1))]
@@ -141,11 +144,61 @@ impl Draft<'_, '_> {
         self.check_reachable(target, to);
     }
 
-    /// Sets the target and port of a flow to a server of its own kind; see [`Self::set_target`].
-    pub fn set_server(&mut self, to: &Spanned<String>, asked: Option<&Spanned<String>>, port: Spanned<u16>) {
-        self.set_target(to, asked);
+    /// Sets the target and port of a flow to a server of its own kind; see [`Self::set_target`]. A Service is reached
+    /// `via` this entry, if given.
+    pub fn set_server(
+        &mut self,
+        to: &Spanned<String>,
+        via: Option<&Spanned<String>>,
+        asked: Option<&Spanned<String>>,
+        port: Spanned<u16>,
+    ) {
         self.plan.port = Some(port.value);
+        if let Some(via) = via {
+            let Some(entry) = self.resolver.entry(via) else { return };
+            self.plan.via = Some(entry);
+        }
+        self.set_target(to, asked);
         self.served(self.plan.to, to, port, self.plan.kind);
+        if let (Some(via), Some(entry), Some(target)) = (via, self.plan.via, self.known_target()) {
+            self.check_entry(via, entry, to, target);
+        }
+    }
+
+    /// Reports an entry, written `via`, that does not lead to the target, written `to`.
+    fn check_entry(&mut self, via: &Spanned<String>, entry: Place, to: &Spanned<String>, target: Target) {
+        let Target::Service(id) = target else {
+            let message = format!("{} is not a Service, and `via` is an entry to one", quoted(to));
+            self.resolver.error(via.span, message, "write `to: service/NAME`, or leave `via` out");
+            return;
+        };
+        if matches!(self.from, Some(Place::Pod(_) | Place::Node(_))) {
+            let message = format!("{} is inside the cluster", self.resolver.cluster.place_name(self.plan.from));
+            self.resolver.error(via.span, message, "leave `via` out: it uses the Service's own address");
+            return;
+        }
+        let cluster = &self.resolver.cluster;
+        let service = &cluster.services[id.0];
+        let problem = match entry {
+            Place::Node(_) if service.node_port.is_none() => {
+                Some((format!("Service `{}` has no node port", service.name), "add `nodePort: 30080` to the Service"))
+            }
+            Place::Node(node) => {
+                let here = service.pods.iter().any(|pod| cluster.pods[pod.0].node == node);
+                (service.policy == TrafficPolicy::Local && !here && !service.pods.is_empty()).then(|| {
+                    let message = format!("no pod of Service `{}` runs on {}", service.name, quoted(via));
+                    (message, "choose a node with one, or `externalTrafficPolicy: cluster`: `local` drops the traffic")
+                })
+            }
+            Place::Outside(host) => (cluster.outside[host.0].balances != Some(id)).then(|| {
+                let message = format!("{} does not forward to Service `{}`", quoted(via), service.name);
+                (message, "give the host in `outside` `balances: NAME`, the name of the Service")
+            }),
+            Place::Pod(_) | Place::Office(_) => None,
+        };
+        if let Some((message, help)) = problem {
+            self.resolver.error(via.span, message, help);
+        }
     }
 
     /// The target, if it is known.
@@ -155,8 +208,13 @@ impl Draft<'_, '_> {
 
     /// Reports a target, written `to`, that cannot serve this kind of flow or part on this port.
     pub fn served(&mut self, target: Target, to: &Spanned<String>, port: Spanned<u16>, kind: &'static str) {
-        match target {
-            Target::Service(id) => {
+        let service = match target {
+            Target::Service(id) => Some(id),
+            Target::Name(id) => self.resolver.cluster.names[id.0].service,
+            Target::Place(_) => None,
+        };
+        match service {
+            Some(id) => {
                 let service = &self.resolver.cluster.services[id.0];
                 if !service.ports.contains(&port.value) && !service.ports.is_empty() {
                     let message = format!("Service `{}` has no port {}", service.name, port.value);
@@ -164,7 +222,7 @@ impl Draft<'_, '_> {
                     self.resolver.error(port.span, message, format!("its ports: {}", ports.join(", ")));
                 }
             }
-            target => {
+            None => {
                 let cluster = &self.resolver.cluster;
                 let servers = cluster.behind(target).into_iter().filter_map(|place| match place {
                     Place::Outside(id) => cluster.outside[id.0].server.and_then(servers::third_party),
@@ -186,9 +244,12 @@ impl Draft<'_, '_> {
         self.plan.looks_up |= matches!(to, Target::Name(_));
         let Some(from) = self.from else { return };
         let cluster = &self.resolver.cluster;
-        let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.target_address(to));
-        if matches!(to, Target::Service(_)) && matches!(from, Place::Outside(_) | Place::Office(_)) {
-            let help = "a Service's address works only inside the cluster: use a pod, such as an ingress";
+        let (name, a, b) = (cluster.place_name(from), cluster.address(from), cluster.entry(&self.plan).ip());
+        if matches!(to, Target::Service(_))
+            && self.plan.via.is_none()
+            && matches!(from, Place::Outside(_) | Place::Office(_))
+        {
+            let help = "a Service's address works only inside the cluster: add `via: node/NAME`, or use a pod, such as an ingress";
             self.resolver.error(at.span, format!("{name} cannot reach {}", quoted(at)), help);
         }
         if a.is_ipv4() != b.is_ipv4() && !a.is_unspecified() && !b.is_unspecified() {

@@ -26,7 +26,7 @@ flow_spec! {
 
 impl FlowSpec for HoldSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
+        flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = 1;
         flow.plan.keeps = self.connections.value;
         Arc::new(Tcp { request: 1, server_closes: false, rest: Some(REST) })

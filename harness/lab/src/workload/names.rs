@@ -20,13 +20,9 @@ pub(super) fn target(
     let name = Spanned { value: folded(name), span: text.span };
     resolver.domain(&name);
     let from = from?;
-    let server = match (asked, from) {
-        (Some(host), _) => Some(Target::Place(Place::Outside(host))),
-        (None, Place::Pod(_) | Place::Node(_)) => resolver.cluster.dns.as_ref().map(|dns| Target::Service(dns.service)),
-        (None, Place::Outside(_) | Place::Office(_)) => {
-            let first = resolver.cluster.outside.iter().position(|host| !host.records.is_empty());
-            first.map(|number| Target::Place(Place::Outside(OutsideId(number))))
-        }
+    let server = match asked {
+        Some(host) => Some(Target::Place(Place::Outside(host))),
+        None => resolver.cluster.resolver_at(from),
     };
     let Some(server) = server else {
         let message = format!("{} has no resolver to ask for {}", resolver.cluster.place_name(from), quoted(&name));
@@ -43,9 +39,11 @@ pub(super) fn target(
         resolver.error(text.span, message, "give a host in `outside` the address that `records` have for it");
         return None;
     }
+    let search = resolver.cluster.dns.as_ref().map_or(&[][..], |dns| &dns.search);
+    let service = service_named(&resolver.cluster, &name, search);
     let names = &mut resolver.cluster.names;
     let number = names.iter().position(|known| known.name == name.value).unwrap_or_else(|| {
-        names.push(NamePlan { name: name.value, places });
+        names.push(NamePlan { name: name.value, service, places });
         names.len() - 1
     });
     Some(Target::Name(NameId(number)))

@@ -41,7 +41,7 @@ pub(super) const RESPONSE: u32 = 900;
 
 impl FlowSpec for QuerySpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
+        flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(RESPONSE, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
         if let Some(takes) = self.takes.as_ref().filter(|takes| takes.0 > flow.plan.timeout) {

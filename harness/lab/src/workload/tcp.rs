@@ -55,7 +55,7 @@ pub enum Closes {
 
 impl FlowSpec for TcpSpec {
     fn plan(&self, flow: &mut Draft<'_, '_>) -> Arc<dyn Client> {
-        flow.set_server(&self.to, self.resolver.as_ref(), self.port);
+        flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
         let request = self.request.map_or(100, |n| n.value);

@@ -41,7 +41,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         Where::Outside => outside.map(|host| format!("outside/{}", host.name)),
         Where::LoadBalancer => outside.filter(|o| o.load_balancer).map(|host| format!("load-balancer/{}", host.name)),
     };
-    let address = flow.map(|flow| cluster.target_address(flow.to).to_string());
+    let address = flow.map(|flow| cluster.entry(flow).ip().to_string());
     let fill = |command: &str| {
         let mut text = command.replace("{table}", &cluster.network.pod_table.to_string());
         for (mark, value) in [

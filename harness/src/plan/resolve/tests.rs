@@ -7,7 +7,7 @@ use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::yaml::parse;
 
-use crate::plan::{ClusterPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
+use crate::plan::{ClusterPlan, FlowPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
@@ -160,7 +160,10 @@ fn the_limit_is_kube_proxys_formula() {
 /// A cluster in which every fault can be planned.
 const RICH: &str = "
   nodes: 2
-  pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  pods:
+    - { name: a, node: worker-1 }
+    - { name: b, node: worker-2 }
+    - { name: ingress, node: worker-2, ingress: { service: shop, port: 80 } }
   services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
@@ -223,7 +226,16 @@ fn faults_that_make_no_sense_are_refused() {
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+        ("ingress-misroute: { ingress: ingress, port: 80 }", "`ingress` sends to port 80 already"),
+        ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
+        ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
+        ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
+        ("backend-errors: { pods: [a], status: 500 }", "no server in pod `a` is asked over HTTP"),
+        ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
+        ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
+        ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
+        ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
     ] {
         let wrong = injected(fault).expect_err(fault);
         assert_eq!(wrong.len(), 1, "{wrong}");
@@ -345,4 +357,39 @@ fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
     let places = |flow: usize| plan.cluster.behind(plan.workload[flow].to);
     assert_eq!((places(0), places(1)), (vec![Place::Outside(OutsideId(0))], vec![Place::Outside(OutsideId(0))]));
     assert_eq!(places(2), [Place::Pod(PodId(0)), Place::Pod(PodId(1))]);
+}
+
+#[test]
+fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
+    let cluster = "{ nodes: 2, pods: [ { name: shop, node: worker-1 }, { name: front, ingress: { service: shop } } ],
+  services: [ { name: shop, port: 80, pods: [shop], nodePort: 30080 }, { name: front, port: 80, pods: [front] } ],
+  dns: { replicas: 1, upstreams: [resolver] },
+  outside: [ { name: host, address: 100.64.1.5 }, { name: balancer, address: 100.64.2.5, balances: shop },
+    { name: resolver, address: 100.64.3.5, records: { example.com: [100.64.1.5] } } ] }";
+    let flow =
+        |name: &str, from: &str, to: &str| format!("  - tcp: {{ name: {name}, from: {from}, to: {to}, port: 80 }}\n");
+    let flows = [
+        flow("asks-node", "outside/host", "service/shop, via: node/worker-2"),
+        flow("balanced", "outside/host", "service/shop, via: outside/balancer"),
+        flow("named", "pod/shop", "name/front.default.svc.cluster.local"),
+        flow("inside", "pod/front", "service/shop"),
+        flow("out", "pod/shop", "outside/host"),
+    ];
+    let plan = good(&with_cluster(cluster).replace("\ninject:", &format!("\n{}inject:", flows.concat())));
+    let of = |flow: &FlowPlan| {
+        let servers: Vec<_> =
+            plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
+        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+    };
+    let service = |number: usize| plan.cluster.services[number].address;
+    assert_eq!(
+        plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
+        [
+            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 NodePort pod/shop".into(),
+            format!("{}:80 Ingress pod/front", service(1)),
+            format!("{}:80 ClusterIp pod/shop", service(0)),
+            "100.64.1.5:80 Out outside/host".into(),
+        ]
+    );
 }
