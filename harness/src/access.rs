@@ -21,45 +21,71 @@ fn legs(cluster: &ClusterPlan, flow: &FlowPlan) -> Vec<Leg> {
         let lookup = Some(Lookup { name: name.clone(), resolver });
         return vec![Leg { from: ends(cluster, &from), lookup, ..Leg::default() }];
     }
-    let mut legs = vec![leg(cluster, &from, flow.to, resolver, flow.port)];
-    let mut behind = cluster.behind(flow.to);
+    let (own, mut behind) = leg(cluster, &from, (flow.to, flow.via), resolver, flow.port);
+    let mut legs = vec![own];
     if let Some((service, port)) = ingress(cluster, &behind) {
         legs[0].ingress = true;
         let to = Target::Service(service);
-        let back = leg(cluster, &behind, to, None, Some(port));
+        let (back, answering) = leg(cluster, &behind, (to, None), None, Some(port));
         // An ingress looks its back end up, where there is cluster DNS.
         let resolver = cluster.resolver_of(behind[0]);
         let lookup = resolver.map(|resolver| Lookup { name: cluster.service_domain(service), resolver });
         legs.push(Leg { lookup, ..back });
-        behind = cluster.behind(to);
+        behind = answering;
     }
     for part in &flow.parts {
         let Some(first) = behind.first() else { continue };
-        let own = leg(cluster, &behind, part.to, cluster.resolver_of(*first), Some(part.port));
+        let (own, _) = leg(cluster, &behind, (part.to, None), cluster.resolver_of(*first), Some(part.port));
         legs.push(Leg { part: Some(part.name.clone()), ..own });
     }
     legs
 }
 
-fn leg(cluster: &ClusterPlan, from: &[Place], to: Target, resolver: Option<IpAddr>, port: Option<u16>) -> Leg {
-    let name = match to {
-        Target::Name(id) => Some(cluster.names[id.0].name.clone()),
+/// A leg, and the places that answer: behind a node's address may be an ingress on the host network or a Service, behind
+/// a load balancer its Service.
+fn leg(
+    cluster: &ClusterPlan,
+    from: &[Place],
+    (to, via): (Target, Option<Place>),
+    resolver: Option<IpAddr>,
+    port: Option<u16>,
+) -> (Leg, Vec<Place>) {
+    let named = match to {
+        Target::Name(id) => Some(&cluster.names[id.0]),
         Target::Place(_) | Target::Service(_) => None,
     };
-    let service = match to {
-        Target::Service(id) => Some(asked(cluster, id)),
-        Target::Place(_) | Target::Name(_) => None,
+    let mut service = match to {
+        Target::Service(id) => Some(id),
+        Target::Name(_) => named.and_then(|name| name.service),
+        Target::Place(_) => None,
     };
-    Leg {
+    let mut port = port;
+    let (mut entered, mut answering) = (via.into_iter().collect::<Vec<_>>(), Vec::new());
+    for place in cluster.behind(to) {
+        match cluster.answering(place, port.unwrap_or_default()) {
+            (Target::Service(id), own) => {
+                service = service.or(Some(id));
+                port = Some(own);
+                entered.push(place);
+                answering.extend(cluster.behind(Target::Service(id)));
+            }
+            (other, _) => answering.extend(cluster.behind(other)),
+        }
+    }
+    let balancers = entered.iter().filter(|place| matches!(place, Place::Outside(_)));
+    // Nodes see a load balancer's address.
+    let clients: Vec<Place> = from.iter().chain(balancers).copied().collect();
+    let leg = Leg {
         part: None,
-        from: ends(cluster, from),
-        lookup: name.zip(resolver).map(|(name, resolver)| Lookup { name, resolver }),
-        service,
-        via: Vec::new(),
-        to: ends(cluster, &cluster.behind(to)),
+        from: ends(cluster, &clients),
+        lookup: named.zip(resolver).map(|(name, resolver)| Lookup { name: name.name.clone(), resolver }),
+        service: service.map(|id| asked(cluster, id)),
+        via: ends(cluster, &entered),
+        to: ends(cluster, &answering),
         port,
         ingress: false,
-    }
+    };
+    (leg, answering)
 }
 
 fn asked(cluster: &ClusterPlan, id: ServiceId) -> AskedService {
