@@ -48,14 +48,17 @@ impl Ingress {
             let elsewhere = |to: &SocketAddr| wanted.is_some_and(|port| port != to.port()) || !asks(to.ip());
             let strayed = errors.iter().filter_map(|log| log.upstream).filter(elsewhere);
             let strayed: Vec<_> = strayed.collect();
-            // Without a log: its own connects, refused or unanswered, to a port that is not the back end's.
+            // Without a log: its own connects to a port that is not the back end's and that never answered.
+            let is_logged = logs().next().is_some();
             let own = ask.sight.journeys.iter().filter(|journey| {
                 let failed = journey.refused.is_some_and(|at| recent(&at)) || journey.is_broken(ask.now);
+                let failed = failed && !is_logged;
                 failed
                     && journey.origin().is_some_and(|origin| {
                         let to = origin.destination;
                         let is_asked = behind.is_some_and(|behind| behind.asks(to.ip()));
-                        end.addresses.contains(&origin.source.ip()) && is_asked && elsewhere(&to)
+                        let is_new = ask.sight.journeys.accepted(to).is_none();
+                        end.addresses.contains(&origin.source.ip()) && is_asked && is_new && elsewhere(&to)
                     })
             });
             let connects: Vec<_> = own.filter_map(|journey| Some(journey.origin()?.destination)).collect();
