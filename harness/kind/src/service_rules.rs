@@ -67,7 +67,7 @@ impl Rules {
             if let Some(name) = line.strip_prefix("chain ").and_then(|rest| rest.strip_suffix(" {")) {
                 let is_its =
                     ["service-", "endpoint-"].iter().any(|kind| name.starts_with(kind)) && name.contains(&of_it);
-                current = is_its.then(|| chains.len());
+                current = is_its.then_some(chains.len());
                 if is_its {
                     chains.push((name.to_owned(), Vec::new()));
                 }

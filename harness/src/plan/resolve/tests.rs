@@ -337,8 +337,7 @@ fn steps_are_parts_in_their_order_and_what_they_ask_is_known() {
 
 #[test]
 fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
-    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9")
-        + "\n  services: [ { name: shop, port: 80, pods: [a, b] } ]";
+    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9");
     let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
                  - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
                  - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
