@@ -6,9 +6,10 @@
 //! - [`detector`]: the detector trait and its input; `claims`: what a detector claims now.
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
+//! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and
-//!   computations that several detectors share.
+//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
+//!   `wire`: state and computations that several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -19,8 +20,10 @@ pub mod operator;
 pub mod prefix;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod signal;
 pub mod time;
+pub mod triage;
 
 mod armed;
 mod capped;
@@ -31,6 +34,7 @@ mod names;
 mod paths;
 mod proven;
 mod round_trips;
+mod service_probes;
 mod tuples;
 mod wire;
 
@@ -67,6 +71,10 @@ detectors! {
     path_slow,
     // I5 database-slow
     server_slow,
+    // W1 service-rules-loss, W2 kube-proxy-stopped
+    service_rules,
+    service_failure,
+    kube_proxy,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

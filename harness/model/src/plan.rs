@@ -303,6 +303,8 @@ pub struct FlowPlan {
     pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
+    /// The name it looks up, if it does nothing else.
+    pub query: Option<String>,
     /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
     /// Size of that server's response, bytes.
@@ -336,6 +338,7 @@ impl FlowPlan {
             to,
             via: None,
             resolver: None,
+            query: None,
             port: None,
             response: 0,
             keeps: 0,

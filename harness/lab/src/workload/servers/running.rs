@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use relapse_model::Place;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::ANY;
@@ -49,7 +50,7 @@ impl Servers {
             if task.is_none() {
                 let ns = namespace(server.home.cluster.as_ref(), place);
                 let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, server.port))?;
-                *task = Some(tokio::spawn((server.serve)(listener, server.home.clone())));
+                *task = Some(tokio::spawn(serve(server.serve, listener, server.home.clone(), server.port)));
             }
         }
         Ok(())
@@ -72,6 +73,33 @@ impl Servers {
     /// What the HTTP servers of a place answer from now on instead of what was asked for.
     pub fn set_errors(&self, place: Place, errors: Option<ErrorShare>) {
         self.at(place).for_each(|server| server.home.errors.set(errors));
+    }
+}
+
+/// Serves in a place. A pod that is created again starts its server again.
+async fn serve(serve: Serve, mut listener: TcpListener, home: Home, port: u16) {
+    let mut inode = namespace(home.cluster.as_ref(), home.place).inode();
+    let mut inventory = home.cluster.inventory();
+    loop {
+        let created = async {
+            while inventory.changed().await.is_ok() {
+                let now = namespace(home.cluster.as_ref(), home.place);
+                if now.inode() != inode {
+                    return Some(now);
+                }
+            }
+            None
+        };
+        let now = tokio::select! {
+            () = serve(listener, home.clone()) => return,
+            now = created => now,
+        };
+        let Some(now) = now else { return };
+        inode = now.inode();
+        match sockets::tcp_listener(&now, SocketAddr::new(ANY, port)) {
+            Ok(again) => listener = again,
+            Err(_) => return,
+        }
     }
 }
 
