@@ -7,8 +7,8 @@
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
-//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `tuples`, `wire`: state and
-//!   computations that several detectors share.
+//! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
+//!   `wire`: state and computations that several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -31,6 +31,7 @@ mod names;
 mod paths;
 mod proven;
 mod round_trips;
+mod service_probes;
 mod tuples;
 mod wire;
 
@@ -67,6 +68,10 @@ detectors! {
     path_slow,
     // I5 database-slow
     server_slow,
+    // W1 service-rules-loss, W2 kube-proxy-stopped
+    service_rules,
+    service_failure,
+    kube_proxy,
     // I7 snat-port-collision
     snat_port_reuse,
     connect_stall,

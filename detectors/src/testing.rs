@@ -207,6 +207,8 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("I6-dns-record-wrong", crate::dns_answer::tests::incident()),
         ("I6-dns-record-wrong-declared", crate::dns_answer::tests::incident_declared()),
         ("I5-database-slow", crate::server_slow::tests::incident()),
+        ("W1-service-rules-loss", crate::service_rules::tests::incident()),
+        ("W2-kube-proxy-stopped", crate::service_rules::tests::stopped()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
     ]
@@ -310,6 +312,32 @@ pub fn observed(words: &[&str]) -> Observed {
             error: (outcome != "ok").then(|| outcome.to_owned()),
         }
         .into(),
+        // The endpoints of a Service; the nth pod has the address 10.176.98.(20 + n).
+        ["behind", service, ref ready @ ..] => {
+            let endpoint = |word: &&str| {
+                let (number, node) = word.split_once('@').expect("NUMBER@NODE");
+                let address = [10, 176, 98, 20 + read::<u8>(number)].into();
+                Endpoint { pod: format!("{service}-{number}"), address, node: node.into() }
+            };
+            let ready = ready.iter().map(endpoint).collect();
+            Endpoints { service: service.into(), address: read("192.168.0.20"), ready }.into()
+        }
+        // A connect to a Service, or to its nth endpoint.
+        ["connect", service, to, outcome] => {
+            let (kind, target) = match to {
+                "service" => (ProbeKind::Service, [192, 168, 0, 20].into()),
+                number => (ProbeKind::Endpoint, [10, 176, 98, 20 + read::<u8>(number)].into()),
+            };
+            let (took_us, error) = failure(outcome);
+            let (ok, about, port) = (error.is_none(), Some(service.to_owned()), Some(80));
+            Probe { kind, source: read("10.176.64.11"), target, port, about, ok, took_us, error }.into()
+        }
+        ["healthz", outcome] => {
+            let (source, port) = (read("10.176.64.11"), Some(10256));
+            let (took_us, error) = failure(outcome);
+            let ok = error.is_none();
+            Probe { kind: ProbeKind::KubeProxy, source, target: source, port, about: None, ok, took_us, error }.into()
+        }
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
             ConntrackTable { count: read(count), limit: read(limit) }.into()
@@ -375,6 +403,15 @@ pub fn observed(words: &[&str]) -> Observed {
         // A request and how long the answer took, acknowledged after 40 ms where that was sooner; times in milliseconds.
         ["exchange", client, server, took, ref more @ ..] => exchange(client, server, read(took), more).into(),
         _ => panic!("unknown signal: {words:?}"),
+    }
+}
+
+/// How long a probe took, microseconds, and why it failed.
+fn failure(outcome: &str) -> (u64, Option<String>) {
+    match outcome {
+        "ok" => (900, None),
+        "timeout" => (400_000, Some(outcome.to_owned())),
+        _ => (300, Some(outcome.to_owned())),
     }
 }
 

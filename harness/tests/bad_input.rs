@@ -110,11 +110,26 @@ wrong! {
     ipv6_prefixes: "nodes: 2" => "nodes: 2\n  network: { podPrefix: fd00:96::/64, vpc: [fd00::/16] }", "prefix: 192.168.40.0/24" => "prefix: fd00:40::/64";
     ipv6_host: "address: 10.176.46.4" => "address: fd00:46::4";
     address_outside_its_prefix: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.97.29", "address: 10.176.46.4" => "address: 10.176.97.77", "port: 80, pods: [peer]" => "port: 80, pods: [peer], address: 10.0.0.1";
+    services_lost_wrongly: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- service-rules-loss: { node: worker-1, service: shp, how: gone }\n  - kube-proxy-stopped: { node: worker-3, restartAfter: 0s, replaced: { pod: peer, by: app } }\n  - endpoint-replaced: { pod: peer, by: peer }";
     clamp_87: "clamp: 1280" => "clamp: 87";
     clamp_65496: "clamp: 1280" => "clamp: 65496";
     clamp_that_never_worked: "- policy-route-loss:\n      node: worker-2\n      lose: table" => "- mss-clamp: { office: beijing, from: 1380, to: 1460 }";
     port_a_service_does_not_have: "to: service/shop, port: 80" => "to: service/shop, port: 8080";
     office_to_a_service: "from: pod/app, to: service/shop" => "from: office/beijing, to: service/shop";
+    node_ports_that_cannot_be: "pods: [peer] }" => "pods: [peer], nodePort: 30080 }
+    - { name: twin, port: 81, pods: [peer], nodePort: 30080 }
+    - { name: many, ports: [83, 84], pods: [peer], nodePort: 30084 }
+    - { name: none, port: 85, pods: [peer], externalTrafficPolicy: local }";
+    node_port_out_of_range: "pods: [peer] }" => "pods: [peer], nodePort: 8080 }";
+    unknown_traffic_policy: "pods: [peer] }" => "pods: [peer], nodePort: 30080, externalTrafficPolicy: locale }";
+    entries_that_lead_nowhere: "pods: [peer] }" => "pods: [peer], nodePort: 30080, externalTrafficPolicy: local }\n    - { name: plain, port: 80, pods: [peer] }", "to: outside/database, port" => "to: outside/database, via: node/worker-1, port", "to: service/shop, port: 80 }" => "to: service/shop, via: node/worker-1, port: 80 }
+  - http: { name: no-port, from: office/beijing, to: service/plain, via: node/worker-1, port: 80 }
+  - http: { name: no-endpoint, from: office/beijing, to: service/shop, via: node/worker-2, port: 80 }
+  - http: { name: no-balancer, from: office/beijing, to: service/shop, via: outside/database, port: 80 }
+  - http: { name: no-node, from: office/beijing, to: service/shop, via: node/worker-3, port: 80 }
+  - http: { name: no-entry, from: office/beijing, to: service/shop, via: pod/app, port: 80 }
+  - http: { name: other-port, from: office/beijing, to: service/shop, via: node/worker-1, port: 30080 }";
+    balancers_of_nothing: "address: 10.176.46.4 }" => "address: 10.176.46.4, balances: shop }\n    - { name: other, address: 10.176.46.5, balances: shp, server: nginx, loadBalancer: true }";
     names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
     unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
     name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";

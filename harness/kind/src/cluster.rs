@@ -4,7 +4,9 @@
 mod changes;
 mod ingress;
 mod make;
+mod rules;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,15 +18,18 @@ use relapse_lab::cluster::fabric::Fabric;
 use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::pods::with_passer_by;
-use relapse_lab::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
+use relapse_lab::cluster::{
+    Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules,
+};
 use relapse_lab::job::{FaultError, Job};
-use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole, ServiceId};
 use tokio::sync::{mpsc, watch};
 
 use super::build::{build_network, fit, template};
 use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
+use super::service_rules::Rules;
 use super::watch::{Endpoint as Behind, Seen, is_leaving};
 use super::{api, cni, failed, failures, feed, kube_proxy, servers};
 
@@ -44,6 +49,10 @@ pub struct KindCluster {
     /// By pod number. A deleted pod keeps its last state.
     pods: Mutex<Vec<Plugged>>,
     coming_back: tokio::sync::Mutex<()>,
+    /// Pods that their Services do not select.
+    unselected: Mutex<BTreeSet<PodId>>,
+    /// Rules that a fault has changed, as kube-proxy wrote them.
+    originals: Mutex<BTreeMap<(NodeId, ServiceId), Rules>>,
     seen: Seen,
     inventory: watch::Sender<Inventory>,
     pause_image: String,
@@ -75,6 +84,8 @@ impl KindCluster {
             offices,
             pods: Mutex::default(),
             coming_back: tokio::sync::Mutex::default(),
+            unselected: Mutex::default(),
+            originals: Mutex::default(),
             seen,
             inventory: watch::Sender::default(),
             pause_image: cni::pause_image(node)?,
@@ -250,6 +261,30 @@ impl Cluster for KindCluster {
 
     fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move { self.configure(id, port).await.map_err(refused("configure an ingress")) })
+    }
+
+    fn write_service_rules(
+        &self,
+        node: NodeId,
+        service: ServiceId,
+        to: ServiceRules,
+    ) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.write_rules(node, service, to).await.map_err(refused("write rules of a Service")) })
+    }
+
+    fn service_rules(&self, node: NodeId, service: ServiceId) -> Job<'_, Result<Vec<String>, FaultError>> {
+        Box::pin(async move { self.rules_of(node, service).await.map_err(refused("read rules of a Service")) })
+    }
+
+    fn run_kube_proxy(&self, node: NodeId, running: bool) -> Job<'_, Result<(), FaultError>> {
+        let what = if running { "let kube-proxy continue" } else { "suspend kube-proxy" };
+        Box::pin(async move { self.run_proxy(node, running).await.map_err(refused(what)) })
+    }
+
+    fn set_endpoint(&self, id: PodId, is_endpoint: bool) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(
+            async move { self.select(id, is_endpoint).await.map_err(refused("change the endpoints of a Service")) },
+        )
     }
 
     fn serves_itself(&self, place: Place) -> bool {

@@ -119,12 +119,19 @@ fn cores() -> u64 {
 }
 
 /// The node's own kube-proxy: the only process of that name in its network namespace.
-fn running_in(node: &NetNs) -> Option<u32> {
+pub fn running_in(node: &NetNs) -> Option<u32> {
     pids().find(|pid| {
         let path = PathBuf::from(format!("/proc/{pid}"));
         let named = fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "kube-proxy");
         named && fs::metadata(path.join("ns/net")).is_ok_and(|file| file.ino() == node.inode())
     })
+}
+
+/// Whether it runs and is not suspended (proc_pid_stat(5)).
+pub fn is_running(node: &NetNs) -> bool {
+    let stat = running_in(node).and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+    let state = stat.as_deref().and_then(|stat| stat.rsplit_once(") ")).and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"TtZX".contains(state))
 }
 
 /// The node's name in the API, from kube-proxy's command line.

@@ -27,6 +27,7 @@ mod parts;
 mod pods;
 mod proof;
 mod servers;
+mod service_rules;
 mod until;
 mod watch;
 

@@ -199,7 +199,7 @@ pub fn service(plan: &ServicePlan, run: &Run) -> Service {
 }
 
 /// The label of pods behind a Service.
-fn behind(service: &ServicePlan) -> String {
+pub fn behind(service: &ServicePlan) -> String {
     format!("relapse.dev/behind-{}", service.name)
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use relapse_detectors::signal::{Endpoints, Observed};
 use relapse_kernel::NetNs;
-use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, zone};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, ServiceId, zone};
 use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
@@ -63,6 +63,17 @@ impl Drop for KubeProxy {
             let _ = process.wait();
         }
     }
+}
+
+/// A node's rules for one Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceRules {
+    /// As kube-proxy wrote them.
+    Whole,
+    /// Nothing translates its address.
+    Gone,
+    /// They lead to this address of a pod that no longer exists.
+    Stale(IpAddr),
 }
 
 /// Descriptions of what may have been left behind when a cluster was taken down.
@@ -214,6 +225,25 @@ pub trait Cluster: Send + Sync {
     /// Writes a configuration of an ingress that sends to this port of its Service, and reloads it. Returns when it is
     /// in force.
     fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>>;
+
+    /// Changes a node's rules for a Service behind the back of its kube-proxy, which writes them again only when the
+    /// endpoints of that Service change. `Whole` writes the original rules in one transaction.
+    fn write_service_rules(
+        &self,
+        node: NodeId,
+        service: ServiceId,
+        to: ServiceRules,
+    ) -> Job<'_, Result<(), FaultError>>;
+
+    /// The rules of a node that lead to endpoints of a Service, one text each, with the pod or its address.
+    fn service_rules(&self, node: NodeId, service: ServiceId) -> Job<'_, Result<Vec<String>, FaultError>>;
+
+    /// Stops a node's kube-proxy, or lets it continue, which then writes what it has missed.
+    fn run_kube_proxy(&self, node: NodeId, running: bool) -> Job<'_, Result<(), FaultError>>;
+
+    /// Adds a pod, which keeps running, to the endpoints of its Services, or removes it. Returns when every kube-proxy
+    /// that runs has written its rules.
+    fn set_endpoint(&self, pod: PodId, is_endpoint: bool) -> Job<'_, Result<(), FaultError>>;
 
     /// Whether this pod or outside host runs its own server, so that the workload starts none there.
     fn serves_itself(&self, place: Place) -> bool;

@@ -1,10 +1,11 @@
 //! The lab: a cluster of network namespaces on this machine, started in milliseconds.
 //!
-//! Stand-ins replace what a real cluster runs: [`services`] for kube-proxy's rules, [`coredns`] for CoreDNS;
+//! Stand-ins replace what a real cluster runs: [`kube_proxy`] with the rules of [`services`], [`coredns`] for CoreDNS;
 //! everything else (fabric, NICs, policy table, source NAT, outside world) is shared with other backends. Dropping
 //! the last handles takes it down: namespaces are anonymous.
 
 mod coredns;
+mod kube_proxy;
 mod labs;
 pub mod probe;
 mod services;
@@ -17,10 +18,9 @@ use std::time::Duration;
 
 use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::builder::Builder;
-use relapse_kernel::conntrack::Conntrack;
 use relapse_kernel::route::{self, Route};
 use relapse_kernel::{NetNs, Result, link, sysctl};
-use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole};
+use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole, ServiceId};
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::cable::{End, connect};
@@ -30,7 +30,7 @@ use crate::cluster::node_network::{attach_nics, host, node_port_rule, node_ports
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::paths::Paths;
 use crate::cluster::pods::{port_share, with_passer_by};
-use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry};
+use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules};
 use crate::job::{FaultError, Job};
 
 /// Registers the lab backend.
@@ -48,10 +48,10 @@ pub struct Lab {
     outside: Vec<Outside>,
     offices: Vec<Office>,
     dns: coredns::Replicas,
+    /// By node.
+    kube_proxies: Vec<Arc<kube_proxy::KubeProxy>>,
     /// Which pods exist, and which of them are ready.
     state: Mutex<Vec<PodState>>,
-    /// Held from reading the state until its rules are in force, so that an older state cannot overwrite a newer one.
-    programming: Mutex<()>,
     inventory: watch::Sender<Inventory>,
     ingresses: Ingresses,
 }
@@ -60,6 +60,14 @@ pub struct Lab {
 struct PodState {
     exists: bool,
     ready: bool,
+    /// Whether its Services select it.
+    selected: bool,
+}
+
+impl PodState {
+    const fn is_endpoint(self) -> bool {
+        self.exists && self.ready && self.selected
+    }
 }
 
 impl Lab {
@@ -110,24 +118,36 @@ impl Lab {
         }
         let paths = fabric.arm(plan)?;
         let is_there = |number| !plan.is_spare(PodId(number));
-        let state = (0..pods.len()).map(|number| PodState { exists: is_there(number), ready: is_there(number) });
+        let state = (0..pods.len()).map(|number| PodState {
+            exists: is_there(number),
+            ready: is_there(number),
+            selected: true,
+        });
         let state: Vec<PodState> = state.collect();
         let nodes = plan.nodes.iter().zip(hosts).map(|(node, host)| Node { name: node.name.clone(), ns: host.ns });
+        let nodes: Vec<Node> = nodes.collect();
+        let inventory = watch::Sender::new(inventory(plan, &state));
+        let shared = Arc::new(plan.clone());
+        let kube_proxy = |(number, node): (usize, &Node)| {
+            kube_proxy::KubeProxy::new(NodeId(number), &node.ns, &shared, inventory.subscribe())
+        };
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
             plan: plan.clone(),
             fabric,
             paths,
-            nodes: nodes.collect(),
+            kube_proxies: nodes.iter().enumerate().map(kube_proxy).collect(),
+            nodes,
             pods,
             outside,
             offices,
-            inventory: watch::Sender::new(inventory(plan, &state)),
+            inventory,
             state: Mutex::new(state),
-            programming: Mutex::default(),
             ingresses: Ingresses::new(plan),
         });
-        lab.program_services()?;
+        for kube_proxy in &lab.kube_proxies {
+            kube_proxy.start().await?;
+        }
         for (number, pod) in plan.pods.iter().enumerate() {
             if pod.role == PodRole::Dns && is_there(number) {
                 lab.dns.start(PodId(number))?;
@@ -147,40 +167,23 @@ impl Lab {
             .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
     }
 
-    /// Changes the state of a pod, and updates the inventory and the Services it belongs to.
-    fn set_state(&self, id: PodId, change: impl FnOnce(&mut PodState)) -> Result<()> {
-        let was_ready = self.is_ready(id);
+    /// Changes the state of a pod, and updates the inventory. Returns when the rules of the Services it belongs to are
+    /// in force, where kube-proxy runs.
+    async fn set_state(
+        &self,
+        id: PodId,
+        change: impl FnOnce(&mut PodState) + Send,
+    ) -> std::result::Result<(), FaultError> {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             change(&mut state[id.0]);
             self.inventory.send_replace(inventory(&self.plan, &state));
         }
-        let is_endpoint = self.plan.services.iter().any(|service| service.pods.contains(&id));
-        if !is_endpoint || self.is_ready(id) == was_ready {
-            return Ok(());
-        }
-        self.program_services()?;
-        // As kube-proxy does: UDP flows to a removed endpoint would otherwise persist.
-        if was_ready {
-            let address = self.plan.pods[id.0].address;
-            for node in &self.nodes {
-                Conntrack::open(&node.ns)?
-                    .delete_where(|entry| entry.protocol == IPPROTO_UDP && entry.reply.0.ip() == address)?;
-            }
+        for kube_proxy in &self.kube_proxies {
+            let refused = |why| FaultError::Refused { what: "write the rules of Services".into(), why };
+            kube_proxy.until_written().await.map_err(refused)?;
         }
         Ok(())
-    }
-
-    fn is_ready(&self, id: PodId) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner)[id.0];
-        state.exists && state.ready
-    }
-
-    fn program_services(&self) -> Result<()> {
-        let _alone = self.programming.lock().unwrap_or_else(PoisonError::into_inner);
-        self.nodes.iter().enumerate().try_for_each(|(number, node)| {
-            services::rules(&self.plan, NodeId(number), |id| self.is_ready(id)).replace(&node.ns)
-        })
     }
 }
 
@@ -212,9 +215,6 @@ const CNI_CALL: Duration = Duration::from_millis(5);
 /// How long the churn pod stays, and how long it is gone: creating pods is cheap here.
 const CHURN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_millis(100));
 
-/// IANA protocol number.
-const IPPROTO_UDP: u8 = 17;
-
 fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
     let node = |id: usize| plan.nodes[plan.pods[id].node.0].name.clone();
     // A pod on the host network has neither address nor link of its own.
@@ -231,7 +231,7 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         ready: service
             .pods
             .iter()
-            .filter(|id| state[id.0].exists && state[id.0].ready)
+            .filter(|id| state[id.0].is_endpoint())
             .map(|id| Endpoint {
                 pod: plan.pods[id.0].name.clone(),
                 address: plan.pods[id.0].address,
@@ -272,7 +272,7 @@ impl Cluster for Lab {
     fn delete_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.set_running(id, false).await?;
-            self.set_state(id, |state| state.exists = false)?;
+            self.set_state(id, |state| state.exists = false).await?;
             let spec = &self.plan.pods[id.0];
             if spec.host_network {
                 return Ok(());
@@ -298,7 +298,7 @@ impl Cluster for Lab {
                 let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
-            self.set_state(id, |state| state.exists = true)?;
+            self.set_state(id, |state| state.exists = true).await?;
             self.set_running(id, true).await
         })
     }
@@ -332,6 +332,34 @@ impl Cluster for Lab {
         Box::pin(std::future::ready(self.ingresses.configure(id, port)))
     }
 
+    fn write_service_rules(
+        &self,
+        node: NodeId,
+        service: ServiceId,
+        to: ServiceRules,
+    ) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move { self.kube_proxies[node.0].change(service, to) })
+    }
+
+    fn service_rules(&self, node: NodeId, service: ServiceId) -> Job<'_, std::result::Result<Vec<String>, FaultError>> {
+        Box::pin(async move { self.kube_proxies[node.0].read(service) })
+    }
+
+    fn run_kube_proxy(&self, node: NodeId, running: bool) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            let kube_proxy = &self.kube_proxies[node.0];
+            if running {
+                return kube_proxy.start().await;
+            }
+            kube_proxy.stop().await;
+            Ok(())
+        })
+    }
+
+    fn set_endpoint(&self, id: PodId, is_endpoint: bool) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(self.set_state(id, move |state| state.selected = is_endpoint))
+    }
+
     fn serves_itself(&self, _: Place) -> bool {
         false
     }
@@ -355,7 +383,7 @@ impl Cluster for Lab {
             if is_dns && running {
                 self.dns.start(id)?;
             }
-            self.set_state(id, |state| state.ready = running)?;
+            self.set_state(id, |state| state.ready = running).await?;
             // Endpoints are removed before the process stops, so that requests under way are still answered.
             if is_dns && !running {
                 self.dns.stop(id).await;

@@ -123,7 +123,7 @@ pub struct Service {
     pub pods: Vec<Spanned<String>>,
     /// Address of the Service. Default: the next free one of `servicePrefix`.
     pub address: Option<Spanned<Address>>,
-    /// Port at which every node forwards to the Service. Default: none.
+    /// Port at which every node forwards to the Service, in the default range of the API server. Default: none.
     #[schemars(range(min = 30000, max = 32767))]
     pub node_port: Option<Spanned<u16>>,
     /// What a node does with traffic to `nodePort`. Default cluster.

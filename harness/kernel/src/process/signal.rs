@@ -29,8 +29,24 @@ pub fn reload(pid: u32) -> Result<()> {
     send(pid, Signal::HUP)
 }
 
+/// Suspends a process (SIGSTOP) until [`resume`]. A process that no longer exists is not an error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn suspend(pid: u32) -> Result<()> {
+    send(pid, Signal::STOP)
+}
+
+/// Lets a suspended process continue (SIGCONT). A process that no longer exists is not an error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn resume(pid: u32) -> Result<()> {
+    send(pid, Signal::CONT)
+}
+
 fn send(pid: u32, signal: Signal) -> Result<()> {
-    let what = || format!("signal process {pid}");
+    let what = || format!("send {signal:?} to process {pid}");
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::NotFound { what: what() })?;
     let sent = pidfd_open(number, PidfdFlags::empty()).and_then(|process| pidfd_send_signal(process, signal));
     match sent {

@@ -1,6 +1,6 @@
 //! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
@@ -38,7 +38,11 @@ impl KindCluster {
     pub(super) async fn delete_unwanted_pods(&self) -> Result<Vec<Arc<Pod>>, String> {
         let all = (0..self.plan.pods.len()).map(PodId);
         let wanted: Vec<_> = all.filter(|id| !self.plan.is_spare(*id)).map(|id| self.object(id)).collect();
-        let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| objects::same(object, pod));
+        // A trial may have changed the labels that Services select by.
+        let labelled =
+            |object: &Pod, pod: &Pod| object.labels().iter().all(|label| pod.labels().iter().any(|l| l == label));
+        let same = |object: &Pod, pod: &Pod| objects::same(object, pod) && labelled(object, pod);
+        let stays = |pod: &Arc<Pod>| serves(pod) && wanted.iter().any(|object| same(object, pod));
         let unwanted: Vec<_> = self.seen.pods().into_iter().filter(|pod| !stays(pod)).collect();
         for pod in &unwanted {
             pods::delete(&self.client, &pod.name_any(), &pod.namespace().unwrap_or_default()).await?;
@@ -100,7 +104,12 @@ impl KindCluster {
         if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {
             return objects::replica(&spec.name, node, template, &corefile, &run);
         }
-        objects::plain(&self.plan, id, node, &self.pause_image, &run)
+        let mut pod = objects::plain(&self.plan, id, node, &self.pause_image, &run);
+        if self.unselected.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            let services = self.plan.services.iter().map(objects::behind);
+            services.for_each(|label| drop(pod.labels_mut().remove(&label)));
+        }
+        pod
     }
 
     /// Waits until every Service has all its endpoints.

@@ -1,13 +1,16 @@
 //! Services as programmed by kube-proxy on every node: destination NAT on the client's node, or on the node whose node
 //! port is asked, distributed at random over ready endpoints; forwarded packets in conntrack state INVALID are dropped.
 
-use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
-use relapse_model::{ClusterPlan, NodeId, PodId, PodPlan, ServicePlan, TrafficPolicy};
+use std::collections::BTreeMap;
 
+use relapse_kernel::nft::{Chain, CtState, Hook, Policy, Rule, Table};
+use relapse_model::{ClusterPlan, NodeId, PodId, PodPlan, ServiceId, ServicePlan, TrafficPolicy};
+
+use crate::cluster::ServiceRules;
 use crate::cluster::node_network::host;
 
 /// Name of the nft table.
-const TABLE: &str = "relapse-kube-proxy";
+pub const TABLE: &str = "relapse-kube-proxy";
 
 /// ICMP port unreachable, with which kube-proxy rejects connections to a Service without endpoints (RFC 792).
 const PORT_UNREACHABLE: u8 = 3;
@@ -15,8 +18,13 @@ const PORT_UNREACHABLE: u8 = 3;
 /// kube-proxy's mark of packets that get the node's own address as the source (`masqueradeBit` 14).
 const MASQUERADE: u32 = 0x4000;
 
-/// The rules of one node for the currently ready endpoints.
-pub fn rules(plan: &ClusterPlan, node: NodeId, ready: impl Fn(PodId) -> bool) -> Table {
+/// The rules of one node for the currently ready endpoints; those of Services in `changed` are as given there.
+pub fn rules(
+    plan: &ClusterPlan,
+    node: NodeId,
+    ready: impl Fn(PodId) -> bool,
+    changed: &BTreeMap<ServiceId, ServiceRules>,
+) -> Table {
     let mut table = Table::new(TABLE)
         // Traffic from pods and from outside passes prerouting, traffic from the node's own processes passes output.
         .chain(Chain::nat("prerouting", Hook::Prerouting, -100))
@@ -27,8 +35,18 @@ pub fn rules(plan: &ClusterPlan, node: NodeId, ready: impl Fn(PodId) -> bool) ->
         .chain(Chain::filter("local", Hook::Output, 0, Policy::Accept))
         .rule("forward", Rule::new().ct_state(&[CtState::Invalid]).counter().drop().comment("conntrack state INVALID"))
         .rule("postrouting", Rule::new().mark(MASQUERADE).masquerade(None).comment("marked for masquerade"));
-    for service in &plan.services {
-        let endpoints: Vec<_> = service.pods.iter().filter(|id| ready(**id)).map(|id| &plan.pods[id.0]).collect();
+    for (number, service) in plan.services.iter().enumerate() {
+        let mut endpoints: Vec<_> = service.pods.iter().filter(|id| ready(**id)).map(|id| &plan.pods[id.0]).collect();
+        let stale;
+        match changed.get(&ServiceId(number)) {
+            Some(ServiceRules::Gone) => continue,
+            Some(ServiceRules::Stale(address)) => {
+                let Some(pod) = service.pods.first().map(|id| &plan.pods[id.0]) else { continue };
+                stale = PodPlan { name: address.to_string(), address: *address, ..pod.clone() };
+                endpoints = vec![&stale];
+            }
+            Some(ServiceRules::Whole) | None => {}
+        }
         let virtual_address = host(service.address);
         for port in &service.ports {
             let matches = [

@@ -119,9 +119,36 @@ pub fn start(
     ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
     for ((_, port), (place, serve)) in wanted {
-        let listener = sockets::tcp_listener(&namespace(cluster.as_ref(), place), SocketAddr::new(ANY, port))?;
+        let at = SocketAddr::new(ANY, port);
+        let ns = namespace(cluster.as_ref(), place);
+        let mut listener = sockets::tcp_listener(&ns, at)?;
         let home = Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows) };
-        tasks.spawn(serve(listener, home));
+        tasks.spawn(async move {
+            let (mut inode, mut inventory) = (ns.inode(), home.cluster.inventory());
+            drop(ns);
+            // A pod that was recreated starts its server again.
+            loop {
+                let recreated = async {
+                    while inventory.changed().await.is_ok() {
+                        let now = namespace(home.cluster.as_ref(), place);
+                        if now.inode() != inode {
+                            return Some(now);
+                        }
+                    }
+                    None
+                };
+                let now = tokio::select! {
+                    () = serve(listener, home.clone()) => return,
+                    now = recreated => now,
+                };
+                let Some(now) = now else { return };
+                inode = now.inode();
+                match sockets::tcp_listener(&now, at) {
+                    Ok(again) => listener = again,
+                    Err(_) => return,
+                }
+            }
+        });
     }
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
         let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;

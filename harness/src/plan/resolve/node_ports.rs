@@ -1,13 +1,9 @@
 //! Entries to Services from outside: node ports, and load balancers outside that forward to them.
 
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 
 use super::Planner;
 use crate::scenario::cluster::{Outside, Service};
-
-/// Default of the API server's `--service-node-port-range`.
-const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
 impl Planner<'_> {
     /// Checks the node ports of Services.
@@ -22,10 +18,6 @@ impl Planner<'_> {
                 }
                 continue;
             };
-            if !NODE_PORTS.contains(&port.value) {
-                let help = format!("write {} to {}", NODE_PORTS.start(), NODE_PORTS.end());
-                self.error(port.span, format!("{} is not a node port", port.value), help);
-            }
             if service.ports.as_ref().is_some_and(|ports| ports.len() > 1) {
                 let message = format!("Service `{name}` has several ports, and one node port");
                 self.error(port.span, message, "give a Service of its own to the port that nodes forward to");

@@ -7,7 +7,7 @@ use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::yaml::parse;
 
-use crate::plan::{ClusterPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
+use crate::plan::{ClusterPlan, FlowPlan, OutsideId, Place, Plan, PodId, PodRole, Target, load, plan};
 
 const SHIPPED: [&str; 5] = [
     include_str!("../../../../scenarios/conntrack-cap-reset.yaml"),
@@ -164,7 +164,7 @@ const RICH: &str = "
     - { name: a, node: worker-1 }
     - { name: b, node: worker-2 }
     - { name: ingress, node: worker-2, ingress: { service: shop } }
-  services: [ { name: shop, port: 8080, pods: [b] } ]
+  services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
@@ -200,6 +200,9 @@ fn faults_that_make_no_sense_are_refused() {
         ("mss-clamp: { office: beijing, from: 1280, to: 1300, tunnelMtu: 1300 }", "it never worked"),
         ("client-death: { office: beijing, flow: out }", "does not come from office `beijing`"),
         ("nic-release: { node: worker-1, nic: eth1 }", "is not spare"),
+        ("service-rules-loss: { node: worker-1, service: shp, how: gone }", "there is no Service `shp`"),
+        ("endpoint-replaced: { pod: a, by: a }", "a pod cannot replace itself"),
+        ("kube-proxy-stopped: { node: worker-1, replaced: { pod: a, by: coredns-1 } }", "not behind one Service"),
         ("dns-replica-loss: { replica: coredns-3, how: killed }", "there is no replica `coredns-3`"),
         ("dns-replica-loss: { replica: coredns-1, how: scaled-to-zero }", "loses every replica"),
         ("slow-resolver: { resolver: pod/a, delay: 1s }", "`pod/a` is not allowed here"),
@@ -223,7 +226,7 @@ fn faults_that_make_no_sense_are_refused() {
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
-        ("ingress-misroute: { ingress: ingress, port: 8080 }", "`ingress` sends to port 8080 already"),
+        ("ingress-misroute: { ingress: ingress, port: 80 }", "`ingress` sends to port 80 already"),
         ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
     ] {
@@ -339,9 +342,7 @@ fn steps_are_parts_in_their_order_and_what_they_ask_is_known() {
 
 #[test]
 fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
-    let cluster = RICH
-        .replace("10.176.46.5", "10.176.46.4, 10.99.9.9")
-        .replace("port: 8080, pods: [b]", "port: 80, pods: [a, b]");
+    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9");
     let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
                  - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
                  - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
@@ -349,4 +350,39 @@ fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
     let places = |flow: usize| plan.cluster.behind(plan.workload[flow].to);
     assert_eq!((places(0), places(1)), (vec![Place::Outside(OutsideId(0))], vec![Place::Outside(OutsideId(0))]));
     assert_eq!(places(2), [Place::Pod(PodId(0)), Place::Pod(PodId(1))]);
+}
+
+#[test]
+fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
+    let cluster = "{ nodes: 2, pods: [ { name: shop, node: worker-1 }, { name: front, ingress: { service: shop } } ],
+  services: [ { name: shop, port: 80, pods: [shop], nodePort: 30080 }, { name: front, port: 80, pods: [front] } ],
+  dns: { replicas: 1, upstreams: [resolver] },
+  outside: [ { name: host, address: 100.64.1.5 }, { name: balancer, address: 100.64.2.5, balances: shop },
+    { name: resolver, address: 100.64.3.5, records: { example.com: [100.64.1.5] } } ] }";
+    let flow =
+        |name: &str, from: &str, to: &str| format!("  - tcp: {{ name: {name}, from: {from}, to: {to}, port: 80 }}\n");
+    let flows = [
+        flow("asks-node", "outside/host", "service/shop, via: node/worker-2"),
+        flow("balanced", "outside/host", "service/shop, via: outside/balancer"),
+        flow("named", "pod/shop", "name/front.default.svc.cluster.local"),
+        flow("inside", "pod/front", "service/shop"),
+        flow("out", "pod/shop", "outside/host"),
+    ];
+    let plan = good(&with_cluster(cluster).replace("\ninject:", &format!("\n{}inject:", flows.concat())));
+    let of = |flow: &FlowPlan| {
+        let servers: Vec<_> =
+            plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
+        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+    };
+    let service = |number: usize| plan.cluster.services[number].address;
+    assert_eq!(
+        plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
+        [
+            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 NodePort pod/shop".into(),
+            format!("{}:80 Ingress pod/front", service(1)),
+            format!("{}:80 ClusterIp pod/shop", service(0)),
+            "100.64.1.5:80 Out outside/host".into(),
+        ]
+    );
 }
