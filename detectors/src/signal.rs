@@ -69,6 +69,7 @@ signals! {
     ingress_log: IngressLog => [IngressLog];
     databases: Databases => [SlowQuery, DatabaseMemory];
     inventory: Inventory => [Pod, Endpoints];
+    load: Load => [NodeLoad];
     api: Api => [Container, NodeCondition, Event, KubeProxy], PodLogs => [PodLog];
 }
 

@@ -229,7 +229,22 @@ impl Cluster for KindCluster {
     }
 
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move {
+            self.restore(id).await.map_err(refused("put a pod back"))?;
+            self.set_ready(id, true).await.map_err(refused("put a pod back"))
+        })
+    }
+
+    fn add_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move { self.restore(id).await.map_err(refused("put a pod back")) })
+    }
+
+    fn crash(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.kill(id).map_err(refused("kill a container")) })
+    }
+
+    fn restarted(&self, id: PodId, _: Duration) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.until_restarted(id).await.map_err(refused("wait for a container")) })
     }
 
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>> {
@@ -249,18 +264,6 @@ impl Cluster for KindCluster {
 
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {
         Some(kube_proxy::prepare(&self.nodes[0].node().ns, limit))
-    }
-
-    fn ingress_log(&self) -> &IngressLogs {
-        &self.ingress_log
-    }
-
-    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError> {
-        self.configured_port(id).map_err(refused("read the configuration of an ingress"))
-    }
-
-    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>> {
-        Box::pin(async move { self.configure(id, port).await.map_err(refused("configure an ingress")) })
     }
 
     fn write_service_rules(
@@ -285,6 +288,18 @@ impl Cluster for KindCluster {
         Box::pin(
             async move { self.select(id, is_endpoint).await.map_err(refused("change the endpoints of a Service")) },
         )
+    }
+
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingress_log
+    }
+
+    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError> {
+        self.configured_port(id).map_err(refused("read the configuration of an ingress"))
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.configure(id, port).await.map_err(refused("configure an ingress")) })
     }
 
     fn serves_itself(&self, place: Place) -> bool {
@@ -320,7 +335,9 @@ impl Cluster for KindCluster {
 
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move {
-            if running {
+            if self.plan.pods[id.0].role != PodRole::Dns {
+                self.set_ready(id, running).await.map_err(refused("change whether a pod is ready"))
+            } else if running {
                 self.start_replica(id).await.map_err(refused("start a replica"))
             } else {
                 self.stop_replica(id).await.map_err(refused("stop a replica"))

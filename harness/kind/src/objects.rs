@@ -21,7 +21,7 @@ pub const DNS_NAMESPACE: &str = "kube-system";
 pub const INGRESS_FOLDER: &str = "/etc/nginx/conf.d";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
-/// The readiness gate of a cluster DNS replica: it is an endpoint only while this condition is true.
+/// The readiness gate of replicas of cluster DNS and of pods that are replaced: endpoints only while this condition is true.
 pub const GATE: &str = "relapse.dev/serves";
 
 /// Grace period of a pod, in seconds. Pods have no work to finish.
@@ -88,7 +88,9 @@ fn reads(map: &ConfigMap) -> Value {
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
-    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels(plan, id) } }))
+    let gates = if plan.is_replaced(id) { json!([{ "conditionType": GATE }]) } else { json!([]) };
+    let object = json!({ "metadata": { "labels": labels(plan, id) }, "spec": { "readinessGates": gates } });
+    run.pod(&plan.pods[id.0].name, node, container, object)
 }
 
 /// The labels by which Services select a pod.

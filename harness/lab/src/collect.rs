@@ -90,6 +90,7 @@ collectors! {
     packets,
     sockets,
     probes,
+    load,
     api,
     ingress_log,
     databases,

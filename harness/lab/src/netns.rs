@@ -1,11 +1,13 @@
 //! The lab: a cluster of network namespaces on this machine, started in milliseconds.
 //!
-//! Stand-ins replace what a real cluster runs: [`kube_proxy`] with the rules of [`services`], [`coredns`] for CoreDNS;
+//! Stand-ins replace what a real cluster runs: [`kube_proxy`] with the rules of [`services`], [`coredns`] for CoreDNS,
+//! [`kubelet`] for the states of containers;
 //! everything else (fabric, NICs, policy table, source NAT, outside world) is shared with other backends. Dropping
 //! the last handles takes it down: namespaces are anonymous.
 
 mod coredns;
 mod kube_proxy;
+mod kubelet;
 mod labs;
 pub mod probe;
 mod services;
@@ -50,6 +52,7 @@ pub struct Lab {
     dns: coredns::Replicas,
     /// By node.
     kube_proxies: Vec<Arc<kube_proxy::KubeProxy>>,
+    kubelets: kubelet::Kubelets,
     /// Which pods exist, and which of them are ready.
     state: Mutex<Vec<PodState>>,
     inventory: watch::Sender<Inventory>,
@@ -128,11 +131,12 @@ impl Lab {
         let nodes: Vec<Node> = nodes.collect();
         let inventory = watch::Sender::new(inventory(plan, &state));
         let shared = Arc::new(plan.clone());
-        let kube_proxy = |(number, node): (usize, &Node)| {
-            kube_proxy::KubeProxy::new(NodeId(number), &node.ns, &shared, inventory.subscribe())
+        let kube_proxy = |(id, node): (usize, &Node)| {
+            kube_proxy::KubeProxy::new(NodeId(id), &node.ns, &shared, inventory.subscribe())
         };
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
+            kubelets: kubelet::Kubelets::new(plan),
             plan: plan.clone(),
             fabric,
             paths,
@@ -272,6 +276,8 @@ impl Cluster for Lab {
     fn delete_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.set_running(id, false).await?;
+            self.kubelets.ended(id);
+            self.kubelets.removed(id);
             self.set_state(id, |state| state.exists = false).await?;
             let spec = &self.plan.pods[id.0];
             if spec.host_network {
@@ -293,13 +299,35 @@ impl Cluster for Lab {
 
     fn restore_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
+            self.add_pod(id).await?;
+            self.set_running(id, true).await
+        })
+    }
+
+    fn add_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
             let spec = &self.plan.pods[id.0];
             if !spec.host_network && link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
                 let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
+            self.kubelets.started(id);
             self.set_state(id, |state| state.exists = true).await?;
             self.set_running(id, true).await
+        })
+    }
+
+    fn crash(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.failed(id);
+            self.set_state(id, |state| state.ready = false).await
+        })
+    }
+
+    fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.restart(id, back_off).await;
+            self.set_state(id, |state| state.ready = true).await
         })
     }
 
@@ -313,23 +341,11 @@ impl Cluster for Lab {
     }
 
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
-        None
+        Some(self.kubelets.news())
     }
 
     fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
         None
-    }
-
-    fn ingress_log(&self) -> &IngressLogs {
-        &self.ingresses.log
-    }
-
-    fn ingress_port(&self, id: PodId) -> std::result::Result<u16, FaultError> {
-        self.ingresses.port(id)
-    }
-
-    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, std::result::Result<(), FaultError>> {
-        Box::pin(std::future::ready(self.ingresses.configure(id, port)))
     }
 
     fn write_service_rules(
@@ -360,6 +376,18 @@ impl Cluster for Lab {
         Box::pin(self.set_state(id, move |state| state.selected = is_endpoint))
     }
 
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingresses.log
+    }
+
+    fn ingress_port(&self, id: PodId) -> std::result::Result<u16, FaultError> {
+        self.ingresses.port(id)
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(std::future::ready(self.ingresses.configure(id, port)))
+    }
+
     fn serves_itself(&self, _: Place) -> bool {
         false
     }
@@ -382,11 +410,13 @@ impl Cluster for Lab {
             let is_dns = self.plan.pods[id.0].role == PodRole::Dns;
             if is_dns && running {
                 self.dns.start(id)?;
+                self.kubelets.started(id);
             }
             self.set_state(id, |state| state.ready = running).await?;
             // Endpoints are removed before the process stops, so that requests under way are still answered.
             if is_dns && !running {
                 self.dns.stop(id).await;
+                self.kubelets.ended(id);
             }
             Ok(())
         })

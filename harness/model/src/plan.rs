@@ -52,6 +52,8 @@ pub struct ClusterPlan {
     pub nodes: Vec<NodePlan>,
     /// All pods, including the DNS replicas (`coredns-1`, ...) and the ingress.
     pub pods: Vec<PodPlan>,
+    /// Pods that do not run from the start: faults add them. Replicas of cluster DNS are in [`DnsPlan::spares`].
+    pub spares: Vec<PodId>,
     pub services: Vec<ServicePlan>,
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
@@ -301,6 +303,8 @@ pub struct FlowPlan {
     pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
+    /// The name it looks up, if it does nothing else.
+    pub query: Option<String>,
     /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
     /// Size of that server's response, bytes.
@@ -334,6 +338,7 @@ impl FlowPlan {
             to,
             via: None,
             resolver: None,
+            query: None,
             port: None,
             response: 0,
             keeps: 0,
@@ -466,7 +471,14 @@ impl ClusterPlan {
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
-        self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+        self.spares.contains(&id) || self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+    }
+
+    /// Whether a fault replaces the pods of its Service, so that each is ready only when its server listens.
+    #[must_use]
+    pub fn is_replaced(&self, id: PodId) -> bool {
+        let has_spares = |service: &ServicePlan| service.pods.iter().any(|pod| self.spares.contains(pod));
+        self.services.iter().any(|service| service.pods.contains(&id) && has_spares(service))
     }
 
     /// All places: nodes, pods, offices, hosts outside.

@@ -33,6 +33,7 @@ impl<'a> Resolver<'a> {
             network: NetworkPlan::default(),
             nodes: Vec::new(),
             pods: Vec::new(),
+            spares: Vec::new(),
             services: Vec::new(),
             dns: None,
             outside: Vec::new(),

@@ -87,6 +87,7 @@ impl Running {
         match self.next() {
             OutsideEvent::Finding(finding) => finding.evidence,
             OutsideEvent::Blind { why, .. } => panic!("blind: {why}"),
+            OutsideEvent::Triage(_) => panic!("programs have no triage"),
         }
     }
 

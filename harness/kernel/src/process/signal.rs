@@ -21,14 +21,6 @@ pub fn end(pid: u32) -> Result<()> {
     send(pid, Signal::KILL)
 }
 
-/// Requests that a process reads its configuration again (SIGHUP). A process that no longer exists is not an error.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn reload(pid: u32) -> Result<()> {
-    send(pid, Signal::HUP)
-}
-
 /// Suspends a process (SIGSTOP) until [`resume`]. A process that no longer exists is not an error.
 ///
 /// # Errors
@@ -43,6 +35,14 @@ pub fn suspend(pid: u32) -> Result<()> {
 /// When the kernel refuses.
 pub fn resume(pid: u32) -> Result<()> {
     send(pid, Signal::CONT)
+}
+
+/// Requests that a process reads its configuration again (SIGHUP). A process that no longer exists is not an error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reload(pid: u32) -> Result<()> {
+    send(pid, Signal::HUP)
 }
 
 fn send(pid: u32, signal: Signal) -> Result<()> {

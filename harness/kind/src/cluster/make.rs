@@ -69,7 +69,11 @@ impl KindCluster {
             if self.plan.is_spare(PodId(number)) {
                 self.absent(PodId(number))
             } else {
-                self.make_pod(PodId(number)).await
+                let made = self.make_pod(PodId(number)).await?;
+                if self.plan.pods[number].role == PodRole::Plain && self.plan.is_replaced(PodId(number)) {
+                    pods::gate(&self.client, &self.plan.pods[number].name, PodRole::Plain, true).await?;
+                }
+                Ok(made)
             }
         });
         futures_util::future::join_all(jobs).await.into_iter().collect()
@@ -82,7 +86,15 @@ impl KindCluster {
         let share = self.plan.nodes[node.0].pod_prefix;
         let address = share.nth(LATE_PODS + id.0 as u128).ok_or_else(|| format!("{share} has no room for {name}"))?;
         let ns = NetNs::create(name).map_err(failed)?;
-        Ok(Plugged { ns, link: String::new(), address, uid: String::new(), leaving: true, stopped: false })
+        Ok(Plugged {
+            ns,
+            link: String::new(),
+            address,
+            uid: String::new(),
+            leaving: true,
+            stopped: false,
+            killed: None,
+        })
     }
 
     pub(super) async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::client::Home;
+use super::errors::Errors;
 use super::servers::echo::{self, Exchange};
 use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
@@ -58,7 +59,8 @@ impl Churn {
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         let mut own = (0..cluster.plan().pods.len()).map(PodId).filter(|id| !cluster.plan().pods[id.0].host_network);
         if let (Some(client), Some(to)) = (own.next(), own.next()) {
-            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(to), flows: Arc::new([]) };
+            let (flows, errors) = (Arc::new([]), Errors::default());
+            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(to), flows, errors };
             let server = cluster.pod(to).ns;
             let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
             tasks.spawn(echo::SERVE(listener, home));

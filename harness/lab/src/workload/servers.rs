@@ -11,6 +11,7 @@ pub mod echo;
 pub mod http;
 mod ingress;
 pub mod resolver;
+pub mod running;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,8 +22,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use self::running::Servers;
+
 use super::client::{Client, Home, Serve};
-use super::{namespace, sockets};
+use super::errors::Errors;
+use super::sockets;
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -82,7 +86,8 @@ fn server_of(part: &PartPlan) -> Serve {
     }
 }
 
-/// Binds and starts all servers needed by flows and the cluster; every port is listening when this returns.
+/// Binds and starts all servers needed by flows and the cluster, except those of pods that do not run yet; every port is
+/// listening when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.
@@ -91,7 +96,7 @@ pub fn start(
     flows: &[FlowPlan],
     clients: &[Arc<dyn Client>],
     tasks: &mut JoinSet<()>,
-) -> Result<(), FaultError> {
+) -> Result<Servers, FaultError> {
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
@@ -118,42 +123,20 @@ pub fn start(
         .collect();
     ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
-    for ((_, port), (place, serve)) in wanted {
-        let at = SocketAddr::new(ANY, port);
-        let ns = namespace(cluster.as_ref(), place);
-        let mut listener = sockets::tcp_listener(&ns, at)?;
-        let home = Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows) };
-        tasks.spawn(async move {
-            let (mut inode, mut inventory) = (ns.inode(), home.cluster.inventory());
-            drop(ns);
-            // A pod that was recreated starts its server again.
-            loop {
-                let recreated = async {
-                    while inventory.changed().await.is_ok() {
-                        let now = namespace(home.cluster.as_ref(), place);
-                        if now.inode() != inode {
-                            return Some(now);
-                        }
-                    }
-                    None
-                };
-                let now = tokio::select! {
-                    () = serve(listener, home.clone()) => return,
-                    now = recreated => now,
-                };
-                let Some(now) = now else { return };
-                inode = now.inode();
-                match sockets::tcp_listener(&now, at) {
-                    Ok(again) => listener = again,
-                    Err(_) => return,
-                }
-            }
-        });
-    }
+    let servers = Servers::new(wanted.into_iter().map(|((_, port), (place, serve))| {
+        (
+            port,
+            serve,
+            Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows), errors: Errors::default() },
+        )
+    }));
+    let is_there = |place: &Place| !matches!(place, Place::Pod(id) if plan.is_spare(*id));
+    plan.places().filter(is_there).try_for_each(|place| servers.start(place))?;
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
         let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;
         tasks.spawn(ingress::serve(listener, Arc::clone(cluster), pod, backend));
     }
     balancer::start(cluster.as_ref(), tasks)?;
-    resolver::start(cluster.as_ref(), tasks)
+    resolver::start(cluster.as_ref(), tasks)?;
+    Ok(servers)
 }

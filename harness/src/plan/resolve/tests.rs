@@ -163,7 +163,7 @@ const RICH: &str = "
   pods:
     - { name: a, node: worker-1 }
     - { name: b, node: worker-2 }
-    - { name: ingress, node: worker-2, ingress: { service: shop } }
+    - { name: ingress, node: worker-2, ingress: { service: shop, port: 80 } }
   services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
@@ -229,6 +229,13 @@ fn faults_that_make_no_sense_are_refused() {
         ("ingress-misroute: { ingress: ingress, port: 80 }", "`ingress` sends to port 80 already"),
         ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
+        ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
+        ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
+        ("backend-errors: { pods: [coredns-1], status: 500 }", "no server in pod `coredns-1` is asked over HTTP"),
+        ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
+        ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
+        ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
+        ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
     ] {
         let wrong = injected(fault).expect_err(fault);
         assert_eq!(wrong.len(), 1, "{wrong}");

@@ -35,6 +35,9 @@ async fn serve(listener: TcpListener, home: Home) {
     http::serve_with(listener, move |request| {
         let app = Arc::clone(&app);
         async move {
+            if let Some(status) = app.home.errors.next() {
+                return http::answer(status, Bytes::new(), None);
+            }
             match app.answer(request.uri().path()).await {
                 Some(answer) => answer,
                 None => http::bytes(request).await,
