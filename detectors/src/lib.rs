@@ -6,6 +6,7 @@
 //! - [`detector`]: the detector trait and its input; `claims`: what a detector claims now.
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
+//! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
 //! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
 //!   `wire`: state and computations that several detectors share.
@@ -19,8 +20,10 @@ pub mod operator;
 pub mod prefix;
 pub mod record;
 pub mod registry;
+pub mod replay;
 pub mod signal;
 pub mod time;
+pub mod triage;
 
 mod armed;
 mod capped;
@@ -76,4 +79,13 @@ detectors! {
     snat_port_reuse,
     connect_stall,
     snat_exhaustion,
+    // W3 ingress-misroute
+    ingress_route,
+    gateway_errors,
+    // W6 external-dns-loss
+    external_dns,
+    // W4 backend-errors
+    backend_errors,
+    // W5 pod-crash
+    pod_crash,
 }

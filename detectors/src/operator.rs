@@ -38,6 +38,9 @@ pub struct Operator {
     /// Servers that have a name.
     #[serde(default)]
     pub servers: Vec<DeclaredServer>,
+    /// External names by which clients outside reach the cluster.
+    #[serde(default)]
+    pub entries: Vec<Entry>,
 }
 
 /// A path to a peer prefix and the largest packet it carries.
@@ -59,6 +62,16 @@ pub struct DeclaredName {
 pub struct DeclaredServer {
     pub name: String,
     pub address: SocketAddr,
+}
+
+/// An external name by which clients outside reach the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub name: String,
+    /// The clients' own resolver.
+    pub resolver: IpAddr,
+    /// TCP port at the addresses of the name.
+    pub port: u16,
 }
 
 impl Operator {

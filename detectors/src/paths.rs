@@ -83,6 +83,13 @@ struct Address {
     left: bool,
 }
 
+/// A usual address of a name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UsualAddress {
+    pub address: IpAddr,
+    pub time: Duration,
+}
+
 /// Round trips in a row.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Run {
@@ -277,6 +284,15 @@ impl Paths {
         let known = |address: &IpAddr| self.names.get(name)?.addresses.get(address);
         let measured = |address: &IpAddr| to(&self.ways, *address).next().is_some();
         addresses.iter().any(|address| measured(address) && known(address).is_some_and(|known| known.usual))
+    }
+
+    /// The measured addresses that the name usually has, each with the usual time to it.
+    pub fn usual_of(&self, name: &str) -> Vec<UsualAddress> {
+        let Some(named) = self.names.get(name) else { return Vec::new() };
+        let usual = named.addresses.iter().filter(|(_, known)| known.usual);
+        let times = |address: IpAddr| self.ways.iter().filter(move |((at, _), _)| *at == address);
+        let time = |address: IpAddr| times(address).filter_map(|(_, way)| way.time()).min();
+        usual.filter_map(|(address, _)| Some(UsualAddress { address: *address, time: time(*address)? })).collect()
     }
 
     /// Drops slow paths that are not used any more.

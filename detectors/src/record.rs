@@ -16,6 +16,7 @@ use crate::operator::Operator;
 use crate::registry::DetectorSet;
 use crate::signal::Signal;
 use crate::time::Time;
+use crate::triage::Access;
 
 /// The version this crate writes, and the only one it reads.
 pub const VERSION: u32 = 1;
@@ -38,6 +39,9 @@ pub struct Header {
     /// A note for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// The ways in of the flows that users may complain about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accesses: Vec<Access>,
 }
 
 /// Why a recording cannot be read.
@@ -67,7 +71,13 @@ impl Header {
     /// The header of a recording of a cluster.
     #[must_use]
     pub fn of(operator: &Operator) -> Self {
-        Self { relapse: KIND.to_owned(), version: VERSION, operator: operator.clone(), comment: None }
+        Self {
+            relapse: KIND.to_owned(),
+            version: VERSION,
+            operator: operator.clone(),
+            comment: None,
+            accesses: Vec::new(),
+        }
     }
 }
 
@@ -83,9 +93,16 @@ impl<W: Write> Recorder<W> {
     /// # Errors
     /// When the writer fails.
     pub fn new(writer: W, operator: &Operator, comment: Option<&str>) -> io::Result<Self> {
-        let header = Header { comment: comment.map(str::to_owned), ..Header::of(operator) };
+        Self::with(writer, &Header { comment: comment.map(str::to_owned), ..Header::of(operator) })
+    }
+
+    /// Writes this header.
+    ///
+    /// # Errors
+    /// When the writer fails.
+    pub fn with(writer: W, header: &Header) -> io::Result<Self> {
         let mut recorder = Self { writer };
-        recorder.line(&header)?;
+        recorder.line(header)?;
         Ok(recorder)
     }
 

@@ -66,8 +66,10 @@ signals! {
     sockets: Sockets => [Socket];
     kernel_log: KernelLog => [KernelLog];
     probes: Probes => [Probe];
+    ingress_log: IngressLog => [IngressLog];
     databases: Databases => [SlowQuery, DatabaseMemory];
     inventory: Inventory => [Pod, Endpoints];
+    load: Load => [NodeLoad];
     api: Api => [Container, NodeCondition, Event, KubeProxy], PodLogs => [PodLog];
 }
 

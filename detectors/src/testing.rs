@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::finding::{Finding, Level, Severity};
-use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
+use crate::operator::{DeclaredName, DeclaredPath, DeclaredServer, Entry, Operator};
 use crate::record::Feed;
 use crate::registry::DetectorSet;
 use crate::signal::{
-    Change, ConntrackStats, ConntrackTable, Direction, Dns, End, Endpoint, Endpoints, Exchange, Flow, KernelLog, Link,
-    Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule, Segment, Signal, Socket, TcpFlags, TcpState,
-    Tuple,
+    Change, ConntrackStats, ConntrackTable, Container, ContainerState, Direction, Dns, End, Endpoint, Endpoints,
+    Exchange, Flow, IngressLog, KernelLog, Link, Observed, Pod, Probe, ProbeKind, Protocol, Route, RouteLookup, Rule,
+    Segment, Signal, Socket, TcpFlags, TcpState, Tuple,
 };
 use crate::time::Time;
 
@@ -45,6 +45,11 @@ pub fn operator() -> Operator {
             prefixes: vec!["10.219.226.0/24".parse().unwrap()],
         }],
         servers: vec![DeclaredServer { name: "database".into(), address: "10.176.46.4:3306".parse().unwrap() }],
+        entries: vec![Entry {
+            name: "tickets.example.com".into(),
+            resolver: "203.0.113.53".parse().unwrap(),
+            port: 80,
+        }],
     }
 }
 
@@ -206,6 +211,8 @@ pub fn incidents() -> Vec<(&'static str, Scene)> {
         ("W2-kube-proxy-stopped", crate::service_rules::tests::stopped()),
         ("I7-snat-port-collision", crate::snat_port_reuse::tests::incident()),
         ("I7-snat-exhaustion", crate::snat_exhaustion::tests::incident()),
+        ("W4-backend-errors", crate::backend_errors::tests::incident()),
+        ("W5-pod-crash", crate::pod_crash::tests::incident()),
     ]
 }
 
@@ -274,6 +281,26 @@ pub fn observed(words: &[&str]) -> Observed {
             let ready = ready.iter().map(endpoint).collect();
             Endpoints { service: operator.dns_service, address: operator.dns_address, ready }.into()
         }
+        // A Service with its ready endpoints: NAME@ADDRESS@NODE.
+        ["service", name, address, ref ready @ ..] => {
+            let endpoint = |word: &&str| {
+                let parts: Vec<_> = word.split('@').collect();
+                let [pod, address, node] = parts[..] else { panic!("POD@ADDRESS@NODE") };
+                Endpoint { pod: pod.into(), address: read(address), node: node.into() }
+            };
+            let ready = ready.iter().map(endpoint).collect();
+            Endpoints { service: name.into(), address: read(address), ready }.into()
+        }
+        // A container's state ("running", "exit=137", or why it waits) and restarts.
+        ["container", pod, state, restarts] => {
+            let state = match (state, state.strip_prefix("exit=")) {
+                (_, Some("0")) => ContainerState::Terminated { reason: "Completed".into(), exit_code: 0 },
+                (_, Some(code)) => ContainerState::Terminated { reason: "Error".into(), exit_code: read(code) },
+                ("running", _) => ContainerState::Running,
+                (reason, _) => ContainerState::Waiting { reason: reason.into() },
+            };
+            Container { pod: pod.into(), container: "app".into(), state, restarts: read(restarts) }.into()
+        }
         ["probe", kind, target, outcome] => {
             let kind = match kind {
                 "service" => ProbeKind::DnsService,
@@ -312,6 +339,27 @@ pub fn observed(words: &[&str]) -> Observed {
             let ok = error.is_none();
             Probe { kind: ProbeKind::KubeProxy, source, target: source, port, about: None, ok, took_us, error }.into()
         }
+        // An ingress' status, its back end and that one's status; `-` where there is none.
+        ["ingress", status, upstream, upstream_status] => IngressLog {
+            pod: "ingress".into(),
+            status: read(status),
+            upstream: (upstream != "-").then(|| read(upstream)),
+            upstream_status: (upstream_status != "-").then(|| read(upstream_status)),
+            took_us: 1000,
+        }
+        .into(),
+        // A look-up of an external name.
+        ["external", outcome] => Probe {
+            kind: ProbeKind::ExternalName,
+            source: read("10.176.64.11"),
+            target: read("203.0.113.53"),
+            port: None,
+            about: Some("tickets.example.com".into()),
+            ok: outcome == "ok",
+            took_us: 900,
+            error: (outcome != "ok").then(|| outcome.to_owned()),
+        }
+        .into(),
         ["table", share] => {
             let (count, limit) = share.split_once('/').expect("COUNT/LIMIT");
             ConntrackTable { count: read(count), limit: read(limit) }.into()
@@ -426,12 +474,14 @@ fn exchange(client: &str, server: &str, took: u64, more: &[&str]) -> Exchange {
         connect_us: None,
         sent_again: false,
         after_greeting: false,
+        status: None,
     };
     for word in more {
         let us = |number| read::<u64>(number) * 1000;
         match word.split_once('=') {
             Some(("acked", ms)) => exchange.acked_us = Some(us(ms)),
             Some(("waited", ms)) => exchange.waited_us = us(ms),
+            Some(("status", status)) => exchange.status = Some(read(status)),
             Some(("connect", ms)) => exchange.connect_us = Some(us(ms)),
             None if *word == "at-server" => exchange.seen_at = End::Server,
             None if *word == "outstanding" => exchange.answered = false,

@@ -1,8 +1,9 @@
-//! `wrong-nic`: SYNs of pods leave by the node's NIC and are not answered.
+//! `wrong-nic`: SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.
 //!
 //! What it sees: a SYN with a pod's address leaves by the node's NIC and is retransmitted (same addresses, same
 //! sequence number) without a SYN-ACK on any interface; or, from clients that give up before a retransmission, three
-//! SYNs to one destination, each 400 ms old. Critical if ICMP to that address is answered.
+//! SYNs to one destination, each 400 ms old. The same for a SYN-ACK of a pod, such as the back end of an ingress on
+//! another node, that is retransmitted without an ACK. Critical if ICMP to that address is answered.
 //! Why it matters: the request arrives, and the fabric drops the reply; a test with ping shows nothing wrong.
 //! Which incident: I4.
 //!
@@ -23,7 +24,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "wrong-nic",
     incident: "I4",
     level: Level::Symptom,
-    what: "SYNs of pods leave by the node's NIC and are not answered.",
+    what: "SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.",
     wants: &[CollectorKind::Packets, CollectorKind::Probes, CollectorKind::Rtnetlink],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
@@ -56,6 +57,8 @@ struct WrongNic {
 struct Sent {
     first: Time,
     last: Time,
+    /// A SYN-ACK.
+    accepts: bool,
 }
 
 struct Wrong {
@@ -63,7 +66,8 @@ struct Wrong {
     last: Time,
     source: SocketAddr,
     destination: SocketAddr,
-    /// What happened to the SYN.
+    accepts: bool,
+    /// What happened to the SYN or SYN-ACK.
     how: String,
 }
 
@@ -79,7 +83,10 @@ impl WrongNic {
                     self.at_home.insert(destination, ());
                 }
             }
-        } else if segment.opens() && segment.goes_out() && operator.is_pod(source) && !operator.is_pod(destination) {
+        } else if segment.goes_out()
+            && operator.is_pod(source)
+            && (segment.accepts() || segment.opens() && !operator.is_pod(destination))
+        {
             if segment.link == operator.pod_nic {
                 self.at_home.remove(&source);
                 // Earlier stray SYNs no longer count.
@@ -91,9 +98,22 @@ impl WrongNic {
         }
     }
 
+    /// The ACK of a SYN-ACK: the pod gets answers by the node's NIC.
+    fn acknowledged(&mut self, operator: &Operator, segment: &Segment) {
+        let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
+        if segment.comes_in() && self.open.get(&key).is_some_and(|sent| sent.accepts) {
+            self.open.remove(&key);
+            self.wrong.remove(&segment.destination.ip());
+            if segment.link == operator.node_nic {
+                self.at_home.insert(segment.destination.ip(), ());
+            }
+        }
+    }
+
     fn stray(&mut self, at: Time, segment: &Segment) {
         let key = (segment.source, segment.destination, segment.sequence);
-        let Some(sent) = self.open.entry_or(key, || Sent { first: at, last: at }) else { return };
+        let accepts = segment.accepts();
+        let Some(sent) = self.open.entry_or(key, || Sent { first: at, last: at, accepts }) else { return };
         let again = at.since(sent.first) >= RETRANSMISSION;
         sent.last = sent.last.max(at);
         let since = sent.first;
@@ -101,9 +121,10 @@ impl WrongNic {
         if let Some(wrong) = self.wrong.get_mut(&pod) {
             wrong.last = wrong.last.max(at);
         } else if again && self.has_pod_nic && !self.at_home.contains_key(&pod) {
-            let how = format!("was retransmitted {:.1} s later without a SYN-ACK", at.since(since).as_secs_f64());
+            let answer = if accepts { "an ACK" } else { "a SYN-ACK" };
+            let how = format!("was retransmitted {:.1} s later without {answer}", at.since(since).as_secs_f64());
             let (source, destination) = (segment.source, segment.destination);
-            self.wrong.insert(pod, Wrong { since, last: at, source, destination, how });
+            self.wrong.insert(pod, Wrong { since, last: at, source, destination, accepts, how });
         }
     }
 
@@ -115,7 +136,7 @@ impl WrongNic {
         let mut waiting: BTreeMap<SocketAddr, Vec<(SocketAddr, &Sent)>> = BTreeMap::new();
         for ((source, destination, _), sent) in self.open.iter() {
             let age = now.since(sent.first);
-            if age >= PATIENCE && age < PATIENCE + QUIET && !self.at_home.contains_key(&source.ip()) {
+            if !sent.accepts && age >= PATIENCE && age < PATIENCE + QUIET && !self.at_home.contains_key(&source.ip()) {
                 waiting.entry(*destination).or_default().push((*source, sent));
             }
         }
@@ -127,13 +148,14 @@ impl WrongNic {
                 continue;
             }
             let how = format!("is one of {} to this destination without a SYN-ACK for 0.4 s or longer", syns.len());
-            self.wrong.insert(source.ip(), Wrong { since: first.first, last, source: *source, destination, how });
+            let (since, source, accepts) = (first.first, *source, false);
+            self.wrong.insert(source.ip(), Wrong { since, last, source, destination, accepts, how });
         }
     }
 
     fn judge(&self, cx: &mut Context<'_>) {
         let Some(first) = self.wrong.values().min_by_key(|wrong| wrong.since) else {
-            return cx.claims.withdraw("SYNs of pods are answered, or leave by the pod NIC, again");
+            return cx.claims.withdraw("SYNs and SYN-ACKs of pods are answered, or leave by the pod NIC, again");
         };
         let answered = |wrong: &&Wrong| self.echo.get(&wrong.destination.ip()).is_some_and(|echo| *echo >= wrong.since);
         let (severity, wrong, icmp) = match self.wrong.values().find(answered) {
@@ -141,9 +163,11 @@ impl WrongNic {
             None => (Severity::Warning, first, "no answer to ICMP echo is known"),
         };
         cx.claims.make(severity, first.since, || {
-            let (Wrong { source, destination, how, .. }, Operator { node_nic, pod_nic, .. }) = (wrong, cx.operator);
+            let Wrong { source, destination, accepts, how, .. } = wrong;
+            let Operator { node_nic, pod_nic, .. } = cx.operator;
+            let what = if *accepts { "SYN-ACK" } else { "SYN" };
             format!(
-                "SYN {source} -> {destination} left {} by {node_nic} instead of {pod_nic} and {how}; {icmp}",
+                "{what} {source} -> {destination} left {} by {node_nic} instead of {pod_nic} and {how}; {icmp}",
                 cx.node
             )
         });
@@ -154,6 +178,9 @@ impl Detector for WrongNic {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
             Observed::Segment(segment) if segment.flags.syn => self.segment(signal.at, cx.operator, segment),
+            Observed::Segment(segment) if !self.open.is_empty() && segment.flags.ack => {
+                self.acknowledged(cx.operator, segment);
+            }
             Observed::Probe(probe) if probe.kind == ProbeKind::Echo && probe.ok => {
                 self.echo.insert(probe.target, signal.at);
             }
@@ -242,6 +269,26 @@ mod tests {
         // First another pod, then this one.
         play!(scene, "2010 syn eth1 10.176.98.30:1 {DATABASE} 9 2 ? not over");
         play!(scene, "2020 syn eth1 10.176.98.29:40002 {DATABASE} 8 2 ? over");
+    }
+
+    /// A SYN-ACK of the pod to an ingress on another node, and its ACK.
+    const INGRESS: &str = "10.176.97.10:50000";
+
+    #[test]
+    fn incident_at_the_first_retransmission_of_a_back_ends_syn_ack() {
+        let mut scene = armed();
+        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1900 ? nothing");
+        play!(scene, "2030 out eth0 {POD} {INGRESS} SA 7 1 2 ? warning 2030 node/worker-2");
+        play!(scene, "? evidence SYN-ACK {POD} -> {INGRESS} left worker-2 by eth0 instead of eth1");
+        play!(scene, "3000 out eth1 {POD} {INGRESS} SA 9 1 3 ? over");
+    }
+
+    #[test]
+    fn syn_acks_that_are_acknowledged_by_the_nodes_nic_are_at_home() {
+        let mut scene = armed();
+        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1001 in eth0 {INGRESS} {POD} A 2 8 1");
+        // A client that died.
+        play!(scene, "2000 out eth0 {POD} {INGRESS} SA 90 1 1; 3000 out eth0 {POD} {INGRESS} SA 90 1 2 ? silence");
     }
 
     #[test]

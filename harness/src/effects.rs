@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,6 +23,22 @@ macro_rules! effects {
         }
 
         impl Observation {
+            /// The flow whose users see it: it fails or is slow.
+            #[must_use]
+            pub const fn affected(&self) -> Option<&Spanned<String>> {
+                match self {
+                    Self::FailsSpec(fails) => Some(&fails.flow),
+                    Self::SlowSpec(slow) => Some(&slow.flow),
+                    _ => None,
+                }
+            }
+
+            /// The flow that works.
+            #[must_use]
+            pub const fn working(&self) -> Option<&Spanned<String>> {
+                if let Self::WorksSpec(works) = self { Some(&works.flow) } else { None }
+            }
+
             /// Plans the effect.
             pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
                 match self { $(Self::$spec(spec) => spec.plan(stating),)* }

@@ -4,6 +4,7 @@
 //! healing. Modules:
 //! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
 //! - `steps`: the steps of a chain, in force or healed.
+//! - [`triage`]: where triage leads, judged for each stage by itself.
 //! - `outcome`: from verdicts to the outcome of a trial and its reasons.
 //!
 //! Invariants: no clock and no I/O; all times are passed in and compared exactly, in nanoseconds; no order of calls
@@ -27,6 +28,7 @@ mod expected;
 mod outcome;
 mod standing;
 mod steps;
+pub mod triage;
 
 #[cfg(test)]
 mod properties;

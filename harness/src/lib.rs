@@ -6,6 +6,7 @@
 //!
 //! The binary (`main.rs`) registers the backends. This crate depends on none but labs.
 
+pub mod access;
 pub mod cli;
 pub mod config;
 pub mod effect;

@@ -39,6 +39,7 @@ use relapse_detectors::finding::Finding;
 use relapse_detectors::operator::Operator;
 use relapse_detectors::record::Recorder;
 use relapse_detectors::signal::Signal;
+use relapse_detectors::triage::Triaged;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -74,6 +75,8 @@ pub enum OutsideEvent {
         detector: String,
         why: String,
     },
+    /// The verdict of triage changed.
+    Triage(Option<Triaged>),
 }
 
 /// A program could not be started.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use relapse_lab::fault::Planned;
 use relapse_lab::workload::client::Client;
-use relapse_reports::event::Expectation;
+use relapse_reports::event::{Expectation, TriageExpected};
 
 use crate::effect::Effect;
 
@@ -64,6 +64,8 @@ pub struct StepPlan {
     /// Made before its faults are undone, and undone when every step is healed.
     pub heal: Vec<Planned>,
     pub effect: EffectPlan,
+    /// Where triage must lead.
+    pub triage: Option<TriageExpected>,
 }
 
 /// Expected effects.
@@ -72,6 +74,9 @@ pub struct EffectPlan {
     pub all: Vec<Arc<dyn Effect>>,
     /// Time from the injection, or from the healing of the previous step, within which all must be observed.
     pub within: Duration,
+    /// The flows that fail or are slow, in a twin otherwise those that work: what their users see is triaged. If there
+    /// are none, all flows.
+    pub affected: Vec<FlowId>,
 }
 
 /// The faults of a trial, their effect on the workload, and the expected findings.
@@ -91,6 +96,8 @@ pub struct TrialPlan {
     pub detect: Vec<Expectation>,
     /// The same expectations with the deadlines for a real cluster.
     pub detect_in_real_cluster: Vec<Expectation>,
+    /// Users see nothing wrong: triage must find nothing.
+    pub unseen: bool,
     /// How long a control is watched after t0: at least the incident's longest deadline.
     pub watch: Duration,
 }
@@ -126,6 +133,8 @@ impl Plan {
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
             let steps = trial.steps.iter_mut().map(|step| &mut step.effect);
             steps.chain([&mut trial.healed]).for_each(|effect| stretch(&mut effect.within));
+            let triage = trial.steps.iter_mut().filter_map(|step| step.triage.as_mut());
+            triage.for_each(|expected| stretch(&mut expected.within));
             let expected = trial.detect.iter_mut().chain(&mut trial.detect_in_real_cluster);
             expected.for_each(|expectation| stretch(&mut expectation.within));
         }

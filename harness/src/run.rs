@@ -5,6 +5,7 @@
 //! order of arrival.
 
 mod claim;
+mod complaints;
 mod effects;
 pub mod hold;
 pub mod lab;

@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Control, Detect, Effect, Recover, Risk, SteadyState, Step};
+use trial::{Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
 /// report it and by when, and the benign changes during which they must stay silent.
@@ -41,6 +41,8 @@ pub struct Scenario {
     pub effect: Option<Spanned<Effect>>,
     /// Findings that detectors must report, and by when.
     pub detect: Option<Spanned<Vec<Detect>>>,
+    /// Where triage must lead.
+    pub triage: Option<Spanned<Triage>>,
     /// A chain, instead of `inject`, `effect` and `detect`: steps that are injected one after another and then healed
     /// in the same order.
     pub steps: Option<Spanned<Vec<Step>>>,

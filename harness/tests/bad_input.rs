@@ -76,6 +76,11 @@ wrong! {
     fault_not_indented: "      node: worker-2\n      lose: table" => "    node: worker-2\n    lose: table";
     fault_without_settings: "inject: [ pod-deletion: { pod: peer } ]" => "inject: [ pod-deletion ]";
     unknown_word: "lose: table" => "lose: tabel";
+    failure_that_is_none: "as: timeout" => "as: http-200";
+    status_of_a_flow_without_http: "as: timeout" => "as: http-502";
+    address_on_the_host_network: "name: app, node: worker-2" => "name: app, node: worker-2, address: 10.176.98.29, mtu: 1400, ingress: { service: shop, hostNetwork: true }";
+    ingresses_at_one_port: "    - { name: app, node: worker-2 }" => "    - { name: app, node: worker-2, ingress: { service: shop, hostNetwork: true } }\n    - { name: second, node: worker-2, ingress: { service: shop, hostNetwork: true } }";
+    resolver_without_records: "clamp: 1280" => "clamp: 1280, resolver: database", "address: 10.176.46.4" => "address: 10.176.46.4, resolver: upsteam", "  nodes: 2" => "  nodes: 2\n  declared: { entries: { shop.example.com: { resolver: outside/database, port: 80 }, shop..com: { resolver: upstream, port: 80 } } }";
     kind_config_elsewhere: "  nodes: 2" => "  nodes: 2\n  kindConfig: ../etc/passwd";
     kind_config_misspelt: "  nodes: 2" => "  nodes: 2\n  kindConfig: two-worker.yaml", "pod: peer" => "pod: pere";
     kind_config_too_small: "  nodes: 2" => "  nodes: 4\n  kindConfig: two-workers.yaml";
@@ -126,6 +131,7 @@ wrong! {
   - http: { name: other-port, from: office/beijing, to: service/shop, via: node/worker-1, port: 30080 }";
     balancers_of_nothing: "address: 10.176.46.4 }" => "address: 10.176.46.4, balances: shop }\n    - { name: other, address: 10.176.46.5, balances: shp, server: nginx, loadBalancer: true }";
     names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
+    triage_leads_nowhere: "controls:" => "triage: { step: 7, at: nod/worker-2, contributing: [0] }\ncontrols:";
     unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
     name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";
     resolves_to_nothing: "works: { flow: shopping }" => "resolves: { flow: app-database, to: [] }";
@@ -152,6 +158,7 @@ wrong! {
     longer_than_it_can_take: "works: { flow: shopping }" => "works: { flow: shopping, within: 1h }";
     path_too_narrow: "address: 10.176.46.4 }" => "address: 10.176.46.4, rate: 1bit }";
     part_that_does_not_exist: "works: { flow: shopping }" => "works: { flow: shopping, part: upload, within: 100ms }";
+    servers_that_cannot_fail: "pod-deletion: { pod: peer }" => "backend-errors: { pods: [peer], service: shop, status: 500 }, backend-errors: { service: shop, status: 500, share: 0% }, backend-errors: { pods: [app], status: 500 }, pod-crash: { pod: app, backOff: 0s }, rolling-update: { service: shops }";
     index_of_what_nothing_queries: "pod-deletion: { pod: peer }" => "missing-index: { server: outside/database, query: 400ms }";
     not_queries_to_mariadb: "address: 10.176.46.4 }" => "address: 10.176.46.4, server: mariadb }";
     no_resolver: "replicas: 2, upstreams: [upstream]" => "replicas: 2, upstreams: [database]";

@@ -48,7 +48,31 @@ fn main() -> ExitCode {
         test("in a chain an undo that fails is dirty", chain_with_failing_undo),
         Trial::ignorable_test(LINKS, links_of_others),
     ];
-    skips::run(&arguments, trials).exit_code()
+    let without = CAUSES.iter().map(|(scenario, cause)| {
+        let name = format!("without {cause}, triage of {scenario} leads to the same step");
+        Trial::test(name, move || triage_without(scenario, cause))
+    });
+    skips::run(&arguments, trials.into_iter().chain(without).collect()).exit_code()
+}
+
+/// Incidents, each with the detector of its cause.
+const CAUSES: &[(&str, &str)] = &[
+    ("mss-clamp-raised", "mss-change"),
+    ("coredns-single-replica-loss", "pod-nic"),
+    ("policy-route-lost", "policy-route"),
+    ("database-slow", "server-slow"),
+    ("dns-record-wrong", "dns-answer"),
+    ("snat-port-collision", "snat-port-reuse"),
+];
+
+fn triage_without(scenario: &str, cause: &str) -> Result<(), Failed> {
+    let plan = shipped::plans().into_iter().find(|plan| plan.name == scenario).expect("it is shipped");
+    let mut options = options(Arc::new(labs()));
+    options.sabotage = Some(Sabotage::RemoveDetector(cause.to_owned()));
+    let ran = run_one(&plan, None, options, &mut |_| {});
+    check(&ran, all_verdicts(&ran, cause, |verdict| *verdict == Verdict::Missed), "the cause missed")?;
+    let [decided] = ran.trial().triage.as_slice() else { return check(&ran, false, "one verdict of triage") };
+    check(&ran, decided.expected.is_some() && decided.wrong.is_none(), "the step of the scenario")
 }
 
 fn plan() -> Plan {

@@ -10,6 +10,7 @@ use crate::event::{Decided, Outcome, Verdict};
 use crate::paint::{self, Line, Page};
 use crate::stages::Stage;
 use crate::summary::{RunSummary, TrialSummary};
+use crate::triage;
 use crate::units::{self, span};
 use crate::words::{self, Tone};
 
@@ -44,6 +45,12 @@ pub fn lines(run: &RunSummary, trial: &TrialSummary, page: Page) -> Vec<String> 
         lines.extend(verdicts(trial, &shown, page).into_iter().flatten());
     } else {
         lines.extend(chain(trial, &stages, page));
+    }
+    for decided in triage::shown(trial) {
+        let Some((tone, heading)) = triage::heading(decided) else { continue };
+        lines.extend(long(page, tone, INDENT, &heading));
+        let steps = decided.found.iter().flat_map(triage::lines);
+        lines.extend(steps.flat_map(|(tone, text)| long(page, tone, INDENT + 2, &text)));
     }
     lines.extend(databases(trial, page));
     if !trial.is_control() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
 use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Triaged;
 use serde::{Deserialize, Serialize};
 
 /// One event of a run.
@@ -224,6 +225,10 @@ pub enum TrialEvent {
     HostChanged {
         what: String,
     },
+    /// The verdict of triage changed; none when users no longer complain.
+    Triage(Option<Triaged>),
+    /// Triage of a trial, or of one stage of a chain, was decided.
+    TriageDecided(TriageDecided),
     /// Sample of a workload flow, for timelines: attempts and failures in the last span.
     Flow(FlowSample),
     /// A third party's database outside reported something about itself, for comparison; never judged.
@@ -312,6 +317,36 @@ impl Decided {
     pub fn since_visible(&self) -> Option<Duration> {
         Some(self.verdict.after()?.saturating_sub(self.visible.unwrap_or_default()))
     }
+}
+
+/// Where triage must lead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriageExpected {
+    /// 1 to 6.
+    pub step: u8,
+    pub at: Subject,
+    /// Other steps that are faulty as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributing: Vec<u8>,
+    /// Deadline, counted from the end of the first failed or slow request.
+    pub within: Duration,
+}
+
+/// How triage was decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriageDecided {
+    /// Of a chain: the first step that was not healed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// None if it must find nothing.
+    pub expected: Option<TriageExpected>,
+    /// The last verdict that explains something, otherwise the last one.
+    pub found: Option<Triaged>,
+    /// Time from the end of the first failed or slow request until the verdict was right for good.
+    pub after: Option<Duration>,
+    /// Why it is not as expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<String>,
 }
 
 /// The verdict on an expectation or a control.

@@ -23,6 +23,7 @@ use crate::stages;
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
 use crate::times;
+use crate::triage;
 use crate::units;
 use crate::words::{self, Tone};
 
@@ -51,6 +52,10 @@ pub fn html(run: &RunSummary) -> String {
                 @for (backend, incidents) in &parts {
                     h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
                     div.card.scroll { (incidents::matrix(run, incidents)) }
+                }
+                @if let Some(table) = triage::table(run) {
+                    h2 { "Where to look" }
+                    div.card.scroll { (table::table(&table)) }
                 }
                 @for table in [times::compared(run), times::by_run(run)].into_iter().flatten() {
                     h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
@@ -169,6 +174,7 @@ fn contents(trial: &TrialSummary) -> Markup {
             (chart)
         }
         (verdicts(trial))
+        (steps(trial))
         (databases(trial))
         @if let Some(chart) = timeline::chart(trial) {
             p.caption { "Timeline in seconds from t0; shaded while the fault is in force" }
@@ -217,6 +223,22 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
                     }
                 } }
+            }
+        }
+    }
+}
+
+/// Where triage led, step by step.
+fn steps(trial: &TrialSummary) -> Markup {
+    html! {
+        @for decided in triage::shown(trial) {
+            @if let Some((tone, heading)) = triage::heading(decided) {
+                p class=(tone.class()) { b { (heading) } }
+                ul.remarks {
+                    @for (tone, line) in decided.found.iter().flat_map(triage::lines) {
+                        li class=(tone.class()) { @if tone == Tone::Bad { b { (line) } } @else { (line) } }
+                    }
+                }
             }
         }
     }

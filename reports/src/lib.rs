@@ -5,7 +5,7 @@
 //! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`stages`] cuts a chain,
 //!   [`databases`] shows what databases logged, [`statistics`] covers repetitions. Every report starts here.
 //! - [`units`], [`words`]: numbers, verdicts and backends as text, the same in all reports.
-//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]) and [`times`] build them.
+//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]), [`times`] and [`triage`] build them.
 //! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
 //! - [`junit`], [`markdown`], [`html`] with its charts: files written at the end.
 //! - [`folder`]: the folder that holds them.
@@ -30,6 +30,7 @@ pub mod table;
 pub mod terminal;
 pub mod text;
 pub mod times;
+pub mod triage;
 pub mod trial;
 pub mod units;
 pub mod words;

@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{databases, matrix, stages, times};
+use crate::{databases, matrix, stages, times, triage};
 
 /// Renders the summary.
 #[must_use]
@@ -41,6 +41,19 @@ pub fn markdown(run: &RunSummary) -> String {
         for part in matrix::folded(run) {
             let on = part.title.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
             text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
+        }
+    }
+    if let Some(table_of) = triage::table(run) {
+        text.push_str(&format!("## Where to look\n\n{}", table(&table_of)));
+        for trial in run.trials.iter().filter(|trial| trial.info.trial.repetition <= 1) {
+            for decided in triage::shown(trial) {
+                let Some((_, heading)) = triage::heading(decided) else { continue };
+                text.push_str(&format!("{}: {}\n\n", escape(&run.label(trial)), escape(&heading)));
+                for (_, line) in decided.found.iter().flat_map(triage::lines) {
+                    text.push_str(&format!("- {}\n", escape(&line)));
+                }
+                text.push('\n');
+            }
         }
     }
     for trial in &run.trials {

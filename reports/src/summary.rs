@@ -12,7 +12,7 @@ use relapse_detectors::time::Time;
 
 use crate::event::{
     DatabaseReport, Decided, EffectSeen, FindingReceived, FlowSample, Injected, Outcome, Phase, RunEvent, RunStarted,
-    TrialEnded, TrialId, TrialInfo, Visible, What,
+    TriageDecided, TrialEnded, TrialId, TrialInfo, Visible, What,
 };
 use crate::{units, words};
 
@@ -59,6 +59,7 @@ pub struct TrialSummary {
     pub left_behind: Vec<String>,
     pub host_changed: Vec<String>,
     pub flows: Vec<FlowAt>,
+    pub triage: Vec<TriageDecided>,
     /// Reports of databases outside, and when each was read.
     pub databases: Vec<(Time, DatabaseReport)>,
     pub ended: Option<TrialEnded>,

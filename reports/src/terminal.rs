@@ -152,7 +152,10 @@ impl Terminal {
                 let line = format!("WAIT  {}  {}", self.run.label(trial), words::one_line(reason));
                 self.print(&[line]);
             }
-            TrialEvent::Flow(_) | TrialEvent::Database { .. } => {}
+            TrialEvent::Flow(_)
+            | TrialEvent::Database { .. }
+            | TrialEvent::Triage(_)
+            | TrialEvent::TriageDecided(_) => {}
             _ => {
                 let page = self.page();
                 if let Some(live) = &mut self.live {

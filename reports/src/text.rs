@@ -15,7 +15,7 @@ use crate::summary::RunSummary;
 use crate::table::{self, Cell, Kind, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{matrix, times};
+use crate::{matrix, times, triage};
 
 /// Columns of a page whose width is unknown.
 const WIDTH: usize = 110;
@@ -40,6 +40,9 @@ pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
             let line = format!("skipped: {}: {}", run.label(trial), trial.reasons().join("; "));
             parts.last_mut().expect("a matrix").push_str(&wrapped(Tone::Skipped, &line, page));
         }
+    }
+    if run.trials.len() > 1 {
+        parts.extend(triage::table(run).map(|table| draw(&table, None, page)));
     }
     parts
         .extend([times::compared(run), times::by_run(run)].into_iter().flatten().map(|table| draw(&table, None, page)));

@@ -67,6 +67,8 @@ impl TrialSummary {
             }
             TrialEvent::LeftBehind { what } => self.left_behind.push(what.clone()),
             TrialEvent::HostChanged { what } => self.host_changed.push(what.clone()),
+            TrialEvent::Triage(_) => {}
+            TrialEvent::TriageDecided(decided) => self.triage.push(decided.clone()),
             TrialEvent::Flow(sample) => self.flows.push(FlowAt { at, sample: sample.clone() }),
             TrialEvent::Database { read, report } => self.databases.push((*read, report.clone())),
             TrialEvent::Ended(ended) => {

@@ -1,5 +1,5 @@
 //! Objects of the API server that an agent sees in a real cluster, beyond pods and endpoints of its node. Labs have
-//! none of them. No detector needs them; some add them to their evidence.
+//! containers only.
 
 use serde::{Deserialize, Serialize};
 

@@ -42,6 +42,9 @@ pub struct Exchange {
     pub sent_again: bool,
     /// The server sent data first, and this is the first data of the client: a login rather than a request.
     pub after_greeting: bool,
+    /// HTTP status, if the response begins with an HTTP/1 status line.
+    #[serde(default)]
+    pub status: Option<u16>,
 }
 
 impl Exchange {

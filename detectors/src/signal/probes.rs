@@ -22,6 +22,10 @@ pub enum ProbeKind {
     Endpoint,
     /// An HTTP request for kube-proxy's own health on the node (`/healthz` on port 10256).
     KubeProxy,
+    /// A look-up of a declared external name at the clients' own resolver.
+    ExternalName,
+    /// A TCP connect to the address behind a declared external name.
+    Entry,
 }
 
 /// One probe and its outcome. Probes of an agent carry a timeout of 400 ms.

@@ -71,7 +71,12 @@ pub struct Tcp {
     pub mss: Option<u16>,
     /// The sender's clock (RFC 7323 TSval).
     pub tsval: Option<u32>,
+    /// The first bytes of the payload, zeros where it is shorter.
+    pub head: [u8; TCP_HEAD],
 }
+
+/// Bytes kept of a TCP payload: an HTTP/1 status line up to the end of the status (RFC 9112, 4).
+pub const TCP_HEAD: usize = "HTTP/1.1 200".len();
 
 impl Tcp {
     /// Bytes of payload in the largest segment on the wire.

@@ -41,5 +41,5 @@ pub use self::enter::{LabSide, enter_lab};
 pub use self::inside::{Inside, interactive, take_terminal};
 pub use self::release::UserNs;
 pub use self::restrictions::diagnose_user_namespaces;
-pub use self::signal::{ask_to_end, end, resume, suspend};
+pub use self::signal::{ask_to_end, end, reload, resume, suspend};
 pub use self::spawn::{LabCommand, LabProcess};

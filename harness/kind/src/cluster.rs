@@ -2,6 +2,7 @@
 //! objects; hosts outside.
 
 mod changes;
+mod ingress;
 mod make;
 mod rules;
 
@@ -14,6 +15,7 @@ use kube::Client;
 use relapse_detectors::signal::{Endpoint, Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
+use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::pods::with_passer_by;
 use relapse_lab::cluster::{
@@ -56,6 +58,7 @@ pub struct KindCluster {
     pause_image: String,
     /// The pod template of kubeadm's CoreDNS Deployment.
     replica: Option<PodSpec>,
+    ingress_log: IngressLogs,
 }
 
 impl KindCluster {
@@ -87,6 +90,7 @@ impl KindCluster {
             inventory: watch::Sender::default(),
             pause_image: cni::pause_image(node)?,
             replica,
+            ingress_log: IngressLogs::default(),
             ground: ground.clone(),
             plan,
         };
@@ -99,6 +103,7 @@ impl KindCluster {
         }
         cluster.pods = Mutex::new(made);
         cluster.until_endpoints_are_ready().await?;
+        cluster.start_ingresses().await?;
         // Pods of the previous scenario were in the fabric until they were deleted.
         cluster.nodes.iter().try_for_each(Attached::forget_flows)?;
         let cluster = Arc::new(cluster);
@@ -127,7 +132,8 @@ impl KindCluster {
         let plugged = self.lock_pods();
         let is_present = |(spec, plugged): &(&relapse_model::PodPlan, &Plugged)| {
             let pod = self.seen.same_pod(&spec.name, &plugged.uid);
-            !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
+            // A pod on the host network has neither address nor link of its own.
+            !spec.host_network && !plugged.leaving && pod.is_some_and(|pod| !is_leaving(&pod))
         };
         let pods = self.plan.pods.iter().zip(plugged.iter()).filter(is_present).map(|(spec, plugged)| PodEntry {
             name: spec.name.clone(),
@@ -167,7 +173,7 @@ impl KindCluster {
         let pods = self.lock_pods().clone();
         for (number, (spec, pod)) in self.plan.pods.iter().zip(&pods).enumerate() {
             let serves = self.serves_itself(Place::Pod(PodId(number)));
-            let ended = serves.then(|| pods::end_connections(&pod.ns));
+            let ended = serves.then(|| pods::end_connections(&pod.ns, spec.host_network.then_some(pod.address)));
             let unplugged = pods::unplug(&self.plan, pod.address, &self.nodes[spec.node.0].node().ns);
             left.extend(failures(&format!("pod {}", spec.name), ended.into_iter().chain([unplugged])));
         }
@@ -223,7 +229,22 @@ impl Cluster for KindCluster {
     }
 
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move {
+            self.restore(id).await.map_err(refused("put a pod back"))?;
+            self.set_ready(id, true).await.map_err(refused("put a pod back"))
+        })
+    }
+
+    fn add_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move { self.restore(id).await.map_err(refused("put a pod back")) })
+    }
+
+    fn crash(&self, id: PodId) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.kill(id).map_err(refused("kill a container")) })
+    }
+
+    fn restarted(&self, id: PodId, _: Duration) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.until_restarted(id).await.map_err(refused("wait for a container")) })
     }
 
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>> {
@@ -269,6 +290,18 @@ impl Cluster for KindCluster {
         )
     }
 
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingress_log
+    }
+
+    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError> {
+        self.configured_port(id).map_err(refused("read the configuration of an ingress"))
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>> {
+        Box::pin(async move { self.configure(id, port).await.map_err(refused("configure an ingress")) })
+    }
+
     fn serves_itself(&self, place: Place) -> bool {
         match place {
             Place::Pod(id) => {
@@ -302,7 +335,9 @@ impl Cluster for KindCluster {
 
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>> {
         Box::pin(async move {
-            if running {
+            if self.plan.pods[id.0].role != PodRole::Dns {
+                self.set_ready(id, running).await.map_err(refused("change whether a pod is ready"))
+            } else if running {
                 self.start_replica(id).await.map_err(refused("start a replica"))
             } else {
                 self.stop_replica(id).await.map_err(refused("stop a replica"))

@@ -105,6 +105,8 @@ enum Objects {
 pub fn start(client: &Client, names: Names) -> UnboundedReceiver<(String, Observed)> {
     let (sender, receiver) = unbounded_channel();
     let feed = Feed { names: Arc::new(names), sender, broken: Arc::default() };
+    let logs = CollectorKind::PodLogs;
+    feed.send_all(&Observed::Collector(Collector { collector: logs, sight: Sight::Ready }));
     feed.follow(Api::all(client.clone()), Objects::All, of_pods(client.clone()));
     feed.follow(Api::all(client.clone()), Objects::All, of_nodes());
     feed.follow(Api::all(client.clone()), Objects::Changes, of_event);

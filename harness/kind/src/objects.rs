@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Service};
 use kube::ResourceExt;
@@ -18,9 +17,11 @@ const CONTENT: &str = "relapse.dev/content";
 pub const NAMESPACE: &str = "default";
 /// Namespace of cluster DNS.
 pub const DNS_NAMESPACE: &str = "kube-system";
+/// Folder of the configuration of an ingress.
+pub const INGRESS_FOLDER: &str = "/etc/nginx/conf.d";
 /// Name of the ConfigMap of cluster DNS during a trial.
 const COREFILE: &str = "relapse-coredns";
-/// The readiness gate of a cluster DNS replica: it is an endpoint only while this condition is true.
+/// The readiness gate of replicas of cluster DNS and of pods that are replaced: endpoints only while this condition is true.
 pub const GATE: &str = "relapse.dev/serves";
 
 /// Grace period of a pod, in seconds. Pods have no work to finish.
@@ -87,7 +88,9 @@ fn reads(map: &ConfigMap) -> Value {
 /// A pod that only holds its network namespace open. Its clients and servers run outside it and enter that namespace.
 pub fn plain(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
     let container = json!({ "name": "pause", "image": image, "imagePullPolicy": "IfNotPresent" });
-    run.pod(&plan.pods[id.0].name, node, container, json!({ "metadata": { "labels": labels(plan, id) } }))
+    let gates = if plan.is_replaced(id) { json!([{ "conditionType": GATE }]) } else { json!([]) };
+    let object = json!({ "metadata": { "labels": labels(plan, id) }, "spec": { "readinessGates": gates } });
+    run.pod(&plan.pods[id.0].name, node, container, object)
 }
 
 /// The labels by which Services select a pod.
@@ -96,28 +99,41 @@ fn labels(plan: &ClusterPlan, id: PodId) -> BTreeMap<String, &'static str> {
     services.map(|service| (behind(service), "true")).collect()
 }
 
-/// An ingress: a real nginx, with an [`ingress_configuration`].
-pub fn ingress(plan: &ClusterPlan, id: PodId, configuration: &ConfigMap, node: &str, image: &str, run: &Run) -> Pod {
-    let name = &configuration.name_any();
+/// An ingress: a real nginx that starts without a server. Its [`ingress_configuration`] is written and reloaded as a
+/// controller does; the image needs no shell for that.
+pub fn ingress(plan: &ClusterPlan, id: PodId, node: &str, image: &str, run: &Run) -> Pod {
+    let pod = &plan.pods[id.0];
     let container = json!({
         "name": "nginx", "image": image, "imagePullPolicy": "Never",
         "command": ["nginx", "-g", "daemon off;"],
-        "volumeMounts": [{ "name": "configuration", "mountPath": "/etc/nginx/conf.d" }],
+        "volumeMounts": [{ "name": "configuration", "mountPath": INGRESS_FOLDER }],
     });
-    let volume = json!({ "name": "configuration", "configMap": { "name": name } });
-    let mut labels = json!(labels(plan, id));
-    labels[CONFIGURATION] = configuration.labels()[CONTENT].as_str().into();
-    run.pod(name, node, container, json!({ "metadata": { "labels": labels }, "spec": { "volumes": [volume] } }))
+    let volume = json!({ "name": "configuration", "emptyDir": {} });
+    let spec = json!({ "hostNetwork": pod.host_network, "volumes": [volume] });
+    run.pod(&pod.name, node, container, json!({ "metadata": { "labels": labels(plan, id) }, "spec": spec }))
 }
 
-/// A reverse proxy in front of a Service. Responses are buffered in memory, so that the client sets the pace.
-pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -> ConfigMap {
-    let text = format!(
-        "server {{
+/// A reverse proxy in front of port `to` of a Service. If the cluster has DNS, the Service is looked up there when a
+/// request arrives, at most once a second. Responses are buffered in memory, so that the client sets the pace.
+pub fn ingress_configuration(plan: &ClusterPlan, id: PodId, to: u16) -> Option<String> {
+    let PodRole::Ingress { backend, port } = plan.pods[id.0].role else { return None };
+    let (resolver, host) = match &plan.dns {
+        Some(dns) => {
+            let (server, name) = (plan.services[dns.service.0].address, plan.service_domain(backend));
+            let resolver = format!(
+                "    resolver {server} valid=1s ipv6=off;\n    resolver_timeout 1s;\n    set $backend {name};\n"
+            );
+            (resolver, "$backend".to_owned())
+        }
+        None => (String::new(), plan.services[backend.0].address.to_string()),
+    };
+    Some(format!(
+        "log_format relapse '$status|$upstream_addr|$upstream_status|$upstream_bytes_received|$request_time';
+server {{
     listen {port};
-    access_log off;
-    location / {{
-        proxy_pass http://{to};
+    access_log /dev/stdout relapse;
+{resolver}    location / {{
+        proxy_pass http://{host}:{to};
         proxy_http_version 1.1;
         proxy_buffers 64 8k;
         proxy_max_temp_file_size 0;
@@ -125,8 +141,7 @@ pub fn ingress_configuration(name: &str, port: u16, to: SocketAddr, run: &Run) -
     }}
 }}
 "
-    );
-    run.object(NAMESPACE, name, json!({ "data": { "default.conf": text } }))
+    ))
 }
 
 /// A replica of cluster DNS: the pod template of kubeadm's Deployment, on the scenario's node, with the scenario's

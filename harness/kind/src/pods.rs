@@ -38,6 +38,8 @@ pub struct Plugged {
     pub leaving: bool,
     /// Its process was asked to terminate.
     pub stopped: bool,
+    /// The container that was killed last.
+    pub killed: Option<String>,
 }
 
 /// Creates a pod and waits until it runs (for a replica of cluster DNS, until it is ready).
@@ -46,7 +48,7 @@ pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> 
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(role));
     pods.create(&PostParams::default(), object).await.map_err(|e| format!("pod {name}: {}", api::failed(e)))?;
     if role == PodRole::Dns {
-        gate(client, &name, true).await?;
+        gate(client, &name, role, true).await?;
     }
     let is_up = |pod: &Arc<Pod>| {
         let ready = role != PodRole::Dns || watch::is_ready(pod);
@@ -55,9 +57,9 @@ pub async fn make(client: &Client, seen: &Seen, object: &Pod, role: PodRole) -> 
     seen.until(&format!("pod {name} to come up"), |seen| seen.pod(&name).filter(is_up)).await
 }
 
-/// Sets the readiness gate of a cluster DNS replica, which makes it an endpoint or not.
-pub async fn gate(client: &Client, name: &str, open: bool) -> Result<(), String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(PodRole::Dns));
+/// Sets the readiness gate of a pod, which makes it an endpoint or not.
+pub async fn gate(client: &Client, name: &str, role: PodRole, open: bool) -> Result<(), String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace(role));
     let status = if open { "True" } else { "False" };
     let patch = Patch::Strategic(json!({ "status": { "conditions": [{ "type": GATE, "status": status }] } }));
     pods.patch_status(name, &PatchParams::default(), &patch).await.map(drop).map_err(api::failed)
@@ -72,7 +74,7 @@ pub async fn delete(client: &Client, name: &str, namespace: &str) -> Result<(), 
     }
 }
 
-/// Processes of a pod on this machine, found by the cgroup that the kubelet made for it.
+/// Processes of a pod (by its uid) or container (by its id) on this machine, found by the cgroup that was made for it.
 pub fn processes(uid: &str) -> Vec<u32> {
     let names = [uid.to_owned(), uid.replace('-', "_")];
     let is_of_it = |pid: &u32| {
@@ -86,6 +88,10 @@ pub fn processes(uid: &str) -> Vec<u32> {
 pub async fn plug(plan: &ClusterPlan, id: PodId, pod: &Pod, node: &NetNs) -> Result<Plugged, String> {
     let spec = &plan.pods[id.0];
     let uid = pod.uid().unwrap_or_default();
+    if spec.host_network {
+        let (ns, link) = (node.clone(), String::new());
+        return Ok(Plugged { ns, link, address: spec.address, uid, leaving: false, stopped: false, killed: None });
+    }
     let pid = processes(&uid).into_iter().min();
     let pid = pid.ok_or_else(|| format!("pod {} has no process on this machine", spec.name))?;
     let address = watch::address(pod).ok_or_else(|| format!("pod {} has no address", spec.name))?;
@@ -106,7 +112,7 @@ pub async fn plug(plan: &ClusterPlan, id: PodId, pod: &Pod, node: &NetNs) -> Res
         for rule in pod_rules(&plan.network, address) {
             unless(ErrorKind::AlreadyExists, builder.add_rule(&rule).await)?;
         }
-        Ok(Plugged { ns, link: veth.name, address, uid, leaving: false, stopped: false })
+        Ok(Plugged { ns, link: veth.name, address, uid, leaving: false, stopped: false, killed: None })
     };
     plugged.await.map_err(|e: relapse_kernel::Error| format!("pod {}: failed to {e}", spec.name))
 }
@@ -118,11 +124,12 @@ pub fn unplug(plan: &ClusterPlan, address: IpAddr, node: &NetNs) -> relapse_kern
         .try_for_each(|rule| unless(ErrorKind::NotFound, route::delete_rule(node, rule)))
 }
 
-/// Ends the connections of a server, which keeps running and listening.
-pub fn end_connections(ns: &NetNs) -> relapse_kernel::Result<()> {
+/// Ends the connections of a server, which keeps running and listening; on the host network, only those at its `address`.
+pub fn end_connections(ns: &NetNs, address: Option<IpAddr>) -> relapse_kernel::Result<()> {
     let sockets = SockDiag::open(ns)?;
-    let all = !mask(&[state::LISTEN]);
-    sockets.tcp_sockets(all)?.iter().try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
+    let all = sockets.tcp_sockets(!mask(&[state::LISTEN]))?;
+    let mut own = all.iter().filter(|socket| address.is_none_or(|address| socket.local.ip() == address));
+    own.try_for_each(|socket| unless(ErrorKind::NotFound, sockets.destroy(socket)))
 }
 
 /// Waits until the node's end of a pod's veth is gone. The CNI plugins finish about when the API reports the deletion.

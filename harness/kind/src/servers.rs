@@ -149,7 +149,7 @@ fn last_log_line(container: &Container<GenericImage>) -> String {
 /// and returns them.
 pub fn unplug(host: &Outside) -> Vec<String> {
     let steps = [
-        end_connections(&host.ns),
+        end_connections(&host.ns, None),
         // Deleting the NIC deletes the fabric's end, too. Deleting only the fabric would remove it with a delay.
         link::find(&host.ns, NIC).and_then(|nic| nic.map_or(Ok(()), |nic| link::delete(&host.ns, nic.index))),
     ];

@@ -17,6 +17,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
 
+use ingress::IngressLogs;
+
 /// A node: its namespace, in which its NICs, rules, routes and connection tracking live.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -188,7 +190,7 @@ pub trait Cluster: Send + Sync {
     fn inventory(&self) -> watch::Receiver<Inventory>;
 
     /// Further observations of the API server, with the node each is about, starting from the current state; `None` if
-    /// there is no API server.
+    /// there is no API server. In labs the states of containers only.
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
 
     /// Deletes a pod as the kubelet and the CNI would: its processes, its Service endpoints, its rules
@@ -198,13 +200,24 @@ pub trait Cluster: Send + Sync {
     /// Restores a deleted pod.
     fn restore_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
 
+    /// Restores a deleted pod, which is not ready before [`Self::set_running`].
+    fn add_pod(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// Kills the container of a pod (SIGKILL), which stays with its links. It is no endpoint while no container runs.
+    fn crash(&self, id: PodId) -> Job<'_, Result<(), FaultError>>;
+
+    /// Waits until the kubelet has started the container again: at once after the first crash, after `back_off` after
+    /// the second, then after twice the time before. A real kubelet has a back-off of its own (10 s).
+    fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, Result<(), FaultError>>;
+
     /// Adds or deletes a pod that no flow or fault uses, the ordinary churn of any cluster.
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>>;
 
     /// How long that pod stays, and how long it is gone.
     fn churn_pace(&self) -> (Duration, Duration);
 
-    /// Stops (or starts again) the process of a pod, links intact; its endpoints follow.
+    /// Stops (or starts again) the process of a replica of cluster DNS, links intact; its endpoints follow. Other pods only
+    /// become ready or unready.
     fn set_running(&self, id: PodId, running: bool) -> Job<'_, Result<(), FaultError>>;
 
     /// A kube-proxy for a node, ready to be started with a configuration that makes it write this limit; `None`
@@ -230,6 +243,19 @@ pub trait Cluster: Send + Sync {
     /// that runs has written its rules.
     fn set_endpoint(&self, pod: PodId, is_endpoint: bool) -> Job<'_, Result<(), FaultError>>;
 
+    /// Requests that ingress controllers answered.
+    fn ingress_log(&self) -> &IngressLogs;
+
+    /// The port of its Service to which the configuration of an ingress sends.
+    ///
+    /// # Errors
+    /// When the pod is no ingress, or its configuration cannot be read.
+    fn ingress_port(&self, id: PodId) -> Result<u16, FaultError>;
+
+    /// Writes a configuration of an ingress that sends to this port of its Service, and reloads it. Returns when it is
+    /// in force.
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, Result<(), FaultError>>;
+
     /// Whether this pod or outside host runs its own server, so that the workload starts none there.
     fn serves_itself(&self, place: Place) -> bool;
 
@@ -246,6 +272,7 @@ pub trait Cluster: Send + Sync {
 pub mod backend;
 pub mod cable;
 pub mod fabric;
+pub mod ingress;
 pub mod node_network;
 pub mod outside;
 pub mod paths;

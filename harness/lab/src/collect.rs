@@ -90,7 +90,9 @@ collectors! {
     packets,
     sockets,
     probes,
+    load,
     api,
+    ingress_log,
     databases,
     kernel_log,
 }

@@ -19,6 +19,7 @@ use crate::host_limit::HostLimit;
 pub use crate::job::{FaultError, Job, now, wait_for};
 use crate::workload::FlowSwitch;
 use crate::workload::churn::ChurnPause;
+use crate::workload::servers::running::Servers;
 pub use spread::Spread;
 
 /// What a fault needs beyond its own namespaces.
@@ -64,6 +65,8 @@ pub struct World {
     pub cluster: Arc<dyn Cluster>,
     /// Every flow of the workload with its switch, in plan order.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
+    /// The workload's own servers.
+    pub servers: Arc<Servers>,
     /// While set, only the flows send traffic.
     pub quiet: ChurnPause,
     /// The machine-wide conntrack limit, written by the guardian.

@@ -16,6 +16,7 @@ use crate::fault::{FaultSpec, Planned};
 
 mod drop_all;
 mod filler;
+mod served;
 
 macro_rules! faults {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
@@ -78,4 +79,10 @@ faults! {
     "kube-proxy-stopped" => kube_proxy_stopped::KubeProxyStoppedSpec,
     "endpoint-replaced" => endpoint_replaced::EndpointReplacedSpec,
     "missing-index" => missing_index::MissingIndexSpec,
+    "ingress-misroute" => ingress_misroute::IngressMisrouteSpec,
+    "ingress-reload" => ingress_reload::IngressReloadSpec,
+    "external-dns-loss" => external_dns_loss::ExternalDnsLossSpec,
+    "backend-errors" => backend_errors::BackendErrorsSpec,
+    "pod-crash" => pod_crash::PodCrashSpec,
+    "rolling-update" => rolling_update::RollingUpdateSpec,
 }

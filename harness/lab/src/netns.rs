@@ -1,11 +1,13 @@
 //! The lab: a cluster of network namespaces on this machine, started in milliseconds.
 //!
-//! Stand-ins replace what a real cluster runs: [`kube_proxy`] with the rules of [`services`], [`coredns`] for CoreDNS;
+//! Stand-ins replace what a real cluster runs: [`kube_proxy`] with the rules of [`services`], [`coredns`] for CoreDNS,
+//! [`kubelet`] for the states of containers;
 //! everything else (fabric, NICs, policy table, source NAT, outside world) is shared with other backends. Dropping
 //! the last handles takes it down: namespaces are anonymous.
 
 mod coredns;
 mod kube_proxy;
+mod kubelet;
 mod labs;
 pub mod probe;
 mod services;
@@ -25,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::cluster::cable::{End, connect};
 use crate::cluster::fabric::Fabric;
+use crate::cluster::ingress::{IngressLogs, Ingresses};
 use crate::cluster::node_network::{attach_nics, host, node_port_rule, node_ports, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::paths::Paths;
@@ -49,9 +52,11 @@ pub struct Lab {
     dns: coredns::Replicas,
     /// By node.
     kube_proxies: Vec<Arc<kube_proxy::KubeProxy>>,
+    kubelets: kubelet::Kubelets,
     /// Which pods exist, and which of them are ready.
     state: Mutex<Vec<PodState>>,
     inventory: watch::Sender<Inventory>,
+    ingresses: Ingresses,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +98,11 @@ impl Lab {
         }
         let mut pods = Vec::with_capacity(plan.pods.len());
         for (number, pod) in plan.pods.iter().enumerate() {
+            if pod.host_network {
+                let ns = hosts[pod.node.0].ns.clone();
+                pods.push(Pod { name: pod.name.clone(), ns, link: String::new() });
+                continue;
+            }
             let inside = host_namespace(&pod.name, false).await?;
             let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
             if !plan.is_spare(PodId(number)) {
@@ -121,11 +131,12 @@ impl Lab {
         let nodes: Vec<Node> = nodes.collect();
         let inventory = watch::Sender::new(inventory(plan, &state));
         let shared = Arc::new(plan.clone());
-        let kube_proxy = |(number, node): (usize, &Node)| {
-            kube_proxy::KubeProxy::new(NodeId(number), &node.ns, &shared, inventory.subscribe())
+        let kube_proxy = |(id, node): (usize, &Node)| {
+            kube_proxy::KubeProxy::new(NodeId(id), &node.ns, &shared, inventory.subscribe())
         };
         let lab = Arc::new(Self {
             dns: coredns::Replicas::new(plan, &pods),
+            kubelets: kubelet::Kubelets::new(plan),
             plan: plan.clone(),
             fabric,
             paths,
@@ -136,6 +147,7 @@ impl Lab {
             offices,
             inventory,
             state: Mutex::new(state),
+            ingresses: Ingresses::new(plan),
         });
         for kube_proxy in &lab.kube_proxies {
             kube_proxy.start().await?;
@@ -150,9 +162,10 @@ impl Lab {
 
     fn each_namespace(&self) -> impl Iterator<Item = &NetNs> {
         let hops = self.outside.iter().filter_map(|o| o.load_balancer.as_ref());
+        let own = |number: &usize| !self.plan.pods[*number].host_network;
         std::iter::once(&self.fabric.at.ns)
             .chain(self.nodes.iter().map(|n| &n.ns))
-            .chain(self.pods.iter().map(|p| &p.ns))
+            .chain((0..self.pods.len()).filter(own).map(|number| &self.pods[number].ns))
             .chain(self.outside.iter().map(|o| &o.ns))
             .chain(hops)
             .chain(self.offices.iter().flat_map(|o| [&o.client, &o.gateway]))
@@ -208,7 +221,9 @@ const CHURN: (Duration, Duration) = (Duration::from_millis(400), Duration::from_
 
 fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
     let node = |id: usize| plan.nodes[plan.pods[id].node.0].name.clone();
-    let pods = (0..plan.pods.len()).filter(|id| state[*id].exists).map(|id| PodEntry {
+    // A pod on the host network has neither address nor link of its own.
+    let own = |id: &usize| state[*id].exists && !plan.pods[*id].host_network;
+    let pods = (0..plan.pods.len()).filter(own).map(|id| PodEntry {
         name: plan.pods[id].name.clone(),
         node: node(id),
         address: plan.pods[id].address,
@@ -261,10 +276,15 @@ impl Cluster for Lab {
     fn delete_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
             self.set_running(id, false).await?;
+            self.kubelets.ended(id);
+            self.kubelets.removed(id);
             self.set_state(id, |state| state.exists = false).await?;
+            let spec = &self.plan.pods[id.0];
+            if spec.host_network {
+                return Ok(());
+            }
             // The kubelet updates its state before it calls the CNI.
             tokio::time::sleep(CNI_CALL).await;
-            let spec = &self.plan.pods[id.0];
             let node = &self.nodes[spec.node.0].ns;
             for rule in pod_rules(&self.plan.network, spec.address) {
                 // As in a CNI, rules that are missing already (removed by a fault) are not an error.
@@ -279,13 +299,35 @@ impl Cluster for Lab {
 
     fn restore_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
         Box::pin(async move {
+            self.add_pod(id).await?;
+            self.set_running(id, true).await
+        })
+    }
+
+    fn add_pod(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
             let spec = &self.plan.pods[id.0];
-            if link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
+            if !spec.host_network && link::find(&self.nodes[spec.node.0].ns, &self.pods[id.0].link)?.is_none() {
                 let (inside, host) = (Builder::open(&self.pods[id.0].ns)?, Builder::open(&self.nodes[spec.node.0].ns)?);
                 plug_pod(&self.plan, id, &self.pods[id.0].link, &inside, &host).await?;
             }
+            self.kubelets.started(id);
             self.set_state(id, |state| state.exists = true).await?;
             self.set_running(id, true).await
+        })
+    }
+
+    fn crash(&self, id: PodId) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.failed(id);
+            self.set_state(id, |state| state.ready = false).await
+        })
+    }
+
+    fn restarted(&self, id: PodId, back_off: Duration) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(async move {
+            self.kubelets.restart(id, back_off).await;
+            self.set_state(id, |state| state.ready = true).await
         })
     }
 
@@ -299,7 +341,7 @@ impl Cluster for Lab {
     }
 
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>> {
-        None
+        Some(self.kubelets.news())
     }
 
     fn kube_proxy(&self, _: u64) -> Option<std::result::Result<KubeProxy, FaultError>> {
@@ -334,6 +376,18 @@ impl Cluster for Lab {
         Box::pin(self.set_state(id, move |state| state.selected = is_endpoint))
     }
 
+    fn ingress_log(&self) -> &IngressLogs {
+        &self.ingresses.log
+    }
+
+    fn ingress_port(&self, id: PodId) -> std::result::Result<u16, FaultError> {
+        self.ingresses.port(id)
+    }
+
+    fn configure_ingress(&self, id: PodId, port: u16) -> Job<'_, std::result::Result<(), FaultError>> {
+        Box::pin(std::future::ready(self.ingresses.configure(id, port)))
+    }
+
     fn serves_itself(&self, _: Place) -> bool {
         false
     }
@@ -356,11 +410,13 @@ impl Cluster for Lab {
             let is_dns = self.plan.pods[id.0].role == PodRole::Dns;
             if is_dns && running {
                 self.dns.start(id)?;
+                self.kubelets.started(id);
             }
             self.set_state(id, |state| state.ready = running).await?;
             // Endpoints are removed before the process stops, so that requests under way are still answered.
             if is_dns && !running {
                 self.dns.stop(id).await;
+                self.kubelets.ended(id);
             }
             Ok(())
         })

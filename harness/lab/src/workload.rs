@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::client::{Client, Running};
+use self::servers::running::Servers;
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -74,6 +75,8 @@ pub struct Workload {
     tasks: JoinSet<()>,
     /// Every flow with its switch, in plan order.
     pub flows: Vec<(FlowPlan, Arc<FlowSwitch>)>,
+    /// Its own servers.
+    pub servers: Arc<Servers>,
 }
 
 impl Workload {
@@ -90,7 +93,7 @@ impl Workload {
         attempts: &mpsc::UnboundedSender<Attempt>,
     ) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
-        servers::start(cluster, flows, clients, &mut tasks)?;
+        let servers = Arc::new(servers::start(cluster, flows, clients, &mut tasks)?);
         let mut switched = Vec::with_capacity(flows.len());
         for (number, (plan, client)) in flows.iter().zip(clients).enumerate() {
             let switch = Arc::new(FlowSwitch::default());
@@ -105,12 +108,13 @@ impl Workload {
             };
             tasks.spawn(running.run(at_once));
         }
-        Ok(Self { tasks, flows: switched })
+        Ok(Self { tasks, flows: switched, servers })
     }
 
     /// Stops every client and server.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
+        self.servers.stop_all().await;
     }
 }
 

@@ -4,13 +4,13 @@
 
 mod path;
 mod steps;
-mod way;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Operator};
+use relapse_detectors::operator::{DeclaredName, DeclaredPath, DeclaredServer, Entry, Operator};
 use relapse_detectors::prefix::Prefix;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,7 +18,6 @@ use serde::Deserialize;
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
 pub use steps::{PartId, PartPlan, Query, Step, Work};
-pub use way::Way;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
@@ -51,6 +50,8 @@ pub struct ClusterPlan {
     pub nodes: Vec<NodePlan>,
     /// All pods, including the DNS replicas (`coredns-1`, ...) and the ingress.
     pub pods: Vec<PodPlan>,
+    /// Pods that do not run from the start: faults add them. Replicas of cluster DNS are in [`DnsPlan::spares`].
+    pub spares: Vec<PodId>,
     pub services: Vec<ServicePlan>,
     pub dns: Option<DnsPlan>,
     pub outside: Vec<OutsidePlan>,
@@ -63,6 +64,8 @@ pub struct ClusterPlan {
     pub names: Vec<NamePlan>,
     /// What the operator declared to the detectors about servers.
     pub declared_servers: Vec<DeclaredServer>,
+    /// External names of the cluster that the operator declares to the detectors.
+    pub declared_entries: Vec<Entry>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }
@@ -129,6 +132,8 @@ pub struct PodPlan {
     /// MTU of the pod's interface, bytes (1500).
     pub mtu: u16,
     pub role: PodRole,
+    /// It runs in its node's network namespace, at the node's address.
+    pub host_network: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,6 +230,8 @@ pub struct OutsidePlan {
     pub ttl: u32,
     /// Name of a third party's server that answers flows to it, on backends with containers.
     pub server: Option<&'static str>,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// An office: clients behind a VPN gateway, whose tunnel ends in the fabric.
@@ -246,6 +253,8 @@ pub struct OfficePlan {
     /// What the operator declared to the detectors about this path, bytes.
     pub declared_mtu: Option<u16>,
     pub path: PathPlan,
+    /// Resolver of its clients. Default: the first resolver outside.
+    pub resolver: Option<OutsideId>,
 }
 
 /// A domain name that flows look up at each attempt.
@@ -292,6 +301,8 @@ pub struct FlowPlan {
     pub via: Option<Place>,
     /// Resolver outside that is asked for names. Default: [`ClusterPlan::resolver_of`].
     pub resolver: Option<OutsideId>,
+    /// The name it looks up, if it does nothing else.
+    pub query: Option<String>,
     /// TCP port of the server it needs at the target, if any.
     pub port: Option<u16>,
     /// Size of that server's response, bytes.
@@ -325,6 +336,7 @@ impl FlowPlan {
             to,
             via: None,
             resolver: None,
+            query: None,
             port: None,
             response: 0,
             keeps: 0,
@@ -358,8 +370,7 @@ impl FlowPlan {
 }
 
 /// How an attempt fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Failure {
     #[default]
     Any,
@@ -369,24 +380,34 @@ pub enum Failure {
     Refused,
     /// The name was not resolved (SERVFAIL, NXDOMAIN or no answer).
     NameError,
+    /// An HTTP response with this status (RFC 9110, 15) instead of 200.
+    Status(u16),
 }
 
 impl Failure {
-    /// The word in scenarios.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-            Self::Timeout => "timeout",
-            Self::Refused => "refused",
-            Self::NameError => "name-error",
-        }
-    }
-
-    /// The failure with this word.
+    /// The failure written in a scenario or in `Server-Timing`: a word, or `http-STATUS`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Any, Self::Timeout, Self::Refused, Self::NameError].into_iter().find(|how| how.as_str() == text)
+        let status = |text: &str| text.parse().ok().filter(|status| (400..=599).contains(status));
+        match text {
+            "any" => Some(Self::Any),
+            "timeout" => Some(Self::Timeout),
+            "refused" => Some(Self::Refused),
+            "name-error" => Some(Self::NameError),
+            other => other.strip_prefix("http-").and_then(status).map(Self::Status),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Refused => f.write_str("refused"),
+            Self::NameError => f.write_str("name-error"),
+            Self::Status(status) => write!(f, "http-{status}"),
+        }
     }
 }
 
@@ -412,6 +433,7 @@ impl ClusterPlan {
             peer_prefix_length: 24,
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
+            entries: self.declared_entries.clone(),
         }
     }
 
@@ -432,6 +454,12 @@ impl ClusterPlan {
         format!("{}.{namespace}.svc.cluster.local", self.services[id.0].name)
     }
 
+    /// The pods of a node that have addresses of their own.
+    pub fn pods_with_links(&self, node: NodeId) -> impl Iterator<Item = PodId> {
+        let here = move |number: &usize| self.pods[*number].node == node && !self.pods[*number].host_network;
+        (0..self.pods.len()).filter(here).map(PodId)
+    }
+
     /// The pods' routing table of a node, in messages.
     #[must_use]
     pub fn pod_table_of(&self, node: NodeId) -> String {
@@ -441,7 +469,14 @@ impl ClusterPlan {
     /// Whether a pod does not run from the start.
     #[must_use]
     pub fn is_spare(&self, id: PodId) -> bool {
-        self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+        self.spares.contains(&id) || self.dns.as_ref().is_some_and(|dns| dns.spares.contains(&id))
+    }
+
+    /// Whether a fault replaces the pods of its Service, so that each is ready only when its server listens.
+    #[must_use]
+    pub fn is_replaced(&self, id: PodId) -> bool {
+        let has_spares = |service: &ServicePlan| service.pods.iter().any(|pod| self.spares.contains(pod));
+        self.services.iter().any(|service| service.pods.contains(&id) && has_spares(service))
     }
 
     /// All places: nodes, pods, offices, hosts outside.
@@ -485,6 +520,22 @@ impl ClusterPlan {
         }
     }
 
+    /// What answers at this port of a place, and at which port: behind a node's address may be an ingress on the host
+    /// network or a Service with this node port, behind a load balancer its Service.
+    #[must_use]
+    pub fn answering(&self, place: Place, port: u16) -> (Target, u16) {
+        let service = |id: usize| (Target::Service(ServiceId(id)), self.services[id].ports.first().copied());
+        let found = match place {
+            Place::Node(node) => match self.host_ingress(node, port) {
+                Some(pod) => Some((Target::Place(Place::Pod(pod)), None)),
+                None => self.services.iter().position(|service| service.node_port == Some(port)).map(service),
+            },
+            Place::Outside(id) => self.outside[id.0].balances.map(|id| (Target::Service(id), None)),
+            Place::Pod(_) | Place::Office(_) => None,
+        };
+        found.map_or((Target::Place(place), port), |(target, own)| (target, own.unwrap_or(port)))
+    }
+
     /// The place with this address.
     #[must_use]
     pub fn place_at(&self, address: IpAddr) -> Option<Place> {
@@ -493,15 +544,31 @@ impl ClusterPlan {
         self.places().find(|place| self.address(*place) == address).or_else(outside)
     }
 
-    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise the first resolver outside.
+    /// The resolver used at this place: cluster DNS for pods and nodes, otherwise its own, or the first one outside.
+    #[must_use]
+    pub fn resolver_at(&self, place: Place) -> Option<Target> {
+        let own = match place {
+            Place::Pod(_) | Place::Node(_) => return self.dns.as_ref().map(|dns| Target::Service(dns.service)),
+            Place::Outside(id) => self.outside[id.0].resolver,
+            Place::Office(id) => self.offices[id.0].resolver,
+        };
+        let first = || self.outside.iter().position(|host| !host.records.is_empty()).map(OutsideId);
+        own.or_else(first).map(|host| Target::Place(Place::Outside(host)))
+    }
+
+    /// Address of the resolver used at this place.
     #[must_use]
     pub fn resolver_of(&self, place: Place) -> Option<IpAddr> {
-        match place {
-            Place::Pod(_) | Place::Node(_) => self.dns.as_ref().map(|dns| self.services[dns.service.0].address),
-            Place::Outside(_) | Place::Office(_) => {
-                self.outside.iter().find(|host| !host.records.is_empty()).map(|host| host.address)
-            }
-        }
+        self.resolver_at(place).map(|resolver| self.target_address(resolver))
+    }
+
+    /// The ingress on the host network of this node that serves this port.
+    #[must_use]
+    pub fn host_ingress(&self, node: NodeId, at: u16) -> Option<PodId> {
+        let serves = |pod: &PodPlan| {
+            pod.host_network && pod.node == node && matches!(pod.role, PodRole::Ingress { port, .. } if port == at)
+        };
+        self.pods.iter().position(serves).map(PodId)
     }
 
     /// Address that a flow to this target connects to; of a name, its first address in the scenario.

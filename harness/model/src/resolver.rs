@@ -33,6 +33,7 @@ impl<'a> Resolver<'a> {
             network: NetworkPlan::default(),
             nodes: Vec::new(),
             pods: Vec::new(),
+            spares: Vec::new(),
             services: Vec::new(),
             dns: None,
             outside: Vec::new(),
@@ -41,6 +42,7 @@ impl<'a> Resolver<'a> {
             declared_names: Vec::new(),
             names: Vec::new(),
             declared_servers: Vec::new(),
+            declared_entries: Vec::new(),
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }
@@ -113,6 +115,21 @@ impl<'a> Resolver<'a> {
         match self.target_of(text, &["outside"])? {
             Target::Place(Place::Outside(id)) => Some(id),
             _ => None,
+        }
+    }
+
+    /// The resolver with this name: a host outside that has records.
+    pub fn resolver_named(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
+        let id = self.outside_host(name)?;
+        self.has_records(id, name);
+        Some(id)
+    }
+
+    /// Reports a host outside, written there, that is not a resolver.
+    pub fn has_records(&mut self, id: OutsideId, at: &Spanned<String>) {
+        if self.cluster.outside[id.0].records.is_empty() {
+            let help = "give it `records: { NAME: [ADDRESS] }`";
+            self.error(at.span, format!("{} is not a resolver", quoted(at)), help);
         }
     }
 

@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::diagnostics::quoted;
+use crate::plan::Failure;
 
 /// The syntax of one kind of string.
 pub struct Format {
@@ -40,6 +41,7 @@ pub const FORMATS: &[Format] = &[
     Rate::FORMAT,
     Subject::FORMAT,
     Day::FORMAT,
+    FailureText::FORMAT,
 ];
 
 macro_rules! text {
@@ -128,6 +130,24 @@ text! {
     /// A day of the calendar.
     Day(Date), "day", "a day", "^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
     "write year, month and day, such as `2027-03-01`"
+}
+
+text! {
+    /// How an attempt fails.
+    FailureText(Failure), "failure", "a failure", "^(any|timeout|refused|name-error|http-[45][0-9]{2})$",
+    "one of: any, timeout, refused, name-error, or a status such as `http-502`"
+}
+
+impl Default for FailureText {
+    fn default() -> Self {
+        Self(Failure::Any)
+    }
+}
+
+impl FailureText {
+    fn parse(text: &str) -> Option<Self> {
+        Failure::parse(text).map(Self)
+    }
 }
 
 impl Name {

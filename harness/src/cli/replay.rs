@@ -8,8 +8,11 @@ use std::process::ExitCode;
 use clap::Args;
 use relapse_detectors::finding::{Finding, Severity};
 use relapse_detectors::record;
+use relapse_detectors::replay::{self, Complaint};
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Triaged;
 use relapse_reports::paint::Page;
+use relapse_reports::triage as where_to_look;
 use relapse_reports::units::count;
 use relapse_reports::words::{self, Tone};
 use serde::Serialize;
@@ -21,6 +24,7 @@ use super::out;
 #[command(after_help = "Examples:
   relapse run policy-route-lost --record recordings
   relapse replay recordings/policy-route-lost.jsonl
+  relapse replay --complain app-database=timeout recordings/policy-route-lost.jsonl
   relapse replay --json recordings | jq -c '.finding | [.detector, .severity, .subject]'
 
 Needs no privileges and no lab: a recording gives the same findings on every machine.")]
@@ -31,6 +35,10 @@ pub struct ReplayArguments {
     /// Print findings as JSON lines.
     #[arg(long)]
     json: bool,
+    /// Triage, as if users of a flow complained all the time: FLOW=OUTCOME with timeout, refused, name-error, failed,
+    /// slow or http-STATUS.
+    #[arg(long, value_name = "FLOW=OUTCOME")]
+    complain: Option<Complaint>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +63,22 @@ pub fn main(arguments: &ReplayArguments) -> ExitCode {
         }
         for path in &files {
             let file = File::open(path).map_err(|e| e.to_string());
+            if let Some(complaint) = &arguments.complain {
+                let file =
+                    file.and_then(|file| replay::triage(BufReader::new(file), complaint).map_err(|e| super::chain(&e)));
+                match file {
+                    Ok(Some(verdicts)) => show_triage(path, &verdicts, arguments.json),
+                    Ok(None) => {
+                        eprintln!("relapse: {}: it has no flow {}", path.display(), complaint.flow);
+                        bad = true;
+                    }
+                    Err(why) => {
+                        eprintln!("relapse: {}: {why}", path.display());
+                        bad = true;
+                    }
+                }
+                continue;
+            }
             match file.and_then(|file| record::replay(BufReader::new(file)).map_err(|e| super::chain(&e))) {
                 Ok(findings) => show(path, &findings, arguments.json),
                 Err(why) => {
@@ -106,6 +130,23 @@ fn show(path: &Path, findings: &[(Time, Finding)], json: bool) {
         )
     };
     out::lines(findings.iter().map(line));
+}
+
+/// Each verdict of triage when it changed, and the steps of the last one.
+fn show_triage(path: &Path, verdicts: &[(Time, Triaged)], json: bool) {
+    if json {
+        out::lines(verdicts.iter().map(|one| serde_json::to_string(one).unwrap_or_default()));
+        return;
+    }
+    let page = out::page();
+    out::line(format!("{}: {}", page.strong(&path.display().to_string()), count(verdicts.len(), "verdict")));
+    let first = verdicts.first().map_or(Time(0), |(at, _)| *at);
+    let line = |(at, triaged): &(Time, Triaged)| {
+        format!("  +{:>8.1} ms  {}", at.since(first).as_secs_f64() * 1e3, where_to_look::sentence(triaged))
+    };
+    out::lines(verdicts.iter().map(line));
+    let steps = verdicts.last().into_iter().flat_map(|(_, triaged)| where_to_look::lines(triaged));
+    out::lines(steps.map(|(tone, text)| page.paint(tone, &format!("    {text}"))));
 }
 
 fn state(finding: &Finding, page: Page) -> String {

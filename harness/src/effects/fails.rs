@@ -8,6 +8,7 @@ use relapse_kernel::Result;
 use relapse_lab::workload::Attempt;
 use relapse_model::diagnostics::quoted;
 use relapse_model::spanned::Spanned;
+use relapse_model::values::FailureText;
 use relapse_model::{ClusterPlan, Failure, FlowId, FlowPlan, PartId};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -17,14 +18,18 @@ use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
 /// Minimum number of attempts to determine a share.
 const ENOUGH_FOR_A_SHARE: u32 = 8;
 
+/// Kinds of flows that see HTTP statuses.
+const SEES_STATUS: [&str; 2] = ["http", "call"];
+
 /// A flow fails.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FailsSpec {
     /// Name of a flow.
     pub flow: Spanned<String>,
+    /// How it fails: any, timeout, refused, name-error, or an HTTP status such as http-502. Default any.
     #[serde(default, rename = "as")]
-    pub how: Failure,
+    pub how: FailureText,
     /// Smallest and largest share of attempts that fail. Default [1, 1].
     #[schemars(inner(range(min = 0, max = 1)))]
     pub share: Option<Spanned<[f64; 2]>>,
@@ -39,15 +44,15 @@ impl EffectSpec for FailsSpec {
             let help = "write the smaller share first, then the larger, above 0";
             resolver.error(at.span, "no share of attempts lies between these", help);
         }
-        let flow = flow?;
-        let FlowPlan { looks_up, timeout, ref parts, .. } = resolver.workload[flow.0];
+        let (flow, how) = (flow?, self.how.0);
+        let FlowPlan { looks_up, timeout, ref parts, kind, .. } = resolver.workload[flow.0];
         // A part that gives up earlier fails the whole.
         let timeout = parts.iter().filter_map(|part| part.timeout).fold(timeout, Duration::min);
-        if self.how == Failure::NameError && !looks_up {
+        if how == Failure::NameError && !looks_up {
             let message = format!("flow {} does not look up a name", quoted(&self.flow));
             resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
         }
-        if self.how == Failure::Timeout && timeout >= within {
+        if how == Failure::Timeout && timeout >= within {
             let message = format!(
                 "flow {} gives up after {timeout:?}, and the effect must be seen within {within:?}",
                 quoted(&self.flow)
@@ -55,7 +60,11 @@ impl EffectSpec for FailsSpec {
             let help = "shorten its `timeout`, or lengthen the effect's `within`";
             resolver.error(self.flow.span, message, help);
         }
-        Some(Arc::new(Fails { flow, how: self.how, share: (least, most) }))
+        if matches!(how, Failure::Status(_)) && !SEES_STATUS.contains(&kind) {
+            let message = format!("flow {} does not see HTTP statuses", quoted(&self.flow));
+            resolver.error(self.flow.span, message, "choose another `as`: any, timeout, refused");
+        }
+        Some(Arc::new(Fails { flow, how, share: (least, most) }))
     }
 }
 
@@ -70,10 +79,11 @@ struct Fails {
 impl Effect for Fails {
     fn text(&self, flows: &[FlowPlan], _: &ClusterPlan) -> String {
         let how = match self.how {
-            Failure::Any => "",
-            Failure::Timeout => ": timeout",
-            Failure::Refused => ": refused",
-            Failure::NameError => ": name not resolved",
+            Failure::Any => String::new(),
+            Failure::Timeout => ": timeout".to_owned(),
+            Failure::Refused => ": refused".to_owned(),
+            Failure::NameError => ": name not resolved".to_owned(),
+            Failure::Status(status) => format!(": HTTP {status}"),
         };
         let often = if self.share.0 >= 1.0 { "fails" } else { "fails intermittently" };
         format!("{} {often}{how}", flows[self.flow.0].name)
@@ -153,7 +163,7 @@ impl Watch for Failing {
             n => format!(", {n} of them in another way"),
         };
         let of = if self.failures > 0 { self.attempts as usize } else { self.worked_before.len() };
-        let last = self.last.map(|(part, how)| format!(", the last at {}: {}", self.parts[part.0], how.as_str()));
+        let last = self.last.map(|(part, how)| format!(", the last at {}: {}", self.parts[part.0], how));
         (holds, format!("{} of {of} attempts failed{kind}{}", self.failures, last.unwrap_or_default()))
     }
 

@@ -36,6 +36,7 @@ fn operator() -> Operator {
         peer_prefix_length: 24,
         names: Vec::new(),
         servers: Vec::new(),
+        entries: Vec::new(),
     }
 }
 
@@ -86,6 +87,7 @@ impl Running {
         match self.next() {
             OutsideEvent::Finding(finding) => finding.evidence,
             OutsideEvent::Blind { why, .. } => panic!("blind: {why}"),
+            OutsideEvent::Triage(_) => panic!("programs have no triage"),
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use relapse_detectors::record::Header;
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::kmsg::KernelLog;
@@ -23,6 +24,7 @@ use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab, ended};
 use super::spreads::SharedSpreads;
 use super::trial::Trial;
+use crate::access::accesses;
 use crate::judge::Judge;
 use crate::plan::{Plan, TrialPlan, load};
 
@@ -189,12 +191,14 @@ async fn run(
     let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
     let armed = Arc::default();
+    let header = Header { accesses: accesses(cluster.plan(), &plan.workload), ..Header::of(&operator) };
+    let (to_triage, seen) = channel::unbounded_channel();
     let spreads = SharedSpreads::default();
-    let (outside, seen) = (&order.outside_detectors, spreads.clone());
-    let observer = Observer::start(detectors, &operator, record, outside, findings_sender, seen, &armed)?;
+    let outside = &order.outside_detectors;
+    let observer = Observer::start(detectors, &header, record, outside, findings_sender, spreads.clone(), &armed)?;
     let to_reports = outbox.clone();
     let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
-    let observer = tokio::spawn(observer.run(incoming, report));
+    let observer = tokio::spawn(observer.run(incoming, seen, report));
 
     let trial = Trial {
         plan,
@@ -210,6 +214,7 @@ async fn run(
         judge: judge(plan, trial, order),
         events: &emit,
         findings,
+        to_triage,
         signals,
     }
     .run()

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use relapse_detectors::finding::Finding;
-use relapse_detectors::operator::Operator;
-use relapse_detectors::record::{Feed, Recorder, TICK};
+use relapse_detectors::record::{Feed, Header, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::{Observed, Signal};
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::{Triage, Triaged};
 use relapse_lab::fault::now;
 use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::running::ToTriage;
 use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
@@ -31,24 +32,27 @@ pub struct Observer {
     blind: Vec<(String, String)>,
     /// Set once every collector is armed; before, blindness is not reported.
     armed: Arc<AtomicBool>,
+    triage: Triage,
+    /// The verdict that was passed on last.
+    triaged: Option<Triaged>,
 }
 
 impl Observer {
-    /// Creates an observer, starts the outside detectors and opens the recording.
+    /// Creates an observer, starts the outside detectors and opens the recording, which begins with this header.
     ///
     /// # Errors
     /// If the recording cannot be written or a program cannot be started.
     pub fn start(
         detectors: DetectorSet,
-        operator: &Operator,
+        header: &Header,
         record: Option<&Path>,
         outside: &[ExecSpec],
         events: UnboundedSender<OutsideEvent>,
         spreads: SharedSpreads,
         armed: &Arc<AtomicBool>,
     ) -> Result<Self, String> {
-        let open =
-            |path: &Path| -> io::Result<_> { Recorder::new(BufWriter::new(File::create(path)?), operator, None) };
+        let operator = &header.operator;
+        let open = |path: &Path| -> io::Result<_> { Recorder::with(BufWriter::new(File::create(path)?), header) };
         let recorder = record.map(open).transpose().map_err(|e| format!("signals could not be recorded: {e}"))?;
         let start = |spec: &ExecSpec| {
             OutsideDetector::spawn(spec, operator, events.clone()).map_err(|e| format!("failed to {e}"))
@@ -63,6 +67,8 @@ impl Observer {
             trouble: None,
             blind: Vec::new(),
             armed: Arc::clone(armed),
+            triage: Triage::new(operator, header.accesses.clone()),
+            triaged: None,
         })
     }
 
@@ -71,6 +77,7 @@ impl Observer {
     pub async fn run(
         mut self,
         mut signals: UnboundedReceiver<Signal>,
+        mut seen: UnboundedReceiver<ToTriage>,
         events: impl Fn(TrialEvent) + Send,
     ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
@@ -87,7 +94,15 @@ impl Observer {
                     }
                     None => break,
                 },
+                Some(seen) = seen.recv() => {
+                    match seen {
+                        ToTriage::Seen(flow, seen) => self.triage.seen(&flow, seen),
+                        ToTriage::Changed => self.triage.begin_again(),
+                    }
+                    continue;
+                }
                 _ = clock.tick() => {
+                    self.triage();
                     if self.armed.load(Ordering::SeqCst) {
                         self.report_blindness();
                     }
@@ -119,6 +134,7 @@ impl Observer {
             self.spreads.lock().signal(signal);
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
+        self.triage.observe(signal);
         self.feed.signal(signal.at, signal)
     }
 
@@ -126,6 +142,21 @@ impl Observer {
         for (_, finding) in findings {
             // The receiver is dropped when the trial ends.
             let _ = self.events.send(OutsideEvent::Finding(finding));
+        }
+    }
+
+    /// Passes on the verdict of triage if it says something else than before.
+    fn triage(&mut self) {
+        self.triage.tick(now());
+        let triaged = self.triage.verdict();
+        let is_same = match (&triaged, &self.triaged) {
+            (Some(now), Some(before)) => now.flow == before.flow && now.verdict.is_same(&before.verdict),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            let _ = self.events.send(OutsideEvent::Triage(triaged.clone()));
+            self.triaged = triaged;
         }
     }
 

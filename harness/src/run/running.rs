@@ -3,18 +3,30 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Seen;
 use relapse_lab::fault::now;
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
+use super::complaints::Complaints;
 use super::samples::Samples;
 use super::spreads::SharedSpreads;
 use crate::judge::Judge;
+use crate::judge::triage::TriageJudge;
 use crate::outside_detector::OutsideEvent;
+use crate::plan::FlowId;
 
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
+
+/// What triage is told.
+pub enum ToTriage {
+    /// A request of a flow ended.
+    Seen(String, Seen),
+    /// Something was changed: earlier complaints no longer count.
+    Changed,
+}
 
 /// Why a trial stops early.
 pub enum Stop {
@@ -48,6 +60,13 @@ pub struct Running<'a> {
     /// Time for findings to be cleared after healing.
     pub recover_within: Duration,
     pub samples: Samples,
+    /// What users see, and where it is sent.
+    pub complaints: Complaints,
+    pub to_triage: mpsc::UnboundedSender<ToTriage>,
+    /// Of the present stage.
+    pub triage: TriageJudge,
+    /// Why triage was wrong, by stage.
+    pub triage_wrong: Vec<String>,
     pub events: &'a dyn Fn(TrialEvent),
 }
 
@@ -88,6 +107,13 @@ impl Running<'_> {
         self.look();
         if let Some(attempt) = &attempt {
             self.samples.attempt(attempt, self.events);
+            if let Some((flow, seen)) = self.complaints.attempt(attempt)
+                && seen.outcome.is_bad()
+            {
+                self.triage.complaint(seen.at);
+                // The receiver is dropped when the trial ends.
+                let _ = self.to_triage.send(ToTriage::Seen(flow.to_owned(), seen));
+            }
         }
         Ok(done(&self.judge, now(), attempt.as_ref()))
     }
@@ -127,7 +153,28 @@ impl Running<'_> {
                 self.judge.blind(received, &detector, &why);
                 (self.events)(TrialEvent::Blind { detector, why });
             }
+            OutsideEvent::Triage(triaged) => {
+                self.triage.verdict(received, triaged.as_ref());
+                (self.events)(TrialEvent::Triage(triaged));
+            }
         }
+    }
+
+    /// A change was made: from now on users see its effect.
+    pub fn changed(&mut self, since: Time, affected: &[FlowId], triage: TriageJudge) {
+        self.complaints.begin(since, affected);
+        self.triage = triage;
+        let _ = self.to_triage.send(ToTriage::Changed);
+    }
+
+    /// Decides where triage led at the end of a stage.
+    pub fn decide_triage(&mut self) {
+        let Some(decided) = std::mem::take(&mut self.triage).end() else { return };
+        if let Some(wrong) = &decided.wrong {
+            let stage = decided.step.as_ref().map(|step| format!("step {step}: ")).unwrap_or_default();
+            self.triage_wrong.push(format!("{stage}triage: {wrong}"));
+        }
+        (self.events)(TrialEvent::TriageDecided(decided));
     }
 
     /// Lets the judge decide, and emits its verdicts.

@@ -10,7 +10,7 @@ use relapse_detectors::time::Time;
 use relapse_lab::fault::{InForce, Planned, UndoStack, World, now};
 use relapse_lab::workload::Attempt;
 use relapse_lab::workload::churn::{Churn, PassingPodHold};
-use relapse_reports::event::{Injected, Phase, TrialEvent};
+use relapse_reports::event::{Injected, Phase, TriageExpected, TrialEvent};
 use tokio::task::JoinSet;
 
 use super::effects::Effects;
@@ -18,7 +18,8 @@ use super::hold::Visitors;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use crate::effect::Ground;
-use crate::plan::{EffectPlan, Plan, TrialPlan};
+use crate::judge::triage::TriageJudge;
+use crate::plan::{EffectPlan, FlowId, Plan, TrialPlan};
 
 /// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
@@ -55,6 +56,10 @@ pub(super) struct Watched<'a> {
     from: Time,
     /// Whether findings of healed steps are to be cleared.
     clears: bool,
+    /// The flows whose users complain, where triage must lead, and whether it must find nothing.
+    affected: Vec<FlowId>,
+    triage: Option<TriageExpected>,
+    unseen: bool,
 }
 
 impl<'a> Watched<'a> {
@@ -76,7 +81,8 @@ impl<'a> Watched<'a> {
         };
         watched.effects = Effects::watch(&effect.all, ground)
             .map_err(|e| Stop::Inconclusive(format!("the effect could not be watched: {e}")))?;
-        Ok(Self { within: effect.within, step, ..watched })
+        let (within, affected) = (effect.within, effect.affected.clone());
+        Ok(Self { within, affected, step, unseen: stages.trial.unseen, ..watched })
     }
 
     /// Watches for nothing.
@@ -90,7 +96,16 @@ impl<'a> Watched<'a> {
             since: Time::default(),
             from: Time::default(),
             clears: false,
+            affected: Vec::new(),
+            triage: None,
+            unseen: false,
         }
+    }
+
+    /// Judges triage, too.
+    pub(super) fn with_triage(mut self, expected: Option<&TriageExpected>) -> Self {
+        self.triage = expected.cloned();
+        self
     }
 
     /// The change has been made.
@@ -105,6 +120,10 @@ impl<'a> Watched<'a> {
         if attempt.started >= self.since && (attempt.failure.is_some() || attempt.started >= in_force) {
             self.effects.attempt(attempt);
         }
+    }
+
+    fn triage(&self) -> TriageJudge {
+        TriageJudge::new(self.step, self.triage.as_ref(), self.unseen)
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -177,6 +196,7 @@ impl Stages<'_> {
         watched.in_force_since(t1);
         watched.since = in_force.first().map_or(begin, |first| first.t0);
         watched.from = in_force.last().map_or(begin, |last| last.t0);
+        running.changed(watched.since, &watched.affected, watched.triage());
         meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
         Ok(())
     }
@@ -219,6 +239,7 @@ impl Stages<'_> {
         }
         watched.in_force_since(now());
         watched.clears = true;
+        running.changed(watched.since, &watched.affected, watched.triage());
         running.spreads.lock().healed(Some(name), watched.since);
         running.judge.healed(name, watched.since + self.plan.recover_within);
         Ok(())
@@ -242,7 +263,8 @@ impl Stages<'_> {
             let last = if is_control { None } else { running.judge.last_deadline() };
             let cleared = if watched.clears { settled + self.plan.recover_within } else { settled };
             let end = least.max(settled + watched.within).max(cleared).max(last.unwrap_or(settled));
-            if now() >= end && !(watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS) {
+            let few = watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS;
+            if now() >= end && !few && !running.triage.is_pending(now()) {
                 break;
             }
             finished = running
@@ -251,8 +273,10 @@ impl Stages<'_> {
                     let decided = now >= least && (is_control || judge.all_decided() && judge.healed_is_cleared());
                     decided && watched.holds()
                 })
-                .await?;
+                .await?
+                && !running.triage.is_pending(now());
         }
+        running.decide_triage();
         running.decide(|judge, now| match watched.step {
             Some(_) if !is_control => judge.stage_ended(now),
             _ => judge.detect_ended(now),

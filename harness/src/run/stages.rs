@@ -115,7 +115,8 @@ impl Stages<'_> {
     ) -> Result<(), Stop> {
         let mut still = Some(still);
         for (number, step) in self.trial.steps.iter().enumerate() {
-            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self, &running.worked)?;
+            let mut watched = Watched::begin(&step.effect, step.name.as_deref(), self, &running.worked)?
+                .with_triage(step.triage.as_ref());
             let result = match still.take() {
                 Some(still) => self.inject_all(running, undos, &mut watched, still).await,
                 None => self.heal_step(running, undos, number - 1, &mut watched, dirty).await,

@@ -17,13 +17,15 @@ use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
+use super::complaints::Complaints;
 use super::hold::Visitors;
 use super::order::Sabotage;
-use super::running::{Running, Stop};
+use super::running::{Running, Stop, ToTriage};
 use super::samples::Samples;
 use super::spreads::SharedSpreads;
 use super::stage::Stages;
 use crate::judge::Judge;
+use crate::judge::triage::TriageJudge;
 use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};
 
@@ -48,6 +50,8 @@ pub struct Trial<'a> {
     pub events: &'a dyn Fn(TrialEvent),
     /// Findings of detectors.
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
+    /// What users see; the observer receives.
+    pub to_triage: mpsc::UnboundedSender<ToTriage>,
     /// Sender for collectors; the observer receives.
     pub signals: mpsc::UnboundedSender<Signal>,
 }
@@ -66,6 +70,10 @@ impl Trial<'_> {
             samples: Samples::new(&self.plan.workload),
             attempts,
             findings: self.findings,
+            complaints: Complaints::new(&self.plan.workload),
+            to_triage: self.to_triage,
+            triage: TriageJudge::default(),
+            triage_wrong: Vec::new(),
             stop: self.stop,
             events: self.events,
         };
@@ -86,6 +94,7 @@ impl Trial<'_> {
                 let world = Arc::new(World {
                     cluster: Arc::clone(&self.cluster),
                     flows: workload.flows.clone(),
+                    servers: Arc::clone(&workload.servers),
                     quiet,
                     host_limit: self.host_limit.clone(),
                 });
@@ -115,7 +124,7 @@ impl Trial<'_> {
             }
         }
         running.enter(Phase::Down, None);
-        outcome(&running.judge, stopped, dirty)
+        outcome(&running, stopped, dirty)
     }
 }
 
@@ -136,8 +145,12 @@ async fn start(
     Ok((workload, Churn::start(cluster, quiet).map_err(failed)?))
 }
 
-fn outcome(judge: &Judge, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {
-    let (mut outcome, mut reasons) = judge.outcome();
+fn outcome(running: &Running<'_>, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {
+    let (mut outcome, mut reasons) = running.judge.outcome();
+    if !running.triage_wrong.is_empty() {
+        outcome = outcome.max(Outcome::Fail);
+        reasons.extend(running.triage_wrong.iter().cloned());
+    }
     if let Some(stop) = stopped {
         // Keep a failure such as a false alarm; expectations undecided for lack of an effect are explained by the stop.
         (outcome, reasons) = (Outcome::Inconclusive, vec![stop.why().to_owned()]);

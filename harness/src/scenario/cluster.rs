@@ -94,15 +94,18 @@ pub struct Pod {
     pub count: Option<Spanned<u16>>,
 }
 
-/// The Service behind a reverse proxy.
+/// The Service behind a reverse proxy. If the cluster has DNS, the proxy looks the Service up there.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Ingress {
     /// Name of the Service.
     pub service: Spanned<String>,
-    /// Port of the Service. Default: its only port.
+    /// Port of the Service and of the proxy. Default: the Service's only port.
     #[schemars(range(min = 1))]
     pub port: Option<Spanned<u16>>,
+    /// Runs the proxy in its node's network namespace, at the node's address. Default false.
+    #[serde(default)]
+    pub host_network: bool,
 }
 
 /// A Service: one address in front of several pods.
@@ -162,6 +165,20 @@ pub struct Declared {
     /// Names of servers, which findings use instead of address and port.
     #[serde(default)]
     pub servers: BTreeMap<Spanned<String>, Spanned<ServerAddress>>,
+    /// External names by which clients outside reach the cluster.
+    #[serde(default)]
+    pub entries: BTreeMap<Spanned<String>, Entry>,
+}
+
+/// An external name of the cluster.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The clients' own resolver: `outside/NAME`.
+    pub resolver: Spanned<String>,
+    /// TCP port at the addresses of the name.
+    #[schemars(range(min = 1))]
+    pub port: Spanned<u16>,
 }
 
 /// A host outside the cluster.
@@ -192,6 +209,8 @@ pub struct Outside {
     /// A third-party server to run on this host: in a container next to a real cluster. In labs, relapse's own
     /// server answers instead.
     pub server: Option<Server>,
+    /// Resolver of its clients: the name of a host in `outside` that has `records`. Default: the first one.
+    pub resolver: Option<Spanned<String>>,
     /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
     /// Variation of the delay, up or down; packets stay in order. Default: none.
@@ -233,6 +252,8 @@ pub struct Office {
     /// MTU of this path that the operator declares to the detectors, bytes. Default: none.
     #[schemars(range(min = 576, max = 65535))]
     pub declared_mtu: Option<Spanned<u16>>,
+    /// Resolver of its clients: the name of a host in `outside` that has `records`. Default: the first one.
+    pub resolver: Option<Spanned<String>>,
     /// One-way delay of each packet; the RTT grows by twice as much. Default: none.
     pub delay: Option<Spanned<Duration>>,
     /// Variation of the delay, up or down; packets stay in order. Default: none.

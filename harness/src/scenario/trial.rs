@@ -48,9 +48,27 @@ pub struct Step {
     pub effect: Spanned<Effect>,
     /// Findings about this step. Each must stand until the step is healed, and be cleared after that.
     pub detect: Spanned<Vec<Detect>>,
+    /// Where triage must lead while this step is the first that is not healed.
+    pub triage: Option<Spanned<Triage>>,
     /// Changes that heal the step, made before its faults are undone. They are undone when every step is healed.
     #[serde(default)]
     pub heal: Vec<Injection>,
+}
+
+/// Where triage must lead, 5 s after the end of the first failed or slow request at the latest, and until healing.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Triage {
+    /// The first step that explains what users see: 1 nodes and pods, 2 back end, 3 DNS, 4 Service, 5 ingress, 6 hop by
+    /// hop.
+    #[schemars(range(min = 1, max = 6))]
+    pub step: Spanned<u8>,
+    /// The place: a subject, such as `path/192.168.40.0/24` or `node/worker-1`.
+    pub at: Spanned<String>,
+    /// Other steps that are faulty as well.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 6)))]
+    pub contributing: Vec<Spanned<u8>>,
 }
 
 /// A finding that a detector must report, and by when.
@@ -101,6 +119,8 @@ pub struct Control {
     pub inject: Spanned<Vec<Injection>>,
     #[serde(default)]
     pub effect: Effect,
+    /// Where triage must lead, if users see something. Default: nowhere, if no flow fails or is slow.
+    pub triage: Option<Spanned<Triage>>,
     /// How long it is watched. Default: the incident's longest deadline, at least 2s.
     pub watch: Option<Spanned<Duration>>,
 }

@@ -1,7 +1,10 @@
 //! A chain of two steps.
 
+use relapse_detectors::finding::Subject;
+use relapse_detectors::triage::{self, Seen, State, StepState, Triaged};
+
 use super::*;
-use crate::event::OfStep;
+use crate::event::{OfStep, TriageDecided, TriageExpected};
 
 /// About a step, uncovered by the healing of another where one is named.
 fn of(step: &str, after: Option<&str>, expectation: Expectation) -> Expectation {
@@ -63,6 +66,7 @@ fn told(broken: bool) -> Script {
     script = script
         .at(T0 + ms(1_000), seen(Some("dns"), "lookup fails: name not resolved", Some(ms(38)), "9 of 9 failed"))
         .at(T0 + ms(1_000), seen(Some("dns"), "ping-database works", None, "12 of 12 worked"))
+        .at(T0 + ms(1_050), leads("dns", ["1 node/worker-1", "3 service/kube-dns"], Some(ms(31))))
         .at(T0 + ms(1_100), phase(Phase::Heal, Some("dns")))
         .at(T0 + ms(1_105), injected("dns", "dns-replica-added", (ms(1_101), ms(1_104)), "add coredns-2", "ready"))
         .at(T0 + ms(1_110), TrialEvent::Healed { what: "bring eth1 of worker-1 back".to_owned(), error: None })
@@ -76,6 +80,7 @@ fn told(broken: bool) -> Script {
             .says_until(T0 + ms(1_680), T0 + ms(2_104), &stray, "SYN 10.176.98.29 -> 10.176.46.4:3306 left by eth0")
             .at(T0 + ms(1_680), verdict(&stray, Some(ms(1_100)), detected(ms(580))))
             .at(T0 + ms(2_090), effect)
+            .at(T0 + ms(2_095), leads("route", ["6 node/worker-2"; 2], Some(ms(54))))
             .at(T0 + ms(2_100), phase(Phase::Heal, Some("route")))
     };
     script = script
@@ -92,6 +97,33 @@ fn told(broken: bool) -> Script {
     } else {
         script.passed(ms(3_900))
     }
+}
+
+/// Triage at the end of a stage: faulty steps and their places, of which the last explains what users see.
+fn leads(stage: &str, faulty: [&str; 2], after: Option<Duration>) -> TrialEvent {
+    let place = |text: &str| {
+        let (step, at) = text.split_once(' ').expect("a step and a place");
+        (step.parse::<u8>().expect("a step"), at.parse::<Subject>().expect("a place"))
+    };
+    let faulty = faulty.map(place);
+    let (first, at) = faulty[1].clone();
+    let steps = (1..=6).map(|number| {
+        let found = faulty.iter().find(|(step, _)| *step == number).map(|(_, at)| at.clone());
+        let (state, evidence) = match number {
+            _ if found.is_some() => (State::Faulty, "does not answer"),
+            4 => (State::NotSeen, "no connect was seen"),
+            5 => (State::NotOnThisWay, "no ingress is on the way"),
+            _ => (State::InOrder, "answers as usual"),
+        };
+        StepState { number, state, evidence: evidence.to_owned(), at: found }
+    });
+    let contributing = if faulty[0] == faulty[1] { Vec::new() } else { vec![faulty[0].0] };
+    let expected = TriageExpected { step: first, at: at.clone(), contributing: Vec::new(), within: ms(5_000) };
+    let verdict = triage::Verdict { steps: steps.collect(), first: Some(first), at: Some(at), contributing };
+    let seen = Seen { at: START + T0, outcome: triage::Outcome::NameError };
+    let found = Some(Triaged { flow: "lookup".to_owned(), since: START + T0, seen, verdict });
+    let step = Some(stage.to_owned());
+    TrialEvent::TriageDecided(TriageDecided { step, expected: Some(expected), found, after, wrong: None })
 }
 
 impl Script {

@@ -9,6 +9,7 @@
 
 use socket2::SockFilter;
 
+use super::TCP_HEAD;
 use super::parse::UDP_PAYLOAD;
 
 // Classic BPF, include/uapi/linux/bpf_common.h and filter.h.
@@ -27,8 +28,8 @@ const DNS: u32 = 53;
 
 /// Room for an Ethernet header with two VLAN tags; longer link headers do not occur here.
 const LINK_HEADER: u32 = 22;
-/// The longest IPv4 and TCP headers.
-const TCP_HEADERS: u32 = 60 + 60;
+/// The longest IPv4 and TCP headers, and the part of the payload that is kept.
+const TCP_HEADERS: u32 = 60 + 60 + TCP_HEAD as u32;
 /// The same for UDP, with the part of the payload that is kept.
 const UDP_HEADERS: u32 = 60 + 8 + UDP_PAYLOAD as u32;
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, TcpHeaderSlice, TcpOptionElement, UdpHeaderSlice, ip_number};
 
-use super::{Flags, Packet, Tcp, Udp};
+use super::{Flags, Packet, TCP_HEAD, Tcp, Udp};
 
 /// Bytes kept of a UDP payload: the size of a DNS message over UDP without extensions (RFC 1035, 4.2.1).
 pub(super) const UDP_PAYLOAD: usize = 512;
@@ -82,16 +82,22 @@ fn tcp(ip: &Ip, bytes: &[u8], gso_size: Option<u16>) -> Option<Tcp> {
             _ => {}
         }
     }
+    let payload_len = ip.payload.saturating_sub(header.slice().len());
+    let payload = bytes.get(header.slice().len()..).unwrap_or_default();
+    let kept = payload_len.min(payload.len()).min(TCP_HEAD);
+    let mut head = [0; TCP_HEAD];
+    head[..kept].copy_from_slice(&payload[..kept]);
     Some(Tcp {
         source: SocketAddr::new(ip.source, header.source_port()),
         destination: SocketAddr::new(ip.destination, header.destination_port()),
         flags: Flags { syn: header.syn(), ack: header.ack(), fin: header.fin(), rst: header.rst() },
         sequence: header.sequence_number(),
         acknowledgment: header.acknowledgment_number(),
-        payload_len: u32::try_from(ip.payload.saturating_sub(header.slice().len())).ok()?,
+        payload_len: u32::try_from(payload_len).ok()?,
         gso_size,
         mss,
         tsval,
+        head,
     })
 }
 

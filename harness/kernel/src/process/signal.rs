@@ -37,6 +37,14 @@ pub fn resume(pid: u32) -> Result<()> {
     send(pid, Signal::CONT)
 }
 
+/// Requests that a process reads its configuration again (SIGHUP). A process that no longer exists is not an error.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reload(pid: u32) -> Result<()> {
+    send(pid, Signal::HUP)
+}
+
 fn send(pid: u32, signal: Signal) -> Result<()> {
     let what = || format!("send {signal:?} to process {pid}");
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::NotFound { what: what() })?;

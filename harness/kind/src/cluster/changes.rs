@@ -1,9 +1,9 @@
-//! Deletes and restores pods during a trial; stops and replaces replicas of cluster DNS.
+//! Deletes and restores pods during a trial; stops and replaces replicas of cluster DNS; kills containers.
 
 use std::fs;
 
 use relapse_kernel::process;
-use relapse_model::{PodId, PodRole};
+use relapse_model::{PodId, PodPlan, PodRole};
 
 use super::super::pods;
 use super::super::watch::{Seen, is_leaving};
@@ -49,14 +49,7 @@ impl KindCluster {
 
     /// Removes a replica from the endpoints before stopping it, so queries in flight are still answered.
     pub(super) async fn stop_replica(&self, id: PodId) -> Result<(), String> {
-        let spec = &self.plan.pods[id.0];
-        if spec.role != PodRole::Dns {
-            return Err(format!("pod {} runs nothing of its own", spec.name));
-        }
-        pods::gate(&self.client, &spec.name, false).await?;
-        let removed = |seen: &Seen| (!serves(seen, &spec.name)).then_some(());
-        self.seen.until(&format!("{} to leave the endpoints", spec.name), removed).await?;
-        self.update_inventory();
+        self.gate(id, false).await?;
         let uid = {
             let pod = &mut self.lock_pods()[id.0];
             pod.stopped = true;
@@ -69,6 +62,63 @@ impl KindCluster {
             }
         }
         Ok(())
+    }
+
+    /// Makes a pod ready or not, if a fault replaces the pods of its Service. Other pods are ready while their container
+    /// runs.
+    pub(super) async fn set_ready(&self, id: PodId, ready: bool) -> Result<(), String> {
+        let spec = &self.plan.pods[id.0];
+        match (spec.role, ready) {
+            (PodRole::Plain, _) if self.plan.is_replaced(id) => self.gate(id, ready).await,
+            (_, true) => Ok(()),
+            (_, false) => Err(format!("pod {} has no readiness gate", spec.name)),
+        }
+    }
+
+    /// Opens or closes the readiness gate of a pod, and waits for its endpoints.
+    async fn gate(&self, id: PodId, open: bool) -> Result<(), String> {
+        let PodPlan { name, role, .. } = &self.plan.pods[id.0];
+        pods::gate(&self.client, name, *role, open).await?;
+        let followed = |seen: &Seen| (serves(seen, name) == open).then_some(());
+        let what = if open { "become an endpoint" } else { "leave the endpoints" };
+        self.seen.until(&format!("{name} to {what}"), followed).await?;
+        self.update_inventory();
+        Ok(())
+    }
+
+    /// Kills the container of a pod. Its sandbox keeps the pod's namespace and address.
+    pub(super) fn kill(&self, id: PodId) -> Result<(), String> {
+        let missing = || format!("no container of pod {} runs", self.plan.pods[id.0].name);
+        let container = self.running_container(id).ok_or_else(missing)?;
+        for pid in pods::processes(&container) {
+            process::end(pid).map_err(failed)?;
+        }
+        self.lock_pods()[id.0].killed = Some(container);
+        Ok(())
+    }
+
+    /// Waits, however long that takes, until the kubelet has started another container in place of a killed one.
+    pub(super) async fn until_restarted(&self, id: PodId) -> Result<(), String> {
+        let mut seen = self.seen.clone();
+        loop {
+            let runs = self.running_container(id);
+            if runs.is_some() && runs != self.lock_pods()[id.0].killed {
+                return Ok(());
+            }
+            if !seen.changed().await {
+                return Err("the watch on the API server has ended".to_owned());
+            }
+        }
+    }
+
+    /// The id of a pod's running container, as the API reports it.
+    fn running_container(&self, id: PodId) -> Option<String> {
+        let uid = self.lock_pods()[id.0].uid.clone();
+        let pod = self.seen.same_pod(&self.plan.pods[id.0].name, &uid)?;
+        let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;
+        status.state.as_ref()?.running.as_ref()?;
+        // Such as "containerd://5d07...".
+        status.container_id.as_ref()?.rsplit('/').next().map(str::to_owned)
     }
 
     pub(super) async fn start_replica(&self, id: PodId) -> Result<(), String> {

@@ -1,9 +1,8 @@
 //! Creates the API objects of a trial, reuses those of the previous trial, and deletes the unwanted ones.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::Api;
 use relapse_kernel::NetNs;
@@ -27,20 +26,12 @@ impl KindCluster {
         let services = self.plan.services.iter().enumerate().filter(|(number, _)| Some(*number) != dns);
         let services: Vec<Service> = services.map(|(_, plan)| objects::service(plan, &run)).collect();
         let corefile = objects::corefile(&self.plan, &run).into_iter().collect();
-        let ingresses = self.plan.pods.iter().filter_map(|pod| self.ingress_configuration(pod));
-        keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, ingresses.collect::<Vec<_>>()).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), NAMESPACE), &run, services).await?;
         keep_or_make(&Api::namespaced(self.client.clone(), DNS_NAMESPACE), &run, corefile).await
     }
 
     fn run(&self) -> objects::Run {
         objects::Run { id: self.ground.run_id.clone() }
-    }
-
-    fn ingress_configuration(&self, pod: &PodPlan) -> Option<ConfigMap> {
-        let PodRole::Ingress { backend, port } = pod.role else { return None };
-        let to = SocketAddr::new(self.plan.services[backend.0].address, port);
-        Some(objects::ingress_configuration(&pod.name, port, to, &self.run()))
     }
 
     /// Deletes pods that are not in this plan, and returns them.
@@ -78,7 +69,11 @@ impl KindCluster {
             if self.plan.is_spare(PodId(number)) {
                 self.absent(PodId(number))
             } else {
-                self.make_pod(PodId(number)).await
+                let made = self.make_pod(PodId(number)).await?;
+                if self.plan.pods[number].role == PodRole::Plain && self.plan.is_replaced(PodId(number)) {
+                    pods::gate(&self.client, &self.plan.pods[number].name, PodRole::Plain, true).await?;
+                }
+                Ok(made)
             }
         });
         futures_util::future::join_all(jobs).await.into_iter().collect()
@@ -91,7 +86,15 @@ impl KindCluster {
         let share = self.plan.nodes[node.0].pod_prefix;
         let address = share.nth(LATE_PODS + id.0 as u128).ok_or_else(|| format!("{share} has no room for {name}"))?;
         let ns = NetNs::create(name).map_err(failed)?;
-        Ok(Plugged { ns, link: String::new(), address, uid: String::new(), leaving: true, stopped: false })
+        Ok(Plugged {
+            ns,
+            link: String::new(),
+            address,
+            uid: String::new(),
+            leaving: true,
+            stopped: false,
+            killed: None,
+        })
     }
 
     pub(super) async fn make_pod(&self, id: PodId) -> Result<Plugged, String> {
@@ -106,8 +109,8 @@ impl KindCluster {
     fn object(&self, id: PodId) -> Pod {
         let spec = &self.plan.pods[id.0];
         let (node, run) = (&self.ground.cluster.nodes[spec.node.0].name, self.run());
-        if let (Some(image), Some(configuration)) = (&self.ground.nginx, self.ingress_configuration(spec)) {
-            return objects::ingress(&self.plan, id, &configuration, node, image, &run);
+        if let (Some(image), PodRole::Ingress { .. }) = (&self.ground.nginx, spec.role) {
+            return objects::ingress(&self.plan, id, node, image, &run);
         }
         let corefile = objects::corefile(&self.plan, &run);
         if let (Some(template), Some(corefile), PodRole::Dns) = (&self.replica, corefile, spec.role) {

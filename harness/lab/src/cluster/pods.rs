@@ -18,7 +18,8 @@ pub fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
         .map_while(|n| share.nth(200 - (n % 190)))
         .find(|address| !used(*address) && *address != plan.nodes[node.0].pod_nic_address);
     if let Some(address) = address {
-        plan.pods.push(PodPlan { name: "passer-by".into(), node, address, mtu: 1500, role: PodRole::Plain });
+        let (name, role) = ("passer-by".into(), PodRole::Plain);
+        plan.pods.push(PodPlan { name, node, address, mtu: 1500, role, host_network: false });
     }
     plan
 }

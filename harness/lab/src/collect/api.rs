@@ -1,5 +1,5 @@
 //! Observations of the API server about a node and its pods, other than pods and endpoints, for the agent
-//! of that node. A lab has no API server, and no detector requires one.
+//! of that node. In a lab they are the states of containers only.
 
 use std::sync::Arc;
 
@@ -8,9 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{Agent, Armed, CollectorInfo, Opened, Start};
 
-/// Both kinds come from one source.
 pub const COLLECTORS: &[CollectorInfo] =
-    &[CollectorInfo { kinds: &[CollectorKind::Api, CollectorKind::PodLogs], start: Start::Once(start), trial: None }];
+    &[CollectorInfo { kinds: &[CollectorKind::Api], start: Start::Once(start), trial: None }];
 
 /// Passes each observation on to the agent of its node.
 fn start(agents: &[Arc<Agent>], _: &Opened, tasks: &mut JoinSet<()>) -> Option<Armed> {

@@ -4,8 +4,9 @@
 //! Cluster DNS is queried for its own name and an external one in parallel. If it answers the former but is slow
 //! with the latter, it is waiting for an upstream: not a failure until [`PATIENCE`] has passed.
 //!
-//! Services of the workload and kube-proxy are probed by [`services`].
+//! Services of the workload and kube-proxy are probed by [`services`], the cluster's external names by [`entries`].
 
+mod entries;
 mod services;
 
 use std::net::{IpAddr, SocketAddr};
@@ -32,6 +33,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[CollectorInfo::on_each_node(&[Collect
 
 fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     tasks.spawn(services::run(Arc::clone(agent)));
+    tasks.spawn(entries::run(Arc::clone(agent)));
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut clock = tokio::time::interval(EVERY);

@@ -12,12 +12,13 @@ pub fn impose(ns: &NetNs) -> Result<String> {
     Ok("all packets are dropped".into())
 }
 
-/// Silences one TCP port of a host; returns what was read back.
+/// Silences one port of a host, TCP and UDP; returns what was read back.
 pub fn impose_on_port(ns: &NetNs, port: u16) -> Result<String> {
     let comment = format!("port {port} is dead");
     Table::new(TABLE)
         .chain(Chain::filter("input", Hook::Input, -300, Policy::Accept))
         .rule("input", Rule::new().tcp_dport(port).counter().drop().comment(&comment))
+        .rule("input", Rule::new().udp_dport(port).counter().drop().comment(&comment))
         .apply(ns)?;
     Ok(comment)
 }

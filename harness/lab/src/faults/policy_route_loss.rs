@@ -207,7 +207,7 @@ impl PolicyRouteLoss {
             Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules => {
                 let whose: Vec<_> = match self.pod {
                     Some(pod) => vec![host(plan.pods[pod.0].address)],
-                    None => plan.pods.iter().filter(|pod| pod.node == self.node).map(|pod| host(pod.address)).collect(),
+                    None => plan.pods_with_links(self.node).map(|id| host(plan.pods[id.0].address)).collect(),
                 };
                 lost.rules = route::save_rules(ns)?;
                 lost.rules.retain(|saved| {

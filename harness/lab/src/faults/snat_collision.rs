@@ -12,7 +12,7 @@ use relapse_kernel::sysctl;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::PortRange;
-use relapse_model::{NodeId, OutsideId, PodId, Resolver};
+use relapse_model::{NodeId, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -184,7 +184,7 @@ impl SnatCollision {
     /// the narrow range of ports.
     fn share_clock(&self, cluster: &dyn Cluster, undo: &mut UndoStack) -> Result<(), FaultError> {
         let plan = cluster.plan();
-        for id in (0..plan.pods.len()).filter(|i| plan.pods[*i].node == self.node).map(PodId) {
+        for id in plan.pods_with_links(self.node) {
             let (ns, home) = (cluster.pod(id).ns, cluster.pod(id).ns);
             undo.push(format!("restore timestamp offsets of {}", ns.name()), move || {
                 sysctl::write(&home, TIMESTAMPS, "1")

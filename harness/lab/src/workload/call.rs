@@ -6,8 +6,8 @@ mod steps;
 
 use std::sync::Arc;
 
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::{Method, StatusCode};
 use relapse_model::Failure;
 use relapse_model::spanned::Spanned;
 use tokio::net::TcpStream;
@@ -57,13 +57,10 @@ impl Client for Call {
             let response = connection.send(Method::GET, &app::path(site.flow), Bytes::new()).await?;
             let timing = response.headers().get(SERVER_TIMING).and_then(|timing| timing.to_str().ok());
             site.details.parts = app::read_timing(site.flow, timing.unwrap_or_default());
-            match response.status() {
-                StatusCode::OK if response.body().len() == site.flow.response as usize => Ok(None),
-                StatusCode::BAD_GATEWAY => {
-                    Err(site.details.parts.iter().find_map(|time| time.failure).unwrap_or(Failure::Any))
-                }
-                _ => Err(Failure::Any),
-            }
+            // The application reports the part that failed; any other status is the failure itself.
+            http::whole(response.status(), response.body(), site.flow.response)
+                .map_err(|how| site.details.parts.iter().find_map(|time| time.failure).unwrap_or(how))?;
+            Ok(None)
         })
     }
 

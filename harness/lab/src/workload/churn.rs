@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::client::Home;
 use super::servers::echo::{self, Exchange};
+use super::servers::running::Errors;
 use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
 use crate::job::FaultError;
@@ -56,12 +57,14 @@ impl Churn {
         let mut tasks = JoinSet::new();
         let away = Arc::new(Mutex::new(()));
         tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
-        if cluster.plan().pods.len() >= 2 {
-            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(PodId(1)), flows: Arc::new([]) };
-            let server = cluster.pod(PodId(1)).ns;
+        let mut own = (0..cluster.plan().pods.len()).map(PodId).filter(|id| !cluster.plan().pods[id.0].host_network);
+        if let (Some(client), Some(to)) = (own.next(), own.next()) {
+            let (flows, errors) = (Arc::new([]), Errors::default());
+            let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(to), flows, errors };
+            let server = cluster.pod(to).ns;
             let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
             tasks.spawn(echo::SERVE(listener, home));
-            tasks.spawn(talk(Arc::clone(cluster), quiet.clone()));
+            tasks.spawn(talk(Arc::clone(cluster), client, to, quiet.clone()));
         }
         Ok(Self { tasks, away })
     }
@@ -98,10 +101,10 @@ async fn churn(cluster: &Arc<dyn Cluster>, present: bool) {
     let _ = tokio::task::spawn_blocking(move || runtime.block_on(cluster.churn(present))).await;
 }
 
-async fn talk(cluster: Arc<dyn Cluster>, quiet: ChurnPause) {
+async fn talk(cluster: Arc<dyn Cluster>, client: PodId, to: PodId, quiet: ChurnPause) {
     let plan = cluster.plan();
-    let ns = cluster.pod(PodId(0)).ns;
-    let peer = SocketAddr::new(plan.pods[1].address, PORT);
+    let ns = cluster.pod(client).ns;
+    let peer = SocketAddr::new(plan.pods[to.0].address, PORT);
     let resolver = plan.dns.as_ref().map(|dns| plan.services[dns.service.0].address);
     let mut clock = tokio::time::interval(TALK_EVERY);
     loop {

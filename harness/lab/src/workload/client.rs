@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::servers::running::Errors;
 use super::{namespace, stub};
 use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};
@@ -43,6 +44,8 @@ pub struct Home {
     pub place: Place,
     /// The whole workload.
     pub flows: Arc<[FlowPlan]>,
+    /// What it answers instead of what was asked for.
+    pub errors: Errors,
 }
 
 impl Home {

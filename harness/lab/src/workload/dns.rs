@@ -28,6 +28,7 @@ impl FlowSpec for DnsSpec {
         flow.plan.entries = 5;
         flow.plan.late = Failure::NameError;
         flow.plan.looks_up = true;
+        flow.plan.query = Some(self.query.value.clone());
         flow.resolver.domain(&self.query);
         let target = match &self.server {
             Some(server) => flow.resolver.target(server),

@@ -43,7 +43,7 @@ macro_rules! flow_spec {
                 /// load balancer.
                 pub via: Option<relapse_model::spanned::Spanned<String>>,
                 /// Resolver for a name in `to`: `outside/NAME`. Default: cluster DNS for pods and nodes, otherwise the
-                /// first resolver outside.
+                /// client's own, or the first resolver outside.
                 pub resolver: Option<relapse_model::spanned::Spanned<String>>,
                 /// Port of the server.
                 #[schemars(range(min = 1))]

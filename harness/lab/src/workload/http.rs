@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hyper::StatusCode;
-use hyper::body::Bytes;
 use relapse_kernel::NetNs;
 use relapse_model::Failure;
 use relapse_model::spanned::Spanned;
@@ -13,7 +11,7 @@ use tokio::net::TcpStream;
 use super::client::{Client, Serve, Site};
 use super::flow::{Draft, FlowSpec, flow_spec};
 use super::servers::app;
-use super::servers::http::{bytes_path, fetch};
+use super::servers::http::{bytes_path, fetch, whole};
 use super::sockets;
 use crate::job::Job;
 
@@ -54,7 +52,8 @@ impl Client for Http {
 /// # Errors
 /// The failure as seen by the client; a response with another status than 200 or of another size is a failure too.
 async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
-    fetched(fetch(sockets::connect(ns, peer).await?, &bytes_path(bytes)).await?, bytes)
+    let (status, body) = fetch(sockets::connect(ns, peer).await?, &bytes_path(bytes)).await?;
+    whole(status, &body, bytes)
 }
 
 /// The same from a given address and with a given MSS.
@@ -63,9 +62,6 @@ async fn get(ns: &NetNs, peer: SocketAddr, bytes: u32) -> Result<(), Failure> {
 /// As [`get`].
 pub async fn get_as(ns: &NetNs, peer: SocketAddr, bytes: u32, from: SocketAddr, mss: u16) -> Result<(), Failure> {
     let stream = sockets::open(ns, peer, Some(from), Some(mss)).await.map_err(|e| super::failure_of(&e))?;
-    fetched(fetch(stream, &bytes_path(bytes)).await?, bytes)
-}
-
-fn fetched((status, body): (StatusCode, Bytes), bytes: u32) -> Result<(), Failure> {
-    if status == StatusCode::OK && body.len() == bytes as usize { Ok(()) } else { Err(Failure::Any) }
+    let (status, body) = fetch(stream, &bytes_path(bytes)).await?;
+    whole(status, &body, bytes)
 }

@@ -20,13 +20,9 @@ pub(super) fn target(
     let name = Spanned { value: folded(name), span: text.span };
     resolver.domain(&name);
     let from = from?;
-    let server = match (asked, from) {
-        (Some(host), _) => Some(Target::Place(Place::Outside(host))),
-        (None, Place::Pod(_) | Place::Node(_)) => resolver.cluster.dns.as_ref().map(|dns| Target::Service(dns.service)),
-        (None, Place::Outside(_) | Place::Office(_)) => {
-            let first = resolver.cluster.outside.iter().position(|host| !host.records.is_empty());
-            first.map(|number| Target::Place(Place::Outside(OutsideId(number))))
-        }
+    let server = match asked {
+        Some(host) => Some(Target::Place(Place::Outside(host))),
+        None => resolver.cluster.resolver_at(from),
     };
     let Some(server) = server else {
         let message = format!("{} has no resolver to ask for {}", resolver.cluster.place_name(from), quoted(&name));

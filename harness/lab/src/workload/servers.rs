@@ -9,7 +9,9 @@ mod balancer;
 pub mod database;
 pub mod echo;
 pub mod http;
+mod ingress;
 pub mod resolver;
+pub mod running;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,8 +22,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use self::running::{Errors, Servers};
+
 use super::client::{Client, Home, Serve};
-use super::{namespace, sockets};
+use super::sockets;
 use crate::cluster::Cluster;
 use crate::job::FaultError;
 
@@ -81,7 +85,8 @@ fn server_of(part: &PartPlan) -> Serve {
     }
 }
 
-/// Binds and starts all servers needed by flows and the cluster; every port is listening when this returns.
+/// Binds and starts all servers needed by flows and the cluster, except those of pods that do not run yet; every port is
+/// listening when this returns.
 ///
 /// # Errors
 /// When a port cannot be bound.
@@ -90,11 +95,13 @@ pub fn start(
     flows: &[FlowPlan],
     clients: &[Arc<dyn Client>],
     tasks: &mut JoinSet<()>,
-) -> Result<(), FaultError> {
+) -> Result<Servers, FaultError> {
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
     let mut want = |target: Target, port: u16, serve: Serve| {
-        for place in plan.behind(target) {
+        let answering = plan.behind(target).into_iter().map(|place| plan.answering(place, port));
+        let places = answering.flat_map(|(target, port)| plan.behind(target).into_iter().map(move |to| (to, port)));
+        for (place, port) in places {
             let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
             if !is_ingress && !cluster.serves_itself(place) {
                 wanted.insert((plan.place_name(place), port), (place, serve));
@@ -115,43 +122,20 @@ pub fn start(
         .collect();
     ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
-    for ((_, port), (place, serve)) in wanted {
-        let at = SocketAddr::new(ANY, port);
-        let ns = namespace(cluster.as_ref(), place);
-        let mut listener = sockets::tcp_listener(&ns, at)?;
-        let home = Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows) };
-        tasks.spawn(async move {
-            let (mut inode, mut inventory) = (ns.inode(), home.cluster.inventory());
-            drop(ns);
-            // A pod that was recreated starts its server again.
-            loop {
-                let recreated = async {
-                    while inventory.changed().await.is_ok() {
-                        let now = namespace(home.cluster.as_ref(), place);
-                        if now.inode() != inode {
-                            return Some(now);
-                        }
-                    }
-                    None
-                };
-                let now = tokio::select! {
-                    () = serve(listener, home.clone()) => return,
-                    now = recreated => now,
-                };
-                let Some(now) = now else { return };
-                inode = now.inode();
-                match sockets::tcp_listener(&now, at) {
-                    Ok(again) => listener = again,
-                    Err(_) => return,
-                }
-            }
-        });
-    }
+    let servers = Servers::new(wanted.into_iter().map(|((_, port), (place, serve))| {
+        (
+            port,
+            serve,
+            Home { cluster: Arc::clone(cluster), place, flows: Arc::clone(&flows), errors: Errors::default() },
+        )
+    }));
+    let is_there = |place: &Place| !matches!(place, Place::Pod(id) if plan.is_spare(*id));
+    plan.places().filter(is_there).try_for_each(|place| servers.start(place))?;
     for (pod, backend, port) in ingresses.into_iter().filter(|(pod, ..)| !cluster.serves_itself(Place::Pod(*pod))) {
-        let ns = cluster.pod(pod).ns;
-        let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, port))?;
-        tasks.spawn(http::proxy(listener, ns, SocketAddr::new(plan.services[backend.0].address, port)));
+        let listener = sockets::tcp_listener(&cluster.pod(pod).ns, SocketAddr::new(ANY, port))?;
+        tasks.spawn(ingress::serve(listener, Arc::clone(cluster), pod, backend));
     }
     balancer::start(cluster.as_ref(), tasks)?;
-    resolver::start(cluster.as_ref(), tasks)
+    resolver::start(cluster.as_ref(), tasks)?;
+    Ok(servers)
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use relapse_detectors::finding::{Level, Severity, Subject};
 use relapse_detectors::time::Time;
+use relapse_detectors::triage::Triaged;
 use relapse_reports::paint::Page;
+use relapse_reports::triage;
 use relapse_reports::units::span;
 use relapse_reports::words::{self, Tone};
 
@@ -41,6 +43,8 @@ pub struct Story {
     standing: BTreeMap<(String, Level, Subject), FindingReceived>,
     verdicts: Vec<Decided>,
     flows: BTreeMap<String, Recent>,
+    /// Where to look now.
+    triage: Option<Triaged>,
     ended: Option<(Outcome, Vec<String>)>,
 }
 
@@ -113,6 +117,12 @@ impl Story {
                 self.verdicts.push(decided.clone());
                 Vec::new()
             }
+            TrialEvent::Triage(triaged) => {
+                self.triage.clone_from(triaged);
+                let Some(triaged) = triaged.as_ref().filter(|_| !self.holding) else { return Vec::new() };
+                line(page.paint(Tone::Note, &format!("triage: {}", triage::sentence(triaged))))
+            }
+            TrialEvent::TriageDecided(_) => Vec::new(),
             TrialEvent::Flow(sample) => {
                 let recent = self.flows.entry(sample.flow.clone()).or_default();
                 if !std::mem::take(&mut recent.mixed) {
@@ -201,6 +211,15 @@ impl Story {
         if self.verdicts.is_empty() {
             lines.push("  no findings".into());
         }
+        lines.extend(self.where_to_look(page));
+        lines
+    }
+
+    /// The six steps of triage, if users complain.
+    fn where_to_look(&self, page: Page) -> Vec<String> {
+        let Some(triaged) = &self.triage else { return Vec::new() };
+        let mut lines = vec![page.strong(&format!("where to look: {}", triage::sentence(triaged)))];
+        lines.extend(triage::lines(triaged).into_iter().map(|(tone, text)| page.paint(tone, &format!("  {text}"))));
         lines
     }
 
@@ -238,6 +257,7 @@ impl Story {
         if self.standing.is_empty() {
             lines.push("  none".into());
         }
+        lines.extend(self.where_to_look(page));
         lines
     }
 

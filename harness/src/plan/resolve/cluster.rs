@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredServer};
+use relapse_detectors::operator::{DeclaredName, DeclaredServer, Entry};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
@@ -38,6 +38,7 @@ impl Planner<'_> {
         self.plan_nodes(&cluster.nodes, &mut addresses);
         self.plan_offices(&cluster.offices, &mut addresses);
         self.plan_outside(&cluster.outside, &mut addresses);
+        self.plan_resolvers(cluster);
         self.plan_prefixes(&cluster.prefixes);
         // Chosen addresses are claimed before others are assigned.
         self.plan_pods(&cluster.pods, &mut addresses);
@@ -105,6 +106,13 @@ impl Planner<'_> {
         for pod in pods {
             let node = pod.node.as_ref().map(|name| self.node(name));
             let count = pod.count.map_or(1, |count| usize::from(count.value).clamp(1, PODS_PER_NODE));
+            if pod.ingress.as_ref().is_some_and(|ingress| ingress.host_network) {
+                let own = pod.address.as_ref().map(|a| ("address", a.span)).into_iter();
+                for (key, at) in own.chain(pod.mtu.map(|mtu| ("mtu", mtu.span))) {
+                    let message = format!("`{key}` is its node's for a pod on the host network");
+                    self.error(at, message, format!("leave `{key}` or `hostNetwork` out"));
+                }
+            }
             if let (Some(address), Some(_)) = (&pod.address, pod.count) {
                 self.error(address.span, "several pods cannot share one address", "leave `address` or `count` out");
             }
@@ -129,8 +137,13 @@ impl Planner<'_> {
                     self.claim(addresses, address, &format!("pod `{name}`"));
                 }
                 names.push((name.clone(), pod.name.span));
-                let address = pod.address.as_ref().map_or(UNKNOWN, |a| a.0);
-                self.cluster.pods.push(PodPlan { name, node: at, address, mtu, role: PodRole::Plain });
+                let host_network = pod.ingress.as_ref().is_some_and(|ingress| ingress.host_network);
+                let address = match &pod.address {
+                    _ if host_network => self.cluster.nodes[at.0].address,
+                    Some(address) => address.0,
+                    None => UNKNOWN,
+                };
+                self.cluster.pods.push(PodPlan { name, node: at, address, mtu, role: PodRole::Plain, host_network });
             }
         }
         self.unique("pods", names.iter().map(|(name, span)| (name.as_str(), *span)));
@@ -229,7 +242,18 @@ impl Planner<'_> {
                 records: records.map(|(n, a)| (folded(n), a.iter().map(|a| a.0).collect())).collect(),
                 ttl: ttl.unwrap_or(TTL),
                 server: host.server.map(Server::name),
+                resolver: None,
             });
+        }
+    }
+
+    /// The resolvers of clients outside, once all hosts are known.
+    fn plan_resolvers(&mut self, cluster: &Cluster) {
+        for (number, host) in cluster.outside.iter().enumerate() {
+            self.cluster.outside[number].resolver = host.resolver.as_ref().and_then(|name| self.resolver_named(name));
+        }
+        for (number, office) in cluster.offices.iter().enumerate() {
+            self.cluster.offices[number].resolver = office.resolver.as_ref().and_then(|name| self.resolver_named(name));
         }
     }
 
@@ -272,6 +296,7 @@ impl Planner<'_> {
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
                 declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
                 path,
+                resolver: None,
             });
         }
     }
@@ -324,6 +349,13 @@ impl Planner<'_> {
             }
             self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
         }
+        for (name, entry) in &declared.entries {
+            self.domain(name);
+            let Some(resolver) = self.outside(&entry.resolver) else { continue };
+            self.has_records(resolver, &entry.resolver);
+            let resolver = self.cluster.outside[resolver.0].address;
+            self.cluster.declared_entries.push(Entry { name: folded(name), resolver, port: entry.port.value });
+        }
     }
 
     /// Assigns an address to each pod and Service without one.
@@ -371,8 +403,26 @@ impl Planner<'_> {
                     "name a Service of other pods",
                 );
             }
-            for planned in self.cluster.pods.iter_mut().filter(|p| itself(&p.name)) {
-                planned.role = PodRole::Ingress { backend, port };
+            for number in 0..self.cluster.pods.len() {
+                if !itself(&self.cluster.pods[number].name) {
+                    continue;
+                }
+                let PodPlan { node, host_network, .. } = self.cluster.pods[number];
+                let behind = self.cluster.services.iter().find(|service| service.pods.contains(&PodId(number)));
+                if let Some(service) = behind.filter(|_| host_network) {
+                    let message = format!("an ingress on the host network is behind Service `{}`", service.name);
+                    self.error(
+                        ingress.service.span,
+                        message,
+                        "leave `hostNetwork` out, or reach it by its node's address",
+                    );
+                }
+                if let Some(other) = self.cluster.host_ingress(node, port).filter(|_| host_network) {
+                    let (other, node) = (&self.cluster.pods[other.0].name, &self.cluster.nodes[node.0].name);
+                    let message = format!("port {port} of `{node}` is that of the ingress `{other}`");
+                    self.error(ingress.service.span, message, "use another node or port, or leave `hostNetwork` out");
+                }
+                self.cluster.pods[number].role = PodRole::Ingress { backend, port };
             }
         }
     }

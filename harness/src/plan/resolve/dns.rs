@@ -4,13 +4,13 @@
 
 use std::net::IpAddr;
 
-use relapse_model::diagnostics::{Span, quoted};
+use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
 use super::addresses::Addresses;
 use crate::plan::{
-    ClusterPlan, DnsPlan, FlowPlan, NodeId, OutsideId, Place, PodRole, ServiceId, ServicePlan, Target, TrafficPolicy,
+    ClusterPlan, DnsPlan, FlowPlan, NodeId, Place, PodRole, ServiceId, ServicePlan, Target, TrafficPolicy,
 };
 use crate::scenario::cluster::Dns;
 use crate::scenario::trial::DnsOverride;
@@ -106,7 +106,7 @@ impl Planner<'_> {
                 "add `upstreams: [NAME]`, hosts in `outside` that have `records`",
             );
         }
-        let upstreams = upstreams.iter().filter_map(|name| self.upstream(name)).collect();
+        let upstreams = upstreams.iter().filter_map(|name| self.resolver_named(name)).collect();
         let cluster = &mut self.cluster;
         if let Some(dns) = &mut cluster.dns {
             cluster.services[dns.service.0].pods.clone_from(&replicas);
@@ -114,18 +114,6 @@ impl Planner<'_> {
             dns.spares.clear();
             dns.upstreams = upstreams;
         }
-    }
-
-    fn upstream(&mut self, name: &Spanned<String>) -> Option<OutsideId> {
-        let id = self.outside_host(name)?;
-        if self.cluster.outside[id.0].records.is_empty() {
-            self.error(
-                name.span,
-                format!("{} is not a resolver", quoted(name)),
-                "give it `records: { NAME: [ADDRESS] }`",
-            );
-        }
-        Some(id)
     }
 
     /// The cluster with other replicas; all other ids stay the same.

@@ -56,6 +56,7 @@ impl Planner<'_> {
                 heal: step.heal.iter().filter_map(|change| change.plan(self)).collect(),
                 meanwhile: step.meanwhile.iter().filter_map(|change| change.plan(self)).collect(),
                 effect: self.plan_incident_effect(&step.effect),
+                triage: step.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
             };
             both.extend(self.plan_detections(&step.detect, Some(&chain)));
             plan

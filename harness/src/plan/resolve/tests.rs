@@ -160,7 +160,10 @@ fn the_limit_is_kube_proxys_formula() {
 /// A cluster in which every fault can be planned.
 const RICH: &str = "
   nodes: 2
-  pods: [ { name: a, node: worker-1 }, { name: b, node: worker-2 } ]
+  pods:
+    - { name: a, node: worker-1 }
+    - { name: b, node: worker-2 }
+    - { name: ingress, node: worker-2, ingress: { service: shop, port: 80 } }
   services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
   outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
@@ -223,7 +226,16 @@ fn faults_that_make_no_sense_are_refused() {
         ),
         ("snat-collision: { node: worker-1, ports: 5-1, hop: none }", "`5-1` is not a range of ports"),
         ("server-death: { host: outside/host, port: 80 }", "nothing listens on port 80"),
+        ("ingress-misroute: { ingress: ingress, port: 80 }", "`ingress` sends to port 80 already"),
+        ("ingress-reload: { ingress: a }", "`a` is not an ingress"),
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
+        ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
+        ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
+        ("backend-errors: { pods: [a], status: 500 }", "no server in pod `a` is asked over HTTP"),
+        ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
+        ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
+        ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
+        ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
     ] {
         let wrong = injected(fault).expect_err(fault);
         assert_eq!(wrong.len(), 1, "{wrong}");
@@ -337,8 +349,7 @@ fn steps_are_parts_in_their_order_and_what_they_ask_is_known() {
 
 #[test]
 fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
-    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9")
-        + "\n  services: [ { name: shop, port: 80, pods: [a, b] } ]";
+    let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9");
     let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
                  - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
                  - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
@@ -368,17 +379,17 @@ fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
     let of = |flow: &FlowPlan| {
         let servers: Vec<_> =
             plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
-        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+        format!("{} {}", plan.cluster.entry(flow), servers.join(" "))
     };
     let service = |number: usize| plan.cluster.services[number].address;
     assert_eq!(
         plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
         [
-            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
-            "100.64.2.5:80 NodePort pod/shop".into(),
-            format!("{}:80 Ingress pod/front", service(1)),
-            format!("{}:80 ClusterIp pod/shop", service(0)),
-            "100.64.1.5:80 Out outside/host".into(),
+            format!("{}:30080 pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 pod/shop".into(),
+            format!("{}:80 pod/front", service(1)),
+            format!("{}:80 pod/shop", service(0)),
+            "100.64.1.5:80 outside/host".into(),
         ]
     );
 }

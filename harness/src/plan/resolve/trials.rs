@@ -10,30 +10,39 @@ use relapse_lab::fault::Planned;
 use relapse_lab::faults::Injection;
 use relapse_model::diagnostics::{did_you_mean, nearest, quoted};
 use relapse_model::spanned::Spanned;
-use relapse_reports::event::Expectation;
+use relapse_reports::event::{Expectation, TriageExpected};
 use relapse_reports::words;
 
 use super::Planner;
 use super::steps::{Both, Chain};
 use crate::effect::Stating;
-use crate::plan::{EffectPlan, StepPlan, TrialPlan};
+use crate::effects::Observation;
+use crate::plan::{EffectPlan, FlowId, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect};
+use crate::scenario::trial::{Control, Detect, Effect, Triage};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
+/// Triage must be right so soon after the end of the first failed or slow request.
+const TRIAGE: Duration = Duration::from_secs(5);
 const SHORTEST_WATCH: Duration = Duration::from_secs(2);
 
 impl Planner<'_> {
     pub(super) fn plan_incident(&mut self, scenario: &Scenario) -> TrialPlan {
         let (steps, both) = match &scenario.steps {
-            Some(steps) => self.plan_chain(steps, scenario),
+            Some(steps) => {
+                if let Some(triage) = &scenario.triage {
+                    self.error(triage.span, "a chain has `triage` in each of its steps", "move it there");
+                }
+                self.plan_chain(steps, scenario)
+            }
             None => self.plan_only_step(scenario),
         };
         let (detect, detect_in_real_cluster): (Vec<Expectation>, Vec<Expectation>) = both.into_iter().unzip();
         let healed = scenario.healed.as_ref().map(|healed| self.plan_effect(healed)).unwrap_or_default();
         let watch = longest(&detect).max(SHORTEST_WATCH);
         let (control, why, cluster) = (None, String::new(), None);
-        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, watch }
+        let unseen = false;
+        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, unseen, watch }
     }
 
     /// An incident that is no chain.
@@ -57,6 +66,7 @@ impl Planner<'_> {
             meanwhile: Vec::new(),
             heal: Vec::new(),
             effect: self.plan_incident_effect(effect),
+            triage: scenario.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         self.no_finding_twice(&detect.iter().collect::<Vec<_>>());
         (vec![step], self.plan_detections(detect, None))
@@ -111,7 +121,8 @@ impl Planner<'_> {
             inject: self.plan_inject(&control.inject),
             meanwhile: Vec::new(),
             heal: Vec::new(),
-            effect: self.plan_effect(&control.effect),
+            effect: self.plan_benign_effect(&control.effect),
+            triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         // A fault may have added to it what it will need.
         let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
@@ -128,6 +139,7 @@ impl Planner<'_> {
             healed: EffectPlan::default(),
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
+            unseen: control.triage.is_none() && control.effect.all.iter().all(|effect| effect.affected().is_none()),
             watch,
         }
     }
@@ -143,7 +155,22 @@ impl Planner<'_> {
     fn plan_effect(&mut self, effect: &Effect) -> EffectPlan {
         let within = self.duration_or("within", effect.within.as_ref(), DEFAULT_EFFECT);
         let mut stating = Stating::new(&mut self.known, within);
-        EffectPlan { all: effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect(), within }
+        let all = effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect();
+        let named = effect.all.iter().filter_map(Observation::affected).map(|name| name.value.as_str());
+        let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
+        let affected = named.filter_map(position).collect();
+        EffectPlan { all, within, affected }
+    }
+
+    /// The effect of a twin. Where users see nothing, those of the flows that work must not complain.
+    fn plan_benign_effect(&mut self, effect: &Effect) -> EffectPlan {
+        let mut plan = self.plan_effect(effect);
+        if plan.affected.is_empty() {
+            let named = effect.all.iter().filter_map(Observation::working).map(|name| name.value.as_str());
+            let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
+            plan.affected = named.filter_map(position).collect();
+        }
+        plan
     }
 
     fn plan_detect(&mut self, detect: &Detect, chain: Option<&Chain<'_>>) -> Option<Both> {
@@ -203,6 +230,19 @@ impl Planner<'_> {
             }));
         }
         plan
+    }
+
+    /// Where triage must lead.
+    pub(super) fn plan_triage(&mut self, triage: &Spanned<Triage>) -> Option<TriageExpected> {
+        for step in std::iter::once(&triage.step).chain(&triage.contributing) {
+            if !(1..=6).contains(&step.value) {
+                let help = "1 nodes and pods, 2 back end, 3 DNS, 4 Service, 5 ingress, 6 hop by hop";
+                self.error(step.span, format!("triage has no step {}", step.value), help);
+            }
+        }
+        let at = self.subject(&triage.at)?;
+        let contributing = triage.contributing.iter().map(|step| step.value).collect();
+        Some(TriageExpected { step: triage.step.value, at, contributing, within: TRIAGE })
     }
 
     fn detector(&mut self, name: &Spanned<String>) -> Option<Level> {

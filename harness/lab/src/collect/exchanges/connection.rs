@@ -1,6 +1,6 @@
 //! Requests and answers of one TCP connection, from the headers of its segments.
 //!
-//! No protocol is known: what the client sends until the server sends something is a request, and what it sends after
+//! No protocol is known, except the status line of HTTP/1: what the client sends until the server sends something is a request, and what it sends after
 //! that is the next one. Requests that may overlap are not reported: the client sends more although all it sent is
 //! acknowledged, or the server sends something before it has the whole request. A reported time is never too long:
 //! the server sent nothing on the connection in that time.
@@ -189,7 +189,8 @@ impl Connection {
                     request.overlaps = true;
                     return None;
                 }
-                let report = self.report(at, true, waits);
+                let report =
+                    self.report(at, true, waits).map(|report| Report { status: http_status(tcp, order), ..report });
                 self.asked = true;
                 self.state = State::Answering(at);
                 report
@@ -234,6 +235,7 @@ impl Connection {
             connect: self.connect.filter(|_| !self.asked),
             sent_again: request.sent_again || !self.asked && self.syns > 1,
             after_greeting: self.greeted && !self.asked,
+            status: None,
         })
     }
 
@@ -283,6 +285,7 @@ pub(super) struct Report {
     connect: Option<Duration>,
     sent_again: bool,
     after_greeting: bool,
+    status: Option<u16>,
 }
 
 impl Report {
@@ -300,8 +303,17 @@ impl Report {
             connect_us: self.connect.map(us),
             sent_again: self.sent_again,
             after_greeting: self.after_greeting,
+            status: self.status,
         }
     }
+}
+
+/// The status of an answer that begins with a status line of HTTP/1 (RFC 9112, 4).
+fn http_status(tcp: &Tcp, order: Order) -> Option<u16> {
+    let line = tcp.head.strip_prefix(b"HTTP/1.").filter(|_| order == Order::Next)?;
+    let [minor, b' ', code @ ..] = line else { return None };
+    let is_status = minor.is_ascii_digit() && code.iter().all(u8::is_ascii_digit);
+    is_status.then(|| code.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
 }
 
 /// How data continues what was sent before it.

@@ -89,7 +89,7 @@ async fn connect_both(agent: &Agent, entry: &Entry, endpoint: IpAddr) -> bool {
     works
 }
 
-async fn connect(agent: &Agent, to: SocketAddr) -> Answer {
+pub(super) async fn connect(agent: &Agent, to: SocketAddr) -> Answer {
     sockets::open(&agent.ns, to, None, None).await.map(drop).map_err(|e| text(&e))
 }
 

@@ -305,6 +305,8 @@ impl Draft<'_, '_> {
     fn server(&self) -> Option<Place> {
         let cluster = &self.resolver.cluster;
         let first = *cluster.behind(self.known_target()?).first()?;
+        let (answering, _) = cluster.answering(first, self.plan.port.unwrap_or_default());
+        let first = *cluster.behind(answering).first()?;
         let Place::Pod(pod) = first else { return Some(first) };
         match cluster.pods[pod.0].role {
             PodRole::Ingress { backend, .. } => cluster.services[backend.0].pods.first().map(|pod| Place::Pod(*pod)),

@@ -35,6 +35,9 @@ async fn serve(listener: TcpListener, home: Home) {
     http::serve_with(listener, move |request| {
         let app = Arc::clone(&app);
         async move {
+            if let Some(status) = app.home.errors.next() {
+                return http::answer(status, Bytes::new(), None);
+            }
             match app.answer(request.uri().path()).await {
                 Some(answer) => answer,
                 None => http::bytes(request).await,
@@ -231,21 +234,20 @@ impl Request<'_> {
 async fn get(connection: &mut Option<Connection>, bytes: u32) -> Result<(), Failure> {
     let Some(Connection::Http(connection)) = connection else { return Err(Failure::Any) };
     let response = connection.send(Method::GET, &http::bytes_path(bytes), Bytes::new()).await?;
-    let whole = response.status() == StatusCode::OK && response.body().len() == bytes as usize;
-    if whole { Ok(()) } else { Err(Failure::Any) }
+    http::whole(response.status(), response.body(), bytes)
 }
 
 async fn put(connection: &mut Option<Connection>, bytes: u32) -> Result<(), Failure> {
     let Some(Connection::Http(connection)) = connection else { return Err(Failure::Any) };
     let body = Bytes::from(vec![b'.'; bytes as usize]);
     let response = connection.send(Method::PUT, &http::bytes_path(bytes), body).await?;
-    if response.status().is_success() { Ok(()) } else { Err(Failure::Any) }
+    if response.status().is_success() { Ok(()) } else { Err(Failure::Status(response.status().as_u16())) }
 }
 
 /// `queries;dur=5203.112, upload;dur=61.004;desc="timeout"`; milliseconds.
 fn write_timing(flow: &FlowPlan, times: &[PartTime]) -> String {
     let entry = |time: &PartTime| {
-        let failed = time.failure.map(|failure| format!(";desc=\"{}\"", failure.as_str())).unwrap_or_default();
+        let failed = time.failure.map(|failure| format!(";desc=\"{failure}\"")).unwrap_or_default();
         format!("{};dur={:.3}{failed}", flow.parts[time.part.0].name, time.took.as_secs_f64() * 1e3)
     };
     times.iter().map(entry).collect::<Vec<_>>().join(", ")

@@ -1,8 +1,6 @@
-//! HTTP/1.1 over hyper: a server, which sends and accepts the requested number of bytes; the reverse proxy that stands
-//! in for an ingress controller; and the client.
+//! HTTP/1.1 over hyper: a server, which sends and accepts the requested number of bytes, and the client.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -12,12 +10,9 @@ use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use relapse_kernel::NetNs;
 use relapse_model::Failure;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-
-use crate::workload::sockets;
 
 /// The largest body sent or accepted, bytes.
 const LARGEST: usize = 64 << 20;
@@ -69,26 +64,6 @@ async fn received(mut body: Incoming) -> Option<usize> {
         }
     }
     Some(bytes)
-}
-
-/// Passes every request on to `backend`, as an ingress controller does.
-pub async fn proxy(listener: TcpListener, ns: NetNs, backend: SocketAddr) {
-    serve_with(listener, move |request| {
-        let ns = ns.clone();
-        async move {
-            let passed_on = async {
-                let (head, body) = request.into_parts();
-                let body = body.collect().await.map_err(|_| Failure::Any)?.to_bytes();
-                let mut connection = Connection::open(sockets::connect(&ns, backend).await?).await?;
-                connection.send(head.method, head.uri.path(), body).await
-            };
-            match passed_on.await {
-                Ok(response) => response.map(Full::new),
-                Err::<_, Failure>(_) => answer(StatusCode::BAD_GATEWAY, Bytes::new(), None),
-            }
-        }
-    })
-    .await;
 }
 
 /// Serves a listening socket forever.
@@ -154,6 +129,18 @@ impl Connection {
         let (head, body) = self.sender.send_request(request).await.map_err(|_| Failure::Any)?.into_parts();
         let body = body.collect().await.map_err(|_| Failure::Any)?.to_bytes();
         Ok(Response::from_parts(head, body))
+    }
+}
+
+/// Checks that a response is a 200 of this size.
+///
+/// # Errors
+/// Its status; `Any` if it is 200 and the size differs.
+pub fn whole(status: StatusCode, body: &Bytes, bytes: u32) -> Result<(), Failure> {
+    match status {
+        StatusCode::OK if body.len() == bytes as usize => Ok(()),
+        StatusCode::OK => Err(Failure::Any),
+        status => Err(Failure::Status(status.as_u16())),
     }
 }
 

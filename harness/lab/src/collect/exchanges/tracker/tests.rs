@@ -1,4 +1,4 @@
-use relapse_kernel::packet::Flags;
+use relapse_kernel::packet::{Flags, TCP_HEAD};
 
 use super::*;
 
@@ -12,11 +12,13 @@ const DATABASE: &str = "10.176.46.4:3306";
 struct Scene {
     tracker: Tracker,
     reports: Vec<Exchange>,
+    /// The first bytes of the next segments.
+    head: [u8; TCP_HEAD],
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { tracker: Tracker::new(NODE.parse().unwrap()), reports: Vec::new() }
+        Self { tracker: Tracker::new(NODE.parse().unwrap()), reports: Vec::new(), head: [0; TCP_HEAD] }
     }
 
     /// Flags, sequence number, acknowledgment, bytes of payload.
@@ -37,6 +39,7 @@ impl Scene {
             gso_size: None,
             mss: None,
             tsval: None,
+            head: self.head,
         };
         self.reports.extend(self.tracker.segment(ms(at), place, outgoing, &tcp));
     }
@@ -85,12 +88,30 @@ fn from_the_last_byte_of_a_request_to_the_first_of_its_answer() {
         connect_us: Some(1000),
         sent_again: false,
         after_greeting: false,
+        status: None,
     };
     assert_eq!(exchange, expected);
     // The next on the same connection; the acknowledgment comes with the answer.
     scene.segment(500, FORTH, "A", [1301, 2301, 100]);
     scene.segment(503, BACK, "A", [2301, 1401, 900]);
     assert_eq!(scene.reports, [Exchange { request: 100, took_us: 3000, acked_us: None, connect_us: None, ..expected }]);
+}
+
+#[test]
+fn the_status_of_http_is_read_from_the_first_bytes_of_the_answer() {
+    let status = |head: &[u8; TCP_HEAD], sequence: u32| {
+        let mut scene = Scene { head: *b"GET /bytes/1", ..Scene::new() };
+        scene.opens(0, APP, DATABASE);
+        scene.segment(10, FORTH, "A", [101, 501, 100]);
+        scene.head = *head;
+        scene.segment(12, BACK, "A", [sequence, 201, 300]);
+        scene.reports.remove(0).status
+    };
+    assert_eq!(status(b"HTTP/1.1 500", 501), Some(500));
+    assert_eq!(status(b"HTTP/1.0 404", 501), Some(404));
+    assert_eq!(status(b"HTTP/1.1 200", 511), None, "what comes before it is missing");
+    assert_eq!(status(b"HTTP/1.1 20\0", 501), None, "cut within the status");
+    assert_eq!(status(b"HTTP/2.0 200", 501), None);
 }
 
 #[test]

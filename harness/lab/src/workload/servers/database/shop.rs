@@ -87,7 +87,7 @@ impl Session {
     /// # Errors
     /// As for [`Self::run`].
     pub async fn open(ns: &NetNs, database: Database) -> io::Result<Self> {
-        let failure = |failure: relapse_model::Failure| io::Error::other(format!("log in: {}", failure.as_str()));
+        let failure = |failure: relapse_model::Failure| io::Error::other(format!("log in: {failure}"));
         let mut session = Self(database.open(ns).await.map_err(failure)?);
         session.run("SET SESSION slow_query_log = OFF").await?;
         Ok(session)

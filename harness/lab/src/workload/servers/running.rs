@@ -1,0 +1,167 @@
+//! The workload's own servers while it runs: faults end them as their process would end, start them again, and have
+//! them answer with errors.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::StatusCode;
+use relapse_model::Place;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::ANY;
+use crate::job::FaultError;
+use crate::workload::client::{Home, Serve};
+use crate::workload::{namespace, sockets};
+
+/// All of relapse's own TCP servers. They end when this is dropped.
+pub struct Servers(Vec<Server>);
+
+struct Server {
+    port: u16,
+    serve: Serve,
+    home: Home,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Server {
+    fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Servers {
+    /// Servers that do not run yet.
+    pub(super) fn new(all: impl Iterator<Item = (u16, Serve, Home)>) -> Self {
+        Self(all.map(|(port, serve, home)| Server { port, serve, home, task: Mutex::default() }).collect())
+    }
+
+    fn at(&self, place: Place) -> impl Iterator<Item = &Server> {
+        self.0.iter().filter(move |server| server.home.place == place)
+    }
+
+    /// Starts the servers of a place that do not run; every port is listening when this returns.
+    ///
+    /// # Errors
+    /// When a port cannot be bound.
+    pub fn start(&self, place: Place) -> Result<(), FaultError> {
+        for server in self.at(place) {
+            let mut task = server.task();
+            if task.is_none() {
+                let ns = namespace(server.home.cluster.as_ref(), place);
+                let listener = sockets::tcp_listener(&ns, SocketAddr::new(ANY, server.port))?;
+                *task = Some(tokio::spawn(serve(server.serve, listener, server.home.clone(), server.port)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the servers of a place, with all of their connections; no port is listening when this returns.
+    pub async fn stop(&self, place: Place) {
+        for server in self.at(place) {
+            stop(server).await;
+        }
+    }
+
+    /// Ends all of them.
+    pub async fn stop_all(&self) {
+        for server in &self.0 {
+            stop(server).await;
+        }
+    }
+
+    /// What the HTTP servers of a place answer from now on instead of what was asked for.
+    pub fn set_errors(&self, place: Place, errors: Option<ErrorShare>) {
+        self.at(place).for_each(|server| server.home.errors.set(errors));
+    }
+}
+
+/// Serves in a place. A pod that is created again starts its server again.
+async fn serve(serve: Serve, mut listener: TcpListener, home: Home, port: u16) {
+    let mut inode = namespace(home.cluster.as_ref(), home.place).inode();
+    let mut inventory = home.cluster.inventory();
+    loop {
+        let created = async {
+            while inventory.changed().await.is_ok() {
+                let now = namespace(home.cluster.as_ref(), home.place);
+                if now.inode() != inode {
+                    return Some(now);
+                }
+            }
+            None
+        };
+        let now = tokio::select! {
+            () = serve(listener, home.clone()) => return,
+            now = created => now,
+        };
+        let Some(now) = now else { return };
+        inode = now.inode();
+        match sockets::tcp_listener(&now, SocketAddr::new(ANY, port)) {
+            Ok(again) => listener = again,
+            Err(_) => return,
+        }
+    }
+}
+
+async fn stop(server: &Server) {
+    let task = server.task().take();
+    if let Some(task) = task {
+        task.abort();
+        let _ = task.await;
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|server| server.task().iter().for_each(JoinHandle::abort));
+    }
+}
+
+/// The status of some answers, and their share in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorShare {
+    pub status: StatusCode,
+    pub millionths: u32,
+}
+
+const WHOLE: u32 = 1_000_000;
+
+/// The errors that an HTTP server answers with, adjustable while it runs.
+#[derive(Debug, Clone, Default)]
+pub struct Errors(Arc<Mutex<(Option<ErrorShare>, u32)>>);
+
+impl Errors {
+    /// The status of the next answer, if that is an error. They are spread evenly.
+    #[must_use]
+    pub fn next(&self) -> Option<StatusCode> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (Some(ErrorShare { status, millionths }), due) = &mut *state else { return None };
+        *due += *millionths;
+        let is_due = *due >= WHOLE;
+        *due -= if is_due { WHOLE } else { 0 };
+        is_due.then_some(*status)
+    }
+
+    fn set(&self, errors: Option<ErrorShare>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (errors, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_spread_evenly() {
+        let errors = Errors::default();
+        let answers = |millionths| {
+            errors.set(Some(ErrorShare { status: StatusCode::NOT_FOUND, millionths }));
+            (0..10).map(|_| if errors.next().is_some() { 'e' } else { '.' }).collect::<String>()
+        };
+        assert_eq!(answers(1_000_000), "eeeeeeeeee");
+        assert_eq!(answers(200_000), "....e....e");
+        assert_eq!(answers(600_000), ".e.ee.e.ee");
+        errors.set(None);
+        assert_eq!(errors.next(), None);
+    }
+}
