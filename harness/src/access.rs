@@ -21,8 +21,11 @@ fn legs(cluster: &ClusterPlan, flow: &FlowPlan) -> Vec<Leg> {
         let lookup = Some(Lookup { name: name.clone(), resolver });
         return vec![Leg { from: ends(cluster, &from), lookup, ..Leg::default() }];
     }
-    let mut legs = vec![leg(cluster, &from, flow.to, resolver, flow.port)];
-    let mut behind = cluster.behind(flow.to);
+    let (answers, via) = entered(cluster, flow);
+    let mut behind = cluster.behind(answers);
+    let own = leg(cluster, &from, flow.to, resolver, flow.port);
+    let service = service(cluster, answers);
+    let mut legs = vec![Leg { service, via: ends(cluster, &via), to: ends(cluster, &behind), ..own }];
     if let Some((service, port)) = ingress(cluster, &behind) {
         legs[0].ingress = true;
         let to = Target::Service(service);
@@ -41,20 +44,39 @@ fn legs(cluster: &ClusterPlan, flow: &FlowPlan) -> Vec<Leg> {
     legs
 }
 
+/// What answers a flow, and the nodes or load balancers that are asked for its Service.
+fn entered(cluster: &ClusterPlan, flow: &FlowPlan) -> (Target, Vec<Place>) {
+    let asked = cluster.behind(flow.to);
+    let answers = asked.first().zip(flow.port).map_or(flow.to, |(place, port)| match cluster.answering(*place, port) {
+        (Target::Place(same), _) if same == *place => flow.to,
+        (other, _) => other,
+    });
+    match (flow.via, answers) {
+        (Some(via), _) => (flow.to, vec![via]),
+        (None, Target::Service(_)) if answers != flow.to => (answers, asked),
+        (None, _) => (answers, Vec::new()),
+    }
+}
+
+fn service(cluster: &ClusterPlan, target: Target) -> Option<AskedService> {
+    let id = match target {
+        Target::Service(id) => Some(id),
+        Target::Name(id) => cluster.names[id.0].service,
+        Target::Place(_) => None,
+    };
+    id.map(|id| asked(cluster, id))
+}
+
 fn leg(cluster: &ClusterPlan, from: &[Place], to: Target, resolver: Option<IpAddr>, port: Option<u16>) -> Leg {
     let name = match to {
         Target::Name(id) => Some(cluster.names[id.0].name.clone()),
         Target::Place(_) | Target::Service(_) => None,
     };
-    let service = match to {
-        Target::Service(id) => Some(asked(cluster, id)),
-        Target::Place(_) | Target::Name(_) => None,
-    };
     Leg {
         part: None,
         from: ends(cluster, from),
         lookup: name.zip(resolver).map(|(name, resolver)| Lookup { name, resolver }),
-        service,
+        service: service(cluster, to),
         via: Vec::new(),
         to: ends(cluster, &cluster.behind(to)),
         port,
@@ -114,7 +136,9 @@ mod tests {
             let service = leg.service.as_ref().map(|service| service.name.clone());
             let ingress = if leg.ingress { "ingress" } else { "" };
             let asked = name.or(service).unwrap_or_default();
-            format!("{} > {} {:?} {asked}{ingress}", place(&leg.from), place(&leg.to), leg.port.unwrap_or_default())
+            let via = leg.via.first().map(|end| format!("{} > ", end.place)).unwrap_or_default();
+            let to = format!("{via}{} {:?}", place(&leg.to), leg.port.unwrap_or_default());
+            format!("{} > {to} {asked}{ingress}", place(&leg.from))
         };
         access.legs.iter().map(leg).collect()
     }
@@ -124,6 +148,11 @@ mod tests {
         assert_eq!(
             of("mss-clamp-raised.yaml", "beijing-large"),
             ["office/beijing > pod/ingress 80 ingress", "pod/ingress > pod/tickets 80 tickets"]
+        );
+        assert_eq!(
+            of("conntrack-cap-reset-node-port.yaml", "a-to-b"),
+            ["outside/a > node/worker-1 > pod/b-1 80 b"],
+            "the node that is asked"
         );
         assert_eq!(of("coredns-single-replica-loss.yaml", "lookup"), ["pod/app >  0 example-api.com by 192.168.0.10"]);
         assert_eq!(

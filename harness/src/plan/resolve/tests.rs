@@ -379,17 +379,17 @@ fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
     let of = |flow: &FlowPlan| {
         let servers: Vec<_> =
             plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
-        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+        format!("{} {}", plan.cluster.entry(flow), servers.join(" "))
     };
     let service = |number: usize| plan.cluster.services[number].address;
     assert_eq!(
         plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
         [
-            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
-            "100.64.2.5:80 NodePort pod/shop".into(),
-            format!("{}:80 Ingress pod/front", service(1)),
-            format!("{}:80 ClusterIp pod/shop", service(0)),
-            "100.64.1.5:80 Out outside/host".into(),
+            format!("{}:30080 pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 pod/shop".into(),
+            format!("{}:80 pod/front", service(1)),
+            format!("{}:80 pod/shop", service(0)),
+            "100.64.1.5:80 outside/host".into(),
         ]
     );
 }
