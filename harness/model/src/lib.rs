@@ -22,6 +22,6 @@ pub mod zone;
 pub use plan::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, ForwardPolicy, NameId, NamePlan, NetworkPlan, NodeId, NodePlan,
     OfficeId, OfficePlan, OutsideId, OutsidePlan, PartId, PartPlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole,
-    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, TrafficPolicy, Way, Work, time_in_cache,
+    PrefixPlan, Query, ServiceId, ServicePlan, Step, Target, TrafficPolicy, Work, time_in_cache,
 };
 pub use resolver::{Resolver, WrittenPath};

@@ -4,7 +4,6 @@
 
 mod path;
 mod steps;
-mod way;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +18,6 @@ use serde::Deserialize;
 use crate::zone;
 pub use path::{PathId, PathPlan, PrefixPlan};
 pub use steps::{PartId, PartPlan, Query, Step, Work};
-pub use way::Way;
 
 macro_rules! index {
     ($($(#[$doc:meta])* $name:ident),*) => {$(

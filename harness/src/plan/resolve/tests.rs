@@ -231,7 +231,7 @@ fn faults_that_make_no_sense_are_refused() {
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
         ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
         ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
-        ("backend-errors: { pods: [a], status: 500 }", "no server in pod `a` is asked over HTTP"),
+        ("backend-errors: { pods: [coredns-1], status: 500 }", "no server in pod `coredns-1` is asked over HTTP"),
         ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
         ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
         ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
@@ -379,17 +379,17 @@ fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
     let of = |flow: &FlowPlan| {
         let servers: Vec<_> =
             plan.cluster.behind(flow.to).iter().map(|place| plan.cluster.place_name(*place)).collect();
-        format!("{} {:?} {}", plan.cluster.entry(flow), plan.cluster.way(flow), servers.join(" "))
+        format!("{} {}", plan.cluster.entry(flow), servers.join(" "))
     };
     let service = |number: usize| plan.cluster.services[number].address;
     assert_eq!(
         plan.workload[1..].iter().map(of).collect::<Vec<_>>(),
         [
-            format!("{}:30080 NodePort pod/shop", plan.cluster.nodes[1].address),
-            "100.64.2.5:80 NodePort pod/shop".into(),
-            format!("{}:80 Ingress pod/front", service(1)),
-            format!("{}:80 ClusterIp pod/shop", service(0)),
-            "100.64.1.5:80 Out outside/host".into(),
+            format!("{}:30080 pod/shop", plan.cluster.nodes[1].address),
+            "100.64.2.5:80 pod/shop".into(),
+            format!("{}:80 pod/front", service(1)),
+            format!("{}:80 pod/shop", service(0)),
+            "100.64.1.5:80 outside/host".into(),
         ]
     );
 }
