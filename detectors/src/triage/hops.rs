@@ -23,6 +23,11 @@ use crate::time::{Time, span};
 const TIMEOUTS: u8 = 2;
 /// Exchanges with something sent again that make a path lossy.
 const LOSSES: usize = 3;
+/// Intervals between connects from which the usual one is known, and after how long, and how many of those, a client is
+/// silent.
+const SEEN: u32 = 3;
+const SILENCE: Duration = Duration::from_secs(1);
+const MANY: u32 = 5;
 const CAP: usize = 8192;
 
 #[derive(Debug, Default)]
@@ -123,6 +128,27 @@ impl Hops {
         Some(Look::faulty(Subject::path(ask.operator.path_of(far)), what))
     }
 
+    /// Clients outside wait, but no connect of theirs arrives any more.
+    fn silence(ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
+        if leg.client_nodes().next().is_some() || ask.outcome != Outcome::Timeout {
+            return None;
+        }
+        let own = ask.sight.journeys.of(leg);
+        let (first, last) = (own.first()?, own.last()?);
+        let gaps = u32::try_from(own.len() - 1).ok().filter(|gaps| *gaps >= SEEN)?;
+        let usual = last.began().since(first.began()) / gaps;
+        let silent = ask.now.since(last.began());
+        let peer = last.origin()?.source.ip();
+        let what = format!(
+            "no connect of {} has arrived for {}; before, one came each {}",
+            leg.who(),
+            span(silent),
+            span(usual)
+        );
+        let is_over = silent >= SILENCE && silent >= usual * MANY;
+        is_over.then(|| Look::faulty(Subject::path(ask.operator.path_of(peer)), what))
+    }
+
     /// The kernel would send a client's packets by another NIC.
     fn route(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let clients = leg.from.iter().flat_map(|end| &end.addresses);
@@ -160,7 +186,7 @@ impl Hops {
         let delay = Self::delay(ask, leg).map(|look| look.explains_if(is_slow || ask.outcome == Outcome::Timeout));
         let losses = self.losses(ask, leg).map(|look| look.explains_if(is_slow || ask.outcome == Outcome::Timeout));
         let route = self.route(ask, leg).filter(|_| ask.outcome == Outcome::NameError);
-        let route = route.map(|look| look.explains_if(true));
+        let route = route.or_else(|| Self::silence(ask, leg)).map(|look| look.explains_if(true));
         if let Some(look) = connects.or(data).or(delay).or(losses).or(route) {
             return look;
         }

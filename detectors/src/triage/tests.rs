@@ -551,6 +551,22 @@ fn source_nat_reuses_a_port_and_the_server_answers_others() {
 }
 
 #[test]
+fn clients_whose_connects_do_not_arrive_any_more_are_lost_on_their_path() {
+    let legs = || vec![leg(end("office/beijing", "192.168.40.10", None), app(), 8080)];
+    let scene = |last: u64| {
+        let mut scene = Scene::new(legs(), Outcome::Timeout);
+        for number in 0..=last / 100 {
+            let (at, near) = (number * 100, format!("192.168.40.10:{}", 40_000 + number));
+            scene.play(&format!("{at} in eth1 {near} 10.176.98.29:8080 S {number}000 0 1"));
+            scene.play(&format!("{at} out eth1 10.176.98.29:8080 {near} SA 5{number} {number}001 1"));
+        }
+        scene
+    };
+    scene(1000).leads(2500, "6 path/192.168.40.0/24");
+    scene(2200).leads(2500, "nothing");
+}
+
+#[test]
 fn large_segments_to_one_office_are_lost() {
     let mut scene = Scene::new(by_ingress(), Outcome::Timeout);
     scene.answers(500, "10.176.98.40:8080", 8, 1, None);
