@@ -131,6 +131,7 @@ wrong! {
   - http: { name: other-port, from: office/beijing, to: service/shop, via: node/worker-1, port: 30080 }";
     balancers_of_nothing: "address: 10.176.46.4 }" => "address: 10.176.46.4, balances: shop }\n    - { name: other, address: 10.176.46.5, balances: shp, server: nginx, loadBalancer: true }";
     names_that_are_none: "records: {" => "ttl: 0s, records: { \"*.*.com\": [10.0.0.1], ", "nodes: 2" => "nodes: 2\n  declared: { names: { a..b: [10.0.0.0/8], oss.example.com: [] } }", "upstreams: [upstream]" => "upstreams: [upstream], cache: 1500ms";
+    triage_at_nothing: "controls:" => "triage: { step: 6, at: nod/worker-2 }\ncontrols:";
     triage_leads_nowhere: "controls:" => "triage: { step: 7, at: nod/worker-2, contributing: [0] }\ncontrols:";
     unknown_policy: "upstreams: [upstream]" => "upstreams: [upstream], policy: fastest";
     name_of_no_record: "subject: node/worker-2" => "subject: name/oss.example.org";

@@ -8,6 +8,7 @@
 
 pub mod churn;
 pub mod client;
+pub mod errors;
 pub mod flow;
 pub mod names;
 pub mod servers;

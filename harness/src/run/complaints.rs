@@ -64,6 +64,7 @@ impl Complaints {
             Some(Failure::Timeout) => Outcome::Timeout,
             Some(Failure::Refused) => Outcome::Refused,
             Some(Failure::NameError) => Outcome::NameError,
+            Some(Failure::Status(status)) => Outcome::Status(status),
             Some(Failure::Any) => Outcome::Failed,
         };
         Some((&flow.name, Seen { at: attempt.ended, outcome }))

@@ -15,8 +15,8 @@ use serde::Deserialize;
 use super::served::port_of;
 use crate::cluster::Cluster;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now, wait_for};
+use crate::workload::errors::ErrorShare;
 use crate::workload::servers::http::{bytes_path, fetch};
-use crate::workload::servers::running::ErrorShare;
 use crate::workload::sockets;
 
 /// The HTTP servers of some pods answer with an error.

@@ -12,8 +12,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::client::Home;
+use super::errors::Errors;
 use super::servers::echo::{self, Exchange};
-use super::servers::running::Errors;
 use super::{servers, sockets, stub};
 use crate::cluster::Cluster;
 use crate::job::FaultError;

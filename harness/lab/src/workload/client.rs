@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::servers::running::Errors;
+use super::errors::Errors;
 use super::{namespace, stub};
 use crate::cluster::{Cluster, ServerDelay};
 use crate::job::{Job, now};

@@ -22,9 +22,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
-use self::running::{Errors, Servers};
+use self::running::Servers;
 
 use super::client::{Client, Home, Serve};
+use super::errors::Errors;
 use super::sockets;
 use crate::cluster::Cluster;
 use crate::job::FaultError;

@@ -231,7 +231,7 @@ fn faults_that_make_no_sense_are_refused() {
         ("missing-index: { server: outside/host, query: 0s }", "`query` cannot be 0"),
         ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
         ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
-        ("backend-errors: { pods: [a], status: 500 }", "no server in pod `a` is asked over HTTP"),
+        ("backend-errors: { pods: [coredns-1], status: 500 }", "no server in pod `coredns-1` is asked over HTTP"),
         ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
         ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
         ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),

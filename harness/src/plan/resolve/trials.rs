@@ -234,12 +234,6 @@ impl Planner<'_> {
 
     /// Where triage must lead.
     pub(super) fn plan_triage(&mut self, triage: &Spanned<Triage>) -> Option<TriageExpected> {
-        for step in std::iter::once(&triage.step).chain(&triage.contributing) {
-            if !(1..=6).contains(&step.value) {
-                let help = "1 nodes and pods, 2 back end, 3 DNS, 4 Service, 5 ingress, 6 hop by hop";
-                self.error(step.span, format!("triage has no step {}", step.value), help);
-            }
-        }
         let at = self.subject(&triage.at)?;
         let contributing = triage.contributing.iter().map(|step| step.value).collect();
         Some(TriageExpected { step: triage.step.value, at, contributing, within: TRIAGE })
