@@ -1,6 +1,6 @@
 //! The way in of a flow: who asks whom, by which name or Service, and what that depends on in turn.
 //!
-//! Known to whoever operates the application; it holds nothing about faults.
+//! Operators of the application know it; it holds nothing about faults.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -176,7 +176,7 @@ impl Backend {
         }
     }
 
-    /// SYNs that reach a server that nobody gets an answer from.
+    /// SYNs to a server that answers no client.
     fn silent(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let now = ask.now;
         for address in Self::servers(ask, leg) {

@@ -197,7 +197,7 @@ impl Resolution {
         }
     }
 
-    /// A name that leads elsewhere than before, where it is slow or nobody answers.
+    /// A name that leads elsewhere than before, where it is slow or unanswered.
     fn record(&self, ask: &Ask<'_>, lookup: &Lookup, leg: &Leg) -> Option<Look> {
         let now: BTreeSet<IpAddr> = self.addresses(&lookup.name).into_iter().collect();
         let paths = &ask.sight.paths;

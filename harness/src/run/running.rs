@@ -20,7 +20,7 @@ use crate::plan::FlowId;
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
 
-/// What triage is told.
+/// The input of triage.
 pub enum ToTriage {
     /// A request of a flow ended.
     Seen(String, Seen),
