@@ -6,8 +6,8 @@ use std::time::Duration;
 use relapse_detectors::operator::{DeclaredPath, Operator};
 
 use super::{
-    ClusterPlan, FlowPlan, NodeId, OfficeId, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId, ServicePlan,
-    Target,
+    ClusterPlan, FlowPlan, NodeId, OfficeId, OutsideId, OutsidePlan, Place, PodId, PodPlan, PodRole, ServiceId,
+    ServicePlan, Target,
 };
 use crate::zone;
 
