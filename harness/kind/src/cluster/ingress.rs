@@ -11,30 +11,56 @@ use kube::api::{Api, LogParams};
 use relapse_detectors::signal::IngressLog;
 use relapse_kernel::process;
 use relapse_lab::cluster::ingress::IngressLogs;
-use relapse_model::{PodId, PodRole};
+use relapse_lab::workload::stub;
+use relapse_model::{PodId, PodRole, ServiceId};
+use tokio::time::timeout;
 
 use super::super::objects::{self, INGRESS_FOLDER, NAMESPACE};
 use super::super::watch::PATIENCE;
 use super::super::{api, failed, pods};
 use super::KindCluster;
 
-/// Polling interval while nginx replaces its workers.
+/// Time after which a query is sent again, while the rules for cluster DNS are being written.
+const ANSWERED: Duration = Duration::from_millis(500);
+/// Polling interval while nginx replaces its workers or names are not resolved yet.
 const LOOK: Duration = Duration::from_millis(10);
 
 impl KindCluster {
-    /// Gives each ingress its configuration, unless it has it from an earlier trial, and follows its log.
+    /// Gives each ingress its configuration, unless it has it from an earlier trial, and follows its log. Returns when
+    /// each one can resolve and reach its back end: what it answers before would look like a fault.
     pub(super) async fn start_ingresses(&self) -> Result<(), String> {
+        if self.plan.pods.iter().any(|pod| matches!(pod.role, PodRole::Ingress { .. })) {
+            self.until_rules_follow().await?;
+        }
         for (number, pod) in self.plan.pods.iter().enumerate() {
-            let PodRole::Ingress { port, .. } = pod.role else { continue };
+            let PodRole::Ingress { backend, port } = pod.role else { continue };
             let id = PodId(number);
             self.until_nginx_runs(id).await?;
             let wanted = objects::ingress_configuration(&self.plan, id, port);
             if fs::read_to_string(self.configuration(id)?).ok() != wanted {
                 self.configure(id, port).await?;
             }
+            self.until_resolved(id, backend).await?;
             tokio::spawn(follow(self.client.clone(), pod.name.clone(), self.ingress_log.clone()));
         }
         Ok(())
+    }
+
+    /// Waits until cluster DNS, if there is one, answers an ingress for the name of its back end.
+    async fn until_resolved(&self, id: PodId, backend: ServiceId) -> Result<(), String> {
+        let (spec, name) = (&self.plan.pods[id.0], self.plan.service_domain(backend));
+        let Some(dns) = &self.plan.dns else { return Ok(()) };
+        let server = self.plan.services[dns.service.0].address;
+        let ns = match spec.host_network {
+            true => self.nodes[spec.node.0].node().ns.clone(),
+            false => self.lock_pods()[id.0].ns.clone(),
+        };
+        let resolved = async {
+            while !matches!(timeout(ANSWERED, stub::lookup(&ns, server, &name, &[])).await, Ok(Ok(_))) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        timeout(PATIENCE, resolved).await.map_err(|_| format!("cluster DNS does not answer {} for {name}", spec.name))
     }
 
     /// Waits until nginx has workers: before, it does not handle SIGHUP.
@@ -45,7 +71,7 @@ impl KindCluster {
             }
         };
         let name = &self.plan.pods[id.0].name;
-        tokio::time::timeout(PATIENCE, runs).await.map_err(|_| format!("nginx of {name} did not start"))
+        timeout(PATIENCE, runs).await.map_err(|_| format!("nginx of {name} did not start"))
     }
 
     /// The port to which its configuration file sends.
@@ -73,7 +99,7 @@ impl KindCluster {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(PATIENCE, replaced).await.map_err(|_| format!("nginx of {name} did not reload"))
+        timeout(PATIENCE, replaced).await.map_err(|_| format!("nginx of {name} did not reload"))
     }
 
     /// Its configuration file, seen from this machine.

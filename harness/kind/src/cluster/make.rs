@@ -9,14 +9,11 @@ use relapse_kernel::NetNs;
 use relapse_model::{PodId, PodPlan, PodRole};
 
 use super::super::build::keep_or_make;
-use super::super::failed;
 use super::super::objects::{self, DNS_NAMESPACE, NAMESPACE};
 use super::super::pods::{self, Plugged};
 use super::super::watch::{Seen, serves};
+use super::super::{cni, failed};
 use super::KindCluster;
-
-/// Index in their node's share from which spare pods have their addresses.
-const LATE_PODS: u128 = 128;
 
 impl KindCluster {
     /// Creates Services and ConfigMaps that do not exist yet.
@@ -82,9 +79,9 @@ impl KindCluster {
     /// Placeholder for a pod that a fault may add later.
     fn absent(&self, id: PodId) -> Result<Plugged, String> {
         let PodPlan { name, node, .. } = &self.plan.pods[id.0];
-        // The plugins assign the first addresses of a share.
-        let share = self.plan.nodes[node.0].pod_prefix;
-        let address = share.nth(LATE_PODS + id.0 as u128).ok_or_else(|| format!("{share} has no room for {name}"))?;
+        let earlier = (0..id.0).filter(|pod| self.plan.is_spare(PodId(*pod)) && self.plan.pods[*pod].node == *node);
+        let address = cni::late_address(&self.ground.cluster.nodes[node.0], earlier.count())
+            .map_err(|e| format!("failed to find an address for {name}: {e}"))?;
         let ns = NetNs::create(name).map_err(failed)?;
         Ok(Plugged {
             ns,

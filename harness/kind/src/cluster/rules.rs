@@ -45,7 +45,7 @@ impl KindCluster {
     }
 
     /// Waits until the rules of every node whose kube-proxy runs lead to the current endpoints.
-    async fn until_rules_follow(&self) -> Result<(), String> {
+    pub(super) async fn until_rules_follow(&self) -> Result<(), String> {
         let begin = tokio::time::Instant::now();
         for node in &self.nodes {
             let ns = &node.node().ns;
