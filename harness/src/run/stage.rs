@@ -52,7 +52,7 @@ pub(super) struct Watched<'a> {
     tasks: JoinSet<()>,
     /// Attempts that started earlier are ignored.
     since: Time,
-    /// Deadlines count from here.
+    /// When the change was read back: effects, and the watch of a control, count from here.
     from: Time,
     /// Whether findings of healed steps are to be cleared.
     clears: bool,
@@ -195,7 +195,6 @@ impl Stages<'_> {
         let t1 = in_force.last().map_or(begin, |last| last.t1);
         watched.in_force_since(t1);
         watched.since = in_force.first().map_or(begin, |first| first.t0);
-        watched.from = in_force.last().map_or(begin, |last| last.t0);
         running.changed(watched.since, &watched.affected, watched.triage());
         meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
         Ok(())
