@@ -160,7 +160,7 @@ impl Backend {
         }
         match proof {
             Some((address, usual)) if answers > 0 => {
-                Look::in_order(format!("{address} answers in {}, as usual", span(usual)))
+                Look::in_order(format!("{address} takes {} of its own to answer, as usual", span(usual)))
             }
             _ if answers > 0 => Look::in_order(format!("{} answers in a few seconds", answers)),
             _ => self.accepts(ask, leg),

@@ -36,6 +36,21 @@ fn by_service(leg: Leg, name: &str, address: &str) -> Leg {
     Leg { service: Some(service), ..leg }
 }
 
+/// A connect of the application to the database at 500 ms.
+fn an_answered_syn(scene: &mut Scene) {
+    scene.play(
+        "500 syn eth1 10.176.98.29:40001 10.176.46.4:3306 7 1; 501 syn-ack eth1 10.176.46.4:3306 10.176.98.29:40001 7",
+    );
+}
+
+/// Connects of the application to the database that leave by this link, from 1 s on.
+fn unanswered_syns(scene: &mut Scene, link: &str) {
+    for number in 0..4 {
+        let (at, port) = (1_000 + number, 41_000 + number);
+        scene.play(&format!("{at} syn {link} 10.176.98.29:{port} 10.176.46.4:3306 {} 1", 100 + number));
+    }
+}
+
 /// A client outside, an ingress on worker-1 and a back end on worker-2.
 fn by_ingress() -> Vec<Leg> {
     let ingress = || end("pod/ingress", "10.176.98.10", Some("worker-1"));
@@ -269,29 +284,13 @@ fn errors_of_the_back_end_and_some_404s() {
 #[test]
 fn a_dead_server_reached_by_syns_and_echo() {
     let mut scene = Scene::new(vec![leg(app(), database(), 3306)], Outcome::Timeout);
-    scene.play(
-        "500 syn eth1 10.176.98.29:40001 10.176.46.4:3306 7 1; 501 syn-ack eth1 10.176.46.4:3306 10.176.98.29:40001 7",
-    );
-    for number in 0..4 {
-        scene.play(&format!(
-            "{} syn eth1 10.176.98.29:{} 10.176.46.4:3306 {} 1",
-            1_000 + number,
-            41_000 + number,
-            100 + number
-        ));
-    }
+    an_answered_syn(&mut scene);
+    unanswered_syns(&mut scene, "eth1");
     scene.play("1200 probe echo 10.176.46.4 ok");
     scene.leads(1_500, "2 server/database, also 6");
     // Without echo it may be the path.
     let mut scene = Scene::new(vec![leg(app(), database(), 3306)], Outcome::Timeout);
-    for number in 0..4 {
-        scene.play(&format!(
-            "{} syn eth1 10.176.98.29:{} 10.176.46.4:3306 {} 1",
-            1_000 + number,
-            41_000 + number,
-            100 + number
-        ));
-    }
+    unanswered_syns(&mut scene, "eth1");
     scene.leads(1_500, "6 path/10.176.46.0/24");
 }
 
@@ -494,18 +493,9 @@ fn an_ingress_sends_requests_where_nobody_listens() {
 #[test]
 fn syns_of_a_pod_leave_by_the_nodes_nic() {
     let mut scene = Scene::new(vec![leg(app(), database(), 3306)], Outcome::Timeout);
-    scene.play(
-        "500 syn eth1 10.176.98.29:40001 10.176.46.4:3306 7 1; 501 syn-ack eth1 10.176.46.4:3306 10.176.98.29:40001 7",
-    );
+    an_answered_syn(&mut scene);
     scene.leads(600, "nothing");
-    for number in 0..4 {
-        scene.play(&format!(
-            "{} syn eth0 10.176.98.29:{} 10.176.46.4:3306 {} 1",
-            1_000 + number,
-            41_000 + number,
-            100 + number
-        ));
-    }
+    unanswered_syns(&mut scene, "eth0");
     scene.play("1200 probe echo 10.176.46.4 ok; 1200 @worker-1 probe echo 10.176.46.4 ok");
     scene.leads(1_500, "6 node/worker-2");
     // It leaves by its own NIC again.
