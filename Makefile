@@ -31,7 +31,7 @@ run: prerequisites ## replay every incident and every benign twin, and show whic
 
 test: prerequisites ## run every test except the soak test
 	@$(if $(NOTICE),echo "$(NOTICE)")
-	$(CONSENT) $(CARGO) test $(TARGET) --no-fail-fast
+	$(CONSENT) $(CARGO) test --no-fail-fast $(TARGET)
 
 soak: prerequisites ## run for hours: kill runs at random instants, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored

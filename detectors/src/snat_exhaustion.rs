@@ -1,13 +1,15 @@
 //! `snat-exhaustion`: no port is left for source NAT, and SYNs of pods are dropped on their node.
 //!
-//! What it sees: `insert_failed` grows while SYNs that came in from pods never go out: two or more to one destination
-//! within two seconds.
+//! What it sees: three or more SYNs to one destination came in from pods within two seconds and never went out, and
+//! `insert_failed` grew at the same instants and by about as much.
 //! Why it matters: there is no conntrack event for it, since no flow is created.
 //! Which incident: I7, its extreme.
 //!
-//! Left out: `insert_failed` alone (races of DNS queries increase it too), and a full table, whose `drop` grows.
+//! Left out: `insert_failed` alone (races of DNS queries increase it too), SYNs that a policy drops (which do not
+//! increase it), and a full table, whose `drop` grows. Two SYNs that draw the same port at the same instant are a race,
+//! not a lack of ports: one of them goes out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,19 +35,27 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const TRANSIT: Duration = Duration::from_millis(300);
 /// Lost SYNs and failed insertions within this time belong together.
 const TOGETHER: Duration = Duration::from_secs(2);
-const LOST_SYNS: usize = 2;
+const LOST_SYNS: usize = 3;
+/// A SYN is dropped, and counted, this soon after it came in; statistics are polled.
+const COUNTED: Duration = Duration::from_millis(100);
+/// SYNs that come in this close together may draw the same port.
+const RACE: Duration = Duration::from_millis(10);
+/// So many lost SYNs, a fifth of all, are no races, however many SYNs there are.
+const MANY: usize = 8;
 const CAP: usize = 8192;
 
 #[derive(Default)]
 struct SnatExhaustion {
     stats: Option<ConntrackStats>,
-    /// When `insert_failed` last grew, and its growth without a pause of `TOGETHER`.
-    failed: Option<(Time, u64)>,
+    /// When `insert_failed` grew, and by how much.
+    failed: VecDeque<(Time, u64)>,
     dropped: Option<Time>,
     /// SYNs in from pods, by sequence number and timestamp, which translation does not change.
     waiting: Capped<(u32, Option<u32>), Waiting, CAP>,
     /// SYNs seen going out before they were seen coming in.
     passed: Capped<(u32, Option<u32>), Time, CAP>,
+    /// SYNs that went out and those that did not, by when they came in.
+    left: VecDeque<(Time, SocketAddr)>,
     lost: VecDeque<(Time, SocketAddr)>,
 }
 
@@ -59,13 +69,15 @@ impl SnatExhaustion {
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let key = (segment.sequence, segment.timestamp);
         if segment.opens() && segment.goes_out() {
-            if self.waiting.remove(&key).is_none() {
-                self.passed.insert(key, at);
+            match self.waiting.remove(&key) {
+                Some(syn) => self.left.push_back((syn.at, syn.destination)),
+                None => self.passed.insert(key, at),
             }
         } else if segment.opens() && operator.is_pod(segment.source.ip()) && !operator.is_uplink(&segment.link) {
-            if self.passed.remove(&key).is_none() {
-                let (source, destination) = (segment.source, segment.destination);
-                self.waiting.insert(key, Waiting { at, source, destination });
+            let (source, destination) = (segment.source, segment.destination);
+            match self.passed.remove(&key) {
+                Some(_) => self.left.push_back((at, destination)),
+                None => self.waiting.insert(key, Waiting { at, source, destination }),
             }
         } else if segment.goes_out() && segment.flags.ack && (segment.flags.syn || segment.flags.rst) {
             // The node itself answered: the SYN reached its destination.
@@ -79,12 +91,37 @@ impl SnatExhaustion {
         let Some(before) = self.stats.replace(stats) else { return };
         let grown = stats.since(&before);
         if grown.insert_failed > 0 {
-            let earlier = self.failed.map_or(0, |(_, earlier)| earlier);
-            self.failed = Some((at, earlier + grown.insert_failed));
+            self.failed.push_back((at, grown.insert_failed));
         }
         if grown.drop > 0 {
             self.dropped = Some(at);
         }
+    }
+}
+
+impl SnatExhaustion {
+    /// The SYNs to a destination that found no port, by when they came in; `None` if another explanation is as good.
+    fn lost_to(&self, to: SocketAddr) -> Option<Vec<Time>> {
+        let of = |list: &VecDeque<(Time, SocketAddr)>| -> Vec<Time> {
+            list.iter().filter(|(_, destination)| *destination == to).map(|(at, _)| *at).collect()
+        };
+        let (lost, mut left) = (of(&self.lost), of(&self.left));
+        let was_counted = |at: &&Time| self.failed.iter().any(|(then, _)| then >= *at && then.since(**at) < COUNTED);
+        let counted = lost.iter().filter(was_counted).count();
+        let failed: u64 = self.failed.iter().map(|(_, by)| by).sum();
+        let all = self.lost.len() as u64;
+        // About one failed insertion for each lost SYN, and at its time.
+        if lost.len() < LOST_SYNS || counted * 4 < lost.len() * 3 || failed * 4 < all * 3 || failed > 2 * all + 2 {
+            return None;
+        }
+        let is_much = lost.len() >= MANY && lost.len() * 4 >= left.len();
+        // Each winner explains one loser.
+        let races = lost.iter().filter(|at| {
+            let winner = left.iter().position(|left| left.since(**at).max(at.since(*left)) < RACE);
+            winner.map(|winner| left.swap_remove(winner)).is_some()
+        });
+        let races = races.count();
+        (is_much || lost.len() - races >= LOST_SYNS).then_some(lost)
     }
 }
 
@@ -106,24 +143,25 @@ impl Detector for SnatExhaustion {
             self.lost.extend(late);
         }
         self.passed.retain(|_, at| now.since(*at) < TRANSIT);
-        while self.lost.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) {
-            self.lost.pop_front();
+        for list in [&mut self.lost, &mut self.left] {
+            while list.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER) || list.len() > CAP {
+                list.pop_front();
+            }
         }
-        self.failed = self.failed.filter(|(at, _)| now.since(*at) < TOGETHER);
+        while self.failed.front().is_some_and(|(at, _)| now.since(*at) >= TOGETHER + COUNTED) {
+            self.failed.pop_front();
+        }
         self.dropped = self.dropped.filter(|at| now.since(*at) < TOGETHER);
-        let mut to: BTreeMap<SocketAddr, usize> = BTreeMap::new();
-        for (_, destination) in &self.lost {
-            *to.entry(*destination).or_default() += 1;
-        }
-        let Some((destination, count)) = to.into_iter().max_by_key(|(_, count)| *count).filter(|to| to.1 >= LOST_SYNS)
-        else {
+        if self.lost.is_empty() {
             return cx.claims.withdraw(format!("no SYN of a pod was lost on {} for {} s", cx.node, TOGETHER.as_secs()));
-        };
-        if let (Some((_, failed)), None) = (self.failed, self.dropped) {
-            let since = self.lost.front().map_or(now, |(at, _)| *at);
+        }
+        let destinations: BTreeSet<SocketAddr> = self.lost.iter().map(|(_, to)| *to).collect();
+        let accused = destinations.into_iter().filter_map(|to| self.lost_to(to).map(|lost| (lost.len(), lost[0], to)));
+        if let (Some((count, since, to)), None) = (accused.max(), self.dropped) {
+            let failed: u64 = self.failed.iter().map(|(_, by)| by).sum();
             cx.claims.make(Severity::Warning, since, || {
                 format!(
-                    "{count} SYNs of pods to {destination} entered {} and never left; insert_failed grew by {failed}",
+                    "{count} SYNs of pods to {to} entered {} and never left; insert_failed grew by {failed}",
                     cx.node
                 )
             });
@@ -160,8 +198,36 @@ pub(crate) mod tests {
 
     #[test]
     fn incident_syns_die_while_insertions_fail() {
-        let evidence = "evidence 2 SYNs of pods to 10.200.0.5:443";
-        play!(incident(), "? warning 1400..1500 node/worker-1 ? {evidence} ? over");
+        let evidence = "evidence 3 SYNs of pods to 10.200.0.5:443";
+        play!(incident(), "? warning 1500..1600 node/worker-1 ? {evidence} ? over");
+    }
+
+    #[test]
+    fn twin_two_syns_draw_the_same_port_now_and_then() {
+        let mut scene = scene!(NAME, "");
+        for step in 0..60 {
+            let ((pod, sequence), at, failed) = (pod(step), step * 100, step / 6);
+            play!(scene, "{at} in veth-a {pod} {SERVER} S {sequence} 0 5");
+            play!(scene, "{} syn eth1 10.176.64.11:{} {SERVER} {sequence} 5", at + 1, 46_000 + step);
+            if step % 6 == 0 {
+                play!(scene, "{} in veth-b 10.176.98.40:{} {SERVER} S {} 0 5", at + 1, 50_000 + step, sequence + 7);
+            }
+            play!(scene, "{} stats drop={failed} insert_failed={failed}", at + 24);
+        }
+        play!(scene, "8000 ? silence");
+    }
+
+    #[test]
+    fn twin_a_policy_drops_syns_while_dns_questions_race() {
+        let mut scene = scene!(NAME, "");
+        for step in 0..60 {
+            let ((pod, sequence), at) = (pod(step), step * 100);
+            play!(scene, "{at} in veth-a {pod} {SERVER} S {sequence} 0 5");
+            if step % 7 == 0 {
+                play!(scene, "{} stats drop={step} insert_failed={step}", at + 50);
+            }
+        }
+        play!(scene, "8000 ? silence");
     }
 
     #[test]

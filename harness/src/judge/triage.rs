@@ -27,6 +27,12 @@ impl TriageJudge {
         Self { step, nothing: nothing && expected.is_none(), expected, ..Self::default() }
     }
 
+    /// Whether users see nothing wrong, so that no step may explain anything.
+    #[must_use]
+    pub const fn finds_nothing(&self) -> bool {
+        self.nothing
+    }
+
     /// A user complains about a request that ended at `at`. Only the first counts.
     pub fn complaint(&mut self, at: Time) {
         self.complaint.get_or_insert(at);

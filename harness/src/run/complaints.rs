@@ -19,22 +19,26 @@ pub struct Complaints {
     since: Option<Time>,
     /// The flows whose users complain; all if empty.
     affected: Vec<FlowId>,
+    /// Users see nothing wrong: a single lost or slow request is noise, as it is to the effect `works`.
+    unseen: bool,
 }
 
 struct Flow {
     name: String,
     times: Vec<Duration>,
     usual: Option<Duration>,
+    /// The latest request went well.
+    well: bool,
 }
 
 impl Complaints {
     pub fn new(flows: &[FlowPlan]) -> Self {
-        let flow = |plan: &FlowPlan| Flow { name: plan.name.clone(), times: Vec::new(), usual: None };
-        Self { flows: flows.iter().map(flow).collect(), since: None, affected: Vec::new() }
+        let flow = |plan: &FlowPlan| Flow { name: plan.name.clone(), times: Vec::new(), usual: None, well: true };
+        Self { flows: flows.iter().map(flow).collect(), since: None, affected: Vec::new(), unseen: false }
     }
 
     /// From now on requests count. What was usual before the first call stays usual.
-    pub fn begin(&mut self, since: Time, affected: &[FlowId]) {
+    pub fn begin(&mut self, since: Time, affected: &[FlowId], unseen: bool) {
         if self.since.is_none() {
             for flow in &mut self.flows {
                 flow.times.sort_unstable();
@@ -43,6 +47,8 @@ impl Complaints {
         }
         self.since = Some(since);
         self.affected = affected.to_vec();
+        self.unseen = unseen;
+        self.flows.iter_mut().for_each(|flow| flow.well = true);
     }
 
     /// What the user of this request saw, with the flow's name.
@@ -67,7 +73,9 @@ impl Complaints {
             Some(Failure::Status(status)) => Outcome::Status(status),
             Some(Failure::Any) => Outcome::Failed,
         };
-        Some((&flow.name, Seen { at: attempt.ended, outcome }))
+        let was_well = std::mem::replace(&mut flow.well, outcome == Outcome::Well);
+        let is_noise = self.unseen && was_well && !flow.well;
+        (!is_noise).then_some((&flow.name, Seen { at: attempt.ended, outcome }))
     }
 }
 
@@ -92,14 +100,27 @@ mod tests {
         for at in 0..5 {
             assert!(complaints.attempt(&attempt(at, 30, None)).is_none(), "before the fault");
         }
-        complaints.begin(Time(1_000_000_000), &[]);
+        complaints.begin(Time(1_000_000_000), &[], false);
         let mut outcome =
             |at, took, failure| complaints.attempt(&attempt(at, took, failure)).map(|seen| seen.1.outcome);
         assert_eq!(outcome(990, 400, Some(Failure::Timeout)), None, "it began before the fault");
         assert_eq!(outcome(1_000, 89, None), Some(Outcome::Well), "three times as long");
         assert_eq!(outcome(1_000, 90, None), Some(Outcome::Slow(Duration::from_millis(90))));
         assert_eq!(outcome(1_000, 400, Some(Failure::NameError)), Some(Outcome::NameError));
-        complaints.begin(Time(2_000_000_000), &[FlowId(1)]);
+        complaints.begin(Time(2_000_000_000), &[FlowId(1)], false);
         assert!(complaints.attempt(&attempt(2_000, 400, Some(Failure::Timeout))).is_none(), "another flow is affected");
+    }
+
+    #[test]
+    fn where_users_see_nothing_wrong_a_single_lost_request_is_noise() {
+        let place = |number| Place::Pod(PodId(number));
+        let plan = FlowPlan::new("a".to_owned(), "tcp", place(0), Target::Place(place(1)));
+        let mut complaints = Complaints::new(&[plan]);
+        complaints.begin(Time(1_000_000_000), &[FlowId(0)], true);
+        let mut outcome = |at, failure| complaints.attempt(&attempt(at, 40, failure)).map(|seen| seen.1.outcome);
+        let lost = Some(Failure::Timeout);
+        assert_eq!((outcome(1_000, None), outcome(1_050, lost)), (Some(Outcome::Well), None));
+        assert_eq!((outcome(1_100, None), outcome(1_150, lost)), (Some(Outcome::Well), None));
+        assert_eq!(outcome(1_200, lost), Some(Outcome::Timeout), "the second in a row");
     }
 }

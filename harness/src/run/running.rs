@@ -162,7 +162,7 @@ impl Running<'_> {
 
     /// A change was made: from now on users see its effect.
     pub fn changed(&mut self, since: Time, affected: &[FlowId], triage: TriageJudge) {
-        self.complaints.begin(since, affected);
+        self.complaints.begin(since, affected, triage.finds_nothing());
         self.triage = triage;
         let _ = self.to_triage.send(ToTriage::Changed);
     }
