@@ -12,7 +12,7 @@ use super::access::{Leg, Lookup, Outcome};
 use super::{Ask, Look, Run, Step, fresh};
 use crate::capped::Capped;
 use crate::finding::{Subject, SubjectKind};
-use crate::names::Answer;
+use crate::names::{Answer, is_own};
 use crate::operator::Operator;
 use crate::signal::{Dns, Endpoint, Observed, Probe, ProbeKind, Signal};
 use crate::time::{Time, span};
@@ -81,6 +81,8 @@ impl Resolution {
 
     fn probe(&mut self, node: &Arc<str>, at: Time, probe: &Probe) {
         let kind = match probe.kind {
+            // If these fail, those for external names fail as well.
+            ProbeKind::DnsService | ProbeKind::DnsEndpoint if probe.about.as_deref().is_some_and(is_own) => return,
             ProbeKind::DnsService => Kind::Service,
             ProbeKind::DnsEndpoint => Kind::Endpoint,
             ProbeKind::DnsUpstream => Kind::Upstream,

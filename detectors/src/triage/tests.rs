@@ -104,7 +104,7 @@ impl Scene {
     fn verdict(&mut self, at: u64) -> Verdict {
         for node in ["worker-1", "worker-2"] {
             // Agents report all the time.
-            self.play(&format!("{at} @{node} log a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
+            self.play(&format!("{at} @{node} log 1 a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
         }
         self.until(at);
         self.triage.seen("flow", Seen { at: ms(at), outcome: self.outcome });
