@@ -3,7 +3,7 @@
 //! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; four
 //! while other sources get answers, since a slow upstream causes occasional misses too. The Service is accused if two
 //! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question directly.
-//! A single node that gets no answers while others do is a finding about that node. A domain for which the upstream
+//! A single node that gets no answers while others, which host no endpoint, do is a finding about that node. A domain for which the upstream
 //! itself has only SERVFAIL, or which fails alone, is `info`. The evidence says whether the cluster's own names are
 //! answered.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
@@ -117,9 +117,9 @@ impl Run {
 }
 
 impl Asked {
-    /// Evaluates recent queries. Returns whether neither the Service nor any endpoint answers. `answered`: when another
+    /// Evaluates recent queries: whether neither the Service nor any endpoint answers. `answered`: when any
     /// source last got an answer.
-    fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) -> bool {
+    fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) {
         let others_answered = self.service.misses > 0 && answered > self.service.first;
         let no_endpoints_known = ready.is_none() && self.endpoints.is_empty();
         let misses = if others_answered || no_endpoints_known { MISSES_AMONG_ANSWERS } else { MISSES };
@@ -134,7 +134,6 @@ impl Asked {
         // A name that is no longer asked fails no more.
         let stands = self.failing && now.since(self.service.last) < STALE;
         self.failing = self.service.misses > 0 && (stands || fails);
-        self.failing
     }
 }
 
@@ -192,14 +191,10 @@ impl DnsFailure {
 
     fn judge(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
-        let answers: Vec<_> =
-            self.sources.iter().map(|((node, _), source)| (Arc::clone(node), source.answered)).collect();
-        for ((node, _), source) in self.sources.iter_mut() {
-            let others = answers.iter().filter(|(other, _)| other != node).map(|(_, at)| *at).max().unwrap_or_default();
-            let answered = others.max(source.answered);
-            for asked in source.asked.values_mut() {
-                asked.judge(now, answered, self.endpoints.as_deref());
-            }
+        let remote = self.sources.iter().filter(|((node, _), _)| !self.hosts_an_endpoint(node));
+        let answered = remote.map(|(_, source)| source.answered).max().unwrap_or_default();
+        for asked in self.sources.values_mut().flat_map(|source| source.asked.values_mut()) {
+            asked.judge(now, answered, self.endpoints.as_deref());
         }
         let all = self.sources.iter().flat_map(|((node, address), source)| {
             let failing = source.asked.iter().filter(|(_, asked)| asked.failing);
@@ -244,6 +239,11 @@ impl DnsFailure {
             let evidence = format!("{}; other nodes get answers", self.evidence(cx, first));
             wanted.insert(Subject::node(&**first.node), Claim { severity: Severity::Warning, since, evidence });
         }
+    }
+
+    /// Answers to its agent may come from there, and show nothing about the way to cluster DNS.
+    fn hosts_an_endpoint(&self, node: &str) -> bool {
+        self.endpoints.iter().flatten().any(|endpoint| endpoint.node == node)
     }
 
     /// Whether the name's own servers are at fault: the upstream has no answer either, or only this name fails.

@@ -107,6 +107,16 @@ impl Resolution {
         of_kind.filter_map(|(_, run)| run.state(now, MISSES)).collect()
     }
 
+    /// Whether the upstream resolvers, asked directly, have only SERVFAIL, and so has cluster DNS.
+    fn is_refused_upstream(&self, now: Time) -> bool {
+        let mut failing = self.probes.iter().filter(|(_, run)| run.state(now, MISSES) == Some(false)).peekable();
+        let upstream = self.probed(Kind::Upstream, now, &[]);
+        !upstream.is_empty()
+            && !upstream.contains(&true)
+            && failing.peek().is_some()
+            && failing.all(|(_, run)| run.error.as_deref() == Some("SERVFAIL"))
+    }
+
     /// Cluster DNS answers at the address of each endpoint, but not at that of its Service: the Service is at fault.
     pub fn is_only_the_service(&self, now: Time, node: &str) -> bool {
         let of = |kind: Kind| self.probes.iter().filter(move |((at, own, _), _)| &**at == node && *own == kind);
@@ -135,6 +145,10 @@ impl Resolution {
         let fails = service.contains(&false) || service.is_empty() && own == Some(false);
         if nodes.iter().any(|node| self.is_only_the_service(now, node)) {
             return Look::in_order("the endpoints of cluster DNS answer, asked directly");
+        }
+        if fails && self.is_refused_upstream(now) {
+            let what = format!("the upstream resolvers, asked directly, answer SERVFAIL for {}", lookup.name);
+            return Look::faulty(Subject::name(&lookup.name), what).explains_if(true);
         }
         if fails {
             let asked = self.probed(Kind::Endpoint, now, &[]);

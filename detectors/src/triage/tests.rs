@@ -325,6 +325,19 @@ fn cluster_dns_fails_and_its_nodes_nic_contributes() {
 }
 
 #[test]
+fn a_domain_whose_own_servers_fail() {
+    let mut scene = Scene::new(lookups(), Outcome::NameError);
+    scene.play("0 endpoints 0@worker-1");
+    for at in [1_000, 1_200] {
+        for (kind, target) in [("upstream", "10.16.16.16"), ("service", DNS), ("endpoint", "10.176.98.2")] {
+            scene.play(&format!("{at} probe {kind} {target} SERVFAIL example-api.com."));
+        }
+        scene.play(&format!("{at} probe service {DNS} ok kube-dns.kube-system.svc.cluster.local."));
+    }
+    scene.leads(1_300, "3 name/example-api.com");
+}
+
+#[test]
 fn a_slow_request_is_not_explained_by_names_that_are_not_resolved() {
     let mut scene = Scene::new(lookups(), Outcome::Slow(Duration::from_secs(1)));
     scene.play("0 endpoints 0@worker-1");

@@ -10,11 +10,11 @@
 mod entries;
 mod services;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use relapse_detectors::signal::{CollectorKind, Probe, ProbeKind};
 use relapse_kernel::Result;
@@ -22,8 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::{Agent, CollectorInfo};
-use crate::workload::stub::{self, DNS_PORT};
-use crate::workload::{ping, sockets};
+use crate::workload::{ping, stub};
 
 const EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -129,16 +128,7 @@ async fn ask_cluster(agent: &Agent, kind: ProbeKind, target: IpAddr) {
 }
 
 async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> Answer {
-    let question = stub::question(1, name, record).ok_or("no such name")?;
-    let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
-    let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;
-    let text = |e: std::io::Error| e.to_string();
-    socket.connect((target, DNS_PORT)).await.map_err(text)?;
-    socket.send(&question).await.map_err(text)?;
-    let mut buffer = [0; 1500];
-    let length = socket.recv(&mut buffer).await.map_err(text)?;
-    let reply = Message::from_vec(&buffer[..length]).map_err(|e| e.to_string())?;
-    match reply.metadata.response_code {
+    match stub::response(&agent.ns, target, name, record).await.map_err(|e| e.to_string())? {
         // Any other answer shows that the server is reachable.
         ResponseCode::ServFail => Err("SERVFAIL".into()),
         _ => Ok(()),
