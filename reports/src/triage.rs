@@ -132,7 +132,7 @@ mod tests {
             other => format!("{other:?}"),
         };
         let row: Vec<String> = table.rows[0].iter().skip(1).map(text).collect();
-        assert_eq!(row, ["✗", "✓", "✗", "?", "–", "✓", "3 service/kube-dns", "31 ms"]);
+        assert_eq!(row, ["✗", "✓", "✗", "?", "–", "✓", "3", "service/kube-dns", "31 ms"]);
         let heading = heading(&run.trials[0].triage[0]).expect("a heading").1;
         assert_eq!(
             heading,
