@@ -102,6 +102,7 @@ pub struct Detect {
 pub struct Also {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
+    /// `risk`, `cause` or `symptom`: what the detector finds.
     #[schemars(with = "String", extend("enum" = ["risk", "cause", "symptom"]))]
     pub level: Spanned<Level>,
     /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
