@@ -93,11 +93,11 @@ fn tally<'a>(expectations: impl Iterator<Item = &'a Expectation>) -> BTreeMap<St
 
 fn planned(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
     decided.iter().filter(|d| {
-        let unplanned = |verdict: &Verdict| match verdict {
-            Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } | Verdict::Silent | Verdict::NotCleared => true,
-            _ => false,
-        };
-        !unplanned(&d.verdict) && d.expectation.within != std::time::Duration::ZERO
+        let unplanned = matches!(
+            d.verdict,
+            Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } | Verdict::Silent | Verdict::NotCleared
+        );
+        !unplanned && d.expectation.within != std::time::Duration::ZERO
     })
 }
 

@@ -27,9 +27,8 @@ pub fn numbered(network: [u8; 2], number: u64) -> SocketAddr {
 /// removal: a quarter of a million in half a second would displace those of real flows from any listener's buffer.
 pub fn insert(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
     let table = Conntrack::open(ns)?;
-    let inserted = without_events(ns, || {
-        Ok(table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop)?)
-    });
+    let inserted =
+        without_events(ns, || table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop));
     let full =
         |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
     // A full table is what is wanted.
