@@ -3,8 +3,15 @@
 //! A draw depends on the file and the seed alone. Its result is a complete scenario file, which runs again by itself.
 //!
 //! - [`numbers`]: those that the scenario lets vary (`vary:`).
+//! - [`names`], [`addresses`], [`network`], [`ports`], [`counts`]: what varies by itself in labs. On real clusters it
+//!   stays, so that clusters and pods are kept.
 
+mod addresses;
+mod counts;
+mod names;
+mod network;
 mod numbers;
+mod ports;
 mod tree;
 
 use std::fmt;
@@ -86,11 +93,23 @@ pub fn draw(source: &Source, seed: Seed, repetition: u32, extent: Extent) -> Res
         }
     });
     tree.remove("vary");
-    let lines = [
+    let mut lines = vec![
         format!("Drawn from {}: --vary {seed}, repetition {repetition}.", source.file.display()),
         format!("Numbers: {}.", listed(numbers.iter().map(|(name, text)| format!("{name} {text}")))),
     ];
-    let head: String = lines.iter().map(|line| format!("# {line}\n")).collect();
+    if extent == Extent::All {
+        // A real cluster could not have these addresses.
+        if let Some(cluster) = tree.get_mut("cluster") {
+            cluster.remove("kindConfig");
+        }
+        // Addresses first: the others add none. Names come last, when everything has one.
+        lines.push(network::draw(&mut tree, &mut rng));
+        lines.push(addresses::draw(&mut tree, &mut rng));
+        lines.push(ports::draw(&mut tree, &mut rng));
+        lines.push(counts::draw(&mut tree, &mut rng));
+        lines.push(names::draw(&mut tree, &mut rng));
+    }
+    let head: String = lines.iter().flat_map(|lines| lines.lines()).map(|line| format!("# {line}\n")).collect();
     Ok(Drawn { text: format!("{head}{}", tree.yaml()), numbers })
 }
 

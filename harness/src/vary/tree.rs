@@ -135,21 +135,32 @@ impl Tree {
 
     /// Writes a mapping or a list, one entry a line where it fits, at this indentation.
     fn block(&self, indent: usize, text: &mut String) {
-        let lines: Vec<(String, &Self)> = match self {
-            Self::Scalar(_) => return,
-            Self::List(items) => items.iter().map(|item| ("- ".to_owned(), item)).collect(),
-            Self::Map(entries) => entries.iter().map(|(key, value)| (format!("{}: ", quoted(key)), value)).collect(),
-        };
-        for (head, value) in lines {
-            let flow = value.flow();
-            let is_short = indent + head.len() + flow.len() <= WIDTH && (indent > 0 || value.is_small());
-            if is_short || matches!(value, Self::Scalar(_)) {
-                text.push_str(&format!("{:indent$}{head}{flow}\n", ""));
+        for item in self.items() {
+            let start = text.len();
+            match item {
+                Self::Scalar(_) | Self::List(_) => text.push_str(&format!("{:indent$}  {}\n", "", item.flow())),
+                Self::Map(entries) if entries.len() > 1 && item.fits(indent + 2) => {
+                    text.push_str(&format!("{:indent$}  {}\n", "", item.flow()));
+                }
+                Self::Map(_) => item.block(indent + 2, text),
+            }
+            text.replace_range(start + indent..=start + indent, "-");
+        }
+        for (key, value) in self.entries() {
+            let key = quoted(key);
+            if matches!(value, Self::Scalar(_))
+                || value.fits(indent + key.len() + 2) && (indent > 0 || value.is_small())
+            {
+                text.push_str(&format!("{:indent$}{key}: {}\n", "", value.flow()));
             } else {
-                text.push_str(&format!("{:indent$}{}\n", "", head.trim_end()));
+                text.push_str(&format!("{:indent$}{key}:\n", ""));
                 value.block(indent + 2, text);
             }
         }
+    }
+
+    fn fits(&self, indent: usize) -> bool {
+        indent + self.flow().len() <= WIDTH
     }
 
     /// Whether it has neither mappings nor lists inside.
