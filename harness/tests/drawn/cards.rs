@@ -137,7 +137,10 @@ fn of_fault(scenario: &Value, fault: &str, fields: &Value, is_twin: bool) -> Vec
             let office = &cluster["offices"][0];
             let (mtu, clamp) = (office["tunnelMtu"].as_f64().unwrap(), office["clamp"].as_f64().unwrap());
             let mss = number(if fault == "mss-clamp" { "to" } else { "mss" });
-            let is_outside = (1400.0..=1419.0).contains(&mtu) && sided(mss + 40.0 > mtu, mss + 40.0 <= mtu);
+            // What the first pod sends to this MSS, and what the tunnel carries then.
+            let sent = cluster["pods"][0]["mtu"].as_f64().unwrap_or(1500.0).min(mss + 40.0);
+            let carried = fields["tunnelMtu"].as_f64().unwrap_or(mtu);
+            let is_outside = (1400.0..=1419.0).contains(&mtu) && sided(sent > carried, sent <= carried);
             vec![("MSS", mss, is_outside), ("step of the MSS", mss - clamp, is_outside && clamp < mss)]
         }
         "conntrack-limit" => {
