@@ -32,6 +32,8 @@ pub struct Plan {
     /// Replayed only on request.
     pub nightly: bool,
     pub file: PathBuf,
+    /// The only repetition of it, if it was drawn for one (`--vary`).
+    pub repetition: Option<u32>,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
     /// The clients of the flows, in the same order.
