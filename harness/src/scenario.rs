@@ -21,7 +21,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
+use trial::{Also, Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
 use vary::Variable;
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
@@ -45,6 +45,9 @@ pub struct Scenario {
     pub effect: Option<Spanned<Effect>>,
     /// Findings that detectors must report, and by when.
     pub detect: Option<Spanned<Vec<Detect>>>,
+    /// Findings that may follow from the incident without being required; any other warning fails the trial.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Where triage must lead.
     pub triage: Option<Spanned<Triage>>,
     /// A chain, instead of `inject`, `effect` and `detect`: steps that are injected one after another and then healed
