@@ -221,8 +221,8 @@ impl DnsFailure {
         let Some(first) = failing.iter().min_by_key(|failing| failing.since()) else { return };
         let since = first.since();
         let nodes: BTreeSet<&Arc<str>> = failing.iter().map(|failing| failing.node).collect();
-        let is_other = |node: &Arc<str>| !nodes.contains(node) && !self.hosts_an_endpoint(node);
-        let others = || self.sources.iter().filter(|((node, _), _)| is_other(node)).map(|(_, source)| source);
+        let is_other = |node: &Arc<str>, source| !nodes.contains(node) && self.uses_the_network(node, source, since);
+        let others = || self.sources.iter().filter(|((node, _), s)| is_other(node, s)).map(|(_, source)| source);
         let is_answered = others().any(|source| source.answered > since);
         let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
         if nodes.len() >= 2 || !is_answered && upstream_answers {
@@ -243,6 +243,13 @@ impl DnsFailure {
     /// Answers to its agent may come from there, and show nothing about the way to cluster DNS.
     fn hosts_an_endpoint(&self, node: &str) -> bool {
         self.endpoints.iter().flatten().any(|endpoint| endpoint.node == node)
+    }
+
+    /// Whether its answers show that cluster DNS is reached over the network: one came from an endpoint elsewhere.
+    fn uses_the_network(&self, node: &str, source: &Source, since: Time) -> bool {
+        let is_here = |at: &IpAddr| self.endpoints.iter().flatten().any(|e| e.address == *at && e.node == node);
+        let answers = |(at, run): (&IpAddr, &Run)| run.misses == 0 && run.last > since && !is_here(at);
+        !self.hosts_an_endpoint(node) || source.asked.values().any(|asked| asked.endpoints.iter().any(answers))
     }
 
     /// Whether the name's own servers are at fault: the upstream has no answer either, or only this name fails.
@@ -479,6 +486,31 @@ mod tests {
         );
         asked(&mut scene, 4_100, "worker-2", "example-api.com.", "ok", "ok", "ok");
         play!(scene, "? over");
+    }
+
+    #[test]
+    fn a_node_is_cut_off_though_all_others_host_endpoints_if_these_reach_each_other() {
+        for (elsewhere, subject) in [("ok", Subject::node("worker-2")), ("timeout", Subject::service("kube-dns"))] {
+            let mut scene = scene!(NAME, "0 endpoints 0@worker-1 1@worker-3");
+            for at in (100..4_000).step_by(200) {
+                let cut = if at > 1_000 { "timeout" } else { "ok" };
+                let elsewhere = if at > 1_000 { elsewhere } else { "ok" };
+                for (node, service, first, second) in [
+                    ("worker-1", "ok", "ok", elsewhere),
+                    ("worker-2", cut, cut, cut),
+                    ("worker-3", "ok", elsewhere, "ok"),
+                ] {
+                    play!(scene, "{at} @{node} probe upstream 10.16.16.16 ok");
+                    play!(scene, "{at} @{node} probe service {SERVICE} {service}");
+                    play!(
+                        scene,
+                        "{at} @{node} probe endpoint {FIRST} {first}; {at} @{node} probe endpoint {SECOND} {second}"
+                    );
+                }
+            }
+            let own = scene.findings.iter().filter(|(_, finding)| finding.detector == NAME);
+            assert_eq!(own.map(|(_, finding)| &finding.subject).collect::<Vec<_>>(), [&subject]);
+        }
     }
 
     #[test]
