@@ -51,8 +51,8 @@ type Name = Option<String>;
 #[derive(Default)]
 struct DnsFailure {
     sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
-    /// How each upstream resolver last responded, by the name asked.
-    upstream: Capped<(IpAddr, Name), LastProbes, CAP>,
+    /// What each upstream resolver last responded, by the name asked.
+    upstream: Capped<(IpAddr, Name), (Time, Word), CAP>,
     latest: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
     /// The last timeout in a replica's log.
@@ -87,12 +87,12 @@ struct Run {
     error: Option<String>,
 }
 
-#[derive(Default)]
-struct LastProbes {
-    answered: Option<Time>,
-    failed: Option<Time>,
-    /// It responded with SERVFAIL.
-    refused: Option<Time>,
+/// What an upstream resolver responded to a question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Answer,
+    ServFail,
+    Nothing,
 }
 
 const SERVFAIL: &str = "SERVFAIL";
@@ -156,14 +156,12 @@ impl DnsFailure {
     fn probe(&mut self, signal: &Signal, probe: &Probe) {
         let at = signal.at;
         if probe.kind == ProbeKind::DnsUpstream {
-            if let Some(outcome) = self.upstream.entry((probe.target, probe.about.clone())) {
-                let time = match &probe.error {
-                    _ if probe.ok => &mut outcome.answered,
-                    Some(error) if error == SERVFAIL => &mut outcome.refused,
-                    _ => &mut outcome.failed,
-                };
-                *time = Some(at);
-            }
+            let word = match &probe.error {
+                _ if probe.ok => Word::Answer,
+                Some(error) if error == SERVFAIL => Word::ServFail,
+                _ => Word::Nothing,
+            };
+            self.upstream.insert((probe.target, probe.about.clone()), (at, word));
             return;
         }
         if !matches!(probe.kind, ProbeKind::DnsService | ProbeKind::DnsEndpoint) {
@@ -223,7 +221,8 @@ impl DnsFailure {
         let Some(first) = failing.iter().min_by_key(|failing| failing.since()) else { return };
         let since = first.since();
         let nodes: BTreeSet<&Arc<str>> = failing.iter().map(|failing| failing.node).collect();
-        let others = || self.sources.iter().filter(|((node, _), _)| !nodes.contains(node)).map(|(_, source)| source);
+        let is_other = |node: &Arc<str>, source| !nodes.contains(node) && self.uses_the_network(node, source, since);
+        let others = || self.sources.iter().filter(|((node, _), s)| is_other(node, s)).map(|(_, source)| source);
         let is_answered = others().any(|source| source.answered > since);
         let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
         if nodes.len() >= 2 || !is_answered && upstream_answers {
@@ -246,6 +245,13 @@ impl DnsFailure {
         self.endpoints.iter().flatten().any(|endpoint| endpoint.node == node)
     }
 
+    /// Whether its answers show that cluster DNS is reached over the network: one came from an endpoint elsewhere.
+    fn uses_the_network(&self, node: &str, source: &Source, since: Time) -> bool {
+        let is_here = |at: &IpAddr| self.endpoints.iter().flatten().any(|e| e.address == *at && e.node == node);
+        let answers = |(at, run): (&IpAddr, &Run)| run.misses == 0 && run.last > since && !is_here(at);
+        !self.hosts_an_endpoint(node) || source.asked.values().any(|asked| asked.endpoints.iter().any(answers))
+    }
+
     /// Whether the name's own servers are at fault: the upstream has no answer either, or only this name fails.
     fn is_the_domain(&self, failing: &Failing<'_>) -> bool {
         let since = failing.since();
@@ -253,16 +259,22 @@ impl DnsFailure {
         if failing.name.is_none() || !is_servfail || self.answers(failing.name, since) {
             return false;
         }
-        let of_name = self.upstream.iter().filter(|((_, name), _)| name == failing.name);
-        let is_refused = of_name.map(|(_, word)| word).any(|word| word.refused.is_some_and(|at| at + BEFORE >= since));
+        let is_refused = self.upstream_of(failing.name, Word::ServFail, since).is_some();
         let others = failing.source.asked.iter().filter(|(name, _)| *name != failing.name);
         is_refused || others.map(|(_, asked)| &asked.service).any(|run| run.misses == 0 && run.last > since)
     }
 
     /// Whether an upstream resolver answers this question directly.
     fn answers(&self, name: &Name, since: Time) -> bool {
-        let of_name = self.upstream.iter().filter(|((_, asked), _)| asked == name);
-        of_name.map(|(_, word)| word).any(|word| word.answered.is_some_and(|at| at + BEFORE >= since))
+        self.upstream_of(name, Word::Answer, since).is_some()
+    }
+
+    /// The upstream resolver whose last word about this question is this one. An answer from before the failure counts
+    /// no more.
+    fn upstream_of(&self, name: &Name, word: Word, since: Time) -> Option<IpAddr> {
+        let before = if word == Word::Answer { Duration::ZERO } else { BEFORE };
+        let is = |(at, last): &(Time, Word)| *last == word && *at + before >= since;
+        self.upstream.iter().find(|((_, asked), last)| asked == name && is(last)).map(|((address, _), _)| *address)
     }
 
     fn evidence(&self, cx: &Context<'_>, failing: &Failing<'_>) -> String {
@@ -288,17 +300,12 @@ impl DnsFailure {
 
     /// How the upstream resolvers responded to this question since then.
     fn word_of(&self, name: &Name, since: Time) -> String {
-        let recent = |time: Option<Time>| time.is_some_and(|at| at + BEFORE >= since);
-        let of_name = || self.upstream.iter().filter(|((_, asked), _)| asked == name);
-        let answers = of_name().find(|(_, word)| recent(word.answered));
-        let refuses = of_name().find(|(_, word)| recent(word.refused));
-        match (answers, refuses) {
-            (Some(((address, _), _)), _) => format!("upstream {address} answers direct queries"),
-            (None, Some(((address, _), _))) => format!("upstream {address} answers SERVFAIL itself"),
-            _ if of_name().any(|(_, word)| recent(word.failed)) => {
-                "the upstream resolvers do not answer either".to_owned()
-            }
-            _ => "no upstream resolver was queried directly".to_owned(),
+        let last = |word| self.upstream_of(name, word, since);
+        match (last(Word::Answer), last(Word::ServFail), last(Word::Nothing)) {
+            (Some(address), ..) => format!("upstream {address} answers direct queries"),
+            (None, Some(address), _) => format!("upstream {address} answers SERVFAIL itself"),
+            (None, None, Some(_)) => "the upstream resolvers do not answer either".to_owned(),
+            (None, None, None) => "no upstream resolver was queried directly".to_owned(),
         }
     }
 }
@@ -330,8 +337,7 @@ impl Detector for DnsFailure {
         for source in self.sources.values_mut() {
             source.asked.retain(|_, asked| cx.now.since(asked.service.last) < FORGET);
         }
-        let latest = |word: &LastProbes| word.answered.max(word.failed).max(word.refused).unwrap_or_default();
-        self.upstream.retain(|_, word| cx.now.since(latest(word)) < FORGET);
+        self.upstream.retain(|_, (at, _)| cx.now.since(*at) < FORGET);
     }
 }
 
@@ -406,6 +412,9 @@ mod tests {
     #[test]
     fn twin_one_domain_that_fails_at_its_own_servers_is_info() {
         let mut scene = one_endpoint();
+        for node in ["worker-1", "worker-2"] {
+            asked(&mut scene, 300, node, "partner.example.com.", "ok", "ok", "ok");
+        }
         for at in (500..5_000).step_by(200) {
             for node in ["worker-1", "worker-2"] {
                 asked(&mut scene, at, node, "partner.example.com.", "SERVFAIL", "ok", "SERVFAIL");
@@ -465,7 +474,7 @@ mod tests {
             let cut = if at > 1_000 { "timeout" } else { "ok" };
             asked(&mut scene, at, "worker-1", "example-api.com.", "ok", "ok", "ok");
             asked(&mut scene, at, "worker-2", "example-api.com.", cut, cut, cut);
-            asked(&mut scene, at, "worker-3", "example-api.com.", "ok", "ok", "ok");
+            asked(&mut scene, at + 50, "worker-3", "example-api.com.", "ok", "ok", "ok");
         }
         play!(scene, "? warning 1600..1800 node/worker-2 ? evidence other nodes get answers");
         assert!(
@@ -477,6 +486,31 @@ mod tests {
         );
         asked(&mut scene, 4_100, "worker-2", "example-api.com.", "ok", "ok", "ok");
         play!(scene, "? over");
+    }
+
+    #[test]
+    fn a_node_is_cut_off_though_all_others_host_endpoints_if_these_reach_each_other() {
+        for (elsewhere, subject) in [("ok", Subject::node("worker-2")), ("timeout", Subject::service("kube-dns"))] {
+            let mut scene = scene!(NAME, "0 endpoints 0@worker-1 1@worker-3");
+            for at in (100..4_000).step_by(200) {
+                let cut = if at > 1_000 { "timeout" } else { "ok" };
+                let elsewhere = if at > 1_000 { elsewhere } else { "ok" };
+                for (node, service, first, second) in [
+                    ("worker-1", "ok", "ok", elsewhere),
+                    ("worker-2", cut, cut, cut),
+                    ("worker-3", "ok", elsewhere, "ok"),
+                ] {
+                    play!(scene, "{at} @{node} probe upstream 10.16.16.16 ok");
+                    play!(scene, "{at} @{node} probe service {SERVICE} {service}");
+                    play!(
+                        scene,
+                        "{at} @{node} probe endpoint {FIRST} {first}; {at} @{node} probe endpoint {SECOND} {second}"
+                    );
+                }
+            }
+            let own = scene.findings.iter().filter(|(_, finding)| finding.detector == NAME);
+            assert_eq!(own.map(|(_, finding)| &finding.subject).collect::<Vec<_>>(), [&subject]);
+        }
     }
 
     #[test]

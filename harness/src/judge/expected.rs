@@ -137,7 +137,8 @@ impl Expected {
             return None;
         }
         let after = now.since(self.t0?);
-        if let Some((_, said)) = self.elsewhere.take_if(|(earlier, _)| *earlier < now && !exempt) {
+        let counts = !exempt && self.expectation.expected_miss.is_none();
+        if let Some((_, said)) = self.elsewhere.take_if(|(earlier, _)| *earlier < now && counts) {
             return self.close(Verdict::WrongSubject { said });
         }
         let in_time = after.saturating_sub(self.hidden(self.t0?)) <= self.within;

@@ -36,9 +36,6 @@ impl FaultSpec for PolicyDropSpec {
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (node, to) = (resolver.node(&self.node), resolver.outside(&self.to));
-        if self.port.value == 0 {
-            resolver.error(self.port.span, "0 is not a port", "write a port from 1 to 65535");
-        }
         Some(Box::new(PolicyDrop { node: node?, to: to?, port: self.port.value }))
     }
 }
