@@ -13,6 +13,7 @@
 pub mod block;
 pub mod databases;
 pub mod event;
+pub mod facts;
 pub mod folder;
 pub mod html;
 pub mod incident;

@@ -82,6 +82,14 @@ fn incident_on_a_path_whose_mtu_is_declared() {
 }
 
 #[test]
+fn twin_a_declared_mtu_that_the_path_exceeds_is_out_of_date() {
+    let mut scene = scene!(NAME, "");
+    download(&mut scene, 0, "192.168.60.7:40000", 1400);
+    download(&mut scene, 100, "192.168.60.8:40000", 1280);
+    play!(scene, "1000 office 192.168.60.8:40001 syn 1370; 5000 ? quiet");
+}
+
+#[test]
 fn timeouts_of_sockets_tell_where_segments_are_not_seen() {
     let mut scene = scene!(NAME, "0 office {CLIENT}:40000 syn 1280");
     play!(scene, "10 office {CLIENT}:40000 socket 1268 0 90000 0; 110 office {CLIENT}:40000 socket 1268 60000 30000 0");

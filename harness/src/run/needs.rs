@@ -33,6 +33,10 @@ impl Needs {
         if plan.cluster_of(trial).paths().any(|(_, path)| path != PathPlan::default()) {
             requires.push(Requirement::SlowPaths);
         }
+        // Another trial that lowers the limit would contradict what operators declared.
+        if plan.cluster.declared_conntrack_limit.is_some() && !requires.iter().copied().any(Requirement::writes_limit) {
+            requires.push(Requirement::ConntrackLimitSteady);
+        }
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
