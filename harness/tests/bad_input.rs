@@ -142,6 +142,7 @@ wrong! {
     prefix_without_a_host: "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.176.46.0/24, delay: 5ms }, { prefix: 100.64.0.0/16, delay: 59ms } ]";
     record_that_leads_nowhere: "pod-deletion: { pod: peer }" => "dns-record: { resolvers: [outside/upstream, outside/upstream], name: example-api.com, addresses: [10.176.46.4, 10.176.46.5, 10.176.46.4, \"2001:db8::2\"] }";
     resolver_too_slow: "pod-deletion: { pod: peer }" => "slow-resolver: { resolver: outside/upstream, delay: 1m }";
+    flap_that_is_a_loss: "pod-deletion: { pod: peer }" => "carrier-flap: { node: worker-1, away: 2s, times: 0 }, policy-drop: { node: worker-1, to: outside/database, port: 0 }, node-nic-route: { node: worker-9, to: outside/databse }, domain-failure: { name: example.org }";
     longer_than_its_timeout: "  - dns:" => "  - call: { name: order, from: office/beijing, to: pod/app, port: 8080, timeout: 10s, do: [ queries: { name: rows, to: outside/database, port: 3306, count: 13, takes: 1s }, queries: { name: few, to: outside/database, port: 3306, count: 3, think: 1s, timeout: 1s }, get: { name: api, of: outside/database, port: 80, timeout: 9500ms } ] }\n  - query: { name: rows, from: pod/app, to: outside/database, port: 3306, takes: 500ms }\n  - dns:";
     path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
     path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";

@@ -36,6 +36,8 @@ pub(super) struct Rise {
     pub new: u16,
     pub since: Time,
     pub client: IpAddr,
+    /// The largest packet that can occur since, 0 until a connection with a larger MSS is accepted.
+    pub packet: u32,
     /// A client with a smaller MSS before announced a larger one.
     own_history: bool,
     /// SYNs with a larger MSS since, and whether an old value was seen between them.
@@ -81,7 +83,7 @@ impl History {
 
     fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool) {
         let Some(rise) = &mut self.rise else {
-            self.rise = Some(Rise { old, new, since: at, client, own_history, syns: 1, old_seen: false });
+            self.rise = Some(Rise { old, new, since: at, client, packet: 0, own_history, syns: 1, old_seen: false });
             return;
         };
         rise.syns += 1;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{Leg, Lookup, Outcome};
-use super::{Ask, Look, Run, Step, fresh};
+use super::{Ask, Look, Run, State, Step, fresh};
 use crate::capped::Capped;
 use crate::finding::{Subject, SubjectKind};
-use crate::names::Answer;
+use crate::names::{Answer, is_own};
 use crate::operator::Operator;
 use crate::signal::{Dns, Endpoint, Observed, Probe, ProbeKind, Signal};
 use crate::time::{Time, span};
@@ -81,6 +81,8 @@ impl Resolution {
 
     fn probe(&mut self, node: &Arc<str>, at: Time, probe: &Probe) {
         let kind = match probe.kind {
+            // If these fail, those for external names fail as well.
+            ProbeKind::DnsService | ProbeKind::DnsEndpoint if probe.about.as_deref().is_some_and(is_own) => return,
             ProbeKind::DnsService => Kind::Service,
             ProbeKind::DnsEndpoint => Kind::Endpoint,
             ProbeKind::DnsUpstream => Kind::Upstream,
@@ -103,6 +105,16 @@ impl Resolution {
             *own == kind && is_endpoint && (nodes.is_empty() || nodes.contains(&&**node))
         });
         of_kind.filter_map(|(_, run)| run.state(now, MISSES)).collect()
+    }
+
+    /// Whether the upstream resolvers, asked directly, have only SERVFAIL, and so has cluster DNS.
+    fn is_refused_upstream(&self, now: Time) -> bool {
+        let mut failing = self.probes.iter().filter(|(_, run)| run.state(now, MISSES) == Some(false)).peekable();
+        let upstream = self.probed(Kind::Upstream, now, &[]);
+        !upstream.is_empty()
+            && !upstream.contains(&true)
+            && failing.peek().is_some()
+            && failing.all(|(_, run)| run.error.as_deref() == Some("SERVFAIL"))
     }
 
     /// Cluster DNS answers at the address of each endpoint, but not at that of its Service: the Service is at fault.
@@ -133,6 +145,10 @@ impl Resolution {
         let fails = service.contains(&false) || service.is_empty() && own == Some(false);
         if nodes.iter().any(|node| self.is_only_the_service(now, node)) {
             return Look::in_order("the endpoints of cluster DNS answer, asked directly");
+        }
+        if fails && self.is_refused_upstream(now) {
+            let what = format!("the upstream resolvers, asked directly, answer SERVFAIL for {}", lookup.name);
+            return Look::faulty(Subject::name(&lookup.name), what).explains_if(true);
         }
         if fails {
             let asked = self.probed(Kind::Endpoint, now, &[]);
@@ -195,6 +211,17 @@ impl Resolution {
             Some(true) => Look::in_order(format!("{} resolves {}", lookup.resolver, lookup.name)),
             None => Look::not_seen(format!("no look-up of {} was seen", lookup.name)),
         }
+    }
+
+    /// Clients report that they cannot resolve the name, and nothing else was seen of their own resolver.
+    fn reported(&self, ask: &Ask<'_>) -> Option<Look> {
+        let leg = ask.access.legs.first()?;
+        let lookup = leg.lookup.as_ref().filter(|lookup| lookup.resolver != ask.operator.dns_address)?;
+        let unseen = self.elsewhere(ask, leg, lookup).state == State::NotSeen;
+        (ask.outcome == Outcome::NameError && unseen).then(|| {
+            let what = format!("{} cannot resolve {} at {}", leg.who(), lookup.name, lookup.resolver);
+            Look::faulty(Subject::server(SocketAddr::new(lookup.resolver, 53)), what).explains_if(true)
+        })
     }
 
     /// A name that leads elsewhere than before, where it is slow or unanswered.
@@ -278,6 +305,9 @@ impl Step for Resolution {
             return Look::not_on_this_way("no name is looked up");
         }
         let mut look = Look::worst(looks);
+        if look.state != State::Faulty {
+            look = self.reported(ask).unwrap_or(look);
+        }
         // A name that is not resolved makes nothing slow, and its look-up refuses nothing.
         let record = look.at.as_ref().is_some_and(|at| at.kind == SubjectKind::Name);
         let fits = match ask.outcome {

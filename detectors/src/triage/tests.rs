@@ -104,7 +104,7 @@ impl Scene {
     fn verdict(&mut self, at: u64) -> Verdict {
         for node in ["worker-1", "worker-2"] {
             // Agents report all the time.
-            self.play(&format!("{at} @{node} log a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
+            self.play(&format!("{at} @{node} log 1 a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
         }
         self.until(at);
         self.triage.seen("flow", Seen { at: ms(at), outcome: self.outcome });
@@ -325,6 +325,19 @@ fn cluster_dns_fails_and_its_nodes_nic_contributes() {
 }
 
 #[test]
+fn a_domain_whose_own_servers_fail() {
+    let mut scene = Scene::new(lookups(), Outcome::NameError);
+    scene.play("0 endpoints 0@worker-1");
+    for at in [1_000, 1_200] {
+        for (kind, target) in [("upstream", "10.16.16.16"), ("service", DNS), ("endpoint", "10.176.98.2")] {
+            scene.play(&format!("{at} probe {kind} {target} SERVFAIL example-api.com."));
+        }
+        scene.play(&format!("{at} probe service {DNS} ok kube-dns.kube-system.svc.cluster.local."));
+    }
+    scene.leads(1_300, "3 name/example-api.com");
+}
+
+#[test]
 fn a_slow_request_is_not_explained_by_names_that_are_not_resolved() {
     let mut scene = Scene::new(lookups(), Outcome::Slow(Duration::from_secs(1)));
     scene.play("0 endpoints 0@worker-1");
@@ -389,6 +402,22 @@ fn a_resolver_of_clients_outside_is_lost() {
         ask(&mut scene, at, "NXDOMAIN");
     }
     scene.leads(1_700, "3 name/tickets.example.com");
+}
+
+#[test]
+fn a_resolver_that_is_not_probed_is_accused_by_its_clients() {
+    let mut legs = by_ingress();
+    legs[0] = by_name(legs[0].clone(), "shop.example.com", "10.16.16.18");
+    legs[1] = by_name(legs[1].clone(), "tickets.default.svc.cluster.local", DNS);
+    let mut scene = Scene::new(legs, Outcome::NameError);
+    scene.play("0 endpoints 0@worker-1");
+    dns_probes(&mut scene, 1_000, true, true);
+    dns_probes(&mut scene, 1_200, true, true);
+    scene.leads(1_300, "3 server/10.16.16.18:53");
+    // Cluster DNS, which the ingress needs, explains it as well, and this is seen.
+    dns_probes(&mut scene, 2_000, false, false);
+    dns_probes(&mut scene, 2_200, false, false);
+    scene.leads(2_300, "3 service/kube-dns");
 }
 
 #[test]

@@ -43,7 +43,11 @@ fn operator() -> Operator {
 }
 
 fn signal() -> Signal {
-    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog(KernelLog { line: "x".repeat(100) }) }
+    Signal {
+        at: Time(7),
+        node: "worker-1".into(),
+        observed: Observed::KernelLog(KernelLog { line: "x".repeat(100), netns: None }),
+    }
 }
 
 /// A shell script as a detector.
