@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use relapse_lab::fault::Planned;
 use relapse_lab::workload::client::Client;
-use relapse_reports::event::{Expectation, TriageExpected};
+use relapse_reports::event::{Also, Expectation, TriageExpected};
 
 use crate::effect::Effect;
 
@@ -96,6 +96,8 @@ pub struct TrialPlan {
     pub detect: Vec<Expectation>,
     /// The same expectations with the deadlines for a real cluster.
     pub detect_in_real_cluster: Vec<Expectation>,
+    /// Findings that may follow from the incident, in labs and on a real cluster.
+    pub also: [Vec<Also>; 2],
     /// Users see nothing wrong: triage must find nothing.
     pub unseen: bool,
     /// How long a control is watched after t0: at least the incident's longest deadline.
@@ -107,6 +109,12 @@ impl TrialPlan {
     #[must_use]
     pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
         if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
+    }
+
+    /// What may follow from the incident on a real cluster or in a lab.
+    #[must_use]
+    pub fn follows(&self, real_cluster: bool) -> &[Also] {
+        &self.also[usize::from(real_cluster)]
     }
 
     /// Whether its steps are healed one after another.

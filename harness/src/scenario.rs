@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
+use trial::{Also, Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
 /// report it and by when, and the benign changes during which they must stay silent.
@@ -42,6 +42,9 @@ pub struct Scenario {
     pub effect: Option<Spanned<Effect>>,
     /// Findings that detectors must report, and by when.
     pub detect: Option<Spanned<Vec<Detect>>>,
+    /// Findings that may follow from the incident without being required; any other warning fails the trial.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Where triage must lead.
     pub triage: Option<Spanned<Triage>>,
     /// A chain, instead of `inject`, `effect` and `detect`: steps that are injected one after another and then healed

@@ -94,6 +94,15 @@ wrong! {
     place_without_its_kind: "to: outside/database" => "to: database", "to: service/shop" => "to: svc/shop";
     unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
     unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
+    finding_about_anything: "subject: node/worker-2, within" => "within";
+    what_follows_without_a_reason: "risks:" => "also:\n  - { detector: wrong-nic, level: symptom, subject: node/worker-2 }\n  - { detector: wrong-nic, why: It follows. }\nrisks:";
+    what_follows_wrongly: "risks:" => "also:
+  - { detector: wrong-nics, level: symptom, subject: node/worker-2, why: Its SYNs leave by the wrong NIC. }
+  - { detector: wrong-nic, level: cause, subject: node/worker-3, why: \" \" }
+  - { detector: policy-route, level: cause, subject: node/worker-2, why: It is expected already. }
+  - { detector: gateway-errors, level: symptom, subject: pod/app, why: Once. }
+  - { detector: gateway-errors, level: symptom, subject: pod/app, why: And twice., inRealCluster: true }
+risks:";
     level_of_another_detector: "level: cause" => "level: symptom";
     server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
     server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
@@ -193,7 +202,7 @@ const CHAIN: &str = "steps:
     inject: [ dns-replica-loss: { replica: coredns-1, how: killed } ]
     meanwhile: [ link-loss: { node: worker-1, how: down } ]
     effect: { all: [ works: { flow: app-database } ] }
-    detect: [ { detector: dns-failure, level: symptom, within: 500ms, after: route } ]
+    detect: [ { detector: dns-failure, level: symptom, subject: service/kube-dns, within: 500ms, after: route } ]
     heal: [ dns-replica-added: { node: worker-2 } ]
 healed: { all: [ works: { flow: app-database } ] }
 ";
@@ -235,7 +244,7 @@ fn chains() {
         (
             "finding-of-two-steps",
             &[(
-                "detector: dns-failure, level: symptom,",
+                "detector: dns-failure, level: symptom, subject: service/kube-dns,",
                 "detector: policy-route, level: cause, subject: node/worker-2,",
             )],
         ),

@@ -10,6 +10,7 @@
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
+mod also;
 mod cluster;
 mod dns;
 mod flows;

@@ -179,7 +179,7 @@ impl End {
     }
 
     pub fn set_down(&self) -> Result<(), FaultError> {
-        Ok(link::set_up(&self.ns, self.link.index, false)?)
+        link::set_up(&self.ns, self.link.index, false)
     }
 
     /// Sets it up with all that it had, and waits until the other end, which stayed up, is running as well.
