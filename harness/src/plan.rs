@@ -21,6 +21,7 @@ pub use relapse_model::{
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
     TrafficPolicy,
 };
+pub(crate) use resolve::Shared;
 pub use resolve::{load, plan};
 
 /// A scenario, ready to run: the incident and its benign twins over one cluster and workload.
@@ -32,6 +33,8 @@ pub struct Plan {
     /// Replayed only on request.
     pub nightly: bool,
     pub file: PathBuf,
+    /// The only repetition of it, if it was drawn for one (`--vary`).
+    pub repetition: Option<u32>,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
     /// The clients of the flows, in the same order.

@@ -264,7 +264,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
     for repetition in 1..=options.repeat.max(1) {
-        for plan in plans {
+        for plan in plans.iter().filter(|plan| plan.repetition.is_none_or(|own| own == repetition)) {
             for trial in plan.trials() {
                 let wanted = |(scenario, control): &(String, Option<String>)| {
                     *scenario == plan.name && *control == trial.control

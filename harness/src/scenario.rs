@@ -9,6 +9,9 @@
 pub mod cluster;
 pub mod operator;
 pub mod trial;
+pub mod vary;
+
+use std::collections::BTreeMap;
 
 use relapse_lab::faults::Injection;
 use relapse_lab::workload::Flow;
@@ -20,6 +23,7 @@ use serde::Deserialize;
 
 use cluster::Cluster;
 use trial::{Also, Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
+use vary::Variable;
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
 /// report it and by when, and the benign changes during which they must stay silent.
@@ -59,6 +63,10 @@ pub struct Scenario {
     pub controls: Spanned<Vec<Control>>,
     #[serde(default)]
     pub recover: Recover,
+    /// Numbers that `relapse run --vary` draws anew, by the YAML anchor before them: incidents and twins stay what they
+    /// are, outside the guard bands between them.
+    #[serde(default)]
+    pub vary: BTreeMap<Spanned<String>, Spanned<Variable>>,
 }
 
 impl Document for Scenario {

@@ -37,8 +37,10 @@ use relapse_model::values;
 
 use super::Plan;
 use crate::scenario::Scenario;
+use crate::vary;
 
 pub use load::load;
+pub(crate) use operator::Shared;
 
 const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
 const DEFAULT_BASELINE: Duration = Duration::from_millis(500);
@@ -67,13 +69,15 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
-    let Planner { known: Resolver { cluster, workload, wrong, .. }, clients, .. } = resolver;
+    let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients, .. } = resolver;
+    wrong.extend(vary::check(scenario, source));
     wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
         title: scenario.metadata.title.value.clone(),
         nightly: scenario.metadata.nightly,
         file: source.file.clone(),
+        repetition: None,
         cluster,
         workload,
         clients,

@@ -179,7 +179,7 @@ pub struct Declared {
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
-    /// The smallest `nf_conntrack_max` of a node. A machine with a smaller one skips the scenario.
+    /// The smallest `nf_conntrack_max` of a node. On a machine with a smaller one a trial is inconclusive.
     #[schemars(range(min = 1))]
     pub nf_conntrack_max: Option<Spanned<u32>>,
 }

@@ -21,14 +21,14 @@ use crate::scenario::cluster::Limits;
 use crate::scenario::operator::OperatorFacts;
 
 /// A shared file of facts.
-pub(super) struct Shared {
+pub struct Shared {
     source: Source,
-    facts: OperatorFacts,
+    pub(crate) facts: OperatorFacts,
 }
 
 impl Shared {
     /// Reads the file that the scenario names, if any; its path is relative to the scenario's file.
-    pub(super) fn read(scenario: &Scenario, source: &Source) -> (Option<Self>, Diagnostics) {
+    pub fn read(scenario: &Scenario, source: &Source) -> (Option<Self>, Diagnostics) {
         let mut wrong = Diagnostics::default();
         let Some(name) = &scenario.cluster.operator else { return (None, wrong) };
         let file = source.file.parent().unwrap_or_else(|| ".".as_ref()).join(&name.value);
