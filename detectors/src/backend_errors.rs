@@ -27,6 +27,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W4",
     level: Level::Cause,
     what: "A server that answered well answers HTTP requests with errors of its own.",
+    facts: "It finds the same servers, by address and port where a name is not declared; a stale address gives its name to \
+            the server that has it now.",
     wants: &[CollectorKind::Exchanges, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Exchanges]],
     scope: Scope::Cluster,

@@ -19,6 +19,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I2",
     level: Level::Cause,
     what: "The limit of the connection tracking table was lowered.",
+    facts: "Without a declared limit it has to see the limit fall; a stale smaller one hides only falls from before \
+            the start.",
     wants: &[CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::ConntrackTable]],
     scope: Scope::Node,

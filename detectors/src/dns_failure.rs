@@ -28,6 +28,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Symptom,
     what: "Cluster DNS does not answer, neither through its Service nor on any of its endpoints.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,

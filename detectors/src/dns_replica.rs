@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Cause,
     what: "The last ready endpoint of cluster DNS is gone while the links of its node are up.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,

@@ -23,6 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W3",
     level: Level::Cause,
     what: "An ingress sends to a port of its back end that does not answer, instead of the one that did.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::IngressLog],
     needs: &[&[CollectorKind::IngressLog]],
     scope: Scope::Cluster,

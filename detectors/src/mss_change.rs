@@ -34,6 +34,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I1",
     level: Level::Cause,
     what: "Peers of one path announce a larger MSS than before, and the path does not carry it.",
+    facts: "Without a declared MTU it waits for a lost packet instead of the first SYN, and likewise with a stale \
+            one: a too large MTU proves nothing, a too small one is dropped once a larger packet is acknowledged.",
     wants: &[CollectorKind::Packets, CollectorKind::Sockets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
@@ -98,7 +100,9 @@ impl MssChange {
         let (now, overhead) = (cx.now, headers(rise.client));
         let (old, new) = (u32::from(rise.old) + overhead, u32::from(rise.new) + overhead);
         let largest = self.proven.largest(way);
-        let declared = cx.operator.declared_mtu(rise.client).filter(|mtu| rise.packet > u32::from(*mtu));
+        // A declared MTU that the path exceeds is out of date.
+        let is_broken = |mtu: &u16| rise.packet > u32::from(*mtu) && largest <= u32::from(*mtu);
+        let declared = cx.operator.declared_mtu(rise.client).filter(is_broken);
         if let Some(mtu) = declared.filter(|_| rise.established(now)) {
             return Some(format!("{}-byte packets do not fit the declared MTU of {mtu}", rise.packet));
         }

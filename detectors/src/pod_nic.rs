@@ -25,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Cause,
     what: "A node lost the interface that its pods are routed through.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink]],
     scope: Scope::Node,
@@ -59,7 +60,10 @@ impl PodNic {
     /// How many pods are routed through the pod NIC, by the best evidence available.
     fn dependents(&self, operator: &Operator) -> usize {
         match &self.routed {
-            Some(rules) if self.pods.is_empty() => rules.len(),
+            Some(rules) if self.pods.is_empty() => {
+                let of_pods = |from: &Prefix| operator.pod_prefixes.iter().any(|pods| pods.overlaps(from));
+                rules.iter().filter(|(_, from)| of_pods(from)).count()
+            }
             Some(rules) => {
                 let covered = |pod: &&IpAddr| rules.iter().any(|(_, from)| from.contains(**pod));
                 self.pods.values().filter(covered).count()
@@ -75,7 +79,7 @@ impl PodNic {
         let key = (rule.priority, from);
         if rule.change == Change::Removed {
             rules.remove(&key);
-        } else if operator.pod_prefixes.iter().any(|pods| pods.overlaps(&from)) {
+        } else {
             rules.insert(key);
         }
     }

@@ -23,6 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I4",
     level: Level::Cause,
     what: "The rules or routes that send pod traffic out of the pod NIC are gone.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup]],
     scope: Scope::Node,

@@ -4,6 +4,7 @@
 //! milliseconds from the start of the scene; with a leading `~`, the signal was observed then and is delivered now.
 //! Without a signal, time advances. [`observed`] documents signals, [`Scene::expect`] expectations.
 
+use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -50,6 +51,8 @@ pub fn operator() -> Operator {
             resolver: "203.0.113.53".parse().unwrap(),
             port: 80,
         }],
+        conntrack_limit: None,
+        seen_pods: BTreeSet::new(),
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use relapse_detectors::operator::Knowledge;
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::clock;
@@ -53,6 +54,8 @@ pub struct Options {
     /// Maximum number of concurrent trials.
     pub jobs: usize,
     pub repeat: u32,
+    /// What detectors get of the operator's facts.
+    pub operator: Knowledge,
     /// Factor by which every deadline is multiplied.
     pub deadline_factor: f64,
     pub consent: Consent,
@@ -301,7 +304,7 @@ fn describe(
     options: &Options,
 ) -> (TrialInfo, Job) {
     let (scenario, control) = (plan.name.clone(), trial.control.clone());
-    let id = TrialId { scenario, control, backend: backend.name().into(), repetition };
+    let id = TrialId { scenario, control, backend: backend.name().into(), operator: options.operator, repetition };
     let mut expectations = trial.expected(backend.is_real_cluster()).to_vec();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
+use relapse_detectors::operator::Knowledge;
 use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
 use relapse_detectors::triage::Triaged;
@@ -29,6 +30,9 @@ pub struct TrialId {
     pub control: Option<String>,
     /// "netns" or "kind".
     pub backend: String,
+    /// What its detectors got of the operator's facts.
+    #[serde(default, skip_serializing_if = "Knowledge::is_right")]
+    pub operator: Knowledge,
     /// Counted from 1, for `--repeat`.
     pub repetition: u32,
 }

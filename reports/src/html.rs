@@ -18,6 +18,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::databases;
 use crate::event::Outcome;
+use crate::facts;
 use crate::incident::{self, Incident};
 use crate::stages;
 use crate::statistics::{self, Group};
@@ -57,7 +58,7 @@ pub fn html(run: &RunSummary) -> String {
                     h2 { "Where to look" }
                     div.card.scroll { (table::table(&table)) }
                 }
-                @for table in [times::compared(run), times::by_run(run)].into_iter().flatten() {
+                @for table in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
                     h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
                     div.card.scroll { (table::table(&table)) }
                 }

@@ -14,6 +14,7 @@ pub mod also;
 pub mod block;
 pub mod databases;
 pub mod event;
+pub mod facts;
 pub mod folder;
 pub mod html;
 pub mod incident;

@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{databases, matrix, stages, times, triage};
+use crate::{databases, facts, matrix, stages, times, triage};
 
 /// Renders the summary.
 #[must_use]
@@ -61,7 +61,7 @@ pub fn markdown(run: &RunSummary) -> String {
             text.push_str(&format!("## {}, stage by stage\n\n{}", escape(&run.label(trial)), table(&stages)));
         }
     }
-    for titled in [times::compared(run), times::by_run(run)].into_iter().flatten() {
+    for titled in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
         let title = words::capital(titled.title.as_deref().unwrap_or_default());
         text.push_str(&format!("## {}\n\n{}", escape(&title), table(&titled)));
     }

@@ -72,6 +72,14 @@ fn incident_on_a_path_whose_mtu_is_declared() {
 }
 
 #[test]
+fn twin_a_declared_mtu_that_the_path_exceeds_is_out_of_date() {
+    let mut scene = scene!(NAME, "");
+    download(&mut scene, 0, "192.168.60.7:40000", 1400);
+    download(&mut scene, 100, "192.168.60.8:40000", 1280);
+    play!(scene, "1000 office 192.168.60.8:40001 syn 1370; 5000 ? quiet");
+}
+
+#[test]
 fn twin_the_pods_own_mtu_caps_its_packets_at_what_the_path_carries() {
     for (own, expected) in [(1360, "info"), (1361, "warning")] {
         let mut scene = scene!(NAME, "");

@@ -185,7 +185,7 @@ async fn run(
     let up = Some(Duration::from_nanos(clock::now() - begin));
     outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
-    let operator = cluster.plan().operator();
+    let operator = order.trial.operator.of(cluster.plan().operator());
     let mut detectors = DetectorSet::new(&operator);
     if let Some(Sabotage::RemoveDetector(name)) = &order.sabotage {
         detectors = detectors.without(name);
@@ -210,6 +210,7 @@ async fn run(
         host_limit: reach.host_limit,
         kernel_log: reach.kernel_log,
         sabotage: order.sabotage.clone(),
+        operator: Arc::new(operator),
         stop,
         hold: reach.hold,
         armed,

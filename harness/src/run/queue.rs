@@ -93,7 +93,13 @@ mod tests {
         let wanted =
             Wanted { nodes: 2, scenario: scenario.into(), ingress: false, servers: Vec::new(), kind_config: None };
         Job {
-            id: TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: number },
+            id: TrialId {
+                scenario: scenario.into(),
+                control: None,
+                backend: "clusters".into(),
+                repetition: number,
+                ..TrialId::default()
+            },
             backend: Arc::new(Labs::of_program(Path::new("none"))),
             clusters: Some(2),
             wanted,

@@ -77,6 +77,12 @@ impl Supervisor<'_> {
         for what in std::mem::take(&mut hold.recovered) {
             (self.emit)(TrialEvent::HostChanged { what });
         }
+        if let Some(why) = job.needs.contradicted() {
+            self.release(hold, ended);
+            ended.outcome = Outcome::Inconclusive;
+            ended.reasons.push(why);
+            return Ok(());
+        }
         let mut lease = match job.backend.lease(&job.wanted, &self.waiting(), &|| self.interrupt.is_asked()) {
             Ok(lease) => lease,
             Err(why) => {

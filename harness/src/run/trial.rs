@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use relapse_detectors::operator::Operator;
 use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
 use relapse_lab::cluster::Cluster;
@@ -36,6 +37,8 @@ pub struct Trial<'a> {
     pub cluster: Arc<dyn Cluster>,
     pub host_limit: HostLimit,
     pub sabotage: Option<Sabotage>,
+    /// What detectors and agents get of the operator's facts.
+    pub operator: Arc<Operator>,
     /// Becomes true when the user stops the run.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
@@ -87,8 +90,8 @@ impl Trial<'_> {
                     Some(Sabotage::KillCollector(kind)) => Some(*kind),
                     _ => None,
                 };
-                let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, &self.kernel_log);
+                let collectors =
+                    Collectors::arm(&self.cluster, &self.operator, &self.signals, without, &self.kernel_log);
                 drop(self.signals);
                 self.armed.store(true, Ordering::SeqCst);
                 let world = Arc::new(World {

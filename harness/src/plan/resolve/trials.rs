@@ -125,6 +125,7 @@ impl Planner<'_> {
             effect: self.plan_benign_effect(&control.effect),
             triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
+        self.keeps_limits(control.inject.span, &step.inject);
         // A fault may have added to it what it will need.
         let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
         let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
