@@ -41,6 +41,9 @@ pub struct Operator {
     /// External names by which clients outside reach the cluster.
     #[serde(default)]
     pub entries: Vec<Entry>,
+    /// The smallest `nf_conntrack_max` that operators set on any node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack_limit: Option<u32>,
 }
 
 /// A path to a peer prefix and the largest packet it carries.

@@ -50,6 +50,7 @@ pub fn operator() -> Operator {
             resolver: "203.0.113.53".parse().unwrap(),
             port: 80,
         }],
+        conntrack_limit: None,
     }
 }
 

@@ -93,6 +93,10 @@ pub struct TrialInfo {
     pub incident: String,
     pub title: String,
     pub expectations: Vec<Expectation>,
+    /// When its detectors are armed, if not before the fault: `after-injection` or `restarted`. Times to detect then count
+    /// from the late start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<String>,
     /// The part of a merged run it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<usize>,
@@ -380,6 +384,9 @@ pub enum Verdict {
     Blind {
         why: String,
     },
+    /// The cause is proved by history alone, and its detector was armed after the change: accepted where
+    /// `relapse_detectors::history` says so.
+    StartedLate,
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
     /// Detected, but cleared while its fault was still in force (chains).
@@ -402,7 +409,7 @@ impl Verdict {
     /// Whether this verdict lets the trial pass.
     #[must_use]
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Detected { .. } | Self::Silent | Self::ExpectedMiss { .. })
+        matches!(self, Self::Detected { .. } | Self::Silent | Self::StartedLate | Self::ExpectedMiss { .. })
     }
 
     /// Time to detect, counted from t0, if there is one.
@@ -426,6 +433,7 @@ impl Verdict {
             Self::FalseAlarm { .. } => "false-alarm",
             Self::Silent => "silent",
             Self::Blind { .. } => "blind",
+            Self::StartedLate => "blind: started after the change",
             Self::NotCleared => "not-cleared",
             Self::ClearedEarly => "cleared-early",
             Self::ExpectedMiss { .. } => "expected-miss",

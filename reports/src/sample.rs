@@ -63,7 +63,7 @@ impl Script {
         let trial =
             TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
         let (incident, title) = (incident.to_owned(), title.to_owned());
-        let info = TrialInfo { trial, incident, title, expectations: Vec::new(), part: None };
+        let info = TrialInfo { trial, incident, title, expectations: Vec::new(), armed: None, part: None };
         Self { events: Vec::new(), info, start: START + start, heal: detect, visible: None }
     }
 

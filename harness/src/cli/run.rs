@@ -19,6 +19,7 @@ use crate::event::{RunEvent, What};
 use crate::nightly;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
+use crate::scenario::trial::Armed;
 
 /// Value of `--backend` for all backends, one after the other.
 const ALL: &str = "all";
@@ -89,6 +90,10 @@ pub struct RunArguments {
     /// Run only the incident of each scenario (`incident`), or only this control.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Arm the detectors of every trial then, whatever its scenario says: late and restarted agents. Deadlines count from
+    /// the late start.
+    #[arg(long, value_name = "WHEN")]
+    armed: Option<Armed>,
     /// Run nightly scenarios as well, which otherwise run only if they are named. Also set by RELAPSE_NIGHTLY=1.
     #[arg(long)]
     nightly: bool,
@@ -146,6 +151,9 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
             out::line(format_args!("shard {}/{} has no trials", shard.number, shard.of));
             return Ok(ExitCode::SUCCESS);
         }
+    }
+    if let Some(armed) = arguments.armed {
+        plans.iter_mut().for_each(|plan| plan.arm(armed));
     }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let run_id = run_id();

@@ -34,6 +34,7 @@ impl ClusterPlan {
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
             entries: self.declared_entries.clone(),
+            conntrack_limit: None,
         }
     }
 
