@@ -2,7 +2,8 @@
 //!
 //! What it sees: the MSS of incoming SYNs rises compared with the same client's history. `info` at the first such SYN;
 //! `warning` if it cannot fit a declared MTU or the sizes proven so far, or as soon as a timeout retransmits a segment
-//! larger than any the path is proven to carry.
+//! larger than any the path is proven to carry. The first SYN of a path is compared with the declared MTU; that is a
+//! `warning` only with such segments, since senders may learn the path's MTU.
 //! Why it matters: handshakes and small packets keep working; the clamp was edited on a remote gateway, and this is its
 //! only trace on the nodes.
 //! Which incident: I1.
@@ -68,7 +69,10 @@ impl MssChange {
         let key = (Arc::clone(&signal.node), segment.link.clone(), path);
         let Some(history) = self.histories.entry(key) else { return false };
         let before = history.rise.is_some();
-        history.syn(signal.at, segment.source.ip(), mss);
+        let fits = operator
+            .declared_mtu(segment.source.ip())
+            .map(|mtu| u32::from(mtu).saturating_sub(headers(segment.source.ip())));
+        history.syn(signal.at, segment.source.ip(), mss, fits.and_then(|fits| u16::try_from(fits).ok()));
         before || history.rise.is_some()
     }
 
@@ -145,7 +149,11 @@ impl Detector for MssChange {
             let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
             let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
             let hidden = self.hidden.note(*path);
-            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}{hidden}", rise.old, rise.new);
+            let how = match rise.from_start {
+                true => format!("is {}, and {} fits the declared MTU", rise.new, rise.old),
+                false => format!("rose {} -> {}", rise.old, rise.new),
+            };
+            let evidence = format!("SYN MSS from {path} {how}{note}{hidden}");
             want(&mut wanted, Subject::path(path), Claim { severity, since: rise.since, evidence });
         }
         let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();
