@@ -16,10 +16,11 @@ import sys
 
 MILLISECOND = 1_000_000
 BEFORE, AFTER, CONTROL = 250 * MILLISECOND, 60 * MILLISECOND, 800 * MILLISECOND
-# Addresses that a name has within a second of its first answer are its own.
-LEARNT = {"I6": 1300 * MILLISECOND}
+# Addresses that a name has within a second of its first answer are its own; requests before the fault are its history.
+LEARNT = {"I6": 1300 * MILLISECOND, "W3": 1300 * MILLISECOND, "W4": 1300 * MILLISECOND}
 # These continue after t0: a restart, a rebuild, downloads that a dead client never acknowledges.
-LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500}
+LONG = {"rolling-restart": 1800, "rebuilt": 1200, "client-dies": 1500, "reuse-succeeds": 1500,
+        "pod-replaced": 4000, "restarted": 4000, "rolling-update": 3000, "other-resolver-lost": 2000}
 STATE = {"pod", "endpoints", "collector", "link", "rule", "route", "container", "node-condition", "kube-proxy"}
 WANTED = {
     "I1": {"segment", "socket"},
@@ -29,6 +30,12 @@ WANTED = {
     "I5": {"exchange"},
     "I6": {"dns", "segment"},
     "I7": {"flow", "segment", "conntrack-stats", "socket"},
+    "W1": {"probe"},
+    "W2": {"probe"},
+    "W3": {"ingress-log"},
+    "W4": {"exchange"},
+    "W5": set(),
+    "W6": {"probe"},
 }
 
 

@@ -100,6 +100,13 @@ impl SnatExhaustion {
 }
 
 impl SnatExhaustion {
+    /// Growth of `insert_failed` while SYNs were lost; of later SYNs it is not known yet whether they are.
+    fn failed_meanwhile(&self) -> u64 {
+        let (Some((first, _)), Some((last, _))) = (self.lost.front(), self.lost.back()) else { return 0 };
+        let meanwhile = *first..*last + COUNTED;
+        self.failed.iter().filter(|(at, _)| meanwhile.contains(at)).map(|(_, by)| by).sum()
+    }
+
     /// The SYNs to a destination that found no port, by when they came in; `None` if another explanation is as good.
     fn lost_to(&self, to: SocketAddr) -> Option<Vec<Time>> {
         let of = |list: &VecDeque<(Time, SocketAddr)>| -> Vec<Time> {
@@ -108,8 +115,7 @@ impl SnatExhaustion {
         let (lost, mut left) = (of(&self.lost), of(&self.left));
         let was_counted = |at: &&Time| self.failed.iter().any(|(then, _)| then >= *at && then.since(**at) < COUNTED);
         let counted = lost.iter().filter(was_counted).count();
-        let failed: u64 = self.failed.iter().map(|(_, by)| by).sum();
-        let all = self.lost.len() as u64;
+        let (failed, all) = (self.failed_meanwhile(), self.lost.len() as u64);
         // About one failed insertion for each lost SYN, and at its time.
         if lost.len() < LOST_SYNS || counted * 4 < lost.len() * 3 || failed * 4 < all * 3 || failed > 2 * all + 2 {
             return None;
@@ -158,7 +164,7 @@ impl Detector for SnatExhaustion {
         let destinations: BTreeSet<SocketAddr> = self.lost.iter().map(|(_, to)| *to).collect();
         let accused = destinations.into_iter().filter_map(|to| self.lost_to(to).map(|lost| (lost.len(), lost[0], to)));
         if let (Some((count, since, to)), None) = (accused.max(), self.dropped) {
-            let failed: u64 = self.failed.iter().map(|(_, by)| by).sum();
+            let failed = self.failed_meanwhile();
             cx.claims.make(Severity::Warning, since, || {
                 format!(
                     "{count} SYNs of pods to {to} entered {} and never left; insert_failed grew by {failed}",

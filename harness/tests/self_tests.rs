@@ -63,6 +63,12 @@ const CAUSES: &[(&str, &str)] = &[
     ("database-slow", "server-slow"),
     ("dns-record-wrong", "dns-answer"),
     ("snat-port-collision", "snat-port-reuse"),
+    ("service-rules-loss", "service-rules"),
+    ("kube-proxy-stopped", "kube-proxy"),
+    ("ingress-misroute", "ingress-route"),
+    ("backend-errors", "backend-errors"),
+    ("pod-crash", "pod-crash"),
+    ("external-dns-loss", "external-dns"),
 ];
 
 fn triage_without(scenario: &str, cause: &str) -> Result<(), Failed> {

@@ -30,10 +30,10 @@ pub fn table(run: &RunSummary) -> Option<Table<'_>> {
     if rows.is_empty() {
         return None;
     }
-    let head = ["where to look", "1", "2", "3", "4", "5", "6", "first", "found after"];
+    let head = ["where to look", "1", "2", "3", "4", "5", "6", "first", "", "after"];
     let steps = STEPS.iter().enumerate().map(|(n, name)| format!("{} {name}", n + 1)).collect::<Vec<_>>().join(", ");
     let signs = "✓ in order, ✗ faulty, – not on this way, ? not seen";
-    let note = format!("{steps}\n{signs}; first: the place that the first step names that explains what users see");
+    let note = format!("{steps}\n{signs}; first: the first step that explains what users see, and its place; after: since the first complaint");
     Some(Table { note: Some(note), ..Table::of_times(&head, rows) })
 }
 
@@ -48,9 +48,10 @@ fn row<'a>(run: &RunSummary, trial: &TrialSummary, decided: &TriageDecided) -> O
     let strong =
         |text: String, detail: &str| Cell::Marks(vec![Mark { text, tone: Tone::Bad, detail: detail.to_owned() }]);
     row.push(match (triaged.verdict.first, &triaged.verdict.at) {
-        (Some(first), Some(at)) => strong(format!("{first} {at}"), &sentence(triaged)),
+        (Some(first), _) => strong(first.to_string(), &sentence(triaged)),
         _ => Cell::none(),
     });
+    row.push(triaged.verdict.at.as_ref().map_or_else(Cell::none, |at| Cell::Text(at.to_string())));
     row.push(match (&decided.wrong, decided.after) {
         (Some(wrong), _) => strong("WRONG".to_owned(), wrong),
         (None, Some(after)) => Cell::Text(span(after)),
@@ -131,7 +132,7 @@ mod tests {
             other => format!("{other:?}"),
         };
         let row: Vec<String> = table.rows[0].iter().skip(1).map(text).collect();
-        assert_eq!(row, ["✗", "✓", "✗", "?", "–", "✓", "3 service/kube-dns", "31 ms"]);
+        assert_eq!(row, ["✗", "✓", "✗", "?", "–", "✓", "3", "service/kube-dns", "31 ms"]);
         let heading = heading(&run.trials[0].triage[0]).expect("a heading").1;
         assert_eq!(
             heading,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{Leg, Lookup, Outcome};
-use super::{Ask, Look, Run, Step, fresh};
+use super::{Ask, Look, Run, State, Step, fresh};
 use crate::capped::Capped;
 use crate::finding::{Subject, SubjectKind};
 use crate::names::Answer;
@@ -197,6 +197,17 @@ impl Resolution {
         }
     }
 
+    /// Clients report that they cannot resolve the name, and nothing else was seen of their own resolver.
+    fn reported(&self, ask: &Ask<'_>) -> Option<Look> {
+        let leg = ask.access.legs.first()?;
+        let lookup = leg.lookup.as_ref().filter(|lookup| lookup.resolver != ask.operator.dns_address)?;
+        let unseen = self.elsewhere(ask, leg, lookup).state == State::NotSeen;
+        (ask.outcome == Outcome::NameError && unseen).then(|| {
+            let what = format!("{} cannot resolve {} at {}", leg.who(), lookup.name, lookup.resolver);
+            Look::faulty(Subject::server(SocketAddr::new(lookup.resolver, 53)), what).explains_if(true)
+        })
+    }
+
     /// A name that leads elsewhere than before, where it is slow or unanswered.
     fn record(&self, ask: &Ask<'_>, lookup: &Lookup, leg: &Leg) -> Option<Look> {
         let now: BTreeSet<IpAddr> = self.addresses(&lookup.name).into_iter().collect();
@@ -278,6 +289,9 @@ impl Step for Resolution {
             return Look::not_on_this_way("no name is looked up");
         }
         let mut look = Look::worst(looks);
+        if look.state != State::Faulty {
+            look = self.reported(ask).unwrap_or(look);
+        }
         // A name that is not resolved makes nothing slow, and its look-up refuses nothing.
         let record = look.at.as_ref().is_some_and(|at| at.kind == SubjectKind::Name);
         let fits = match ask.outcome {

@@ -392,6 +392,22 @@ fn a_resolver_of_clients_outside_is_lost() {
 }
 
 #[test]
+fn a_resolver_that_is_not_probed_is_accused_by_its_clients() {
+    let mut legs = by_ingress();
+    legs[0] = by_name(legs[0].clone(), "shop.example.com", "10.16.16.18");
+    legs[1] = by_name(legs[1].clone(), "tickets.default.svc.cluster.local", DNS);
+    let mut scene = Scene::new(legs, Outcome::NameError);
+    scene.play("0 endpoints 0@worker-1");
+    dns_probes(&mut scene, 1_000, true, true);
+    dns_probes(&mut scene, 1_200, true, true);
+    scene.leads(1_300, "3 server/10.16.16.18:53");
+    // Cluster DNS, which the ingress needs, explains it as well, and this is seen.
+    dns_probes(&mut scene, 2_000, false, false);
+    dns_probes(&mut scene, 2_200, false, false);
+    scene.leads(2_300, "3 service/kube-dns");
+}
+
+#[test]
 fn a_gateway_error_may_still_be_dns() {
     let mut legs = by_ingress();
     legs[1] = by_name(legs[1].clone(), "tickets.default.svc.cluster.local", DNS);
