@@ -33,7 +33,9 @@ pub fn table(run: &RunSummary) -> Option<Table<'_>> {
     let head = ["where to look", "1", "2", "3", "4", "5", "6", "first", "", "after"];
     let steps = STEPS.iter().enumerate().map(|(n, name)| format!("{} {name}", n + 1)).collect::<Vec<_>>().join(", ");
     let signs = "✓ in order, ✗ faulty, – not on this way, ? not seen";
-    let note = format!("{steps}\n{signs}; first: the first step that explains what users see, and its place; after: since the first complaint");
+    let note = format!(
+        "{steps}\n{signs}; first: the first step that explains what users see, and its place; after: since the first complaint"
+    );
     Some(Table { note: Some(note), ..Table::of_times(&head, rows) })
 }
 
