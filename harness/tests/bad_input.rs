@@ -61,6 +61,8 @@ macro_rules! wrong {
 }
 
 wrong! {
+    late_detectors_and_what_they_exclude: "risks:" => "observe: { armed: after-injection }\ntriage: { step: 6, at: node/worker-2 }\nrisks:";
+    unknown_time_of_arming: "risks:" => "observe: { armed: afterwards }\nrisks:";
     unknown_key: "timeout: 400ms" => "tiemout: 400ms";
     unknown_key_at_the_top: "risks:" => "weaknesses:";
     missing_keys: "name: app-database, from: pod/app, " => "", "  incident: I4\n" => "";

@@ -107,12 +107,10 @@ impl NodeRouting {
     pub(super) fn judge_empty_table(&self, cx: &Context<'_>, wanted: &mut BTreeMap<Subject, Claim>) -> bool {
         let Context { now, operator, node, .. } = *cx;
         let Some(start) = self.start.since.filter(|start| now.since(*start) >= SETTLE) else { return false };
-        let Some((rule, table)) = self.rules.iter().find_map(|rule| Some((rule, self.empty_table(operator, rule)?)))
-        else {
-            return false;
-        };
+        let Some(table) = self.rules.iter().find_map(|rule| self.empty_table(operator, rule)) else { return false };
         let since = start.max(self.nic.since);
-        let sources: Vec<IpAddr> = self.sent_by(rule).collect();
+        let rules = self.rules.iter().filter(|rule| rule.table == table);
+        let sources: BTreeSet<IpAddr> = rules.flat_map(|rule| self.sent_by(rule)).collect();
         let stray = sources.iter().find_map(|address| self.stray(*address, since));
         let evidence = format!(
             "table {table} of {node} has had no route since it was first seen {} ago; {} pods depend on it{}",

@@ -160,7 +160,9 @@ fn late_a_rule_that_leads_to_a_table_without_a_route() {
     );
     play!(scene, "3000 default +0 ? over");
     // A SYN that leaves by the wrong NIC is enough.
-    play!(started(&state), "700 syn eth0 {APP}:40002 {DATABASE}:3306 2 20; 750 ? warning 700..750 node/worker-2");
+    for pod in [APP, PEER] {
+        play!(started(&state), "700 syn eth0 {pod}:40002 {DATABASE}:3306 2 20; 750 ? warning 700..750 node/worker-2");
+    }
     // It has its route.
     play!(started(&format!("{state}; 1 default 0")), "9000 ? silence");
     // Its NIC is gone.

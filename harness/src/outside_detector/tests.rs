@@ -37,6 +37,7 @@ fn operator() -> Operator {
         names: Vec::new(),
         servers: Vec::new(),
         entries: Vec::new(),
+        conntrack_limit: None,
     }
 }
 

@@ -61,7 +61,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
-    let armed = scenario.observe.armed;
+    let armed = resolver.plan_armed(scenario);
     let Planner { known: Resolver { cluster, workload, wrong, .. }, clients } = resolver;
     let mut plan = wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
