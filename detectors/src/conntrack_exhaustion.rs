@@ -1,18 +1,19 @@
 //! `conntrack-exhaustion`: new flows are dropped because the connection tracking table is full.
 //!
 //! What it sees: `drop` (or, in a full table, `early_drop`) grows; the count stays at the limit; the kernel log has
-//! "table full", which counts only for nodes whose own table is near its limit.
+//! "table full in netns N" with the namespace of this node.
 //! Why it matters: established connections continue, new ones time out, and nothing else on the node is wrong.
 //! Which incident: I2.
 //!
-//! Left out on purpose: `insert_failed` and `clash_resolve`, which grow in an empty table too. Failed insertions that
+//! Left out on purpose: lines of the kernel log that name no namespace (older kernels) or another one, since the log is
+//! the machine's and several nodes may share it; `insert_failed` and `clash_resolve`, which grow in an empty table too. Failed insertions that
 //! the kernel also counts as drops are subtracted.
 
 use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity};
-use crate::signal::{CollectorKind, ConntrackStats, ConntrackTable, Observed, Signal};
+use crate::signal::{CollectorKind, ConntrackStats, ConntrackTable, KernelLog, Observed, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -32,7 +33,6 @@ const QUIET: Duration = Duration::from_secs(1);
 const TOGETHER: Duration = Duration::from_secs(2);
 /// Per mille of the limit. A dropped entry is counted only briefly, so a poll may see slightly less.
 const SUPPORTS_DROP: u128 = 800;
-const SUPPORTS_LOG: u128 = 900;
 const FULL: u128 = 950;
 const AT_LIMIT: u128 = 980;
 
@@ -45,8 +45,14 @@ struct ConntrackExhaustion {
     /// Growth of `drop` and of `early_drop` not yet confirmed by the table.
     dropped: Option<(Time, u64)>,
     evicted: Option<(Time, u64)>,
-    /// When the kernel log reported a full table. The log is the machine's; only the counts show whose table it is.
-    logged: Option<Time>,
+}
+
+/// Whether the kernel reports that the table of this node is full (`__nf_conntrack_alloc` in
+/// net/netfilter/nf_conntrack_core.c; the number is that of the namespace's inode).
+fn is_full(log: &KernelLog) -> bool {
+    let rest = log.line.split_once("nf_conntrack: table full in netns ").map(|(_, rest)| rest);
+    let named = rest.and_then(|rest| rest.split(',').next()?.parse::<u64>().ok());
+    named.is_some() && named == log.netns
 }
 
 fn share(table: ConntrackTable) -> u128 {
@@ -83,11 +89,6 @@ impl ConntrackExhaustion {
         };
         let near = |at: Time| polled.since(at) <= TOGETHER && at.since(polled) <= TOGETHER;
         let share = share(table);
-        if share >= SUPPORTS_LOG
-            && let Some(at) = self.logged.take_if(|at| near(*at))
-        {
-            self.sign = Some((at, "the kernel log reports \"table full\"".to_owned()));
-        }
         if share >= FULL
             && let Some((at, evicted)) = self.evicted.take_if(|(at, _)| near(*at))
         {
@@ -121,7 +122,6 @@ impl ConntrackExhaustion {
         for growth in [&mut self.dropped, &mut self.evicted] {
             *growth = growth.filter(|(at, _)| cx.now.since(*at) <= TOGETHER);
         }
-        self.logged = self.logged.filter(|at| cx.now.since(*at) <= TOGETHER);
     }
 }
 
@@ -130,8 +130,9 @@ impl Detector for ConntrackExhaustion {
         match &signal.observed {
             Observed::ConntrackStats(stats) => self.stats(signal.at, *stats),
             Observed::ConntrackTable(table) => self.table(signal.at, *table),
-            Observed::KernelLog(log) if log.line.contains("nf_conntrack") && log.line.contains("table full") => {
-                self.logged = Some(signal.at);
+            Observed::KernelLog(log) if is_full(log) => {
+                self.sign =
+                    Some((signal.at, "the kernel log reports \"table full\" in this node's namespace".to_owned()));
             }
             _ => return,
         }
@@ -203,13 +204,26 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_kernel_log_counts_only_for_the_node_whose_table_is_full() {
-        let mut scene = scene!(NAME, "0 table 920/1000; 0 @worker-2 table 10/1000");
-        play!(scene, "50 @worker-2 log nf_conntrack: nf_conntrack: table full in netns 4026532, dropping packet");
+    fn a_line_of_the_kernel_log_counts_for_its_own_node() {
+        // Two nodes of one machine, both near their limits; each agent reads the line.
+        let mut scene = scene!(NAME, "0 table 920/1000; 0 @worker-2 table 920/1000");
+        for (node, netns) in [("worker-1", 4026532), ("worker-2", 4026999)] {
+            play!(
+                scene,
+                "50 @{node} log {netns} nf_conntrack: nf_conntrack: table full in netns 4026999, dropping packet"
+            );
+        }
+        play!(scene, "? warning 50 node/worker-2");
         let nodes: Vec<_> = scene.findings.iter().filter(|(_, f)| f.detector == NAME).collect();
         assert_eq!(nodes.len(), 1);
-        assert_eq!(nodes[0].1.subject, Subject::node("worker-1"));
-        scene!(NAME, "0 table 10/1000; 50 log nf_conntrack: table full, dropping packet; 4000 ? silence");
+        assert_eq!(nodes[0].1.subject, Subject::node("worker-2"));
+    }
+
+    #[test]
+    fn a_line_that_names_no_namespace_does_not_count_alone() {
+        let old = "log 4026999 nf_conntrack: table full, dropping packet";
+        let mut scene = scene!(NAME, "0 table 920/1000; 0 stats drop=3; 50 {old}; 4000 ? nothing");
+        play!(scene, "4100 {old}; 4150 stats drop=9; 4200 table 940/1000 ? warning 4150..4200 node/worker-1");
     }
 
     #[test]

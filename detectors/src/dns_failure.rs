@@ -1,19 +1,25 @@
 //! `dns-failure`: cluster DNS does not answer, neither through its Service nor on any endpoint.
 //!
-//! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; the
-//! evidence says whether an upstream resolver answers direct queries. While other sources still get answers, four
-//! consecutive failures are required: a slow upstream causes occasional misses too.
+//! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; four
+//! while other sources get answers, since a slow upstream causes occasional misses too. The Service is accused if two
+//! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question directly.
+//! A single node that gets no answers while others, which host no endpoint, do is a finding about that node. A domain for which the upstream
+//! itself has only SERVFAIL, or which fails alone, is `info`. The evidence says whether the cluster's own names are
+//! answered.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capped::Capped;
+use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::dns_endpoints::DnsEndpoints;
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, Subject};
+use crate::names::is_own;
 use crate::signal::{CollectorKind, Endpoint, Observed, PodLog, Probe, ProbeKind, Signal};
 use crate::time::Time;
 
@@ -35,23 +41,38 @@ const MISSES_AMONG_ANSWERS: u32 = 4;
 const STALE: Duration = Duration::from_secs(5);
 /// Events up to this long before the first miss belong to the failure.
 const BEFORE: Duration = Duration::from_secs(2);
+/// Names that have not been asked for this long are dropped.
+const FORGET: Duration = Duration::from_mins(2);
 const CAP: usize = 1024;
+
+/// An external name that was asked; `None` if the probe asked only one name and does not state it.
+type Name = Option<String>;
 
 #[derive(Default)]
 struct DnsFailure {
     sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
-    /// When each upstream resolver last answered and last failed.
-    upstream: Capped<IpAddr, LastProbes, CAP>,
+    /// How each upstream resolver last responded, by the name asked.
+    upstream: Capped<(IpAddr, Name), LastProbes, CAP>,
     latest: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
-    /// The last answer of cluster DNS to any source.
-    answered: Time,
     /// The last timeout in a replica's log.
     log: Option<(Time, PodLog)>,
 }
 
+/// An agent that asks cluster DNS.
 #[derive(Default)]
 struct Source {
+    asked: Capped<Name, Asked, CAP>,
+    /// When it last got an answer, and when it last got none.
+    answered: Time,
+    missed: Time,
+    /// The last answer for a name of the cluster's own.
+    own_answered: Time,
+}
+
+/// Queries of a source for one external name.
+#[derive(Default)]
+struct Asked {
     service: Run,
     endpoints: Capped<IpAddr, Run, CAP>,
     failing: bool,
@@ -70,7 +91,11 @@ struct Run {
 struct LastProbes {
     answered: Option<Time>,
     failed: Option<Time>,
+    /// It responded with SERVFAIL.
+    refused: Option<Time>,
 }
+
+const SERVFAIL: &str = "SERVFAIL";
 
 impl Run {
     fn add(&mut self, at: Time, probe: &Probe) {
@@ -91,9 +116,10 @@ impl Run {
     }
 }
 
-impl Source {
-    /// Evaluates recent queries. Returns whether neither the Service nor any endpoint answers.
-    fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) -> bool {
+impl Asked {
+    /// Evaluates recent queries: whether neither the Service nor any endpoint answers. `answered`: when any
+    /// source last got an answer.
+    fn judge(&mut self, now: Time, answered: Time, ready: Option<&[Endpoint]>) {
         let others_answered = self.service.misses > 0 && answered > self.service.first;
         let no_endpoints_known = ready.is_none() && self.endpoints.is_empty();
         let misses = if others_answered || no_endpoints_known { MISSES_AMONG_ANSWERS } else { MISSES };
@@ -105,75 +131,176 @@ impl Source {
             None => self.endpoints.values().all(|run| run.fails(now, misses) || now.since(run.last) >= STALE),
         };
         let fails = self.service.fails(now, misses) && endpoints_fail;
-        self.failing = self.service.misses > 0 && (self.failing || fails);
-        self.failing
+        // A name that is no longer asked fails no more.
+        let stands = self.failing && now.since(self.service.last) < STALE;
+        self.failing = self.service.misses > 0 && (stands || fails);
+    }
+}
+
+/// A source that gets no answer for a name.
+struct Failing<'a> {
+    node: &'a Arc<str>,
+    address: IpAddr,
+    name: &'a Name,
+    asked: &'a Asked,
+    source: &'a Source,
+}
+
+impl Failing<'_> {
+    const fn since(&self) -> Time {
+        self.asked.service.first
     }
 }
 
 impl DnsFailure {
     fn probe(&mut self, signal: &Signal, probe: &Probe) {
-        let key = (Arc::clone(&signal.node), probe.source);
-        let run = match probe.kind {
-            ProbeKind::DnsUpstream => {
-                if let Some(outcome) = self.upstream.entry(probe.target) {
-                    let time = if probe.ok { &mut outcome.answered } else { &mut outcome.failed };
-                    *time = Some(signal.at);
-                }
-                return;
+        let at = signal.at;
+        if probe.kind == ProbeKind::DnsUpstream {
+            if let Some(outcome) = self.upstream.entry((probe.target, probe.about.clone())) {
+                let time = match &probe.error {
+                    _ if probe.ok => &mut outcome.answered,
+                    Some(error) if error == SERVFAIL => &mut outcome.refused,
+                    _ => &mut outcome.failed,
+                };
+                *time = Some(at);
             }
-            ProbeKind::DnsService => self.sources.entry(key).map(|source| &mut source.service),
-            ProbeKind::DnsEndpoint => self.sources.entry(key).and_then(|source| source.endpoints.entry(probe.target)),
-            _ => return,
-        };
-        if probe.ok {
-            self.answered = self.answered.max(signal.at);
+            return;
         }
+        if !matches!(probe.kind, ProbeKind::DnsService | ProbeKind::DnsEndpoint) {
+            return;
+        }
+        let Some(source) = self.sources.entry((Arc::clone(&signal.node), probe.source)) else { return };
+        // Whoever gets no answer for an own name gets none for an external one.
+        if probe.about.as_deref().is_some_and(is_own) {
+            if probe.ok {
+                source.own_answered = source.own_answered.max(at);
+            }
+            return;
+        }
+        let time = if probe.ok { &mut source.answered } else { &mut source.missed };
+        *time = at.max(*time);
+        let Some(asked) = source.asked.entry(probe.about.clone()) else { return };
+        let run = match probe.kind {
+            ProbeKind::DnsService => Some(&mut asked.service),
+            _ => asked.endpoints.entry(probe.target),
+        };
         if let Some(run) = run {
-            run.add(signal.at, probe);
+            run.add(at, probe);
         }
     }
 
     fn judge(&mut self, cx: &mut Context<'_>) {
-        let mut failing = None;
-        for ((node, address), source) in self.sources.iter_mut() {
-            if source.judge(cx.now, self.answered, self.endpoints.as_deref()) {
-                failing.get_or_insert((node, address, &*source));
-            }
+        let now = cx.now;
+        let remote = self.sources.iter().filter(|((node, _), _)| !self.hosts_an_endpoint(node));
+        let answered = remote.map(|(_, source)| source.answered).max().unwrap_or_default();
+        for asked in self.sources.values_mut().flat_map(|source| source.asked.values_mut()) {
+            asked.judge(now, answered, self.endpoints.as_deref());
         }
-        let Some((node, address, source)) = failing else {
-            return cx.claims.withdraw("the DNS Service answers again");
-        };
-        let since = source.service.first;
-        cx.claims.make(Severity::Warning, since, || {
-            let error = source.service.error.as_deref().unwrap_or("no answer");
-            let endpoints = match &self.endpoints {
-                Some(ready) if ready.is_empty() => "there is no ready endpoint".to_owned(),
-                Some(ready) => format!("queries to every endpoint ({}) failed too", ready.len()),
-                None => format!("queries to the known endpoints ({}) failed too", source.endpoints.len()),
-            };
-            let log = self.log.as_ref().filter(|(at, _)| *at >= since - BEFORE);
-            format!(
-                "{} consecutive queries from {address} on {node} to {} ({}) failed ({error}); {endpoints}; {}{}",
-                source.service.misses,
-                cx.operator.dns_service,
-                cx.operator.dns_address,
-                upstream_state(&self.upstream, since),
-                log.map(|(_, log)| format!("; the log of {} has {:?}", log.pod, log.line)).unwrap_or_default()
-            )
+        let all = self.sources.iter().flat_map(|((node, address), source)| {
+            let failing = source.asked.iter().filter(|(_, asked)| asked.failing);
+            failing.map(move |(name, asked)| Failing { node, address: *address, name, asked, source })
         });
+        let (domains, failing): (Vec<_>, Vec<_>) = all.partition(|failing| self.is_the_domain(failing));
+        let mut wanted = BTreeMap::new();
+        for domain in domains {
+            let name = domain.name.clone().unwrap_or_default();
+            let evidence = format!(
+                "{} gets {} for {name} from {}; {}",
+                domain.node,
+                domain.asked.service.error.as_deref().unwrap_or("no answer"),
+                cx.operator.dns_service,
+                self.word_of(domain.name, domain.since())
+            );
+            let claim = Claim { severity: Severity::Info, since: domain.since(), evidence };
+            want(&mut wanted, Subject::name(name.trim_end_matches('.')), claim);
+        }
+        self.accuse(cx, &failing, &mut wanted);
+        cx.claims.settle(wanted, "cluster DNS answers again");
     }
-}
 
-/// How the upstream resolvers responded since then.
-fn upstream_state(upstream: &Capped<IpAddr, LastProbes, CAP>, since: Time) -> String {
-    let recent = |time: Option<Time>| time.is_some_and(|at| at >= since - BEFORE);
-    if let Some((address, _)) = upstream.iter().find(|(_, outcome)| recent(outcome.answered)) {
-        return format!("upstream {address} answers direct queries");
+    /// Accuses the Service, or a node that gets no answers while others do.
+    fn accuse(&self, cx: &Context<'_>, failing: &[Failing<'_>], wanted: &mut BTreeMap<Subject, Claim>) {
+        let Some(first) = failing.iter().min_by_key(|failing| failing.since()) else { return };
+        let since = first.since();
+        let nodes: BTreeSet<&Arc<str>> = failing.iter().map(|failing| failing.node).collect();
+        let others = || self.sources.iter().filter(|((node, _), _)| !nodes.contains(node)).map(|(_, source)| source);
+        let is_answered = others().any(|source| source.answered > since);
+        let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
+        if nodes.len() >= 2 || !is_answered && upstream_answers {
+            let subject = Subject::service(&cx.operator.dns_service);
+            wanted.insert(subject, Claim { severity: Severity::Warning, since, evidence: self.evidence(cx, first) });
+            return;
+        }
+        // Others may just not have failed yet, or not have recovered yet.
+        let well = |source: &Source| {
+            source.answered > since && (source.missed < since || cx.now.since(source.missed) >= STALE)
+        };
+        if others().any(well) {
+            let evidence = format!("{}; other nodes get answers", self.evidence(cx, first));
+            wanted.insert(Subject::node(&**first.node), Claim { severity: Severity::Warning, since, evidence });
+        }
     }
-    if upstream.values().any(|outcome| recent(outcome.failed)) {
-        return "the upstream resolvers do not answer either".to_owned();
+
+    /// Answers to its agent may come from there, and show nothing about the way to cluster DNS.
+    fn hosts_an_endpoint(&self, node: &str) -> bool {
+        self.endpoints.iter().flatten().any(|endpoint| endpoint.node == node)
     }
-    "no upstream resolver was queried directly".to_owned()
+
+    /// Whether the name's own servers are at fault: the upstream has no answer either, or only this name fails.
+    fn is_the_domain(&self, failing: &Failing<'_>) -> bool {
+        let since = failing.since();
+        let is_servfail = failing.asked.service.error.as_deref() == Some(SERVFAIL);
+        if failing.name.is_none() || !is_servfail || self.answers(failing.name, since) {
+            return false;
+        }
+        let of_name = self.upstream.iter().filter(|((_, name), _)| name == failing.name);
+        let is_refused = of_name.map(|(_, word)| word).any(|word| word.refused.is_some_and(|at| at + BEFORE >= since));
+        let others = failing.source.asked.iter().filter(|(name, _)| *name != failing.name);
+        is_refused || others.map(|(_, asked)| &asked.service).any(|run| run.misses == 0 && run.last > since)
+    }
+
+    /// Whether an upstream resolver answers this question directly.
+    fn answers(&self, name: &Name, since: Time) -> bool {
+        let of_name = self.upstream.iter().filter(|((_, asked), _)| asked == name);
+        of_name.map(|(_, word)| word).any(|word| word.answered.is_some_and(|at| at + BEFORE >= since))
+    }
+
+    fn evidence(&self, cx: &Context<'_>, failing: &Failing<'_>) -> String {
+        let Failing { node, address, name, asked, source } = failing;
+        let since = failing.since();
+        let error = asked.service.error.as_deref().unwrap_or("no answer");
+        let endpoints = match &self.endpoints {
+            Some(ready) if ready.is_empty() => "there is no ready endpoint".to_owned(),
+            Some(ready) => format!("queries to every endpoint ({}) failed too", ready.len()),
+            None => format!("queries to the known endpoints ({}) failed too", asked.endpoints.len()),
+        };
+        let own = if source.own_answered >= since { "; the cluster's own names are answered" } else { "" };
+        let log = self.log.as_ref().filter(|(at, _)| *at >= since - BEFORE);
+        format!(
+            "{} consecutive queries from {address} on {node} to {} ({}) failed ({error}); {endpoints}{own}; {}{}",
+            asked.service.misses,
+            cx.operator.dns_service,
+            cx.operator.dns_address,
+            self.word_of(name, since),
+            log.map(|(_, log)| format!("; the log of {} has {:?}", log.pod, log.line)).unwrap_or_default()
+        )
+    }
+
+    /// How the upstream resolvers responded to this question since then.
+    fn word_of(&self, name: &Name, since: Time) -> String {
+        let recent = |time: Option<Time>| time.is_some_and(|at| at + BEFORE >= since);
+        let of_name = || self.upstream.iter().filter(|((_, asked), _)| asked == name);
+        let answers = of_name().find(|(_, word)| recent(word.answered));
+        let refuses = of_name().find(|(_, word)| recent(word.refused));
+        match (answers, refuses) {
+            (Some(((address, _), _)), _) => format!("upstream {address} answers direct queries"),
+            (None, Some(((address, _), _))) => format!("upstream {address} answers SERVFAIL itself"),
+            _ if of_name().any(|(_, word)| recent(word.failed)) => {
+                "the upstream resolvers do not answer either".to_owned()
+            }
+            _ => "no upstream resolver was queried directly".to_owned(),
+        }
+    }
 }
 
 impl Detector for DnsFailure {
@@ -188,11 +315,23 @@ impl Detector for DnsFailure {
                 let Some(ready) = self.latest.update(cx.operator, signal) else { return };
                 self.endpoints = Some(ready.to_vec());
                 // A deleted pod is no longer probed; its misses must not linger.
-                for source in self.sources.values_mut() {
-                    source.endpoints.retain(|address, _| ready.iter().any(|e| e.address == *address));
+                for asked in self.sources.values_mut().flat_map(|source| source.asked.values_mut()) {
+                    asked.endpoints.retain(|address, _| ready.iter().any(|e| e.address == *address));
                 }
             }
         }
+    }
+
+    fn tick(&mut self, cx: &mut Context<'_>) {
+        self.judge(cx);
+    }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        for source in self.sources.values_mut() {
+            source.asked.retain(|_, asked| cx.now.since(asked.service.last) < FORGET);
+        }
+        let latest = |word: &LastProbes| word.answered.max(word.failed).max(word.refused).unwrap_or_default();
+        self.upstream.retain(|_, word| cx.now.since(latest(word)) < FORGET);
     }
 }
 
@@ -253,6 +392,105 @@ mod tests {
         round(&mut scene, 600, false, &[], true);
         round(&mut scene, 1_100, false, &[], true);
         play!(scene, "? warning ? evidence there is no ready endpoint");
+    }
+
+    /// What agents report for an external name, and for the cluster's own one.
+    fn asked(scene: &mut Scene, at: u64, node: &str, name: &str, outcome: &str, own: &str, upstream: &str) {
+        play!(scene, "{at} @{node} probe upstream 10.16.16.16 {upstream} {name}");
+        for (kind, target) in [("service", SERVICE), ("endpoint", FIRST)] {
+            play!(scene, "{at} @{node} probe {kind} {target} {own} kube-dns.kube-system.svc.cluster.local.");
+            play!(scene, "{at} @{node} probe {kind} {target} {outcome} {name}");
+        }
+    }
+
+    #[test]
+    fn twin_one_domain_that_fails_at_its_own_servers_is_info() {
+        let mut scene = one_endpoint();
+        for at in (500..5_000).step_by(200) {
+            for node in ["worker-1", "worker-2"] {
+                asked(&mut scene, at, node, "partner.example.com.", "SERVFAIL", "ok", "SERVFAIL");
+            }
+        }
+        play!(
+            scene,
+            "? quiet ? info 700..900 name/partner.example.com ? evidence upstream 10.16.16.16 answers SERVFAIL itself"
+        );
+        play!(scene, "15000 ? over");
+    }
+
+    #[test]
+    fn twin_one_domain_that_fails_while_others_are_answered() {
+        let mut scene = one_endpoint();
+        for at in (500..5_000).step_by(200) {
+            for node in ["worker-1", "worker-2"] {
+                asked(&mut scene, at, node, "partner.example.com.", "SERVFAIL", "ok", "timeout");
+                asked(&mut scene, at, node, "example-api.com.", "ok", "ok", "timeout");
+            }
+        }
+        play!(scene, "? quiet ? info");
+    }
+
+    #[test]
+    fn incident_external_names_fail_where_the_upstream_answers_them() {
+        // The node of CoreDNS still gets its own names; what it forwards is lost.
+        let mut scene = one_endpoint();
+        for at in [500, 700, 900] {
+            asked(&mut scene, at, "worker-1", "example-api.com.", "SERVFAIL", "ok", "ok");
+        }
+        play!(scene, "? warning 700 service/kube-dns ? evidence the cluster's own names are answered");
+    }
+
+    #[test]
+    fn one_source_alone_does_not_accuse_the_service() {
+        for (upstream, expected) in [("timeout", "nothing"), ("ok", "warning 700 service/kube-dns")] {
+            let mut scene = one_endpoint();
+            for at in (500..3_000).step_by(200) {
+                asked(&mut scene, at, "worker-1", "example-api.com.", "timeout", "timeout", upstream);
+            }
+            play!(scene, "? {expected}");
+        }
+        let mut scene = one_endpoint();
+        for at in [500, 700] {
+            for node in ["worker-1", "worker-2"] {
+                asked(&mut scene, at, node, "example-api.com.", "timeout", "timeout", "timeout");
+            }
+        }
+        play!(scene, "? warning 700 service/kube-dns");
+    }
+
+    #[test]
+    fn one_cut_off_node_is_a_finding_about_that_node() {
+        let mut scene = one_endpoint();
+        for at in (100..4_000).step_by(200) {
+            let cut = if at > 1_000 { "timeout" } else { "ok" };
+            asked(&mut scene, at, "worker-1", "example-api.com.", "ok", "ok", "ok");
+            asked(&mut scene, at, "worker-2", "example-api.com.", cut, cut, cut);
+            asked(&mut scene, at, "worker-3", "example-api.com.", "ok", "ok", "ok");
+        }
+        play!(scene, "? warning 1600..1800 node/worker-2 ? evidence other nodes get answers");
+        assert!(
+            scene
+                .findings
+                .iter()
+                .filter(|(_, f)| f.detector == NAME)
+                .all(|(_, f)| f.subject == Subject::node("worker-2"))
+        );
+        asked(&mut scene, 4_100, "worker-2", "example-api.com.", "ok", "ok", "ok");
+        play!(scene, "? over");
+    }
+
+    #[test]
+    fn nodes_that_recover_one_after_another_are_not_cut_off() {
+        let mut scene = one_endpoint();
+        for at in (500..4_000).step_by(200) {
+            for (node, back) in [("worker-1", 2_000), ("worker-2", 3_400)] {
+                let outcome = if at >= back { "ok" } else { "timeout" };
+                asked(&mut scene, at, node, "example-api.com.", outcome, outcome, "ok");
+            }
+        }
+        let accused: Vec<_> =
+            scene.findings.iter().filter(|(_, f)| f.detector == NAME).map(|(_, f)| &f.subject).collect();
+        assert_eq!(accused, [&Subject::service("kube-dns"), &Subject::service("kube-dns")]);
     }
 
     #[test]

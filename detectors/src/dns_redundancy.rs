@@ -1,8 +1,8 @@
-//! `dns-redundancy`: cluster DNS depends on a single endpoint.
+//! `dns-redundancy`: cluster DNS depends on a single node.
 //!
-//! What it sees: exactly one ready endpoint behind the DNS Service. A warning if there was one from the start, or only
-//! one for a minute; `info` while a lost replica may still be replaced.
-//! Why it matters: if that pod, its node or its NIC fails, no name in the cluster resolves.
+//! What it sees: the ready endpoints behind the DNS Service are all on one node, however many there are. A warning if
+//! that was so from the start, or has been for a minute; `info` while a lost replica may still be replaced.
+//! Why it matters: if that node or its NIC fails, no name in the cluster resolves.
 //! Which incident: I3, as the risk that precedes it.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-redundancy",
     incident: "I3",
     level: Level::Risk,
-    what: "Cluster DNS depends on a single ready endpoint.",
+    what: "All ready endpoints of cluster DNS are on one node.",
     wants: &[CollectorKind::Inventory],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
@@ -30,36 +30,42 @@ const REPLACEMENT: Duration = Duration::from_mins(1);
 #[derive(Default)]
 struct DnsRedundancy {
     latest: DnsEndpoints,
+    /// They were on two nodes at some time.
     had_two: bool,
-    /// The single endpoint, and since when.
+    /// The endpoints on the single node, and since when.
     single: Option<(Time, String)>,
 }
 
 impl Detector for DnsRedundancy {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         let Some(ready) = self.latest.update(cx.operator, signal) else { return };
-        let Some(endpoint) = ready.first() else { return };
-        // A dual-stack pod counts once.
-        let mut pods: Vec<_> = ready.iter().map(|endpoint| &endpoint.pod).collect();
-        pods.sort_unstable();
-        pods.dedup();
-        if pods.len() == 1 {
-            let name = format!("{} ({}) on {}", endpoint.pod, endpoint.address, endpoint.node);
+        let Some(first) = ready.first() else { return };
+        if ready.iter().all(|endpoint| endpoint.node == first.node) {
+            // A dual-stack pod counts once.
+            let mut pods: Vec<_> = ready.iter().map(|endpoint| &endpoint.pod).collect();
+            pods.sort_unstable();
+            pods.dedup();
+            let what = match pods.len() {
+                1 => {
+                    format!("one ready endpoint behind {}: {} ({})", cx.operator.dns_service, first.pod, first.address)
+                }
+                pods => format!("all {pods} ready endpoints behind {} are", cx.operator.dns_service),
+            };
             let since = self.single.as_ref().map_or(signal.at, |(since, _)| *since);
-            self.single = Some((since, name));
+            self.single = Some((since, format!("{what} on {}", first.node)));
             self.tick(cx);
         } else {
             self.had_two = true;
             self.single = None;
-            cx.claims.withdraw(format!("{} ready endpoints behind {}", pods.len(), cx.operator.dns_service));
+            cx.claims.withdraw(format!("ready endpoints of {} on more than one node", cx.operator.dns_service));
         }
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
-        let Some((since, name)) = &self.single else { return };
+        let Some((since, what)) = &self.single else { return };
         let warn = !self.had_two || cx.now.since(*since) >= REPLACEMENT;
         let severity = if warn { Severity::Warning } else { Severity::Info };
-        cx.claims.make(severity, *since, || format!("one ready endpoint behind {}: {name}", cx.operator.dns_service));
+        cx.claims.make(severity, *since, || what.clone());
     }
 }
 
@@ -74,6 +80,13 @@ mod tests {
     fn a_single_replica_at_first_sight_is_a_risk_at_once() {
         let single = "0 @worker-2 endpoints 0@worker-1 ? warning 0 service/kube-dns";
         scene!(NAME, "{single}; 500 endpoints 0@worker-1 1@worker-2 ? over");
+    }
+
+    #[test]
+    fn two_replicas_on_one_node_are_a_risk() {
+        let mut scene = scene!(NAME, "0 endpoints 0@worker-1 1@worker-1 ? warning 0 service/kube-dns");
+        play!(scene, "? evidence all 2 ready endpoints behind kube-dns are on worker-1");
+        play!(scene, "500 endpoints 0@worker-1 1@worker-1 2@worker-2 ? over");
     }
 
     #[test]

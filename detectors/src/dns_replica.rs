@@ -1,11 +1,12 @@
 //! `dns-replica`: the last ready endpoint of cluster DNS is gone, and no link explains it.
 //!
-//! What it sees: the DNS Service loses its last ready endpoint while the pod NIC of that endpoint's node is up; or it has
-//! none for 3 s from the start, and no node lacks the pod NIC that others have.
+//! What it sees: the DNS Service loses its last ready endpoint, and no pod NIC under one is known to be lost; or it has
+//! none for 3 s from the start, and no node lacks the pod NIC that others have. The evidence says that the NIC is up only
+//! if an agent on that node reported so.
 //! Why it matters: no name resolves anywhere in the cluster, and the fix is the pod, not a link.
 //! Which incident: I3, its second variant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ struct DnsReplica {
     looked_at: BTreeMap<Arc<str>, bool>,
     /// A lost link explains it, until an endpoint is ready again.
     explained: bool,
-    /// Nodes whose pod NIC is gone or down.
-    nic_lost: BTreeSet<Arc<str>>,
+    /// Whether the pod NIC is usable, by node. Nodes without an agent that sees links are missing.
+    nics: BTreeMap<Arc<str>, bool>,
     /// The last of those pods that was deleted.
     deleted: Option<String>,
     /// State of containers that are not running, by pod, where the API reports it.
@@ -58,11 +59,8 @@ impl Detector for DnsReplica {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
             Observed::Link(link) if link.name == cx.operator.pod_nic => {
+                self.nics.insert(Arc::clone(&signal.node), link.is_usable());
                 self.looked_at.insert(Arc::clone(&signal.node), link.is_usable());
-                self.nic_lost.remove(&signal.node);
-                if !link.is_usable() {
-                    self.nic_lost.insert(Arc::clone(&signal.node));
-                }
             }
             Observed::Link(_) => {
                 self.looked_at.entry(Arc::clone(&signal.node)).or_insert(false);
@@ -110,19 +108,21 @@ impl Detector for DnsReplica {
             }
         }
         let Some(since) = self.none_since.filter(|since| cx.now.since(*since) >= SETTLE) else { return };
-        let intact = self.last.iter().find(|endpoint| !self.nic_lost.contains(endpoint.node.as_str()));
+        let nic = |endpoint: &&Endpoint| self.nics.get(endpoint.node.as_str()).copied();
+        let intact = self.last.iter().filter(|endpoint| nic(endpoint) != Some(false)).max_by_key(nic);
         self.explained |= intact.is_none() && cx.claims.standing().is_none();
         let Some(lost) = intact.filter(|_| !self.explained) else { return };
         cx.claims.make(Severity::Critical, since, || {
             let how = if self.deleted.as_ref() == Some(&lost.pod) { "was deleted" } else { "is no longer ready" };
+            let pod_nic = &cx.operator.pod_nic;
             let container = self.containers.get(&lost.pod).map(|state| format!("; its container is {state}"));
             format!(
-                "no ready endpoint behind {}: {} ({}) on {} {how}, and {} of that node is up{}",
+                "no ready endpoint behind {}: {} ({}) on {} {how}, and {pod_nic} of that node {}{}",
                 cx.operator.dns_service,
                 lost.pod,
                 lost.address,
                 lost.node,
-                cx.operator.pod_nic,
+                if nic(&lost).is_some() { "is up" } else { "was not looked at" },
                 container.unwrap_or_default()
             )
         });
@@ -141,7 +141,11 @@ mod tests {
     #[test]
     fn variant_the_only_replica_is_killed_with_every_link_intact() {
         let mut scene = scene!(NAME, "{ARMED}; 1000 endpoints; 2000 ? critical 1200 service/kube-dns");
-        play!(scene, "2000 ? evidence coredns-0 (10.176.98.2) on worker-1; 3000 endpoints 9@worker-2 ? over");
+        play!(
+            scene,
+            "2000 ? evidence coredns-0 (10.176.98.2) on worker-1 is no longer ready, and eth1 of that node is up"
+        );
+        play!(scene, "3000 endpoints 9@worker-2 ? over");
     }
 
     #[test]
@@ -177,6 +181,13 @@ mod tests {
     #[test]
     fn late_a_node_without_its_pod_nic_explains_it() {
         scene!(NAME, "0 link eth0 2; 0 @worker-2 link eth1 3; 0 endpoints; 9000 ? nothing");
+    }
+
+    #[test]
+    fn a_nic_that_no_agent_looked_at_is_not_called_whole() {
+        let mut scene =
+            scene!(NAME, "0 @worker-2 link eth1 3; 0 @worker-2 endpoints 0@worker-1; 1000 @worker-2 endpoints");
+        play!(scene, "2000 ? critical ? evidence eth1 of that node was not looked at");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Clients that a node hides from a pod: with a node port and policy Cluster, the node that is asked puts its own
 //! address in place of the client's. Its connection tracking has both.
 //!
-//! Job: keep what stands for each hidden client, and name the client of a pod's socket.
+//! Job: keep what stands for each hidden client, and name the client of a pod's socket, and the node that sees it. A
+//! finding about such a client needs the agents of both nodes, and says so.
 //! Left out: the segments between that node and the pod. The node that is asked sees the same ones on its uplink, with
 //! the client's address.
 
@@ -61,11 +62,13 @@ impl HiddenClients {
         self.nodes.contains_key(&peer)
     }
 
-    /// The socket with its client's own address.
-    pub fn uncover<'a>(&self, socket: &'a Socket) -> Cow<'a, Socket> {
+    /// The socket with its client's own address, and the node whose uplink sees the client.
+    pub fn uncover<'a>(&self, node: &Arc<str>, socket: &'a Socket) -> (Arc<str>, Cow<'a, Socket>) {
         match self.clients.get(&(socket.remote, socket.local)) {
-            Some(hidden) => Cow::Owned(Socket { remote: hidden.client, ..socket.clone() }),
-            None => Cow::Borrowed(socket),
+            Some(Hidden { client, node, .. }) => {
+                (Arc::clone(node), Cow::Owned(Socket { remote: *client, ..socket.clone() }))
+            }
+            None => (Arc::clone(node), Cow::Borrowed(socket)),
         }
     }
 
@@ -73,7 +76,11 @@ impl HiddenClients {
     pub fn note(&self, path: Prefix) -> String {
         let hidden = self.clients.values().find(|hidden| path.contains(hidden.client.ip()));
         let note = |hidden: &Hidden| {
-            format!("; pods see {} in place of these clients, which its connection table shows", hidden.node)
+            format!(
+                "; pods see {} in place of these clients, which its connection table shows: this needs the agents of \
+                 both nodes",
+                hidden.node
+            )
         };
         hidden.map(note).unwrap_or_default()
     }

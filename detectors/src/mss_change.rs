@@ -1,20 +1,22 @@
 //! `mss-change`: peers of one path announce a larger MSS than they used to, and it does not fit.
 //!
-//! What it sees: the MSS of incoming SYNs rises compared with the same client's history. `info` at the first such SYN;
-//! `warning` if it cannot fit a declared MTU or the sizes proven so far, or as soon as a timeout retransmits a segment
-//! larger than any the path is proven to carry. The first SYN of a path is compared with the declared MTU; that is a
+//! What it sees: the MSS of incoming SYNs rises compared with the same client's history: `info`. `warning` if the packets
+//! that can occur now, limited by the smaller MSS of both sides and so by the pod's own MTU, do not fit a declared MTU;
+//! or as soon as a segment larger than any the path has carried is lost: sent again after a retransmission timeout, and
+//! not acknowledged within a round trip either. The first SYN of a path is compared with the declared MTU; that is a
 //! `warning` only with such segments, since senders may learn the path's MTU.
 //! Why it matters: handshakes and small packets keep working; the clamp was edited on a remote gateway, and this is its
 //! only trace on the nodes.
 //! Which incident: I1.
 //!
-//! Left out: a new path, and new clients of a known path next to others that keep their MSS (`info`).
+//! Left out: a new path, and new clients of a known path next to others that keep their MSS (`info`). The largest size
+//! carried so far is no limit: larger packets may never have been sent.
 
 mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
@@ -23,7 +25,7 @@ use crate::finding::{Level, Severity, Subject};
 use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
-use crate::proven::ProvenSizes;
+use crate::proven::{ProvenSizes, Way};
 use crate::signal::{CollectorKind, Observed, Segment, Signal, Socket};
 use crate::wire::headers;
 use history::{History, Rise};
@@ -39,14 +41,6 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::Cluster(new::<MssChange>),
 };
 
-/// How long the first larger segments have to prove that they pass, before the sizes proven earlier count against the
-/// new MSS. Rare flows need this time; segments that do not pass are seen sooner.
-const PROOF: Duration = Duration::from_millis(700);
-/// How long larger segments may wait for their acknowledgment, if the sizes proven earlier suggest that they do not
-/// pass.
-const UNACKNOWLEDGED: Duration = Duration::from_millis(100);
-/// How long the acknowledgment of a retransmitted segment may take.
-const ACKNOWLEDGMENT: Duration = Duration::from_millis(60);
 /// Consecutive timeouts of a socket, if segments are not seen.
 const TIMEOUTS: u8 = 2;
 /// Limit on tracked paths.
@@ -59,7 +53,7 @@ struct MssChange {
     /// By node, interface and path: a clamp between two interfaces is not a change.
     histories: Capped<(Arc<str>, String, Prefix), History, CAP>,
     /// Sockets with timeouts: the size at their head, and how often it was sent.
-    stuck: BTreeMap<Prefix, (u32, u32)>,
+    stuck: BTreeMap<Way, (u32, u32)>,
 }
 
 impl MssChange {
@@ -76,47 +70,51 @@ impl MssChange {
         before || history.rise.is_some()
     }
 
-    fn socket(&mut self, operator: &Operator, socket: &Socket) {
-        let path = operator.path_of(socket.remote.ip());
-        let rose = |rise: &Rise| self.proven.handshake(socket.remote).is_none_or(|h| h.mss > Some(rise.old));
-        let risen = self.histories.iter().any(|((_, _, p), h)| *p == path && h.rise.as_ref().is_some_and(rose));
-        if risen {
-            let size = self.proven.head_size(socket);
-            self.stuck.insert(path, (size, u32::from(socket.retransmits) + 1));
+    /// The SYN-ACK to this client: what can be sent to it is known now.
+    fn accepted(&mut self, operator: &Operator, node: &Arc<str>, remote: SocketAddr) -> bool {
+        let Some(handshake) = self.proven.handshake(node, remote) else { return false };
+        let Some(packet) = handshake.largest_packet(remote) else { return false };
+        let path = operator.path_of(remote.ip());
+        let here = self.histories.iter_mut().filter(|((at, _, to), _)| at == node && *to == path);
+        let mut is_news = false;
+        for rise in here.filter_map(|(_, history)| history.rise.as_mut()) {
+            if handshake.mss > Some(rise.old) && packet > rise.packet {
+                rise.packet = packet;
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    fn socket(&mut self, operator: &Operator, node: Arc<str>, socket: &Socket) {
+        let way = (node, operator.path_of(socket.remote.ip()));
+        let mss = self.proven.handshake(&way.0, socket.remote).map(|handshake| handshake.mss);
+        let rose = |rise: &Rise| mss.is_none_or(|mss| mss > Some(rise.old));
+        let mut here = self.histories.iter().filter(|((node, _, path), _)| (node, path) == (&way.0, &way.1));
+        if here.any(|(_, history)| history.rise.as_ref().is_some_and(rose)) {
+            let size = self.proven.head_size(&way.0, socket);
+            self.stuck.insert(way, (size, u32::from(socket.retransmits) + 1));
         }
     }
 
     /// Why the new MSS does not fit, if that is known.
-    fn misfit(&self, cx: &Context<'_>, path: Prefix, rise: &Rise) -> Option<String> {
+    fn misfit(&self, cx: &Context<'_>, way: &Way, rise: &Rise) -> Option<String> {
         let (now, overhead) = (cx.now, headers(rise.client));
         let (old, new) = (u32::from(rise.old) + overhead, u32::from(rise.new) + overhead);
-        let largest = self.proven.largest(path);
-        let declared = cx.operator.declared_mtu(rise.client).filter(|mtu| new > u32::from(*mtu));
+        let largest = self.proven.largest(way);
+        let declared = cx.operator.declared_mtu(rise.client).filter(|mtu| rise.packet > u32::from(*mtu));
         if let Some(mtu) = declared.filter(|_| rise.established(now)) {
-            return Some(format!("{new}-byte packets do not fit the declared MTU of {mtu}"));
+            return Some(format!("{}-byte packets do not fit the declared MTU of {mtu}", rise.packet));
         }
         let fits = |size: u32| size > largest.max(old) && size <= new;
-        let seen = self.proven.retransmitted(path).filter(|(remote, sent)| {
-            let risen = self.proven.handshake(*remote).is_none_or(|h| h.mss > Some(rise.old) && h.at >= rise.since);
-            risen && fits(sent.size) && now.since(sent.last) >= ACKNOWLEDGMENT
+        let lost = self.proven.lost(way, now).filter(|(remote, sent)| {
+            let risen = self.proven.handshake(&way.0, *remote);
+            fits(sent.size) && risen.is_none_or(|h| h.mss > Some(rise.old) && h.at >= rise.since)
         });
-        let seen = seen.map(|(_, sent)| (sent.size, sent.times)).max();
-        let stuck = self.stuck.get(&path).copied().filter(|(size, _)| fits(*size));
-        if let Some((size, times)) = seen.or(stuck) {
-            return Some(format!("a {size}-byte packet was sent {times} times, largest acknowledged {largest}"));
-        }
-        let waits = self.proven.unacknowledged(path, UNACKNOWLEDGED).filter(|(remote, size)| {
-            largest > old && fits(*size) && self.proven.handshake(*remote).is_some_and(|h| h.mss > Some(rise.old))
-        });
-        if let Some(size) = waits.map(|(_, size)| size).min() {
-            return Some(format!(
-                "{size}-byte packets are not acknowledged, and the largest ever acknowledged is {largest}"
-            ));
-        }
-        // The path carried more than the old clamp allowed, but never as much as the new one needs.
-        let proven = largest > old && new > largest && now.since(rise.since) >= PROOF;
-        (proven && rise.established(now))
-            .then(|| format!("packets would be {new} bytes, and the largest ever acknowledged is {largest}"))
+        let lost = lost.map(|(_, sent)| (sent.size, sent.times)).max();
+        let stuck = self.stuck.get(way).copied().filter(|(size, _)| fits(*size));
+        let (size, times) = lost.or(stuck)?;
+        Some(format!("a {size}-byte packet was sent {times} times, largest acknowledged {largest}"))
     }
 }
 
@@ -132,9 +130,15 @@ impl Detector for MssChange {
                     return;
                 }
             }
+            Observed::Segment(segment) if segment.accepts() && segment.goes_out() => {
+                if !self.accepted(cx.operator, &signal.node, segment.destination) {
+                    return;
+                }
+            }
             Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => {
-                let socket = self.hidden.uncover(socket).into_owned();
-                self.socket(cx.operator, &socket);
+                let (node, socket) = self.hidden.uncover(&signal.node, socket);
+                let socket = socket.into_owned();
+                self.socket(cx.operator, node, &socket);
             }
             _ => return,
         }
@@ -143,9 +147,9 @@ impl Detector for MssChange {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         let mut wanted = BTreeMap::new();
-        for ((_, _, path), history) in self.histories.iter() {
+        for ((node, _, path), history) in self.histories.iter() {
             let Some(rise) = &history.rise else { continue };
-            let misfit = self.misfit(cx, *path, rise);
+            let misfit = self.misfit(cx, &(Arc::clone(node), *path), rise);
             let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
             let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
             let hidden = self.hidden.note(*path);
@@ -157,7 +161,7 @@ impl Detector for MssChange {
             want(&mut wanted, Subject::path(path), Claim { severity, since: rise.since, evidence });
         }
         let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();
-        self.stuck.retain(|path, _| risen.contains(&path.to_string()));
+        self.stuck.retain(|(_, path), _| risen.contains(&path.to_string()));
         cx.claims.settle(wanted, "SYNs announce the earlier MSS again");
     }
 

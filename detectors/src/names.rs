@@ -12,6 +12,12 @@ const CLUSTER_ZONE: &str = "cluster.local";
 /// Assumed time to live where a recording has none.
 const TTL: Duration = Duration::from_secs(30);
 
+/// Whether a name lies in the cluster's own zone.
+pub(crate) fn is_own(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.strip_suffix(CLUSTER_ZONE).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// A positive or negative answer to a query for addresses.
 pub(crate) struct Answer<'a> {
     pub at: Time,
@@ -48,8 +54,7 @@ impl<'a> Answer<'a> {
         let itself = std::iter::once(asked.as_str());
         let meant = itself.chain(ends).find(|name| declared(name).is_some() || is_known(name)).unwrap_or(&asked);
         let (name, declared) = (meant.to_owned(), declared(meant));
-        let is_own = asked.strip_suffix(CLUSTER_ZONE).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        if is_own && declared.is_none_or(|declared| declared.name != asked) {
+        if is_own(&asked) && declared.is_none_or(|declared| declared.name != asked) {
             return None;
         }
         let ttl = ttl.map_or(TTL, |seconds| Duration::from_secs(seconds.into()));

@@ -1,8 +1,9 @@
 //! `pmtu-blackhole`: large packets to one path are lost, small ones pass.
 //!
 //! What it sees: sockets that received a request and have two or more consecutive timeouts of a segment larger than any
-//! the path is proven to carry, while the same client receives small ones (or several clients are stuck in the same
-//! way, or this client's MSS rose, and the path carries small ones).
+//! the path has carried, while the same client receives small ones (or several clients are stuck in the same way, or
+//! this client's MSS rose, and the path carries small ones). Three timeouts if the path carried as much before and has
+//! not since: it may have shrunk.
 //! Why it matters: sessions open, requests arrive, and every large response ends in a timeout.
 //! Which incident: I1.
 //!
@@ -16,13 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capped::Capped;
-use crate::claims::Claim;
+use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
 use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
-use crate::prefix::Prefix;
-use crate::proven::ProvenSizes;
+use crate::proven::{ProvenSizes, Way};
 use crate::signal::{CollectorKind, Observed, Signal, Socket, SocketKey, TcpState};
 use crate::time::Time;
 use crate::wire::always_fits;
@@ -41,6 +41,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// Consecutive timeouts. Tail-loss probes do not count as such in `tcpi_retransmits`.
 const TIMEOUTS: u8 = 2;
+/// The same of a size that the path once carried: packets are lost now and then.
+const TIMEOUTS_ONCE_CARRIED: u8 = 3;
 /// A socket not seen for this long is closed, or recovered unobserved.
 const UNSEEN: Duration = Duration::from_secs(2);
 /// The same if other sockets of its node were seen meanwhile: all are read together, ten times a second.
@@ -59,6 +61,8 @@ struct PmtuBlackhole {
 
 /// A socket that waits for an acknowledgment.
 struct Stall {
+    /// The path, and the node whose uplink sees the client.
+    way: Way,
     remote: SocketAddr,
     bytes_acked: u64,
     since: Time,
@@ -66,11 +70,18 @@ struct Stall {
     retransmits: u8,
     received: bool,
     size: u32,
+    round_trip: Duration,
 }
 
 impl PmtuBlackhole {
-    fn socket(&mut self, at: Time, operator: &Operator, node: &Arc<str>, socket: &Socket) {
-        let key = (Arc::clone(node), socket.key());
+    fn socket(
+        &mut self,
+        at: Time,
+        operator: &Operator,
+        key: (Arc<str>, SocketKey),
+        seen_at: Arc<str>,
+        socket: &Socket,
+    ) {
         let open = matches!(
             socket.state,
             TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing
@@ -83,24 +94,31 @@ impl PmtuBlackhole {
         // First seen after timeouts: the stall began earlier.
         let began = at - Duration::from_micros(u64::from(socket.rto_us)) * u32::from(socket.retransmits > 0);
         let stall = Stall {
+            size: self.proven.head_size(&seen_at, socket),
+            way: (seen_at, operator.path_of(socket.remote.ip())),
             remote: socket.remote,
             bytes_acked: socket.bytes_acked,
             since: before.map_or(began, |stall| stall.since),
             seen: at,
             retransmits: socket.retransmits,
             received: socket.bytes_received > 0,
-            size: self.proven.head_size(socket),
+            round_trip: Duration::from_micros(socket.rtt_us.into()),
         };
         self.sockets.insert(key, stall);
     }
 
     /// Sockets whose large segment is lost repeatedly, by path.
-    fn stuck(&self, operator: &Operator) -> BTreeMap<Prefix, Vec<&Stall>> {
-        let mut stuck: BTreeMap<Prefix, Vec<&Stall>> = BTreeMap::new();
-        for stall in self.sockets.values().filter(|stall| stall.received && stall.retransmits >= TIMEOUTS) {
-            let path = operator.path_of(stall.remote.ip());
-            if stall.size > self.proven.largest(path).max(always_fits(path.address())) {
-                stuck.entry(path).or_default().push(stall);
+    fn stuck(&self) -> BTreeMap<&Way, Vec<&Stall>> {
+        let mut stuck: BTreeMap<&Way, Vec<&Stall>> = BTreeMap::new();
+        let is_large = |stall: &Stall| stall.size > always_fits(stall.remote.ip());
+        for stall in self.sockets.values().filter(|stall| stall.received && is_large(stall)) {
+            let needed = match self.proven.carried(&stall.way, stall.size) {
+                Some(at) if at >= stall.since + stall.round_trip => continue,
+                Some(_) => TIMEOUTS_ONCE_CARRIED,
+                None => TIMEOUTS,
+            };
+            if stall.retransmits >= needed {
+                stuck.entry(&stall.way).or_default().push(stall);
             }
         }
         stuck
@@ -108,34 +126,39 @@ impl PmtuBlackhole {
 
     fn judge(&self, cx: &mut Context<'_>) {
         let mut wanted = BTreeMap::new();
-        for (path, stalls) in self.stuck(cx.operator) {
+        for (way @ (node, path), stalls) in self.stuck() {
             let clients: BTreeSet<IpAddr> = stalls.iter().map(|stall| stall.remote.ip()).collect();
             let proof = |stall: &&&Stall| {
-                let client = stall.remote.ip();
-                self.small.reached(client, stall.since, stall.remote)
-                    || (clients.len() > 1 || self.small.mss_rose(stall.remote))
-                        && self.small.reached_path(path, stall.since)
+                // What was acknowledged a round trip after the stall began was not under way before.
+                let since = stall.since + stall.round_trip * 3 / 2;
+                self.small.reached(node, stall.remote, since)
+                    || (clients.len() > 1 || self.small.mss_rose(node, stall.remote))
+                        && self.small.reached_path(way, since)
             };
             let subject = Subject::path(path);
             let Some(stall) = stalls.iter().find(proof) else {
                 // Evidence that small packets pass may pause; a claim stands while sockets are stuck.
                 if let Some(severity) = cx.claims.standing_of(&subject) {
-                    wanted.insert(subject, Claim { severity, since: Time::default(), evidence: String::new() });
+                    want(&mut wanted, subject, Claim { severity, since: Time::default(), evidence: String::new() });
                 }
                 continue;
             };
             let severity = if clients.len() > 1 { Severity::Critical } else { Severity::Warning };
+            let carried = match self.proven.carried(way, stall.size) {
+                Some(at) => {
+                    format!("as large ones were last acknowledged {:.1} s before", stall.since.since(at).as_secs_f64())
+                }
+                None => format!("largest acknowledged from {path} {}", self.proven.largest(way)),
+            };
             let evidence = format!(
-                "{} was sent {}-byte packets {} times, largest acknowledged from {path} {}, and small packets pass; \
-                 stuck connections: {}{}",
+                "{} was sent {}-byte packets {} times, {carried}, and small packets pass; stuck connections: {}{}",
                 stall.remote,
                 stall.size,
                 u32::from(stall.retransmits) + 1,
-                self.proven.largest(path),
                 stalls.len(),
-                self.hidden.note(path),
+                self.hidden.note(*path),
             );
-            wanted.insert(subject, Claim { severity, since: stall.since, evidence });
+            want(&mut wanted, subject, Claim { severity, since: stall.since, evidence });
         }
         cx.claims.settle(wanted, "no connection waits for a large packet any more");
     }
@@ -147,9 +170,10 @@ impl Detector for PmtuBlackhole {
         self.proven.observe(cx.operator, &self.hidden, signal);
         self.small.observe(cx.operator, &self.hidden, signal);
         if let Observed::Socket(socket) = &signal.observed {
-            let socket = &*self.hidden.uncover(socket);
+            let (seen_at, uncovered) = self.hidden.uncover(&signal.node, socket);
+            let uncovered = uncovered.into_owned();
             self.last_read.record(Arc::clone(&signal.node), signal.at);
-            self.socket(signal.at, cx.operator, &signal.node, socket);
+            self.socket(signal.at, cx.operator, (Arc::clone(&signal.node), socket.key()), seen_at, &uncovered);
             // Only a timeout is judged immediately; recoveries are seen at the next tick.
             if socket.retransmits >= TIMEOUTS {
                 self.judge(cx);

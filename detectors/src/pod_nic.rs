@@ -2,6 +2,7 @@
 //!
 //! What it sees: the pod NIC is deleted, renamed, set down or loses its carrier while rules, look-ups or pods of the
 //! node depend on it. Critical if it is gone and the node hosts a DNS endpoint; `info` if no pod is routed through it.
+//! A carrier that returns within 300 ms is a flap: TCP retransmits, and nothing is reported.
 //! A NIC that was gone or down before the detector started is named a second later.
 //! Why it matters: the node stays Ready, its pods stay Running, and nothing they send leaves the node.
 //! Which incident: I3.
@@ -31,9 +32,14 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<PodNic>),
 };
 
+/// How long a carrier may be away: a cable or a switch port that flaps.
+const FLAP: Duration = Duration::from_millis(300);
+
 #[derive(Default)]
 struct PodNic {
     nic: Option<Nic>,
+    /// The carrier is away, and since when.
+    dark: Option<(Time, Link)>,
     pods: BTreeMap<String, IpAddr>,
     /// Source prefixes routed by the pod table, by rule; `None` if no rules were seen.
     routed: Option<BTreeSet<(u32, Prefix)>>,
@@ -87,7 +93,7 @@ impl PodNic {
     }
 
     fn link(&mut self, cx: &mut Context<'_>, at: Time, link: &Link) {
-        let Operator { pod_nic: nic, pod_table, .. } = cx.operator;
+        let nic = &cx.operator.pod_nic;
         let renamed = link.name != *nic && self.nic.is_some_and(|known| known.index == link.index);
         if link.name != *nic && !renamed {
             return;
@@ -97,21 +103,33 @@ impl PodNic {
         let was_up = self.nic.is_some_and(|nic| nic.up);
         self.nic = (!gone).then_some(Nic { index: link.index, up });
         self.worked |= up;
+        let dark = self.dark.take();
         if up {
             return cx.claims.withdraw(format!("{nic} of {} is up again", cx.node));
         }
         // Only the loss of a working NIC counts, not the states of one that is coming up. A NIC that was set down and
         // then deleted stays one finding.
-        if !was_up && cx.claims.standing().is_none() {
+        if !was_up && dark.is_none() && cx.claims.standing().is_none() {
             return;
         }
+        let since = dark.map_or(at, |(since, _)| since);
+        if !gone && link.up && cx.claims.standing().is_none() {
+            self.dark = Some((since, link.clone()));
+            return;
+        }
+        self.lost(cx, since, link, renamed);
+    }
+
+    fn lost(&self, cx: &mut Context<'_>, since: Time, link: &Link, renamed: bool) {
+        let Operator { pod_nic: nic, pod_table, .. } = cx.operator;
+        let gone = renamed || link.change == Change::Removed;
         let dependents = self.dependents(cx.operator);
         let severity = match (dependents, gone && self.hosts_dns) {
             (0, _) => Severity::Info,
             (_, true) => Severity::Critical,
             (_, false) => Severity::Warning,
         };
-        cx.claims.make(severity, at, || {
+        cx.claims.make(severity, since, || {
             let how = match (link.change, renamed) {
                 (_, true) => format!("was renamed to {}", link.name),
                 (Change::Removed, _) => "was deleted".to_owned(),
@@ -180,6 +198,9 @@ impl Detector for PodNic {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         self.start(cx);
+        if let Some((since, link)) = self.dark.take_if(|(since, _)| cx.now.since(*since) >= FLAP) {
+            self.lost(cx, since, &link, false);
+        }
     }
 }
 
@@ -234,12 +255,30 @@ pub(crate) mod tests {
     fn set_down_carrier_lost_and_renamed_are_losses_too() {
         for (lost, expected) in [
             ("*eth1 3 down", "warning 500 node/worker-1"),
-            ("*eth1 3 dark", "warning 500 node/worker-1"),
             ("*away 3", "warning 500 node/worker-1"),
             ("*eth0 2 down", "nothing"),
         ] {
             play!(routed(), "500 link {lost} ? {expected}");
         }
+    }
+
+    #[test]
+    fn a_lost_carrier_counts_once_it_has_been_away_for_as_long_as_no_flap() {
+        play!(
+            routed(),
+            "500 link *eth1 3 dark; 790 ? nothing; 900 ? warning 800..850 node/worker-1; 1000 link *eth1 3 ? over"
+        );
+        // A NIC that is deleted meanwhile is gone at once.
+        play!(routed(), "500 link *eth1 3 dark; 600 link -eth1 3 ? warning 600 node/worker-1");
+    }
+
+    #[test]
+    fn twin_the_carrier_flaps() {
+        let mut scene = routed();
+        for at in [500, 1_000, 1_500] {
+            play!(scene, "{at} link *eth1 3 dark; {} link *eth1 3", at + 250);
+        }
+        play!(scene, "3000 ? silence");
     }
 
     #[test]

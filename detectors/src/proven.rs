@@ -1,11 +1,13 @@
-//! Which packet sizes each path is proven to carry.
+//! Which packet sizes each path is proven to carry, and which packets TCP has lost there.
 //!
-//! Job: track segments to peers until they are acknowledged, and bulk transfers of sockets; keep the largest size
+//! Job: track segments to peers until they are acknowledged, and bulk transfers of sockets; keep when each size was last
 //! proven for each path, and the larger segments still unacknowledged.
-//! Invariants: a size is proven only by an acknowledgment that covers it, never by silence. Segments no larger than the
-//! proven size are not kept, which bounds the memory.
+//! Invariants: a size is proven only by an acknowledgment that covers it, never by silence, and only for the node that
+//! sees the path's packets. Proofs age: a path may shrink under what it once carried. A few segments of each connection
+//! are kept, and none of a size proven just before. Patience is counted in round trips and retransmission timeouts.
 //! Left out: the interpretation of sizes that are not proven.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,35 +20,67 @@ use crate::signal::{Observed, Segment, Signal, Socket, SocketKey, TcpState};
 use crate::time::Time;
 use crate::wire::{TIMESTAMPS, after, headers};
 
-/// Segments kept for one connection, and connections kept.
+/// Segments kept for one connection, sizes kept for one path, and connections kept.
 const SEGMENTS: usize = 8;
+const SIZES: usize = 16;
 const CAP: usize = 8192;
 /// Entries not seen for this long are dropped.
 const FORGET: Duration = Duration::from_mins(2);
-/// A segment repeated sooner than this is not a retransmission timeout (200 ms at least).
-const TIMEOUT: Duration = Duration::from_millis(150);
+/// A size proven longer ago counts no more, as a learned path MTU (`ip_rt_mtu_expires` in net/ipv4/route.c, RFC 1191
+/// 6.3).
+const AGE: Duration = Duration::from_mins(10);
+/// A proof of the same size is renewed no sooner.
+const RENEWAL: Duration = Duration::from_millis(100);
+/// A retransmission timeout is the round-trip time and at least this much (`TCP_RTO_MIN` in include/net/tcp.h, 200 ms,
+/// less two ticks of 10 ms). Tail-loss probes come after two round trips (RFC 8985 7.2).
+const RTO_MIN: Duration = Duration::from_millis(180);
+/// Round-trip time of a path on which none was measured (RFC 6298 2.1).
+const INITIAL: Duration = Duration::from_secs(1);
+/// How long the acknowledgment of a segment may be delayed (`TCP_DELACK_MIN` in include/net/tcp.h, 40 ms, and a tick).
+const DELAYED: Duration = Duration::from_millis(50);
 /// A socket's state is read shortly after the segments it reflects.
 const SKEW: Duration = Duration::from_millis(5);
 
+/// A path, and the node that sees its packets.
+pub(crate) type Way = (Arc<str>, Prefix);
+
 #[derive(Debug, Default)]
 pub(crate) struct ProvenSizes {
-    largest: Capped<Prefix, u32, CAP>,
+    ways: Capped<Way, Carried, CAP>,
     sent: Capped<(Arc<str>, SocketAddr), Vec<Sent>, CAP>,
-    /// When a peer's segment was last seen on each node: all segments up to then have been delivered.
-    last_received: Capped<Arc<str>, Time, CAP>,
-    handshakes: Capped<SocketAddr, Handshake, CAP>,
+    handshakes: Capped<(Arc<str>, SocketAddr), Handshake, CAP>,
     sockets: Capped<(Arc<str>, SocketKey), Bulk, CAP>,
 }
 
-/// Options of a peer's SYN.
+/// What a path has carried.
+#[derive(Debug, Default)]
+struct Carried {
+    /// When each size was last proven. A size is left out if a larger one was proven later.
+    sizes: BTreeMap<u32, Time>,
+    /// The last round-trip time that was measured.
+    round_trip: Option<Duration>,
+}
+
+/// A peer's SYN and what followed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Handshake {
     pub at: Time,
     pub mss: Option<u16>,
-    pub timestamps: bool,
+    /// The MSS in our SYN-ACK: the pod's own MTU less the headers.
+    pub own_mss: Option<u16>,
+    timestamps: bool,
+    /// From SYN to ACK, or as measured by the socket.
+    round_trip: Option<Duration>,
 }
 
-/// A segment larger than anything proven, not yet acknowledged.
+impl Handshake {
+    /// The largest packet that can be sent on this connection: both sides' MSS limit it (RFC 9293 3.7.1).
+    pub fn largest_packet(&self, remote: SocketAddr) -> Option<u32> {
+        Some(u32::from(self.mss?.min(self.own_mss?)) + headers(remote.ip()))
+    }
+}
+
+/// A segment not yet acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     link: String,
@@ -55,7 +89,7 @@ pub(crate) struct Sent {
     pub size: u32,
     pub times: u32,
     first: Time,
-    pub last: Time,
+    last: Time,
 }
 
 #[derive(Debug)]
@@ -66,45 +100,63 @@ struct Bulk {
     send_mss: u32,
 }
 
+impl Carried {
+    fn prove(&mut self, at: Time, size: u32) {
+        if self.last(size).is_some_and(|last| last >= at) {
+            return;
+        }
+        self.sizes.retain(|smaller, last| *smaller > size || *last > at);
+        self.sizes.insert(size, at);
+        if self.sizes.len() > SIZES {
+            self.sizes.pop_first();
+        }
+    }
+
+    /// When a packet of at least this size was last acknowledged.
+    fn last(&self, size: u32) -> Option<Time> {
+        self.sizes.range(size..).map(|(_, at)| *at).max()
+    }
+}
+
 impl ProvenSizes {
-    /// The largest packet this path is proven to carry, 0 if none is known.
-    pub fn largest(&self, path: Prefix) -> u32 {
-        self.largest.get(&path).copied().unwrap_or(0)
+    /// The largest packet this path has carried lately, 0 if none is known.
+    pub fn largest(&self, way: &Way) -> u32 {
+        self.ways.get(way).and_then(|carried| carried.sizes.last_key_value()).map_or(0, |(size, _)| *size)
     }
 
-    /// The options of this peer's SYN.
-    pub fn handshake(&self, remote: SocketAddr) -> Option<Handshake> {
-        self.handshakes.get(&remote).copied()
+    /// When this path last carried a packet of at least this size.
+    pub fn carried(&self, way: &Way, size: u32) -> Option<Time> {
+        self.ways.get(way)?.last(size)
     }
 
-    /// Unacknowledged segments on this path that were retransmitted after a timeout.
-    pub fn retransmitted(&self, path: Prefix) -> impl Iterator<Item = (SocketAddr, &Sent)> {
-        let largest = self.largest(path);
-        self.sent
-            .iter()
-            .filter(move |((_, remote), _)| path.contains(remote.ip()))
-            .flat_map(|((_, remote), segments)| segments.iter().map(|sent| (*remote, sent)))
-            .filter(move |(_, sent)| sent.size > largest && sent.times > 1 && sent.last.since(sent.first) >= TIMEOUT)
+    /// The SYN of this peer.
+    pub fn handshake(&self, node: &Arc<str>, remote: SocketAddr) -> Option<Handshake> {
+        self.handshakes.get(&(Arc::clone(node), remote)).copied()
     }
 
-    /// Peers on this path, each with the smallest packet unacknowledged for this long although more than one was sent:
-    /// a receiver may delay the acknowledgment of a single packet.
-    pub fn unacknowledged(&self, path: Prefix, patience: Duration) -> impl Iterator<Item = (SocketAddr, u32)> {
-        let largest = self.largest(path);
-        self.sent.iter().filter(move |((_, remote), _)| path.contains(remote.ip())).filter_map(
-            move |((node, remote), segments)| {
-                let received = self.last_received.get(node).copied().unwrap_or_default();
-                let waits = |sent: &&Sent| sent.size > largest;
-                let times: u32 = segments.iter().filter(waits).map(|sent| sent.times).sum();
-                let old = segments.iter().filter(waits).filter(|sent| received >= sent.first + patience);
-                old.map(|sent| sent.size).min().filter(|_| times > 1).map(|size| (*remote, size))
-            },
-        )
+    fn round_trip(&self, way: &Way, remote: SocketAddr) -> Duration {
+        let own = self.handshake(&way.0, remote).and_then(|handshake| handshake.round_trip);
+        own.or_else(|| self.ways.get(way)?.round_trip).unwrap_or(INITIAL)
     }
 
-    /// Size of the packet at the head of the socket's queue: full size if the queue holds enough.
-    pub fn head_size(&self, socket: &Socket) -> u32 {
-        let options = match self.handshakes.get(&socket.remote) {
+    /// Segments on this path, larger than any it carried, that were sent again after a retransmission timeout, and whose
+    /// acknowledgment is overdue.
+    pub fn lost<'a>(&'a self, way: &'a Way, now: Time) -> impl Iterator<Item = (SocketAddr, &'a Sent)> {
+        let largest = self.largest(way);
+        let of_node = self.sent.iter().filter(|((node, remote), _)| *node == way.0 && way.1.contains(remote.ip()));
+        let segments = of_node.flat_map(|((_, remote), segments)| segments.iter().map(|sent| (*remote, sent)));
+        segments.filter(move |(remote, sent)| {
+            let round_trip = self.round_trip(way, *remote);
+            sent.size > largest
+                && sent.last.since(sent.first) >= round_trip + RTO_MIN
+                && now.since(sent.last) >= round_trip * 3 / 2 + DELAYED
+        })
+    }
+
+    /// Size of the packet at the head of the socket's queue: full size if the queue holds enough. `node`: where its
+    /// peer's packets are seen.
+    pub fn head_size(&self, node: &Arc<str>, socket: &Socket) -> u32 {
+        let options = match self.handshake(node, socket.remote) {
             Some(handshake) if !handshake.timestamps => 0,
             // `tcpi_snd_mss` excludes the timestamps option, which is assumed if the SYN was not seen.
             _ => TIMESTAMPS,
@@ -118,16 +170,15 @@ impl ProvenSizes {
         let (at, node) = (signal.at, &signal.node);
         match &signal.observed {
             Observed::Segment(segment) if segment.comes_in() && is_peer(segment.source) => {
-                self.last_received.record(Arc::clone(node), at);
                 self.received(at, operator, node, segment);
             }
-            Observed::Segment(segment) if segment.goes_out() && segment.payload > 0 && is_peer(segment.destination) => {
+            Observed::Segment(segment) if segment.goes_out() && is_peer(segment.destination) => {
                 self.sent(at, operator, node, segment);
             }
             Observed::Socket(socket) => {
-                let socket = hidden.uncover(socket);
-                if is_peer(socket.remote) {
-                    self.socket(at, operator, node, &socket);
+                let (seen_at, uncovered) = hidden.uncover(node, socket);
+                if is_peer(uncovered.remote) {
+                    self.socket(at, operator, (Arc::clone(node), socket.key()), &seen_at, &uncovered);
                 }
             }
             _ => {}
@@ -135,32 +186,60 @@ impl ProvenSizes {
     }
 
     fn received(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
-        let remote = segment.source;
-        let key = (Arc::clone(node), remote);
+        let key = (Arc::clone(node), segment.source);
         if segment.opens() {
             self.sent.remove(&key);
-            let timestamps = segment.timestamp.is_some();
-            self.handshakes.insert(remote, Handshake { at, mss: segment.mss, timestamps });
+            let (mss, timestamps) = (segment.mss, segment.timestamp.is_some());
+            self.handshakes.insert(key, Handshake { at, mss, own_mss: None, timestamps, round_trip: None });
         } else if segment.flags.ack && !segment.flags.rst {
-            self.acknowledged(operator, &key, |sent| !after(sent.end, segment.acknowledgment));
+            let opened = self.handshakes.get(&key).filter(|handshake| handshake.round_trip.is_none());
+            if let Some(opened) = opened.map(|handshake| handshake.at) {
+                self.timed(operator, &key, at.since(opened));
+            }
+            self.acknowledged(operator, at, &key, |sent| !after(sent.end, segment.acknowledgment));
+        }
+    }
+
+    /// A round trip to this peer took so long.
+    fn timed(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), took: Duration) {
+        if let Some(handshake) = self.handshakes.get_mut(key) {
+            handshake.round_trip = Some(handshake.round_trip.map_or(took, |known| known.min(took)));
+        }
+        if let Some(carried) = self.ways.entry((Arc::clone(&key.0), operator.path_of(key.1.ip()))) {
+            carried.round_trip = Some(took);
         }
     }
 
     /// Removes acknowledged segments to a peer, which prove their size.
-    fn acknowledged(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), is: impl Fn(&Sent) -> bool) {
+    fn acknowledged(
+        &mut self,
+        operator: &Operator,
+        at: Time,
+        key: &(Arc<str>, SocketAddr),
+        is: impl Fn(&Sent) -> bool,
+    ) {
         let Some(segments) = self.sent.get_mut(key) else { return };
         if let Some(size) = segments.extract_if(.., |sent| is(sent)).map(|sent| sent.size).max() {
-            self.prove(operator, key.1, size);
+            self.prove(operator, at, key, size);
         }
     }
 
     fn sent(&mut self, at: Time, operator: &Operator, node: &Arc<str>, segment: &Segment) {
         let remote = segment.destination;
-        let size = segment.packet_size();
-        if size <= self.largest(operator.path_of(remote.ip())) {
+        let key = (Arc::clone(node), remote);
+        if segment.accepts() {
+            if let Some(handshake) = self.handshakes.get_mut(&key) {
+                handshake.own_mss = segment.mss;
+            }
             return;
         }
-        let Some(segments) = self.sent.entry((Arc::clone(node), remote)) else { return };
+        let size = segment.packet_size();
+        let way = (Arc::clone(node), operator.path_of(remote.ip()));
+        let is_fresh = self.carried(&way, size).is_some_and(|last| at < last + RENEWAL);
+        if segment.payload == 0 || is_fresh {
+            return;
+        }
+        let Some(segments) = self.sent.entry(key) else { return };
         let same = |sent: &&mut Sent| sent.sequence == segment.sequence && sent.link == segment.link;
         if let Some(sent) = segments.iter_mut().find(same) {
             sent.times += 1;
@@ -172,33 +251,48 @@ impl ProvenSizes {
         }
     }
 
-    fn socket(&mut self, at: Time, operator: &Operator, node: &Arc<str>, socket: &Socket) {
+    fn socket(
+        &mut self,
+        at: Time,
+        operator: &Operator,
+        key: (Arc<str>, SocketKey),
+        seen_at: &Arc<str>,
+        socket: &Socket,
+    ) {
         let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
+        let peer = (Arc::clone(seen_at), socket.remote);
+        if socket.rtt_us > 0 {
+            self.timed(operator, &peer, Duration::from_micros(socket.rtt_us.into()));
+        }
         // With an empty queue, everything sent before is acknowledged.
         if open && socket.unacked == 0 && socket.send_queue == 0 {
-            self.acknowledged(operator, &(Arc::clone(node), socket.remote), |sent| sent.last + SKEW < at);
+            self.acknowledged(operator, at, &peer, |sent| sent.last + SKEW < at);
         }
-        let key = (Arc::clone(node), socket.key());
         if let Some(before) = self.sockets.get(&key) {
             // Two full segments were queued and as much was acknowledged, so at least one was full-size.
             let two = u64::from(socket.send_mss) * 2;
             let bulk = before.send_mss == socket.send_mss && u64::from(before.send_queue) >= two;
             if bulk && two > 0 && socket.bytes_acked >= before.bytes_acked.saturating_add(two) {
                 let full = Socket { send_queue: u32::MAX, ..socket.clone() };
-                self.prove(operator, socket.remote, self.head_size(&full));
+                // Acknowledged at some time since.
+                let earliest = before.at;
+                self.prove(operator, earliest, &peer, self.head_size(seen_at, &full));
             }
         }
         let (bytes_acked, send_queue, send_mss) = (socket.bytes_acked, socket.send_queue, socket.send_mss);
         self.sockets.insert(key, Bulk { at, bytes_acked, send_queue, send_mss });
     }
 
-    fn prove(&mut self, operator: &Operator, remote: SocketAddr, size: u32) {
-        if let Some(largest) = self.largest.entry(operator.path_of(remote.ip())) {
-            *largest = size.max(*largest);
+    fn prove(&mut self, operator: &Operator, at: Time, peer: &(Arc<str>, SocketAddr), size: u32) {
+        if let Some(carried) = self.ways.entry((Arc::clone(&peer.0), operator.path_of(peer.1.ip()))) {
+            carried.prove(at, size);
         }
     }
 
     pub fn forget(&mut self, now: Time) {
+        for carried in self.ways.values_mut() {
+            carried.sizes.retain(|_, last| now.since(*last) < AGE);
+        }
         self.sent.retain(|_, segments| {
             segments.retain(|sent| now.since(sent.last) < FORGET);
             !segments.is_empty()
@@ -211,10 +305,10 @@ impl ProvenSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Scene, operator};
+    use crate::testing::{Scene, ms, operator};
 
-    /// The largest size proven for the path by these steps of its client, and the number of retransmitted segments.
-    fn proven(steps: &[&str]) -> (u32, usize) {
+    /// What these steps of the path's client prove.
+    fn proven(steps: &[&str]) -> (ProvenSizes, Way) {
         let mut scene = Scene::new("pmtu-blackhole");
         for step in steps {
             let (at, what) = step.split_once(' ').unwrap();
@@ -222,26 +316,67 @@ mod tests {
         }
         let mut proven = ProvenSizes::default();
         scene.signals.iter().for_each(|signal| proven.observe(&operator(), &HiddenClients::default(), signal));
-        let path = "192.168.40.0/24".parse().unwrap();
-        (proven.largest(path), proven.retransmitted(path).count())
+        (proven, ("worker-1".into(), "192.168.40.0/24".parse().unwrap()))
+    }
+
+    fn largest(steps: &[&str]) -> u32 {
+        let (proven, way) = proven(steps);
+        proven.largest(&way)
+    }
+
+    /// Segments lost until `now`, on a path with this round-trip time.
+    fn lost(round_trip: u64, now: u64, sent: &[u64]) -> usize {
+        let mut steps = vec!["0 syn 1380".to_owned(), format!("{round_trip} request")];
+        steps.extend(sent.iter().map(|at| format!("{} data 1 1368", 1_000 + at)));
+        let (proven, way) = proven(&steps.iter().map(String::as_str).collect::<Vec<_>>());
+        proven.lost(&way, ms(1_000 + now)).count()
     }
 
     #[test]
     fn only_an_acknowledgment_that_covers_it_proves_a_size() {
-        assert_eq!(proven(&["0 syn 1280", "1 data 1 1268", "2 acked 1268"]).0, 0, "one byte short");
-        assert_eq!(proven(&["0 syn 1280", "1 data 1 1268", "2 acked 1268", "3 acked 1269"]).0, 1320);
+        assert_eq!(largest(&["0 syn 1280", "1 data 1 1268", "2 acked 1268"]), 0, "one byte short");
+        assert_eq!(largest(&["0 syn 1280", "1 data 1 1268", "2 acked 1268", "3 acked 1269"]), 1320);
     }
 
     #[test]
-    fn a_tail_loss_probe_is_no_timeout() {
-        assert_eq!(proven(&["0 data 1 1368", "20 data 1 1368"]).1, 0);
-        assert_eq!(proven(&["0 data 1 1368", "210 data 1 1368"]).1, 1);
+    fn a_tail_loss_probe_is_no_timeout_whatever_the_round_trip() {
+        assert_eq!(lost(1, 2_000, &[0, 20]), 0);
+        assert_eq!(lost(1, 2_000, &[0, 210]), 1);
+        assert_eq!(lost(150, 2_000, &[0, 300]), 0);
+        assert_eq!(lost(150, 2_000, &[0, 300, 460]), 1);
+    }
+
+    #[test]
+    fn the_acknowledgment_of_what_was_sent_again_may_take_a_round_trip() {
+        for (round_trip, due) in [(1, 262), (150, 735)] {
+            let again = if round_trip == 1 { 210 } else { 460 };
+            assert_eq!(lost(round_trip, due - 5, &[0, again]), 0);
+            assert_eq!(lost(round_trip, due + 5, &[0, again]), 1);
+        }
     }
 
     #[test]
     fn a_socket_proves_by_bulk_or_by_an_empty_queue() {
-        assert_eq!(proven(&["0 socket 1348 0 9000 0", "100 socket 1348 2696 9000 0"]).0, 1400);
-        assert_eq!(proven(&["0 socket 1348 0 900 0", "100 socket 1348 90000 900 0"]).0, 0, "many small ones");
-        assert_eq!(proven(&["0 data 1 1348", "50 socket 1348 5000 0 0"]).0, 1400);
+        assert_eq!(largest(&["0 socket 1348 0 9000 0", "100 socket 1348 2696 9000 0"]), 1400);
+        assert_eq!(largest(&["0 socket 1348 0 900 0", "100 socket 1348 90000 900 0"]), 0, "many small ones");
+        assert_eq!(largest(&["0 data 1 1348", "50 socket 1348 5000 0 0"]), 1400);
+    }
+
+    #[test]
+    fn proofs_age_and_are_renewed() {
+        let large = ["0 data 1 1348", "1 acked 1349", "500 data 1349 1348", "501 acked 2697"];
+        let (mut proven, way) = proven(&[&large[..], &["900 data 2697 1268", "901 acked 3965"]].concat());
+        assert_eq!(proven.carried(&way, 1400), Some(ms(501)));
+        assert_eq!(proven.carried(&way, 1320), Some(ms(901)));
+        assert_eq!(proven.carried(&way, 1401), None);
+        proven.forget(ms(600_600));
+        assert_eq!(proven.largest(&way), 1320);
+    }
+
+    #[test]
+    fn the_smaller_mss_of_both_sides_limits_packets() {
+        let (proven, way) = proven(&["0 syn 1380", "1 accepts 1360"]);
+        let remote = "192.168.40.7:40000".parse().unwrap();
+        assert_eq!(proven.handshake(&way.0, remote).and_then(|handshake| handshake.largest_packet(remote)), Some(1400));
     }
 }

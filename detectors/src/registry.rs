@@ -3,7 +3,7 @@
 //! Invariant: the same signals in the same order give the same findings.
 //! Left out: the list of detectors (`lib.rs`), the source of signals, and the use of findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::DETECTORS;
@@ -18,6 +18,8 @@ use crate::time::Time;
 pub struct DetectorSet {
     detectors: Vec<Armed>,
     sight: BTreeMap<Arc<str>, BTreeMap<CollectorKind, Sight>>,
+    /// Collectors that saw and then lost something or ended.
+    lost: BTreeSet<(Arc<str>, CollectorKind)>,
     now: Time,
 }
 
@@ -27,7 +29,7 @@ impl DetectorSet {
     pub fn new(operator: &Operator) -> Self {
         let operator = Arc::new(operator.clone());
         let detectors = DETECTORS.iter().map(|info| Armed::new(info, &operator)).collect();
-        Self { detectors, sight: BTreeMap::new(), now: Time::default() }
+        Self { detectors, sight: BTreeMap::new(), lost: BTreeSet::new(), now: Time::default() }
     }
 
     /// The set without one detector, so that its findings are missed.
@@ -54,7 +56,10 @@ impl DetectorSet {
         self.now = self.now.max(now);
         if let Observed::Collector(collector) = &signal.observed {
             let sight = self.sight.entry(Arc::clone(&signal.node)).or_default();
-            sight.insert(collector.collector, collector.sight.clone());
+            let before = sight.insert(collector.collector, collector.sight.clone());
+            if before == Some(Sight::Ready) && collector.sight != Sight::Ready {
+                self.lost.insert((Arc::clone(&signal.node), collector.collector));
+            }
         }
         let mut findings = Vec::new();
         for detector in &mut self.detectors {
@@ -74,7 +79,8 @@ impl DetectorSet {
     }
 
     /// Detectors that are blind now, and why. Based on the last report of each collector, on every node with any
-    /// report; a collector that never reported is not ready.
+    /// report; a collector that never reported is not ready. What is observed of the cluster from several nodes can be
+    /// seen without one of them, but not if that one lost something that only it may have seen.
     #[must_use]
     pub fn blind(&self) -> Vec<(&'static str, String)> {
         let mut blind = Vec::new();
@@ -85,13 +91,24 @@ impl DetectorSet {
                 .collect();
             match info.scope {
                 Scope::Node => blind.extend(blind_nodes.into_iter().map(|why| (info.name, why))),
-                Scope::Cluster if !blind_nodes.is_empty() && blind_nodes.len() == self.sight.len() => {
-                    blind.push((info.name, blind_nodes.join("; ")));
+                Scope::Cluster => {
+                    let everywhere = blind_nodes.len() == self.sight.len();
+                    if !blind_nodes.is_empty() && (everywhere || self.has_lost(info)) {
+                        blind.push((info.name, blind_nodes.join("; ")));
+                    }
                 }
-                Scope::Cluster => {}
             }
         }
         blind
+    }
+}
+
+impl DetectorSet {
+    /// Whether a node is blind because a collector that the detector needs lost something there.
+    fn has_lost(&self, info: &DetectorInfo) -> bool {
+        let needs = |kind: &CollectorKind| info.needs.iter().any(|group| group.contains(kind));
+        let is_blind = |node| self.sight.get(node).is_some_and(|sight| blindness(info, sight).is_some());
+        self.lost.iter().any(|(node, kind)| needs(kind) && is_blind(node))
     }
 }
 
@@ -158,6 +175,20 @@ mod tests {
         assert!(!set.blind().iter().any(|(name, _)| *name == "dns-failure"));
         sight(&mut set, "worker-1", CollectorKind::Probes, no());
         assert!(set.blind().iter().any(|(name, _)| *name == "dns-failure"));
+    }
+
+    #[test]
+    fn what_one_node_lost_none_of_the_others_may_have_seen() {
+        let mut set = DetectorSet::new(&operator());
+        for (node, kind) in ["worker-1", "worker-2"]
+            .into_iter()
+            .flat_map(|node| DETECTORS.iter().flat_map(|info| info.wants).map(move |kind| (node, kind)))
+        {
+            sight(&mut set, node, *kind, Sight::Ready);
+        }
+        sight(&mut set, "worker-2", CollectorKind::DnsPackets, Sight::Blind("3 packets lost".into()));
+        let why = set.blind().into_iter().find(|(name, _)| *name == "dns-answer").map(|(_, why)| why);
+        assert_eq!(why.as_deref(), Some("node worker-2: DnsPackets: 3 packets lost"));
     }
 
     /// A deterministic pseudo-random number generator (xorshift).

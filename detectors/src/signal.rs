@@ -87,7 +87,7 @@ pub struct Signal {
 impl Signal {
     /// Whether it applies to all nodes. All agents receive such a fact, some of them late.
     pub(crate) const fn is_of_the_cluster(&self) -> bool {
-        matches!(self.observed, Observed::KernelLog(_) | Observed::Endpoints(_))
+        matches!(self.observed, Observed::Endpoints(_))
     }
 }
 

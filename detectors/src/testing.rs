@@ -307,7 +307,8 @@ pub fn observed(words: &[&str]) -> Observed {
             };
             Container { pod: pod.into(), container: "app".into(), state, restarts: read(restarts) }.into()
         }
-        ["probe", kind, target, outcome] => {
+        // A probe, its outcome (an error other than "ok" and "true"), and the name it asks for.
+        ["probe", kind, target, outcome, ref name @ ..] => {
             let kind = match kind {
                 "service" => ProbeKind::DnsService,
                 "endpoint" => ProbeKind::DnsEndpoint,
@@ -315,9 +316,10 @@ pub fn observed(words: &[&str]) -> Observed {
                 _ => ProbeKind::Echo,
             };
             let ok = outcome == "ok" || outcome == "true";
-            let (took_us, error) = if ok { (900, None) } else { (400_000, Some("timeout".to_owned())) };
-            let (source, target) = (read("10.176.64.11"), read(target));
-            Probe { kind, source, target, port: None, about: None, ok, took_us, error }.into()
+            let why = if outcome == "false" { "timeout" } else { outcome };
+            let (took_us, error) = if ok { (900, None) } else { (400_000, Some(why.to_owned())) };
+            let (source, target, about) = (read("10.176.64.11"), read(target), name.first().map(ToString::to_string));
+            Probe { kind, source, target, port: None, about, ok, took_us, error }.into()
         }
         // The endpoints of a Service; the nth pod has the address 10.176.98.(20 + n).
         ["behind", service, ref ready @ ..] => {
@@ -385,7 +387,8 @@ pub fn observed(words: &[&str]) -> Observed {
             }
             stats.into()
         }
-        ["log", ref line @ ..] => KernelLog { line: line.join(" ") }.into(),
+        // Read by the agent of a node in this network namespace.
+        ["log", netns, ref line @ ..] => KernelLog { line: line.join(" "), netns: Some(read(netns)) }.into(),
         // A flow with a translated source, and whether it was replied to.
         ["flow", original, translated, server, ref replied @ ..] => {
             let (change, original) = change(original);
@@ -509,6 +512,11 @@ fn office(client: &str, what: &[&str]) -> Observed {
     let back = |flags, byte| segment("eth1", Direction::In, [client, POD], flags, [500, sequence(byte)], "9");
     match *what {
         ["syn", mss] => Segment { mss: Some(read(mss)), ..back("S", 0) }.into(),
+        // The pod's SYN-ACK.
+        ["accepts", mss] => {
+            let forth = segment("eth1", Direction::Out, [POD, client], "SA", [sequence(0), 501], "9");
+            Segment { mss: Some(read(mss)), ..forth }.into()
+        }
         // Acknowledges the SYN-ACK, a small packet.
         ["request"] => Segment { payload: 120, ..back("A", 1) }.into(),
         ["data", from, payload] => {

@@ -1,15 +1,18 @@
 //! `wrong-nic`: SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.
 //!
 //! What it sees: a SYN with a pod's address leaves by the node's NIC and is retransmitted (same addresses, same
-//! sequence number) without a SYN-ACK on any interface; or, from clients that give up before a retransmission, three
+//! sequence number) without an answer on any interface; or, from clients that give up before a retransmission, three
 //! SYNs to one destination, each 400 ms old. The same for a SYN-ACK of a pod, such as the back end of an ingress on
-//! another node, that is retransmitted without an ACK. Critical if ICMP to that address is answered.
+//! another node, that is retransmitted without an ACK. A refusal (RST) is an answer. Critical if ICMP to that address is
+//! answered.
 //! Why it matters: the request arrives, and the fabric drops the reply; a test with ping shows nothing wrong.
 //! Which incident: I4.
 //!
-//! Left out: nodes without a pod NIC, and pods that get answers by the node's NIC, which is their normal path.
+//! Left out: nodes without a pod NIC, pods that get answers by the node's NIC, which is their normal path, and
+//! destinations that belong there: they answered pods by the node's NIC before, or the pods' table or a rule has an
+//! exception for them. A dead server among those is only dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -17,7 +20,8 @@ use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity};
 use crate::operator::Operator;
-use crate::signal::{Change, CollectorKind, Observed, ProbeKind, Segment, Signal};
+use crate::prefix::Prefix;
+use crate::signal::{Change, CollectorKind, Observed, ProbeKind, Route, Rule, Segment, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -51,7 +55,18 @@ struct WrongNic {
     wrong: BTreeMap<Opening, Wrong>,
     /// Pods that get answers by the node's NIC.
     at_home: Capped<Opening, (), CAP>,
+    /// Destinations that answered a pod by the node's NIC, until a pod opens a connection to them by the pod NIC.
+    answered_there: Capped<IpAddr, (), CAP>,
+    /// Destinations for which the routing has an exception: routes of the pods' table by the node's NIC, and rules that
+    /// lead to another table.
+    exceptions: BTreeSet<(Exception, Prefix)>,
     echo: Capped<IpAddr, Time, CAP>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Exception {
+    Route { metric: u32 },
+    Rule { priority: u32, table: u32 },
 }
 
 /// A pod, and whether it accepts connections (SYN-ACKs) or opens them (SYNs). One may work without the other: clients
@@ -88,6 +103,7 @@ impl WrongNic {
             && (segment.accepts() || segment.opens() && !operator.is_pod(destination))
         {
             if segment.link == operator.pod_nic {
+                self.answered_there.remove(&destination);
                 self.at_home.retain(|(pod, _), ()| *pod != source);
                 // Earlier stray SYNs no longer count.
                 self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
@@ -95,6 +111,24 @@ impl WrongNic {
             } else if segment.link == operator.node_nic {
                 self.stray(at, segment);
             }
+        }
+    }
+
+    /// A destination refuses a pod's SYN (RFC 9293 3.5.2: the RST acknowledges it), or a client a pod's SYN-ACK.
+    fn refused(&mut self, operator: &Operator, segment: &Segment) {
+        let (pod, peer) = (segment.destination, segment.source);
+        if !segment.comes_in() {
+            return;
+        }
+        let opened =
+            segment.flags.ack && self.open.remove(&(pod, peer, segment.acknowledgment.wrapping_sub(1))).is_some();
+        if opened {
+            self.answered((pod.ip(), false), operator, segment);
+            return;
+        }
+        let accepted = self.open.extract_if((pod, peer, 0)..=(pod, peer, u32::MAX), |_, sent| sent.accepts);
+        if accepted.count() > 0 {
+            self.answered((pod.ip(), true), operator, segment);
         }
     }
 
@@ -111,12 +145,46 @@ impl WrongNic {
         self.wrong.remove(&opening);
         if segment.link == operator.node_nic {
             self.at_home.insert(opening, ());
+            if !opening.1 {
+                self.answered_there.insert(segment.source.ip(), ());
+            }
         }
+    }
+
+    fn route(&mut self, operator: &Operator, route: &Route) {
+        if let Some(destination) = route.destination.filter(|_| route.table == operator.pod_table) {
+            let is_exception = route.link.as_ref() == Some(&operator.node_nic);
+            self.except(Exception::Route { metric: route.metric }, destination, route.change, is_exception);
+        }
+    }
+
+    fn rule(&mut self, operator: &Operator, rule: &Rule) {
+        // Rules to pods lead to their links.
+        if let Some(to) = rule.to.filter(|to| !operator.is_pod(to.address())) {
+            let Rule { priority, table, .. } = *rule;
+            self.except(Exception::Rule { priority, table }, to, rule.change, table != operator.pod_table);
+        }
+    }
+
+    fn except(&mut self, what: Exception, destination: Prefix, change: Change, is_exception: bool) {
+        if change == Change::Removed || !is_exception {
+            self.exceptions.remove(&(what, destination));
+        } else if self.exceptions.len() < CAP {
+            self.exceptions.insert((what, destination));
+        }
+    }
+
+    fn belongs_there(&self, destination: IpAddr) -> bool {
+        self.answered_there.contains_key(&destination)
+            || self.exceptions.iter().any(|(_, prefix)| prefix.contains(destination))
     }
 
     fn stray(&mut self, at: Time, segment: &Segment) {
         let key = (segment.source, segment.destination, segment.sequence);
         let accepts = segment.accepts();
+        if !accepts && self.belongs_there(segment.destination.ip()) {
+            return;
+        }
         let Some(sent) = self.open.entry_or(key, || Sent { first: at, last: at, accepts }) else { return };
         let again = at.since(sent.first) >= RETRANSMISSION;
         sent.last = sent.last.max(at);
@@ -125,7 +193,7 @@ impl WrongNic {
         if let Some(wrong) = self.wrong.get_mut(&pod) {
             wrong.last = wrong.last.max(at);
         } else if again && self.has_pod_nic && !self.at_home.contains_key(&pod) {
-            let answer = if accepts { "an ACK" } else { "a SYN-ACK" };
+            let answer = if accepts { "an ACK" } else { "an answer" };
             let how = format!("was retransmitted {:.1} s later without {answer}", at.since(since).as_secs_f64());
             let (source, destination) = (segment.source, segment.destination);
             self.wrong.insert(pod, Wrong { since, last: at, source, destination, how });
@@ -152,7 +220,7 @@ impl WrongNic {
                 wrong.last = wrong.last.max(last);
                 continue;
             }
-            let how = format!("is one of {} to this destination without a SYN-ACK for 0.4 s or longer", syns.len());
+            let how = format!("is one of {} to this destination without an answer for 0.4 s or longer", syns.len());
             let (since, source) = (first.first, *source);
             self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how });
         }
@@ -185,9 +253,14 @@ impl Detector for WrongNic {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
             Observed::Segment(segment) if segment.flags.syn => self.segment(signal.at, cx.operator, segment),
+            Observed::Segment(segment) if !self.open.is_empty() && segment.flags.rst => {
+                self.refused(cx.operator, segment);
+            }
             Observed::Segment(segment) if !self.open.is_empty() && segment.flags.ack => {
                 self.acknowledged(cx.operator, segment);
             }
+            Observed::Route(route) => return self.route(cx.operator, route),
+            Observed::Rule(rule) => return self.rule(cx.operator, rule),
             Observed::Probe(probe) if probe.kind == ProbeKind::Echo && probe.ok => {
                 self.echo.insert(probe.target, signal.at);
             }
@@ -251,7 +324,7 @@ mod tests {
         one_syn_each(&mut scene, 1_000, 12);
         play!(
             scene,
-            "4000 ? warning 1500 node/worker-2 ? evidence is one of 3 to this destination without a SYN-ACK for 0.4 s ? over"
+            "4000 ? warning 1500 node/worker-2 ? evidence is one of 3 to this destination without an answer for 0.4 s ? over"
         );
         let findings = scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared);
         assert_eq!(findings.count(), 1, "only one finding");
@@ -312,6 +385,64 @@ mod tests {
         let mut scene = armed();
         for at in [1_000, 2_000, 4_000] {
             play!(scene, "{at} syn eth1 {POD} {DATABASE} 7 1 ? silence");
+        }
+    }
+
+    #[test]
+    fn a_refused_connection_is_answered() {
+        let mut scene = armed();
+        // Refused at once, again and again, and a client that gives up early.
+        for (n, at) in (1..).zip([1_000, 1_100, 1_200, 1_300, 2_000]) {
+            let pod = format!("10.176.98.29:{}", 41_000 + n);
+            play!(scene, "{at} syn eth0 {pod} {DATABASE} {n} 1; {} in eth0 {DATABASE} {pod} RA 0 {} 1", at + 1, n + 1);
+        }
+        play!(scene, "2400 syn eth0 {POD} {DATABASE} 90 1; 3430 syn eth0 {POD} {DATABASE} 90 2 ? silence");
+        // A SYN-ACK that the client no longer wants.
+        let mut scene = armed();
+        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1001 in eth0 {INGRESS} {POD} R 1 0 1");
+        play!(scene, "2000 out eth0 {POD} {INGRESS} SA 90 1 1; 3000 out eth0 {POD} {INGRESS} SA 90 1 2 ? silence");
+        // The answer to another SYN proves nothing.
+        let mut scene = armed();
+        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 1100 in eth0 {DATABASE} {POD} RA 0 99 1");
+        play!(scene, "2030 syn eth0 {POD} {DATABASE} 7 2 ? warning");
+    }
+
+    #[test]
+    fn twin_a_dead_server_that_answered_by_the_nodes_nic_before() {
+        let mut scene = armed();
+        play!(scene, "500 syn eth0 {POD} {DATABASE} 3 1; 501 syn-ack eth0 {DATABASE} {POD} 3");
+        // Other destinations are reached by the pod NIC.
+        play!(scene, "600 syn eth1 {POD} 10.176.46.9:80 4 1; 601 syn-ack eth1 10.176.46.9:80 {POD} 4");
+        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2030 syn eth0 {POD} {DATABASE} 7 2");
+        one_syn_each(&mut scene, 3_000, 12);
+        play!(scene, "5000 ? silence");
+        // Once it was reached by the pod NIC, the node's is wrong.
+        play!(scene, "6000 syn eth1 {POD} {DATABASE} 8 1; 6001 syn-ack eth1 {DATABASE} {POD} 8");
+        play!(scene, "7000 syn eth0 {POD} {DATABASE} 9 1; 8030 syn eth0 {POD} {DATABASE} 9 2 ? warning");
+    }
+
+    #[test]
+    fn twin_a_dead_server_for_which_the_pods_table_has_an_exception() {
+        let to = Some("10.176.46.0/24".parse().unwrap());
+        let route = |change, link: &str| Route {
+            change,
+            table: 2,
+            destination: to,
+            gateway: Some("10.176.64.1".parse().unwrap()),
+            link: Some(link.into()),
+            metric: 0,
+        };
+        let rule = |change| Rule { change, priority: 400, from: None, to, table: 254 };
+        let exceptions: [(Observed, Observed); 2] = [
+            (route(Change::Present, "eth0").into(), route(Change::Removed, "eth0").into()),
+            (rule(Change::Added).into(), rule(Change::Removed).into()),
+        ];
+        for (added, removed) in exceptions {
+            let mut scene = armed();
+            scene.at(10, "worker-2", added);
+            play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2030 syn eth0 {POD} {DATABASE} 7 2 ? silence");
+            scene.at(3_000, "worker-2", removed);
+            play!(scene, "4000 syn eth0 {POD} {DATABASE} 8 1; 5030 syn eth0 {POD} {DATABASE} 8 2 ? warning");
         }
     }
 

@@ -15,9 +15,13 @@
 //! findings received at the same instant about different subjects nor an additional [`Judge::tick`] changes the
 //! decision.
 //!
+//! In an incident each warning is *asked for*: by an expectation, by the scenario's list of what also follows
+//! ([`Judge::with_also`]), or as a risk that stood in the baseline. Any other is `unexpected`, and an expectation that
+//! another subject came before is not met. Exempt are detectors of users, unless they are strict. Evidence that begins
+//! after healing is a false alarm, whatever was expected ([`Judge::recovered`]).
+//!
 //! In a chain ([`Judge::with_steps`]) an expectation counts from the injection of its step or from the healing that
-//! uncovers it. Its finding must stand until its step is healed and be cleared after that; any other warning of a
-//! built-in detector is a false alarm.
+//! uncovers it. Its finding must stand until its step is healed and be cleared after that.
 //!
 //! A cache or kept connections may hide a fault: deadlines count from when clients could first see it
 //! ([`Judge::visible`]), times to detect from t0 all the same.
@@ -42,7 +46,7 @@ use std::time::Duration;
 use relapse_detectors::finding::{Finding, Level, Subject};
 use relapse_detectors::time::Time;
 
-use crate::event::{Decided, Expectation, Outcome, Verdict};
+use crate::event::{Also, Decided, Expectation, Outcome, Verdict};
 
 use expected::{Expected, Unsighted};
 use standing::Standing;
@@ -63,11 +67,21 @@ pub struct Judge {
     held: Vec<(Time, Finding)>,
     /// Blind detectors, with the first time and reason.
     blind: BTreeMap<String, Unsighted>,
-    /// Detectors and levels that already raised a false alarm, which is reported once.
+    /// What follows from the incident without being expected.
+    also: Vec<Also>,
+    /// Risks that were reported before t0.
+    known_risks: BTreeSet<(String, Subject)>,
+    /// Findings that reached `warning` after t0.
+    since_t0: Vec<Finding>,
+    /// Detectors and levels that already raised a false alarm or were unexpected, which is reported once.
     alarms: BTreeSet<(String, Level)>,
     /// Detectors and levels that already have a verdict for a finding that was not cleared.
     uncleared: BTreeSet<(String, Level)>,
     outside: BTreeSet<String>,
+    /// Detectors outside that are judged like built-in ones.
+    strict: BTreeSet<String>,
+    /// The rest of the trial proves nothing.
+    abandoned: bool,
     /// Number of expectations that do not count.
     left_out: usize,
     /// Immediately before the first mutation.
@@ -133,9 +147,14 @@ impl Judge {
             standing: Standing::default(),
             held: Vec::new(),
             blind: BTreeMap::new(),
+            also: Vec::new(),
+            known_risks: BTreeSet::new(),
+            since_t0: Vec::new(),
             alarms: BTreeSet::new(),
             uncleared: BTreeSet::new(),
             outside,
+            strict: BTreeSet::new(),
+            abandoned: false,
             left_out: 0,
             t0: None,
             visible: BTreeMap::new(),
@@ -151,6 +170,20 @@ impl Judge {
     #[must_use]
     pub fn with_outside(mut self, names: impl IntoIterator<Item = String>) -> Self {
         self.outside.extend(names);
+        self
+    }
+
+    /// Names those of them that are judged like built-in detectors where nothing asked for their findings.
+    #[must_use]
+    pub fn with_strict(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.strict.extend(names);
+        self
+    }
+
+    /// Of an incident: what else follows from it.
+    #[must_use]
+    pub fn with_also(mut self, also: Vec<Also>) -> Self {
+        self.also = also;
         self
     }
 
@@ -217,9 +250,7 @@ impl Judge {
                 self.before(now, finding);
                 self.pre_existing();
             }
-            Stage::Ended => {
-                self.standing.take(now, finding, self.is_past_t0(now));
-            }
+            Stage::Ended => self.after_the_end(now, finding),
         }
     }
 
@@ -306,7 +337,7 @@ impl Judge {
         if self.stage == Stage::Ended {
             return;
         }
-        self.stage = Stage::Ended;
+        (self.stage, self.abandoned) = (Stage::Ended, true);
         // Unknown whether these came before or after a mutation: they stand, but decide nothing.
         for (received, finding) in std::mem::take(&mut self.held) {
             self.standing.take(received, &finding, false);
@@ -329,14 +360,21 @@ impl Judge {
         self.standing.uncleared().next().is_none()
     }
 
-    /// The recovery deadline has passed: findings since t0 that still stand and are no risks were not cleared. One
-    /// verdict for each detector and level, on the expectation they met, if any; none if a control already has a false
-    /// alarm for them.
-    pub fn recovered(&mut self, now: Time) {
+    /// The recovery deadline has passed. Healing was read back, or reached the last client, at `healed`: warnings whose
+    /// evidence begins later are false alarms. Findings since t0 that still stand and are no risks were not cleared: one
+    /// verdict for each detector and level, on the expectation they met, if any; none if there is an alarm for them.
+    pub fn recovered(&mut self, now: Time, healed: Time) {
         self.advance(now);
         if self.is_chain() {
             self.stage_ended(now);
             self.detect_ended(now);
+        }
+        for finding in std::mem::take(&mut self.since_t0) {
+            // The evidence of a detector outside has no time of its own.
+            let counts = !self.abandoned && !self.outside.contains(&finding.detector) && !self.is_known_risk(&finding);
+            if counts && finding.since > healed {
+                self.alarm(&finding);
+            }
         }
         let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
         for finding in self.standing.uncleared() {
@@ -345,12 +383,12 @@ impl Judge {
         let mut decided = Vec::new();
         for ((detector, level), standing) in groups {
             let key = (detector.clone(), level);
-            let alarmed = (self.is_control() || self.is_chain()) && self.alarms.contains(&key);
+            let mut planned = self.expected.iter().map(Expected::expectation);
+            let met = planned.find(|e| standing.iter().any(|finding| expected::meets(e, finding)));
+            let alarmed = (self.is_control() || self.is_chain() || met.is_none()) && self.alarms.contains(&key);
             if alarmed || self.uncleared.contains(&key) {
                 continue;
             }
-            let mut planned = self.expected.iter().map(Expected::expectation);
-            let met = planned.find(|e| standing.iter().any(|finding| expected::meets(e, finding)));
             let expectation = met.cloned().unwrap_or_else(|| {
                 self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
             });
@@ -382,7 +420,12 @@ impl Judge {
 
     /// A finding received before t0.
     fn before(&mut self, now: Time, finding: &Finding) {
-        if self.standing.take(now, finding, false) && finding.level != Level::Risk {
+        if !self.standing.take(now, finding, false) {
+            return;
+        }
+        if finding.level == Level::Risk {
+            self.known_risks.insert((finding.detector.clone(), finding.subject.clone()));
+        } else {
             self.alarm(finding);
         }
     }
@@ -392,19 +435,50 @@ impl Judge {
         if !self.standing.take(now, finding, true) {
             return;
         }
+        self.since_t0.push(finding.clone());
         if self.is_control() {
             return self.alarm(finding);
         }
+        let (asked, exempt) = (self.is_asked(now, finding), self.is_exempt(&finding.detector));
         let receive = |e: &mut Expected| {
             let early = self.steps.is_covered(e.expectation()) && expected::meets(e.expectation(), finding);
-            if early { e.close(Verdict::PreExisting) } else { e.receive(now, finding) }
+            if early { e.close(Verdict::PreExisting) } else { e.receive(now, finding, asked, exempt) }
         };
         let decided: Vec<Decided> = self.expected.iter_mut().filter_map(receive).collect();
         let too_early = decided.iter().any(|d| d.verdict == Verdict::PreExisting);
         self.record(decided);
-        if self.is_chain() && !too_early && !self.is_explained(now, finding) {
-            self.alarm(finding);
+        if !too_early && !asked && !exempt {
+            self.unexpected(finding);
         }
+    }
+
+    /// A finding received after the end of detection.
+    fn after_the_end(&mut self, now: Time, finding: &Finding) {
+        let is_past_t0 = self.is_past_t0(now);
+        if !self.standing.take(now, finding, is_past_t0) || !is_past_t0 || self.abandoned {
+            return;
+        }
+        self.since_t0.push(finding.clone());
+        if !self.is_control() && !self.is_asked(now, finding) && !self.is_exempt(&finding.detector) {
+            self.unexpected(finding);
+        }
+    }
+
+    /// Whether the scenario asks for a finding, or it was known before the fault.
+    fn is_asked(&self, now: Time, finding: &Finding) -> bool {
+        let expected =
+            |e: &Expected| expected::meets(e.expectation(), finding) && self.steps.explain(e.expectation(), now);
+        let follows = |also: &Also| also.is(finding) && self.steps.is_left(also.step.as_deref(), now);
+        self.expected.iter().any(expected) || self.also.iter().any(follows) || self.is_known_risk(finding)
+    }
+
+    fn is_known_risk(&self, finding: &Finding) -> bool {
+        finding.level == Level::Risk && self.known_risks.contains(&(finding.detector.clone(), finding.subject.clone()))
+    }
+
+    /// A detector of users may report what nothing asked for, unless it is strict.
+    fn is_exempt(&self, detector: &str) -> bool {
+        self.outside.contains(detector) && !self.strict.contains(detector)
     }
 
     fn pre_existing(&mut self) {
@@ -413,12 +487,17 @@ impl Judge {
     }
 
     fn alarm(&mut self, finding: &Finding) {
+        let Finding { severity, subject, evidence, .. } = finding.clone();
+        self.unplanned_once(finding, Verdict::FalseAlarm { severity, subject, evidence });
+    }
+
+    fn unexpected(&mut self, finding: &Finding) {
+        let Finding { severity, subject, evidence, .. } = finding.clone();
+        self.unplanned_once(finding, Verdict::Unexpected { severity, subject, evidence });
+    }
+
+    fn unplanned_once(&mut self, finding: &Finding, verdict: Verdict) {
         if self.alarms.insert((finding.detector.clone(), finding.level)) {
-            let verdict = Verdict::FalseAlarm {
-                severity: finding.severity,
-                subject: finding.subject.clone(),
-                evidence: finding.evidence.clone(),
-            };
             let expectation = self.unplanned(&finding.detector, finding.level, None);
             self.record(vec![Decided { expectation, verdict, from: None, visible: None }]);
         }

@@ -9,6 +9,7 @@
 pub mod access;
 pub mod cli;
 pub mod config;
+pub mod drawn;
 pub mod effect;
 pub mod effects;
 pub mod judge;
@@ -18,5 +19,6 @@ pub mod plan;
 pub mod run;
 pub mod scenario;
 pub mod shipped;
+pub mod vary;
 
 pub use relapse_reports::event;

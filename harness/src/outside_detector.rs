@@ -55,6 +55,9 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct ExecSpec {
     /// The detector's name.
     pub name: String,
+    /// In an incident, a warning that nothing asked for fails the trial.
+    #[serde(default)]
+    pub strict: bool,
     /// The program and its arguments. A program with a slash is relative to `directory`, any other is searched in the
     /// PATH.
     pub command: Vec<String>,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use relapse_lab::fault::Planned;
 use relapse_lab::workload::client::Client;
-use relapse_reports::event::{Expectation, TriageExpected};
+use relapse_reports::event::{Also, Expectation, TriageExpected};
 
 use crate::effect::Effect;
 use crate::scenario::trial::Armed;
@@ -37,6 +37,8 @@ pub struct Plan {
     /// Replayed only on request.
     pub nightly: bool,
     pub file: PathBuf,
+    /// The only repetition of it, if it was drawn for one (`--vary`).
+    pub repetition: Option<u32>,
     pub cluster: ClusterPlan,
     pub workload: Vec<FlowPlan>,
     /// The clients of the flows, in the same order.
@@ -103,6 +105,8 @@ pub struct TrialPlan {
     pub detect: Vec<Expectation>,
     /// The same expectations with the deadlines for a real cluster.
     pub detect_in_real_cluster: Vec<Expectation>,
+    /// Findings that may follow from the incident, in labs and on a real cluster.
+    pub also: [Vec<Also>; 2],
     /// Users see nothing wrong: triage must find nothing.
     pub unseen: bool,
     /// How long a control is watched after t0: at least the incident's longest deadline.
@@ -114,6 +118,12 @@ impl TrialPlan {
     #[must_use]
     pub fn expected(&self, real_cluster: bool) -> &[Expectation] {
         if real_cluster { &self.detect_in_real_cluster } else { &self.detect }
+    }
+
+    /// What may follow from the incident on a real cluster or in a lab.
+    #[must_use]
+    pub fn follows(&self, real_cluster: bool) -> &[Also] {
+        &self.also[usize::from(real_cluster)]
     }
 
     /// Whether its steps are healed one after another.
@@ -149,15 +159,20 @@ impl Plan {
         stretch(&mut self.settle_within);
     }
 
-    /// Arms detectors at another time. A late start has no baseline in which a risk could stand, and triage compares
-    /// with what was before.
+    /// Arms detectors at another time. A late start has no baseline in which a risk could stand, so that it may be
+    /// reported afterwards; and triage compares with what was before.
     pub fn arm(&mut self, armed: Armed) {
         self.armed = armed;
         if armed == Armed::Before {
             return;
         }
         if armed == Armed::AfterInjection {
-            self.risks.clear();
+            for risk in std::mem::take(&mut self.risks) {
+                let Some(subject) = risk.subject else { continue };
+                let why = "It stood before the fault, when no detector was armed.".to_owned();
+                let also = Also { detector: risk.detector, level: risk.level, subject, why, step: None };
+                self.incident_trial.also.iter_mut().for_each(|all| all.push(also.clone()));
+            }
         }
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
             trial.unseen = false;

@@ -35,7 +35,9 @@ use relapse_kernel::clock;
 use relapse_lab::cluster::backend::{Backend, Wanted, WantedServer};
 use relapse_lab::host::Consent;
 use relapse_model::kind_config;
+use relapse_reports::also;
 use relapse_reports::event::{Outcome, RunEvent, RunStarted, TrialEvent, TrialId, TrialInfo, What};
+use relapse_reports::summary::RunSummary;
 
 use crate::config::Config;
 use crate::plan::{Plan, PodRole, TrialPlan};
@@ -151,7 +153,7 @@ fn perform(
 ) -> Outcome {
     let begin = Instant::now();
     let (infos, jobs) = list(plans, options);
-    sink(&event(What::RunStarted(RunStarted {
+    let started = event(What::RunStarted(RunStarted {
         run_id: options.run_id.clone(),
         started: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,11 +168,15 @@ fn perform(
             .chain(options.config.names().map(str::to_owned))
             .collect(),
         parts: Vec::new(),
-    })));
+    }));
+    sink(&started);
     let queue = Queue::new(jobs);
     let (events, arriving) = mpsc::channel::<Message>();
     let mut worst = Outcome::Pass;
     let mut ran = false;
+    // Of the events, only those that show what occurred.
+    let mut occurred = RunSummary::default();
+    occurred.push(&started);
     std::thread::scope(|scope| {
         for worker in 0..options.jobs.max(1) {
             let events = events.clone();
@@ -205,9 +211,21 @@ fn perform(
                     worst = worst.max(ended.outcome);
                 }
             }
+            if let What::Trial {
+                event: TrialEvent::Injected(_) | TrialEvent::Finding(_) | TrialEvent::Ended(_), ..
+            } = &event.what
+            {
+                occurred.push(&event);
+            }
             sink(&event);
         }
     });
+    if options.repeat > 1 {
+        for absent in also::absent(&occurred) {
+            worst = worst.max(if absent.is_error() { Outcome::Fail } else { Outcome::Pass });
+            sink(&event(What::Notice { text: absent.text() }));
+        }
+    }
     if !ran {
         worst = Outcome::Skipped;
     }
@@ -246,7 +264,7 @@ fn list(plans: &[Plan], options: &Options) -> (Vec<TrialInfo>, Vec<Job>) {
     let mut infos = Vec::new();
     let mut jobs = Vec::new();
     for repetition in 1..=options.repeat.max(1) {
-        for plan in plans {
+        for plan in plans.iter().filter(|plan| plan.repetition.is_none_or(|own| own == repetition)) {
             for trial in plan.trials() {
                 let wanted = |(scenario, control): &(String, Option<String>)| {
                     *scenario == plan.name && *control == trial.control
@@ -300,6 +318,7 @@ fn describe(
         incident: plan.incident.clone(),
         title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
         expectations,
+        also: trial.follows(backend.is_real_cluster()).to_vec(),
         armed: (plan.armed != Armed::Before).then(|| plan.armed.name().to_owned()),
         part: None,
     };

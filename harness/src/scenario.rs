@@ -8,6 +8,9 @@
 
 pub mod cluster;
 pub mod trial;
+pub mod vary;
+
+use std::collections::BTreeMap;
 
 use relapse_lab::faults::Injection;
 use relapse_lab::workload::Flow;
@@ -18,7 +21,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Control, Detect, Effect, Observe, Recover, Risk, SteadyState, Step, Triage};
+use trial::{Also, Control, Detect, Effect, Observe, Recover, Risk, SteadyState, Step, Triage};
+use vary::Variable;
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
 /// report it and by when, and the benign changes during which they must stay silent.
@@ -44,6 +48,9 @@ pub struct Scenario {
     pub effect: Option<Spanned<Effect>>,
     /// Findings that detectors must report, and by when.
     pub detect: Option<Spanned<Vec<Detect>>>,
+    /// Findings that may follow from the incident without being required; any other warning fails the trial.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Where triage must lead.
     pub triage: Option<Spanned<Triage>>,
     /// A chain, instead of `inject`, `effect` and `detect`: steps that are injected one after another and then healed
@@ -58,6 +65,10 @@ pub struct Scenario {
     pub controls: Spanned<Vec<Control>>,
     #[serde(default)]
     pub recover: Recover,
+    /// Numbers that `relapse run --vary` draws anew, by the YAML anchor before them: incidents and twins stay what they
+    /// are, outside the guard bands between them.
+    #[serde(default)]
+    pub vary: BTreeMap<Spanned<String>, Spanned<Variable>>,
 }
 
 impl Document for Scenario {

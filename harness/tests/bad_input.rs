@@ -96,6 +96,15 @@ wrong! {
     place_without_its_kind: "to: outside/database" => "to: database", "to: service/shop" => "to: svc/shop";
     unknown_flow: "works: { flow: shopping }" => "works: { flow: shoping }";
     unknown_detector: "detector: policy-route," => "detector: policy-routes,", "dns-redundancy" => "wrong-nic";
+    finding_about_anything: "subject: node/worker-2, within" => "within";
+    what_follows_without_a_reason: "risks:" => "also:\n  - { detector: wrong-nic, level: symptom, subject: node/worker-2 }\n  - { detector: wrong-nic, why: It follows. }\nrisks:";
+    what_follows_wrongly: "risks:" => "also:
+  - { detector: wrong-nics, level: symptom, subject: node/worker-2, why: Its SYNs leave by the wrong NIC. }
+  - { detector: wrong-nic, level: cause, subject: node/worker-3, why: \" \" }
+  - { detector: policy-route, level: cause, subject: node/worker-2, why: It is expected already. }
+  - { detector: gateway-errors, level: symptom, subject: pod/app, why: Once. }
+  - { detector: gateway-errors, level: symptom, subject: pod/app, why: And twice., inRealCluster: true }
+risks:";
     level_of_another_detector: "level: cause" => "level: symptom";
     server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
     server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
@@ -144,6 +153,7 @@ wrong! {
     prefix_without_a_host: "nodes: 2" => "nodes: 2\n  prefixes: [ { prefix: 10.176.46.0/24, delay: 5ms }, { prefix: 100.64.0.0/16, delay: 59ms } ]";
     record_that_leads_nowhere: "pod-deletion: { pod: peer }" => "dns-record: { resolvers: [outside/upstream, outside/upstream], name: example-api.com, addresses: [10.176.46.4, 10.176.46.5, 10.176.46.4, \"2001:db8::2\"] }";
     resolver_too_slow: "pod-deletion: { pod: peer }" => "slow-resolver: { resolver: outside/upstream, delay: 1m }";
+    flap_that_is_a_loss: "pod-deletion: { pod: peer }" => "carrier-flap: { node: worker-1, away: 2s, times: 0 }, policy-drop: { node: worker-1, to: outside/database, port: 0 }, node-nic-route: { node: worker-9, to: outside/databse }, domain-failure: { name: example.org }";
     longer_than_its_timeout: "  - dns:" => "  - call: { name: order, from: office/beijing, to: pod/app, port: 8080, timeout: 10s, do: [ queries: { name: rows, to: outside/database, port: 3306, count: 13, takes: 1s }, queries: { name: few, to: outside/database, port: 3306, count: 3, think: 1s, timeout: 1s }, get: { name: api, of: outside/database, port: 80, timeout: 9500ms } ] }\n  - query: { name: rows, from: pod/app, to: outside/database, port: 3306, takes: 500ms }\n  - dns:";
     path_in_malformed_words: "address: 10.176.46.4 }" => "address: 10.176.46.4, delay: 59, loss: 5, rate: 100 mbit }";
     path_of_nothing: "pod-deletion: { pod: peer }" => "path-change: { of: prefix/100.64.0.0/16, delay: 59ms }, path-change: { of: database, delay: 59ms }";
@@ -191,7 +201,7 @@ const CHAIN: &str = "steps:
     inject: [ dns-replica-loss: { replica: coredns-1, how: killed } ]
     meanwhile: [ link-loss: { node: worker-1, how: down } ]
     effect: { all: [ works: { flow: app-database } ] }
-    detect: [ { detector: dns-failure, level: symptom, within: 500ms, after: route } ]
+    detect: [ { detector: dns-failure, level: symptom, subject: service/kube-dns, within: 500ms, after: route } ]
     heal: [ dns-replica-added: { node: worker-2 } ]
 healed: { all: [ works: { flow: app-database } ] }
 ";
@@ -233,7 +243,7 @@ fn chains() {
         (
             "finding-of-two-steps",
             &[(
-                "detector: dns-failure, level: symptom,",
+                "detector: dns-failure, level: symptom, subject: service/kube-dns,",
                 "detector: policy-route, level: cause, subject: node/worker-2,",
             )],
         ),

@@ -10,6 +10,9 @@
 //!
 //! Nightly scenarios run with `RELAPSE_NIGHTLY=1`, or if the filter contains the whole name.
 //!
+//! With `RELAPSE_VARY=SEED`, labs run scenarios that are drawn from this number, or from a new one if it is empty
+//! ([`relapse::vary`]); it is printed, and with it the file of each failed trial. Clusters keep the shipped numbers.
+//!
 //! All trials on a backend form one run, as on the command line; each test waits for its own trial.
 
 mod support {
@@ -25,10 +28,12 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use relapse::drawn;
 use relapse::event::{Outcome, TrialEvent, TrialId, What};
 use relapse::nightly;
 use relapse::plan::Plan;
 use relapse::run::{self, Interrupt};
+use relapse::vary::{Extent, Seed};
 use relapse_kind::Kind;
 use relapse_lab::cluster::backend::Backend;
 use relapse_reports::block;
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
     let (plans, left_out) = nightly::select(shipped::plans(), "RELAPSE_NIGHTLY=1", |plan| {
         nightly::requested() || arguments.filter.as_ref().is_some_and(|filter| filter.contains(&plan.name))
     });
+    let drawn = seed().filter(|_| !arguments.list).map(|seed| draw(&plans, seed));
     let mut trials = Vec::new();
     let mut runs = vec![one_run(Arc::new(labs()), &plans, |_| true, &arguments, &mut trials)];
     if opt_in::for_clusters() {
@@ -75,11 +81,33 @@ fn main() -> ExitCode {
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
-    let left = std::thread::spawn(move || runs.into_iter().flat_map(|one| one.run(&plans, jobs)).collect::<Vec<_>>());
+    let left = std::thread::spawn(move || {
+        let of = |one: &OneRun| drawn.as_ref().filter(|_| !one.backend.is_real_cluster()).unwrap_or(&plans);
+        runs.into_iter()
+            .flat_map(|one| {
+                let plans = of(&one);
+                one.run(plans, jobs)
+            })
+            .collect::<Vec<_>>()
+    });
     let conclusion = skips::run(&arguments, trials);
     let left = left.join().unwrap_or_else(|_| vec!["the thread of the runs died".into()]);
     left_out.iter().chain(&left).for_each(|what| eprintln!("{what}"));
     if left.is_empty() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
+
+/// The seed that the environment requests.
+fn seed() -> Option<Seed> {
+    let wanted = std::env::var("RELAPSE_VARY").ok()?;
+    let seed = if wanted.is_empty() { Ok(Seed::fresh()) } else { wanted.parse() };
+    Some(seed.unwrap_or_else(|why| panic!("RELAPSE_VARY={wanted}: {why}")))
+}
+
+/// Draws the scenarios; they are kept for those who want to see why one failed.
+fn draw(plans: &[Plan], seed: Seed) -> Vec<Plan> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("drawn").join(seed.to_string());
+    eprintln!("labs run drawn scenarios: RELAPSE_VARY={seed} repeats them; they are in {}", folder.display());
+    drawn::plans(plans, seed, 1, Extent::All, &folder).unwrap_or_else(|wrong| panic!("{}", wrong.plain()))
 }
 
 /// Creates a test for each trial; only those selected by the arguments are run.
@@ -138,7 +166,9 @@ impl OneRun {
             let trial = summary.push(event).map(|place| &summary.trials[place]);
             match (&event.what, trial) {
                 (What::Trial { event: TrialEvent::Ended(_), .. }, Some(trial)) => {
-                    let lines = block::lines(&summary, trial, Page::PLAIN).join("\n");
+                    let mut lines = block::lines(&summary, trial, Page::PLAIN).join("\n");
+                    let file = plans.iter().find(|plan| plan.name == trial.info.trial.scenario).map(|plan| &plan.file);
+                    lines.extend(file.map(|file| format!("\nreplayed from {}", file.display())));
                     if let Some(test) = self.tests.get(&trial.info.trial) {
                         let _ = test.send((trial.clone(), lines));
                     }

@@ -12,14 +12,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use relapse::config::Config;
 use relapse::event::{Decided, Outcome, Phase, RunEvent, TrialEvent, Verdict, What};
 use relapse::plan::{Plan, load};
 use relapse::run::{self, Interrupt, Options, Sabotage};
+use relapse_detectors::finding::Subject;
 use relapse_detectors::signal::CollectorKind;
 use relapse_kernel::NetNs;
 use relapse_kernel::builder::{Builder, VethEnd};
 use relapse_kernel::error::Context;
 use relapse_kernel::link;
+use relapse_model::diagnostics::Source;
 use relapse_reports::block;
 use relapse_reports::paint::Page;
 use relapse_reports::summary::{RunSummary, TrialSummary};
@@ -40,6 +43,8 @@ fn main() -> ExitCode {
         test("a removed detector is missed", detector_removed),
         test("a twin under the incident's expectations is missed", twin_as_incident),
         test("the incident under a control is a false alarm", incident_as_twin),
+        test("a detector that warns about every node is unexpected", every_node),
+        test("a detector that names another node first has a wrong subject", wrong_node_first),
         test("a removed collector is blind", collector_removed),
         test("a read-back that lies is inconclusive", lying_read_back),
         test("an undo that fails is dirty", failing_undo),
@@ -218,6 +223,58 @@ fn incident_as_twin() -> Result<(), Failed> {
     let false_alarm = |v: &Verdict| matches!(v, Verdict::FalseAlarm { .. });
     check(&ran, all_verdicts(&ran, "policy-route", false_alarm), "a false alarm of policy-route")?;
     check(&ran, left_nothing(&ran), "nothing left behind")
+}
+
+/// A detector that reads signals and, when a route is lost, reports these nodes one after another. It is held to the
+/// rules of built-in detectors.
+fn cheat(nodes: &str) -> Result<Ran, Failed> {
+    let text = format!(
+        r#"
+apiVersion: relapse/v1
+kind: Config
+detectors:
+  - name: cheat
+    strict: true
+    exec:
+      signals: true
+      env: {{ NODES: {nodes} }}
+      command:
+        - sh
+        - -c
+        - |
+          grep -q -m1 '"route":{{"change":"removed"'
+          for node in $NODES; do
+            printf '{{"level":"cause","severity":"warning","subject":"node/%s"}}\n' "$node"
+            sleep 0.05
+          done
+          cat > /dev/null
+    expect: [ {{ scenario: {SCENARIO}, level: cause, subject: node/worker-2, within: 3s }} ]
+"#
+    );
+    let config = Config::parse(&Source::new("relapse.yaml", text), jiff::civil::date(2026, 1, 1));
+    let config = config.map_err(|wrong| wrong.plain())?;
+    let options = Options { config, ..options(Arc::new(labs())) };
+    Ok(run_one(&plan(), None, options, &mut |_| {}))
+}
+
+fn every_node() -> Result<(), Failed> {
+    let ran = cheat("worker-2 worker-1")?;
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    let is = |found: fn(&Verdict) -> bool| {
+        ran.trial().verdicts.iter().any(|d| d.expectation.detector == "cheat" && found(&d.verdict))
+    };
+    check(&ran, is(|verdict| matches!(verdict, Verdict::Detected { .. })), "the right node detected")?;
+    check(&ran, is(|verdict| matches!(verdict, Verdict::Unexpected { .. })), "the other one unexpected")
+}
+
+fn wrong_node_first() -> Result<(), Failed> {
+    let ran = cheat("worker-1 worker-2")?;
+    check(&ran, ran.outcome == Outcome::Fail, "fail")?;
+    let expected =
+        |decided: &&Decided| decided.expectation.detector == "cheat" && decided.expectation.subject.is_some();
+    let mut verdicts = ran.trial().verdicts.iter().filter(expected).map(|decided| &decided.verdict);
+    let wrong = Verdict::WrongSubject { said: Subject::node("worker-1") };
+    check(&ran, verdicts.next() == Some(&wrong), "a wrong subject, though the right one followed")
 }
 
 fn collector_removed() -> Result<(), Failed> {

@@ -11,7 +11,7 @@ use crate::paint::{self, Line, Page};
 use crate::stages::Stage;
 use crate::summary::{RunSummary, TrialSummary};
 use crate::triage;
-use crate::units::{self, span};
+use crate::units::span;
 use crate::words::{self, Tone};
 
 const INDENT: usize = 6;
@@ -238,6 +238,8 @@ fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
         sentence = sentence.replace("detected after", "after");
         lead = lead.replace(" first effect", "");
     }
+    let within = words::deadline(&decided.expectation);
+    let within = if within.is_empty() { within } else { format!("of {within}") };
     let timed = |text: String| if trial.is_control() { String::new() } else { text };
     [
         (tone.filter(|_| !decided.verdict.passes()), decided.expectation.detector.clone()),
@@ -245,7 +247,7 @@ fn cells(trial: &TrialSummary, decided: &Decided, terse: bool) -> Cells {
         (None, trial.about(decided)),
         (tone, sentence),
         (tone, timed(gauge(decided))),
-        (Some(Tone::Muted), timed(format!("of {}", units::limit(decided.expectation.within)))),
+        (Some(Tone::Muted), timed(within)),
         (Some(if lead.contains("before") { Tone::Good } else { Tone::Muted }), timed(lead)),
     ]
 }
@@ -311,6 +313,9 @@ fn verdicts(trial: &TrialSummary, shown: &[&Decided], page: Page) -> Vec<Vec<Str
 /// The used share of the deadline, in eighths of a cell.
 fn gauge(decided: &Decided) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    if decided.expectation.within.is_zero() {
+        return String::new();
+    }
     let after = match decided.verdict {
         Verdict::Detected { .. } => decided.since_visible().unwrap_or_default(),
         Verdict::Late { .. } => return format!("{}▶", "█".repeat(GAUGE - 1)),

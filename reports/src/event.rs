@@ -93,6 +93,9 @@ pub struct TrialInfo {
     pub incident: String,
     pub title: String,
     pub expectations: Vec<Expectation>,
+    /// Findings that follow from the incident without being expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Also>,
     /// When its detectors are armed, if not before the fault: `after-injection` or `restarted`. Times to detect then count
     /// from the late start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +123,27 @@ pub struct Expectation {
     /// True for a detector named in `relapse.yaml`.
     #[serde(default)]
     pub outside: bool,
+}
+
+/// A finding that may follow from an incident: it is neither required nor a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Also {
+    pub detector: String,
+    pub level: Level,
+    pub subject: Subject,
+    /// Why it follows, in a sentence.
+    pub why: String,
+    /// Of a chain: the step it follows from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+impl Also {
+    /// Whether it is this finding.
+    #[must_use]
+    pub fn is(&self, finding: &Finding) -> bool {
+        (&self.detector, self.level, &self.subject) == (&finding.detector, finding.level, &finding.subject)
+    }
 }
 
 /// The place of an expectation in a chain.
@@ -366,14 +390,20 @@ pub enum Verdict {
         after: Duration,
     },
     Missed,
-    /// Detected in time, but only with another subject.
+    /// Reported only about another subject, or about another one first.
     WrongSubject {
         said: Subject,
     },
     /// Reported before the fault was injected.
     PreExisting,
-    /// Reported in a control or in the baseline, where nothing is wrong; in a chain, explained by no step.
+    /// Reported where nothing is wrong: in a control, in the baseline, or with evidence from after the healing.
     FalseAlarm {
+        severity: Severity,
+        subject: Subject,
+        evidence: String,
+    },
+    /// Reported in an incident, although the scenario neither expects it nor says that it follows.
+    Unexpected {
         severity: Severity,
         subject: Subject,
         evidence: String,
@@ -431,6 +461,7 @@ impl Verdict {
             Self::WrongSubject { .. } => "wrong-subject",
             Self::PreExisting => "pre-existing",
             Self::FalseAlarm { .. } => "false-alarm",
+            Self::Unexpected { .. } => "unexpected",
             Self::Silent => "silent",
             Self::Blind { .. } => "blind",
             Self::StartedLate => "blind: started after the change",

@@ -224,7 +224,7 @@ fn verdicts(trial: &TrialSummary) -> Markup {
                             (words::sign(&decided.verdict)) " " (words::sentence(decided))
                             @if let Some(lead) = trial.lead_text(decided) { br; span.lead { (lead) } }
                         }
-                        td { (units::limit(expected.within)) }
+                        td { (words::deadline(expected)) }
                         td { span.evidence { (trial.evidence(decided).unwrap_or_default()) } }
                     }
                 } }

@@ -138,7 +138,7 @@ fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
         Cell::text(words::level(expected.level)),
         Cell::Text(trial.about(decided)),
         Cell::Text(verdict.collect::<Vec<_>>().join(", ")),
-        Cell::Text(units::limit(expected.within)),
+        Cell::Text(words::deadline(expected)),
         Cell::Text(trial.evidence(decided).unwrap_or_default()),
     ]
 }

@@ -65,8 +65,8 @@ fn each(decided: &[(&TrialSummary, &Decided)]) -> Vec<Mark> {
     let mark = |(trial, decided): &(&TrialSummary, &Decided)| {
         let expected = &decided.expectation;
         let mut detail = vec![format!("{}: {}", words::level(expected.level), words::sentence(decided))];
-        if !trial.is_control() {
-            detail.push(format!("deadline {}", units::limit(expected.within)));
+        if !trial.is_control() && !expected.within.is_zero() {
+            detail.push(format!("deadline {}", words::deadline(expected)));
         }
         detail.extend(trial.lead_text(decided));
         detail.extend(trial.evidence(decided));

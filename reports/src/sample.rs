@@ -63,7 +63,8 @@ impl Script {
         let trial =
             TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
         let (incident, title) = (incident.to_owned(), title.to_owned());
-        let info = TrialInfo { trial, incident, title, expectations: Vec::new(), armed: None, part: None };
+        let (expectations, also) = (Vec::new(), Vec::new());
+        let info = TrialInfo { trial, incident, title, expectations, also, armed: None, part: None };
         Self { events: Vec::new(), info, start: START + start, heal: detect, visible: None }
     }
 
@@ -131,8 +132,16 @@ impl Script {
         self.verdict(expected, if late { Verdict::Late { after } } else { Verdict::Detected { after } })
     }
 
+    /// A finding that nothing asked for.
+    fn unexpected(self, after: Duration, found: Expectation, evidence: &str) -> Self {
+        let (severity, subject) = (Severity::Warning, found.subject.clone().expect("a subject"));
+        let script = self.reports(T0 + after, &found, severity, evidence);
+        let verdict = Verdict::Unexpected { severity, subject, evidence: evidence.to_owned() };
+        script.verdict(Expectation { subject: None, ..found }, verdict)
+    }
+
     fn verdict(mut self, expectation: Expectation, verdict: Verdict) -> Self {
-        if self.info.trial.control.is_none() {
+        if self.info.trial.control.is_none() && !matches!(verdict, Verdict::Unexpected { .. }) {
             self.info.expectations.push(expectation.clone());
         }
         let at = T0 + verdict.after().map_or(expectation.within, |after| after + us(90));
@@ -248,10 +257,18 @@ fn mss() -> Script {
             symptom("pmtu-blackhole", path, ms(3_000)),
             "3 connections with 2 consecutive RTOs of 1380-byte segments, 0 bytes acknowledged, small ones pass",
         )
+        .unexpected(ms(1_900), symptom("syn-unanswered", "node/worker-2", ms(0)), "3 SYNs to 10.0.0.1:443")
         .flow("large-download", ms(7_200), Some((ms(28), ms(5_300))), ms(41))
         .flow("small-page", ms(7_200), None, ms(3))
         .at(ms(7_100), TrialEvent::HostChanged { what: "link veth91a2 appeared".to_owned() })
-        .ended(ms(7_310), Outcome::Fail, &["pmtu-blackhole was late: 5.12 s, deadline 3 s"])
+        .ended(
+            ms(7_310),
+            Outcome::Fail,
+            &[
+                "syn-unanswered reported node/worker-2, which the scenario neither expects nor lists under `also`",
+                "pmtu-blackhole was late: 5.12 s, deadline 3 s",
+            ],
+        )
 }
 
 fn mss_control() -> Script {

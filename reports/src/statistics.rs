@@ -133,7 +133,7 @@ pub fn times(run: &RunSummary) -> Vec<Times<'_>> {
         let mut expectations: Vec<&Expectation> = Vec::new();
         for decided in group.trials.iter().flat_map(|trial| &trial.verdicts) {
             // These verdicts have no expectation and no deadline.
-            if matches!(decided.verdict, Verdict::Silent | Verdict::FalseAlarm { .. }) {
+            if matches!(decided.verdict, Verdict::Silent | Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. }) {
                 continue;
             }
             if !expectations.contains(&&decided.expectation) {

@@ -21,9 +21,9 @@ use crate::{matrix, times, triage};
 const WIDTH: usize = 110;
 /// Maximum width of a matrix cell; longer words are rare and are not broken.
 const CELL: usize = 12;
-const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: not expected by the scenario";
+const LEGEND: &str = "time from t0 until the finding was received; · silent; also, info: not required by the scenario";
 /// The same of a run with faults that a cache or kept connections hid.
-const HIDDEN_LEGEND: &str = "time from t0, or from when clients could first see the fault, until the finding was received; · silent; also, info: not expected by the scenario";
+const HIDDEN_LEGEND: &str = "time from t0, or from when clients could first see the fault, until the finding was received; · silent; also, info: not required by the scenario";
 
 /// The tables of a run: the matrix and the reasons for skipped trials (except for a run of one trial), with a column
 /// per scenario if `wide`, otherwise per incident; with several backends their times compared, with repetitions the

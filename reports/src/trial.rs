@@ -210,7 +210,9 @@ impl TrialSummary {
     pub fn finding_behind(&self, decided: &Decided) -> Option<&FindingReceived> {
         let expected = &decided.expectation;
         let subject = match &decided.verdict {
-            Verdict::WrongSubject { said: subject } | Verdict::FalseAlarm { subject, .. } => Some(subject),
+            Verdict::WrongSubject { said: subject }
+            | Verdict::FalseAlarm { subject, .. }
+            | Verdict::Unexpected { subject, .. } => Some(subject),
             _ => expected.subject.as_ref(),
         };
         let fits = |received: &&FindingReceived| {
@@ -231,7 +233,7 @@ impl TrialSummary {
     pub fn about(&self, decided: &Decided) -> String {
         let expected = decided.expectation.subject.as_ref();
         let reported = || match &decided.verdict {
-            Verdict::FalseAlarm { subject, .. } => Some(subject),
+            Verdict::FalseAlarm { subject, .. } | Verdict::Unexpected { subject, .. } => Some(subject),
             _ => self.finding_behind(decided).map(|received| &received.finding.subject),
         };
         expected.or_else(reported).map_or_else(|| "anything".to_owned(), ToString::to_string)
@@ -254,11 +256,12 @@ impl TrialSummary {
             Verdict::Blind { why: text }
             | Verdict::Undecided { why: text }
             | Verdict::ExpectedMiss { reason: text }
-            | Verdict::FalseAlarm { evidence: text, .. } => Some(text.clone()),
+            | Verdict::FalseAlarm { evidence: text, .. }
+            | Verdict::Unexpected { evidence: text, .. } => Some(text.clone()),
             Verdict::Missed | Verdict::Silent => None,
             Verdict::WrongSubject { said: subject } => {
                 let evidence = found().map(|evidence| format!(": {evidence}"));
-                Some(format!("reported only about {subject}{}", evidence.unwrap_or_default()))
+                Some(format!("reported about {subject}{}", evidence.unwrap_or_default()))
             }
             Verdict::PreExisting => found().or_else(|| Some("reported before the fault was injected".to_owned())),
             _ => found(),

@@ -6,7 +6,7 @@
 
 use relapse_detectors::finding::{Level, Severity};
 
-use crate::event::{Decided, Outcome, Verdict};
+use crate::event::{Decided, Expectation, Outcome, Verdict};
 use crate::units;
 
 /// The meaning of a word, for its colour.
@@ -79,6 +79,7 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
         | Verdict::WrongSubject { .. }
         | Verdict::PreExisting
         | Verdict::FalseAlarm { .. }
+        | Verdict::Unexpected { .. }
         | Verdict::NotCleared
         | Verdict::ClearedEarly
         | Verdict::UnexpectedlyDetected { .. } => Tone::Bad,
@@ -125,9 +126,10 @@ pub fn short(decided: &Decided) -> String {
         Verdict::Detected { .. } => time_to_detect(decided),
         Verdict::Late { .. } => format!("late {}", time_to_detect(decided)),
         Verdict::FalseAlarm { .. } => "FALSE ALARM".to_owned(),
+        Verdict::Unexpected { .. } => "UNEXPECTED".to_owned(),
         Verdict::Silent => "·".to_owned(),
         Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
-        Verdict::UnexpectedlyDetected { .. } => format!("unexpected {}", time_to_detect(decided)),
+        Verdict::UnexpectedlyDetected { .. } => format!("not missed {}", time_to_detect(decided)),
         Verdict::PreExisting | Verdict::StartedLate => decided.verdict.name().to_owned(),
         Verdict::Missed
         | Verdict::WrongSubject { .. }
@@ -147,6 +149,12 @@ pub fn time_to_detect(decided: &Decided) -> String {
     time + &visible.unwrap_or_default()
 }
 
+/// A deadline; empty for a verdict on what nothing expected.
+#[must_use]
+pub fn deadline(expectation: &Expectation) -> String {
+    if expectation.within.is_zero() { String::new() } else { units::limit(expectation.within) }
+}
+
 /// A verdict in a few words: "detected after 1.9 ms", "late: after 5.1 s".
 #[must_use]
 pub fn sentence(decided: &Decided) -> String {
@@ -154,6 +162,7 @@ pub fn sentence(decided: &Decided) -> String {
         Verdict::Detected { after } if !after.is_zero() => format!("detected after {}", time_to_detect(decided)),
         Verdict::Late { .. } => format!("late: after {}", time_to_detect(decided)),
         Verdict::FalseAlarm { severity: loud, .. } => format!("FALSE ALARM ({})", severity(*loud)),
+        Verdict::Unexpected { severity: loud, .. } => format!("UNEXPECTED ({})", severity(*loud)),
         Verdict::Silent => "silent".to_owned(),
         Verdict::ExpectedMiss { .. } => "missed, as expected".to_owned(),
         Verdict::UnexpectedlyDetected { .. } => format!("detected after {}, not missed", time_to_detect(decided)),

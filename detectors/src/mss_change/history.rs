@@ -38,6 +38,8 @@ pub(super) struct Rise {
     pub client: IpAddr,
     /// It was there with the first SYN, which is compared with what fits a declared MTU.
     pub from_start: bool,
+    /// The largest packet that can occur since, 0 until a connection with a larger MSS is accepted.
+    pub packet: u32,
     /// A client with a smaller MSS before announced a larger one.
     own_history: bool,
     /// SYNs with a larger MSS since, and whether an old value was seen between them.
@@ -85,7 +87,17 @@ impl History {
 
     fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool, from_start: bool) {
         let Some(rise) = &mut self.rise else {
-            self.rise = Some(Rise { old, new, since: at, client, from_start, own_history, syns: 1, old_seen: false });
+            self.rise = Some(Rise {
+                old,
+                new,
+                since: at,
+                client,
+                from_start,
+                packet: 0,
+                own_history,
+                syns: 1,
+                old_seen: false,
+            });
             return;
         };
         rise.syns += 1;

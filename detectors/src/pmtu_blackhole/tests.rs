@@ -1,4 +1,5 @@
-use crate::testing::{Scene, play, scene};
+use crate::signal::Observed;
+use crate::testing::{Scene, observed, play, scene};
 
 const NAME: &str = super::INFO.name;
 const PATH: &str = "path/192.168.40.0/24";
@@ -123,6 +124,77 @@ fn twin_the_new_clamp_still_fits_and_a_packet_is_lost_now_and_then() {
 }
 
 #[test]
+fn incident_a_path_shrinks_under_what_it_once_carried() {
+    let mut scene = scene!(NAME, "");
+    for step in 0..10 {
+        large(&mut scene, step * 100, &format!("{CLIENT}:{}", 40_000 + step), 1380);
+    }
+    play!(scene, "1000 office {CLIENT}:41000 syn 1380; 1001 office {CLIENT}:41000 request");
+    play!(scene, "1002 office {CLIENT}:41000 data 1 1368");
+    for (at, retransmits) in [(1_100, 0), (1_300, 1), (1_700, 2), (2_500, 3)] {
+        play!(scene, "{at} office {CLIENT}:41000 socket 1368 0 90000 {retransmits}");
+        small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at), 1380);
+    }
+    play!(scene, "2600 ? warning 2500..2600 {PATH} ? evidence as large ones were last acknowledged 0.3 s before");
+}
+
+#[test]
+fn twin_other_packets_as_large_are_still_acknowledged() {
+    let mut scene = scene!(NAME, "");
+    large(&mut scene, 0, "192.168.40.7:40000", 1380);
+    play!(scene, "1000 office {CLIENT}:41000 syn 1380; 1001 office {CLIENT}:41000 request");
+    for (at, retransmits) in [(1_100, 0), (1_300, 1), (1_700, 2), (2_500, 3), (4_100, 4)] {
+        play!(scene, "{at} office {CLIENT}:41000 socket 1368 0 90000 {retransmits}");
+        large(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at), 1380);
+    }
+    play!(scene, "? nothing");
+}
+
+#[test]
+fn twin_a_client_dies_150_ms_away() {
+    // Acknowledgments that were under way when it died arrive up to a round trip after the last progress of the stall.
+    for (late, expected) in [(200, "nothing"), (290, "warning")] {
+        let mut scene = scene!(NAME, "");
+        play!(scene, "0 office {CLIENT}:41000 syn 1380; 150 office {CLIENT}:41000 request");
+        play!(scene, "0 office {CLIENT}:41001 syn 1380; 150 office {CLIENT}:41001 request");
+        for (at, retransmits) in [(1_000, 0), (1_400, 1), (2_300, 2), (4_200, 3)] {
+            let Observed::Socket(mut socket) = observed(&[
+                "office",
+                &format!("{CLIENT}:41000"),
+                "socket",
+                "1368",
+                "0",
+                "90000",
+                &retransmits.to_string(),
+            ]) else {
+                unreachable!()
+            };
+            socket.rtt_us = 150_000;
+            scene.at(at, "worker-1", socket.into());
+            if at == 1_000 {
+                play!(scene, "{} office {CLIENT}:41001 acked 601", at + late);
+            }
+        }
+        play!(scene, "5000 ? {expected}");
+    }
+}
+
+#[test]
+fn what_clients_of_one_node_receive_is_no_proof_for_another() {
+    let mut scene = scene!(NAME, "");
+    for (at, retransmits) in [(1_000, 0), (1_300, 1), (1_700, 2), (2_500, 3)] {
+        play!(scene, "{at} office {CLIENT}:41000 socket 1368 0 90000 {retransmits}");
+        play!(
+            scene,
+            "{} @worker-2 office {CLIENT}:41001 syn 1380; {} @worker-2 office {CLIENT}:41001 request",
+            at + 60,
+            at + 61
+        );
+    }
+    play!(scene, "3000 ? nothing");
+}
+
+#[test]
 fn two_clients_stuck_alike_while_the_path_carries_small_packets() {
     let mut scene = scene!(NAME, "");
     large(&mut scene, 0, "192.168.40.9:40000", 1280);
@@ -163,6 +235,6 @@ fn a_client_behind_a_node_is_named_by_the_connection_table_of_that_node() {
         play!(scene, "{at} @worker-2 office 10.176.64.10:{port} socket 1368 0 90000 {retransmits}");
         small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at), 1280);
     }
-    play!(scene, "2000 ? warning 1700..2000 {PATH} ? evidence pods see worker-1 in place of these clients");
+    play!(scene, "2000 ? warning 1700..2000 {PATH} ? evidence this needs the agents of both nodes");
     assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains("10.176.64.")));
 }

@@ -380,7 +380,7 @@ impl NodeRouting {
                 continue;
             }
             let since = fault.since.max(self.nic.since).max(self.restored);
-            if fault.last < since {
+            if fault.last < since || self.is_exception(destination, fault.link.as_deref()) {
                 continue;
             }
             let stray = self.stray(source, since);
@@ -402,6 +402,12 @@ impl NodeRouting {
             };
             want(wanted, subject, Claim { severity, since, evidence });
         }
+    }
+
+    /// Whether the pod table itself sends this destination, among others, to another link.
+    fn is_exception(&self, destination: IpAddr, link: Option<&str>) -> bool {
+        let covers = |route: &Route| route.destination.is_some_and(|to| to.contains(destination));
+        self.routes.values().any(|route| covers(route) && link.is_some() && route.link.as_deref() == link)
     }
 
     /// A SYN of this pod that left by the node's NIC since `since`.

@@ -12,7 +12,7 @@ pub enum ProbeKind {
     DnsService,
     /// The same query sent directly to one endpoint (pod) behind that Service.
     DnsEndpoint,
-    /// A query to an upstream resolver outside the cluster.
+    /// A query to an upstream resolver outside the cluster, for the same external name.
     DnsUpstream,
     /// ICMP echo to an address that pods use.
     Echo,
@@ -38,7 +38,8 @@ pub struct Probe {
     /// TCP port of the target, where it is not given by the kind.
     #[serde(default)]
     pub port: Option<u16>,
-    /// The Service or name it is about.
+    /// The Service or name it is about. Cluster DNS is asked for a name of its own and for an external one; `None` if
+    /// no external one is known.
     #[serde(default)]
     pub about: Option<String>,
     pub ok: bool,

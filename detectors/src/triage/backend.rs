@@ -125,7 +125,9 @@ impl Backend {
             };
             let recent = || server.recent.iter().filter(|answer| ask.now.since(answer.at) < SPAN);
             let newest: Vec<&Answer> = recent().filter(own).collect();
-            let late: Vec<&&Answer> = newest.iter().rev().take_while(|answer| answer.late).collect();
+            // A request that still waits, for no longer than usual, tells nothing yet.
+            let told = newest.iter().rev().filter(|answer| answer.answered || answer.late);
+            let late: Vec<&&Answer> = told.take_while(|answer| answer.late).collect();
             if late.len() >= SEVERAL || late.iter().any(|answer| !answer.answered) && late.len() > 1 {
                 let shortest = late.iter().map(|answer| answer.own_time).min().unwrap_or_default();
                 let usual = server.median().unwrap_or_default();

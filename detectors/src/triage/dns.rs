@@ -12,7 +12,7 @@ use super::access::{Leg, Lookup, Outcome};
 use super::{Ask, Look, Run, State, Step, fresh};
 use crate::capped::Capped;
 use crate::finding::{Subject, SubjectKind};
-use crate::names::Answer;
+use crate::names::{Answer, is_own};
 use crate::operator::Operator;
 use crate::signal::{Dns, Endpoint, Observed, Probe, ProbeKind, Signal};
 use crate::time::{Time, span};
@@ -81,6 +81,8 @@ impl Resolution {
 
     fn probe(&mut self, node: &Arc<str>, at: Time, probe: &Probe) {
         let kind = match probe.kind {
+            // If these fail, those for external names fail as well.
+            ProbeKind::DnsService | ProbeKind::DnsEndpoint if probe.about.as_deref().is_some_and(is_own) => return,
             ProbeKind::DnsService => Kind::Service,
             ProbeKind::DnsEndpoint => Kind::Endpoint,
             ProbeKind::DnsUpstream => Kind::Upstream,
@@ -103,6 +105,16 @@ impl Resolution {
             *own == kind && is_endpoint && (nodes.is_empty() || nodes.contains(&&**node))
         });
         of_kind.filter_map(|(_, run)| run.state(now, MISSES)).collect()
+    }
+
+    /// Whether the upstream resolvers, asked directly, have only SERVFAIL, and so has cluster DNS.
+    fn is_refused_upstream(&self, now: Time) -> bool {
+        let mut failing = self.probes.iter().filter(|(_, run)| run.state(now, MISSES) == Some(false)).peekable();
+        let upstream = self.probed(Kind::Upstream, now, &[]);
+        !upstream.is_empty()
+            && !upstream.contains(&true)
+            && failing.peek().is_some()
+            && failing.all(|(_, run)| run.error.as_deref() == Some("SERVFAIL"))
     }
 
     /// Cluster DNS answers at the address of each endpoint, but not at that of its Service: the Service is at fault.
@@ -133,6 +145,10 @@ impl Resolution {
         let fails = service.contains(&false) || service.is_empty() && own == Some(false);
         if nodes.iter().any(|node| self.is_only_the_service(now, node)) {
             return Look::in_order("the endpoints of cluster DNS answer, asked directly");
+        }
+        if fails && self.is_refused_upstream(now) {
+            let what = format!("the upstream resolvers, asked directly, answer SERVFAIL for {}", lookup.name);
+            return Look::faulty(Subject::name(&lookup.name), what).explains_if(true);
         }
         if fails {
             let asked = self.probed(Kind::Endpoint, now, &[]);

@@ -104,7 +104,7 @@ impl Scene {
     fn verdict(&mut self, at: u64) -> Verdict {
         for node in ["worker-1", "worker-2"] {
             // Agents report all the time.
-            self.play(&format!("{at} @{node} log a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
+            self.play(&format!("{at} @{node} log 1 a line; {at} @{node} syn lo 127.0.0.1:1 127.0.0.1:2 1 1"));
         }
         self.until(at);
         self.triage.seen("flow", Seen { at: ms(at), outcome: self.outcome });
@@ -322,6 +322,19 @@ fn cluster_dns_fails_and_its_nodes_nic_contributes() {
     scene.leads(1_400, "3 service/kube-dns, also 1");
     let verdict = scene.verdict(1_500);
     assert_eq!(verdict.not_seen(), 0, "{verdict:#?}");
+}
+
+#[test]
+fn a_domain_whose_own_servers_fail() {
+    let mut scene = Scene::new(lookups(), Outcome::NameError);
+    scene.play("0 endpoints 0@worker-1");
+    for at in [1_000, 1_200] {
+        for (kind, target) in [("upstream", "10.16.16.16"), ("service", DNS), ("endpoint", "10.176.98.2")] {
+            scene.play(&format!("{at} probe {kind} {target} SERVFAIL example-api.com."));
+        }
+        scene.play(&format!("{at} probe service {DNS} ok kube-dns.kube-system.svc.cluster.local."));
+    }
+    scene.leads(1_300, "3 name/example-api.com");
 }
 
 #[test]

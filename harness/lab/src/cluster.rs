@@ -3,7 +3,7 @@
 //! Everything a fault, a workload or a collector accesses is a namespace handle; backends differ only
 //! in how they create the namespaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,9 +92,9 @@ pub struct Outside {
     pub records: Records,
 }
 
-/// Records of a resolver outside, which can be edited while it runs.
+/// Records of a resolver outside, which can be edited while it runs, and names for which it has only SERVFAIL.
 #[derive(Debug, Clone, Default)]
-pub struct Records(Arc<RwLock<BTreeMap<String, Record>>>);
+pub struct Records(Arc<RwLock<BTreeMap<String, Record>>>, Arc<RwLock<BTreeSet<String>>>);
 
 /// The addresses of a name, and their time to live in seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Records {
     #[must_use]
     pub fn new(records: &[(String, Vec<IpAddr>)], ttl: u32) -> Self {
         let record = |addresses: &Vec<IpAddr>| Record { addresses: addresses.clone(), ttl };
-        Self(Arc::new(RwLock::new(records.iter().map(|(name, a)| (name.clone(), record(a))).collect())))
+        Self(Arc::new(RwLock::new(records.iter().map(|(name, a)| (name.clone(), record(a))).collect())), Arc::default())
     }
 
     /// The record that answers for a folded name: its own, or a wildcard.
@@ -122,6 +122,22 @@ impl Records {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Record> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Whether the resolver cannot resolve this folded name.
+    #[must_use]
+    pub fn is_failing(&self, name: &str) -> bool {
+        self.1.read().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    /// Sets that.
+    pub fn set_failing(&self, name: &str, fails: bool) {
+        let mut failing = self.1.write().unwrap_or_else(PoisonError::into_inner);
+        if fails {
+            failing.insert(name.to_owned());
+        } else {
+            failing.remove(name);
+        }
     }
 
     /// Replaces the record of a folded name, or removes it.

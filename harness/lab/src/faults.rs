@@ -85,4 +85,8 @@ faults! {
     "backend-errors" => backend_errors::BackendErrorsSpec,
     "pod-crash" => pod_crash::PodCrashSpec,
     "rolling-update" => rolling_update::RollingUpdateSpec,
+    "carrier-flap" => carrier_flap::CarrierFlapSpec,
+    "domain-failure" => domain_failure::DomainFailureSpec,
+    "node-nic-route" => node_nic_route::NodeNicRouteSpec,
+    "policy-drop" => policy_drop::PolicyDropSpec,
 }

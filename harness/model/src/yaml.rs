@@ -21,7 +21,8 @@ pub use schema::schema;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
 use crate::spanned::span_in;
-use tree::{Value, YamlNode};
+
+pub use tree::{Number, Value, YamlNode};
 
 /// Maximum size of a file. The longest scenario has some 5 kB.
 const LARGEST: u64 = 1 << 20;
@@ -112,6 +113,14 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
     check::check(source, &tree, &schema::<T>(), &format!("the {}", T::NOUN)).into_result(())?;
     let understood = serde_yaml::from_str_with_options(&source.text, options(DuplicateKeyPolicy::Error));
     understood.map_err(|error| explain(error).into())
+}
+
+/// Reads the text of a file as an untyped tree; aliases are expanded.
+///
+/// # Errors
+/// Errors of syntax.
+pub fn nodes(source: &Source, noun: &str) -> Result<YamlNode, Diagnostics> {
+    serde_yaml::from_str_with_options(&source.text, options()).map_err(|error| explain(source, &error, noun).into())
 }
 
 /// Parses a file of another program.

@@ -15,11 +15,13 @@ use relapse_reports::terminal::{Mode, Terminal};
 
 use super::{Refused, out};
 use crate::config::Config;
+use crate::drawn;
 use crate::event::{RunEvent, What};
 use crate::nightly;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
 use crate::scenario::trial::Armed;
+use crate::vary::{Extent, Seed};
 
 /// Value of `--backend` for all backends, one after the other.
 const ALL: &str = "all";
@@ -59,6 +61,7 @@ impl Chosen {
   relapse run conntrack-cap-reset --allow-host-writes --record recordings
   relapse run --config relapse.yaml --json > events.jsonl
   relapse run --shard 2/4
+  relapse run --vary --repeat 3 --jobs 3
   sudo relapse run --backend kind policy-route-lost
 
 Reports: FOLDER/latest/report.html, summary.md, junit.xml, matrix.txt, events.jsonl.")]
@@ -94,6 +97,10 @@ pub struct RunArguments {
     /// the late start.
     #[arg(long, value_name = "WHEN")]
     armed: Option<Armed>,
+    /// Vary each trial: draw its numbers (`vary:` of the scenario) and, in labs, names, addresses and the like anew.
+    /// Prints the seed, which draws the same again. Drawn scenarios are written to FOLDER/runs/RUN/drawn.
+    #[arg(long, value_name = "SEED", num_args = 0..=1)]
+    vary: Option<Option<Seed>>,
     /// Run nightly scenarios as well, which otherwise run only if they are named. Also set by RELAPSE_NIGHTLY=1.
     #[arg(long)]
     nightly: bool,
@@ -152,10 +159,6 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    if let Some(armed) = arguments.armed {
-        plans.iter_mut().for_each(|plan| plan.arm(armed));
-    }
-    plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let run_id = run_id();
     let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
     let clusters = clusters(jobs, trials(&plans, &only) * arguments.repeat as usize);
@@ -177,9 +180,22 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     super::able(&options.backends)?;
     let folder = RunFolder::create(&arguments.reports, &options.run_id);
     let folder = folder.map_err(|e| format!("--reports: failed to {}", super::chain(&e)))?;
+    let mut notices: Vec<String> = left_out.into_iter().collect();
+    if let Some(seed) = arguments.vary {
+        let seed = seed.unwrap_or_else(Seed::fresh);
+        let is_real = options.backends.iter().any(|backend| backend.is_real_cluster());
+        let extent = if is_real { Extent::Numbers } else { Extent::All };
+        let files = folder.path().join("drawn");
+        plans = drawn::plans(&plans, seed, arguments.repeat, extent, &files)?;
+        notices.push(format!("drawn by --vary {seed}; each scenario is in {}", files.display()));
+    }
+    if let Some(armed) = arguments.armed {
+        plans.iter_mut().for_each(|plan| plan.arm(armed));
+    }
+    plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let terminal =
         (!arguments.json).then(|| Terminal::new(Mode::detect()).verbose(arguments.verbose).wide(arguments.wide));
-    Ok(perform(&plans, &options, left_out, terminal, folder))
+    Ok(perform(&plans, &options, notices, terminal, folder))
 }
 
 /// Whether an argument is the scenario's name or file, and not only its folder.
@@ -276,7 +292,7 @@ pub(super) fn run_id() -> String {
 fn perform(
     plans: &[Plan],
     options: &Options,
-    left_out: Option<String>,
+    notices: Vec<String>,
     mut text: Option<Terminal>,
     folder: RunFolder,
 ) -> ExitCode {
@@ -298,7 +314,7 @@ fn perform(
             folder = None;
         }
     };
-    for text in left_by_others().into_iter().chain(left_out) {
+    for text in left_by_others().into_iter().chain(notices) {
         sink(&RunEvent { at: relapse_lab::fault::now(), what: What::Notice { text } });
     }
     let outcome = run::run(plans, options, &interrupt, &mut sink);

@@ -50,6 +50,9 @@ struct Detector {
     name: Spanned<Name>,
     /// How to run it: `exec: { command: [./my-agent] }`.
     exec: Exec,
+    /// In an incident, a warning that no line of `expect` asked for fails the trial. Default false: it is shown.
+    #[serde(default)]
+    strict: bool,
     #[serde(default)]
     expect: Vec<Spanned<Line>>,
 }
@@ -122,14 +125,14 @@ pub(super) fn resolve(source: &Source, file: File, today: Date) -> Result<Config
     let mut check = Check { source, wrong: Diagnostics::default() };
     let mut names = BTreeSet::new();
     let mut detectors = Vec::new();
-    for Detector { name, exec, expect } in file.detectors {
+    for Detector { name, exec, strict, expect } in file.detectors {
         if DetectorSet::names().contains(&&**name) {
             let message = format!("{} is the name of a built-in detector", quoted(&name));
             check.report(name.span, message, "choose another");
         } else if !names.insert(name.value.0.clone()) {
             check.report(name.span, format!("there are two detectors {}", quoted(&name)), "");
         }
-        let exec = check.exec(name.value.0, exec);
+        let exec = ExecSpec { strict, ..check.exec(name.value.0, exec) };
         detectors.push(Outside { exec, expect: check.expectations(expect, today) });
     }
     check.wrong.into_result(Config { detectors })
@@ -167,6 +170,7 @@ impl Check<'_> {
             directory: directory(self.source),
             env: exec.env.into_iter().map(|(key, word)| (key.value, word.value.0)).collect(),
             signals: exec.signals,
+            strict: false,
         };
         if spec.command.first().is_none_or(String::is_empty) {
             let help = "a list: the program and its arguments, such as `[./my-agent, --json]`";

@@ -1,7 +1,7 @@
 //! `packet`: a SYN or a SYN-ACK is seen, or never seen, at a place while the faults are in force.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use relapse_detectors::signal::CollectorKind;
@@ -79,12 +79,18 @@ impl Effect for Packet {
         let mut capture = Capture::open(&namespace(on.cluster.as_ref(), self.at), &Filter::syn())?;
         let plan = on.cluster.plan();
         let (source, destination, syn_ack) = (plan.address(self.from), plan.address(self.to), self.syn_ack);
-        let count = Arc::new(AtomicU64::new(0));
-        let (counter, in_force) = (Arc::clone(&count), Arc::clone(on.in_force));
+        let seen = Arc::new(Seen::default());
+        let (counter, in_force) = (Arc::clone(&seen), Arc::clone(on.in_force));
         on.tasks.spawn(async move {
             let mut frames = Vec::new();
+            let mut lost_before = 0;
             while capture.next_batch(&mut frames).await.is_ok() {
                 let begin = in_force.load(Ordering::Relaxed);
+                let lost = capture.lost();
+                if begin == 0 {
+                    lost_before = lost;
+                }
+                counter.lost.store(lost - lost_before, Ordering::Relaxed);
                 let counted = frames.drain(..).filter(|frame| {
                     let Frame::Tcp(tcp) = &frame.packet else { return false };
                     begin > 0
@@ -93,22 +99,39 @@ impl Effect for Packet {
                         && tcp.destination.ip() == destination
                         && tcp.flags.ack == syn_ack
                 });
-                counter.fetch_add(counted.count() as u64, Ordering::Relaxed);
+                counter.packets.fetch_add(counted.count() as u64, Ordering::Relaxed);
             }
+            counter.ended.store(true, Ordering::Relaxed);
         });
-        Ok(Box::new(Counted { count, wanted: self.wanted }))
+        Ok(Box::new(Counted { seen, wanted: self.wanted }))
     }
 }
 
+/// What the capture has seen since the faults are in force.
+#[derive(Debug, Default)]
+struct Seen {
+    packets: AtomicU64,
+    lost: AtomicU64,
+    /// It failed, and sees nothing more.
+    ended: AtomicBool,
+}
+
 struct Counted {
-    count: Arc<AtomicU64>,
+    seen: Arc<Seen>,
     wanted: bool,
 }
 
 impl Watch for Counted {
+    /// A capture that missed something cannot show that there was nothing.
     fn judge(&self) -> (bool, String) {
-        let packets = self.count.load(Ordering::Relaxed);
-        ((packets > 0) == self.wanted, format!("{packets} seen"))
+        let packets = self.seen.packets.load(Ordering::Relaxed);
+        let missed = match (self.seen.ended.load(Ordering::Relaxed), self.seen.lost.load(Ordering::Relaxed)) {
+            (true, _) => ", and the capture ended early".to_owned(),
+            (false, 0) => String::new(),
+            (false, lost) => format!(", and the capture lost {lost} packets"),
+        };
+        let holds = if self.wanted { packets > 0 } else { packets == 0 && missed.is_empty() };
+        (holds, format!("{packets} seen{missed}"))
     }
 }
 
@@ -119,8 +142,19 @@ mod tests {
     #[test]
     fn a_packet_is_seen_or_never_seen() {
         for (wanted, count, holds) in [(true, 1, true), (true, 0, false), (false, 0, true), (false, 1, false)] {
-            let watch = Counted { count: Arc::new(AtomicU64::new(count)), wanted };
-            assert_eq!(watch.judge().0, holds, "wanted {wanted}, {count} seen");
+            assert_eq!(judged(wanted, count, 0, false).0, holds, "wanted {wanted}, {count} seen");
         }
+    }
+
+    #[test]
+    fn a_capture_that_missed_something_does_not_show_that_there_was_nothing() {
+        assert_eq!(judged(false, 0, 3, false), (false, "0 seen, and the capture lost 3 packets".to_owned()));
+        assert_eq!(judged(false, 0, 0, true), (false, "0 seen, and the capture ended early".to_owned()));
+        assert!(judged(true, 1, 3, true).0, "what was seen was there");
+    }
+
+    fn judged(wanted: bool, packets: u64, lost: u64, ended: bool) -> (bool, String) {
+        let (packets, lost, ended) = (packets.into(), lost.into(), ended.into());
+        Counted { seen: Arc::new(Seen { packets, lost, ended }), wanted }.judge()
     }
 }

@@ -1,8 +1,10 @@
 //! `works`: a flow, or a part of it, keeps working, optionally within a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use relapse_detectors::time::Time;
 use relapse_kernel::Result;
 use relapse_lab::workload::Attempt;
 use relapse_model::diagnostics::quoted;
@@ -65,7 +67,8 @@ impl Effect for Works {
         let flow = &on.flows[self.flow.0];
         let timed = self.within.is_some() || !flow.parts.is_empty();
         let times = timed.then(|| Times::new(self.flow, flow, on.before));
-        Ok(Box::new(Working { part: self.part, within: self.within, times, ..Working::default() }))
+        let in_force = Arc::clone(on.in_force);
+        Ok(Box::new(Working { part: self.part, within: self.within, times, in_force, ..Working::default() }))
     }
 }
 
@@ -77,6 +80,11 @@ struct Working {
     times: Option<Times>,
     attempts: u32,
     worked: u32,
+    /// Clock time in nanoseconds from which the faults are in force.
+    in_force: Arc<AtomicU64>,
+    /// When successful attempts started, and when any attempt started last.
+    successes: Vec<Time>,
+    latest: Time,
     failures_in_a_row: u32,
     most_in_a_row: u32,
     /// Number of latest attempts in a row that were in time.
@@ -92,25 +100,44 @@ impl Watch for Working {
             return;
         }
         self.attempts += 1;
+        self.latest = self.latest.max(attempt.started);
         let Some(took) = took(attempt, self.part) else {
             self.failures_in_a_row += 1;
             self.most_in_a_row = self.most_in_a_row.max(self.failures_in_a_row);
             return;
         };
         self.worked += 1;
+        self.successes.push(attempt.started);
         self.failures_in_a_row = 0;
         self.in_time = if self.within.is_none_or(|within| took <= within) { self.in_time + 1 } else { 0 };
     }
 
     /// A single lost attempt on a busy machine is noise; two in a row are an effect. The latest attempts must be in time.
+    /// It must have worked all the time: others may not have ended yet, or be unknown.
     fn judge(&self) -> (bool, String) {
-        let holds = self.in_time >= ENOUGH && self.most_in_a_row < 2;
+        let spread = self.is_spread();
+        let holds = self.in_time >= ENOUGH && self.most_in_a_row < 2 && spread;
         let times = self.times.as_ref().map(|times| format!("; {}", times.text(self.part))).unwrap_or_default();
-        (holds, format!("{} of {} attempts worked{times}", self.worked, self.attempts))
+        let gap = if spread || self.worked == 0 { "" } else { ", not all the time" };
+        (holds, format!("{} of {} attempts worked{gap}{times}", self.worked, self.attempts))
     }
 
     fn wants_attempts(&self) -> bool {
-        self.in_time < ENOUGH && self.most_in_a_row < 2
+        (self.in_time < ENOUGH || !self.is_spread()) && self.most_in_a_row < 2
+    }
+}
+
+impl Working {
+    /// Whether an attempt worked in each third of the time from when the faults were in force to the latest attempt.
+    fn is_spread(&self) -> bool {
+        let from = Time(self.in_force.load(Ordering::Relaxed));
+        let third = self.latest.since(from) / 3;
+        let worked = |number: u32| {
+            let (begin, end) = (from + third * number, from + third * (number + 1));
+            // Thirds are rounded down.
+            self.successes.iter().any(|at| *at >= begin && (*at <= end || number == 2))
+        };
+        (0..3).all(worked)
     }
 }
 
@@ -132,9 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn it_works_in_each_third_of_the_time_the_fault_is_in_force() {
+        // From 10 on, an attempt each 10 ns.
+        let works = |attempts| {
+            let watch = Working { in_force: Arc::new(10.into()), ..Working::default() };
+            let worked = |(number, outcome): (u64, char)| (outcome == '.').then_some(Time(number * 10));
+            let started = (1..).zip(str::chars(attempts)).filter_map(worked);
+            played_all(watch, started.map(|started| Attempt { started, ..lasting(Some(1)) })).judge()
+        };
+        assert!(works("...").0);
+        assert!(works("..... ...").0, "one has not ended");
+        assert!(!works("      ...").0, "only the last three");
+        assert!(!works(".      ..").0, "not in the middle");
+        assert_eq!(works("      ...").1, "3 of 3 attempts worked, not all the time");
+    }
+
+    #[test]
     fn it_works_in_time_when_the_latest_three_did() {
         let works = |attempts: &[Option<u64>]| {
-            let watch = Working { within: Some(Duration::from_millis(100)), ..Working::default() };
+            let (within, in_force) = (Some(Duration::from_millis(100)), Arc::new(lasting(None).started.0.into()));
+            let watch = Working { within, in_force, ..Working::default() };
             played_all(watch, attempts.iter().map(|ms| lasting(*ms))).judge().0
         };
         assert!(works(&[Some(2), Some(100), Some(3)]));
@@ -156,7 +200,8 @@ mod tests {
             Attempt { details: Details { parts, ..Details::default() }, ..lasting(None) }
         };
         let works = |attempts: &[&[(usize, bool)]]| {
-            let watch = Working { part: Some(PartId(0)), ..Working::default() };
+            let in_force = Arc::new(lasting(None).started.0.into());
+            let watch = Working { part: Some(PartId(0)), in_force, ..Working::default() };
             played_all(watch, attempts.iter().map(|parts| attempt(parts))).judge().0
         };
         assert!(works(&[&[(0, true), (1, false)], &[(1, false)], &[(1, false)], &[(0, true)], &[(0, true)]]));

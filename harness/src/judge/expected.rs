@@ -1,7 +1,8 @@
 //! One expectation, from open to decided.
 //!
 //! Invariants: decided exactly once; in time means received at t0 + within or before, to the nanosecond, where t0 is, in
-//! a chain, the instant it counts from, or, if later, when clients could first see the fault. The caller passes only findings that have reached `warning` after t0.
+//! a chain, the instant it counts from, or, if later, when clients could first see the fault. The caller passes only
+//! findings that have reached `warning` after t0.
 
 use std::time::Duration;
 
@@ -87,10 +88,10 @@ impl Expected {
     }
 
     /// Starts its clock. In a chain, a matching finding may have been received already, since then or before.
-    pub(super) fn count_from(&mut self, from: Time, standing: &Standing) -> Option<Decided> {
+    pub(super) fn count_from(&mut self, from: Time, standing: &Standing, exempt: bool) -> Option<Decided> {
         self.t0 = Some(from);
         let (at, finding) = standing.warned_at().find(|(_, finding)| meets(&self.expectation, finding))?;
-        if at < from { self.close(Verdict::PreExisting) } else { self.receive(at, finding) }
+        if at < from { self.close(Verdict::PreExisting) } else { self.receive(at, finding, true, exempt) }
     }
 
     /// Whether it counts from the injection of this step, or, without a step, from t0.
@@ -152,19 +153,23 @@ impl Expected {
         Some(self.decided(verdict))
     }
 
-    /// A finding that reached `warning` after t0.
-    pub(super) fn receive(&mut self, now: Time, finding: &Finding) -> Option<Decided> {
+    /// A finding that reached `warning` after t0. A detector that named a subject that nothing asked for has not met its
+    /// expectation by naming the right one later, unless it is exempt.
+    pub(super) fn receive(&mut self, now: Time, finding: &Finding, asked: bool, exempt: bool) -> Option<Decided> {
         if self.decided || !concerns(&self.expectation, finding) {
             return None;
         }
         if !meets(&self.expectation, finding) {
             let reported = (now, finding.subject.clone());
-            if self.elsewhere.as_ref().is_none_or(|earlier| reported < *earlier) {
+            if !asked && self.elsewhere.as_ref().is_none_or(|earlier| reported < *earlier) {
                 self.elsewhere = Some(reported);
             }
             return None;
         }
         let after = now.since(self.t0?);
+        if let Some((_, said)) = self.elsewhere.take_if(|(earlier, _)| *earlier < now && !exempt) {
+            return self.close(Verdict::WrongSubject { said });
+        }
         let in_time = after.saturating_sub(self.hidden(self.t0?)) <= self.within;
         self.close(match &self.expectation.expected_miss {
             None if in_time => Verdict::Detected { after },

@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(seen, [("rule".to_owned(), found(20)), ("fall".to_owned(), Verdict::StartedLate)]);
         assert!(!judge.all_cleared());
         judge.finding(at(300), &finding("rule", true));
-        judge.recovered(at(400));
+        judge.recovered(at(400), at(250));
         assert_eq!(judge.outcome().0, Outcome::Pass);
 
         let (seen, judge) = restarted(&["rule", "fall"], &[]);

@@ -56,6 +56,9 @@ fn reason(decided: &Decided) -> Option<String> {
             None => format!("{name} already reported a finding{about} before the fault"),
         },
         Verdict::FalseAlarm { subject, .. } => format!("{name} raised a false alarm about {subject}"),
+        Verdict::Unexpected { subject, .. } => {
+            format!("{name} reported {subject}, which the scenario neither expects nor lists under `also`")
+        }
         Verdict::Blind { why } => format!("{name} could not see: {why}"),
         Verdict::NotCleared => format!("{name} did not clear its finding{about}"),
         Verdict::ClearedEarly => format!("{name} cleared its finding{about} while the fault was in force"),

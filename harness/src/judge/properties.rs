@@ -77,7 +77,7 @@ fn call(judge: &mut Judge, call: &Call) -> Vec<Decided> {
         Call::Tick(t) => judge.tick(Time(*t)),
         Call::End(t) => judge.detect_ended(Time(*t)),
         Call::Abandon => judge.abandon("because"),
-        Call::Recovered(t) => judge.recovered(Time(*t)),
+        Call::Recovered(t) => judge.recovered(Time(*t), Time(t / 2)),
     }
     judge.take_decided()
 }
@@ -93,8 +93,11 @@ fn tally<'a>(expectations: impl Iterator<Item = &'a Expectation>) -> BTreeMap<St
 
 fn planned(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
     decided.iter().filter(|d| {
-        !matches!(d.verdict, Verdict::FalseAlarm { .. } | Verdict::Silent | Verdict::NotCleared)
-            && d.expectation.within != std::time::Duration::ZERO
+        let unplanned = matches!(
+            d.verdict,
+            Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } | Verdict::Silent | Verdict::NotCleared
+        );
+        !unplanned && d.expectation.within != std::time::Duration::ZERO
     })
 }
 
@@ -130,8 +133,14 @@ fn play(trial: &Trial, know_t0_at: u64, ticks: &[u64]) -> Vec<String> {
     let mut judge = Judge::incident(trial.expectations.clone(), vec![]);
     let mut all: Vec<Decided> = calls.iter().flat_map(|(_, _, c)| call(&mut judge, c)).collect();
     all.extend(call(&mut judge, &Call::End(300)));
-    let planned = all.iter().filter(|d| !matches!(d.verdict, Verdict::FalseAlarm { .. }));
-    let mut lines: Vec<String> = planned.map(|d| format!("{d:?}")).collect();
+    // Of several such findings at one instant, any may be shown.
+    let line = |d: &Decided| match &d.verdict {
+        Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } => {
+            format!("{} {:?} {}", d.expectation.detector, d.expectation.level, d.verdict.name())
+        }
+        _ => format!("{d:?}"),
+    };
+    let mut lines: Vec<String> = all.iter().map(line).collect();
     lines.sort();
     lines
 }
@@ -167,6 +176,23 @@ proptest! {
                 });
                 prop_assert!(about.count() <= 1);
             }
+        }
+    }
+
+    #[test]
+    fn what_nothing_asks_for_fails(trial in any_trial()) {
+        let asks = |finding: &Finding| trial.expectations.iter().any(|e| super::expected::meets(e, finding));
+        let warns = |finding: &Finding| finding.severity >= Severity::Warning && !finding.cleared;
+        let is_new = |finding: &Finding| {
+            let same = |other: &Finding| {
+                (&other.detector, other.level, &other.subject) == (&finding.detector, finding.level, &finding.subject)
+            };
+            !trial.findings.iter().any(|(at, other)| *at < 100 && same(other))
+        };
+        let mut after = trial.findings.iter().filter(|(at, _)| *at >= 100).map(|(_, finding)| finding);
+        if after.any(|finding| warns(finding) && is_new(finding) && !asks(finding)) {
+            let lines = play(&trial, 100, &[]);
+            prop_assert!(lines.iter().any(|line| line.ends_with("unexpected") || line.ends_with("false-alarm")), "{lines:?}");
         }
     }
 

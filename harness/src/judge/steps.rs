@@ -2,12 +2,11 @@
 //!
 //! A trial that is not a chain has no steps, and everything in it counts from t0.
 
-use relapse_detectors::finding::{Finding, Level};
 use relapse_detectors::time::Time;
 
-use super::expected::{self, Expected};
+use super::expected::Expected;
 use super::{Judge, Stage};
-use crate::event::{Decided, Expectation, Verdict};
+use crate::event::{Decided, Expectation, OfStep, Verdict};
 
 #[derive(Debug, Default)]
 pub(super) struct Steps(Vec<Step>);
@@ -90,9 +89,16 @@ impl Steps {
         self.until(expectation).is_some_and(|step| step.clear_by.is_some())
     }
 
-    /// Whether it allows a finding now: its step is in force, or healed within the deadline for clearing.
-    pub(super) fn explains(&self, expectation: &Expectation, now: Time) -> bool {
-        let over = self.until(expectation).and_then(|step| step.clear_by);
+    /// Whether it allows a finding now: nothing covers its step, which is in force, or healed within the deadline for
+    /// clearing.
+    pub(super) fn explain(&self, expectation: &Expectation, now: Time) -> bool {
+        let until = expectation.of.as_ref().and_then(OfStep::until);
+        !self.is_covered(expectation) && self.is_left(until, now)
+    }
+
+    /// Whether findings of a step may still be reported: it is in force, or healed within the deadline for clearing.
+    pub(super) fn is_left(&self, step: Option<&str>, now: Time) -> bool {
+        let over = step.and_then(|step| self.named(step)).and_then(|step| step.clear_by);
         over.is_none_or(|clear_by| now <= clear_by)
     }
 }
@@ -154,6 +160,7 @@ impl Judge {
         self.stage_ended(now);
         self.expected.retain(|expected| expected.deadline().is_some());
         self.detect_ended(now);
+        self.abandoned = true;
     }
 
     /// Ends a stage of a chain and closes its open expectations. Findings of steps in force must stand, those of healed
@@ -172,16 +179,6 @@ impl Judge {
 
     pub(super) const fn is_chain(&self) -> bool {
         !self.steps.is_empty()
-    }
-
-    /// In a chain: whether an expectation allows this finding now.
-    pub(super) fn is_explained(&self, now: Time, finding: &Finding) -> bool {
-        let explains = |e: &Expected| {
-            let expectation = e.expectation();
-            let covered = self.steps.is_covered(expectation);
-            expected::meets(expectation, finding) && !covered && self.steps.explains(expectation, now)
-        };
-        finding.level == Level::Risk || self.outside.contains(&finding.detector) || self.expected.iter().any(explains)
     }
 
     /// Expectations and risks that were met.
@@ -211,10 +208,12 @@ impl Judge {
     pub(super) fn count(&mut self) {
         let mut decided = Vec::new();
         for expected in self.expected.iter_mut().filter(|expected| expected.deadline().is_none()) {
+            let name = &expected.expectation().detector;
+            let exempt = self.outside.contains(name) && !self.strict.contains(name);
             let seen = self.visible.iter().find(|(step, _)| expected.is_seen_with(step.as_deref()));
             seen.iter().for_each(|(_, at)| expected.see(**at));
             if let Some(from) = self.steps.origin(expected.expectation(), self.t0) {
-                decided.extend(expected.count_from(from, &self.standing));
+                decided.extend(expected.count_from(from, &self.standing, exempt));
             }
         }
         self.record(decided);

@@ -42,7 +42,11 @@ fn operator() -> Operator {
 }
 
 fn signal() -> Signal {
-    Signal { at: Time(7), node: "worker-1".into(), observed: Observed::KernelLog(KernelLog { line: "x".repeat(100) }) }
+    Signal {
+        at: Time(7),
+        node: "worker-1".into(),
+        observed: Observed::KernelLog(KernelLog { line: "x".repeat(100), netns: None }),
+    }
 }
 
 /// A shell script as a detector.
@@ -52,6 +56,7 @@ fn run(script: &str, signals: bool) -> Running {
     std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("written");
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("executable");
     let spec = ExecSpec {
+        strict: false,
         name: "agent".to_owned(),
         // Through the shell: a file just written may be busy (ETXTBSY) in a child that another test forks.
         command: vec!["sh".to_owned(), "./agent".to_owned(), "--json".to_owned()],

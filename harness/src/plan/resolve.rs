@@ -9,6 +9,7 @@
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
+mod also;
 mod cluster;
 mod dns;
 mod flows;
@@ -34,6 +35,7 @@ use relapse_model::values;
 
 use super::Plan;
 use crate::scenario::Scenario;
+use crate::vary;
 
 pub use load::load;
 
@@ -62,13 +64,15 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
     let armed = resolver.plan_armed(scenario);
-    let Planner { known: Resolver { cluster, workload, wrong, .. }, clients } = resolver;
+    let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients } = resolver;
+    wrong.extend(vary::check(scenario, source));
     let mut plan = wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
         title: scenario.metadata.title.value.clone(),
         nightly: scenario.metadata.nightly,
         file: source.file.clone(),
+        repetition: None,
         cluster,
         workload,
         clients,

@@ -157,11 +157,14 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
         _ => trial.control.is_none(),
     };
     let outside = order.outside_detectors.iter().map(|spec| spec.name.clone());
+    let strict = order.outside_detectors.iter().filter(|spec| spec.strict).map(|spec| spec.name.clone());
     if incident_expected {
         let expected = plan.incident_trial.expected(order.ground.is_real_cluster).to_vec();
         let expected = expected.into_iter().chain(order.outside_expectations.iter().cloned()).collect();
         let steps = plan.incident_trial.steps.iter().filter_map(|step| step.name.clone());
-        let judge = Judge::incident(expected, plan.risks.clone()).with_outside(outside).with_steps(steps);
+        let also = plan.incident_trial.follows(order.ground.is_real_cluster).to_vec();
+        let judge = Judge::incident(expected, plan.risks.clone()).with_also(also);
+        let judge = judge.with_outside(outside).with_strict(strict).with_steps(steps);
         let operator = plan.cluster_of(trial).operator();
         let judge = judge.with_history(|expectation| {
             let subject = expectation.subject.as_ref();

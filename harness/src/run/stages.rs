@@ -197,7 +197,8 @@ impl Stages<'_> {
             });
             over = step.await.unwrap_or(true);
         }
-        running.decide(Judge::recovered);
+        let healed_at = running.settled(begin);
+        running.decide(|judge, now| judge.recovered(now, healed_at));
         let seen = running.spreads.lock().healings();
         seen.into_iter().for_each(|seen| (running.events)(TrialEvent::Visible(seen)));
         healed.report(running.events);

@@ -84,6 +84,9 @@ pub struct Step {
     pub effect: Spanned<Effect>,
     /// Findings about this step. Each must stand until the step is healed, and be cleared after that.
     pub detect: Spanned<Vec<Detect>>,
+    /// Findings that may follow from this step until it is healed.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Where triage must lead while this step is the first that is not healed.
     pub triage: Option<Spanned<Triage>>,
     /// Changes that heal the step, made before its faults are undone. They are undone when every step is healed.
@@ -116,8 +119,8 @@ pub struct Detect {
     /// `cause`: what is wrong. `symptom`: its effect on traffic. Weaknesses that exist before the fault go in `risks`.
     #[schemars(with = "String", extend("enum" = ["cause", "symptom"]))]
     pub level: Spanned<Level>,
-    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`. Default: any.
-    pub subject: Option<Spanned<String>>,
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    pub subject: Spanned<String>,
     /// Deadline, counted from immediately before the injection, or before the healing of the step named by `after`. If a
     /// cache or kept connections hide the fault, counted from when a client first sees it.
     pub within: Spanned<Duration>,
@@ -127,6 +130,23 @@ pub struct Detect {
     pub after: Option<Spanned<String>>,
     /// In a chain: the step whose healing clears it. Default: the step it is about.
     pub clears: Option<Spanned<String>>,
+}
+
+/// A finding that may follow from the incident. Any other warning that is not expected fails the trial.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Also {
+    /// Name of a built-in detector.
+    pub detector: Spanned<String>,
+    /// `risk`, `cause` or `symptom`: what the detector finds.
+    #[schemars(with = "String", extend("enum" = ["risk", "cause", "symptom"]))]
+    pub level: Spanned<Level>,
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    pub subject: Spanned<String>,
+    /// Why it follows from the incident, in one sentence.
+    pub why: Spanned<String>,
+    /// Whether it follows only on a real cluster (true) or only in labs (false). Default: on both.
+    pub in_real_cluster: Option<bool>,
 }
 
 /// A weakness that a detector must report during the baseline.

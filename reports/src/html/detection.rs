@@ -65,10 +65,17 @@ pub fn chart(trial: &TrialSummary) -> Option<Markup> {
     for (after, finding) in &unexpected {
         let x = axis.x(after.as_secs_f64());
         let title = format!("{} about {}: {}", words::severity(finding.severity), finding.subject, finding.evidence);
-        svg.group("", y + LANE / 2.0, &format!("not expected by the scenario: {title}"), |svg| {
+        let also = trial.info.also.iter().find(|also| {
+            (&also.detector, also.level, &also.subject) == (&finding.detector, finding.level, &finding.subject)
+        });
+        let (short, long) = match also {
+            Some(also) => ("follows", format!("follows: {}", also.why)),
+            None => ("not expected", "not expected by the scenario".to_owned()),
+        };
+        svg.group("", y + LANE / 2.0, &format!("{long}: {title}"), |svg| {
             svg.text("muted", (LEFT - 12.0, 4.0), &finding.detector);
             svg.dot("dot note", (x, 0.0), 4.0);
-            svg.text("value muted", (x + 9.0, 4.0), &format!("{} (not expected)", span(*after)));
+            svg.text("value muted", (x + 9.0, 4.0), &format!("{} ({short})", span(*after)));
         });
         y += LANE;
     }

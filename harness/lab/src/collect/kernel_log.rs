@@ -1,5 +1,5 @@
 //! The kernel log: one for the whole machine, read once and reported to every node, as if the agent of each
-//! had read it.
+//! had read it, with the node's own network namespace: some lines name theirs.
 
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ fn start(agents: &[Arc<Agent>], log: &Opened, tasks: &mut JoinSet<()>) -> Option
             match log.next().await {
                 Ok(line) => {
                     for agent in &agents {
-                        agent.emit_at(Time(line.at), signal::KernelLog { line: line.text.clone() });
+                        let netns = Some(agent.ns.inode());
+                        agent.emit_at(Time(line.at), signal::KernelLog { line: line.text.clone(), netns });
                     }
                 }
                 Err(e) => {

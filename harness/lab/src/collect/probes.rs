@@ -1,19 +1,20 @@
 //! Active probes of a node's agent: cluster DNS through its Service, each endpoint behind it, the upstream
 //! resolvers, and ICMP echo to addresses whose TCP connections go unanswered.
 //!
-//! Cluster DNS is queried for its own name and an external one in parallel. If it answers the former but is slow
-//! with the latter, it is waiting for an upstream: not a failure until [`PATIENCE`] has passed.
+//! Cluster DNS is queried for its own name and an external one in parallel, and both outcomes are reported. If it
+//! answers the former but is slow with the latter, it is waiting for an upstream: not a failure until [`PATIENCE`] has
+//! passed. The upstream resolvers are queried for the same external name.
 //!
 //! Services of the workload and kube-proxy are probed by [`services`], the cluster's external names by [`entries`].
 
 mod entries;
 mod services;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use relapse_detectors::signal::{CollectorKind, Probe, ProbeKind};
 use relapse_kernel::Result;
@@ -21,8 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::{Agent, CollectorInfo};
-use crate::workload::stub::{self, DNS_PORT};
-use crate::workload::{ping, sockets};
+use crate::workload::{ping, stub};
 
 const EVERY: Duration = Duration::from_millis(200);
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -68,8 +68,13 @@ async fn probe(agent: Arc<Agent>, kind: ProbeKind, target: IpAddr) {
     let started = Instant::now();
     let result = match kind {
         ProbeKind::Echo => ping::echo(&agent.ns, target, TIMEOUT).await.map_err(|_| "timeout".to_owned()),
-        ProbeKind::DnsUpstream => in_time(TIMEOUT, ask(&agent, target, ".", RecordType::NS)).await,
-        _ => ask_cluster(&agent, target).await,
+        ProbeKind::DnsUpstream => {
+            let external = external_name(&agent);
+            let (name, record) = external.as_deref().map_or((".", RecordType::NS), |name| (name, RecordType::A));
+            let result = in_time(TIMEOUT, ask(&agent, target, name, record)).await;
+            return agent.emit(Probe { about: external, ..outcome(&agent, kind, target, started, result) });
+        }
+        _ => return ask_cluster(&agent, kind, target).await,
     };
     agent.emit(outcome(&agent, kind, target, started, result));
 }
@@ -93,35 +98,37 @@ async fn in_time(limit: Duration, query: impl Future<Output = Answer>) -> Answer
     tokio::time::timeout(limit, query).await.unwrap_or_else(|_| Err("timeout".into()))
 }
 
+/// The external name that pods of this node looked up last.
+fn external_name(agent: &Agent) -> Option<String> {
+    agent.external_name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Queries an external name that pods of this node look up, since only that needs the upstream too, and in parallel
 /// the DNS Service's own name; only the latter if no external name is known yet.
-async fn ask_cluster(agent: &Agent, target: IpAddr) -> Answer {
-    let external = agent.external_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+async fn ask_cluster(agent: &Agent, kind: ProbeKind, target: IpAddr) {
+    let started = Instant::now();
     let own = format!("{}.kube-system.svc.cluster.local.", agent.operator.dns_service);
+    let report = |about, result| agent.emit(Probe { about, ..outcome(agent, kind, target, started, result) });
     let itself = in_time(TIMEOUT, ask(agent, target, &own, RecordType::A));
-    let Some(external) = external else { return itself.await };
+    let Some(external) = external_name(agent) else { return report(None, itself.await) };
+    let mut itself = std::pin::pin!(itself);
     let mut outside = std::pin::pin!(in_time(PATIENCE, ask(agent, target, &external, RecordType::A)));
     tokio::select! {
         biased;
-        answer = &mut outside => answer,
-        answer = itself => match answer {
-            Ok(()) => outside.await,
-            Err(e) => Err(e),
-        },
+        answer = &mut outside => {
+            report(Some(external.clone()), answer);
+            report(Some(own.clone()), itself.await);
+        }
+        answer = &mut itself => {
+            report(Some(own.clone()), answer.clone());
+            let answer = if answer.is_ok() { outside.await } else { answer };
+            report(Some(external.clone()), answer);
+        }
     }
 }
 
 async fn ask(agent: &Agent, target: IpAddr, name: &str, record: RecordType) -> Answer {
-    let question = stub::question(1, name, record).ok_or("no such name")?;
-    let any = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), 0);
-    let socket = sockets::udp(&agent.ns, any).map_err(|e| e.to_string())?;
-    let text = |e: std::io::Error| e.to_string();
-    socket.connect((target, DNS_PORT)).await.map_err(text)?;
-    socket.send(&question).await.map_err(text)?;
-    let mut buffer = [0; 1500];
-    let length = socket.recv(&mut buffer).await.map_err(text)?;
-    let reply = Message::from_vec(&buffer[..length]).map_err(|e| e.to_string())?;
-    match reply.metadata.response_code {
+    match stub::response(&agent.ns, target, name, record).await.map_err(|e| e.to_string())? {
         // Any other answer shows that the server is reachable.
         ResponseCode::ServFail => Err("SERVFAIL".into()),
         _ => Ok(()),

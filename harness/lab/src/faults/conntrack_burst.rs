@@ -1,10 +1,14 @@
-//! A burst of connections fills a share of a node's conntrack table and goes away: benign (twin of I2).
+//! A burst of real flows fills a share of a node's conntrack table and goes away: benign (twin of I2).
+//!
+//! The flows are UDP datagrams of a pod to its node, each from and to other ports: a hundred thousand TCP connections
+//! would need as many sockets on either side.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use relapse_kernel::conntrack::{Conntrack, Entry};
+use relapse_kernel::{NetNs, socket};
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
@@ -12,10 +16,10 @@ use relapse_model::{NodeId, Place, PodId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::filler::{self, insert, numbered};
+use super::filler;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, World, now};
 
-/// A burst of connections fills a share of the conntrack table, then goes away.
+/// A burst of flows fills a share of the conntrack table, then goes away.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConntrackBurstSpec {
@@ -23,7 +27,7 @@ pub struct ConntrackBurstSpec {
     /// Share of the limit to fill.
     #[schemars(range(min = 0.01, max = 0.9))]
     pub share: Spanned<f64>,
-    /// Pod that opens the connections: `pod/NAME`, on the node.
+    /// Pod that sends the datagrams: `pod/NAME`, on the node.
     pub from: Spanned<String>,
     /// How long it lasts.
     #[serde(rename = "for")]
@@ -47,7 +51,7 @@ impl FaultSpec for ConntrackBurstSpec {
         let (node, from) = (resolver.node(&self.node), resolver.place(&self.from));
         let lasts = resolver.duration("for", &self.for_);
         let Place::Pod(from) = from? else {
-            resolver.error(self.from.span, "only a pod can open a burst of connections", "write `pod/NAME`");
+            resolver.error(self.from.span, "only a pod can send a burst", "write `pod/NAME`");
             return None;
         };
         resolver.pod_on_node(&self.from, from, node?);
@@ -64,27 +68,27 @@ impl Fault for ConntrackBurst {
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
-            let ns = world.cluster.node(self.node).ns.clone();
-            let source = world.cluster.plan().pods[self.from.0].address;
-            let (count, limit) = Conntrack::open(&ns)?.table()?;
-            let wanted = share_of(limit, self.share).saturating_sub(count);
-            let home = ns.clone();
-            undo.push(format!("remove the burst from the table of {}", ns.name()), move || {
-                Conntrack::open(&home)?.delete_marked(BURST_MARK)
-            });
+            let node = world.cluster.node(self.node).ns.clone();
+            let pod = world.cluster.pod(self.from).ns.clone();
+            let plan = world.cluster.plan();
+            let ends = Ends { from: plan.pods[self.from.0].address, to: plan.nodes[self.node.0].address };
+            let (_, limit) = Conntrack::open(&node)?.table()?;
+            let wanted = share_of(limit, self.share);
+            let home = node.clone();
+            undo.push(format!("remove the burst from the table of {}", node.name()), move || ends.forget(&home));
             let t0 = now();
-            insert(&ns, BURST_MARK, &mut (0..wanted).map(|number| burst(source, number)))?;
-            let read_back = filler::read_back(&ns, wanted)?;
+            let home = node.clone();
+            let sent = blocking(move || filler::without_events(&home, || ends.send(&pod, &home, wanted))).await?;
+            let read_back = filler::read_back(&node, wanted)?;
             let t1 = now();
-            // Part of the twin: a burst ends after a while.
+            // Part of the twin: a burst ends after a while. Entries expire after 30 s, or are removed here.
             tokio::time::sleep(self.lasts).await;
-            let home = ns.clone();
-            let removed = tokio::task::spawn_blocking(move || Conntrack::open(&home)?.delete_marked(BURST_MARK)).await;
-            removed.map_err(|_| FaultError::NotFound { what: "the burst".into() })??;
+            let home = node.clone();
+            blocking(move || ends.forget(&home)).await?;
             Ok(InForce {
                 t0,
                 t1,
-                what: format!("a burst of {wanted} flows on {}, gone after {:?}", ns.name(), self.lasts),
+                what: format!("a burst of {sent} datagrams to {}, gone after {:?}", node.name(), self.lasts),
                 read_back: format!("{read_back} entries"),
                 reduced: None,
             })
@@ -92,10 +96,11 @@ impl Fault for ConntrackBurst {
     }
 }
 
-/// Destinations of the burst (RFC 2544, not routed anywhere).
-const BURST: [u8; 2] = [198, 19];
-/// The mark that identifies the burst for removal ("brst").
-const BURST_MARK: NonZeroU32 = NonZeroU32::new(0x6272_7374).unwrap();
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> Result<T, FaultError> + Send + 'static,
+) -> Result<T, FaultError> {
+    tokio::task::spawn_blocking(job).await.map_err(|_| FaultError::NotFound { what: "the burst".into() })?
+}
 
 #[expect(
     clippy::cast_possible_truncation,
@@ -107,7 +112,47 @@ fn share_of(limit: u64, share: f64) -> u64 {
     (limit as f64 * share) as u64
 }
 
-fn burst(source: IpAddr, number: u64) -> Entry {
-    let other = numbered(BURST, number);
-    Entry::established(SocketAddr::new(source, other.port()), SocketAddr::new(other.ip(), 9), 30)
+/// The pod that sends datagrams, each on a flow of its own, and its node, which receives them. So no other node's table
+/// fills.
+#[derive(Clone, Copy)]
+struct Ends {
+    from: IpAddr,
+    to: IpAddr,
+}
+
+/// Destination ports: those that need no privilege.
+const PORTS: RangeInclusive<u16> = 1024..=u16::MAX;
+/// Datagrams between two looks at the table.
+const AT_ONCE: usize = 4096;
+/// Source ports before giving up: enough for twice the largest limit in use.
+const SOCKETS: usize = 16;
+/// `IPPROTO_UDP`.
+const UDP: u8 = 17;
+
+impl Ends {
+    /// Sends until the table has so many entries; returns the number of datagrams.
+    fn send(self, pod: &NetNs, node: &NetNs, wanted: u64) -> Result<usize, FaultError> {
+        let table = Conntrack::open(node)?;
+        let mut sent = 0;
+        for _ in 0..SOCKETS {
+            let socket = socket::udp(pod, SocketAddr::new(self.from, 0))?;
+            for port in PORTS {
+                if sent % AT_ONCE == 0 && table.table()?.0 >= wanted {
+                    return Ok(sent);
+                }
+                // A datagram that finds a queue full is made up for by a later one.
+                sent += usize::from(socket.send_to(&[], SocketAddr::new(self.to, port)).is_ok());
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Removes the entries of these datagrams.
+    fn forget(self, node: &NetNs) -> Result<(), FaultError> {
+        let ends = |entry: &Entry| (entry.original.0.ip(), entry.original.1.ip()) == (self.from, self.to);
+        filler::without_events(node, || {
+            Conntrack::open(node)?.delete_where(|entry| entry.protocol == UDP && ends(entry))?;
+            Ok(())
+        })
+    }
 }

@@ -1,4 +1,4 @@
-//! Connection tracking entries that stand for unrelated connections, with which two faults fill a table.
+//! Connection tracking entries that stand for unrelated connections, with which a fault fills a table.
 
 use std::io::{Error, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,14 +27,21 @@ pub fn numbered(network: [u8; 2], number: u64) -> SocketAddr {
 /// removal: a quarter of a million in half a second would displace those of real flows from any listener's buffer.
 pub fn insert(ns: &NetNs, mark: NonZeroU32, entries: &mut dyn Iterator<Item = Entry>) -> Result<(), FaultError> {
     let table = Conntrack::open(ns)?;
-    let before = sysctl::read(ns, EVENTS)?;
-    sysctl::write(ns, EVENTS, "0")?;
-    let inserted = table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop);
-    sysctl::write(ns, EVENTS, before.trim())?;
+    let inserted =
+        without_events(ns, || table.insert(&mut entries.map(|entry| Entry { mark: mark.get(), ..entry })).map(drop));
     let full =
         |e: &FaultError| e.errno().map(|errno| Error::from_raw_os_error(errno).kind()) == Some(ErrorKind::OutOfMemory);
     // A full table is what is wanted.
     inserted.or_else(|e| if full(&e) { Ok(()) } else { Err(e) })
+}
+
+/// Does a job while the kernel sends no events about entries that are made.
+pub fn without_events<T>(ns: &NetNs, job: impl FnOnce() -> Result<T, FaultError>) -> Result<T, FaultError> {
+    let before = sysctl::read(ns, EVENTS)?;
+    sysctl::write(ns, EVENTS, "0")?;
+    let done = job();
+    sysctl::write(ns, EVENTS, before.trim())?;
+    done
 }
 
 /// How full the table is; an error if it has fewer than `wanted` entries.

@@ -139,7 +139,7 @@ impl How {
 
 /// One end of a cable with everything that is removed with it: addresses, neighbours, routes.
 #[derive(Clone)]
-struct End {
+pub(super) struct End {
     ns: NetNs,
     link: Link,
     addresses: Vec<Address>,
@@ -148,7 +148,7 @@ struct End {
 }
 
 impl End {
-    fn save(ns: &NetNs, link: &Link) -> Result<Self, FaultError> {
+    pub fn save(ns: &NetNs, link: &Link) -> Result<Self, FaultError> {
         let mut addresses = link::addresses(ns)?;
         addresses.retain(|address| address.index == link.index);
         let mut neighbours = route::neighbours(ns)?;
@@ -176,6 +176,18 @@ impl End {
         }
         let ipv4: Vec<_> = self.routes.iter().filter(|saved| saved.route().destination.0.is_ipv4()).cloned().collect();
         route::restore_routes(&self.ns, &ipv4)
+    }
+
+    pub fn set_down(&self) -> Result<(), FaultError> {
+        link::set_up(&self.ns, self.link.index, false)
+    }
+
+    /// Sets it up with all that it had, and waits until the other end, which stayed up, is running as well.
+    pub async fn set_up_again(&self, other: &NetNs, index: u32) -> Result<(), FaultError> {
+        link::set_up(&self.ns, self.link.index, true)?;
+        link::wait_running(&self.ns, self.link.index)?;
+        link::wait_running(other, index)?;
+        self.restore().await
     }
 
     fn veth_end(&self) -> Result<VethEnd, FaultError> {

@@ -1,6 +1,7 @@
 //! New clients come from an office, with a different MSS: benign (twin of I1).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use relapse_detectors::prefix::Prefix;
 use relapse_kernel::builder::Builder;
@@ -11,6 +12,7 @@ use relapse_model::spanned::Spanned;
 use relapse_model::{FlowPlan, OfficeId, Place, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
 
 use crate::cluster::Cluster;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now};
@@ -66,7 +68,7 @@ impl Fault for NewClients {
             for _ in 0..DOWNLOADS {
                 let from = (address, 0).into();
                 let fetched = http::get_as(&client, server, download.response, from, self.mss);
-                let fetched = tokio::time::timeout(std::time::Duration::from_secs(1), fetched).await;
+                let fetched = tokio::time::timeout(PATIENCE, fetched).await;
                 worked += u32::from(matches!(fetched, Ok(Ok(()))));
                 t1.get_or_insert_with(now);
             }
@@ -76,6 +78,21 @@ impl Fault for NewClients {
                     read_back: format!("{worked} of {DOWNLOADS} worked"),
                 });
             }
+            // They keep coming until the twin is over.
+            let (more, response, mss) = (client.clone(), download.response, self.mss);
+            let coming = tokio::spawn(async move {
+                let mut clock = tokio::time::interval(EVERY);
+                clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                loop {
+                    clock.tick().await;
+                    let fetched = http::get_as(&more, server, response, (address, 0).into(), mss);
+                    let _ = tokio::time::timeout(PATIENCE, fetched).await;
+                }
+            });
+            undo.push(format!("send the new clients in {prefix} away"), move || {
+                coming.abort();
+                Ok(())
+            });
             Ok(InForce {
                 t0,
                 t1: t1.unwrap_or(t0),
@@ -87,7 +104,11 @@ impl Fault for NewClients {
     }
 }
 
+/// Downloads that must work.
 const DOWNLOADS: u32 = 10;
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time between later ones.
+const EVERY: Duration = Duration::from_millis(100);
 
 /// The next prefix of the same length.
 fn neighbour(prefix: Prefix) -> Option<Prefix> {

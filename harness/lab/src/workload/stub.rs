@@ -6,6 +6,7 @@
 //! (`attempts`), at the defaults of `resolv.conf(5)`; an answer to either is accepted, as by glibc.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -145,6 +146,21 @@ const fn unspecified(peer: IpAddr) -> IpAddr {
         IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
     }
+}
+
+/// The response code of a server for one query, without a time limit.
+///
+/// # Errors
+/// What the socket reports, or that the answer cannot be read.
+pub async fn response(ns: &NetNs, server: IpAddr, name: &str, record: RecordType) -> io::Result<ResponseCode> {
+    let question = question(1, name, record).ok_or(io::ErrorKind::InvalidInput)?;
+    let socket = sockets::udp(ns, SocketAddr::new(unspecified(server), 0)).map_err(io::Error::other)?;
+    socket.connect((server, DNS_PORT)).await?;
+    socket.send(&question).await?;
+    let mut buffer = [0; 1500];
+    let length = socket.recv(&mut buffer).await?;
+    let reply = Message::from_vec(&buffer[..length]).map_err(io::Error::other)?;
+    Ok(reply.metadata.response_code)
 }
 
 /// A query in wire format; `None` for an invalid name.

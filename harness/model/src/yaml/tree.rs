@@ -9,16 +9,19 @@ use serde::{Deserialize, Deserializer};
 
 use crate::spanned::Spanned;
 
-pub(super) type YamlNode = Spanned<Value>;
+/// A value with its place.
+pub type YamlNode = Spanned<Value>;
 
+/// A number.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Number {
+pub enum Number {
     Whole(i128),
     Fractional(f64),
 }
 
+/// An untyped value. Entries of a mapping are in the order of the file.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub enum Value {
     Null,
     Bool,
     Number(Number),

@@ -86,7 +86,7 @@ fn what_is_out_of_place_in_a_chain() {
         (
             "reported again long after",
             (vec![], vec![Report(160, NIC, Cause, Warning, A)], vec![]),
-            vec!["pod-nic false-alarm", "pod-nic not-cleared"],
+            vec!["pod-nic unexpected", "pod-nic not-cleared"],
         ),
         ("not cleared", (vec![], vec![Report(140, NIC, Cause, Warning, A)], vec![]), vec!["pod-nic not-cleared"]),
         (
@@ -94,11 +94,16 @@ fn what_is_out_of_place_in_a_chain() {
             (vec![], vec![], vec![Report(220, D, Cause, Warning, B)]),
             vec!["policy-route not-cleared"],
         ),
-        ("something else", (vec![Report(50, "x", Symptom, Warning, A)], vec![], vec![]), vec!["x false-alarm"]),
+        ("something else", (vec![Report(50, "x", Symptom, Warning, A)], vec![], vec![]), vec!["x unexpected"]),
         ("something below warning", (vec![Report(50, "x", Symptom, Info, A)], vec![], vec![]), vec![]),
-        ("another risk", (vec![Report(50, "x", Risk, Warning, A)], vec![], vec![]), vec![]),
-        ("another subject", (vec![Report(50, NIC, Cause, Warning, B)], vec![], vec![]), vec!["pod-nic false-alarm"]),
-        ("when all is healed", (vec![], vec![], vec![Report(260, "x", Symptom, Warning, A)]), vec!["x false-alarm"]),
+        ("another risk", (vec![Report(50, "x", Risk, Warning, A)], vec![], vec![]), vec!["x unexpected"]),
+        (
+            "a risk that stood before",
+            (vec![], vec![], vec![Report(260, RISK, Risk, Warning, A), Clear(270, RISK, Risk, A)]),
+            vec![],
+        ),
+        ("another subject", (vec![Report(50, NIC, Cause, Warning, B)], vec![], vec![]), vec!["pod-nic unexpected"]),
+        ("when all is healed", (vec![], vec![], vec![Report(260, "x", Symptom, Warning, A)]), vec!["x unexpected"]),
     ];
     for (name, (first, second, last), more) in cases {
         let (judge, decided) = play_chain(first, second, last);

@@ -98,8 +98,7 @@ impl Planner<'_> {
     pub(super) fn no_finding_twice(&mut self, detect: &[&Detect]) {
         for (i, one) in detect.iter().enumerate() {
             let same = |other: &&Detect| {
-                let subject = |d: &Detect| d.subject.as_ref().map(|s| s.value.clone());
-                other.detector.value == one.detector.value && subject(other) == subject(one)
+                other.detector.value == one.detector.value && other.subject.value == one.subject.value
             };
             if detect[..i].iter().any(same) {
                 self.error(

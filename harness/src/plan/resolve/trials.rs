@@ -42,7 +42,8 @@ impl Planner<'_> {
         let watch = longest(&detect).max(SHORTEST_WATCH);
         let (control, why, cluster) = (None, String::new(), None);
         let unseen = false;
-        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, unseen, watch }
+        let also = self.plan_also(scenario, &detect);
+        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, also, unseen, watch }
     }
 
     /// When detectors are armed. What is then not judged must not be stated.
@@ -158,6 +159,7 @@ impl Planner<'_> {
             healed: EffectPlan::default(),
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
+            also: Default::default(),
             unseen: control.triage.is_none() && control.effect.all.iter().all(|effect| effect.affected().is_none()),
             watch,
         }
@@ -194,28 +196,18 @@ impl Planner<'_> {
 
     fn plan_detect(&mut self, detect: &Detect, chain: Option<&Chain<'_>>) -> Option<Both> {
         let level = detect.level.value;
-        let known = self.detector(&detect.detector);
-        if let Some(actual) = known.filter(|actual| *actual != level) {
-            let (finds, wanted) = (words::level(actual), words::level(level));
-            let message = format!("detector {} finds a {finds}, not a {wanted}", quoted(&detect.detector));
-            let help = if actual == Level::Risk {
-                "a risk exists before the fault: move it to `risks`".to_owned()
-            } else {
-                format!("write `{finds}`")
-            };
-            self.error(detect.level.span, message, help);
-        }
-        let subject = detect.subject.as_ref().map(|subject| self.subject(subject));
+        self.level_of(&detect.detector, &detect.level, |actual| match actual {
+            Level::Risk => "a risk exists before the fault: move it to `risks`".to_owned(),
+            _ => format!("write `{}`", words::level(actual)),
+        });
+        let subject = self.subject(&detect.subject);
         let within = self.duration("within", &detect.within);
         let real = detect.in_real_cluster.as_ref().map(|within| self.duration("inRealCluster", within));
         let of = self.plan_place(chain, detect.after.as_ref(), detect.clears.as_ref());
         let expectation = Expectation {
             detector: detect.detector.value.clone(),
             level,
-            subject: match subject {
-                Some(subject) => Some(subject?),
-                None => None,
-            },
+            subject: Some(subject?),
             within: within?,
             of,
             expected_miss: None,
@@ -267,8 +259,23 @@ impl Planner<'_> {
         found.map(|info| info.level)
     }
 
+    /// Reports a level that is not the detector's.
+    pub(super) fn level_of(
+        &mut self,
+        name: &Spanned<String>,
+        level: &Spanned<Level>,
+        help: impl FnOnce(Level) -> String,
+    ) {
+        let known = self.detector(name);
+        if let Some(actual) = known.filter(|actual| *actual != level.value) {
+            let (finds, wanted) = (words::level(actual), words::level(level.value));
+            let message = format!("detector {} finds a {finds}, not a {wanted}", quoted(name));
+            self.error(level.span, message, help(actual));
+        }
+    }
+
     /// Resolves the subject of a finding.
-    fn subject(&mut self, text: &Spanned<String>) -> Option<Subject> {
+    pub(super) fn subject(&mut self, text: &Spanned<String>) -> Option<Subject> {
         let Ok(subject) = text.parse::<Subject>() else {
             let kind = text.split_once('/').map_or(text.as_str(), |(kind, _)| kind);
             let meant = nearest(kind, SubjectKind::ALL.map(SubjectKind::as_str));

@@ -82,7 +82,12 @@ async fn serve(server: UdpSocket, host: Outside, ttl: u32) {
             addresses.rotate_left(first);
             turn += usize::from(!addresses.is_empty());
         }
-        let Some(reply) = answer(&question, record.as_ref(), ttl) else { continue };
+        let reply = if host.records.is_failing(&name) {
+            reply_code(&question, ResponseCode::ServFail)
+        } else {
+            answer(&question, record.as_ref(), ttl)
+        };
+        let Some(reply) = reply else { continue };
         let wait = host.delay.get();
         if wait == Duration::ZERO {
             let _ = server.send_to(&reply, client).await;

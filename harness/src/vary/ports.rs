@@ -1,0 +1,57 @@
+//! Ports of servers, Services and source NAT.
+//!
+//! Node ports stay in the API server's range, all others below those that clients use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
+
+use super::tree::Tree;
+
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+/// Below the node ports and, with them, below the kernel's default for clients (32768).
+const PORTS: std::ops::RangeInclusive<u16> = 1_024..=29_999;
+
+pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
+    let mut known: BTreeSet<u16> = BTreeSet::new();
+    tree.scalars("", &mut |key, scalar| {
+        if is_port(key) {
+            known.extend(scalar.text.parse::<u16>().ok());
+        }
+    });
+    let mut moves: BTreeMap<u16, u16> = BTreeMap::new();
+    for port in known {
+        let range = if NODE_PORTS.contains(&port) { NODE_PORTS } else { PORTS };
+        let to = loop {
+            let to = rng.u16(range.clone());
+            if moves.values().all(|taken| *taken != to) {
+                break to;
+            }
+        };
+        moves.insert(port, to);
+    }
+    // Ports that source NAT may use: as many as before.
+    let shift = rng.u16(..15_000);
+    tree.scalars_mut("", &mut |key, scalar| {
+        let moved = |port: &str| port.parse().ok().and_then(|port: u16| moves.get(&port));
+        if is_port(key) {
+            if let Some(to) = moved(&scalar.text) {
+                scalar.text = to.to_string();
+            } else if let Some((first, last)) = scalar.text.split_once('-')
+                && let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>())
+            {
+                scalar.text = format!("{}-{}", first + shift, last + shift);
+            }
+        } else if let Some((server, port)) = scalar.text.rsplit_once(':')
+            && server.starts_with("server/")
+            && let Some(to) = moved(port)
+        {
+            scalar.text = format!("{server}:{to}");
+        }
+    });
+    format!("Ports: {}.", super::listed(moves.iter().map(|(from, to)| format!("{from} to {to}"))))
+}
+
+fn is_port(key: &str) -> bool {
+    ["port", "ports", "nodePort"].contains(&key)
+}
