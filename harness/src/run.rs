@@ -4,6 +4,7 @@
 //! sends the order, relays requests to the guardian, and proves that nothing is left. All events go to one sink, in
 //! order of arrival.
 
+mod agents;
 mod claim;
 mod complaints;
 mod effects;
@@ -41,6 +42,7 @@ use relapse_reports::summary::RunSummary;
 
 use crate::config::Config;
 use crate::plan::{Plan, PodRole, TrialPlan};
+use crate::scenario::trial::Armed;
 use claim::Claim;
 use needs::Needs;
 pub use order::Sabotage;
@@ -115,6 +117,7 @@ struct Job {
     wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
+    armed: Armed,
     needs: Needs,
     claim: Claim,
     /// Its maximum duration.
@@ -308,7 +311,10 @@ fn describe(
     let mut expectations = trial.expected(backend.is_real_cluster()).to_vec();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());
-        expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));
+        // An outside detector is graded by what it finds when it runs from the start.
+        if plan.armed == Armed::Before {
+            expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));
+        }
     }
     let info = TrialInfo {
         trial: id.clone(),
@@ -316,6 +322,7 @@ fn describe(
         title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
         expectations,
         also: trial.follows(backend.is_real_cluster()).to_vec(),
+        armed: (plan.armed != Armed::Before).then(|| plan.armed.name().to_owned()),
         part: None,
     };
     let needs = Needs::of(plan, trial);
@@ -336,6 +343,7 @@ fn describe(
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),
+            armed: plan.armed,
             needs,
             claim,
             at_most: plan.at_most(trial),

@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Also, Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
+use trial::{Also, Control, Detect, Effect, Observe, Recover, Risk, SteadyState, Step, Triage};
 use vary::Variable;
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
@@ -40,6 +40,9 @@ pub struct Scenario {
     pub workload: Vec<Flow>,
     #[serde(default)]
     pub steady_state: SteadyState,
+    /// When detectors are armed.
+    #[serde(default)]
+    pub observe: Observe,
     /// Faults to inject, in this order.
     pub inject: Option<Spanned<Vec<Injection>>>,
     /// Effect on the workload. A run in which it is not seen is inconclusive.

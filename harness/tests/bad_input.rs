@@ -65,6 +65,8 @@ wrong! {
         "risks:\n" => "vary:\n  tunel: { from: 1400, to: 1419 }\n  tunnel: { from: 1410, to: 1419 }\n  clamp: { of: tunnel, plus: [-20, -40] }\n  every: { from: 0.1s, to: 1s }\nrisks:\n";
     numbers_that_do_not_tell_how_they_vary: "tunnelMtu: 1400, clamp: 1280" => "tunnelMtu: &tunnel 1400, clamp: &clamp 1280", "every: 50ms" => "every: &every 50ms",
         "risks:\n" => "vary:\n  tunnel: { from: 1400 }\n  clamp: { of: mtu, times: 2 }\n  every: { oneOf: [] }\nrisks:\n";
+    late_detectors_and_what_they_exclude: "risks:" => "observe: { armed: after-injection }\ntriage: { step: 6, at: node/worker-2 }\nrisks:";
+    unknown_time_of_arming: "risks:" => "observe: { armed: afterwards }\nrisks:";
     unknown_key: "timeout: 400ms" => "tiemout: 400ms";
     unknown_key_at_the_top: "risks:" => "weaknesses:";
     missing_keys: "name: app-database, from: pod/app, " => "", "  incident: I4\n" => "";

@@ -20,6 +20,7 @@ use crate::databases;
 use crate::event::Outcome;
 use crate::facts;
 use crate::incident::{self, Incident};
+use crate::late;
 use crate::stages;
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
@@ -53,6 +54,10 @@ pub fn html(run: &RunSummary) -> String {
                 @for (backend, incidents) in &parts {
                     h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
                     div.card.scroll { (incidents::matrix(run, incidents)) }
+                }
+                @if let Some(table) = late::table(run) {
+                    h2 { "Late and restarted detectors" }
+                    div.card.scroll { (table::table(&table)) }
                 }
                 @if let Some(table) = triage::table(run) {
                     h2 { "Where to look" }

@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{databases, facts, matrix, stages, times, triage};
+use crate::{databases, facts, late, matrix, stages, times, triage};
 
 /// Renders the summary.
 #[must_use]
@@ -42,6 +42,9 @@ pub fn markdown(run: &RunSummary) -> String {
             let on = part.title.as_ref().map(|on| format!(" {}", escape(on))).unwrap_or_default();
             text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
         }
+    }
+    if let Some(late) = late::table(run) {
+        text.push_str(&format!("## Late and restarted detectors\n\n{}", table(&late)));
     }
     if let Some(table_of) = triage::table(run) {
         text.push_str(&format!("## Where to look\n\n{}", table(&table_of)));

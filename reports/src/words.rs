@@ -76,7 +76,7 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
     match verdict {
         Verdict::Detected { .. } => Tone::Good,
         Verdict::Silent => Tone::Muted,
-        Verdict::ExpectedMiss { .. } => Tone::Note,
+        Verdict::ExpectedMiss { .. } | Verdict::StartedLate => Tone::Note,
         Verdict::Late { .. }
         | Verdict::Missed
         | Verdict::WrongSubject { .. }
@@ -133,7 +133,7 @@ pub fn short(decided: &Decided) -> String {
         Verdict::Silent => "·".to_owned(),
         Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
         Verdict::UnexpectedlyDetected { .. } => format!("not missed {}", time_to_detect(decided)),
-        Verdict::PreExisting => decided.verdict.name().to_owned(),
+        Verdict::PreExisting | Verdict::StartedLate => decided.verdict.name().to_owned(),
         Verdict::Missed
         | Verdict::WrongSubject { .. }
         | Verdict::Blind { .. }

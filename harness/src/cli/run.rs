@@ -21,6 +21,7 @@ use crate::event::{RunEvent, What};
 use crate::nightly;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
+use crate::scenario::trial::Armed;
 use crate::vary::{Extent, Seed};
 
 /// Value of `--backend` for all backends, one after the other.
@@ -98,6 +99,10 @@ pub struct RunArguments {
     /// Run only the incident of each scenario (`incident`), or only this control.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Arm the detectors of every trial then, whatever its scenario says: late and restarted agents. Deadlines count from
+    /// the late start.
+    #[arg(long, value_name = "WHEN")]
+    armed: Option<Armed>,
     /// Vary each trial: draw its numbers (`vary:` of the scenario) and, in labs, names, addresses and the like anew.
     /// Prints the seed, which draws the same again. Drawn scenarios are written to FOLDER/runs/RUN/drawn.
     #[arg(long, value_name = "SEED", num_args = 0..=1)]
@@ -190,6 +195,9 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
         let files = folder.path().join("drawn");
         plans = drawn::plans(&plans, seed, arguments.repeat, extent, &files)?;
         notices.push(format!("drawn by --vary {seed}; each scenario is in {}", files.display()));
+    }
+    if let Some(armed) = arguments.armed {
+        plans.iter_mut().for_each(|plan| plan.arm(armed));
     }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let terminal =

@@ -69,9 +69,10 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
+    let armed = resolver.plan_armed(scenario);
     let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients, .. } = resolver;
     wrong.extend(vary::check(scenario, source));
-    wrong.into_result(Plan {
+    let mut plan = wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
         title: scenario.metadata.title.value.clone(),
@@ -84,12 +85,15 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         steady_for,
         baseline,
         held,
+        armed,
         risks,
         incident_trial,
         controls,
         recover_within,
         settle_within: SETTLE_WITHIN,
-    })
+    })?;
+    plan.arm(armed);
+    Ok(plan)
 }
 
 /// Resolves a file: the look-ups of the model, extended with the planning of each section.

@@ -88,6 +88,7 @@ mod tests {
     use super::*;
     use crate::run::claim::Claim;
     use crate::run::needs::Needs;
+    use crate::scenario::trial::Armed;
 
     fn job(scenario: &str, number: u32, requires: &[Requirement]) -> Job {
         let wanted =
@@ -105,6 +106,7 @@ mod tests {
             wanted,
             incident: String::new(),
             file: "none".into(),
+            armed: Armed::Before,
             needs: Needs::default(),
             claim: Claim::of(requires, 0, true),
             at_most: std::time::Duration::ZERO,
