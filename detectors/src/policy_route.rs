@@ -12,6 +12,7 @@
 //! Left out: a pod NIC that is gone or down (`pod-nic`), the fate of the SYNs (`wrong-nic`).
 
 mod standing;
+mod start;
 mod state;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};

@@ -22,7 +22,6 @@ pub use relapse_model::{
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
     TrafficPolicy,
 };
-pub(crate) use resolve::Shared;
 pub use resolve::{load, plan};
 
 /// The shortest deadline of a finding about what was there when its detector was armed: a route that is missing may be

@@ -9,68 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::Context;
 use crate::finding::{Severity, Subject};
 use crate::operator::Operator;
-use crate::prefix::Prefix;
-use crate::signal::{Change, Route, Rule};
-use crate::time::Time;
+use crate::signal::{Route, Rule};
 
-use super::state::{CAP, Cover, GRACE, NodeRouting, PodRules, seconds, severity};
+use super::start::KERNELS;
+use super::state::{Cover, GRACE, NodeRouting, PodRules, seconds, severity};
 
 /// The state of a node, or of a new pod, is reported in parts, and a pod may be about to leave.
 const SETTLE: Duration = Duration::from_millis(500);
-/// `RT_TABLE_DEFAULT`, `RT_TABLE_MAIN` and `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
-const MAIN: u32 = 254;
-const KERNELS: [u32; 3] = [253, MAIN, 255];
-
-/// What is known beside the pods, their rules and their table.
-#[derive(Debug, Default)]
-pub(super) struct Start {
-    /// When the node was first seen.
-    since: Option<Time>,
-    /// Routes of all tables but the pods' own.
-    others: BTreeSet<(u32, Option<Prefix>, u32)>,
-    /// When the node's route to each of these pods was removed.
-    removed: Capped<IpAddr, Time, CAP>,
-    /// Pods that got an answer by the node's NIC, where they belong.
-    at_home: Capped<IpAddr, (), CAP>,
-}
-
-impl Start {
-    pub fn seen(&mut self, at: Time) {
-        self.since.get_or_insert(at);
-    }
-
-    pub fn route(&mut self, at: Time, route: &Route) {
-        let key = (route.table, route.destination, route.metric);
-        if route.change == Change::Removed {
-            self.others.remove(&key);
-            if let Some(host) = route.destination.filter(|to| route.table == MAIN && *to == Prefix::host(to.address()))
-            {
-                self.removed.insert(host.address(), at);
-            }
-        } else {
-            self.others.insert(key);
-        }
-    }
-
-    pub fn answered(&mut self, pod: IpAddr) {
-        self.at_home.insert(pod, ());
-    }
-
-    fn is_filled(&self, table: u32) -> bool {
-        self.others.range((table, None, 0)..).next().is_some_and(|(first, ..)| *first == table)
-    }
-
-    fn has_host_route(&self, pod: IpAddr) -> bool {
-        let host = Some(Prefix::host(pod));
-        self.others.range((MAIN, host, 0)..=(MAIN, host, u32::MAX)).next().is_some()
-    }
-}
-
 impl NodeRouting {
     /// Counts rules as missing that a pod never had and should have.
     pub(super) fn miss(&mut self, cx: &Context<'_>) {

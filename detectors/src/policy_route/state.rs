@@ -17,7 +17,7 @@ use crate::prefix::Prefix;
 use crate::signal::{Change, Link, Pod, Route, RouteLookup, Rule, Segment};
 use crate::time::Time;
 
-use super::standing::Start;
+use super::start::{CAP, Start};
 
 /// A restarting address manager flushes and rebuilds the table within a second.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -27,8 +27,6 @@ const DELETION: Duration = Duration::from_millis(150);
 const CONFIRMED: Duration = Duration::from_millis(1900);
 /// Without a second look-up, this much time is enough.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
-/// Limit on look-ups, and on destinations reached by the node's NIC.
-pub(super) const CAP: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct NodeRouting {

@@ -14,7 +14,7 @@ use relapse_lab::collect::Collectors;
 use relapse_lab::fault::now;
 use tokio::sync::{mpsc, oneshot};
 
-use super::running::ToTriage;
+use super::observer::ToTriage;
 
 /// The agents, and what they need to start.
 pub struct Agents {

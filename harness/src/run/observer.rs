@@ -11,14 +11,24 @@ use relapse_detectors::record::{Feed, Header, Recorder, TICK};
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::signal::{Observed, Signal};
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::{Triage, Triaged};
+use relapse_detectors::triage::{Seen, Triage, Triaged};
 use relapse_lab::fault::now;
 use relapse_reports::event::{DatabaseReport, TrialEvent};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 
-use super::running::ToTriage;
 use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
+
+/// What the observer learns from the run: the input of triage, and when to start anew.
+pub enum ToTriage {
+    /// A request of a flow ended.
+    Seen(String, Seen),
+    /// Something was changed: earlier complaints no longer count.
+    Changed,
+    /// Agents were restarted: detectors forget everything. Answered when they have.
+    Restarted(oneshot::Sender<()>),
+}
 
 /// All consumers of signals: detectors and recorder.
 pub struct Observer {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
-use relapse_detectors::triage::Seen;
 use relapse_lab::fault::now;
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::agents::Agents;
 use super::complaints::Complaints;
+use super::observer::ToTriage;
 use super::samples::Samples;
 use super::spreads::SharedSpreads;
 use crate::judge::Judge;
@@ -20,16 +20,6 @@ use crate::plan::FlowId;
 
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
-
-/// What the observer learns from the run: the input of triage, and when to start anew.
-pub enum ToTriage {
-    /// A request of a flow ended.
-    Seen(String, Seen),
-    /// Something was changed: earlier complaints no longer count.
-    Changed,
-    /// Agents were restarted: detectors forget everything. Answered when they have.
-    Restarted(oneshot::Sender<()>),
-}
 
 /// Why a trial stops early.
 pub enum Stop {
