@@ -18,7 +18,6 @@ const FORGET: Duration = Duration::from_secs(1);
 
 pub(crate) struct Armed {
     pub info: &'static DetectorInfo,
-    operator: Arc<Operator>,
     /// The state for each node, or for the cluster.
     parts: BTreeMap<Holder, Box<dyn Detector>>,
     claims: Claims,
@@ -26,13 +25,13 @@ pub(crate) struct Armed {
 }
 
 impl Armed {
-    pub fn new(info: &'static DetectorInfo, operator: &Arc<Operator>) -> Self {
+    pub fn new(info: &'static DetectorInfo, operator: &Operator) -> Self {
         let claims = Claims::new(info.name, info.incident, info.level, &operator.dns_service);
-        Self { info, operator: Arc::clone(operator), parts: BTreeMap::new(), claims, forgot: Time::default() }
+        Self { info, parts: BTreeMap::new(), claims, forgot: Time::default() }
     }
 
     /// Passes it a signal if it wants that kind, and appends its findings.
-    pub fn observe(&mut self, now: Time, signal: &Signal, findings: &mut Vec<Finding>) {
+    pub fn observe(&mut self, now: Time, operator: &Operator, signal: &Signal, findings: &mut Vec<Finding>) {
         if !signal.observed.collector().is_some_and(|kind| self.info.wants.contains(&kind)) {
             return;
         }
@@ -47,19 +46,19 @@ impl Armed {
             self.parts.range_mut(&holder..=&holder)
         };
         for (holder, detector) in parts {
-            detector.observe(&mut Context::of(now, &self.operator, holder, &mut self.claims), signal);
+            detector.observe(&mut Context::of(now, operator, holder, &mut self.claims), signal);
         }
         findings.append(&mut self.claims.findings);
     }
 
     /// Passes it the time, and appends its findings.
-    pub fn tick(&mut self, now: Time, findings: &mut Vec<Finding>) {
+    pub fn tick(&mut self, now: Time, operator: &Operator, findings: &mut Vec<Finding>) {
         let forget = now.since(self.forgot) >= FORGET;
         if forget {
             self.forgot = now;
         }
         for (holder, detector) in &mut self.parts {
-            let mut cx = Context::of(now, &self.operator, holder, &mut self.claims);
+            let mut cx = Context::of(now, operator, holder, &mut self.claims);
             detector.tick(&mut cx);
             if forget {
                 detector.forget(&cx);

@@ -1,7 +1,8 @@
 //! `backend-errors`: a server that answered well answers with errors of its own, HTTP 5xx.
 //!
 //! What it sees: the status of HTTP answers. At least half of the last answers of a server are errors, 5 or more of
-//! them within 5 s; of its earlier answers at most one in five was. About the Service where all of its pods that are
+//! them within 5 s; of its earlier answers at most one in five was, or all of its answers, 10 or more, were errors since
+//! it was first seen. About the Service where all of its pods that are
 //! asked do so, otherwise about the pod; about the server where it is outside.
 //! Why it matters: requests arrive and are answered at once, so it is the application that is to be looked at, not the
 //! way to it.
@@ -9,7 +10,7 @@
 //!
 //! Left out: 4xx, which are the client's (RFC 9110 15.5); 502 and 504, which a gateway answers in place of another
 //! server (15.6.3, 15.6.5), and 503 of a server that makes requests itself, such as an ingress; an error that a server
-//! passes on; servers with less than 5 earlier answers.
+//! passes on; servers with less than 5 earlier answers and any good one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W4",
     level: Level::Cause,
     what: "A server that answered well answers HTTP requests with errors of its own.",
+    facts: "It finds the same servers, by address and port where a name is not declared; a stale address gives its name to \
+            the server that has it now.",
     wants: &[CollectorKind::Exchanges, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Exchanges]],
     scope: Scope::Cluster,
@@ -37,6 +40,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const WINDOW: Duration = Duration::from_secs(5);
 const ERRORS: u64 = 5;
 const EARLIER: u64 = 5;
+/// Answers that are enough if all of them are errors, and no other was ever seen.
+const NOTHING_ELSE: u64 = 10;
 /// The largest share of errors in earlier answers: one in so many.
 const USUAL: u64 = 5;
 /// Good answers in a row that end it, or some and so much time without an error.
@@ -155,7 +160,8 @@ impl Server {
                 found = Some(Bad { since, last_error, status, share, usual, good: 0 });
             }
         }
-        found.filter(|bad| bad.usual.all >= EARLIER && bad.usual.errors * USUAL <= bad.usual.all)
+        let never_good = total.errors == total.all && total.all >= NOTHING_ELSE;
+        found.filter(|bad| never_good || bad.usual.all >= EARLIER && bad.usual.errors * USUAL <= bad.usual.all)
     }
 
     /// Whether at least half of its answers since then are errors; `None` if it had too few.

@@ -24,6 +24,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I7",
     level: Level::Symptom,
     what: "A connect on a reused translated port is not answered although the server accepts others.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackEvents, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,

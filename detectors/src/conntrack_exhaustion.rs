@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I2",
     level: Level::Symptom,
     what: "New flows are dropped because the connection tracking table is full.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats, CollectorKind::KernelLog],
     needs: &[&[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats]],
     scope: Scope::Node,

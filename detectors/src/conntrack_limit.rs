@@ -1,6 +1,6 @@
-//! `conntrack-limit`: the limit of the connection tracking table was lowered.
+//! `conntrack-limit`: the limit of the connection tracking table was lowered, or is lower than declared.
 //!
-//! What it sees: `nf_conntrack_max` is smaller than at the previous poll, compared with the node's entries within the
+//! What it sees: `nf_conntrack_max` is smaller than at the previous poll or than the operator declared, compared with the node's entries within the
 //! last minute: `info` with room to spare, `warning` below two and a half times the load or once the load reaches half
 //! the new limit, `critical` when the table is nearly full.
 //! Why it matters: the table may fill hours later; only the moment of the change shows who made it.
@@ -19,6 +19,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I2",
     level: Level::Cause,
     what: "The limit of the connection tracking table was lowered.",
+    facts: "Without a declared limit it has to see the limit fall; a stale smaller one hides only falls from before \
+            the start.",
     wants: &[CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::ConntrackTable]],
     scope: Scope::Node,
@@ -44,6 +46,8 @@ struct ConntrackLimit {
 struct Fall {
     from: u64,
     at: Time,
+    /// It was seen; otherwise the limit is lower than the declared one.
+    seen: bool,
 }
 
 impl ConntrackLimit {
@@ -65,10 +69,14 @@ impl Detector for ConntrackLimit {
         let (count, limit) = (table.count, table.effective_limit());
         let peak = self.peak(signal.at, count);
         let before = self.limit.replace(limit).unwrap_or(limit);
-        let fell = limit < before;
+        let declared = cx.operator.conntrack_limit.map(u64::from).filter(|declared| limit < *declared);
+        let seen = limit < before;
+        // A limit below the declared one fell before it was seen.
+        let fell = seen || declared.is_some() && self.fall.is_none();
         if fell {
+            let before = if seen { before } else { declared.unwrap_or(before) };
             let from = self.fall.as_ref().map_or(before, |fall| fall.from.max(before));
-            self.fall = Some(Fall { from, at: signal.at });
+            self.fall = Some(Fall { from, at: signal.at, seen });
         }
         let Some(fall) = &self.fall else { return };
         // A fall that never came near the load stands until the limit is back.
@@ -86,10 +94,15 @@ impl Detector for ConntrackLimit {
                 Severity::Info
             };
             cx.claims.make(severity, fall.at, || {
+                let from = if fall.from == u64::MAX { "from no limit".to_owned() } else { fall.from.to_string() };
+                let how = if fall.seen {
+                    format!("fell {from} -> {limit}")
+                } else {
+                    format!("is {limit}, and {from} was declared,")
+                };
                 format!(
-                    "nf_conntrack_max on {} fell {} -> {limit} with {count} entries in use, at most {peak} within a minute",
-                    cx.node,
-                    if fall.from == u64::MAX { "from no limit".to_owned() } else { fall.from.to_string() }
+                    "nf_conntrack_max on {} {how} with {count} entries in use, at most {peak} within a minute",
+                    cx.node
                 )
             });
             return;
@@ -103,7 +116,8 @@ impl Detector for ConntrackLimit {
 mod tests {
     use super::*;
     use crate::finding::Subject;
-    use crate::testing::{play, scene};
+    use crate::operator::Operator;
+    use crate::testing::{Scene, operator, play, scene};
 
     const NAME: &str = INFO.name;
 
@@ -120,6 +134,33 @@ mod tests {
     #[test]
     fn twin_still_far_above_the_load_is_info_only() {
         scene!(NAME, "0 table 2600/4194304; 100 table 2600/26000; 5000 ? info ? quiet");
+    }
+
+    /// A scene in which the operator declares this limit.
+    fn declared(limit: u32) -> Scene {
+        Scene::with(NAME, Operator { conntrack_limit: Some(limit), ..operator() })
+    }
+
+    #[test]
+    fn late_a_limit_below_the_declared_one() {
+        let mut scene = declared(262_144);
+        play!(
+            scene,
+            "0 table 2600/4096 ? warning 0 node/worker-1 ? evidence is 4096, and 262144 was declared, with 2600"
+        );
+        play!(scene, "1000 table 2600/4096 ? not over; 2000 table 2600/262144 ? over");
+        play!(declared(262_144), "0 table 4000/4096 ? critical 0 node/worker-1");
+        // Undeclared, and it stays as it is.
+        scene!(NAME, "0 table 2600/4096; 9000 table 2600/4096 ? silence");
+    }
+
+    #[test]
+    fn late_twins_a_limit_as_declared_and_one_that_is_wide() {
+        play!(declared(4096), "0 table 2600/4096; 9000 table 2600/4096 ? silence");
+        let mut scene = declared(262_144);
+        (0..200).for_each(|n| play!(scene, "{} table 100/26000", n * 1000));
+        play!(scene, "? info ? quiet");
+        assert_eq!(scene.findings.len(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I2",
     level: Level::Risk,
     what: "The connection tracking table of a node is nearly full.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::ConntrackTable]],
     scope: Scope::Node,

@@ -26,6 +26,9 @@ pub struct DetectorInfo {
     pub level: Level,
     /// What it detects, in one sentence.
     pub what: &'static str,
+    /// What it can do without the operator's facts, and with stale ones ([`crate::operator::Knowledge`]), in one
+    /// sentence.
+    pub facts: &'static str,
     /// Collectors that feed it. It gets no other signals.
     pub wants: &'static [CollectorKind],
     /// At least one collector of each group must work, otherwise the detector is blind.

@@ -32,6 +32,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I6",
     level: Level::Cause,
     what: "A name resolves to an address outside its prefixes, or two resolvers go on disagreeing about it.",
+    facts: "Without declared prefixes it needs a slow path, or two resolvers that disagree; with stale ones it \
+            accuses right answers, and its evidence says that no answer was ever inside them.",
     wants: &[CollectorKind::DnsPackets, CollectorKind::Packets],
     needs: &[&[CollectorKind::DnsPackets]],
     scope: Scope::Cluster,
@@ -146,6 +148,11 @@ impl Name {
             let severity = if is_wrong { Severity::Warning } else { Severity::Info };
             let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let what = match declared {
+                Some(declared) if self.right == Time::default() => {
+                    format!(
+                        "declared: {declared}, and no answer was ever inside, so these may no longer be its prefixes"
+                    )
+                }
                 Some(declared) => format!("declared: {declared}"),
                 None if stands => "no prefix that it had, and the path is slow".to_owned(),
                 None => "no prefix that it had".to_owned(),

@@ -28,6 +28,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Symptom,
     what: "Cluster DNS does not answer, neither through its Service nor on any of its endpoints.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,
@@ -78,7 +79,7 @@ struct Asked {
     failing: bool,
 }
 
-/// Consecutive misses.
+/// Consecutive misses, or answers where there are none.
 #[derive(Default)]
 struct Run {
     misses: u32,
@@ -100,7 +101,8 @@ const SERVFAIL: &str = "SERVFAIL";
 impl Run {
     fn add(&mut self, at: Time, probe: &Probe) {
         if probe.ok {
-            *self = Self { last: at, ..Self::default() };
+            let first = if self.misses == 0 && self.last > Time::default() { self.first } else { at };
+            *self = Self { first, last: at, ..Self::default() };
             return;
         }
         if self.misses == 0 {
@@ -245,10 +247,12 @@ impl DnsFailure {
         self.endpoints.iter().flatten().any(|endpoint| endpoint.node == node)
     }
 
-    /// Whether its answers show that cluster DNS is reached over the network: one came from an endpoint elsewhere.
+    /// Whether its answers show that cluster DNS is reached over the network: an endpoint elsewhere answered all the
+    /// time.
     fn uses_the_network(&self, node: &str, source: &Source, since: Time) -> bool {
         let is_here = |at: &IpAddr| self.endpoints.iter().flatten().any(|e| e.address == *at && e.node == node);
-        let answers = |(at, run): (&IpAddr, &Run)| run.misses == 0 && run.last > since && !is_here(at);
+        let answers =
+            |(at, run): (&IpAddr, &Run)| run.misses == 0 && run.first <= since && run.last > since && !is_here(at);
         !self.hosts_an_endpoint(node) || source.asked.values().any(|asked| asked.endpoints.iter().any(answers))
     }
 

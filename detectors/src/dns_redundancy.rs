@@ -18,6 +18,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Risk,
     what: "All ready endpoints of cluster DNS are on one node.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Inventory],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,

@@ -1,7 +1,8 @@
 //! `dns-replica`: the last ready endpoint of cluster DNS is gone, and no link explains it.
 //!
-//! What it sees: the DNS Service loses its last ready endpoint, and no pod NIC under one is known to be lost. The
-//! evidence says that the NIC is up only if an agent on that node reported so.
+//! What it sees: the DNS Service loses its last ready endpoint, and no pod NIC under one is known to be lost; or it has
+//! none for 3 s from the start, and no node lacks the pod NIC that others have. The evidence says that the NIC is up only
+//! if an agent on that node reported so.
 //! Why it matters: no name resolves anywhere in the cluster, and the fix is the pod, not a link.
 //! Which incident: I3, its second variant.
 
@@ -21,6 +22,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Cause,
     what: "The last ready endpoint of cluster DNS is gone while the links of its node are up.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],
     needs: &[&[CollectorKind::Inventory]],
     scope: Scope::Cluster,
@@ -29,6 +31,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// Agents differ by some milliseconds: the loss of a link may be reported after its effect.
 const SETTLE: Duration = Duration::from_millis(200);
+/// Cluster DNS may be coming up.
+const START: Duration = Duration::from_secs(3);
 /// Limit on pods whose containers are tracked.
 const CAP: usize = 1024;
 
@@ -38,6 +42,10 @@ struct DnsReplica {
     /// The last non-empty list of ready endpoints.
     last: Vec<Endpoint>,
     none_since: Option<Time>,
+    /// There has been none since it was first seen.
+    never: Option<Time>,
+    /// Whether the pod NIC is usable, for each node that reports links.
+    looked_at: BTreeMap<Arc<str>, bool>,
     /// A lost link explains it, until an endpoint is ready again.
     explained: bool,
     /// Whether the pod NIC is usable, by node. Nodes without an agent that sees links are missing.
@@ -53,6 +61,10 @@ impl Detector for DnsReplica {
         match &signal.observed {
             Observed::Link(link) if link.name == cx.operator.pod_nic => {
                 self.nics.insert(Arc::clone(&signal.node), link.is_usable());
+                self.looked_at.insert(Arc::clone(&signal.node), link.is_usable());
+            }
+            Observed::Link(_) => {
+                self.looked_at.entry(Arc::clone(&signal.node)).or_insert(false);
             }
             Observed::Container(container) if container.state == ContainerState::Running => {
                 self.containers.remove(&container.pod);
@@ -69,11 +81,14 @@ impl Detector for DnsReplica {
                 self.deleted = (pod.change == Change::Removed).then(|| pod.name.clone());
             }
             _ => match self.latest.update(cx.operator, signal) {
-                Some([]) if !self.last.is_empty() => {
+                Some([]) if self.last.is_empty() => {
+                    self.never.get_or_insert(signal.at);
+                }
+                Some([]) => {
                     self.none_since.get_or_insert(signal.at);
                 }
                 Some(ready @ [first, ..]) => {
-                    self.none_since = None;
+                    (self.none_since, self.never) = (None, None);
                     self.explained = false;
                     self.last = ready.to_vec();
                     cx.claims.withdraw(format!("{} ready again", first.pod));
@@ -84,6 +99,15 @@ impl Detector for DnsReplica {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
+        if let Some(since) = self.never.filter(|since| cx.now.since(*since) >= START) {
+            // A node without the NIC that others have may be the endpoint's.
+            let (with, without) = (self.looked_at.values().any(|up| *up), self.looked_at.values().any(|up| !*up));
+            if !(with && without) {
+                cx.claims.make(Severity::Critical, since, || {
+                    format!("no ready endpoint behind {} since it was first seen", cx.operator.dns_service)
+                });
+            }
+        }
         let Some(since) = self.none_since.filter(|since| cx.now.since(*since) >= SETTLE) else { return };
         let nic = |endpoint: &&Endpoint| self.nics.get(endpoint.node.as_str()).copied();
         let intact = self.last.iter().filter(|endpoint| nic(endpoint) != Some(false)).max_by_key(nic);
@@ -148,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn late_no_endpoint_from_the_start() {
+        let links = "0 link eth1 3; 0 @worker-2 link eth1 3";
+        let mut scene =
+            scene!(NAME, "{links}; 0 endpoints; 2900 ? silence; 3100 ? critical 3000..3050 service/kube-dns");
+        play!(scene, "4000 endpoints 0@worker-1 ? over");
+    }
+
+    #[test]
+    fn late_a_node_without_its_pod_nic_explains_it() {
+        scene!(NAME, "0 link eth0 2; 0 @worker-2 link eth1 3; 0 endpoints; 9000 ? nothing");
+    }
+
+    #[test]
     fn a_nic_that_no_agent_looked_at_is_not_called_whole() {
         let mut scene =
             scene!(NAME, "0 @worker-2 link eth1 3; 0 @worker-2 endpoints 0@worker-1; 1000 @worker-2 endpoints");
@@ -156,6 +193,6 @@ mod tests {
 
     #[test]
     fn a_cluster_whose_dns_is_not_up_yet_has_lost_nothing() {
-        scene!(NAME, "0 endpoints; 4000 ? silence");
+        scene!(NAME, "0 endpoints; 2500 endpoints 0@worker-1 1@worker-2; 9000 ? silence");
     }
 }

@@ -24,6 +24,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W6",
     level: Level::Cause,
     what: "The resolver of clients outside does not answer for an external name of the cluster.",
+    facts: "It is silent without a declared name; with a stale resolver it accuses that address, and its evidence \
+            says that it never answered.",
     wants: &[CollectorKind::Probes],
     needs: &[&[CollectorKind::Probes]],
     scope: Scope::Cluster,
@@ -51,6 +53,8 @@ struct Run {
     since: Time,
     last: Time,
     error: String,
+    /// It answered once.
+    answered: bool,
 }
 
 impl ExternalDns {
@@ -66,7 +70,12 @@ impl ExternalDns {
             let subject =
                 if answers { Subject::name(name) } else { Subject::server(SocketAddr::new(*resolver, DNS_PORT)) };
             let (count, error) = (recent.len(), &first.error);
-            let evidence = format!("look-ups of {name} at {resolver} failed from {count} nodes, the first by: {error}");
+            let never = match nodes.values().any(|run| run.answered) {
+                true => "",
+                false => "; none was ever answered, so this may no longer be the clients' resolver",
+            };
+            let evidence =
+                format!("look-ups of {name} at {resolver} failed from {count} nodes, the first by: {error}{never}");
             want(&mut wanted, subject, Claim { severity: Severity::Warning, since: first.since, evidence });
         }
         cx.claims.settle(wanted, "the name is resolved again");
@@ -82,6 +91,7 @@ impl Detector for ExternalDns {
         run.last = run.last.max(signal.at);
         if probe.ok {
             run.misses = 0;
+            run.answered = true;
         } else {
             if run.misses == 0 {
                 run.since = signal.at;
@@ -110,6 +120,19 @@ mod tests {
         play!(scene, "1000 @a external timeout; 1000 @b external timeout; 1500 @a external timeout ? nothing");
         play!(scene, "1500 @b external timeout ? warning 1500 server/203.0.113.53:53");
         play!(scene, "4000 @a external ok ? over");
+    }
+
+    #[test]
+    fn a_resolver_that_never_answered_may_be_an_old_declaration() {
+        let question = "this may no longer be the clients' resolver";
+        let mut scene = scene!(NAME, "0 external timeout; 500 external timeout ? warning 500 server/203.0.113.53:53");
+        play!(scene, "500 ? evidence {question}");
+        let scene = scene!(
+            NAME,
+            "0 external ok; 500 external timeout; 1000 external timeout; 1000 ? warning 1000 server/203.0.113.53:53"
+        );
+        let evidence = &scene.findings.last().expect("a finding").1.evidence;
+        assert!(!evidence.contains(question), "{evidence}");
     }
 
     #[test]

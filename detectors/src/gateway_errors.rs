@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W3",
     level: Level::Symptom,
     what: "An ingress answers 502, 503 or 504 while its back end has ready endpoints.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::IngressLog, CollectorKind::Inventory],
     needs: &[&[CollectorKind::IngressLog]],
     scope: Scope::Cluster,

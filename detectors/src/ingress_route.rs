@@ -1,7 +1,7 @@
 //! `ingress-route`: an ingress sends to a port that never answered it, and the port that did is no longer used.
 //!
 //! What it sees: in the log of an ingress, two requests in a row to a port of an address that gave no response, while
-//! another port of that address answered the same ingress before.
+//! another port of that address answered the same ingress before, or is the Service's and answers the nodes' probes.
 //! Why it matters: users get 502 although the back end is well; it is the controller's configuration.
 //! Which incident: W3.
 //!
@@ -15,7 +15,7 @@ use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
-use crate::signal::{CollectorKind, IngressLog, Observed, Signal};
+use crate::signal::{CollectorKind, IngressLog, Observed, ProbeKind, Signal};
 use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
@@ -23,7 +23,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W3",
     level: Level::Cause,
     what: "An ingress sends to a port of its back end that does not answer, instead of the one that did.",
-    wants: &[CollectorKind::IngressLog],
+    facts: "It finds the same with none and with stale facts.",
+    wants: &[CollectorKind::IngressLog, CollectorKind::Probes],
     needs: &[&[CollectorKind::IngressLog]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<IngressRoute>),
@@ -38,6 +39,8 @@ const CAP: usize = 1024;
 #[derive(Default)]
 struct IngressRoute {
     ingresses: Capped<String, Ingress, CAP>,
+    /// Ports of Services, and whether each answered its last probe.
+    probed: Capped<SocketAddr, bool, CAP>,
 }
 
 #[derive(Default)]
@@ -75,9 +78,13 @@ impl IngressRoute {
         let mut wanted = BTreeMap::new();
         for (pod, ingress) in self.ingresses.iter() {
             for (to, silent) in ingress.silent.iter().filter(|(_, silent)| silent.requests >= SEVERAL) {
-                let Some((before, ())) = ingress.good.iter().find(|(good, ())| good.ip() == to.ip()) else { continue };
+                let used = ingress.good.iter().map(|(good, ())| good).find(|good| good.ip() == to.ip());
+                let Some(why) = used.map(|port| format!("{port} answered it before")).or_else(|| self.served(to))
+                else {
+                    continue;
+                };
                 let evidence = format!(
-                    "{pod} sent {} requests to {to} without a response and answered {}; {before} answered it before",
+                    "{pod} sent {} requests to {to} without a response and answered {}; {why}",
                     silent.requests, silent.status
                 );
                 let claim = Claim { severity: Severity::Warning, since: silent.since, evidence };
@@ -88,8 +95,21 @@ impl IngressRoute {
     }
 }
 
+impl IngressRoute {
+    /// The port of the same Service that answers, if this one is none of its ports.
+    fn served(&self, to: &SocketAddr) -> Option<String> {
+        let mut ports = self.probed.iter().filter(|(port, _)| port.ip() == to.ip() && !self.probed.contains_key(to));
+        ports.find(|(_, answers)| **answers).map(|(port, _)| format!("{port} answers the nodes"))
+    }
+}
+
 impl Detector for IngressRoute {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        if let Observed::Probe(probe) = &signal.observed
+            && let (ProbeKind::Service, Some(port)) = (probe.kind, probe.port)
+        {
+            self.probed.insert(SocketAddr::new(probe.target, port), probe.ok);
+        }
         let Observed::IngressLog(log) = &signal.observed else { return };
         let Some(upstream) = log.upstream else { return };
         if let Some(ingress) = self.ingresses.entry(log.pod.clone()) {
@@ -125,6 +145,21 @@ mod tests {
         play!(scene, "1100 ingress 502 192.168.0.20:8081 - ? warning 1100 pod/ingress");
         play!(scene, "? evidence 192.168.0.20:80 answered it before");
         play!(scene, "5000 ingress 200 192.168.0.20:80 200 ? over");
+    }
+
+    #[test]
+    fn late_a_port_that_is_none_of_the_service_behind_it() {
+        let requests = "1000 ingress 502 192.168.0.20:8081 -; 1100 ingress 502 192.168.0.20:8081 -";
+        let mut scene = scene!(NAME, "0 connect shop 192.168.0.20:80 ok; {requests} ? warning 1100 pod/ingress");
+        play!(scene, "? evidence 192.168.0.20:80 answers the nodes; 5000 ingress 200 192.168.0.20:80 200 ? over");
+        for twin in [
+            // One of its ports is down, the Service is down, another Service is up.
+            "0 connect shop 192.168.0.20:80 ok; 0 connect shop 192.168.0.20:8081 refused",
+            "0 connect shop 192.168.0.20:80 refused",
+            "0 connect shop 192.168.0.30:80 ok",
+        ] {
+            scene!(NAME, "{twin}; {requests}; 2000 ? nothing");
+        }
     }
 
     #[test]

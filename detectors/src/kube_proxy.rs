@@ -19,6 +19,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W2",
     level: Level::Cause,
     what: "kube-proxy does not run on a node, and the node has missed a change of endpoints.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Node,

@@ -6,6 +6,7 @@
 //! - [`detector`]: the detector trait and its input; `claims`: what a detector claims now.
 //! - `armed`: a detector's state for each node, or for the cluster. [`registry`]: [`registry::DetectorSet`], which
 //!   feeds all of them.
+//! - [`history`]: what a detector that starts late cannot know.
 //! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
 //! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
@@ -16,6 +17,7 @@
 
 pub mod detector;
 pub mod finding;
+pub mod history;
 pub mod operator;
 pub mod prefix;
 pub mod record;

@@ -3,7 +3,8 @@
 //! What it sees: the MSS of incoming SYNs rises compared with the same client's history: `info`. `warning` if the packets
 //! that can occur now, limited by the smaller MSS of both sides and so by the pod's own MTU, do not fit a declared MTU;
 //! or as soon as a segment larger than any the path has carried is lost: sent again after a retransmission timeout, and
-//! not acknowledged within a round trip either.
+//! not acknowledged within a round trip either. The first SYN of a path is compared with the declared MTU; that is a
+//! `warning` only with such segments, since senders may learn the path's MTU.
 //! Why it matters: handshakes and small packets keep working; the clamp was edited on a remote gateway, and this is its
 //! only trace on the nodes.
 //! Which incident: I1.
@@ -34,6 +35,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I1",
     level: Level::Cause,
     what: "Peers of one path announce a larger MSS than before, and the path does not carry it.",
+    facts: "Without a declared MTU it waits for a lost packet instead of the first SYN, and likewise with a stale \
+            one: a too large MTU proves nothing, a too small one is dropped once a larger packet is acknowledged.",
     wants: &[CollectorKind::Packets, CollectorKind::Sockets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
@@ -62,7 +65,10 @@ impl MssChange {
         let key = (Arc::clone(&signal.node), segment.link.clone(), path);
         let Some(history) = self.histories.entry(key) else { return false };
         let before = history.rise.is_some();
-        history.syn(signal.at, segment.source.ip(), mss);
+        let fits = operator
+            .declared_mtu(segment.source.ip())
+            .map(|mtu| u32::from(mtu).saturating_sub(headers(segment.source.ip())));
+        history.syn(signal.at, segment.source.ip(), mss, fits.and_then(|fits| u16::try_from(fits).ok()));
         before || history.rise.is_some()
     }
 
@@ -98,7 +104,9 @@ impl MssChange {
         let (now, overhead) = (cx.now, headers(rise.client));
         let (old, new) = (u32::from(rise.old) + overhead, u32::from(rise.new) + overhead);
         let largest = self.proven.largest(way);
-        let declared = cx.operator.declared_mtu(rise.client).filter(|mtu| rise.packet > u32::from(*mtu));
+        // A declared MTU that the path exceeds is out of date.
+        let is_broken = |mtu: &u16| rise.packet > u32::from(*mtu) && largest <= u32::from(*mtu);
+        let declared = cx.operator.declared_mtu(rise.client).filter(is_broken);
         if let Some(mtu) = declared.filter(|_| rise.established(now)) {
             return Some(format!("{}-byte packets do not fit the declared MTU of {mtu}", rise.packet));
         }
@@ -149,7 +157,11 @@ impl Detector for MssChange {
             let severity = if misfit.is_some() { Severity::Warning } else { Severity::Info };
             let note = misfit.map(|why| format!("; {why}")).unwrap_or_default();
             let hidden = self.hidden.note(*path);
-            let evidence = format!("SYN MSS from {path} rose {} -> {}{note}{hidden}", rise.old, rise.new);
+            let how = match rise.from_start {
+                true => format!("is {}, and {} fits the declared MTU", rise.new, rise.old),
+                false => format!("rose {} -> {}", rise.old, rise.new),
+            };
+            let evidence = format!("SYN MSS from {path} {how}{note}{hidden}");
             want(&mut wanted, Subject::path(path), Claim { severity, since: rise.since, evidence });
         }
         let risen: BTreeSet<String> = wanted.keys().map(|subject| subject.name.clone()).collect();

@@ -1,13 +1,20 @@
-//! What an operator knows about the cluster, given to the detectors once: prefixes, names, declared MTUs.
+//! What an operator knows about the cluster, given to the detectors once: prefixes, names, declared MTUs and limits.
 //!
-//! The same for every run over the same cluster; no scenario, fault or control can change it.
+//! The same for every run over the same cluster; no scenario, fault or control can change it. [`Knowledge`] has two
+//! variants of it, with which detectors can be tried: nothing, and a wrong copy.
 
+mod knowledge;
+
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::prefix::Prefix;
+use crate::signal::{Change, Observed, Signal};
+
+pub use knowledge::Knowledge;
 
 /// The configuration shared by all detectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +48,16 @@ pub struct Operator {
     /// External names by which clients outside reach the cluster.
     #[serde(default)]
     pub entries: Vec<Entry>,
+    /// The smallest `nf_conntrack_max` that operators set on any node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conntrack_limit: Option<u32>,
+    /// Addresses of pods that agents saw, whatever prefix was declared.
+    #[serde(skip)]
+    pub seen_pods: BTreeSet<IpAddr>,
 }
+
+/// Maximum number of pods that are remembered beside the declared prefixes.
+const SEEN_PODS: usize = 4096;
 
 /// A path to a peer prefix and the largest packet it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,10 +91,21 @@ pub struct Entry {
 }
 
 impl Operator {
-    /// Whether this address lies in a pod prefix.
+    /// Whether this address lies in a pod prefix, or a pod with this address was seen.
     #[must_use]
     pub fn is_pod(&self, address: IpAddr) -> bool {
-        self.pod_prefixes.iter().any(|prefix| prefix.contains(address))
+        self.pod_prefixes.iter().any(|prefix| prefix.contains(address)) || self.seen_pods.contains(&address)
+    }
+
+    /// Remembers a pod outside the declared prefixes: declarations may be missing or old.
+    pub(crate) fn learn(&mut self, signal: &Signal) {
+        let Observed::Pod(pod) = &signal.observed else { return };
+        if pod.change != Change::Removed && !self.is_pod(pod.address) {
+            if self.seen_pods.len() == SEEN_PODS {
+                self.seen_pods.pop_first();
+            }
+            self.seen_pods.insert(pod.address);
+        }
     }
 
     /// Whether traffic leaves a node through this interface.

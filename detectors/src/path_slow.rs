@@ -20,6 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I6",
     level: Level::Symptom,
     what: "Round trips to a name or a prefix take much longer than they did.",
+    facts: "It finds the same with none and with stale facts; without prefixes of peers it names their /24.",
     wants: &[CollectorKind::Packets, CollectorKind::DnsPackets],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Cluster,

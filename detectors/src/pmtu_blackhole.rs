@@ -33,6 +33,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I1",
     level: Level::Symptom,
     what: "Large packets to one path are lost over and over while small ones pass.",
+    facts: "It finds the same with none and with stale facts; without prefixes of peers it names their /24.",
     wants: &[CollectorKind::Sockets, CollectorKind::Packets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Sockets]],
     scope: Scope::Node,

@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W5",
     level: Level::Cause,
     what: "A container of a pod fails and is started again and again.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Api, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Api]],
     scope: Scope::Cluster,

@@ -3,6 +3,7 @@
 //! What it sees: the pod NIC is deleted, renamed, set down or loses its carrier while rules, look-ups or pods of the
 //! node depend on it. Critical if it is gone and the node hosts a DNS endpoint; `info` if no pod is routed through it.
 //! A carrier that returns within 300 ms is a flap: TCP retransmits, and nothing is reported.
+//! A NIC that was gone or down before the detector started is named a second later.
 //! Why it matters: the node stays Ready, its pods stay Running, and nothing they send leaves the node.
 //! Which incident: I3.
 //!
@@ -25,6 +26,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I3",
     level: Level::Cause,
     what: "A node lost the interface that its pods are routed through.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink]],
     scope: Scope::Node,
@@ -47,6 +49,9 @@ struct PodNic {
     dns: DnsEndpoints,
     /// The node hosts a DNS endpoint, or hosted the last one.
     hosts_dns: bool,
+    /// When the node was first seen, until its NIC has worked.
+    start: Option<Time>,
+    worked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -59,7 +64,10 @@ impl PodNic {
     /// How many pods are routed through the pod NIC, by the best evidence available.
     fn dependents(&self, operator: &Operator) -> usize {
         match &self.routed {
-            Some(rules) if self.pods.is_empty() => rules.len(),
+            Some(rules) if self.pods.is_empty() => {
+                let of_pods = |from: &Prefix| operator.pod_prefixes.iter().any(|pods| pods.overlaps(from));
+                rules.iter().filter(|(_, from)| of_pods(from)).count()
+            }
             Some(rules) => {
                 let covered = |pod: &&IpAddr| rules.iter().any(|(_, from)| from.contains(**pod));
                 self.pods.values().filter(covered).count()
@@ -75,7 +83,7 @@ impl PodNic {
         let key = (rule.priority, from);
         if rule.change == Change::Removed {
             rules.remove(&key);
-        } else if operator.pod_prefixes.iter().any(|pods| pods.overlaps(&from)) {
+        } else {
             rules.insert(key);
         }
     }
@@ -98,6 +106,7 @@ impl PodNic {
         let up = !gone && link.is_usable();
         let was_up = self.nic.is_some_and(|nic| nic.up);
         self.nic = (!gone).then_some(Nic { index: link.index, up });
+        self.worked |= up;
         let dark = self.dark.take();
         if up {
             return cx.claims.withdraw(format!("{nic} of {} is up again", cx.node));
@@ -140,8 +149,36 @@ impl PodNic {
     }
 }
 
+/// The state of a node is reported in parts, and its NIC may be on its way up.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl PodNic {
+    /// A NIC that has not worked since the node was first seen.
+    fn start(&self, cx: &mut Context<'_>) {
+        let Some(start) = self.start.filter(|start| !self.worked && cx.now.since(*start) >= SETTLE) else { return };
+        let Operator { pod_nic: nic, pod_table, .. } = cx.operator;
+        let dependents = self.dependents(cx.operator);
+        if dependents == 0 {
+            return cx.claims.withdraw(format!("no pod is routed through {nic}"));
+        }
+        let severity = if self.nic.is_none() && self.hosts_dns { Severity::Critical } else { Severity::Warning };
+        cx.claims.make(severity, start, || {
+            let how = if self.nic.is_none() { "is missing" } else { "is down" };
+            let dns = if self.hosts_dns { "; the node hosts a DNS endpoint" } else { "" };
+            format!(
+                "{nic} of {} {how} since it was first looked for; pods routed through it by table {pod_table}: \
+                 {dependents}{dns}",
+                cx.node
+            )
+        });
+    }
+}
+
 impl Detector for PodNic {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
+        if matches!(signal.observed, Observed::Link(_)) {
+            self.start.get_or_insert(signal.at);
+        }
         match &signal.observed {
             Observed::Link(link) => self.link(cx, signal.at, link),
             Observed::Rule(rule) => self.rule(cx.operator, rule),
@@ -164,6 +201,7 @@ impl Detector for PodNic {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
+        self.start(cx);
         if let Some((since, link)) = self.dark.take_if(|(since, _)| cx.now.since(*since) >= FLAP) {
             self.lost(cx, since, &link, false);
         }
@@ -274,6 +312,28 @@ pub(crate) mod tests {
     #[test]
     fn a_nic_on_its_way_up_was_not_lost() {
         scene!(NAME, "0 from {POD}; 100 link +eth1 3 down; 110 link *eth1 3 dark; 120 link *eth1 3 ? nothing");
+    }
+
+    #[test]
+    fn late_a_nic_that_is_gone_or_down_while_a_rule_asks_for_it() {
+        for (link, dns, expected) in [
+            ("", "", "warning 1000..1050 node/worker-1 ? evidence eth1 of worker-1 is missing"),
+            ("", "0 endpoints 0@worker-1;", "critical 1000..1050 node/worker-1"),
+            ("0 link eth1 3 down;", "", "warning 1000..1050 node/worker-1 ? evidence eth1 of worker-1 is down"),
+        ] {
+            let mut scene = scene!(NAME, "0 link eth0 2; {link} {dns} 0 from {POD}; 0 pod coredns-0 {POD}; 1100");
+            play!(scene, "? {expected}; 3000 link +eth1 9 down ? not over; 3010 link *eth1 9 ? over");
+        }
+        // Neither rules nor look-ups are seen: the operator declares that pods leave by it.
+        scene!(NAME, "0 link eth0 2; 0 pod coredns-0 {POD}; 1100 ? warning 1000..1050 node/worker-1");
+    }
+
+    #[test]
+    fn late_twin_a_node_without_the_nic_and_without_pods_routed_through_it() {
+        scene!(NAME, "0 link eth0 2; 0 from 10.176.200.1; 0 pod elsewhere 10.176.99.8; 5000 ? nothing");
+        scene!(NAME, "0 link eth0 2; 5000 ? silence");
+        // An agent that sees no links cannot tell.
+        scene!(NAME, "0 from {POD}; 0 pod coredns-0 {POD}; 5000 ? nothing");
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! What it sees: rules or routes of the pods' table are removed (netlink), or the kernel's answer to "where would this
 //! pod's packet go?" is no longer the pod NIC. `info` immediately; `warning` if it persists for 2 s, or on the first
 //! SYN on the wrong NIC: from such a pod out of the node's NIC, or, if the rule to a pod is gone, from its neighbour
-//! out of the pod NIC (the packet comes back and loops until its TTL expires).
+//! out of the pod NIC (the packet comes back and loops until its TTL expires). What was missing before it started is a
+//! warning after the same time, where rules and the node's other pods prove it.
 //! Why it matters: the fabric drops the replies to packets that left through the wrong port, and only TCP to remote
 //! destinations fails; ping works.
 //! Which incident: I4.
 //!
 //! Left out: a pod NIC that is gone or down (`pod-nic`), the fate of the SYNs (`wrong-nic`).
 
+mod standing;
 mod state;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
@@ -23,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I4",
     level: Level::Cause,
     what: "The rules or routes that send pod traffic out of the pod NIC are gone.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Rtnetlink, CollectorKind::RouteLookup]],
     scope: Scope::Node,
@@ -32,6 +35,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
 impl Detector for NodeRouting {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         let (at, operator) = (signal.at, cx.operator);
+        self.start.seen(at);
         match &signal.observed {
             Observed::Pod(pod) => self.pod(at, operator, pod),
             Observed::Rule(rule) => self.rule(at, operator, rule),
@@ -46,6 +50,7 @@ impl Detector for NodeRouting {
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
+        self.miss(cx);
         let wanted = self.judge(cx);
         cx.claims.settle(wanted, "rules, routes and look-ups are restored");
     }

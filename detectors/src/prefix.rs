@@ -62,6 +62,17 @@ impl Prefix {
         self.contains(other.address) || other.contains(self.address)
     }
 
+    /// The other prefix of the same length in the prefix that is one bit shorter; itself if its length is 0.
+    #[must_use]
+    pub fn neighbour(&self) -> Self {
+        let last = u32::from(width(self.address) - self.length);
+        let address = match self.address {
+            IpAddr::V4(a) => IpAddr::V4((u32::from(a) ^ 1_u32.checked_shl(last).unwrap_or(0)).into()),
+            IpAddr::V6(a) => IpAddr::V6((u128::from(a) ^ 1_u128.checked_shl(last).unwrap_or(0)).into()),
+        };
+        Self { address, ..*self }
+    }
+
     /// The `index`th address of the prefix, counted from its network address; `None` past its end.
     #[must_use]
     pub fn nth(&self, index: u128) -> Option<IpAddr> {

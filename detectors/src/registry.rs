@@ -17,6 +17,8 @@ use crate::time::Time;
 /// All armed detectors.
 pub struct DetectorSet {
     detectors: Vec<Armed>,
+    /// The operator's facts, and the pods that agents saw.
+    operator: Operator,
     sight: BTreeMap<Arc<str>, BTreeMap<CollectorKind, Sight>>,
     /// Collectors that saw and then lost something or ended.
     lost: BTreeSet<(Arc<str>, CollectorKind)>,
@@ -27,9 +29,14 @@ impl DetectorSet {
     /// Arms every detector of the registry.
     #[must_use]
     pub fn new(operator: &Operator) -> Self {
-        let operator = Arc::new(operator.clone());
-        let detectors = DETECTORS.iter().map(|info| Armed::new(info, &operator)).collect();
-        Self { detectors, sight: BTreeMap::new(), lost: BTreeSet::new(), now: Time::default() }
+        let detectors = DETECTORS.iter().map(|info| Armed::new(info, operator)).collect();
+        Self {
+            detectors,
+            operator: operator.clone(),
+            sight: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            now: Time::default(),
+        }
     }
 
     /// The set without one detector, so that its findings are missed.
@@ -61,9 +68,10 @@ impl DetectorSet {
                 self.lost.insert((Arc::clone(&signal.node), collector.collector));
             }
         }
+        self.operator.learn(signal);
         let mut findings = Vec::new();
         for detector in &mut self.detectors {
-            detector.observe(self.now, signal, &mut findings);
+            detector.observe(self.now, &self.operator, signal, &mut findings);
         }
         findings
     }
@@ -73,7 +81,7 @@ impl DetectorSet {
         self.now = self.now.max(now);
         let mut findings = Vec::new();
         for detector in &mut self.detectors {
-            detector.tick(self.now, &mut findings);
+            detector.tick(self.now, &self.operator, &mut findings);
         }
         findings
     }
@@ -126,6 +134,7 @@ fn blindness(info: &DetectorInfo, sight: &BTreeMap<CollectorKind, Sight>) -> Opt
 mod tests {
     use super::*;
     use crate::finding::Severity;
+    use crate::operator::Knowledge;
     use crate::record::Feed;
     use crate::signal::Collector;
     use crate::testing::{incidents, ms, operator};
@@ -138,7 +147,9 @@ mod tests {
         assert_eq!(names.len(), DETECTORS.len());
         for info in DetectorSet::info() {
             assert!(info.needs.iter().flat_map(|group| group.iter()).all(|kind| info.wants.contains(kind)));
-            assert!(info.what.ends_with('.'), "{}: {}", info.name, info.what);
+            for sentence in [info.what, info.facts] {
+                assert!(sentence.ends_with('.'), "{}: {sentence}", info.name);
+            }
         }
     }
 
@@ -225,6 +236,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn detectors_find_the_same_with_other_facts_as_their_documentation_says() {
+        let loud = |name: &str, scene: &[Signal], facts: Knowledge| {
+            let mut feed = Feed::new(DetectorSet::new(&facts.of(operator())));
+            let findings = scene.iter().flat_map(|signal| feed.signal(signal.at, signal)).collect::<Vec<_>>();
+            let own = findings.into_iter().map(|(_, finding)| finding).filter(|f| f.detector == name);
+            own.filter(|f| f.severity > Severity::Info && !f.cleared).map(|f| f.subject).collect::<Vec<_>>()
+        };
+        let same: Vec<_> = DETECTORS
+            .iter()
+            .filter(|info| info.facts.starts_with("It finds the same with none and with stale facts"))
+            .collect();
+        assert!(same.len() > 15, "{}", same.len());
+        let mut found = std::collections::BTreeSet::new();
+        for (scene_name, scene) in incidents() {
+            let sees_pods = scene.signals.iter().any(|signal| matches!(signal.observed, Observed::Pod(_)));
+            for info in same.iter().filter(|info| sees_pods || !info.facts.ends_with("that agents see.")) {
+                let right = loud(info.name, &scene.signals, Knowledge::Right);
+                found.extend((!right.is_empty()).then_some(info.name));
+                for facts in [Knowledge::None, Knowledge::Stale] {
+                    assert_eq!(loud(info.name, &scene.signals, facts), right, "{} in {scene_name}, {facts}", info.name);
+                }
+            }
+        }
+        assert!(found.len() > 10, "{found:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I5",
     level: Level::Cause,
     what: "A server answers far later than it did while the network is as fast as ever.",
+    facts: "It finds the same servers, by address and port where a name is not declared; a stale address gives its name to \
+            the server that has it now.",
     wants: &[CollectorKind::Exchanges, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Exchanges]],
     scope: Scope::Cluster,

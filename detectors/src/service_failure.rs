@@ -20,6 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W1",
     level: Level::Symptom,
     what: "A Service fails at its virtual address although every endpoint behind it answers.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Cluster,

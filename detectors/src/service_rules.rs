@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "W1",
     level: Level::Cause,
     what: "A Service's virtual address fails from one node while the endpoints behind it answer that node.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Cluster,

@@ -25,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I7",
     level: Level::Symptom,
     what: "SYNs of pods are dropped on their node because source NAT finds no port.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackStats],
     needs: &[&[CollectorKind::Packets], &[CollectorKind::ConntrackStats]],
     scope: Scope::Node,

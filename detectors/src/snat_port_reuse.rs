@@ -25,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I7",
     level: Level::Cause,
     what: "Source NAT reused a port towards a server that still holds it in TIME_WAIT.",
+    facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackEvents, CollectorKind::Packets, CollectorKind::Inventory],
     needs: &[&[CollectorKind::ConntrackEvents]],
     scope: Scope::Node,

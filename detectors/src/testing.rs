@@ -4,6 +4,7 @@
 //! milliseconds from the start of the scene; with a leading `~`, the signal was observed then and is delivered now.
 //! Without a signal, time advances. [`observed`] documents signals, [`Scene::expect`] expectations.
 
+use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -50,6 +51,8 @@ pub fn operator() -> Operator {
             resolver: "203.0.113.53".parse().unwrap(),
             port: 80,
         }],
+        conntrack_limit: None,
+        seen_pods: BTreeSet::new(),
     }
 }
 
@@ -90,8 +93,13 @@ pub(crate) use {play, scene};
 
 impl Scene {
     pub fn new(detector: &'static str) -> Self {
+        Self::with(detector, operator())
+    }
+
+    /// With detectors of another operator.
+    pub fn with(detector: &'static str, operator: Operator) -> Self {
         let (signals, timed, findings) = (Vec::new(), Vec::new(), Vec::new());
-        let feed = Feed::new(DetectorSet::new(&operator()));
+        let feed = Feed::new(DetectorSet::new(&operator));
         Self { feed, detector, node: "worker-1", now: 0, signals, timed, findings }
     }
 
@@ -325,14 +333,16 @@ pub fn observed(words: &[&str]) -> Observed {
             let ready = ready.iter().map(endpoint).collect();
             Endpoints { service: service.into(), address: read("192.168.0.20"), ready }.into()
         }
-        // A connect to a Service, or to its nth endpoint.
+        // A connect to a Service, to a port of it (ADDRESS:PORT), or to its nth endpoint.
         ["connect", service, to, outcome] => {
-            let (kind, target) = match to {
-                "service" => (ProbeKind::Service, [192, 168, 0, 20].into()),
-                number => (ProbeKind::Endpoint, [10, 176, 98, 20 + read::<u8>(number)].into()),
+            let (kind, target) = match (to, to.parse::<SocketAddr>()) {
+                (_, Ok(port)) => (ProbeKind::Service, port),
+                ("service", _) => (ProbeKind::Service, ([192, 168, 0, 20], 80).into()),
+                (number, _) => (ProbeKind::Endpoint, ([10, 176, 98, 20 + read::<u8>(number)], 80).into()),
             };
+            let (target, port) = (target.ip(), Some(target.port()));
             let (took_us, error) = failure(outcome);
-            let (ok, about, port) = (error.is_none(), Some(service.to_owned()), Some(80));
+            let (ok, about) = (error.is_none(), Some(service.to_owned()));
             Probe { kind, source: read("10.176.64.11"), target, port, about, ok, took_us, error }.into()
         }
         ["healthz", outcome] => {

@@ -339,6 +339,7 @@ impl Triage {
 
     /// Takes a signal.
     pub fn observe(&mut self, signal: &Signal) {
+        self.operator.learn(signal);
         self.sight.observe(&self.operator, signal);
         let operator = &self.operator;
         let steps: [&mut dyn Step; 6] =

@@ -29,6 +29,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     incident: "I4",
     level: Level::Symptom,
     what: "SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.",
+    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Packets, CollectorKind::Probes, CollectorKind::Rtnetlink],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,

@@ -19,8 +19,11 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser, Subcommand};
 use relapse_lab::cluster::backend::Backend;
 use relapse_model::diagnostics::{Diagnostic, Diagnostics, did_you_mean};
+use relapse_model::yaml;
 
 use crate::plan::{self, Plan};
+use crate::scenario::Scenario;
+use crate::scenario::operator::OperatorFacts;
 use crate::shipped;
 
 /// Exit status for bad input (`EX_USAGE` of sysexits.h).
@@ -94,8 +97,13 @@ Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     },
     /// Print the JSON Schema of scenario files.
     #[command(after_help = "Example:
-  relapse schema > scenarios/schema.json")]
-    Schema,
+  relapse schema > scenarios/schema.json
+  relapse schema --operator > scenarios/operators/schema.json")]
+    Schema {
+        /// Of files of operators' facts (`cluster.operator`) instead.
+        #[arg(long)]
+        operator: bool,
+    },
 }
 
 /// The default folder of scenarios.
@@ -136,8 +144,12 @@ pub fn main() -> ExitCode {
                 Err(e) => Err(Refused::Arguments(format!("failed to write to {}: {e}", folder.display()))),
             }
         }
-        Command::Schema => {
-            out::line(format_args!("{:#}", relapse_model::yaml::schema::<crate::scenario::Scenario>()));
+        Command::Schema { operator } => {
+            let schema = match operator {
+                true => yaml::schema::<OperatorFacts>(),
+                false => yaml::schema::<Scenario>(),
+            };
+            out::line(format_args!("{schema:#}"));
             Ok(ExitCode::SUCCESS)
         }
     };

@@ -5,7 +5,7 @@
 //! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
 //! - `steps`: the steps of a chain, in force or healed.
 //! - [`triage`]: where triage leads, judged for each stage by itself.
-//! - `outcome`: from verdicts to the outcome of a trial and its reasons.
+//! - `late`: detectors that are armed after the fault, or again. `outcome`: from verdicts to the outcome of a trial and its reasons.
 //!
 //! Invariants: no clock and no I/O; all times are passed in and compared exactly, in nanoseconds; no order of calls
 //! causes a panic. Only findings of `warning` and above decide anything, from the instant they reach it. Whether a
@@ -29,6 +29,7 @@
 //! Effects and phases are handled by the run, which closes what a trial could not prove with [`Judge::abandon`].
 
 mod expected;
+mod late;
 mod outcome;
 mod standing;
 mod steps;
@@ -92,6 +93,8 @@ pub struct Judge {
     decided: Vec<Decided>,
     /// Decided but not yet returned.
     undelivered: Vec<Decided>,
+    /// Detectors will be armed once more, and only what they report then is delivered.
+    withheld: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +161,7 @@ impl Judge {
             now: Time::default(),
             decided: Vec::new(),
             undelivered: Vec::new(),
+            withheld: false,
         }
     }
 
@@ -185,7 +189,7 @@ impl Judge {
 
     /// Returns the verdicts since the last call. Verdicts not taken are missing from reports.
     pub fn take_decided(&mut self) -> Vec<Decided> {
-        std::mem::take(&mut self.undelivered)
+        if self.withheld { Vec::new() } else { std::mem::take(&mut self.undelivered) }
     }
 
     /// Ends the quiet baseline: each risk must stand by now, at `warning` or above.

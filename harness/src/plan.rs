@@ -15,13 +15,19 @@ use relapse_lab::workload::client::Client;
 use relapse_reports::event::{Also, Expectation, TriageExpected};
 
 use crate::effect::Effect;
+use crate::scenario::trial::Armed;
 
 pub use relapse_model::{
     ClusterPlan, DnsPlan, Failure, FlowId, FlowPlan, NetworkPlan, NodeId, NodePlan, OfficeId, OfficePlan, OutsideId,
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
     TrafficPolicy,
 };
+pub(crate) use resolve::Shared;
 pub use resolve::{load, plan};
+
+/// The shortest deadline of a finding about what was there when its detector was armed: a route that is missing may be
+/// about to be written.
+const LATE: Duration = Duration::from_secs(5);
 
 /// A scenario, ready to run: the incident and its benign twins over one cluster and workload.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub struct Plan {
     pub baseline: Duration,
     /// How many connections each holding flow must have open before the baseline begins (at most those it holds).
     pub held: u32,
+    /// When detectors are armed. Change it with [`Plan::arm`].
+    pub armed: Armed,
     /// Standing weaknesses that must have been found when the baseline ends.
     pub risks: Vec<Expectation>,
     pub incident_trial: TrialPlan,
@@ -150,6 +158,30 @@ impl Plan {
         }
         stretch(&mut self.recover_within);
         stretch(&mut self.settle_within);
+    }
+
+    /// Arms detectors at another time. A late start has no baseline in which a risk could stand, so that it may be
+    /// reported afterwards; and triage compares with what was before.
+    pub fn arm(&mut self, armed: Armed) {
+        self.armed = armed;
+        if armed == Armed::Before {
+            return;
+        }
+        if armed == Armed::AfterInjection {
+            for risk in std::mem::take(&mut self.risks) {
+                let Some(subject) = risk.subject else { continue };
+                let why = "It stood before the fault, when no detector was armed.".to_owned();
+                let also = Also { detector: risk.detector, level: risk.level, subject, why, step: None };
+                self.incident_trial.also.iter_mut().for_each(|all| all.push(also.clone()));
+            }
+        }
+        for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
+            trial.unseen = false;
+            trial.steps.iter_mut().for_each(|step| step.triage = None);
+            let expected = trial.detect.iter_mut().chain(&mut trial.detect_in_real_cluster);
+            expected.for_each(|expectation| expectation.within = expectation.within.max(LATE));
+            trial.watch = trial.watch.max(LATE);
+        }
     }
 
     /// The incident's trial and those of the benign twins.

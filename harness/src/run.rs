@@ -4,6 +4,7 @@
 //! sends the order, relays requests to the guardian, and proves that nothing is left. All events go to one sink, in
 //! order of arrival.
 
+mod agents;
 mod claim;
 mod complaints;
 mod effects;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use relapse_detectors::operator::Knowledge;
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
 use relapse_kernel::clock;
@@ -40,6 +42,7 @@ use relapse_reports::summary::RunSummary;
 
 use crate::config::Config;
 use crate::plan::{Plan, PodRole, TrialPlan};
+use crate::scenario::trial::Armed;
 use claim::Claim;
 use needs::Needs;
 pub use order::Sabotage;
@@ -53,6 +56,8 @@ pub struct Options {
     /// Maximum number of concurrent trials.
     pub jobs: usize,
     pub repeat: u32,
+    /// What detectors get of the operator's facts.
+    pub operator: Knowledge,
     /// Factor by which every deadline is multiplied.
     pub deadline_factor: f64,
     pub consent: Consent,
@@ -112,6 +117,7 @@ struct Job {
     wanted: Wanted,
     incident: String,
     file: std::path::PathBuf,
+    armed: Armed,
     needs: Needs,
     claim: Claim,
     /// Its maximum duration.
@@ -301,11 +307,14 @@ fn describe(
     options: &Options,
 ) -> (TrialInfo, Job) {
     let (scenario, control) = (plan.name.clone(), trial.control.clone());
-    let id = TrialId { scenario, control, backend: backend.name().into(), repetition };
+    let id = TrialId { scenario, control, backend: backend.name().into(), operator: options.operator, repetition };
     let mut expectations = trial.expected(backend.is_real_cluster()).to_vec();
     if trial.control.is_none() {
         expectations.extend(plan.risks.iter().cloned());
-        expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));
+        // An outside detector is graded by what it finds when it runs from the start.
+        if plan.armed == Armed::Before {
+            expectations.extend(options.config.expectations_for(&plan.incident, &plan.name));
+        }
     }
     let info = TrialInfo {
         trial: id.clone(),
@@ -313,6 +322,7 @@ fn describe(
         title: if trial.why.is_empty() { plan.title.clone() } else { trial.why.clone() },
         expectations,
         also: trial.follows(backend.is_real_cluster()).to_vec(),
+        armed: (plan.armed != Armed::Before).then(|| plan.armed.name().to_owned()),
         part: None,
     };
     let needs = Needs::of(plan, trial);
@@ -333,6 +343,7 @@ fn describe(
             },
             incident: plan.incident.clone(),
             file: plan.file.clone(),
+            armed: plan.armed,
             needs,
             claim,
             at_most: plan.at_most(trial),

@@ -7,6 +7,7 @@
 //! lose places. References and numbers are checked in [`crate::plan`].
 
 pub mod cluster;
+pub mod operator;
 pub mod trial;
 pub mod vary;
 
@@ -21,7 +22,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use cluster::Cluster;
-use trial::{Also, Control, Detect, Effect, Recover, Risk, SteadyState, Step, Triage};
+use trial::{Also, Control, Detect, Effect, Observe, Recover, Risk, SteadyState, Step, Triage};
 use vary::Variable;
 
 /// A published incident: the cluster it needs, the faults, their effect on the workload, which detectors must
@@ -39,6 +40,9 @@ pub struct Scenario {
     pub workload: Vec<Flow>,
     #[serde(default)]
     pub steady_state: SteadyState,
+    /// When detectors are armed.
+    #[serde(default)]
+    pub observe: Observe,
     /// Faults to inject, in this order.
     pub inject: Option<Spanned<Vec<Injection>>>,
     /// Effect on the workload. A run in which it is not seen is inconclusive.
@@ -106,14 +110,14 @@ pub struct Metadata {
 mod tests {
     use std::path::Path;
 
-    use relapse_model::yaml::schema;
+    use relapse_model::yaml::{Document, schema};
 
     use super::Scenario;
+    use super::operator::OperatorFacts;
 
-    #[test]
-    fn the_schema_beside_the_scenarios_is_current() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/schema.json");
-        let current = serde_json::to_string_pretty(&schema::<Scenario>()).unwrap() + "\n";
+    fn is_current<T: Document>(path: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(path);
+        let current = serde_json::to_string_pretty(&schema::<T>()).unwrap() + "\n";
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(&file, &current).unwrap();
         }
@@ -122,7 +126,14 @@ mod tests {
     }
 
     #[test]
+    fn the_schemas_beside_the_scenarios_are_current() {
+        is_current::<Scenario>("schema.json");
+        is_current::<OperatorFacts>("operators/schema.json");
+    }
+
+    #[test]
     fn no_key_may_be_empty() {
         assert!(!schema::<Scenario>().to_string().contains("\"null\""));
+        assert!(!schema::<OperatorFacts>().to_string().contains("\"null\""));
     }
 }

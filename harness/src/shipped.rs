@@ -59,6 +59,9 @@ mod tests {
         let file = scenario("policy-route-lost").expect("it is shipped");
         assert!(text(&file).is_some_and(|text| text.contains("kind: Scenario")));
         assert!(text(&file.with_file_name("../kind-configs/two-workers.yaml")).is_some());
+        let facts = file.with_file_name("operators/tickets.yaml");
+        assert!(text(&facts).is_some_and(|text| text.contains("kind: Operator")));
+        assert!(!scenarios().contains(&facts));
         for other in ["scenarios/policy-route-lost.yaml", "(shipped)/scenarios/none.yaml", "(shipped)/../Cargo.toml"] {
             assert_eq!(text(Path::new(other)), None, "{other}");
         }

@@ -2,12 +2,14 @@
 //!
 //! A draw depends on the file and the seed alone. Its result is a complete scenario file, which runs again by itself.
 //!
+//! - [`facts`]: those of a shared file, which become the scenario's own.
 //! - [`numbers`]: those that the scenario lets vary (`vary:`).
 //! - [`names`], [`addresses`], [`network`], [`ports`], [`counts`]: what varies by itself in labs. On real clusters it
 //!   stays, so that clusters and pods are kept.
 
 mod addresses;
 mod counts;
+mod facts;
 mod names;
 mod network;
 mod numbers;
@@ -93,6 +95,7 @@ pub fn draw(source: &Source, seed: Seed, repetition: u32, extent: Extent) -> Res
         }
     });
     tree.remove("vary");
+    facts::inline(&mut tree, &scenario, source)?;
     let mut lines = vec![
         format!("Drawn from {}: --vary {seed}, repetition {repetition}.", source.file.display()),
         format!("Numbers: {}.", listed(numbers.iter().map(|(name, text)| format!("{name} {text}")))),

@@ -65,6 +65,8 @@ wrong! {
         "risks:\n" => "vary:\n  tunel: { from: 1400, to: 1419 }\n  tunnel: { from: 1410, to: 1419 }\n  clamp: { of: tunnel, plus: [-20, -40] }\n  every: { from: 0.1s, to: 1s }\nrisks:\n";
     numbers_that_do_not_tell_how_they_vary: "tunnelMtu: 1400, clamp: 1280" => "tunnelMtu: &tunnel 1400, clamp: &clamp 1280", "every: 50ms" => "every: &every 50ms",
         "risks:\n" => "vary:\n  tunnel: { from: 1400 }\n  clamp: { of: mtu, times: 2 }\n  every: { oneOf: [] }\nrisks:\n";
+    late_detectors_and_what_they_exclude: "risks:" => "observe: { armed: after-injection }\ntriage: { step: 6, at: node/worker-2 }\nrisks:";
+    unknown_time_of_arming: "risks:" => "observe: { armed: afterwards }\nrisks:";
     unknown_key: "timeout: 400ms" => "tiemout: 400ms";
     unknown_key_at_the_top: "risks:" => "weaknesses:";
     missing_keys: "name: app-database, from: pod/app, " => "", "  incident: I4\n" => "";
@@ -185,6 +187,9 @@ risks:";
     pod_of_another_node: "lose: table" => "lose: from-rule\n      pod: peer";
     limit_said_twice: "pod-deletion: { pod: peer }" => "conntrack-limit: { to: 4000, as: kube-proxy-default, cores: 16 }";
     limit_not_said: "pod-deletion: { pod: peer }" => "conntrack-limit: { scale: 1/128 }";
+    facts_of_no_file: "nodes: 2" => "nodes: 2\n  operator: operators/none.yaml", "pod: peer" => "pod: pere";
+    declared_mtu_of_another_tunnel: "clamp: 1280" => "clamp: 1280, declaredMtu: 1319";
+    declared_facts_that_contradict_the_cluster: "nodes: 2" => "nodes: 2\n  declared: { names: { example-api.com: [203.0.113.0/24] }, servers: { database: 10.176.46.5:3306 }, entries: { tickets.example.com: { resolver: outside/upstream, port: 80 } } }";
     unknown_conntrack_timeout: "nodes: 2" => "nodes: 2\n  network: { conntrackTimeouts: { nf_conntrack_udp_timeout: 5, tcp_timeout_timewait: 5 } }";
     more_held_than_opened: "inject:\n  -" => "steadyState: { held: 10 }\ninject:\n  -";
     too_many_pods: "name: peer, node: worker-1" => "name: peer, node: worker-1, count: 65";
@@ -333,6 +338,113 @@ fn file_of_comments() {
 fn not_utf_8() {
     let message = load(&["tests/bad_input/latin-1.yaml".into()]).expect_err("it is Latin-1").plain();
     snapshot("not-utf-8", &message);
+}
+
+/// Facts that a shared file declares.
+fn facts(of: &str) -> String {
+    format!("apiVersion: relapse/v1\nkind: Operator\n{of}")
+}
+
+/// A scenario that uses a shared file of facts, in a folder of its own.
+fn with_facts(folder: &Folder, scenario: &str, of: &str, replacements: &[(&str, &str)]) {
+    let _ = fs::create_dir(folder.0.path().join("operators"));
+    folder.file("operators/facts.yaml", of);
+    let text = base_with(replacements).replace("  nodes: 2", "  nodes: 2\n  operator: operators/facts.yaml");
+    folder.file(&format!("{scenario}.yaml"), text.replace("name: base", &format!("name: {scenario}")));
+}
+
+const RIGHT_FACTS: &str = "prefixes: { nodes: 10.176.64.0/20, pods: 10.176.96.0/20, services: 192.168.0.0/20 }
+offices:
+  beijing: { prefix: 192.168.40.0/24, mtu: 1400 }
+  shanghai: { prefix: 192.168.60.0/24, mtu: 1280 }
+limits: { nf_conntrack_max: 65536 }
+names: { example-api.com: [10.176.46.0/24], oss.example.com: [10.219.226.0/24] }
+servers: { database: 10.176.46.4:3306, store: 10.219.226.2:443 }
+entries:
+  example-api.com: { resolver: 10.16.16.16, port: 80 }
+  tickets.example.com: { resolver: 203.0.113.53, port: 80 }
+";
+
+/// Two scenarios share one file: each uses what concerns what it builds, and no other fact is an error.
+#[test]
+fn facts_are_shared_and_those_about_nothing_built_are_left_out() {
+    let folder = Folder::new();
+    with_facts(&folder, "one", &facts(RIGHT_FACTS), &[]);
+    with_facts(
+        &folder,
+        "two",
+        &facts(RIGHT_FACTS),
+        &[("name: beijing, prefix: 192.168.40.0/24", "name: guangzhou, prefix: 192.168.50.0/24")],
+    );
+    let plans = load(&[folder.0.path().to_path_buf()]).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let known: Vec<_> = plans.iter().map(|plan| plan.cluster.operator()).collect();
+    assert_eq!(known[0].declared_mtu("192.168.40.10".parse().expect("an address")), Some(1400));
+    assert_eq!(known[1].paths, []);
+    for operator in known {
+        assert_eq!(operator.names.iter().map(|name| name.name.as_str()).collect::<Vec<_>>(), ["example-api.com"]);
+        assert_eq!(operator.servers.iter().map(|server| server.name.as_str()).collect::<Vec<_>>(), ["database"]);
+        assert_eq!(operator.entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>(), ["example-api.com"]);
+        assert_eq!(operator.conntrack_limit, Some(65536));
+    }
+}
+
+#[test]
+fn facts_that_cannot_be_used() {
+    for (name, of, replacements) in [
+        ("facts-with-another-mtu", facts("offices:\n  beijing: { prefix: 192.168.40.0/24, mtu: 1319 }\n"), &[] as &[_]),
+        (
+            "facts-that-contradict-the-cluster",
+            facts(
+                "prefixes: { nodes: 10.176.48.0/20, pods: 10.176.80.0/20, services: 192.168.16.0/20 }
+offices:
+  beijing: { prefix: 192.168.41.0/24 }
+  shanghai: { prefix: 192.168.40.0/25, mtu: 9000 }
+names: { example-api.com: [203.0.113.0/24] }
+servers: { database: 10.176.46.5:3306 }
+entries:
+  example-api.com: { resolver: 10.176.46.4, port: 80 }
+  tickets.example.com: { resolver: 10.16.16.16, port: 80 }
+",
+            ),
+            &[],
+        ),
+        (
+            "facts-declared-twice",
+            facts(RIGHT_FACTS),
+            &[(
+                "workload:",
+                "  declared:\n    names: { example-api.com: [10.176.46.9/32] }\n    servers: { database: 10.176.46.4:80 }\n    entries: { example-api.com: { resolver: outside/upstream, port: 80 } }\n    limits: { nf_conntrack_max: 4096 }\nworkload:",
+            )],
+        ),
+        (
+            "limit-that-a-control-breaks",
+            facts(RIGHT_FACTS),
+            &[("pod-deletion: { pod: peer }", "conntrack-limit: { to: 4096 }")],
+        ),
+        (
+            "facts-in-malformed-words",
+            facts(
+                "ofices: {}\nlimits: { nf_conntrack_max: many }\nnames: { a..b: [10.0.0.0/33] }\nentries: { shop.example.com: { resolver: outside/upstream, port: 0 } }\n",
+            ),
+            &[],
+        ),
+        ("facts-of-another-kind", "apiVersion: relapse/v1\nkind: Scenario\n".to_owned(), &[]),
+        ("facts-of-nothing", "# nothing yet\n".to_owned(), &[]),
+    ] {
+        let folder = Folder::new();
+        with_facts(&folder, "base", &of, replacements);
+        snapshot(name, &folder.wrong(&[Path::new("base.yaml")]));
+    }
+}
+
+/// The file of facts has an error for each scenario that contradicts it.
+#[test]
+fn facts_that_two_scenarios_contradict() {
+    let folder = Folder::new();
+    for scenario in ["one", "two"] {
+        with_facts(&folder, scenario, &facts("offices:\n  beijing: { prefix: 192.168.40.0/24, mtu: 1319 }\n"), &[]);
+    }
+    snapshot("facts-that-two-scenarios-contradict", &folder.wrong(&[Path::new("one.yaml"), Path::new("two.yaml")]));
 }
 
 /// Errors of a kind configuration are reported together with all other errors.

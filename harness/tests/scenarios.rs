@@ -134,7 +134,7 @@ fn one_run(
             if is_chosen(arguments, &name) {
                 one.only.push((scenario.clone(), control.clone()));
                 let backend = one.backend.name().to_owned();
-                one.tests.insert(TrialId { scenario, control, backend, repetition: 1 }, sender);
+                one.tests.insert(TrialId { scenario, control, backend, repetition: 1, ..TrialId::default() }, sender);
             }
             // A test must be Sync, a receiver is not.
             let (receiver, backend) = (Mutex::new(receiver), one.backend.name());

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use relapse_detectors::finding::{Finding, Level, Severity, Subject};
+use relapse_detectors::operator::Knowledge;
 use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
 use relapse_detectors::triage::Triaged;
@@ -29,6 +30,9 @@ pub struct TrialId {
     pub control: Option<String>,
     /// "netns" or "kind".
     pub backend: String,
+    /// What its detectors got of the operator's facts.
+    #[serde(default, skip_serializing_if = "Knowledge::is_right")]
+    pub operator: Knowledge,
     /// Counted from 1, for `--repeat`.
     pub repetition: u32,
 }
@@ -96,6 +100,10 @@ pub struct TrialInfo {
     /// Findings that follow from the incident without being expected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<Also>,
+    /// When its detectors are armed, if not before the fault: `after-injection` or `restarted`. Times to detect then count
+    /// from the late start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<String>,
     /// The part of a merged run it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<usize>,
@@ -410,6 +418,9 @@ pub enum Verdict {
     Blind {
         why: String,
     },
+    /// The cause is proved by history alone, and its detector was armed after the change: accepted where
+    /// `relapse_detectors::history` says so.
+    StartedLate,
     /// Detected, but still standing after the recovery deadline.
     NotCleared,
     /// Detected, but cleared while its fault was still in force (chains).
@@ -432,7 +443,7 @@ impl Verdict {
     /// Whether this verdict lets the trial pass.
     #[must_use]
     pub const fn passes(&self) -> bool {
-        matches!(self, Self::Detected { .. } | Self::Silent | Self::ExpectedMiss { .. })
+        matches!(self, Self::Detected { .. } | Self::Silent | Self::StartedLate | Self::ExpectedMiss { .. })
     }
 
     /// Time to detect, counted from t0, if there is one.
@@ -457,6 +468,7 @@ impl Verdict {
             Self::Unexpected { .. } => "unexpected",
             Self::Silent => "silent",
             Self::Blind { .. } => "blind",
+            Self::StartedLate => "blind: started after the change",
             Self::NotCleared => "not-cleared",
             Self::ClearedEarly => "cleared-early",
             Self::ExpectedMiss { .. } => "expected-miss",

@@ -18,7 +18,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::databases;
 use crate::event::Outcome;
+use crate::facts;
 use crate::incident::{self, Incident};
+use crate::late;
 use crate::stages;
 use crate::statistics::{self, Group};
 use crate::summary::{RunSummary, TrialSummary};
@@ -53,11 +55,15 @@ pub fn html(run: &RunSummary) -> String {
                     h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
                     div.card.scroll { (incidents::matrix(run, incidents)) }
                 }
+                @if let Some(table) = late::table(run) {
+                    h2 { "Late and restarted detectors" }
+                    div.card.scroll { (table::table(&table)) }
+                }
                 @if let Some(table) = triage::table(run) {
                     h2 { "Where to look" }
                     div.card.scroll { (table::table(&table)) }
                 }
-                @for table in [times::compared(run), times::by_run(run)].into_iter().flatten() {
+                @for table in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
                     h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
                     div.card.scroll { (table::table(&table)) }
                 }

@@ -5,7 +5,7 @@
 //! - [`summary`] folds events into a run, [`trial`] derives facts about one trial, [`stages`] cuts a chain,
 //!   [`databases`] shows what databases logged, [`statistics`] covers repetitions, [`also`] what never occurred in them. Every report starts here.
 //! - [`units`], [`words`]: numbers, verdicts and backends as text, the same in all reports.
-//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]), [`times`] and [`triage`] build them.
+//! - [`table`]: a table before it is drawn. [`matrix`] (of [`marks`]), [`times`], [`late`] and [`triage`] build them.
 //! - [`terminal`] with [`paint`], [`block`] (a finished trial in lines) and [`text`] (tables).
 //! - [`junit`], [`markdown`], [`html`] with its charts: files written at the end.
 //! - [`folder`]: the folder that holds them.
@@ -14,11 +14,13 @@ pub mod also;
 pub mod block;
 pub mod databases;
 pub mod event;
+pub mod facts;
 pub mod folder;
 pub mod html;
 pub mod incident;
 pub mod jsonl;
 pub mod junit;
+pub mod late;
 pub mod markdown;
 pub mod marks;
 pub mod matrix;

@@ -10,7 +10,7 @@ use crate::summary::{RunSummary, TrialSummary};
 use crate::table::{self, Cell, Table};
 use crate::units;
 use crate::words::{self, Tone};
-use crate::{databases, matrix, stages, times, triage};
+use crate::{databases, facts, late, matrix, stages, times, triage};
 
 /// Renders the summary.
 #[must_use]
@@ -43,6 +43,9 @@ pub fn markdown(run: &RunSummary) -> String {
             text.push_str(&format!("## Matrix{on}\n\n{}", table(&part)));
         }
     }
+    if let Some(late) = late::table(run) {
+        text.push_str(&format!("## Late and restarted detectors\n\n{}", table(&late)));
+    }
     if let Some(table_of) = triage::table(run) {
         text.push_str(&format!("## Where to look\n\n{}", table(&table_of)));
         for trial in run.trials.iter().filter(|trial| trial.info.trial.repetition <= 1) {
@@ -61,7 +64,7 @@ pub fn markdown(run: &RunSummary) -> String {
             text.push_str(&format!("## {}, stage by stage\n\n{}", escape(&run.label(trial)), table(&stages)));
         }
     }
-    for titled in [times::compared(run), times::by_run(run)].into_iter().flatten() {
+    for titled in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
         let title = words::capital(titled.title.as_deref().unwrap_or_default());
         text.push_str(&format!("## {}\n\n{}", escape(&title), table(&titled)));
     }

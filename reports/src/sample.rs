@@ -61,9 +61,10 @@ impl Script {
     /// A trial that starts `start` after the run and whose detection ends `detect` after t0.
     fn new(start: Duration, incident: &str, title: &str, scenario: &str, detect: Duration) -> Self {
         let trial =
-            TrialId { scenario: scenario.to_owned(), control: None, backend: "netns".to_owned(), repetition: 1 };
+            TrialId { scenario: scenario.to_owned(), backend: "netns".to_owned(), repetition: 1, ..TrialId::default() };
         let (incident, title) = (incident.to_owned(), title.to_owned());
-        let info = TrialInfo { trial, incident, title, expectations: Vec::new(), also: Vec::new(), part: None };
+        let (expectations, also) = (Vec::new(), Vec::new());
+        let info = TrialInfo { trial, incident, title, expectations, also, armed: None, part: None };
         Self { events: Vec::new(), info, start: START + start, heal: detect, visible: None }
     }
 

@@ -160,7 +160,8 @@ impl RunSummary {
             What::RunStarted(run) => {
                 for info in &run.trials {
                     let place = self.place(&info.trial);
-                    self.trials[place].info = info.clone();
+                    let trial = self.trials[place].info.trial.clone();
+                    self.trials[place].info = TrialInfo { trial, ..info.clone() };
                 }
                 self.run = Some(run.clone());
                 None
@@ -181,9 +182,15 @@ impl RunSummary {
         }
     }
 
+    /// Reports treat a backend with other facts of the operator as another backend: its results are never mixed with
+    /// those of the right facts, and stand side by side with them.
     fn place(&mut self, id: &TrialId) -> usize {
-        self.trials.iter().position(|trial| trial.info.trial == *id).unwrap_or_else(|| {
-            let info = TrialInfo { trial: id.clone(), ..TrialInfo::default() };
+        let mut id = id.clone();
+        if !id.operator.is_right() {
+            id.backend = words::with_facts(&id.backend, id.operator);
+        }
+        self.trials.iter().position(|trial| trial.info.trial == id).unwrap_or_else(|| {
+            let info = TrialInfo { trial: id, ..TrialInfo::default() };
             self.trials.push(TrialSummary { info, ..TrialSummary::default() });
             self.trials.len() - 1
         })

@@ -9,6 +9,7 @@ use std::ops::Range;
 use comfy_table::{Attribute, CellAlignment, Color, LineStyle, TableStyle};
 
 use crate::event::Outcome;
+use crate::facts;
 use crate::paint::{self, Page};
 use crate::statistics;
 use crate::summary::RunSummary;
@@ -44,8 +45,12 @@ pub fn tables(run: &RunSummary, wide: bool, page: Page) -> String {
     if run.trials.len() > 1 {
         parts.extend(triage::table(run).map(|table| draw(&table, None, page)));
     }
-    parts
-        .extend([times::compared(run), times::by_run(run)].into_iter().flatten().map(|table| draw(&table, None, page)));
+    parts.extend(
+        [facts::table(run), times::compared(run), times::by_run(run)]
+            .into_iter()
+            .flatten()
+            .map(|table| draw(&table, None, page)),
+    );
     if run.is_repeated() {
         let mut part = times::times(run).map(|table| draw(&table, None, page)).unwrap_or_default();
         for (outcome, name, outcomes) in statistics::repetitions(run) {

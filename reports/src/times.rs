@@ -53,13 +53,13 @@ pub fn compared(run: &RunSummary) -> Option<Table<'static>> {
     if backends.len() < 2 || times.is_empty() {
         return None;
     }
-    let words: Vec<&str> = backends.iter().map(|backend| words::backend(backend)).collect();
+    let words: Vec<_> = backends.iter().map(|backend| words::backend(backend)).collect();
     let mut head = ["incident", "detector", "level", "deadline"].map(str::to_owned).to_vec();
     for word in &words {
         if run.is_repeated() {
             head.extend(["p50", "p95", "max"].map(|rank| format!("{word} {rank}")));
         } else {
-            head.push((*word).to_owned());
+            head.push(word.to_string());
         }
     }
     let mut seen: Vec<(&str, &Expectation)> = Vec::new();

@@ -4,7 +4,10 @@
 //! skipped and passed have different tones, and so do inconclusive and failed; colour never carries information that
 //! the words do not. Left out: layout.
 
+use std::borrow::Cow;
+
 use relapse_detectors::finding::{Level, Severity};
+use relapse_detectors::operator::Knowledge;
 
 use crate::event::{Decided, Expectation, Outcome, Verdict};
 use crate::units;
@@ -73,7 +76,7 @@ pub const fn verdict_tone(verdict: &Verdict) -> Tone {
     match verdict {
         Verdict::Detected { .. } => Tone::Good,
         Verdict::Silent => Tone::Muted,
-        Verdict::ExpectedMiss { .. } => Tone::Note,
+        Verdict::ExpectedMiss { .. } | Verdict::StartedLate => Tone::Note,
         Verdict::Late { .. }
         | Verdict::Missed
         | Verdict::WrongSubject { .. }
@@ -130,7 +133,7 @@ pub fn short(decided: &Decided) -> String {
         Verdict::Silent => "·".to_owned(),
         Verdict::ExpectedMiss { .. } => "miss (known)".to_owned(),
         Verdict::UnexpectedlyDetected { .. } => format!("not missed {}", time_to_detect(decided)),
-        Verdict::PreExisting => decided.verdict.name().to_owned(),
+        Verdict::PreExisting | Verdict::StartedLate => decided.verdict.name().to_owned(),
         Verdict::Missed
         | Verdict::WrongSubject { .. }
         | Verdict::Blind { .. }
@@ -184,14 +187,26 @@ pub const fn host_writes(allowed: bool) -> &'static str {
 
 /// A backend in a word: "lab", "kind".
 #[must_use]
-pub fn backend(name: &str) -> &str {
-    if name == "netns" { "lab" } else { name }
+pub fn backend(name: &str) -> Cow<'_, str> {
+    match name.strip_prefix("netns") {
+        Some(facts) => format!("lab{facts}").into(),
+        None => name.into(),
+    }
 }
 
-/// Where a trial ran: "in the lab", "on kind".
+/// Where a trial ran: "in the lab", "on kind", "in the lab, operator none".
 #[must_use]
 pub fn on(backend: &str) -> String {
-    if backend == "netns" { "in the lab".to_owned() } else { format!("on {backend}") }
+    match backend.strip_prefix("netns") {
+        Some(facts) => format!("in the lab{facts}"),
+        None => format!("on {backend}"),
+    }
+}
+
+/// A backend and the facts that its detectors got: "netns, operator none".
+#[must_use]
+pub fn with_facts(backend: &str, facts: Knowledge) -> String {
+    format!("{backend}, operator {facts}")
 }
 
 /// Capitalizes a text.

@@ -64,8 +64,20 @@ fn boundaries() {
     assert!(found(".....", "55555"));
     assert!(found("..........", "5.5.5.5.5"), "half of them");
     assert!(!found("..........", "5..5..5..5..5..5..5..5..5.."), "a third");
-    assert!(!found("55555", "5555555555"), "as ever");
+    assert!(!found("5555.55555", "5555555555"), "as ever");
     assert!(!found("5...5...5...5...5...5...5...", "55555"), "errors were usual");
+}
+
+#[test]
+fn late_nothing_but_errors_from_the_start() {
+    assert!(!found("", "555555555"), "too few");
+    assert!(found("", "5555555555"));
+    assert!(!found("", "4444444444444444"), "the client's");
+    let mut scene = shop();
+    answers(&mut scene, 100, SHOP, "5555555555");
+    play!(scene, "? warning 1000 service/shop ? evidence 10 of 10 answers");
+    answers(&mut scene, 2000, SHOP, "..........");
+    play!(scene, "? over");
 }
 
 #[test]

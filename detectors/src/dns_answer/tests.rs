@@ -52,6 +52,13 @@ fn incident_undeclared_after_a_ttl_and_with_a_slow_path() {
 }
 
 #[test]
+fn a_name_that_was_never_inside_may_have_old_prefixes() {
+    let mut scene = scene!(NAME, "");
+    lookups(&mut scene, "declared.example.com", 0, 1_000, &[(FIRST, WRONG)], [2, 2]);
+    play!(scene, "1000 ? warning 0 name/declared.example.com ? evidence these may no longer be its prefixes");
+}
+
+#[test]
 fn incident_declared_at_the_first_wrong_answer() {
     let mut scene = incident_declared();
     play!(scene, "7000 ? warning 2000 name/declared.example.com ? evidence declared: 10.219.226.0/24 ? over");

@@ -36,6 +36,8 @@ pub(super) struct Rise {
     pub new: u16,
     pub since: Time,
     pub client: IpAddr,
+    /// It was there with the first SYN, which is compared with what fits a declared MTU.
+    pub from_start: bool,
     /// The largest packet that can occur since, 0 until a connection with a larger MSS is accepted.
     pub packet: u32,
     /// A client with a smaller MSS before announced a larger one.
@@ -49,20 +51,22 @@ impl Rise {
     /// Whether the path itself changed, not just its set of clients.
     pub fn established(&self, now: Time) -> bool {
         let replaced = self.syns >= NEW_CLIENTS && !self.old_seen && now.since(self.since) >= SPAN;
-        self.own_history || replaced
+        self.own_history || replaced && !self.from_start
     }
 }
 
 impl History {
-    pub fn syn(&mut self, at: Time, client: IpAddr, mss: u16) {
+    /// `fits`: the largest MSS that fits the declared MTU of the path.
+    pub fn syn(&mut self, at: Time, client: IpAddr, mss: u16, fits: Option<u16>) {
+        let first = self.clients.is_empty();
         let known = self.clients.get(&client).map(|known| (known.settled, known.last));
         let before = match known {
             Some((settled, _)) => settled,
-            None if self.clients.is_empty() => mss,
+            None if first => fits.unwrap_or(mss).min(mss),
             None => self.largest,
         };
         if mss > before {
-            self.rose(at, client, before, mss, known.is_some());
+            self.rose(at, client, before, mss, known.is_some(), first);
         } else if let Some(rise) = self.rise.as_mut().filter(|rise| mss <= rise.old) {
             rise.old_seen = true;
             // The client is back at its old MSS, and so is the clamp.
@@ -81,15 +85,25 @@ impl History {
         }
     }
 
-    fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool) {
+    fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool, from_start: bool) {
         let Some(rise) = &mut self.rise else {
-            self.rise = Some(Rise { old, new, since: at, client, packet: 0, own_history, syns: 1, old_seen: false });
+            self.rise = Some(Rise {
+                old,
+                new,
+                since: at,
+                client,
+                from_start,
+                packet: 0,
+                own_history,
+                syns: 1,
+                old_seen: false,
+            });
             return;
         };
         rise.syns += 1;
         rise.new = rise.new.max(new);
         if own_history && !rise.own_history {
-            (rise.own_history, rise.old, rise.client) = (true, old, client);
+            (rise.own_history, rise.from_start, rise.old, rise.client) = (true, false, old, client);
         }
     }
 }

@@ -62,6 +62,39 @@ fn what_one_node_saw_is_no_proof_for_another() {
 }
 
 #[test]
+fn late_a_clamp_that_does_not_fit_a_declared_path() {
+    const DECLARED: &str = "path/192.168.60.0/24";
+    let mut scene = scene!(NAME, "");
+    lost_download(&mut scene, 0, "192.168.60.7:40000", 1380);
+    play!(
+        scene,
+        "1000 ? info 0 {DECLARED} ? warning 210..1000 {DECLARED} ? evidence is 1380, and 1360 fits the declared MTU"
+    );
+    download(&mut scene, 3_000, "192.168.60.7:40001", 1280);
+    play!(scene, "? over");
+    // Undeclared, only history would show it.
+    let mut scene = scene!(NAME, "");
+    lost_download(&mut scene, 0, "192.168.40.7:40000", 1380);
+    play!(scene, "3000 ? nothing");
+}
+
+#[test]
+fn late_twins_on_a_declared_path() {
+    // One that fits, and clients without a clamp whose larger packets arrive or are never sent.
+    for (mss, sends) in [(1360, true), (1380, true), (1380, false)] {
+        let mut scene = scene!(NAME, "");
+        for n in 0..20 {
+            let client = format!("192.168.60.7:{}", 40_000 + n);
+            match sends {
+                true => download(&mut scene, n * 200, &client, mss),
+                false => play!(scene, "{} office {client} syn {mss}; {} office {client} request", n * 200, n * 200 + 1),
+            }
+        }
+        play!(scene, "9000 ? quiet");
+    }
+}
+
+#[test]
 fn incident_on_a_path_whose_mtu_is_declared() {
     for (mss, expected) in [(1361, "warning 1001 path/192.168.60.0/24"), (1360, "quiet")] {
         let mut scene = scene!(NAME, "");
@@ -69,6 +102,14 @@ fn incident_on_a_path_whose_mtu_is_declared() {
         let client = "192.168.60.7:40001";
         play!(scene, "1000 office {client} syn {mss}; 1001 office {client} accepts 1460; 5000 ? {expected}");
     }
+}
+
+#[test]
+fn twin_a_declared_mtu_that_the_path_exceeds_is_out_of_date() {
+    let mut scene = scene!(NAME, "");
+    download(&mut scene, 0, "192.168.60.7:40000", 1400);
+    download(&mut scene, 100, "192.168.60.8:40000", 1280);
+    play!(scene, "1000 office 192.168.60.8:40001 syn 1370; 5000 ? quiet");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The routing that a node's pods depend on, and what is missing from it.
 //!
-//! Invariant: only what existed together with its pod can be missing; a deleted pod's rules are removed with it, in
-//! whatever order the two are reported.
+//! Invariant: only what existed together with its pod can be missing, or what the other pods of its node have; a deleted
+//! pod's rules are removed with it, in whatever order the two are reported. [`standing`](super::standing) has what is
+//! missing from the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +17,10 @@ use crate::prefix::Prefix;
 use crate::signal::{Change, Link, Pod, Route, RouteLookup, Rule, Segment};
 use crate::time::Time;
 
+use super::standing::Start;
+
 /// A restarting address manager flushes and rebuilds the table within a second.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// A pod may lose its rule shortly before its deletion is known.
 const DELETION: Duration = Duration::from_millis(150);
 /// Minimum time between the first and the last wrong look-up if look-ups are the only evidence.
@@ -25,18 +28,19 @@ const CONFIRMED: Duration = Duration::from_millis(1900);
 /// Without a second look-up, this much time is enough.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 /// Limit on look-ups, and on destinations reached by the node's NIC.
-const CAP: usize = 4096;
+pub(super) const CAP: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct NodeRouting {
-    pods: BTreeMap<String, PodRules>,
-    rules: Vec<Rule>,
+    pub(super) pods: BTreeMap<String, PodRules>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) start: Start,
     /// Routes of the pod table by destination and metric, which identify a route.
-    routes: BTreeMap<(Option<Prefix>, u32), Route>,
+    pub(super) routes: BTreeMap<(Option<Prefix>, u32), Route>,
     /// Destinations the pod table no longer routes to the pod NIC, and since when.
     lost: BTreeMap<Option<Prefix>, Time>,
     lookups: Capped<(IpAddr, IpAddr), Answer, CAP>,
-    nic: PodNic,
+    pub(super) nic: PodNic,
     /// All pods of a node with several lost a rule. It stays the node's loss until no pod misses one: recreated pods
     /// get new rules, which proves nothing about the others.
     all: bool,
@@ -51,19 +55,21 @@ pub(super) struct NodeRouting {
 }
 
 #[derive(Debug)]
-struct PodRules {
-    address: IpAddr,
+pub(super) struct PodRules {
+    pub(super) address: IpAddr,
     link: String,
+    /// When it was first seen.
+    pub(super) since: Time,
     /// Its veth is gone, and the pod will be too.
-    leaving: bool,
-    from: Cover,
-    to: Cover,
+    pub(super) leaving: bool,
+    pub(super) from: Cover,
+    pub(super) to: Cover,
 }
 
 /// Whether a rule that once covered a pod still does.
 #[derive(Debug, Default)]
-struct Cover {
-    had: bool,
+pub(super) struct Cover {
+    pub(super) had: bool,
     lost: Option<Time>,
 }
 
@@ -71,6 +77,15 @@ impl Cover {
     fn update(&mut self, covered: bool, at: Time) {
         self.had |= covered;
         self.lost = (self.had && !covered).then(|| self.lost.unwrap_or(at));
+    }
+
+    pub(super) const fn holds(&self) -> bool {
+        self.had && self.lost.is_none()
+    }
+
+    /// It never did, although it should have since then.
+    pub(super) const fn lacks(&mut self, since: Time) {
+        (self.had, self.lost) = (true, Some(since));
     }
 }
 
@@ -88,11 +103,11 @@ struct Wrong {
 }
 
 #[derive(Debug, Default)]
-struct PodNic {
-    index: Option<u32>,
-    down: bool,
+pub(super) struct PodNic {
+    pub(super) index: Option<u32>,
+    pub(super) down: bool,
     /// When it last came up: its routes are not expected before.
-    since: Time,
+    pub(super) since: Time,
 }
 
 impl PodRules {
@@ -127,6 +142,7 @@ impl NodeRouting {
             let rules = PodRules {
                 address: pod.address,
                 link: pod.link.clone(),
+                since: at,
                 leaving: false,
                 from: Cover::default(),
                 to: Cover::default(),
@@ -160,6 +176,11 @@ impl NodeRouting {
                 self.restored = self.restored.max(at);
             }
         }
+        self.count();
+    }
+
+    /// Whether all pods of the node miss a rule.
+    pub(super) fn count(&mut self) {
         let routed = || self.pods.values().filter(|pod| pod.routed());
         let missing = routed().filter(|pod| pod.missing().is_some()).count();
         self.all = if missing == 0 { false } else { self.all || missing >= 2 && missing == routed().count() };
@@ -167,7 +188,7 @@ impl NodeRouting {
 
     pub fn route(&mut self, at: Time, operator: &Operator, route: &Route) {
         if route.table != operator.pod_table {
-            return;
+            return self.start.route(at, route);
         }
         let carried = self.carries(operator, route.destination);
         if route.change == Change::Removed {
@@ -237,6 +258,7 @@ impl NodeRouting {
     pub fn segment(&mut self, at: Time, segment: &Segment) {
         if segment.accepts() {
             self.answered.insert(segment.source.ip(), ());
+            self.start.answered(segment.destination.ip());
         } else if !self.answered.contains_key(&segment.destination.ip()) {
             self.strayed.insert(segment.source.ip(), (at, segment.destination));
         }
@@ -255,8 +277,9 @@ impl NodeRouting {
         let mut wanted = BTreeMap::new();
         let routed: Vec<_> = self.pods.iter().filter(|(_, pod)| pod.routed()).collect();
         self.judge_rules(cx, &routed, &mut wanted);
+        self.judge_host_routes(cx, &mut wanted);
         if !self.nic.down {
-            let table = self.judge_table(cx, &routed, &mut wanted);
+            let table = self.judge_table(cx, &routed, &mut wanted) || self.judge_empty_table(cx, &mut wanted);
             if !table {
                 self.judge_lookups(cx, &mut wanted);
             }
@@ -388,23 +411,23 @@ impl NodeRouting {
     }
 
     /// A SYN of this pod that left by the node's NIC since `since`.
-    fn stray(&self, address: IpAddr, since: Time) -> Option<(IpAddr, SocketAddr)> {
+    pub(super) fn stray(&self, address: IpAddr, since: Time) -> Option<(IpAddr, SocketAddr)> {
         let (at, destination) = self.strayed.get(&address)?;
         (*at >= since && !self.answered.contains_key(&destination.ip())).then_some((address, *destination))
     }
 
-    fn left_by(operator: &Operator, stray: Option<(IpAddr, SocketAddr)>) -> String {
+    pub(super) fn left_by(operator: &Operator, stray: Option<(IpAddr, SocketAddr)>) -> String {
         let via = &operator.node_nic;
         stray.map(|(from, to)| format!("; a SYN {from} -> {to} left by {via}")).unwrap_or_default()
     }
 }
 
 /// `stray_after`: how long after the loss a packet on the wrong NIC counts.
-fn severity(now: Time, since: Time, stray_after: Option<Duration>) -> Severity {
+pub(super) fn severity(now: Time, since: Time, stray_after: Option<Duration>) -> Severity {
     let stray = stray_after.is_some_and(|wait| now.since(since) >= wait);
     if stray || now.since(since) >= GRACE { Severity::Warning } else { Severity::Info }
 }
 
-fn seconds(now: Time, since: Time) -> String {
+pub(super) fn seconds(now: Time, since: Time) -> String {
     format!("{:.1} s", now.since(since).as_secs_f64())
 }

@@ -138,6 +138,104 @@ fn twin_the_default_route_is_replaced_by_one_of_another_metric() {
     }
 }
 
+/// A node whose agent starts now: what stands is reported, no change is.
+fn started(state: &str) -> Scene {
+    let mut scene = Scene::new(NAME).on(NODE);
+    play!(scene, "0 link eth0 2; 0 link eth1 3; {state}");
+    scene
+}
+
+fn rules(pod: &str) -> String {
+    format!("0 from {pod}; 0 to {pod}")
+}
+
+#[test]
+fn late_a_rule_that_leads_to_a_table_without_a_route() {
+    let pods = format!("0 pod app {APP}; 0 pod app-peer {PEER}");
+    let state = format!("{}; {}; {pods}", rules(APP), rules(PEER));
+    let mut scene = started(&state);
+    play!(
+        scene,
+        "1900 ? silence; 2100 ? warning 1950..2100 node/worker-2 ? evidence table 2 of worker-2 has had no route"
+    );
+    play!(scene, "3000 default +0 ? over");
+    // A SYN that leaves by the wrong NIC is enough.
+    for pod in [APP, PEER] {
+        play!(started(&state), "700 syn eth0 {pod}:40002 {DATABASE}:3306 2 20; 750 ? warning 700..750 node/worker-2");
+    }
+    // It has its route.
+    play!(started(&format!("{state}; 1 default 0")), "9000 ? silence");
+    // Its NIC is gone.
+    let mut scene = Scene::new(NAME).on(NODE);
+    play!(scene, "0 link eth0 2; {state}; 9000 ? nothing");
+}
+
+#[test]
+fn late_another_table_without_a_route_and_twin_the_kernels_own() {
+    for (table, expected) in [(5, "warning 0..2100 node/worker-2"), (253, "nothing"), (254, "nothing")] {
+        let mut scene = started(&format!("0 default 0; {}; 0 pod app {APP}", rules(APP)));
+        let from = Some(Prefix::host(APP.parse().unwrap()));
+        scene.at(0, NODE, Rule { change: Change::Present, priority: 1500, from, to: None, table }.into());
+        play!(scene, "2100 ? {expected}");
+    }
+}
+
+#[test]
+fn late_the_rules_that_other_pods_of_the_node_have() {
+    let pods = format!("0 default 0; 0 pod app {APP}; 0 pod app-peer {PEER}; 0 pod passer-by {PASSER}");
+    for (own, named) in [(format!("0 to {APP}"), "from"), (format!("0 from {APP}"), "to")] {
+        let mut scene = started(&format!("{pods}; {}; {}; {own}", rules(PEER), rules(PASSER)));
+        play!(scene, "400 ? silence; 2100 ? warning 1950..2100 pod/app ? evidence the rule \"{named} {APP}");
+        play!(scene, "3000 {named} +{APP} ? over");
+    }
+    // No pod of several has one, and nothing else uses the table.
+    let mut scene = started(&pods);
+    play!(scene, "2100 ? warning 1950..2100 node/worker-2; 3000 from +{APP}; 3000 from +{PEER} ? not over");
+    play!(scene, "3000 from +{PASSER} ? over");
+}
+
+#[test]
+fn late_twins_of_missing_rules() {
+    let lone = format!("0 default 0; 0 pod app {APP}");
+    play!(started(&lone), "9000 ? silence");
+    let pods = format!("{lone}; 0 pod app-peer {PEER}");
+    // Neither has a rule, and no table is there for them.
+    play!(started(&pods.replace("0 default 0;", "")), "9000 ? silence");
+    // A pod that belongs to the node's NIC gets answers there.
+    let mut scene = started(&format!("{pods}; {}", rules(PEER)));
+    play!(scene, "300 syn eth0 {APP}:40001 {DATABASE}:3306 1 10; 310 syn-ack eth0 {DATABASE}:3306 {APP}:40001 1");
+    play!(scene, "9000 ? quiet");
+    // A pod whose rules come a moment after it, and one that is about to leave.
+    let mut scene = started(&format!("{lone}; {}; 0 pod app-peer {PEER}", rules(APP)));
+    play!(scene, "300 pod -app-peer {PEER}; 1000 pod +app-peer {PEER}; 1300 from +{PEER}; 1300 to +{PEER}");
+    play!(scene, "9000 ? silence");
+}
+
+#[test]
+fn a_host_route_that_one_pod_of_many_lacks() {
+    let host = |change, address: &str| {
+        let destination = Some(Prefix::host(address.parse().unwrap()));
+        let link = Some("veth".to_owned());
+        Route { change, table: 254, destination, gateway: None, link, metric: 0 }.into()
+    };
+    let has = |scene: &mut Scene, pods: &[&str]| {
+        pods.iter().for_each(|pod| scene.at(4, NODE, host(Change::Present, pod)));
+    };
+    let mut late = two();
+    has(&mut late, &[PEER]);
+    play!(late, "1900 ? silence; 2100 ? warning 1950..2100 pod/app ? evidence no route to pod app");
+    late.at(3_000, NODE, host(Change::Added, APP));
+    play!(late, "3050 ? over");
+    // Lost while it is watched; a pod that is deleted lost it too.
+    let mut scene = armed(&[("app", APP), ("app-peer", PEER), ("passer-by", PASSER)]);
+    has(&mut scene, &[APP, PEER, PASSER]);
+    scene.at(5_000, NODE, host(Change::Removed, APP));
+    scene.at(5_000, NODE, host(Change::Removed, PASSER));
+    play!(scene, "5400 pod -passer-by {PASSER}; 6900 ? silence; 7100 ? warning 7000..7100 pod/app");
+    // Twin: a cluster whose nodes have none.
+    play!(two(), "9000 ? silence");
+}
+
 fn route(change: Change, destination: Option<&str>, gateway: Option<&str>, link: &str) -> Route {
     let (destination, gateway) = (destination.map(|to| to.parse().unwrap()), gateway.map(|via| via.parse().unwrap()));
     Route { change, table: 2, destination, gateway, link: Some(link.into()), metric: 0 }

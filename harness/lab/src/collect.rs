@@ -190,8 +190,13 @@ struct Agent {
 const MAX_EXTERNAL_PEERS: usize = 16;
 
 impl Agent {
+    /// Whether this address is that of a pod: by the declared prefixes, or because a pod has it.
+    fn is_pod(&self, address: IpAddr) -> bool {
+        self.operator.is_pod(address) || self.inventory.borrow().pods.iter().any(|pod| pod.address == address)
+    }
+
     fn record_connection(&self, from: IpAddr, to: IpAddr) {
-        if self.operator.is_pod(from) && !self.operator.is_pod(to) {
+        if self.is_pod(from) && !self.is_pod(to) {
             let mut known = self.external_peers.lock().unwrap_or_else(PoisonError::into_inner);
             if known.len() < MAX_EXTERNAL_PEERS {
                 known.insert(to);

@@ -66,6 +66,8 @@ pub struct ClusterPlan {
     pub declared_servers: Vec<DeclaredServer>,
     /// External names of the cluster that the operator declares to the detectors.
     pub declared_entries: Vec<Entry>,
+    /// The smallest `nf_conntrack_max` that the operator declares to the detectors.
+    pub declared_conntrack_limit: Option<u32>,
     /// Path of the scenario's kind cluster configuration (ignored by the lab).
     pub kind_config: Option<PathBuf>,
 }

@@ -43,6 +43,7 @@ impl<'a> Resolver<'a> {
             names: Vec::new(),
             declared_servers: Vec::new(),
             declared_entries: Vec::new(),
+            declared_conntrack_limit: None,
             kind_config: None,
         };
         Self { source, cluster, workload: Vec::new(), wrong: Diagnostics::default() }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_detectors::registry::DetectorSet;
 use relapse_lab::fault::Requirement;
 use relapse_reports::event::Expectation;
 use relapse_reports::paint::Page;
@@ -19,6 +20,7 @@ use crate::plan::{Plan, TrialPlan};
   relapse list
   relapse list policy-route-lost
   relapse list --shipped
+  relapse list --detectors
   relapse list --json | jq -r '.[].name'")]
 pub struct ListArguments {
     /// Names, files or folders (default: everything in scenarios/).
@@ -26,9 +28,23 @@ pub struct ListArguments {
     /// List the scenarios built into relapse, not those in scenarios/.
     #[arg(long, conflicts_with = "scenarios")]
     shipped: bool,
+    /// List the built-in detectors: what each detects, and what it can do without the operator's facts or with stale
+    /// ones.
+    #[arg(long, conflicts_with_all = ["scenarios", "shipped"])]
+    detectors: bool,
     /// Print one JSON array.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Serialize)]
+struct ListedDetector {
+    name: &'static str,
+    incident: &'static str,
+    level: &'static str,
+    what: &'static str,
+    /// What it can do without the operator's facts, and with stale ones.
+    facts: &'static str,
 }
 
 #[derive(Serialize)]
@@ -65,6 +81,9 @@ struct Control<'a> {
 }
 
 pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
+    if arguments.detectors {
+        return Ok(detectors(arguments.json));
+    }
     let plans = if arguments.shipped {
         crate::plan::load(&crate::shipped::scenarios())
     } else {
@@ -77,6 +96,31 @@ pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
         out::lines(table(&listed, out::page()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn detectors(json: bool) -> ExitCode {
+    let listed = DetectorSet::info().iter().map(|info| ListedDetector {
+        name: info.name,
+        incident: info.incident,
+        level: words::level(info.level),
+        what: info.what,
+        facts: info.facts,
+    });
+    let listed: Vec<_> = listed.collect();
+    if json {
+        out::line(serde_json::to_string_pretty(&listed).unwrap_or_default());
+        return ExitCode::SUCCESS;
+    }
+    let page = out::page();
+    let lines = |one: &ListedDetector| {
+        [
+            format!("{:<4} {}  {}", one.incident, page.strong(one.name), one.level),
+            format!("     {}", one.what),
+            format!("     {}", page.paint(Tone::Muted, one.facts)),
+        ]
+    };
+    out::lines(listed.iter().flat_map(lines));
+    ExitCode::SUCCESS
 }
 
 fn describe(plan: &Plan) -> Listed<'_> {

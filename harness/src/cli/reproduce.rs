@@ -14,6 +14,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
+use relapse_detectors::operator::Knowledge;
 use relapse_kernel::process::take_terminal;
 use relapse_lab::fault::Requirement;
 use relapse_lab::host::Consent;
@@ -88,6 +89,7 @@ pub fn main(arguments: &ReproduceArguments) -> Result<ExitCode, Refused> {
         run_id,
         backends: vec![Arc::clone(&backend)],
         jobs: 1,
+        operator: Knowledge::Right,
         repeat: 1,
         deadline_factor: 1.0,
         consent: Consent::from_environment(arguments.allow_host_writes),

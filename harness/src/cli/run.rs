@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use relapse_detectors::operator::Knowledge;
 use relapse_lab::cluster::backend::{self, Backend, For};
 use relapse_lab::host::{self, Consent, Site};
 use relapse_model::diagnostics::did_you_mean;
@@ -20,6 +21,7 @@ use crate::event::{RunEvent, What};
 use crate::nightly;
 use crate::plan::Plan;
 use crate::run::{self, Interrupt, Options};
+use crate::scenario::trial::Armed;
 use crate::vary::{Extent, Seed};
 
 /// Value of `--backend` for all backends, one after the other.
@@ -60,6 +62,7 @@ impl Chosen {
   relapse run conntrack-cap-reset --allow-host-writes --record recordings
   relapse run --config relapse.yaml --json > events.jsonl
   relapse run --shard 2/4
+  relapse run --only incident --operator none
   relapse run --vary --repeat 3 --jobs 3
   sudo relapse run --backend kind policy-route-lost
 
@@ -89,9 +92,17 @@ pub struct RunArguments {
     /// Backends that must run: a skipped trial there fails the run. Also set by RELAPSE_REQUIRE.
     #[arg(long, value_delimiter = ',')]
     require: Vec<String>,
+    /// What detectors get of the operator's facts: all, none, or a fixed wrong copy. With none or stale facts a miss
+    /// counts as a miss, and the exit status says so; it shows what each detector depends on (docs/operator.md).
+    #[arg(long, value_parser = knowledge(), default_value = "right")]
+    operator: Knowledge,
     /// Run only the incident of each scenario (`incident`), or only this control.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Arm the detectors of every trial then, whatever its scenario says: late and restarted agents. Deadlines count from
+    /// the late start.
+    #[arg(long, value_name = "WHEN")]
+    armed: Option<Armed>,
     /// Vary each trial: draw its numbers (`vary:` of the scenario) and, in labs, names, addresses and the like anew.
     /// Prints the seed, which draws the same again. Drawn scenarios are written to FOLDER/runs/RUN/drawn.
     #[arg(long, value_name = "SEED", num_args = 0..=1)]
@@ -162,6 +173,7 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
         run_id,
         jobs,
         repeat: arguments.repeat,
+        operator: arguments.operator,
         deadline_factor: arguments.deadline_factor,
         consent: Consent::from_environment(arguments.allow_host_writes),
         require,
@@ -183,6 +195,9 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
         let files = folder.path().join("drawn");
         plans = drawn::plans(&plans, seed, arguments.repeat, extent, &files)?;
         notices.push(format!("drawn by --vary {seed}; each scenario is in {}", files.display()));
+    }
+    if let Some(armed) = arguments.armed {
+        plans.iter_mut().for_each(|plan| plan.arm(armed));
     }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let terminal =
@@ -223,6 +238,11 @@ impl FromStr for Shard {
         let parts = parts.filter(|(number, of)| (1..=*of).contains(number));
         parts.map(|(number, of)| Self { number, of }).ok_or("expected N/OF, such as 2/4 for the second of four parts")
     }
+}
+
+fn knowledge() -> impl TypedValueParser<Value = Knowledge> {
+    PossibleValuesParser::new(Knowledge::ALL.map(Knowledge::name))
+        .map(|name| Knowledge::ALL.into_iter().find(|one| one.name() == name).unwrap_or_default())
 }
 
 /// At least 1: meeting a deadline other than the scenario's proves nothing.
@@ -306,7 +326,14 @@ fn perform(
             folder = None;
         }
     };
-    for text in left_by_others().into_iter().chain(notices) {
+    let with_facts = match options.operator {
+        Knowledge::Right => None,
+        Knowledge::None => Some("operator none: detectors get no declared fact; what they then miss counts as missed"),
+        Knowledge::Stale => {
+            Some("operator stale: detectors get a wrong copy of the facts; misses and false alarms count as such")
+        }
+    };
+    for text in left_by_others().into_iter().chain(notices).chain(with_facts.map(str::to_owned)) {
         sink(&RunEvent { at: relapse_lab::fault::now(), what: What::Notice { text } });
     }
     let outcome = run::run(plans, options, &interrupt, &mut sink);

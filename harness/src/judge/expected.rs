@@ -30,6 +30,10 @@ pub(super) struct Expected {
     decided: bool,
     /// A finding met it and has not been reported as cleared too early or too late.
     found: bool,
+    /// Its detector was armed after its fault.
+    late: bool,
+    /// It is proved by history alone.
+    history: bool,
     /// The earliest finding about another subject.
     elsewhere: Option<(Time, Subject)>,
 }
@@ -46,7 +50,17 @@ pub(super) fn meets(expectation: &Expectation, finding: &Finding) -> bool {
 
 impl Expected {
     pub(super) const fn new(expectation: Expectation, within: Duration) -> Self {
-        Self { expectation, within, t0: None, visible: None, decided: false, found: false, elsewhere: None }
+        Self {
+            expectation,
+            within,
+            t0: None,
+            visible: None,
+            decided: false,
+            found: false,
+            late: false,
+            history: false,
+            elsewhere: None,
+        }
     }
 
     pub(super) const fn expectation(&self) -> &Expectation {
@@ -55,6 +69,22 @@ impl Expected {
 
     pub(super) const fn is_open(&self) -> bool {
         !self.decided
+    }
+
+    /// Marks it as proved by history alone.
+    pub(super) const fn needs_history(&mut self) {
+        self.history = true;
+    }
+
+    /// Its detector is armed after its fault.
+    pub(super) const fn arm_late(&mut self) {
+        self.late = true;
+    }
+
+    /// Opens it again: its finding must be reported once more, counted from `now`.
+    pub(super) fn reopen(&mut self, now: Time) {
+        (self.decided, self.found, self.elsewhere) = (false, false, None);
+        self.t0 = Some(now);
     }
 
     /// Starts its clock. In a chain, a matching finding may have been received already, since then or before.
@@ -91,7 +121,7 @@ impl Expected {
     }
 
     fn decided(&self, verdict: Verdict) -> Decided {
-        let from = self.t0.filter(|_| self.expectation.of.is_some());
+        let from = self.t0.filter(|_| self.expectation.of.is_some() || self.late);
         let visible = self.t0.map(|t0| self.hidden(t0));
         // A finding may be received before anything can be seen.
         let visible =
@@ -174,6 +204,7 @@ impl Expected {
             (None, Some((_, said)), _) => Verdict::WrongSubject { said },
             (_, None, Some(why)) => Verdict::Blind { why },
             (Some(reason), ..) => Verdict::ExpectedMiss { reason: reason.clone() },
+            (None, None, None) if self.late && self.history => Verdict::StartedLate,
             (None, None, None) => Verdict::Missed,
         })
     }

@@ -38,7 +38,9 @@ fn reason(decided: &Decided) -> Option<String> {
     let name = &expected.detector;
     let about = expected.subject.as_ref().map(|subject| format!(" about {subject}")).unwrap_or_default();
     Some(match &decided.verdict {
-        Verdict::Detected { .. } | Verdict::Silent | Verdict::ExpectedMiss { .. } => return None,
+        Verdict::Detected { .. } | Verdict::Silent | Verdict::StartedLate | Verdict::ExpectedMiss { .. } => {
+            return None;
+        }
         Verdict::Late { after } => {
             let visible = decided.visible.map(|visible| format!(", visible after {}", units::span(visible)));
             let (after, within) = (units::span(*after), units::limit(expected.within));

@@ -118,6 +118,17 @@ impl Judge {
         self
     }
 
+    /// Reports t0 of a step, or of a trial without steps, and until when clients may not see its faults.
+    pub fn count_from(&mut self, step: Option<&str>, visible: Option<Time>, t0: Time) {
+        if let Some(latest) = visible {
+            self.visible(step, latest);
+        }
+        match step {
+            Some(step) => self.step_injected(step, t0),
+            None => self.injected(t0),
+        }
+    }
+
     /// Reports t0 of one step of a chain.
     pub fn step_injected(&mut self, step: &str, t0: Time) {
         self.steps.injected(step, t0);

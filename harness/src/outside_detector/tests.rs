@@ -37,6 +37,8 @@ fn operator() -> Operator {
         names: Vec::new(),
         servers: Vec::new(),
         entries: Vec::new(),
+        conntrack_limit: None,
+        seen_pods: std::collections::BTreeSet::new(),
     }
 }
 

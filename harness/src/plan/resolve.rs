@@ -3,9 +3,10 @@
 //! This module orders the stages and holds the look-ups shared by all of them and by the faults. Invariants: a name
 //! that cannot be resolved is reported once and is then `None` or a harmless stand-in, so that one mistake causes no
 //! others; a plan is returned only if there are no errors. Reading is the only I/O: the files ([`load`]), and the kind
-//! configuration named by one of them.
+//! configuration and the facts that they name.
 //!
 //! - [`cluster`], with [`network`], [`dns`], [`node_ports`] and [`kind_config`]: the cluster, with addresses checked by [`addresses`].
+//! - [`operator`]: what the operator declares, checked against that cluster.
 //! - [`flows`]: the workload. [`trials`]: injections, effects, findings, controls. [`steps`]: chains.
 
 mod addresses;
@@ -17,6 +18,7 @@ mod kind_config;
 mod load;
 mod network;
 mod node_ports;
+mod operator;
 mod steps;
 mod trials;
 
@@ -38,6 +40,7 @@ use crate::scenario::Scenario;
 use crate::vary;
 
 pub use load::load;
+pub(crate) use operator::Shared;
 
 const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
 const DEFAULT_BASELINE: Duration = Duration::from_millis(500);
@@ -49,9 +52,12 @@ const DEFAULT_RECOVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// All errors in it.
 pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
-    let mut resolver = Planner { known: Resolver::new(source), clients: Vec::new() };
+    let (facts, unread) = operator::Shared::read(scenario, source);
+    let mut resolver = Planner { known: Resolver::new(source), clients: Vec::new(), shared_by: None };
+    resolver.wrong.extend(unread);
     resolver.words(scenario);
     resolver.plan_cluster(&scenario.cluster);
+    resolver.plan_operator(scenario, facts.as_ref());
     resolver.plan_workload(&scenario.workload);
 
     let steady_for = resolver.duration_or("for", scenario.steady_state.for_.as_ref(), DEFAULT_SETTLE);
@@ -63,9 +69,10 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let risks = resolver.plan_risks(scenario, baseline);
     let controls = resolver.plan_controls(scenario, &incident_trial.detect);
 
-    let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients } = resolver;
+    let armed = resolver.plan_armed(scenario);
+    let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients, .. } = resolver;
     wrong.extend(vary::check(scenario, source));
-    wrong.into_result(Plan {
+    let mut plan = wrong.into_result(Plan {
         name: scenario.metadata.name.0.clone(),
         incident: scenario.metadata.incident.value.clone(),
         title: scenario.metadata.title.value.clone(),
@@ -78,12 +85,15 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         steady_for,
         baseline,
         held,
+        armed,
         risks,
         incident_trial,
         controls,
         recover_within,
         settle_within: SETTLE_WITHIN,
-    })
+    })?;
+    plan.arm(armed);
+    Ok(plan)
 }
 
 /// Resolves a file: the look-ups of the model, extended with the planning of each section.
@@ -91,6 +101,8 @@ pub struct Planner<'a> {
     known: Resolver<'a>,
     /// The clients of the flows, in the same order.
     clients: Vec<Arc<dyn Client>>,
+    /// While a shared file of facts is planned: the scenario.
+    shared_by: Option<String>,
 }
 
 impl<'a> Deref for Planner<'a> {

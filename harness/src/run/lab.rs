@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use relapse_detectors::finding::{Subject, SubjectKind};
+use relapse_detectors::history::{self, Known};
 use relapse_detectors::record::Header;
 use relapse_detectors::registry::DetectorSet;
 use relapse_detectors::time::Time;
@@ -26,7 +28,8 @@ use super::spreads::SharedSpreads;
 use super::trial::Trial;
 use crate::access::accesses;
 use crate::judge::Judge;
-use crate::plan::{Plan, TrialPlan, load};
+use crate::plan::{ClusterPlan, NodeId, Plan, TrialPlan, load};
+use crate::scenario::trial::Armed;
 
 /// The hidden command `relapse __lab`. Must be called before `main` does anything else.
 #[must_use]
@@ -78,6 +81,7 @@ fn carry_out(
 ) -> Result<TrialEnded, String> {
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let mut plan = plans.into_iter().next().ok_or("the scenario file contains no scenario")?;
+    plan.arm(order.armed);
     plan.stretch_deadlines(order.deadline_factor);
     if let Err(e) = host::raise_nofile(plan.open_files()) {
         let reasons = vec![format!("too many held connections for this machine: {e}")];
@@ -160,11 +164,30 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
         let steps = plan.incident_trial.steps.iter().filter_map(|step| step.name.clone());
         let also = plan.incident_trial.follows(order.ground.is_real_cluster).to_vec();
         let judge = Judge::incident(expected, plan.risks.clone()).with_also(also);
-        judge.with_outside(outside).with_strict(strict).with_steps(steps)
+        let judge = judge.with_outside(outside).with_strict(strict).with_steps(steps);
+        let operator = plan.cluster_of(trial).operator();
+        let judge = judge.with_history(|expectation| {
+            let subject = expectation.subject.as_ref();
+            subject.is_some_and(|subject| {
+                let pods = pods_beside(plan.cluster_of(trial), subject);
+                history::is_needed(&expectation.detector, &Known { operator: &operator, subject, pods })
+            })
+        });
+        if order.armed == Armed::Restarted { judge.with_restart() } else { judge }
     } else {
         let names = DetectorSet::names().into_iter().map(str::to_owned).chain(outside.clone()).collect();
         Judge::control(names, Vec::new()).with_outside(outside)
     }
+}
+
+/// The pods of the subject's node, or of the pod's, that have a link of their own.
+fn pods_beside(cluster: &ClusterPlan, subject: &Subject) -> usize {
+    let name = subject.name.as_str();
+    let node = match subject.kind {
+        SubjectKind::Pod => cluster.pods.iter().find(|pod| pod.name == name).map(|pod| pod.node),
+        _ => cluster.nodes.iter().position(|node| node.name == name).map(NodeId),
+    };
+    node.map_or(0, |node| cluster.pods_with_links(node).count())
 }
 
 async fn run(
@@ -185,11 +208,12 @@ async fn run(
     let up = Some(Duration::from_nanos(clock::now() - begin));
     outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
-    let operator = cluster.plan().operator();
-    let mut detectors = DetectorSet::new(&operator);
-    if let Some(Sabotage::RemoveDetector(name)) = &order.sabotage {
-        detectors = detectors.without(name);
-    }
+    let operator = order.trial.operator.of(cluster.plan().operator());
+    let (known, sabotage) = (operator.clone(), order.sabotage.clone());
+    let detectors = move || match &sabotage {
+        Some(Sabotage::RemoveDetector(name)) => DetectorSet::new(&known).without(name),
+        _ => DetectorSet::new(&known),
+    };
     let (signals, incoming) = channel::unbounded_channel();
     let (findings_sender, findings) = channel::unbounded_channel();
     let record = order.record.as_deref();
@@ -198,7 +222,8 @@ async fn run(
     let (to_triage, seen) = channel::unbounded_channel();
     let spreads = SharedSpreads::default();
     let outside = &order.outside_detectors;
-    let observer = Observer::start(detectors, &header, record, outside, findings_sender, spreads.clone(), &armed)?;
+    let observer =
+        Observer::start(Box::new(detectors), &header, record, outside, findings_sender, spreads.clone(), &armed)?;
     let to_reports = outbox.clone();
     let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
     let observer = tokio::spawn(observer.run(incoming, seen, report));
@@ -210,6 +235,7 @@ async fn run(
         host_limit: reach.host_limit,
         kernel_log: reach.kernel_log,
         sabotage: order.sabotage.clone(),
+        operator: Arc::new(operator),
         stop,
         hold: reach.hold,
         armed,

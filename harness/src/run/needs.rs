@@ -24,6 +24,8 @@ pub struct Needs {
     /// which must be silent and not blind.
     sight: Vec<&'static [CollectorKind]>,
     files: u64,
+    /// The smallest `nf_conntrack_max` of a node, as operators declared it.
+    conntrack_limit: Option<u32>,
 }
 
 impl Needs {
@@ -33,6 +35,10 @@ impl Needs {
         if plan.cluster_of(trial).paths().any(|(_, path)| path != PathPlan::default()) {
             requires.push(Requirement::SlowPaths);
         }
+        // Another trial that lowers the limit would contradict what operators declared.
+        if plan.cluster.declared_conntrack_limit.is_some() && !requires.iter().copied().any(Requirement::writes_limit) {
+            requires.push(Requirement::ConntrackLimitSteady);
+        }
         requires.sort();
         requires.dedup();
         let is_control = trial.control.is_some();
@@ -40,13 +46,29 @@ impl Needs {
         let detectors = DetectorSet::info().iter().filter(|info| is_judged(info.name));
         let mut sight: Vec<&[CollectorKind]> = detectors.flat_map(|info| info.needs.iter().copied()).collect();
         sight.extend(trial.effects().filter_map(|effect| effect.needs()));
-        Self { is_control, requires, sight, files: plan.open_files() }
+        Self {
+            is_control,
+            requires,
+            sight,
+            files: plan.open_files(),
+            conntrack_limit: plan.cluster.declared_conntrack_limit,
+        }
     }
 
     /// Whether a fault of the trial writes the machine's conntrack limit.
     #[must_use]
     pub fn writes_limit(&self) -> bool {
         self.requires.iter().copied().any(Requirement::writes_limit)
+    }
+
+    /// Why what operators declared is not so on this machine. Asked while no other trial may write the limit.
+    #[must_use]
+    pub fn contradicted(&self) -> Option<String> {
+        let declared = self.conntrack_limit?;
+        let here =
+            std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse::<u32>().ok()?;
+        (here < declared)
+            .then(|| format!("nf_conntrack_max is {here} here, and operators declared at least {declared}"))
     }
 
     /// Why the trial cannot run on this backend here; `None` if it can.

@@ -22,6 +22,8 @@ use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
 /// All consumers of signals: detectors and recorder.
 pub struct Observer {
+    /// New detectors, which know nothing yet.
+    detectors: Box<dyn Fn() -> DetectorSet + Send>,
     feed: Feed,
     recorder: Option<Recorder<BufWriter<File>>>,
     outside: Vec<OutsideDetector>,
@@ -43,7 +45,7 @@ impl Observer {
     /// # Errors
     /// If the recording cannot be written or a program cannot be started.
     pub fn start(
-        detectors: DetectorSet,
+        detectors: Box<dyn Fn() -> DetectorSet + Send>,
         header: &Header,
         record: Option<&Path>,
         outside: &[ExecSpec],
@@ -59,7 +61,8 @@ impl Observer {
         };
         let outside = outside.iter().map(start).collect::<Result<_, _>>()?;
         Ok(Self {
-            feed: Feed::new(detectors),
+            feed: Feed::new(detectors()),
+            detectors,
             recorder,
             outside,
             spreads,
@@ -98,6 +101,12 @@ impl Observer {
                     match seen {
                         ToTriage::Seen(flow, seen) => self.triage.seen(&flow, seen),
                         ToTriage::Changed => self.triage.begin_again(),
+                        ToTriage::Restarted(done) => {
+                            self.feed = Feed::new((self.detectors)());
+                            self.blind.clear();
+                            // The receiver is dropped when the trial ends.
+                            let _ = done.send(());
+                        }
                     }
                     continue;
                 }

@@ -12,6 +12,7 @@ use relapse_reports::event::{Expectation, Outcome, TrialEnded, TrialEvent, Trial
 use serde::{Deserialize, Serialize};
 
 use crate::outside_detector::ExecSpec;
+use crate::scenario::trial::Armed;
 
 /// The trial that a lab process must run. Sent as the first line on its control pipe.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct Order {
     pub file: PathBuf,
     /// Factor by which every deadline is multiplied.
     pub deadline_factor: f64,
+    /// When detectors are armed.
+    pub armed: Armed,
     /// The ground on which the cluster is built.
     pub ground: Ground,
     /// `nf_conntrack_max` may be written, through the guardian.

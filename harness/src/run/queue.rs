@@ -88,17 +88,25 @@ mod tests {
     use super::*;
     use crate::run::claim::Claim;
     use crate::run::needs::Needs;
+    use crate::scenario::trial::Armed;
 
     fn job(scenario: &str, number: u32, requires: &[Requirement]) -> Job {
         let wanted =
             Wanted { nodes: 2, scenario: scenario.into(), ingress: false, servers: Vec::new(), kind_config: None };
         Job {
-            id: TrialId { scenario: scenario.into(), control: None, backend: "clusters".into(), repetition: number },
+            id: TrialId {
+                scenario: scenario.into(),
+                control: None,
+                backend: "clusters".into(),
+                repetition: number,
+                ..TrialId::default()
+            },
             backend: Arc::new(Labs::of_program(Path::new("none"))),
             clusters: Some(2),
             wanted,
             incident: String::new(),
             file: "none".into(),
+            armed: Armed::Before,
             needs: Needs::default(),
             claim: Claim::of(requires, 0, true),
             at_most: std::time::Duration::ZERO,

@@ -7,8 +7,9 @@ use relapse_detectors::triage::Seen;
 use relapse_lab::fault::now;
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::agents::Agents;
 use super::complaints::Complaints;
 use super::samples::Samples;
 use super::spreads::SharedSpreads;
@@ -20,12 +21,14 @@ use crate::plan::FlowId;
 /// How often deadlines are checked when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The input of triage.
+/// What the observer learns from the run: the input of triage, and when to start anew.
 pub enum ToTriage {
     /// A request of a flow ended.
     Seen(String, Seen),
     /// Something was changed: earlier complaints no longer count.
     Changed,
+    /// Agents were restarted: detectors forget everything. Answered when they have.
+    Restarted(oneshot::Sender<()>),
 }
 
 /// Why a trial stops early.
@@ -55,6 +58,7 @@ pub struct Running<'a> {
     pub worked: Vec<Attempt>,
     pub attempts: mpsc::UnboundedReceiver<Attempt>,
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
+    pub agents: Agents,
     pub stop: watch::Receiver<bool>,
     pub spreads: SharedSpreads,
     /// Time for findings to be cleared after healing.
@@ -175,6 +179,11 @@ impl Running<'_> {
             self.triage_wrong.push(format!("{stage}triage: {wrong}"));
         }
         (self.events)(TrialEvent::TriageDecided(decided));
+    }
+
+    /// Drops findings that have not been received: their detectors have ended.
+    pub fn discard(&mut self) {
+        while self.findings.try_recv().is_ok() {}
     }
 
     /// Lets the judge decide, and emits its verdicts.

@@ -20,6 +20,7 @@ use super::running::{Running, Stop};
 use crate::effect::Ground;
 use crate::judge::triage::TriageJudge;
 use crate::plan::{EffectPlan, FlowId, Plan, TrialPlan};
+use crate::scenario::trial::Armed;
 
 /// Additional time to wait for attempts when only their number is too small.
 const FEW_ATTEMPTS: Duration = Duration::from_secs(3);
@@ -154,6 +155,34 @@ impl<'a> Watched<'a> {
 }
 
 impl Stages<'_> {
+    /// Arms the agents now that the faults are in force: everything counts from then.
+    async fn arm_late(&self, running: &mut Running<'_>, watched: &mut Watched<'_>) -> Time {
+        if self.plan.armed == Armed::Restarted {
+            running.agents.end().await;
+            running.discard();
+        }
+        let since = running.agents.arm();
+        running.decide(|judge, _| judge.armed_late(since));
+        watched.from = since;
+        since
+    }
+
+    /// Restarts the agents when all has been found.
+    pub(super) async fn restart(&self, running: &mut Running<'_>, watched: &mut Watched<'_>) -> Result<(), Stop> {
+        running.enter(Phase::Detect, watched.step);
+        let deadline = running.judge.last_deadline().unwrap_or_default();
+        let mut all = false;
+        while !all && now() < deadline {
+            let step = running.step(|judge, _, attempt| {
+                attempt.into_iter().for_each(|attempt| watched.attempt(attempt));
+                judge.all_decided()
+            });
+            all = step.await?;
+        }
+        self.arm_late(running, watched).await;
+        Ok(())
+    }
+
     /// Injects the faults of all steps.
     pub(super) async fn inject_all(
         &self,
@@ -164,7 +193,7 @@ impl Stages<'_> {
     ) -> Result<(), Stop> {
         let begin = now();
         let mut in_force: Vec<InForce> = Vec::new();
-        let mut meanwhile = Vec::new();
+        let (mut meanwhile, mut late) = (Vec::new(), Vec::new());
         for step in &self.trial.steps {
             let mut t0 = None;
             undos.steps.push(UndoStack::default());
@@ -180,21 +209,23 @@ impl Stages<'_> {
             }
             let t0 = t0.unwrap_or(begin);
             let visible = running.spreads.lock().made(name, t0);
-            running.decide(|judge, _| {
-                if let Some(latest) = visible {
-                    judge.visible(name, latest);
-                }
-                match name {
-                    Some(step) => judge.step_injected(step, t0),
-                    None => judge.injected(t0),
-                }
-            });
+            if self.plan.armed == Armed::AfterInjection {
+                late.push((name, visible));
+                continue;
+            }
+            running.decide(|judge, _| judge.count_from(name, visible, t0));
         }
         // The kernel creates and deletes links under one lock, so a pod of the churn would have delayed the fault.
         drop(still);
         let t1 = in_force.last().map_or(begin, |last| last.t1);
         watched.in_force_since(t1);
         watched.since = in_force.first().map_or(begin, |first| first.t0);
+        if self.plan.armed == Armed::AfterInjection {
+            let since = self.arm_late(running, watched).await;
+            for (name, visible) in late {
+                running.decide(|judge, _| judge.count_from(name, visible, since));
+            }
+        }
         running.changed(watched.since, &watched.affected, watched.triage());
         meanwhile.iter().for_each(|attempt| watched.attempt(attempt));
         Ok(())

@@ -15,6 +15,7 @@ use super::running::{Running, Stop};
 use super::stage::{Stages, Undos, Watched};
 use super::steady::Steady;
 use crate::judge::Judge;
+use crate::scenario::trial::Armed;
 
 impl Stages<'_> {
     /// Runs all stages until everything is healed. Leftovers are added to `dirty`.
@@ -120,6 +121,12 @@ impl Stages<'_> {
             let result = match still.take() {
                 Some(still) => self.inject_all(running, undos, &mut watched, still).await,
                 None => self.heal_step(running, undos, number - 1, &mut watched, dirty).await,
+            };
+            let result = match result {
+                Ok(()) if number == 0 && self.plan.armed == Armed::Restarted => {
+                    self.restart(running, &mut watched).await
+                }
+                result => result,
             };
             let result = match result {
                 Ok(()) => self.watch(running, &mut watched).await,

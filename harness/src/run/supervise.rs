@@ -18,6 +18,7 @@ use super::claim::Hold;
 use super::hold::Line;
 use super::order::{FromLab, HoldEvent, Order, ToLab, ended};
 use super::{Interrupt, Job, Options};
+use crate::scenario::trial::Armed;
 
 /// Polling interval of the stop request.
 const LOOK: Duration = Duration::from_millis(50);
@@ -77,6 +78,12 @@ impl Supervisor<'_> {
         for what in std::mem::take(&mut hold.recovered) {
             (self.emit)(TrialEvent::HostChanged { what });
         }
+        if let Some(why) = job.needs.contradicted() {
+            self.release(hold, ended);
+            ended.outcome = Outcome::Inconclusive;
+            ended.reasons.push(why);
+            return Ok(());
+        }
         let mut lease = match job.backend.lease(&job.wanted, &self.waiting(), &|| self.interrupt.is_asked()) {
             Ok(lease) => lease,
             Err(why) => {
@@ -98,12 +105,16 @@ impl Supervisor<'_> {
             trial: job.id.clone(),
             file: job.file.clone(),
             deadline_factor: options.deadline_factor,
+            armed: job.armed,
             ground,
             host_writes: hold.guardian.is_some(),
             record: options.record.as_ref().map(|folder| folder.join(recording_name(job, options.backends.len() > 1))),
             hold: options.hold,
             outside_detectors: options.config.detectors.iter().map(|detector| detector.exec.clone()).collect(),
-            outside_expectations: options.config.expectations_for(&job.incident, &job.id.scenario),
+            outside_expectations: match job.armed {
+                Armed::Before => options.config.expectations_for(&job.incident, &job.id.scenario),
+                Armed::AfterInjection | Armed::Restarted => Vec::new(),
+            },
             sabotage: options.sabotage.clone(),
         };
         write(&mut control, &order)?;

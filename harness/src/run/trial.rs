@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use relapse_detectors::operator::Operator;
 use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
 use relapse_lab::cluster::Cluster;
-use relapse_lab::collect::Collectors;
 use relapse_lab::fault::World;
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::workload::churn::{Churn, ChurnPause};
@@ -17,6 +17,7 @@ use relapse_lab::workload::{Attempt, Workload};
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
+use super::agents::Agents;
 use super::complaints::Complaints;
 use super::hold::Visitors;
 use super::order::Sabotage;
@@ -28,6 +29,7 @@ use crate::judge::Judge;
 use crate::judge::triage::TriageJudge;
 use crate::outside_detector::OutsideEvent;
 use crate::plan::{Plan, TrialPlan};
+use crate::scenario::trial::Armed;
 
 /// The parts of a trial and where it reports to.
 pub struct Trial<'a> {
@@ -36,6 +38,8 @@ pub struct Trial<'a> {
     pub cluster: Arc<dyn Cluster>,
     pub host_limit: HostLimit,
     pub sabotage: Option<Sabotage>,
+    /// What detectors and agents get of the operator's facts.
+    pub operator: Arc<Operator>,
     /// Becomes true when the user stops the run.
     pub stop: watch::Receiver<bool>,
     pub judge: Judge,
@@ -60,6 +64,19 @@ impl Trial<'_> {
     /// Runs the trial; returns the outcome and the reasons why it is not a pass.
     pub async fn run(self) -> (Outcome, Vec<String>) {
         let (sender, attempts) = mpsc::unbounded_channel();
+        let agents = Agents {
+            cluster: Arc::clone(&self.cluster),
+            operator: self.operator,
+            signals: self.signals,
+            observer: self.to_triage.clone(),
+            without: match &self.sabotage {
+                Some(Sabotage::KillCollector(kind)) => Some(*kind),
+                _ => None,
+            },
+            kernel_log: self.kernel_log,
+            armed: self.armed,
+            collectors: None,
+        };
         let mut running = Running {
             judge: self.judge,
             phase: Phase::Up,
@@ -70,6 +87,7 @@ impl Trial<'_> {
             samples: Samples::new(&self.plan.workload),
             attempts,
             findings: self.findings,
+            agents,
             complaints: Complaints::new(&self.plan.workload),
             to_triage: self.to_triage,
             triage: TriageJudge::default(),
@@ -83,14 +101,9 @@ impl Trial<'_> {
         match start(self.plan, self.trial, &self.cluster, &quiet, &sender).await {
             Err(why) => stopped = Some(Stop::Inconclusive(why)),
             Ok((workload, churn)) => {
-                let without = match &self.sabotage {
-                    Some(Sabotage::KillCollector(kind)) => Some(*kind),
-                    _ => None,
-                };
-                let operator = Arc::new(self.cluster.plan().operator());
-                let collectors = Collectors::arm(&self.cluster, &operator, &self.signals, without, &self.kernel_log);
-                drop(self.signals);
-                self.armed.store(true, Ordering::SeqCst);
+                if self.plan.armed != Armed::AfterInjection {
+                    running.agents.arm();
+                }
                 let world = Arc::new(World {
                     cluster: Arc::clone(&self.cluster),
                     flows: workload.flows.clone(),
@@ -120,7 +133,7 @@ impl Trial<'_> {
                     let _ = sockdiag::destroy_all(&ns);
                 }
                 workload.stop().await;
-                collectors.stop().await;
+                running.agents.stop().await;
             }
         }
         running.enter(Phase::Down, None);

@@ -37,6 +37,9 @@ pub struct Cluster {
     /// Facts that the operator declares to the detectors.
     #[serde(default)]
     pub declared: Declared,
+    /// Facts that the operator declares to the detectors, in a file that scenarios share: its path, relative to this
+    /// file. Default: none.
+    pub operator: Option<Spanned<String>>,
     /// kind cluster configuration: a file in `kind-configs`, or next to the scenario.
     pub kind_config: Option<Spanned<String>>,
 }
@@ -168,6 +171,17 @@ pub struct Declared {
     /// External names by which clients outside reach the cluster.
     #[serde(default)]
     pub entries: BTreeMap<Spanned<String>, Entry>,
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Limits that operators set on every node.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The smallest `nf_conntrack_max` of a node. On a machine with a smaller one a trial is inconclusive.
+    #[schemars(range(min = 1))]
+    pub nf_conntrack_max: Option<Spanned<u32>>,
 }
 
 /// An external name of the cluster.

@@ -1,11 +1,12 @@
 //! The expectations of a trial: steady state, effect, findings, recovery.
 
+use clap::ValueEnum;
 use relapse_detectors::finding::Level;
 use relapse_lab::faults::Injection;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Duration, Name};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::effects::Observation;
 
@@ -20,6 +21,41 @@ pub struct SteadyState {
     pub baseline: Option<Spanned<Duration>>,
     /// Number of connections of `hold` flows that must be open. Default 0.
     pub held: Option<Spanned<u32>>,
+}
+
+/// When the agents of the nodes start, and with them all detectors.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Observe {
+    /// Default `before`. Otherwise deadlines count from the late start and are at least 5s, `risks` count only where
+    /// detectors are armed before, and triage is not judged.
+    #[serde(default)]
+    pub armed: Armed,
+}
+
+/// When detectors are armed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Armed {
+    /// Before the baseline.
+    #[default]
+    Before,
+    /// When the faults are in force.
+    AfterInjection,
+    /// Before the baseline, and once more when all has been found: every finding must be reported again.
+    Restarted,
+}
+
+impl Armed {
+    /// As in a scenario.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::AfterInjection => "after-injection",
+            Self::Restarted => "restarted",
+        }
+    }
 }
 
 /// What the fault does to the workload, and what it does not affect.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use relapse::config::Config;
 use relapse::run::Options;
+use relapse_detectors::operator::Knowledge;
 use relapse_lab::cluster::backend::Backend;
 use relapse_lab::host::Consent;
 use relapse_lab::netns::Labs;
@@ -24,6 +25,7 @@ pub fn options(backend: Arc<dyn Backend>) -> Options {
     Options {
         run_id: format!("test-{}-{number}", std::process::id()),
         jobs: 1,
+        operator: Knowledge::Right,
         repeat: 1,
         deadline_factor: 1.0,
         consent: Consent::from_environment(false),

@@ -65,7 +65,7 @@ const INTERESTING: u32 =
 fn is_relevant(agent: &Agent, socket: &TcpSocket) -> bool {
     // A Service address stands for a pod.
     let services = agent.cluster.plan().network.service_prefix;
-    let inside = agent.operator.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
+    let inside = agent.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
     !inside || socket.retransmits > 0
 }
 

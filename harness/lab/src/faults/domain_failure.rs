@@ -32,7 +32,7 @@ pub struct DomainFailure {
 }
 
 impl FaultSpec for DomainFailureSpec {
-    const EXAMPLE: &'static str = "{ name: example-api.com }";
+    const EXAMPLE: &'static str = "{ name: a.example }";
     const LOOK: &'static [Look] =
         &[(Where::Pod, "getent ahosts example-api.com"), (Where::Pod, "tcpdump -lni any port 53")];
 

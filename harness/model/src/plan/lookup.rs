@@ -1,5 +1,6 @@
 //! What stands where in a cluster, and what answers at an address.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ impl ClusterPlan {
             names: self.declared_names.clone(),
             servers: self.declared_servers.clone(),
             entries: self.declared_entries.clone(),
+            conntrack_limit: self.declared_conntrack_limit,
+            seen_pods: BTreeSet::new(),
         }
     }
 

@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use relapse_detectors::operator::{DeclaredName, DeclaredServer, Entry};
 use relapse_detectors::prefix::Prefix;
 use relapse_lab::workload::servers::Server;
 use relapse_model::diagnostics::{listed, quoted};
 use relapse_model::replicas::FIRST_POD;
 use relapse_model::resolver::is_numbered;
 use relapse_model::spanned::Spanned;
-use relapse_model::values;
 use relapse_model::zone::folded;
 
 use super::Planner;
@@ -18,7 +16,7 @@ use super::network::share;
 use crate::plan::{
     NodeId, NodePlan, OfficePlan, OutsidePlan, PathPlan, PodId, PodPlan, PodRole, PrefixPlan, ServicePlan,
 };
-use crate::scenario::cluster::{Cluster, Declared, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
+use crate::scenario::cluster::{Cluster, Icmp, Nodes, Office, Outside, Pod, Service, SharedPath};
 
 /// Maximum number of pods on a node; the kubelet's default limit is also about a hundred.
 const PODS_PER_NODE: usize = 64;
@@ -53,7 +51,6 @@ impl Planner<'_> {
         self.plan_ingresses(&cluster.pods);
         self.plan_node_ports(&cluster.services);
         self.plan_balancers(&cluster.outside);
-        self.plan_declared(&cluster.declared);
         self.crowded(&cluster.nodes);
         self.cluster.kind_config = cluster.kind_config.as_ref().and_then(|file| self.kind_config(file));
     }
@@ -294,7 +291,7 @@ impl Planner<'_> {
                 tunnel_mtu: office.tunnel_mtu.map_or(1500, |mtu| mtu.value),
                 clamp: office.clamp.map(|clamp| clamp.value),
                 swallow_fragmentation_needed: office.swallow_fragmentation_needed.unwrap_or(true),
-                declared_mtu: office.declared_mtu.map(|mtu| mtu.value),
+                declared_mtu: None,
                 path,
                 resolver: None,
             });
@@ -324,37 +321,6 @@ impl Planner<'_> {
             }
             let path = self.path(PathPlan::default(), shared.path());
             self.cluster.prefixes.push(PrefixPlan { prefix, path });
-        }
-    }
-
-    fn plan_declared(&mut self, declared: &Declared) {
-        for (name, prefixes) in &declared.names {
-            self.domain(name);
-            if prefixes.is_empty() {
-                let message = format!("no prefix is declared for {}", quoted(name));
-                self.error(name.span, message, "write `[PREFIX]`, or leave the name out");
-            }
-            let prefixes = prefixes.iter().map(|prefix| prefix.0).collect();
-            self.cluster.declared_names.push(DeclaredName { name: folded(name), prefixes });
-        }
-        for (name, address) in &declared.servers {
-            let (address, format) = (address.0, values::Name::FORMAT);
-            if !(format.accepts)(name) {
-                self.error(name.span, format!("{} is not {}", quoted(name), format.what), format.right);
-            }
-            let servers = &self.cluster.declared_servers;
-            if let Some(other) = servers.iter().find(|other| other.address == address).map(|other| other.name.clone()) {
-                let message = format!("{address} has another name, {}", quoted(&other));
-                self.error(name.span, message, "declare one name for each address and port");
-            }
-            self.cluster.declared_servers.push(DeclaredServer { name: name.value.clone(), address });
-        }
-        for (name, entry) in &declared.entries {
-            self.domain(name);
-            let Some(resolver) = self.outside(&entry.resolver) else { continue };
-            self.has_records(resolver, &entry.resolver);
-            let resolver = self.cluster.outside[resolver.0].address;
-            self.cluster.declared_entries.push(Entry { name: folded(name), resolver, port: entry.port.value });
         }
     }
 

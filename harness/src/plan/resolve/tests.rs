@@ -166,7 +166,7 @@ const RICH: &str = "
     - { name: ingress, node: worker-2, ingress: { service: shop, port: 80 } }
   services: [ { name: shop, port: 80, pods: [a, b] } ]
   dns: { replicas: 2, upstreams: [host] }
-  outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5] } } ]
+  outside: [ { name: host, address: 10.176.46.4, loadBalancer: true, records: { a.example: [10.176.46.5], example-api.com: [203.0.113.9] } } ]
   offices: [ { name: beijing, prefix: 192.168.40.0/24, tunnelMtu: 1400, clamp: 1280 } ]";
 
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {

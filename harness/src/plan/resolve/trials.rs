@@ -19,7 +19,7 @@ use crate::effect::Stating;
 use crate::effects::Observation;
 use crate::plan::{EffectPlan, FlowId, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Control, Detect, Effect, Triage};
+use crate::scenario::trial::{Armed, Control, Detect, Effect, Triage};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 /// Triage must be right so soon after the end of the first failed or slow request.
@@ -44,6 +44,25 @@ impl Planner<'_> {
         let unseen = false;
         let also = self.plan_also(scenario, &detect);
         TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, also, unseen, watch }
+    }
+
+    /// When detectors are armed. What is then not judged must not be stated.
+    pub(super) fn plan_armed(&mut self, scenario: &Scenario) -> Armed {
+        let armed = scenario.observe.armed;
+        if armed == Armed::Before {
+            return armed;
+        }
+        let steps = scenario.steps.iter().flat_map(|steps| steps.iter()).map(|step| &step.triage);
+        let controls = scenario.controls.iter().map(|control| &control.triage);
+        for triage in [&scenario.triage].into_iter().chain(steps).chain(controls).flatten() {
+            let message = format!("`triage` is not judged where detectors are armed `{}`", armed.name());
+            self.error(triage.span, message, "it compares with what was before: remove it");
+        }
+        if let Some(risk) = scenario.risks.first().filter(|_| armed == Armed::AfterInjection) {
+            let message = "no risk can stand in the baseline before detectors are armed";
+            self.error(risk.detector.span, message, "remove `risks`, or arm detectors `restarted`");
+        }
+        armed
     }
 
     /// An incident that is no chain.
@@ -125,6 +144,7 @@ impl Planner<'_> {
             effect: self.plan_benign_effect(&control.effect),
             triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
+        self.keeps_limits(control.inject.span, &step.inject);
         // A fault may have added to it what it will need.
         let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
         let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
