@@ -21,7 +21,6 @@ pub use relapse_model::{
     OutsidePlan, PathId, PathPlan, Place, PodId, PodPlan, PodRole, PrefixPlan, ServiceId, ServicePlan, Target,
     TrafficPolicy,
 };
-pub(crate) use resolve::Shared;
 pub use resolve::{load, plan};
 
 /// A scenario, ready to run: the incident and its benign twins over one cluster and workload.

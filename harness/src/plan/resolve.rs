@@ -37,10 +37,10 @@ use relapse_model::values;
 
 use super::Plan;
 use crate::scenario::Scenario;
+use crate::scenario::operator::Shared;
 use crate::vary;
 
 pub use load::load;
-pub(crate) use operator::Shared;
 
 const DEFAULT_SETTLE: Duration = Duration::from_millis(500);
 const DEFAULT_BASELINE: Duration = Duration::from_millis(500);
@@ -52,7 +52,7 @@ const DEFAULT_RECOVERY: Duration = Duration::from_secs(5);
 /// # Errors
 /// All errors in it.
 pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
-    let (facts, unread) = operator::Shared::read(scenario, source);
+    let (facts, unread) = Shared::read(&scenario.cluster, source);
     let mut resolver = Planner { known: Resolver::new(source), clients: Vec::new(), shared_by: None };
     resolver.wrong.extend(unread);
     resolver.words(scenario);

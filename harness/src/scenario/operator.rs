@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Address, Prefix, ServerAddress};
-use relapse_model::yaml::Document;
+use relapse_model::yaml::{self, Document};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ApiVersion;
-use super::cluster::Limits;
+use super::cluster::{Cluster, Limits};
 
 /// What operators know about a cluster. Scenarios name this file as `cluster.operator`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -83,4 +84,32 @@ pub struct KnownEntry {
     /// TCP port at the addresses of the name.
     #[schemars(range(min = 1))]
     pub port: Spanned<u16>,
+}
+
+/// A shared file of facts.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub source: Source,
+    pub facts: OperatorFacts,
+}
+
+impl Shared {
+    /// Reads the file that the scenario names, if any; its path is relative to the scenario's file.
+    pub fn read(cluster: &Cluster, source: &Source) -> (Option<Self>, Diagnostics) {
+        let mut wrong = Diagnostics::default();
+        let Some(name) = &cluster.operator else { return (None, wrong) };
+        let file = source.file.parent().unwrap_or_else(|| ".".as_ref()).join(&name.value);
+        if name.is_empty() || !yaml::is_file(&file) {
+            let message = format!("there is no file {} of operators' facts", quoted(&file.to_string_lossy()));
+            let help = "write its path, relative to this file, such as `operators/NAME.yaml`";
+            wrong.push(Diagnostic::at(source, name.span, message).help(help));
+            return (None, wrong);
+        }
+        let facts = yaml::read(&file, OperatorFacts::NOUN).map_err(Diagnostics::from);
+        let facts = facts.and_then(|source| Ok(Self { facts: yaml::parse(&source)?, source }));
+        match facts {
+            Ok(shared) => (Some(shared), wrong),
+            Err(errors) => (None, errors),
+        }
+    }
 }

@@ -4,9 +4,9 @@ use relapse_model::diagnostics::{Diagnostics, Source};
 use relapse_model::zone::folded;
 
 use super::tree::Tree;
-use crate::plan::Shared;
 use crate::scenario::Scenario;
 use crate::scenario::cluster::Outside;
+use crate::scenario::operator::Shared;
 
 /// Replaces `cluster.operator` by the same facts in `cluster.declared` and `declaredMtu`, as far as they are about what
 /// the scenario builds.
@@ -14,7 +14,7 @@ use crate::scenario::cluster::Outside;
 /// # Errors
 /// All errors in the file of facts.
 pub fn inline(tree: &mut Tree, scenario: &Scenario, source: &Source) -> Result<(), Diagnostics> {
-    let (shared, wrong) = Shared::read(scenario, source);
+    let (shared, wrong) = Shared::read(&scenario.cluster, source);
     wrong.into_result(())?;
     let (Some(shared), Some(cluster)) = (shared, tree.get_mut("cluster")) else { return Ok(()) };
     cluster.remove("operator");

@@ -8,44 +8,16 @@ use std::net::IpAddr;
 
 use relapse_detectors::operator::{DeclaredName, DeclaredServer, Entry};
 use relapse_lab::fault::{Planned, Requirement};
-use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
+use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
-use relapse_model::yaml::{self, Document};
 use relapse_model::zone::{self, folded};
 
 use super::Planner;
 use crate::plan::{OutsideId, OutsidePlan};
 use crate::scenario::Scenario;
 use crate::scenario::cluster::Limits;
-use crate::scenario::operator::OperatorFacts;
-
-/// A shared file of facts.
-pub struct Shared {
-    source: Source,
-    pub(crate) facts: OperatorFacts,
-}
-
-impl Shared {
-    /// Reads the file that the scenario names, if any; its path is relative to the scenario's file.
-    pub fn read(scenario: &Scenario, source: &Source) -> (Option<Self>, Diagnostics) {
-        let mut wrong = Diagnostics::default();
-        let Some(name) = &scenario.cluster.operator else { return (None, wrong) };
-        let file = source.file.parent().unwrap_or_else(|| ".".as_ref()).join(&name.value);
-        if name.is_empty() || !yaml::is_file(&file) {
-            let message = format!("there is no file {} of operators' facts", quoted(&file.to_string_lossy()));
-            let help = "write its path, relative to this file, such as `operators/NAME.yaml`";
-            wrong.push(Diagnostic::at(source, name.span, message).help(help));
-            return (None, wrong);
-        }
-        let facts = yaml::read(&file, OperatorFacts::NOUN).map_err(Diagnostics::from);
-        let facts = facts.and_then(|source| Ok(Self { facts: yaml::parse(&source)?, source }));
-        match facts {
-            Ok(shared) => (Some(shared), wrong),
-            Err(errors) => (None, errors),
-        }
-    }
-}
+use crate::scenario::operator::{OperatorFacts, Shared};
 
 impl<'a> Planner<'a> {
     pub(super) fn plan_operator(&mut self, scenario: &Scenario, shared: Option<&'a Shared>) {
