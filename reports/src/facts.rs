@@ -47,8 +47,8 @@ fn cell(run: &RunSummary, backend: &str, detector: &str) -> Cell<'static> {
         return Cell::none();
     }
     let met = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Detected { .. })).count();
-    // A false alarm answers no expectation.
-    let uncalled = |verdict: &&&Verdict| matches!(verdict, Verdict::FalseAlarm { .. });
+    // These answer no expectation.
+    let uncalled = |verdict: &&&Verdict| matches!(verdict, Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. });
     let asked = verdicts.len() - verdicts.iter().filter(uncalled).count();
     let other = verdicts.iter().filter(|verdict| !matches!(verdict, Verdict::Detected { .. }));
     let other = summary::tally(other.map(|verdict| verdict.name().replace('-', " ")));
@@ -112,6 +112,6 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(text("pmtu-blackhole"), (Tone::Bad, "0 of 1, 1× late, 1× false alarm".to_owned()));
+        assert_eq!(text("pmtu-blackhole"), (Tone::Bad, "0 of 2, 1× late, 1× false alarm, 1× undecided".to_owned()));
     }
 }
