@@ -51,7 +51,6 @@ impl Knowledge {
 
     /// Whether it is [`Knowledge::Right`].
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     pub const fn is_right(&self) -> bool {
         matches!(self, Self::Right)
     }
