@@ -3,9 +3,9 @@
 //! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; four
 //! while other sources get answers, since a slow upstream causes occasional misses too. The Service is accused if two
 //! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question directly.
-//! A single node that gets no answers while others, which host no endpoint, do is a finding about that node. A domain for which the upstream
-//! itself has only SERVFAIL, or which fails alone, is `info`. The evidence says whether the cluster's own names are
-//! answered.
+//! A single node that gets no answers while others, which host no endpoint, do is a finding about that node, as is one
+//! whose queries are dropped before they leave it. A domain for which the upstream itself has only SERVFAIL, or which
+//! fails alone, is `info`. The evidence says whether the cluster's own names are answered.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
@@ -64,7 +64,7 @@ struct DnsFailure {
 #[derive(Default)]
 struct Source {
     asked: Capped<Name, Asked, CAP>,
-    /// When it last got an answer, and when it last got none.
+    /// When it last got an answer that cannot come from its own node, and when it last got none.
     answered: Time,
     missed: Time,
     /// The last answer for a name of the cluster's own.
@@ -97,6 +97,9 @@ enum Word {
 }
 
 const SERVFAIL: &str = "SERVFAIL";
+/// EPERM, the end of the operating system's message: netfilter dropped the query on the node that sent it, for example
+/// because the node's connection table is full.
+const NEVER_LEFT: &str = "(os error 1)";
 
 impl Run {
     fn add(&mut self, at: Time, probe: &Probe) {
@@ -152,6 +155,13 @@ impl Failing<'_> {
     const fn since(&self) -> Time {
         self.asked.service.first
     }
+
+    /// Whether its queries do not leave its node. Those to a Service without endpoints do not either, so those to the
+    /// endpoints decide.
+    fn never_left(&self) -> bool {
+        let is_kept = |run: &Run| run.error.as_deref().is_some_and(|error| error.ends_with(NEVER_LEFT));
+        !self.asked.endpoints.is_empty() && self.asked.endpoints.values().chain([&self.asked.service]).all(is_kept)
+    }
 }
 
 impl DnsFailure {
@@ -169,6 +179,9 @@ impl DnsFailure {
         if !matches!(probe.kind, ProbeKind::DnsService | ProbeKind::DnsEndpoint) {
             return;
         }
+        let is_service = probe.kind == ProbeKind::DnsService;
+        let is_here = |e: &Endpoint| e.node == *signal.node && (is_service || e.address == probe.target);
+        let is_remote = !self.endpoints.iter().flatten().any(is_here);
         let Some(source) = self.sources.entry((Arc::clone(&signal.node), probe.source)) else { return };
         // Whoever gets no answer for an own name gets none for an external one.
         if probe.about.as_deref().is_some_and(is_own) {
@@ -177,8 +190,11 @@ impl DnsFailure {
             }
             return;
         }
-        let time = if probe.ok { &mut source.answered } else { &mut source.missed };
-        *time = at.max(*time);
+        if !probe.ok {
+            source.missed = at.max(source.missed);
+        } else if is_remote {
+            source.answered = at.max(source.answered);
+        }
         let Some(asked) = source.asked.entry(probe.about.clone()) else { return };
         let run = match probe.kind {
             ProbeKind::DnsService => Some(&mut asked.service),
@@ -191,8 +207,7 @@ impl DnsFailure {
 
     fn judge(&mut self, cx: &mut Context<'_>) {
         let now = cx.now;
-        let remote = self.sources.iter().filter(|((node, _), _)| !self.hosts_an_endpoint(node));
-        let answered = remote.map(|(_, source)| source.answered).max().unwrap_or_default();
+        let answered = self.sources.values().map(|source| source.answered).max().unwrap_or_default();
         for asked in self.sources.values_mut().flat_map(|source| source.asked.values_mut()) {
             asked.judge(now, answered, self.endpoints.as_deref());
         }
@@ -220,6 +235,12 @@ impl DnsFailure {
 
     /// Accuses the Service, or a node that gets no answers while others do.
     fn accuse(&self, cx: &Context<'_>, failing: &[Failing<'_>], wanted: &mut BTreeMap<Subject, Claim>) {
+        let (kept, failing): (Vec<_>, Vec<_>) = failing.iter().partition(|failing| failing.never_left());
+        for kept in kept {
+            let evidence = format!("{}; the queries do not leave the node", self.evidence(cx, kept));
+            let claim = Claim { severity: Severity::Warning, since: kept.since(), evidence };
+            want(wanted, Subject::node(&**kept.node), claim);
+        }
         let Some(first) = failing.iter().min_by_key(|failing| failing.since()) else { return };
         let since = first.since();
         let nodes: BTreeSet<&Arc<str>> = failing.iter().map(|failing| failing.node).collect();
@@ -380,6 +401,37 @@ mod tests {
         play!(scene, "? warning 1100 service/kube-dns ? evidence upstream 10.16.16.16 answers direct queries");
         round(&mut scene, 1_600, true, &[(FIRST, true)], true);
         play!(scene, "? over");
+    }
+
+    #[test]
+    fn answers_of_an_endpoint_on_the_same_node_show_nothing_even_when_it_is_none_any_more() {
+        let mut scene = one_endpoint();
+        round(&mut scene, 100, true, &[(FIRST, true)], true);
+        for at in (600..7_000).step_by(500) {
+            play!(scene, "{at} @worker-2 probe upstream 10.16.16.16 ok");
+            for (node, ok) in [("worker-1", true), ("worker-2", false), ("worker-3", false)] {
+                play!(scene, "{at} @{node} probe service {SERVICE} {ok}; {at} @{node} probe endpoint {FIRST} {ok}");
+            }
+        }
+        play!(scene, "7000 endpoints; 7010 @worker-3 probe service {SERVICE} ok");
+        assert!(scene.findings.iter().all(|(_, it)| it.detector != NAME || it.subject.name == "kube-dns"));
+    }
+
+    #[test]
+    fn queries_that_never_leave_their_node_are_a_finding_about_it() {
+        let mut scene = one_endpoint();
+        round(&mut scene, 100, true, &[(FIRST, true)], true);
+        for at in [600, 1_100] {
+            play!(scene, "{at} @worker-2 probe upstream 10.16.16.16 ok");
+            for (kind, target) in [(ProbeKind::DnsService, SERVICE), (ProbeKind::DnsEndpoint, FIRST)] {
+                let (source, target) = ("10.176.64.11".parse().unwrap(), target.parse().unwrap());
+                let error = Some("Operation not permitted (os error 1)".to_owned());
+                let probe = Probe { kind, source, target, port: None, about: None, ok: false, took_us: 40, error };
+                scene.at(at, "worker-2", probe.into());
+            }
+        }
+        play!(scene, "1200 ? warning 1100 node/worker-2 ? evidence the queries do not leave the node");
+        assert!(scene.findings.iter().all(|(_, it)| it.detector != NAME || it.subject.name != "kube-dns"));
     }
 
     #[test]

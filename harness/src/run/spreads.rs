@@ -181,7 +181,13 @@ mod tests {
 
     fn spread(hold: Option<u64>) -> Option<Spread> {
         let (name, hold) = ("oss.example.com".to_owned(), hold.map(Duration::from_secs));
-        Some(Spread { name, before: vec![RIGHT.into()], after: vec![WRONG.into()], hold })
+        Some(Spread {
+            name,
+            before: vec![RIGHT.into()],
+            after: vec![WRONG.into()],
+            hold,
+            clients: "10.176.96.0/20".parse().unwrap(),
+        })
     }
 
     fn answer(spreads: &mut Spreads, at: u64, address: [u8; 4]) {

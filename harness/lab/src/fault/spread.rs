@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use relapse_detectors::prefix::Prefix;
 use relapse_detectors::signal::Dns;
 use relapse_model::zone;
 
@@ -19,13 +20,16 @@ pub struct Spread {
     /// Longest time that a cache gives the old answer. `None` if no look-up is expected at all: all clients of the name
     /// keep their connections.
     pub hold: Option<Duration>,
+    /// Pods, whose answers count. Agents ask the resolvers directly, past every cache.
+    pub clients: Prefix,
 }
 
 impl Spread {
-    /// Whether an answer contains the change; `None` if it shows neither.
+    /// Whether an answer to a pod contains the change; `None` if it shows neither.
     #[must_use]
     pub fn shows(&self, dns: &Dns) -> Option<bool> {
-        if !matches!(dns.response.as_deref(), Some("NOERROR" | "NXDOMAIN")) {
+        let counts = self.clients.contains(dns.client.ip());
+        if !counts || !matches!(dns.response.as_deref(), Some("NOERROR" | "NXDOMAIN")) {
             return None;
         }
         let ipv6 = match dns.record.as_str() {
@@ -48,7 +52,8 @@ mod tests {
     fn shows(name: &str, asked: &str, record: &str, response: &str, answers: &[&str]) -> Option<bool> {
         let all = |addresses: &[&str]| addresses.iter().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
         let (before, after) = (all(&["10.219.226.2"]), all(&["100.64.249.132", "100.64.249.133"]));
-        let spread = Spread { name: name.to_owned(), before, after, hold: None };
+        let spread =
+            Spread { name: name.to_owned(), before, after, hold: None, clients: "10.176.96.0/20".parse().unwrap() };
         spread.shows(&Dns {
             client: ([10, 176, 96, 7], 40_000).into(),
             server: ([192, 168, 0, 10], 53).into(),

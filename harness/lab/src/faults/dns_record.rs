@@ -141,6 +141,7 @@ impl Fault for DnsRecord {
             before: addresses(before),
             after: addresses(record.clone()),
             hold: (!kept).then_some(hold),
+            clients: plan.network.pod_prefix,
         })
     }
 
