@@ -33,8 +33,8 @@ pub(super) struct Resolution {
     denied: Capped<(IpAddr, String), Time, CAP>,
     /// The addresses in the last answer, by name and IP version.
     current: Capped<(String, bool), Vec<IpAddr>, CAP>,
-    /// Probes by node, kind and target.
-    probes: BTreeMap<(Arc<str>, Kind, IpAddr), Run>,
+    /// Probes by node, kind, target and the external name that was asked.
+    probes: BTreeMap<(Arc<str>, Kind, IpAddr, Option<String>), Run>,
     /// Look-ups of external names at the clients' own resolvers, and connects behind them.
     names: BTreeMap<(OfName, String, Option<IpAddr>), Run>,
     endpoints: Vec<Endpoint>,
@@ -95,35 +95,37 @@ impl Resolution {
             }
             _ => return,
         };
-        self.probes.entry((Arc::clone(node), kind, probe.target)).or_default().probe(at, probe);
+        let key = (Arc::clone(node), kind, probe.target, probe.about.clone());
+        self.probes.entry(key).or_default().probe(at, probe);
     }
 
     /// Whether the last probes of this kind from these nodes fail, or answer; `None` without recent ones.
     fn probed(&self, kind: Kind, now: Time, nodes: &[&str]) -> Vec<bool> {
-        let of_kind = self.probes.iter().filter(|((node, own, target), _)| {
+        let of_kind = self.probes.iter().filter(|((node, own, target, _), _)| {
             let is_endpoint = *own != Kind::Endpoint || self.endpoints.iter().any(|e| e.address == *target);
             *own == kind && is_endpoint && (nodes.is_empty() || nodes.contains(&&**node))
         });
         of_kind.filter_map(|(_, run)| run.state(now, MISSES)).collect()
     }
 
-    /// Whether the upstream resolvers, asked directly, have only SERVFAIL, and so has cluster DNS.
-    fn is_refused_upstream(&self, now: Time) -> bool {
-        let mut failing = self.probes.iter().filter(|(_, run)| run.state(now, MISSES) == Some(false)).peekable();
-        let upstream = self.probed(Kind::Upstream, now, &[]);
-        !upstream.is_empty()
-            && !upstream.contains(&true)
-            && failing.peek().is_some()
-            && failing.all(|(_, run)| run.error.as_deref() == Some("SERVFAIL"))
+    /// Whether the upstream resolvers, asked for this name directly, have only SERVFAIL, and so has cluster DNS.
+    fn is_refused_upstream(&self, now: Time, name: &str) -> bool {
+        let is_it = |asked: &str| asked.trim_end_matches('.').eq_ignore_ascii_case(name.trim_end_matches('.'));
+        let of_name = self.probes.iter().filter(|(key, _)| key.3.as_deref().is_some_and(is_it));
+        let states: Vec<_> = of_name.filter_map(|(key, run)| Some((key.1, run.state(now, MISSES)?, run))).collect();
+        let fails = |kind| states.iter().any(|(of, well, _)| *of == kind && !well);
+        fails(Kind::Upstream)
+            && fails(Kind::Service)
+            && states.iter().all(|(_, well, run)| !well && run.error.as_deref() == Some("SERVFAIL"))
     }
 
     /// Cluster DNS answers at the address of each endpoint, but not at that of its Service: the Service is at fault.
     pub fn is_only_the_service(&self, now: Time, node: &str) -> bool {
-        let of = |kind: Kind| self.probes.iter().filter(move |((at, own, _), _)| &**at == node && *own == kind);
-        let fails = |run: &&Run| run.state(now, MISSES) == Some(false);
-        let Some(service) = of(Kind::Service).map(|(_, run)| run).find(fails) else { return false };
+        let of = |kind: Kind| self.probes.iter().filter(move |(key, _)| &*key.0 == node && key.1 == kind);
+        let fails = |(_, run): &(&_, &Run)| run.state(now, MISSES) == Some(false);
+        let Some((asked, service)) = of(Kind::Service).find(fails) else { return false };
         let answers = |endpoint: &Endpoint| {
-            let run = of(Kind::Endpoint).find(|((_, _, target), _)| *target == endpoint.address);
+            let run = of(Kind::Endpoint).find(|(key, _)| key.2 == endpoint.address && key.3 == asked.3);
             run.is_some_and(|(_, run)| run.answers_beside(service))
         };
         !self.endpoints.is_empty() && self.endpoints.iter().all(answers)
@@ -146,7 +148,7 @@ impl Resolution {
         if nodes.iter().any(|node| self.is_only_the_service(now, node)) {
             return Look::in_order("the endpoints of cluster DNS answer, asked directly");
         }
-        if fails && self.is_refused_upstream(now) {
+        if fails && self.is_refused_upstream(now, &lookup.name) {
             let what = format!("the upstream resolvers, asked directly, answer SERVFAIL for {}", lookup.name);
             return Look::faulty(Subject::name(&lookup.name), what).explains_if(true);
         }

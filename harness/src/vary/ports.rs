@@ -32,6 +32,7 @@ pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
     }
     // Ports that source NAT may use: as many as before.
     let shift = rng.u16(..15_000);
+    let servers: BTreeSet<String> = declared_servers(tree);
     tree.scalars_mut("", &mut |key, scalar| {
         let moved = |port: &str| port.parse().ok().and_then(|port: u16| moves.get(&port));
         if is_port(key) {
@@ -43,13 +44,23 @@ pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
                 scalar.text = format!("{}-{}", first + shift, last + shift);
             }
         } else if let Some((server, port)) = scalar.text.rsplit_once(':')
-            && server.starts_with("server/")
+            && (server.starts_with("server/") || servers.contains(&scalar.text))
             && let Some(to) = moved(port)
         {
             scalar.text = format!("{server}:{to}");
         }
     });
     format!("Ports: {}.", super::listed(moves.iter().map(|(from, to)| format!("{from} to {to}"))))
+}
+
+/// The addresses of declared servers: `ADDRESS:PORT` under `cluster.declared.servers`.
+fn declared_servers(tree: &mut Tree) -> BTreeSet<String> {
+    let servers = tree.get_mut("cluster").and_then(|cluster| cluster.get_mut("declared"));
+    let mut found = BTreeSet::new();
+    if let Some(servers) = servers.and_then(|declared| declared.get_mut("servers")) {
+        servers.scalars("", &mut |_, scalar| found.extend([scalar.text.clone()]));
+    }
+    found
 }
 
 fn is_port(key: &str) -> bool {
