@@ -183,7 +183,7 @@ impl DnsFailure {
         let is_here = |e: &Endpoint| e.node == *signal.node && (is_service || e.address == probe.target);
         let is_remote = !self.endpoints.iter().flatten().any(is_here);
         let Some(source) = self.sources.entry((Arc::clone(&signal.node), probe.source)) else { return };
-        // Whoever gets no answer for an own name gets none for an external one.
+        // A source that gets no answer for an own name gets none for an external one.
         if probe.about.as_deref().is_some_and(is_own) {
             if probe.ok {
                 source.own_answered = source.own_answered.max(at);
