@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::capped::Capped;
@@ -164,10 +165,15 @@ impl Server {
         found.filter(|bad| never_good || bad.usual.all >= EARLIER && bad.usual.errors * USUAL <= bad.usual.all)
     }
 
-    /// Whether at least half of its answers since then are errors; `None` if it had too few.
-    fn also_since(&self, since: Time) -> Option<bool> {
+    /// When it last answered with an error.
+    fn last_error(&self) -> Option<Time> {
+        self.recent.iter().filter(|answer| answer.is_error).map(|answer| answer.at).max()
+    }
+
+    /// Whether at least half of its answers between these times are errors; `None` if it had too few.
+    fn also(&self, between: RangeInclusive<Time>) -> Option<bool> {
         let (mut errors, mut all) = (0, 0);
-        for answer in self.recent.iter().filter(|answer| answer.at >= since) {
+        for answer in self.recent.iter().filter(|answer| between.contains(&answer.at)) {
             (errors, all) = (errors + usize::from(answer.is_error), all + 1);
         }
         (all >= OF_ANOTHER).then_some(errors * 2 >= all)
@@ -242,7 +248,9 @@ impl BackendErrors {
             let is_sibling = other.port() == address.port() && self.behind.get(&other.ip()) == Some(service);
             is_sibling && **other != address && server.bad.is_none() && server.last >= bad.since
         });
-        let verdicts: Vec<_> = others.map(|(_, server)| server.also_since(bad.since)).collect();
+        // Once its errors are over, good answers of another pod show no difference.
+        let last = self.servers.get(&address).and_then(Server::last_error).unwrap_or(bad.since);
+        let verdicts: Vec<_> = others.map(|(_, server)| server.also(bad.since..=last)).collect();
         if let Some(pod) = pod.filter(|_| verdicts.contains(&Some(false))) {
             return Some(Subject::pod(pod));
         }
