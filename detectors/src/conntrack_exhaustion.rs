@@ -6,8 +6,8 @@
 //! Which incident: I2.
 //!
 //! Left out on purpose: lines of the kernel log that name no namespace (older kernels) or another one, since the log is
-//! the machine's and several nodes may share it; `insert_failed` and `clash_resolve`, which grow in an empty table too. Failed insertions that
-//! the kernel also counts as drops are subtracted.
+//! the machine's and several nodes may share it; `insert_failed` and `clash_resolve`, which grow in an empty table too.
+//! Failed insertions that the kernel also counts as drops are subtracted.
 
 use std::time::Duration;
 

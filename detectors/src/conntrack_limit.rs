@@ -1,8 +1,8 @@
 //! `conntrack-limit`: the limit of the connection tracking table was lowered, or is lower than declared.
 //!
-//! What it sees: `nf_conntrack_max` is smaller than at the previous poll or than the operator declared, compared with the node's entries within the
-//! last minute: `info` with room to spare, `warning` below two and a half times the load or once the load reaches half
-//! the new limit, `critical` when the table is nearly full.
+//! What it sees: `nf_conntrack_max` is smaller than at the previous poll or than the operator declared, compared with
+//! the node's entries within the last minute: `info` with room to spare, `warning` below two and a half times the load
+//! or once the load reaches half the new limit, `critical` when the table is nearly full.
 //! Why it matters: the table may fill hours later; only the moment of the change shows who made it.
 //! Which incident: I2.
 

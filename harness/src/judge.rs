@@ -5,7 +5,8 @@
 //! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
 //! - `steps`: the steps of a chain, in force or healed.
 //! - [`triage`]: where triage leads, judged for each stage by itself.
-//! - `late`: detectors that are armed after the fault, or again. `outcome`: from verdicts to the outcome of a trial and its reasons.
+//! - `late`: detectors that are armed after the fault, or again.
+//! - `outcome`: from verdicts to the outcome of a trial and its reasons.
 //!
 //! Invariants: no clock and no I/O; all times are passed in and compared exactly, in nanoseconds; no order of calls
 //! causes a panic. Only findings of `warning` and above decide anything, from the instant they reach it. Whether a

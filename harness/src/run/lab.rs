@@ -165,7 +165,7 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
         let also = plan.incident_trial.follows(order.ground.is_real_cluster).to_vec();
         let judge = Judge::incident(expected, plan.risks.clone()).with_also(also);
         let judge = judge.with_outside(outside).with_strict(strict).with_steps(steps);
-        let operator = plan.cluster_of(trial).operator();
+        let operator = order.trial.operator.of(plan.cluster_of(trial).operator());
         let judge = judge.with_history(|expectation| {
             let subject = expectation.subject.as_ref();
             subject.is_some_and(|subject| {

@@ -64,9 +64,7 @@ impl Needs {
     /// Why what operators declared is not so on this machine. Asked while no other trial may write the limit.
     #[must_use]
     pub fn contradicted(&self) -> Option<String> {
-        let declared = self.conntrack_limit?;
-        let here =
-            std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse::<u32>().ok()?;
+        let (declared, here) = (u64::from(self.conntrack_limit?), host::conntrack_max().ok()?);
         (here < declared)
             .then(|| format!("nf_conntrack_max is {here} here, and operators declared at least {declared}"))
     }

@@ -25,6 +25,16 @@ const ANSWERED: Duration = Duration::from_millis(500);
 /// Polling interval while nginx replaces its workers or names are not resolved yet.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Polls until it holds; `late` is the error after [`PATIENCE`].
+async fn until(holds: impl Fn() -> bool, late: impl FnOnce() -> String) -> Result<(), String> {
+    let polled = async {
+        while !holds() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    timeout(PATIENCE, polled).await.map_err(|_| late())
+}
+
 impl KindCluster {
     /// Gives each ingress its configuration, unless it has it from an earlier trial, and follows its log. Returns when
     /// each one can resolve and reach its back end: what it answers before would look like a fault.
@@ -65,13 +75,7 @@ impl KindCluster {
 
     /// Waits until nginx has workers: before, it does not handle SIGHUP.
     async fn until_nginx_runs(&self, id: PodId) -> Result<(), String> {
-        let runs = async {
-            while self.workers(id).is_empty() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let name = &self.plan.pods[id.0].name;
-        timeout(PATIENCE, runs).await.map_err(|_| format!("nginx of {name} did not start"))
+        until(|| !self.workers(id).is_empty(), || format!("nginx of {} did not start", self.plan.pods[id.0].name)).await
     }
 
     /// The port to which its configuration file sends.
@@ -90,16 +94,11 @@ impl KindCluster {
         fs::write(self.configuration(id)?, text).map_err(failed)?;
         let before = self.workers(id);
         process::reload(self.master(id)?).map_err(failed)?;
-        let replaced = async {
-            loop {
-                let now = self.workers(id);
-                if !now.is_empty() && !now.iter().any(|pid| before.contains(pid)) {
-                    return;
-                }
-                tokio::time::sleep(LOOK).await;
-            }
+        let are_replaced = || {
+            let now = self.workers(id);
+            !now.is_empty() && !now.iter().any(|pid| before.contains(pid))
         };
-        timeout(PATIENCE, replaced).await.map_err(|_| format!("nginx of {name} did not reload"))
+        until(are_replaced, || format!("nginx of {name} did not reload")).await
     }
 
     /// Its configuration file, seen from this machine.

@@ -10,7 +10,7 @@ use relapse_model::{ClusterPlan, NodeId, Resolver, values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::link_loss::End;
+use super::link_loss::pod_nic;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, World, now, wait_for};
 
 /// The carrier of a node's pod NIC goes away and returns, as with a loose cable or a switch that restarts a port.
@@ -61,14 +61,8 @@ impl Fault for CarrierFlap {
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
-            let cluster = world.cluster.as_ref();
-            let ns = cluster.node(self.node).ns.clone();
-            let name = cluster.plan().network.pod_nic.clone();
-            let missing = |what: &str| FaultError::NotFound { what: format!("{what} of {}", ns.name()) };
-            let nic = link::find(&ns, &name)?.ok_or_else(|| missing(&name))?;
-            let fabric = cluster.fabric().clone();
-            let peer = nic.peer.and_then(|peer| link::get(&fabric, peer).transpose());
-            let far = End::save(&fabric, &peer.ok_or_else(|| missing("the fabric's end"))??)?;
+            let (nic, far) = pod_nic(world.cluster.as_ref(), self.node)?;
+            let (ns, name) = (world.cluster.node(self.node).ns.clone(), &nic.name);
             let (home, other) = (ns.clone(), far.clone());
             undo.push(format!("restore the carrier of {name} of {}", ns.name()), move || {
                 wait_for(Box::pin(async move { other.set_up_again(&home, nic.index).await }))

@@ -10,6 +10,7 @@ use relapse_model::{ClusterPlan, NodeId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::cluster::Cluster;
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, Where, World, now};
 use crate::job::wait_for;
 
@@ -64,18 +65,9 @@ impl Fault for LinkLoss {
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
-            let cluster = world.cluster.as_ref();
-            let ns = cluster.node(self.node).ns.clone();
-            let name = cluster.plan().network.pod_nic.clone();
-            let missing = |what: &str| FaultError::NotFound { what: format!("{what} of {}", ns.name()) };
-            let nic = link::find(&ns, &name)?.ok_or_else(|| missing(&name))?;
+            let (nic, far) = pod_nic(world.cluster.as_ref(), self.node)?;
+            let (ns, name) = (world.cluster.node(self.node).ns.clone(), nic.name.clone());
             let near = End::save(&ns, &nic)?;
-            let fabric = cluster.fabric().clone();
-            let peer = nic
-                .peer
-                .and_then(|peer| link::get(&fabric, peer).transpose())
-                .ok_or_else(|| missing("the fabric's end"))??;
-            let far = End::save(&fabric, &peer)?;
             let away = NetNs::create("detached")?;
             let (how, limbo, saved, other) = (self.how, away.clone(), near.clone(), far.clone());
             undo.push(format!("restore {name} of {}", ns.name()), move || {
@@ -135,6 +127,17 @@ impl How {
             Self::Moved => "moved out of the node",
         }
     }
+}
+
+/// A node's pod NIC, and the fabric's end of its cable.
+pub(super) fn pod_nic(cluster: &dyn Cluster, node: NodeId) -> Result<(Link, End), FaultError> {
+    let (ns, fabric) = (&cluster.node(node).ns, cluster.fabric());
+    let missing = |what: &str| FaultError::NotFound { what: format!("{what} of {}", ns.name()) };
+    let name = &cluster.plan().network.pod_nic;
+    let nic = link::find(ns, name)?.ok_or_else(|| missing(name))?;
+    let peer = nic.peer.and_then(|peer| link::get(fabric, peer).transpose());
+    let far = End::save(fabric, &peer.ok_or_else(|| missing("the fabric's end"))??)?;
+    Ok((nic, far))
 }
 
 /// One end of a cable with everything that is removed with it: addresses, neighbours, routes.
