@@ -64,9 +64,9 @@ struct DnsFailure {
 #[derive(Default)]
 struct Source {
     asked: Capped<Name, Asked, CAP>,
-    /// When it last got an answer that cannot come from its own node, and when it last got none.
+    /// When it last got an answer that cannot come from its own node, and when the first of those without a miss since.
     answered: Time,
-    missed: Time,
+    well_since: Option<Time>,
     /// The last answer for a name of the cluster's own.
     own_answered: Time,
 }
@@ -191,9 +191,10 @@ impl DnsFailure {
             return;
         }
         if !probe.ok {
-            source.missed = at.max(source.missed);
+            source.well_since = None;
         } else if is_remote {
             source.answered = at.max(source.answered);
+            source.well_since.get_or_insert(at);
         }
         let Some(asked) = source.asked.entry(probe.about.clone()) else { return };
         let run = match probe.kind {
@@ -253,9 +254,10 @@ impl DnsFailure {
             wanted.insert(subject, Claim { severity: Severity::Warning, since, evidence: self.evidence(cx, first) });
             return;
         }
-        // Others may just not have failed yet, or not have recovered yet.
+        // The node may only be the last to recover: the others were answered all the time, or while it went on failing.
+        let last = first.asked.service.last;
         let well = |source: &Source| {
-            source.answered > since && (source.missed < since || cx.now.since(source.missed) >= STALE)
+            source.answered > since && source.well_since.is_some_and(|well| well <= since || last.since(well) >= STALE)
         };
         if others().any(well) {
             let evidence = format!("{}; other nodes get answers", self.evidence(cx, first));
@@ -581,6 +583,25 @@ mod tests {
         let accused: Vec<_> =
             scene.findings.iter().filter(|(_, f)| f.detector == NAME).map(|(_, f)| &f.subject).collect();
         assert_eq!(accused, [&Subject::service("kube-dns"), &Subject::service("kube-dns")]);
+    }
+
+    #[test]
+    fn the_last_node_to_recover_is_not_cut_off_though_the_old_endpoints_node_never_missed() {
+        let mut scene = one_endpoint();
+        for at in (500..2_000).step_by(200) {
+            asked(&mut scene, at, "worker-1", "example-api.com.", "ok", "ok", "ok");
+            for node in ["worker-2", "worker-3"] {
+                asked(&mut scene, at, node, "example-api.com.", "timeout", "timeout", "ok");
+            }
+        }
+        play!(scene, "2000 endpoints 1@worker-2");
+        for node in ["worker-1", "worker-3"] {
+            play!(scene, "2010 @{node} probe service {SERVICE} ok example-api.com.");
+        }
+        play!(scene, "2020 @worker-2 probe service {SERVICE} timeout example-api.com.");
+        play!(scene, "2200 @worker-2 probe service {SERVICE} ok example-api.com.; 2300 ? over");
+        let mut accused = scene.findings.iter().filter(|(_, f)| f.detector == NAME).map(|(_, f)| &*f.subject.name);
+        assert!(accused.all(|name| name == "kube-dns"));
     }
 
     #[test]
