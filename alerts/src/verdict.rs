@@ -1,0 +1,106 @@
+//! What became of a rule on a recorded trial.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::rule::RuleId;
+
+/// The verdicts on all rules.
+#[derive(Debug, Clone, Default)]
+pub struct Verdicts {
+    /// Verdicts that hold in every trial.
+    pub rules: BTreeMap<RuleId, OfRule>,
+    /// Verdicts in a trial, by the index of its recording.
+    pub trials: BTreeMap<(RuleId, usize), OfTrial>,
+}
+
+/// A verdict that no trial can change.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OfRule {
+    /// No exporter that was recorded has these metrics at all.
+    NotCovered {
+        metrics: Vec<String>,
+    },
+    /// An exporter that was recorded does not have this metric or label.
+    CannotFire {
+        why: String,
+        nearest: Option<String>,
+    },
+    /// Fires in every baseline.
+    AlwaysOn {
+        labels: BTreeMap<String, String>,
+    },
+    Undecided {
+        why: String,
+    },
+    Error {
+        message: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum OfTrial {
+    Fires(Vec<Firing>),
+    /// Its condition was true, and not for long enough.
+    Pending {
+        at: Duration,
+        lasted: Duration,
+        hold: Duration,
+    },
+    /// Its condition was never true. How close it came, for a comparison at the top of the expression.
+    NeverTrue {
+        close: Option<Close>,
+    },
+    Undecided {
+        why: String,
+    },
+    Error {
+        message: String,
+    },
+}
+
+/// One alert of a rule: a set of labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firing {
+    pub labels: BTreeMap<String, String>,
+    /// From the injection of the fault, or from the start of the recorded baseline (`in_baseline`).
+    pub after: Duration,
+    pub in_baseline: bool,
+    pub split: Split,
+    /// The time rests on the extended recording.
+    pub held: bool,
+    /// After the original was over (`lasted`).
+    pub late: bool,
+    /// From healing until it was over; `None` if it still fires at the end.
+    pub cleared: Option<Duration>,
+    pub subject: Subject,
+}
+
+/// Where the time to fire goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Split {
+    /// Until the condition is true in the recorded samples.
+    pub condition: Duration,
+    pub scrape: Duration,
+    pub evaluation: Duration,
+    pub hold: Duration,
+}
+
+/// Who an alert is about, and the labels that say so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// As relapse writes subjects: `node/worker-1`, `service/kube-dns`, `pod/app`.
+    Is { subject: String, labels: Vec<String> },
+    /// No label is left that says where.
+    NotSaid,
+}
+
+/// How close a comparison came: "peaked at 0.62 of 0.75".
+#[derive(Debug, Clone, PartialEq)]
+pub struct Close {
+    pub value: f64,
+    pub threshold: f64,
+    /// The value must rise above the threshold; otherwise fall below it.
+    pub above: bool,
+    pub labels: BTreeMap<String, String>,
+}
