@@ -104,7 +104,7 @@ impl Lab {
                 continue;
             }
             let inside = host_namespace(&pod.name, false).await?;
-            let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
+            let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("veth{number}") };
             if !plan.is_spare(PodId(number)) {
                 plug_pod(plan, PodId(number), &made.link, &inside, &hosts[pod.node.0]).await?;
             }
@@ -227,7 +227,7 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         name: plan.pods[id].name.clone(),
         node: node(id),
         address: plan.pods[id].address,
-        link: format!("pod{id}"),
+        link: format!("veth{id}"),
     });
     let services = plan.services.iter().map(|service| Endpoints {
         service: service.name.clone(),
