@@ -4,6 +4,12 @@
 //! of a user into a [`rule::RuleSet`]; `promtool` decides which rules fire on a recording, and when; the answers are
 //! [`verdict`]s. Nothing here runs a lab or evaluates PromQL.
 
+pub mod catalogue;
+pub mod expr;
+pub mod known;
+pub mod labels;
 pub mod recording;
 pub mod rule;
+pub mod rules;
+pub mod settle;
 pub mod verdict;
