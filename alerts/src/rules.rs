@@ -61,7 +61,7 @@ pub fn read(inputs: &[Input]) -> Result<RuleSet, Diagnostics> {
 
 fn read_source(source: &Source, set: &mut RuleSet, wrong: &mut Diagnostics) {
     let before = set.rules.len();
-    let (parts, errors) = yaml::documents(source, "rule");
+    let (parts, errors) = yaml::documents(source, "rule", |text| object::may_have_rules(text, &mut set.skipped));
     if let Some(unrendered) = errors.iter().find_map(|error| template::unrendered(source, error)) {
         wrong.push(unrendered);
         return;

@@ -122,10 +122,8 @@ impl<'a> Targets<'a> {
         let has: Option<&String> = self.of[&exporter].iter().find_map(|labels| labels.get(label));
         match (label, has) {
             ("job", Some(job)) => self.other_job(exporter, job, test),
-            (_, Some(has)) => Status::Unsure(format!(
-                "no recorded target of {name} has `{test}`: theirs are like `{has}` (`labels:` sets them)"
-            )),
-            ("pod" | "container", None) if !known::honors_labels(exporter) => {
+            // Exporters that are no part of what they describe.
+            ("pod" | "container", _) if matches!(exporter, Exporter::Node | Exporter::Blackbox | Exporter::Mysqld) => {
                 match known::own_pods(exporter).iter().any(|word| test.value.contains(word)) {
                     true => Status::Unsure(format!("it asks for the {label} of {name} itself: set it under `labels:`")),
                     false => Status::Nowhere {
@@ -136,6 +134,9 @@ impl<'a> Targets<'a> {
                     },
                 }
             }
+            (_, Some(has)) => Status::Unsure(format!(
+                "no recorded target of {name} has `{test}`: theirs are like `{has}` (`labels:` sets them)"
+            )),
             (_, None) => missing::label(metric, exporter, own, test),
         }
     }
