@@ -8,6 +8,7 @@
 //! reader's Prometheus calls the targets, and [`settle`] decides what reading alone can, with the facts of [`known`].
 
 pub mod catalogue;
+pub mod duration;
 pub mod expr;
 pub mod known;
 pub mod labels;

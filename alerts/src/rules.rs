@@ -4,7 +4,6 @@
 //! recognizes files that are not rendered yet. An expression that does not parse is no error here: it is one rule's
 //! (`settle`).
 
-mod duration;
 mod find;
 mod group;
 mod object;
@@ -19,8 +18,6 @@ use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source};
 use relapse_model::yaml;
 
 use crate::rule::RuleSet;
-
-pub use duration::parse as parse_duration;
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 
 mod missing;
 mod selector;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::labels::Labels;
 use crate::rule::{RuleId, RuleSet};
 use crate::verdict::OfRule;
 
-use selector::{Status, Targets};
+use selector::Targets;
+use status::Status;
 
 /// Recordings are extended so far into the past.
 pub const FARTHEST: Duration = Duration::from_hours(6);

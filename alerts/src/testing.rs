@@ -73,7 +73,8 @@ pub fn catalogue() -> Catalogue {
             target(Exporter::KubeState, &[]),
         ],
     };
-    let series: [(usize, &str, &[(&str, &str)]); 19] = [
+    type OfTarget<'a> = (usize, &'a str, &'a [(&'a str, &'a str)]);
+    let series: [OfTarget<'_>; 19] = [
         (0, "up", &[]),
         (0, "node_network_up", &[("device", "eth0")]),
         (0, "node_network_carrier_changes_total", &[("device", "eth0")]),

@@ -64,7 +64,7 @@ pub(super) fn has_odd_time(text: &str) -> bool {
 
 /// All durations of the expression added up.
 pub(super) fn durations(text: &str) -> Duration {
-    words(&outside_strings(text)).flat_map(|word| word.split(':')).filter_map(crate::rules::parse_duration).sum()
+    words(&outside_strings(text)).flat_map(|word| word.split(':')).filter_map(crate::duration::parse).sum()
 }
 
 /// Messages of the parser about expressions that have been wrong in each version of Prometheus.

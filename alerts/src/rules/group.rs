@@ -11,9 +11,9 @@ use std::time::Duration;
 use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, nearest, quoted};
 use relapse_model::yaml::{Value, YamlNode};
 
-use super::{duration, template};
-use crate::expr;
+use super::template;
 use crate::rule::{Group, Rule, RuleSet, Severity, What};
+use crate::{duration, expr};
 
 const GROUP: [&str; 7] = ["name", "interval", "query_offset", "limit", "labels", "rules", "partial_response_strategy"];
 const RULE: [&str; 7] = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];

@@ -3,7 +3,7 @@
 use promql_parser::label::Matcher as Test;
 use strsim::damerau_levenshtein;
 
-use super::selector::Status;
+use super::status::Status;
 use crate::catalogue::{Catalogue, Names};
 use crate::known::{self, Renamed};
 use crate::recording::Exporter;
