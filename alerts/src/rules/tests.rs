@@ -103,17 +103,18 @@ fn anchors_and_merge_keys_are_expanded() {
   - &first
     alert: A
     expr: up == 0
-    labels: &labels { severity: none }
+    labels: &labels { severity: none, number: &number 5 }
   - { <<: *first, for: 5m }
   - alert: A
     expr: up == 1
-    labels: { <<: *labels, x: y }
+    labels: { <<: *labels, x: *number }
 ",
     )
     .unwrap();
     assert_eq!(names(&set), ["A", "A", "A"]);
     assert_eq!(set.rules[1].expr, "up == 0");
-    assert_eq!(set.rules[2].labels.len(), 2);
+    let labels: Vec<_> = set.rules[2].labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(labels, ["number=5", "severity=none", "x=5"]);
 }
 
 #[test]

@@ -31,15 +31,19 @@ pub(super) fn missing(metric: &str, catalogue: &Catalogue) -> Status {
             };
         }
     }
-    // Of these, recordings hold only some families.
-    let partly = matches!(exporter, Exporter::Kubelet | Exporter::Cadvisor | Exporter::KubeProxy | Exporter::KubeState);
-    match catalogue.metrics_of(exporter).find(|recorded| !partly && is_misspelt(metric, recorded)) {
+    match catalogue.metrics_of(exporter).find(|recorded| !is_partly_recorded(exporter) && is_misspelt(metric, recorded))
+    {
         Some(meant) => Status::Nowhere {
             why: format!("{} has no metric `{metric}`", known::name(exporter)),
             nearest: Some(meant.to_owned()),
         },
         None => unseen,
     }
+}
+
+/// Recordings hold only some families of these, or some labels.
+const fn is_partly_recorded(exporter: Exporter) -> bool {
+    matches!(exporter, Exporter::Kubelet | Exporter::Cadvisor | Exporter::KubeProxy | Exporter::KubeState)
 }
 
 /// The new name with the old one's suffix of a histogram.
@@ -76,9 +80,9 @@ pub(super) fn label(metric: &str, exporter: Exporter, own: &Names, test: &Test) 
         let why = format!("the label `{label}` of `{metric}` was renamed in {since}");
         return Status::Nowhere { why, nearest: Some(to.to_owned()) };
     }
-    // Series of kube-state-metrics are derived, and some of its labels and cAdvisor's are those of objects. A Prometheus
-    // without `honor_labels` adds `exported_`. `up` has the labels of its target alone.
-    let variable = exporter == Exporter::KubeState || label.starts_with("container_label_");
+    // Not all of these are recorded as they are. A Prometheus without `honor_labels` adds `exported_`. `up` has the labels
+    // of its target alone.
+    let variable = is_partly_recorded(exporter);
     let of_target = known::OF_TARGETS.contains(&label) || label.starts_with("exported_") || own.is_empty();
     let slip = own.keys().find(|own| is_slip(label, own));
     if variable || slip.is_none() && of_target {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use promql_parser::label::{MatchOp as Op, Matcher as Test};
+use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test};
 
 use super::missing;
 use super::status::Status;
@@ -84,8 +84,8 @@ impl<'a> Targets<'a> {
         };
         // Values of the series' own labels settle nothing.
         let passes = |test: &&Test| {
-            let value = |labels: &BTreeMap<String, String>| labels.get(&test.name).cloned().unwrap_or_default();
-            is_own(&test.name) || targets.iter().any(|labels| test.is_match(&value(labels)))
+            let value = |labels: &'_ BTreeMap<String, String>| test.is_match(labels.get(&test.name).map_or("", |v| v));
+            test.name == METRIC_NAME || is_own(&test.name) || targets.iter().any(value)
         };
         tests.iter().find(|test| !passes(test))
     }

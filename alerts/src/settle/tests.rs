@@ -87,6 +87,8 @@ fn labels_of_the_exporter_and_labels_that_nothing_has() {
         r#"coredns_dns_responses_total{rcode="SERVFAIL"} > 0"#,
         r#"up{tier="gold"} == 0"#,
         r#"{__name__=~"nothing_.*"} > 0"#,
+        r#"{__name__="node_network_up",__name__=~"node_.*"} > 0"#,
+        r#"rate(container_network_receive_bytes_total{image!=""}[5m]) == 0"#,
     ]));
 }
 
