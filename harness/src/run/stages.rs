@@ -202,6 +202,10 @@ impl Stages<'_> {
         let seen = running.spreads.lock().healings();
         seen.into_iter().for_each(|seen| (running.events)(TrialEvent::Visible(seen)));
         healed.report(running.events);
-        if recovered.is_ok() { healed.missing("after healing") } else { Ok(()) }
+        if recovered.is_ok() {
+            running.until(begin + self.plan.at_least.healthy, |_, _| false).await?;
+            return healed.missing("after healing");
+        }
+        Ok(())
     }
 }
