@@ -184,6 +184,12 @@ impl Plan {
         self.controls.iter_mut().for_each(|control| control.watch = control.watch.max(RECORDED.fault));
     }
 
+    /// Whether series are recorded: at full size, and without the pod that comes and goes.
+    #[must_use]
+    pub const fn is_full_size(&self) -> bool {
+        !self.at_least.fault.is_zero()
+    }
+
     /// Arms detectors at another time. A late start has no baseline in which a risk could stand, so that it may be
     /// reported afterwards; and triage compares with what was before.
     pub fn arm(&mut self, armed: Armed) {

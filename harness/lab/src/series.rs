@@ -65,8 +65,8 @@ pub struct Recorded {
     pub series: Vec<Series>,
     /// Number of scrapes of each target.
     pub seconds: u32,
-    /// How late the latest scrape started.
-    pub late: Duration,
+    /// Seconds in which none started, because the machine was too busy: they have no samples.
+    pub missed: u32,
 }
 
 /// Exporters that run, and their scrapes once [`Recorder::begin`] was called.
@@ -81,7 +81,7 @@ pub struct Recorder {
 
 struct Schedule {
     seconds: u32,
-    late: Duration,
+    missed: u32,
 }
 
 impl Recorder {
@@ -113,12 +113,12 @@ impl Recorder {
         self.over.send_replace(true);
         let schedule = self.schedule.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (began, task) = schedule?;
-        let Schedule { seconds, late } = task.await.ok()?;
+        let Schedule { seconds, missed } = task.await.ok()?;
         drop(self.exporters);
         let targets = self.scrapes.iter().map(|scrape| scrape.target.clone()).collect();
         let table = std::mem::take(&mut *self.table.lock().unwrap_or_else(PoisonError::into_inner));
         let (series, counters) = table.finish(seconds as usize);
-        Some(Recorded { began, targets, counters, series, seconds, late })
+        Some(Recorded { began, targets, counters, series, seconds, missed })
     }
 }
 
@@ -130,7 +130,7 @@ async fn scrape_until(
 ) -> Schedule {
     let begin = Instant::now();
     let mut under_way = JoinSet::new();
-    let (mut seconds, mut late) = (0, Duration::ZERO);
+    let (mut seconds, mut missed) = (0, 0);
     loop {
         let due = begin + EVERY * seconds;
         tokio::select! {
@@ -138,7 +138,8 @@ async fn scrape_until(
             _ = over.wait_for(|over| *over) => break,
             () = sleep_until(due) => {}
         }
-        late = late.max(due.elapsed());
+        let late = u32::try_from(due.elapsed().as_secs()).unwrap_or(u32::MAX);
+        (seconds, missed) = (seconds + late, missed + late);
         for number in 0..scrapes.len() {
             let (scrapes, table) = (Arc::clone(&scrapes), Arc::clone(&table));
             under_way.spawn(async move {
@@ -151,7 +152,7 @@ async fn scrape_until(
         while under_way.try_join_next().is_some() {}
     }
     while under_way.join_next().await.is_some() {}
-    Schedule { seconds, late }
+    Schedule { seconds, missed }
 }
 
 impl Scrape {

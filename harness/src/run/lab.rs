@@ -213,7 +213,7 @@ async fn run(
     outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
     let series = match &order.series {
-        Some(order) => Some(SeriesRecorder::start(order, &cluster, plan).await),
+        Some(order) => Some(SeriesRecorder::start(order, &cluster, plan, reach.host_limit.is_available()).await),
         None => None,
     };
     let series = match series.transpose() {

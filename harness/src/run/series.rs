@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use relapse_alerts::recording::{Header, Made, Phases, Recording, VERSION, digest};
 use relapse_detectors::time::Time;
@@ -18,13 +17,18 @@ use relapse_reports::words;
 use super::order::{Order, SeriesOrder};
 use crate::plan::{Plan, TrialPlan};
 
-/// Scrapes that start so late show another time than the one they are recorded for.
-const LATE: Duration = Duration::from_secs(2);
+/// One second in so many may be without a scrape.
+const ONE_IN: u32 = 20;
+
+/// Metrics whose values depend on the scale of a fault.
+const SCALED: [&str; 2] = ["node_nf_conntrack_entries", "node_nf_conntrack_entries_limit"];
 
 /// Exporters of a trial.
 pub struct SeriesRecorder<'a> {
     order: &'a SeriesOrder,
     recorder: Recorder,
+    /// Faults are made at the size of their originals.
+    full_size: bool,
     marks: Mutex<Marks>,
 }
 
@@ -41,9 +45,14 @@ impl<'a> SeriesRecorder<'a> {
     ///
     /// # Errors
     /// Why one of them does not run.
-    pub async fn start(order: &'a SeriesOrder, cluster: &Arc<dyn Cluster>, plan: &Plan) -> Result<Self, String> {
+    pub async fn start(
+        order: &'a SeriesOrder,
+        cluster: &Arc<dyn Cluster>,
+        plan: &Plan,
+        full_size: bool,
+    ) -> Result<Self, String> {
         let recorder = Recorder::start(cluster.as_ref(), &plan.workload, &Programs::find()?).await?;
-        Ok(Self { order, recorder, marks: Mutex::default() })
+        Ok(Self { order, recorder, full_size, marks: Mutex::default() })
     }
 
     /// Follows the trial: recording begins with its baseline.
@@ -73,13 +82,19 @@ impl<'a> SeriesRecorder<'a> {
             return Ok(());
         }
         let recorded = recorded.ok_or("nothing was scraped")?;
-        if recorded.late > LATE {
-            return Err(format!("this machine is too busy: a scrape started {:.1?} late", recorded.late));
+        if recorded.missed > recorded.seconds / ONE_IN {
+            return Err(format!(
+                "this machine is too busy: {} of {} scrapes are missing",
+                recorded.missed, recorded.seconds
+            ));
         }
         // The first scrape that saw the change, or its undo.
         let second = |at: Time| u32::try_from(at.since(recorded.began).as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
         let heal_at = second(heal);
         let end = recorded.seconds.min(heal_at + u32::try_from(plan.at_least.healthy.as_secs()).unwrap_or(u32::MAX));
+        let scale = trial.changes().find_map(|fault| fault.scale()).filter(|_| !self.full_size);
+        let scaled = scale.map(|(over, under)| SCALED.map(|metric| (metric.to_owned(), format!("{over}/{under}"))));
+        let scaled = scaled.into_iter().flatten().collect();
         let expected = trial.expected(order.ground.is_real_cluster).iter();
         let mut header = Header {
             version: VERSION,
@@ -100,7 +115,7 @@ impl<'a> SeriesRecorder<'a> {
             expected: expected
                 .filter_map(|e| Some((words::level(e.level).to_owned(), e.subject.as_ref()?.to_string())))
                 .collect(),
-            scaled: Default::default(),
+            scaled,
             counters: recorded.counters,
             targets: recorded.targets,
         };
