@@ -57,6 +57,7 @@ pub fn catalogue() -> Catalogue {
         lasted: None,
         expected: Vec::new(),
         scaled: BTreeMap::new(),
+        counters: Default::default(),
         targets: vec![
             target(Exporter::Node, &[("node", "worker-1")]),
             target(

@@ -53,6 +53,20 @@ fn labels_that_installations_add_are_inferred_and_misspelt_ones_are_not() {
 }
 
 #[test]
+fn probes_of_one_target_are_told_apart() {
+    let of = |place: &[(&str, &str)]| {
+        let place = place.iter().map(|(part, value)| ((*part).to_owned(), (*value).to_owned())).collect();
+        let labels = Labels::default().at(Exporter::Blackbox, &place);
+        labels.iter().map(|(label, value)| format!("{label}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let common = [("target", "10.0.0.4:3306"), ("module", "tcp"), ("node", "worker-1"), ("address", "10.0.0.1:9115")];
+    let on_node = of(&common);
+    let in_pod = of(&[&common[..], &[("namespace", "shop"), ("pod", "app")]].concat());
+    assert_eq!(on_node, "from=worker-1 instance=10.0.0.4:3306 job=blackbox module=tcp");
+    assert_eq!(in_pod, "from=shop/app instance=10.0.0.4:3306 job=blackbox module=tcp");
+}
+
+#[test]
 fn the_reader_sets_templates() {
     let (mut of, recorded) = infer(&[r#"node_network_up{job="node"} == 0"#]);
     let set = [("job", "mine"), ("instance", "{node}"), ("rack", "{rack}"), ("where", "at {node}!")];

@@ -85,7 +85,10 @@ pub(super) fn label(metric: &str, exporter: Exporter, own: &Names, test: &Test) 
     let variable = is_partly_recorded(exporter);
     let of_target = known::OF_TARGETS.contains(&label) || label.starts_with("exported_") || own.is_empty();
     let slip = own.keys().find(|own| is_slip(label, own));
-    if variable || slip.is_none() && of_target {
+    if variable {
+        return Status::Unsure(format!("`{metric}` was recorded without a label `{label}`"));
+    }
+    if slip.is_none() && of_target {
         return Status::Unsure(format!(
             "no recorded series has `{test}`: set it under `labels:` if your targets have it"
         ));
