@@ -7,6 +7,8 @@ REPEAT ?= 20
 TARGET ?= --workspace
 # Kernels for `make kernels`: bullseye, bookworm, trixie. Default: all.
 SUITES ?=
+# Scenarios for `make record`. Default: all.
+SCENARIOS ?=
 # Maximum number of concurrent trials.
 JOBS ?= $(shell expr 6 \* $$(nproc))
 
@@ -18,7 +20,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and restored)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kind nightly kernels image fmt lint generate prerequisites
+.PHONY: help run test soak kind nightly kernels image record fmt lint generate prerequisites
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -51,6 +53,14 @@ image: prerequisites ## a container image that replays the carried incidents
 
 kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 13, under qemu
 	@bash scripts/kernels.sh $(SUITES)
+
+# Recordings last four minutes and mostly wait, so that many run at once; those that write nf_conntrack_max, one after
+# the other. SCENARIOS: those to record again, such as the ones that `cargo test -p relapse-alerts` calls older.
+record: prerequisites ## record what Prometheus exporters export in every trial (an hour), for `relapse alerts`
+	@bash scripts/prometheus.sh
+	@$(if $(NOTICE),echo "$(NOTICE)")
+	$(CARGO) build --release --package relapse --no-default-features
+	$${CARGO_TARGET_DIR:-target}/release/relapse run $(SCENARIOS) --jobs $(JOBS) $(WRITES) --record-series alerts/recordings
 
 fmt: ## format the code
 	git ls-files '*.rs' | xargs rustfmt --edition 2024
