@@ -4,6 +4,10 @@
 //! of a user into a [`rule::RuleSet`]; `promtool` decides which rules fire on a recording, and when; the answers are
 //! [`verdict`]s. Nothing here runs a lab or evaluates PromQL.
 
+pub mod decide;
+pub mod promtool;
 pub mod recording;
 pub mod rule;
+pub mod subject;
+pub mod timeline;
 pub mod verdict;

@@ -1,0 +1,204 @@
+//! Small trials decided by a real promtool. Without one these tests say so and pass.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::recording::{Exporter, Header, Made, Phases, Samples, Series};
+use crate::rule::{Group, Rule, Severity, What};
+use crate::verdict::{Close, Split, Subject};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+pub fn promtool() -> Option<Promtool> {
+    Promtool::find().map_err(|error| eprintln!("skipped: failed to {error}")).ok()
+}
+
+pub fn settings(promtool: Promtool) -> Settings {
+    Settings { cache: None, ..Settings::new(promtool, 15 * SECOND, 30 * SECOND) }
+}
+
+pub fn alert(name: &str, expr: &str, hold: u64) -> Rule {
+    let expression = crate::expr::read(expr).unwrap();
+    Rule {
+        group: 0,
+        file: Arc::from("a.yaml"),
+        line: 1,
+        what: What::Alert {
+            name: name.to_owned(),
+            hold: Duration::from_secs(hold),
+            keep_firing: Duration::ZERO,
+            severity: Severity::Warning,
+        },
+        expr: expr.to_owned(),
+        labels: BTreeMap::new(),
+        selectors: expression.selectors,
+        reach: expression.reach,
+    }
+}
+
+fn record(name: &str, expr: &str) -> Rule {
+    Rule { what: What::Record { name: name.to_owned() }, ..alert(name, expr, 0) }
+}
+
+pub fn rules(rules: Vec<Rule>) -> RuleSet {
+    let group = Group { name: "g".into(), file: Arc::from("a.yaml"), interval: None };
+    RuleSet { groups: vec![group], rules, files: 1, skipped: BTreeMap::new() }
+}
+
+pub fn recording(series: Vec<(&str, &str, Samples)>) -> Recording {
+    let place = BTreeMap::from([("node".to_owned(), "worker-1".to_owned())]);
+    let label = |device: &str| BTreeMap::from([("device".to_owned(), device.to_owned())]);
+    Recording {
+        header: Header {
+            version: crate::recording::VERSION,
+            scenario: "s".into(),
+            control: None,
+            incident: "I2".into(),
+            title: "t".into(),
+            base: true,
+            backend: "netns".into(),
+            made: Made { at: String::new(), relapse: String::new(), kernel: String::new(), scenario: String::new() },
+            phases: Phases { fault: 60, heal: 180, end: 240 },
+            lasted: None,
+            expected: Vec::new(),
+            scaled: BTreeMap::new(),
+            targets: vec![Target { exporter: Exporter::Node, place, derived: None }],
+        },
+        series: series
+            .into_iter()
+            .map(|(name, device, samples)| Series { target: 0, name: name.into(), labels: label(device), samples })
+            .collect(),
+    }
+}
+
+pub fn samples(of: impl Fn(u32) -> Option<f64>) -> Samples {
+    (0..240).map(of).collect()
+}
+
+pub fn labels(target: &Target) -> BTreeMap<String, String> {
+    let instance = format!("{}:9100", target.place["node"]);
+    BTreeMap::from([("job".to_owned(), "node-exporter".to_owned()), ("instance".to_owned(), instance)])
+}
+
+/// `low` is 1 before the fault and 9 from its 20th second to its end; `eth1` only.
+fn trial() -> Recording {
+    let step = |second: u32| Some(if (80..180).contains(&second) { 9.0 } else { 1.0 });
+    recording(vec![
+        ("x", "eth1", samples(step)),
+        ("x", "eth0", samples(|_| Some(1.0))),
+        ("limit", "eth1", samples(|_| Some(10.0))),
+        ("errors_total", "eth1", samples(|second| Some(f64::from(second.saturating_sub(60).min(120))))),
+        ("carrier", "eth1", samples(|second| (!(70..180).contains(&second)).then_some(1.0))),
+        ("fills", "eth1", samples(|second| Some(f64::from(second.clamp(60, 180) - 60) / 10.0))),
+    ])
+}
+
+fn decided(all: Vec<Rule>, recording: Recording) -> Option<Verdicts> {
+    let settings = settings(promtool()?);
+    let set = rules(all);
+    let recordings = [recording];
+    let staged = decide_staged(&set, &recordings, &labels, &settings, BTreeMap::new(), true);
+    let unstaged = decide_staged(&set, &recordings, &labels, &settings, BTreeMap::new(), false);
+    // How close it came is found by the stage that is left out.
+    let mut without_close = staged.trials.clone();
+    for verdict in without_close.values_mut() {
+        if let OfTrial::NeverTrue { close } = verdict {
+            *close = None;
+        }
+    }
+    assert_eq!(without_close, unstaged.trials);
+    assert_eq!(staged.rules, unstaged.rules);
+    Some(staged)
+}
+
+/// In a line.
+fn line(verdicts: &Verdicts, rule: usize) -> String {
+    let s = |duration: Duration| format!("{}", duration.as_secs_f64());
+    if let Some(of_rule) = verdicts.rules.get(&RuleId(rule)) {
+        return format!("{of_rule:?}");
+    }
+    match &verdicts.trials[&(RuleId(rule), 0)] {
+        OfTrial::Fires(firings) => {
+            let one = |firing: &Firing| {
+                let Split { condition, scrape, evaluation, hold } = firing.split;
+                assert!(firing.in_baseline || condition + scrape + evaluation + hold == firing.after, "{firing:?}");
+                let subject = match &firing.subject {
+                    Subject::Is { subject, .. } => subject,
+                    Subject::NotSaid => "-",
+                };
+                format!(
+                    "{subject} after {}{}{}{} = {} + {} + {} + {}, cleared {:?}, early {:?}, {} of 3",
+                    s(firing.after),
+                    if firing.in_baseline { " in baseline" } else { "" },
+                    if firing.held { " held" } else { "" },
+                    if firing.late { " late" } else { "" },
+                    s(condition),
+                    s(scrape),
+                    s(evaluation),
+                    s(hold),
+                    firing.cleared.map(s),
+                    firing.ended_early.map(s),
+                    firing.phases
+                )
+            };
+            firings.iter().map(one).collect::<Vec<_>>().join("; ")
+        }
+        OfTrial::Pending { at, lasted, hold } => format!("pending at {} for {} of {}", s(*at), s(*lasted), s(*hold)),
+        OfTrial::NeverTrue { close: None } => "never".to_owned(),
+        OfTrial::NeverTrue { close: Some(Close { value, threshold, above, labels }) } => {
+            format!("never, {value} of {threshold} {above} {}", labels.get("device").map_or("", String::as_str))
+        }
+        OfTrial::Undecided { why } => format!("undecided: {why}"),
+        OfTrial::Error { message } => format!("error: {message}"),
+    }
+}
+
+#[test]
+fn each_verdict_is_reached() {
+    let all = vec![
+        alert("High", "x > 5", 0),
+        alert("High", "x > 5", 900),
+        alert("High", "x > 10", 0),
+        alert("Ratio", "x / limit > 0.95", 0),
+        alert("Low", "0.5 > x / limit * 0", 0),
+        alert("Gone", "absent(carrier{device=\"eth1\"})", 300),
+        alert("Rate", "rate(errors_total[1m]) > 0.5", 120),
+        // True for as long as its offset.
+        alert("Short", "carrier offset 1m unless carrier", 900),
+        alert("Brief", "delta(x[1m]) > 5", 0),
+        alert("Many", "x * on(instance) group_left limit * on(instance) x > 0", 0),
+        alert("Fills", "fills > 20", 0),
+        alert("Fills", "fills > 10", 600),
+        alert("Named", "x > 5", 0),
+        alert("Everywhere", "sum(x) > 5", 0),
+        alert("Nothing", "nothing > 5", 0),
+        alert("Sleeps", "x > 5 and on() (hour() > 20)", 0),
+        alert("Number", "1 > bool 2", 0),
+    ];
+    let count = all.len();
+    let mut all = all;
+    all[12].labels = BTreeMap::from([("node".to_owned(), "of-{{ $labels.device }}".to_owned())]);
+    let Some(verdicts) = decided(all, trial()) else { return };
+    let lines: Vec<String> = (0..count).map(|rule| line(&verdicts, rule)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn recording_rules_and_alerts_are_read() {
+    let mut all = vec![
+        record("job:x:max", "max by (job) (x)"),
+        record("job:x:twice", "job:x:max * 2"),
+        alert("Twice", "job:x:twice > 15", 60),
+        alert("High", "x > 5", 60),
+        alert("Reader", "ALERTS{alertname=\"High\", alertstate=\"firing\"} == 1", 0),
+        alert("Never", "ALERTS{alertname=\"Other\"} == 1", 0),
+        record("none", "nothing * 2"),
+        alert("OfNone", "none > 1", 0),
+        // Its template names no function of any version.
+        alert("Template", "x > 5", 0),
+    ];
+    all[8].labels = BTreeMap::from([("a".to_owned(), "{{ nonsense }}".to_owned())]);
+    let Some(verdicts) = decided(all, trial()) else { return };
+    let lines: Vec<String> = [2, 3, 4, 5, 7, 8].map(|rule| line(&verdicts, rule)).to_vec();
+    insta::assert_snapshot!(lines.join("\n"));
+}
