@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::labels::Labels;
 use crate::promtool::Promtool;
-use crate::recording::{Recording, Target};
+use crate::recording::Recording;
 use crate::rule::{RuleId, RuleSet};
 use crate::verdict::{Firing, OfRule, OfTrial, Verdicts};
 use sources::Sources;
@@ -49,15 +50,12 @@ impl Settings {
     }
 }
 
-/// Adds a target's labels to those of its series.
-pub type LabelsOf<'a> = &'a (dyn Fn(&Target) -> BTreeMap<String, String> + Sync);
-
 /// Verdicts on all alerting rules in all trials, but for those that are settled.
 #[must_use]
-pub fn decide_with(
+pub fn decide(
     rules: &RuleSet,
     recordings: &[Recording],
-    labels: LabelsOf<'_>,
+    labels: &Labels,
     settings: &Settings,
     settled: BTreeMap<RuleId, OfRule>,
 ) -> Verdicts {
@@ -68,7 +66,7 @@ pub fn decide_with(
 fn decide_staged(
     rules: &RuleSet,
     recordings: &[Recording],
-    labels: LabelsOf<'_>,
+    labels: &Labels,
     settings: &Settings,
     settled: BTreeMap<RuleId, OfRule>,
     staged: bool,
@@ -170,7 +168,7 @@ fn always_on(open: &[RuleId], verdicts: &mut Verdicts) {
         let firings: Option<Vec<Firing>> = decided.map(in_baseline).collect();
         if let Some(first) = firings.and_then(|firings| firings.into_iter().next()) {
             verdicts.trials.retain(|(of, _), _| *of != id);
-            verdicts.rules.insert(id, OfRule::AlwaysOn { labels: first.labels });
+            verdicts.rules.insert(id, OfRule::AlwaysOn { labels: first.labels, why: None });
         }
     }
 }

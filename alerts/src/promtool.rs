@@ -92,6 +92,11 @@ impl Promtool {
         Ok(Self { path: path.to_owned(), version })
     }
 
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Runs files of tests in one process. The answers to a test's questions in their order; an error is that of the
     /// whole test, such as a rule that does not parse.
     ///

@@ -31,6 +31,8 @@ pub enum OfRule {
     /// Fires in every baseline.
     AlwaysOn {
         labels: BTreeMap<String, String>,
+        /// What can be seen by reading the rule: "no recorded target has the job `kube-dns`".
+        why: Option<String>,
     },
     Undecided {
         why: String,

@@ -1,9 +1,12 @@
 //! Small trials decided by a real promtool. Without one these tests say so and pass.
 
+mod referee;
+mod speed;
+
 use std::sync::Arc;
 
 use super::*;
-use crate::recording::{Exporter, Header, Made, Phases, Samples, Series};
+use crate::recording::{Exporter, Header, Made, Phases, Samples, Series, Target};
 use crate::rule::{Group, Rule, Severity, What};
 use crate::verdict::{Close, Split, Subject};
 
@@ -41,7 +44,7 @@ fn record(name: &str, expr: &str) -> Rule {
 }
 
 pub fn rules(rules: Vec<Rule>) -> RuleSet {
-    let group = Group { name: "g".into(), file: Arc::from("a.yaml"), interval: None };
+    let group = Group { name: "g".into(), file: Arc::from("a.yaml"), interval: None, query_offset: Duration::ZERO };
     RuleSet { groups: vec![group], rules, files: 1, skipped: BTreeMap::new() }
 }
 
@@ -75,9 +78,12 @@ pub fn samples(of: impl Fn(u32) -> Option<f64>) -> Samples {
     (0..240).map(of).collect()
 }
 
-pub fn labels(target: &Target) -> BTreeMap<String, String> {
-    let instance = format!("{}:9100", target.place["node"]);
-    BTreeMap::from([("job".to_owned(), "node-exporter".to_owned()), ("instance".to_owned(), instance)])
+/// `job` and `instance` of node exporters.
+pub fn labels() -> Labels {
+    let mut labels = Labels::default();
+    let templates = [("job", "node-exporter"), ("instance", "{node}:9100")];
+    labels.set(Exporter::Node, templates.map(|(label, template)| (label.to_owned(), template.to_owned())));
+    labels
 }
 
 /// `low` is 1 before the fault and 9 from its 20th second to its end; `eth1` only.
@@ -97,8 +103,8 @@ fn decided(all: Vec<Rule>, recording: Recording) -> Option<Verdicts> {
     let settings = settings(promtool()?);
     let set = rules(all);
     let recordings = [recording];
-    let staged = decide_staged(&set, &recordings, &labels, &settings, BTreeMap::new(), true);
-    let unstaged = decide_staged(&set, &recordings, &labels, &settings, BTreeMap::new(), false);
+    let staged = decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), true);
+    let unstaged = decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), false);
     // How close it came is found by the stage that is left out.
     let mut without_close = staged.trials.clone();
     for verdict in without_close.values_mut() {

@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use promql_parser::label::{METRIC_NAME, Matcher};
 
-use super::LabelsOf;
 use super::sources::Sources;
 use crate::expr::Gone;
+use crate::labels::Labels;
 use crate::recording::{Exporter, Recording, Series};
 use crate::rule::RuleId;
 use crate::verdict::OfTrial;
@@ -36,17 +36,11 @@ pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub fn new(recording: &'a Recording, labels_of: LabelsOf<'_>) -> Self {
-        let targets: Vec<_> = recording.header.targets.iter().map(labels_of).collect();
+    pub fn new(recording: &'a Recording, labels: &Labels) -> Self {
         let mut trial = Self { recording, labels: Vec::new(), hashes: Vec::new(), by_name: HashMap::new() };
         for (index, series) in recording.series.iter().enumerate() {
-            let mut labels = series.labels.clone();
-            for (label, value) in targets.get(series.target).into_iter().flatten() {
-                // As `honor_labels: false` does.
-                if let Some(exported) = labels.insert(label.clone(), value.clone()).filter(|was| was != value) {
-                    labels.insert(format!("exported_{label}"), exported);
-                }
-            }
+            let target = recording.header.targets.get(series.target);
+            let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
             let mut hash = DefaultHasher::new();
             (&series.name, &labels).hash(&mut hash);
             for sample in &series.samples {

@@ -63,7 +63,8 @@ fn failed(printed: &str) -> (BTreeMap<usize, Answer>, String) {
         let (body, after) = rest.split_at(next.unwrap_or(rest.len()));
         match number {
             Some(number) => {
-                let (body, foreign) = body.split_at(body.find("Unit Testing:").unwrap_or(body.len()));
+                // The line that names the next file is not part of it.
+                let (body, foreign) = body.split_at(header(body).unwrap_or(body.len()));
                 answers.insert(number, answer(body));
                 other.push_str(foreign);
             }
@@ -82,18 +83,32 @@ fn failed(printed: &str) -> (BTreeMap<usize, Answer>, String) {
 const QUESTION: &str = "expr: \"#";
 
 fn answer(body: &str) -> Answer {
-    // Not in a label: those follow "got:".
-    if let Some((_, got)) = body.split_once("got:") {
+    // What comes first: labels and messages may hold the other word.
+    let (got, error) = (body.find("got:"), body.find("err:"));
+    if let Some((_, got)) = body.split_once("got:").filter(|_| error.is_none_or(|error| got < Some(error))) {
         return samples(got).ok_or_else(|| format!("unreadable: {}", got.trim()));
     }
     let text = body.split_once("err:").map_or(body, |(_, error)| error);
     Err(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+/// Where the line that names a file of tests starts: `Unit Testing:  test-0.yaml`, `Processing test file: test-0.yaml`.
+fn header(text: &str) -> Option<usize> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if line.trim_end().ends_with(".yaml") && line.contains(": ") && line.contains("test-") {
+            return Some(start);
+        }
+        start += line.len();
+    }
+    None
+}
+
 /// The first that is printed about a file.
 fn given_up(other: &str, file: usize) -> String {
     let name = format!("test-{file}.yaml");
-    let mine = other.split("Unit Testing:").find(|part| part.trim_start().starts_with(&name)).unwrap_or(other);
+    let mine = other.split_once(&name).map_or(other, |(_, mine)| mine);
+    let mine = mine.split_at(header(mine).unwrap_or(mine.len())).0;
     let mut lines = mine.lines().map(str::trim);
     let line =
         lines.find(|line| !line.is_empty() && !line.ends_with(&name) && !line.ends_with("FAILED:")).unwrap_or_default();
