@@ -13,7 +13,7 @@ mod times;
 mod trial;
 mod truth;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -29,6 +29,9 @@ use trial::Trial;
 
 /// What is longer is not decided.
 pub const LONGEST: Duration = Duration::from_secs(6 * 3600);
+
+/// Trials that are asked in one process, at most.
+const TOGETHER: usize = 6;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -87,22 +90,22 @@ fn decide_staged(
     }
     let trials: Vec<Trial<'_>> = recordings.iter().map(|recording| Trial::new(recording, labels)).collect();
     let exporters = trial::exporters(&trials);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let chunks: Vec<&[Trial<'_>]> = trials.chunks(trials.len().div_ceil(4 * processors).clamp(1, TOGETHER)).collect();
     let next = AtomicUsize::new(0);
     let decided = Mutex::new(BTreeMap::new());
+    let shared = Shared { sources: &sources, exporters: &exporters, settings, constant: Mutex::default(), staged };
     let work = || {
-        while let Some((index, trial)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, trials.get(i)?)))
-        {
-            let of_trial = decide_trial(&sources, trial, &exporters, settings, &open, staged);
-            decided
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(of_trial.into_iter().map(|(id, verdict)| ((id, index), verdict)));
+        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for (trial, of_trial) in chunk.iter().zip(shared.decide(chunk, &open)) {
+                let index = recordings.iter().position(|recording| std::ptr::eq(recording, trial.recording));
+                let of_trial = of_trial.into_iter().map(|(id, verdict)| ((id, index.unwrap_or_default()), verdict));
+                decided.lock().unwrap_or_else(PoisonError::into_inner).extend(of_trial);
+            }
         }
     };
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
-        for _ in 0..processors.min(trials.len()) {
+        for _ in 0..processors.min(chunks.len()) {
             scope.spawn(work);
         }
     });
@@ -111,49 +114,84 @@ fn decide_staged(
     verdicts
 }
 
-fn decide_trial(
-    sources: &Sources<'_>,
-    trial: &Trial<'_>,
-    exporters: &trial::Exporters<'_>,
-    settings: &Settings,
-    open: &[RuleId],
+/// What the threads share.
+struct Shared<'a> {
+    sources: &'a Sources<'a>,
+    exporters: &'a trial::Exporters<'a>,
+    settings: &'a Settings,
+    /// Verdicts on rules that read nothing that changes: they hold in all trials that have the same series.
+    constant: Mutex<HashMap<String, OfTrial>>,
     staged: bool,
-) -> BTreeMap<RuleId, OfTrial> {
-    let mut verdicts = BTreeMap::new();
-    let mut asked = Vec::new();
-    for &id in open {
-        match trial.settle(sources, id, exporters) {
-            Some(verdict) => {
-                verdicts.insert(id, verdict);
+}
+
+impl Shared<'_> {
+    fn decide(&self, trials: &[Trial<'_>], open: &[RuleId]) -> Vec<BTreeMap<RuleId, OfTrial>> {
+        let sources = self.sources;
+        let mut verdicts: Vec<BTreeMap<RuleId, OfTrial>> = Vec::new();
+        let (mut asked, mut readers) = (Vec::new(), Vec::new());
+        let mut caches = Vec::new();
+        for trial in trials {
+            let mut cache = cache::Cache::open(self.settings.cache.as_deref(), trial);
+            let (mut known, mut unknown) = (BTreeMap::new(), Vec::new());
+            for &id in open {
+                match trial.settle(sources, id, self.exporters).or_else(|| self.known(&mut cache, trial, id)) {
+                    Some(verdict) => {
+                        known.insert(id, verdict);
+                    }
+                    None => unknown.push(id),
+                }
             }
-            None => asked.push(id),
+            // Rules that read ALERTS are last: by then it is known which alerts are ever active.
+            let (of_alerts, unknown) = unknown.into_iter().partition(|id| sources.reads_alerts(*id));
+            verdicts.push(known);
+            readers.push(of_alerts);
+            asked.push(unknown);
+            caches.push(cache);
         }
+        let run = |trial| run::Run { sources, trial, settings: self.settings };
+        let runs: Vec<run::Run<'_>> = trials.iter().map(run).collect();
+        let none = vec![Vec::new(); trials.len()];
+        let fresh = run::decide(&runs, &asked, &none, self.staged);
+        for ((trial, mut cache), fresh) in trials.iter().zip(caches).zip(&fresh).filter(|_| self.staged) {
+            for (id, verdict) in fresh {
+                let key = cache::key(sources, trial, *id, self.settings);
+                cache.put(key.clone(), verdict);
+                if matches!(verdict, OfTrial::NeverTrue { .. }) && trial.is_constant(sources, *id) {
+                    self.constant().insert(key, verdict.clone());
+                }
+            }
+            cache.store();
+        }
+        for (verdicts, fresh) in verdicts.iter_mut().zip(fresh) {
+            verdicts.extend(fresh);
+        }
+        let active = |verdicts: &BTreeMap<RuleId, OfTrial>| {
+            let active = |verdict: &OfTrial| matches!(verdict, OfTrial::Fires(_) | OfTrial::Pending { .. });
+            verdicts.iter().filter(|(_, verdict)| active(verdict)).map(|(id, _)| *id).collect()
+        };
+        let active: Vec<Vec<RuleId>> = verdicts.iter().map(active).collect();
+        for (verdicts, of_readers) in verdicts.iter_mut().zip(run::decide(&runs, &readers, &active, false)) {
+            verdicts.extend(of_readers);
+        }
+        verdicts
     }
-    let cache = cache::Cache::open(settings.cache.as_deref(), trial);
-    let key = |id: &RuleId| cache::key(sources, trial, *id, settings);
-    asked.retain(|id| {
-        let known = cache.get(key(id)).filter(|_| staged);
-        let open = known.is_none();
-        verdicts.extend(known.map(|verdict| (*id, verdict)));
-        open
-    });
-    // Rules that read ALERTS are last: by then it is known which alerts are ever active.
-    let (readers, asked): (Vec<RuleId>, Vec<RuleId>) = asked.into_iter().partition(|id| sources.reads_alerts(*id));
-    let run = run::Run { sources, trial, settings };
-    let mut fresh = run.decide(&asked, &[], staged);
-    if !readers.is_empty() {
-        let active = |verdict: &OfTrial| matches!(verdict, OfTrial::Fires(_) | OfTrial::Pending { .. });
-        let known = verdicts.iter().chain(&fresh);
-        let active: Vec<RuleId> = known.filter(|(_, verdict)| active(verdict)).map(|(id, _)| *id).collect();
-        fresh.extend(run.decide(&readers, &active, false));
+
+    /// From an earlier run, or another trial. What a reader of ALERTS sees depends on other rules.
+    fn known(&self, cache: &mut cache::Cache, trial: &Trial<'_>, id: RuleId) -> Option<OfTrial> {
+        if !self.staged || self.sources.reads_alerts(id) {
+            return None;
+        }
+        let key = cache::key(self.sources, trial, id, self.settings);
+        cache.get(&key).or_else(|| {
+            let verdict = self.constant().get(&key).cloned()?;
+            cache.put(key, &verdict);
+            Some(verdict)
+        })
     }
-    if staged {
-        // What a reader of ALERTS sees depends on other rules.
-        let kept = fresh.iter().filter(|(id, _)| !sources.reads_alerts(**id));
-        cache.store(kept.map(|(id, verdict)| (key(id), verdict)));
+
+    fn constant(&self) -> std::sync::MutexGuard<'_, HashMap<String, OfTrial>> {
+        self.constant.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    verdicts.extend(fresh);
-    verdicts
 }
 
 /// A rule that fires in every baseline is listed once.

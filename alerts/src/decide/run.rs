@@ -43,50 +43,73 @@ pub type Answers = Result<Vec<Vec<Answer>>, String>;
 
 pub type Make<'a> = Box<dyn Fn(&[RuleId]) -> Batch + 'a>;
 
-impl Run<'_> {
-    /// Verdicts on rules; `active` are alerts that they may read.
-    pub fn decide(&self, rules: &[RuleId], active: &[RuleId], staged: bool) -> BTreeMap<RuleId, OfTrial> {
-        let mut verdicts = BTreeMap::new();
-        let mut close: BTreeMap<RuleId, Option<Close>> = BTreeMap::new();
-        let mut maybe = Vec::new();
-        if staged {
-            for (id, truth) in truth::ask(self, rules) {
-                match truth {
+/// Rules to be asked together.
+pub type Asked<'a> = (Vec<RuleId>, Make<'a>);
+
+/// Verdicts on the rules of each trial; `active` are alerts that they may read.
+pub fn decide(
+    runs: &[Run<'_>],
+    rules: &[Vec<RuleId>],
+    active: &[Vec<RuleId>],
+    staged: bool,
+) -> Vec<BTreeMap<RuleId, OfTrial>> {
+    let Some(settings) = runs.first().map(|run| run.settings) else { return Vec::new() };
+    let mut verdicts: Vec<BTreeMap<RuleId, OfTrial>> = vec![BTreeMap::new(); runs.len()];
+    let mut close: Vec<BTreeMap<RuleId, Option<Close>>> = vec![BTreeMap::new(); runs.len()];
+    let mut maybe: Vec<Vec<RuleId>> = rules.to_vec();
+    if staged {
+        let batches = runs.iter().zip(rules).map(|(run, rules)| truth::batches(run, rules));
+        let answers = ask_each(settings, batches.collect());
+        for (trial, (run, answers)) in runs.iter().zip(answers).enumerate() {
+            maybe[trial].clear();
+            for (id, answers) in answers {
+                match truth::read(run, id, answers) {
                     truth::Truth::Never(of) => {
-                        verdicts.insert(id, self.steady(id, OfTrial::NeverTrue { close: of }));
+                        verdicts[trial].insert(id, run.steady(id, OfTrial::NeverTrue { close: of }));
                     }
                     truth::Truth::Error(message) => {
-                        verdicts.insert(id, OfTrial::Error { message });
+                        verdicts[trial].insert(id, OfTrial::Error { message });
                     }
                     truth::Truth::Maybe(of) => {
-                        close.insert(id, of);
-                        maybe.push(id);
+                        close[trial].insert(id, of);
+                        maybe[trial].push(id);
                     }
                 }
             }
-        } else {
-            maybe.extend(rules);
         }
-        let mut fires = BTreeMap::new();
-        for (id, times) in times::ask(self, &maybe, active) {
+    }
+    let each = || runs.iter().zip(active);
+    let batches = each().zip(&maybe).map(|((run, active), maybe)| times::batches(run, maybe, active));
+    let answers = ask_each(settings, batches.collect());
+    let mut fires: Vec<BTreeMap<RuleId, times::Times>> = Vec::new();
+    for (trial, ((run, active), answers)) in each().zip(answers).enumerate() {
+        let mut of_trial = BTreeMap::new();
+        for (id, times) in times::read(run, &maybe[trial], active, answers) {
             match times {
                 Ok(times) if times.fires() => {
-                    fires.insert(id, times);
+                    of_trial.insert(id, times);
                 }
                 Ok(times) => {
-                    let verdict = times.not_fired(self, id, close.remove(&id).flatten());
-                    verdicts.insert(id, self.steady(id, verdict));
+                    let verdict = times.not_fired(run, id, close[trial].remove(&id).flatten());
+                    verdicts[trial].insert(id, run.steady(id, verdict));
                 }
                 Err(message) => {
-                    verdicts.insert(id, OfTrial::Error { message });
+                    verdicts[trial].insert(id, OfTrial::Error { message });
                 }
             }
         }
-        verdicts
-            .extend(split::ask(self, &fires, active).into_iter().map(|(id, firings)| (id, OfTrial::Fires(firings))));
-        verdicts
+        fires.push(of_trial);
     }
+    let batches = each().zip(&fires).map(|((run, active), fires)| split::batches(run, fires, active));
+    let answers = ask_each(settings, batches.collect());
+    for (trial, answers) in answers.into_iter().enumerate() {
+        let firings = split::read(&runs[trial], &fires[trial], answers);
+        verdicts[trial].extend(firings.into_iter().map(|(id, firings)| (id, OfTrial::Fires(firings))));
+    }
+    verdicts
+}
 
+impl Run<'_> {
     /// What is not true while a series that it reads still rises may become true later.
     fn steady(&self, id: RuleId, verdict: OfTrial) -> OfTrial {
         let timeline = self.timeline(Class { evaluate: 0, history: 0, hold: 0 });
@@ -182,49 +205,46 @@ impl Run<'_> {
         let rules = written.iter().filter(|id| once.insert(**id)).map(|&id| self.sources.written(id)).collect();
         Batch { file: File { evaluate: class.evaluate, rules, tests }, asks }
     }
+}
 
-    /// Asks all batches in one process. Batches that fail are asked in halves.
-    pub fn ask(&self, batches: Vec<(Vec<RuleId>, Make<'_>)>) -> BTreeMap<RuleId, Answers> {
-        let mut answers = BTreeMap::new();
-        let batches: Vec<_> = batches.into_iter().filter(|(rules, _)| !rules.is_empty()).collect();
-        if batches.is_empty() {
-            return answers;
-        }
-        let made: Vec<Batch> = batches.iter().map(|(rules, make)| make(rules)).collect();
-        let asks: Vec<Vec<usize>> = made.iter().map(|batch| batch.asks.clone()).collect();
-        let files: Vec<File> = made.into_iter().map(|batch| batch.file).collect();
-        let of_files = match self.settings.promtool.test(&files, self.settings.limit) {
-            Ok(of_files) => of_files,
-            Err(error) if batches.len() == 1 => {
-                // Of a batch of one rule this is the message, else it is asked in halves.
-                vec![vec![Err(format!("failed to {error}"))]]
-            }
-            Err(_) => {
-                for batch in batches {
-                    answers.extend(self.ask(vec![batch]));
-                }
-                return answers;
-            }
-        };
-        drop(files);
-        for (((rules, make), asks), tests) in batches.into_iter().zip(asks).zip(of_files) {
-            match tests.into_iter().collect::<Result<Vec<_>, _>>() {
-                Ok(tests) => answers.extend(shared(&rules, &asks, tests)),
-                Err(message) if rules.len() == 1 => {
-                    answers.extend(rules.first().map(|&id| (id, Err(message))));
-                }
-                Err(_) => self.halves(&rules, make.as_ref(), &mut answers),
-            }
-        }
-        answers
-    }
+/// Asks the batches of all trials in one process: to start one takes as long as to ask it for a hundred rules.
+fn ask_each(settings: &Settings, batches: Vec<Vec<Asked<'_>>>) -> Vec<BTreeMap<RuleId, Answers>> {
+    let counts: Vec<usize> = batches.iter().map(Vec::len).collect();
+    let mut answers = ask(settings, batches.into_iter().flatten().collect()).into_iter();
+    counts.into_iter().map(|count| answers.by_ref().take(count).flatten().collect()).collect()
+}
 
-    fn halves(&self, rules: &[RuleId], make: &dyn Fn(&[RuleId]) -> Batch, answers: &mut BTreeMap<RuleId, Answers>) {
-        let (left, right) = rules.split_at(rules.len() / 2);
-        for half in [left, right] {
-            answers.extend(self.ask(vec![(half.to_vec(), Box::new(make))]));
-        }
+/// The answers to each batch. Batches that fail are asked in halves.
+fn ask(settings: &Settings, batches: Vec<Asked<'_>>) -> Vec<BTreeMap<RuleId, Answers>> {
+    if batches.iter().all(|(rules, _)| rules.is_empty()) {
+        return vec![BTreeMap::new(); batches.len()];
     }
+    let mut asks = Vec::new();
+    let mut files = Vec::new();
+    for (rules, make) in &batches {
+        let Batch { file, asks: of } = make(rules);
+        files.push(file);
+        asks.push(of);
+    }
+    let of_files = match settings.promtool.test(&files, settings.limit) {
+        Ok(of_files) => of_files,
+        // Of a batch of one rule this is the message, else it is asked in halves.
+        Err(error) if batches.len() == 1 => vec![vec![Err(format!("failed to {error}"))]],
+        Err(_) => return batches.into_iter().flat_map(|batch| ask(settings, vec![batch])).collect(),
+    };
+    drop(files);
+    let answers = batches.into_iter().zip(asks).zip(of_files).map(|(((rules, make), asks), tests)| {
+        match (tests.into_iter().collect::<Result<Vec<_>, _>>(), rules.as_slice()) {
+            (Ok(tests), _) => shared(&rules, &asks, tests),
+            (Err(message), [id]) => BTreeMap::from([(*id, Err(message))]),
+            (Err(_), rules) => {
+                let (left, right) = rules.split_at(rules.len() / 2);
+                let half = |rules: &[RuleId]| ask(settings, vec![(rules.to_vec(), Box::new(&make) as Make<'_>)]);
+                half(left).into_iter().chain(half(right)).flatten().collect()
+            }
+        }
+    });
+    answers.collect()
 }
 
 /// Shares the answers of each test among the rules.
@@ -241,7 +261,7 @@ fn shared(rules: &[RuleId], asks: &[usize], tests: Vec<Vec<Answer>>) -> BTreeMap
 
 /// Few lengths, so that rules share tests, and a verdict does not depend on which rules it is asked with.
 fn bound(seconds: u64) -> u32 {
-    let mut bound = 300;
+    let mut bound = 60;
     while u64::from(bound) < seconds {
         bound *= 2;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::run::{Class, Make, Run};
+use super::run::{Answers, Asked, Class, Make, Run};
 use super::schedule::Schedule;
 use super::times::{Kind, Labels, Phase, Times};
 use crate::promtool::{Answer, Ask};
@@ -14,10 +14,10 @@ use crate::verdict::{Firing, Split};
 /// Since when the condition is true in the recording, and in what is scraped of it; by the labels of the expression.
 type Since = BTreeMap<Labels, u64>;
 
-pub fn ask(run: &Run<'_>, fires: &BTreeMap<RuleId, Times>, active: &[RuleId]) -> BTreeMap<RuleId, Vec<Firing>> {
+pub fn batches<'a>(run: &'a Run<'a>, fires: &'a BTreeMap<RuleId, Times>, active: &'a [RuleId]) -> Vec<Asked<'a>> {
     let rules: Vec<RuleId> = fires.keys().copied().collect();
     let batch = |(class, rules): (Class, Vec<RuleId>)| {
-        let make: Make<'_> = Box::new(move |rules| {
+        let make: Make<'a> = Box::new(move |rules| {
             let schedules = run.schedules(class);
             let schedules: Vec<Schedule> =
                 schedules.iter().flat_map(|schedule| [schedule.every_second(), *schedule]).collect();
@@ -28,7 +28,14 @@ pub fn ask(run: &Run<'_>, fires: &BTreeMap<RuleId, Times>, active: &[RuleId]) ->
         });
         (rules, make)
     };
-    let mut answers = run.ask(run.classes(&rules, active, true).into_iter().map(batch).collect());
+    run.classes(&rules, active, true).into_iter().map(batch).collect()
+}
+
+pub fn read(
+    run: &Run<'_>,
+    fires: &BTreeMap<RuleId, Times>,
+    mut answers: BTreeMap<RuleId, Answers>,
+) -> BTreeMap<RuleId, Vec<Firing>> {
     let firings = |(id, times): (&RuleId, &Times)| {
         // Without an answer the whole time until the evaluation is that of the condition.
         let tests = answers.remove(id).and_then(Result::ok).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::run::{Class, Make, Run};
+use super::run::{Answers, Asked, Class, Make, Run};
 use super::schedule::Schedule;
 use super::sources::ID;
 use crate::promtool::{Answer, Ask};
@@ -35,38 +35,40 @@ pub enum Kind {
     Age,
 }
 
-pub fn ask(run: &Run<'_>, rules: &[RuleId], active: &[RuleId]) -> BTreeMap<RuleId, Result<Times, String>> {
-    let classes = run.classes(rules, active, true);
-    let of_class: BTreeMap<RuleId, Class> =
-        classes.iter().flat_map(|(class, rules)| rules.iter().map(|id| (*id, *class))).collect();
+pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId], active: &'a [RuleId]) -> Vec<Asked<'a>> {
     let batch = |(class, rules): (Class, Vec<RuleId>)| {
-        let make: Make<'_> = Box::new(move |rules| {
+        let make: Make<'a> = Box::new(move |rules| {
             let read = active.iter().chain(rules).flat_map(|&id| run.sources.with_records(id));
-            let written = in_order(read.collect());
+            let written: Vec<RuleId> = read.collect();
             run.batch(rules, &written, class, &run.schedules(class), &|id, schedule| {
                 questions(run, id, schedule).into_iter().map(|(_, ask)| ask).collect()
             })
         });
         (rules, make)
     };
-    let answers = run.ask(classes.into_iter().map(batch).collect());
-    let read = |(id, answers): (RuleId, Result<Vec<Vec<Answer>>, String>)| {
-        let times = answers.and_then(|tests| {
-            let phases = run.schedules(of_class[&id]).into_iter().zip(tests).map(|(schedule, answers)| {
-                let kinds = questions(run, id, &schedule).into_iter().map(|(kind, _)| kind);
-                Ok(Phase { schedule, of: merged(kinds.zip(answers))? })
-            });
-            Ok(Times(phases.collect::<Result<_, String>>()?))
-        });
-        (id, times)
-    };
-    answers.into_iter().map(read).collect()
+    run.classes(rules, active, true).into_iter().map(batch).collect()
 }
 
-/// Recording rules before alerts, alerts that are only read before those that read them.
-fn in_order(rules: Vec<RuleId>) -> Vec<RuleId> {
-    let mut once = std::collections::BTreeSet::new();
-    rules.into_iter().filter(|id| once.insert(*id)).collect()
+pub fn read(
+    run: &Run<'_>,
+    rules: &[RuleId],
+    active: &[RuleId],
+    mut answers: BTreeMap<RuleId, Answers>,
+) -> BTreeMap<RuleId, Result<Times, String>> {
+    let mut all = BTreeMap::new();
+    for (class, rules) in run.classes(rules, active, true) {
+        for id in rules {
+            let times = answers.remove(&id).unwrap_or_else(|| Ok(Vec::new())).and_then(|tests| {
+                let phases = run.schedules(class).into_iter().zip(tests).map(|(schedule, answers)| {
+                    let kinds = questions(run, id, &schedule).into_iter().map(|(kind, _)| kind);
+                    Ok(Phase { schedule, of: merged(kinds.zip(answers))? })
+                });
+                Ok(Times(phases.collect::<Result<_, String>>()?))
+            });
+            all.insert(id, times);
+        }
+    }
+    all
 }
 
 fn questions(run: &Run<'_>, id: RuleId, schedule: &Schedule) -> Vec<(Kind, Ask)> {

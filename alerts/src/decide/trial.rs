@@ -18,6 +18,7 @@ pub struct Trial<'a> {
     labels: Vec<BTreeMap<String, String>>,
     /// Of each series: labels and samples.
     hashes: Vec<u64>,
+    constant: Vec<bool>,
     by_name: HashMap<&'a str, Vec<usize>>,
 }
 
@@ -37,15 +38,18 @@ pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
 
 impl<'a> Trial<'a> {
     pub fn new(recording: &'a Recording, labels: &Labels) -> Self {
-        let mut trial = Self { recording, labels: Vec::new(), hashes: Vec::new(), by_name: HashMap::new() };
+        let mut trial =
+            Self { recording, labels: Vec::new(), hashes: Vec::new(), constant: Vec::new(), by_name: HashMap::new() };
         for (index, series) in recording.series.iter().enumerate() {
             let target = recording.header.targets.get(series.target);
             let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
             let mut hash = DefaultHasher::new();
             (&series.name, &labels).hash(&mut hash);
-            for sample in &series.samples {
+            let constant = constant(&series.samples);
+            for sample in series.samples.iter().take(if constant { 1 } else { usize::MAX }) {
                 sample.map(f64::to_bits).hash(&mut hash);
             }
+            trial.constant.push(constant);
             trial.hashes.push(hash.finish());
             trial.labels.push(labels);
             trial.by_name.entry(&series.name).or_default().push(index);
@@ -74,6 +78,11 @@ impl<'a> Trial<'a> {
             selectors.for_each(|selector| found.extend(self.matched(sources, id, selector)));
         }
         found
+    }
+
+    /// Whether nothing that the rule reads changes. Then it does not matter when the fault is, or in which trial.
+    pub fn is_constant(&self, sources: &Sources<'_>, id: RuleId) -> bool {
+        self.relevant(sources, id).into_iter().all(|series| self.constant[series])
     }
 
     fn matched<'b>(&'b self, sources: &'b Sources<'_>, id: RuleId, selector: usize) -> Vec<usize> {
@@ -137,4 +146,9 @@ impl<'a> Trial<'a> {
         let recorded = records.any(|record| sources.rule(record).name() == metric && !self.gone(sources, record));
         !of_alerts && !recorded && self.matched(sources, id, selector).is_empty()
     }
+}
+
+fn constant(samples: &[Option<f64>]) -> bool {
+    let first = samples.first().copied().flatten().map(f64::to_bits);
+    first.is_some() && samples.iter().all(|sample| sample.map(f64::to_bits) == first)
 }

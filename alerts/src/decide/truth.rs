@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::run::{Batch, Class, Make, Run};
+use super::run::{Answers, Asked, Batch, Class, Make, Run};
 use super::schedule::Schedule;
 use crate::expr::{CompareOp, Comparison};
-use crate::promtool::{Answer, Ask};
+use crate::promtool::Ask;
 use crate::rule::RuleId;
 use crate::verdict::Close;
 
@@ -17,23 +17,32 @@ pub enum Truth {
     Error(String),
 }
 
-pub fn ask(run: &Run<'_>, rules: &[RuleId]) -> BTreeMap<RuleId, Truth> {
-    let batch = |(class, rules): (Class, Vec<RuleId>)| {
-        let make: Make<'_> = Box::new(move |rules| make(run, class, rules));
+pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId]) -> Vec<Asked<'a>> {
+    // Rules with recording rules have a file of their own: what is in it is evaluated for all its tests.
+    let mut kinds: BTreeMap<(bool, bool), Vec<RuleId>> = BTreeMap::new();
+    for &id in rules {
+        let recorded = !run.sources.source(id).records.is_empty();
+        kinds.entry((recorded, run.trial.is_constant(run.sources, id))).or_default().push(id);
+    }
+    let batch = |((class, constant), rules): ((Class, bool), Vec<RuleId>)| {
+        let make: Make<'a> = Box::new(move |rules| make(run, class, constant, rules));
         (rules, make)
     };
-    // Rules with recording rules have a file of their own: what is in it is evaluated for all its tests.
-    let (plain, recorded): (Vec<RuleId>, Vec<RuleId>) =
-        rules.iter().partition(|id| run.sources.source(**id).records.is_empty());
-    let classes = [plain, recorded].into_iter().flat_map(|rules| run.classes(&rules, &[], false));
-    let answers = run.ask(classes.map(batch).collect());
-    answers.into_iter().map(|(id, answers)| (id, read(comparison(run, id), answers))).collect()
+    let classes = kinds.into_iter().flat_map(|((_, constant), rules)| {
+        run.classes(&rules, &[], false).into_iter().map(move |(class, rules)| ((class, constant), rules))
+    });
+    classes.map(batch).collect()
 }
 
-fn make(run: &Run<'_>, class: Class, rules: &[RuleId]) -> Batch {
+fn make(run: &Run<'_>, class: Class, constant: bool, rules: &[RuleId]) -> Batch {
     let mut records: Vec<RuleId> = rules.iter().flat_map(|&id| run.sources.with_records(id)).collect();
     records.retain(|&id| !run.sources.rule(id).is_alert());
-    run.batch(rules, &records, class, &run.schedules(class), &|id, schedule| questions(run, id, schedule))
+    let mut schedules = run.schedules(class);
+    if constant {
+        // It does not matter when they are scraped.
+        schedules.truncate(1);
+    }
+    run.batch(rules, &records, class, &schedules, &|id, schedule| questions(run, id, schedule))
 }
 
 /// From the start of the recording to the end, in parts that stay below promtool's limit of samples.
@@ -64,7 +73,8 @@ fn comparison<'a>(run: &'a Run<'_>, id: RuleId) -> Option<&'a Comparison> {
     })
 }
 
-fn read(comparison: Option<&Comparison>, answers: Result<Vec<Vec<Answer>>, String>) -> Truth {
+pub fn read(run: &Run<'_>, id: RuleId, answers: Answers) -> Truth {
+    let comparison = comparison(run, id);
     let answers = match answers {
         Ok(answers) => answers,
         Err(message) => return Truth::Error(message),

@@ -187,7 +187,11 @@ fn live_times(program: &Path, set: &RuleSet, recording: &Recording) -> BTreeMap<
     let mut times = BTreeMap::new();
     for alert in answer["data"]["result"].as_array().unwrap() {
         let name = alert["metric"]["alertname"].as_str().unwrap().to_owned();
-        times.insert(name, alert["values"][0][0].as_f64().unwrap() - fault);
+        // Before the first scrape everything is absent.
+        let values = alert["values"].as_array().unwrap().iter().map(|value| value[0].as_f64().unwrap() - fault);
+        if let Some(first) = values.into_iter().find(|after| *after > 0.0) {
+            times.insert(name, first);
+        }
     }
     times
 }

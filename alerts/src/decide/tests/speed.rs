@@ -81,7 +81,7 @@ fn how_long_it_takes() {
         };
         let mut set = some_rules(count, covered);
         let first = time("first", &set);
-        assert_eq!(time("again", &set).trials, first.trials);
+        assert!(time("again", &set).trials == first.trials);
         set.rules[2] = alert("Rule2", "m2 < 2 and m2 < 3", 60);
         time("one rule edited", &set);
     }
