@@ -7,6 +7,8 @@ REPEAT ?= 20
 TARGET ?= --workspace
 # Kernels for `make kernels`: bullseye, bookworm, trixie. Default: all.
 SUITES ?=
+# Scenarios for `make record`. Default: all.
+SCENARIOS ?=
 # Maximum number of concurrent trials.
 JOBS ?= $(shell expr 6 \* $$(nproc))
 
@@ -18,7 +20,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and restored)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kind nightly kernels image fmt lint generate prerequisites
+.PHONY: help run test referee speed soak kind nightly kernels image record fmt lint generate prerequisites
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -32,6 +34,12 @@ run: prerequisites ## replay every incident and every benign twin, and show whic
 test: prerequisites ## run every test except the soak test
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CONSENT) $(CARGO) test --no-fail-fast $(TARGET)
+
+referee: prerequisites ## let a real Prometheus decide about 200 rules, live, and compare (three minutes)
+	$(CARGO) test --package relapse-alerts referee -- --include-ignored --nocapture
+
+speed: prerequisites ## how long relapse takes to decide about 30, 300 and 3,000 rules
+	$(CARGO) test --release --package relapse-alerts speed -- --ignored --nocapture
 
 soak: prerequisites ## run for hours: kill runs at random instants, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
@@ -51,6 +59,14 @@ image: prerequisites ## a container image that replays the carried incidents
 
 kernels: prerequisites ## replay incidents on the kernels of Debian 11, 12 and 13, under qemu
 	@bash scripts/kernels.sh $(SUITES)
+
+# Recordings last four minutes and mostly wait, so that many run at once; those that write nf_conntrack_max, one after
+# the other. SCENARIOS: those to record again, such as the ones that `cargo test -p relapse-alerts` calls older.
+record: prerequisites ## record what Prometheus exporters export in every trial (an hour), for `relapse alerts`
+	@bash scripts/prometheus.sh
+	@$(if $(NOTICE),echo "$(NOTICE)")
+	$(CARGO) build --release --package relapse --no-default-features
+	$${CARGO_TARGET_DIR:-target}/release/relapse run $(SCENARIOS) --jobs $(JOBS) $(WRITES) --record-series alerts/recordings
 
 fmt: ## format the code
 	git ls-files '*.rs' | xargs rustfmt --edition 2024

@@ -40,7 +40,7 @@ pub struct Expression {
     pub needs: Needs,
     /// As [`crate::rule::Rule::reach`], of this expression alone.
     pub reach: Duration,
-    /// The comparison with a number at the top.
+    /// The comparison with a number at the top, to see how close it comes.
     pub comparison: Option<Comparison>,
 }
 
@@ -70,10 +70,7 @@ const MOST_OPERATORS: usize = 1000;
 /// # Errors
 /// If it is not one, or not one that can be read.
 pub fn read(text: &str) -> Result<Expression, Failure> {
-    if text::operators(text) > MOST_OPERATORS {
-        return Err(Failure::Unknown(format!("it has more than {MOST_OPERATORS} operators")));
-    }
-    let tree = parser::parse(text).map_err(|message| text::failure(text, message))?;
+    let tree = tree(text)?;
     let mut walk = Walk { selectors: Vec::new(), tests: Vec::new(), reach: Duration::ZERO, alternatives: false };
     let needs = walk.needs(&tree, Duration::ZERO, false);
     if walk.alternatives {
@@ -81,6 +78,19 @@ pub fn read(text: &str) -> Result<Expression, Failure> {
     }
     let Walk { selectors, tests, reach, .. } = walk;
     Ok(Expression { selectors, tests, needs, reach, comparison: comparison(&tree) })
+}
+
+fn tree(text: &str) -> Result<Expr, Failure> {
+    if text::operators(text) > MOST_OPERATORS {
+        return Err(Failure::Unknown(format!("it has more than {MOST_OPERATORS} operators")));
+    }
+    if text::has_odd_time(text) {
+        return Err(Failure::Unknown("a duration is too long".to_owned()));
+    }
+    // The parser must not bring down the rest with it.
+    let parsed = std::panic::catch_unwind(|| parser::parse(text));
+    let parsed = parsed.map_err(|_| Failure::Unknown("its parser failed".to_owned()))?;
+    parsed.map_err(|message| text::failure(text, message))
 }
 
 impl Expression {
@@ -228,9 +238,10 @@ fn comparison(expr: &Expr) -> Option<Comparison> {
         (Some(threshold), None) => (&binary.rhs, op.turned(), threshold),
         _ => return None,
     };
-    // The parser keeps no places. What it prints is used only if it means the same.
+    // The parser keeps no places, and what it prints of an empty `ignoring ()` it does not read again.
     let left = of.to_string();
-    (parser::parse(&left).as_ref() == Ok(of)).then_some(Comparison { left, op, threshold })
+    let same = !left.contains("group_") || parser::parse(&left).as_ref() == Ok(of);
+    same.then_some(Comparison { left, op, threshold })
 }
 
 impl CompareOp {

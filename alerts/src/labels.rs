@@ -61,7 +61,7 @@ impl Labels {
         let mut labels = BTreeMap::new();
         let known = self.of.get(&exporter);
         for (label, template) in defaults(exporter) {
-            if known.is_none_or(|known| !known.contains_key(label)) {
+            if !labels.contains_key(label) && known.is_none_or(|known| !known.contains_key(label)) {
                 labels.extend(fill(template, place).map(|value| (label.to_owned(), value)));
             }
         }
@@ -126,13 +126,22 @@ impl Labels {
     }
 }
 
+/// Templates by label; of several for one label, the first that the place fills. All targets differ in them.
+///
 /// Labels as a Prometheus that finds its targets by Kubernetes' API has them, and `metrics_path` as kube-prometheus.
 fn defaults(exporter: Exporter) -> Vec<(&'static str, &'static str)> {
     let job = ("job", known::jobs(exporter)[0]);
     let of_pod = [("namespace", "{namespace}"), ("pod", "{pod}"), ("instance", "{address}")];
     match exporter {
         Exporter::Node => vec![job, ("instance", "{node}:9100")],
-        Exporter::Blackbox => vec![job, ("instance", "{target}")],
+        // Whoever has several probes of one target tells them apart by job or label; `from` is where the prober runs.
+        Exporter::Blackbox => vec![
+            job,
+            ("instance", "{target}"),
+            ("module", "{module}"),
+            ("from", "{namespace}/{pod}"),
+            ("from", "{node}"),
+        ],
         Exporter::Mysqld | Exporter::KubeState => vec![job, ("instance", "{address}")],
         Exporter::Dns | Exporter::KubeProxy => std::iter::once(job).chain(of_pod).collect(),
         Exporter::Kubelet => {

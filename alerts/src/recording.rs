@@ -5,7 +5,7 @@
 //! (`1+2x4` is 1, 3, 5, 7, 9; `_x3` are three seconds without the series). Labels that a reader's Prometheus adds (`job`,
 //! `instance`) are not part of it: a target says what it is, and the reader's configuration decides how it is labelled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
@@ -46,6 +47,10 @@ pub struct Header {
     pub expected: Vec<(String, String)>,
     /// Families whose absolute values are scaled down, with how: `node_nf_conntrack_entries`, `1/128`.
     pub scaled: BTreeMap<String, String>,
+    /// Metrics that only grow: those that their exporters declare as counters, the buckets, sums and counts of histograms
+    /// and summaries, and what the node exporter passes on of the kernel's counters. All others are gauges.
+    #[serde(default)]
+    pub counters: BTreeSet<String>,
     pub targets: Vec<Target>,
 }
 
@@ -56,7 +61,7 @@ pub struct Made {
     pub at: String,
     pub relapse: String,
     pub kernel: String,
-    /// SHA-256 of the scenario file.
+    /// [`digest`] of the scenario file.
     pub scenario: String,
 }
 
@@ -107,6 +112,18 @@ pub struct Series {
 
 /// A value for each second, `None` where there is no such series. NaN and infinities are values.
 pub type Samples = Vec<Option<f64>>;
+
+/// SHA-256 of a scenario file without its comment lines, in hexadecimal digits. If it differs from the recorded one, the
+/// recording may be older than the scenario.
+#[must_use]
+pub fn digest(scenario: &str) -> String {
+    let mut hash = Sha256::new();
+    for line in scenario.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        hash.update(line);
+        hash.update("\n");
+    }
+    format!("{:x}", hash.finalize())
+}
 
 /// A recording that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +227,8 @@ fn row(first: f64, samples: &[Option<f64>]) -> (String, usize) {
         length += 1;
         next += step;
     }
-    if length < 2 {
+    // Two numbers are shorter than a row, unless they are equal.
+    if length < 2 || length == 2 && step != 0.0 {
         return (number(first), 1);
     }
     let sign = if step < 0.0 { "-" } else { "+" };
@@ -297,6 +315,7 @@ mod tests {
             lasted: None,
             expected: vec![("cause".into(), "node/worker-2".into())],
             scaled: BTreeMap::new(),
+            counters: BTreeSet::new(),
             targets: vec![Target { exporter: Exporter::Node, place: BTreeMap::new(), derived: None }],
         }
     }
@@ -337,7 +356,7 @@ mod tests {
 
     #[test]
     fn rows_are_short() {
-        assert_eq!(values(&[Some(1.0), Some(1.0), Some(1.0), None, Some(2.0), Some(4.0)]), "1+0x2 _x1 2+2x1");
+        assert_eq!(values(&[Some(1.0), Some(1.0), Some(1.0), None, Some(2.0), Some(4.0)]), "1+0x2 _x1 2 4");
         assert_eq!(values(&[Some(5.0), Some(4.0), Some(3.0)]), "5-1x2");
         assert_eq!(values(&[Some(7.0)]), "7");
     }

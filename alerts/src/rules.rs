@@ -4,7 +4,6 @@
 //! recognizes files that are not rendered yet. An expression that does not parse is no error here: it is one rule's
 //! (`settle`).
 
-mod duration;
 mod find;
 mod group;
 mod object;
@@ -19,8 +18,6 @@ use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source};
 use relapse_model::yaml;
 
 use crate::rule::RuleSet;
-
-pub use duration::parse as parse_duration;
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +58,7 @@ pub fn read(inputs: &[Input]) -> Result<RuleSet, Diagnostics> {
 
 fn read_source(source: &Source, set: &mut RuleSet, wrong: &mut Diagnostics) {
     let before = set.rules.len();
-    let (parts, errors) = yaml::documents(source, "rule");
+    let (parts, errors) = yaml::documents(source, "rule", |text| object::may_have_rules(text, &mut set.skipped));
     if let Some(unrendered) = errors.iter().find_map(|error| template::unrendered(source, error)) {
         wrong.push(unrendered);
         return;

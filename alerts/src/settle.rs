@@ -12,6 +12,7 @@
 
 mod missing;
 mod selector;
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::labels::Labels;
 use crate::rule::{RuleId, RuleSet};
 use crate::verdict::OfRule;
 
-use selector::{Status, Targets};
+use selector::Targets;
+use status::Status;
 
 /// Recordings are extended so far into the past.
 pub const FARTHEST: Duration = Duration::from_hours(6);
@@ -127,6 +129,14 @@ fn verdict(needs: &Needs, statuses: &[Status]) -> Option<OfRule> {
     unsure.map(|why| OfRule::Undecided { why: why.clone() })
 }
 
+const NEVER: &str = "which there never is: ";
+const UNDECIDED: &str = "which is undecided: ";
+
+/// The reason at the end of a row of rules that read one another.
+fn root<'a>(why: &'a str, link: &str) -> &'a str {
+    why.rsplit_once(link).map_or(why, |(_, root)| root)
+}
+
 /// The rules of the set by what they produce.
 struct Names<'a> {
     recorded: BTreeMap<&'a str, Vec<RuleId>>,
@@ -175,11 +185,14 @@ impl<'a> Names<'a> {
             return Status::Unseen(metrics.first().cloned().unwrap_or_else(|| name.to_owned()));
         }
         match of(|verdict| !matches!(verdict, OfRule::CannotFire { .. })).or(verdicts.first().copied()) {
-            Some(OfRule::CannotFire { why, nearest }) => {
-                Status::Nowhere { why: format!("it reads {what}`{name}`, but {why}"), nearest: nearest.clone() }
+            Some(OfRule::CannotFire { why, nearest }) => Status::Nowhere {
+                why: format!("it reads {what}`{name}`, {NEVER}{}", root(why, NEVER)),
+                nearest: nearest.clone(),
+            },
+            Some(OfRule::Undecided { why }) => {
+                Status::Unsure(format!("it reads {what}`{name}`, {UNDECIDED}{}", root(why, UNDECIDED)))
             }
-            Some(OfRule::Undecided { why }) => Status::Unsure(format!("it reads {what}`{name}`, and {why}")),
-            Some(OfRule::Error { message }) => Status::Unsure(format!("it reads {what}`{name}`, and {message}")),
+            Some(OfRule::Error { message }) => Status::Unsure(format!("it reads {what}`{name}`, and there {message}")),
             _ => Status::Live,
         }
     }

@@ -28,6 +28,11 @@ pub use resolve::{load, plan};
 /// about to be written.
 const LATE: Duration = Duration::from_secs(5);
 
+/// The quiet baseline, the fault and the time after healing where series are recorded: the rate over a minute has its
+/// own minute before the fault, and over two minutes within it.
+const RECORDED_BASELINE: Duration = Duration::from_secs(60);
+const RECORDED: Lasting = Lasting { fault: Duration::from_secs(120), healthy: Duration::from_secs(60) };
+
 /// A scenario, ready to run: the incident and its benign twins over one cluster and workload.
 #[derive(Debug)]
 pub struct Plan {
@@ -60,6 +65,16 @@ pub struct Plan {
     pub recover_within: Duration,
     /// Time limit for the workload to become steady.
     pub settle_within: Duration,
+    /// The fault stays in force at least so long, and the trial goes on so long after healing: 0, except where series are
+    /// recorded ([`Plan::record_series`]).
+    pub at_least: Lasting,
+}
+
+/// The shortest time of a fault, and of what follows healing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lasting {
+    pub fault: Duration,
+    pub healthy: Duration,
 }
 
 /// Faults that are healed together, and their effect until then. A trial that is not a chain has one step.
@@ -111,6 +126,8 @@ pub struct TrialPlan {
     pub unseen: bool,
     /// How long a control is watched after t0: at least the incident's longest deadline.
     pub watch: Duration,
+    /// For how long the original, or the benign change, went on, if that is known.
+    pub lasted: Option<Duration>,
 }
 
 impl TrialPlan {
@@ -157,6 +174,20 @@ impl Plan {
         }
         stretch(&mut self.recover_within);
         stretch(&mut self.settle_within);
+    }
+
+    /// Gives the trials the clock of recorded series: rules look back for minutes, and what repeats must be seen to. In a
+    /// chain each stage lasts as long as the baseline.
+    pub fn record_series(&mut self) {
+        self.baseline = self.baseline.max(RECORDED_BASELINE);
+        self.at_least = RECORDED;
+        self.controls.iter_mut().for_each(|control| control.watch = control.watch.max(RECORDED.fault));
+    }
+
+    /// Whether series are recorded: at full size, and without the pod that comes and goes.
+    #[must_use]
+    pub const fn is_full_size(&self) -> bool {
+        !self.at_least.fault.is_zero()
     }
 
     /// Arms detectors at another time. A late start has no baseline in which a risk could stand, so that it may be

@@ -16,6 +16,7 @@ pub mod order;
 mod queue;
 mod running;
 mod samples;
+mod series;
 mod spreads;
 mod stage;
 mod stages;
@@ -24,7 +25,7 @@ mod supervise;
 mod trial;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -65,6 +66,8 @@ pub struct Options {
     pub require: Vec<String>,
     /// Folder for recordings of all signals.
     pub record: Option<std::path::PathBuf>,
+    /// Recording of the series of exporters.
+    pub series: Option<Series>,
     /// The user's detectors and what they must report.
     pub config: Config,
     pub sabotage: Option<Sabotage>,
@@ -76,6 +79,14 @@ pub struct Options {
     pub backends: Vec<Arc<dyn Backend>>,
     /// The executable for lab and guardian, if it is not the running one (tests).
     pub executable: Option<std::path::PathBuf>,
+}
+
+/// Recording of series.
+#[derive(Debug, Clone)]
+pub struct Series {
+    pub folder: std::path::PathBuf,
+    /// The base scenario of each incident.
+    pub base: BTreeSet<String>,
 }
 
 /// How urgently a run should end; shared with signal handlers.

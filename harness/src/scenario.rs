@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use relapse_lab::faults::Injection;
 use relapse_lab::workload::Flow;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::Name;
+use relapse_model::values::{LongDuration, Name};
 use relapse_model::yaml::Document;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -40,6 +40,9 @@ pub struct Scenario {
     pub workload: Vec<Flow>,
     #[serde(default)]
     pub steady_state: SteadyState,
+    /// For how long the original went on, up to ten years; left out where its source does not say. `relapse alerts` calls
+    /// an alert late that fires after that.
+    pub lasted: Option<Spanned<LongDuration>>,
     /// When detectors are armed.
     #[serde(default)]
     pub observe: Observe,

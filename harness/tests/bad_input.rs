@@ -66,6 +66,8 @@ wrong! {
     numbers_that_do_not_tell_how_they_vary: "tunnelMtu: 1400, clamp: 1280" => "tunnelMtu: &tunnel 1400, clamp: &clamp 1280", "every: 50ms" => "every: &every 50ms",
         "risks:\n" => "vary:\n  tunnel: { from: 1400 }\n  clamp: { of: mtu, times: 2 }\n  every: { oneOf: [] }\nrisks:\n";
     late_detectors_and_what_they_exclude: "risks:" => "observe: { armed: after-injection }\ntriage: { step: 6, at: node/worker-2 }\nrisks:";
+    lasted_no_time: "risks:" => "lasted: 0s\nrisks:", "    inject: [ pod-deletion" => "    lasted: 0d 0s\n    inject: [ pod-deletion";
+    lasted_in_other_words: "risks:" => "lasted: a day\nrisks:", "    inject: [ pod-deletion" => "    lasted: 1w\n    inject: [ pod-deletion";
     unknown_time_of_arming: "risks:" => "observe: { armed: afterwards }\nrisks:";
     unknown_key: "timeout: 400ms" => "tiemout: 400ms";
     unknown_key_at_the_top: "risks:" => "weaknesses:";

@@ -14,6 +14,7 @@ pub const PHASES: u64 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     pub timeline: Timeline,
+    pub phase: u64,
     pub scrape: u64,
     pub evaluate: u64,
     /// The first scrape.
@@ -30,7 +31,7 @@ impl Schedule {
         // is never zero.
         let first = (phase * scrape * 2 / 5 + common / 2) % scrape;
         let start = u64::from(timeline.history) * 1000;
-        Self { timeline, scrape, evaluate, first, start: start + phase * evaluate / PHASES }
+        Self { timeline, phase, scrape, evaluate, first, start: start + phase * evaluate / PHASES }
     }
 
     /// Scrapes at every second: what the recording says, as directly as the expression can be asked.

@@ -11,7 +11,8 @@ use crate::rule::RuleId;
 use crate::subject::subject;
 use crate::verdict::{Firing, Split};
 
-/// Since when the condition is true in the recording, and in what is scraped of it; by the labels of the expression.
+/// How long after the fault the condition is true, in the recording or in what is scraped of it; by the labels of the
+/// expression.
 type Since = BTreeMap<Labels, u64>;
 
 pub fn batches<'a>(run: &'a Run<'a>, fires: &'a BTreeMap<RuleId, Times>, active: &'a [RuleId]) -> Vec<Asked<'a>> {
@@ -28,7 +29,17 @@ pub fn batches<'a>(run: &'a Run<'a>, fires: &'a BTreeMap<RuleId, Times>, active:
         });
         (rules, make)
     };
-    run.classes(&rules, active, true).into_iter().map(batch).collect()
+    // Nothing is waited for before the fault, and at every second that would be long.
+    let mut classes: BTreeMap<Class, Vec<RuleId>> = BTreeMap::new();
+    let short = run.classes(&rules, active, false).into_iter();
+    let history: BTreeMap<RuleId, u32> =
+        short.flat_map(|(class, rules)| rules.into_iter().map(move |id| (id, class.history))).collect();
+    for (class, rules) in run.classes(&rules, active, true) {
+        for id in rules {
+            classes.entry(Class { history: history[&id], ..class }).or_default().push(id);
+        }
+    }
+    classes.into_iter().map(batch).collect()
 }
 
 pub fn read(
@@ -48,22 +59,24 @@ pub fn read(
 /// When the expression is true for the first time after the fault, to the second.
 fn questions(run: &Run<'_>, id: RuleId, schedule: &Schedule, times: &Times) -> Vec<Ask> {
     let from = schedule.fault();
-    // The same fault at another position of the evaluations.
-    let mine = times.0.iter().find(|phase| phase.schedule.fault() == from);
-    let active =
-        mine.into_iter().flat_map(|phase| phase.labels(Kind::Active).filter_map(|l| phase.get(Kind::Active, l)));
-    let to = active.max().unwrap_or_default().max(from + 1000);
+    let mine = times.0.iter().find(|phase| phase.schedule.phase == schedule.phase);
+    let active = mine.into_iter().flat_map(|phase| {
+        let after = |labels| Some(phase.get(Kind::Active, labels)?.saturating_sub(phase.schedule.fault()));
+        phase.labels(Kind::Active).filter_map(after)
+    });
+    let to = from + active.max().unwrap_or_default().max(1000);
     let seconds = (to - from).div_ceil(1000);
     let step = seconds.div_ceil(run.steps(id) as u64).max(1);
     let (expr, range) = (&run.sources.rule(id).expr, format!("[{}ms:{step}s]", to - from));
     let expr = if run.sources.source(id).scalar { format!("vector({expr}\n)") } else { format!("{expr}\n") };
     // Not `timestamp(EXPR)`: that of a plain selector is when it was scraped.
-    vec![Ask { expr: format!("min_over_time(timestamp(({expr}) * 0){range})"), at: to }]
+    let first = format!("min_over_time(timestamp(({expr}) * 0){range})");
+    vec![Ask { expr: format!("{first} - {}.{:03}", from / 1000, from % 1000), at: to }]
 }
 
 fn since(answers: Vec<Answer>) -> Since {
     let samples = answers.into_iter().flat_map(Result::unwrap_or_default);
-    samples.map(|(labels, seconds)| (labels, (seconds * 1000.0) as u64)).collect()
+    samples.map(|(labels, seconds)| (labels, (seconds * 1000.0).round() as u64)).collect()
 }
 
 fn firings(run: &Run<'_>, id: RuleId, times: &Times, since: &[Since]) -> Vec<Firing> {
@@ -142,6 +155,7 @@ fn split(phase: &Phase, labels: &Labels, recorded: Option<u64>, scraped: Option<
     let first = phase.get(Kind::First, labels).unwrap_or_default();
     let fault = phase.schedule.fault();
     let active = phase.get(Kind::Active, labels).unwrap_or(first).clamp(fault, first);
+    let [recorded, scraped] = [recorded, scraped].map(|after| after.map(|after| fault + after));
     let scraped = scraped.unwrap_or(active).clamp(fault, active);
     // A second is in the test from its middle on, and seen at the next one.
     let recorded = recorded.map_or(scraped, |at| at.saturating_sub(1000)).clamp(fault, scraped);

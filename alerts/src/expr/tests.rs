@@ -98,6 +98,7 @@ fn the_comparison_at_the_top_is_turned_to_the_right() {
         some("sum by (x) (rate(a[5m]))", CompareOp::AtMost, 8.0)
     );
     assert_eq!(compared("-1 < a"), some("a", CompareOp::Above, -1.0));
+    assert_eq!(compared("(a * ignoring () group_left () b) > 1"), None);
     for none in ["a > b", "a > bool 1", "a > 1 and b > 2", "absent(a)", "a"] {
         assert_eq!(compared(none), None, "{none}");
     }
@@ -137,4 +138,45 @@ fn deep_and_long_expressions_are_left() {
     }
     let long = format!("a{{x=\"{}\"}} > {}", "(+-".repeat(100_000), vec!["1"; 900].join("+"));
     assert_eq!(of(&long).selectors.len(), 1);
+}
+
+#[test]
+fn odd_numbers_and_durations_do_no_harm() {
+    for text in [
+        "rate(a[1e30])",
+        "a offset 1e30",
+        "a offset -1e30",
+        "a offset nan",
+        "a offset inf",
+        "a @ 1e30",
+        "a @ -1e30",
+        "a @ nan",
+        "a[-5m]",
+        "rate(a[999999999999999999999y])",
+        "rate(a[0x10])",
+        "a[5m:1e30]",
+        "a[1e30:5m]",
+        "a offset 18446744073709551616",
+        "0x > a",
+        "1e > a",
+        "a > 1e999",
+        "a[999999999y:999999999y] offset 99999999999y",
+        "a{x=~\"(a{1000}){1000}\"}",
+        "\u{0}a",
+        "a{\"b\"=\"c\"}",
+        "{\"a.b\"}",
+        "a{b=\"\\xff\"}",
+        "a{b='\\u12'}",
+        "'\\",
+        "a # x",
+        "# x",
+        "é",
+        "a{é=\"é\"}",
+        "time()",
+        "a[5m] @ start() offset 5m",
+        "-1 ^ -a",
+    ] {
+        assert_ne!(read(text).err(), Some(Failure::Unknown("its parser failed".to_owned())), "{text}");
+        let _ = Expression::unread(text);
+    }
 }

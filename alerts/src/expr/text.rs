@@ -51,9 +51,20 @@ pub(super) fn names(text: &str) -> impl Iterator<Item = String> {
     names.into_iter().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
+/// Whether a number stands for a time that is out of range, on which the parser panics.
+pub(super) fn has_odd_time(text: &str) -> bool {
+    const LONGEST: f64 = 1e15;
+    let text = outside_strings(text);
+    let times =
+        text.contains('[') || text.contains('@') || words(&text).any(|word| word.eq_ignore_ascii_case("offset"));
+    let out_of_range = |number: f64| number.is_nan() || number > LONGEST;
+    let mut numbers = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_');
+    times && numbers.any(|word| word.parse().is_ok_and(out_of_range))
+}
+
 /// All durations of the expression added up.
 pub(super) fn durations(text: &str) -> Duration {
-    words(&outside_strings(text)).flat_map(|word| word.split(':')).filter_map(crate::rules::parse_duration).sum()
+    words(&outside_strings(text)).flat_map(|word| word.split(':')).filter_map(crate::duration::parse).sum()
 }
 
 /// Messages of the parser about expressions that have been wrong in each version of Prometheus.

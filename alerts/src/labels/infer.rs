@@ -102,7 +102,9 @@ impl Wishes {
     fn best(&self, exporter: Exporter, label: &str, fits: impl Fn(&str) -> bool) -> Option<(String, bool)> {
         let usual = if label == "job" { known::jobs(exporter) } else { &[] };
         let mut candidates: Vec<String> = usual.iter().map(|job| (*job).to_owned()).collect();
-        for (tests, _) in self.tests.values().take(MOST_CANDIDATES) {
+        let mut frequent: Vec<_> = self.tests.values().collect();
+        frequent.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        for (tests, _) in frequent.into_iter().take(MOST_CANDIDATES) {
             candidates.extend(tests.iter().flat_map(values));
         }
         let met = |value: &str| {

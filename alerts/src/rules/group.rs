@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, nearest, quoted};
-use relapse_model::yaml::{Value, YamlNode};
+use relapse_model::yaml::{Number, Value, YamlNode};
 
-use super::{duration, template};
-use crate::expr;
+use super::template;
 use crate::rule::{Group, Rule, RuleSet, Severity, What};
+use crate::{duration, expr};
 
 const GROUP: [&str; 7] = ["name", "interval", "query_offset", "limit", "labels", "rules", "partial_response_strategy"];
 const RULE: [&str; 7] = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
@@ -61,8 +61,13 @@ impl Reader<'_> {
     pub(super) fn text<'n>(&self, node: &'n YamlNode) -> Option<Cow<'n, str>> {
         match &node.value {
             Value::Text(text) => Some(Cow::Borrowed(text)),
-            // As written: `01` and `1.0` are texts in labels.
-            Value::Number(_) | Value::Bool => Some(Cow::Owned(self.source.at(self.span(node.span)).to_owned())),
+            // As written: `01` and `1.0` are texts in labels. What an alias stands for is written elsewhere.
+            Value::Number(_) | Value::Bool => match (self.source.at(self.span(node.span)), &node.value) {
+                (written, _) if !written.starts_with(['*', '<']) => Some(Cow::Owned(written.to_owned())),
+                (_, Value::Number(Number::Whole(number))) => Some(Cow::Owned(number.to_string())),
+                (_, Value::Number(Number::Fractional(number))) => Some(Cow::Owned(number.to_string())),
+                _ => None,
+            },
             _ => None,
         }
     }

@@ -1,8 +1,29 @@
 //! Finds groups of rules in a document: a rule file of Prometheus, a PrometheusRule, a list of objects.
 
+use std::collections::BTreeMap;
+
 use relapse_model::yaml::{Value, YamlNode};
 
 use super::group::{Reader, get};
+
+/// Whether a document has groups of rules, judged by its words, without parsing it: dashboards are large. If not, it is
+/// counted by its kind.
+pub(super) fn may_have_rules(text: &str, skipped: &mut BTreeMap<String, usize>) -> bool {
+    // Lists are parsed so that their items are counted.
+    if ["groups", "items", "PrometheusRule"].iter().any(|word| text.contains(word)) {
+        return true;
+    }
+    let lines = text.lines().map(|line| line.trim_end_matches([',', ' ', '\r']));
+    let lines: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.trim_start().starts_with('#')).collect();
+    let kind = lines.iter().find_map(|line| {
+        let value = line.strip_prefix("kind:").or_else(|| line.trim_start().strip_prefix("\"kind\":"))?;
+        Some(value.trim().trim_matches(['"', '\'']))
+    });
+    if !lines.is_empty() {
+        *skipped.entry(kind.unwrap_or("other").to_owned()).or_default() += 1;
+    }
+    false
+}
 
 /// Reads the groups in a document, and counts objects of other kinds.
 pub(super) fn read(node: &YamlNode, reader: &mut Reader<'_>) {

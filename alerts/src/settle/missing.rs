@@ -3,7 +3,7 @@
 use promql_parser::label::Matcher as Test;
 use strsim::damerau_levenshtein;
 
-use super::selector::Status;
+use super::status::Status;
 use crate::catalogue::{Catalogue, Names};
 use crate::known::{self, Renamed};
 use crate::recording::Exporter;
@@ -31,15 +31,19 @@ pub(super) fn missing(metric: &str, catalogue: &Catalogue) -> Status {
             };
         }
     }
-    // Of these, recordings hold only some families.
-    let partly = matches!(exporter, Exporter::Kubelet | Exporter::Cadvisor | Exporter::KubeProxy | Exporter::KubeState);
-    match catalogue.metrics_of(exporter).find(|recorded| !partly && is_misspelt(metric, recorded)) {
+    match catalogue.metrics_of(exporter).find(|recorded| !is_partly_recorded(exporter) && is_misspelt(metric, recorded))
+    {
         Some(meant) => Status::Nowhere {
             why: format!("{} has no metric `{metric}`", known::name(exporter)),
             nearest: Some(meant.to_owned()),
         },
         None => unseen,
     }
+}
+
+/// Recordings hold only some families of these, or some labels.
+const fn is_partly_recorded(exporter: Exporter) -> bool {
+    matches!(exporter, Exporter::Kubelet | Exporter::Cadvisor | Exporter::KubeProxy | Exporter::KubeState)
 }
 
 /// The new name with the old one's suffix of a histogram.
@@ -76,12 +80,15 @@ pub(super) fn label(metric: &str, exporter: Exporter, own: &Names, test: &Test) 
         let why = format!("the label `{label}` of `{metric}` was renamed in {since}");
         return Status::Nowhere { why, nearest: Some(to.to_owned()) };
     }
-    // Series of kube-state-metrics are derived, and some of its labels and cAdvisor's are those of objects. A Prometheus
-    // without `honor_labels` adds `exported_`. `up` has the labels of its target alone.
-    let variable = exporter == Exporter::KubeState || label.starts_with("container_label_");
+    // Not all of these are recorded as they are. A Prometheus without `honor_labels` adds `exported_`. `up` has the labels
+    // of its target alone.
+    let variable = is_partly_recorded(exporter);
     let of_target = known::OF_TARGETS.contains(&label) || label.starts_with("exported_") || own.is_empty();
     let slip = own.keys().find(|own| is_slip(label, own));
-    if variable || slip.is_none() && of_target {
+    if variable {
+        return Status::Unsure(format!("`{metric}` was recorded without a label `{label}`"));
+    }
+    if slip.is_none() && of_target {
         return Status::Unsure(format!(
             "no recorded series has `{test}`: set it under `labels:` if your targets have it"
         ));

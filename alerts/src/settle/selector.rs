@@ -2,40 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use promql_parser::label::{MatchOp as Op, Matcher as Test};
+use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test};
 
 use super::missing;
+use super::status::Status;
 use crate::catalogue::{Catalogue, Names};
 use crate::known;
 use crate::labels::{Labels, Origin, runs_as};
 use crate::recording::Exporter;
 use crate::rule::Selector;
-
-/// What is known of a selector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Status {
-    /// It may have series.
-    Live,
-    /// It reads a recording rule, if there is one of that name.
-    Rule { name: String, else_: Box<Status> },
-    /// It reads `ALERTS` of this name.
-    Alert(String),
-    /// There is no such series anywhere.
-    Nowhere { why: String, nearest: Option<String> },
-    /// This was not recorded.
-    Unseen(String),
-    /// Its series depend on something that is not known.
-    Unsure(String),
-}
-
-impl Status {
-    pub(super) fn nowhere(&self) -> Option<(&str, Option<&str>)> {
-        match self {
-            Self::Nowhere { why, nearest } => Some((why, nearest.as_deref())),
-            _ => None,
-        }
-    }
-}
 
 /// All recorded targets with their labels.
 pub(super) struct Targets<'a> {
@@ -109,8 +84,8 @@ impl<'a> Targets<'a> {
         };
         // Values of the series' own labels settle nothing.
         let passes = |test: &&Test| {
-            let value = |labels: &BTreeMap<String, String>| labels.get(&test.name).cloned().unwrap_or_default();
-            is_own(&test.name) || targets.iter().any(|labels| test.is_match(&value(labels)))
+            let value = |labels: &'_ BTreeMap<String, String>| test.is_match(labels.get(&test.name).map_or("", |v| v));
+            test.name == METRIC_NAME || is_own(&test.name) || targets.iter().any(value)
         };
         tests.iter().find(|test| !passes(test))
     }
@@ -122,10 +97,8 @@ impl<'a> Targets<'a> {
         let has: Option<&String> = self.of[&exporter].iter().find_map(|labels| labels.get(label));
         match (label, has) {
             ("job", Some(job)) => self.other_job(exporter, job, test),
-            (_, Some(has)) => Status::Unsure(format!(
-                "no recorded target of {name} has `{test}`: theirs are like `{has}` (`labels:` sets them)"
-            )),
-            ("pod" | "container", None) if !known::honors_labels(exporter) => {
+            // Exporters that are no part of what they describe.
+            ("pod" | "container", _) if matches!(exporter, Exporter::Node | Exporter::Blackbox | Exporter::Mysqld) => {
                 match known::own_pods(exporter).iter().any(|word| test.value.contains(word)) {
                     true => Status::Unsure(format!("it asks for the {label} of {name} itself: set it under `labels:`")),
                     false => Status::Nowhere {
@@ -136,6 +109,9 @@ impl<'a> Targets<'a> {
                     },
                 }
             }
+            (_, Some(has)) => Status::Unsure(format!(
+                "no recorded target of {name} has `{test}`: theirs are like `{has}` (`labels:` sets them)"
+            )),
             (_, None) => missing::label(metric, exporter, own, test),
         }
     }

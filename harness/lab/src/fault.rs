@@ -71,6 +71,8 @@ pub struct World {
     pub quiet: ChurnPause,
     /// The machine-wide conntrack limit, written by the guardian.
     pub host_limit: HostLimit,
+    /// Faults are made at the size of their originals, where they are scaled down otherwise ([`Fault::enlarge`]).
+    pub full_size: bool,
 }
 
 /// Whether a fault waits for attempts of a flow to be under way, or for none to be.
@@ -115,6 +117,18 @@ pub trait Fault: fmt::Debug + Send + Sync {
     /// Prepares what the mutation works on, such as the size of a table, before the workload starts.
     fn prepare<'a>(&'a self, cluster: &'a dyn Cluster) -> Job<'a, Result<(), FaultError>> {
         let _ = cluster;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// The factor by which it is smaller than its original, as in 1/128.
+    fn scale(&self) -> Option<(u32, u32)> {
+        None
+    }
+
+    /// Prepares the cluster for a mutation at full size, once the workload is steady. What it pushes is undone when the
+    /// trial ends, not when the mutation is healed.
+    fn enlarge<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<(), FaultError>> {
+        let _ = (world, undo);
         Box::pin(async { Ok(()) })
     }
 

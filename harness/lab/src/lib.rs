@@ -5,7 +5,7 @@
 //! - [`host`]: what reaches beyond the lab: lock, journal, guardian, recovery.
 //! - [`cluster`]: nodes, pods, Services, the fabric and the outside world as namespace handles; the backend interface
 //!   ([`cluster::backend`]). [`workload`]: real clients and servers. [`collect`]: kernel and API events into signals.
-//! - [`netns`]: the lab backend.
+//! - [`netns`]: the lab backend. [`series`]: exporters inside the namespaces, and what they export.
 //! - [`fault`]: the fault interface. [`faults`]: all faults, with their YAML.
 //!
 //! Left out: what a scenario expects, and whether its expectations were met.
@@ -18,4 +18,5 @@ pub mod host;
 pub mod host_limit;
 pub mod job;
 pub mod netns;
+pub mod series;
 pub mod workload;

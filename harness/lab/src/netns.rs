@@ -104,7 +104,7 @@ impl Lab {
                 continue;
             }
             let inside = host_namespace(&pod.name, false).await?;
-            let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: format!("pod{number}") };
+            let made = Pod { name: pod.name.clone(), ns: inside.ns.clone(), link: pod_link(number) };
             if !plan.is_spare(PodId(number)) {
                 plug_pod(plan, PodId(number), &made.link, &inside, &hosts[pod.node.0]).await?;
             }
@@ -213,6 +213,11 @@ async fn plug_pod(plan: &ClusterPlan, id: PodId, link: &str, pod: &Builder, node
 /// The link-local next hop of every pod, at the node's end of its veth.
 const POD_GATEWAY: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 1, 1));
 
+/// The node's end of a pod's veth, named as most CNIs do it: rules about the NICs of nodes leave out `veth.+`.
+fn pod_link(number: usize) -> String {
+    format!("veth{number}")
+}
+
 /// The time between the kubelet's decision to delete a pod and the CNI's work on the node.
 const CNI_CALL: Duration = Duration::from_millis(5);
 
@@ -227,7 +232,7 @@ fn inventory(plan: &ClusterPlan, state: &[PodState]) -> Inventory {
         name: plan.pods[id].name.clone(),
         node: node(id),
         address: plan.pods[id].address,
-        link: format!("pod{id}"),
+        link: pod_link(id),
     });
     let services = plan.services.iter().map(|service| Endpoints {
         service: service.name.clone(),

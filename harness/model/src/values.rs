@@ -32,6 +32,7 @@ pub struct Format {
 pub const FORMATS: &[Format] = &[
     Name::FORMAT,
     Duration::FORMAT,
+    LongDuration::FORMAT,
     Address::FORMAT,
     ServerAddress::FORMAT,
     Prefix::FORMAT,
@@ -85,6 +86,11 @@ text! {
     /// A span of time.
     Duration(std::time::Duration), "duration-text", "a duration", "^([0-9]+(\\.[0-9]+)? ?(h|m|s|ms|us) ?)+$",
     "write a number and its unit, such as `400ms`, `5s` or `1m 30s`"
+}
+text! {
+    /// A span of time that may be days.
+    LongDuration(std::time::Duration), "long-duration", "a duration", "^([0-9]+(\\.[0-9]+)? ?(d|h|m|s|ms|us) ?)+$",
+    "write a number and its unit, such as `600ms`, `1h` or `60d`"
 }
 text! {
     /// An IP address.
@@ -176,6 +182,19 @@ impl Duration {
         }
         let duration = jiff::fmt::friendly::SpanParser::new().parse_unsigned_duration(text).ok()?;
         (duration <= std::time::Duration::from_secs(24 * 3600)).then_some(Self(duration))
+    }
+}
+
+impl LongDuration {
+    /// Days, then what a [`Duration`] may be.
+    fn parse(text: &str) -> Option<Self> {
+        const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+        let (days, rest) = match text.split_once('d') {
+            Some((days, rest)) => (days.trim_end().parse::<u32>().ok()?, rest.trim_start()),
+            None => (0, text),
+        };
+        let rest = if rest.is_empty() && days > 0 { std::time::Duration::ZERO } else { Duration::parse(rest)?.0 };
+        (days <= 3650).then(|| Self(DAY * days + rest))
     }
 }
 

@@ -132,11 +132,11 @@ pub struct Part {
 }
 
 /// Reads every document of a file of another program: YAML of up to 100 MB, or JSON. Aliases and merge keys are
-/// expanded. A document with an error of syntax does not affect the others.
-#[must_use]
-pub fn documents(source: &Source, noun: &str) -> (Vec<Part>, Diagnostics) {
+/// expanded. A document with an error of syntax does not affect the others. Those that `is_wanted` rejects by their text
+/// are not parsed.
+pub fn documents(source: &Source, noun: &str, mut is_wanted: impl FnMut(&str) -> bool) -> (Vec<Part>, Diagnostics) {
     let (mut parts, mut wrong) = (Vec::new(), Diagnostics::default());
-    for (start, text) in split(&source.text) {
+    for (start, text) in split(&source.text).into_iter().filter(|(_, text)| is_wanted(text)) {
         match serde_yaml::from_str_with_options::<YamlNode>(text, lenient(text.len())) {
             Ok(YamlNode { value: Value::Null, .. }) | Err(YamlError::Eof { .. }) => {}
             Ok(node) => parts.push(Part { start, node }),

@@ -95,6 +95,7 @@ pub fn main(arguments: &ReproduceArguments) -> Result<ExitCode, Refused> {
         consent: Consent::from_environment(arguments.allow_host_writes),
         require: Vec::new(),
         record: None,
+        series: None,
         config: Config::default(),
         sabotage: None,
         only: vec![(plan.name.clone(), None)],

@@ -1,5 +1,6 @@
 //! `relapse run`: replays scenarios and judges what detectors report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use relapse_detectors::operator::Knowledge;
 use relapse_lab::cluster::backend::{self, Backend, For};
 use relapse_lab::host::{self, Consent, Site};
+use relapse_lab::series::Programs;
 use relapse_model::diagnostics::did_you_mean;
 use relapse_reports::folder::RunFolder;
 use relapse_reports::terminal::{Mode, Terminal};
@@ -19,9 +21,10 @@ use crate::config::Config;
 use crate::drawn;
 use crate::event::{RunEvent, What};
 use crate::nightly;
-use crate::plan::Plan;
-use crate::run::{self, Interrupt, Options};
+use crate::plan::{Plan, load};
+use crate::run::{self, Interrupt, Options, Series};
 use crate::scenario::trial::Armed;
+use crate::shipped;
 use crate::vary::{Extent, Seed};
 
 /// Value of `--backend` for all backends, one after the other.
@@ -116,6 +119,10 @@ pub struct RunArguments {
     /// Record all signals to this folder, one file per trial.
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
+    /// Record what Prometheus exporters export to this folder, one file per trial, for `relapse alerts`. Trials then take four
+    /// minutes: 60 s before the fault, 120 s with it, 60 s after healing. Needs the programs of scripts/prometheus.sh.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["vary", "repeat"])]
+    record_series: Option<PathBuf>,
     /// Outside detectors and what they must report (default: relapse.yaml, if it exists).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -165,6 +172,7 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
             return Ok(ExitCode::SUCCESS);
         }
     }
+    let series = arguments.record_series.as_deref().map(|folder| series(folder, &plans)).transpose()?;
     let run_id = run_id();
     let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
     let clusters = clusters(jobs, trials(&plans, &only) * arguments.repeat as usize);
@@ -178,6 +186,7 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
         consent: Consent::from_environment(arguments.allow_host_writes),
         require,
         record: arguments.record.clone(),
+        series,
         config,
         sabotage,
         only,
@@ -199,10 +208,39 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     if let Some(armed) = arguments.armed {
         plans.iter_mut().for_each(|plan| plan.arm(armed));
     }
+    if options.series.is_some() {
+        plans.iter_mut().for_each(Plan::record_series);
+    }
     plans.iter_mut().for_each(|plan| plan.stretch_deadlines(arguments.deadline_factor));
     let terminal =
         (!arguments.json).then(|| Terminal::new(Mode::detect()).verbose(arguments.verbose).wide(arguments.wide));
     Ok(perform(&plans, &options, notices, terminal, folder))
+}
+
+/// Prepares to record series.
+fn series(folder: &Path, plans: &[Plan]) -> Result<Series, Refused> {
+    let failed = |e: &dyn std::fmt::Display| format!("--record-series {}: {e}", folder.display());
+    Programs::find().map_err(|e| failed(&e))?;
+    std::fs::create_dir_all(folder).map_err(|e| failed(&e))?;
+    let shipped = load(&shipped::scenarios()).unwrap_or_default();
+    let all = shipped.iter().chain(plans).map(|plan| (plan.incident.clone(), plan.name.clone()));
+    Ok(Series { folder: folder.to_owned(), base: bases(&all.collect()) })
+}
+
+/// The base scenario of each incident: the one with whose name most others begin, as variants add to it; of several, the
+/// first.
+fn bases(all: &BTreeSet<(String, String)>) -> BTreeSet<String> {
+    let variants = |(incident, base): &(String, String)| {
+        all.iter().filter(|(other, name)| other == incident && name.starts_with(base.as_str())).count()
+    };
+    let mut best: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for scenario in all {
+        let entry = best.entry(&scenario.0).or_default();
+        if variants(scenario) > entry.0 {
+            *entry = (variants(scenario), &scenario.1);
+        }
+    }
+    best.into_values().map(|(_, name)| name.to_owned()).collect()
 }
 
 /// Whether an argument is the scenario's name or file, and not only its folder.
@@ -393,6 +431,16 @@ pub(super) fn catch_signals(interrupt: &Interrupt) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_base_scenarios_are_those_of_the_readme() {
+        let plans = load(&shipped::scenarios()).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let bases = bases(&plans.iter().map(|plan| (plan.incident.clone(), plan.name.clone())).collect());
+        let readme = include_str!("../../../README.md");
+        let rows = readme.lines().filter(|line| line.starts_with("| I") || line.starts_with("| W"));
+        let named: BTreeSet<_> = rows.filter_map(|line| Some(line.split('`').nth(1)?.to_owned())).collect();
+        assert!(named.len() == 13 && named.is_subset(&bases), "{named:?} {bases:?}");
+    }
 
     #[test]
     fn each_trial_is_in_exactly_one_shard_and_none_is_far_too_full() {

@@ -32,8 +32,9 @@ impl Plan {
         let longest = deadlines.chain([trial.watch]).max().unwrap_or_default();
         // In a chain, the findings of the step before must be cleared during a stage.
         let cleared = if trial.is_chain() { self.recover_within } else { Duration::ZERO };
-        let stages = trial.steps.iter().map(|step| step.effect.within.max(longest).max(cleared));
-        self.steady_for + self.baseline + stages.sum::<Duration>()
+        let shortest = if trial.is_chain() { self.baseline } else { self.at_least.fault };
+        let stages = trial.steps.iter().map(|step| step.effect.within.max(longest).max(cleared).max(shortest));
+        self.steady_for + self.baseline + stages.sum::<Duration>() + self.at_least.healthy
     }
 
     /// Maximum number of entries on a node in this trial: one for each new connection, none of which expires (TIME_WAIT

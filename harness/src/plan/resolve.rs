@@ -35,7 +35,7 @@ use relapse_model::diagnostics::{Diagnostics, Source, Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 
-use super::Plan;
+use super::{Lasting, Plan};
 use crate::scenario::Scenario;
 use crate::scenario::operator::Shared;
 use crate::vary;
@@ -91,6 +91,7 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
         controls,
         recover_within,
         settle_within: SETTLE_WITHIN,
+        at_least: Lasting::default(),
     })?;
     plan.arm(armed);
     Ok(plan)
@@ -122,6 +123,20 @@ impl<'a> DerefMut for Planner<'a> {
 impl Planner<'_> {
     fn duration_or(&mut self, key: &str, duration: Option<&Spanned<values::Duration>>, default: Duration) -> Duration {
         duration.and_then(|d| self.duration(key, d)).unwrap_or(default)
+    }
+
+    /// For how long something went on.
+    fn lasted(&mut self, lasted: Option<&Spanned<values::LongDuration>>) -> Option<Duration> {
+        let lasted = lasted?;
+        if lasted.0.is_zero() {
+            self.error(
+                lasted.span,
+                "`lasted` cannot be 0",
+                "write a time above 0, or leave it out where it is unknown",
+            );
+            return None;
+        }
+        Some(lasted.0)
     }
 
     /// Reports duplicate names of one kind.

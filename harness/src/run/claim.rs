@@ -95,7 +95,8 @@ impl Hold {
             Some(mode) => Some(MachineLock::enter(&lock::limit(), mode, &|_| true, &in_use, stop)?),
             None => None,
         };
-        let room = |labs| labs < processors() || is_idle();
+        // Where series are recorded, labs mostly wait.
+        let room = |labs| options.series.is_some() || labs < processors() || is_idle();
         let in_the_way = |holder| report(format!("waiting for exclusive use of the machine (held by {holder})"));
         let machine = |mode| MachineLock::enter(&lock::neighbours(), mode, &room, &in_the_way, stop);
         let machine = match job.backend.places().filter(|_| job.claim.machine == Mode::Shared) {

@@ -4,9 +4,7 @@
 //! [`Visitors`] starts the requested programs. Events reach the visitor in order with the run's events. Programs run in
 //! the lab and end with it. The prompt restores the terminal when a program has ended.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -16,6 +14,7 @@ use relapse_kernel::NetNs;
 use relapse_kernel::process::{Inside, interactive};
 use relapse_lab::cluster::Cluster;
 use relapse_lab::workload::namespace;
+use relapse_lab::workload::stub::resolv_conf;
 use tokio::sync::{Mutex as AsyncMutex, mpsc as channel};
 
 use super::order::{HoldEvent, ToLab};
@@ -201,7 +200,6 @@ struct HeldPlace {
 }
 
 fn places(cluster: &dyn Cluster, plan: &ClusterPlan) -> Vec<HeldPlace> {
-    let resolver = plan.dns.as_ref().map(|dns| resolv_conf(plan.services[dns.service.0].address, &dns.search));
     let place = |(name, at)| {
         let ns = match at {
             At::Place(place) => Some(namespace(cluster, place)),
@@ -209,19 +207,13 @@ fn places(cluster: &dyn Cluster, plan: &ClusterPlan) -> Vec<HeldPlace> {
             At::LoadBalancer(id) => cluster.outside(id).load_balancer.clone(),
             At::Fabric => Some(cluster.fabric().clone()),
         };
-        let resolver = resolver.clone().filter(|_| matches!(at, At::Place(Place::Pod(_))));
+        let resolver = match at {
+            At::Place(pod @ Place::Pod(_)) if plan.dns.is_some() => resolv_conf(plan, pod),
+            _ => None,
+        };
         ns.map(|ns| HeldPlace { name, ns, resolver })
     };
     named(plan).into_iter().filter_map(place).collect()
-}
-
-/// The `resolv.conf` that the kubelet writes for a pod with the default DNS policy.
-fn resolv_conf(server: IpAddr, search: &[String]) -> String {
-    let mut text = format!("nameserver {server}\n");
-    if !search.is_empty() {
-        let _ = writeln!(text, "search {}", search.join(" "));
-    }
-    text + "options ndots:5\n"
 }
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";

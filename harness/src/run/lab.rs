@@ -24,6 +24,7 @@ use tokio::sync::{mpsc as channel, watch};
 use super::hold::Visitors;
 use super::observer::Observer;
 use super::order::{FromLab, Order, Sabotage, ToLab, ended};
+use super::series::SeriesRecorder;
 use super::spreads::SharedSpreads;
 use super::trial::Trial;
 use crate::access::accesses;
@@ -82,6 +83,9 @@ fn carry_out(
     let plans = load(std::slice::from_ref(&order.file)).map_err(|e| e.plain())?;
     let mut plan = plans.into_iter().next().ok_or("the scenario file contains no scenario")?;
     plan.arm(order.armed);
+    if order.series.is_some() {
+        plan.record_series();
+    }
     plan.stretch_deadlines(order.deadline_factor);
     if let Err(e) = host::raise_nofile(plan.open_files()) {
         let reasons = vec![format!("too many held connections for this machine: {e}")];
@@ -198,8 +202,8 @@ async fn run(
     outbox: &Outbox,
 ) -> Result<TrialEnded, String> {
     let trial = choose(plan, order)?;
-    let emit = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
-    emit(TrialEvent::Phase { phase: Phase::Up, step: None });
+    let send = |event| outbox.send(&FromLab::Event { at: Time(clock::now()), event });
+    send(TrialEvent::Phase { phase: Phase::Up, step: None });
     let begin = clock::now();
     let cluster = match order.ground.up(plan.cluster_of(trial)).await {
         Ok(cluster) => cluster,
@@ -208,6 +212,18 @@ async fn run(
     let up = Some(Duration::from_nanos(clock::now() - begin));
     outbox.send(&FromLab::Up { inodes: cluster.inodes() });
 
+    let series = match &order.series {
+        Some(order) => Some(SeriesRecorder::start(order, &cluster, plan, reach.host_limit.is_available()).await),
+        None => None,
+    };
+    let series = match series.transpose() {
+        Ok(series) => series,
+        Err(why) => return Ok(ended(Outcome::Inconclusive, vec![format!("series cannot be recorded: {why}")])),
+    };
+    let emit = |event| {
+        series.iter().for_each(|series| series.event(&event));
+        send(event);
+    };
     let operator = order.trial.operator.of(cluster.plan().operator());
     let (known, sabotage) = (operator.clone(), order.sabotage.clone());
     let detectors = move || match &sabotage {
@@ -228,7 +244,7 @@ async fn run(
     let report = move |event| to_reports.send(&FromLab::Event { at: Time(clock::now()), event });
     let observer = tokio::spawn(observer.run(incoming, seen, report));
 
-    let trial = Trial {
+    let judged = Trial {
         plan,
         trial,
         cluster: Arc::clone(&cluster),
@@ -249,11 +265,15 @@ async fn run(
     .run()
     .await;
     let trouble = observer.await.ok().flatten();
+    let (mut outcome, mut reasons) = judged;
+    let unrecorded = match series {
+        Some(series) => series.end(outcome, order, plan, trial).await.err(),
+        None => None,
+    };
     let left = cluster.down().await;
     drop(cluster);
-    let (mut outcome, mut reasons) = trial;
     for what in left {
-        emit(TrialEvent::LeftBehind { what: what.clone() });
+        send(TrialEvent::LeftBehind { what: what.clone() });
         outcome = Outcome::Dirty;
         reasons.push(format!("left behind: {what}"));
     }
@@ -261,6 +281,10 @@ async fn run(
     if outcome == Outcome::Fail && late >= LATE {
         outcome = Outcome::Inconclusive;
         reasons.push(format!("this machine is too busy for slow paths: packets were delayed by {late:.0?} too long"));
+    }
+    if let Some(why) = unrecorded {
+        outcome = outcome.max(Outcome::Inconclusive);
+        reasons.push(format!("series could not be recorded: {why}"));
     }
     if let Some(trouble) = trouble {
         outcome = outcome.max(Outcome::Inconclusive);

@@ -30,6 +30,8 @@ pub struct Order {
     pub host_writes: bool,
     /// Where to record all signals.
     pub record: Option<PathBuf>,
+    /// Record series of exporters.
+    pub series: Option<SeriesOrder>,
     /// Hold with the fault in force until a request to heal.
     pub hold: bool,
     /// The user's detectors.
@@ -38,6 +40,14 @@ pub struct Order {
     pub outside_expectations: Vec<Expectation>,
     #[serde(default)]
     pub sabotage: Option<Sabotage>,
+}
+
+/// Where to record series, and what the lab does not know about them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SeriesOrder {
+    pub file: PathBuf,
+    /// Of the base scenario of its incident.
+    pub base: bool,
 }
 
 /// Deliberate defects of the harness, for its own tests: each must change the verdict.

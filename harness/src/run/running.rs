@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relapse_detectors::time::Time;
-use relapse_lab::fault::now;
+use relapse_lab::fault::{UndoStack, now};
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
@@ -59,6 +59,8 @@ pub struct Running<'a> {
     pub to_triage: mpsc::UnboundedSender<ToTriage>,
     /// Of the present stage.
     pub triage: TriageJudge,
+    /// What was enlarged before the baseline; undone at the end.
+    pub enlarged: UndoStack,
     /// Why triage was wrong, by stage.
     pub triage_wrong: Vec<String>,
     pub events: &'a dyn Fn(TrialEvent),

@@ -287,7 +287,7 @@ impl Stages<'_> {
                 () if is_control => watched.from.max(visible) + self.trial.watch,
                 // A stage without new findings is watched for as long as the baseline.
                 () if self.trial.is_chain() => watched.from + self.plan.baseline,
-                () => watched.from,
+                () => watched.from + self.plan.at_least.fault,
             };
             let settled = running.settled(watched.from);
             let last = if is_control { None } else { running.judge.last_deadline() };

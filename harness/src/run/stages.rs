@@ -17,6 +17,9 @@ use super::steady::Steady;
 use crate::judge::Judge;
 use crate::scenario::trial::Armed;
 
+/// In a baseline of a minute, one attempt in so many may fail on a busy machine.
+const ONE_IN: u32 = 100;
+
 impl Stages<'_> {
     /// Runs all stages until everything is healed. Leftovers are added to `dirty`.
     ///
@@ -69,6 +72,15 @@ impl Stages<'_> {
             .then_some(())
             .ok_or_else(|| Stop::Inconclusive(format!("no steady state: {}", self.describe(&steady))))?;
 
+        if self.world.full_size {
+            let mut enlarged = std::mem::take(&mut running.enlarged);
+            let mut made = Ok(());
+            for fault in self.trial.changes() {
+                made = made.and(fault.enlarge(self.world, &mut enlarged).await);
+            }
+            running.enlarged = enlarged;
+            made.map_err(|e| Stop::Inconclusive(format!("the original's size could not be had: failed to {e}")))?;
+        }
         running.enter(Phase::Baseline, None);
         let begin = now();
         let mut steady = Steady::new(&plan.workload);
@@ -81,7 +93,7 @@ impl Stages<'_> {
                 false
             })
             .await?;
-        let failed: Vec<&str> = steady.failed().collect();
+        let failed: Vec<&str> = steady.failed(if plan.is_full_size() { ONE_IN } else { u32::MAX }).collect();
         if !failed.is_empty() {
             return Err(Stop::Inconclusive(format!("the baseline was not quiet: {} failed", failed.join(", "))));
         }
@@ -202,6 +214,10 @@ impl Stages<'_> {
         let seen = running.spreads.lock().healings();
         seen.into_iter().for_each(|seen| (running.events)(TrialEvent::Visible(seen)));
         healed.report(running.events);
-        if recovered.is_ok() { healed.missing("after healing") } else { Ok(()) }
+        if recovered.is_ok() {
+            running.until(begin + self.plan.at_least.healthy, |_, _| false).await?;
+            return healed.missing("after healing");
+        }
+        Ok(())
     }
 }

@@ -18,6 +18,7 @@ struct FlowState {
     name: String,
     /// Start of the current run of successes.
     working_since: Option<Time>,
+    attempts: u32,
     failures: u32,
 }
 
@@ -34,6 +35,7 @@ impl Steady {
             return;
         }
         let state = &mut self.flows[attempt.flow.0];
+        state.attempts += 1;
         if attempt.failure.is_some() {
             state.working_since = None;
             state.failures += 1;
@@ -48,9 +50,9 @@ impl Steady {
         self.flows.iter().all(|flow| flow.working_since.is_some_and(|since| now.since(since) >= span))
     }
 
-    /// Flows with at least one failure.
-    pub fn failed(&self) -> impl Iterator<Item = &str> {
-        self.flows.iter().filter(|flow| flow.failures > 0).map(|flow| flow.name.as_str())
+    /// Flows of which more than one attempt in so many has failed.
+    pub fn failed(&self, one_in: u32) -> impl Iterator<Item = &str> {
+        self.flows.iter().filter(move |flow| flow.failures > flow.attempts / one_in).map(|flow| flow.name.as_str())
     }
 
     /// Describes the flows that do not work.
@@ -108,14 +110,15 @@ mod tests {
         }
         assert!(!steady.holds(Time(650), SPAN));
         assert!(steady.holds(Time(700), SPAN));
-        assert_eq!(steady.failed().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(steady.failed(u32::MAX).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(steady.failed(3).count(), 0);
     }
 
     #[test]
     fn attempts_from_before_say_nothing_about_now() {
         let mut steady = steady(&["a"]);
         steady.attempt(Time(100), &attempt(0, 50, false));
-        assert_eq!(steady.failed().count(), 0);
+        assert_eq!(steady.failed(u32::MAX).count(), 0);
         assert_eq!(steady.describe(), "a never answered");
     }
 }

@@ -16,7 +16,7 @@ use relapse_reports::event::{Outcome, TrialEnded, TrialEvent};
 
 use super::claim::Hold;
 use super::hold::Line;
-use super::order::{FromLab, HoldEvent, Order, ToLab, ended};
+use super::order::{FromLab, HoldEvent, Order, SeriesOrder, ToLab, ended};
 use super::{Interrupt, Job, Options};
 use crate::scenario::trial::Armed;
 
@@ -108,7 +108,14 @@ impl Supervisor<'_> {
             armed: job.armed,
             ground,
             host_writes: hold.guardian.is_some(),
-            record: options.record.as_ref().map(|folder| folder.join(recording_name(job, options.backends.len() > 1))),
+            record: options
+                .record
+                .as_ref()
+                .map(|folder| folder.join(recording_name(job, options.backends.len() > 1, "jsonl"))),
+            series: options.series.as_ref().map(|series| SeriesOrder {
+                file: series.folder.join(recording_name(job, options.backends.len() > 1, "series.gz")),
+                base: series.base.contains(&job.id.scenario),
+            }),
             hold: options.hold,
             outside_detectors: options.config.detectors.iter().map(|detector| detector.exec.clone()).collect(),
             outside_expectations: match job.armed {
@@ -262,9 +269,9 @@ fn write(control: &mut File, message: &impl serde::Serialize) -> Result<(), Stri
 }
 
 /// The file name of a recording, distinct for several backends.
-fn recording_name(job: &Job, of_several: bool) -> String {
+fn recording_name(job: &Job, of_several: bool, ending: &str) -> String {
     let control = job.id.control.as_ref().map(|name| format!("--{name}")).unwrap_or_default();
     let repetition = if job.id.repetition > 1 { format!("-{}", job.id.repetition) } else { String::new() };
     let backend = if of_several { format!(".{}", job.id.backend) } else { String::new() };
-    format!("{}{control}{repetition}{backend}.jsonl", job.id.scenario)
+    format!("{}{control}{repetition}{backend}.{ending}", job.id.scenario)
 }

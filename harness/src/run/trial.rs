@@ -10,7 +10,7 @@ use relapse_detectors::operator::Operator;
 use relapse_detectors::signal::Signal;
 use relapse_kernel::sockdiag;
 use relapse_lab::cluster::Cluster;
-use relapse_lab::fault::World;
+use relapse_lab::fault::{UndoStack, World};
 use relapse_lab::host_limit::HostLimit;
 use relapse_lab::workload::churn::{Churn, ChurnPause};
 use relapse_lab::workload::{Attempt, Workload};
@@ -92,6 +92,7 @@ impl Trial<'_> {
             complaints: Complaints::new(&self.plan.workload),
             to_triage: self.to_triage,
             triage: TriageJudge::default(),
+            enlarged: UndoStack::default(),
             triage_wrong: Vec::new(),
             stop: self.stop,
             events: self.events,
@@ -111,6 +112,7 @@ impl Trial<'_> {
                     servers: Arc::clone(&workload.servers),
                     quiet,
                     host_limit: self.host_limit.clone(),
+                    full_size: self.plan.is_full_size() && self.host_limit.is_available(),
                 });
                 let stages = Stages {
                     plan: self.plan,
@@ -127,6 +129,8 @@ impl Trial<'_> {
                 if let Err(stop) = stages.recover(&mut running, &mut dirty, stopped.is_none()).await {
                     stopped = Some(stop);
                 }
+                let enlarged = std::mem::take(&mut running.enlarged);
+                stages.undo(&mut running, enlarged, &mut dirty).await;
                 churn.stop().await;
                 // Open connections would keep their namespaces alive for minutes. Destroy them while they still have an
                 // owner: the kernel then closes them properly, and the reset ends peers without an owner.
@@ -156,7 +160,9 @@ async fn start(
     }
     let failed = |e: relapse_kernel::Error| format!("the workload could not be started: {e}");
     let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts).map_err(failed)?;
-    Ok((workload, Churn::start(cluster, quiet).map_err(failed)?))
+    // Twice a second, a pod would come and go in recorded series as nowhere else.
+    let passing = !plan.is_full_size();
+    Ok((workload, Churn::start(cluster, quiet, passing).map_err(failed)?))
 }
 
 fn outcome(running: &Running<'_>, stopped: Option<Stop>, dirty: Vec<String>) -> (Outcome, Vec<String>) {

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use relapse_detectors::finding::Level;
 use relapse_lab::faults::Injection;
 use relapse_model::spanned::Spanned;
-use relapse_model::values::{Duration, Name};
+use relapse_model::values::{Duration, LongDuration, Name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +177,8 @@ pub struct Control {
     pub effect: Effect,
     /// Where triage must lead, if users see something. Default: nowhere, if no flow fails or is slow.
     pub triage: Option<Spanned<Triage>>,
+    /// For how long the change goes on, where it ends by itself or is mended: an alert that fires after that is right.
+    pub lasted: Option<Spanned<LongDuration>>,
     /// How long it is watched. Default: the incident's longest deadline, at least 2s.
     pub watch: Option<Spanned<Duration>>,
 }

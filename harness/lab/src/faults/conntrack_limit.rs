@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod by_kube_proxy;
+mod full_size;
 
 use relapse_model::Resolver;
 use relapse_model::diagnostics::Span;
@@ -22,6 +23,8 @@ use relapse_model::values::Fraction;
 
 use super::filler::{self, insert, numbered};
 use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, Requirement, UndoStack, Where, World, now};
+use crate::host::LimitWrite;
+use crate::workload::FlowSwitch;
 use by_kube_proxy::{KubeProxyWrite, guardian_failed};
 
 /// Writes the conntrack limit. Takes exactly one of `to` and `as`.
@@ -63,6 +66,8 @@ pub struct ConntrackLimit {
     pub(crate) formula: String,
     /// Written by kube-proxy, if there is a real one.
     pub(crate) by_kube_proxy: bool,
+    /// Factor and result of the formula before it was applied, if they differ.
+    pub(crate) scaled: Option<((u32, u32), u64)>,
 }
 
 impl ConntrackLimitSpec {
@@ -70,16 +75,17 @@ impl ConntrackLimitSpec {
         let (min, per_core) = (self.min.map_or(131_072, |m| m.value), self.max_per_core.map_or(32_768, |m| m.value));
         let whole = min.max(per_core.saturating_mul(cores));
         let mut formula = format!("max({min}, {per_core} x {cores} cores) = {whole}");
-        let limit = match self.scale.as_ref().map(|scale| scale.value.0) {
-            Some((over, under)) if over != under => {
+        let scale = self.scale.as_ref().map(|scale| scale.value.0).filter(|(over, under)| over != under);
+        let limit = match scale {
+            Some((over, under)) => {
                 let scaled = u128::from(whole) * u128::from(over) / u128::from(under);
                 let scaled = u64::try_from(scaled).unwrap_or(u64::MAX);
                 formula.push_str(&format!(", x {over}/{under} = {scaled}"));
                 scaled
             }
-            _ => whole,
+            None => whole,
         };
-        ConntrackLimit { limit, formula, by_kube_proxy: true }
+        ConntrackLimit { limit, formula, by_kube_proxy: true, scaled: scale.map(|scale| (scale, whole)) }
     }
 }
 
@@ -110,7 +116,8 @@ impl FaultSpec for ConntrackLimitSpec {
                     );
                 }
                 misplaced.is_empty().then(|| {
-                    Box::new(ConntrackLimit { limit: to.value, formula: to.value.to_string(), by_kube_proxy: false })
+                    let formula = to.value.to_string();
+                    Box::new(ConntrackLimit { limit: to.value, formula, by_kube_proxy: false, scaled: None })
                         as Box<dyn Fault>
                 })
             }
@@ -154,12 +161,28 @@ impl Fault for ConntrackLimit {
         vec![Requirement::ConntrackLimit(self.limit)]
     }
 
+    fn scale(&self) -> Option<(u32, u32)> {
+        self.scaled.map(|(scale, _)| scale)
+    }
+
+    fn enlarge<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<(), FaultError>> {
+        Box::pin(async move {
+            match self.scaled {
+                Some((_, whole)) => full_size::prepare(world, undo, whole).await,
+                None => Ok(()),
+            }
+        })
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             if !world.host_limit.is_available() {
                 return self.fill_instead(world, undo);
             }
             let limit = world.host_limit.clone();
+            if let Some((_, whole)) = self.scaled.filter(|_| world.full_size) {
+                return full_size::write_default(world, undo, whole, &self.formula).await;
+            }
             undo.push("restore nf_conntrack_max", move || limit.restore());
             let mut emulated = None;
             if self.by_kube_proxy
@@ -170,11 +193,7 @@ impl Fault for ConntrackLimit {
                     KubeProxyWrite::LeftAlone(what) => emulated = Some(what),
                 }
             }
-            let limit = world.host_limit.clone();
-            let value = self.limit;
-            // The guardian answers over a pipe, so wait outside the runtime's own threads.
-            let written = tokio::task::spawn_blocking(move || limit.write(value)).await;
-            let written = written.map_err(|_| guardian_failed())??;
+            let written = write(world, self.limit).await?;
             Ok(InForce {
                 t0: Time(written.t0),
                 t1: Time(written.t1),
@@ -184,6 +203,13 @@ impl Fault for ConntrackLimit {
             })
         })
     }
+}
+
+async fn write(world: &World, value: u64) -> Result<LimitWrite, FaultError> {
+    let limit = world.host_limit.clone();
+    // The guardian answers over a pipe, so wait outside the runtime's own threads.
+    let written = tokio::task::spawn_blocking(move || limit.write(value)).await;
+    written.map_err(|_| guardian_failed())?
 }
 
 /// Addresses of entries that stand for unrelated connections (RFC 2544, not routed anywhere).
@@ -196,20 +222,9 @@ impl ConntrackLimit {
     /// the write would have left, if any, and the workload fills the rest. The fall of the limit itself is left out.
     fn fill_instead(&self, world: &World, undo: &mut UndoStack) -> Result<InForce, FaultError> {
         let cluster = world.cluster.as_ref();
-        let holds = || world.flows.iter().filter(|(flow, _)| flow.holds());
-        let mut nodes: Vec<NodeId> = holds()
-            .filter_map(|(flow, _)| match flow.from {
-                Place::Pod(id) => Some(cluster.plan().pods[id.0].node),
-                Place::Node(id) => Some(id),
-                Place::Outside(_) | Place::Office(_) => None,
-            })
-            .collect();
-        nodes.dedup();
-        if nodes.is_empty() {
-            nodes.push(NodeId(0));
-        }
+        let nodes = loaded(world);
         // Growing flows would otherwise take the room that must be left.
-        let growing: Vec<_> = holds().map(|(_, switch)| Arc::clone(switch)).collect();
+        let growing = growing(world);
         let again = growing.clone();
         undo.push("resume opening held connections", move || {
             again.iter().for_each(|flow| flow.pause(false));
@@ -247,6 +262,27 @@ impl ConntrackLimit {
             )),
         })
     }
+}
+
+/// The nodes whose tables the flows that hold connections fill.
+fn loaded(world: &World) -> Vec<NodeId> {
+    let holds = world.flows.iter().filter(|(flow, _)| flow.holds());
+    let node = |from: Place| match from {
+        Place::Pod(id) => Some(world.cluster.plan().pods[id.0].node),
+        Place::Node(id) => Some(id),
+        Place::Outside(_) | Place::Office(_) => None,
+    };
+    let mut nodes: Vec<NodeId> = holds.filter_map(|(flow, _)| node(flow.from)).collect();
+    nodes.dedup();
+    if nodes.is_empty() {
+        nodes.push(NodeId(0));
+    }
+    nodes
+}
+
+/// The flows that open ever more connections.
+fn growing(world: &World) -> Vec<Arc<FlowSwitch>> {
+    world.flows.iter().filter(|(flow, _)| flow.holds()).map(|(_, switch)| Arc::clone(switch)).collect()
 }
 
 /// Number of filler entries inserted at t0.

@@ -49,14 +49,16 @@ pub struct Churn {
 }
 
 impl Churn {
-    /// Starts the churn.
+    /// Starts the churn, with or without the pod that comes and goes, which otherwise stays.
     ///
     /// # Errors
     /// When its server's port cannot be bound.
-    pub fn start(cluster: &Arc<dyn Cluster>, quiet: &ChurnPause) -> Result<Self, FaultError> {
+    pub fn start(cluster: &Arc<dyn Cluster>, quiet: &ChurnPause, passing: bool) -> Result<Self, FaultError> {
         let mut tasks = JoinSet::new();
         let away = Arc::new(Mutex::new(()));
-        tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
+        if passing {
+            tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
+        }
         let mut own = (0..cluster.plan().pods.len()).map(PodId).filter(|id| !cluster.plan().pods[id.0].host_network);
         if let (Some(client), Some(to)) = (own.next(), own.next()) {
             let (flows, errors) = (Arc::new([]), Errors::default());

@@ -6,6 +6,7 @@
 //! (`attempts`), at the defaults of `resolv.conf(5)`; an answer to either is accepted, as by glibc.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -50,6 +51,18 @@ pub async fn address(
     // The order of getaddrinfo(3) on a host without an IPv6 address (RFC 6724 section 6, rule 1).
     let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
     first.copied().ok_or(Failure::NameError)
+}
+
+/// The `resolv.conf` of a place: for a pod as the kubelet writes it with the default DNS policy. `None` where nothing can
+/// be looked up.
+#[must_use]
+pub fn resolv_conf(plan: &ClusterPlan, from: Place) -> Option<String> {
+    let mut text = format!("nameserver {}\n", plan.resolver_of(from)?);
+    let search = search_list(plan, from);
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    Some(if matches!(from, Place::Pod(_)) { text + "options ndots:5\n" } else { text })
 }
 
 /// The search domains at `from`: only pods have any.

@@ -43,7 +43,8 @@ impl Planner<'_> {
         let (control, why, cluster) = (None, String::new(), None);
         let unseen = false;
         let also = self.plan_also(scenario, &detect);
-        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, also, unseen, watch }
+        let lasted = self.lasted(scenario.lasted.as_ref());
+        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, also, unseen, watch, lasted }
     }
 
     /// When detectors are armed. What is then not judged must not be stated.
@@ -152,6 +153,7 @@ impl Planner<'_> {
             let message = format!("`watch` is shorter than {deadline:?}, the incident's longest deadline");
             self.error(at.span, message, format!("write at least `{deadline:?}`, or leave it out"));
         }
+        let lasted = self.lasted(control.lasted.as_ref());
         TrialPlan {
             control: Some(control.name.0.clone()),
             why: control.why.value.clone(),
@@ -163,6 +165,7 @@ impl Planner<'_> {
             also: Default::default(),
             unseen: control.triage.is_none() && control.effect.all.iter().all(|effect| effect.affected().is_none()),
             watch,
+            lasted,
         }
     }
 

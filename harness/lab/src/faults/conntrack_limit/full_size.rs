@@ -1,0 +1,68 @@
+//! I2 at its own size: the operators' limit of a year before, a table as full as theirs was, and kube-proxy's default for
+//! 16 cores. Entries that stand for unrelated connections are the load; the workload's own are the last of it.
+
+use relapse_detectors::time::Time;
+use relapse_kernel::conntrack::Conntrack;
+
+use super::{BALLAST_MARK, ballast, filler, growing, insert, loaded, write};
+use crate::fault::{FaultError, InForce, UndoStack, World};
+
+/// What the operators had set.
+const OPERATORS: u64 = 2_310_720;
+/// Entries that are left for the workload in the baseline: what it holds, and TIME_WAIT.
+const WORKLOAD: u64 = 12_000;
+/// Room below the new limit when it is written, which the growing load fills within a second.
+const ROOM: u64 = 500;
+
+/// Raises the limit and fills the table to a little below the limit that is written later. Load does not grow until
+/// then.
+pub(super) async fn prepare(world: &World, undo: &mut UndoStack, whole: u64) -> Result<(), FaultError> {
+    if !world.host_limit.is_available() {
+        return Ok(());
+    }
+    let limit = world.host_limit.clone();
+    undo.push("restore nf_conntrack_max", move || limit.restore());
+    write(world, OPERATORS).await?;
+    growing(world).iter().for_each(|flow| flow.pause(true));
+    fill(world, Some(undo), whole.saturating_sub(WORKLOAD)).map(drop)
+}
+
+/// Fills the table up to [`ROOM`], then writes the limit. Healing writes the operators' value again, as they did.
+pub(super) async fn write_default(
+    world: &World,
+    undo: &mut UndoStack,
+    whole: u64,
+    formula: &str,
+) -> Result<InForce, FaultError> {
+    fill(world, None, whole.saturating_sub(ROOM))?;
+    let limit = world.host_limit.clone();
+    undo.push("write the operators' nf_conntrack_max again", move || limit.write(OPERATORS).map(drop));
+    let written = write(world, whole).await?;
+    growing(world).iter().for_each(|flow| flow.pause(false));
+    Ok(InForce {
+        t0: Time(written.t0),
+        t1: Time(written.t1),
+        what: format!("nf_conntrack_max {} -> {whole} ({formula}, not scaled)", written.before),
+        read_back: written.read_back.to_string(),
+        reduced: None,
+    })
+}
+
+/// Adds filler entries until each table has so many.
+fn fill(world: &World, mut undo: Option<&mut UndoStack>, wanted: u64) -> Result<(), FaultError> {
+    for node in loaded(world) {
+        let ns = world.cluster.node(node).ns.clone();
+        let (count, _) = Conntrack::open(&ns)?.table()?;
+        if let Some(undo) = &mut undo {
+            let home = ns.clone();
+            undo.push(format!("remove the filler entries from the table of {}", ns.name()), move || {
+                Conntrack::open(&home)?.delete_marked(BALLAST_MARK)
+            });
+        }
+        // Numbers above those that are there already.
+        let first = if undo.is_some() { 0 } else { wanted };
+        insert(&ns, BALLAST_MARK, &mut (first..first + wanted.saturating_sub(count)).map(ballast))?;
+        filler::read_back(&ns, wanted)?;
+    }
+    Ok(())
+}

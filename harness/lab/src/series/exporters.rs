@@ -1,0 +1,191 @@
+//! The exporters of a lab: which run where, and which of their series are kept.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use relapse_alerts::recording::{Exporter, Target};
+use relapse_kernel::NetNs;
+use relapse_kernel::process::Inside;
+use relapse_model::{ClusterPlan, FlowPlan, NodeId, Place, PodRole};
+use tokio::time::Instant;
+
+use super::probes::{self, Probe};
+use super::{AGAIN, Programs, Scrape, connect};
+use crate::cluster::Cluster;
+use crate::workload::{namespace, stub};
+
+const NODE_PORT: u16 = 9100;
+const BLACKBOX_PORT: u16 = 9115;
+
+/// Collectors of the node exporter that look into a network namespace. `network_route` and `tcpstat` are off by default;
+/// all others are on. The remaining ones (CPU, memory, load, disks, filesystems, time, ...) would show the machine that
+/// records: rules about it are not covered.
+const COLLECTORS: &[&str] =
+    &["arp", "conntrack", "netclass", "netdev", "netstat", "network_route", "sockstat", "tcpstat", "udp_queues"];
+
+/// Metrics about the exporter's own process, and how long its collectors took on the machine that records.
+const OWN: &[&str] = &["go_", "process_", "promhttp_", "node_scrape_collector_duration_seconds"];
+
+pub(super) fn is_of_the_exporter(metric: &str) -> bool {
+    OWN.iter().any(|prefix| metric.starts_with(prefix))
+}
+
+/// Metrics that only grow, although the node exporter declares them as gauges or untyped: it passes on what the kernel
+/// counts in `/proc/net/netstat`, `/proc/net/snmp` and `/proc/net/stat/nf_conntrack`. [`STATES`] are the exceptions.
+const GROWING: &[&str] = &["node_netstat_", "node_nf_conntrack_stat_"];
+const STATES: &[&str] = &["node_netstat_Tcp_CurrEstab", "node_netstat_Ip_Forwarding"];
+
+pub(super) fn grows(metric: &str) -> bool {
+    GROWING.iter().any(|prefix| metric.starts_with(prefix)) && !STATES.contains(&metric)
+}
+
+/// Times that a probe took. They are recorded in steps of 10 us: what varies below that is the machine that records.
+pub(super) fn is_time_of_a_probe(metric: &str) -> bool {
+    metric.starts_with("probe_") && metric.ends_with("_seconds")
+}
+
+/// An exporter that runs; it is killed when this is dropped.
+pub(super) struct Running {
+    name: String,
+    ns: NetNs,
+    port: u16,
+    process: Mutex<Child>,
+    /// Bind-mounted as `/etc/resolv.conf`.
+    _resolv_conf: Option<tempfile::NamedTempFile>,
+}
+
+impl Running {
+    /// Waits until it accepts connections.
+    pub async fn answers(&self, within: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + within;
+        loop {
+            if connect(&self.ns, self.port).await.is_some() {
+                return Ok(());
+            }
+            let ended = self.process.lock().ok().and_then(|mut process| process.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(format!("{} has ended: {status}", self.name));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} did not answer within {} s", self.name, within.as_secs()));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(process) = self.process.get_mut() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// Starts all exporters.
+pub(super) fn start(
+    cluster: &dyn Cluster,
+    flows: &[FlowPlan],
+    programs: &Programs,
+) -> Result<(Vec<Running>, Vec<Scrape>), String> {
+    let plan = cluster.plan();
+    let (mut exporters, mut scrapes) = (Vec::new(), Vec::new());
+    for id in (0..plan.nodes.len()).map(NodeId) {
+        let ns = cluster.node(id).ns.clone();
+        exporters.push(node_exporter(&programs.node_exporter, &ns)?);
+        let target = Target { exporter: Exporter::Node, place: place(plan, Place::Node(id), NODE_PORT), derived: None };
+        scrapes.push(Scrape { target, ns, port: NODE_PORT, path: "/metrics".to_owned(), kept: Mutex::default() });
+    }
+    let probes = probes::of(plan, flows);
+    let mut served: BTreeMap<u64, Vec<(&Probe, NetNs)>> = BTreeMap::new();
+    for probe in &probes {
+        let ns = namespace(cluster, probe.from);
+        let at = served.entry(ns.inode()).or_default();
+        // Places on the host network share their node's namespace.
+        if !at.iter().any(|(other, _)| (&other.module, &other.target) == (&probe.module, &probe.target)) {
+            at.push((probe, ns));
+        }
+    }
+    for at in served.into_values() {
+        let Some((first, ns)) = at.first() else { continue };
+        exporters.push(blackbox_exporter(&programs.blackbox_exporter, ns, plan, first.from, &at)?);
+        scrapes.extend(at.into_iter().map(|(probe, ns)| {
+            let mut place = place(plan, probe.from, BLACKBOX_PORT);
+            place
+                .extend([("module", &probe.module), ("target", &probe.target)].map(|(k, v)| (k.to_owned(), v.clone())));
+            let target = Target { exporter: Exporter::Blackbox, place, derived: None };
+            Scrape { target, ns, port: BLACKBOX_PORT, path: probe.path(), kept: Mutex::default() }
+        }));
+    }
+    Ok((exporters, scrapes))
+}
+
+fn node_exporter(program: &Path, ns: &NetNs) -> Result<Running, String> {
+    let name = format!("the node exporter of {}", ns.name());
+    let mut command = Inside::new(ns).command(program);
+    command.arg(format!("--web.listen-address=127.0.0.1:{NODE_PORT}")).arg("--collector.disable-defaults");
+    command.args(COLLECTORS.iter().map(|collector| format!("--collector.{collector}")));
+    command.arg("--log.level=error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = command.spawn().map_err(|e| format!("{name} could not be started: {e}"))?;
+    Ok(Running { name, ns: ns.clone(), port: NODE_PORT, process: Mutex::new(process), _resolv_conf: None })
+}
+
+/// One for a place, with the modules of its probes and the place's own resolver.
+fn blackbox_exporter(
+    program: &Path,
+    ns: &NetNs,
+    plan: &ClusterPlan,
+    from: Place,
+    probes: &[(&Probe, NetNs)],
+) -> Result<Running, String> {
+    const RESOLV_CONF: &str = "/etc/resolv.conf";
+    let name = format!("the blackbox exporter of {}", ns.name());
+    let failed = |e: &dyn std::fmt::Display| format!("{name} could not be started: {e}");
+    let mut inside = Inside::new(ns);
+    let mut resolv_conf = None;
+    if let Some(text) = stub::resolv_conf(plan, from).filter(|_| Path::new(RESOLV_CONF).exists()) {
+        let mut file = tempfile::NamedTempFile::new().map_err(|e| failed(&e))?;
+        file.write_all(text.as_bytes()).map_err(|e| failed(&e))?;
+        inside = inside.bind(file.path(), RESOLV_CONF).map_err(|e| failed(&e))?;
+        resolv_conf = Some(file);
+    }
+    let mut command = inside.command(program);
+    command.arg(format!("--web.listen-address=127.0.0.1:{BLACKBOX_PORT}")).arg("--config.file=/dev/stdin");
+    command.arg("--log.level=error").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = command.spawn().map_err(|e| failed(&e))?;
+    // JSON is YAML.
+    let modules = probes::modules(probes.iter().map(|(probe, _)| *probe)).to_string();
+    let sent = process.stdin.take().map(|mut pipe| pipe.write_all(modules.as_bytes()));
+    let process = Running {
+        name: name.clone(),
+        ns: ns.clone(),
+        port: BLACKBOX_PORT,
+        process: Mutex::new(process),
+        _resolv_conf: resolv_conf,
+    };
+    sent.transpose().map_err(|e| failed(&e))?;
+    Ok(process)
+}
+
+/// Where an exporter is.
+fn place(plan: &ClusterPlan, at: Place, port: u16) -> BTreeMap<String, String> {
+    let node = |id: NodeId| ("node", plan.nodes[id.0].name.as_str());
+    let mut place = match at {
+        Place::Node(id) => vec![node(id)],
+        Place::Pod(id) => {
+            let pod = &plan.pods[id.0];
+            let namespace = if pod.role == PodRole::Dns { "kube-system" } else { "default" };
+            vec![node(pod.node), ("namespace", namespace), ("pod", &pod.name)]
+        }
+        Place::Outside(id) => vec![("outside", plan.outside[id.0].name.as_str())],
+        Place::Office(id) => vec![("office", plan.offices[id.0].name.as_str())],
+    };
+    let address = format!("{}:{port}", plan.address(at));
+    place.push(("address", &address));
+    place.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}

@@ -1,0 +1,96 @@
+//! All samples so far, by series, one for each second.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use relapse_alerts::recording::{Samples, Series};
+
+use super::exporters::{grows, is_of_the_exporter, is_time_of_a_probe};
+use super::exposition::{Line, lines};
+
+/// Steps of a second in which the times of probes are recorded.
+const STEPS: f64 = 1e5;
+
+/// Target, metric and labels.
+type Key = (usize, String, BTreeMap<String, String>);
+
+#[derive(Default)]
+pub struct Table {
+    series: BTreeMap<Key, Samples>,
+    counters: BTreeSet<String>,
+}
+
+impl Table {
+    /// Adds what a target exported; `None` if the scrape failed. A text that cannot be parsed is a failed scrape, as for
+    /// a Prometheus.
+    pub fn scraped(&mut self, target: usize, second: usize, text: Option<&str>) {
+        let read = text.and_then(|text| lines(text).collect::<Result<Vec<_>, _>>().ok());
+        let up = if read.is_some() { 1.0 } else { 0.0 };
+        self.put((target, "up".to_owned(), BTreeMap::new()), second, up);
+        for line in read.into_iter().flatten() {
+            match line {
+                Line::Type(name, _) if is_of_the_exporter(name) => {}
+                Line::Type(name, kind) if kind == "counter" || grows(name) => {
+                    self.counters.insert(name.to_owned());
+                }
+                Line::Type(name, "histogram") => self.grow(name, &["_bucket", "_sum", "_count"]),
+                Line::Type(name, "summary") => self.grow(name, &["_sum", "_count"]),
+                Line::Type(..) => {}
+                Line::Sample((name, _, _)) if is_of_the_exporter(name) => {}
+                Line::Sample((name, labels, value)) if is_time_of_a_probe(name) => {
+                    self.put((target, name.to_owned(), labels), second, (value * STEPS).round() / STEPS);
+                }
+                Line::Sample((name, labels, value)) => self.put((target, name.to_owned(), labels), second, value),
+            }
+        }
+    }
+
+    fn grow(&mut self, family: &str, endings: &[&str]) {
+        self.counters.extend(endings.iter().map(|ending| format!("{family}{ending}")));
+    }
+
+    fn put(&mut self, key: Key, second: usize, value: f64) {
+        let samples = self.series.entry(key).or_default();
+        if samples.len() <= second {
+            samples.resize(second + 1, None);
+        }
+        samples[second] = Some(value);
+    }
+
+    /// All series, each with this number of samples, and the metrics that are counters.
+    pub fn finish(self, seconds: usize) -> (Vec<Series>, BTreeSet<String>) {
+        let series = self.series.into_iter().map(|((target, name, labels), mut samples)| {
+            samples.resize(seconds, None);
+            Series { target, name, labels, samples }
+        });
+        (series.collect(), self.counters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_scraped_is_missing_and_up_says_so() {
+        let mut table = Table::default();
+        table.scraped(0, 0, Some("# TYPE a counter\na 1\ngo_threads 5\nprobe_dns_lookup_time_seconds 0.000123456\n# TYPE node_netstat_TcpExt_TCPTimeouts untyped\n"));
+        table.scraped(0, 2, Some("# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\na 2\n"));
+        table.scraped(0, 1, None);
+        table.scraped(0, 3, Some("a\n"));
+        let (series, counters) = table.finish(5);
+        let found: Vec<_> = series.iter().map(|series| (series.name.as_str(), series.samples.as_slice())).collect();
+        assert_eq!(
+            found,
+            [
+                ("a", &[Some(1.0), None, Some(2.0), None, None][..]),
+                ("h_bucket", &[None, None, Some(3.0), None, None]),
+                ("probe_dns_lookup_time_seconds", &[Some(0.00012), None, None, None, None]),
+                ("up", &[Some(1.0), Some(0.0), Some(1.0), Some(0.0), None]),
+            ]
+        );
+        assert_eq!(
+            counters.into_iter().collect::<Vec<_>>(),
+            ["a", "h_bucket", "h_count", "h_sum", "node_netstat_TcpExt_TCPTimeouts"]
+        );
+    }
+}
