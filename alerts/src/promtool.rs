@@ -14,7 +14,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 pub use files::{Ask, File, Test, WrittenRule, series};
-pub use words::{Answer, Samples};
+pub use words::{Answer, OfFile, Samples};
 
 /// Of one that is built from a module, and prints none.
 const UNKNOWN: Version = Version { major: 0, minor: 0, patch: 0 };
@@ -102,7 +102,7 @@ impl Promtool {
     ///
     /// # Errors
     /// If promtool does not end within `limit`, or crashes.
-    pub fn test(&self, files: &[File], limit: Duration) -> Result<Vec<Vec<Result<Vec<Answer>, String>>>, Error> {
+    pub fn test(&self, files: &[File], limit: Duration) -> Result<Vec<OfFile>, Error> {
         let (status, printed) = self.printed(files, limit)?;
         // 1: a test failed, as all of these do. Go exits with 2 after a panic.
         if status.code() != Some(1) {

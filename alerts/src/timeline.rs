@@ -5,10 +5,7 @@
 //! that bursts survive; what changed or vanished once in the window stays so. Times are seconds of the recording:
 //! negative in the history, and later by the length of the hold from healing on.
 
-use crate::recording::{Phases, Samples};
-
-/// Untyped in the exporter's output, and counters by what they are.
-const COUNTERS: [&str; 4] = ["node_netstat_", "node_nf_conntrack_stat_", "node_vmstat_", "mysql_global_status_"];
+use crate::recording::{Header, Phases, Samples};
 
 /// How long each part is, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +60,7 @@ struct Window {
 
 impl<'a> Extended<'a> {
     #[must_use]
-    pub fn new(name: &str, samples: &'a Samples, timeline: &'a Timeline) -> Self {
-        let counter = is_counter(name, samples);
+    pub fn new(counter: bool, samples: &'a Samples, timeline: &'a Timeline) -> Self {
         let rises = counter.then(|| rises(samples));
         let Phases { fault, heal, end } = timeline.phases;
         let [fault, heal, end] = [fault, heal, end].map(|second| second as usize);
@@ -162,16 +158,10 @@ fn sample(samples: &Samples, second: usize) -> Option<f64> {
     samples.get(second).copied().flatten()
 }
 
-/// By its suffix, as OpenMetrics names them. `_count` is also the end of gauges' names, and node_exporter's counters from
-/// `/proc` have no suffix: those are counters if they never fall except to less than half, which is a restart.
-fn is_counter(name: &str, samples: &Samples) -> bool {
-    if ["_total", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix)) {
-        return true;
-    }
-    let named = name.ends_with("_count") || COUNTERS.iter().any(|prefix| name.starts_with(prefix));
-    let gauge = name.ends_with("CurrEstab") || name.contains("_nr_") || name.contains("_threads_");
-    let present: Vec<f64> = samples.iter().flatten().copied().collect();
-    named && !gauge && present.windows(2).all(|pair| pair[1] >= pair[0] || pair[1] < pair[0] / 2.0)
+/// Whether a metric of a recording only grows: as its exporter declares it, or by a suffix that only counters have.
+#[must_use]
+pub fn is_counter(header: &Header, name: &str) -> bool {
+    header.counters.contains(name) || ["_total", "_sum", "_bucket"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 fn rises(samples: &Samples) -> Vec<f64> {
@@ -270,8 +260,8 @@ mod tests {
         (0..PHASES.end).map(of).collect()
     }
 
-    fn at(name: &str, samples: &Samples, seconds: &[i64]) -> Vec<Option<f64>> {
-        let extended = Extended::new(name, samples, &TIMELINE);
+    fn at(samples: &Samples, seconds: &[i64]) -> Vec<Option<f64>> {
+        let extended = Extended::new(true, samples, &TIMELINE);
         seconds.iter().map(|&second| extended.at(second)).collect()
     }
 
@@ -282,7 +272,7 @@ mod tests {
     #[test]
     fn recorded_seconds_are_as_recorded() {
         let samples = samples(|second| (second % 7 != 3).then(|| f64::from(second * second % 11)));
-        let extended = Extended::new("x", &samples, &TIMELINE);
+        let extended = Extended::new(false, &samples, &TIMELINE);
         for second in 0..240 {
             let shifted = if second < 180 { second } else { second + 1200 };
             assert_eq!(extended.at(shifted), samples[second as usize]);
@@ -295,12 +285,12 @@ mod tests {
         let samples = samples(|s| {
             Some(f64::from(s.min(60) + 5 * s.clamp(60, 180).saturating_sub(60) + 2 * s.max(180).saturating_sub(180)))
         });
-        assert_eq!(at("x_total", &samples, &[-600, -1, 0]), [Some(-600.0), Some(-1.0), Some(0.0)]);
-        let held = at("x_total", &samples, &[179, 180, 181, 1379]);
+        assert_eq!(at(&samples, &[-600, -1, 0]), [Some(-600.0), Some(-1.0), Some(0.0)]);
+        let held = at(&samples, &[179, 180, 181, 1379]);
         assert_eq!(held, [Some(655.0), Some(660.0), Some(665.0), Some(655.0 + 6000.0)]);
         // The second at which it was healed is recorded as 660, and later by what the hold adds.
         assert_eq!(
-            at("x_total", &samples, &[1380, 1381, 1439, 1440]),
+            at(&samples, &[1380, 1381, 1439, 1440]),
             [Some(6660.0), Some(6662.0), Some(6660.0 + 118.0), Some(6660.0 + 120.0)]
         );
     }
@@ -325,7 +315,7 @@ mod tests {
                     (random(20) != 0 || second == 0).then(|| f64::from(value))
                 })
                 .collect();
-            let extended = Extended::new("x_total", &samples, &TIMELINE);
+            let extended = Extended::new(true, &samples, &TIMELINE);
             let values: Vec<f64> = all().filter_map(|second| extended.at(second)).collect();
             let falls = values.windows(2).filter(|pair| pair[1] < pair[0]).count();
             assert!(falls as u32 <= resets, "seed {seed}: {falls} falls, {resets} resets");
@@ -336,7 +326,7 @@ mod tests {
     fn buckets_move_together() {
         let bucket = |factor: f64| samples(move |second| Some((f64::from(second / 3) * factor).floor()));
         let (small, large) = (bucket(0.5), bucket(1.0));
-        let [small, large] = &[&small, &large].map(|samples| Extended::new("x_bucket", samples, &TIMELINE));
+        let [small, large] = &[&small, &large].map(|samples| Extended::new(true, samples, &TIMELINE));
         let rise = |of: &Extended<'_>, second| of.at(second + 10).unwrap() - of.at(second).unwrap();
         for second in -600..TIMELINE.end() - 10 {
             assert!(rise(small, second) <= rise(large, second) + 0.5, "{second}");
@@ -347,7 +337,7 @@ mod tests {
     #[test]
     fn gauges_repeat_their_bursts() {
         let samples = samples(|second| Some(if second > 60 && second % 20 < 2 { 9.0 } else { 1.0 }));
-        let extended = Extended::new("x", &samples, &TIMELINE);
+        let extended = Extended::new(false, &samples, &TIMELINE);
         let high = (180..1380).filter(|&second| extended.at(second) == Some(9.0)).count();
         assert_eq!(high, 120);
         assert!(!extended.trends);
@@ -358,47 +348,35 @@ mod tests {
     #[test]
     fn what_vanished_or_changed_once_stays_so() {
         let samples_up = samples(|second| Some(f64::from(u8::from(!(150..190).contains(&second)))));
-        let up = Extended::new("up", &samples_up, &TIMELINE);
+        let up = Extended::new(false, &samples_up, &TIMELINE);
         assert!((150..1390).all(|second| up.at(second) == Some(0.0)));
         assert!((1390..TIMELINE.end()).all(|second| up.at(second) == Some(1.0)));
 
-        for name in ["gone", "gone_total"] {
+        for counter in [false, true] {
             let gone = samples(|second| (!(150..190).contains(&second)).then_some(5.0));
-            let gone = Extended::new(name, &gone, &TIMELINE);
+            let gone = Extended::new(counter, &gone, &TIMELINE);
             assert!((150..1390).all(|second| gone.at(second).is_none()));
             assert!((1390..TIMELINE.end()).all(|second| gone.at(second) == Some(5.0)));
             let came = samples(|second| (second >= 150).then_some(5.0));
-            let came = Extended::new(name, &came, &TIMELINE);
+            let came = Extended::new(counter, &came, &TIMELINE);
             assert!((-600..150).all(|second| came.at(second).is_none()));
             assert!((150..TIMELINE.end()).all(|second| came.at(second) == Some(5.0)));
         }
         // Coming and going goes on.
         let flaps = samples(|second| (second < 60 || second % 10 < 5).then_some(5.0));
-        let flaps = Extended::new("flaps", &flaps, &TIMELINE);
+        let flaps = Extended::new(false, &flaps, &TIMELINE);
         assert_eq!((180..1380).filter(|&second| flaps.at(second).is_some()).count(), 600);
     }
 
     #[test]
     fn a_trend_keeps_its_last_value_and_is_known() {
         let fills = samples(|second| Some(f64::from(second.saturating_sub(60) * 10)));
-        let fills = Extended::new("node_nf_conntrack_entries", &fills, &TIMELINE);
+        let fills = Extended::new(false, &fills, &TIMELINE);
         assert!(fills.trends);
         assert!((179..1380).all(|second| fills.at(second) == Some(1190.0)));
         let noisy = samples(|second| Some(f64::from(500 + second * 7919 % 13)));
-        assert!(!Extended::new("x", &noisy, &TIMELINE).trends);
-        assert!(!Extended::new("x_total", &samples(|second| Some(f64::from(second))), &TIMELINE).trends);
-    }
-
-    #[test]
-    fn counters_without_suffix_are_known_by_never_falling() {
-        let rising = samples(|second| Some(f64::from(second)));
-        let falling = samples(|second| Some(f64::from(1000 - second)));
-        for name in ["node_netstat_TcpExt_ListenDrops", "mysql_global_status_slow_queries", "x_count"] {
-            assert!(is_counter(name, &rising), "{name}");
-            assert!(!is_counter(name, &falling), "{name}");
-        }
-        assert!(!is_counter("node_netstat_Tcp_CurrEstab", &rising));
-        assert!(!is_counter("node_nf_conntrack_entries", &rising));
+        assert!(!Extended::new(false, &noisy, &TIMELINE).trends);
+        assert!(!Extended::new(true, &samples(|second| Some(f64::from(second))), &TIMELINE).trends);
     }
 
     #[test]
@@ -406,7 +384,7 @@ mod tests {
         for (fault, heal, end) in [(0, 0, 0), (0, 1, 1), (1, 1, 2), (5, 3, 1), (60, 180, 240)] {
             let timeline = Timeline { phases: Phases { fault, heal, end }, ..TIMELINE };
             for samples in [vec![], vec![Some(1.0)], vec![None, Some(f64::NAN)]] {
-                let extended = Extended::new("x_total", &samples, &timeline);
+                let extended = Extended::new(true, &samples, &timeline);
                 for second in -700..3000 {
                     let _ = extended.at(second);
                 }

@@ -8,8 +8,9 @@ use super::sources::Sources;
 use super::trial::Trial;
 use super::{split, times, truth};
 use crate::promtool::{Answer, Ask, File, Test};
+use crate::recording::Series;
 use crate::rule::RuleId;
-use crate::timeline::{Extended, Timeline};
+use crate::timeline::{Extended, Timeline, is_counter};
 use crate::verdict::{Close, OfTrial};
 
 /// In messages about promtool itself.
@@ -117,7 +118,7 @@ impl Run<'_> {
         let trending = relevant
             .iter()
             .map(|&series| self.trial.series(series).0)
-            .find(|series| Extended::new(&series.name, &series.samples, &timeline).trends);
+            .find(|series| self.extended(series, &timeline).trends);
         match trending {
             Some(series) => {
                 OfTrial::Undecided { why: format!("not steady: {} still changes when it is healed", series.name) }
@@ -155,6 +156,10 @@ impl Run<'_> {
             healthy: class.hold,
             period: period(self.settings.scrape, evaluate.max(self.settings.scrape)),
         }
+    }
+
+    fn extended<'b>(&self, series: &'b Series, timeline: &'b Timeline) -> Extended<'b> {
+        Extended::new(is_counter(&self.trial.recording.header, &series.name), &series.samples, timeline)
     }
 
     pub fn schedules(&self, class: Class) -> Vec<Schedule> {
@@ -195,7 +200,7 @@ impl Run<'_> {
             let until = asks.iter().map(|ask| ask.at).max().unwrap_or_default();
             let write = |&index: &usize| {
                 let (series, labels) = self.trial.series(index);
-                let extended = Extended::new(&series.name, &series.samples, &schedule.timeline);
+                let extended = self.extended(series, &schedule.timeline);
                 (crate::promtool::series(&series.name, labels), schedule.values(&extended, until))
             };
             Test { interval: schedule.interval(), series: relevant.iter().map(write).collect(), asks }

@@ -163,13 +163,13 @@ mod tests {
 
     #[test]
     fn a_series_that_ends_gets_one_stale_marker() {
-        let samples = (0..240).map(|second| (second < 100 || second > 220).then(|| f64::from(second))).collect();
+        let samples = (0..240).map(|second| (!(100..=220).contains(&second)).then(|| f64::from(second))).collect();
         let timeline = Timeline { history: 30, hold: 0, healthy: 0, ..TIMELINE };
-        let series = Extended::new("x", &samples, &timeline);
+        let series = Extended::new(false, &samples, &timeline);
         let schedule = Schedule::new(timeline, Duration::from_secs(30), Duration::from_secs(30), 0);
         assert_eq!(schedule.interval(), 15_000);
         assert_eq!(schedule.values(&series, 270_000), "_x1 45 _x1 15 _x1 45 _x1 75 _x1 stale _x7 225");
-        assert_eq!(schedule.values(&Extended::new("x", &vec![], &timeline), 270_000), "_");
+        assert_eq!(schedule.values(&Extended::new(false, &vec![], &timeline), 270_000), "_");
     }
 
     #[test]

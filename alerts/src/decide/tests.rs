@@ -65,6 +65,7 @@ pub fn recording(series: Vec<(&str, &str, Samples)>) -> Recording {
             lasted: None,
             expected: Vec::new(),
             scaled: BTreeMap::new(),
+            counters: Default::default(),
             targets: vec![Target { exporter: Exporter::Node, place, derived: None }],
         },
         series: series
@@ -207,4 +208,53 @@ fn recording_rules_and_alerts_are_read() {
     let Some(verdicts) = decided(all, trial()) else { return };
     let lines: Vec<String> = [2, 3, 4, 5, 7, 8].map(|rule| line(&verdicts, rule)).to_vec();
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// Rules of others on the recordings at hand: what they decide must not depend on the stages. Prints verdicts.
+#[test]
+#[ignore = "takes a minute; needs RELAPSE_RULES=FOLDER"]
+fn stages_change_nothing_about_published_rules() {
+    let (Some(promtool), Some(folder)) = (promtool(), std::env::var_os("RELAPSE_RULES")) else {
+        eprintln!("skipped: RELAPSE_RULES names no folder of rule files");
+        return;
+    };
+    let set = crate::rules::read(&[crate::rules::Input::Path(folder.into())]).unwrap();
+    let recorded = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/recordings")).unwrap();
+    let mut paths: Vec<PathBuf> = recorded.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.to_string_lossy().ends_with(".series.gz"));
+    paths.sort();
+    let read = |path: &PathBuf| Recording::read(std::fs::File::open(path).unwrap(), |_| true).unwrap();
+    let recordings: Vec<Recording> = paths.iter().map(read).collect();
+    let catalogue = crate::catalogue::Catalogue::of(&recordings);
+    let labels = Labels::infer(&set, &catalogue);
+    let settled = crate::settle::settle(&set, &catalogue, &labels);
+    let settings = settings(promtool);
+    let decided = |staged| {
+        let start = std::time::Instant::now();
+        let mut verdicts = decide_staged(&set, &recordings, &labels, &settings, settled.clone(), staged);
+        println!("{} rules, {} trials: {:.1} s", set.rules.len(), recordings.len(), start.elapsed().as_secs_f64());
+        for verdict in verdicts.trials.values_mut() {
+            if let OfTrial::NeverTrue { close } = verdict {
+                *close = None;
+            }
+        }
+        verdicts
+    };
+    let (staged, unstaged) = (decided(true), decided(false));
+    for (rule, verdict) in &staged.rules {
+        println!("{}: {}", set.rules[rule.0].name(), format!("{verdict:?}").chars().take(150).collect::<String>());
+    }
+    for ((rule, trial), verdict) in staged.trials.iter().filter(|(_, v)| !matches!(v, OfTrial::NeverTrue { .. })) {
+        let words = format!("{verdict:?}").chars().take(300).collect::<String>();
+        println!("{} in {}: {words}", set.rules[rule.0].name(), paths[*trial].display());
+    }
+    for (id, verdict) in &staged.trials {
+        assert!(
+            unstaged.trials[id] == *verdict,
+            "{}: {verdict:?}, {:?}",
+            set.rules[id.0.0].name(),
+            unstaged.trials[id]
+        );
+    }
+    assert_eq!(staged.rules, unstaged.rules);
 }

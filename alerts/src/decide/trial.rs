@@ -10,6 +10,7 @@ use crate::expr::Gone;
 use crate::labels::Labels;
 use crate::recording::{Exporter, Recording, Series};
 use crate::rule::RuleId;
+use crate::timeline::is_counter;
 use crate::verdict::OfTrial;
 
 pub struct Trial<'a> {
@@ -44,7 +45,7 @@ impl<'a> Trial<'a> {
             let target = recording.header.targets.get(series.target);
             let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
             let mut hash = DefaultHasher::new();
-            (&series.name, &labels).hash(&mut hash);
+            (&series.name, &labels, is_counter(&recording.header, &series.name)).hash(&mut hash);
             let constant = constant(&series.samples);
             for sample in series.samples.iter().take(if constant { 1 } else { usize::MAX }) {
                 sample.map(f64::to_bits).hash(&mut hash);

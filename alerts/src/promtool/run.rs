@@ -35,6 +35,6 @@ pub fn output(path: &Path, args: &[&OsStr], folder: &Path, limit: Duration) -> R
         return Err(Error::TooSlow { limit });
     }
     let status = child.wait().map_err(start)?;
-    let printed = reader.join().map_or_else(|_| Ok(Vec::new()), |read| read).map_err(start)?;
+    let printed = reader.join().unwrap_or_else(|_| Ok(Vec::new())).map_err(start)?;
     Ok((status, String::from_utf8_lossy(&printed).into_owned()))
 }

@@ -10,6 +10,9 @@ use super::{File, Version};
 /// What an expression gives: samples, or why it gives none.
 pub type Answer = Result<Samples, String>;
 
+/// Of each test of a file the answers to its questions, or why it was given up.
+pub type OfFile = Vec<Result<Vec<Answer>, String>>;
+
 /// Labels, with `__name__` where there is one, and value.
 pub type Samples = Vec<(BTreeMap<String, String>, f64)>;
 
@@ -29,7 +32,7 @@ pub fn version(printed: &str) -> Option<Version> {
 }
 
 /// The answers to the questions of each test.
-pub fn answers(printed: &str, files: &[File]) -> Vec<Vec<Result<Vec<Answer>, String>>> {
+pub fn answers(printed: &str, files: &[File]) -> Vec<OfFile> {
     let (mut failed, other) = failed(printed);
     let mut number = 0;
     let mut all = Vec::new();
