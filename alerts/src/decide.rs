@@ -9,6 +9,7 @@ mod run;
 mod schedule;
 mod sources;
 mod split;
+mod stages;
 mod times;
 mod trial;
 mod truth;
@@ -151,7 +152,7 @@ impl Shared<'_> {
         let run = |trial| run::Run { sources, trial, settings: self.settings };
         let runs: Vec<run::Run<'_>> = trials.iter().map(run).collect();
         let none = vec![Vec::new(); trials.len()];
-        let fresh = run::decide(&runs, &asked, &none, self.staged);
+        let fresh = stages::decide(&runs, &asked, &none, self.staged);
         for ((trial, mut cache), fresh) in trials.iter().zip(caches).zip(&fresh).filter(|_| self.staged) {
             for (id, verdict) in fresh {
                 let key = cache::key(sources, trial, *id, self.settings);
@@ -170,7 +171,7 @@ impl Shared<'_> {
             verdicts.iter().filter(|(_, verdict)| active(verdict)).map(|(id, _)| *id).collect()
         };
         let active: Vec<Vec<RuleId>> = verdicts.iter().map(active).collect();
-        for (verdicts, of_readers) in verdicts.iter_mut().zip(run::decide(&runs, &readers, &active, false)) {
+        for (verdicts, of_readers) in verdicts.iter_mut().zip(stages::decide(&runs, &readers, &active, false)) {
             verdicts.extend(of_readers);
         }
         verdicts

@@ -6,12 +6,10 @@ use super::Settings;
 use super::schedule::{PHASES, Schedule, milliseconds, period};
 use super::sources::Sources;
 use super::trial::Trial;
-use super::{split, times, truth};
 use crate::promtool::{Answer, Ask, File, Test};
-use crate::recording::Series;
 use crate::rule::RuleId;
 use crate::timeline::{Extended, Timeline, is_counter};
-use crate::verdict::{Close, OfTrial};
+use crate::verdict::OfTrial;
 
 /// In messages about promtool itself.
 pub const UNANSWERED: &str = "failed to get an answer from promtool";
@@ -47,81 +45,15 @@ pub type Make<'a> = Box<dyn Fn(&[RuleId]) -> Batch + 'a>;
 /// Rules to be asked together.
 pub type Asked<'a> = (Vec<RuleId>, Make<'a>);
 
-/// Verdicts on the rules of each trial; `active` are alerts that they may read.
-pub fn decide(
-    runs: &[Run<'_>],
-    rules: &[Vec<RuleId>],
-    active: &[Vec<RuleId>],
-    staged: bool,
-) -> Vec<BTreeMap<RuleId, OfTrial>> {
-    let Some(settings) = runs.first().map(|run| run.settings) else { return Vec::new() };
-    let mut verdicts: Vec<BTreeMap<RuleId, OfTrial>> = vec![BTreeMap::new(); runs.len()];
-    let mut close: Vec<BTreeMap<RuleId, Option<Close>>> = vec![BTreeMap::new(); runs.len()];
-    let mut maybe: Vec<Vec<RuleId>> = rules.to_vec();
-    if staged {
-        let batches = runs.iter().zip(rules).map(|(run, rules)| truth::batches(run, rules));
-        let answers = ask_each(settings, batches.collect());
-        for (trial, (run, answers)) in runs.iter().zip(answers).enumerate() {
-            maybe[trial].clear();
-            for (id, answers) in answers {
-                match truth::read(run, id, answers) {
-                    truth::Truth::Never(of) => {
-                        verdicts[trial].insert(id, run.steady(id, OfTrial::NeverTrue { close: of }));
-                    }
-                    truth::Truth::Error(message) => {
-                        verdicts[trial].insert(id, OfTrial::Error { message });
-                    }
-                    truth::Truth::Maybe(of) => {
-                        close[trial].insert(id, of);
-                        maybe[trial].push(id);
-                    }
-                }
-            }
-        }
-    }
-    let each = || runs.iter().zip(active);
-    let batches = each().zip(&maybe).map(|((run, active), maybe)| times::batches(run, maybe, active));
-    let answers = ask_each(settings, batches.collect());
-    let mut fires: Vec<BTreeMap<RuleId, times::Times>> = Vec::new();
-    for (trial, ((run, active), answers)) in each().zip(answers).enumerate() {
-        let mut of_trial = BTreeMap::new();
-        for (id, times) in times::read(run, &maybe[trial], active, answers) {
-            match times {
-                Ok(times) if times.fires() => {
-                    of_trial.insert(id, times);
-                }
-                Ok(times) => {
-                    let verdict = times.not_fired(run, id, close[trial].remove(&id).flatten());
-                    verdicts[trial].insert(id, run.steady(id, verdict));
-                }
-                Err(message) => {
-                    verdicts[trial].insert(id, OfTrial::Error { message });
-                }
-            }
-        }
-        fires.push(of_trial);
-    }
-    let batches = each().zip(&fires).map(|((run, active), fires)| split::batches(run, fires, active));
-    let answers = ask_each(settings, batches.collect());
-    for (trial, answers) in answers.into_iter().enumerate() {
-        let firings = split::read(&runs[trial], &fires[trial], answers);
-        verdicts[trial].extend(firings.into_iter().map(|(id, firings)| (id, OfTrial::Fires(firings))));
-    }
-    verdicts
-}
-
 impl Run<'_> {
     /// What is not true while a series that it reads still rises may become true later.
-    fn steady(&self, id: RuleId, verdict: OfTrial) -> OfTrial {
+    pub fn steady(&self, id: RuleId, verdict: OfTrial) -> OfTrial {
         let timeline = self.timeline(Class { evaluate: 0, history: 0, hold: 0 });
         let relevant = self.trial.relevant(self.sources, id);
-        let trending = relevant
-            .iter()
-            .map(|&series| self.trial.series(series).0)
-            .find(|series| self.extended(series, &timeline).trends);
-        match trending {
+        match relevant.into_iter().find(|&series| self.extended(series, &timeline).trends) {
             Some(series) => {
-                OfTrial::Undecided { why: format!("not steady: {} still changes when it is healed", series.name) }
+                let name = &self.trial.series(series).0.name;
+                OfTrial::Undecided { why: format!("not steady: {name} still changes when it is healed") }
             }
             None => verdict,
         }
@@ -158,8 +90,9 @@ impl Run<'_> {
         }
     }
 
-    fn extended<'b>(&self, series: &'b Series, timeline: &'b Timeline) -> Extended<'b> {
-        Extended::new(is_counter(&self.trial.recording.header, &series.name), &series.samples, timeline)
+    fn extended<'b>(&'b self, index: usize, timeline: &'b Timeline) -> Extended<'b> {
+        let (series, _) = self.trial.series(index);
+        Extended::new(is_counter(&self.trial.recording.header, &series.name), self.trial.samples(index), timeline)
     }
 
     pub fn schedules(&self, class: Class) -> Vec<Schedule> {
@@ -200,7 +133,7 @@ impl Run<'_> {
             let until = asks.iter().map(|ask| ask.at).max().unwrap_or_default();
             let write = |&index: &usize| {
                 let (series, labels) = self.trial.series(index);
-                let extended = self.extended(series, &schedule.timeline);
+                let extended = self.extended(index, &schedule.timeline);
                 (crate::promtool::series(&series.name, labels), schedule.values(&extended, until))
             };
             Test { interval: schedule.interval(), series: relevant.iter().map(write).collect(), asks }
@@ -213,7 +146,7 @@ impl Run<'_> {
 }
 
 /// Asks the batches of all trials in one process: to start one takes as long as to ask it for a hundred rules.
-fn ask_each(settings: &Settings, batches: Vec<Vec<Asked<'_>>>) -> Vec<BTreeMap<RuleId, Answers>> {
+pub fn ask_each(settings: &Settings, batches: Vec<Vec<Asked<'_>>>) -> Vec<BTreeMap<RuleId, Answers>> {
     let counts: Vec<usize> = batches.iter().map(Vec::len).collect();
     let mut answers = ask(settings, batches.into_iter().flatten().collect()).into_iter();
     counts.into_iter().map(|count| answers.by_ref().take(count).flatten().collect()).collect()

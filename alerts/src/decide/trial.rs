@@ -1,5 +1,6 @@
 //! A recording as a reader's Prometheus would have it, and what its series alone settle.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,7 +9,7 @@ use promql_parser::label::{METRIC_NAME, Matcher};
 use super::sources::Sources;
 use crate::expr::Gone;
 use crate::labels::Labels;
-use crate::recording::{Exporter, Recording, Series};
+use crate::recording::{Exporter, Recording, Samples, Series};
 use crate::rule::RuleId;
 use crate::timeline::is_counter;
 use crate::verdict::OfTrial;
@@ -17,6 +18,8 @@ pub struct Trial<'a> {
     pub recording: &'a Recording,
     /// Of each series, those of its target included.
     labels: Vec<BTreeMap<String, String>>,
+    /// Of each series, without gaps.
+    samples: Vec<Cow<'a, Samples>>,
     /// Of each series: labels and samples.
     hashes: Vec<u64>,
     constant: Vec<bool>,
@@ -39,17 +42,30 @@ pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
 
 impl<'a> Trial<'a> {
     pub fn new(recording: &'a Recording, labels: &Labels) -> Self {
-        let mut trial =
-            Self { recording, labels: Vec::new(), hashes: Vec::new(), constant: Vec::new(), by_name: HashMap::new() };
+        let targets = 0..recording.header.targets.len();
+        let gaps: Vec<BTreeSet<usize>> = targets.map(|target| gaps(recording, target)).collect();
+        let mut trial = Self {
+            recording,
+            labels: Vec::new(),
+            samples: Vec::new(),
+            hashes: Vec::new(),
+            constant: Vec::new(),
+            by_name: HashMap::new(),
+        };
         for (index, series) in recording.series.iter().enumerate() {
             let target = recording.header.targets.get(series.target);
             let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
             let mut hash = DefaultHasher::new();
             (&series.name, &labels, is_counter(&recording.header, &series.name)).hash(&mut hash);
-            let constant = constant(&series.samples);
-            for sample in series.samples.iter().take(if constant { 1 } else { usize::MAX }) {
+            let samples = match gaps.get(series.target).filter(|gaps| !gaps.is_empty()) {
+                Some(gaps) => Cow::Owned(filled(&series.samples, gaps)),
+                None => Cow::Borrowed(&series.samples),
+            };
+            let constant = constant(&samples);
+            for sample in samples.iter().take(if constant { 1 } else { usize::MAX }) {
                 sample.map(f64::to_bits).hash(&mut hash);
             }
+            trial.samples.push(samples);
             trial.constant.push(constant);
             trial.hashes.push(hash.finish());
             trial.labels.push(labels);
@@ -65,6 +81,10 @@ impl<'a> Trial<'a> {
 
     pub fn series(&self, index: usize) -> (&'a Series, &BTreeMap<String, String>) {
         (&self.recording.series[index], &self.labels[index])
+    }
+
+    pub fn samples(&self, index: usize) -> &Samples {
+        &self.samples[index]
     }
 
     pub fn hash(&self, series: usize) -> u64 {
@@ -152,4 +172,52 @@ impl<'a> Trial<'a> {
 fn constant(samples: &[Option<f64>]) -> bool {
     let first = samples.first().copied().flatten().map(f64::to_bits);
     first.is_some() && samples.iter().all(|sample| sample.map(f64::to_bits) == first)
+}
+
+/// Seconds in which a target was up and is not recorded at all: the recording machine was busy.
+fn gaps(recording: &Recording, target: usize) -> BTreeSet<usize> {
+    let of_target = || recording.series.iter().filter(|series| series.target == target);
+    let others: Vec<&Series> = of_target().filter(|series| series.name != "up").collect();
+    let at = |series: &Series, second: usize| series.samples.get(second).copied().flatten();
+    let up = |second: &usize| of_target().any(|series| series.name == "up" && at(series, *second) == Some(1.0));
+    let empty = |second: &usize| !others.is_empty() && others.iter().all(|series| at(series, *second).is_none());
+    (0..recording.header.phases.end as usize).filter(empty).filter(up).collect()
+}
+
+/// With the value before in each gap.
+fn filled(samples: &Samples, gaps: &BTreeSet<usize>) -> Samples {
+    let mut filled = samples.clone();
+    for &second in gaps {
+        if let Some(before) = second.checked_sub(1).and_then(|before| filled.get(before).copied())
+            && let Some(sample) = filled.get_mut(second)
+        {
+            *sample = before;
+        }
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{labels, recording, samples};
+    use super::*;
+
+    #[test]
+    fn a_second_that_was_not_recorded_is_no_absence() {
+        let gap = |second: u32| [100, 101].contains(&second);
+        let series = |name: &'static str, of: Samples| (name, "eth0", of);
+        let all = |up: f64| {
+            recording(vec![
+                series("up", samples(|_| Some(up))),
+                series("x", samples(|second| (!gap(second)).then(|| f64::from(second)))),
+                series("y", samples(|second| (!gap(second) && second != 150).then_some(1.0))),
+            ])
+        };
+        let up = all(1.0);
+        let trial = Trial::new(&up, &labels());
+        assert_eq!(trial.samples(1)[99..103], [Some(99.0), Some(99.0), Some(99.0), Some(102.0)]);
+        assert_eq!(trial.samples(2)[150], None);
+        let down = all(0.0);
+        assert_eq!(Trial::new(&down, &labels()).samples(1)[100], None);
+    }
 }
