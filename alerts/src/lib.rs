@@ -6,16 +6,23 @@
 //!
 //! Before promtool: [`expr`] finds what an expression reads, [`catalogue`] what recordings hold, [`labels`] what a
 //! reader's Prometheus calls the targets, and [`settle`] decides what reading alone can, with the facts of [`known`].
+//!
+//! [`decide`] asks [`promtool`] about the rest, on recordings that a [`timeline`] makes long enough; [`subject`] reads from
+//! an alert's labels whom it is about.
 
 pub mod catalogue;
+pub mod decide;
 pub mod duration;
 pub mod expr;
 pub mod known;
 pub mod labels;
+pub mod promtool;
 pub mod recording;
 pub mod rule;
 pub mod rules;
 pub mod settle;
+pub mod subject;
 #[cfg(test)]
 mod testing;
+pub mod timeline;
 pub mod verdict;

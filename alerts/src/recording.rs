@@ -235,7 +235,7 @@ fn row(first: f64, samples: &[Option<f64>]) -> (String, usize) {
     (format!("{}{sign}{}x{}", number(first), number(step.abs()), length - 1), length)
 }
 
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
