@@ -62,13 +62,15 @@ impl HiddenClients {
         self.nodes.contains_key(&peer)
     }
 
-    /// The socket with its client's own address, and the node whose uplink sees the client.
-    pub fn uncover<'a>(&self, node: &Arc<str>, socket: &'a Socket) -> (Arc<str>, Cow<'a, Socket>) {
+    /// The socket with its client's own address, and the node whose uplink sees the client. `None` if its client is
+    /// hidden and unknown: the connection is older than the agent.
+    pub fn uncover<'a>(&self, node: &Arc<str>, socket: &'a Socket) -> Option<(Arc<str>, Cow<'a, Socket>)> {
         match self.clients.get(&(socket.remote, socket.local)) {
             Some(Hidden { client, node, .. }) => {
-                (Arc::clone(node), Cow::Owned(Socket { remote: *client, ..socket.clone() }))
+                Some((Arc::clone(node), Cow::Owned(Socket { remote: *client, ..socket.clone() })))
             }
-            None => (Arc::clone(node), Cow::Borrowed(socket)),
+            None if self.hides(socket.remote.ip()) => None,
+            None => Some((Arc::clone(node), Cow::Borrowed(socket))),
         }
     }
 

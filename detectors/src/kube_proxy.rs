@@ -20,7 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     level: Level::Cause,
     what: "kube-proxy does not run on a node, and the node has missed a change of endpoints.",
     facts: "It finds the same with none and with stale facts.",
-    wants: &[CollectorKind::Probes, CollectorKind::Inventory],
+    wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Node,
     state: State::EachNode(new::<KubeProxy>),

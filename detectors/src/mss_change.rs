@@ -140,7 +140,7 @@ impl Detector for MssChange {
                 }
             }
             Observed::Socket(socket) if socket.retransmits >= TIMEOUTS => {
-                let (node, socket) = self.hidden.uncover(&signal.node, socket);
+                let Some((node, socket)) = self.hidden.uncover(&signal.node, socket) else { return };
                 let socket = socket.into_owned();
                 self.socket(cx.operator, node, &socket);
             }

@@ -171,9 +171,9 @@ impl Detector for PmtuBlackhole {
         self.proven.observe(cx.operator, &self.hidden, signal);
         self.small.observe(cx.operator, &self.hidden, signal);
         if let Observed::Socket(socket) = &signal.observed {
-            let (seen_at, uncovered) = self.hidden.uncover(&signal.node, socket);
-            let uncovered = uncovered.into_owned();
             self.last_read.record(Arc::clone(&signal.node), signal.at);
+            let Some((seen_at, uncovered)) = self.hidden.uncover(&signal.node, socket) else { return };
+            let uncovered = uncovered.into_owned();
             self.socket(signal.at, cx.operator, (Arc::clone(&signal.node), socket.key()), seen_at, &uncovered);
             // Only a timeout is judged immediately; recoveries are seen at the next tick.
             if socket.retransmits >= TIMEOUTS {

@@ -176,8 +176,9 @@ impl ProvenSizes {
                 self.sent(at, operator, node, segment);
             }
             Observed::Socket(socket) => {
-                let (seen_at, uncovered) = hidden.uncover(node, socket);
-                if is_peer(uncovered.remote) {
+                if let Some((seen_at, uncovered)) = hidden.uncover(node, socket)
+                    && is_peer(uncovered.remote)
+                {
                     self.socket(at, operator, (Arc::clone(node), socket.key()), &seen_at, &uncovered);
                 }
             }

@@ -21,7 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     level: Level::Symptom,
     what: "A Service fails at its virtual address although every endpoint behind it answers.",
     facts: "It finds the same with none and with stale facts.",
-    wants: &[CollectorKind::Probes, CollectorKind::Inventory],
+    wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<ServiceFailure>),

@@ -13,6 +13,10 @@ use crate::time::Time;
 const KEPT: usize = 8;
 /// Answers in a row after which a Service that never answered between its failures works again.
 const WORKS_AFTER: usize = 2;
+/// Per mille of a node's connection table from which new connections may be dropped there.
+const FULL: u128 = 950;
+/// A table is read less often than the node is probed, so that it may have been full this long before.
+const BEFORE: Duration = Duration::from_secs(1);
 /// A node whose last probe is older than this no longer counts.
 const STALE: Duration = Duration::from_secs(10);
 const CAP: usize = 4096;
@@ -29,6 +33,8 @@ pub(crate) struct Key {
 pub(crate) struct ServiceProbes {
     probed: Capped<Key, Probed, CAP>,
     endpoints: Capped<String, Known, CAP>,
+    /// When the connection table of a node was last full.
+    full: Capped<Arc<str>, Time, CAP>,
 }
 
 /// The endpoints of a Service.
@@ -102,6 +108,10 @@ impl ServiceProbes {
                 }
                 true
             }
+            Observed::ConntrackTable(table) if table.share_of(1000) >= FULL => {
+                self.full.insert(Arc::clone(&signal.node), signal.at);
+                false
+            }
             _ => false,
         }
     }
@@ -158,6 +168,11 @@ impl ServiceProbes {
             let outcomes = probed.endpoints.get(&endpoint.address);
             outcomes.is_some_and(|outcomes| outcomes.answered >= *since && outcomes.failed < *since)
         };
+        // A full table on the way drops some connects and not others, whatever they ask for.
+        let is_full = |node: &str| self.full.get(node).is_some_and(|at| *at + BEFORE >= *since);
+        if is_full(&key.node) || ready.iter().any(|endpoint| is_full(&endpoint.node)) {
+            return None;
+        }
         ready.iter().all(answers).then(|| Failing {
             key: key.clone(),
             since: *since,

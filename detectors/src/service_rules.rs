@@ -22,7 +22,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     level: Level::Cause,
     what: "A Service's virtual address fails from one node while the endpoints behind it answer that node.",
     facts: "It finds the same with none and with stale facts.",
-    wants: &[CollectorKind::Probes, CollectorKind::Inventory],
+    wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],
     needs: &[&[CollectorKind::Probes], &[CollectorKind::Inventory]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<ServiceRules>),

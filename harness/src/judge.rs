@@ -70,6 +70,8 @@ pub struct Judge {
     blind: BTreeMap<String, Unsighted>,
     /// What follows from the incident without being expected.
     also: Vec<Also>,
+    /// Detectors were armed after the fault.
+    late: bool,
     /// Risks that were reported before t0.
     known_risks: BTreeSet<(String, Subject)>,
     /// Findings that reached `warning` after t0.
@@ -149,6 +151,7 @@ impl Judge {
             held: Vec::new(),
             blind: BTreeMap::new(),
             also: Vec::new(),
+            late: false,
             known_risks: BTreeSet::new(),
             since_t0: Vec::new(),
             alarms: BTreeSet::new(),
@@ -438,7 +441,10 @@ impl Judge {
         }
         self.since_t0.push(finding.clone());
         if self.is_control() {
-            return self.alarm(finding);
+            if !self.is_known_risk(finding) {
+                self.alarm(finding);
+            }
+            return;
         }
         let (asked, exempt) = (self.is_asked(now, finding), self.is_exempt(&finding.detector));
         let receive = |e: &mut Expected| {
@@ -473,8 +479,10 @@ impl Judge {
         self.expected.iter().any(expected) || self.also.iter().any(follows) || self.is_known_risk(finding)
     }
 
+    /// Detectors that start after a change see the risks that stand, and not since when.
     fn is_known_risk(&self, finding: &Finding) -> bool {
-        finding.level == Level::Risk && self.known_risks.contains(&(finding.detector.clone(), finding.subject.clone()))
+        let is_known = || self.known_risks.contains(&(finding.detector.clone(), finding.subject.clone()));
+        finding.level == Level::Risk && (self.late || is_known())
     }
 
     /// A detector of users may report what nothing asked for, unless it is strict.

@@ -70,7 +70,7 @@ impl SmallPackets {
                 self.segment(signal.at, operator, &signal.node, segment);
             }
             Observed::Socket(socket) => {
-                let (node, socket) = hidden.uncover(&signal.node, socket);
+                let Some((node, socket)) = hidden.uncover(&signal.node, socket) else { return };
                 if is_peer(socket.remote) {
                     self.socket(signal.at, operator, &node, &socket);
                 }

@@ -238,3 +238,13 @@ fn a_client_behind_a_node_is_named_by_the_connection_table_of_that_node() {
     play!(scene, "2000 ? warning 1700..2000 {PATH} ? evidence this needs the agents of both nodes");
     assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains("10.176.64.")));
 }
+
+#[test]
+fn a_hidden_client_whose_connection_is_older_than_the_agent_is_not_taken_for_the_node() {
+    let mut scene = scene!(NAME, "0 flow +{CLIENT}:50000 10.176.64.10:50000 10.176.98.10:80");
+    for (at, retransmits) in [(100, 1), (400, 2), (1_000, 3)] {
+        play!(scene, "{at} @worker-2 office 10.176.64.10:42000 socket 1368 0 90000 {retransmits}");
+        small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_001 + at), 1280);
+    }
+    play!(scene, "3000 ? silence");
+}

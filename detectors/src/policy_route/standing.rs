@@ -39,6 +39,8 @@ impl NodeRouting {
         }
         let lacking = self.pods.values().filter(|pod| stays(pod) && (from && !pod.from.had || to && !pod.to.had));
         let lacking: Vec<IpAddr> = lacking.map(|pod| pod.address).collect();
+        // Pods that were created since the loss have rules again.
+        let most = lacking.len() >= 2 && lacking.len() * 2 > count(|_| true);
         for pod in self.pods.values_mut().filter(|pod| lacking.contains(&pod.address)) {
             let since = pod.since;
             let lacks = |rule: &mut Cover| rule.lacks(since);
@@ -49,6 +51,7 @@ impl NodeRouting {
         }
         if !lacking.is_empty() {
             self.count();
+            self.all |= most;
         }
     }
 

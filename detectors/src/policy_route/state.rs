@@ -41,7 +41,7 @@ pub(super) struct NodeRouting {
     pub(super) nic: PodNic,
     /// All pods of a node with several lost a rule. It stays the node's loss until no pod misses one: recreated pods
     /// get new rules, which proves nothing about the others.
-    all: bool,
+    pub(super) all: bool,
     /// When a rule or a route was last restored: earlier look-ups no longer count.
     restored: Time,
     /// The last SYN of each pod address that left by the node's NIC.
@@ -293,7 +293,8 @@ impl NodeRouting {
             let stray = missing.iter().find_map(|(_, pod, (since, _))| self.stray(pod.address, *since));
             let severity = severity(now, since, stray.map(|_| Duration::ZERO));
             let evidence = format!(
-                "all pods of {node} lost their policy rules; {} have been without them for {}{}",
+                "{} pods of {node} lost their policy rules; {} have been without them for {}{}",
+                if missing.len() == routed.len() { "all" } else { "most" },
                 missing.len(),
                 seconds(now, since),
                 Self::left_by(operator, stray)

@@ -192,6 +192,9 @@ fn late_the_rules_that_other_pods_of_the_node_have() {
     let mut scene = started(&pods);
     play!(scene, "2100 ? warning 1950..2100 node/worker-2; 3000 from +{APP}; 3000 from +{PEER} ? not over");
     play!(scene, "3000 from +{PASSER} ? over");
+    // The third was created since.
+    let mut scene = started(&format!("{pods}; {}", rules(PASSER)));
+    play!(scene, "2100 ? warning 1950..2100 node/worker-2 ? evidence most pods of worker-2 lost their policy rules");
 }
 
 #[test]

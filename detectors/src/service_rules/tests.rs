@@ -158,6 +158,25 @@ fn twin_one_of_two_servers_is_dead() {
     play!(scene, "? silence");
 }
 
+/// A full table drops some connects, by chance those to the Service.
+#[test]
+fn twin_full_connection_table_on_the_way() {
+    for (node, full, expected) in [
+        ("worker-1", 4090, "nothing"),
+        ("worker-2", 4090, "nothing"),
+        ("worker-3", 4090, "warning"),
+        ("worker-1", 3000, "warning"),
+    ] {
+        let mut scene = started();
+        for at in [2500, 3500, 4500] {
+            play!(scene, "{at} @{node} table {full}/4096");
+            second(&mut scene, at, "worker-1", "ok", "timeout", (1, "ok"));
+            well(&mut scene, at + 20, "worker-2");
+        }
+        play!(scene, "? {expected} ? service-failure: {expected}");
+    }
+}
+
 #[test]
 fn twin_service_without_endpoints() {
     let mut scene = started();

@@ -15,7 +15,6 @@ use relapse_kernel::process::Inside;
 use relapse_kernel::{NetNs, nft};
 use relapse_lab::cluster::ServiceRules;
 
-use super::objects::NAMESPACE;
 use super::{failed, kube_proxy};
 
 /// kube-proxy's table in mode nftables.
@@ -31,7 +30,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Reads the rules of a Service on a node.
+    /// Reads the rules of a Service (`default/shop`) on a node.
     ///
     /// # Errors
     /// If kube-proxy does not run there, or its rules cannot be listed.
@@ -44,7 +43,7 @@ impl Rules {
     }
 
     fn of_iptables(text: &str, service: &str) -> Self {
-        let comment = format!("\"{NAMESPACE}/{service}:");
+        let comment = format!("\"{service}:");
         let mut chains: Vec<(String, Vec<String>)> = Vec::new();
         for line in text.lines().filter(|line| line.contains(&comment)) {
             let Some(chain) = line.strip_prefix("-A ").and_then(|rest| rest.split(' ').next()) else { continue };
@@ -60,7 +59,7 @@ impl Rules {
     }
 
     fn of_nft(text: &str, service: &str) -> Self {
-        let of_it = format!("-{NAMESPACE}/{service}/");
+        let of_it = format!("-{service}/");
         let mut chains: Vec<(String, Vec<String>)> = Vec::new();
         let mut current = None;
         for line in text.lines().map(str::trim) {
@@ -220,17 +219,17 @@ COMMIT
 
     #[test]
     fn the_chains_of_one_service_in_mode_iptables() {
-        let rules = Rules::of_iptables(IPTABLES, "shop");
+        let rules = Rules::of_iptables(IPTABLES, "default/shop");
         assert_eq!(rules.destinations(), ["10.176.97.5:80"]);
         assert_eq!(rules.script(ServiceRules::Gone), "*nat\n:KUBE-SVC-XXX - [0:0]\nCOMMIT\n");
         let stale = rules.script(ServiceRules::Stale([10, 176, 97, 250].into()));
         assert!(stale.contains("DNAT --to-destination 10.176.97.250:80\n") && !stale.contains("KUBE-SVC"), "{stale}");
-        assert_eq!(Rules::of_iptables(&rules.script(ServiceRules::Whole), "shop"), rules);
+        assert_eq!(Rules::of_iptables(&rules.script(ServiceRules::Whole), "default/shop"), rules);
     }
 
     #[test]
     fn the_chains_of_one_service_in_mode_nftables() {
-        let rules = Rules::of_nft(NFT, "shop");
+        let rules = Rules::of_nft(NFT, "default/shop");
         assert_eq!(rules.chains.iter().map(|(_, rules)| rules.len()).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(rules.destinations(), ["10.176.97.5:80", "10.176.97.6:80"]);
         let gone = rules.script(ServiceRules::Gone);

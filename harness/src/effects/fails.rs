@@ -115,8 +115,6 @@ struct Failing {
     attempts: u32,
     failures: u32,
     wrong_kind: u32,
-    /// The first failure was of another kind, and does not count.
-    left_over: bool,
     first_failure: Option<Time>,
     /// Starts of successful attempts before the first known failure: timeouts are reported late.
     worked_before: Vec<Time>,
@@ -138,10 +136,6 @@ impl Watch for Failing {
         match attempt.failure {
             Some(failure) => {
                 let is_wrong = self.how != Failure::Any && failure != self.how;
-                // A request that began as the change was made, or the one before it in a chain was healed.
-                if is_wrong && self.failures == 0 && !std::mem::replace(&mut self.left_over, true) {
-                    return;
-                }
                 let failed = attempt.details.parts.iter().find_map(|time| Some((time.part, time.failure?)));
                 self.last = failed.or(self.last);
                 // Attempts may end in a different order than they began.
@@ -219,13 +213,6 @@ mod tests {
         assert!(play(fails(Failure::Timeout, 1.0, 1.0), &one_of(20)));
         assert!(!play(fails(Failure::Timeout, 1.0, 1.0), &one_of(19)), "more than 5 %");
         assert!(!play(fails(Failure::Timeout, 1.0, 1.0), &format!("{}r", one_of(20))), "more than 5 %");
-    }
-
-    #[test]
-    fn the_first_failure_may_be_one_of_the_change_before() {
-        assert!(play(fails(Failure::Timeout, 1.0, 1.0), "rttt"));
-        assert!(!play(fails(Failure::Timeout, 1.0, 1.0), "rtt"), "too few to decide");
-        assert!(!play(fails(Failure::Timeout, 1.0, 1.0), "rrttt"), "more than 5 %");
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Judge {
         }
         self.expected.iter_mut().filter(|expected| expected.is_open()).for_each(Expected::arm_late);
         self.standing = Standing::default();
+        self.late = true;
         self.withheld = false;
     }
 }
@@ -157,6 +158,25 @@ mod tests {
         let (seen, judge) = restarted(&["rule", "fall"], &[]);
         assert_eq!(seen[0], ("rule".to_owned(), Verdict::Missed));
         assert_eq!(judge.outcome().0, Outcome::Fail);
+    }
+
+    #[test]
+    fn in_a_control_a_late_detector_may_report_a_risk_that_stands_and_nothing_else() {
+        for (late, level, outcome) in [
+            (true, Level::Risk, Outcome::Pass),
+            (false, Level::Risk, Outcome::Fail),
+            (true, Level::Symptom, Outcome::Fail),
+        ] {
+            let mut judge = Judge::control(vec!["rule".to_owned()], vec![]);
+            judge.baseline_ended(at(0));
+            if late {
+                judge.armed_late(at(100));
+            }
+            judge.injected(at(100));
+            judge.finding(at(150), &Finding { level, ..finding("rule", false) });
+            judge.detect_ended(at(200));
+            assert_eq!(judge.outcome().0, outcome);
+        }
     }
 
     #[test]

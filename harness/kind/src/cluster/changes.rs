@@ -44,6 +44,13 @@ impl KindCluster {
         }
         self.lock_pods()[id.0] = made;
         self.update_inventory();
+        // A replica answers clients of a node once that node's rules lead to it.
+        if spec.role == PodRole::Dns {
+            let served = |seen: &Seen| serves(seen, &spec.name).then_some(());
+            self.seen.until(&format!("{} to become an endpoint", spec.name), served).await?;
+            self.update_inventory();
+            self.until_rules_follow().await?;
+        }
         Ok(())
     }
 
@@ -123,16 +130,10 @@ impl KindCluster {
 
     pub(super) async fn start_replica(&self, id: PodId) -> Result<(), String> {
         // Its process has ended: replace the pod, with the same name and address.
-        if !self.lock_pods()[id.0].stopped {
-            return self.restore(id).await;
+        if self.lock_pods()[id.0].stopped {
+            self.delete(id).await?;
         }
-        self.delete(id).await?;
-        self.restore(id).await?;
-        let spec = &self.plan.pods[id.0];
-        let served = |seen: &Seen| serves(seen, &spec.name).then_some(());
-        self.seen.until(&format!("{} to become an endpoint", spec.name), served).await?;
-        self.update_inventory();
-        Ok(())
+        self.restore(id).await
     }
 }
 

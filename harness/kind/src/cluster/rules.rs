@@ -10,7 +10,7 @@ use relapse_lab::cluster::ServiceRules;
 use relapse_model::{NodeId, PodId, ServiceId};
 use serde_json::{Map, Value, json};
 
-use super::super::objects::{self, NAMESPACE};
+use super::super::objects::{self, DNS_NAMESPACE, NAMESPACE};
 use super::super::service_rules::Rules;
 use super::super::watch::{PATIENCE, Seen};
 use super::super::{failed, kube_proxy};
@@ -60,10 +60,9 @@ impl KindCluster {
     }
 
     async fn follows(&self, ns: &NetNs) -> Result<bool, String> {
-        let dns = self.plan.dns.as_ref().map(|dns| dns.service.0);
-        for (number, service) in self.services().into_iter().enumerate().filter(|(number, _)| Some(*number) != dns) {
+        for (number, service) in self.services().into_iter().enumerate() {
             let ready: BTreeSet<_> = service.ready.iter().map(|endpoint| endpoint.address).collect();
-            let rules = read(ns, &self.plan.services[number].name).await?;
+            let rules = self.read(ns, ServiceId(number)).await?;
             let led_to = rules.destinations().into_iter().filter_map(|to| Some(to.parse::<SocketAddr>().ok()?.ip()));
             if led_to.collect::<BTreeSet<_>>() != ready {
                 return Ok(false);
@@ -74,13 +73,20 @@ impl KindCluster {
 
     /// The addresses that a node's rules for a Service lead to.
     pub(super) async fn rules_of(&self, node: NodeId, service: ServiceId) -> Result<Vec<String>, String> {
-        let rules = read(&self.nodes[node.0].node().ns, &self.plan.services[service.0].name).await?;
+        let rules = self.read(&self.nodes[node.0].node().ns, service).await?;
         Ok(rules.destinations())
+    }
+
+    async fn read(&self, ns: &NetNs, service: ServiceId) -> Result<Rules, String> {
+        let is_dns = self.plan.dns.as_ref().is_some_and(|dns| dns.service == service);
+        let namespace = if is_dns { DNS_NAMESPACE } else { NAMESPACE };
+        let (ns, name) = (ns.clone(), format!("{namespace}/{}", self.plan.services[service.0].name));
+        blocking(move || Rules::read(&ns, &name)).await
     }
 
     pub(super) async fn write_rules(&self, node: NodeId, service: ServiceId, to: ServiceRules) -> Result<(), String> {
         let ns = self.nodes[node.0].node().ns.clone();
-        let current = read(&ns, &self.plan.services[service.0].name).await?;
+        let current = self.read(&ns, service).await?;
         let original = {
             let mut originals = self.originals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let original = originals.get(&(node, service)).cloned().unwrap_or(current);
@@ -108,11 +114,6 @@ impl KindCluster {
         }
         if running { self.until_rules_follow().await } else { Ok(()) }
     }
-}
-
-async fn read(ns: &NetNs, service: &str) -> Result<Rules, String> {
-    let (ns, service) = (ns.clone(), service.to_owned());
-    blocking(move || Rules::read(&ns, &service)).await
 }
 
 /// Runs a program without blocking other tasks.
