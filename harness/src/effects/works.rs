@@ -72,6 +72,9 @@ impl Effect for Works {
     }
 }
 
+/// From here on a few failures in a row are noise.
+const LONG: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 struct Working {
     part: Option<PartId>,
@@ -116,18 +119,24 @@ impl Watch for Working {
     /// It must have worked all the time: others may not have ended yet, or be unknown.
     fn judge(&self) -> (bool, String) {
         let spread = self.is_spread();
-        let holds = self.in_time >= ENOUGH && self.most_in_a_row < 2 && spread;
+        let holds = self.in_time >= ENOUGH && self.is_unbroken() && spread;
         let times = self.times.as_ref().map(|times| format!("; {}", times.text(self.part))).unwrap_or_default();
         let gap = if spread || self.worked == 0 { "" } else { ", not all the time" };
         (holds, format!("{} of {} attempts worked{gap}{times}", self.worked, self.attempts))
     }
 
     fn wants_attempts(&self) -> bool {
-        (self.in_time < ENOUGH || !self.is_spread()) && self.most_in_a_row < 2
+        (self.in_time < ENOUGH || !self.is_spread()) && self.is_unbroken()
     }
 }
 
 impl Working {
+    /// Whether failures are noise: none in a row, or after a minute (where series are recorded) at most one in fifty.
+    fn is_unbroken(&self) -> bool {
+        let lasts = self.latest.since(Time(self.in_force.load(Ordering::Relaxed)));
+        self.most_in_a_row < 2 || lasts >= LONG && (self.attempts - self.worked) * 50 <= self.attempts
+    }
+
     /// Whether an attempt worked in each third of the time from when the faults were in force to the latest attempt.
     fn is_spread(&self) -> bool {
         let from = Time(self.in_force.load(Ordering::Relaxed));

@@ -34,6 +34,11 @@ pub(super) async fn write_default(
     whole: u64,
     formula: &str,
 ) -> Result<InForce, FaultError> {
+    let paused = growing(world);
+    undo.push("resume opening held connections", move || {
+        paused.iter().for_each(|flow| flow.pause(false));
+        Ok(())
+    });
     fill(world, None, whole.saturating_sub(ROOM))?;
     let limit = world.host_limit.clone();
     undo.push("write the operators' nf_conntrack_max again", move || limit.write(OPERATORS).map(drop));
@@ -62,7 +67,8 @@ fn fill(world: &World, mut undo: Option<&mut UndoStack>, wanted: u64) -> Result<
         // Numbers above those that are there already.
         let first = if undo.is_some() { 0 } else { wanted };
         insert(&ns, BALLAST_MARK, &mut (first..first + wanted.saturating_sub(count)).map(ballast))?;
-        filler::read_back(&ns, wanted)?;
+        // Others expire meanwhile.
+        filler::read_back(&ns, wanted.saturating_sub(ROOM))?;
     }
     Ok(())
 }
