@@ -6,7 +6,7 @@
 
 mod cache;
 mod run;
-mod schedule;
+pub(crate) mod schedule;
 mod sources;
 mod split;
 mod stages;

@@ -13,16 +13,20 @@
 pub mod catalogue;
 pub mod decide;
 pub mod duration;
+pub mod explain;
+pub mod export;
 pub mod expr;
 pub mod known;
 pub mod labels;
 pub mod promtool;
 pub mod recording;
+pub mod report;
 pub mod rule;
 pub mod rules;
 pub mod settle;
 pub mod subject;
-#[cfg(test)]
-mod testing;
 pub mod timeline;
 pub mod verdict;
+
+#[cfg(test)]
+mod testing;
