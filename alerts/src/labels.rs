@@ -141,6 +141,7 @@ fn defaults(exporter: Exporter) -> Vec<(&'static str, &'static str)> {
             ("module", "{module}"),
             ("from", "{namespace}/{pod}"),
             ("from", "{node}"),
+            ("from", "{office}"),
         ],
         Exporter::Mysqld | Exporter::KubeState => vec![job, ("instance", "{address}")],
         Exporter::Dns | Exporter::KubeProxy => std::iter::once(job).chain(of_pod).collect(),
