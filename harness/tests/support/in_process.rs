@@ -31,6 +31,7 @@ pub fn options(backend: Arc<dyn Backend>) -> Options {
         consent: Consent::from_environment(false),
         require: skips::required(),
         record: None,
+        series: None,
         config: Config::default(),
         sabotage: None,
         only: Vec::new(),
