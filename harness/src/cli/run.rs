@@ -434,6 +434,7 @@ mod tests {
 
     #[test]
     fn the_base_scenarios_are_those_of_the_readme() {
+        shipped::register();
         let plans = load(&shipped::scenarios()).unwrap_or_else(|wrong| panic!("{wrong}"));
         let bases = bases(&plans.iter().map(|plan| (plan.incident.clone(), plan.name.clone())).collect());
         let readme = include_str!("../../../README.md");

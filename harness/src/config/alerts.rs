@@ -22,7 +22,7 @@ pub const EVALUATE: time::Duration = time::Duration::from_secs(30);
 const LONGEST: time::Duration = time::Duration::from_secs(600);
 
 /// What a template of a label may name: the parts of a target's place.
-const PLACES: [&str; 7] = ["node", "namespace", "pod", "service", "address", "target", "module"];
+const PLACES: [&str; 8] = ["node", "namespace", "pod", "service", "address", "target", "module", "office"];
 
 /// A set of rules, checked.
 #[derive(Debug, Clone)]
