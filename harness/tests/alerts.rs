@@ -16,8 +16,8 @@ groups:
         expr: rate(node_network_transmit_packets_total{device=\"eth1\"}[1m]) < 0.1
         for: 1m
         labels: { severity: warning }
-      - alert: Misspelt
-        expr: node_network_transmit_packet_total > 0
+      - alert: Renamed
+        expr: node_network_transmit_packets > 0
       - alert: Flood
         expr: rate(node_network_transmit_packets_total{device=\"eth1\"}[1m]) > 1e9
 ";
@@ -94,7 +94,7 @@ fn without_promtool_what_reading_settles_is_printed() {
     let output = command.output().expect("relapse starts");
     let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{printed}");
-    for words in ["3 rules in 1 file; no promtool", "rules.yaml:8 Misspelt", "apt-get install prometheus"] {
+    for words in ["3 rules in 1 file; no promtool", "rules.yaml:8 Renamed", "apt-get install prometheus"] {
         assert!(printed.contains(words), "{words:?} is not in {printed}");
     }
 }
