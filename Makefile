@@ -20,7 +20,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and restored)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak kind nightly kernels image record fmt lint generate prerequisites
+.PHONY: help run test referee speed soak kind nightly kernels image record scoreboard fmt lint generate prerequisites
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -34,6 +34,12 @@ run: prerequisites ## replay every incident and every benign twin, and show whic
 test: prerequisites ## run every test except the soak test
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CONSENT) $(CARGO) test --no-fail-fast $(TARGET)
+
+referee: prerequisites ## let a real Prometheus decide about 200 rules, live, and compare (three minutes)
+	$(CARGO) test --package relapse-alerts referee -- --include-ignored --nocapture
+
+speed: prerequisites ## how long relapse takes to decide about 30, 300 and 3,000 rules
+	$(CARGO) test --release --package relapse-alerts speed -- --ignored --nocapture
 
 soak: prerequisites ## run for hours: kill runs at random instants, replay everything REPEAT times
 	$(CONSENT) $(CARGO) test --package relapse --test killed -- --include-ignored
@@ -61,6 +67,10 @@ record: prerequisites ## record what Prometheus exporters export in every trial 
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CARGO) build --release --package relapse --no-default-features
 	$${CARGO_TARGET_DIR:-target}/release/relapse run $(SCENARIOS) --jobs $(JOBS) $(WRITES) --record-series alerts/recordings
+
+scoreboard: prerequisites ## docs/scoreboard.md: what the rules of a folder see (RULES=folder)
+	$(CARGO) build --release --package relapse --no-default-features
+	@bash scripts/scoreboard.sh $(RULES)
 
 fmt: ## format the code
 	git ls-files '*.rs' | xargs rustfmt --edition 2024

@@ -138,6 +138,49 @@ pub enum Error {
     Line(usize),
 }
 
+impl Header {
+    /// Reads the header of a recording alone.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not that of a recording of this version.
+    pub fn read(from: impl Read) -> Result<Self, Error> {
+        first_line(&mut BufReader::new(GzDecoder::new(BufReader::new(from))))
+    }
+}
+
+fn first_line(lines: &mut impl BufRead) -> Result<Header, Error> {
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    let header: Header = serde_json::from_str(&line)?;
+    if header.version == VERSION { Ok(header) } else { Err(Error::Version(header.version)) }
+}
+
+/// Target, metric and labels of a series.
+pub type Named = (usize, String, BTreeMap<String, String>);
+
+/// Reads which series a recording has, without their values.
+///
+/// # Errors
+/// As [`Recording::read`].
+pub fn series_of(from: impl Read) -> Result<Vec<Named>, Error> {
+    let mut lines = BufReader::new(GzDecoder::new(BufReader::new(from)));
+    first_line(&mut lines)?;
+    let mut series = Vec::new();
+    let mut line = String::new();
+    for number in 2.. {
+        line.clear();
+        if lines.read_line(&mut line)? == 0 {
+            break;
+        }
+        let read = line.split_once(' ').and_then(|(target, rest)| {
+            let name = rest.split(['{', ' ']).next()?;
+            Some((target.parse().ok()?, name.to_owned(), labels_of(rest)?.0))
+        });
+        series.push(read.ok_or(Error::Line(number))?);
+    }
+    Ok(series)
+}
+
 impl Recording {
     /// # Errors
     /// If writing fails.
@@ -157,12 +200,8 @@ impl Recording {
     /// If it cannot be read, or is not a recording of this version.
     pub fn read(from: impl Read, wanted: impl Fn(&str) -> bool) -> Result<Self, Error> {
         let mut lines = BufReader::new(GzDecoder::new(BufReader::new(from)));
+        let header = first_line(&mut lines)?;
         let mut line = String::new();
-        lines.read_line(&mut line)?;
-        let header: Header = serde_json::from_str(&line)?;
-        if header.version != VERSION {
-            return Err(Error::Version(header.version));
-        }
         let mut series = Vec::new();
         for number in 2.. {
             line.clear();
@@ -235,7 +274,7 @@ fn row(first: f64, samples: &[Option<f64>]) -> (String, usize) {
     (format!("{}{sign}{}x{}", number(first), number(step.abs()), length - 1), length)
 }
 
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
@@ -247,6 +286,16 @@ fn number(value: f64) -> String {
 
 /// `name{label="value"} VALUES`, without the name.
 fn parse(line: &str) -> Option<(BTreeMap<String, String>, Samples)> {
+    let (labels, rest) = labels_of(line)?;
+    let mut samples = Vec::new();
+    for word in rest.split_ascii_whitespace() {
+        expand(word, &mut samples)?;
+    }
+    Some((labels, samples))
+}
+
+/// The labels of `name{label="value"} VALUES`, and what follows them.
+fn labels_of(line: &str) -> Option<(BTreeMap<String, String>, &str)> {
     let mut labels = BTreeMap::new();
     let start = line.find(['{', ' '])?;
     let mut rest = line.get(start..)?;
@@ -259,11 +308,7 @@ fn parse(line: &str) -> Option<(BTreeMap<String, String>, Samples)> {
         }
         rest = rest.get(1..)?;
     }
-    let mut samples = Vec::new();
-    for word in rest.split_ascii_whitespace() {
-        expand(word, &mut samples)?;
-    }
-    Some((labels, samples))
+    Some((labels, rest))
 }
 
 /// `1`, `1+2x3`, `_`, `_x3`.
@@ -342,6 +387,9 @@ mod tests {
         written.write(&mut file).unwrap();
         assert_eq!(Recording::read(&*file, |_| true).unwrap(), written);
         assert_eq!(Recording::read(&*file, |name| name == "up").unwrap().series, []);
+        assert_eq!(Header::read(&*file).unwrap(), written.header);
+        let named = written.series.iter().map(|series| (series.target, series.name.clone(), series.labels.clone()));
+        assert_eq!(series_of(&*file).unwrap(), named.collect::<Vec<_>>());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Group {
     pub file: Arc<str>,
     /// `None`: the reader's evaluation interval.
     pub interval: Option<Duration>,
+    /// How far in the past the rules are evaluated.
+    pub query_offset: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub struct Rule {
     pub labels: BTreeMap<String, String>,
     /// Every selector of the expression.
     pub selectors: Vec<Selector>,
-    /// How far back the expression looks at most: ranges, offsets and subqueries added up.
+    /// How far back the expression looks at most: ranges, offsets and subqueries added up, including those of recording
+    /// rules that it reads and the group's `query_offset`; [`Duration::MAX`] for a fixed time. The 5 minutes in which
+    /// Prometheus looks for the last sample are not part of it, because a recording has one for each scrape.
     pub reach: Duration,
 }
 
@@ -60,7 +64,7 @@ pub enum What {
 }
 
 /// The `severity` label; without one, `Warning`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     Info,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::rule::RuleId;
 
 /// The verdicts on all rules.
@@ -29,6 +31,8 @@ pub enum OfRule {
     /// Fires in every baseline.
     AlwaysOn {
         labels: BTreeMap<String, String>,
+        /// What can be seen by reading the rule: "no recorded target has the job `kube-dns`".
+        why: Option<String>,
     },
     Undecided {
         why: String,
@@ -38,7 +42,7 @@ pub enum OfRule {
     },
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum OfTrial {
     Fires(Vec<Firing>),
     /// Its condition was true, and not for long enough.
@@ -60,7 +64,7 @@ pub enum OfTrial {
 }
 
 /// One alert of a rule: a set of labels.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Firing {
     pub labels: BTreeMap<String, String>,
     /// From the injection of the fault, or from the start of the recorded baseline (`in_baseline`).
@@ -73,11 +77,15 @@ pub struct Firing {
     pub late: bool,
     /// From healing until it was over; `None` if it still fires at the end.
     pub cleared: Option<Duration>,
+    /// It was over this long after it fired, while the fault was still in force.
+    pub ended_early: Option<Duration>,
+    /// At how many of the three positions of scrapes and evaluations it fires. Times are those of the middle one.
+    pub phases: u8,
     pub subject: Subject,
 }
 
 /// Where the time to fire goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Split {
     /// Until the condition is true in the recorded samples.
     pub condition: Duration,
@@ -87,7 +95,7 @@ pub struct Split {
 }
 
 /// Who an alert is about, and the labels that say so.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     /// As relapse writes subjects: `node/worker-1`, `service/kube-dns`, `pod/app`.
     Is { subject: String, labels: Vec<String> },
@@ -96,7 +104,7 @@ pub enum Subject {
 }
 
 /// How close a comparison came: "peaked at 0.62 of 0.75".
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Close {
     pub value: f64,
     pub threshold: f64,

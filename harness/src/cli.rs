@@ -1,5 +1,6 @@
 //! The command line.
 
+mod alerts;
 mod check;
 mod doctor;
 mod init;
@@ -41,6 +42,7 @@ const BAD_INPUT: u8 = 64;
                                        how long detection takes: p50, p95, max, and flakes
   relapse reproduce policy-route-lost  stop with the fault in force and look around
   relapse check my-scenario.yaml       validate a file without running it
+  relapse alerts my-rules/             which incidents your Prometheus rules would have caught
   relapse init                         start a repository of your own
 
 Exit status: 0 pass, 1 a detection failed, 2 inconclusive, 3 something was left behind,
@@ -80,6 +82,8 @@ Changes nothing. Exit status: 0 labs can run here, 1 they cannot.")]
     Init(init::InitArguments),
     /// Recreate reports from the events of one or more runs.
     Report(report::ReportArguments),
+    /// Grade Prometheus alerting rules against recorded incidents; needs no privileges.
+    Alerts(alerts::AlertsArguments),
     /// Print shell completions.
     #[command(after_help = "Examples:
   relapse completions bash > ~/.local/share/bash-completion/completions/relapse
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Doctor => Ok(doctor::main()),
         Command::Init(arguments) => init::main(&arguments),
         Command::Report(arguments) => report::main(&arguments),
+        Command::Alerts(arguments) => alerts::main(&arguments),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "relapse", &mut text);

@@ -1,4 +1,4 @@
-//! `relapse.yaml`: the user's detectors, and what each must report.
+//! `relapse.yaml`: the user's detectors and alerting rules, and what each must report.
 //!
 //! ```yaml
 //! apiVersion: relapse/v1
@@ -11,6 +11,15 @@
 //!       - { scenario: conntrack-cap-reset, level: symptom, within: 1m }
 //!       - { incident: I1, miss: "no SYN collector yet", until: 2027-03-01 }
 //!       - { scenario: four-twists, step: route, after: dns, level: symptom, within: 30s }
+//! alerts:
+//!   - name: platform
+//!     rules: [rules/*.yaml]
+//!     scrape: 15s
+//!     evaluate: 30s
+//!     labels: { node: { job: node-exporter, instance: "{node}:9100" }, dns: { job: kube-dns } }
+//!     expect:
+//!       - { alert: NodeHighNumberConntrackEntriesUsed, incident: I2, level: symptom, within: 2m }
+//!       - { incident: I7, miss: no rule yet, until: 2027-03-01 }
 //! ```
 //!
 //! An entry under `expect` applies to every scenario of an incident, or to one scenario. If a detector has entries for
@@ -18,12 +27,15 @@
 //! accepted; without `level` it covers cause and symptom, without `within` it is watched until the scenario's longest
 //! deadline. A risk has no deadline: it must be reported before the fault. In a chain, `step` names the step an entry is
 //! about: its deadline counts from the injection of that step, or from the healing of the step named by `after`.
+//! `relapse alerts` grades the rules under `alerts`; paths are relative to the file.
 //!
-//! `file` defines the format and checks it. Invariants: all syntax errors are reported at once, then all semantic
+//! `file` and `alerts` define the format and check it. Invariants: all syntax errors are reported at once, then all semantic
 //! errors, each at its place; no program is run here, but one that cannot be run is reported. Programs are run by
 //! [`crate::outside_detector`]. Scenarios and subjects are not checked for existence, because scenarios are independent
 //! of this file.
 
+mod alerts;
+mod check;
 mod file;
 
 #[cfg(test)]
@@ -38,15 +50,17 @@ use relapse_model::yaml::{self, Document};
 
 use crate::event::{Expectation, OfStep};
 use crate::outside_detector::ExecSpec;
+pub use alerts::{AlertRules, EVALUATE, SCRAPE};
 use file::Line;
 
 /// The default file, in the current directory.
 pub const FILE: &str = "relapse.yaml";
 
-/// The user's detectors.
+/// The user's detectors and alerting rules.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
     pub detectors: Vec<Outside>,
+    pub alerts: Vec<AlertRules>,
 }
 
 /// A detector that is the user's program.

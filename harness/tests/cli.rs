@@ -50,6 +50,7 @@ fn every_command_explains_itself_with_an_example() {
         "doctor",
         "init",
         "report",
+        "alerts",
         "completions",
         "man",
         "schema",

@@ -10,7 +10,7 @@
 mod detection;
 mod incidents;
 mod series;
-mod svg;
+pub mod svg;
 mod table;
 mod timeline;
 
@@ -29,7 +29,8 @@ use crate::triage;
 use crate::units;
 use crate::words::{self, Tone};
 
-const STYLE: &str = include_str!("html/style.css");
+/// The style sheet of pages.
+pub const STYLE: &str = include_str!("html/style.css");
 
 /// Renders the page.
 #[must_use]

@@ -144,7 +144,8 @@ fn row(trial: &TrialSummary, decided: &Decided) -> Vec<Cell<'static>> {
 }
 
 /// A table and its note.
-fn table(table: &Table<'_>) -> String {
+#[must_use]
+pub fn table(table: &Table<'_>) -> String {
     let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = line(table.head.iter().map(|name| lines(name.lines())).collect());
     text.push_str(&format!("|{}\n", " --- |".repeat(table.head.len())));

@@ -174,7 +174,9 @@ impl std::ops::Deref for Name {
 }
 
 impl Duration {
-    fn parse(text: &str) -> Option<Self> {
+    /// `None` if it is not one, or longer than a day.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         const UNITS: [&str; 5] = ["h", "m", "s", "ms", "us"];
         let number = |c: char| c.is_ascii_digit() || c == '.' || c == ' ';
         if !text.split(number).all(|unit| unit.is_empty() || UNITS.contains(&unit)) {

@@ -11,7 +11,7 @@ mod tree;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -121,6 +121,70 @@ pub fn parse<T: Document>(source: &Source) -> Result<T, Diagnostics> {
 /// Errors of syntax.
 pub fn nodes(source: &Source, noun: &str) -> Result<YamlNode, Diagnostics> {
     serde_yaml::from_str_with_options(&source.text, options()).map_err(|error| explain(source, &error, noun).into())
+}
+
+/// One document of a file of another program, whose spans count from its start.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Byte of the file at which the document begins.
+    pub start: usize,
+    pub node: YamlNode,
+}
+
+/// Reads every document of a file of another program: YAML of up to 100 MB, or JSON. Aliases and merge keys are
+/// expanded. A document with an error of syntax does not affect the others. Those that `is_wanted` rejects by their text
+/// are not parsed.
+pub fn documents(source: &Source, noun: &str, mut is_wanted: impl FnMut(&str) -> bool) -> (Vec<Part>, Diagnostics) {
+    let (mut parts, mut wrong) = (Vec::new(), Diagnostics::default());
+    for (start, text) in split(&source.text).into_iter().filter(|(_, text)| is_wanted(text)) {
+        match serde_yaml::from_str_with_options::<YamlNode>(text, lenient(text.len())) {
+            Ok(YamlNode { value: Value::Null, .. }) | Err(YamlError::Eof { .. }) => {}
+            Ok(node) => parts.push(Part { start, node }),
+            Err(error) => {
+                let mut diagnostic = explain(&Source::new(&source.file, text), &error, noun);
+                if let Some((text, span)) = &mut diagnostic.place {
+                    *text = Arc::clone(&source.text);
+                    span.offset += start;
+                }
+                wrong.push(diagnostic);
+            }
+        }
+    }
+    (parts, wrong)
+}
+
+/// Documents with the byte at which each begins. A line that begins with `---` or `...` ends one wherever it stands,
+/// also within quotes (YAML 1.2, c-forbidden).
+fn split(text: &str) -> Vec<(usize, &str)> {
+    let mut parts = Vec::new();
+    let (mut start, mut offset) = (0, 0);
+    for line in text.split_inclusive('\n') {
+        let marker = line.starts_with("---") || line.starts_with("...");
+        if marker && line[3..].chars().next().is_none_or(char::is_whitespace) {
+            parts.push((start, &text[start..offset]));
+            // What follows `---` on its line belongs to the document.
+            start = offset + 3;
+        }
+        offset += line.len();
+    }
+    parts.push((start, &text[start..]));
+    parts
+}
+
+fn lenient(bytes: usize) -> Options {
+    let mut options = options();
+    let mut budget = serde_yaml::Budget::default();
+    // An event takes a byte or more.
+    budget.max_events = bytes + 100;
+    budget.max_nodes = bytes + 100;
+    budget.max_total_scalar_bytes = bytes.saturating_mul(2) + 100;
+    budget.enforce_alias_anchor_ratio = false;
+    options.budget = Some(budget);
+    options.alias_limits = serde_yaml::alias_limits! {};
+    options.merge_keys = MergeKeyPolicy::Merge;
+    options.reject_unsupported_tags = false;
+    options.reject_tagged_field_names = false;
+    options
 }
 
 /// Parses a file of another program.

@@ -1,16 +1,19 @@
 //! `relapse list`: scenarios with their controls, expectations and requirements.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
+use relapse_alerts::recording::Exporter;
 use relapse_detectors::registry::DetectorSet;
 use relapse_lab::fault::Requirement;
 use relapse_reports::event::Expectation;
 use relapse_reports::paint::Page;
-use relapse_reports::units::limit;
+use relapse_reports::units::{bytes, count, limit};
 use relapse_reports::words::{self, Tone};
 use serde::Serialize;
 
+use super::alerts::recordings::Recordings;
 use super::{Refused, out};
 use crate::plan::{Plan, TrialPlan};
 
@@ -21,6 +24,7 @@ use crate::plan::{Plan, TrialPlan};
   relapse list policy-route-lost
   relapse list --shipped
   relapse list --detectors
+  relapse list --recordings
   relapse list --json | jq -r '.[].name'")]
 pub struct ListArguments {
     /// Names, files or folders (default: everything in scenarios/).
@@ -32,6 +36,9 @@ pub struct ListArguments {
     /// ones.
     #[arg(long, conflicts_with_all = ["scenarios", "shipped"])]
     detectors: bool,
+    /// List the recordings that `relapse alerts` grades against: when and how each was made, and its size.
+    #[arg(long, conflicts_with_all = ["scenarios", "shipped", "detectors"])]
+    recordings: bool,
     /// Print one JSON array.
     #[arg(long)]
     json: bool,
@@ -84,6 +91,9 @@ pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
     if arguments.detectors {
         return Ok(detectors(arguments.json));
     }
+    if arguments.recordings {
+        return recordings(arguments.json);
+    }
     let plans = if arguments.shipped {
         crate::plan::load(&crate::shipped::scenarios())
     } else {
@@ -95,6 +105,55 @@ pub fn main(arguments: &ListArguments) -> Result<ExitCode, Refused> {
     } else {
         out::lines(table(&listed, out::page()));
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct ListedRecording<'a> {
+    incident: &'a str,
+    scenario: &'a str,
+    control: Option<&'a str>,
+    backend: &'a str,
+    /// Of the scenario by which the incident is graded without `--all`.
+    base: bool,
+    made: &'a str,
+    kernel: &'a str,
+    exporters: BTreeSet<Exporter>,
+    bytes: usize,
+}
+
+fn recordings(json: bool) -> Result<ExitCode, Refused> {
+    let recordings = Recordings::find(None)?;
+    let listed = recordings.all.iter().map(|packed| ListedRecording {
+        incident: &packed.header.incident,
+        scenario: &packed.header.scenario,
+        control: packed.header.control.as_deref(),
+        backend: &packed.header.backend,
+        base: packed.header.base,
+        made: &packed.header.made.at,
+        kernel: &packed.header.made.kernel,
+        exporters: packed.header.targets.iter().map(|target| target.exporter).collect(),
+        bytes: packed.size(),
+    });
+    let listed: Vec<_> = listed.collect();
+    if json {
+        out::line(serde_json::to_string_pretty(&listed).unwrap_or_default());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let page = out::page();
+    let name = |one: &ListedRecording<'_>| match one.control {
+        Some(control) => format!("{}/{control}", one.scenario),
+        None => one.scenario.to_owned(),
+    };
+    let width = listed.iter().map(|one| name(one).len()).max().unwrap_or(0);
+    let lines = listed.iter().map(|one| {
+        let facts = format!("{}  {:>8}  kernel {}", one.made, bytes(one.bytes as u64), one.kernel);
+        let name = format!("{:<width$}", name(one));
+        format!("{:<4} {name}  {:<5}  {}", one.incident, one.backend, page.paint(Tone::Muted, &facts))
+    });
+    out::lines(lines);
+    let total: usize = listed.iter().map(|one| one.bytes).sum();
+    out::line(format!("{}, {}", count(listed.len(), "recording"), bytes(total as u64)));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,23 +3,25 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::civil::Date;
 use relapse_detectors::finding::Level;
 use relapse_detectors::registry::DetectorSet;
-use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, Span, quoted};
+use relapse_model::diagnostics::{Diagnostic, Diagnostics, Source, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{Day, Duration, Name, Subject};
 use relapse_model::yaml::Document;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use super::alerts::{self, Rules};
+use super::check::{Check, directory};
 use super::{Config, Outside};
 use crate::outside_detector::ExecSpec;
 use crate::scenario::ApiVersion;
 
-/// Your detectors, in addition to the built-in ones.
+/// Your detectors, in addition to the built-in ones, and your alerting rules.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct File {
@@ -28,8 +30,12 @@ pub(super) struct File {
     _version: ApiVersion,
     #[serde(rename = "kind")]
     _kind: Kind,
-    /// Your detectors; if there are none, remove the file.
+    /// Your detectors.
+    #[serde(default)]
     detectors: Vec<Detector>,
+    /// Your alerting rules, for `relapse alerts`.
+    #[serde(default)]
+    alerts: Vec<Rules>,
 }
 
 impl Document for File {
@@ -122,7 +128,7 @@ impl Line {
 
 /// Checks a parsed file and turns it into a configuration.
 pub(super) fn resolve(source: &Source, file: File, today: Date) -> Result<Config, Diagnostics> {
-    let mut check = Check { source, wrong: Diagnostics::default() };
+    let mut check = Check::new(source);
     let mut names = BTreeSet::new();
     let mut detectors = Vec::new();
     for Detector { name, exec, strict, expect } in file.detectors {
@@ -135,21 +141,15 @@ pub(super) fn resolve(source: &Source, file: File, today: Date) -> Result<Config
         let exec = ExecSpec { strict, ..check.exec(name.value.0, exec) };
         detectors.push(Outside { exec, expect: check.expectations(expect, today) });
     }
-    check.wrong.into_result(Config { detectors })
-}
-
-struct Check<'a> {
-    source: &'a Source,
-    wrong: Diagnostics,
+    if detectors.is_empty() && file.alerts.is_empty() {
+        let message = "the configuration has neither `detectors` nor `alerts`";
+        check.wrong.push(Diagnostic::of_file(&source.file, message).help("add one, or remove the file"));
+    }
+    let alerts = alerts::resolve(&mut check, file.alerts, today);
+    check.wrong.into_result(Config { detectors, alerts })
 }
 
 impl Check<'_> {
-    fn report(&mut self, span: Span, message: impl Into<String>, help: impl Into<String>) {
-        // For a mapping over several lines, show only the first.
-        let len = self.source.at(span).lines().next().map_or(span.len, str::len);
-        self.wrong.push(Diagnostic::at(self.source, Span { len, ..span }, message).help(help));
-    }
-
     fn exec(&mut self, name: String, exec: Exec) -> ExecSpec {
         for key in exec.env.keys() {
             if key.is_empty() || key.contains(['=', '\0']) {
@@ -198,16 +198,7 @@ impl Check<'_> {
 
     fn expectation(&mut self, line: &Spanned<Line>, today: Date) {
         let is_risk = line.level == Some(Level::Risk);
-        match (&line.incident, &line.scenario) {
-            (None, None) => {
-                let help = "add `incident: I4` (every scenario of it) or `scenario: NAME` (one)";
-                self.report(line.span, "the expectation has no `incident` or `scenario`", help);
-            }
-            (Some(_), Some(scenario)) => {
-                self.report(scenario.span, "both `incident` and `scenario` are given", "keep one of the two");
-            }
-            _ => {}
-        }
+        self.scope(line.span, line.incident.as_ref(), line.scenario.as_ref());
         for (key, name, needs, given) in [
             ("step", &line.step, "scenario", line.scenario.is_some()),
             ("after", &line.after, "step", line.step.is_some()),
@@ -216,21 +207,7 @@ impl Check<'_> {
                 self.report(name.span, format!("`{key}` needs `{needs}`"), format!("add `{needs}: NAME`"));
             }
         }
-        match (&line.miss, &line.until) {
-            (Some(reason), None) => {
-                let help = "add the last day on which it is accepted, such as `until: 2027-03-01`";
-                self.report(reason.span, "an expected miss needs an end date", help);
-            }
-            (None, Some(until)) => {
-                self.report(until.span, "`until` needs `miss`", "give the reason with `miss`, or remove `until`");
-            }
-            (Some(_), Some(until)) if until.0 < today => {
-                let help = "expect the detection now, or choose a later day";
-                let message = format!("the miss was expected until {}, which has passed", until.0);
-                self.report(until.span, message, help);
-            }
-            _ => {}
-        }
+        self.miss(line.miss.as_ref(), line.until.as_ref(), today);
         match &line.within {
             Some(within) if is_risk => {
                 let help = "it must be reported before the fault: remove `within`";
@@ -248,13 +225,6 @@ impl Check<'_> {
             self.report(line.span, "the expectation has no `level`", "one of: risk, cause, symptom");
         }
     }
-}
-
-/// The working directory of the file's programs.
-fn directory(source: &Source) -> PathBuf {
-    let parent = source.file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    std::path::absolute(parent).unwrap_or_else(|_| parent.to_owned())
 }
 
 /// Checks that the program can be run, with the same lookup as `exec`; returns an error and a fix.

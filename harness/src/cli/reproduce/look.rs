@@ -47,7 +47,7 @@ pub fn at(plan: &Plan) -> Vec<Look> {
         for (mark, value) in [
             ("{address}", address.clone()),
             ("{pod}", pod.map(|id| cluster.pods[id.0].address.to_string())),
-            ("{link}", pod.map(|id| format!("pod{}", id.0))),
+            ("{link}", pod.map(|id| format!("veth{}", id.0))),
         ] {
             match value {
                 Some(value) => text = text.replace(mark, &value),

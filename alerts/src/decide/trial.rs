@@ -1,0 +1,223 @@
+//! A recording as a reader's Prometheus would have it, and what its series alone settle.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use promql_parser::label::{METRIC_NAME, Matcher};
+
+use super::sources::Sources;
+use crate::expr::Gone;
+use crate::labels::Labels;
+use crate::recording::{Exporter, Recording, Samples, Series};
+use crate::rule::RuleId;
+use crate::timeline::is_counter;
+use crate::verdict::OfTrial;
+
+pub struct Trial<'a> {
+    pub recording: &'a Recording,
+    /// Of each series, those of its target included.
+    labels: Vec<BTreeMap<String, String>>,
+    /// Of each series, without gaps.
+    samples: Vec<Cow<'a, Samples>>,
+    /// Of each series: labels and samples.
+    hashes: Vec<u64>,
+    constant: Vec<bool>,
+    by_name: HashMap<&'a str, Vec<usize>>,
+}
+
+/// Which exporters have a metric, in any trial.
+pub type Exporters<'a> = HashMap<&'a str, BTreeSet<Exporter>>;
+
+pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
+    let mut exporters = Exporters::new();
+    for trial in trials {
+        for (name, series) in &trial.by_name {
+            let of = series.iter().filter_map(|&series| trial.exporter(series));
+            exporters.entry(name).or_default().extend(of);
+        }
+    }
+    exporters
+}
+
+impl<'a> Trial<'a> {
+    pub fn new(recording: &'a Recording, labels: &Labels) -> Self {
+        let targets = 0..recording.header.targets.len();
+        let gaps: Vec<BTreeSet<usize>> = targets.map(|target| gaps(recording, target)).collect();
+        let mut trial = Self {
+            recording,
+            labels: Vec::new(),
+            samples: Vec::new(),
+            hashes: Vec::new(),
+            constant: Vec::new(),
+            by_name: HashMap::new(),
+        };
+        for (index, series) in recording.series.iter().enumerate() {
+            let target = recording.header.targets.get(series.target);
+            let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
+            let mut hash = DefaultHasher::new();
+            (&series.name, &labels, is_counter(&recording.header, &series.name)).hash(&mut hash);
+            let samples = match gaps.get(series.target).filter(|gaps| !gaps.is_empty()) {
+                Some(gaps) => Cow::Owned(filled(&series.samples, gaps)),
+                None => Cow::Borrowed(&series.samples),
+            };
+            let constant = constant(&samples);
+            for sample in samples.iter().take(if constant { 1 } else { usize::MAX }) {
+                sample.map(f64::to_bits).hash(&mut hash);
+            }
+            trial.samples.push(samples);
+            trial.constant.push(constant);
+            trial.hashes.push(hash.finish());
+            trial.labels.push(labels);
+            trial.by_name.entry(&series.name).or_default().push(index);
+        }
+        trial
+    }
+
+    fn exporter(&self, series: usize) -> Option<Exporter> {
+        let target = self.recording.series.get(series)?.target;
+        Some(self.recording.header.targets.get(target)?.exporter)
+    }
+
+    pub fn series(&self, index: usize) -> (&'a Series, &BTreeMap<String, String>) {
+        (&self.recording.series[index], &self.labels[index])
+    }
+
+    pub fn samples(&self, index: usize) -> &Samples {
+        &self.samples[index]
+    }
+
+    pub fn hash(&self, series: usize) -> u64 {
+        self.hashes[series]
+    }
+
+    /// The series that a rule and the recording rules that it reads can see.
+    pub fn relevant(&self, sources: &Sources<'_>, id: RuleId) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        for id in sources.with_records(id) {
+            let selectors = 0..sources.source(id).expr.selectors.len();
+            selectors.for_each(|selector| found.extend(self.matched(sources, id, selector)));
+        }
+        found
+    }
+
+    /// Whether nothing that the rule reads changes. Then it does not matter when the fault is, or in which trial.
+    pub fn is_constant(&self, sources: &Sources<'_>, id: RuleId) -> bool {
+        self.relevant(sources, id).into_iter().all(|series| self.constant[series])
+    }
+
+    fn matched<'b>(&'b self, sources: &'b Sources<'_>, id: RuleId, selector: usize) -> Vec<usize> {
+        let expr = &sources.source(id).expr;
+        let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
+        let matches = |series: &usize| {
+            let value = |test: &Matcher| match &*test.name {
+                METRIC_NAME => self.recording.series[*series].name.as_str(),
+                label => self.labels[*series].get(label).map_or("", String::as_str),
+            };
+            tests.iter().all(|test| test.is_match(value(test)))
+        };
+        match expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) {
+            Some(metric) => {
+                let named = self.by_name.get(metric).map_or(&[][..], Vec::as_slice);
+                named.iter().copied().filter(|series| matches(series)).collect()
+            }
+            None => (0..self.labels.len()).filter(matches).collect(),
+        }
+    }
+
+    /// What follows without evaluation: nothing that the rule needs was recorded here, or its values are scaled.
+    pub fn settle(&self, sources: &Sources<'_>, id: RuleId, exporters: &Exporters<'_>) -> Option<OfTrial> {
+        let header = &self.recording.header;
+        let here: BTreeSet<Exporter> = header.targets.iter().map(|target| target.exporter).collect();
+        let mut unseen = BTreeSet::new();
+        for id in sources.with_records(id) {
+            let expr = &sources.source(id).expr;
+            let missing = |selector: usize| self.missing(sources, id, selector);
+            let elsewhere = |selector: usize| {
+                let metric = expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref());
+                let of = metric.and_then(|metric| exporters.get(metric));
+                missing(selector) && of.is_some_and(|of| of.is_disjoint(&here))
+            };
+            let names = expr.needs.gone(Gone::Unseen, &elsewhere).unwrap_or_default();
+            unseen.extend(names.into_iter().filter_map(|selector| expr.selectors[selector].metric.clone()));
+        }
+        if !unseen.is_empty() {
+            let names = unseen.into_iter().collect::<Vec<_>>().join(", ");
+            return Some(OfTrial::Undecided { why: format!("not recorded in this trial: {names}") });
+        }
+        if self.gone(sources, id) {
+            return Some(OfTrial::NeverTrue { close: None });
+        }
+        let family = sources.absolute(id, header.scaled.keys().map(String::as_str))?;
+        Some(OfTrial::Undecided { why: format!("scaled: {family} is {} here", header.scaled[family]) })
+    }
+
+    /// Whether the rule has no result, for want of series.
+    fn gone(&self, sources: &Sources<'_>, id: RuleId) -> bool {
+        sources.source(id).expr.needs.gone(Gone::Nowhere, &|selector| self.missing(sources, id, selector)).is_some()
+    }
+
+    fn missing(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> bool {
+        let source = sources.source(id);
+        let Some(metric) = source.expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) else {
+            return source.records.is_empty() && self.matched(sources, id, selector).is_empty();
+        };
+        let of_alerts = metric.starts_with("ALERTS");
+        let mut records = source.records.iter().map(|&record| RuleId(record));
+        let recorded = records.any(|record| sources.rule(record).name() == metric && !self.gone(sources, record));
+        !of_alerts && !recorded && self.matched(sources, id, selector).is_empty()
+    }
+}
+
+fn constant(samples: &[Option<f64>]) -> bool {
+    let first = samples.first().copied().flatten().map(f64::to_bits);
+    first.is_some() && samples.iter().all(|sample| sample.map(f64::to_bits) == first)
+}
+
+/// Seconds in which a target was up and is not recorded at all: the recording machine was busy.
+fn gaps(recording: &Recording, target: usize) -> BTreeSet<usize> {
+    let of_target = || recording.series.iter().filter(|series| series.target == target);
+    let others: Vec<&Series> = of_target().filter(|series| series.name != "up").collect();
+    let at = |series: &Series, second: usize| series.samples.get(second).copied().flatten();
+    let up = |second: &usize| of_target().any(|series| series.name == "up" && at(series, *second) == Some(1.0));
+    let empty = |second: &usize| !others.is_empty() && others.iter().all(|series| at(series, *second).is_none());
+    (0..recording.header.phases.end as usize).filter(empty).filter(up).collect()
+}
+
+/// With the value before in each gap.
+fn filled(samples: &Samples, gaps: &BTreeSet<usize>) -> Samples {
+    let mut filled = samples.clone();
+    for &second in gaps {
+        if let Some(before) = second.checked_sub(1).and_then(|before| filled.get(before).copied())
+            && let Some(sample) = filled.get_mut(second)
+        {
+            *sample = before;
+        }
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{labels, recording, samples};
+    use super::*;
+
+    #[test]
+    fn a_second_that_was_not_recorded_is_no_absence() {
+        let gap = |second: u32| [100, 101].contains(&second);
+        let series = |name: &'static str, of: Samples| (name, "eth0", of);
+        let all = |up: f64| {
+            recording(vec![
+                series("up", samples(|_| Some(up))),
+                series("x", samples(|second| (!gap(second)).then(|| f64::from(second)))),
+                series("y", samples(|second| (!gap(second) && second != 150).then_some(1.0))),
+            ])
+        };
+        let up = all(1.0);
+        let trial = Trial::new(&up, &labels());
+        assert_eq!(trial.samples(1)[99..103], [Some(99.0), Some(99.0), Some(99.0), Some(102.0)]);
+        assert_eq!(trial.samples(2)[150], None);
+        let down = all(0.0);
+        assert_eq!(Trial::new(&down, &labels()).samples(1)[100], None);
+    }
+}

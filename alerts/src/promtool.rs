@@ -1,0 +1,183 @@
+//! `promtool test rules`: found, run within a time limit, and its answers read.
+//!
+//! promtool has no command that evaluates an expression on given series and prints the result. A test whose expected
+//! samples are empty fails with what it got, and that is the answer ([`words`]).
+
+mod files;
+mod run;
+mod words;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+pub use files::{Ask, File, Test, WrittenRule, series};
+pub use words::{Answer, OfFile, Samples};
+
+/// Of one that is built from a module, and prints none.
+const UNKNOWN: Version = Version { major: 0, minor: 0, patch: 0 };
+
+/// The oldest version that has all that is used: `keep_firing_for`, `_xN`, `stale`.
+pub const OLDEST: Version = Version { major: 2, minor: 42, patch: 0 };
+
+#[derive(Debug, Clone)]
+pub struct Promtool {
+    path: PathBuf,
+    pub version: Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            UNKNOWN => write!(f, "of unknown version"),
+            Self { major, minor, patch } => write!(f, "{major}.{minor}.{patch}"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("find promtool: it is not in PATH or {0}, and PROMTOOL is not set")]
+    Missing(PathBuf),
+    #[error("start {path}: {source}")]
+    Start { path: PathBuf, source: std::io::Error },
+    #[error("read the version of {path}: it prints {printed:?}")]
+    NotPromtool { path: PathBuf, printed: String },
+    #[error("use {path}: it is promtool {version}, and {OLDEST} is the oldest that works")]
+    Ancient { path: PathBuf, version: Version },
+    #[error("get an answer from promtool within {} s", limit.as_secs())]
+    TooSlow { limit: Duration },
+    #[error("get an answer from promtool: {how}: {printed}")]
+    Crashed { how: String, printed: String },
+    #[error("write promtool's files: {0}")]
+    Files(#[from] std::io::Error),
+}
+
+impl Promtool {
+    /// The one that `$PROMTOOL` names, else the first in `$PATH`, else that of the folder of tools.
+    ///
+    /// # Errors
+    /// If there is none, or it is too old.
+    pub fn find() -> Result<Self, Error> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(path) = set("PROMTOOL") {
+            return Self::at(Path::new(&path));
+        }
+        let tools = tools_folder(set("XDG_CACHE_HOME").as_deref(), set("HOME").as_deref());
+        let folders = set("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+        let found = folders.iter().chain([&tools]).map(|folder| folder.join("promtool")).find(|path| path.is_file());
+        Self::at(&found.ok_or(Error::Missing(tools))?)
+    }
+
+    /// # Errors
+    /// If it does not start, is not promtool, or is too old.
+    pub fn at(path: &Path) -> Result<Self, Error> {
+        let (_, printed) = run::output(path, &[OsStr::new("--version")], Path::new("/"), Duration::from_secs(10))?;
+        let version = words::version(&printed).ok_or_else(|| Error::NotPromtool {
+            path: path.to_owned(),
+            printed: printed.lines().next().unwrap_or_default().to_owned(),
+        })?;
+        if version < OLDEST && version != UNKNOWN {
+            return Err(Error::Ancient { path: path.to_owned(), version });
+        }
+        Ok(Self { path: path.to_owned(), version })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs files of tests in one process. The answers to a test's questions in their order; an error is that of the
+    /// whole test, such as a rule that does not parse.
+    ///
+    /// # Errors
+    /// If promtool does not end within `limit`, or crashes.
+    pub fn test(&self, files: &[File], limit: Duration) -> Result<Vec<OfFile>, Error> {
+        let (status, printed) = self.printed(files, limit)?;
+        // 1: a test failed, as all of these do. Go exits with 2 after a panic.
+        if status.code() != Some(1) {
+            let how = match status.code() {
+                Some(code) => format!("it exited with {code}"),
+                None => status.to_string(),
+            };
+            let printed = printed.lines().take(3).collect::<Vec<_>>().join(" ");
+            return Err(Error::Crashed { how, printed });
+        }
+        Ok(words::answers(&printed, files))
+    }
+
+    fn printed(&self, files: &[File], limit: Duration) -> Result<(ExitStatus, String), Error> {
+        let folder = tempfile::tempdir()?;
+        let mut args = vec!["test".into(), "rules".into()];
+        let mut asked = 0;
+        for (number, file) in files.iter().enumerate() {
+            args.push(file.write(folder.path(), number, &mut asked)?);
+        }
+        let args: Vec<&OsStr> = args.iter().map(std::ffi::OsString::as_os_str).collect();
+        run::output(&self.path, &args, folder.path(), limit)
+    }
+}
+
+/// Where programs that relapse fetches are unpacked.
+fn tools_folder(cache: Option<&OsStr>, home: Option<&OsStr>) -> PathBuf {
+    let cache = cache.map_or_else(|| Path::new(home.unwrap_or_default()).join(".cache"), PathBuf::from);
+    cache.join("relapse/tools/prometheus/usr/bin")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A promtool that runs a line of shell.
+    fn script(folder: &Path, line: &str) -> PathBuf {
+        let path = folder.join("promtool");
+        std::fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    const VERSION: &str = "[ \"$1\" = --version ] && echo 'promtool, version 2.53.1 (branch: HEAD)' && exit\n";
+
+    #[test]
+    fn what_is_wrong_with_promtool_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |line: &str| Promtool::at(&script(folder.path(), line)).unwrap_err().to_string();
+        let path = folder.path().join("promtool").display().to_string();
+        assert_eq!(
+            at("echo 'promtool, version 2.24.1+ds (branch: debian/sid)'"),
+            format!("use {path}: it is promtool 2.24.1, and 2.42.0 is the oldest that works")
+        );
+        assert_eq!(at("echo hello"), format!("read the version of {path}: it prints \"hello\""));
+        assert!(Promtool::at(&folder.path().join("none")).unwrap_err().to_string().starts_with("start "));
+
+        let test = |line: &str, limit| {
+            let promtool = Promtool::at(&script(folder.path(), &format!("{VERSION}{line}"))).unwrap();
+            promtool.test(&[], Duration::from_millis(limit)).unwrap_err().to_string()
+        };
+        assert_eq!(
+            test("echo 'panic: runtime error' >&2; exit 2", 5000),
+            "get an answer from promtool: it exited with 2: panic: runtime error"
+        );
+        assert!(test("kill -SEGV $$", 5000).contains("signal: 11"));
+        assert_eq!(test("exec sleep 60", 100), "get an answer from promtool within 0 s");
+    }
+
+    #[test]
+    fn tools_are_in_the_cache() {
+        let at = |cache: Option<&str>| tools_folder(cache.map(OsStr::new), Some(OsStr::new("/home/a")));
+        assert_eq!(at(Some("/c")), Path::new("/c/relapse/tools/prometheus/usr/bin"));
+        assert_eq!(at(None), Path::new("/home/a/.cache/relapse/tools/prometheus/usr/bin"));
+    }
+}

@@ -1,0 +1,256 @@
+//! From verdicts to a scorecard.
+//!
+//! Job: what takes several trials to say: which alert is always on, which trial is an incident's first warning, what is
+//! caught, which expectations hold. Left out: deciding, printing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::expect::{self, Expect, Level};
+use super::scorecard::{
+    Caught, Close, FORMAT, First, Incident, Input, Labels, Named, Open, Pending, Phases, Scorecard, Settled,
+    SettledVerdict, Trial, Warning,
+};
+use crate::recording::Header;
+use crate::rule::{Rule, RuleId, RuleSet, Severity, What};
+use crate::verdict::{Firing, OfRule, OfTrial, Subject, Verdicts};
+
+/// What a scorecard is made from.
+#[derive(Debug)]
+pub struct Graded<'a> {
+    pub name: Option<String>,
+    pub rules: &'a RuleSet,
+    /// Of the recordings, in the order of the verdicts' trials.
+    pub headers: Vec<&'a Header>,
+    pub verdicts: &'a Verdicts,
+    /// As in [`Scorecard`].
+    pub labels: BTreeMap<String, Labels>,
+    pub inferred: Vec<String>,
+    pub expect: &'a [Expect],
+    /// The version of promtool, if it decided.
+    pub promtool: Option<String>,
+    pub scrape: Duration,
+    pub evaluate: Duration,
+    pub took: Duration,
+}
+
+/// Makes the scorecard.
+#[must_use]
+pub fn grade(graded: &Graded<'_>) -> Scorecard {
+    let always = always_on(graded);
+    let trials: Vec<Trial> =
+        (graded.headers.iter().enumerate()).map(|(n, header)| trial(graded, n, header, &always)).collect();
+    let incidents = incidents(&trials);
+    // A chain (I3-I6) repeats incidents that are graded by themselves.
+    let base = || incidents.iter().filter(|incident| incident.base && !incident.incident.contains('-'));
+    let caught = Caught {
+        incidents: base().count(),
+        caught: base().filter(|incident| incident.caught.is_some()).count(),
+        at_cause: base().filter(|incident| incident.caught == Some(Level::Cause)).count(),
+    };
+    let alerts = graded.rules.rules.iter().filter(|rule| rule.is_alert());
+    let mut card = Scorecard {
+        format: FORMAT,
+        relapse: env!("CARGO_PKG_VERSION").to_owned(),
+        name: graded.name.clone(),
+        promtool: graded.promtool.clone(),
+        scrape: graded.scrape.as_secs_f64(),
+        evaluate: graded.evaluate.as_secs_f64(),
+        input: Input {
+            alerts: alerts.clone().count(),
+            recording_rules: graded.rules.rules.len() - alerts.clone().count(),
+            files: graded.rules.files,
+            skipped: graded.rules.skipped.clone(),
+        },
+        labels: graded.labels.clone(),
+        inferred: graded.inferred.clone(),
+        rules: settled(graded, &always),
+        incidents,
+        trials,
+        caught,
+        expected: Vec::new(),
+        took: graded.took.as_secs_f64(),
+    };
+    let names: Vec<&str> = alerts.map(Rule::name).collect();
+    card.expected = expect::judge(&card, graded.expect, &names);
+    card
+}
+
+fn named(rule: &Rule) -> Named {
+    Named { name: rule.name().to_owned(), file: rule.file.to_string(), line: rule.line }
+}
+
+const fn severity(rule: &Rule) -> Option<Severity> {
+    match &rule.what {
+        What::Alert { severity, .. } => Some(*severity),
+        What::Record { .. } => None,
+    }
+}
+
+/// Alerts that fire in a baseline, with the number of baselines: they say nothing about an incident.
+fn always_on(graded: &Graded<'_>) -> BTreeMap<RuleId, BTreeSet<usize>> {
+    let mut all: BTreeMap<RuleId, BTreeSet<usize>> = BTreeMap::new();
+    for ((rule, trial), verdict) in &graded.verdicts.trials {
+        if matches!(verdict, OfTrial::Fires(firings) if firings.iter().any(|firing| firing.in_baseline)) {
+            all.entry(*rule).or_default().insert(*trial);
+        }
+    }
+    all
+}
+
+fn settled(graded: &Graded<'_>, always: &BTreeMap<RuleId, BTreeSet<usize>>) -> Vec<Settled> {
+    let of = graded.headers.len();
+    let all = graded.rules.rules.iter().enumerate().filter_map(|(n, rule)| {
+        // A recording rule matters by the alerts that read it.
+        let error = matches!(graded.verdicts.rules.get(&RuleId(n)), Some(OfRule::Error { .. }));
+        if !rule.is_alert() && !error {
+            return None;
+        }
+        let (verdict, why, nearest, metrics) = match (graded.verdicts.rules.get(&RuleId(n)), always.get(&RuleId(n))) {
+            (Some(OfRule::NotCovered { metrics }), _) => {
+                let why = "no exporter that was recorded has these metrics".to_owned();
+                (SettledVerdict::NotCovered, why, None, metrics.clone())
+            }
+            (Some(OfRule::CannotFire { why, nearest }), _) => {
+                (SettledVerdict::CannotFire, why.clone(), nearest.clone(), Vec::new())
+            }
+            (Some(OfRule::Undecided { why }), _) => (SettledVerdict::Undecided, why.clone(), None, Vec::new()),
+            (Some(OfRule::Error { message }), _) => (SettledVerdict::Error, message.clone(), None, Vec::new()),
+            (Some(OfRule::AlwaysOn { why, .. }), None) => {
+                let why = why.clone().unwrap_or_else(|| "fires in every baseline".to_owned());
+                (SettledVerdict::AlwaysOn, why, None, Vec::new())
+            }
+            (_, Some(baselines)) => {
+                let why = format!("fires in the baseline of {} of {of} recordings", baselines.len());
+                (SettledVerdict::AlwaysOn, why, None, Vec::new())
+            }
+            (None, None) => return None,
+        };
+        Some(Settled { rule: named(rule), severity: severity(rule), verdict, why, nearest, metrics })
+    });
+    all.collect()
+}
+
+fn trial(graded: &Graded<'_>, n: usize, header: &Header, always: &BTreeMap<RuleId, BTreeSet<usize>>) -> Trial {
+    let phases = header.phases;
+    let mut trial = Trial {
+        incident: header.incident.clone(),
+        scenario: header.scenario.clone(),
+        control: header.control.clone(),
+        title: header.title.clone(),
+        base: header.base,
+        backend: header.backend.clone(),
+        phases: Phases {
+            baseline: phases.fault,
+            fault: phases.heal.saturating_sub(phases.fault),
+            healed: phases.end.saturating_sub(phases.heal),
+        },
+        lasted: header.lasted.map(|lasted| lasted.as_secs_f64()),
+        warnings: Vec::new(),
+        pending: Vec::new(),
+        close: Vec::new(),
+        open: Vec::new(),
+    };
+    for (id, rule) in graded.rules.rules.iter().enumerate() {
+        let Some(severity) = severity(rule).filter(|_| !always.contains_key(&RuleId(id))) else { continue };
+        match graded.verdicts.trials.get(&(RuleId(id), n)) {
+            None | Some(OfTrial::NeverTrue { close: None }) => {}
+            Some(OfTrial::Fires(firings)) => {
+                let warning = |firing| warning(rule, severity, firing, header, graded.expect);
+                trial.warnings.extend(firings.iter().map(warning));
+            }
+            Some(OfTrial::Pending { at, lasted, hold }) => trial.pending.push(Pending {
+                rule: named(rule),
+                severity,
+                after: at.as_secs_f64(),
+                lasted: lasted.as_secs_f64(),
+                hold: hold.as_secs_f64(),
+            }),
+            Some(OfTrial::NeverTrue { close: Some(close) }) => trial.close.push(Close {
+                rule: named(rule),
+                value: close.value,
+                threshold: close.threshold,
+                above: close.above,
+                labels: close.labels.clone(),
+            }),
+            Some(OfTrial::Undecided { why }) => {
+                trial.open.push(Open { rule: named(rule), error: false, why: why.clone() });
+            }
+            Some(OfTrial::Error { message }) => {
+                trial.open.push(Open { rule: named(rule), error: true, why: message.clone() });
+            }
+        }
+    }
+    // By name after time, so that the order is stable.
+    trial.warnings.sort_by(|one, other| {
+        one.after.total_cmp(&other.after).then_with(|| (&one.rule, &one.labels).cmp(&(&other.rule, &other.labels)))
+    });
+    trial.close.sort_by(|one, other| other.share().total_cmp(&one.share()).then_with(|| one.rule.cmp(&other.rule)));
+    trial
+}
+
+fn warning(rule: &Rule, severity: Severity, firing: &Firing, header: &Header, expect: &[Expect]) -> Warning {
+    let (subject, by) = match &firing.subject {
+        Subject::Is { subject, labels } => (Some(subject.clone()), labels.clone()),
+        Subject::NotSaid => (None, Vec::new()),
+    };
+    let right = subject.as_ref().is_some_and(|subject| header.expected.iter().any(|(_, of)| of == subject));
+    let is_twin = header.control.is_some();
+    let level = (!is_twin).then(|| expect::level(rule.name(), (&header.incident, &header.scenario), right, expect));
+    Warning {
+        rule: named(rule),
+        severity,
+        after: firing.after.as_secs_f64(),
+        condition: firing.split.condition.as_secs_f64(),
+        scrape: firing.split.scrape.as_secs_f64(),
+        evaluation: firing.split.evaluation.as_secs_f64(),
+        hold: firing.split.hold.as_secs_f64(),
+        held: firing.held,
+        late: firing.late,
+        cleared: firing.cleared.map(|cleared| cleared.as_secs_f64()),
+        ended_early: firing.ended_early.map(|early| early.as_secs_f64()),
+        positions: firing.phases,
+        labels: firing.labels.clone(),
+        subject,
+        by,
+        right: (!is_twin).then_some(right),
+        level: level.map(|(level, _)| level),
+        source: level.map(|(_, source)| source),
+    }
+}
+
+/// One entry per scenario, with all its recordings.
+fn incidents(trials: &[Trial]) -> Vec<Incident> {
+    let mut all: Vec<Incident> = Vec::new();
+    for (n, trial) in trials.iter().enumerate().filter(|(_, trial)| trial.control.is_none()) {
+        match all.iter_mut().find(|incident| incident.scenario == trial.scenario) {
+            Some(incident) => incident.trials.push(n),
+            None => all.push(Incident {
+                incident: trial.incident.clone(),
+                scenario: trial.scenario.clone(),
+                title: trial.title.clone(),
+                base: trial.base,
+                trials: vec![n],
+                first: None,
+                caught: None,
+            }),
+        }
+    }
+    for incident in &mut all {
+        let warnings = incident.trials.iter().flat_map(|n| {
+            let of = trials.get(*n).map(|trial| trial.warnings.as_slice()).unwrap_or_default();
+            of.iter().enumerate().map(|(warning, of)| (First { trial: *n, warning }, of))
+        });
+        let warnings: Vec<(First, &Warning)> = warnings.filter(|(_, warning)| warning.pages()).collect();
+        // Credit first, then time.
+        let first = warnings.iter().min_by(|(_, one), (_, other)| {
+            other.earns().cmp(&one.earns()).then_with(|| one.after.total_cmp(&other.after))
+        });
+        incident.first = first.map(|(first, _)| *first);
+        incident.caught = warnings.iter().filter(|(_, one)| one.earns()).filter_map(|(_, one)| one.level).min();
+    }
+    all.sort_by(|one, other| {
+        (&one.incident, !one.base, &one.scenario).cmp(&(&other.incident, !other.base, &other.scenario))
+    });
+    all
+}

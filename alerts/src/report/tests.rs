@@ -1,0 +1,121 @@
+//! Each report of the hand-made verdicts.
+
+use relapse_reports::paint::Page;
+
+use super::expect::{Level, Outcome};
+use super::sample::{card, expect, verdicts};
+use super::scorecard::{Scorecard, SettledVerdict};
+use super::{against, html, markdown, text};
+use crate::rule::RuleId;
+use crate::verdict::{OfTrial, Verdicts};
+
+fn graded() -> Scorecard {
+    card(&verdicts(), true, &[])
+}
+
+fn shown(card: &Scorecard) -> String {
+    let first = text::first_line(&card.input, card.promtool.as_deref());
+    std::iter::once(first)
+        .chain(text::lines(card, Page::PLAIN, &["my-rules/".to_owned()]))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn on_a_terminal() {
+    insta::assert_snapshot!(shown(&graded()));
+}
+
+#[test]
+fn without_promtool_what_reading_settles_is_shown() {
+    let settled = Verdicts { trials: std::collections::BTreeMap::new(), ..verdicts() };
+    insta::assert_snapshot!(shown(&card(&settled, false, &[])));
+}
+
+#[test]
+fn in_markdown() {
+    insta::assert_snapshot!(markdown::markdown(&graded()));
+}
+
+#[test]
+fn json_is_read_as_it_was_written() {
+    let card = graded();
+    let json = serde_json::to_string_pretty(&card).unwrap();
+    assert_eq!(serde_json::from_str::<Scorecard>(&json).unwrap(), card);
+    insta::assert_snapshot!(json);
+}
+
+#[test]
+fn a_page_has_a_lane_an_alert_and_hatches_what_is_held() {
+    let page = html::html(&[graded()]);
+    // I2, its twin, I3 with two alerts, I4 with a pending one.
+    assert_eq!(page.matches("class=\"lane\"").count(), 5);
+    assert_eq!(page.matches("class=\"firing\"").count(), 2, "ConntrackNearLimit, CoreDNSDown");
+    assert_eq!(page.matches("class=\"false-alarm\"").count(), 1, "NicFlapping");
+    assert_eq!(page.matches("class=\"held\"").count(), 2, "CoreDNSDown, TargetDown");
+    assert!(!page.contains("<script"));
+}
+
+#[test]
+fn an_alert_that_fires_in_a_baseline_is_listed_once_and_never_graded() {
+    let card = graded();
+    let always: Vec<&str> = card.settled(SettledVerdict::AlwaysOn).map(|rule| rule.why.as_str()).collect();
+    assert_eq!(always, ["fires in the baseline of 2 of 5 recordings"]);
+    assert!(card.trials.iter().flat_map(|trial| &trial.warnings).all(|warning| warning.rule.name != "Watchdog"));
+}
+
+#[test]
+fn an_alert_after_the_original_was_over_earns_nothing_and_is_no_false_alarm() {
+    let mut late = verdicts();
+    for verdict in late.trials.values_mut() {
+        if let OfTrial::Fires(firings) = verdict {
+            firings.iter_mut().for_each(|firing| firing.late = true);
+        }
+    }
+    let card = card(&late, true, &[]);
+    assert_eq!(card.caught.caught, 0);
+    assert!(shown(&card).contains("too late: the original was over"));
+    assert!(card.trials.iter().all(|trial| trial.false_alarms().next().is_none()));
+}
+
+#[test]
+fn expectations_hold_or_say_why_not() {
+    let lines = [
+        expect(Some("ConntrackNearLimit"), "I2", Some(Level::Symptom), Some(180), false),
+        expect(Some("TargetDown"), "I3", Some(Level::Collateral), None, false),
+        expect(None, "I4", None, None, true),
+        expect(Some("ConntrackNearLimit"), "I2", Some(Level::Symptom), Some(60), false),
+        expect(Some("DnsFlaps"), "I4", Some(Level::Symptom), None, false),
+        expect(Some("PodRetransmits"), "I1", Some(Level::Symptom), None, false),
+        expect(Some("CoreDNSForwardErrors"), "I3", Some(Level::Symptom), None, false),
+        expect(None, "I2", None, None, true),
+        expect(Some("PodRetransmit"), "I1", Some(Level::Symptom), None, false),
+        expect(Some("PodRetransmits"), "I9", Some(Level::Symptom), None, false),
+        expect(Some("ManyToMany"), "I3", Some(Level::Symptom), None, false),
+    ];
+    let card = card(&verdicts(), true, &lines);
+    let of = |expected: &super::scorecard::Expected| match &expected.outcome {
+        Outcome::Holds => format!("{}: holds", expected.what),
+        Outcome::Broken { why } => format!("{}: {why}", expected.what),
+    };
+    insta::assert_snapshot!(card.expected.iter().map(of).collect::<Vec<_>>().join("\n"));
+    assert!(!card.holds());
+}
+
+#[test]
+fn an_expected_level_gives_credit() {
+    let line = expect(Some("TargetDown"), "I3", Some(Level::Cause), None, false);
+    assert_eq!(card(&verdicts(), true, &[line]).caught.at_cause, 1);
+    assert_eq!(graded().caught.at_cause, 0);
+}
+
+#[test]
+fn a_change_wins_and_loses() {
+    let before = graded();
+    let mut changed = verdicts();
+    changed.trials.remove(&(RuleId(0), 1));
+    changed.trials.remove(&(RuleId(5), 2));
+    let after = card(&changed, true, &[]);
+    insta::assert_snapshot!(against::lines(&after, &before, Page::PLAIN).join("\n"));
+    assert_eq!(against::lines(&before, &before, Page::PLAIN).last().map(String::as_str), Some("no difference"));
+}

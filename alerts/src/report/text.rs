@@ -1,0 +1,359 @@
+//! A scorecard on a terminal.
+//!
+//! Job: lines, in colour if the page is. The first line needs no verdict, so that it can be printed before promtool is
+//! asked. Left out: what is in a scorecard but not worth a line; JSON has all of it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use relapse_reports::paint::{Line, Page, columns, cut};
+use relapse_reports::units::count;
+use relapse_reports::words::Tone;
+
+use super::expect::{Level, Outcome};
+use super::scorecard::{Close, Incident, Input, Named, Scorecard, Settled, SettledVerdict, Trial};
+use super::words::{self, clock};
+
+/// At most this many rules are listed for one verdict.
+const LISTED: usize = 8;
+/// From this share of the way on, a rule that was never true came close.
+const CLOSE: f64 = 0.5;
+/// The width of the words at the start of a list of rules.
+const HEAD: usize = 13;
+
+/// "312 rules in 14 files; 9 ServiceMonitors skipped; promtool 2.53.1".
+#[must_use]
+pub fn first_line(input: &Input, promtool: Option<&str>) -> String {
+    let mut line = format!("{} in {}", count(input.alerts + input.recording_rules, "rule"), count(input.files, "file"));
+    if input.recording_rules > 0 {
+        _ = write!(line, ", {} of them recording", input.recording_rules);
+    }
+    if !input.skipped.is_empty() {
+        let skipped: Vec<String> = input.skipped.iter().map(|(kind, n)| count(*n, kind)).collect();
+        _ = write!(line, "; {} skipped", skipped.join(", "));
+    }
+    match promtool {
+        Some(version) => _ = write!(line, "; promtool {version}"),
+        None => line.push_str("; no promtool"),
+    }
+    line
+}
+
+/// Everything after the first line. `paths` are the rules as given on the command line, for the commands at the end.
+#[must_use]
+pub fn lines(card: &Scorecard, page: Page, paths: &[String]) -> Vec<String> {
+    let mut lines = Vec::new();
+    labels(card, page, &mut lines);
+    not_covered(card, page, &mut lines);
+    settled(card, page, &mut lines);
+    if card.promtool.is_none() {
+        lines.push(page.paint(Tone::Unsure, "Only these verdicts could be reached: the others need promtool."));
+        expectations(card, page, &mut lines);
+        return lines;
+    }
+    lines.push(String::new());
+    table(card, page, &mut lines);
+    remarks(card, page, &mut lines);
+    expectations(card, page, &mut lines);
+    lines.push(String::new());
+    lines.push(format!("{} {}", page.strong(&verdict(card)), clock(card.took)));
+    next(card, paths, &mut lines);
+    lines
+}
+
+/// "You would catch 2 of 7, none at its cause."
+#[must_use]
+pub fn verdict(card: &Scorecard) -> String {
+    let caught = card.caught;
+    let cause = match (caught.caught, caught.at_cause) {
+        (0, _) => String::new(),
+        (_, 0) => ", none at its cause".to_owned(),
+        (_, n) => format!(", {n} at the cause"),
+    };
+    format!("You would catch {} of {}{cause}.", caught.caught, caught.incidents)
+}
+
+fn labels(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    if card.inferred.is_empty() {
+        return;
+    }
+    let hint = page.paint(Tone::Muted, "[--labels]");
+    lines.push(format!("labels inferred: {}  {hint}", card.inferred.join(", ")));
+}
+
+/// Rules without recorded metrics, by the first words of these.
+fn not_covered(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    let rules: Vec<&Settled> = card.settled(SettledVerdict::NotCovered).collect();
+    if rules.is_empty() {
+        return;
+    }
+    let mut families: BTreeMap<&str, usize> = BTreeMap::new();
+    for metric in rules.iter().filter_map(|rule| rule.metrics.first()) {
+        *families.entry(metric.split(['_', ':']).next().unwrap_or(metric)).or_default() += 1;
+    }
+    let mut families: Vec<(&str, usize)> = families.into_iter().collect();
+    families.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let mut named: Vec<&str> = families.iter().take(4).map(|(name, _)| *name).collect();
+    if families.len() > named.len() {
+        named.push("...");
+    }
+    let families = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
+    let text = format!("not covered: {}{families}: no such exporter was recorded", count(rules.len(), "rule"));
+    lines.push(page.paint(Tone::Muted, &text));
+}
+
+fn place(rule: &Named) -> String {
+    format!("{}:{} {}", rule.file, rule.line, rule.name)
+}
+
+/// Lists of rules that say nothing in any trial, and of rules that fail in some.
+fn settled(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    let of = |verdict, with_why: bool| -> Vec<(String, Vec<String>)> {
+        let rule = |rule: &Settled| {
+            let mut below = if with_why { vec![rule.why.clone()] } else { Vec::new() };
+            below.extend(rule.nearest.iter().map(|nearest| format!("nearest: {nearest}")));
+            (place(&rule.rule), below)
+        };
+        card.settled(verdict).map(rule).collect()
+    };
+    list("CANNOT FIRE", Tone::Bad, &of(SettledVerdict::CannotFire, true), page, lines);
+    let mut errors = of(SettledVerdict::Error, true);
+    errors.extend(open(card, true));
+    list("ERRORS", Tone::Bad, &errors, page, lines);
+    // An alert such as Watchdog is meant to fire always.
+    let pages = |rule: &&Settled| rule.severity.is_some_and(|severity| severity >= crate::rule::Severity::Warning);
+    let always = card.settled(SettledVerdict::AlwaysOn).filter(pages);
+    let always: Vec<_> = always.map(|rule| (place(&rule.rule), vec![rule.why.clone()])).collect();
+    list("ALWAYS ON", Tone::Unsure, &always, page, lines);
+    let mut undecided = of(SettledVerdict::Undecided, true);
+    undecided.extend(open(card, false));
+    list("UNDECIDED", Tone::Unsure, &undecided, page, lines);
+}
+
+/// Rules that are open in some trials, with the incidents and the first reason.
+fn open(card: &Scorecard, error: bool) -> Vec<(String, Vec<String>)> {
+    let mut rules: BTreeMap<&Named, (Vec<String>, &str)> = BTreeMap::new();
+    for trial in &card.trials {
+        for open in trial.open.iter().filter(|open| open.error == error) {
+            let (scenarios, _) = rules.entry(&open.rule).or_insert_with(|| (Vec::new(), &open.why));
+            let incident = if trial.base { &trial.incident } else { &trial.scenario };
+            let twin = trial.control.as_ref().map(|twin| format!("{incident}'s twin {twin}"));
+            let name = twin.unwrap_or_else(|| incident.clone());
+            if !scenarios.contains(&name) {
+                scenarios.push(name);
+            }
+        }
+    }
+    let of = |(rule, (names, why)): (&Named, (Vec<String>, &str))| {
+        let during = if names.len() > 3 { count(names.len(), "trial") } else { names.join(", ") };
+        (place(rule), vec![format!("{why} (only during {during})")])
+    };
+    rules.into_iter().map(of).collect()
+}
+
+fn list(head: &str, tone: Tone, rules: &[(String, Vec<String>)], page: Page, lines: &mut Vec<String>) {
+    for (n, (rule, below)) in rules.iter().take(LISTED).enumerate() {
+        let line = if n == 0 {
+            Line::new(page, 0).cell(Some(tone), head, HEAD).cell(None, &rules.len().to_string(), 4)
+        } else {
+            Line::new(page, HEAD + 4)
+        };
+        lines.push(line.cell(None, rule, 0).end());
+        for text in below {
+            lines.push(
+                Line::new(page, HEAD + 4).cell(Some(Tone::Muted), &relapse_reports::words::one_line(text), 0).end(),
+            );
+        }
+    }
+    if rules.len() > LISTED {
+        let more = format!("and {} more (--json lists all)", rules.len() - LISTED);
+        lines.push(Line::new(page, HEAD + 4).cell(Some(Tone::Muted), &more, 0).end());
+    }
+}
+
+/// One row of the table of incidents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub incident: String,
+    pub warning: String,
+    pub after: String,
+    pub level: String,
+    pub tone: Tone,
+}
+
+pub(super) const HEADS: [&str; 4] = ["incident", "first warning", "after", "level"];
+
+pub(super) fn rows(card: &Scorecard) -> Vec<Row> {
+    card.incidents.iter().map(|incident| row(card, incident)).collect()
+}
+
+fn row(card: &Scorecard, incident: &Incident) -> Row {
+    let named = format!("{} {}", incident.incident, incident.scenario);
+    let Some((_, first)) = card.first(incident) else {
+        let trials: Vec<&Trial> = incident.trials.iter().filter_map(|n| card.trials.get(*n)).collect();
+        let (warning, level) = almost(&trials).unwrap_or(("-".to_owned(), "-".to_owned()));
+        return Row { incident: named, warning, after: "never".to_owned(), level, tone: Tone::Bad };
+    };
+    let level = first.level.map_or("-", Level::as_str);
+    let mut notes = vec![level.to_owned()];
+    if first.late {
+        notes.push("too late: the original was over".to_owned());
+    }
+    if first.subject.is_none() {
+        notes.push("does not say where".to_owned());
+    } else if first.right == Some(false) && first.earns() {
+        notes.push(format!("about {}", first.subject.as_deref().unwrap_or_default()));
+    }
+    match first.ended_early {
+        Some(early) => notes.push(format!("over after {}, before healing", clock(early))),
+        None if first.cleared.is_none() => notes.push("still fires at the end".to_owned()),
+        None => {}
+    }
+    if first.positions < 3 {
+        notes.push(format!("fires by chance: {} of 3 scrape positions", first.positions));
+    }
+    let tone = match first.level {
+        _ if !first.earns() => Tone::Unsure,
+        Some(Level::Cause) => Tone::Good,
+        _ => Tone::Note,
+    };
+    let after = format!("{}{}", clock(first.after), if first.held { "*" } else { "" });
+    Row { incident: named, warning: first.rule.name.clone(), after, level: notes.join(", "), tone }
+}
+
+/// The rule that came closest where none fires: one that was true and not for long enough, or nearly true.
+fn almost(trials: &[&Trial]) -> Option<(String, String)> {
+    let pending = trials.iter().flat_map(|trial| &trial.pending);
+    if let Some(pending) = pending.max_by(|one, other| (one.lasted / one.hold).total_cmp(&(other.lasted / other.hold)))
+    {
+        return Some((
+            pending.rule.name.clone(),
+            format!("true for {} of {}", clock(pending.lasted), clock(pending.hold)),
+        ));
+    }
+    let close = trials.iter().flat_map(|trial| &trial.close).filter(|close| close.share() >= CLOSE);
+    let close = close.max_by(|one, other| one.share().total_cmp(&other.share()))?;
+    Some((close.rule.name.clone(), words::close(close)))
+}
+
+fn table(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    let rows = rows(card);
+    let width = |of: fn(&Row) -> &String, head: &str| {
+        rows.iter().map(|row| columns(of(row))).max().unwrap_or(0).max(columns(head)) + 2
+    };
+    let widths =
+        [width(|row| &row.incident, HEADS[0]), width(|row| &row.warning, HEADS[1]), width(|row| &row.after, HEADS[2])];
+    let mut head = Line::new(page, 0);
+    for (name, width) in HEADS.iter().zip(widths.into_iter().chain([0])) {
+        head = head.cell(Some(Tone::Muted), name, width);
+    }
+    lines.push(head.end());
+    for row in &rows {
+        let line =
+            Line::new(page, 0).cell(None, &row.incident, widths[0]).cell(Some(row.tone), &row.warning, widths[1]);
+        lines.push(line.cell(Some(row.tone), &row.after, widths[2]).cell(None, &row.level, 0).end());
+    }
+}
+
+/// What the table needs explained, and what it does not show.
+pub(super) fn notes(card: &Scorecard) -> Vec<(Tone, String)> {
+    let mut notes = Vec::new();
+    let firsts: Vec<_> = card.incidents.iter().filter_map(|incident| card.first(incident)).collect();
+    let held = firsts.iter().filter(|(_, first)| first.held).max_by(|(_, a), (_, b)| a.after.total_cmp(&b.after));
+    if let Some((_, held)) = held {
+        let (true_after, hold) = (clock(held.condition), clock(held.hold));
+        let text = match held.hold {
+            0.0 => "* held: the recorded fault was prolonged".to_owned(),
+            _ => format!(
+                "* held: the recorded fault was prolonged; {} is true after {true_after}, then for: {hold}",
+                held.rule.name
+            ),
+        };
+        notes.push((Tone::Muted, text));
+    }
+    for (close, trial) in closest(card) {
+        let name = if trial.base { &trial.incident } else { &trial.scenario };
+        notes.push((Tone::Muted, format!("close: {} {} ({name})", close.rule.name, words::close(close))));
+    }
+    let alarms = false_alarms(card);
+    let tone = if alarms.is_empty() { Tone::Good } else { Tone::Bad };
+    let named: Vec<&str> = alarms.iter().map(String::as_str).collect();
+    let shown = named.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    let more = if named.len() > LISTED { format!(" and {} more", named.len() - LISTED) } else { String::new() };
+    let twins = card.trials.iter().filter(|trial| trial.control.is_some()).count();
+    notes.push((
+        tone,
+        format!("false alarms in {}: {}  {shown}{more}", count(twins, "twin"), alarms.len()).trim_end().to_owned(),
+    ));
+    notes
+}
+
+/// "NicFlapping (pod-deleted)", one for each rule and twin.
+pub(super) fn false_alarms(card: &Scorecard) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for trial in &card.trials {
+        for warning in trial.false_alarms() {
+            let text = format!("{} ({})", warning.rule.name, trial.control.as_deref().unwrap_or_default());
+            if !all.contains(&text) {
+                all.push(text);
+            }
+        }
+    }
+    all
+}
+
+/// The rules that came closest in an incident, each once, without those in the table.
+fn closest(card: &Scorecard) -> Vec<(&Close, &Trial)> {
+    let in_table: Vec<String> = rows(card).into_iter().map(|row| row.warning).collect();
+    let trials = card.trials.iter().filter(|trial| trial.control.is_none());
+    let mut all: Vec<(&Close, &Trial)> =
+        trials.flat_map(|trial| trial.close.iter().map(move |close| (close, trial))).collect();
+    all.retain(|(close, _)| close.share() >= CLOSE && !in_table.contains(&close.rule.name));
+    all.sort_by(|(one, _), (other, _)| other.share().total_cmp(&one.share()));
+    let mut shown: Vec<(&Close, &Trial)> = Vec::new();
+    for (close, trial) in all {
+        if shown.len() < 3 && shown.iter().all(|(other, _)| other.rule != close.rule) {
+            shown.push((close, trial));
+        }
+    }
+    shown
+}
+
+fn remarks(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    lines.extend(notes(card).into_iter().map(|(tone, text)| page.paint(tone, &text)));
+}
+
+fn expectations(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
+    if card.expected.is_empty() {
+        return;
+    }
+    let holds = card.expected.iter().filter(|expected| expected.outcome == Outcome::Holds).count();
+    lines.push(String::new());
+    let verb = if card.expected.len() == 1 { "holds" } else { "hold" };
+    lines.push(format!("{holds} of {} {verb}", count(card.expected.len(), "expectation")));
+    for expected in &card.expected {
+        if let Outcome::Broken { why } = &expected.outcome {
+            let what = cut(&expected.what, 90);
+            lines.push(Line::new(page, 2).label(Tone::Bad, "✗ ").cell(None, &format!("{what}: {why}"), 0).end());
+        }
+    }
+}
+
+/// Commands that say more about what the table shows.
+fn next(card: &Scorecard, paths: &[String], lines: &mut Vec<String>) {
+    let paths: String = paths.iter().filter(|path| *path != "-").map(|path| format!(" {path}")).collect();
+    let mut commands = Vec::new();
+    let row = card.incidents.iter().find(|incident| incident.caught.is_none()).or(card.incidents.first());
+    if let Some(incident) = row {
+        let name = rows(card).into_iter().find(|row| row.incident.ends_with(&incident.scenario)).map(|row| row.warning);
+        let of = if incident.base { &incident.incident } else { &incident.scenario };
+        commands
+            .extend(name.filter(|name| name != "-").map(|name| format!("relapse alerts explain {name} {of}{paths}")));
+    }
+    if card.expected.is_empty() {
+        commands.push(format!("relapse alerts suggest{paths} > relapse.yaml"));
+    }
+    for (n, command) in commands.iter().enumerate() {
+        lines.push(format!("{:<6}{command}", if n == 0 { "next:" } else { "" }));
+    }
+}

@@ -1,0 +1,39 @@
+//! An alert looks as far back as the recording rules that it reads.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::rule::{RuleSet, What};
+
+/// Adds to the reach of each rule that of the recording rules it reads, through any number of them.
+pub(super) fn through_recording_rules(set: &mut RuleSet) {
+    let mut recorded: BTreeMap<String, Duration> = BTreeMap::new();
+    for rule in &set.rules {
+        if let What::Record { name } = &rule.what {
+            let reach = recorded.entry(name.clone()).or_default();
+            *reach = rule.reach.max(*reach);
+        }
+    }
+    let own: Vec<Duration> = set.rules.iter().map(|rule| rule.reach).collect();
+    // Each pass follows one more rule; more than this many in a row are a circle.
+    const MOST: usize = 16;
+    for _ in 0..MOST {
+        let mut changed = false;
+        for (rule, own) in set.rules.iter_mut().zip(&own) {
+            let behind = rule.selectors.iter().filter_map(|selector| recorded.get(selector.metric.as_deref()?)).max();
+            let reach = own.saturating_add(behind.copied().unwrap_or_default());
+            if reach > rule.reach {
+                rule.reach = reach;
+                changed = true;
+            }
+            if let What::Record { name } = &rule.what
+                && let Some(recorded) = recorded.get_mut(name)
+            {
+                *recorded = reach.max(*recorded);
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+}

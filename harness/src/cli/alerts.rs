@@ -1,0 +1,191 @@
+//! `relapse alerts`: alerting rules graded against recorded incidents, without root or cluster.
+//!
+//! [`set`] finds the rules and how they are to be read, [`recordings`] what they are graded against, [`graded`] grades.
+//! Each subcommand is a module of its own.
+
+mod explain;
+mod export;
+mod graded;
+mod labels;
+pub mod recordings;
+mod set;
+mod suggest;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use relapse_alerts::report::scorecard::Scorecard;
+use relapse_alerts::report::{against, html, markdown, text};
+use relapse_alerts::rules::Input;
+
+use super::{Refused, out};
+use graded::Graded;
+use set::{Chosen, Set};
+
+/// Grade alerting rules against recorded incidents.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:
+  relapse alerts my-rules/                 files, folders, PrometheusRule objects
+  helm template my-chart | relapse alerts -
+  relapse alerts                           the rules and expectations of relapse.yaml
+  relapse alerts my-rules/ --report alerts.html
+  relapse alerts my-rules/ --against old-rules/
+  relapse alerts explain CoreDNSDown I3 my-rules/
+  relapse alerts suggest my-rules/ > relapse.yaml
+
+Needs promtool (of Prometheus 2.42 or later) in PATH, $PROMTOOL or ~/.cache/relapse/tools; without it,
+verdicts that reading alone settles are printed. Needs no root, lab or cluster.
+
+Exit status: 0 all expectations of relapse.yaml hold, 1 some do not, 64 bad input."
+)]
+pub struct AlertsArguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Rule files, folders of them, or - for standard input (default: `alerts` of relapse.yaml).
+    paths: Vec<String>,
+    #[command(flatten)]
+    options: GradeOptions,
+    /// Print the labels of each exporter's targets, as `labels` of relapse.yaml, and end.
+    #[arg(long)]
+    labels: bool,
+    /// Print the scorecards as one JSON array.
+    #[arg(long)]
+    json: bool,
+    /// Also write a report: FILE.html, FILE.md or FILE.json. May be repeated.
+    #[arg(long, value_name = "FILE", value_parser = report_file)]
+    report: Vec<PathBuf>,
+    /// Show what changed since earlier rules (files or a folder) or an earlier report (FILE.json).
+    #[arg(long, value_name = "OLD")]
+    against: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GradeOptions {
+    /// Variants of the incidents too, not only the base scenario of each.
+    #[arg(long)]
+    all: bool,
+    /// Grade against the recordings in this folder, written by `relapse run --record-series FOLDER`.
+    #[arg(long, value_name = "FOLDER")]
+    recordings: Option<PathBuf>,
+    /// The file with the rules and what must fire (default: relapse.yaml, if it exists).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How often targets are scraped (default: 15s).
+    #[arg(long, value_name = "TIME", value_parser = set::interval)]
+    scrape: Option<std::time::Duration>,
+    /// How often rules are evaluated, if their group does not say so (default: 30s).
+    #[arg(long, value_name = "TIME", value_parser = set::interval)]
+    evaluate: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the parts of a rule's expression over an incident, and where it fails to be true.
+    Explain(explain::ExplainArguments),
+    /// Write `alerts` of relapse.yaml: what fires now must fire in future.
+    Suggest(suggest::SuggestArguments),
+    /// Write promtool test files with the recorded series of incidents.
+    Export(export::ExportArguments),
+}
+
+fn report_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("html" | "md" | "json") => Ok(path),
+        _ => Err("the name must end in .html, .md or .json".to_owned()),
+    }
+}
+
+pub fn main(arguments: &AlertsArguments) -> Result<ExitCode, Refused> {
+    match &arguments.command {
+        Some(Command::Explain(arguments)) => return explain::main(arguments),
+        Some(Command::Suggest(arguments)) => return suggest::main(arguments),
+        Some(Command::Export(arguments)) => return export::main(arguments),
+        None => {}
+    }
+    let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
+    let recordings = recordings::Recordings::find(arguments.options.recordings.as_deref())?;
+    let before = arguments.against.as_deref().map(|old| earlier(old, arguments)).transpose()?;
+    if arguments.labels {
+        for set in &chosen.sets {
+            labels::print(&graded::read(set)?, set, &recordings)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let page = out::page();
+    let mut cards = Vec::new();
+    for (n, set) in chosen.sets.iter().enumerate() {
+        let rules = graded::read(set)?;
+        if !arguments.json {
+            if n > 0 {
+                out::line("");
+            }
+            if let Some(name) = &set.name {
+                out::line(page.strong(name));
+            }
+            out::line(graded::first_line(&rules));
+        }
+        let graded = Graded::grade(set, rules, &recordings, arguments.options.all)?;
+        if !arguments.json {
+            out::lines(text::lines(&graded.card, page, &arguments.paths));
+            graded::hint_promtool(page);
+        }
+        cards.push(graded.card);
+    }
+    if arguments.json {
+        out::line(serde_json::to_string_pretty(&cards).unwrap_or_default());
+    }
+    if let Some(before) = before {
+        for (now, before) in cards.iter().zip(&before) {
+            if !arguments.json {
+                out::line("");
+                out::lines(against::lines(now, before, page));
+            }
+        }
+    }
+    for file in &arguments.report {
+        write(file, &cards)?;
+    }
+    Ok(ExitCode::from(u8::from(!cards.iter().all(Scorecard::holds))))
+}
+
+/// The scorecards of earlier rules, or those in an earlier report.
+fn earlier(old: &Path, arguments: &AlertsArguments) -> Result<Vec<Scorecard>, Refused> {
+    let failed = |why: String| format!("--against {}: {why}", old.display());
+    if old.is_file() && old.extension().is_some_and(|ending| ending == "json") {
+        let text = std::fs::read_to_string(old).map_err(|e| failed(e.to_string()))?;
+        if let Ok(cards) = serde_json::from_str::<Vec<Scorecard>>(&text) {
+            return Ok(cards);
+        }
+    }
+    if !old.exists() {
+        return Err(failed("no such file or folder".to_owned()).into());
+    }
+    // The same settings, without expectations: these are about the present rules.
+    let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
+    let recordings = recordings::Recordings::find(arguments.options.recordings.as_deref())?;
+    let set = chosen.sets.into_iter().next().map(|set| Set {
+        name: None,
+        inputs: vec![Input::Path(old.to_owned())],
+        expect: Vec::new(),
+        ..set
+    });
+    let graded = set.map(|set| {
+        let rules = graded::read(&set)?;
+        Graded::grade(&set, rules, &recordings, arguments.options.all)
+    });
+    Ok(graded.transpose()?.into_iter().map(|graded| graded.card).collect())
+}
+
+fn write(file: &Path, cards: &[Scorecard]) -> Result<(), Refused> {
+    let text = match file.extension().and_then(|ending| ending.to_str()) {
+        Some("html") => html::html(cards),
+        Some("md") => cards.iter().map(markdown::markdown).collect::<Vec<_>>().join("\n"),
+        _ => serde_json::to_string_pretty(cards).unwrap_or_default() + "\n",
+    };
+    std::fs::write(file, text).map_err(|e| format!("failed to write {}: {e}", file.display()).into())
+}
