@@ -98,7 +98,7 @@ fn not_covered(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
         named.push("...");
     }
     let families = if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) };
-    let text = format!("not covered: {}{families}: no such exporter was recorded", count(rules.len(), "rule"));
+    let text = format!("not covered: {}{families}: their metrics were not recorded", count(rules.len(), "rule"));
     lines.push(page.paint(Tone::Muted, &text));
 }
 
