@@ -9,6 +9,9 @@ use super::{Plan, TrialPlan};
 /// Entries per second from the background churn: a connection every 150 ms, and a lookup of two queries.
 const CHURN_TCP: u64 = 7;
 const CHURN_UDP: u64 = 14;
+/// Entries per second from the probes of a node's agent that what is counted below does not make up for: in `four-twists`
+/// a node had 2,300 after 35 s, where flows and churn alone account for 1,500.
+const PROBES: u64 = 12;
 /// Lifetime of an entry of a query and its answer, seconds (`nf_conntrack_udp_timeout`).
 const UDP_TIMEOUT: u64 = 30;
 /// Up, healing, recovery and down, seconds.
@@ -47,7 +50,7 @@ impl Plan {
             let most = if flow.keeps > 0 { flow.keeps.into() } else { u64::MAX };
             (attempts * u64::from(flow.entries)).clamp(1, most)
         });
-        flows.sum::<u64>() + seconds * CHURN_TCP + seconds.min(UDP_TIMEOUT) * CHURN_UDP
+        flows.sum::<u64>() + seconds * (CHURN_TCP + PROBES) + seconds.min(UDP_TIMEOUT) * CHURN_UDP
     }
 }
 
@@ -68,6 +71,6 @@ mod tests {
         assert!(held > 3_000, "{held}");
         assert!(few < 1_000, "{few}");
         let chain = entries("four-twists.yaml");
-        assert!(chain < 1_600, "a chain runs beside a trial that lowers the limit: {chain}");
+        assert!(chain > 1_600, "a chain does not run beside a trial that lowers the limit: {chain}");
     }
 }
