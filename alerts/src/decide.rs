@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::labels::Labels;
 use crate::promtool::Promtool;
-use crate::recording::Recording;
+use crate::recording::{Recording, tools};
 use crate::rule::{RuleId, RuleSet};
 use crate::verdict::{Firing, OfRule, OfTrial, Verdicts};
 use sources::Sources;
@@ -50,7 +50,13 @@ impl Settings {
     /// Kept in the user's cache.
     #[must_use]
     pub fn new(promtool: Promtool, scrape: Duration, evaluate: Duration) -> Self {
-        Self { scrape, evaluate, promtool, cache: cache::folder(), limit: Duration::from_secs(60) }
+        Self {
+            scrape,
+            evaluate,
+            promtool,
+            cache: tools::cache().map(|cache| cache.join("alerts")),
+            limit: Duration::from_secs(60),
+        }
     }
 }
 

@@ -19,7 +19,6 @@ pub mod expr;
 pub mod known;
 pub mod labels;
 pub mod promtool;
-pub mod recording;
 pub mod report;
 pub mod rule;
 pub mod rules;
@@ -27,6 +26,8 @@ pub mod settle;
 pub mod subject;
 pub mod timeline;
 pub mod verdict;
+
+pub use relapse_series as recording;
 
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::recording::tools;
+
 pub use files::{Ask, File, Test, WrittenRule, series};
 pub use words::{Answer, OfFile, Samples};
 
@@ -68,14 +70,9 @@ impl Promtool {
     /// # Errors
     /// If there is none, or it is too old.
     pub fn find() -> Result<Self, Error> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        if let Some(path) = set("PROMTOOL") {
-            return Self::at(Path::new(&path));
-        }
-        let tools = tools_folder(set("XDG_CACHE_HOME").as_deref(), set("HOME").as_deref());
-        let folders = set("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-        let found = folders.iter().chain([&tools]).map(|folder| folder.join("promtool")).find(|path| path.is_file());
-        Self::at(&found.ok_or(Error::Missing(tools))?)
+        let set = std::env::var_os("PROMTOOL").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let found = set.or_else(|| tools::find(&["promtool"]));
+        Self::at(&found.ok_or_else(|| Error::Missing(tools::folder().unwrap_or_default()))?)
     }
 
     /// # Errors
@@ -128,12 +125,6 @@ impl Promtool {
     }
 }
 
-/// Where programs that relapse fetches are unpacked.
-fn tools_folder(cache: Option<&OsStr>, home: Option<&OsStr>) -> PathBuf {
-    let cache = cache.map_or_else(|| Path::new(home.unwrap_or_default()).join(".cache"), PathBuf::from);
-    cache.join("relapse/tools/prometheus/usr/bin")
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -172,12 +163,5 @@ mod tests {
         );
         assert!(test("kill -SEGV $$", 5000).contains("signal: 11"));
         assert_eq!(test("exec sleep 60", 100), "get an answer from promtool within 0 s");
-    }
-
-    #[test]
-    fn tools_are_in_the_cache() {
-        let at = |cache: Option<&str>| tools_folder(cache.map(OsStr::new), Some(OsStr::new("/home/a")));
-        assert_eq!(at(Some("/c")), Path::new("/c/relapse/tools/prometheus/usr/bin"));
-        assert_eq!(at(None), Path::new("/home/a/.cache/relapse/tools/prometheus/usr/bin"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::catalogue::Catalogue;
 use crate::expr;
-use crate::recording::{Exporter, Header, Made, Phases, Target, VERSION};
+use crate::recording::{Exporter, Header, Phases, Target};
 use crate::rule::{Group, Rule, RuleSet, Severity, What};
 
 /// An alert for each expression, called A0, A1 and so on; a recording rule for each `name := expression`.
@@ -42,22 +42,10 @@ pub fn catalogue() -> Catalogue {
     let target = |exporter, place: &[(&str, &str)]| Target {
         exporter,
         place: place.iter().map(|(part, value)| ((*part).to_owned(), (*value).to_owned())).collect(),
-        derived: None,
     };
     let header = Header {
-        version: VERSION,
         scenario: "s".into(),
-        control: None,
-        incident: "I3".into(),
-        title: String::new(),
-        base: true,
-        backend: "kind".into(),
-        made: Made { at: String::new(), relapse: String::new(), kernel: String::new(), scenario: String::new() },
         phases: Phases { fault: 60, heal: 180, end: 240 },
-        lasted: None,
-        expected: Vec::new(),
-        scaled: BTreeMap::new(),
-        counters: Default::default(),
         targets: vec![
             target(Exporter::Node, &[("node", "worker-1")]),
             target(
@@ -73,6 +61,7 @@ pub fn catalogue() -> Catalogue {
             target(Exporter::Cadvisor, &[("node", "worker-1"), ("address", "10.0.0.1:10250")]),
             target(Exporter::KubeState, &[]),
         ],
+        ..Header::default()
     };
     type OfTarget<'a> = (usize, &'a str, &'a [(&'a str, &'a str)]);
     let series: [OfTarget<'_>; 19] = [

@@ -115,6 +115,8 @@ pub struct Ground<'a> {
     pub before: &'a [Attempt],
     /// Clock time in nanoseconds from which the faults are in force; 0 before.
     pub in_force: &'a Arc<AtomicU64>,
+    /// Series are recorded, for minutes instead of seconds.
+    pub recorded: bool,
     /// Background tasks that observe.
     pub tasks: &'a mut JoinSet<()>,
 }

@@ -189,9 +189,9 @@ impl Plan {
         self.controls.iter_mut().for_each(|control| control.watch = control.watch.max(RECORDED.fault));
     }
 
-    /// Whether series are recorded: at full size, and without the pod that comes and goes.
+    /// Whether series are recorded ([`Plan::record_series`]).
     #[must_use]
-    pub const fn is_full_size(&self) -> bool {
+    pub const fn is_recorded(&self) -> bool {
         !self.at_least.fault.is_zero()
     }
 

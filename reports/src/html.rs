@@ -29,8 +29,7 @@ use crate::triage;
 use crate::units;
 use crate::words::{self, Tone};
 
-/// The style sheet of pages.
-pub const STYLE: &str = include_str!("html/style.css");
+const STYLE: &str = include_str!("html/style.css");
 
 /// Renders the page.
 #[must_use]
@@ -40,6 +39,53 @@ pub fn html(run: &RunSummary) -> String {
     let parts: Vec<(&str, Vec<Incident<'_>>)> =
         backends.iter().map(|backend| (*backend, incident::incidents(run, backend))).collect();
     let only = parts.iter().map(|(_, incidents)| incidents.len()).sum::<usize>() == 1;
+    let body = html! { main {
+        (hero(run))
+        @for (backend, incidents) in &parts {
+            h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
+            div.card.scroll { (incidents::matrix(run, incidents)) }
+        }
+        @if let Some(table) = late::table(run) {
+            h2 { "Late and restarted detectors" }
+            div.card.scroll { (table::table(&table)) }
+        }
+        @if let Some(table) = triage::table(run) {
+            h2 { "Where to look" }
+            div.card.scroll { (table::table(&table)) }
+        }
+        @for table in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
+            h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
+            div.card.scroll { (table::table(&table)) }
+        }
+        @if let Some(table) = times::times(run).filter(|_| run.is_repeated()) {
+            h2 { "Times over repetitions" }
+            div.card.scroll {
+                (table::table(&table))
+                ul.remarks {
+                    @for (_, name, outcomes) in statistics::repetitions(run) { li { (name) ": " (outcomes) } }
+                }
+            }
+        }
+        h2 { "Variants and twins" }
+        @for (backend, incidents) in &parts { @for incident in incidents {
+            details.card open[only || incident.outcome() > Outcome::Skipped] {
+                summary {
+                    (badge(incident.outcome())) h3 { (incident.name()) @if parts.len() > 1 { " " (words::on(backend)) } }
+                    " " span.soft { (incident.size()) }
+                }
+                div id=(incidents::anchor(incident)) {
+                    div.scroll { (table::table(&incidents::within(incident, run))) }
+                    @for group in &incident.groups { (trials(run, group, incident)) }
+                }
+            }
+        } }
+    } };
+    page(&format!("relapse {id}: {}", run.outcome().name()), "", &body)
+}
+
+/// A page of its own: nothing is loaded from elsewhere. `style` is added to the common style sheet.
+#[must_use]
+pub fn page(title: &str, style: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -47,50 +93,10 @@ pub fn html(run: &RunSummary) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                title { "relapse " (id) ": " (run.outcome().name()) }
-                style { (PreEscaped(STYLE)) }
+                title { (title) }
+                style { (PreEscaped(STYLE)) (PreEscaped(style)) }
             }
-            body { main {
-                (hero(run))
-                @for (backend, incidents) in &parts {
-                    h2 { "Incidents" @if parts.len() > 1 { " " (words::on(backend)) } }
-                    div.card.scroll { (incidents::matrix(run, incidents)) }
-                }
-                @if let Some(table) = late::table(run) {
-                    h2 { "Late and restarted detectors" }
-                    div.card.scroll { (table::table(&table)) }
-                }
-                @if let Some(table) = triage::table(run) {
-                    h2 { "Where to look" }
-                    div.card.scroll { (table::table(&table)) }
-                }
-                @for table in [facts::table(run), times::compared(run), times::by_run(run)].into_iter().flatten() {
-                    h2 { (words::capital(table.title.as_deref().unwrap_or_default())) }
-                    div.card.scroll { (table::table(&table)) }
-                }
-                @if let Some(table) = times::times(run).filter(|_| run.is_repeated()) {
-                    h2 { "Times over repetitions" }
-                    div.card.scroll {
-                        (table::table(&table))
-                        ul.remarks {
-                            @for (_, name, outcomes) in statistics::repetitions(run) { li { (name) ": " (outcomes) } }
-                        }
-                    }
-                }
-                h2 { "Variants and twins" }
-                @for (backend, incidents) in &parts { @for incident in incidents {
-                    details.card open[only || incident.outcome() > Outcome::Skipped] {
-                        summary {
-                            (badge(incident.outcome())) h3 { (incident.name()) @if parts.len() > 1 { " " (words::on(backend)) } }
-                            " " span.soft { (incident.size()) }
-                        }
-                        div id=(incidents::anchor(incident)) {
-                            div.scroll { (table::table(&incidents::within(incident, run))) }
-                            @for group in &incident.groups { (trials(run, group, incident)) }
-                        }
-                    }
-                } }
-            } }
+            body { (body) }
         }
     };
     // Control characters are not allowed in a page.

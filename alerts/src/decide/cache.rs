@@ -12,7 +12,7 @@ use crate::rule::RuleId;
 use crate::verdict::OfTrial;
 
 /// Counts changes of how verdicts are made.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Of a recording. With more, all are forgotten.
 const MOST: usize = 10_000;
@@ -23,13 +23,6 @@ pub struct Cache {
     file: Option<PathBuf>,
     verdicts: BTreeMap<String, OfTrial>,
     changed: bool,
-}
-
-/// `$XDG_CACHE_HOME/relapse/alerts`, `~/.cache/relapse/alerts`.
-pub fn folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(cache.join("relapse/alerts"))
 }
 
 /// All that a verdict depends on.

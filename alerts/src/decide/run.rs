@@ -53,7 +53,7 @@ impl Run<'_> {
         match relevant.into_iter().find(|&series| self.extended(series, &timeline).trends) {
             Some(series) => {
                 let name = &self.trial.series(series).0.name;
-                OfTrial::Undecided { why: format!("not steady: {name} still changes when it is healed") }
+                OfTrial::Undecided { why: format!("not steady: {name} still rises or falls when the fault ends") }
             }
             None => verdict,
         }

@@ -82,7 +82,7 @@ fn labels_of_the_target_win_except_where_the_exporter_describes_others() {
         let place = [("pod", "own"), ("address", "10.0.0.3:1")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let mut of = Labels::default();
         of.set(exporter, [("pod".to_owned(), "{pod}".to_owned())]);
-        of.stored(&Target { exporter, place, derived: None }, &own)
+        of.stored(&Target { exporter, place }, &own)
     };
     let dns = stored(Exporter::Dns);
     assert_eq!((dns["pod"].as_str(), dns["exported_pod"].as_str(), dns["le"].as_str()), ("own", "app", "1"));

@@ -92,7 +92,7 @@ fn answer(body: &str) -> Answer {
         return samples(got).ok_or_else(|| format!("unreadable: {}", got.trim()));
     }
     let text = body.split_once("err:").map_or(body, |(_, error)| error);
-    Err(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    Err(without_series(text.split_whitespace().collect::<Vec<_>>().join(" ")))
 }
 
 /// Where the line that names a file of tests starts: `Unit Testing:  test-0.yaml`, `Processing test file: test-0.yaml`.
@@ -117,7 +117,7 @@ fn given_up(other: &str, file: usize) -> String {
         lines.find(|line| !line.is_empty() && !line.ends_with(&name) && !line.ends_with("FAILED:")).unwrap_or_default();
     // `rule: NAME, time: 5m0s, err: ...`, or `rules-0.yaml: 7:5: group "rules", rule 1, "NAME": ...`
     let of_rule = line.split_once(", rule ").and_then(|(_, rest)| rest.split_once("\": "));
-    line.split_once("err: ").or(of_rule).map_or(line, |(_, error)| error).to_owned()
+    without_series(line.split_once("err: ").or(of_rule).map_or(line, |(_, error)| error).to_owned())
 }
 
 /// `{a="b"} 1E+00, {} NaN`
@@ -185,6 +185,14 @@ fn go_string(text: &str) -> Option<(String, &str)> {
         }
     }
     None
+}
+
+/// An error of matching lists two of the series that collide, in either order: the same error must read the same.
+fn without_series(error: String) -> String {
+    match error.split_once(": [").and_then(|(before, rest)| Some((before, rest.rsplit_once("];")?.1))) {
+        Some((before, after)) => format!("{before}; {}", after.trim_start()),
+        None => error,
+    }
 }
 
 #[cfg(test)]

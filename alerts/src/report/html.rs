@@ -5,8 +5,8 @@
 
 mod lanes;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
-use relapse_reports::html::STYLE;
+use maud::{Markup, html};
+use relapse_reports::html::page;
 use relapse_reports::units::count;
 
 use super::expect::Outcome;
@@ -18,23 +18,11 @@ use super::words::clock;
 #[must_use]
 pub fn html(cards: &[Scorecard]) -> String {
     let title = cards.iter().map(text::verdict).collect::<Vec<_>>().join(" ");
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
-                title { "relapse alerts: " (title) }
-                style { (PreEscaped(STYLE)) (PreEscaped(lanes::STYLE)) }
-            }
-            body {
-                (lanes::patterns())
-                main { @for card in cards { (one(card)) } }
-            }
-        }
+    let body = html! {
+        (lanes::patterns())
+        main { @for card in cards { (one(card)) } }
     };
-    page.into_string().replace(char::is_control, " ") + "\n"
+    page(&format!("relapse alerts: {title}"), lanes::STYLE, &body)
 }
 
 fn one(card: &Scorecard) -> Markup {

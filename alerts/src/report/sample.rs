@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::expect::{Expect, Level, Scope};
 use super::grade::{Graded, grade};
 use super::scorecard::Scorecard;
-use crate::recording::{Header, Made, Phases, VERSION};
+use crate::recording::{Header, Made, Phases};
 use crate::rule::{Group, Rule, RuleId, RuleSet, Severity, What};
 use crate::verdict::{Close, Firing, OfRule, OfTrial, Split, Subject, Verdicts};
 
@@ -64,7 +64,6 @@ pub fn rules() -> RuleSet {
 
 pub fn header(incident: &str, scenario: &str, control: Option<&str>, subject: &str) -> Header {
     Header {
-        version: VERSION,
         scenario: scenario.to_owned(),
         control: control.map(str::to_owned),
         incident: incident.to_owned(),
@@ -78,11 +77,8 @@ pub fn header(incident: &str, scenario: &str, control: Option<&str>, subject: &s
             scenario: String::new(),
         },
         phases: Phases { fault: 60, heal: 180, end: 240 },
-        lasted: None,
         expected: vec![("cause".to_owned(), subject.to_owned())],
-        scaled: BTreeMap::new(),
-        counters: std::collections::BTreeSet::new(),
-        targets: Vec::new(),
+        ..Header::default()
     }
 }
 

@@ -15,15 +15,16 @@ mod probes;
 mod programs;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
-use relapse_alerts::recording::{Series, Target};
 use relapse_detectors::time::Time;
 use relapse_kernel::NetNs;
 use relapse_model::FlowPlan;
+use relapse_series::{Series, Target};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -61,7 +62,7 @@ pub struct Recorded {
     /// When the first scrape started; one follows each second.
     pub began: Time,
     pub targets: Vec<Target>,
-    pub counters: std::collections::BTreeSet<String>,
+    pub counters: BTreeSet<String>,
     pub series: Vec<Series>,
     /// Number of scrapes of each target.
     pub seconds: u32,
@@ -90,8 +91,8 @@ impl Recorder {
     /// # Errors
     /// Why one of them does not run.
     pub async fn start(cluster: &dyn Cluster, flows: &[FlowPlan], programs: &Programs) -> Result<Self, String> {
-        let (exporters, scrapes) = exporters::start(cluster, flows, programs)?;
-        for exporter in &exporters {
+        let (mut exporters, scrapes) = exporters::start(cluster, flows, programs)?;
+        for exporter in &mut exporters {
             exporter.answers(START).await?;
         }
         let (over, _) = watch::channel(false);

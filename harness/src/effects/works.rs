@@ -68,12 +68,10 @@ impl Effect for Works {
         let timed = self.within.is_some() || !flow.parts.is_empty();
         let times = timed.then(|| Times::new(self.flow, flow, on.before));
         let in_force = Arc::clone(on.in_force);
-        Ok(Box::new(Working { part: self.part, within: self.within, times, in_force, ..Working::default() }))
+        let (part, within, recorded) = (self.part, self.within, on.recorded);
+        Ok(Box::new(Working { part, within, times, in_force, recorded, ..Working::default() }))
     }
 }
-
-/// From here on a few failures in a row are noise.
-const LONG: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Working {
@@ -81,6 +79,8 @@ struct Working {
     within: Option<Duration>,
     /// Recorded for a flow with parts, or if `within` is given.
     times: Option<Times>,
+    /// Of thousands of attempts, a few fail on a busy machine.
+    recorded: bool,
     attempts: u32,
     worked: u32,
     /// Clock time in nanoseconds from which the faults are in force.
@@ -131,10 +131,9 @@ impl Watch for Working {
 }
 
 impl Working {
-    /// Whether failures are noise: none in a row, or after a minute (where series are recorded) at most one in fifty.
+    /// Whether failures are noise: none in a row, or where series are recorded at most one in fifty.
     fn is_unbroken(&self) -> bool {
-        let lasts = self.latest.since(Time(self.in_force.load(Ordering::Relaxed)));
-        self.most_in_a_row < 2 || lasts >= LONG && (self.attempts - self.worked) * 50 <= self.attempts
+        self.most_in_a_row < 2 || self.recorded && (self.attempts - self.worked) * 50 <= self.attempts
     }
 
     /// Whether an attempt worked in each third of the time from when the faults were in force to the latest attempt.

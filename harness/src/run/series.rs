@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use relapse_alerts::recording::{Header, Made, Phases, Recording, VERSION, digest};
 use relapse_detectors::time::Time;
 use relapse_lab::cluster::Cluster;
 use relapse_lab::fault::now;
@@ -13,6 +12,7 @@ use relapse_lab::series::{Programs, Recorder};
 use relapse_model::yaml;
 use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use relapse_reports::words;
+use relapse_series::{Header, Made, Phases, Recording, VERSION, digest};
 
 use super::order::{Order, SeriesOrder};
 use crate::plan::{Plan, TrialPlan};

@@ -78,6 +78,7 @@ impl<'a> Watched<'a> {
             flows: &stages.plan.workload,
             before,
             in_force: &in_force,
+            recorded: stages.plan.is_recorded(),
             tasks: &mut watched.tasks,
         };
         watched.effects = Effects::watch(&effect.all, ground)

@@ -93,7 +93,7 @@ impl Stages<'_> {
                 false
             })
             .await?;
-        let failed: Vec<&str> = steady.failed(if plan.is_full_size() { ONE_IN } else { u32::MAX }).collect();
+        let failed: Vec<&str> = steady.failed(if plan.is_recorded() { ONE_IN } else { u32::MAX }).collect();
         if !failed.is_empty() {
             return Err(Stop::Inconclusive(format!("the baseline was not quiet: {} failed", failed.join(", "))));
         }

@@ -112,7 +112,7 @@ impl Trial<'_> {
                     servers: Arc::clone(&workload.servers),
                     quiet,
                     host_limit: self.host_limit.clone(),
-                    full_size: self.plan.is_full_size() && self.host_limit.is_available(),
+                    full_size: self.plan.is_recorded() && self.host_limit.is_available(),
                 });
                 let stages = Stages {
                     plan: self.plan,
@@ -161,7 +161,7 @@ async fn start(
     let failed = |e: relapse_kernel::Error| format!("the workload could not be started: {e}");
     let workload = Workload::start(cluster, &plan.workload, &plan.clients, plan.held, attempts).map_err(failed)?;
     // Twice a second, a pod would come and go in recorded series as nowhere else.
-    let passing = !plan.is_full_size();
+    let passing = !plan.is_recorded();
     Ok((workload, Churn::start(cluster, quiet, passing).map_err(failed)?))
 }
 

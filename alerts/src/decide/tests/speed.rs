@@ -15,7 +15,6 @@ fn trial(seed: u32) -> Recording {
         .map(|node| Target {
             exporter: Exporter::Node,
             place: BTreeMap::from([("node".to_owned(), format!("worker-{node}"))]),
-            derived: None,
         })
         .collect();
     for node in 0..NODES {

@@ -7,10 +7,10 @@ use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use relapse_alerts::recording::{Exporter, Target};
 use relapse_kernel::NetNs;
 use relapse_kernel::process::Inside;
 use relapse_model::{ClusterPlan, FlowPlan, NodeId, Place, PodRole};
+use relapse_series::{Exporter, Target};
 use tokio::time::Instant;
 
 use super::probes::{self, Probe};
@@ -53,21 +53,20 @@ pub(super) struct Running {
     name: String,
     ns: NetNs,
     port: u16,
-    process: Mutex<Child>,
+    process: Child,
     /// Bind-mounted as `/etc/resolv.conf`.
     _resolv_conf: Option<tempfile::NamedTempFile>,
 }
 
 impl Running {
     /// Waits until it accepts connections.
-    pub async fn answers(&self, within: Duration) -> Result<(), String> {
+    pub async fn answers(&mut self, within: Duration) -> Result<(), String> {
         let deadline = Instant::now() + within;
         loop {
             if connect(&self.ns, self.port).await.is_some() {
                 return Ok(());
             }
-            let ended = self.process.lock().ok().and_then(|mut process| process.try_wait().ok().flatten());
-            if let Some(status) = ended {
+            if let Ok(Some(status)) = self.process.try_wait() {
                 return Err(format!("{} has ended: {status}", self.name));
             }
             if Instant::now() > deadline {
@@ -80,10 +79,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(process) = self.process.get_mut() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -98,7 +95,7 @@ pub(super) fn start(
     for id in (0..plan.nodes.len()).map(NodeId) {
         let ns = cluster.node(id).ns.clone();
         exporters.push(node_exporter(&programs.node_exporter, &ns)?);
-        let target = Target { exporter: Exporter::Node, place: place(plan, Place::Node(id), NODE_PORT), derived: None };
+        let target = Target { exporter: Exporter::Node, place: place(plan, Place::Node(id), NODE_PORT) };
         scrapes.push(Scrape { target, ns, port: NODE_PORT, path: "/metrics".to_owned(), kept: Mutex::default() });
     }
     let probes = probes::of(plan, flows);
@@ -118,7 +115,7 @@ pub(super) fn start(
             let mut place = place(plan, probe.from, BLACKBOX_PORT);
             place
                 .extend([("module", &probe.module), ("target", &probe.target)].map(|(k, v)| (k.to_owned(), v.clone())));
-            let target = Target { exporter: Exporter::Blackbox, place, derived: None };
+            let target = Target { exporter: Exporter::Blackbox, place };
             Scrape { target, ns, port: BLACKBOX_PORT, path: probe.path(), kept: Mutex::default() }
         }));
     }
@@ -132,7 +129,7 @@ fn node_exporter(program: &Path, ns: &NetNs) -> Result<Running, String> {
     command.args(COLLECTORS.iter().map(|collector| format!("--collector.{collector}")));
     command.arg("--log.level=error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn().map_err(|e| format!("{name} could not be started: {e}"))?;
-    Ok(Running { name, ns: ns.clone(), port: NODE_PORT, process: Mutex::new(process), _resolv_conf: None })
+    Ok(Running { name, ns: ns.clone(), port: NODE_PORT, process, _resolv_conf: None })
 }
 
 /// One for a place, with the modules of its probes and the place's own resolver.
@@ -161,13 +158,8 @@ fn blackbox_exporter(
     // JSON is YAML.
     let modules = probes::modules(probes.iter().map(|(probe, _)| *probe)).to_string();
     let sent = process.stdin.take().map(|mut pipe| pipe.write_all(modules.as_bytes()));
-    let process = Running {
-        name: name.clone(),
-        ns: ns.clone(),
-        port: BLACKBOX_PORT,
-        process: Mutex::new(process),
-        _resolv_conf: resolv_conf,
-    };
+    let process =
+        Running { name: name.clone(), ns: ns.clone(), port: BLACKBOX_PORT, process, _resolv_conf: resolv_conf };
     sent.transpose().map_err(|e| failed(&e))?;
     Ok(process)
 }

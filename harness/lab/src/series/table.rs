@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use relapse_alerts::recording::{Samples, Series};
+use relapse_series::{Samples, Series};
 
 use super::exporters::{grows, is_of_the_exporter, is_time_of_a_probe};
 use super::exposition::{Line, lines};

@@ -1,5 +1,5 @@
-//! I2 at its own size: the operators' limit of a year before, a table as full as theirs was, and kube-proxy's default for
-//! 16 cores. Entries that stand for unrelated connections are the load; the workload's own are the last of it.
+//! At full size, without the scale: a raised limit, a table filled to what kube-proxy's formula gives, and that written.
+//! Entries that stand for unrelated connections are the load; the workload's own are the last of it.
 
 use relapse_detectors::time::Time;
 use relapse_kernel::conntrack::Conntrack;
@@ -7,8 +7,8 @@ use relapse_kernel::conntrack::Conntrack;
 use super::{BALLAST_MARK, ballast, filler, growing, insert, loaded, write};
 use crate::fault::{FaultError, InForce, UndoStack, World};
 
-/// What the operators had set.
-const OPERATORS: u64 = 2_310_720;
+/// The limit before, as a multiple of what kube-proxy writes.
+const RAISED: u64 = 4;
 /// Entries that are left for the workload in the baseline: what it holds, and TIME_WAIT.
 const WORKLOAD: u64 = 12_000;
 /// Room below the new limit when it is written, which the growing load fills within a second.
@@ -22,12 +22,12 @@ pub(super) async fn prepare(world: &World, undo: &mut UndoStack, whole: u64) -> 
     }
     let limit = world.host_limit.clone();
     undo.push("restore nf_conntrack_max", move || limit.restore());
-    write(world, OPERATORS).await?;
+    write(world, whole * RAISED).await?;
     growing(world).iter().for_each(|flow| flow.pause(true));
     fill(world, Some(undo), whole.saturating_sub(WORKLOAD)).map(drop)
 }
 
-/// Fills the table up to [`ROOM`], then writes the limit. Healing writes the operators' value again, as they did.
+/// Fills the table up to [`ROOM`], then writes the limit. Healing raises the limit again.
 pub(super) async fn write_default(
     world: &World,
     undo: &mut UndoStack,
@@ -41,7 +41,7 @@ pub(super) async fn write_default(
     });
     fill(world, None, whole.saturating_sub(ROOM))?;
     let limit = world.host_limit.clone();
-    undo.push("write the operators' nf_conntrack_max again", move || limit.write(OPERATORS).map(drop));
+    undo.push("raise nf_conntrack_max again", move || limit.write(whole * RAISED).map(drop));
     let written = write(world, whole).await?;
     growing(world).iter().for_each(|flow| flow.pause(false));
     Ok(InForce {

@@ -5,6 +5,8 @@
 //! (`1+2x4` is 1, 3, 5, 7, 9; `_x3` are three seconds without the series). Labels that a reader's Prometheus adds (`job`,
 //! `instance`) are not part of it: a target says what it is, and the reader's configuration decides how it is labelled.
 
+pub mod tools;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
@@ -24,7 +26,7 @@ pub struct Recording {
     pub series: Vec<Series>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     pub version: u32,
@@ -54,7 +56,7 @@ pub struct Header {
     pub targets: Vec<Target>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
     /// RFC 3339.
@@ -66,7 +68,7 @@ pub struct Made {
 }
 
 /// Seconds from the start of the recording. The baseline is before `fault`, the fault in force until `heal`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phases {
     pub fault: u32,
@@ -82,9 +84,6 @@ pub struct Target {
     /// Where it is: `node`, and where they apply `namespace`, `pod`, `service`, `address` (IP address and port) and, for
     /// probes of a blackbox exporter, `target` and `module`.
     pub place: BTreeMap<String, String>,
-    /// Family to what was wrong with it; empty for real exporters. A series made from the API's objects is `derived`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub derived: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -274,7 +273,7 @@ fn row(first: f64, samples: &[Option<f64>]) -> (String, usize) {
     (format!("{}{sign}{}x{}", number(first), number(step.abs()), length - 1), length)
 }
 
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }
@@ -345,7 +344,6 @@ mod tests {
         Header {
             version: VERSION,
             scenario: "policy-route-lost".into(),
-            control: None,
             incident: "I4".into(),
             title: "A policy table is empty".into(),
             base: true,
@@ -357,11 +355,9 @@ mod tests {
                 scenario: String::new(),
             },
             phases: Phases { fault: 60, heal: 180, end: 240 },
-            lasted: None,
             expected: vec![("cause".into(), "node/worker-2".into())],
-            scaled: BTreeMap::new(),
-            counters: BTreeSet::new(),
-            targets: vec![Target { exporter: Exporter::Node, place: BTreeMap::new(), derived: None }],
+            targets: vec![Target { exporter: Exporter::Node, place: BTreeMap::new() }],
+            ..Header::default()
         }
     }
 
