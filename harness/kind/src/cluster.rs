@@ -2,6 +2,7 @@
 //! objects; hosts outside.
 
 mod changes;
+mod exports;
 mod ingress;
 mod make;
 mod rules;
@@ -19,7 +20,7 @@ use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_lab::cluster::paths::Paths;
 use relapse_lab::cluster::pods::with_passer_by;
 use relapse_lab::cluster::{
-    Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules,
+    Cluster, Exports, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules,
 };
 use relapse_lab::job::{FaultError, Job};
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodRole, ServiceId};
@@ -260,6 +261,10 @@ impl Cluster for KindCluster {
         let names = self.ground.cluster.nodes.iter().zip(&self.plan.nodes);
         let names = names.map(|(kind, node)| (kind.name.clone(), node.name.clone())).collect();
         Some(feed::start(&self.client, names))
+    }
+
+    fn exports(&self) -> Exports {
+        self.all_exports()
     }
 
     fn kube_proxy(&self, limit: u64) -> Option<Result<KubeProxy, FaultError>> {

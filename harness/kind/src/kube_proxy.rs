@@ -36,7 +36,7 @@ const SET_UP_WITHIN: Duration = Duration::from_secs(60);
 /// Time limit of a metrics request.
 const SOON: Duration = Duration::from_secs(1);
 /// The default metrics address, which kubeadm does not change.
-const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+pub const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 /// The number of rule syncs: one line for each IP version, or (before Kubernetes 1.34) one line for both.
 const SYNCS: &str = "kubeproxy_sync_proxy_rules_duration_seconds_count";
 

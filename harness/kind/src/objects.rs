@@ -27,6 +27,9 @@ pub const GATE: &str = "relapse.dev/serves";
 /// Grace period of a pod, in seconds. Pods have no work to finish.
 const GRACE: i64 = 1;
 
+/// Where cluster DNS serves its metrics, as kubeadm configures it.
+pub const DNS_METRICS_PORT: u16 = 9153;
+
 /// How long a terminating replica of cluster DNS still answers: longer than kube-proxy takes to remove it.
 const LAMEDUCK: &str = "2s";
 
@@ -234,6 +237,7 @@ pub fn corefile(plan: &ClusterPlan, run: &Run) -> Option<ConfigMap> {
         lameduck {LAMEDUCK}
     }}
     ready
+    prometheus :{DNS_METRICS_PORT}
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
         pods insecure
         fallthrough in-addr.arpa ip6.arpa

@@ -4,7 +4,7 @@
 //! in how they create the namespaces.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use relapse_detectors::signal::{Endpoints, Observed};
 use relapse_kernel::NetNs;
 use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, ServiceId, zone};
+use relapse_series::Target;
 use tokio::sync::{mpsc, watch};
 
 use crate::job::{FaultError, Job};
@@ -189,6 +190,29 @@ pub struct PodEntry {
     pub link: String,
 }
 
+/// What the components of a real cluster export at present.
+#[derive(Debug, Default)]
+pub struct Exports {
+    pub all: Vec<Export>,
+    /// Names of nodes as they are exported, each with the scenario's. None is part of a later one.
+    pub names: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+pub struct Export {
+    pub target: Target,
+    pub from: Origin,
+}
+
+/// Where an exported text comes from.
+#[derive(Debug)]
+pub enum Origin {
+    /// A server that answers plain HTTP to clients in this namespace.
+    Server { ns: NetNs, address: SocketAddr, path: &'static str },
+    /// What nothing serves, in the same format.
+    Text(String),
+}
+
 /// A running cluster.
 pub trait Cluster: Send + Sync {
     fn plan(&self) -> &ClusterPlan;
@@ -208,6 +232,11 @@ pub trait Cluster: Send + Sync {
     /// Further observations of the API server, with the node each is about, starting from the current state; `None` if
     /// there is no API server. In labs the states of containers only.
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
+
+    /// What is recorded of its own components. Nothing in labs.
+    fn exports(&self) -> Exports {
+        Exports::default()
+    }
 
     /// Deletes a pod as the kubelet and the CNI would: its processes, its Service endpoints, its rules
     /// and route, its veth.

@@ -1,22 +1,28 @@
 //! Records what exporters export during a trial: real ones, started inside the namespaces of the lab and scraped once a
 //! second over loopback.
 //!
-//! A node exporter runs in the namespace of each node, and a blackbox exporter in each place from which some flow speaks
-//! ([`probes`]). They end with the recorder, and with the lab in any case. Scrapes start on schedule, whether or not the
-//! last one was answered; each counts for the second in which it started. That a Prometheus could reach an exporter is
-//! not part of a recording: `up` is 0 only where the exporter itself does not answer.
+//! A node exporter runs in the namespace of each node, a blackbox exporter in each place from which some flow speaks
+//! ([`probes`]), and a mysqld exporter beside each database that is a real one. They end with the recorder, and with the
+//! lab in any case. A real cluster adds what its own components export ([`Cluster::exports`]); those come and go with
+//! pods. Scrapes start on schedule, whether or not the last one was answered; each counts for the second in which it
+//! started.
 //!
-//! Left out: series about the machine that records ([`exporters`]), and those that a Prometheus adds to each scrape
+//! That a Prometheus could reach a node is not part of a recording: what runs on a node's own network is asked over
+//! loopback, and `up` is 0 only where it does not answer.
+//!
+//! Left out: series about the machine that records ([`families`]), and those that a Prometheus adds to each scrape
 //! except `up`.
 
 mod exporters;
 mod exposition;
+mod families;
 mod probes;
 mod programs;
 mod table;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -31,7 +37,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use self::exporters::Running;
 use self::table::Table;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Export, Exports, Origin};
 use crate::job::now;
 use crate::workload::servers::http::Connection;
 use crate::workload::sockets;
@@ -51,7 +57,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 struct Scrape {
     target: Target,
     ns: NetNs,
-    port: u16,
+    address: SocketAddr,
     path: String,
     /// As a Prometheus keeps its connections.
     kept: Mutex<Option<Connection>>,
@@ -73,14 +79,17 @@ pub struct Recorded {
 /// Exporters that run, and their scrapes once [`Recorder::begin`] was called.
 #[must_use = "dropped, its exporters end"]
 pub struct Recorder {
+    cluster: Arc<dyn Cluster>,
     exporters: Vec<Running>,
-    scrapes: Arc<Vec<Scrape>>,
+    scrapes: Vec<Arc<Scrape>>,
     table: Arc<Mutex<Table>>,
     over: watch::Sender<bool>,
     schedule: Mutex<Option<(Time, JoinHandle<Schedule>)>>,
 }
 
 struct Schedule {
+    /// By number of target.
+    targets: Vec<Target>,
     seconds: u32,
     missed: u32,
 }
@@ -90,22 +99,22 @@ impl Recorder {
     ///
     /// # Errors
     /// Why one of them does not run.
-    pub async fn start(cluster: &dyn Cluster, flows: &[FlowPlan], programs: &Programs) -> Result<Self, String> {
-        let (mut exporters, scrapes) = exporters::start(cluster, flows, programs)?;
+    pub async fn start(cluster: &Arc<dyn Cluster>, flows: &[FlowPlan], programs: &Programs) -> Result<Self, String> {
+        let (mut exporters, scrapes) = exporters::start(cluster.as_ref(), flows, programs)?;
         for exporter in &mut exporters {
             exporter.answers(START).await?;
         }
-        let (over, _) = watch::channel(false);
-        let (scrapes, table) = (Arc::new(scrapes), Arc::default());
-        Ok(Self { exporters, scrapes, table, over, schedule: Mutex::default() })
+        let scrapes = scrapes.into_iter().map(Arc::new).collect();
+        let (cluster, (over, _), table) = (Arc::clone(cluster), watch::channel(false), Arc::default());
+        Ok(Self { cluster, exporters, scrapes, table, over, schedule: Mutex::default() })
     }
 
     /// Starts to scrape. Later calls have no effect.
     pub fn begin(&self) {
         let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
         schedule.get_or_insert_with(|| {
-            let (scrapes, table, over) = (Arc::clone(&self.scrapes), Arc::clone(&self.table), self.over.subscribe());
-            (now(), tokio::spawn(scrape_until(over, scrapes, table)))
+            let (cluster, table) = (Arc::clone(&self.cluster), Arc::clone(&self.table));
+            (now(), tokio::spawn(scrape_until(self.over.subscribe(), cluster, self.scrapes.clone(), table)))
         });
     }
 
@@ -114,9 +123,8 @@ impl Recorder {
         self.over.send_replace(true);
         let schedule = self.schedule.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (began, task) = schedule?;
-        let Schedule { seconds, missed } = task.await.ok()?;
+        let Schedule { targets, seconds, missed } = task.await.ok()?;
         drop(self.exporters);
-        let targets = self.scrapes.iter().map(|scrape| scrape.target.clone()).collect();
         let table = std::mem::take(&mut *self.table.lock().unwrap_or_else(PoisonError::into_inner));
         let (series, counters) = table.finish(seconds as usize);
         Some(Recorded { began, targets, counters, series, seconds, missed })
@@ -126,9 +134,12 @@ impl Recorder {
 /// Starts a scrape of each target each second until it is over, then waits for those under way.
 async fn scrape_until(
     mut over: watch::Receiver<bool>,
-    scrapes: Arc<Vec<Scrape>>,
+    cluster: Arc<dyn Cluster>,
+    always: Vec<Arc<Scrape>>,
     table: Arc<Mutex<Table>>,
 ) -> Schedule {
+    let mut targets: Vec<Target> = always.iter().map(|scrape| scrape.target.clone()).collect();
+    let mut exported: BTreeMap<usize, Arc<Scrape>> = BTreeMap::new();
     let begin = Instant::now();
     let mut under_way = JoinSet::new();
     let (mut seconds, mut missed) = (0, 0);
@@ -141,29 +152,56 @@ async fn scrape_until(
         }
         let late = u32::try_from(due.elapsed().as_secs()).unwrap_or(u32::MAX);
         (seconds, missed) = (seconds + late, missed + late);
-        for number in 0..scrapes.len() {
-            let (scrapes, table) = (Arc::clone(&scrapes), Arc::clone(&table));
+        let Exports { all, names } = cluster.exports();
+        let names = Arc::new(names);
+        let mut now: Vec<_> = always.iter().cloned().enumerate().collect();
+        for Export { target, from } in all {
+            let known = targets.iter().position(|known| *known == target);
+            let number = known.unwrap_or_else(|| {
+                targets.push(target.clone());
+                targets.len() - 1
+            });
+            match from {
+                Origin::Server { ns, address, path } => {
+                    let fresh =
+                        || Arc::new(Scrape { target, ns, address, path: path.to_owned(), kept: Mutex::default() });
+                    now.push((number, Arc::clone(exported.entry(number).or_insert_with(fresh))));
+                }
+                Origin::Text(text) => lock(&table).scraped((number, target.exporter), seconds as usize, Some(&text)),
+            }
+        }
+        for (number, scrape) in now {
+            let (table, names) = (Arc::clone(&table), Arc::clone(&names));
             under_way.spawn(async move {
-                let text = timeout(TIMEOUT, scrapes[number].fetch()).await.ok().flatten();
-                let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-                table.scraped(number, seconds as usize, text.as_deref());
+                let text = timeout(TIMEOUT, scrape.fetch()).await.ok().flatten();
+                let text = text.map(|text| names.iter().fold(text, |text, (name, ours)| text.replace(name, ours)));
+                lock(&table).scraped((number, scrape.target.exporter), seconds as usize, text.as_deref());
             });
         }
         seconds += 1;
         while under_way.try_join_next().is_some() {}
     }
     while under_way.join_next().await.is_some() {}
-    Schedule { seconds, missed }
+    Schedule { targets, seconds, missed }
+}
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Scrape {
+    /// Of an exporter that listens on loopback.
+    fn local(target: Target, ns: NetNs, port: u16, path: impl Into<String>) -> Self {
+        Self { target, ns, address: loopback(port), path: path.into(), kept: Mutex::default() }
+    }
+
     /// The text of the target; `None` if it does not answer with status 200.
     async fn fetch(&self) -> Option<String> {
         // Not held meanwhile: a scrape that takes longer than a second delays no other.
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut connection = match kept.filter(Connection::is_open) {
             Some(kept) => kept,
-            None => connect(&self.ns, self.port).await?,
+            None => connect(&self.ns, self.address).await?,
         };
         let response = connection.send(Method::GET, &self.path, Bytes::new()).await.ok()?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
@@ -172,7 +210,10 @@ impl Scrape {
     }
 }
 
-async fn connect(ns: &NetNs, port: u16) -> Option<Connection> {
-    let stream = sockets::connect(ns, (std::net::Ipv4Addr::LOCALHOST, port).into()).await.ok()?;
-    Connection::open(stream).await.ok()
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+async fn connect(ns: &NetNs, address: SocketAddr) -> Option<Connection> {
+    Connection::open(sockets::connect(ns, address).await.ok()?).await.ok()
 }

@@ -26,6 +26,15 @@ apiVersion: kubeproxy.config.k8s.io/v1alpha1
 nodePortAddresses: [0.0.0.0/0]
 ";
 
+/// Makes kubelets serve their metrics to plain HTTP as well, in the cluster's own network, which has no NAT to the outside:
+/// asking `:10250` takes TLS and a token, which the kubelet has the API server check.
+const PLAIN_METRICS: &str = "kind: KubeletConfiguration
+apiVersion: kubelet.config.k8s.io/v1beta1
+readOnlyPort: 10255
+";
+/// The port of these metrics.
+pub const PLAIN_METRICS_PORT: u16 = 10255;
+
 /// Default prefixes of the incidents.
 const POD_PREFIX: &str = "10.176.96.0/20";
 const SERVICE_PREFIX: &str = "192.168.0.0/20";
@@ -89,7 +98,8 @@ impl Config {
         // The nodes' addresses in the fabric come and go. In nftables mode kube-proxy serves only the primary address
         // by default, which is Docker's.
         let patches = root.entry("kubeadmConfigPatches").or_insert_with(|| json!([]));
-        patches.as_array_mut().ok_or("`kubeadmConfigPatches` is not a list")?.push(json!(NODE_PORTS_EVERYWHERE));
+        let patches = patches.as_array_mut().ok_or("`kubeadmConfigPatches` is not a list")?;
+        patches.extend([NODE_PORTS_EVERYWHERE, PLAIN_METRICS].map(|patch| json!(patch)));
         Ok(Self { value, workers, nodes, pod_prefix, service_prefix })
     }
 }

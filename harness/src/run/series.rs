@@ -51,7 +51,7 @@ impl<'a> SeriesRecorder<'a> {
         plan: &Plan,
         full_size: bool,
     ) -> Result<Self, String> {
-        let recorder = Recorder::start(cluster.as_ref(), &plan.workload, &Programs::find()?).await?;
+        let recorder = Recorder::start(cluster, &plan.workload, &Programs::find()?).await?;
         Ok(Self { order, recorder, full_size, marks: Mutex::default() })
     }
 

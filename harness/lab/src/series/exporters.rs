@@ -1,52 +1,34 @@
-//! The exporters of a lab: which run where, and which of their series are kept.
+//! The exporters that the recorder starts: which run where.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use relapse_kernel::NetNs;
 use relapse_kernel::process::Inside;
-use relapse_model::{ClusterPlan, FlowPlan, NodeId, Place, PodRole};
+use relapse_model::{ClusterPlan, FlowPlan, NodeId, OutsideId, Place, PodRole};
 use relapse_series::{Exporter, Target};
 use tokio::time::Instant;
 
 use super::probes::{self, Probe};
-use super::{AGAIN, Programs, Scrape, connect};
+use super::{AGAIN, Programs, Scrape, connect, loopback};
 use crate::cluster::Cluster;
+use crate::cluster::backend::WantedServer;
+use crate::workload::servers::database::{is_mariadb, shop};
 use crate::workload::{namespace, stub};
 
 const NODE_PORT: u16 = 9100;
 const BLACKBOX_PORT: u16 = 9115;
+const MYSQLD_PORT: u16 = 9104;
+const METRICS: &str = "/metrics";
 
 /// Collectors of the node exporter that look into a network namespace. `network_route` and `tcpstat` are off by default;
 /// all others are on. The remaining ones (CPU, memory, load, disks, filesystems, time, ...) would show the machine that
 /// records: rules about it are not covered.
 const COLLECTORS: &[&str] =
     &["arp", "conntrack", "netclass", "netdev", "netstat", "network_route", "sockstat", "tcpstat", "udp_queues"];
-
-/// Metrics about the exporter's own process, and how long its collectors took on the machine that records.
-const OWN: &[&str] = &["go_", "process_", "promhttp_", "node_scrape_collector_duration_seconds"];
-
-pub(super) fn is_of_the_exporter(metric: &str) -> bool {
-    OWN.iter().any(|prefix| metric.starts_with(prefix))
-}
-
-/// Metrics that only grow, although the node exporter declares them as gauges or untyped: it passes on what the kernel
-/// counts in `/proc/net/netstat`, `/proc/net/snmp` and `/proc/net/stat/nf_conntrack`. [`STATES`] are the exceptions.
-const GROWING: &[&str] = &["node_netstat_", "node_nf_conntrack_stat_"];
-const STATES: &[&str] = &["node_netstat_Tcp_CurrEstab", "node_netstat_Ip_Forwarding"];
-
-pub(super) fn grows(metric: &str) -> bool {
-    GROWING.iter().any(|prefix| metric.starts_with(prefix)) && !STATES.contains(&metric)
-}
-
-/// Times that a probe took. They are recorded in steps of 10 us: what varies below that is the machine that records.
-pub(super) fn is_time_of_a_probe(metric: &str) -> bool {
-    metric.starts_with("probe_") && metric.ends_with("_seconds")
-}
 
 /// An exporter that runs; it is killed when this is dropped.
 pub(super) struct Running {
@@ -63,7 +45,7 @@ impl Running {
     pub async fn answers(&mut self, within: Duration) -> Result<(), String> {
         let deadline = Instant::now() + within;
         loop {
-            if connect(&self.ns, self.port).await.is_some() {
+            if connect(&self.ns, loopback(self.port)).await.is_some() {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.process.try_wait() {
@@ -96,7 +78,7 @@ pub(super) fn start(
         let ns = cluster.node(id).ns.clone();
         exporters.push(node_exporter(&programs.node_exporter, &ns)?);
         let target = Target { exporter: Exporter::Node, place: place(plan, Place::Node(id), NODE_PORT) };
-        scrapes.push(Scrape { target, ns, port: NODE_PORT, path: "/metrics".to_owned(), kept: Mutex::default() });
+        scrapes.push(Scrape::local(target, ns, NODE_PORT, METRICS));
     }
     let probes = probes::of(plan, flows);
     let mut served: BTreeMap<u64, Vec<(&Probe, NetNs)>> = BTreeMap::new();
@@ -116,8 +98,14 @@ pub(super) fn start(
             place
                 .extend([("module", &probe.module), ("target", &probe.target)].map(|(k, v)| (k.to_owned(), v.clone())));
             let target = Target { exporter: Exporter::Blackbox, place };
-            Scrape { target, ns, port: BLACKBOX_PORT, path: probe.path(), kept: Mutex::default() }
+            Scrape::local(target, ns, BLACKBOX_PORT, probe.path())
         }));
+    }
+    for (host, port) in databases(cluster, flows) {
+        let ns = cluster.outside(host).ns.clone();
+        exporters.push(mysqld_exporter(programs.mysqld_exporter()?, &ns, port)?);
+        let target = Target { exporter: Exporter::Mysqld, place: place(plan, Place::Outside(host), MYSQLD_PORT) };
+        scrapes.push(Scrape::local(target, ns, MYSQLD_PORT, METRICS));
     }
     Ok((exporters, scrapes))
 }
@@ -130,6 +118,27 @@ fn node_exporter(program: &Path, ns: &NetNs) -> Result<Running, String> {
     command.arg("--log.level=error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = command.spawn().map_err(|e| format!("{name} could not be started: {e}"))?;
     Ok(Running { name, ns: ns.clone(), port: NODE_PORT, process, _resolv_conf: None })
+}
+
+/// Hosts outside on which a real database runs, with its port.
+fn databases(cluster: &dyn Cluster, flows: &[FlowPlan]) -> Vec<(OutsideId, u16)> {
+    let plan = cluster.plan();
+    let found = WantedServer::all_of(plan, flows).into_iter().filter_map(|wanted| {
+        let host = OutsideId(plan.outside.iter().position(|host| host.name == wanted.host)?);
+        Some((host, *wanted.ports.first()?))
+    });
+    found.filter(|(host, _)| is_mariadb(cluster, *host)).collect()
+}
+
+/// With the user of the workload, who has all privileges and no password.
+fn mysqld_exporter(program: &Path, ns: &NetNs, port: u16) -> Result<Running, String> {
+    let name = format!("the mysqld exporter of {}", ns.name());
+    let mut command = Inside::new(ns).command(program);
+    command.arg(format!("--web.listen-address=127.0.0.1:{MYSQLD_PORT}")).arg("--log.level=error");
+    command.env("DATA_SOURCE_NAME", format!("{}@(127.0.0.1:{port})/", shop::USER));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = command.spawn().map_err(|e| format!("{name} could not be started: {e}"))?;
+    Ok(Running { name, ns: ns.clone(), port: MYSQLD_PORT, process, _resolv_conf: None })
 }
 
 /// One for a place, with the modules of its probes and the place's own resolver.

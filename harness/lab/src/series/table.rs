@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use relapse_series::{Samples, Series};
+use relapse_series::{Exporter, Samples, Series};
 
-use super::exporters::{grows, is_of_the_exporter, is_time_of_a_probe};
 use super::exposition::{Line, lines};
+use super::families::{grows, is_recorded, is_time};
 
-/// Steps of a second in which the times of probes are recorded.
+/// Steps of a second in which times are recorded.
 const STEPS: f64 = 1e5;
 
 /// Target, metric and labels.
@@ -22,21 +22,21 @@ pub struct Table {
 impl Table {
     /// Adds what a target exported; `None` if the scrape failed. A text that cannot be parsed is a failed scrape, as for
     /// a Prometheus.
-    pub fn scraped(&mut self, target: usize, second: usize, text: Option<&str>) {
+    pub fn scraped(&mut self, (target, exporter): (usize, Exporter), second: usize, text: Option<&str>) {
         let read = text.and_then(|text| lines(text).collect::<Result<Vec<_>, _>>().ok());
         let up = if read.is_some() { 1.0 } else { 0.0 };
         self.put((target, "up".to_owned(), BTreeMap::new()), second, up);
         for line in read.into_iter().flatten() {
             match line {
-                Line::Type(name, _) if is_of_the_exporter(name) => {}
+                Line::Type(name, _) if !is_recorded(exporter, name) => {}
                 Line::Type(name, kind) if kind == "counter" || grows(name) => {
                     self.counters.insert(name.to_owned());
                 }
                 Line::Type(name, "histogram") => self.grow(name, &["_bucket", "_sum", "_count"]),
                 Line::Type(name, "summary") => self.grow(name, &["_sum", "_count"]),
                 Line::Type(..) => {}
-                Line::Sample((name, _, _)) if is_of_the_exporter(name) => {}
-                Line::Sample((name, labels, value)) if is_time_of_a_probe(name) => {
+                Line::Sample((name, _, _)) if !is_recorded(exporter, name) => {}
+                Line::Sample((name, labels, value)) if is_time(name) => {
                     self.put((target, name.to_owned(), labels), second, (value * STEPS).round() / STEPS);
                 }
                 Line::Sample((name, labels, value)) => self.put((target, name.to_owned(), labels), second, value),
@@ -73,10 +73,10 @@ mod tests {
     #[test]
     fn what_was_not_scraped_is_missing_and_up_says_so() {
         let mut table = Table::default();
-        table.scraped(0, 0, Some("# TYPE a counter\na 1\ngo_threads 5\nprobe_dns_lookup_time_seconds 0.000123456\n# TYPE node_netstat_TcpExt_TCPTimeouts untyped\n"));
-        table.scraped(0, 2, Some("# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\na 2\n"));
-        table.scraped(0, 1, None);
-        table.scraped(0, 3, Some("a\n"));
+        table.scraped((0, Exporter::Node), 0, Some("# TYPE a counter\na 1\ngo_threads 5\nprobe_dns_lookup_time_seconds 0.000123456\n# TYPE node_netstat_TcpExt_TCPTimeouts untyped\n"));
+        table.scraped((0, Exporter::Node), 2, Some("# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\na 2\n"));
+        table.scraped((0, Exporter::Node), 1, None);
+        table.scraped((0, Exporter::Node), 3, Some("a\n"));
         let (series, counters) = table.finish(5);
         let found: Vec<_> = series.iter().map(|series| (series.name.as_str(), series.samples.as_slice())).collect();
         assert_eq!(
