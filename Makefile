@@ -20,7 +20,7 @@ WRITES := $(if $(ROOT),--allow-host-writes)
 NOTICE := $(if $(ROOT),as root: nf_conntrack_max of this machine is written for one incident and restored)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test referee speed soak kind nightly kernels image record scoreboard fmt lint generate prerequisites
+.PHONY: help run test referee speed soak kind nightly kernels image record record-kind scoreboard fmt lint generate prerequisites
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
@@ -67,6 +67,16 @@ record: prerequisites ## record what Prometheus exporters export in every trial 
 	@$(if $(NOTICE),echo "$(NOTICE)")
 	$(CARGO) build --release --package relapse --no-default-features
 	$${CARGO_TARGET_DIR:-target}/release/relapse run $(SCENARIOS) --jobs $(JOBS) $(WRITES) --record-series alerts/recordings
+
+# The incidents whose base scenarios `make record-kind` records.
+ON_KIND ?= mss-clamp-raised conntrack-cap-reset coredns-single-replica-loss policy-route-lost database-slow \
+	dns-record-wrong snat-port-collision
+
+record-kind: prerequisites ## record the same on a real cluster, incidents alone (half an hour; needs root and `make kind`)
+	@bash scripts/prometheus.sh
+	$(CARGO) build --release --package relapse
+	$${CARGO_TARGET_DIR:-target}/release/relapse run $(ON_KIND) --only incident --backend kind $(WRITES) \
+		--record-series alerts/recordings
 
 scoreboard: prerequisites ## docs/scoreboard.md: what the rules of a folder see (RULES=folder)
 	$(CARGO) build --release --package relapse --no-default-features

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use relapse_alerts::recording::Exporter::{Cadvisor, KubeProxy, KubeState, Kubelet};
 use relapse_alerts::recording::{Exporter, Recording, digest};
 
 /// All of them together, bytes.
@@ -25,21 +26,21 @@ fn files() -> Vec<PathBuf> {
 /// no longer replayed. Recording takes five minutes for a scenario.
 #[test]
 fn recordings_are_as_old_as_their_scenarios() {
-    let mut older = BTreeSet::new();
+    let mut older: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for file in files() {
         let header = Recording::read(File::open(&file).expect("a file"), |_| false).expect("a recording").header;
         let scenario = folder("../scenarios").join(format!("{}.yaml", header.scenario));
         let now = fs::read_to_string(&scenario).map(|text| digest(&text)).unwrap_or_default();
         if now != header.made.scenario {
-            older.insert(header.scenario);
+            let command = if header.backend == "kind" { "record-kind ON_KIND" } else { "record SCENARIOS" };
+            older.entry(command).or_default().insert(header.scenario);
         }
     }
-    let names: Vec<_> = older.into_iter().collect();
-    assert!(
-        names.is_empty(),
-        "older than their scenarios; record them again: make record SCENARIOS='{}'",
-        names.join(" ")
-    );
+    let again = older
+        .iter()
+        .map(|(command, names)| format!("make {command}='{}'", names.iter().cloned().collect::<Vec<_>>().join(" ")));
+    let again: Vec<_> = again.collect();
+    assert!(again.is_empty(), "older than their scenarios; record them again: {}", again.join("; "));
 }
 
 #[test]
@@ -63,8 +64,18 @@ fn recordings_are_complete_and_fit_into_the_program() {
         }
         assert!(header.targets.iter().any(|target| target.exporter == Exporter::Node), "{name}");
         assert!(series.iter().any(|series| series.name == "node_network_up"), "{name}");
-        let machine =
-            |name: &str| name.starts_with("node_cpu") || name.starts_with("node_memory") || name.starts_with("go_");
+        let on_kind = header.backend == "kind";
+        let has = |exporter| header.targets.iter().any(|target| target.exporter == exporter);
+        assert!(
+            on_kind == [Kubelet, Cadvisor, KubeProxy, KubeState].into_iter().all(has),
+            "{name}: {:?}",
+            header.targets
+        );
+        let machine = |name: &str| {
+            ["node_cpu", "node_memory", "container_cpu", "container_memory", "go_", "process_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        };
         assert!(!series.iter().any(|series| machine(&series.name)), "{name}");
         assert!(header.counters.contains("node_network_receive_bytes_total"), "{name}");
         if header.base {

@@ -205,6 +205,23 @@ fn recording_rules_and_alerts_are_read() {
     insta::assert_snapshot!(lines.join("\n"));
 }
 
+/// A lab has no cluster DNS of its own: that is not one which is down.
+#[test]
+fn what_another_backend_records_is_undecided_here_under_absent_too() {
+    let Some(promtool) = promtool() else { return };
+    let up = || ("up", "", samples(|_| Some(1.0)));
+    let mut with_dns = recording(vec![up(), ("up", "", samples(|second| Some(f64::from(u8::from(second < 70)))))]);
+    with_dns.header.targets.push(Target { exporter: Exporter::Dns, place: BTreeMap::new() });
+    with_dns.series[1].target = 1;
+    let all = [r#"absent(up{job="coredns"} == 1)"#, r#"absent(up{job="node-exporter"} == 1)"#];
+    let set = rules(all.map(|expr| alert("Down", expr, 0)).to_vec());
+    let verdicts = decide(&set, &[recording(vec![up()]), with_dns], &labels(), &settings(promtool), BTreeMap::new());
+    let of = |rule, trial| &verdicts.trials[&(RuleId(rule), trial)];
+    assert_eq!(of(0, 0), &OfTrial::Undecided { why: "not recorded in this trial: up".to_owned() });
+    assert!(matches!(of(0, 1), OfTrial::Fires(firings) if !firings[0].in_baseline));
+    assert!(matches!((of(1, 0), of(1, 1)), (OfTrial::NeverTrue { .. }, OfTrial::NeverTrue { .. })));
+}
+
 /// Rules of others on the recordings at hand: what they decide must not depend on the stages. Prints verdicts.
 #[test]
 #[ignore = "takes a minute; needs RELAPSE_RULES=FOLDER"]

@@ -26,15 +26,21 @@ pub struct Trial<'a> {
     by_name: HashMap<&'a str, Vec<usize>>,
 }
 
-/// Which exporters have a metric, in any trial.
-pub type Exporters<'a> = HashMap<&'a str, BTreeSet<Exporter>>;
+/// Which exporters have a metric, in any trial; of `up`, which all have, with the labels of their targets.
+pub type Exporters<'a> = HashMap<&'a str, BTreeMap<Exporter, BTreeSet<BTreeMap<String, String>>>>;
 
 pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
     let mut exporters = Exporters::new();
     for trial in trials {
-        for (name, series) in &trial.by_name {
-            let of = series.iter().filter_map(|&series| trial.exporter(series));
-            exporters.entry(name).or_default().extend(of);
+        for (name, all) in &trial.by_name {
+            let of_metric = exporters.entry(*name).or_default();
+            for &series in all {
+                let Some(exporter) = trial.exporter(series) else { continue };
+                let labels = of_metric.entry(exporter).or_default();
+                if *name == "up" {
+                    labels.insert(trial.labels[series].clone());
+                }
+            }
         }
     }
     exporters
@@ -135,8 +141,15 @@ impl<'a> Trial<'a> {
             let missing = |selector: usize| self.missing(sources, id, selector);
             let elsewhere = |selector: usize| {
                 let metric = expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref());
-                let of = metric.and_then(|metric| exporters.get(metric));
-                missing(selector) && of.is_some_and(|of| of.is_disjoint(&here))
+                let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
+                let Some(of) = metric.and_then(|metric| exporters.get(metric)).filter(|_| missing(selector)) else {
+                    return false;
+                };
+                // Those of whose targets some would pass.
+                let meant =
+                    of.iter().filter(|(_, targets)| targets.is_empty() || targets.iter().any(|t| pass(tests, t)));
+                let meant: BTreeSet<Exporter> = meant.map(|(exporter, _)| *exporter).collect();
+                !meant.is_empty() && meant.is_disjoint(&here)
             };
             let names = expr.needs.gone(Gone::Unseen, &elsewhere).unwrap_or_default();
             unseen.extend(names.into_iter().filter_map(|selector| expr.selectors[selector].metric.clone()));
@@ -167,6 +180,11 @@ impl<'a> Trial<'a> {
         let recorded = records.any(|record| sources.rule(record).name() == metric && !self.gone(sources, record));
         !of_alerts && !recorded && self.matched(sources, id, selector).is_empty()
     }
+}
+
+fn pass(tests: &[Matcher], labels: &BTreeMap<String, String>) -> bool {
+    let value = |test: &Matcher| labels.get(&test.name).map_or("", String::as_str);
+    tests.iter().filter(|test| test.name != METRIC_NAME).all(|test| test.is_match(value(test)))
 }
 
 fn constant(samples: &[Option<f64>]) -> bool {

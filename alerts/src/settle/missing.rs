@@ -43,7 +43,7 @@ pub(super) fn missing(metric: &str, catalogue: &Catalogue) -> Status {
 
 /// Recordings hold only some families of these, or some labels.
 const fn is_partly_recorded(exporter: Exporter) -> bool {
-    matches!(exporter, Exporter::Kubelet | Exporter::Cadvisor | Exporter::KubeProxy | Exporter::KubeState)
+    !matches!(exporter, Exporter::Node | Exporter::Blackbox | Exporter::Dns)
 }
 
 /// The new name with the old one's suffix of a histogram.

@@ -8,7 +8,7 @@ mod make;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::PodSpec;
@@ -27,6 +27,7 @@ use relapse_model::{ClusterPlan, NodeId, OfficeId, OutsideId, Place, PodId, PodR
 use tokio::sync::{mpsc, watch};
 
 use super::build::{build_network, fit, template};
+use super::derived::Watched;
 use super::ground::Ground;
 use super::nodes::Attached;
 use super::pods::{self, Plugged};
@@ -55,6 +56,8 @@ pub struct KindCluster {
     /// Rules that a fault has changed, as kube-proxy wrote them.
     originals: Mutex<BTreeMap<(NodeId, ServiceId), Rules>>,
     seen: Seen,
+    /// What series are derived from, once they are recorded.
+    objects: OnceLock<Watched>,
     inventory: watch::Sender<Inventory>,
     pause_image: String,
     /// The pod template of kubeadm's CoreDNS Deployment.
@@ -88,6 +91,7 @@ impl KindCluster {
             unselected: Mutex::default(),
             originals: Mutex::default(),
             seen,
+            objects: OnceLock::new(),
             inventory: watch::Sender::default(),
             pause_image: cni::pause_image(node)?,
             replica,

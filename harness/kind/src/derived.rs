@@ -13,6 +13,7 @@
 mod families;
 mod nodes;
 mod pods;
+mod watched;
 mod workloads;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, PersistentVolume, Pod, Service};
 
 use families::Families;
+
+pub use watched::Watched;
 
 /// All objects of a cluster at one moment, as reflectors hold them. Kinds that are not watched stay empty: their series
 /// are missing.

@@ -131,6 +131,14 @@ where
     store
 }
 
+/// Keeps all objects of a kind.
+pub fn keep_all<K>(client: &Client) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    keep(Api::all(client.clone()), watcher::Config::default(), watch::Sender::default())
+}
+
 /// The pod's address, once assigned.
 pub fn address(pod: &Pod) -> Option<IpAddr> {
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()

@@ -233,7 +233,8 @@ pub trait Cluster: Send + Sync {
     /// there is no API server. In labs the states of containers only.
     fn news(&self) -> Option<mpsc::UnboundedReceiver<(String, Observed)>>;
 
-    /// What is recorded of its own components. Nothing in labs.
+    /// What is recorded of its own components, as they are now; called once a second while series are recorded. Nothing in
+    /// labs.
     fn exports(&self) -> Exports {
         Exports::default()
     }

@@ -105,6 +105,8 @@ impl Recorder {
             exporter.answers(START).await?;
         }
         let scrapes = scrapes.into_iter().map(Arc::new).collect();
+        // From the first call on, a cluster collects what it will export.
+        drop(cluster.exports());
         let (cluster, (over, _), table) = (Arc::clone(cluster), watch::channel(false), Arc::default());
         Ok(Self { cluster, exporters, scrapes, table, over, schedule: Mutex::default() })
     }
@@ -153,7 +155,8 @@ async fn scrape_until(
         let late = u32::try_from(due.elapsed().as_secs()).unwrap_or(u32::MAX);
         (seconds, missed) = (seconds + late, missed + late);
         let Exports { all, names } = cluster.exports();
-        let names = Arc::new(names);
+        let renamed = move |text: String| names.iter().fold(text, |text, (name, ours)| text.replace(name, ours));
+        let renamed = Arc::new(renamed);
         let mut now: Vec<_> = always.iter().cloned().enumerate().collect();
         for Export { target, from } in all {
             let known = targets.iter().position(|known| *known == target);
@@ -167,14 +170,15 @@ async fn scrape_until(
                         || Arc::new(Scrape { target, ns, address, path: path.to_owned(), kept: Mutex::default() });
                     now.push((number, Arc::clone(exported.entry(number).or_insert_with(fresh))));
                 }
-                Origin::Text(text) => lock(&table).scraped((number, target.exporter), seconds as usize, Some(&text)),
+                Origin::Text(text) => {
+                    lock(&table).scraped((number, target.exporter), seconds as usize, Some(&renamed(text)));
+                }
             }
         }
         for (number, scrape) in now {
-            let (table, names) = (Arc::clone(&table), Arc::clone(&names));
+            let (table, renamed) = (Arc::clone(&table), Arc::clone(&renamed));
             under_way.spawn(async move {
-                let text = timeout(TIMEOUT, scrape.fetch()).await.ok().flatten();
-                let text = text.map(|text| names.iter().fold(text, |text, (name, ours)| text.replace(name, ours)));
+                let text = timeout(TIMEOUT, scrape.fetch()).await.ok().flatten().map(&*renamed);
                 lock(&table).scraped((number, scrape.target.exporter), seconds as usize, text.as_deref());
             });
         }

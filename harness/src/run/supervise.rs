@@ -95,6 +95,7 @@ impl Supervisor<'_> {
         };
         let before = look_at_host()?;
         let ground = lease.ground();
+        let is_real = ground.is_real_cluster;
         let mut command = LabCommand::new([LAB]).user_namespace(ground.is_closed);
         if let Some(executable) = &options.executable {
             command = command.program(executable);
@@ -113,7 +114,7 @@ impl Supervisor<'_> {
                 .as_ref()
                 .map(|folder| folder.join(recording_name(job, options.backends.len() > 1, "jsonl"))),
             series: options.series.as_ref().map(|series| SeriesOrder {
-                file: series.folder.join(recording_name(job, options.backends.len() > 1, "series.gz")),
+                file: series.folder.join(recording_name(job, is_real, "series.gz")),
                 base: series.base.contains(&job.id.scenario),
             }),
             hold: options.hold,

@@ -8,8 +8,10 @@
 //! network but its pod's, and `up{job="coredns"}` falls to 0 when that network is cut off. It is a target while its pod
 //! runs.
 //!
-//! The control plane is no node of the scenario and is not recorded.
+//! Series of kube-state-metrics are derived from the API's objects ([`super::super::derived`]). Of the control plane, which
+//! is no node of the scenario, only these are recorded.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -18,6 +20,7 @@ use relapse_model::kind_config::PLAIN_METRICS_PORT;
 use relapse_model::{NodeId, PodId, PodRole};
 use relapse_series::{Exporter, Target};
 
+use super::super::derived::{Watched, exposition};
 use super::super::kube_proxy;
 use super::super::objects::{DNS_METRICS_PORT, DNS_NAMESPACE};
 use super::super::watch::{is_leaving, runs};
@@ -29,15 +32,23 @@ impl KindCluster {
     pub(super) fn all_exports(&self) -> Exports {
         let of_nodes = (0..self.plan.nodes.len()).flat_map(|number| self.of_node(NodeId(number)));
         let of_dns = (0..self.plan.pods.len()).filter_map(|number| self.of_replica(PodId(number)));
-        let all = of_nodes.chain(of_dns).collect();
-        // The names of the first workers are the beginning of later ones: worker, worker2, worker10.
-        let names = self.ground.cluster.nodes.iter().enumerate().map(|(number, kind)| {
-            let ours = self.plan.nodes.get(number).map_or("control-plane", |node| node.name.as_str());
-            (kind.name.clone(), ours.to_owned())
+        let objects = self.objects.get_or_init(|| Watched::start(&self.client));
+        let target = Target { exporter: Exporter::KubeState, place: BTreeMap::new() };
+        let derived = objects.now().map(|objects| Export { target, from: Origin::Text(exposition(&objects)) });
+        Exports { all: of_nodes.chain(of_dns).chain(derived).collect(), names: self.names() }
+    }
+
+    /// Longer names first: `worker` is the beginning of `worker2`.
+    fn names(&self) -> Vec<(String, String)> {
+        let cluster = &self.ground.cluster;
+        let own = |name: &str| name.strip_prefix(&format!("{}-", cluster.names.cluster)).unwrap_or(name).to_owned();
+        let names = cluster.nodes.iter().enumerate().map(|(number, kind)| {
+            let ours = self.plan.nodes.get(number).map_or_else(|| own(&kind.name), |node| node.name.clone());
+            (kind.name.clone(), ours)
         });
         let mut names: Vec<_> = names.collect();
-        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-        Exports { all, names }
+        names.sort_by_key(|(name, _)| Reverse(name.len()));
+        names
     }
 
     fn of_node(&self, id: NodeId) -> [Export; 3] {

@@ -40,7 +40,10 @@ fn sample(line: &str) -> Option<Sample<'_>> {
         while !rest.starts_with('}') {
             let (label, quoted) = rest.split_once('=')?;
             let (value, after) = unquote(quoted.trim_start().strip_prefix('"')?)?;
-            labels.insert(label.trim().to_owned(), value);
+            // A label without a value is none for a Prometheus.
+            if !value.is_empty() {
+                labels.insert(label.trim().to_owned(), value);
+            }
             rest = after.trim_start();
             rest = rest.strip_prefix(',').unwrap_or(rest).trim_start();
         }
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn all_forms_of_a_line_are_read() {
         let text = "# HELP a Some text.\n# TYPE a counter\na 1 1700000000\n\nb{} +Inf\n\
-                    c{x=\"1\", y=\"a \\\"b\\\" \\\\ \\n, }=\",} 1.5e-3\nd{le=\"+Inf\"} NaN\nbroken\ne{x=\"1} 2\n";
+                    c{x=\"1\", y=\"a \\\"b\\\" \\\\ \\n, }=\",} 1.5e-3\nd{le=\"+Inf\",of=\"\"} NaN\nbroken\ne{x=\"1} 2\n";
         let mut read = lines(text);
         let mut next = || read.next().expect("a line");
         assert!(matches!(next(), Ok(Line::Type("a", "counter"))));

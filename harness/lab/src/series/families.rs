@@ -25,7 +25,6 @@ const OF_KUBELET: &[&str] = &[
     "kubelet_started_pods_errors_total",
     "kubelet_volume_stats_",
     "kubernetes_build_info",
-    "prober_probe_total",
     "rest_client_requests_total",
 ];
 
@@ -75,6 +74,7 @@ const OF_THE_MACHINE: &[&str] = &[
     "coredns_dns_request_size_bytes",
     "coredns_dns_response_size_bytes",
     "coredns_health_request_duration_seconds",
+    "coredns_hosts_reload_timestamp_seconds",
     "coredns_kubernetes_dns_programming_duration_seconds",
     "coredns_kubernetes_rest_client_",
     "coredns_reload_",
