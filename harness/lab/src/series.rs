@@ -48,6 +48,9 @@ pub use self::programs::Programs;
 const EVERY: Duration = Duration::from_secs(1);
 /// `scrape_timeout` of a Prometheus by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For a connection: the kernel repeats a SYN after a second. So no scrape of a target that is cut off outlasts the fault by
+/// more, and comes to count for a second in which the fault was in force.
+const CONNECTED: Duration = Duration::from_millis(900);
 /// An exporter that does not answer its first scrape within this time does not run.
 const START: Duration = Duration::from_secs(60);
 /// Between two attempts to reach an exporter that starts.
@@ -219,5 +222,6 @@ const fn loopback(port: u16) -> SocketAddr {
 }
 
 async fn connect(ns: &NetNs, address: SocketAddr) -> Option<Connection> {
-    Connection::open(sockets::connect(ns, address).await.ok()?).await.ok()
+    let stream = timeout(CONNECTED, sockets::connect(ns, address)).await.ok()?.ok()?;
+    Connection::open(stream).await.ok()
 }
