@@ -157,6 +157,26 @@ pub fn is_left_out(metric: &str) -> bool {
     LEFT_OUT.iter().any(|prefix| metric.starts_with(prefix))
 }
 
+/// Metrics that exporters have only while or after something happens, so that a recording without them says that it did
+/// not: `pkg/kubelet/metrics`, CoreDNS's plugin/pkg/proxy, and kube-state-metrics' docs/metrics.
+const OCCASIONAL: [&str; 9] = [
+    "coredns_proxy_healthcheck_failures_total",
+    "kube_node_spec_taint",
+    "kube_pod_container_status_last_terminated_reason",
+    "kube_pod_container_status_terminated_reason",
+    "kube_pod_container_status_waiting_reason",
+    "kube_pod_init_container_status_terminated_reason",
+    "kube_pod_init_container_status_waiting_reason",
+    "kube_pod_status_unschedulable",
+    "kubelet_evictions",
+];
+
+/// Whether a recorded exporter has the metric at times only.
+#[must_use]
+pub fn is_occasional(metric: &str) -> bool {
+    OCCASIONAL.contains(&metric)
+}
+
 /// A metric that has another name since some version.
 pub struct Renamed {
     pub to: &'static str,

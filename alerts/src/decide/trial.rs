@@ -8,6 +8,7 @@ use promql_parser::label::{METRIC_NAME, Matcher};
 
 use super::sources::Sources;
 use crate::expr::Gone;
+use crate::known;
 use crate::labels::Labels;
 use crate::recording::{Exporter, Recording, Samples, Series};
 use crate::rule::RuleId;
@@ -141,14 +142,15 @@ impl<'a> Trial<'a> {
             let missing = |selector: usize| self.missing(sources, id, selector);
             let elsewhere = |selector: usize| {
                 let metric = expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref());
+                let Some(metric) = metric.filter(|_| missing(selector)) else { return false };
                 let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
-                let Some(of) = metric.and_then(|metric| exporters.get(metric)).filter(|_| missing(selector)) else {
-                    return false;
+                // Those of whose targets some would pass; of a metric that none has at present, the one it belongs to.
+                let some =
+                    |targets: &BTreeSet<_>| targets.is_empty() || targets.iter().any(|labels| pass(tests, labels));
+                let meant: BTreeSet<Exporter> = match exporters.get(metric) {
+                    Some(of) => of.iter().filter(|(_, targets)| some(targets)).map(|(exporter, _)| *exporter).collect(),
+                    None => known::exporter_of(metric).filter(|_| known::is_occasional(metric)).into_iter().collect(),
                 };
-                // Those of whose targets some would pass.
-                let meant =
-                    of.iter().filter(|(_, targets)| targets.is_empty() || targets.iter().any(|t| pass(tests, t)));
-                let meant: BTreeSet<Exporter> = meant.map(|(exporter, _)| *exporter).collect();
                 !meant.is_empty() && meant.is_disjoint(&here)
             };
             let names = expr.needs.gone(Gone::Unseen, &elsewhere).unwrap_or_default();

@@ -18,6 +18,9 @@ pub(super) fn missing(metric: &str, catalogue: &Catalogue) -> Status {
     if known::is_left_out(metric) || !catalogue.exporters().any(|recorded| recorded == exporter) {
         return unseen;
     }
+    if known::is_occasional(metric) {
+        return Status::Live;
+    }
     if let Some(Renamed { to, since }) = known::renamed(metric) {
         let nearest = histogram_suffix(metric, to);
         return Status::Nowhere { why: format!("`{metric}` was renamed in {since}"), nearest: Some(nearest) };

@@ -5,7 +5,8 @@
 //! ([`probes`]), and a mysqld exporter beside each database that is a real one. They end with the recorder, and with the
 //! lab in any case. A real cluster adds what its own components export ([`Cluster::exports`]); those come and go with
 //! pods. Scrapes start on schedule, whether or not the last one was answered; each counts for the second in which it
-//! started.
+//! started. One that is under way when the fault is healed would show what comes after as if it had been before: it counts
+//! as the one before.
 //!
 //! That a Prometheus could reach a node is not part of a recording: what runs on a node's own network is asked over
 //! loopback, and `up` is 0 only where it does not answer.
@@ -48,8 +49,7 @@ pub use self::programs::Programs;
 const EVERY: Duration = Duration::from_secs(1);
 /// `scrape_timeout` of a Prometheus by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// For a connection: the kernel repeats a SYN after a second. So no scrape of a target that is cut off outlasts the fault by
-/// more, and comes to count for a second in which the fault was in force.
+/// For a connection: less than the second after which the kernel repeats a SYN.
 const CONNECTED: Duration = Duration::from_millis(900);
 /// An exporter that does not answer its first scrape within this time does not run.
 const START: Duration = Duration::from_secs(60);
@@ -87,6 +87,7 @@ pub struct Recorder {
     scrapes: Vec<Arc<Scrape>>,
     table: Arc<Mutex<Table>>,
     over: watch::Sender<bool>,
+    healed: Arc<Mutex<Option<Instant>>>,
     schedule: Mutex<Option<(Time, JoinHandle<Schedule>)>>,
 }
 
@@ -111,16 +112,22 @@ impl Recorder {
         // From the first call on, a cluster collects what it will export.
         drop(cluster.exports());
         let (cluster, (over, _), table) = (Arc::clone(cluster), watch::channel(false), Arc::default());
-        Ok(Self { cluster, exporters, scrapes, table, over, schedule: Mutex::default() })
+        Ok(Self { cluster, exporters, scrapes, table, over, healed: Arc::default(), schedule: Mutex::default() })
     }
 
     /// Starts to scrape. Later calls have no effect.
     pub fn begin(&self) {
         let mut schedule = self.schedule.lock().unwrap_or_else(PoisonError::into_inner);
         schedule.get_or_insert_with(|| {
-            let (cluster, table) = (Arc::clone(&self.cluster), Arc::clone(&self.table));
-            (now(), tokio::spawn(scrape_until(self.over.subscribe(), cluster, self.scrapes.clone(), table)))
+            let (cluster, healed) = (Arc::clone(&self.cluster), Arc::clone(&self.healed));
+            let (scrapes, table) = (self.scrapes.clone(), Arc::clone(&self.table));
+            (now(), tokio::spawn(scrape_until(self.over.subscribe(), cluster, scrapes, table, healed)))
         });
+    }
+
+    /// To be called before a fault is healed.
+    pub fn heals(&self) {
+        *self.healed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Ends the scrapes, then the exporters. `None` if nothing was recorded.
@@ -142,6 +149,7 @@ async fn scrape_until(
     cluster: Arc<dyn Cluster>,
     always: Vec<Arc<Scrape>>,
     table: Arc<Mutex<Table>>,
+    healed: Arc<Mutex<Option<Instant>>>,
 ) -> Schedule {
     let mut targets: Vec<Target> = always.iter().map(|scrape| scrape.target.clone()).collect();
     let mut exported: BTreeMap<usize, Arc<Scrape>> = BTreeMap::new();
@@ -179,10 +187,17 @@ async fn scrape_until(
             }
         }
         for (number, scrape) in now {
-            let (table, renamed) = (Arc::clone(&table), Arc::clone(&renamed));
+            let (table, renamed, healed) = (Arc::clone(&table), Arc::clone(&renamed), Arc::clone(&healed));
             under_way.spawn(async move {
+                let begun = Instant::now();
                 let text = timeout(TIMEOUT, scrape.fetch()).await.ok().flatten().map(&*renamed);
-                lock(&table).scraped((number, scrape.target.exporter), seconds as usize, text.as_deref());
+                let healed = *healed.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut table = lock(&table);
+                if healed.is_some_and(|healed| begun < healed) {
+                    table.repeat(number, seconds as usize);
+                } else {
+                    table.scraped((number, scrape.target.exporter), seconds as usize, text.as_deref());
+                }
             });
         }
         seconds += 1;

@@ -175,7 +175,8 @@ pub fn main(arguments: &RunArguments) -> Result<ExitCode, Refused> {
     let series = arguments.record_series.as_deref().map(|folder| series(folder, &plans)).transpose()?;
     let run_id = run_id();
     let jobs = arguments.jobs.map_or_else(|| default_jobs(arguments.repeat), usize::from);
-    let clusters = clusters(jobs, trials(&plans, &only) * arguments.repeat as usize);
+    let trials = trials(&plans, &only) * arguments.repeat as usize;
+    let clusters = clusters(jobs, trials, series.is_some());
     let options = Options {
         backends: arguments.backend.backends(&run_id, arguments.kind_image.as_deref(), &arguments.reports, clusters),
         run_id,
@@ -315,10 +316,11 @@ fn trials(plans: &[Plan], only: &[(String, Option<String>)]) -> usize {
 }
 
 /// Number of concurrent real clusters. A second one costs twenty seconds and 750 MB, and halves the time for the
-/// trials. With a third, kubelets and API servers would leave no CPU time for trials.
-fn clusters(jobs: usize, trials: usize) -> usize {
-    const WORTH_IT: usize = 12;
-    if trials < WORTH_IT { 1 } else { jobs.min(run::processors()).min(2) }
+/// trials, which last minutes where series are `recorded`. With a third, kubelets and API servers would leave no CPU time
+/// for trials.
+fn clusters(jobs: usize, trials: usize, recorded: bool) -> usize {
+    let worth_it = if recorded { 2 } else { 12 };
+    if trials < worth_it { 1 } else { jobs.min(run::processors()).min(2) }
 }
 
 /// Required backends. An unknown name is an error, because requiring it would have no effect.

@@ -57,6 +57,9 @@ impl<'a> SeriesRecorder<'a> {
 
     /// Follows the trial: recording begins with its baseline.
     pub fn event(&self, event: &TrialEvent) {
+        if matches!(event, TrialEvent::Phase { phase: Phase::Heal, .. }) {
+            self.recorder.heals();
+        }
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             TrialEvent::Phase { phase: Phase::Baseline, .. } => self.recorder.begin(),

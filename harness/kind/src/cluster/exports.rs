@@ -20,6 +20,7 @@ use relapse_model::kind_config::PLAIN_METRICS_PORT;
 use relapse_model::{NodeId, PodId, PodRole};
 use relapse_series::{Exporter, Target};
 
+use super::super::created::{Created, NodeRef};
 use super::super::derived::{Watched, exposition};
 use super::super::kube_proxy;
 use super::super::objects::{DNS_METRICS_PORT, DNS_NAMESPACE};
@@ -34,21 +35,9 @@ impl KindCluster {
         let of_dns = (0..self.plan.pods.len()).filter_map(|number| self.of_replica(PodId(number)));
         let objects = self.objects.get_or_init(|| Watched::start(&self.client));
         let target = Target { exporter: Exporter::KubeState, place: BTreeMap::new() };
+        let names = names(&self.ground.cluster, self.plan.nodes.iter().map(|node| node.name.as_str()));
         let derived = objects.now().map(|objects| Export { target, from: Origin::Text(exposition(&objects)) });
-        Exports { all: of_nodes.chain(of_dns).chain(derived).collect(), names: self.names() }
-    }
-
-    /// Longer names first: `worker` is the beginning of `worker2`.
-    fn names(&self) -> Vec<(String, String)> {
-        let cluster = &self.ground.cluster;
-        let own = |name: &str| name.strip_prefix(&format!("{}-", cluster.names.cluster)).unwrap_or(name).to_owned();
-        let names = cluster.nodes.iter().enumerate().map(|(number, kind)| {
-            let ours = self.plan.nodes.get(number).map_or_else(|| own(&kind.name), |node| node.name.clone());
-            (kind.name.clone(), ours)
-        });
-        let mut names: Vec<_> = names.collect();
-        names.sort_by_key(|(name, _)| Reverse(name.len()));
-        names
+        Exports { all: of_nodes.chain(of_dns).chain(derived).collect(), names }
     }
 
     fn of_node(&self, id: NodeId) -> [Export; 3] {
@@ -83,8 +72,44 @@ impl KindCluster {
     }
 }
 
+/// The names of nodes in the API with those of the scenario. Nodes that it does not have, as the control plane, are called
+/// as kind does, without the cluster's name. Longer names come first: `worker` is the beginning of `worker2`.
+fn names<'a>(cluster: &Created, mut scenario: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
+    let prefix = format!("{}-", cluster.names.cluster);
+    let named = cluster.nodes.iter().map(|NodeRef { name, .. }| {
+        let ours = scenario.next().unwrap_or_else(|| name.strip_prefix(&prefix).unwrap_or(name));
+        (name.clone(), ours.to_owned())
+    });
+    let mut names: Vec<_> = named.collect();
+    names.sort_by_key(|(name, _)| Reverse(name.len()));
+    names
+}
+
 fn place(node: &str, address: SocketAddr, more: &[(&str, &str)]) -> BTreeMap<String, String> {
     let address = address.to_string();
     let parts = [("node", node), ("address", &address)];
     parts.iter().chain(more).map(|(part, value)| ((*part).to_owned(), (*value).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::created::Names;
+
+    #[test]
+    fn nodes_are_called_as_in_the_scenario() {
+        let prefix = "10.0.0.0/24".parse().unwrap();
+        let node = |name: &str| NodeRef { name: name.to_owned(), pid: 1, pod_prefix: prefix, dropped: 0 };
+        let cluster = Created {
+            names: Names { cluster: "relapse-1".into(), folder: "/".into() },
+            nodes: ["worker", "worker2", "worker3", "control-plane"].map(|n| node(&format!("relapse-1-{n}"))).to_vec(),
+            management: prefix,
+            pod_prefix: prefix,
+            service_prefix: prefix,
+        };
+        let names = names(&cluster, ["worker-1", "worker-2"].into_iter());
+        let text = "relapse-1-worker, relapse-1-worker2, relapse-1-worker3, etcd-relapse-1-control-plane".to_owned();
+        let renamed = names.iter().fold(text, |text, (name, ours)| text.replace(name, ours));
+        assert_eq!(renamed, "worker-1, worker-2, worker3, etcd-control-plane");
+    }
 }

@@ -17,6 +17,8 @@ type Key = (usize, String, BTreeMap<String, String>);
 pub struct Table {
     series: BTreeMap<Key, Samples>,
     counters: BTreeSet<String>,
+    /// Seconds and targets that repeat the second before.
+    repeated: BTreeSet<(usize, usize)>,
 }
 
 impl Table {
@@ -44,6 +46,11 @@ impl Table {
         }
     }
 
+    /// A target counts as it was in the second before.
+    pub fn repeat(&mut self, target: usize, second: usize) {
+        self.repeated.insert((second, target));
+    }
+
     fn grow(&mut self, family: &str, endings: &[&str]) {
         self.counters.extend(endings.iter().map(|ending| format!("{family}{ending}")));
     }
@@ -60,6 +67,11 @@ impl Table {
     pub fn finish(self, seconds: usize) -> (Vec<Series>, BTreeSet<String>) {
         let series = self.series.into_iter().map(|((target, name, labels), mut samples)| {
             samples.resize(seconds, None);
+            for (second, _) in
+                self.repeated.iter().filter(|(second, of)| *of == target && (1..seconds).contains(second))
+            {
+                samples[*second] = samples[second - 1];
+            }
             Series { target, name, labels, samples }
         });
         (series.collect(), self.counters)
@@ -77,15 +89,17 @@ mod tests {
         table.scraped((0, Exporter::Node), 2, Some("# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\na 2\n"));
         table.scraped((0, Exporter::Node), 1, None);
         table.scraped((0, Exporter::Node), 3, Some("a\n"));
-        let (series, counters) = table.finish(5);
+        table.repeat(0, 4);
+        table.repeat(1, 1);
+        let (series, counters) = table.finish(6);
         let found: Vec<_> = series.iter().map(|series| (series.name.as_str(), series.samples.as_slice())).collect();
         assert_eq!(
             found,
             [
-                ("a", &[Some(1.0), None, Some(2.0), None, None][..]),
-                ("h_bucket", &[None, None, Some(3.0), None, None]),
-                ("probe_dns_lookup_time_seconds", &[Some(0.00012), None, None, None, None]),
-                ("up", &[Some(1.0), Some(0.0), Some(1.0), Some(0.0), None]),
+                ("a", &[Some(1.0), None, Some(2.0), None, None, None][..]),
+                ("h_bucket", &[None, None, Some(3.0), None, None, None]),
+                ("probe_dns_lookup_time_seconds", &[Some(0.00012), None, None, None, None, None]),
+                ("up", &[Some(1.0), Some(0.0), Some(1.0), Some(0.0), Some(0.0), None]),
             ]
         );
         assert_eq!(
