@@ -171,6 +171,9 @@ pub struct Warning {
     pub cleared: Option<f64>,
     /// It was over this many seconds after it fired, while the fault was still in force.
     pub ended_early: Option<f64>,
+    /// It fires because the recorded cluster has few targets: how many are enough here, and would be of 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few: Option<String>,
     /// At how many of three positions of scrapes and evaluations relative to the fault it fires.
     pub positions: u8,
     pub labels: Labels,

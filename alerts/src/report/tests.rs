@@ -4,7 +4,7 @@ use relapse_reports::paint::Page;
 
 use super::expect::{Level, Outcome};
 use super::sample::{card, expect, verdicts};
-use super::scorecard::{Scorecard, SettledVerdict};
+use super::scorecard::Scorecard;
 use super::{against, html, markdown, text};
 use crate::rule::RuleId;
 use crate::verdict::{OfTrial, Verdicts};
@@ -54,14 +54,6 @@ fn a_page_has_a_lane_an_alert_and_hatches_what_is_held() {
     assert_eq!(page.matches("class=\"false-alarm\"").count(), 1, "NicFlapping");
     assert_eq!(page.matches("class=\"held\"").count(), 2, "CoreDNSDown, TargetDown");
     assert!(!page.contains("<script"));
-}
-
-#[test]
-fn an_alert_that_fires_in_a_baseline_is_listed_once_and_never_graded() {
-    let card = graded();
-    let always: Vec<&str> = card.settled(SettledVerdict::AlwaysOn).map(|rule| rule.why.as_str()).collect();
-    assert_eq!(always, ["fires in the baseline of 2 of 5 recordings"]);
-    assert!(card.trials.iter().flat_map(|trial| &trial.warnings).all(|warning| warning.rule.name != "Watchdog"));
 }
 
 #[test]

@@ -209,6 +209,7 @@ fn row(card: &Scorecard, incident: &Incident) -> Row {
         None if first.cleared.is_none() => notes.push("still fires at the end".to_owned()),
         None => {}
     }
+    notes.extend(first.few.clone());
     if first.positions < 3 {
         notes.push(format!("fires by chance: {} of 3 scrape positions", first.positions));
     }

@@ -164,7 +164,6 @@ impl Reader<'_> {
             None => What::Record { name },
         };
         let read = expr::read(&expr).unwrap_or_else(|_| expr::Expression::unread(&expr));
-        let query_offset = self.set.groups[group].query_offset;
         self.set.rules.push(Rule {
             group,
             file: Arc::clone(self.file),
@@ -172,7 +171,7 @@ impl Reader<'_> {
             what,
             labels,
             selectors: read.selectors,
-            reach: read.reach.saturating_add(query_offset),
+            reach: read.reach,
             expr,
         });
     }
