@@ -219,7 +219,7 @@ fn what_depends_on_the_hour_is_undecided_and_a_difference_of_times_is_not() {
         "time() - x > 5",
         "x * time() > 5",
         "time() - timestamp(carrier{device=\"eth1\"}) > 5",
-        "(time() - timestamp(x)) > 60",
+        "(time() - timestamp(limit)) > 60",
     ];
     let Some(verdicts) = decided(expressions.map(|expr| alert("A", expr, 0)).to_vec(), trial()) else { return };
     let line = |(rule, expr): (usize, &&str)| format!("{expr}\n    {}", line(&verdicts, rule));

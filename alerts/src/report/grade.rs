@@ -3,7 +3,7 @@
 //! Job: what takes several trials to say: which trial is an incident's first warning, what is
 //! caught, which expectations hold. Left out: deciding, printing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::expect::{self, Expect, Level};
@@ -11,7 +11,8 @@ use super::scorecard::{
     Caught, Close, FORMAT, First, Incident, Input, Labels, Named, Open, Pending, Phases, Scorecard, Settled,
     SettledVerdict, Trial, Warning,
 };
-use crate::recording::Header;
+use crate::known::exporter_of;
+use crate::recording::{Exporter, Header};
 use crate::rule::{Rule, RuleId, RuleSet, Severity, What};
 use crate::verdict::{Firing, OfRule, OfTrial, Subject, Verdicts};
 
@@ -62,6 +63,7 @@ pub fn grade(graded: &Graded<'_>) -> Scorecard {
         },
         labels: graded.labels.clone(),
         inferred: graded.inferred.clone(),
+        derived: derived(graded),
         rules: settled(graded),
         incidents,
         trials,
@@ -83,6 +85,32 @@ const fn severity(rule: &Rule) -> Option<Severity> {
         What::Alert { severity, .. } => Some(*severity),
         What::Record { .. } => None,
     }
+}
+
+/// Alerts that were decided and read such series, themselves or through recording rules.
+fn derived(graded: &Graded<'_>) -> usize {
+    let mut targets = graded.headers.iter().flat_map(|header| &header.targets);
+    if !targets.any(|target| target.exporter == Exporter::KubeState) {
+        return 0;
+    }
+    let rules = &graded.rules.rules;
+    let mut records: BTreeSet<&str> = BTreeSet::new();
+    let rests = |rule: &Rule, records: &BTreeSet<&str>| {
+        let is_derived = |metric: &&str| records.contains(metric) || exporter_of(metric) == Some(Exporter::KubeState);
+        rule.metrics().iter().any(is_derived)
+    };
+    loop {
+        let more = rules.iter().filter(|rule| !rule.is_alert() && rests(rule, &records)).map(Rule::name);
+        let more: BTreeSet<&str> = more.collect();
+        if more.len() == records.len() {
+            break;
+        }
+        records = more;
+    }
+    let decided: BTreeSet<RuleId> = graded.verdicts.trials.keys().map(|(id, _)| *id).collect();
+    let always =
+        graded.verdicts.rules.iter().filter(|(_, of)| matches!(of, OfRule::AlwaysOn { .. })).map(|(id, _)| *id);
+    decided.into_iter().chain(always).filter(|id| rests(&rules[id.0], &records)).count()
 }
 
 fn settled(graded: &Graded<'_>) -> Vec<Settled> {

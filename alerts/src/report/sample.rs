@@ -154,10 +154,19 @@ pub fn expect(alert: Option<&str>, incident: &str, level: Option<Level>, within:
 
 /// The scorecard of verdicts, or of what reading alone settles.
 pub fn card(verdicts: &Verdicts, promtool: bool, expect: &[Expect]) -> Scorecard {
-    let (rules, headers) = (rules(), headers());
+    card_of(&rules(), &headers(), verdicts, promtool, expect)
+}
+
+pub fn card_of(
+    rules: &RuleSet,
+    headers: &[Header],
+    verdicts: &Verdicts,
+    promtool: bool,
+    expect: &[Expect],
+) -> Scorecard {
     grade(&Graded {
         name: None,
-        rules: &rules,
+        rules,
         headers: headers.iter().collect(),
         verdicts,
         labels: BTreeMap::from([

@@ -33,6 +33,9 @@ pub struct Scorecard {
     pub labels: BTreeMap<String, Labels>,
     /// Those that were inferred from the rules: "job=kube-dns (cluster DNS)".
     pub inferred: Vec<String>,
+    /// Alerts whose verdicts rest on series that were derived from API objects, as kube-state-metrics derives them.
+    #[serde(default)]
+    pub derived: usize,
     /// Rules whose verdict is the same in every trial, in the order of the files.
     pub rules: Vec<Settled>,
     /// One entry per scenario of an incident, in the order of incidents.

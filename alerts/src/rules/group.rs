@@ -53,6 +53,11 @@ pub(super) fn get<'a>(node: &'a YamlNode, key: &str) -> Option<&'a YamlNode> {
 }
 
 impl Reader<'_> {
+    /// The same, to read a part with other places.
+    pub(super) fn again(&mut self) -> Reader<'_> {
+        Reader { set: &mut *self.set, wrong: &mut *self.wrong, ..*self }
+    }
+
     pub(super) fn skip(&mut self, kind: &str) {
         *self.set.skipped.entry(kind.to_owned()).or_default() += 1;
     }
@@ -73,7 +78,7 @@ impl Reader<'_> {
     }
 
     /// A place in the document as one in the file.
-    const fn span(&self, span: Span) -> Span {
+    pub(super) const fn span(&self, span: Span) -> Span {
         Span { offset: span.offset + self.start, len: span.len }
     }
 
