@@ -55,6 +55,10 @@ pub enum OfTrial {
     NeverTrue {
         close: Option<Close>,
     },
+    /// What was recorded here lacks these metrics, or the targets that are meant, and recordings of other trials have them.
+    NotRecorded {
+        metrics: Vec<String>,
+    },
     Undecided {
         why: String,
     },

@@ -154,6 +154,7 @@ fn line(verdicts: &Verdicts, rule: usize) -> String {
         OfTrial::NeverTrue { close: Some(Close { value, threshold, above, labels }) } => {
             format!("never, {value} of {threshold} {above} {}", labels.get("device").map_or("", String::as_str))
         }
+        OfTrial::NotRecorded { metrics } => format!("not recorded: {}", metrics.join(", ")),
         OfTrial::Undecided { why } => format!("undecided: {why}"),
         OfTrial::Error { message } => format!("error: {message}"),
     }
@@ -288,7 +289,7 @@ fn recording_rules_and_alerts_are_read() {
 
 /// A lab has no cluster DNS of its own: that is not one which is down.
 #[test]
-fn what_another_backend_records_is_undecided_here_under_absent_too() {
+fn what_another_backend_records_is_not_absent_here() {
     let Some(promtool) = promtool() else { return };
     let up = || ("up", "", samples(|_| Some(1.0)));
     let mut with_dns = recording(vec![up(), ("up", "", samples(|second| Some(f64::from(u8::from(second < 70)))))]);
@@ -298,7 +299,7 @@ fn what_another_backend_records_is_undecided_here_under_absent_too() {
     let set = rules(all.map(|expr| alert("Down", expr, 0)).to_vec());
     let verdicts = decide(&set, &[recording(vec![up()]), with_dns], &labels(), &settings(promtool), BTreeMap::new());
     let of = |rule, trial| &verdicts.trials[&(RuleId(rule), trial)];
-    assert_eq!(of(0, 0), &OfTrial::Undecided { why: "not recorded in this trial: up".to_owned() });
+    assert_eq!(of(0, 0), &OfTrial::NotRecorded { metrics: vec!["up".to_owned()] });
     assert!(matches!(of(0, 1), OfTrial::Fires(firings) if !firings[0].in_baseline));
     assert!(matches!((of(1, 0), of(1, 1)), (OfTrial::NeverTrue { .. }, OfTrial::NeverTrue { .. })));
 }

@@ -158,8 +158,7 @@ impl<'a> Trial<'a> {
             unseen.extend(names.into_iter().filter_map(|selector| expr.selectors[selector].metric.clone()));
         }
         if !unseen.is_empty() {
-            let names = unseen.into_iter().collect::<Vec<_>>().join(", ");
-            return Some(OfTrial::Undecided { why: format!("not recorded in this trial: {names}") });
+            return Some(OfTrial::NotRecorded { metrics: unseen.into_iter().collect() });
         }
         if let Some(why) = self.blind(sources, id) {
             return Some(OfTrial::Undecided { why });

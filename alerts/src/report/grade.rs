@@ -179,6 +179,14 @@ fn trial(graded: &Graded<'_>, n: usize, header: &Header) -> Trial {
                 above: close.above,
                 labels: close.labels.clone(),
             }),
+            // Other recordings decide such a rule, unless they lack something else that it needs.
+            Some(OfTrial::NotRecorded { metrics }) => {
+                let mut of_rule = graded.verdicts.trials.range((RuleId(id), 0)..=(RuleId(id), usize::MAX));
+                if of_rule.all(|(_, verdict)| matches!(verdict, OfTrial::NotRecorded { .. })) {
+                    let why = format!("not recorded in this trial: {}", metrics.join(", "));
+                    trial.open.push(Open { rule: named(rule), error: false, why });
+                }
+            }
             Some(OfTrial::Undecided { why }) => {
                 trial.open.push(Open { rule: named(rule), error: false, why: why.clone() });
             }

@@ -40,6 +40,9 @@ pub fn verdict(settled: Option<&OfRule>, trial: Option<&OfTrial>, rule: &Rule, p
         (Some(OfRule::Undecided { why }), _) | (_, Some(OfTrial::Undecided { why })) => {
             (Tone::Unsure, vec![format!("undecided: {why}")])
         }
+        (None, Some(OfTrial::NotRecorded { metrics })) => {
+            (Tone::Unsure, vec![format!("not recorded in this trial: {}", metrics.join(", "))])
+        }
         (Some(OfRule::Error { message }), _) | (_, Some(OfTrial::Error { message })) => {
             (Tone::Bad, vec![format!("error: {message}")])
         }
