@@ -144,7 +144,9 @@ fn defaults(exporter: Exporter) -> Vec<(&'static str, &'static str)> {
             ("from", "{office}"),
         ],
         Exporter::Mysqld | Exporter::KubeState => vec![job, ("instance", "{address}")],
-        Exporter::Dns | Exporter::KubeProxy => std::iter::once(job).chain(of_pod).collect(),
+        Exporter::Dns => std::iter::once(job).chain(of_pod).collect(),
+        // Recorded as a part of its node, and found by its pod.
+        Exporter::KubeProxy => vec![job, ("namespace", "kube-system"), ("instance", "{address}")],
         Exporter::Kubelet => {
             vec![job, ("instance", "{address}"), ("node", "{node}"), ("metrics_path", "/metrics")]
         }

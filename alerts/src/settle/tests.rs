@@ -167,3 +167,12 @@ fn nothing_is_claimed_of_what_was_not_recorded_at_all() {
     assert!(covered(0) && covered(1));
     assert_eq!(settled.len(), 2);
 }
+
+#[test]
+fn metrics_that_exporters_have_at_times_only_are_never_true_where_they_are_missing() {
+    let expressions = ["rate(kubelet_evictions[15m]) > 0", "kube_pod_container_status_waiting_reason > 0"];
+    assert!(expressions.iter().all(|expression| settled(&[expression]).ends_with("    -\n")));
+    let (rules, nothing) = (rules(&expressions), Catalogue::default());
+    let settled = settle(&rules, &nothing, &Labels::default());
+    assert!(settled.values().all(|verdict| matches!(verdict, OfRule::NotCovered { .. })) && settled.len() == 2);
+}
