@@ -14,6 +14,8 @@ pub struct Known<'a> {
     pub subject: &'a Subject,
     /// Pods with a link of their own on the node of that subject.
     pub pods: usize,
+    /// What is declared about the subject no longer holds.
+    pub outdated: bool,
 }
 
 /// A finding that needs history.
@@ -34,8 +36,10 @@ pub const NEEDS_HISTORY: &[NeedsHistory] = &[
     },
     NeedsHistory {
         detector: "mss-change",
-        what: "a raised MSS on an undeclared path",
-        when: |known| !known.operator.paths.iter().any(|path| path.prefix.to_string() == known.subject.name),
+        what: "a raised MSS on a path that is undeclared, or whose declared MTU is outdated",
+        when: |known| {
+            known.outdated || !known.operator.paths.iter().any(|path| path.prefix.to_string() == known.subject.name)
+        },
     },
     NeedsHistory {
         detector: "policy-route",
@@ -72,10 +76,12 @@ mod tests {
         operator.conntrack_limit = Some(262_144);
         let needed = |detector: &str, subject: &str, pods| {
             let subject = &subject.parse().unwrap();
-            is_needed(detector, &Known { operator: &operator, subject, pods })
+            is_needed(detector, &Known { operator: &operator, subject, pods, outdated: false })
         };
         assert!(!needed("conntrack-limit", "node/worker-1", 3));
         assert!(!needed("mss-change", "path/192.168.60.0/24", 0) && needed("mss-change", "path/192.168.40.0/24", 0));
+        let subject = &"path/192.168.60.0/24".parse().unwrap();
+        assert!(is_needed("mss-change", &Known { operator: &operator, subject, pods: 0, outdated: true }));
         assert!(!needed("dns-answer", "name/declared.example.com", 0) && needed("dns-answer", "name/other.example", 0));
         assert!(needed("policy-route", "pod/app", 1) && !needed("policy-route", "pod/app", 2));
         assert!(!needed("policy-route", "node/worker-1", 1), "its table");

@@ -114,11 +114,12 @@ impl NodeRouting {
                 continue;
             }
             let evidence = format!(
-                "{} has had no route to pod {name} ({}) for {}; {} other pods of the node have one",
+                "{} has had no route to pod {name} ({}) for {}; it has one to {} other pod{}",
                 cx.node,
                 pod.address,
                 seconds(cx.now, since),
-                have.len()
+                have.len(),
+                if have.len() == 1 { "" } else { "s" }
             );
             let severity = severity(cx.now, since, None);
             want(wanted, Subject::pod(name), Claim { severity, since, evidence });

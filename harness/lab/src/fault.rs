@@ -125,6 +125,11 @@ pub trait Fault: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether what operators declare about the cluster is outdated from then on.
+    fn outdates_facts(&self) -> bool {
+        false
+    }
+
     /// Prepares the cluster for a mutation at full size, once the workload is steady. What it pushes is undone when the
     /// trial ends, not when the mutation is healed.
     fn enlarge<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<(), FaultError>> {

@@ -170,11 +170,12 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
         let judge = Judge::incident(expected, plan.risks.clone()).with_also(also);
         let judge = judge.with_outside(outside).with_strict(strict).with_steps(steps);
         let operator = order.trial.operator.of(plan.cluster_of(trial).operator());
+        let outdated = trial.changes().any(|fault| fault.outdates_facts());
         let judge = judge.with_history(|expectation| {
             let subject = expectation.subject.as_ref();
             subject.is_some_and(|subject| {
                 let pods = pods_beside(plan.cluster_of(trial), subject);
-                history::is_needed(&expectation.detector, &Known { operator: &operator, subject, pods })
+                history::is_needed(&expectation.detector, &Known { operator: &operator, subject, pods, outdated })
             })
         });
         if order.armed == Armed::Restarted { judge.with_restart() } else { judge }

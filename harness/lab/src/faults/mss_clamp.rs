@@ -118,6 +118,10 @@ impl Fault for MssClamp {
         vec![format!("the clamp of office/{}", cluster.offices[self.office.0].name)]
     }
 
+    fn outdates_facts(&self) -> bool {
+        self.tunnel_mtu.is_some()
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

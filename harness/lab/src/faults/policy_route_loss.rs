@@ -25,7 +25,7 @@ use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, SYNS, Under
 pub struct PolicyRouteLossSpec {
     pub node: Spanned<String>,
     pub lose: Spanned<Lose>,
-    /// Pod whose rules are lost, where `lose` is about one pod. It must run on the node.
+    /// Pod whose rules or route are lost, where `lose` is about one pod. It must run on the node.
     pub pod: Option<Spanned<String>>,
     /// Time after which it is restored by itself. Default: never.
     pub rebuild_after: Option<Spanned<values::Duration>>,
@@ -50,6 +50,8 @@ pub enum Lose {
     PodRules,
     /// The rules of all pods on the node.
     AllRules,
+    /// The route by which the node reaches the pod.
+    HostRoute,
 }
 
 /// The same, resolved.
@@ -57,7 +59,7 @@ pub enum Lose {
 pub struct PolicyRouteLoss {
     pub(crate) node: NodeId,
     pub(crate) lose: Lose,
-    /// Set for [`Lose::FromRule`], [`Lose::ToRule`] and [`Lose::PodRules`].
+    /// Set where one pod loses something.
     pub(crate) pod: Option<PodId>,
     pub(crate) rebuild_after: Option<Duration>,
     /// Flows that pause until it is restored.
@@ -77,10 +79,10 @@ impl FaultSpec for PolicyRouteLossSpec {
         let node = resolver.node(&self.node);
         let pod = self.pod.as_ref().map(|pod| resolver.pod(pod));
         let rebuild_after = self.rebuild_after.as_ref().map(|d| resolver.duration("rebuildAfter", d));
-        let one_pods = matches!(self.lose.value, Lose::FromRule | Lose::ToRule | Lose::PodRules);
+        let one_pods = matches!(self.lose.value, Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::HostRoute);
         match (&self.pod, one_pods) {
             (None, true) => {
-                resolver.error(self.lose.span, "the pod whose rules are lost is missing", "add `pod: NAME`")
+                resolver.error(self.lose.span, "the pod whose rules or route are lost is missing", "add `pod: NAME`")
             }
             (Some(pod), false) => {
                 resolver.error(
@@ -131,13 +133,13 @@ impl Fault for PolicyRouteLoss {
     fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
         match self.lose {
             Lose::Table | Lose::DefaultRoute => vec![cluster.pod_table_of(self.node)],
-            Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules => {
+            Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules | Lose::HostRoute => {
                 let pods = cluster.pods.iter().enumerate();
                 let lost = pods.filter(|(number, pod)| match self.pod {
                     Some(PodId(one)) => *number == one,
                     None => pod.node == self.node,
                 });
-                lost.map(|(_, pod)| format!("the rules of pod/{}", pod.name)).collect()
+                lost.map(|(_, pod)| format!("the rules and the route of pod/{}", pod.name)).collect()
             }
         }
     }
@@ -197,7 +199,15 @@ impl PolicyRouteLoss {
         let ns = &cluster.node(self.node).ns;
         let plan = cluster.plan();
         let mut lost = Lost { routes: Vec::new(), rules: Vec::new() };
+        let whose: Vec<_> = match self.pod {
+            Some(pod) => vec![host(plan.pods[pod.0].address)],
+            None => plan.pods_with_links(self.node).map(|id| host(plan.pods[id.0].address)).collect(),
+        };
         match self.lose {
+            Lose::HostRoute => {
+                lost.routes = route::save_routes(ns, Some(route::MAIN))?;
+                lost.routes.retain(|saved| whose.contains(&saved.route().destination));
+            }
             Lose::Table | Lose::DefaultRoute => {
                 lost.routes = route::save_routes(ns, Some(plan.network.pod_table))?;
                 if self.lose == Lose::DefaultRoute {
@@ -205,10 +215,6 @@ impl PolicyRouteLoss {
                 }
             }
             Lose::FromRule | Lose::ToRule | Lose::PodRules | Lose::AllRules => {
-                let whose: Vec<_> = match self.pod {
-                    Some(pod) => vec![host(plan.pods[pod.0].address)],
-                    None => plan.pods_with_links(self.node).map(|id| host(plan.pods[id.0].address)).collect(),
-                };
                 lost.rules = route::save_rules(ns)?;
                 lost.rules.retain(|saved| {
                     let rule = saved.rule();
