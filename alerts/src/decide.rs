@@ -5,6 +5,7 @@
 //! at three positions of scrapes and evaluations relative to the fault ([`schedule`]). Verdicts are kept ([`cache`]).
 
 mod cache;
+mod few;
 mod run;
 pub(crate) mod schedule;
 mod sources;
@@ -24,7 +25,7 @@ use crate::labels::Labels;
 use crate::promtool::Promtool;
 use crate::recording::{Recording, tools};
 use crate::rule::{RuleId, RuleSet};
-use crate::verdict::{Firing, OfRule, OfTrial, Verdicts};
+use crate::verdict::{OfRule, OfTrial, Verdicts};
 use sources::Sources;
 use trial::Trial;
 
@@ -117,7 +118,7 @@ fn decide_staged(
         }
     });
     verdicts.trials = decided.into_inner().unwrap_or_else(PoisonError::into_inner);
-    always_on(&open, &mut verdicts);
+    always_on(recordings.len(), &mut verdicts);
     verdicts
 }
 
@@ -201,21 +202,19 @@ impl Shared<'_> {
     }
 }
 
-/// A rule that fires in every baseline is listed once.
-fn always_on(open: &[RuleId], verdicts: &mut Verdicts) {
-    for &id in open {
-        let of_rule = verdicts.trials.range((id, 0)..=(id, usize::MAX)).map(|(_, verdict)| verdict);
-        let decided = of_rule.filter(|verdict| !matches!(verdict, OfTrial::Undecided { .. }));
-        let in_baseline = |verdict: &OfTrial| match verdict {
-            OfTrial::Fires(firings) => firings.iter().find(|firing| firing.in_baseline).cloned(),
-            _ => None,
-        };
-        let firings: Option<Vec<Firing>> = decided.map(in_baseline).collect();
-        if let Some(first) = firings.and_then(|firings| firings.into_iter().next()) {
-            verdicts.trials.retain(|(of, _), _| *of != id);
-            verdicts.rules.insert(id, OfRule::AlwaysOn { labels: first.labels, why: None });
+/// A rule that fires in a baseline is listed once, and not graded.
+fn always_on(trials: usize, verdicts: &mut Verdicts) {
+    let mut baselines: BTreeMap<RuleId, usize> = BTreeMap::new();
+    for ((id, _), verdict) in &verdicts.trials {
+        if matches!(verdict, OfTrial::Fires(firings) if firings.iter().any(|firing| firing.in_baseline)) {
+            *baselines.entry(*id).or_default() += 1;
         }
     }
+    verdicts.trials.retain(|(id, _), _| !baselines.contains_key(id));
+    verdicts.rules.extend(baselines.into_iter().map(|(id, of)| {
+        let why = format!("fires in the baseline of {of} of {trials} recordings");
+        (id, OfRule::AlwaysOn { why })
+    }));
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub fn key(sources: &Sources<'_>, trial: &Trial<'_>, id: RuleId, settings: &Sett
     for id in sources.with_records(id) {
         let (rule, source) = (sources.rule(id), sources.source(id));
         (rule.name(), &rule.expr, &rule.labels, rule.is_alert(), rule.reach).hash(&mut hash);
-        (source.hold, source.keep_firing, source.evaluate).hash(&mut hash);
+        (source.hold, source.keep_firing, source.evaluate, source.offset).hash(&mut hash);
     }
     for series in trial.relevant(sources, id) {
         trial.hash(series).hash(&mut hash);

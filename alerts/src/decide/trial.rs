@@ -8,6 +8,7 @@ use promql_parser::label::{METRIC_NAME, Matcher};
 
 use super::sources::Sources;
 use crate::expr::Gone;
+use crate::known;
 use crate::labels::Labels;
 use crate::recording::{Exporter, Recording, Samples, Series};
 use crate::rule::RuleId;
@@ -106,7 +107,8 @@ impl<'a> Trial<'a> {
         self.relevant(sources, id).into_iter().all(|series| self.constant[series])
     }
 
-    fn matched<'b>(&'b self, sources: &'b Sources<'_>, id: RuleId, selector: usize) -> Vec<usize> {
+    /// The series that a selector of a rule matches.
+    pub fn matched<'b>(&'b self, sources: &'b Sources<'_>, id: RuleId, selector: usize) -> Vec<usize> {
         let expr = &sources.source(id).expr;
         let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
         let matches = |series: &usize| {
@@ -145,11 +147,29 @@ impl<'a> Trial<'a> {
             let names = unseen.into_iter().collect::<Vec<_>>().join(", ");
             return Some(OfTrial::Undecided { why: format!("not recorded in this trial: {names}") });
         }
+        if let Some(why) = self.blind(sources, id) {
+            return Some(OfTrial::Undecided { why });
+        }
         if self.gone(sources, id) {
             return Some(OfTrial::NeverTrue { close: None });
         }
         let family = sources.absolute(id, header.scaled.keys().map(String::as_str))?;
         Some(OfTrial::Undecided { why: format!("scaled: {family} is {} here", header.scaled[family]) })
+    }
+
+    /// What the rule needs that the kernel did not show.
+    fn blind(&self, sources: &Sources<'_>, id: RuleId) -> Option<String> {
+        let file = |rule: RuleId, selector: usize| {
+            let metric = sources.source(rule).expr.selectors.get(selector)?.metric.as_deref()?;
+            let exporter = known::exporter_of(metric)?;
+            self.recording.header.targets.iter().find(|target| target.exporter == exporter)?;
+            known::blind(metric, self.by_name.keys().copied())
+        };
+        sources.with_records(id).find_map(|rule| {
+            let hidden = |selector: usize| file(rule, selector).is_some();
+            let selector = *sources.source(rule).expr.needs.gone(Gone::Unseen, &hidden)?.first()?;
+            file(rule, selector)
+        })
     }
 
     /// Whether the rule has no result, for want of series.
