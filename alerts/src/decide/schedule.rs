@@ -168,7 +168,7 @@ mod tests {
         let series = Extended::new(false, &samples, &timeline);
         let schedule = Schedule::new(timeline, Duration::from_secs(30), Duration::from_secs(30), 0);
         assert_eq!(schedule.interval(), 15_000);
-        assert_eq!(schedule.values(&series, 270_000), "_x1 45 _x1 15 _x1 45 _x1 75 _x1 stale _x7 225");
+        assert_eq!(schedule.values(&series, 270_000), "_x1 40 _x1 15 _x1 45 _x1 75 _x1 stale _x7 225");
         assert_eq!(schedule.values(&Extended::new(false, &vec![], &timeline), 270_000), "_");
     }
 
