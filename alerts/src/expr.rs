@@ -8,6 +8,7 @@
 mod needs;
 mod text;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test, Matchers};
@@ -37,6 +38,8 @@ pub struct Expression {
     pub selectors: Vec<Selector>,
     /// The matchers of each selector, ready to be applied; without those of the metric's name.
     pub tests: Vec<Vec<Test>>,
+    /// The selectors of which more matters than the latest value: ranges, and what is asked when it was scraped.
+    pub ranges: BTreeSet<usize>,
     pub needs: Needs,
     /// As [`crate::rule::Rule::reach`], of this expression alone.
     pub reach: Duration,
@@ -71,13 +74,13 @@ const MOST_OPERATORS: usize = 1000;
 /// If it is not one, or not one that can be read.
 pub fn read(text: &str) -> Result<Expression, Failure> {
     let tree = tree(text)?;
-    let mut walk = Walk { selectors: Vec::new(), tests: Vec::new(), reach: Duration::ZERO, alternatives: false };
+    let mut walk = Walk::default();
     let needs = walk.needs(&tree, Duration::ZERO, false);
     if walk.alternatives {
         return Err(Failure::Unknown("`or` between matchers".to_owned()));
     }
-    let Walk { selectors, tests, reach, .. } = walk;
-    Ok(Expression { selectors, tests, needs, reach, comparison: comparison(&tree) })
+    let Walk { selectors, tests, ranges, reach, .. } = walk;
+    Ok(Expression { selectors, tests, ranges, needs, reach, comparison: comparison(&tree) })
 }
 
 fn tree(text: &str) -> Result<Expr, Failure> {
@@ -102,6 +105,7 @@ impl Expression {
             .collect();
         Self {
             tests: vec![Vec::new(); selectors.len()],
+            ranges: (0..selectors.len()).collect(),
             selectors,
             needs: Needs::Nothing,
             reach: text::durations(text),
@@ -110,9 +114,11 @@ impl Expression {
     }
 }
 
+#[derive(Default)]
 struct Walk {
     selectors: Vec<Selector>,
     tests: Vec<Vec<Test>>,
+    ranges: BTreeSet<usize>,
     reach: Duration,
     /// A selector has alternatives, which Prometheus does not know.
     alternatives: bool,
@@ -123,7 +129,10 @@ impl Walk {
     fn needs(&mut self, expr: &Expr, back: Duration, may_be_empty: bool) -> Needs {
         match expr {
             Expr::VectorSelector(vector) => self.selector(vector, back, may_be_empty),
-            Expr::MatrixSelector(matrix) => self.selector(&matrix.vs, back.saturating_add(matrix.range), may_be_empty),
+            Expr::MatrixSelector(matrix) => {
+                self.ranges.insert(self.selectors.len());
+                self.selector(&matrix.vs, back.saturating_add(matrix.range), may_be_empty)
+            }
             Expr::Subquery(sub) => {
                 let back = since(back, sub.offset.as_ref(), sub.at.as_ref()).saturating_add(sub.range);
                 self.needs(&sub.expr, back, may_be_empty)
@@ -160,6 +169,7 @@ impl Walk {
     fn call(&mut self, call: &Call, back: Duration, may_be_empty: bool) -> Needs {
         let name = call.func.name;
         let replaced = matches!(name, "absent" | "absent_over_time" | "scalar");
+        let first = self.selectors.len();
         let of_args: Vec<_> = call
             .args
             .args
@@ -174,6 +184,9 @@ impl Walk {
                 false => self.needs(arg, back, may_be_empty || replaced),
             })
             .collect();
+        if name == "timestamp" {
+            self.ranges.extend(first..self.selectors.len());
+        }
         match name {
             "scalar" => Needs::Number(Box::new(Needs::All(of_args))),
             _ if replaced => Needs::Absent(Box::new(Needs::All(of_args))),

@@ -1,8 +1,9 @@
 //! What each rule reads: recording rules, alerts, how far back; found once for all trials.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use promql_parser::label::Matcher;
 use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, walk_expr};
@@ -11,7 +12,7 @@ use super::schedule::milliseconds;
 use super::{LONGEST, Settings};
 use crate::expr::{self, Expression};
 use crate::promtool::WrittenRule;
-use crate::rule::{Rule, RuleId, RuleSet, What};
+use crate::rule::{Rule, RuleId, RuleSet, Selector, What};
 
 /// Tells alerts of one name apart.
 pub const ID: &str = "relapse_rule";
@@ -22,14 +23,26 @@ const ALERTS: [&str; 2] = ["ALERTS", "ALERTS_FOR_STATE"];
 pub struct Sources<'a> {
     pub rules: &'a RuleSet,
     of: Vec<Source>,
+    /// The selectors of all rules: many rules have the same.
+    pub selectors: Vec<Selected>,
+}
+
+/// What a selector selects by; metric and matchers.
+pub struct Selected {
+    pub metric: Option<String>,
+    pub tests: Vec<Matcher>,
 }
 
 pub struct Source {
     pub expr: Expression,
+    /// Of each of its selectors the place in [`Sources::selectors`].
+    pub selectors: Vec<usize>,
     /// The expression is a number, which promtool's functions of vectors refuse.
     pub scalar: bool,
     /// It reads the time of day, which a test cannot set.
     pub clock: bool,
+    /// It reads when something was scraped.
+    pub scraped: bool,
     /// Both sides of a division read these.
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
     /// The recording rules that it reads, those read by others first.
@@ -48,6 +61,8 @@ impl<'a> Sources<'a> {
         for (index, rule) in rules.rules.iter().enumerate().filter(|(_, rule)| !rule.is_alert()) {
             recorded.entry(rule.name()).or_default().push(index);
         }
+        let mut selectors = Vec::new();
+        let mut places = HashMap::new();
         let of = rules.rules.iter().enumerate().map(|(index, rule)| {
             let mut records = Vec::new();
             let mut reads_alerts = false;
@@ -72,10 +87,20 @@ impl<'a> Sources<'a> {
             ) {
                 let _ = walk_expr(&mut facts, tree);
             }
+            let expr = expr::read(&rule.expr).unwrap_or_else(|_| Expression::unread(&rule.expr));
+            let place = |(selector, tests): (&Selector, &Vec<Matcher>)| {
+                let text = format!("{:?} {:?}", selector.metric, selector.matchers);
+                *places.entry(text).or_insert_with(|| {
+                    selectors.push(Selected { metric: selector.metric.clone(), tests: tests.clone() });
+                    selectors.len() - 1
+                })
+            };
             Source {
-                expr: expr::read(&rule.expr).unwrap_or_else(|_| Expression::unread(&rule.expr)),
+                selectors: expr.selectors.iter().zip(&expr.tests).map(place).collect(),
+                expr,
                 scalar: tree.is_some_and(|tree| tree.value_type() == ValueType::Scalar),
                 clock: facts.clock,
+                scraped: facts.scraped,
                 ratios: facts.ratios,
                 back: rule
                     .reach
@@ -90,7 +115,7 @@ impl<'a> Sources<'a> {
             }
         });
         let of = of.collect();
-        Self { rules, of }
+        Self { rules, of, selectors }
     }
 
     pub fn rule(&self, id: RuleId) -> &'a Rule {
@@ -180,6 +205,7 @@ fn close(
 #[derive(Default)]
 struct Facts {
     clock: bool,
+    scraped: bool,
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
 }
 
@@ -190,7 +216,10 @@ impl ExprVisitor for Facts {
         const OF_NOW: [&str; 9] =
             ["time", "minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year"];
         match expr {
-            Expr::Call(call) => self.clock |= OF_NOW.contains(&call.func.name) && call.args.args.is_empty(),
+            Expr::Call(call) => {
+                self.clock |= OF_NOW.contains(&call.func.name) && call.args.args.is_empty();
+                self.scraped |= call.func.name == "timestamp";
+            }
             Expr::Binary(binary) if binary.op.id() == parser::token::T_DIV => {
                 self.ratios.push((metrics(&binary.lhs), metrics(&binary.rhs)));
             }
