@@ -5,6 +5,7 @@
 //! at three positions of scrapes and evaluations relative to the fault ([`schedule`]). Verdicts are kept ([`cache`]).
 
 mod cache;
+mod few;
 mod run;
 pub(crate) mod schedule;
 mod sources;
@@ -23,7 +24,7 @@ use crate::parallel::{each, processors};
 use crate::promtool::Promtool;
 use crate::recording::{Recording, tools};
 use crate::rule::{RuleId, RuleSet};
-use crate::verdict::{Firing, OfRule, OfTrial, Verdicts};
+use crate::verdict::{OfRule, OfTrial, Verdicts};
 use sources::Sources;
 use trial::Trial;
 
@@ -121,7 +122,7 @@ fn decide_staged(
         verdicts.trials.extend(of_trial.into_iter().map(|(id, verdict)| ((id, trial), verdict)));
     }
     decided.caches.into_iter().for_each(cache::Cache::store);
-    always_on(&open, &mut verdicts);
+    always_on(recordings.len(), &mut verdicts);
     verdicts
 }
 
@@ -241,21 +242,19 @@ fn holds_elsewhere(verdict: &OfTrial) -> bool {
     }
 }
 
-/// A rule that fires in every baseline is listed once.
-fn always_on(open: &[RuleId], verdicts: &mut Verdicts) {
-    for &id in open {
-        let of_rule = verdicts.trials.range((id, 0)..=(id, usize::MAX)).map(|(_, verdict)| verdict);
-        let decided = of_rule.filter(|verdict| !matches!(verdict, OfTrial::Undecided { .. }));
-        let in_baseline = |verdict: &OfTrial| match verdict {
-            OfTrial::Fires(firings) => firings.iter().find(|firing| firing.in_baseline).cloned(),
-            _ => None,
-        };
-        let firings: Option<Vec<Firing>> = decided.map(in_baseline).collect();
-        if let Some(first) = firings.and_then(|firings| firings.into_iter().next()) {
-            verdicts.trials.retain(|(of, _), _| *of != id);
-            verdicts.rules.insert(id, OfRule::AlwaysOn { labels: first.labels, why: None });
+/// A rule that fires in a baseline is listed once, and not graded.
+fn always_on(trials: usize, verdicts: &mut Verdicts) {
+    let mut baselines: BTreeMap<RuleId, usize> = BTreeMap::new();
+    for ((id, _), verdict) in &verdicts.trials {
+        if matches!(verdict, OfTrial::Fires(firings) if firings.iter().any(|firing| firing.in_baseline)) {
+            *baselines.entry(*id).or_default() += 1;
         }
     }
+    verdicts.trials.retain(|(id, _), _| !baselines.contains_key(id));
+    verdicts.rules.extend(baselines.into_iter().map(|(id, of)| {
+        let why = format!("fires in the baseline of {of} of {trials} recordings");
+        (id, OfRule::AlwaysOn { why })
+    }));
 }
 
 #[cfg(test)]

@@ -165,7 +165,7 @@ fn one_line(text: &str) -> String {
 }
 
 fn rules_text(all: &[&Rule], written: &[WrittenRule]) -> String {
-    let mut text = "# Rules as `relapse alerts export` read them, without annotations.\n\
+    let mut text = "# Rules as `relapse alerts export` read them, without annotations and `query_offset`.\n\
                     # To test the rules that you deploy, name their files in `rule_files` of the tests instead.\n\
                     groups:\n  - name: exported\n    rules:\n"
         .to_owned();

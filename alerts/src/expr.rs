@@ -6,6 +6,7 @@
 //! Rust's `regex` rejects, `{a="b" or c="d"}` of MetricsQL, and expressions of more than a thousand operators.
 
 mod needs;
+mod share;
 mod text;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use promql_parser::parser::{self, AtModifier, BinaryExpr, Call, Expr, Offset, Ve
 use crate::rule::{MatchOp, Matcher, Selector};
 
 pub use needs::{Gone, Needs};
+pub use share::Share;
 pub use text::outside_strings;
 
 /// Why an expression was not read.
@@ -45,6 +47,8 @@ pub struct Expression {
     pub reach: Duration,
     /// The comparison with a number at the top, to see how close it comes.
     pub comparison: Option<Comparison>,
+    /// The same, where it is about a share of targets.
+    pub share: Option<Share>,
 }
 
 /// `LEFT > THRESHOLD`; one that has its number on the left is turned around.
@@ -80,7 +84,11 @@ pub fn read(text: &str) -> Result<Expression, Failure> {
         return Err(Failure::Unknown("`or` between matchers".to_owned()));
     }
     let Walk { selectors, tests, ranges, reach, .. } = walk;
-    Ok(Expression { selectors, tests, ranges, needs, reach, comparison: comparison(&tree) })
+    let (comparison, share) = match compared(&tree) {
+        Some((of, op, threshold)) => (comparison(of, op, threshold), Share::read(of, op, threshold)),
+        None => (None, None),
+    };
+    Ok(Expression { selectors, tests, ranges, needs, reach, comparison, share })
 }
 
 fn tree(text: &str) -> Result<Expr, Failure> {
@@ -110,6 +118,7 @@ impl Expression {
             needs: Needs::Nothing,
             reach: text::durations(text),
             comparison: None,
+            share: None,
         }
     }
 }
@@ -231,9 +240,10 @@ fn since(back: Duration, offset: Option<&Offset>, at: Option<&AtModifier>) -> Du
     }
 }
 
-fn comparison(expr: &Expr) -> Option<Comparison> {
+/// What is compared with a number at the top.
+fn compared(expr: &Expr) -> Option<(&Expr, CompareOp, f64)> {
     let binary = match expr {
-        Expr::Paren(paren) => return comparison(&paren.expr),
+        Expr::Paren(paren) => return compared(&paren.expr),
         Expr::Binary(binary) if binary.op.is_comparison_operator() && !binary.return_bool() => binary,
         _ => return None,
     };
@@ -246,11 +256,14 @@ fn comparison(expr: &Expr) -> Option<Comparison> {
         T_NEQ => CompareOp::NotEqual,
         _ => return None,
     };
-    let (of, op, threshold) = match (number(&binary.lhs), number(&binary.rhs)) {
-        (None, Some(threshold)) => (&binary.lhs, op, threshold),
-        (Some(threshold), None) => (&binary.rhs, op.turned(), threshold),
-        _ => return None,
-    };
+    match (number(&binary.lhs), number(&binary.rhs)) {
+        (None, Some(threshold)) => Some((&binary.lhs, op, threshold)),
+        (Some(threshold), None) => Some((&binary.rhs, op.turned(), threshold)),
+        _ => None,
+    }
+}
+
+fn comparison(of: &Expr, op: CompareOp, threshold: f64) -> Option<Comparison> {
     // The parser keeps no places, and what it prints of an empty `ignoring ()` it does not read again.
     let left = of.to_string();
     let same = !left.contains("group_") || parser::parse(&left).as_ref() == Ok(of);

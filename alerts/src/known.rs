@@ -119,6 +119,18 @@ pub const OF_TARGETS: &[&str] = &[
     "zone",
 ];
 
+/// Metrics that an exporter reads from a file which not every kernel has: their beginning, and the file.
+const OF_FILES: [(&str, &str); 1] = [("node_nf_conntrack_stat_", "/proc/net/stat/nf_conntrack")];
+
+/// Why there is no such metric, if no `recorded` one is of the same file.
+#[must_use]
+pub fn blind<'a>(metric: &str, recorded: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let (prefix, file) = OF_FILES.into_iter().find(|(prefix, _)| metric.starts_with(prefix))?;
+    let exporter = name(exporter_of(metric)?);
+    let blind = !recorded.into_iter().any(|other| other.starts_with(prefix));
+    blind.then(|| format!("it is blind here: this kernel has no `{file}`, so {exporter} has no `{metric}`"))
+}
+
 /// Families that are not recorded although their exporters have them, because their values would be those of the
 /// recording machine: CPU, memory, load, disks, time.
 const LEFT_OUT: [&str; 27] = [

@@ -26,7 +26,7 @@ pub struct Group {
     pub file: Arc<str>,
     /// `None`: the reader's evaluation interval.
     pub interval: Option<Duration>,
-    /// How far in the past the rules are evaluated.
+    /// How old the data are that the rules see.
     pub query_offset: Duration,
 }
 
@@ -44,8 +44,8 @@ pub struct Rule {
     /// Every selector of the expression.
     pub selectors: Vec<Selector>,
     /// How far back the expression looks at most: ranges, offsets and subqueries added up, including those of recording
-    /// rules that it reads and the group's `query_offset`; [`Duration::MAX`] for a fixed time. The 5 minutes in which
-    /// Prometheus looks for the last sample are not part of it, because a recording has one for each scrape.
+    /// rules that it reads; [`Duration::MAX`] for a fixed time. The 5 minutes in which Prometheus looks for the last
+    /// sample are not part of it, because a recording has one for each scrape.
     pub reach: Duration,
 }
 

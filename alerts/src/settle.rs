@@ -100,7 +100,7 @@ fn verdict(needs: &Needs, statuses: &[Status]) -> Option<OfRule> {
         None => (String::new(), None),
     };
     if let Some(reasons) = needs.always(&nowhere) {
-        return Some(OfRule::AlwaysOn { labels: BTreeMap::new(), why: Some(why(&reasons).0) });
+        return Some(OfRule::AlwaysOn { why: why(&reasons).0 });
     }
     if let Some(reasons) = needs.gone(Gone::Nowhere, &nowhere) {
         let (why, nearest) = why(&reasons);

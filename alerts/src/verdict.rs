@@ -28,11 +28,11 @@ pub enum OfRule {
         why: String,
         nearest: Option<String>,
     },
-    /// Fires in every baseline.
+    /// Fires in a baseline, so that it says nothing about an incident.
     AlwaysOn {
-        labels: BTreeMap<String, String>,
-        /// What can be seen by reading the rule: "no recorded target has the job `kube-dns`".
-        why: Option<String>,
+        /// "fires in the baseline of 2 of 5 recordings", or what can be seen by reading the rule: "no recorded target has
+        /// the job `kube-dns`".
+        why: String,
     },
     Undecided {
         why: String,
@@ -82,6 +82,8 @@ pub struct Firing {
     /// At how many of the three positions of scrapes and evaluations it fires. Times are those of the middle one.
     pub phases: u8,
     pub subject: Subject,
+    /// It fires because there are few targets: "1 of 3 targets down is enough here; of 100 it takes 11".
+    pub few: Option<String>,
 }
 
 /// Where the time to fire goes.

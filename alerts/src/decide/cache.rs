@@ -12,7 +12,7 @@ use crate::rule::RuleId;
 use crate::verdict::OfTrial;
 
 /// Counts changes of how verdicts are made.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Of a recording. With more, all are forgotten.
 const MOST: usize = 10_000;
@@ -39,7 +39,7 @@ pub fn key(sources: &Sources<'_>, trial: &Trial<'_>, id: RuleId, active: &[RuleI
     for id in of().flat_map(|id| sources.with_records(id)) {
         let (rule, source) = (sources.rule(id), sources.source(id));
         (rule.name(), &rule.expr, &rule.labels, rule.is_alert(), rule.reach).hash(&mut hash);
-        (source.hold, source.keep_firing, source.evaluate).hash(&mut hash);
+        (source.hold, source.keep_firing, source.evaluate, source.offset).hash(&mut hash);
     }
     for series in of().flat_map(|id| trial.relevant(sources, id)) {
         trial.hash(series).hash(&mut hash);

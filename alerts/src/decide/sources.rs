@@ -39,10 +39,10 @@ pub struct Source {
     pub selectors: Vec<usize>,
     /// The expression is a number, which promtool's functions of vectors refuse.
     pub scalar: bool,
-    /// It reads the time of day, which a test cannot set.
-    pub clock: bool,
-    /// It reads when something was scraped.
-    pub scraped: bool,
+    /// Why its result depends on when it is evaluated.
+    clock: Option<&'static str>,
+    /// It reads the time, or when something was scraped.
+    pub timed: bool,
     /// Both sides of a division read these.
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
     /// The recording rules that it reads, those read by others first.
@@ -51,6 +51,9 @@ pub struct Source {
     /// How far back it looks, with a scrape and the evaluations of recording rules.
     pub back: Duration,
     pub evaluate: Duration,
+    /// How old the data are that it sees. To see data of a minute ago is to be evaluated a minute ago and to fire a minute
+    /// later: times are found without it, and it is added to them.
+    pub offset: Duration,
     pub hold: Duration,
     pub keep_firing: Duration,
 }
@@ -99,8 +102,8 @@ impl<'a> Sources<'a> {
                 selectors: expr.selectors.iter().zip(&expr.tests).map(place).collect(),
                 expr,
                 scalar: tree.is_some_and(|tree| tree.value_type() == ValueType::Scalar),
-                clock: facts.clock,
-                scraped: facts.scraped,
+                clock: facts.clock(),
+                timed: facts.timed,
                 ratios: facts.ratios,
                 back: rule
                     .reach
@@ -110,6 +113,7 @@ impl<'a> Sources<'a> {
                 records,
                 reads_alerts,
                 evaluate,
+                offset: group.map(|group| group.query_offset).unwrap_or_default(),
                 hold,
                 keep_firing,
             }
@@ -138,8 +142,12 @@ impl<'a> Sources<'a> {
     /// Why no trial can decide it.
     pub fn undecided(&self, id: RuleId) -> Option<String> {
         let source = self.source(id);
-        if source.clock {
-            return Some("its expression reads the clock, and recordings are evaluated at another time".to_owned());
+        if let Some(why) = source.clock {
+            return Some(why.to_owned());
+        }
+        let read_alerts = (0..self.of.len()).filter(|&of| source.reads_alerts && self.rules.rules[of].is_alert());
+        if source.records.iter().copied().chain(read_alerts).any(|of| self.of[of].offset != source.offset) {
+            return Some("it reads rules of a group with another `query_offset`".to_owned());
         }
         let needed = source.back.saturating_add(source.hold).saturating_add(source.keep_firing);
         (needed > LONGEST).then(|| "it looks back and waits for more than 6 h".to_owned())
@@ -204,28 +212,62 @@ fn close(
 
 #[derive(Default)]
 struct Facts {
-    clock: bool,
-    scraped: bool,
+    /// It reads the time of day, or the date.
+    of_day: bool,
+    /// How often it reads the time, and how often only to see how long ago something was scraped.
+    times: usize,
+    differences: usize,
+    timed: bool,
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
+}
+
+impl Facts {
+    const fn clock(&self) -> Option<&'static str> {
+        match self {
+            Self { of_day: true, .. } => Some("it depends on the time of day or the date"),
+            _ if self.times > self.differences => {
+                Some("it compares a time with the present, and a recording has no date")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl ExprVisitor for Facts {
     type Error = ();
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, ()> {
-        const OF_NOW: [&str; 9] =
-            ["time", "minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year"];
+        const OF_DAY: [&str; 8] =
+            ["minute", "hour", "day_of_week", "day_of_month", "day_of_year", "days_in_month", "month", "year"];
         match expr {
+            Expr::Call(call) if OF_DAY.contains(&call.func.name) => {
+                let of_now = |arg: &Expr| ["time()", "timestamp("].iter().any(|now| arg.to_string().contains(now));
+                self.of_day |= call.args.args.is_empty() || call.args.args.iter().any(|arg| of_now(arg));
+            }
             Expr::Call(call) => {
-                self.clock |= OF_NOW.contains(&call.func.name) && call.args.args.is_empty();
-                self.scraped |= call.func.name == "timestamp";
+                self.times += usize::from(call.func.name == "time");
+                self.timed |= matches!(call.func.name, "time" | "timestamp");
             }
             Expr::Binary(binary) if binary.op.id() == parser::token::T_DIV => {
                 self.ratios.push((metrics(&binary.lhs), metrics(&binary.rhs)));
             }
+            Expr::Binary(binary) if binary.op.id() == parser::token::T_SUB => {
+                let sides = [called(&binary.lhs), called(&binary.rhs)];
+                let difference = [Some("time"), Some("timestamp")].iter().all(|function| sides.contains(function));
+                self.differences += usize::from(difference);
+            }
             _ => {}
         }
         Ok(true)
+    }
+}
+
+/// The function of a call.
+fn called(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Paren(paren) => called(&paren.expr),
+        Expr::Call(call) => Some(call.func.name),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::few;
 use super::run::{Answers, Asked, Class, Make, Run};
 use super::schedule::Schedule;
 use super::times::{Kind, Labels, Phase, Times};
@@ -102,6 +103,7 @@ fn firings(run: &Run<'_>, id: RuleId, times: &Times, since: &[Since]) -> Vec<Fir
             if kind == Kind::First {
                 let of = |which: usize| since.get(index * 2 + which).and_then(|since| earliest(run, id, since, labels));
                 firing.split = split(&times.0[index], labels, of(0), of(1));
+                firing.split.evaluation += run.sources.source(id).offset;
             }
             firings.push(firing);
         }
@@ -119,7 +121,8 @@ fn goes_on(phase: &Phase, labels: &Labels, first: u64) -> bool {
 }
 
 fn firing(run: &Run<'_>, id: RuleId, phase: &Phase, labels: &Labels, kind: Kind, after: Duration) -> Firing {
-    let schedule = &phase.schedule;
+    let (schedule, source) = (&phase.schedule, run.sources.source(id));
+    let after = after + source.offset;
     let in_baseline = kind == Kind::BaselineFirst;
     let first = phase.get(kind, labels).unwrap_or_default();
     let last = phase.get(Kind::Last, labels);
@@ -130,13 +133,14 @@ fn firing(run: &Run<'_>, id: RuleId, phase: &Phase, labels: &Labels, kind: Kind,
         labels: labels.clone(),
         after,
         in_baseline,
-        split: Split { hold: run.sources.source(id).hold.min(after), ..Split::default() },
+        split: Split { hold: source.hold.min(after), ..Split::default() },
         held: !in_baseline && first > schedule.at(schedule.timeline.held_from()),
         late: !in_baseline && run.trial.recording.header.lasted.is_some_and(|lasted| after > lasted),
-        cleared: (over <= schedule.end()).then(|| Duration::from_millis(cleared)),
+        cleared: (over <= schedule.end()).then(|| Duration::from_millis(cleared) + source.offset),
         ended_early: early.then(|| Duration::from_millis(over - first)),
         phases: 0,
         subject: subject(labels),
+        few: few::note(run, id, labels),
     }
 }
 

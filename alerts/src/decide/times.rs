@@ -141,7 +141,7 @@ impl Times {
         pending.sort_unstable();
         match (pending.get(pending.len() / 2), pending.iter().map(|(_, lasted)| *lasted).max()) {
             (Some((at, _)), Some(lasted)) => OfTrial::Pending {
-                at: Duration::from_millis(*at),
+                at: Duration::from_millis(*at) + run.sources.source(id).offset,
                 lasted: Duration::from_millis(lasted),
                 hold: run.sources.source(id).hold,
             },

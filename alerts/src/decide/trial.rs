@@ -8,6 +8,7 @@ use promql_parser::label::{METRIC_NAME, Matcher};
 
 use super::sources::{Selected, Sources};
 use crate::expr::Gone;
+use crate::known;
 use crate::labels::Labels;
 use crate::recording::{Exporter, Recording, Samples, Series};
 use crate::rule::RuleId;
@@ -119,7 +120,12 @@ impl<'a> Trial<'a> {
     pub fn is_constant(&self, sources: &Sources<'_>, id: RuleId) -> bool {
         let mut of = sources.with_records(id).map(|id| sources.source(id));
         let constant = |&selector: &usize| self.matched[selector].iter().all(|&series| self.constant[series]);
-        of.all(|source| !source.scraped && source.selectors.iter().all(constant))
+        of.all(|source| !source.timed && source.selectors.iter().all(constant))
+    }
+
+    /// The series that a selector of a rule matches.
+    pub fn matched(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> &[usize] {
+        &self.matched[sources.source(id).selectors[selector]]
     }
 
     fn matching(&self, selected: &Selected) -> Vec<usize> {
@@ -159,11 +165,29 @@ impl<'a> Trial<'a> {
             let names = unseen.into_iter().collect::<Vec<_>>().join(", ");
             return Some(OfTrial::Undecided { why: format!("not recorded in this trial: {names}") });
         }
+        if let Some(why) = self.blind(sources, id) {
+            return Some(OfTrial::Undecided { why });
+        }
         if self.gone(sources, id) {
             return Some(OfTrial::NeverTrue { close: None });
         }
         let family = sources.absolute(id, header.scaled.keys().map(String::as_str))?;
         Some(OfTrial::Undecided { why: format!("scaled: {family} is {} here", header.scaled[family]) })
+    }
+
+    /// What the rule needs that the kernel did not show.
+    fn blind(&self, sources: &Sources<'_>, id: RuleId) -> Option<String> {
+        let file = |rule: RuleId, selector: usize| {
+            let metric = sources.source(rule).expr.selectors.get(selector)?.metric.as_deref()?;
+            let exporter = known::exporter_of(metric)?;
+            self.recording.header.targets.iter().find(|target| target.exporter == exporter)?;
+            known::blind(metric, self.by_name.keys().copied())
+        };
+        sources.with_records(id).find_map(|rule| {
+            let hidden = |selector: usize| file(rule, selector).is_some();
+            let selector = *sources.source(rule).expr.needs.gone(Gone::Unseen, &hidden)?.first()?;
+            file(rule, selector)
+        })
     }
 
     /// Whether the rule has no result, for want of series.
@@ -173,7 +197,7 @@ impl<'a> Trial<'a> {
 
     fn missing(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> bool {
         let source = sources.source(id);
-        let none = self.matched[source.selectors[selector]].is_empty();
+        let none = self.matched(sources, id, selector).is_empty();
         let Some(metric) = source.expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) else {
             return source.records.is_empty() && none;
         };

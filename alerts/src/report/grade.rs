@@ -1,6 +1,6 @@
 //! From verdicts to a scorecard.
 //!
-//! Job: what takes several trials to say: which alert is always on, which trial is an incident's first warning, what is
+//! Job: what takes several trials to say: which trial is an incident's first warning, what is
 //! caught, which expectations hold. Left out: deciding, printing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,8 @@ use super::scorecard::{
     Caught, Close, FORMAT, First, Incident, Input, Labels, Named, Open, Pending, Phases, Scorecard, Settled,
     SettledVerdict, Trial, Warning,
 };
-use crate::recording::Header;
+use crate::known::exporter_of;
+use crate::recording::{Exporter, Header};
 use crate::rule::{Rule, RuleId, RuleSet, Severity, What};
 use crate::verdict::{Firing, OfRule, OfTrial, Subject, Verdicts};
 
@@ -37,9 +38,7 @@ pub struct Graded<'a> {
 /// Makes the scorecard.
 #[must_use]
 pub fn grade(graded: &Graded<'_>) -> Scorecard {
-    let always = always_on(graded);
-    let trials: Vec<Trial> =
-        (graded.headers.iter().enumerate()).map(|(n, header)| trial(graded, n, header, &always)).collect();
+    let trials: Vec<Trial> = (graded.headers.iter().enumerate()).map(|(n, header)| trial(graded, n, header)).collect();
     let incidents = incidents(&trials);
     // A chain (I3-I6) repeats incidents that are graded by themselves.
     let base = || incidents.iter().filter(|incident| incident.base && !incident.incident.contains('-'));
@@ -64,7 +63,8 @@ pub fn grade(graded: &Graded<'_>) -> Scorecard {
         },
         labels: graded.labels.clone(),
         inferred: graded.inferred.clone(),
-        rules: settled(graded, &always),
+        derived: derived(graded),
+        rules: settled(graded),
         incidents,
         trials,
         caught,
@@ -87,51 +87,57 @@ const fn severity(rule: &Rule) -> Option<Severity> {
     }
 }
 
-/// Alerts that fire in a baseline, with the number of baselines: they say nothing about an incident.
-fn always_on(graded: &Graded<'_>) -> BTreeMap<RuleId, BTreeSet<usize>> {
-    let mut all: BTreeMap<RuleId, BTreeSet<usize>> = BTreeMap::new();
-    for ((rule, trial), verdict) in &graded.verdicts.trials {
-        if matches!(verdict, OfTrial::Fires(firings) if firings.iter().any(|firing| firing.in_baseline)) {
-            all.entry(*rule).or_default().insert(*trial);
-        }
+/// Alerts that were decided and read such series, themselves or through recording rules.
+fn derived(graded: &Graded<'_>) -> usize {
+    let mut targets = graded.headers.iter().flat_map(|header| &header.targets);
+    if !targets.any(|target| target.exporter == Exporter::KubeState) {
+        return 0;
     }
-    all
+    let rules = &graded.rules.rules;
+    let mut records: BTreeSet<&str> = BTreeSet::new();
+    let rests = |rule: &Rule, records: &BTreeSet<&str>| {
+        let is_derived = |metric: &&str| records.contains(metric) || exporter_of(metric) == Some(Exporter::KubeState);
+        rule.metrics().iter().any(is_derived)
+    };
+    loop {
+        let more = rules.iter().filter(|rule| !rule.is_alert() && rests(rule, &records)).map(Rule::name);
+        let more: BTreeSet<&str> = more.collect();
+        if more.len() == records.len() {
+            break;
+        }
+        records = more;
+    }
+    let decided: BTreeSet<RuleId> = graded.verdicts.trials.keys().map(|(id, _)| *id).collect();
+    let always =
+        graded.verdicts.rules.iter().filter(|(_, of)| matches!(of, OfRule::AlwaysOn { .. })).map(|(id, _)| *id);
+    decided.into_iter().chain(always).filter(|id| rests(&rules[id.0], &records)).count()
 }
 
-fn settled(graded: &Graded<'_>, always: &BTreeMap<RuleId, BTreeSet<usize>>) -> Vec<Settled> {
-    let of = graded.headers.len();
+fn settled(graded: &Graded<'_>) -> Vec<Settled> {
     let all = graded.rules.rules.iter().enumerate().filter_map(|(n, rule)| {
+        let of_rule = graded.verdicts.rules.get(&RuleId(n))?;
         // A recording rule matters by the alerts that read it.
-        let error = matches!(graded.verdicts.rules.get(&RuleId(n)), Some(OfRule::Error { .. }));
-        if !rule.is_alert() && !error {
+        if !rule.is_alert() && !matches!(of_rule, OfRule::Error { .. }) {
             return None;
         }
-        let (verdict, why, nearest, metrics) = match (graded.verdicts.rules.get(&RuleId(n)), always.get(&RuleId(n))) {
-            (Some(OfRule::NotCovered { metrics }), _) => {
+        let (verdict, why, nearest, metrics) = match of_rule {
+            OfRule::NotCovered { metrics } => {
                 let why = "no exporter that was recorded has these metrics".to_owned();
                 (SettledVerdict::NotCovered, why, None, metrics.clone())
             }
-            (Some(OfRule::CannotFire { why, nearest }), _) => {
+            OfRule::CannotFire { why, nearest } => {
                 (SettledVerdict::CannotFire, why.clone(), nearest.clone(), Vec::new())
             }
-            (Some(OfRule::Undecided { why }), _) => (SettledVerdict::Undecided, why.clone(), None, Vec::new()),
-            (Some(OfRule::Error { message }), _) => (SettledVerdict::Error, message.clone(), None, Vec::new()),
-            (Some(OfRule::AlwaysOn { why, .. }), None) => {
-                let why = why.clone().unwrap_or_else(|| "fires in every baseline".to_owned());
-                (SettledVerdict::AlwaysOn, why, None, Vec::new())
-            }
-            (_, Some(baselines)) => {
-                let why = format!("fires in the baseline of {} of {of} recordings", baselines.len());
-                (SettledVerdict::AlwaysOn, why, None, Vec::new())
-            }
-            (None, None) => return None,
+            OfRule::Undecided { why } => (SettledVerdict::Undecided, why.clone(), None, Vec::new()),
+            OfRule::Error { message } => (SettledVerdict::Error, message.clone(), None, Vec::new()),
+            OfRule::AlwaysOn { why } => (SettledVerdict::AlwaysOn, why.clone(), None, Vec::new()),
         };
         Some(Settled { rule: named(rule), severity: severity(rule), verdict, why, nearest, metrics })
     });
     all.collect()
 }
 
-fn trial(graded: &Graded<'_>, n: usize, header: &Header, always: &BTreeMap<RuleId, BTreeSet<usize>>) -> Trial {
+fn trial(graded: &Graded<'_>, n: usize, header: &Header) -> Trial {
     let phases = header.phases;
     let mut trial = Trial {
         incident: header.incident.clone(),
@@ -152,7 +158,7 @@ fn trial(graded: &Graded<'_>, n: usize, header: &Header, always: &BTreeMap<RuleI
         open: Vec::new(),
     };
     for (id, rule) in graded.rules.rules.iter().enumerate() {
-        let Some(severity) = severity(rule).filter(|_| !always.contains_key(&RuleId(id))) else { continue };
+        let Some(severity) = severity(rule) else { continue };
         match graded.verdicts.trials.get(&(RuleId(id), n)) {
             None | Some(OfTrial::NeverTrue { close: None }) => {}
             Some(OfTrial::Fires(firings)) => {
@@ -209,6 +215,7 @@ fn warning(rule: &Rule, severity: Severity, firing: &Firing, header: &Header, ex
         late: firing.late,
         cleared: firing.cleared.map(|cleared| cleared.as_secs_f64()),
         ended_early: firing.ended_early.map(|early| early.as_secs_f64()),
+        few: firing.few.clone(),
         positions: firing.phases,
         labels: firing.labels.clone(),
         subject,

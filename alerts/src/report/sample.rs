@@ -95,6 +95,7 @@ fn firing(condition: u64, hold: u64, subject: Option<&str>) -> Firing {
         cleared: Some(secs(40)),
         ended_early: None,
         phases: 3,
+        few: None,
         subject: subject.map_or(Subject::NotSaid, |subject| Subject::Is {
             subject: subject.to_owned(),
             labels: vec!["instance".to_owned()],
@@ -125,7 +126,7 @@ pub fn verdicts() -> Verdicts {
     all.rules.insert(RuleId(8), OfRule::NotCovered { metrics: vec!["cilium_drop_count_total".to_owned()] });
     all.rules.insert(RuleId(9), OfRule::Undecided { why: "looks back 3d, more than 6h".to_owned() });
     let error = OfTrial::Error { message: "many-to-many matching not allowed".to_owned() };
-    let always = Firing { in_baseline: true, ..firing(0, 0, None) };
+    all.rules.insert(RuleId(6), OfRule::AlwaysOn { why: "fires in the baseline of 2 of 5 recordings".to_owned() });
     for (rule, trial, verdict) in [
         (0, 1, OfTrial::Fires(vec![firing(20, 60, Some("node/worker-1"))])),
         (1, 3, OfTrial::Fires(vec![Firing { cleared: None, ..firing(20, 900, None) }])),
@@ -133,8 +134,6 @@ pub fn verdicts() -> Verdicts {
         (4, 0, OfTrial::NeverTrue { close: Some(close.clone()) }),
         (4, 1, OfTrial::NeverTrue { close: Some(Close { value: 0.1, ..close }) }),
         (5, 2, OfTrial::Fires(vec![firing(3, 0, Some("node/worker-1"))])),
-        (6, 0, OfTrial::Fires(vec![always.clone()])),
-        (6, 1, OfTrial::Fires(vec![always])),
         (7, 3, OfTrial::Fires(vec![firing(20, 600, None)])),
         (10, 4, OfTrial::Pending { at: secs(30), lasted: secs(20), hold: secs(900) }),
     ] {
@@ -155,10 +154,19 @@ pub fn expect(alert: Option<&str>, incident: &str, level: Option<Level>, within:
 
 /// The scorecard of verdicts, or of what reading alone settles.
 pub fn card(verdicts: &Verdicts, promtool: bool, expect: &[Expect]) -> Scorecard {
-    let (rules, headers) = (rules(), headers());
+    card_of(&rules(), &headers(), verdicts, promtool, expect)
+}
+
+pub fn card_of(
+    rules: &RuleSet,
+    headers: &[Header],
+    verdicts: &Verdicts,
+    promtool: bool,
+    expect: &[Expect],
+) -> Scorecard {
     grade(&Graded {
         name: None,
-        rules: &rules,
+        rules,
         headers: headers.iter().collect(),
         verdicts,
         labels: BTreeMap::from([

@@ -33,6 +33,9 @@ pub struct Scorecard {
     pub labels: BTreeMap<String, Labels>,
     /// Those that were inferred from the rules: "job=kube-dns (cluster DNS)".
     pub inferred: Vec<String>,
+    /// Alerts whose verdicts rest on series that were derived from API objects, as kube-state-metrics derives them.
+    #[serde(default)]
+    pub derived: usize,
     /// Rules whose verdict is the same in every trial, in the order of the files.
     pub rules: Vec<Settled>,
     /// One entry per scenario of an incident, in the order of incidents.
@@ -171,6 +174,9 @@ pub struct Warning {
     pub cleared: Option<f64>,
     /// It was over this many seconds after it fired, while the fault was still in force.
     pub ended_early: Option<f64>,
+    /// It fires because the recorded cluster has few targets: how many are enough here, and would be of 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub few: Option<String>,
     /// At how many of three positions of scrapes and evaluations relative to the fault it fires.
     pub positions: u8,
     pub labels: Labels,

@@ -3,10 +3,11 @@
 use relapse_reports::paint::Page;
 
 use super::expect::{Level, Outcome};
-use super::sample::{card, expect, verdicts};
-use super::scorecard::{Scorecard, SettledVerdict};
+use super::sample::{card, card_of, expect, headers, rules, verdicts};
+use super::scorecard::Scorecard;
 use super::{against, html, markdown, text};
-use crate::rule::RuleId;
+use crate::recording::{Exporter, Target};
+use crate::rule::{RuleId, Selector};
 use crate::verdict::{OfTrial, Verdicts};
 
 fn graded() -> Scorecard {
@@ -16,7 +17,7 @@ fn graded() -> Scorecard {
 fn shown(card: &Scorecard) -> String {
     let first = text::first_line(&card.input, card.promtool.as_deref());
     std::iter::once(first)
-        .chain(text::lines(card, Page::PLAIN, &["my-rules/".to_owned()]))
+        .chain(text::lines(card, Page::PLAIN, &[], &["my-rules/".to_owned()]))
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -24,6 +25,40 @@ fn shown(card: &Scorecard) -> String {
 #[test]
 fn on_a_terminal() {
     insta::assert_snapshot!(shown(&graded()));
+}
+
+#[test]
+fn commands_repeat_what_was_given() {
+    let next = |options: &[&str], paths: &[&str]| {
+        let [options, paths] =
+            [options, paths].map(|words| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>());
+        let lines = text::lines(&graded(), Page::PLAIN, &options, &paths);
+        let from = lines.iter().position(|line| line.starts_with("next:")).unwrap();
+        lines[from..].join("\n")
+    };
+    let all = [
+        next(&["--config", "ci/relapse.yaml", "--recordings", "my recordings"], &[]),
+        next(&["--all", "--scrape", "30s"], &["it's mine/*.yaml", "b.yaml"]),
+        next(&[], &["-"]),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn verdicts_that_rest_on_derived_series_are_counted() {
+    let (mut rules, mut headers) = (rules(), headers());
+    headers[0].targets.push(Target { exporter: Exporter::KubeState, place: Default::default() });
+    let reads =
+        |metric: &str| vec![Selector { metric: Some(metric.to_owned()), matchers: Vec::new(), may_be_empty: false }];
+    // Decided; not covered; through a recording rule.
+    rules.rules[0].selectors = reads("kube_pod_status_ready");
+    rules.rules[8].selectors = reads("kube_pod_status_ready");
+    rules.rules[11].selectors = reads("kube_node_info");
+    rules.rules[1].selectors = reads("a:b");
+    let card = card_of(&rules, &headers, &verdicts(), true, &[]);
+    assert_eq!(card.derived, 2);
+    assert!(shown(&card).contains("derived: 2 rules rest on series derived from API objects"));
+    assert_eq!(graded().derived, 0);
 }
 
 #[test]
@@ -54,14 +89,6 @@ fn a_page_has_a_lane_an_alert_and_hatches_what_is_held() {
     assert_eq!(page.matches("class=\"false-alarm\"").count(), 1, "NicFlapping");
     assert_eq!(page.matches("class=\"held\"").count(), 2, "CoreDNSDown, TargetDown");
     assert!(!page.contains("<script"));
-}
-
-#[test]
-fn an_alert_that_fires_in_a_baseline_is_listed_once_and_never_graded() {
-    let card = graded();
-    let always: Vec<&str> = card.settled(SettledVerdict::AlwaysOn).map(|rule| rule.why.as_str()).collect();
-    assert_eq!(always, ["fires in the baseline of 2 of 5 recordings"]);
-    assert!(card.trials.iter().flat_map(|trial| &trial.warnings).all(|warning| warning.rule.name != "Watchdog"));
 }
 
 #[test]

@@ -39,9 +39,9 @@ pub fn first_line(input: &Input, promtool: Option<&str>) -> String {
     line
 }
 
-/// Everything after the first line. `paths` are the rules as given on the command line, for the commands at the end.
+/// Everything after the first line. `options` and `paths` are as given on the command line, for the commands at the end.
 #[must_use]
-pub fn lines(card: &Scorecard, page: Page, paths: &[String]) -> Vec<String> {
+pub fn lines(card: &Scorecard, page: Page, options: &[String], paths: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     labels(card, page, &mut lines);
     not_covered(card, page, &mut lines);
@@ -57,7 +57,7 @@ pub fn lines(card: &Scorecard, page: Page, paths: &[String]) -> Vec<String> {
     expectations(card, page, &mut lines);
     lines.push(String::new());
     lines.push(format!("{} {}", page.strong(&verdict(card)), clock(card.took)));
-    next(card, paths, &mut lines);
+    next(card, options, paths, &mut lines);
     lines
 }
 
@@ -209,6 +209,7 @@ fn row(card: &Scorecard, incident: &Incident) -> Row {
         None if first.cleared.is_none() => notes.push("still fires at the end".to_owned()),
         None => {}
     }
+    notes.extend(first.few.clone());
     if first.positions < 3 {
         notes.push(format!("fires by chance: {} of 3 scrape positions", first.positions));
     }
@@ -269,6 +270,11 @@ pub(super) fn notes(card: &Scorecard) -> Vec<(Tone, String)> {
                 held.rule.name
             ),
         };
+        notes.push((Tone::Muted, text));
+    }
+    if card.derived > 0 {
+        let verb = if card.derived == 1 { "rests" } else { "rest" };
+        let text = format!("derived: {} {verb} on series derived from API objects", count(card.derived, "rule"));
         notes.push((Tone::Muted, text));
     }
     for (close, trial) in closest(card) {
@@ -340,20 +346,34 @@ fn expectations(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
 }
 
 /// Commands that say more about what the table shows.
-fn next(card: &Scorecard, paths: &[String], lines: &mut Vec<String>) {
-    let paths: String = paths.iter().filter(|path| *path != "-").map(|path| format!(" {path}")).collect();
+fn next(card: &Scorecard, options: &[String], paths: &[String], lines: &mut Vec<String>) {
+    // What comes from a pipe has to be piped again.
+    let piped = if paths.iter().any(|path| path == "-") { "... | " } else { "" };
+    let given: String = options.iter().chain(paths).map(|word| format!(" {}", quoted(word))).collect();
     let mut commands = Vec::new();
     let row = card.incidents.iter().find(|incident| incident.caught.is_none()).or(card.incidents.first());
     if let Some(incident) = row {
         let name = rows(card).into_iter().find(|row| row.incident.ends_with(&incident.scenario)).map(|row| row.warning);
         let of = if incident.base { &incident.incident } else { &incident.scenario };
-        commands
-            .extend(name.filter(|name| name != "-").map(|name| format!("relapse alerts explain {name} {of}{paths}")));
+        commands.extend(
+            name.filter(|name| name != "-").map(|name| format!("{piped}relapse alerts explain {name} {of}{given}")),
+        );
     }
     if card.expected.is_empty() {
-        commands.push(format!("relapse alerts suggest{paths} > relapse.yaml"));
+        // Not over the file that is read.
+        let file = if paths.is_empty() { "relapse.new.yaml" } else { "relapse.yaml" };
+        commands.push(format!("{piped}relapse alerts suggest{given} > {file}"));
     }
     for (n, command) in commands.iter().enumerate() {
         lines.push(format!("{:<6}{command}", if n == 0 { "next:" } else { "" }));
+    }
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }

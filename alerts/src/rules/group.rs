@@ -53,6 +53,11 @@ pub(super) fn get<'a>(node: &'a YamlNode, key: &str) -> Option<&'a YamlNode> {
 }
 
 impl Reader<'_> {
+    /// The same, to read a part with other places.
+    pub(super) fn again(&mut self) -> Reader<'_> {
+        Reader { set: &mut *self.set, wrong: &mut *self.wrong, ..*self }
+    }
+
     pub(super) fn skip(&mut self, kind: &str) {
         *self.set.skipped.entry(kind.to_owned()).or_default() += 1;
     }
@@ -73,7 +78,7 @@ impl Reader<'_> {
     }
 
     /// A place in the document as one in the file.
-    const fn span(&self, span: Span) -> Span {
+    pub(super) const fn span(&self, span: Span) -> Span {
         Span { offset: span.offset + self.start, len: span.len }
     }
 
@@ -164,7 +169,6 @@ impl Reader<'_> {
             None => What::Record { name },
         };
         let read = expr::read(&expr).unwrap_or_else(|_| expr::Expression::unread(&expr));
-        let query_offset = self.set.groups[group].query_offset;
         self.set.rules.push(Rule {
             group,
             file: Arc::clone(self.file),
@@ -172,7 +176,7 @@ impl Reader<'_> {
             what,
             labels,
             selectors: read.selectors,
-            reach: read.reach.saturating_add(query_offset),
+            reach: read.reach,
             expr,
         });
     }

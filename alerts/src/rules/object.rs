@@ -1,9 +1,10 @@
-//! Finds groups of rules in a document: a rule file of Prometheus, a PrometheusRule, a list of objects.
+//! Finds groups of rules in a document: a rule file of Prometheus, a PrometheusRule, a ConfigMap, a list of objects.
 
 use std::collections::BTreeMap;
 
 use relapse_model::yaml::{Value, YamlNode};
 
+use super::config_map;
 use super::group::{Reader, get};
 
 /// Whether a document has groups of rules, judged by its words, without parsing it: dashboards are large. If not, it is
@@ -49,6 +50,7 @@ fn object(node: &YamlNode, reader: &mut Reader<'_>) {
                 read_items(items, reader);
             }
         }
+        Some("ConfigMap") => config_map::read(node, reader),
         Some(kind) => {
             let kind = kind.to_owned();
             reader.skip(&kind);

@@ -51,8 +51,8 @@ fn a_rule_file_of_prometheus() {
     assert_eq!(alert.what, What::Alert { name: "Drops".into(), hold, keep_firing, severity: Severity::Critical });
     let labels: Vec<_> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(labels, ["number=01", "severity=page", "team=net", "who={{ $labels.instance }}", "yes=true"]);
-    // The range of the recording rule, and the offset of both.
-    assert_eq!(alert.reach.as_secs(), 300 + 60 + 60);
+    // The range of the recording rule.
+    assert_eq!(alert.reach.as_secs(), 300);
     assert_eq!(set.files, 1);
 }
 
@@ -92,6 +92,70 @@ fn json_of_jsonnet_and_kubectl() {
         {"name":"g","rules":[{"record":"a:b","expr":"1"}]}]}}]}"#;
     assert_eq!(names(&from(kubectl).unwrap()), ["a:b"]);
     assert_eq!(names(&from(&format!("[{kubectl}]")).unwrap()), ["a:b"]);
+}
+
+#[test]
+fn rule_files_in_config_maps_keep_their_lines() {
+    let set = from(
+        "kind: ConfigMap
+metadata: { name: rules }
+data:
+  prometheus.yml: |
+    global: {}
+  alerting_rules.yml: |
+    ---
+    # Two rules.
+    groups:
+    - name: a
+      rules:
+      - alert: A
+        expr: |
+          up
+          == 0
+      - alert: B
+        expr: up == 1
+  recording_rules.yml: |
+    {}
+  dashboard.json: '{\"groups\": []}'
+  quoted.rules: \"groups:\\n- name: q\\n  rules:\\n  - {alert: C, expr: up}\\n\"
+---
+kind: ConfigMap
+data: { groups: none, x.yaml: 'a: groups' }
+",
+    )
+    .unwrap();
+    let places: Vec<_> =
+        set.rules.iter().map(|rule| format!("{}:{} {} {:?}", rule.file, rule.line, rule.name(), rule.expr)).collect();
+    insta::assert_snapshot!(places.join("\n"));
+    assert_eq!((set.files, set.skipped["ConfigMap"]), (1, 1));
+}
+
+#[test]
+fn errors_in_config_maps_have_their_place() {
+    let wrong = from(
+        "kind: ConfigMap
+data:
+  a.yaml: |
+    groups:
+    - name: a
+      rules:
+      - alert: A
+        expr: up
+        for: soon
+  b.yml: |-
+    groups:
+    - name: a
+     rules: []
+  c.rules: \"groups:\\n- name: q\\n  rules: none\\n\"
+  d.yaml: |
+    groups:
+    {{- if .Values.rules }}
+    - name: b
+    {{- end }}
+",
+    )
+    .unwrap_err();
+    insta::assert_snapshot!(wrong.plain());
 }
 
 #[test]

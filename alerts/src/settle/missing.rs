@@ -22,6 +22,9 @@ pub(super) fn missing(metric: &str, catalogue: &Catalogue) -> Status {
         let nearest = histogram_suffix(metric, to);
         return Status::Nowhere { why: format!("`{metric}` was renamed in {since}"), nearest: Some(nearest) };
     }
+    if let Some(why) = known::blind(metric, catalogue.metrics_of(exporter)) {
+        return Status::Unsure(why);
+    }
     if exporter == Exporter::Node {
         let with_unit = known::UNITS_SINCE_016.iter().map(|unit| format!("{metric}{unit}"));
         if let Some(new) = with_unit.into_iter().find(|name| catalogue.metric(name).is_some()) {

@@ -14,6 +14,7 @@ mod cluster;
 mod cni;
 mod create;
 mod created;
+pub mod derived;
 mod docker;
 mod feed;
 mod ground;

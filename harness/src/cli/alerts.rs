@@ -82,6 +82,22 @@ pub(super) struct GradeOptions {
     evaluate: Option<std::time::Duration>,
 }
 
+impl GradeOptions {
+    /// As they were given, for a command that can be pasted.
+    fn words(&self) -> Vec<String> {
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let seconds = |time: Option<std::time::Duration>| time.map(|time| format!("{}s", time.as_secs()));
+        let valued = [
+            ("--recordings", file(&self.recordings)),
+            ("--config", file(&self.config)),
+            ("--scrape", seconds(self.scrape)),
+            ("--evaluate", seconds(self.evaluate)),
+        ];
+        let valued = valued.into_iter().filter_map(|(option, value)| Some([option.to_owned(), value?]));
+        self.all.then(|| "--all".to_owned()).into_iter().chain(valued.flatten()).collect()
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show the parts of a rule's expression over an incident, and where it fails to be true.
@@ -131,7 +147,7 @@ pub fn main(arguments: &AlertsArguments) -> Result<ExitCode, Refused> {
         }
         let graded = Graded::grade(set, rules, &recordings, arguments.options.all)?;
         if !arguments.json {
-            out::lines(text::lines(&graded.card, page, &arguments.paths));
+            out::lines(text::lines(&graded.card, page, &arguments.options.words(), &arguments.paths));
             graded::hint_promtool(page);
         }
         cards.push(graded.card);

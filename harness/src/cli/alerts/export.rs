@@ -9,7 +9,7 @@ use relapse_alerts::export::export;
 use relapse_alerts::promtool::Promtool;
 use relapse_alerts::recording::Header;
 use relapse_alerts::rule::RuleId;
-use relapse_alerts::verdict::{OfRule, OfTrial};
+use relapse_alerts::verdict::OfTrial;
 use relapse_reports::units::count;
 
 use super::GradeOptions;
@@ -57,10 +57,7 @@ pub fn main(arguments: &ExportArguments) -> Result<ExitCode, Refused> {
         let graded = Graded::against(set, graded::read(set)?, &recordings, &incidents)?;
         let settings = Settings::new(promtool.clone(), set.scrape, set.evaluate);
         for (n, recording) in graded.recordings.iter().enumerate() {
-            let fires = |id: &RuleId| {
-                let settled = matches!(graded.verdicts.rules.get(id), Some(OfRule::AlwaysOn { .. }));
-                !settled && matches!(graded.verdicts.trials.get(&(*id, n)), Some(OfTrial::Fires(_)))
-            };
+            let fires = |id: &RuleId| matches!(graded.verdicts.trials.get(&(*id, n)), Some(OfTrial::Fires(_)));
             let ids: Vec<RuleId> = (0..graded.rules.rules.len()).map(RuleId).filter(fires).collect();
             let name = file_name(&recording.header, set.name.as_deref());
             if ids.is_empty() {

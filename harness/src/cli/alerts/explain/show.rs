@@ -36,9 +36,7 @@ pub fn verdict(settled: Option<&OfRule>, trial: Option<&OfTrial>, rule: &Rule, p
             let nearest = nearest.iter().map(|nearest| format!("the nearest that was recorded: {nearest}"));
             (Tone::Bad, std::iter::once(format!("cannot fire: {why}")).chain(nearest).collect())
         }
-        (Some(OfRule::AlwaysOn { .. }), _) => {
-            (Tone::Unsure, vec!["always on: it fires before the fault as well".to_owned()])
-        }
+        (Some(OfRule::AlwaysOn { why }), _) => (Tone::Unsure, vec![format!("always on: {why}")]),
         (Some(OfRule::Undecided { why }), _) | (_, Some(OfTrial::Undecided { why })) => {
             (Tone::Unsure, vec![format!("undecided: {why}")])
         }
@@ -95,10 +93,12 @@ fn fires(firing: &Firing) -> Vec<String> {
         Subject::Is { subject, labels } => format!("about {subject}, by {}", labels.join(" and ")),
         Subject::NotSaid => "does not say where".to_owned(),
     };
-    vec![
+    let mut lines = vec![
         format!("fires after {}{late}{held}: {times}", clock(firing.after.as_secs_f64())),
         format!("  {subject}; {cleared}"),
-    ]
+    ];
+    lines.extend(firing.few.iter().map(|few| format!("  {few}")));
+    lines
 }
 
 /// Which columns of a plot belong to which phase.
