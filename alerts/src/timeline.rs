@@ -7,6 +7,10 @@
 
 use crate::recording::{Header, Phases, Samples};
 
+/// A probe gives up after so many seconds (`timeout` of the blackbox exporter's modules, with the time of an answer). The
+/// last ones before a change may have seen it, and are not repeated.
+const UNDER_WAY: usize = 6;
+
 /// How long each part is, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeline {
@@ -64,24 +68,27 @@ impl<'a> Extended<'a> {
         let rises = counter.then(|| rises(samples));
         let Phases { fault, heal, end } = timeline.phases;
         let [fault, heal, end] = [fault, heal, end].map(|second| second as usize);
-        let window = |from: usize, to: usize| {
+        let window = |from: usize, to: usize, under_way: usize| {
             let (half, period) = (to.saturating_sub(from) / 2, timeline.period as usize);
             let whole = if half >= period && period > 0 { half - half % period } else { half };
+            let to = to.saturating_sub(under_way).max(from);
             let window = Window { from: to.saturating_sub(whole.max(1)), to };
             lasting(samples, window, counter)
         };
-        let hold = window(fault, heal);
+        // No probe is a counter, and each leaves a sample.
+        let probed = !counter && sample(samples, heal.wrapping_sub(1)).is_some();
+        let hold = window(fault, heal, if probed { UNDER_WAY } else { 0 });
         let trends = !counter && hold.is_some_and(|window| is_trend(samples, window));
         // Past the end of a trend its last value is kept: nothing recorded says how far it would go.
-        let last = |window: Option<Window>| {
-            window.map(|w| if !counter && is_trend(samples, w) { Window { from: w.to - 1, to: w.to } } else { w })
+        let last = |window: Option<Window>, to: usize| {
+            window.map(|w| if !counter && is_trend(samples, w) { Window { from: to - 1, to } } else { w })
         };
         let mut extended = Self {
             timeline,
             samples,
             rises,
-            hold: last(hold),
-            healthy: last(window(heal, end)),
+            hold: last(hold, heal),
+            healthy: last(window(heal, end, 0), end),
             added: 0.0,
             reset: reset_after(samples, heal),
             trends,
@@ -121,7 +128,10 @@ impl<'a> Extended<'a> {
             return Some(first);
         }
         match &self.rises {
-            None => Some(sample(self.samples, last - (seconds - 1) % last).unwrap_or(first)),
+            None => {
+                let last = (last + 1).saturating_sub(UNDER_WAY).max(1);
+                Some(sample(self.samples, last - (seconds - 1) % last).unwrap_or(first))
+            }
             Some(rises) => {
                 let rise = |second: usize| rises.get(second).copied().unwrap_or_default();
                 let (times, rest) = (seconds / last, seconds % last);
@@ -366,6 +376,16 @@ mod tests {
         let flaps = samples(|second| (second < 60 || second % 10 < 5).then_some(5.0));
         let flaps = Extended::new(false, &flaps, &TIMELINE);
         assert_eq!((180..1380).filter(|&second| flaps.at(second).is_some()).count(), 600);
+    }
+
+    #[test]
+    fn a_probe_under_way_when_something_changes_is_not_repeated() {
+        // From 58 to 175, and those that began before and saw it.
+        let samples = samples(|second| Some(f64::from(u8::from(!(58..176).contains(&second)))));
+        let extended = Extended::new(false, &samples, &TIMELINE);
+        assert!((-600..0).all(|second| extended.at(second) == Some(1.0)));
+        assert_eq!([175, 176, 179].map(|second| extended.at(second)), [Some(0.0), Some(1.0), Some(1.0)], "as recorded");
+        assert!((180..1380).all(|second| extended.at(second) == Some(0.0)));
     }
 
     #[test]

@@ -177,3 +177,20 @@ fn what_is_exported_passes_with_promtool_and_fails_without_the_rule() {
     std::fs::write(&rules, changed).expect("written");
     assert!(!test().status.success());
 }
+
+#[test]
+fn the_example_rules_see_seven_incidents_and_are_silent_on_twins() {
+    if !promtool() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/rules");
+    let printed = run(&folder, 0, &["alerts"]);
+    let silent = printed.lines().any(|line| line.starts_with("false alarms in ") && line.ends_with(" twins: 0"));
+    assert!(silent && printed.contains("You would catch 7 of "), "{printed}");
+    let files = std::fs::read_dir(folder.join("tests")).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let tests: Vec<_> = files.filter(|file| file.to_string_lossy().ends_with(".test.yaml")).collect();
+    assert_eq!(tests.len(), 7);
+    let promtool = Promtool::find().expect("it was found");
+    let passed = Command::new(promtool.path()).args(["test", "rules"]).args(tests).output().expect("it starts");
+    assert!(passed.status.success(), "{}{}", text(&passed.stdout), text(&passed.stderr));
+}

@@ -183,7 +183,7 @@ mod tests {
         let series = Extended::new(false, &samples, &timeline);
         let schedule = Schedule::new(timeline, Duration::from_secs(30), Duration::from_secs(30), 0);
         assert_eq!(schedule.interval(), 15_000);
-        assert_eq!(schedule.values(&series, 270_000, false), "_ 45 _ 15 _ 45 _ 75 _ stale _x7 225");
+        assert_eq!(schedule.values(&series, 270_000, false), "_ 40 _ 15 _ 45 _ 75 _ stale _x7 225");
         assert_eq!(schedule.values(&Extended::new(false, &vec![], &timeline), 270_000, false), "_");
     }
 

@@ -121,7 +121,7 @@ pub struct RunArguments {
     record: Option<PathBuf>,
     /// Record what Prometheus exporters export to this folder, one file per trial, for `relapse alerts`. Trials then take four
     /// minutes: 60 s before the fault, 120 s with it, 60 s after healing. Needs the programs of scripts/prometheus.sh.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["vary", "repeat"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "repeat")]
     record_series: Option<PathBuf>,
     /// Outside detectors and what they must report (default: relapse.yaml, if it exists).
     #[arg(long, value_name = "FILE")]

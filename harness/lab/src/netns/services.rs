@@ -1,5 +1,9 @@
 //! Services as programmed by kube-proxy on every node: destination NAT on the client's node, or on the node whose node
 //! port is asked, distributed at random over ready endpoints; forwarded packets in conntrack state INVALID are dropped.
+//!
+//! Ports that a Service does not have are rejected, as kube-proxy does in its nftables mode. In its iptables mode the
+//! packets leave by the default route, and a router without a route to them answers once a second at most (`ip_error` of
+//! net/ipv4/route.c; the limit is the machine's): all others time out.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +16,8 @@ use crate::cluster::node_network::host;
 /// Name of the nft table.
 pub const TABLE: &str = "relapse-kube-proxy";
 
-/// ICMP port unreachable, with which kube-proxy rejects connections to a Service without endpoints (RFC 792).
+/// ICMP port unreachable, with which kube-proxy rejects connections to a Service without endpoints, or to a port that a
+/// Service does not have (RFC 792).
 const PORT_UNREACHABLE: u8 = 3;
 
 /// kube-proxy's mark of packets that get the node's own address as the source (`masqueradeBit` 14).
@@ -67,6 +72,11 @@ pub fn rules(
                     table = table.rule("prerouting", rule.clone()).rule("output", rule);
                 }
             }
+        }
+        // What was translated has another destination by now.
+        for chain in ["forward", "local"] {
+            let others = Rule::new().ip_daddr(virtual_address).reject_icmp(PORT_UNREACHABLE);
+            table = table.rule(chain, others.comment(format!("{} has no such port", service.name)));
         }
         if let Some(port) = service.node_port {
             table = node_port(table, plan, node, service, port, &endpoints);
