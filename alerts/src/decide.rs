@@ -17,11 +17,10 @@ mod truth;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::labels::Labels;
+use crate::parallel::{each, processors};
 use crate::promtool::Promtool;
 use crate::recording::{Recording, tools};
 use crate::rule::{RuleId, RuleSet};
@@ -34,6 +33,9 @@ pub const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
 /// Trials that are asked in one process, at most.
 const TOGETHER: usize = 6;
+
+/// With so many rules to be asked, counted in each trial, a process has enough.
+const QUESTIONS: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -96,109 +98,147 @@ fn decide_staged(
             None => open.push(id),
         }
     }
-    let trials: Vec<Trial<'_>> = recordings.iter().map(|recording| Trial::new(recording, labels)).collect();
+    let trials = each(recordings.len(), |trial| Trial::new(&recordings[trial], labels, &sources.selectors));
     let exporters = trial::exporters(&trials);
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let chunks: Vec<&[Trial<'_>]> = trials.chunks(trials.len().div_ceil(4 * processors).clamp(1, TOGETHER)).collect();
-    let next = AtomicUsize::new(0);
-    let decided = Mutex::new(BTreeMap::new());
-    let shared = Shared { sources: &sources, exporters: &exporters, settings, constant: Mutex::default(), staged };
-    let work = || {
-        while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            for (trial, of_trial) in chunk.iter().zip(shared.decide(chunk, &open)) {
-                let index = recordings.iter().position(|recording| std::ptr::eq(recording, trial.recording));
-                let of_trial = of_trial.into_iter().map(|(id, verdict)| ((id, index.unwrap_or_default()), verdict));
-                decided.lock().unwrap_or_else(PoisonError::into_inner).extend(of_trial);
-            }
-        }
+    let mut decided = Decided {
+        sources: &sources,
+        settings,
+        staged,
+        caches: each(trials.len(), |trial| cache::Cache::open(settings.cache.as_deref(), &trials[trial])),
+        verdicts: each(trials.len(), |trial| {
+            let settle = |&id: &RuleId| Some((id, trials[trial].settle(&sources, id, &exporters)?));
+            open.iter().filter_map(settle).collect()
+        }),
+        trials: &trials,
     };
-    std::thread::scope(|scope| {
-        for _ in 0..processors.min(chunks.len()) {
-            scope.spawn(work);
-        }
-    });
-    verdicts.trials = decided.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Rules that read ALERTS are last: by then it is known which alerts are ever active.
+    let (readers, others): (Vec<RuleId>, Vec<RuleId>) = open.iter().partition(|id| sources.reads_alerts(**id));
+    decided.decide(&others, &vec![Vec::new(); trials.len()], staged);
+    if !readers.is_empty() {
+        let active = decided.active();
+        decided.decide(&readers, &active, false);
+    }
+    for (trial, of_trial) in decided.verdicts.into_iter().enumerate() {
+        verdicts.trials.extend(of_trial.into_iter().map(|(id, verdict)| ((id, trial), verdict)));
+    }
+    decided.caches.into_iter().for_each(cache::Cache::store);
     always_on(recordings.len(), &mut verdicts);
     verdicts
 }
 
-/// What the threads share.
-struct Shared<'a> {
+/// What is decided so far; lists are by trial.
+struct Decided<'a> {
     sources: &'a Sources<'a>,
-    exporters: &'a trial::Exporters<'a>,
+    trials: &'a [Trial<'a>],
     settings: &'a Settings,
-    /// Verdicts on rules that read nothing that changes: they hold in all trials that have the same series.
-    constant: Mutex<HashMap<String, OfTrial>>,
+    /// Whether verdicts may come from the cache or another trial.
     staged: bool,
+    caches: Vec<cache::Cache>,
+    verdicts: Vec<BTreeMap<RuleId, OfTrial>>,
 }
 
-impl Shared<'_> {
-    fn decide(&self, trials: &[Trial<'_>], open: &[RuleId]) -> Vec<BTreeMap<RuleId, OfTrial>> {
-        let sources = self.sources;
-        let mut verdicts: Vec<BTreeMap<RuleId, OfTrial>> = Vec::new();
-        let (mut asked, mut readers) = (Vec::new(), Vec::new());
-        let mut caches = Vec::new();
-        for trial in trials {
-            let mut cache = cache::Cache::open(self.settings.cache.as_deref(), trial);
-            let (mut known, mut unknown) = (BTreeMap::new(), Vec::new());
-            for &id in open {
-                match trial.settle(sources, id, self.exporters).or_else(|| self.known(&mut cache, trial, id)) {
-                    Some(verdict) => {
-                        known.insert(id, verdict);
-                    }
-                    None => unknown.push(id),
+impl Decided<'_> {
+    /// Decides rules in each trial. Where all that a verdict depends on is the same, promtool is asked once.
+    fn decide(&mut self, rules: &[RuleId], active: &[Vec<RuleId>], staged: bool) {
+        let none = || vec![Vec::new(); self.trials.len()];
+        let keys = each(self.trials.len(), |trial| {
+            let open = rules.iter().filter(|id| !self.verdicts[trial].contains_key(id));
+            let key = |&id| cache::key(self.sources, &self.trials[trial], id, &active[trial], self.settings);
+            open.map(|id| (*id, if self.staged { key(id) } else { String::new() })).collect::<Vec<_>>()
+        });
+        let mut asked = none();
+        let mut first: HashMap<&str, (usize, RuleId)> = HashMap::new();
+        let mut same = Vec::new();
+        for (trial, keys) in keys.iter().enumerate() {
+            for (id, key) in keys {
+                if !self.staged {
+                    asked[trial].push(*id);
+                } else if let Some(verdict) = self.caches[trial].get(key) {
+                    self.verdicts[trial].insert(*id, verdict);
+                } else if let Some(of) = first.get(&**key) {
+                    same.push((trial, *id, *of));
+                } else {
+                    first.insert(key, (trial, *id));
+                    asked[trial].push(*id);
                 }
             }
-            // Rules that read ALERTS are last: by then it is known which alerts are ever active.
-            let (of_alerts, unknown) = unknown.into_iter().partition(|id| sources.reads_alerts(*id));
-            verdicts.push(known);
-            readers.push(of_alerts);
-            asked.push(unknown);
-            caches.push(cache);
         }
-        let run = |trial| run::Run { sources, trial, settings: self.settings };
-        let runs: Vec<run::Run<'_>> = trials.iter().map(run).collect();
-        let none = vec![Vec::new(); trials.len()];
-        let fresh = stages::decide(&runs, &asked, &none, self.staged);
-        for ((trial, mut cache), fresh) in trials.iter().zip(caches).zip(&fresh).filter(|_| self.staged) {
-            for (id, verdict) in fresh {
-                let key = cache::key(sources, trial, *id, self.settings);
-                cache.put(key.clone(), verdict);
-                if matches!(verdict, OfTrial::NeverTrue { .. }) && trial.is_constant(sources, *id) {
-                    self.constant().insert(key, verdict.clone());
+        self.ask(&asked, active, staged);
+        let mut differ = none();
+        for (trial, id, (first, of)) in same {
+            match self.verdicts[first].get(&of).filter(|verdict| trial == first || holds_elsewhere(verdict)) {
+                Some(verdict) => {
+                    let verdict = verdict.clone();
+                    self.verdicts[trial].insert(id, verdict);
+                }
+                None => differ[trial].push(id),
+            }
+        }
+        self.ask(&differ, active, staged);
+        for (keys, (cache, verdicts)) in keys.into_iter().zip(self.caches.iter_mut().zip(&self.verdicts)) {
+            for (id, key) in keys.into_iter().filter(|_| self.staged) {
+                if let Some(verdict) = verdicts.get(&id) {
+                    cache.put(key, verdict);
                 }
             }
-            cache.store();
         }
-        for (verdicts, fresh) in verdicts.iter_mut().zip(fresh) {
-            verdicts.extend(fresh);
+    }
+
+    /// Asks promtool about some rules in each trial.
+    fn ask(&mut self, rules: &[Vec<RuleId>], active: &[Vec<RuleId>], staged: bool) {
+        let chunks = chunks(rules);
+        let fresh = each(chunks.len(), |chunk| {
+            let of = &chunks[chunk];
+            let run = |&trial: &usize| run::Run {
+                sources: self.sources,
+                trial: &self.trials[trial],
+                settings: self.settings,
+            };
+            let runs: Vec<run::Run<'_>> = of.iter().map(run).collect();
+            let [rules, active] = [rules, active].map(|all| of.iter().map(|&n| all[n].clone()).collect::<Vec<_>>());
+            stages::decide(&runs, &rules, &active, staged)
+        });
+        for (trial, fresh) in chunks.into_iter().flatten().zip(fresh.into_iter().flatten()) {
+            self.verdicts[trial].extend(fresh);
         }
-        let active = |verdicts: &BTreeMap<RuleId, OfTrial>| {
-            let active = |verdict: &OfTrial| matches!(verdict, OfTrial::Fires(_) | OfTrial::Pending { .. });
+    }
+
+    /// The alerts that are ever active in each trial.
+    fn active(&self) -> Vec<Vec<RuleId>> {
+        let active = |verdict: &OfTrial| matches!(verdict, OfTrial::Fires(_) | OfTrial::Pending { .. });
+        let of = |verdicts: &BTreeMap<RuleId, OfTrial>| {
             verdicts.iter().filter(|(_, verdict)| active(verdict)).map(|(id, _)| *id).collect()
         };
-        let active: Vec<Vec<RuleId>> = verdicts.iter().map(active).collect();
-        for (verdicts, of_readers) in verdicts.iter_mut().zip(stages::decide(&runs, &readers, &active, false)) {
-            verdicts.extend(of_readers);
-        }
-        verdicts
+        self.verdicts.iter().map(of).collect()
     }
+}
 
-    /// From an earlier run, or another trial. What a reader of ALERTS sees depends on other rules.
-    fn known(&self, cache: &mut cache::Cache, trial: &Trial<'_>, id: RuleId) -> Option<OfTrial> {
-        if !self.staged || self.sources.reads_alerts(id) {
-            return None;
+/// Trials that are asked in one process: few enough for all processors to have some.
+fn chunks(rules: &[Vec<RuleId>]) -> Vec<Vec<usize>> {
+    let asked: Vec<usize> = (0..rules.len()).filter(|&trial| !rules[trial].is_empty()).collect();
+    let mut chunks: Vec<Vec<usize>> = Vec::new();
+    let most = asked.len().div_ceil(4 * processors()).clamp(1, TOGETHER);
+    let mut questions = usize::MAX;
+    for trial in asked {
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < most && questions < QUESTIONS => chunk.push(trial),
+            _ => {
+                chunks.push(vec![trial]);
+                questions = 0;
+            }
         }
-        let key = cache::key(self.sources, trial, id, self.settings);
-        cache.get(&key).or_else(|| {
-            let verdict = self.constant().get(&key).cloned()?;
-            cache.put(key, &verdict);
-            Some(verdict)
-        })
+        questions += rules[trial].len();
     }
+    chunks
+}
 
-    fn constant(&self) -> std::sync::MutexGuard<'_, HashMap<String, OfTrial>> {
-        self.constant.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether a verdict on a rule that reads nothing that changes is independent of when the fault is. One that fires now and
+/// then by the positions of scrapes is not.
+fn holds_elsewhere(verdict: &OfTrial) -> bool {
+    match verdict {
+        OfTrial::NeverTrue { .. } | OfTrial::Error { .. } => true,
+        OfTrial::Fires(firings) => firings.iter().all(|firing| firing.in_baseline && firing.cleared.is_none()),
+        OfTrial::Pending { .. } | OfTrial::NotRecorded { .. } | OfTrial::Undecided { .. } => false,
     }
 }
 

@@ -77,7 +77,7 @@ pub fn explain(
         let target = recording.header.targets.get(series.target)?;
         let extended = Extended::new(is_counter(&recording.header, &series.name), &series.samples, &timeline);
         let named = selector(&series.name, &labels.stored(target, &series.labels));
-        Some((named, schedule.values(&extended, schedule.end())))
+        Some((named, schedule.values(&extended, schedule.end(), false)))
     });
     let ask = |part: &Part| {
         instants.iter().map(|at| Ask { expr: part.text.clone(), at: schedule.at(*at) }).collect::<Vec<_>>()

@@ -56,7 +56,7 @@ pub fn export(
             let target = recording.header.targets.get(series.target)?;
             let extended = Extended::new(is_counter(&recording.header, &series.name), &series.samples, &timeline);
             let named = selector(&series.name, &labels.stored(target, &series.labels));
-            Some((named, schedule.values(&extended, schedule.end())))
+            Some((named, schedule.values(&extended, schedule.end(), false)))
         })
         .collect();
     let mut names: Vec<&str> = alerts.iter().map(|alert| alert.name()).collect();

@@ -9,6 +9,7 @@ mod needs;
 mod share;
 mod text;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test, Matchers};
@@ -39,6 +40,8 @@ pub struct Expression {
     pub selectors: Vec<Selector>,
     /// The matchers of each selector, ready to be applied; without those of the metric's name.
     pub tests: Vec<Vec<Test>>,
+    /// The selectors of which more matters than the latest value: ranges, and what is asked when it was scraped.
+    pub ranges: BTreeSet<usize>,
     pub needs: Needs,
     /// As [`crate::rule::Rule::reach`], of this expression alone.
     pub reach: Duration,
@@ -75,17 +78,17 @@ const MOST_OPERATORS: usize = 1000;
 /// If it is not one, or not one that can be read.
 pub fn read(text: &str) -> Result<Expression, Failure> {
     let tree = tree(text)?;
-    let mut walk = Walk { selectors: Vec::new(), tests: Vec::new(), reach: Duration::ZERO, alternatives: false };
+    let mut walk = Walk::default();
     let needs = walk.needs(&tree, Duration::ZERO, false);
     if walk.alternatives {
         return Err(Failure::Unknown("`or` between matchers".to_owned()));
     }
-    let Walk { selectors, tests, reach, .. } = walk;
+    let Walk { selectors, tests, ranges, reach, .. } = walk;
     let (comparison, share) = match compared(&tree) {
         Some((of, op, threshold)) => (comparison(of, op, threshold), Share::read(of, op, threshold)),
         None => (None, None),
     };
-    Ok(Expression { selectors, tests, needs, reach, comparison, share })
+    Ok(Expression { selectors, tests, ranges, needs, reach, comparison, share })
 }
 
 fn tree(text: &str) -> Result<Expr, Failure> {
@@ -110,6 +113,7 @@ impl Expression {
             .collect();
         Self {
             tests: vec![Vec::new(); selectors.len()],
+            ranges: (0..selectors.len()).collect(),
             selectors,
             needs: Needs::Nothing,
             reach: text::durations(text),
@@ -119,9 +123,11 @@ impl Expression {
     }
 }
 
+#[derive(Default)]
 struct Walk {
     selectors: Vec<Selector>,
     tests: Vec<Vec<Test>>,
+    ranges: BTreeSet<usize>,
     reach: Duration,
     /// A selector has alternatives, which Prometheus does not know.
     alternatives: bool,
@@ -132,7 +138,10 @@ impl Walk {
     fn needs(&mut self, expr: &Expr, back: Duration, may_be_empty: bool) -> Needs {
         match expr {
             Expr::VectorSelector(vector) => self.selector(vector, back, may_be_empty),
-            Expr::MatrixSelector(matrix) => self.selector(&matrix.vs, back.saturating_add(matrix.range), may_be_empty),
+            Expr::MatrixSelector(matrix) => {
+                self.ranges.insert(self.selectors.len());
+                self.selector(&matrix.vs, back.saturating_add(matrix.range), may_be_empty)
+            }
             Expr::Subquery(sub) => {
                 let back = since(back, sub.offset.as_ref(), sub.at.as_ref()).saturating_add(sub.range);
                 self.needs(&sub.expr, back, may_be_empty)
@@ -169,6 +178,7 @@ impl Walk {
     fn call(&mut self, call: &Call, back: Duration, may_be_empty: bool) -> Needs {
         let name = call.func.name;
         let replaced = matches!(name, "absent" | "absent_over_time" | "scalar");
+        let first = self.selectors.len();
         let of_args: Vec<_> = call
             .args
             .args
@@ -183,6 +193,9 @@ impl Walk {
                 false => self.needs(arg, back, may_be_empty || replaced),
             })
             .collect();
+        if name == "timestamp" {
+            self.ranges.extend(first..self.selectors.len());
+        }
         match name {
             "scalar" => Needs::Number(Box::new(Needs::All(of_args))),
             _ if replaced => Needs::Absent(Box::new(Needs::All(of_args))),

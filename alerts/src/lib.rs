@@ -18,6 +18,7 @@ pub mod export;
 pub mod expr;
 pub mod known;
 pub mod labels;
+pub mod parallel;
 pub mod promtool;
 pub mod report;
 pub mod rule;

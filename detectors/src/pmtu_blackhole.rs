@@ -72,6 +72,8 @@ struct Stall {
     received: bool,
     size: u32,
     round_trip: Duration,
+    /// The timeout before any retransmission; each doubles it (RFC 6298, 5.5).
+    timeout: Duration,
 }
 
 impl PmtuBlackhole {
@@ -104,6 +106,7 @@ impl PmtuBlackhole {
             retransmits: socket.retransmits,
             received: socket.bytes_received > 0,
             round_trip: Duration::from_micros(socket.rtt_us.into()),
+            timeout: Duration::from_micros(u64::from(socket.rto_us) >> socket.retransmits.min(31)),
         };
         self.sockets.insert(key, stall);
     }
@@ -130,8 +133,9 @@ impl PmtuBlackhole {
         for (way @ (node, path), stalls) in self.stuck() {
             let clients: BTreeSet<IpAddr> = stalls.iter().map(|stall| stall.remote.ip()).collect();
             let proof = |stall: &&&Stall| {
-                // What was acknowledged a round trip after the stall began was not under way before.
-                let since = stall.since + stall.round_trip * 3 / 2;
+                // What was acknowledged a timeout after the stall began was not under way before. A round trip is too
+                // short: a busy machine delays packets that passed before.
+                let since = stall.since + stall.timeout;
                 self.small.reached(node, stall.remote, since)
                     || (clients.len() > 1 || self.small.mss_rose(node, stall.remote))
                         && self.small.reached_path(way, since)

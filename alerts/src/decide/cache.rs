@@ -12,7 +12,7 @@ use crate::rule::RuleId;
 use crate::verdict::OfTrial;
 
 /// Counts changes of how verdicts are made.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Of a recording. With more, all are forgotten.
 const MOST: usize = 10_000;
@@ -25,22 +25,23 @@ pub struct Cache {
     changed: bool,
 }
 
-/// All that a verdict depends on.
-pub fn key(sources: &Sources<'_>, trial: &Trial<'_>, id: RuleId, settings: &Settings) -> String {
+/// All that a verdict depends on. `active` are the alerts whose series the rule may read.
+pub fn key(sources: &Sources<'_>, trial: &Trial<'_>, id: RuleId, active: &[RuleId], settings: &Settings) -> String {
     let mut hash = DefaultHasher::new();
     (VERSION, settings.promtool.version, settings.scrape, settings.evaluate).hash(&mut hash);
     let header = &trial.recording.header;
     let phases = header.phases;
-    if !trial.is_constant(sources, id) {
+    let of = || active.iter().copied().chain([id]);
+    if !of().all(|id| trial.is_constant(sources, id)) {
         (phases.fault, phases.heal, phases.end, header.lasted).hash(&mut hash);
     }
     header.scaled.hash(&mut hash);
-    for id in sources.with_records(id) {
+    for id in of().flat_map(|id| sources.with_records(id)) {
         let (rule, source) = (sources.rule(id), sources.source(id));
         (rule.name(), &rule.expr, &rule.labels, rule.is_alert(), rule.reach).hash(&mut hash);
         (source.hold, source.keep_firing, source.evaluate, source.offset).hash(&mut hash);
     }
-    for series in trial.relevant(sources, id) {
+    for series in of().flat_map(|id| trial.relevant(sources, id)) {
         trial.hash(series).hash(&mut hash);
     }
     format!("{:016x}", hash.finish())
@@ -123,7 +124,8 @@ mod tests {
                 ("x", "eth0", samples(|s| Some(value * f64::from(s)))),
                 ("other", "eth0", samples(|s| Some(value - f64::from(s)))),
             ]);
-            key(&Sources::new(&set, settings), &Trial::new(&recording, &labels()), RuleId(0), settings)
+            let sources = Sources::new(&set, settings);
+            key(&sources, &Trial::new(&recording, &labels(), &sources.selectors), RuleId(0), &[], settings)
         };
         let key = of("x > 5", 0, 1.0, &settings);
         assert_eq!(of("x > 5", 0, 1.0, &settings), key);

@@ -14,7 +14,7 @@ pub fn note(run: &Run<'_>, id: RuleId, labels: &BTreeMap<String, String>) -> Opt
     let share = run.sources.source(id).expr.share.as_ref()?;
     let set = &run.sources.rule(id).labels;
     // All selectors of such an expression are one.
-    let targets = run.trial.matched(run.sources, id, 0).into_iter().map(|series| run.trial.series(series).1);
+    let targets = run.trial.matched(run.sources, id, 0).iter().map(|&series| run.trial.series(series).1);
     let is_counted = |of: &&BTreeMap<String, String>| {
         labels.iter().all(|(label, value)| set.contains_key(label) || of.get(label) == Some(value))
     };

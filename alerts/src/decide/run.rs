@@ -122,6 +122,8 @@ impl Run<'_> {
         let asks: Vec<usize> = (0..rules.len()).map(most).collect();
         let relevant: BTreeSet<usize> =
             rules.iter().chain(written).flat_map(|&id| self.trial.relevant(self.sources, id)).collect();
+        let ranges: BTreeSet<usize> =
+            rules.iter().chain(written).flat_map(|&id| self.trial.ranges(self.sources, id)).collect();
         let tests = schedules.iter().zip(asked).map(|(schedule, of)| {
             let padded = of.into_iter().zip(&asks).flat_map(|(mut questions, &most)| {
                 if let Some(last) = questions.last().cloned() {
@@ -134,7 +136,8 @@ impl Run<'_> {
             let write = |&index: &usize| {
                 let (series, labels) = self.trial.series(index);
                 let extended = self.extended(index, &schedule.timeline);
-                (crate::promtool::series(&series.name, labels), schedule.values(&extended, until))
+                let values = schedule.values(&extended, until, !ranges.contains(&index));
+                (crate::promtool::series(&series.name, labels), values)
             };
             Test { interval: schedule.interval(), series: relevant.iter().map(write).collect(), asks }
         });

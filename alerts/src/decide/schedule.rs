@@ -1,9 +1,13 @@
 //! Where scrapes and evaluations fall, in milliseconds of a test.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::recording;
 use crate::timeline::{Extended, Timeline};
+
+/// For how long Prometheus takes the last sample for the present one (5 minutes), with some to spare; in milliseconds.
+const LATEST: u64 = 240_000;
 
 /// How many positions are tried.
 pub const PHASES: u64 = 3;
@@ -83,23 +87,34 @@ impl Schedule {
     }
 
     /// A series up to a time, in promtool's notation. A series that ends gets one stale marker, as Prometheus writes it.
-    pub fn values(&self, series: &Extended<'_>, until: u64) -> String {
+    /// With `latest`, nothing but its latest value matters: a scrape that finds the same as before may be left out, which
+    /// is most of what promtool has to read.
+    pub fn values(&self, series: &Extended<'_>, until: u64, latest: bool) -> String {
         let interval = self.interval();
         let mut words = String::new();
         let mut skipped = self.first / interval;
         let mut was = false;
+        let mut kept = (0, 0);
         let mut time = self.first;
         let start = i64::try_from(self.start).unwrap_or(i64::MAX);
         while time <= until {
             let second = (i64::try_from(time).unwrap_or(i64::MAX) - start).div_euclid(1000);
             let value = series.at(second);
-            if value.is_some() || was {
-                if skipped > 0 {
-                    words += &format!("_x{skipped} ");
+            let bits = value.map_or(0, f64::to_bits);
+            let same = latest && was && value.is_some() && kept.0 == bits && time + self.scrape - kept.1 <= LATEST;
+            if !same && (value.is_some() || was) {
+                match skipped {
+                    0 => {}
+                    1 => words.push_str("_ "),
+                    _ => _ = write!(words, "_x{skipped} "),
                 }
-                words += &value.map_or_else(|| "stale".to_owned(), recording::number);
+                match value {
+                    Some(value) => words.push_str(&recording::number(value)),
+                    None => words.push_str("stale"),
+                }
                 words.push(' ');
                 skipped = 0;
+                kept = (bits, time);
             } else {
                 skipped += 1;
             }
@@ -168,8 +183,21 @@ mod tests {
         let series = Extended::new(false, &samples, &timeline);
         let schedule = Schedule::new(timeline, Duration::from_secs(30), Duration::from_secs(30), 0);
         assert_eq!(schedule.interval(), 15_000);
-        assert_eq!(schedule.values(&series, 270_000), "_x1 40 _x1 15 _x1 45 _x1 75 _x1 stale _x7 225");
-        assert_eq!(schedule.values(&Extended::new(false, &vec![], &timeline), 270_000), "_");
+        assert_eq!(schedule.values(&series, 270_000, false), "_ 40 _ 15 _ 45 _ 75 _ stale _x7 225");
+        assert_eq!(schedule.values(&Extended::new(false, &vec![], &timeline), 270_000, false), "_");
+    }
+
+    #[test]
+    fn where_only_the_latest_value_matters_a_repeated_one_is_left_out_for_four_minutes() {
+        let samples = (0..240).map(|second| (second < 150).then(|| f64::from(second / 100))).collect();
+        let timeline = Timeline { history: 300, hold: 0, healthy: 0, ..TIMELINE };
+        let series = Extended::new(false, &samples, &timeline);
+        let schedule = Schedule::new(timeline, Duration::from_secs(30), Duration::from_secs(30), 0);
+        // Scrapes are at 15 s, 45 s, ...; the fault starts at 360 s.
+        assert_eq!(schedule.values(&series, 600_000, true), "_ 0 _x15 0 _x9 1 _x3 stale");
+        // Where scrapes are farther apart, each is there.
+        let rare = Schedule::new(timeline, Duration::from_secs(300), Duration::from_secs(300), 0);
+        assert_eq!(rare.values(&series, 600_000, true), rare.values(&series, 600_000, false));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What each rule reads: recording rules, alerts, how far back; found once for all trials.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use promql_parser::label::Matcher;
 use promql_parser::parser::value::ValueType;
 use promql_parser::parser::{self, Expr};
 use promql_parser::util::{ExprVisitor, walk_expr};
@@ -11,7 +12,7 @@ use super::schedule::milliseconds;
 use super::{LONGEST, Settings};
 use crate::expr::{self, Expression};
 use crate::promtool::WrittenRule;
-use crate::rule::{Rule, RuleId, RuleSet, What};
+use crate::rule::{Rule, RuleId, RuleSet, Selector, What};
 
 /// Tells alerts of one name apart.
 pub const ID: &str = "relapse_rule";
@@ -22,14 +23,26 @@ const ALERTS: [&str; 2] = ["ALERTS", "ALERTS_FOR_STATE"];
 pub struct Sources<'a> {
     pub rules: &'a RuleSet,
     of: Vec<Source>,
+    /// The selectors of all rules: many rules have the same.
+    pub selectors: Vec<Selected>,
+}
+
+/// What a selector selects by; metric and matchers.
+pub struct Selected {
+    pub metric: Option<String>,
+    pub tests: Vec<Matcher>,
 }
 
 pub struct Source {
     pub expr: Expression,
+    /// Of each of its selectors the place in [`Sources::selectors`].
+    pub selectors: Vec<usize>,
     /// The expression is a number, which promtool's functions of vectors refuse.
     pub scalar: bool,
     /// Why its result depends on when it is evaluated.
     clock: Option<&'static str>,
+    /// It reads the time, or when something was scraped.
+    pub timed: bool,
     /// Both sides of a division read these.
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
     /// The recording rules that it reads, those read by others first.
@@ -51,6 +64,8 @@ impl<'a> Sources<'a> {
         for (index, rule) in rules.rules.iter().enumerate().filter(|(_, rule)| !rule.is_alert()) {
             recorded.entry(rule.name()).or_default().push(index);
         }
+        let mut selectors = Vec::new();
+        let mut places = HashMap::new();
         let of = rules.rules.iter().enumerate().map(|(index, rule)| {
             let mut records = Vec::new();
             let mut reads_alerts = false;
@@ -75,10 +90,20 @@ impl<'a> Sources<'a> {
             ) {
                 let _ = walk_expr(&mut facts, tree);
             }
+            let expr = expr::read(&rule.expr).unwrap_or_else(|_| Expression::unread(&rule.expr));
+            let place = |(selector, tests): (&Selector, &Vec<Matcher>)| {
+                let text = format!("{:?} {:?}", selector.metric, selector.matchers);
+                *places.entry(text).or_insert_with(|| {
+                    selectors.push(Selected { metric: selector.metric.clone(), tests: tests.clone() });
+                    selectors.len() - 1
+                })
+            };
             Source {
-                expr: expr::read(&rule.expr).unwrap_or_else(|_| Expression::unread(&rule.expr)),
+                selectors: expr.selectors.iter().zip(&expr.tests).map(place).collect(),
+                expr,
                 scalar: tree.is_some_and(|tree| tree.value_type() == ValueType::Scalar),
                 clock: facts.clock(),
+                timed: facts.timed,
                 ratios: facts.ratios,
                 back: rule
                     .reach
@@ -94,7 +119,7 @@ impl<'a> Sources<'a> {
             }
         });
         let of = of.collect();
-        Self { rules, of }
+        Self { rules, of, selectors }
     }
 
     pub fn rule(&self, id: RuleId) -> &'a Rule {
@@ -192,6 +217,7 @@ struct Facts {
     /// How often it reads the time, and how often only to see how long ago something was scraped.
     times: usize,
     differences: usize,
+    timed: bool,
     ratios: Vec<(BTreeSet<String>, BTreeSet<String>)>,
 }
 
@@ -218,7 +244,10 @@ impl ExprVisitor for Facts {
                 let of_now = |arg: &Expr| ["time()", "timestamp("].iter().any(|now| arg.to_string().contains(now));
                 self.of_day |= call.args.args.is_empty() || call.args.args.iter().any(|arg| of_now(arg));
             }
-            Expr::Call(call) => self.times += usize::from(call.func.name == "time"),
+            Expr::Call(call) => {
+                self.times += usize::from(call.func.name == "time");
+                self.timed |= matches!(call.func.name, "time" | "timestamp");
+            }
             Expr::Binary(binary) if binary.op.id() == parser::token::T_DIV => {
                 self.ratios.push((metrics(&binary.lhs), metrics(&binary.rhs)));
             }

@@ -268,6 +268,42 @@ fn a_rule_is_blind_where_the_kernel_hides_its_file() {
 }
 
 #[test]
+fn what_is_the_same_in_two_trials_is_decided_as_if_asked_in_each() {
+    let Some(promtool) = promtool() else { return };
+    let settings = settings(promtool);
+    let earlier = recording(vec![("x", "eth0", samples(|_| Some(1.0))), ("limit", "eth0", samples(|_| Some(10.0)))]);
+    let mut later = earlier.clone();
+    later.header.phases = Phases { fault: 97, heal: 203, end: 240 };
+    let all = vec![
+        alert("Always", "vector(1)", 600),
+        alert("Ratio", "x / limit > 0.05", 60),
+        alert("Never", "x / limit > 0.5", 0),
+        alert("Absent", "absent(nothing)", 300),
+        alert("Wrong", "x * on(instance) group_left limit * on(nothing) (x or limit)", 0),
+        // Only every other scrape is in the range.
+        alert("Now and then", "count_over_time(x[20s]) > 1", 0),
+        // The second of the test is not the same.
+        alert("Scraped", "timestamp(x) > 200", 0),
+        alert("Reader", "ALERTS{alertname=\"Always\", alertstate=\"firing\"} == 1", 0),
+    ];
+    let (set, recordings) = (rules(all), [earlier, later]);
+    let decided = |staged| {
+        let mut verdicts = decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), staged);
+        for verdict in verdicts.trials.values_mut() {
+            if let OfTrial::NeverTrue { close } = verdict {
+                *close = None;
+            }
+        }
+        verdicts
+    };
+    let (staged, unstaged) = (decided(true), decided(false));
+    assert_eq!(staged.trials, unstaged.trials);
+    assert_eq!(staged.rules, unstaged.rules);
+    let one = OfRule::AlwaysOn { why: "fires in the baseline of 1 of 2 recordings".to_owned() };
+    assert_eq!(staged.rules[&RuleId(6)], one);
+}
+
+#[test]
 fn recording_rules_and_alerts_are_read() {
     let mut all = vec![
         record("job:x:max", "max by (job) (x)"),
@@ -304,6 +340,15 @@ fn what_another_backend_records_is_not_absent_here() {
     assert!(matches!((of(1, 0), of(1, 1)), (OfTrial::NeverTrue { .. }, OfTrial::NeverTrue { .. })));
 }
 
+/// The recordings at hand.
+fn recorded() -> Vec<Recording> {
+    let recorded = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/recordings")).unwrap();
+    let mut paths: Vec<PathBuf> = recorded.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.to_string_lossy().ends_with(".series.gz"));
+    paths.sort();
+    paths.iter().map(|path| Recording::read(std::fs::File::open(path).unwrap(), |_| true).unwrap()).collect()
+}
+
 /// Rules of others on the recordings at hand: what they decide must not depend on the stages. Prints verdicts.
 #[test]
 #[ignore = "takes a minute; needs RELAPSE_RULES=FOLDER"]
@@ -313,12 +358,7 @@ fn stages_change_nothing_about_published_rules() {
         return;
     };
     let set = crate::rules::read(&[crate::rules::Input::Path(folder.into())]).unwrap();
-    let recorded = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/recordings")).unwrap();
-    let mut paths: Vec<PathBuf> = recorded.map(|entry| entry.unwrap().path()).collect();
-    paths.retain(|path| path.to_string_lossy().ends_with(".series.gz"));
-    paths.sort();
-    let read = |path: &PathBuf| Recording::read(std::fs::File::open(path).unwrap(), |_| true).unwrap();
-    let recordings: Vec<Recording> = paths.iter().map(read).collect();
+    let recordings = recorded();
     let catalogue = crate::catalogue::Catalogue::of(&recordings);
     let labels = Labels::infer(&set, &catalogue);
     let settled = crate::settle::settle(&set, &catalogue, &labels);
@@ -340,7 +380,8 @@ fn stages_change_nothing_about_published_rules() {
     }
     for ((rule, trial), verdict) in staged.trials.iter().filter(|(_, v)| !matches!(v, OfTrial::NeverTrue { .. })) {
         let words = format!("{verdict:?}").chars().take(300).collect::<String>();
-        println!("{} in {}: {words}", set.rules[rule.0].name(), paths[*trial].display());
+        let Header { scenario, control, .. } = &recordings[*trial].header;
+        println!("{} in {scenario} {}: {words}", set.rules[rule.0].name(), control.as_deref().unwrap_or_default());
     }
     for (id, verdict) in &staged.trials {
         assert!(

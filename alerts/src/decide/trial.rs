@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use promql_parser::label::{METRIC_NAME, Matcher};
 
-use super::sources::Sources;
+use super::sources::{Selected, Sources};
 use crate::expr::Gone;
 use crate::known;
 use crate::labels::Labels;
@@ -25,6 +25,8 @@ pub struct Trial<'a> {
     hashes: Vec<u64>,
     constant: Vec<bool>,
     by_name: HashMap<&'a str, Vec<usize>>,
+    /// The series that each of the rules' selectors matches.
+    matched: Vec<Vec<usize>>,
 }
 
 /// Which exporters have a metric, in any trial; of `up`, which all have, with the labels of their targets.
@@ -48,7 +50,7 @@ pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub fn new(recording: &'a Recording, labels: &Labels) -> Self {
+    pub fn new(recording: &'a Recording, labels: &Labels, selectors: &[Selected]) -> Self {
         let targets = 0..recording.header.targets.len();
         let gaps: Vec<BTreeSet<usize>> = targets.map(|target| gaps(recording, target)).collect();
         let mut trial = Self {
@@ -58,7 +60,9 @@ impl<'a> Trial<'a> {
             hashes: Vec::new(),
             constant: Vec::new(),
             by_name: HashMap::new(),
+            matched: Vec::new(),
         };
+        let end = recording.header.phases.end as usize;
         for (index, series) in recording.series.iter().enumerate() {
             let target = recording.header.targets.get(series.target);
             let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
@@ -68,7 +72,7 @@ impl<'a> Trial<'a> {
                 Some(gaps) => Cow::Owned(filled(&series.samples, gaps)),
                 None => Cow::Borrowed(&series.samples),
             };
-            let constant = constant(&samples);
+            let constant = samples.len() >= end && constant(&samples);
             for sample in samples.iter().take(if constant { 1 } else { usize::MAX }) {
                 sample.map(f64::to_bits).hash(&mut hash);
             }
@@ -78,6 +82,7 @@ impl<'a> Trial<'a> {
             trial.labels.push(labels);
             trial.by_name.entry(&series.name).or_default().push(index);
         }
+        trial.matched = selectors.iter().map(|selected| trial.matching(selected)).collect();
         trial
     }
 
@@ -102,29 +107,42 @@ impl<'a> Trial<'a> {
     pub fn relevant(&self, sources: &Sources<'_>, id: RuleId) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         for id in sources.with_records(id) {
-            let selectors = 0..sources.source(id).expr.selectors.len();
-            selectors.for_each(|selector| found.extend(self.matched(sources, id, selector)));
+            found.extend(sources.source(id).selectors.iter().flat_map(|&selector| &self.matched[selector]));
+        }
+        found
+    }
+
+    /// Those of which more matters than the latest value.
+    pub fn ranges(&self, sources: &Sources<'_>, id: RuleId) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        for id in sources.with_records(id) {
+            let source = sources.source(id);
+            found.extend(source.expr.ranges.iter().flat_map(|&index| &self.matched[source.selectors[index]]));
         }
         found
     }
 
     /// Whether nothing that the rule reads changes. Then it does not matter when the fault is, or in which trial.
     pub fn is_constant(&self, sources: &Sources<'_>, id: RuleId) -> bool {
-        self.relevant(sources, id).into_iter().all(|series| self.constant[series])
+        let mut of = sources.with_records(id).map(|id| sources.source(id));
+        let constant = |&selector: &usize| self.matched[selector].iter().all(|&series| self.constant[series]);
+        of.all(|source| !source.timed && source.selectors.iter().all(constant))
     }
 
     /// The series that a selector of a rule matches.
-    pub fn matched<'b>(&'b self, sources: &'b Sources<'_>, id: RuleId, selector: usize) -> Vec<usize> {
-        let expr = &sources.source(id).expr;
-        let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
+    pub fn matched(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> &[usize] {
+        &self.matched[sources.source(id).selectors[selector]]
+    }
+
+    fn matching(&self, selected: &Selected) -> Vec<usize> {
         let matches = |series: &usize| {
             let value = |test: &Matcher| match &*test.name {
                 METRIC_NAME => self.recording.series[*series].name.as_str(),
                 label => self.labels[*series].get(label).map_or("", String::as_str),
             };
-            tests.iter().all(|test| test.is_match(value(test)))
+            selected.tests.iter().all(|test| test.is_match(value(test)))
         };
-        match expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) {
+        match selected.metric.as_deref() {
             Some(metric) => {
                 let named = self.by_name.get(metric).map_or(&[][..], Vec::as_slice);
                 named.iter().copied().filter(|series| matches(series)).collect()
@@ -192,13 +210,14 @@ impl<'a> Trial<'a> {
 
     fn missing(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> bool {
         let source = sources.source(id);
+        let none = self.matched(sources, id, selector).is_empty();
         let Some(metric) = source.expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) else {
-            return source.records.is_empty() && self.matched(sources, id, selector).is_empty();
+            return source.records.is_empty() && none;
         };
         let of_alerts = metric.starts_with("ALERTS");
         let mut records = source.records.iter().map(|&record| RuleId(record));
         let recorded = records.any(|record| sources.rule(record).name() == metric && !self.gone(sources, record));
-        !of_alerts && !recorded && self.matched(sources, id, selector).is_empty()
+        !of_alerts && !recorded && none
     }
 }
 
@@ -252,10 +271,10 @@ mod tests {
             ])
         };
         let up = all(1.0);
-        let trial = Trial::new(&up, &labels());
+        let trial = Trial::new(&up, &labels(), &[]);
         assert_eq!(trial.samples(1)[99..103], [Some(99.0), Some(99.0), Some(99.0), Some(102.0)]);
         assert_eq!(trial.samples(2)[150], None);
         let down = all(0.0);
-        assert_eq!(Trial::new(&down, &labels()).samples(1)[100], None);
+        assert_eq!(Trial::new(&down, &labels(), &[]).samples(1)[100], None);
     }
 }

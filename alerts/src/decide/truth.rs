@@ -22,7 +22,9 @@ pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId]) -> Vec<Asked<'a>> {
     let mut kinds: BTreeMap<(bool, bool), Vec<RuleId>> = BTreeMap::new();
     for &id in rules {
         let recorded = !run.sources.source(id).records.is_empty();
-        kinds.entry((recorded, run.trial.is_constant(run.sources, id))).or_default().push(id);
+        // Even of what never changes, the number of samples in a range depends on when they are scraped.
+        let constant = run.trial.is_constant(run.sources, id) && run.trial.ranges(run.sources, id).is_empty();
+        kinds.entry((recorded, constant)).or_default().push(id);
     }
     let batch = |((class, constant), rules): ((Class, bool), Vec<RuleId>)| {
         let make: Make<'a> = Box::new(move |rules| make(run, class, constant, rules));

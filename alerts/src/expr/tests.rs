@@ -35,6 +35,15 @@ fn every_selector_is_found_with_its_matchers() {
 }
 
 #[test]
+fn of_a_range_more_matters_than_the_latest_value() {
+    let ranges = |text: &str| of(text).ranges.into_iter().collect::<Vec<_>>();
+    assert_eq!(ranges("a > 1 and rate(b[5m]) > c"), [1]);
+    assert_eq!(ranges("max_over_time(a[5m:1m]) + a offset 1h"), [0; 0]);
+    assert_eq!(ranges("a - timestamp(b) + sum(timestamp(c > 0))"), [1, 2]);
+    assert_eq!(Expression::unread("a + holt_winters(b[5m], 0.5, 0.5)").ranges.len(), 3);
+}
+
+#[test]
 fn what_may_be_empty_is_exactly_what_is_not_needed() {
     for (text, empty) in [
         ("a == 1", &[][..]),

@@ -27,6 +27,7 @@ use crate::netns::NetNs;
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
     pub const FIN_WAIT_1: u8 = 4;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE_WAIT: u8 = 8;

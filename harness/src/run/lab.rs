@@ -267,6 +267,11 @@ async fn run(
     .await;
     let trouble = observer.await.ok().flatten();
     let (mut outcome, mut reasons) = judged;
+    let late = delay::latest();
+    if outcome == Outcome::Fail && late >= LATE {
+        outcome = Outcome::Inconclusive;
+        reasons.push(format!("this machine is too busy for slow paths: packets were delayed by {late:.0?} too long"));
+    }
     let unrecorded = match series {
         Some(series) => series.end(outcome, order, plan, trial).await.err(),
         None => None,
@@ -277,11 +282,6 @@ async fn run(
         send(TrialEvent::LeftBehind { what: what.clone() });
         outcome = Outcome::Dirty;
         reasons.push(format!("left behind: {what}"));
-    }
-    let late = delay::latest();
-    if outcome == Outcome::Fail && late >= LATE {
-        outcome = Outcome::Inconclusive;
-        reasons.push(format!("this machine is too busy for slow paths: packets were delayed by {late:.0?} too long"));
     }
     if let Some(why) = unrecorded {
         outcome = outcome.max(Outcome::Inconclusive);

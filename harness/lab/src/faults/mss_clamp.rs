@@ -173,10 +173,10 @@ impl Fault for MssClamp {
 }
 
 /// Aborts connections to the office that use the MSS of the fault, or, if the pod's own MSS is smaller, use that
-/// and wait for an acknowledgment.
+/// and wait for an acknowledgment; half-open ones, whose MSS is not known, too.
 fn end_stuck(pod: &NetNs, office: Prefix, mss: u16, own: u16) -> Result<(), FaultError> {
     let sockets = SockDiag::open(pod)?;
-    let states = [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK];
+    let states = [state::SYN_RECV, state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT_1, state::LAST_ACK];
     let stuck = |info: TcpInfo| {
         let size = info.snd_mss + TIMESTAMPS;
         size >= u32::from(mss) || size >= u32::from(own) && info.unacked > 0
@@ -184,7 +184,8 @@ fn end_stuck(pod: &NetNs, office: Prefix, mss: u16, own: u16) -> Result<(), Faul
     sockets
         .tcp_sockets(mask(&states))?
         .iter()
-        .filter(|socket| office.contains(socket.remote.ip()) && socket.info.is_some_and(stuck))
+        .filter(|socket| office.contains(socket.remote.ip()))
+        .filter(|socket| socket.state == state::SYN_RECV || socket.info.is_some_and(stuck))
         .try_for_each(|socket| sockets.destroy(socket))
 }
 

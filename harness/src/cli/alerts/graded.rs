@@ -7,6 +7,7 @@ use std::time::Instant;
 use relapse_alerts::catalogue::Catalogue;
 use relapse_alerts::decide::{Settings, decide};
 use relapse_alerts::labels::Labels;
+use relapse_alerts::parallel::each;
 use relapse_alerts::promtool::Promtool;
 use relapse_alerts::recording::{Exporter, Recording, series_of};
 use relapse_alerts::report::grade::{self, grade};
@@ -64,8 +65,9 @@ pub fn hint_promtool(page: Page) {
 /// What all recordings hold.
 pub fn catalogue(recordings: &Recordings) -> Result<Catalogue, Refused> {
     let mut catalogue = Catalogue::default();
-    for packed in &recordings.all {
-        let series = series_of(packed.bytes()).map_err(|e| format!("{}: {e}", packed.name))?;
+    let read = each(recordings.all.len(), |n| series_of(recordings.all[n].bytes()));
+    for (packed, series) in recordings.all.iter().zip(read) {
+        let series = series.map_err(|e| format!("{}: {e}", packed.name))?;
         catalogue.add(&packed.header, series.iter().map(|(target, name, labels)| (*target, name.as_str(), labels)));
     }
     Ok(catalogue)
@@ -112,7 +114,7 @@ impl Graded {
         let wanted: BTreeSet<&str> = rules.rules.iter().flat_map(|rule| rule.metrics()).collect();
         let by_pattern = rules.rules.iter().flat_map(|rule| &rule.selectors).any(|selector| selector.metric.is_none());
         let wanted = |name: &str| by_pattern || wanted.contains(name);
-        let recordings = chosen.iter().map(|packed| packed.read(wanted)).collect::<Result<Vec<_>, _>>()?;
+        let recordings = each(chosen.len(), |n| chosen[n].read(wanted)).into_iter().collect::<Result<Vec<_>, _>>()?;
         let promtool = Promtool::find().ok();
         let version = promtool.as_ref().map(|promtool| promtool.version.to_string());
         let verdicts = match promtool {
