@@ -26,6 +26,8 @@ pub fn decide(
             for (id, answers) in answers {
                 match truth::read(run, id, answers) {
                     truth::Truth::Never(of) => {
+                        // What does not change comes no closer in an incident than before it.
+                        let of = of.filter(|_| !run.trial.is_constant(run.sources, id));
                         verdicts[trial].insert(id, run.steady(id, OfTrial::NeverTrue { close: of }));
                     }
                     truth::Truth::Error(message) => {
