@@ -108,6 +108,7 @@ impl Recorder {
         for exporter in &mut exporters {
             exporter.answers(START).await?;
         }
+        exporters::set_thresholds(cluster.as_ref(), flows).await?;
         let scrapes = scrapes.into_iter().map(Arc::new).collect();
         // From the first call on, a cluster collects what it will export.
         drop(cluster.exports());

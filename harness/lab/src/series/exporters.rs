@@ -16,7 +16,7 @@ use super::probes::{self, Probe};
 use super::{AGAIN, Programs, Scrape, connect, loopback};
 use crate::cluster::Cluster;
 use crate::cluster::backend::WantedServer;
-use crate::workload::servers::database::{is_mariadb, shop};
+use crate::workload::servers::database::{Database, is_mariadb, shop};
 use crate::workload::{namespace, stub};
 
 const NODE_PORT: u16 = 9100;
@@ -128,6 +128,20 @@ fn databases(cluster: &dyn Cluster, flows: &[FlowPlan]) -> Vec<(OutsideId, u16)>
         Some((host, *wanted.ports.first()?))
     });
     found.filter(|(host, _)| is_mariadb(cluster, *host)).collect()
+}
+
+/// Gives real databases MariaDB's own threshold of slow queries, 10 s. They are set to 0.1 s otherwise, and would count
+/// queries that no installation counts.
+pub(super) async fn set_thresholds(cluster: &dyn Cluster, flows: &[FlowPlan]) -> Result<(), String> {
+    for (host, port) in databases(cluster, flows) {
+        let database = Database::at(cluster, (cluster.plan().address(Place::Outside(host)), port).into());
+        let set = async {
+            let mut session = shop::Session::open(&cluster.outside(host).ns, database).await?;
+            session.run("SET GLOBAL long_query_time = DEFAULT").await
+        };
+        set.await.map_err(|e| format!("the threshold of slow queries could not be set: {e}"))?;
+    }
+    Ok(())
 }
 
 /// With the user of the workload, who has all privileges and no password.
