@@ -1,8 +1,8 @@
 //! Reads a user's rule files into a [`RuleSet`], reporting all errors at once.
 //!
-//! Modules: [`find`] reads inputs, [`object`] and [`config_map`] find groups of rules in their documents,
-//! [`group`] reads those, [`template`] recognizes files that are not rendered yet. An expression that does not parse is no error here: it is one rule's
-//! (`settle`).
+//! Modules: [`find`] reads inputs, [`object`] and [`config_map`] find groups of rules in their documents, [`group`] reads
+//! those, [`template`] recognizes files that are not rendered yet. An expression that does not parse is no error here: it
+//! is one rule's (`settle`).
 
 mod config_map;
 mod find;

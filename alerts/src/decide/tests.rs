@@ -104,16 +104,19 @@ fn decided_set(set: &RuleSet, recording: Recording) -> Option<Verdicts> {
     let recordings = [recording];
     let staged = decide_staged(set, &recordings, &labels(), &settings, BTreeMap::new(), true);
     let unstaged = decide_staged(set, &recordings, &labels(), &settings, BTreeMap::new(), false);
-    // How close it came is found by the stage that is left out.
-    let mut without_close = staged.trials.clone();
-    for verdict in without_close.values_mut() {
+    assert_eq!(without_close(staged.clone()).trials, unstaged.trials);
+    assert_eq!(staged.rules, unstaged.rules);
+    Some(staged)
+}
+
+/// How close an expression came is found by the stage that unstaged deciding leaves out.
+fn without_close(mut verdicts: Verdicts) -> Verdicts {
+    for verdict in verdicts.trials.values_mut() {
         if let OfTrial::NeverTrue { close } = verdict {
             *close = None;
         }
     }
-    assert_eq!(without_close, unstaged.trials);
-    assert_eq!(staged.rules, unstaged.rules);
-    Some(staged)
+    verdicts
 }
 
 /// In a line.
@@ -287,15 +290,8 @@ fn what_is_the_same_in_two_trials_is_decided_as_if_asked_in_each() {
         alert("Reader", "ALERTS{alertname=\"Always\", alertstate=\"firing\"} == 1", 0),
     ];
     let (set, recordings) = (rules(all), [earlier, later]);
-    let decided = |staged| {
-        let mut verdicts = decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), staged);
-        for verdict in verdicts.trials.values_mut() {
-            if let OfTrial::NeverTrue { close } = verdict {
-                *close = None;
-            }
-        }
-        verdicts
-    };
+    let decided =
+        |staged| without_close(decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), staged));
     let (staged, unstaged) = (decided(true), decided(false));
     assert_eq!(staged.trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);
@@ -365,14 +361,9 @@ fn stages_change_nothing_about_published_rules() {
     let settings = settings(promtool);
     let decided = |staged| {
         let start = std::time::Instant::now();
-        let mut verdicts = decide_staged(&set, &recordings, &labels, &settings, settled.clone(), staged);
+        let verdicts = decide_staged(&set, &recordings, &labels, &settings, settled.clone(), staged);
         println!("{} rules, {} trials: {:.1} s", set.rules.len(), recordings.len(), start.elapsed().as_secs_f64());
-        for verdict in verdicts.trials.values_mut() {
-            if let OfTrial::NeverTrue { close } = verdict {
-                *close = None;
-            }
-        }
-        verdicts
+        without_close(verdicts)
     };
     let (staged, unstaged) = (decided(true), decided(false));
     for (rule, verdict) in &staged.rules {
