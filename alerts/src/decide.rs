@@ -16,6 +16,7 @@ mod trial;
 mod truth;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,11 +32,8 @@ use trial::Trial;
 /// What is longer is not decided.
 pub const LONGEST: Duration = Duration::from_secs(6 * 3600);
 
-/// Trials that are asked in one process, at most.
-const TOGETHER: usize = 6;
-
-/// With so many rules to be asked, counted in each trial, a process has enough.
-const QUESTIONS: usize = 1000;
+/// Questions to one process: with fewer, starting it takes longer than answering; with more, it takes too much memory.
+const QUESTIONS: RangeInclusive<usize> = 32..=250;
 
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -215,13 +213,13 @@ impl Decided<'_> {
 
 /// Trials that are asked in one process: few enough for all processors to have some.
 fn chunks(rules: &[Vec<RuleId>]) -> Vec<Vec<usize>> {
-    let asked: Vec<usize> = (0..rules.len()).filter(|&trial| !rules[trial].is_empty()).collect();
+    let all: usize = rules.iter().map(Vec::len).sum();
+    let enough = (all / (4 * processors())).clamp(*QUESTIONS.start(), *QUESTIONS.end());
     let mut chunks: Vec<Vec<usize>> = Vec::new();
-    let most = asked.len().div_ceil(4 * processors()).clamp(1, TOGETHER);
     let mut questions = usize::MAX;
-    for trial in asked {
+    for trial in (0..rules.len()).filter(|&trial| !rules[trial].is_empty()) {
         match chunks.last_mut() {
-            Some(chunk) if chunk.len() < most && questions < QUESTIONS => chunk.push(trial),
+            Some(chunk) if questions < enough => chunk.push(trial),
             _ => {
                 chunks.push(vec![trial]);
                 questions = 0;

@@ -79,8 +79,11 @@ pub fn explain(
         let named = selector(&series.name, &labels.stored(target, &series.labels));
         Some((named, schedule.values(&extended, schedule.end(), false)))
     });
+    // What is evaluated at an instant is what was so much earlier.
+    let offset = rules.groups.get(rule.group).map(|group| milliseconds(group.query_offset)).unwrap_or_default();
     let ask = |part: &Part| {
-        instants.iter().map(|at| Ask { expr: part.text.clone(), at: schedule.at(*at) }).collect::<Vec<_>>()
+        let at = |&at: &i64| schedule.at(at).saturating_sub(offset);
+        instants.iter().map(|second| Ask { expr: part.text.clone(), at: at(second) }).collect::<Vec<_>>()
     };
     let test =
         Test { interval: schedule.interval(), series: series.collect(), asks: parts.iter().flat_map(ask).collect() };

@@ -4,7 +4,7 @@
 //! A node exporter runs in the namespace of each node, a blackbox exporter in each place from which some flow speaks
 //! ([`probes`]), and a mysqld exporter beside each database that is a real one. They end with the recorder, and with the
 //! lab in any case. A real cluster adds what its own components export ([`Cluster::exports`]); those come and go with
-//! pods. Scrapes start on schedule, whether or not the last one was answered; each counts for the second in which it
+//! pods, as does what runs in a pod. Scrapes start on schedule, whether or not the last one was answered; each counts for the second in which it
 //! started. One that is under way when the fault is healed would show what comes after as if it had been before: it counts
 //! as the one before.
 //!
@@ -30,7 +30,7 @@ use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use relapse_detectors::time::Time;
 use relapse_kernel::NetNs;
-use relapse_model::FlowPlan;
+use relapse_model::{FlowPlan, PodId};
 use relapse_series::{Series, Target};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -62,6 +62,8 @@ struct Scrape {
     ns: NetNs,
     address: SocketAddr,
     path: String,
+    /// The pod whose namespace this is: while the API server does not list it, no Prometheus scrapes it.
+    pod: Option<PodId>,
     /// As a Prometheus keeps its connections.
     kept: Mutex<Option<Connection>>,
 }
@@ -169,7 +171,14 @@ async fn scrape_until(
         let Exports { all, names } = cluster.exports();
         let renamed = move |text: String| names.iter().fold(text, |text, (name, ours)| text.replace(name, ours));
         let renamed = Arc::new(renamed);
-        let mut now: Vec<_> = always.iter().cloned().enumerate().collect();
+        let inventory = cluster.inventory().borrow().clone();
+        let listed = |scrape: &Scrape| {
+            scrape.pod.is_none_or(|id| {
+                let name = &cluster.plan().pods[id.0].name;
+                cluster.pod(id).ns.inode() == scrape.ns.inode() && inventory.pods.iter().any(|pod| pod.name == *name)
+            })
+        };
+        let mut now: Vec<_> = always.iter().cloned().enumerate().filter(|(_, scrape)| listed(scrape)).collect();
         for Export { target, from } in all {
             let known = targets.iter().position(|known| *known == target);
             let number = known.unwrap_or_else(|| {
@@ -178,8 +187,8 @@ async fn scrape_until(
             });
             match from {
                 Origin::Server { ns, address, path } => {
-                    let fresh =
-                        || Arc::new(Scrape { target, ns, address, path: path.to_owned(), kept: Mutex::default() });
+                    let kept = Mutex::default();
+                    let fresh = || Arc::new(Scrape { target, ns, address, path: path.to_owned(), pod: None, kept });
                     now.push((number, Arc::clone(exported.entry(number).or_insert_with(fresh))));
                 }
                 Origin::Text(text) => {
@@ -215,7 +224,7 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 impl Scrape {
     /// Of an exporter that listens on loopback.
     fn local(target: Target, ns: NetNs, port: u16, path: impl Into<String>) -> Self {
-        Self { target, ns, address: loopback(port), path: path.into(), kept: Mutex::default() }
+        Self { target, ns, address: loopback(port), path: path.into(), pod: None, kept: Mutex::default() }
     }
 
     /// The text of the target; `None` if it does not answer with status 200.

@@ -98,7 +98,11 @@ pub(super) fn start(
             place
                 .extend([("module", &probe.module), ("target", &probe.target)].map(|(k, v)| (k.to_owned(), v.clone())));
             let target = Target { exporter: Exporter::Blackbox, place };
-            Scrape::local(target, ns, BLACKBOX_PORT, probe.path())
+            let pod = match probe.from {
+                Place::Pod(id) if !plan.pods[id.0].host_network => Some(id),
+                _ => None,
+            };
+            Scrape { pod, ..Scrape::local(target, ns, BLACKBOX_PORT, probe.path()) }
         }));
     }
     for (host, port) in databases(cluster, flows) {
