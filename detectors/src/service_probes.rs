@@ -17,8 +17,12 @@ const WORKS_AFTER: usize = 2;
 const FULL: u128 = 950;
 /// A table is read less often than the node is probed, so that it may have been full this long before.
 const BEFORE: Duration = Duration::from_secs(1);
+/// Endpoints that must have answered, if a Service has more.
+const ENOUGH: usize = 64;
 /// A node whose last probe is older than this no longer counts.
 const STALE: Duration = Duration::from_secs(10);
+/// Pods that evidence names.
+const NAMED: usize = 4;
 const CAP: usize = 4096;
 
 /// A port of a Service, as probed by a node.
@@ -80,9 +84,14 @@ impl Failing {
     /// The observation, as evidence.
     pub fn evidence(&self) -> String {
         let Self { key, failed, of, address, error, ready, .. } = self;
-        let pods: Vec<_> = ready.iter().map(|endpoint| format!("{} ({})", endpoint.pod, endpoint.address)).collect();
+        let pods = ready.iter().map(|endpoint| format!("{} ({})", endpoint.pod, endpoint.address));
+        let pods: Vec<String> = pods.take(NAMED).collect();
+        let more = match ready.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         format!(
-            "{failed} of {of} connects from {} to {} ({address}:{}) failed ({error}), while {} answered it directly",
+            "{failed} of {of} connects from {} to {} ({address}:{}) failed ({error}), while {}{more} answered it directly",
             key.node,
             key.service,
             key.port,
@@ -143,7 +152,7 @@ impl ServiceProbes {
     }
 
     /// The Services that failed at least `failures` times on a node, counting from `settle` after their endpoints last
-    /// changed, while every ready endpoint answered that node and none failed.
+    /// changed, while every ready endpoint ([`ENOUGH`] of many) answered that node and none failed.
     pub fn failing(&self, now: Time, failures: usize, settle: Duration) -> Vec<Failing> {
         let one = |(key, probed): (&Key, &Probed)| self.fails(now, key, probed, failures, settle);
         self.probed.iter().filter_map(one).collect()
@@ -164,16 +173,15 @@ impl ServiceProbes {
         if failed.len() < failures || (after >= WORKS_AFTER && !between) {
             return None;
         }
-        let answers = |endpoint: &Endpoint| {
-            let outcomes = probed.endpoints.get(&endpoint.address);
-            outcomes.is_some_and(|outcomes| outcomes.answered >= *since && outcomes.failed < *since)
-        };
+        let outcomes = || ready.iter().filter_map(|endpoint| probed.endpoints.get(&endpoint.address));
+        let answered = outcomes().filter(|outcomes| outcomes.answered >= *since).count();
+        let failed_too = outcomes().any(|outcomes| outcomes.failed >= *since);
         // A full table on the way drops some connects and not others, whatever they ask for.
         let is_full = |node: &str| self.full.get(node).is_some_and(|at| *at + BEFORE >= *since);
         if is_full(&key.node) || ready.iter().any(|endpoint| is_full(&endpoint.node)) {
             return None;
         }
-        ready.iter().all(answers).then(|| Failing {
+        (answered >= ready.len().min(ENOUGH) && !failed_too).then(|| Failing {
             key: key.clone(),
             since: *since,
             failed: failed.len(),

@@ -13,7 +13,7 @@ mod reproduce;
 mod run;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -216,7 +216,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Finds scenarios by name or path. By default: all of `scenarios/`, or all shipped ones if there is no such folder.
 fn find(wanted: &[String]) -> Result<Vec<Plan>, Diagnostics> {
-    let is_path = |text: &String| text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml");
+    let is_path = |text: &String| {
+        let is_folder = || Path::new(text).is_dir() && shipped::scenario(text).is_none();
+        text.contains('/') || text.ends_with(".yaml") || text.ends_with(".yml") || is_folder()
+    };
     let (paths, names): (Vec<_>, Vec<_>) = wanted.iter().partition(|text| is_path(text));
     let mut files: Vec<PathBuf> = paths.into_iter().map(PathBuf::from).collect();
     let own = PathBuf::from(SCENARIOS);

@@ -128,6 +128,11 @@ pub trait Watch: Send {
         let _ = attempt;
     }
 
+    /// Time has passed.
+    fn tick(&mut self, now: Time) {
+        let _ = now;
+    }
+
     /// Whether the effect holds so far, and the evidence.
     fn judge(&self) -> (bool, String);
 
@@ -165,7 +170,10 @@ pub mod tests {
     }
 
     pub fn played_all<W: Watch>(mut watch: W, attempts: impl Iterator<Item = Attempt>) -> W {
-        attempts.for_each(|attempt| watch.attempt(&attempt));
+        for attempt in attempts {
+            watch.attempt(&attempt);
+            watch.tick(attempt.started);
+        }
         watch
     }
 

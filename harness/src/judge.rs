@@ -22,7 +22,8 @@
 //! after healing is a false alarm, whatever was expected ([`Judge::recovered`]).
 //!
 //! In a chain ([`Judge::with_steps`]) an expectation counts from the injection of its step or from the healing that
-//! uncovers it. Its finding must stand until its step is healed and be cleared after that.
+//! uncovers it. In any incident a finding must stand until its fault (in a chain, its step) is healed, and be cleared
+//! after that.
 //!
 //! A cache or kept connections may hide a fault: deadlines count from when clients could first see it
 //! ([`Judge::visible`]), times to detect from t0 all the same.
@@ -308,8 +309,8 @@ impl Judge {
             Stage::Baseline | Stage::Between => return self.abandon("nothing was injected"),
             Stage::Watching => self.stage = Stage::Ended,
         }
-        let end = |open: &mut Expected| open.end(self.blind.get(&open.expectation().detector));
-        let mut decided: Vec<Decided> = self.expected.iter_mut().filter_map(end).collect();
+        let mut decided = self.end_open(|_| true);
+        decided.extend(self.out_of_place());
         decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
             verdict: match self.blind.get(&detector) {
                 Some(blind) => Verdict::Blind { why: blind.why.clone() },
@@ -320,6 +321,12 @@ impl Judge {
             visible: None,
         }));
         self.record(decided);
+    }
+
+    /// Closes open expectations.
+    fn end_open(&mut self, which: impl Fn(&Expected) -> bool) -> Vec<Decided> {
+        let open = self.expected.iter_mut().filter(|expected| which(expected));
+        open.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect()
     }
 
     /// This machine cannot create the cause itself, only its consequences (a limit that is filled but not lowered):
@@ -401,7 +408,7 @@ impl Judge {
         self.record(decided);
     }
 
-    /// The outcome of detection, with the reasons why it is not a pass, worst first.
+    /// The outcome of detection, with the reasons why it is not a pass, failures first.
     #[must_use]
     pub fn outcome(&self) -> (Outcome, Vec<String>) {
         let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::effect::{Effect, EffectSpec, Ground, Stating, Watch};
 
-/// A packet in flight when the fault came into force may still arrive.
+/// A packet in flight when the fault came into force may still arrive so much later, and later by what its path delays.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
 
 /// A SYN or a SYN-ACK is seen, or is never seen.
@@ -79,6 +79,8 @@ impl Effect for Packet {
         let mut capture = Capture::open(&namespace(on.cluster.as_ref(), self.at), &Filter::syn())?;
         let plan = on.cluster.plan();
         let (source, destination, syn_ack) = (plan.address(self.from), plan.address(self.to), self.syn_ack);
+        let slowest = plan.paths().map(|(_, path)| path.delay + path.jitter).max().unwrap_or_default();
+        let in_flight = IN_FLIGHT + slowest;
         let seen = Arc::new(Seen::default());
         let (counter, in_force) = (Arc::clone(&seen), Arc::clone(on.in_force));
         on.tasks.spawn(async move {
@@ -94,7 +96,7 @@ impl Effect for Packet {
                 let counted = frames.drain(..).filter(|frame| {
                     let Frame::Tcp(tcp) = &frame.packet else { return false };
                     begin > 0
-                        && Time(frame.at) > Time(begin) + IN_FLIGHT
+                        && Time(frame.at) > Time(begin) + in_flight
                         && tcp.source.ip() == source
                         && tcp.destination.ip() == destination
                         && tcp.flags.ack == syn_ack

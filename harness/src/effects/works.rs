@@ -65,11 +65,12 @@ impl Effect for Works {
 
     fn watch(&self, on: &mut Ground<'_>) -> Result<Box<dyn Watch>> {
         let flow = &on.flows[self.flow.0];
+        let timeout = flow.timeout;
         let timed = self.within.is_some() || !flow.parts.is_empty();
         let times = timed.then(|| Times::new(self.flow, flow, on.before));
         let in_force = Arc::clone(on.in_force);
         let (part, within, recorded) = (self.part, self.within, on.recorded);
-        Ok(Box::new(Working { part, within, times, in_force, recorded, ..Working::default() }))
+        Ok(Box::new(Working { part, within, timeout, times, in_force, recorded, ..Working::default() }))
     }
 }
 
@@ -77,6 +78,8 @@ impl Effect for Works {
 struct Working {
     part: Option<PartId>,
     within: Option<Duration>,
+    /// Of an attempt.
+    timeout: Duration,
     /// Recorded for a flow with parts, or if `within` is given.
     times: Option<Times>,
     /// Of thousands of attempts, a few fail on a busy machine.
@@ -85,9 +88,9 @@ struct Working {
     worked: u32,
     /// Clock time in nanoseconds from which the faults are in force.
     in_force: Arc<AtomicU64>,
-    /// When successful attempts started, and when any attempt started last.
+    /// When successful attempts started.
     successes: Vec<Time>,
-    latest: Time,
+    now: Time,
     failures_in_a_row: u32,
     most_in_a_row: u32,
     /// Number of latest attempts in a row that were in time.
@@ -103,7 +106,6 @@ impl Watch for Working {
             return;
         }
         self.attempts += 1;
-        self.latest = self.latest.max(attempt.started);
         let Some(took) = took(attempt, self.part) else {
             self.failures_in_a_row += 1;
             self.most_in_a_row = self.most_in_a_row.max(self.failures_in_a_row);
@@ -115,8 +117,12 @@ impl Watch for Working {
         self.in_time = if self.within.is_none_or(|within| took <= within) { self.in_time + 1 } else { 0 };
     }
 
+    fn tick(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// A single lost attempt on a busy machine is noise; two in a row are an effect. The latest attempts must be in time.
-    /// It must have worked all the time: others may not have ended yet, or be unknown.
+    /// It must have worked all the time.
     fn judge(&self) -> (bool, String) {
         let spread = self.is_spread();
         let holds = self.in_time >= ENOUGH && self.is_unbroken() && spread;
@@ -136,10 +142,12 @@ impl Working {
         self.most_in_a_row < 2 || self.recorded && (self.attempts - self.worked) * 50 <= self.attempts
     }
 
-    /// Whether an attempt worked in each third of the time from when the faults were in force to the latest attempt.
+    /// Whether an attempt worked in each third of the time since the faults were in force. Left out is the end, at most a
+    /// third, in which attempts may not have ended yet.
     fn is_spread(&self) -> bool {
         let from = Time(self.in_force.load(Ordering::Relaxed));
-        let third = self.latest.since(from) / 3;
+        let elapsed = self.now.since(from);
+        let third = (elapsed - self.timeout.min(elapsed / 3)) / 3;
         let worked = |number: u32| {
             let (begin, end) = (from + third * number, from + third * (number + 1));
             // Thirds are rounded down.
@@ -180,6 +188,16 @@ mod tests {
         assert!(!works("      ...").0, "only the last three");
         assert!(!works(".      ..").0, "not in the middle");
         assert_eq!(works("      ...").1, "3 of 3 attempts worked, not all the time");
+    }
+
+    #[test]
+    fn attempts_that_never_end_show_nothing() {
+        let watch = Working { in_force: Arc::new(10.into()), timeout: Duration::from_secs(10), ..Working::default() };
+        let mut watch = played(watch, "...");
+        watch.tick(Time(40));
+        assert!(watch.judge().0, "the next may not have ended yet");
+        watch.tick(Time(100));
+        assert!(!watch.judge().0);
     }
 
     #[test]

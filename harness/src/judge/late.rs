@@ -34,18 +34,17 @@ impl Judge {
         if self.stage == Stage::Ended {
             return;
         }
-        let counts = |expected: &&mut Expected| expected.deadline().is_some();
-        let end = |open: &mut Expected| open.end(self.blind.get(&open.expectation().detector));
-        let missed = self.expected.iter_mut().filter(counts).filter_map(end).collect();
+        let missed = self.end_open(|open| open.deadline().is_some());
         self.record(missed);
         let is_over = |decided: &Decided| {
             decided.expectation.level == Level::Risk || !matches!(decided.verdict, Verdict::Detected { .. })
         };
-        self.decided.retain(is_over);
+        let (over, again) = std::mem::take(&mut self.decided).into_iter().partition::<Vec<_>, _>(is_over);
+        self.decided = over;
         self.undelivered.retain(is_over);
-        for found in self.expected.iter_mut().filter(|expected| expected.is_found()) {
-            found.reopen(now);
-        }
+        let again =
+            |of: &&mut Expected| of.is_found() && again.iter().any(|decided| decided.expectation == *of.expectation());
+        self.expected.iter_mut().filter(again).for_each(|found| found.reopen(now));
         self.expected.iter_mut().filter(|expected| expected.is_open()).for_each(Expected::arm_late);
         self.standing = Standing::default();
         self.late = true;

@@ -1,12 +1,13 @@
 //! Derives the outcome of detection in a trial from its verdicts.
 //!
-//! A blind or undecided verdict proves nothing: inconclusive. The effect, the guard and the host are added by the run.
+//! A blind or undecided verdict proves nothing: inconclusive, unless another verdict fails. The effect, the guard and the
+//! host are added by the run.
 
 use relapse_reports::units;
 
 use crate::event::{Decided, Expectation, Outcome, Verdict};
 
-/// The worst outcome, and a reason for every verdict that does not pass, worst first.
+/// The outcome, and a reason for every verdict that does not pass, failures first.
 pub(super) fn outcome<'a>(
     decided: &[Decided],
     open: impl Iterator<Item = &'a Expectation>,
@@ -19,7 +20,8 @@ pub(super) fn outcome<'a>(
         let reason = "this machine cannot reproduce anything that a detector is expected to report".to_owned();
         reasons.push((Outcome::Inconclusive, reason));
     }
-    reasons.sort_by_key(|(outcome, _)| std::cmp::Reverse(*outcome));
+    // Failures first: what one detector did not see excuses no other.
+    reasons.sort_by_key(|(outcome, _)| *outcome);
     let worst = reasons.first().map_or(Outcome::Pass, |(outcome, _)| *outcome);
     (worst, reasons.into_iter().map(|(_, reason)| reason).collect())
 }

@@ -95,7 +95,11 @@ fn planned(decided: &[Decided]) -> impl Iterator<Item = &Decided> {
     decided.iter().filter(|d| {
         let unplanned = matches!(
             d.verdict,
-            Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } | Verdict::Silent | Verdict::NotCleared
+            Verdict::FalseAlarm { .. }
+                | Verdict::Unexpected { .. }
+                | Verdict::Silent
+                | Verdict::NotCleared
+                | Verdict::ClearedEarly
         );
         !unplanned && d.expectation.within != std::time::Duration::ZERO
     })

@@ -79,9 +79,10 @@ impl Steps {
         self.named(expectation.of.as_ref()?.until()?)
     }
 
-    /// Whether the step until whose healing its finding must stand is in force.
+    /// Whether the step until whose healing its finding must stand is in force. A trial without steps is healed after the
+    /// end of detection.
     pub(super) fn is_in_force(&self, expectation: &Expectation) -> bool {
-        self.until(expectation).is_some_and(|step| step.healing.is_none())
+        self.is_empty() || self.until(expectation).is_some_and(|step| step.healing.is_none())
     }
 
     /// Whether the healing that clears its finding was read back.
@@ -170,9 +171,7 @@ impl Judge {
         if self.stage != Stage::Watching {
             return;
         }
-        let counting = self.expected.iter_mut().filter(|e| e.deadline().is_some());
-        let mut decided: Vec<Decided> =
-            counting.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect();
+        let mut decided = self.end_open(|open| open.deadline().is_some());
         decided.extend(self.out_of_place());
         self.record(decided);
     }
@@ -186,7 +185,7 @@ impl Judge {
         self.expected.iter().chain(&self.risks).filter(|expected| expected.is_found())
     }
 
-    /// In a chain: verdicts on findings that were cleared too early or not in time, each once.
+    /// Verdicts on findings that were cleared too early or not in time, each once.
     pub(super) fn out_of_place(&mut self) -> Vec<Decided> {
         let mut decided = Vec::new();
         for found in self.expected.iter_mut().chain(&mut self.risks).filter(|expected| expected.is_found()) {

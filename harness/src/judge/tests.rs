@@ -217,9 +217,9 @@ fn one_expectation_of_an_incident() {
             vec![Verdict::Detected { after: ns(7) }],
         ),
         (
-            "cleared before healing remains detected",
-            vec![Report(5, D, Cause, Warning, A), Clear(6, D, Cause, A), Recovered(9)],
-            vec![Verdict::Detected { after: ns(5) }],
+            "cleared before healing",
+            vec![Report(5, D, Cause, Warning, A), Clear(6, D, Cause, A)],
+            vec![Verdict::Detected { after: ns(5) }, Verdict::ClearedEarly],
         ),
         ("blind and silent", vec![Blind(5, D)], vec![blind()]),
         ("blind before t0", vec![Blind(-5, D)], vec![blind()]),

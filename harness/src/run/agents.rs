@@ -14,14 +14,14 @@ use relapse_lab::collect::Collectors;
 use relapse_lab::fault::now;
 use tokio::sync::{mpsc, oneshot};
 
-use super::observer::ToTriage;
+use super::observer::ToObserver;
 
 /// The agents, and what they need to start.
 pub struct Agents {
     pub cluster: Arc<dyn Cluster>,
     pub operator: Arc<Operator>,
     pub signals: mpsc::UnboundedSender<Signal>,
-    pub observer: mpsc::UnboundedSender<ToTriage>,
+    pub observer: mpsc::UnboundedSender<ToObserver>,
     /// A collector that a self-test disables.
     pub without: Option<CollectorKind>,
     /// The kernel log, or why it cannot be read.
@@ -47,8 +47,7 @@ impl Agents {
         self.armed.store(false, Ordering::SeqCst);
         self.stop().await;
         let (done, is_done) = oneshot::channel();
-        // The observer takes all signals that were sent before this.
-        if self.observer.send(ToTriage::Restarted(done)).is_ok() {
+        if self.observer.send(ToObserver::Restarted(done)).is_ok() {
             let _ = is_done.await;
         }
     }

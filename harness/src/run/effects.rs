@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use relapse_detectors::time::Time;
 use relapse_lab::workload::Attempt;
 use relapse_model::FlowId;
 use relapse_reports::event::EffectSeen;
@@ -38,6 +39,11 @@ impl Effects {
     pub fn attempt(&mut self, attempt: &Attempt) {
         let about = self.stated.iter_mut().filter(|stated| stated.flow == Some(attempt.flow));
         about.for_each(|stated| stated.watch.attempt(attempt));
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Time) {
+        self.stated.iter_mut().for_each(|stated| stated.watch.tick(now));
     }
 
     /// Whether all effects hold so far.

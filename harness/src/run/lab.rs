@@ -236,7 +236,7 @@ async fn run(
     let record = order.record.as_deref();
     let armed = Arc::default();
     let header = Header { accesses: accesses(cluster.plan(), &plan.workload), ..Header::of(&operator) };
-    let (to_triage, seen) = channel::unbounded_channel();
+    let (to_observer, seen) = channel::unbounded_channel();
     let spreads = SharedSpreads::default();
     let outside = &order.outside_detectors;
     let observer =
@@ -260,7 +260,7 @@ async fn run(
         judge: judge(plan, trial, order),
         events: &emit,
         findings,
-        to_triage,
+        to_observer,
         signals,
     }
     .run()

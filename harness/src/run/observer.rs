@@ -20,14 +20,16 @@ use tokio::sync::oneshot;
 use super::spreads::SharedSpreads;
 use crate::outside_detector::{ExecSpec, OutsideDetector, OutsideEvent};
 
-/// What the observer learns from the run: the input of triage, and when to start anew.
-pub enum ToTriage {
+/// What the observer learns from the run. It takes all signals that were sent before.
+pub enum ToObserver {
     /// A request of a flow ended.
     Seen(String, Seen),
     /// Something was changed: earlier complaints no longer count.
     Changed,
     /// Agents were restarted: detectors forget everything. Answered when they have.
     Restarted(oneshot::Sender<()>),
+    /// A stage ends: detectors report what they know. Answered when they have.
+    Flush(oneshot::Sender<()>),
 }
 
 /// All consumers of signals: detectors and recorder.
@@ -90,45 +92,27 @@ impl Observer {
     pub async fn run(
         mut self,
         mut signals: UnboundedReceiver<Signal>,
-        mut seen: UnboundedReceiver<ToTriage>,
+        mut seen: UnboundedReceiver<ToObserver>,
         events: impl Fn(TrialEvent) + Send,
     ) -> Option<String> {
         let mut clock = tokio::time::interval(TICK);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let findings = tokio::select! {
+            tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
                     Some(signal) => {
                         if let Some(report) = DatabaseReport::of(&signal.observed) {
                             events(TrialEvent::Database { read: signal.at, report });
                         }
-                        self.observe(&signal)
+                        let findings = self.observe(&signal);
+                        self.pass_on(findings);
                     }
                     None => break,
                 },
-                Some(seen) = seen.recv() => {
-                    match seen {
-                        ToTriage::Seen(flow, seen) => self.triage.seen(&flow, seen),
-                        ToTriage::Changed => self.triage.begin_again(),
-                        ToTriage::Restarted(done) => {
-                            self.feed = Feed::new((self.detectors)());
-                            self.blind.clear();
-                            // The receiver is dropped when the trial ends.
-                            let _ = done.send(());
-                        }
-                    }
-                    continue;
-                }
-                _ = clock.tick() => {
-                    self.triage();
-                    if self.armed.load(Ordering::SeqCst) {
-                        self.report_blindness();
-                    }
-                    self.feed.advance(now())
-                }
-            };
-            self.pass_on(findings);
+                Some(seen) = seen.recv() => self.hear(seen),
+                _ = clock.tick() => self.tick(),
+            }
         }
         for outside in self.outside {
             // Waits for the program's remaining output.
@@ -140,6 +124,33 @@ impl Observer {
             self.trouble.get_or_insert(e.to_string());
         }
         self.trouble
+    }
+
+    fn hear(&mut self, of: ToObserver) {
+        match of {
+            ToObserver::Seen(flow, seen) => self.triage.seen(&flow, seen),
+            ToObserver::Changed => self.triage.begin_again(),
+            ToObserver::Restarted(done) => {
+                self.feed = Feed::new((self.detectors)());
+                self.blind.clear();
+                // The receiver is dropped when the trial ends.
+                let _ = done.send(());
+            }
+            ToObserver::Flush(done) => {
+                self.tick();
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Time has passed.
+    fn tick(&mut self) {
+        self.triage();
+        if self.armed.load(Ordering::SeqCst) {
+            self.report_blindness();
+        }
+        let findings = self.feed.advance(now());
+        self.pass_on(findings);
     }
 
     fn observe(&mut self, signal: &Signal) -> Vec<(Time, Finding)> {

@@ -6,11 +6,11 @@ use relapse_detectors::time::Time;
 use relapse_lab::fault::{UndoStack, now};
 use relapse_lab::workload::Attempt;
 use relapse_reports::event::{FindingReceived, Phase, TrialEvent};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::agents::Agents;
 use super::complaints::Complaints;
-use super::observer::ToTriage;
+use super::observer::ToObserver;
 use super::samples::Samples;
 use super::spreads::SharedSpreads;
 use crate::judge::Judge;
@@ -56,7 +56,7 @@ pub struct Running<'a> {
     pub samples: Samples,
     /// What users see, and where it is sent.
     pub complaints: Complaints,
-    pub to_triage: mpsc::UnboundedSender<ToTriage>,
+    pub to_observer: mpsc::UnboundedSender<ToObserver>,
     /// Of the present stage.
     pub triage: TriageJudge,
     /// What was enlarged before the baseline; undone at the end.
@@ -108,7 +108,7 @@ impl Running<'_> {
             {
                 self.triage.complaint(seen.at);
                 // The receiver is dropped when the trial ends.
-                let _ = self.to_triage.send(ToTriage::Seen(flow.to_owned(), seen));
+                let _ = self.to_observer.send(ToObserver::Seen(flow.to_owned(), seen));
             }
         }
         Ok(done(&self.judge, now(), attempt.as_ref()))
@@ -160,7 +160,18 @@ impl Running<'_> {
     pub fn changed(&mut self, since: Time, affected: &[FlowId], triage: TriageJudge) {
         self.complaints.begin(since, affected, triage.finds_nothing());
         self.triage = triage;
-        let _ = self.to_triage.send(ToTriage::Changed);
+        let _ = self.to_observer.send(ToObserver::Changed);
+    }
+
+    /// Receives what detectors and triage say once they have taken every signal so far.
+    pub async fn flush(&mut self) {
+        let (done, is_done) = oneshot::channel();
+        if self.to_observer.send(ToObserver::Flush(done)).is_ok() {
+            let _ = is_done.await;
+        }
+        while let Ok(event) = self.findings.try_recv() {
+            self.receive(event);
+        }
     }
 
     /// Decides where triage led at the end of a stage.

@@ -116,6 +116,11 @@ impl<'a> Watched<'a> {
         self.in_force.store(at.0, Ordering::Relaxed);
     }
 
+    pub(super) fn step(&mut self, now: Time, attempt: Option<&Attempt>) {
+        attempt.into_iter().for_each(|attempt| self.attempt(attempt));
+        self.effects.tick(now);
+    }
+
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
         // Until the change is read back as in force, a success proves nothing.
         let in_force = Time(self.in_force.load(Ordering::Relaxed));
@@ -174,8 +179,8 @@ impl Stages<'_> {
         let deadline = running.judge.last_deadline().unwrap_or_default();
         let mut all = false;
         while !all && now() < deadline {
-            let step = running.step(|judge, _, attempt| {
-                attempt.into_iter().for_each(|attempt| watched.attempt(attempt));
+            let step = running.step(|judge, now, attempt| {
+                watched.step(now, attempt);
                 judge.all_decided()
             });
             all = step.await?;
@@ -300,13 +305,14 @@ impl Stages<'_> {
             }
             finished = running
                 .step(|judge, now, attempt| {
-                    attempt.into_iter().for_each(|attempt| watched.attempt(attempt));
+                    watched.step(now, attempt);
                     let decided = now >= least && (is_control || judge.all_decided() && judge.healed_is_cleared());
                     decided && watched.holds()
                 })
                 .await?
                 && !running.triage.is_pending(now());
         }
+        running.flush().await;
         running.decide_triage();
         running.decide(|judge, now| match watched.step {
             Some(_) if !is_control => judge.stage_ended(now),

@@ -189,10 +189,8 @@ impl Stages<'_> {
         let mut recovered = Ok(false);
         while matches!(recovered, Ok(false)) && now() < running.settled(begin) + self.plan.recover_within {
             let step = running.step(|_, now, attempt| {
-                if let Some(attempt) = attempt {
-                    steady.attempt(begin, attempt);
-                    healed.attempt(attempt);
-                }
+                attempt.into_iter().for_each(|attempt| steady.attempt(begin, attempt));
+                healed.step(now, attempt);
                 steady.holds(now, Duration::from_millis(1))
             });
             recovered = step.await;
@@ -203,21 +201,25 @@ impl Stages<'_> {
         let within = self.plan.recover_within.max(healed.within);
         let mut over = running.judge.all_cleared() && healed.holds();
         while recovered.is_ok() && !over && now() < running.settled(begin) + within {
-            let step = running.step(|judge, _, attempt| {
-                attempt.into_iter().for_each(|attempt| healed.attempt(attempt));
+            let step = running.step(|judge, now, attempt| {
+                healed.step(now, attempt);
                 judge.all_cleared() && healed.holds()
             });
-            over = step.await.unwrap_or(true);
+            match step.await {
+                Ok(done) => over = done,
+                Err(stop) => recovered = Err(stop),
+            }
+        }
+        if let Err(stop) = recovered {
+            running.decide(|judge, _| judge.abandon(stop.why()));
+            return Err(stop);
         }
         let healed_at = running.settled(begin);
         running.decide(|judge, now| judge.recovered(now, healed_at));
         let seen = running.spreads.lock().healings();
         seen.into_iter().for_each(|seen| (running.events)(TrialEvent::Visible(seen)));
         healed.report(running.events);
-        if recovered.is_ok() {
-            running.until(begin + self.plan.at_least.healthy, |_, _| false).await?;
-            return healed.missing("after healing");
-        }
-        Ok(())
+        running.until(begin + self.plan.at_least.healthy, |_, _| false).await?;
+        healed.missing("after healing")
     }
 }

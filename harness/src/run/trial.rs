@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::agents::Agents;
 use super::complaints::Complaints;
 use super::hold::Visitors;
-use super::observer::ToTriage;
+use super::observer::ToObserver;
 use super::order::Sabotage;
 use super::running::{Running, Stop};
 use super::samples::Samples;
@@ -56,7 +56,7 @@ pub struct Trial<'a> {
     /// Findings of detectors.
     pub findings: mpsc::UnboundedReceiver<OutsideEvent>,
     /// What users see; the observer receives.
-    pub to_triage: mpsc::UnboundedSender<ToTriage>,
+    pub to_observer: mpsc::UnboundedSender<ToObserver>,
     /// Sender for collectors; the observer receives.
     pub signals: mpsc::UnboundedSender<Signal>,
 }
@@ -69,7 +69,7 @@ impl Trial<'_> {
             cluster: Arc::clone(&self.cluster),
             operator: self.operator,
             signals: self.signals,
-            observer: self.to_triage.clone(),
+            observer: self.to_observer.clone(),
             without: match &self.sabotage {
                 Some(Sabotage::KillCollector(kind)) => Some(*kind),
                 _ => None,
@@ -90,7 +90,7 @@ impl Trial<'_> {
             findings: self.findings,
             agents,
             complaints: Complaints::new(&self.plan.workload),
-            to_triage: self.to_triage,
+            to_observer: self.to_observer,
             triage: TriageJudge::default(),
             enlarged: UndoStack::default(),
             triage_wrong: Vec::new(),
@@ -172,7 +172,7 @@ fn outcome(running: &Running<'_>, stopped: Option<Stop>, dirty: Vec<String>) -> 
         reasons.extend(running.triage_wrong.iter().cloned());
     }
     if let Some(stop) = stopped {
-        // Keep a failure such as a false alarm; expectations undecided for lack of an effect are explained by the stop.
+        // It explains why nothing was decided.
         (outcome, reasons) = (Outcome::Inconclusive, vec![stop.why().to_owned()]);
     }
     if !dirty.is_empty() {

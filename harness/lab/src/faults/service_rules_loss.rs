@@ -78,7 +78,7 @@ const UNUSED: u128 = 250;
 impl Fault for ServiceRulesLoss {
     fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
         let (node, service) = (&cluster.nodes[self.node.0].name, &cluster.services[self.service.0].name);
-        vec![format!("the rules of node/{node} for service/{service}")]
+        vec![format!("the rule set of node/{node} for service/{service}")]
     }
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {

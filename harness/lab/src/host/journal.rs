@@ -196,8 +196,9 @@ pub fn list(dir: &Path) -> Result<Vec<(PathBuf, Found)>> {
     }
     check(dir)?;
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).context(|| format!("list {}", dir.display()))?.flatten() {
-        let path = entry.path();
+    let read = || format!("list {}", dir.display());
+    for entry in fs::read_dir(dir).context(read)? {
+        let path = entry.context(read)?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => {
                 // Removed by its owner meanwhile.

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use relapse_detectors::operator::Entry;
 use relapse_detectors::signal::{Probe, ProbeKind};
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::services::connect;
-use super::{Agent, TIMEOUT, in_time, outcome};
+use super::{Agent, in_time, outcome};
 use crate::workload::stub;
 
 const EVERY: Duration = Duration::from_millis(500);
+/// Resolvers and names are outside, and a resolver may have to ask others. Stub resolvers wait for 5 s (resolv.conf(5)).
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(agent: Arc<Agent>) {
     let entries = agent.operator.entries.clone();
@@ -21,36 +24,42 @@ pub(super) async fn run(agent: Arc<Agent>) {
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The last address of each name: a lost resolver does not stop the connects.
     let mut known = vec![None; entries.len()];
+    let mut under_way = JoinSet::new();
     for turn in 0_usize.. {
         let Some(number) = turn.checked_rem(entries.len()) else { return };
         clock.tick().await;
-        let entry = &entries[number];
-        look_up(&agent, entry, &mut known[number]).await;
-        // Each name at every second of its turns.
-        if let Some(address) = known[number].filter(|_| (turn / entries.len()).is_multiple_of(2)) {
-            let started = Instant::now();
-            let result = in_time(TIMEOUT, connect(&agent, address)).await;
-            let probe = outcome(&agent, ProbeKind::Entry, address.ip(), started, result);
-            agent.emit(Probe { port: Some(entry.port), about: Some(entry.name.clone()), ..probe });
+        while let Some(looked_up) = under_way.try_join_next() {
+            if let Ok((number, Some(address))) = looked_up {
+                known[number] = Some(address);
+            }
         }
+        // A connect at every second of a name's turns.
+        let address = known[number].filter(|_| (turn / entries.len()).is_multiple_of(2));
+        let (agent, entry) = (Arc::clone(&agent), entries[number].clone());
+        under_way.spawn(async move {
+            let (found, ()) = tokio::join!(look_up(&agent, &entry), async {
+                let Some(address) = address else { return };
+                let started = Instant::now();
+                let result = in_time(PATIENCE, connect(&agent, address)).await;
+                let probe = outcome(&agent, ProbeKind::Entry, address.ip(), started, result);
+                agent.emit(Probe { port: Some(entry.port), about: Some(entry.name.clone()), ..probe });
+            });
+            (number, found)
+        });
     }
 }
 
-/// Looks a name up at its clients' resolver.
-async fn look_up(agent: &Agent, entry: &Entry, known: &mut Option<SocketAddr>) {
+/// Looks a name up at its clients' resolver. Returns its address.
+async fn look_up(agent: &Agent, entry: &Entry) -> Option<SocketAddr> {
     let started = Instant::now();
-    let found = tokio::time::timeout(TIMEOUT, stub::lookup(&agent.ns, entry.resolver, &entry.name, &[])).await;
-    let result = match found {
-        Ok(Ok(addresses)) => match addresses.iter().find(|address| address.is_ipv4()) {
-            Some(address) => {
-                *known = Some(SocketAddr::new(*address, entry.port));
-                Ok(())
-            }
-            None => Err("no address".to_owned()),
-        },
-        Ok(Err(_)) => Err("no address".to_owned()),
-        Err(_) => Err("timeout".to_owned()),
+    let found = tokio::time::timeout(PATIENCE, stub::lookup(&agent.ns, entry.resolver, &entry.name, &[])).await;
+    let address = match found {
+        Ok(Ok(addresses)) => addresses.into_iter().find(|address| address.is_ipv4()).ok_or("no address"),
+        Ok(Err(_)) => Err("no address"),
+        Err(_) => Err("timeout"),
     };
+    let result = address.map(drop).map_err(str::to_owned);
     let probe = outcome(agent, ProbeKind::ExternalName, entry.resolver, started, result);
     agent.emit(Probe { about: Some(entry.name.clone()), ..probe });
+    Some(SocketAddr::new(address.ok()?, entry.port))
 }

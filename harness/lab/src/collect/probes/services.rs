@@ -3,12 +3,14 @@
 //! Every second one Service, in turn: a TCP connect to its virtual address, and one to a ready endpoint behind it, also
 //! in turn; and the Service that failed last, again. That is 6 packets for each connect, closed without a request, and
 //! one for a connect that fails, so that a node sends and receives fewer than 20 a second however many Services there
-//! are. kube-proxy is asked on the node's own address; that leaves the node by no NIC.
+//! are. If the virtual address fails, up to [`ENDPOINTS`] ready endpoints are asked at once: only if all answer is it the
+//! Service that fails. kube-proxy is asked on the node's own address; that leaves the node by no NIC.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use relapse_detectors::signal::{Probe, ProbeKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::MissedTickBehavior;
@@ -20,6 +22,12 @@ const EVERY: Duration = Duration::from_secs(1);
 /// `healthzBindAddress` of kube-proxy by default (`pkg/proxy/apis/config/v1alpha1/defaults.go`).
 const HEALTHZ: u16 = 10256;
 
+/// Endpoints of a Service that are asked in one second.
+const ENDPOINTS: usize = 16;
+
+/// Times that a Service that failed is probed every second once it works.
+const AGAIN: usize = 3;
+
 /// A TCP port of a Service with ready endpoints.
 struct Entry {
     service: String,
@@ -30,21 +38,26 @@ struct Entry {
 pub(super) async fn run(agent: Arc<Agent>) {
     let mut clock = tokio::time::interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failed = None;
+    // The Service that failed last, and how often it has worked since.
+    let mut failed: Option<(SocketAddr, usize)> = None;
     for turn in 0.. {
         clock.tick().await;
         let services = async {
             let entries = entries(&agent);
             let Some(next) = entries.get(turn % entries.len().max(1)) else { return };
-            let again = entries.iter().find(|entry| Some(entry.address) == failed && entry.address != next.address);
-            for entry in [Some(next), again].into_iter().flatten() {
-                let endpoint = entry.ready[turn / entries.len() % entry.ready.len()];
-                let works = connect_both(&agent, entry, endpoint).await;
-                if !works {
-                    failed = Some(entry.address);
-                } else if failed == Some(entry.address) {
-                    failed = None;
-                }
+            let is_again = |address| failed.is_some_and(|(of, _)| of == address);
+            let again = entries.iter().find(|entry| is_again(entry.address) && entry.address != next.address);
+            let connects = [Some(next), again].into_iter().flatten();
+            let connects = connects.map(async |entry| {
+                let works = connect_both(&agent, entry, turn / entries.len(), turn).await;
+                (entry.address, works)
+            });
+            for (address, works) in join_all(connects).await {
+                failed = match failed {
+                    _ if !works => Some((address, 0)),
+                    Some((of, worked)) if of == address => (worked < AGAIN).then_some((of, worked + 1)),
+                    other => other,
+                };
             }
         };
         tokio::join!(ask_kube_proxy(&agent), services);
@@ -72,8 +85,9 @@ fn entries(agent: &Agent) -> Vec<Entry> {
         .collect()
 }
 
-/// Connects to the virtual address and to an endpoint at the same time. Returns whether the former works.
-async fn connect_both(agent: &Agent, entry: &Entry, endpoint: IpAddr) -> bool {
+/// Connects to the virtual address and to an endpoint at the same time, in each round to another one, and to more if the
+/// former fails. Returns whether it works.
+async fn connect_both(agent: &Agent, entry: &Entry, round: usize, turn: usize) -> bool {
     let port = entry.address.port();
     let to = |kind, target| async move {
         let started = Instant::now();
@@ -81,11 +95,15 @@ async fn connect_both(agent: &Agent, entry: &Entry, endpoint: IpAddr) -> bool {
         let about = Some(entry.service.clone());
         Probe { port: Some(port), about, ..outcome(agent, kind, target, started, result) }
     };
-    let (endpoint, service) =
-        tokio::join!(to(ProbeKind::Endpoint, endpoint), to(ProbeKind::Service, entry.address.ip()));
+    let endpoint = |number: usize| to(ProbeKind::Endpoint, entry.ready[number % entry.ready.len()]);
+    let (one, service) = tokio::join!(endpoint(round), to(ProbeKind::Service, entry.address.ip()));
     let works = service.ok;
-    agent.emit(endpoint);
+    agent.emit(one);
     agent.emit(service);
+    if !works {
+        let others = entry.ready.len().min(ENDPOINTS);
+        join_all((turn * ENDPOINTS..).take(others).map(endpoint)).await.into_iter().for_each(|probe| agent.emit(probe));
+    }
     works
 }
 
