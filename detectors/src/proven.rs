@@ -59,6 +59,8 @@ struct Carried {
     sizes: BTreeMap<u32, Time>,
     /// The last round-trip time that was measured.
     round_trip: Option<Duration>,
+    /// When either was last seen.
+    last: Time,
 }
 
 /// A peer's SYN and what followed.
@@ -95,6 +97,8 @@ pub(crate) struct Sent {
 #[derive(Debug)]
 struct Bulk {
     at: Time,
+    /// Since its read before.
+    period: Duration,
     bytes_acked: u64,
     send_queue: u32,
     send_mss: u32,
@@ -102,7 +106,8 @@ struct Bulk {
 
 impl Carried {
     fn prove(&mut self, at: Time, size: u32) {
-        if self.last(size).is_some_and(|last| last >= at) {
+        self.last = self.last.max(at);
+        if self.carried(size).is_some_and(|last| last >= at) {
             return;
         }
         self.sizes.retain(|smaller, last| *smaller > size || *last > at);
@@ -113,7 +118,7 @@ impl Carried {
     }
 
     /// When a packet of at least this size was last acknowledged.
-    fn last(&self, size: u32) -> Option<Time> {
+    fn carried(&self, size: u32) -> Option<Time> {
         self.sizes.range(size..).map(|(_, at)| *at).max()
     }
 }
@@ -126,12 +131,17 @@ impl ProvenSizes {
 
     /// When this path last carried a packet of at least this size.
     pub fn carried(&self, way: &Way, size: u32) -> Option<Time> {
-        self.ways.get(way)?.last(size)
+        self.ways.get(way)?.carried(size)
     }
 
     /// The SYN of this peer.
     pub fn handshake(&self, node: &Arc<str>, remote: SocketAddr) -> Option<Handshake> {
         self.handshakes.get(&(Arc::clone(node), remote)).copied()
+    }
+
+    /// How long before its last read this socket was read; zero if it was not.
+    pub fn period(&self, socket: &(Arc<str>, SocketKey)) -> Duration {
+        self.sockets.get(socket).map_or(Duration::ZERO, |read| read.period)
     }
 
     fn round_trip(&self, way: &Way, remote: SocketAddr) -> Duration {
@@ -195,19 +205,19 @@ impl ProvenSizes {
         } else if segment.flags.ack && !segment.flags.rst {
             let opened = self.handshakes.get(&key).filter(|handshake| handshake.round_trip.is_none());
             if let Some(opened) = opened.map(|handshake| handshake.at) {
-                self.timed(operator, &key, at.since(opened));
+                self.timed(at, operator, &key, at.since(opened));
             }
             self.acknowledged(operator, at, &key, |sent| !after(sent.end, segment.acknowledgment));
         }
     }
 
     /// A round trip to this peer took so long.
-    fn timed(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), took: Duration) {
+    fn timed(&mut self, at: Time, operator: &Operator, key: &(Arc<str>, SocketAddr), took: Duration) {
         if let Some(handshake) = self.handshakes.get_mut(key) {
             handshake.round_trip = Some(handshake.round_trip.map_or(took, |known| known.min(took)));
         }
         if let Some(carried) = self.ways.entry((Arc::clone(&key.0), operator.path_of(key.1.ip()))) {
-            carried.round_trip = Some(took);
+            (carried.round_trip, carried.last) = (Some(took), carried.last.max(at));
         }
     }
 
@@ -260,10 +270,10 @@ impl ProvenSizes {
         seen_at: &Arc<str>,
         socket: &Socket,
     ) {
-        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
+        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
         let peer = (Arc::clone(seen_at), socket.remote);
         if socket.rtt_us > 0 {
-            self.timed(operator, &peer, Duration::from_micros(socket.rtt_us.into()));
+            self.timed(at, operator, &peer, Duration::from_micros(socket.rtt_us.into()));
         }
         // With an empty queue, everything sent before is acknowledged.
         if open && socket.unacked == 0 && socket.send_queue == 0 {
@@ -281,7 +291,8 @@ impl ProvenSizes {
             }
         }
         let (bytes_acked, send_queue, send_mss) = (socket.bytes_acked, socket.send_queue, socket.send_mss);
-        self.sockets.insert(key, Bulk { at, bytes_acked, send_queue, send_mss });
+        let period = self.sockets.get(&key).map_or(Duration::ZERO, |before| at.since(before.at));
+        self.sockets.insert(key, Bulk { at, period, bytes_acked, send_queue, send_mss });
     }
 
     fn prove(&mut self, operator: &Operator, at: Time, peer: &(Arc<str>, SocketAddr), size: u32) {
@@ -294,6 +305,7 @@ impl ProvenSizes {
         for carried in self.ways.values_mut() {
             carried.sizes.retain(|_, last| now.since(*last) < AGE);
         }
+        self.ways.make_room(|carried| carried.last);
         self.sent.retain(|_, segments| {
             segments.retain(|sent| now.since(sent.last) < FORGET);
             !segments.is_empty()
@@ -372,6 +384,18 @@ mod tests {
         assert_eq!(proven.carried(&way, 1401), None);
         proven.forget(ms(600_600));
         assert_eq!(proven.largest(&way), 1320);
+    }
+
+    #[test]
+    fn when_there_are_too_many_paths_the_oldest_make_room() {
+        let mut proven = ProvenSizes::default();
+        let peer = |n: u32| ("worker-1".into(), SocketAddr::new((0x2000_0000 + (n << 8)).to_be_bytes().into(), 1));
+        let cap = u32::try_from(CAP).unwrap();
+        (0..cap).for_each(|n| proven.prove(&operator(), ms(n.into()), &peer(n), 1400));
+        proven.forget(ms(cap.into()));
+        proven.prove(&operator(), ms(cap.into()), &peer(cap), 1400);
+        let largest = |n| proven.largest(&("worker-1".into(), operator().path_of(peer(n).1.ip())));
+        assert_eq!([cap, cap - 1, 0].map(largest), [1400, 1400, 0]);
     }
 
     #[test]

@@ -147,7 +147,9 @@ impl Server {
     fn slow(&mut self, at: Time, exchange: &Exchange, threshold: Duration) {
         let (took, asked, client) = (exchange.took(), exchange.asked(at), exchange.client);
         let acked = exchange.acked_us.map(Duration::from_micros);
-        let Some(acked) = acked.filter(|acked| took.saturating_sub(*acked) + DELAYED_ACK >= threshold) else {
+        // An acknowledgment has the way back that the answer has too.
+        let way = DELAYED_ACK + self.connects.median().unwrap_or_default();
+        let Some(acked) = acked.filter(|acked| took.saturating_sub(*acked) + way >= threshold) else {
             // The network may have taken that time, one way or the other.
             return self.trouble(client.ip(), at);
         };

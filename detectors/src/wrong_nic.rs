@@ -2,7 +2,7 @@
 //!
 //! What it sees: a SYN with a pod's address leaves by the node's NIC and is retransmitted (same addresses, same
 //! sequence number) without an answer on any interface; or, from clients that give up before a retransmission, three
-//! SYNs to one destination, each 400 ms old. The same for a SYN-ACK of a pod, such as the back end of an ingress on
+//! SYNs to one destination, each 400 ms old, or older than two round trips. The same for a SYN-ACK of a pod, such as the back end of an ingress on
 //! another node, that is retransmitted without an ACK. A refusal (RST) is an answer. Critical if ICMP to that address is
 //! answered.
 //! Why it matters: the request arrives, and the fabric drops the reply; a test with ping shows nothing wrong.
@@ -23,6 +23,7 @@ use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Change, CollectorKind, Observed, ProbeKind, Route, Rule, Segment, Signal};
 use crate::time::Time;
+use crate::tuples::Tuples;
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "wrong-nic",
@@ -36,9 +37,10 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<WrongNic>),
 };
 
-/// A repeated SYN sooner than this is not a retransmission (the shortest timeout is 200 ms).
+/// A repeated SYN sooner than this is not a retransmission (the first timeout is 1 s, `TCP_TIMEOUT_INIT` in
+/// include/net/tcp.h).
 const RETRANSMISSION: Duration = Duration::from_millis(100);
-/// How many unanswered SYNs to one destination count, and the minimum age of each.
+/// How many unanswered SYNs to one destination count, and the minimum age of each: this, or two round trips.
 const SEVERAL: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(400);
 /// The finding is over without a wrong SYN for this long.
@@ -55,13 +57,14 @@ struct WrongNic {
     /// Pods with an unanswered, retransmitted SYN or SYN-ACK.
     wrong: BTreeMap<Opening, Wrong>,
     /// Pods that get answers by the node's NIC.
-    at_home: Capped<Opening, (), CAP>,
+    at_home: Capped<Opening, Time, CAP>,
     /// Destinations that answered a pod by the node's NIC, until a pod opens a connection to them by the pod NIC.
-    answered_there: Capped<IpAddr, (), CAP>,
+    answered_there: Capped<IpAddr, Time, CAP>,
     /// Destinations for which the routing has an exception: routes of the pods' table by the node's NIC, and rules that
     /// lead to another table.
     exceptions: BTreeSet<(Exception, Prefix)>,
     echo: Capped<IpAddr, Time, CAP>,
+    tuples: Tuples,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -92,12 +95,13 @@ struct Wrong {
 
 impl WrongNic {
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
+        self.tuples.observe(at, operator, segment);
         self.has_pod_nic |= segment.link == operator.pod_nic;
         let (source, destination) = (segment.source.ip(), segment.destination.ip());
         if segment.accepts() && segment.comes_in() && operator.is_pod(destination) {
             let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
             if self.open.remove(&key).is_some() {
-                self.answered((destination, false), operator, segment);
+                self.answered(at, (destination, false), operator, segment);
             }
         } else if segment.goes_out()
             && operator.is_pod(source)
@@ -105,7 +109,7 @@ impl WrongNic {
         {
             if segment.link == operator.pod_nic {
                 self.answered_there.remove(&destination);
-                self.at_home.retain(|(pod, _), ()| *pod != source);
+                self.at_home.retain(|(pod, _), _| *pod != source);
                 // Earlier stray SYNs no longer count.
                 self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
                 self.wrong.retain(|(pod, _), wrong| *pod != source || wrong.last >= at);
@@ -116,7 +120,7 @@ impl WrongNic {
     }
 
     /// A destination refuses a pod's SYN (RFC 9293 3.5.2: the RST acknowledges it), or a client a pod's SYN-ACK.
-    fn refused(&mut self, operator: &Operator, segment: &Segment) {
+    fn refused(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let (pod, peer) = (segment.destination, segment.source);
         if !segment.comes_in() {
             return;
@@ -124,30 +128,30 @@ impl WrongNic {
         let opened =
             segment.flags.ack && self.open.remove(&(pod, peer, segment.acknowledgment.wrapping_sub(1))).is_some();
         if opened {
-            self.answered((pod.ip(), false), operator, segment);
+            self.answered(at, (pod.ip(), false), operator, segment);
             return;
         }
         let accepted = self.open.extract_if((pod, peer, 0)..=(pod, peer, u32::MAX), |_, sent| sent.accepts);
         if accepted.count() > 0 {
-            self.answered((pod.ip(), true), operator, segment);
+            self.answered(at, (pod.ip(), true), operator, segment);
         }
     }
 
     /// The ACK of a SYN-ACK: the pod gets answers by the node's NIC.
-    fn acknowledged(&mut self, operator: &Operator, segment: &Segment) {
+    fn acknowledged(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
         if segment.comes_in() && self.open.get(&key).is_some_and(|sent| sent.accepts) {
             self.open.remove(&key);
-            self.answered((segment.destination.ip(), true), operator, segment);
+            self.answered(at, (segment.destination.ip(), true), operator, segment);
         }
     }
 
-    fn answered(&mut self, opening: Opening, operator: &Operator, segment: &Segment) {
+    fn answered(&mut self, at: Time, opening: Opening, operator: &Operator, segment: &Segment) {
         self.wrong.remove(&opening);
         if segment.link == operator.node_nic {
-            self.at_home.insert(opening, ());
+            self.at_home.record(opening, at);
             if !opening.1 {
-                self.answered_there.insert(segment.source.ip(), ());
+                self.answered_there.record(segment.source.ip(), at);
             }
         }
     }
@@ -201,6 +205,11 @@ impl WrongNic {
         }
     }
 
+    /// How long the answer of this destination may take.
+    fn patience(&self, destination: &SocketAddr) -> Duration {
+        PATIENCE.max(self.tuples.round_trip(destination).unwrap_or_default() * 2)
+    }
+
     /// Clients that give up early never retransmit; several SYNs to one destination count instead.
     fn several(&mut self, now: Time) {
         if !self.has_pod_nic {
@@ -208,9 +217,9 @@ impl WrongNic {
         }
         let mut waiting: BTreeMap<SocketAddr, Vec<(SocketAddr, &Sent)>> = BTreeMap::new();
         for ((source, destination, _), sent) in self.open.iter() {
-            let age = now.since(sent.first);
+            let (age, patience) = (now.since(sent.first), self.patience(destination));
             let is_at_home = || self.at_home.contains_key(&(source.ip(), false));
-            if !sent.accepts && age >= PATIENCE && age < PATIENCE + QUIET && !is_at_home() {
+            if !sent.accepts && age >= patience && age < patience + QUIET && !is_at_home() {
                 waiting.entry(*destination).or_default().push((*source, sent));
             }
         }
@@ -221,7 +230,11 @@ impl WrongNic {
                 wrong.last = wrong.last.max(last);
                 continue;
             }
-            let how = format!("is one of {} to this destination without an answer for 0.4 s or longer", syns.len());
+            let how = format!(
+                "is one of {} to this destination without an answer for {:.1} s or longer",
+                syns.len(),
+                self.patience(&destination).as_secs_f64()
+            );
             let (since, source) = (first.first, *source);
             self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how });
         }
@@ -255,10 +268,10 @@ impl Detector for WrongNic {
         match &signal.observed {
             Observed::Segment(segment) if segment.flags.syn => self.segment(signal.at, cx.operator, segment),
             Observed::Segment(segment) if !self.open.is_empty() && segment.flags.rst => {
-                self.refused(cx.operator, segment);
+                self.refused(signal.at, cx.operator, segment);
             }
             Observed::Segment(segment) if !self.open.is_empty() && segment.flags.ack => {
-                self.acknowledged(cx.operator, segment);
+                self.acknowledged(signal.at, cx.operator, segment);
             }
             Observed::Route(route) => return self.route(cx.operator, route),
             Observed::Rule(rule) => return self.rule(cx.operator, rule),
@@ -283,6 +296,13 @@ impl Detector for WrongNic {
             self.wrong.retain(|_, wrong| cx.now.since(wrong.last) < QUIET);
             self.judge(cx);
         }
+    }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.tuples.forget(cx.now);
+        self.at_home.make_room(|at| *at);
+        self.answered_there.make_room(|at| *at);
+        self.echo.make_room(|at| *at);
     }
 }
 
@@ -341,6 +361,17 @@ mod tests {
             one_syn_each(&mut scene, 1_000, count);
             play!(scene, "{then}; 5000 ? nothing");
         }
+    }
+
+    #[test]
+    fn far_away_an_answer_may_take_longer() {
+        let mut scene = armed();
+        play!(scene, "100 syn eth1 {POD} {DATABASE} 90 1; 700 syn-ack eth1 {DATABASE} {POD} 90");
+        one_syn_each(&mut scene, 1_000, 3);
+        for n in 0..3 {
+            play!(scene, "{} syn-ack eth0 {DATABASE} 10.176.98.29:{} {n}", 1_600 + n * 50, 41_000 + n);
+        }
+        play!(scene, "5000 ? silence");
     }
 
     #[test]

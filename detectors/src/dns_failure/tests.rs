@@ -115,6 +115,15 @@ fn twin_one_domain_that_fails_at_its_own_servers_is_info() {
 }
 
 #[test]
+fn twin_misses_far_apart_are_not_in_a_row() {
+    let mut scene = one_endpoint();
+    for at in [500, 60_500, 120_500] {
+        asked(&mut scene, at, "worker-1", "example-api.com.", "timeout", "ok", "ok");
+    }
+    play!(scene, "? nothing");
+}
+
+#[test]
 fn twin_one_domain_that_fails_while_others_are_answered() {
     let mut scene = one_endpoint();
     for at in (500..5_000).step_by(200) {

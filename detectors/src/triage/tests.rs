@@ -294,6 +294,16 @@ fn a_dead_server_reached_by_syns_and_echo() {
     scene.leads(1_500, "6 path/10.176.46.0/24");
 }
 
+#[test]
+fn far_away_an_answer_may_take_longer() {
+    let mut scene = Scene::new(vec![leg(app(), database(), 3306)], Outcome::Timeout);
+    scene.play("100 syn eth1 10.176.98.29:40001 10.176.46.4:3306 7 1");
+    scene.play("700 syn-ack eth1 10.176.46.4:3306 10.176.98.29:40001 7");
+    unanswered_syns(&mut scene, "eth1");
+    scene.leads(1_500, "nothing");
+    scene.leads(2_300, "6 path/10.176.46.0/24");
+}
+
 // Step 3.
 
 fn lookups() -> Vec<Leg> {
