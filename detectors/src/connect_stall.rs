@@ -230,7 +230,8 @@ mod tests {
     fn twin_far_away_the_second_syn_is_answered_after_a_round_trip() {
         let mut scene = reused_far_away();
         play!(scene, "1650 in eth1 {SERVER} {PORT} A 78000 9102 7; 2530 syn eth1 {PORT} {SERVER} 8000 21030");
-        play!(scene, "2680 syn-ack eth1 {SERVER} {PORT} 8000; 9000 ? nothing");
+        play!(scene, "2640 syn eth1 10.176.64.11:46991 {SERVER} 5 99; 2680 syn-ack eth1 {SERVER} {PORT} 8000");
+        play!(scene, "9000 ? nothing");
     }
 
     #[test]

@@ -106,6 +106,19 @@ impl Tuple {
             _ => None,
         }
     }
+
+    fn answer(&mut self, at: Time, segment: &Segment) {
+        let present = &mut self.present;
+        if segment.accepts() {
+            present.answered |= present.initial.wrapping_add(1) == segment.acknowledgment;
+        } else if !present.answered {
+            present.challenged |= at >= present.first;
+            return;
+        }
+        if present.answered {
+            present.last = present.last.max(at);
+        }
+    }
 }
 
 impl Connection {
@@ -246,20 +259,5 @@ impl Tuples {
         self.tuples.retain(|_, tuple| now.since(tuple.present.last) < FORGET);
         self.connects.retain(|_, connect| now.since(connect.last_syn) < FORGET_CONNECT);
         self.round_trips.make_room(|(at, _)| *at);
-    }
-}
-
-impl Tuple {
-    fn answer(&mut self, at: Time, segment: &Segment) {
-        let present = &mut self.present;
-        if segment.accepts() {
-            present.answered |= present.initial.wrapping_add(1) == segment.acknowledgment;
-        } else if !present.answered {
-            present.challenged |= at >= present.first;
-            return;
-        }
-        if present.answered {
-            present.last = present.last.max(at);
-        }
     }
 }

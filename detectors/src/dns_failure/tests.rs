@@ -236,7 +236,7 @@ fn the_last_node_to_recover_is_not_cut_off_though_the_old_endpoints_node_never_m
 }
 
 #[test]
-fn an_unreachable_upstream_is_said() {
+fn an_unreachable_upstream_is_reported() {
     let mut scene = one_endpoint();
     round(&mut scene, 600, false, &[(FIRST, false)], false);
     round(&mut scene, 1_100, false, &[(FIRST, false)], false);

@@ -218,7 +218,7 @@ fn a_pod_is_judged_at_its_own_node_and_not_accused_for_what_it_waits_for() {
         in_turn(&mut scene, 1000, 6, &ends, took, &format!("at-server waited={waited}"));
         scene
     };
-    play!(slow(5300, 5200), "? info ? quiet ? evidence the server waited itself, for up to 5.20 s");
+    play!(slow(5300, 5200), "? info ? quiet ? evidence the server itself waited for others, for up to 5.20 s");
     play!(slow(5300, 2650), "? info");
     play!(slow(5300, 100), "? warning 16900 server/{ANSWERED}");
     play!(slow(380, 180), "? info");

@@ -27,7 +27,7 @@ const MOST_SIGHTS: usize = 16;
 
 /// Where a segment was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sight {
+pub(super) struct Sighting {
     pub at: Time,
     pub node: Arc<str>,
     pub link: String,
@@ -36,7 +36,7 @@ pub(super) struct Sight {
     pub destination: SocketAddr,
 }
 
-impl Sight {
+impl Sighting {
     fn of(at: Time, node: &Arc<str>, segment: &Segment) -> Self {
         let (link, direction) = (segment.link.clone(), segment.direction);
         Self { at, node: Arc::clone(node), link, direction, source: segment.source, destination: segment.destination }
@@ -59,8 +59,8 @@ impl Sight {
 #[derive(Debug, Default)]
 pub(super) struct Journey {
     /// In the order of time, each place once.
-    pub syns: Vec<Sight>,
-    pub answers: Vec<Sight>,
+    pub syns: Vec<Sighting>,
+    pub answers: Vec<Sighting>,
     pub refused: Option<Time>,
     /// The tuple by which it left was another client's before.
     pub reused: bool,
@@ -70,7 +70,7 @@ pub(super) struct Journey {
 }
 
 impl Journey {
-    pub fn origin(&self) -> Option<&Sight> {
+    pub fn origin(&self) -> Option<&Sighting> {
         self.syns.first()
     }
 
@@ -81,7 +81,7 @@ impl Journey {
     /// When the SYN-ACK came back to where the SYN was seen first.
     pub fn answered(&self) -> Option<Time> {
         let origin = self.origin()?;
-        let back = |sight: &&Sight| {
+        let back = |sight: &&Sighting| {
             sight.node == origin.node
                 && sight.link == origin.link
                 && sight.direction != origin.direction
@@ -129,7 +129,7 @@ impl Journeys {
         if journey.syns.last().is_some_and(|last| at.since(last.at) > FORGET) {
             *journey = Journey::default();
         }
-        let sight = Sight::of(at, node, segment);
+        let sight = Sighting::of(at, node, segment);
         let known = journey.syns.iter().find(|known| known.is_same(&sight));
         journey.sent_again |= known.is_some_and(|known| at.since(known.at) >= AGAIN);
         if known.is_some() || journey.syns.len() == MOST_SIGHTS {
@@ -155,7 +155,7 @@ impl Journeys {
 
     fn answer(&mut self, at: Time, node: &Arc<str>, operator: &Operator, segment: &Segment) {
         let Some(journey) = self.by_number.get_mut(&segment.acknowledgment.wrapping_sub(1)) else { return };
-        let sight = Sight::of(at, node, segment);
+        let sight = Sighting::of(at, node, segment);
         if !journey.answers.iter().any(|known| known.is_same(&sight)) && journey.answers.len() < MOST_SIGHTS {
             journey.answers.push(sight);
         }
