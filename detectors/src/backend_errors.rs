@@ -9,8 +9,7 @@
 //!
 //! Left out: 4xx, which are the client's (RFC 9110 15.5); 502 and 504, which a gateway answers in place of another
 //! server (15.6.3, 15.6.5), and 503 of a server that makes requests itself, such as an ingress; an error that a server
-//! passes on; servers with fewer than 5 earlier answers, unless all of their
-//! answers were errors.
+//! passes on; servers with fewer than 5 earlier answers, unless all of their answers were errors.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};

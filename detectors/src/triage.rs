@@ -44,6 +44,7 @@ use shared::Shared;
 const STANDS: Duration = Duration::from_secs(5);
 /// An explanation is kept for so long while complaints go on and the evidence has a gap.
 const GAP: Duration = Duration::from_secs(3);
+
 /// The names of the steps, from 1 on.
 pub const STEPS: [&str; 6] = ["nodes and pods", "back end", "DNS", "Service", "ingress", "hop by hop"];
 
