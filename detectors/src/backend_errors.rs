@@ -2,15 +2,14 @@
 //!
 //! What it sees: the status of HTTP answers. At least half of the last answers of a server are errors, 5 or more of
 //! them within 5 s; of its earlier answers at most one in five was, or all of its answers, 10 or more, were errors since
-//! it was first seen. About the Service where all of its pods that are
-//! asked do so, otherwise about the pod; about the server where it is outside.
-//! Why it matters: requests arrive and are answered at once, so it is the application that is to be looked at, not the
-//! way to it.
+//! it was first seen. About the Service where all of its pods that are asked do so, otherwise about the pod; about the
+//! server where it is outside.
+//! Why it matters: requests arrive and are answered at once: look at the application, not at the way to it.
 //! Which incident: W4.
 //!
 //! Left out: 4xx, which are the client's (RFC 9110 15.5); 502 and 504, which a gateway answers in place of another
 //! server (15.6.3, 15.6.5), and 503 of a server that makes requests itself, such as an ingress; an error that a server
-//! passes on; servers with less than 5 earlier answers and any good one.
+//! passes on; servers with fewer than 5 earlier answers, unless all of their answers were errors.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -237,11 +236,7 @@ impl BackendErrors {
     fn subject(&self, cx: &Context<'_>, address: SocketAddr, bad: &Bad) -> Option<Subject> {
         let pod = self.pods.get(&address.ip());
         let Some(service) = self.behind.get(&address.ip()) else {
-            return Some(match (pod, cx.operator.server_name(address)) {
-                (Some(pod), _) => Subject::pod(pod),
-                (None, Some(name)) => Subject::server(name),
-                (None, None) => Subject::server(address),
-            });
+            return Some(pod.map_or_else(|| cx.operator.server(address), Subject::pod));
         };
         let whole = Subject::service(service);
         let others = self.servers.iter().filter(|(other, server)| {

@@ -29,6 +29,16 @@ impl<K: Ord, V, const MOST: usize> Capped<K, V, MOST> {
             self.0.insert(key, value);
         }
     }
+
+    /// Drops the older half when it is full.
+    pub fn make_room(&mut self, last: impl Fn(&V) -> Time) {
+        if self.0.len() < MOST {
+            return;
+        }
+        let mut times: Vec<Time> = self.0.values().map(&last).collect();
+        let middle = *times.select_nth_unstable(MOST / 2).1;
+        self.0.retain(|_, value| last(value) > middle);
+    }
 }
 
 impl<K: Ord, const MOST: usize> Capped<K, Time, MOST> {
@@ -56,5 +66,23 @@ impl<K, V, const MOST: usize> Deref for Capped<K, V, MOST> {
 impl<K, V, const MOST: usize> DerefMut for Capped<K, V, MOST> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_map_drops_its_older_half() {
+        let mut map: Capped<u64, Time, 4> = Capped::default();
+        let mut keys = |more: &[u64]| {
+            more.iter().for_each(|key| map.record(*key, Time(100 - key)));
+            map.make_room(|at| *at);
+            map.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(keys(&[4]), [1]);
+        assert_eq!(keys(&[9]), [1, 9]);
     }
 }

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_finding_is_said_once_then_only_louder_then_cleared_once() {
+    fn a_finding_is_reported_once_again_only_when_more_severe_and_cleared_once() {
         use Severity::{Critical, Info, Warning};
         let mut claims = Claims::new("test", "I1", Level::Cause, "kube-dns");
         let mut reported = |claim| {

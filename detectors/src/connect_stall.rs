@@ -33,9 +33,11 @@ pub const INFO: DetectorInfo = DetectorInfo {
 
 /// A repeated SYN sooner than this is not a retransmission timeout.
 const RETRANSMISSION: Duration = Duration::from_millis(100);
-/// An answer to others this soon after the SYN may have been in flight before the server stopped.
+/// An answer to others this soon after the SYN, or within one and a half round trips, may have been in flight before the
+/// server stopped.
 const UNDER_WAY: Duration = Duration::from_millis(100);
-/// How long the answer to a retransmitted SYN may take if the client could reset the server's old connection.
+/// How long the answer to a retransmitted SYN may take, or two round trips, if the client could reset the server's old
+/// connection.
 const RECOVERY: Duration = Duration::from_millis(100);
 /// A SYN without a retransmission by then was given up: the first one is due after a second.
 const GIVEN_UP: Duration = Duration::from_millis(1_200);
@@ -115,12 +117,14 @@ impl Detector for ConnectStall {
                 Some(known) => known.contains_key(&connect.tuple),
                 None => !self.pods.contains_key(&source.ip()),
             };
-            let serves = self.accepted.get(&destination).is_some_and(|at| *at > connect.first + UNDER_WAY);
+            let round_trip = tuples.round_trip(&destination).unwrap_or_default();
+            let (under_way, recovery) = (UNDER_WAY.max(round_trip * 3 / 2), RECOVERY.max(round_trip * 2));
+            let serves = self.accepted.get(&destination).is_some_and(|at| *at > connect.first + under_way);
             // If it has been answered, perhaps on another port, only the connection held by the server explains
             // the wait; a client whose SYN was challenged has reset that connection and recovered.
             let explained = match (is_again(connect), connect.challenged) {
                 (true, false) => !connect.answered || connect.behind,
-                (true, true) => !connect.answered && tuples.delivered_up_to(connect.last_syn + RECOVERY, now),
+                (true, true) => !connect.answered && tuples.delivered_up_to(connect.last_syn + recovery, now),
                 // No retransmission: the client gave up before it.
                 (false, _) => !connect.answered && tuples.delivered_up_to(connect.last_syn + GIVEN_UP, now),
             };
@@ -211,6 +215,33 @@ mod tests {
         let other = "10.176.64.11:46990";
         play!(scene, "2530 flow +{SECOND} {other} {SERVER}; 2530 syn eth1 {other} {SERVER} 8000 21030");
         play!(scene, "2531 syn-ack eth1 {SERVER} {other} 8000; 2600 ? warning ? evidence {PORT}; 6000 ? over");
+    }
+
+    /// A pod's connection succeeds on a path of 150 ms; at 1.5 s another pod sends an older SYN from the same port.
+    fn reused_far_away() -> Scene {
+        let mut scene = scene!(NAME, "0 flow +{FIRST} {PORT} {SERVER}; 0 syn eth1 {PORT} {SERVER} 9000 50000");
+        play!(scene, "150 syn-ack eth1 {SERVER} {PORT} 9000; 200 out eth1 {PORT} {SERVER} FA 9101 77500 50200");
+        play!(scene, "1490 syn eth1 10.176.64.11:46990 {SERVER} 4 99");
+        play!(scene, "1500 flow +{SECOND} {PORT} {SERVER}; 1500 syn eth1 {PORT} {SERVER} 8000 20000");
+        scene
+    }
+
+    #[test]
+    fn twin_far_away_the_second_syn_is_answered_after_a_round_trip() {
+        let mut scene = reused_far_away();
+        play!(scene, "1650 in eth1 {SERVER} {PORT} A 78000 9102 7; 2530 syn eth1 {PORT} {SERVER} 8000 21030");
+        play!(scene, "2640 syn eth1 10.176.64.11:46991 {SERVER} 5 99; 2680 syn-ack eth1 {SERVER} {PORT} 8000");
+        play!(scene, "9000 ? nothing");
+    }
+
+    #[test]
+    fn twin_far_away_a_server_dies_while_its_answer_to_others_is_under_way() {
+        let mut scene = reused_far_away();
+        play!(scene, "1640 syn-ack eth1 {SERVER} 10.176.64.11:46990 4");
+        for at in [2_530, 4_600] {
+            play!(scene, "{at} syn eth1 {PORT} {SERVER} 8000 {at}");
+        }
+        play!(scene, "9000 ? nothing");
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub(crate) mod tests {
             play!(scene, "{at} table {count}/{limit}; {} @worker-2 table 60/{limit}", at + 2);
             play!(scene, "{} stats drop={drops}", at + 5);
         }
-        play!(scene, "3000 table 4096/524288; 5200 table 4000/524288");
+        play!(scene, "3000 table 4096/524288; 3002 @worker-2 table 60/524288; 5200 table 4000/524288");
         scene
     }
 

@@ -49,7 +49,7 @@ const FORGET: Duration = Duration::from_mins(2);
 struct DnsFailure {
     sources: Capped<(Arc<str>, IpAddr), Source, CAP>,
     /// What each upstream resolver last responded, by the name asked.
-    upstream: Capped<(IpAddr, Name), (Time, Word), CAP>,
+    upstream: Capped<(IpAddr, Name), (Time, Response), CAP>,
     latest: DnsEndpoints,
     endpoints: Option<Vec<Endpoint>>,
     /// The last timeout in a replica's log.
@@ -58,7 +58,7 @@ struct DnsFailure {
 
 /// What an upstream resolver responded to a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Response {
     Answer,
     ServFail,
     Nothing,
@@ -95,12 +95,12 @@ impl DnsFailure {
     fn probe(&mut self, signal: &Signal, probe: &Probe) {
         let at = signal.at;
         if probe.kind == ProbeKind::DnsUpstream {
-            let word = match &probe.error {
-                _ if probe.ok => Word::Answer,
-                Some(error) if error == SERVFAIL => Word::ServFail,
-                _ => Word::Nothing,
+            let response = match &probe.error {
+                _ if probe.ok => Response::Answer,
+                Some(error) if error == SERVFAIL => Response::ServFail,
+                _ => Response::Nothing,
             };
-            self.upstream.insert((probe.target, probe.about.clone()), (at, word));
+            self.upstream.insert((probe.target, probe.about.clone()), (at, response));
             return;
         }
         if !matches!(probe.kind, ProbeKind::DnsService | ProbeKind::DnsEndpoint) {
@@ -152,7 +152,7 @@ impl DnsFailure {
                 domain.node,
                 domain.asked.service.error.as_deref().unwrap_or("no answer"),
                 cx.operator.dns_service,
-                self.word_of(domain.name, domain.since())
+                self.response_of(domain.name, domain.since())
             );
             let claim = Claim { severity: Severity::Info, since: domain.since(), evidence };
             want(&mut wanted, Subject::name(name.trim_end_matches('.')), claim);
@@ -213,21 +213,21 @@ impl DnsFailure {
         if failing.name.is_none() || !is_servfail || self.answers(failing.name, since) {
             return false;
         }
-        let is_refused = self.upstream_of(failing.name, Word::ServFail, since).is_some();
+        let is_refused = self.upstream_of(failing.name, Response::ServFail, since).is_some();
         let others = failing.source.asked.iter().filter(|(name, _)| *name != failing.name);
         is_refused || others.map(|(_, asked)| &asked.service).any(|run| run.misses == 0 && run.last > since)
     }
 
     /// Whether an upstream resolver answers this question directly.
     fn answers(&self, name: &Name, since: Time) -> bool {
-        self.upstream_of(name, Word::Answer, since).is_some()
+        self.upstream_of(name, Response::Answer, since).is_some()
     }
 
-    /// The upstream resolver whose last word about this question is this one. An answer from before the failure counts
+    /// The upstream resolver whose last response to this question is this one. An answer from before the failure counts
     /// no more.
-    fn upstream_of(&self, name: &Name, word: Word, since: Time) -> Option<IpAddr> {
-        let before = if word == Word::Answer { Duration::ZERO } else { BEFORE };
-        let is = |(at, last): &(Time, Word)| *last == word && *at + before >= since;
+    fn upstream_of(&self, name: &Name, response: Response, since: Time) -> Option<IpAddr> {
+        let before = if response == Response::Answer { Duration::ZERO } else { BEFORE };
+        let is = |(at, last): &(Time, Response)| *last == response && *at + before >= since;
         self.upstream.iter().find(|((_, asked), last)| asked == name && is(last)).map(|((address, _), _)| *address)
     }
 
@@ -247,15 +247,15 @@ impl DnsFailure {
             asked.service.misses,
             cx.operator.dns_service,
             cx.operator.dns_address,
-            self.word_of(name, since),
+            self.response_of(name, since),
             log.map(|(_, log)| format!("; the log of {} has {:?}", log.pod, log.line)).unwrap_or_default()
         )
     }
 
     /// How the upstream resolvers responded to this question since then.
-    fn word_of(&self, name: &Name, since: Time) -> String {
-        let last = |word| self.upstream_of(name, word, since);
-        match (last(Word::Answer), last(Word::ServFail), last(Word::Nothing)) {
+    fn response_of(&self, name: &Name, since: Time) -> String {
+        let last = |response| self.upstream_of(name, response, since);
+        match (last(Response::Answer), last(Response::ServFail), last(Response::Nothing)) {
             (Some(address), ..) => format!("upstream {address} answers direct queries"),
             (None, Some(address), _) => format!("upstream {address} answers SERVFAIL itself"),
             (None, None, Some(_)) => "the upstream resolvers do not answer either".to_owned(),

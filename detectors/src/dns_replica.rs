@@ -44,12 +44,11 @@ struct DnsReplica {
     none_since: Option<Time>,
     /// There has been none since it was first seen.
     never: Option<Time>,
-    /// Whether the pod NIC is usable, for each node that reports links.
-    looked_at: BTreeMap<Arc<str>, bool>,
     /// A lost link explains it, until an endpoint is ready again.
     explained: bool,
-    /// Whether the pod NIC is usable, by node. Nodes without an agent that sees links are missing.
-    nics: BTreeMap<Arc<str>, bool>,
+    /// Whether the pod NIC is usable, by node; `None` if other links were reported. Nodes without an agent that sees
+    /// links are missing.
+    nics: BTreeMap<Arc<str>, Option<bool>>,
     /// The last of those pods that was deleted.
     deleted: Option<String>,
     /// State of containers that are not running, by pod, where the API reports it.
@@ -60,11 +59,10 @@ impl Detector for DnsReplica {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
             Observed::Link(link) if link.name == cx.operator.pod_nic => {
-                self.nics.insert(Arc::clone(&signal.node), link.is_usable());
-                self.looked_at.insert(Arc::clone(&signal.node), link.is_usable());
+                self.nics.insert(Arc::clone(&signal.node), Some(link.is_usable()));
             }
             Observed::Link(_) => {
-                self.looked_at.entry(Arc::clone(&signal.node)).or_insert(false);
+                self.nics.entry(Arc::clone(&signal.node)).or_default();
             }
             Observed::Container(container) if container.state == ContainerState::Running => {
                 self.containers.remove(&container.pod);
@@ -101,15 +99,15 @@ impl Detector for DnsReplica {
     fn tick(&mut self, cx: &mut Context<'_>) {
         if let Some(since) = self.never.filter(|since| cx.now.since(*since) >= START) {
             // A node without the NIC that others have may be the endpoint's.
-            let (with, without) = (self.looked_at.values().any(|up| *up), self.looked_at.values().any(|up| !*up));
-            if !(with && without) {
+            let with = self.nics.values().filter(|up| **up == Some(true)).count();
+            if with == 0 || with == self.nics.len() {
                 cx.claims.make(Severity::Critical, since, || {
                     format!("no ready endpoint behind {} since it was first seen", cx.operator.dns_service)
                 });
             }
         }
         let Some(since) = self.none_since.filter(|since| cx.now.since(*since) >= SETTLE) else { return };
-        let nic = |endpoint: &&Endpoint| self.nics.get(endpoint.node.as_str()).copied();
+        let nic = |endpoint: &&Endpoint| self.nics.get(endpoint.node.as_str()).copied().flatten();
         let intact = self.last.iter().filter(|endpoint| nic(endpoint) != Some(false)).max_by_key(nic);
         self.explained |= intact.is_none() && cx.claims.standing().is_none();
         let Some(lost) = intact.filter(|_| !self.explained) else { return };

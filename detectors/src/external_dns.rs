@@ -88,6 +88,9 @@ impl Detector for ExternalDns {
         let (ProbeKind::ExternalName, Some(name)) = (probe.kind, &probe.about) else { return };
         let Some(nodes) = self.asked.entry((probe.target, name.clone())) else { return };
         let run = nodes.entry(Arc::clone(&signal.node)).or_default();
+        if signal.at.since(run.last) >= STALE {
+            run.misses = 0;
+        }
         run.last = run.last.max(signal.at);
         if probe.ok {
             run.misses = 0;
@@ -133,6 +136,11 @@ mod tests {
         );
         let evidence = &scene.findings.last().expect("a finding").1.evidence;
         assert!(!evidence.contains(question), "{evidence}");
+    }
+
+    #[test]
+    fn twin_misses_far_apart_are_not_in_a_row() {
+        scene!(NAME, "0 external ok; 1000 external timeout; 60000 external timeout ? silence");
     }
 
     #[test]

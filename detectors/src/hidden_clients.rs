@@ -7,6 +7,7 @@
 //! the client's address.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::prefix::Prefix;
 use crate::signal::{Change, Observed, Protocol, Signal, Socket};
 use crate::time::Time;
 
+/// A node without connections of hidden clients hides clients for so long: older ones may be unknown.
 const FORGET: Duration = Duration::from_mins(2);
 const CAP: usize = 16_384;
 
@@ -33,7 +35,6 @@ struct Hidden {
     client: SocketAddr,
     /// The node that is asked.
     node: Arc<str>,
-    at: Time,
 }
 
 impl HiddenClients {
@@ -53,7 +54,7 @@ impl HiddenClients {
         if flow.change == Change::Removed {
             self.clients.remove(&key);
         } else {
-            self.clients.insert(key, Hidden { client, node: Arc::clone(&signal.node), at: signal.at });
+            self.clients.insert(key, Hidden { client, node: Arc::clone(&signal.node) });
         }
     }
 
@@ -66,7 +67,7 @@ impl HiddenClients {
     /// hidden and unknown: the connection is older than the agent.
     pub fn uncover<'a>(&self, node: &Arc<str>, socket: &'a Socket) -> Option<(Arc<str>, Cow<'a, Socket>)> {
         match self.clients.get(&(socket.remote, socket.local)) {
-            Some(Hidden { client, node, .. }) => {
+            Some(Hidden { client, node }) => {
                 Some((Arc::clone(node), Cow::Owned(Socket { remote: *client, ..socket.clone() })))
             }
             None if self.hides(socket.remote.ip()) => None,
@@ -88,7 +89,8 @@ impl HiddenClients {
     }
 
     pub fn forget(&mut self, now: Time) {
-        self.clients.retain(|_, hidden| now.since(hidden.at) < FORGET);
-        self.nodes.retain(|_, at| now.since(*at) < FORGET);
+        // A connection has no events while it lasts, so only its end removes it.
+        let hiding: BTreeSet<IpAddr> = self.clients.keys().map(|(translated, _)| translated.ip()).collect();
+        self.nodes.retain(|node, at| hiding.contains(node) || now.since(*at) < FORGET);
     }
 }

@@ -93,9 +93,7 @@ impl IngressRoute {
         }
         cx.claims.settle(wanted, "the ingress gets responses again");
     }
-}
 
-impl IngressRoute {
     /// The port of the same Service that answers, if this one is none of its ports.
     fn served(&self, to: &SocketAddr) -> Option<String> {
         let mut ports = self.probed.iter().filter(|(port, _)| port.ip() == to.ip() && !self.probed.contains_key(to));

@@ -10,7 +10,7 @@
 //! - [`triage`]: where to look first, in six steps. [`replay`]: the same for a recording.
 //! - [`record`]: writes and reads signals, and replays a recording through all detectors.
 //! - `capped`, `dns_endpoints`, `hidden_clients`, `names`, `paths`, `proven`, `round_trips`, `service_probes`, `tuples`,
-//!   `wire`: state and computations that several detectors share.
+//!   `usual`, `wire`: state and computations that several detectors share.
 //! - one module per detector, in the registry below.
 
 #![forbid(unsafe_code)]
@@ -38,6 +38,7 @@ mod proven;
 mod round_trips;
 mod service_probes;
 mod tuples;
+mod usual;
 mod wire;
 
 #[cfg(test)]

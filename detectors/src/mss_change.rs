@@ -172,6 +172,8 @@ impl Detector for MssChange {
     fn forget(&mut self, cx: &Context<'_>) {
         self.proven.forget(cx.now);
         self.hidden.forget(cx.now);
+        self.histories.make_room(|history| history.last);
+        self.histories.values_mut().for_each(History::forget);
     }
 }
 

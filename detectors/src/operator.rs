@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::finding::Subject;
 use crate::prefix::Prefix;
 use crate::signal::{Change, Observed, Signal};
 
@@ -126,10 +127,11 @@ impl Operator {
         Prefix::new(peer, length).unwrap_or_else(|_| Prefix::host(peer))
     }
 
-    /// The name of a server, where it was declared.
+    /// A server in findings: its declared name, otherwise its address.
     #[must_use]
-    pub fn server_name(&self, address: SocketAddr) -> Option<&str> {
-        self.servers.iter().find(|server| server.address == address).map(|server| server.name.as_str())
+    pub fn server(&self, address: SocketAddr) -> Subject {
+        let declared = self.servers.iter().find(|server| server.address == address);
+        declared.map_or_else(|| Subject::server(address), |server| Subject::server(&server.name))
     }
 
     /// The declared MTU of the path to this peer; the longest prefix decides.

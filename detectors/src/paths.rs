@@ -4,7 +4,7 @@
 //! delays all of them. Slow round trips never become usual. A new address of a name is compared with the slowest of
 //! the addresses that the name had.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::operator::Operator;
 use crate::round_trips::{RoundTrip, RoundTrips};
 use crate::signal::Signal;
 use crate::time::Time;
+use crate::usual::Usual;
 
 /// Slow: so many tenths of the usual time, and this much more. An incident is 3 times and 20 ms, a benign change is
 /// below 1.5 times or 5 ms; the limits lie between.
@@ -44,13 +45,12 @@ const CAP: usize = 4096;
 const FEW: usize = 64;
 
 /// The path to an address from a node. In this order, so that those to one address are side by side.
-pub(crate) type Way = (IpAddr, Arc<str>);
-type Ways = Capped<Way, Usual, CAP>;
+pub(crate) type PathKey = (IpAddr, Arc<str>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     trips: RoundTrips,
-    ways: Ways,
+    paths: Capped<PathKey, Path, CAP>,
     names: Capped<String, Named, 1024>,
     /// The names that resolve to an address.
     of: Capped<IpAddr, BTreeSet<String>, CAP>,
@@ -58,9 +58,9 @@ pub(crate) struct Paths {
 
 /// The usual time of a path, and whether it is slow.
 #[derive(Debug, Default)]
-struct Usual {
-    handshakes: VecDeque<Duration>,
-    data: VecDeque<Duration>,
+struct Path {
+    handshakes: Usual<ENOUGH, KEPT>,
+    data: Usual<ENOUGH, KEPT>,
     run: Run,
     last: Time,
 }
@@ -71,7 +71,7 @@ struct Named {
     last: Time,
     /// Its addresses: usual ones, and new ones that are still compared with them.
     addresses: Capped<IpAddr, Address, FEW>,
-    trials: Capped<Way, Run, FEW>,
+    trials: Capped<PathKey, Run, FEW>,
 }
 
 #[derive(Debug, Default)]
@@ -155,36 +155,27 @@ impl Run {
     }
 }
 
-impl Usual {
+impl Path {
     fn time(&self) -> Option<Duration> {
-        median(&self.handshakes).or_else(|| median(&self.data))
+        self.handshakes.median().or_else(|| self.data.median())
     }
 
     fn add(&mut self, trip: &RoundTrip) -> Pace {
         self.last = trip.ended;
-        let by_kind = if trip.handshake { None } else { median(&self.data) };
+        let by_kind = if trip.handshake { None } else { self.data.median() };
         let usual = self.time().max(by_kind);
         let pace = usual.map_or(Pace::Fast, |usual| self.run.add(trip, usual));
         if pace != Pace::Slow {
             let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
-            if kept.len() >= KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(trip.time());
+            kept.add(trip.time());
         }
         pace
     }
 }
 
 /// The paths to an address.
-fn to(ways: &Ways, address: IpAddr) -> impl Iterator<Item = (&Way, &Usual)> {
-    ways.range((address, Arc::from(""))..).take_while(move |((at, _), _)| *at == address)
-}
-
-fn median(times: &VecDeque<Duration>) -> Option<Duration> {
-    let mut sorted: Vec<_> = times.iter().copied().collect();
-    sorted.sort_unstable();
-    (sorted.len() >= ENOUGH).then(|| sorted[sorted.len() / 2])
+fn to(paths: &Capped<PathKey, Path, CAP>, address: IpAddr) -> impl Iterator<Item = (&PathKey, &Path)> {
+    paths.range((address, Arc::from(""))..).take_while(move |((at, _), _)| *at == address)
 }
 
 impl Paths {
@@ -202,8 +193,8 @@ impl Paths {
         if answer.addresses.is_empty() {
             return;
         }
-        let ways = &self.ways;
-        let is_measured = |address: IpAddr| to(ways, address).any(|(_, way)| way.time().is_some());
+        let paths = &self.paths;
+        let is_measured = |address: IpAddr| to(paths, address).any(|(_, path)| path.time().is_some());
         let first = || Named { since: answer.at, ..Named::default() };
         let Some(named) = self.names.entry_or(answer.name.clone(), first) else { return };
         named.last = named.last.max(answer.at);
@@ -221,22 +212,22 @@ impl Paths {
 
     fn trip(&mut self, trip: &RoundTrip) -> bool {
         let address = trip.peer();
-        let way = (address, Arc::clone(&trip.connection.0));
-        let Some(usual) = self.ways.entry(way.clone()) else { return false };
-        let was_slow = usual.run.is_slow;
-        if usual.add(trip) == Pace::Fast {
+        let key = (address, Arc::clone(&trip.connection.0));
+        let Some(path) = self.paths.entry(key.clone()) else { return false };
+        let was_slow = path.run.is_slow;
+        if path.add(trip) == Pace::Fast {
             self.trips.anchor(trip);
         }
-        let mut changed = usual.run.is_slow != was_slow;
+        let mut changed = path.run.is_slow != was_slow;
         for name in self.of.get(&address).into_iter().flatten() {
             let Some(named) = self.names.get_mut(name) else { continue };
             if named.addresses.get(&address).is_none_or(|known| known.usual) {
                 continue;
             }
             let usual = named.addresses.iter().filter(|(_, known)| known.usual);
-            let usual = usual.flat_map(|(address, _)| to(&self.ways, *address));
-            let Some(usual) = usual.filter_map(|(_, way)| way.time()).max() else { continue };
-            let Some(run) = named.trials.entry(way.clone()) else { continue };
+            let usual = usual.flat_map(|(address, _)| to(&self.paths, *address));
+            let Some(usual) = usual.filter_map(|(_, path)| path.time()).max() else { continue };
+            let Some(run) = named.trials.entry(key.clone()) else { continue };
             let was_slow = run.is_slow;
             run.add(trip, usual);
             changed |= run.is_slow != was_slow;
@@ -251,19 +242,19 @@ impl Paths {
     }
 
     /// Slow paths: each with the name that resolves to its address, or without one.
-    pub fn slow(&self) -> Vec<(Option<&str>, &Way, &Run)> {
+    pub fn slow(&self) -> Vec<(Option<&str>, &PathKey, &Run)> {
         let mut slow = Vec::new();
-        for (way, usual) in self.ways.iter().filter(|(_, usual)| usual.run.is_slow) {
-            let names = self.of.get(&way.0);
-            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(way.0, true));
-            slow.extend(names.into_iter().flatten().filter(uses).map(|name| (Some(name.as_str()), way, &usual.run)));
+        for (key, path) in self.paths.iter().filter(|(_, path)| path.run.is_slow) {
+            let names = self.of.get(&key.0);
+            let uses = |name: &&String| self.names.get(*name).is_some_and(|named| named.uses(key.0, true));
+            slow.extend(names.into_iter().flatten().filter(uses).map(|name| (Some(name.as_str()), key, &path.run)));
             if names.is_none_or(BTreeSet::is_empty) {
-                slow.push((None, way, &usual.run));
+                slow.push((None, key, &path.run));
             }
         }
         for (name, named) in self.names.iter() {
-            let trials = named.trials.iter().filter(|(way, run)| run.is_slow && named.uses(way.0, false));
-            slow.extend(trials.map(|(way, run)| (Some(name.as_str()), way, run)));
+            let trials = named.trials.iter().filter(|(key, run)| run.is_slow && named.uses(key.0, false));
+            slow.extend(trials.map(|(key, run)| (Some(name.as_str()), key, run)));
         }
         slow
     }
@@ -273,7 +264,7 @@ impl Paths {
         let Some(named) = self.names.get(name) else { return false };
         let is_usual = |address: &IpAddr| {
             let known = self.of.get(address).is_some_and(|names| names.contains(name)) && named.uses(*address, true);
-            known && to(&self.ways, *address).any(|(_, way)| way.run.is_slow)
+            known && to(&self.paths, *address).any(|(_, path)| path.run.is_slow)
         };
         let mut trials = named.trials.iter().filter(|((at, _), run)| run.is_slow && addresses.contains(at));
         addresses.iter().any(is_usual) || trials.any(|((at, _), _)| named.uses(*at, false))
@@ -282,7 +273,7 @@ impl Paths {
     /// Whether one of these addresses is a usual one of the name and its path has been measured.
     pub fn is_usual(&self, name: &str, addresses: &BTreeSet<IpAddr>) -> bool {
         let known = |address: &IpAddr| self.names.get(name)?.addresses.get(address);
-        let measured = |address: &IpAddr| to(&self.ways, *address).next().is_some();
+        let measured = |address: &IpAddr| to(&self.paths, *address).next().is_some();
         addresses.iter().any(|address| measured(address) && known(address).is_some_and(|known| known.usual))
     }
 
@@ -290,8 +281,7 @@ impl Paths {
     pub fn usual_of(&self, name: &str) -> Vec<UsualAddress> {
         let Some(named) = self.names.get(name) else { return Vec::new() };
         let usual = named.addresses.iter().filter(|(_, known)| known.usual);
-        let times = |address: IpAddr| self.ways.iter().filter(move |((at, _), _)| *at == address);
-        let time = |address: IpAddr| times(address).filter_map(|(_, way)| way.time()).min();
+        let time = |address: IpAddr| to(&self.paths, address).filter_map(|(_, path)| path.time()).min();
         usual.filter_map(|(address, _)| Some(UsualAddress { address: *address, time: time(*address)? })).collect()
     }
 
@@ -304,8 +294,8 @@ impl Paths {
             let is_left = |address: &IpAddr| named.addresses.get(address).is_none_or(|known: &Address| known.left);
             named.trials.retain(|(address, _), run| !is_left(address) && now.since(run.latest) < SILENT);
         }
-        for usual in self.ways.values_mut().filter(|usual| now.since(usual.last) >= SILENT) {
-            usual.run = Run::default();
+        for path in self.paths.values_mut().filter(|path| now.since(path.last) >= SILENT) {
+            path.run = Run::default();
         }
     }
 
@@ -331,7 +321,7 @@ impl Paths {
             names.retain(|name| self.names.contains_key(name));
             !names.is_empty()
         });
-        self.ways.retain(|_, usual| now.since(usual.last) < hour);
+        self.paths.retain(|_, path| now.since(path.last) < hour);
     }
 }
 

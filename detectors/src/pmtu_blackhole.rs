@@ -44,10 +44,12 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const TIMEOUTS: u8 = 2;
 /// The same of a size that the path once carried: packets are lost now and then.
 const TIMEOUTS_ONCE_CARRIED: u8 = 3;
-/// A socket not seen for this long is closed, or recovered unobserved.
+/// A socket not seen for this long, or for some periods of reading, is closed, or recovered unobserved.
 const UNSEEN: Duration = Duration::from_secs(2);
-/// The same if other sockets of its node were seen meanwhile: all are read together, ten times a second.
+/// The same if other sockets of its node were seen meanwhile: all are read together, ten times a second or, if there are
+/// many, more slowly.
 const NOT_LISTED: Duration = Duration::from_millis(700);
+const PERIODS: u32 = 3;
 const CAP: usize = 8192;
 
 #[derive(Default)]
@@ -68,6 +70,8 @@ struct Stall {
     bytes_acked: u64,
     since: Time,
     seen: Time,
+    /// Between its last two reads.
+    period: Duration,
     retransmits: u8,
     received: bool,
     size: u32,
@@ -87,7 +91,7 @@ impl PmtuBlackhole {
     ) {
         let open = matches!(
             socket.state,
-            TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::LastAck | TcpState::Closing
+            TcpState::Established | TcpState::CloseWait | TcpState::FinWait1 | TcpState::LastAck
         );
         if !open || socket.unacked == 0 || operator.is_pod(socket.remote.ip()) {
             self.sockets.remove(&key);
@@ -103,6 +107,7 @@ impl PmtuBlackhole {
             bytes_acked: socket.bytes_acked,
             since: before.map_or(began, |stall| stall.since),
             seen: at,
+            period: self.proven.period(&key),
             retransmits: socket.retransmits,
             received: socket.bytes_received > 0,
             round_trip: Duration::from_micros(socket.rtt_us.into()),
@@ -190,7 +195,8 @@ impl Detector for PmtuBlackhole {
         let last_read = &self.last_read;
         self.sockets.retain(|(node, _), stall| {
             let last = last_read.get(node).copied().unwrap_or_default();
-            last.since(stall.seen) < NOT_LISTED && cx.now.since(stall.seen) < UNSEEN
+            let late = stall.period * PERIODS;
+            last.since(stall.seen) < late.max(NOT_LISTED) && cx.now.since(stall.seen) < late.max(UNSEEN)
         });
         self.judge(cx);
     }

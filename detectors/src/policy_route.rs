@@ -11,6 +11,7 @@
 //!
 //! Left out: a pod NIC that is gone or down (`pod-nic`), the fate of the SYNs (`wrong-nic`).
 
+mod rules;
 mod standing;
 mod start;
 mod state;

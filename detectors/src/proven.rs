@@ -59,6 +59,8 @@ struct Carried {
     sizes: BTreeMap<u32, Time>,
     /// The last round-trip time that was measured.
     round_trip: Option<Duration>,
+    /// When either was last seen.
+    last: Time,
 }
 
 /// A peer's SYN and what followed.
@@ -95,6 +97,8 @@ pub(crate) struct Sent {
 #[derive(Debug)]
 struct Bulk {
     at: Time,
+    /// Since its read before.
+    period: Duration,
     bytes_acked: u64,
     send_queue: u32,
     send_mss: u32,
@@ -102,7 +106,8 @@ struct Bulk {
 
 impl Carried {
     fn prove(&mut self, at: Time, size: u32) {
-        if self.last(size).is_some_and(|last| last >= at) {
+        self.last = self.last.max(at);
+        if self.carried(size).is_some_and(|last| last >= at) {
             return;
         }
         self.sizes.retain(|smaller, last| *smaller > size || *last > at);
@@ -113,7 +118,7 @@ impl Carried {
     }
 
     /// When a packet of at least this size was last acknowledged.
-    fn last(&self, size: u32) -> Option<Time> {
+    fn carried(&self, size: u32) -> Option<Time> {
         self.sizes.range(size..).map(|(_, at)| *at).max()
     }
 }
@@ -126,12 +131,17 @@ impl ProvenSizes {
 
     /// When this path last carried a packet of at least this size.
     pub fn carried(&self, way: &Way, size: u32) -> Option<Time> {
-        self.ways.get(way)?.last(size)
+        self.ways.get(way)?.carried(size)
     }
 
     /// The SYN of this peer.
     pub fn handshake(&self, node: &Arc<str>, remote: SocketAddr) -> Option<Handshake> {
         self.handshakes.get(&(Arc::clone(node), remote)).copied()
+    }
+
+    /// How long before its last read this socket was read; zero if it was not.
+    pub fn period(&self, socket: &(Arc<str>, SocketKey)) -> Duration {
+        self.sockets.get(socket).map_or(Duration::ZERO, |read| read.period)
     }
 
     fn round_trip(&self, way: &Way, remote: SocketAddr) -> Duration {
@@ -195,19 +205,19 @@ impl ProvenSizes {
         } else if segment.flags.ack && !segment.flags.rst {
             let opened = self.handshakes.get(&key).filter(|handshake| handshake.round_trip.is_none());
             if let Some(opened) = opened.map(|handshake| handshake.at) {
-                self.timed(operator, &key, at.since(opened));
+                self.timed(at, operator, &key, at.since(opened));
             }
             self.acknowledged(operator, at, &key, |sent| !after(sent.end, segment.acknowledgment));
         }
     }
 
     /// A round trip to this peer took so long.
-    fn timed(&mut self, operator: &Operator, key: &(Arc<str>, SocketAddr), took: Duration) {
+    fn timed(&mut self, at: Time, operator: &Operator, key: &(Arc<str>, SocketAddr), took: Duration) {
         if let Some(handshake) = self.handshakes.get_mut(key) {
             handshake.round_trip = Some(handshake.round_trip.map_or(took, |known| known.min(took)));
         }
         if let Some(carried) = self.ways.entry((Arc::clone(&key.0), operator.path_of(key.1.ip()))) {
-            carried.round_trip = Some(took);
+            (carried.round_trip, carried.last) = (Some(took), carried.last.max(at));
         }
     }
 
@@ -260,10 +270,10 @@ impl ProvenSizes {
         seen_at: &Arc<str>,
         socket: &Socket,
     ) {
-        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait | TcpState::FinWait2);
+        let open = matches!(socket.state, TcpState::Established | TcpState::CloseWait);
         let peer = (Arc::clone(seen_at), socket.remote);
         if socket.rtt_us > 0 {
-            self.timed(operator, &peer, Duration::from_micros(socket.rtt_us.into()));
+            self.timed(at, operator, &peer, Duration::from_micros(socket.rtt_us.into()));
         }
         // With an empty queue, everything sent before is acknowledged.
         if open && socket.unacked == 0 && socket.send_queue == 0 {
@@ -281,7 +291,8 @@ impl ProvenSizes {
             }
         }
         let (bytes_acked, send_queue, send_mss) = (socket.bytes_acked, socket.send_queue, socket.send_mss);
-        self.sockets.insert(key, Bulk { at, bytes_acked, send_queue, send_mss });
+        let period = self.sockets.get(&key).map_or(Duration::ZERO, |before| at.since(before.at));
+        self.sockets.insert(key, Bulk { at, period, bytes_acked, send_queue, send_mss });
     }
 
     fn prove(&mut self, operator: &Operator, at: Time, peer: &(Arc<str>, SocketAddr), size: u32) {
@@ -294,6 +305,7 @@ impl ProvenSizes {
         for carried in self.ways.values_mut() {
             carried.sizes.retain(|_, last| now.since(*last) < AGE);
         }
+        self.ways.make_room(|carried| carried.last);
         self.sent.retain(|_, segments| {
             segments.retain(|sent| now.since(sent.last) < FORGET);
             !segments.is_empty()
@@ -304,80 +316,4 @@ impl ProvenSizes {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Scene, ms, operator};
-
-    /// What these steps of the path's client prove.
-    fn proven(steps: &[&str]) -> (ProvenSizes, Way) {
-        let mut scene = Scene::new("pmtu-blackhole");
-        for step in steps {
-            let (at, what) = step.split_once(' ').unwrap();
-            scene.play(format_args!("{at} office 192.168.40.7:40000 {what}"));
-        }
-        let mut proven = ProvenSizes::default();
-        scene.signals.iter().for_each(|signal| proven.observe(&operator(), &HiddenClients::default(), signal));
-        (proven, ("worker-1".into(), "192.168.40.0/24".parse().unwrap()))
-    }
-
-    fn largest(steps: &[&str]) -> u32 {
-        let (proven, way) = proven(steps);
-        proven.largest(&way)
-    }
-
-    /// Segments lost until `now`, on a path with this round-trip time.
-    fn lost(round_trip: u64, now: u64, sent: &[u64]) -> usize {
-        let mut steps = vec!["0 syn 1380".to_owned(), format!("{round_trip} request")];
-        steps.extend(sent.iter().map(|at| format!("{} data 1 1368", 1_000 + at)));
-        let (proven, way) = proven(&steps.iter().map(String::as_str).collect::<Vec<_>>());
-        proven.lost(&way, ms(1_000 + now)).count()
-    }
-
-    #[test]
-    fn only_an_acknowledgment_that_covers_it_proves_a_size() {
-        assert_eq!(largest(&["0 syn 1280", "1 data 1 1268", "2 acked 1268"]), 0, "one byte short");
-        assert_eq!(largest(&["0 syn 1280", "1 data 1 1268", "2 acked 1268", "3 acked 1269"]), 1320);
-    }
-
-    #[test]
-    fn a_tail_loss_probe_is_no_timeout_whatever_the_round_trip() {
-        assert_eq!(lost(1, 2_000, &[0, 20]), 0);
-        assert_eq!(lost(1, 2_000, &[0, 210]), 1);
-        assert_eq!(lost(150, 2_000, &[0, 300]), 0);
-        assert_eq!(lost(150, 2_000, &[0, 300, 460]), 1);
-    }
-
-    #[test]
-    fn the_acknowledgment_of_what_was_sent_again_may_take_a_round_trip() {
-        for (round_trip, due) in [(1, 262), (150, 735)] {
-            let again = if round_trip == 1 { 210 } else { 460 };
-            assert_eq!(lost(round_trip, due - 5, &[0, again]), 0);
-            assert_eq!(lost(round_trip, due + 5, &[0, again]), 1);
-        }
-    }
-
-    #[test]
-    fn a_socket_proves_by_bulk_or_by_an_empty_queue() {
-        assert_eq!(largest(&["0 socket 1348 0 9000 0", "100 socket 1348 2696 9000 0"]), 1400);
-        assert_eq!(largest(&["0 socket 1348 0 900 0", "100 socket 1348 90000 900 0"]), 0, "many small ones");
-        assert_eq!(largest(&["0 data 1 1348", "50 socket 1348 5000 0 0"]), 1400);
-    }
-
-    #[test]
-    fn proofs_age_and_are_renewed() {
-        let large = ["0 data 1 1348", "1 acked 1349", "500 data 1349 1348", "501 acked 2697"];
-        let (mut proven, way) = proven(&[&large[..], &["900 data 2697 1268", "901 acked 3965"]].concat());
-        assert_eq!(proven.carried(&way, 1400), Some(ms(501)));
-        assert_eq!(proven.carried(&way, 1320), Some(ms(901)));
-        assert_eq!(proven.carried(&way, 1401), None);
-        proven.forget(ms(600_600));
-        assert_eq!(proven.largest(&way), 1320);
-    }
-
-    #[test]
-    fn the_smaller_mss_of_both_sides_limits_packets() {
-        let (proven, way) = proven(&["0 syn 1380", "1 accepts 1360"]);
-        let remote = "192.168.40.7:40000".parse().unwrap();
-        assert_eq!(proven.handshake(&way.0, remote).and_then(|handshake| handshake.largest_packet(remote)), Some(1400));
-    }
-}
+mod tests;

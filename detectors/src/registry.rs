@@ -109,9 +109,7 @@ impl DetectorSet {
         }
         blind
     }
-}
 
-impl DetectorSet {
     /// Whether a node is blind because a collector that the detector needs lost something there.
     fn has_lost(&self, info: &DetectorInfo) -> bool {
         let needs = |kind: &CollectorKind| info.needs.iter().any(|group| group.contains(kind));

@@ -46,11 +46,11 @@ impl RoundTrip {
 /// Open connections.
 #[derive(Debug, Default)]
 pub(crate) struct RoundTrips {
-    connections: Capped<Connection, Under, CAP>,
+    connections: Capped<Connection, Open, CAP>,
 }
 
 #[derive(Debug)]
-struct Under {
+struct Open {
     timed: Option<Timed>,
     /// Sequence number after everything sent.
     next: u32,
@@ -93,36 +93,36 @@ impl RoundTrips {
         if !handshake && segment.payload == 0 {
             return;
         }
-        let first = Under { timed: None, next: segment.sequence, last: at, anchor: None };
-        let Some(under) = self.connections.entry_or(connection, || first) else { return };
+        let first = Open { timed: None, next: segment.sequence, last: at, anchor: None };
+        let Some(open) = self.connections.entry_or(connection, || first) else { return };
         // The port is reused.
-        if handshake && under.next != end {
-            *under = Under { timed: None, next: segment.sequence, last: at, anchor: None };
+        if handshake && open.next != end {
+            *open = Open { timed: None, next: segment.sequence, last: at, anchor: None };
         }
-        under.last = at;
-        if after(under.next, segment.sequence) {
-            under.timed = None;
+        open.last = at;
+        if after(open.next, segment.sequence) {
+            open.timed = None;
         } else {
-            under.timed = under.timed.or(Some(Timed { end, at, handshake }));
+            open.timed = open.timed.or(Some(Timed { end, at, handshake }));
         }
-        if after(end, under.next) {
-            under.next = end;
+        if after(end, open.next) {
+            open.next = end;
         }
     }
 
     fn heard(&mut self, connection: &Connection, at: Time, segment: &Segment) -> Option<RoundTrip> {
-        let under = self.connections.get_mut(connection)?;
-        let Timed { end, at: began, handshake } = under.timed?;
+        let open = self.connections.get_mut(connection)?;
+        let Timed { end, at: began, handshake } = open.timed?;
         let acknowledged = segment.acknowledgment;
         // A segment with another number does not answer the SYN (RFC 5961 4).
         let answers = if handshake { acknowledged == end } else { !after(end, acknowledged) };
         if !segment.flags.ack || !answers || at < began {
             return None;
         }
-        under.timed = None;
-        under.last = at;
+        open.timed = None;
+        open.last = at;
         let timestamp = segment.timestamp;
-        let rise = under.anchor.zip(timestamp).map(|((then, clock), now)| {
+        let rise = open.anchor.zip(timestamp).map(|((then, clock), now)| {
             at.since(then).saturating_sub(Duration::from_millis(now.wrapping_sub(clock).into()))
         });
         let (connection, rise) = (connection.clone(), rise.unwrap_or_default());
@@ -131,12 +131,12 @@ impl RoundTrips {
 
     /// Compares later segments of the connection with this one, which was not late.
     pub fn anchor(&mut self, trip: &RoundTrip) {
-        if let (Some(under), Some(clock)) = (self.connections.get_mut(&trip.connection), trip.timestamp) {
-            under.anchor = Some((trip.ended, clock));
+        if let (Some(open), Some(clock)) = (self.connections.get_mut(&trip.connection), trip.timestamp) {
+            open.anchor = Some((trip.ended, clock));
         }
     }
 
     pub fn forget(&mut self, now: Time) {
-        self.connections.retain(|_, under| now.since(under.last) < FORGET);
+        self.connections.retain(|_, open| now.since(open.last) < FORGET);
     }
 }

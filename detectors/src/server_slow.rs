@@ -3,14 +3,12 @@
 //! What it sees: the time from the last byte of a request to the first byte of its answer, 5 times and 200 ms above
 //! what is usual for this server, in 3 requests in a row, one of which was asked after another was answered. The
 //! requests were acknowledged long before; their clients had been answered sooner, connect as fast as ever and sent
-//! nothing again. `info` where the server's pod waited itself for half of that time or more.
-//! Why it matters: it is the server that is to be looked at, neither the network nor the client.
+//! nothing again. `info` where the server's pod itself waited for others for half of that time or more.
+//! Why it matters: look at the server, not at the network or the client.
 //! Which incident: I5.
 //!
-//! Left out: Services, whose pods are judged at their own nodes; pods seen from elsewhere; servers with less than 8
+//! Left out: Services, whose pods are judged at their own nodes; pods seen from elsewhere; servers with fewer than 8
 //! answers; the first exchange after a greeting of the server (a login); requests of new clients.
-
-mod usual;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -18,11 +16,10 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
-use crate::operator::Operator;
+use crate::finding::{Level, Severity};
 use crate::signal::{CollectorKind, End, Exchange, Observed, Signal};
 use crate::time::{Time, span};
-use usual::Usual;
+use crate::usual;
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "server-slow",
@@ -41,6 +38,9 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const IN_A_ROW: usize = 3;
 /// An acknowledgment may come so late (`TCP_DELACK_MIN`, include/net/tcp.h, is 40 ms) without any blame.
 const DELAYED_ACK: Duration = Duration::from_millis(60);
+/// Times of a server that must be known, and that are kept.
+const ENOUGH: usize = 8;
+const KEPT: usize = 64;
 /// How long a client's trouble with the network acquits the server.
 const TROUBLE: Duration = Duration::from_secs(2);
 /// A handshake so many times and by so much slower than usual is such trouble.
@@ -54,7 +54,9 @@ const FORGET: Duration = Duration::from_hours(1);
 const SERVERS: usize = 4096;
 const CLIENTS: usize = 1024;
 /// Slow answers in a row that are remembered: more than are ever needed.
-const MOST_IN_A_ROW: usize = usual::KEPT + IN_A_ROW;
+const MOST_IN_A_ROW: usize = KEPT + IN_A_ROW;
+
+type Usual = usual::Usual<ENOUGH, KEPT>;
 
 #[derive(Default)]
 struct ServerSlow {
@@ -147,7 +149,9 @@ impl Server {
     fn slow(&mut self, at: Time, exchange: &Exchange, threshold: Duration) {
         let (took, asked, client) = (exchange.took(), exchange.asked(at), exchange.client);
         let acked = exchange.acked_us.map(Duration::from_micros);
-        let Some(acked) = acked.filter(|acked| took.saturating_sub(*acked) + DELAYED_ACK >= threshold) else {
+        // An acknowledgment has the way back that the answer has too.
+        let way = DELAYED_ACK + self.connects.median().unwrap_or_default();
+        let Some(acked) = acked.filter(|acked| took.saturating_sub(*acked) + way >= threshold) else {
             // The network may have taken that time, one way or the other.
             return self.trouble(client.ip(), at);
         };
@@ -198,16 +202,9 @@ impl Server {
             acked.max().map(span).unwrap_or_default(),
             self.connects.median().map_or_else(|| "as long as ever".to_owned(), span),
             waited
-                .map(|waited| format!("; meanwhile the server waited itself, for up to {}", span(waited)))
+                .map(|waited| format!("; meanwhile the server itself waited for others, for up to {}", span(waited)))
                 .unwrap_or_default(),
         )
-    }
-}
-
-fn subject(operator: &Operator, server: SocketAddr) -> Subject {
-    match operator.server_name(server) {
-        Some(name) => Subject::server(name),
-        None => Subject::server(server),
     }
 }
 
@@ -224,7 +221,7 @@ impl ServerSlow {
         } else if at_home != server.at_home {
             return;
         }
-        let subject = subject(cx.operator, address);
+        let subject = cx.operator.server(address);
         server.exchange(at, exchange, cx.claims.standing_of(&subject).is_some());
         if let Some((severity, first)) = server.verdict() {
             cx.claims.make_of(subject, severity, first.asked, || server.evidence());
@@ -250,7 +247,7 @@ impl Detector for ServerSlow {
         self.standing.retain(|address| {
             let asked = servers.get_mut(address).filter(|server| cx.now.since(server.last) < UNASKED);
             if asked.is_none() {
-                cx.claims.withdraw_of(subject(cx.operator, *address), "no request for a minute");
+                cx.claims.withdraw_of(cx.operator.server(*address), "no request for a minute");
             }
             asked.is_some()
         });

@@ -98,9 +98,7 @@ impl SnatExhaustion {
             self.dropped = Some(at);
         }
     }
-}
 
-impl SnatExhaustion {
     /// Growth of `insert_failed` while SYNs were lost; of later SYNs it is not known yet whether they are.
     fn failed_meanwhile(&self) -> u64 {
         let (Some((first, _)), Some((last, _))) = (self.lost.front(), self.lost.back()) else { return 0 };

@@ -9,7 +9,7 @@
 //! a name that is not resolved is not explained by a slow server.
 //! Left out: the load of nodes explains nothing by itself, since in labs it is the machine's.
 //!
-//! One file per step. [`journeys`] follows SYNs for all of them.
+//! One file per step. [`journeys`] follows SYNs for all of them, [`shared`] has what else several steps need.
 
 mod access;
 mod backend;
@@ -17,14 +17,15 @@ mod dns;
 mod hops;
 mod ingress;
 mod journeys;
+mod look;
 mod nodes;
+mod run;
 mod service;
+mod shared;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -33,19 +34,16 @@ pub use access::{Access, AskedService, End, Leg, Lookup, Outcome, Seen};
 
 use crate::finding::Subject;
 use crate::operator::Operator;
-use crate::paths::Paths;
-use crate::signal::{Change, Observed, Probe, Signal};
+use crate::signal::Signal;
 use crate::time::Time;
-use journeys::{Journey, Journeys, Sight as Seg};
+use look::Look;
+use run::{Run, fresh};
+use shared::Shared;
 
 /// A complaint stands for so long after the last bad request.
 const STANDS: Duration = Duration::from_secs(5);
 /// An explanation is kept for so long while complaints go on and the evidence has a gap.
 const GAP: Duration = Duration::from_secs(3);
-/// Evidence that has to be recent is at most so old.
-const FRESH: Duration = Duration::from_secs(3);
-/// Probes are made once a second, or more often.
-const STALE: Duration = Duration::from_millis(2500);
 
 /// The names of the steps, from 1 on.
 pub const STEPS: [&str; 6] = ["nodes and pods", "back end", "DNS", "Service", "ingress", "hop by hop"];
@@ -107,12 +105,6 @@ impl Verdict {
         let states = |verdict: &Self| verdict.steps.iter().map(|step| step.state).collect::<Vec<_>>();
         key(self) == key(other) && states(self) == states(other)
     }
-
-    /// The number of steps that were not seen.
-    #[must_use]
-    pub fn not_seen(&self) -> usize {
-        self.steps.iter().filter(|step| step.state == State::NotSeen).count()
-    }
 }
 
 /// A verdict on one access.
@@ -127,51 +119,6 @@ pub struct Triaged {
     pub verdict: Verdict,
 }
 
-/// What a step found.
-#[derive(Debug, Clone)]
-struct Look {
-    state: State,
-    evidence: String,
-    at: Option<Subject>,
-    explains: bool,
-}
-
-impl Look {
-    fn of(state: State, evidence: impl Into<String>) -> Self {
-        Self { state, evidence: evidence.into(), at: None, explains: false }
-    }
-    fn in_order(evidence: impl Into<String>) -> Self {
-        Self::of(State::InOrder, evidence)
-    }
-    fn not_on_this_way(evidence: impl Into<String>) -> Self {
-        Self::of(State::NotOnThisWay, evidence)
-    }
-    fn not_seen(evidence: impl Into<String>) -> Self {
-        Self::of(State::NotSeen, evidence)
-    }
-    /// Faulty, but it does not explain what users see.
-    fn faulty(at: Subject, evidence: impl Into<String>) -> Self {
-        Self { at: Some(at), ..Self::of(State::Faulty, evidence) }
-    }
-    const fn explains_if(mut self, explains: bool) -> Self {
-        self.explains = explains;
-        self
-    }
-
-    /// The look of a step that looks at several legs: what explains, else what is faulty, else what is in order.
-    fn worst(looks: Vec<Self>) -> Self {
-        let rank = |look: &Self| match look.state {
-            State::Faulty if look.explains => 0,
-            State::Faulty => 1,
-            State::InOrder => 2,
-            State::NotSeen => 3,
-            State::NotOnThisWay => 4,
-        };
-        let worst = looks.into_iter().min_by_key(rank);
-        worst.unwrap_or_else(|| Self::not_on_this_way("nothing is asked"))
-    }
-}
-
 /// What a step is asked.
 struct Ask<'a> {
     access: &'a Access,
@@ -179,109 +126,14 @@ struct Ask<'a> {
     outcome: Outcome,
     now: Time,
     operator: &'a Operator,
-    sight: &'a Sight,
+    shared: &'a Shared,
     dns: &'a dns::Resolution,
     services: &'a service::Services,
 }
 
 trait Step {
     fn observe(&mut self, operator: &Operator, signal: &Signal);
-    fn tick(&mut self, _: Time) {}
     fn look(&self, ask: &Ask<'_>) -> Look;
-}
-
-/// What several steps need.
-#[derive(Debug, Default)]
-struct Sight {
-    journeys: Journeys,
-    paths: Paths,
-    /// Nodes with a pod NIC.
-    pod_nics: BTreeSet<Arc<str>>,
-}
-
-impl Sight {
-    fn observe(&mut self, operator: &Operator, signal: &Signal) {
-        self.paths.observe(operator, signal);
-        match &signal.observed {
-            Observed::Segment(segment) => {
-                if segment.link == operator.pod_nic && !self.pod_nics.contains(&signal.node) {
-                    self.pod_nics.insert(Arc::clone(&signal.node));
-                }
-                if segment.flags.syn || segment.flags.rst {
-                    self.journeys.observe(signal.at, &signal.node, operator, segment);
-                }
-            }
-            Observed::Link(link) if link.name == operator.pod_nic && link.change != Change::Removed => {
-                self.pod_nics.insert(Arc::clone(&signal.node));
-            }
-            _ => {}
-        }
-    }
-
-    fn has_pod_nic(&self, node: &str) -> bool {
-        self.pod_nics.contains(node)
-    }
-
-    /// Whether a pod's SYN leaves by the node's NIC although its answered ones left by the pod NIC, or although it has the
-    /// pod's own address.
-    fn is_wrong_nic(&self, operator: &Operator, left: &Seg, journey: &Journey) -> bool {
-        let Some(client) = journey.origin().map(|origin| origin.source.ip()) else { return false };
-        let may_be = left.link == operator.node_nic && operator.is_pod(client) && self.has_pod_nic(&left.node);
-        may_be
-            && match self.journeys.leaves_by(client, left.destination.ip()) {
-                Some(usual) => usual == operator.pod_nic,
-                None => left.source.ip() == client,
-            }
-    }
-}
-
-/// Probes in a row.
-#[derive(Debug, Default)]
-struct Run {
-    misses: u32,
-    /// The first of them.
-    first: Time,
-    last: Time,
-    answered: Option<Time>,
-    /// The answer before that.
-    before: Option<Time>,
-    error: Option<String>,
-}
-
-impl Run {
-    fn succeeded(&mut self, at: Time) {
-        if at >= self.last {
-            *self = Self { last: at, answered: Some(at), before: self.answered, ..Self::default() };
-        }
-    }
-
-    fn failed(&mut self, at: Time, error: &str) {
-        if self.misses == 0 {
-            self.first = at;
-        }
-        self.misses += 1;
-        self.last = self.last.max(at);
-        self.error = Some(error.to_owned());
-    }
-
-    fn probe(&mut self, at: Time, probe: &Probe) {
-        if probe.ok { self.succeeded(at) } else { self.failed(at, probe.error.as_deref().unwrap_or("no answer")) }
-    }
-
-    /// Whether it answers while another does not: twice since that other's first miss.
-    fn answers_beside(&self, failing: &Self) -> bool {
-        self.misses == 0 && self.before.is_some_and(|at| at >= failing.first)
-    }
-
-    /// Whether it answers; `None` if that is unknown.
-    fn state(&self, now: Time, misses: u32) -> Option<bool> {
-        let is_recent = now.since(self.last) < STALE;
-        (is_recent && (self.misses == 0 || self.misses >= misses)).then_some(self.misses == 0)
-    }
-}
-
-fn fresh(at: Option<Time>, now: Time) -> bool {
-    at.is_some_and(|at| now.since(at) < FRESH)
 }
 
 /// Bad requests of one flow.
@@ -298,7 +150,7 @@ pub struct Triage {
     operator: Operator,
     accesses: Vec<Access>,
     complaints: Vec<Option<Bad>>,
-    sight: Sight,
+    shared: Shared,
     nodes: nodes::Nodes,
     backend: backend::Backend,
     dns: dns::Resolution,
@@ -320,7 +172,7 @@ impl Triage {
             complaints: vec![None; accesses.len()],
             explained: vec![None; accesses.len()],
             accesses,
-            sight: Sight::default(),
+            shared: Shared::default(),
             nodes: nodes::Nodes::default(),
             backend: backend::Backend::default(),
             dns: dns::Resolution::default(),
@@ -340,7 +192,7 @@ impl Triage {
     /// Takes a signal.
     pub fn observe(&mut self, signal: &Signal) {
         self.operator.learn(signal);
-        self.sight.observe(&self.operator, signal);
+        self.shared.observe(&self.operator, signal);
         let operator = &self.operator;
         let steps: [&mut dyn Step; 6] =
             [&mut self.nodes, &mut self.backend, &mut self.dns, &mut self.services, &mut self.ingress, &mut self.hops];
@@ -372,9 +224,9 @@ impl Triage {
         if now.since(self.forgot) >= Duration::from_secs(1) {
             self.forgot = now;
             self.hops.tick(now);
-            self.sight.paths.tick(now);
-            self.sight.paths.forget(now);
-            self.sight.journeys.forget(now);
+            self.shared.paths.tick(now);
+            self.shared.paths.forget(now);
+            self.shared.journeys.forget(now);
         }
         for (complaint, explained) in self.complaints.iter_mut().zip(&mut self.explained) {
             if complaint.as_ref().is_some_and(|complaint| now.since(complaint.last.at) >= STANDS) {
@@ -410,7 +262,7 @@ impl Triage {
             outcome,
             now: self.now,
             operator,
-            sight: &self.sight,
+            shared: &self.shared,
             dns: &self.dns,
             services: &self.services,
         };

@@ -6,7 +6,6 @@
 //! Invariant: a connection that was never answered does not replace the one held by the server.
 //! Left out: the original source, which conntrack events report.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ pub(crate) struct Tuples {
     tuples: Capped<TupleKey, Tuple, CAP>,
     connects: Capped<ConnectKey, Connect, CAP>,
     /// The longest recent time that each server took to accept a SYN.
-    round_trips: BTreeMap<SocketAddr, Duration>,
+    round_trips: Capped<SocketAddr, (Time, Duration), CAP>,
     /// When a segment of an uplink was last seen: all segments up to then have been delivered.
     last_seen: Time,
 }
@@ -107,6 +106,19 @@ impl Tuple {
             _ => None,
         }
     }
+
+    fn answer(&mut self, at: Time, segment: &Segment) {
+        let present = &mut self.present;
+        if segment.accepts() {
+            present.answered |= present.initial.wrapping_add(1) == segment.acknowledgment;
+        } else if !present.answered {
+            present.challenged |= at >= present.first;
+            return;
+        }
+        if present.answered {
+            present.last = present.last.max(at);
+        }
+    }
 }
 
 impl Connection {
@@ -153,7 +165,7 @@ impl Tuples {
 
     /// The longest recent time that this server took to accept a SYN.
     pub fn round_trip(&self, server: &SocketAddr) -> Option<Duration> {
-        self.round_trips.get(server).copied()
+        self.round_trips.get(server).map(|(_, took)| *took)
     }
 
     /// Whether all segments up to `by` have been delivered.
@@ -184,8 +196,8 @@ impl Tuples {
         let present = &self.tuples.get(&key)?.present;
         if let Some(connect) = self.connects.get_mut(&(key.1, present.initial)) {
             if present.answered && !connect.answered && segment.accepts() {
-                let latest = self.round_trips.entry(key.1).or_default();
-                *latest = at.since(present.last_syn).max(*latest * 7 / 8);
+                let before = self.round_trips.get(&key.1).map_or(Duration::ZERO, |(_, took)| *took * 7 / 8);
+                self.round_trips.insert(key.1, (at, at.since(present.last_syn).max(before)));
             }
             connect.answered |= present.answered;
             connect.challenged |= present.challenged;
@@ -246,23 +258,6 @@ impl Tuples {
     pub fn forget(&mut self, now: Time) {
         self.tuples.retain(|_, tuple| now.since(tuple.present.last) < FORGET);
         self.connects.retain(|_, connect| now.since(connect.last_syn) < FORGET_CONNECT);
-        if self.round_trips.len() >= CAP {
-            self.round_trips.clear();
-        }
-    }
-}
-
-impl Tuple {
-    fn answer(&mut self, at: Time, segment: &Segment) {
-        let present = &mut self.present;
-        if segment.accepts() {
-            present.answered |= present.initial.wrapping_add(1) == segment.acknowledgment;
-        } else if !present.answered {
-            present.challenged |= at >= present.first;
-            return;
-        }
-        if present.answered {
-            present.last = present.last.max(at);
-        }
+        self.round_trips.make_room(|(at, _)| *at);
     }
 }

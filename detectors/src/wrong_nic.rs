@@ -2,7 +2,7 @@
 //!
 //! What it sees: a SYN with a pod's address leaves by the node's NIC and is retransmitted (same addresses, same
 //! sequence number) without an answer on any interface; or, from clients that give up before a retransmission, three
-//! SYNs to one destination, each 400 ms old. The same for a SYN-ACK of a pod, such as the back end of an ingress on
+//! SYNs to one destination, each 400 ms old, or older than two round trips. The same for a SYN-ACK of a pod, such as the back end of an ingress on
 //! another node, that is retransmitted without an ACK. A refusal (RST) is an answer. Critical if ICMP to that address is
 //! answered.
 //! Why it matters: the request arrives, and the fabric drops the reply; a test with ping shows nothing wrong.
@@ -23,6 +23,7 @@ use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Change, CollectorKind, Observed, ProbeKind, Route, Rule, Segment, Signal};
 use crate::time::Time;
+use crate::tuples::Tuples;
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "wrong-nic",
@@ -36,9 +37,10 @@ pub const INFO: DetectorInfo = DetectorInfo {
     state: State::EachNode(new::<WrongNic>),
 };
 
-/// A repeated SYN sooner than this is not a retransmission (the shortest timeout is 200 ms).
+/// A repeated SYN sooner than this is not a retransmission (the first timeout is 1 s, `TCP_TIMEOUT_INIT` in
+/// include/net/tcp.h).
 const RETRANSMISSION: Duration = Duration::from_millis(100);
-/// How many unanswered SYNs to one destination count, and the minimum age of each.
+/// How many unanswered SYNs to one destination count, and the minimum age of each: this, or two round trips.
 const SEVERAL: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(400);
 /// The finding is over without a wrong SYN for this long.
@@ -55,13 +57,14 @@ struct WrongNic {
     /// Pods with an unanswered, retransmitted SYN or SYN-ACK.
     wrong: BTreeMap<Opening, Wrong>,
     /// Pods that get answers by the node's NIC.
-    at_home: Capped<Opening, (), CAP>,
+    at_home: Capped<Opening, Time, CAP>,
     /// Destinations that answered a pod by the node's NIC, until a pod opens a connection to them by the pod NIC.
-    answered_there: Capped<IpAddr, (), CAP>,
+    answered_there: Capped<IpAddr, Time, CAP>,
     /// Destinations for which the routing has an exception: routes of the pods' table by the node's NIC, and rules that
     /// lead to another table.
     exceptions: BTreeSet<(Exception, Prefix)>,
     echo: Capped<IpAddr, Time, CAP>,
+    tuples: Tuples,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -92,12 +95,13 @@ struct Wrong {
 
 impl WrongNic {
     fn segment(&mut self, at: Time, operator: &Operator, segment: &Segment) {
+        self.tuples.observe(at, operator, segment);
         self.has_pod_nic |= segment.link == operator.pod_nic;
         let (source, destination) = (segment.source.ip(), segment.destination.ip());
         if segment.accepts() && segment.comes_in() && operator.is_pod(destination) {
             let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
             if self.open.remove(&key).is_some() {
-                self.answered((destination, false), operator, segment);
+                self.answered(at, (destination, false), operator, segment);
             }
         } else if segment.goes_out()
             && operator.is_pod(source)
@@ -105,7 +109,7 @@ impl WrongNic {
         {
             if segment.link == operator.pod_nic {
                 self.answered_there.remove(&destination);
-                self.at_home.retain(|(pod, _), ()| *pod != source);
+                self.at_home.retain(|(pod, _), _| *pod != source);
                 // Earlier stray SYNs no longer count.
                 self.open.retain(|(from, ..), sent| from.ip() != source || sent.last > at);
                 self.wrong.retain(|(pod, _), wrong| *pod != source || wrong.last >= at);
@@ -116,7 +120,7 @@ impl WrongNic {
     }
 
     /// A destination refuses a pod's SYN (RFC 9293 3.5.2: the RST acknowledges it), or a client a pod's SYN-ACK.
-    fn refused(&mut self, operator: &Operator, segment: &Segment) {
+    fn refused(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let (pod, peer) = (segment.destination, segment.source);
         if !segment.comes_in() {
             return;
@@ -124,30 +128,30 @@ impl WrongNic {
         let opened =
             segment.flags.ack && self.open.remove(&(pod, peer, segment.acknowledgment.wrapping_sub(1))).is_some();
         if opened {
-            self.answered((pod.ip(), false), operator, segment);
+            self.answered(at, (pod.ip(), false), operator, segment);
             return;
         }
         let accepted = self.open.extract_if((pod, peer, 0)..=(pod, peer, u32::MAX), |_, sent| sent.accepts);
         if accepted.count() > 0 {
-            self.answered((pod.ip(), true), operator, segment);
+            self.answered(at, (pod.ip(), true), operator, segment);
         }
     }
 
     /// The ACK of a SYN-ACK: the pod gets answers by the node's NIC.
-    fn acknowledged(&mut self, operator: &Operator, segment: &Segment) {
+    fn acknowledged(&mut self, at: Time, operator: &Operator, segment: &Segment) {
         let key = (segment.destination, segment.source, segment.acknowledgment.wrapping_sub(1));
         if segment.comes_in() && self.open.get(&key).is_some_and(|sent| sent.accepts) {
             self.open.remove(&key);
-            self.answered((segment.destination.ip(), true), operator, segment);
+            self.answered(at, (segment.destination.ip(), true), operator, segment);
         }
     }
 
-    fn answered(&mut self, opening: Opening, operator: &Operator, segment: &Segment) {
+    fn answered(&mut self, at: Time, opening: Opening, operator: &Operator, segment: &Segment) {
         self.wrong.remove(&opening);
         if segment.link == operator.node_nic {
-            self.at_home.insert(opening, ());
+            self.at_home.record(opening, at);
             if !opening.1 {
-                self.answered_there.insert(segment.source.ip(), ());
+                self.answered_there.record(segment.source.ip(), at);
             }
         }
     }
@@ -201,6 +205,11 @@ impl WrongNic {
         }
     }
 
+    /// How long the answer of this destination may take.
+    fn patience(&self, destination: &SocketAddr) -> Duration {
+        PATIENCE.max(self.tuples.round_trip(destination).unwrap_or_default() * 2)
+    }
+
     /// Clients that give up early never retransmit; several SYNs to one destination count instead.
     fn several(&mut self, now: Time) {
         if !self.has_pod_nic {
@@ -208,9 +217,9 @@ impl WrongNic {
         }
         let mut waiting: BTreeMap<SocketAddr, Vec<(SocketAddr, &Sent)>> = BTreeMap::new();
         for ((source, destination, _), sent) in self.open.iter() {
-            let age = now.since(sent.first);
+            let (age, patience) = (now.since(sent.first), self.patience(destination));
             let is_at_home = || self.at_home.contains_key(&(source.ip(), false));
-            if !sent.accepts && age >= PATIENCE && age < PATIENCE + QUIET && !is_at_home() {
+            if !sent.accepts && age >= patience && age < patience + QUIET && !is_at_home() {
                 waiting.entry(*destination).or_default().push((*source, sent));
             }
         }
@@ -221,7 +230,11 @@ impl WrongNic {
                 wrong.last = wrong.last.max(last);
                 continue;
             }
-            let how = format!("is one of {} to this destination without an answer for 0.4 s or longer", syns.len());
+            let how = format!(
+                "is one of {} to this destination without an answer for {:.1} s or longer",
+                syns.len(),
+                self.patience(&destination).as_secs_f64()
+            );
             let (since, source) = (first.first, *source);
             self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how });
         }
@@ -255,10 +268,10 @@ impl Detector for WrongNic {
         match &signal.observed {
             Observed::Segment(segment) if segment.flags.syn => self.segment(signal.at, cx.operator, segment),
             Observed::Segment(segment) if !self.open.is_empty() && segment.flags.rst => {
-                self.refused(cx.operator, segment);
+                self.refused(signal.at, cx.operator, segment);
             }
             Observed::Segment(segment) if !self.open.is_empty() && segment.flags.ack => {
-                self.acknowledged(cx.operator, segment);
+                self.acknowledged(signal.at, cx.operator, segment);
             }
             Observed::Route(route) => return self.route(cx.operator, route),
             Observed::Rule(rule) => return self.rule(cx.operator, rule),
@@ -284,184 +297,14 @@ impl Detector for WrongNic {
             self.judge(cx);
         }
     }
+
+    fn forget(&mut self, cx: &Context<'_>) {
+        self.tuples.forget(cx.now);
+        self.at_home.make_room(|at| *at);
+        self.answered_there.make_room(|at| *at);
+        self.echo.make_room(|at| *at);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Scene, play};
-
-    const NAME: &str = INFO.name;
-    const POD: &str = "10.176.98.29:40001";
-    const DATABASE: &str = "10.176.46.4:3306";
-
-    fn armed() -> Scene {
-        let mut scene = Scene::new(NAME).on("worker-2");
-        play!(scene, "0 link eth1 3");
-        scene
-    }
-
-    #[test]
-    fn incident_at_the_first_retransmission_critical_once_icmp_is_answered() {
-        let mut scene = armed();
-        // A single SYN may be in flight, and the echo came before it.
-        play!(scene, "900 probe echo 10.176.46.4 ok; 1000 syn eth0 {POD} {DATABASE} 7 1; 2000 ? nothing");
-        play!(scene, "2030 syn eth0 {POD} {DATABASE} 7 2 ? warning");
-        play!(scene, "2100 probe echo 10.176.46.4 ok ? critical 2100 node/worker-2");
-        // After two seconds without such a SYN.
-        play!(scene, "4000 ? not over; 4100 ? over");
-    }
-
-    /// Clients that give up after 400 ms: one SYN each, 50 ms apart.
-    fn one_syn_each(scene: &mut Scene, at: u64, count: u64) {
-        for n in 0..count {
-            play!(scene, "{} syn eth0 10.176.98.29:{} {DATABASE} {n} 1", at + n * 50, 41_000 + n);
-        }
-    }
-
-    #[test]
-    fn incident_several_syns_of_clients_that_give_up_before_they_send_again() {
-        let mut scene = armed();
-        one_syn_each(&mut scene, 1_000, 12);
-        play!(
-            scene,
-            "4000 ? warning 1500 node/worker-2 ? evidence is one of 3 to this destination without an answer for 0.4 s ? over"
-        );
-        let findings = scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared);
-        assert_eq!(findings.count(), 1, "only one finding");
-    }
-
-    #[test]
-    fn several_syns_count_only_while_none_is_answered_and_the_pod_has_not_come_back() {
-        let answered = format!("1200 syn-ack eth1 {DATABASE} 10.176.98.29:41001 1");
-        let table_back = format!("1350 syn eth1 {POD} {DATABASE} 8 2");
-        // Two may just be lost.
-        for (count, then) in [(2, ""), (3, &*answered), (6, &*table_back)] {
-            let mut scene = armed();
-            one_syn_each(&mut scene, 1_000, count);
-            play!(scene, "{then}; 5000 ? nothing");
-        }
-    }
-
-    #[test]
-    fn over_when_the_pod_leaves_by_its_own_nic_again() {
-        let mut scene = armed();
-        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2000 syn eth0 {POD} {DATABASE} 7 2");
-        // First another pod, then this one.
-        play!(scene, "2010 syn eth1 10.176.98.30:1 {DATABASE} 9 2 ? not over");
-        play!(scene, "2020 syn eth1 10.176.98.29:40002 {DATABASE} 8 2 ? over");
-    }
-
-    /// A SYN-ACK of the pod to an ingress on another node, and its ACK.
-    const INGRESS: &str = "10.176.97.10:50000";
-
-    #[test]
-    fn incident_at_the_first_retransmission_of_a_back_ends_syn_ack() {
-        let mut scene = armed();
-        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1900 ? nothing");
-        play!(scene, "2030 out eth0 {POD} {INGRESS} SA 7 1 2 ? warning 2030 node/worker-2");
-        play!(scene, "? evidence SYN-ACK {POD} -> {INGRESS} left worker-2 by eth0 instead of eth1");
-        play!(scene, "3000 out eth1 {POD} {INGRESS} SA 9 1 3 ? over");
-    }
-
-    #[test]
-    fn syn_acks_that_are_acknowledged_by_the_nodes_nic_are_at_home() {
-        let mut scene = armed();
-        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1001 in eth0 {INGRESS} {POD} A 2 8 1");
-        // A client that died.
-        play!(scene, "2000 out eth0 {POD} {INGRESS} SA 90 1 1; 3000 out eth0 {POD} {INGRESS} SA 90 1 2 ? silence");
-    }
-
-    #[test]
-    fn clients_outside_that_still_reach_the_pod_do_not_end_the_incident() {
-        let mut scene = armed();
-        play!(scene, "1000 out eth0 {POD} {DATABASE} S 7 0 1; 2030 out eth0 {POD} {DATABASE} S 7 0 2");
-        play!(scene, "? warning 2030 node/worker-2");
-        play!(scene, "2100 out eth0 {POD} 192.168.40.10:50000 SA 30 1 1");
-        play!(scene, "2101 in eth0 192.168.40.10:50000 {POD} A 2 31 1 ? not over");
-    }
-
-    #[test]
-    fn a_dead_server_behind_the_pod_nic_is_no_matter() {
-        let mut scene = armed();
-        for at in [1_000, 2_000, 4_000] {
-            play!(scene, "{at} syn eth1 {POD} {DATABASE} 7 1 ? silence");
-        }
-    }
-
-    #[test]
-    fn a_refused_connection_is_answered() {
-        let mut scene = armed();
-        // Refused at once, again and again, and a client that gives up early.
-        for (n, at) in (1..).zip([1_000, 1_100, 1_200, 1_300, 2_000]) {
-            let pod = format!("10.176.98.29:{}", 41_000 + n);
-            play!(scene, "{at} syn eth0 {pod} {DATABASE} {n} 1; {} in eth0 {DATABASE} {pod} RA 0 {} 1", at + 1, n + 1);
-        }
-        play!(scene, "2400 syn eth0 {POD} {DATABASE} 90 1; 3430 syn eth0 {POD} {DATABASE} 90 2 ? silence");
-        // A SYN-ACK that the client no longer wants.
-        let mut scene = armed();
-        play!(scene, "1000 out eth0 {POD} {INGRESS} SA 7 1 1; 1001 in eth0 {INGRESS} {POD} R 1 0 1");
-        play!(scene, "2000 out eth0 {POD} {INGRESS} SA 90 1 1; 3000 out eth0 {POD} {INGRESS} SA 90 1 2 ? silence");
-        // The answer to another SYN proves nothing.
-        let mut scene = armed();
-        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 1100 in eth0 {DATABASE} {POD} RA 0 99 1");
-        play!(scene, "2030 syn eth0 {POD} {DATABASE} 7 2 ? warning");
-    }
-
-    #[test]
-    fn twin_a_dead_server_that_answered_by_the_nodes_nic_before() {
-        let mut scene = armed();
-        play!(scene, "500 syn eth0 {POD} {DATABASE} 3 1; 501 syn-ack eth0 {DATABASE} {POD} 3");
-        // Other destinations are reached by the pod NIC.
-        play!(scene, "600 syn eth1 {POD} 10.176.46.9:80 4 1; 601 syn-ack eth1 10.176.46.9:80 {POD} 4");
-        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2030 syn eth0 {POD} {DATABASE} 7 2");
-        one_syn_each(&mut scene, 3_000, 12);
-        play!(scene, "5000 ? silence");
-        // Once it was reached by the pod NIC, the node's is wrong.
-        play!(scene, "6000 syn eth1 {POD} {DATABASE} 8 1; 6001 syn-ack eth1 {DATABASE} {POD} 8");
-        play!(scene, "7000 syn eth0 {POD} {DATABASE} 9 1; 8030 syn eth0 {POD} {DATABASE} 9 2 ? warning");
-    }
-
-    #[test]
-    fn twin_a_dead_server_for_which_the_pods_table_has_an_exception() {
-        let to = Some("10.176.46.0/24".parse().unwrap());
-        let route = |change, link: &str| Route {
-            change,
-            table: 2,
-            destination: to,
-            gateway: Some("10.176.64.1".parse().unwrap()),
-            link: Some(link.into()),
-            metric: 0,
-        };
-        let rule = |change| Rule { change, priority: 400, from: None, to, table: 254 };
-        let exceptions: [(Observed, Observed); 2] = [
-            (route(Change::Present, "eth0").into(), route(Change::Removed, "eth0").into()),
-            (rule(Change::Added).into(), rule(Change::Removed).into()),
-        ];
-        for (added, removed) in exceptions {
-            let mut scene = armed();
-            scene.at(10, "worker-2", added);
-            play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 2030 syn eth0 {POD} {DATABASE} 7 2 ? silence");
-            scene.at(3_000, "worker-2", removed);
-            play!(scene, "4000 syn eth0 {POD} {DATABASE} 8 1; 5030 syn eth0 {POD} {DATABASE} 8 2 ? warning");
-        }
-    }
-
-    #[test]
-    fn pods_at_home_on_the_nodes_nic_and_nodes_without_another() {
-        let mut home = armed();
-        play!(home, "500 syn eth0 {POD} 10.176.46.9:80 3 1; 501 syn-ack eth0 10.176.46.9:80 {POD} 3");
-        for mut scene in [home, Scene::new(NAME).on("worker-2")] {
-            for at in [1_000, 2_000, 4_000] {
-                play!(scene, "{at} syn eth0 {POD} {DATABASE} 7 1");
-            }
-            play!(scene, "5000 ? silence");
-        }
-    }
-
-    #[test]
-    fn the_same_syn_seen_twice_at_once_is_not_a_retransmission() {
-        let mut scene = armed();
-        play!(scene, "1000 syn eth0 {POD} {DATABASE} 7 1; 1001 syn eth0 {POD} {DATABASE} 7 1; 1500 ? silence");
-    }
-}
+mod tests;

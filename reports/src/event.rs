@@ -4,15 +4,23 @@
 //! (terminal, matrix, JUnit, Markdown, HTML) is made from them alone and can be recreated later from the file. Times
 //! are nanoseconds of `CLOCK_MONOTONIC`; a report shows them relative to the trial's t0 or to the start of the run.
 
+mod expectation;
+mod outcome;
+mod verdict;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use relapse_detectors::finding::{Finding, Level, Severity, Subject};
+use relapse_detectors::finding::{Finding, Subject};
 use relapse_detectors::operator::Knowledge;
 use relapse_detectors::signal::{DatabaseMemory, Observed, SlowQuery};
 use relapse_detectors::time::Time;
 use relapse_detectors::triage::Triaged;
 use serde::{Deserialize, Serialize};
+
+pub use expectation::{Also, Expectation, OfStep};
+pub use outcome::Outcome;
+pub use verdict::Verdict;
 
 /// One event of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,69 +115,6 @@ pub struct TrialInfo {
     /// The part of a merged run it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<usize>,
-}
-
-/// What a trial expects of one detector.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expectation {
-    pub detector: String,
-    pub level: Level,
-    pub subject: Option<Subject>,
-    /// Deadline, counted from t0; in a chain, from the injection of its step or the healing that uncovers it. If clients
-    /// could see the fault only later, from then ([`Decided::visible`]).
-    pub within: Duration,
-    /// Its place in a chain of steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub of: Option<OfStep>,
-    /// A miss is expected, and why (outside detectors only).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expected_miss: Option<String>,
-    /// True for a detector named in `relapse.yaml`.
-    #[serde(default)]
-    pub outside: bool,
-}
-
-/// A finding that may follow from an incident: it is neither required nor a failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Also {
-    pub detector: String,
-    pub level: Level,
-    pub subject: Subject,
-    /// Why it follows, in a sentence.
-    pub why: String,
-    /// Of a chain: the step it follows from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<String>,
-}
-
-impl Also {
-    /// Whether it is this finding.
-    #[must_use]
-    pub fn is(&self, finding: &Finding) -> bool {
-        (&self.detector, self.level, &self.subject) == (&finding.detector, finding.level, &finding.subject)
-    }
-}
-
-/// The place of an expectation in a chain.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfStep {
-    /// The step it is about. None for a risk, which stands from the baseline on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub step: Option<String>,
-    /// The step whose healing uncovers it and starts its deadline. Default: the injection of its step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
-    /// The step whose healing clears it. Default: its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clears: Option<String>,
-}
-
-impl OfStep {
-    /// The step until whose healing it stands.
-    #[must_use]
-    pub fn until(&self) -> Option<&str> {
-        self.clears.as_deref().or(self.step.as_deref())
-    }
 }
 
 /// The phases of a trial, in order. Of a chain, `detect` and `heal` come once for each step.
@@ -381,103 +326,6 @@ pub struct TriageDecided {
     pub wrong: Option<String>,
 }
 
-/// The verdict on an expectation or a control.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Detected in time, with the right subject. `after` is counted from t0.
-    Detected {
-        after: Duration,
-    },
-    /// Detected, but after the deadline.
-    Late {
-        after: Duration,
-    },
-    Missed,
-    /// Reported only about another subject, or about another one first.
-    WrongSubject {
-        said: Subject,
-    },
-    /// Reported before the fault was injected.
-    PreExisting,
-    /// Reported where nothing is wrong: in a control, in the baseline, or with evidence from after the healing.
-    FalseAlarm {
-        severity: Severity,
-        subject: Subject,
-        evidence: String,
-    },
-    /// Reported in an incident, although the scenario neither expects it nor says that it follows.
-    Unexpected {
-        severity: Severity,
-        subject: Subject,
-        evidence: String,
-    },
-    /// Silent, as expected.
-    Silent,
-    /// The detector or all its collectors were blind.
-    Blind {
-        why: String,
-    },
-    /// The cause is proved by history alone, and its detector was armed after the change: accepted where
-    /// `relapse_detectors::history` says so.
-    StartedLate,
-    /// Detected, but still standing after the recovery deadline.
-    NotCleared,
-    /// Detected, but cleared while its fault was still in force (chains).
-    ClearedEarly,
-    /// Missed, as expected in `relapse.yaml`.
-    ExpectedMiss {
-        reason: String,
-    },
-    /// Detected although a miss was expected: the expectation is out of date.
-    UnexpectedlyDetected {
-        after: Duration,
-    },
-    /// The trial ended before this could be decided.
-    Undecided {
-        why: String,
-    },
-}
-
-impl Verdict {
-    /// Whether this verdict lets the trial pass.
-    #[must_use]
-    pub const fn passes(&self) -> bool {
-        matches!(self, Self::Detected { .. } | Self::Silent | Self::StartedLate | Self::ExpectedMiss { .. })
-    }
-
-    /// Time to detect, counted from t0, if there is one.
-    #[must_use]
-    pub const fn after(&self) -> Option<Duration> {
-        match self {
-            Self::Detected { after } | Self::Late { after } | Self::UnexpectedlyDetected { after } => Some(*after),
-            _ => None,
-        }
-    }
-
-    /// The verdict's name in reports.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Detected { .. } => "detected",
-            Self::Late { .. } => "late",
-            Self::Missed => "missed",
-            Self::WrongSubject { .. } => "wrong-subject",
-            Self::PreExisting => "pre-existing",
-            Self::FalseAlarm { .. } => "false-alarm",
-            Self::Unexpected { .. } => "unexpected",
-            Self::Silent => "silent",
-            Self::Blind { .. } => "blind",
-            Self::StartedLate => "blind: started after the change",
-            Self::NotCleared => "not-cleared",
-            Self::ClearedEarly => "cleared-early",
-            Self::ExpectedMiss { .. } => "expected-miss",
-            Self::UnexpectedlyDetected { .. } => "unexpectedly-detected",
-            Self::Undecided { .. } => "undecided",
-        }
-    }
-}
-
 /// Attempts of one workload flow over a short span.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowSample {
@@ -512,49 +360,6 @@ impl DatabaseReport {
         match self {
             Self::SlowQuery(query) => query.server,
             Self::Memory(memory) => memory.server,
-        }
-    }
-}
-
-/// The outcome of a trial or a run, ordered from best to worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    Pass,
-    /// Not run, with a reason. Does not fail a run; `--require` turns it into `Fail`.
-    Skipped,
-    /// A detection failed.
-    Fail,
-    /// No steady state, no effect, or a lost collector: nothing was proved.
-    Inconclusive,
-    /// Something was left behind.
-    Dirty,
-    /// A defect of relapse itself.
-    InternalError,
-}
-
-impl Outcome {
-    /// Exit status of a run with this outcome (`sysexits.h` for the last).
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Pass | Self::Skipped => 0,
-            Self::Fail => 1,
-            Self::Inconclusive => 2,
-            Self::Dirty => 3,
-            Self::InternalError => 70,
-        }
-    }
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Skipped => "skipped",
-            Self::Fail => "fail",
-            Self::Inconclusive => "inconclusive",
-            Self::Dirty => "dirty",
-            Self::InternalError => "internal-error",
         }
     }
 }

@@ -275,7 +275,7 @@ mod tests {
 
     /// Reports of a run on kind only differ from those of a lab in one place.
     #[test]
-    fn kind_is_said_once() {
+    fn kind_is_reported_once() {
         let [lab, kind] = ["netns", "kind"].map(|backend| RunSummary::of(&sample::alone(backend)));
         assert_eq!(text::file(&kind), format!("on kind\n{}", text::file(&lab)));
         assert_eq!(markdown::markdown(&kind), markdown::markdown(&lab).replace("7f3a` of", "7f3a` on kind of"));

@@ -151,7 +151,7 @@ mod tests {
 
     /// Two undecided expectations of one detector.
     #[test]
-    fn undecided_is_said_once() {
+    fn undecided_is_reported_once() {
         let run = RunSummary::of(&sample::run());
         let part = &parts(&run)[0];
         let slow = part.columns.iter().flat_map(|column| column.marks("slow-server")).collect::<Vec<_>>();

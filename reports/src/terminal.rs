@@ -6,20 +6,20 @@
 //! never panics (a closed pipe must not end a run that has faults to heal).
 //! Left out: files; see [`crate::folder`].
 
+mod live;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::time::Duration;
-
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::block;
 use crate::event::{Outcome, Phase, RunEvent, TrialEvent, What};
 use crate::paint::{self, Page};
-use crate::summary::{self, RunSummary, TrialSummary};
+use crate::summary::{RunSummary, TrialSummary};
 use crate::text;
 use crate::units;
 use crate::words::{self, Tone};
+use live::Live;
 
 /// How to show a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,57 +272,6 @@ fn screen_width() -> usize {
     comfy_table::Table::new().width().map_or(100, usize::from).clamp(40, 200)
 }
 
-/// The live display.
-struct Live {
-    all: MultiProgress,
-    bars: BTreeMap<usize, ProgressBar>,
-    total: ProgressBar,
-}
-
-impl Live {
-    fn new() -> Self {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        let total = all.add(ProgressBar::new(0));
-        total.set_style(style("      {bar:20.green/black.bright}  {pos} of {len}  {clock}  {msg}", "━╸─"));
-        Self { all, bars: BTreeMap::new(), total }
-    }
-
-    fn expect(&mut self, trials: usize) {
-        self.total.set_length(trials as u64);
-        self.total.enable_steady_tick(Duration::from_millis(200));
-    }
-
-    fn show(&mut self, place: usize, label: String, text: String) {
-        let bar = self.bars.entry(place).or_insert_with(|| {
-            let bar = self.all.insert_before(&self.total, ProgressBar::new_spinner());
-            bar.set_style(style("{spinner:.cyan}     {prefix} {clock:>7} {wide_msg}", ""));
-            bar.set_prefix(label);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        });
-        bar.set_message(text);
-    }
-
-    fn remove(&mut self, place: usize, printed: usize, run: &RunSummary) {
-        if let Some(bar) = self.bars.remove(&place) {
-            bar.finish_and_clear();
-            self.all.remove(&bar);
-        }
-        self.total.set_position(printed as u64);
-        let ended = run.trials.iter().filter(|trial| !trial.is_unfinished());
-        self.total.set_message(summary::sentence(&summary::counts(ended.map(TrialSummary::outcome))));
-    }
-}
-
-fn style(template: &str, bar: &str) -> ProgressStyle {
-    let clock = |state: &ProgressState, to: &mut dyn std::fmt::Write| {
-        let _ = write!(to, "{:.1} s", state.elapsed().as_secs_f64());
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let style = style.with_key("clock", clock);
-    if bar.is_empty() { style } else { style.progress_chars(bar) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -378,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_is_said_once_at_the_top() {
+    fn kind_is_reported_once_at_the_top() {
         let [lab, kind] = ["netns", "kind"].map(|backend| shown(Mode::Plain, &sample::alone(backend)));
         assert_eq!(kind, lab.replacen("trials,", "trials on kind,", 1));
     }
@@ -394,7 +343,13 @@ mod tests {
     #[test]
     fn a_killed_run_shows_what_did_not_finish() {
         let events = sample::run();
-        let cut = events.iter().position(|e| matches!(&e.what, What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } if trial.scenario == "snat-port-collision")).expect("the event");
+        let is_it = |event: &RunEvent| match &event.what {
+            What::Trial { trial, event: TrialEvent::Phase { phase: Phase::Detect, .. } } => {
+                trial.scenario == "snat-port-collision"
+            }
+            _ => false,
+        };
+        let cut = events.iter().position(is_it).expect("the event");
         let text = shown(Mode::Plain, &events[..=cut]);
         assert!(text.contains("INCONCLUSIVE  I7 snat-port-collision"), "{text}");
         assert!(text.contains("not finished: the events end in phase detect"), "{text}");

@@ -52,6 +52,9 @@ impl Run {
             *self = Self { first, last: at, ..Self::default() };
             return;
         }
+        if at.since(self.last) >= STALE {
+            self.misses = 0;
+        }
         if self.misses == 0 {
             self.first = at;
         }

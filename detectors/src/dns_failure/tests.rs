@@ -115,6 +115,15 @@ fn twin_one_domain_that_fails_at_its_own_servers_is_info() {
 }
 
 #[test]
+fn twin_misses_far_apart_are_not_in_a_row() {
+    let mut scene = one_endpoint();
+    for at in [500, 60_500, 120_500] {
+        asked(&mut scene, at, "worker-1", "example-api.com.", "timeout", "ok", "ok");
+    }
+    play!(scene, "? nothing");
+}
+
+#[test]
 fn twin_one_domain_that_fails_while_others_are_answered() {
     let mut scene = one_endpoint();
     for at in (500..5_000).step_by(200) {
@@ -227,7 +236,7 @@ fn the_last_node_to_recover_is_not_cut_off_though_the_old_endpoints_node_never_m
 }
 
 #[test]
-fn an_unreachable_upstream_is_said() {
+fn an_unreachable_upstream_is_reported() {
     let mut scene = one_endpoint();
     round(&mut scene, 600, false, &[(FIRST, false)], false);
     round(&mut scene, 1_100, false, &[(FIRST, false)], false);

@@ -3,10 +3,10 @@
 //! Invariant: a client is compared with itself. Another client's larger MSS is a rise of the path only
 //! when the old value is no longer seen at all.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::capped::Capped;
 use crate::time::Time;
 
 /// Limit on clients tracked per path.
@@ -17,8 +17,10 @@ const SPAN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct History {
-    clients: BTreeMap<IpAddr, Known>,
+    clients: Capped<IpAddr, Known, CAP>,
     largest: u16,
+    /// When the last SYN was seen.
+    pub last: Time,
     pub rise: Option<Rise>,
 }
 
@@ -27,6 +29,7 @@ struct Known {
     /// Largest MSS before any rise.
     settled: u16,
     last: u16,
+    seen: Time,
 }
 
 /// A rise that still holds.
@@ -58,6 +61,7 @@ impl Rise {
 impl History {
     /// `fits`: the largest MSS that fits the declared MTU of the path.
     pub fn syn(&mut self, at: Time, client: IpAddr, mss: u16, fits: Option<u16>) {
+        self.last = self.last.max(at);
         let first = self.clients.is_empty();
         let known = self.clients.get(&client).map(|known| (known.settled, known.last));
         let before = match known {
@@ -74,15 +78,17 @@ impl History {
                 self.rise = None;
             }
         }
-        if let Some(known) = self.clients.get_mut(&client) {
-            known.last = mss;
-        } else if self.clients.len() < CAP {
-            self.clients.insert(client, Known { settled: mss, last: mss });
+        if let Some(known) = self.clients.entry_or(client, || Known { settled: mss, last: mss, seen: at }) {
+            (known.last, known.seen) = (mss, at);
         }
         // The reference stays what the path announced before the rise, while the rise holds.
         if self.rise.is_none() {
             self.largest = self.largest.max(mss);
         }
+    }
+
+    pub fn forget(&mut self) {
+        self.clients.make_room(|known| known.seen);
     }
 
     fn rose(&mut self, at: Time, client: IpAddr, old: u16, new: u16, own_history: bool, from_start: bool) {

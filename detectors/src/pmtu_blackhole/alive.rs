@@ -3,7 +3,6 @@
 //! Invariant: a packet *from* a client proves nothing unless it acknowledges something new. A half-dead client may keep
 //! sending. What one node's clients receive proves nothing for another node.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +25,8 @@ pub(super) struct SmallPackets {
     /// By node, address, then port, so that all connections of a client are adjacent.
     connections: Capped<(Arc<str>, IpAddr, u16), Connection, CAP>,
     paths: Capped<Way, Time, CAP>,
-    /// The smallest MSS announced by each client.
-    mss: BTreeMap<(Arc<str>, IpAddr), u16>,
+    /// The smallest MSS announced by each client, and when it last announced one.
+    mss: Capped<(Arc<str>, IpAddr), (Time, u16), CAP>,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +59,7 @@ impl SmallPackets {
         let key = (Arc::clone(node), remote.ip(), remote.port());
         let mss = self.connections.get(&key).and_then(|connection| connection.mss);
         let smallest = self.mss.get(&(Arc::clone(node), remote.ip()));
-        mss.is_some_and(|mss| smallest.is_some_and(|smallest| *smallest < mss))
+        mss.is_some_and(|mss| smallest.is_some_and(|(_, smallest)| *smallest < mss))
     }
 
     pub fn observe(&mut self, operator: &Operator, hidden: &HiddenClients, signal: &Signal) {
@@ -84,8 +83,9 @@ impl SmallPackets {
         if segment.opens() {
             *connection = Connection { seen: at, mss: segment.mss, opened: Some(at), ..Connection::default() };
             if let Some(mss) = segment.mss {
-                let smallest = self.mss.entry((Arc::clone(node), segment.source.ip())).or_insert(mss);
-                *smallest = (*smallest).min(mss);
+                let key = (Arc::clone(node), segment.source.ip());
+                let smallest = self.mss.get(&key).map_or(mss, |(_, smallest)| mss.min(*smallest));
+                self.mss.insert(key, (at, smallest));
             }
         } else if segment.flags.ack && !segment.flags.syn && !segment.flags.rst {
             // The first one after a SYN acknowledges the SYN-ACK.
@@ -132,8 +132,6 @@ impl SmallPackets {
     pub fn forget(&mut self, now: Time) {
         self.connections.retain(|_, connection| now.since(connection.seen) < FORGET);
         self.paths.retain(|_, at| now.since(*at) < FORGET);
-        if self.mss.len() >= CAP {
-            self.mss.clear();
-        }
+        self.mss.make_room(|(at, _)| *at);
     }
 }

@@ -69,6 +69,21 @@ fn without_segments_sockets_alone_tell() {
 }
 
 #[test]
+fn sockets_may_be_so_many_that_they_are_read_once_in_a_while() {
+    // Timeouts 0.2, 0.6 and 1.4 s after the stall began.
+    for period in [800, 2_500] {
+        let mut scene = scene!(NAME, "");
+        for at in (0..8).map(|read| 1_000 + read * period) {
+            let retransmits = [1_200, 1_600, 2_400, 4_000, 7_200].iter().filter(|timeout| at >= **timeout).count();
+            // The sockets of another pod are read first.
+            play!(scene, "{at} office {CLIENT}:40002 socket 1368 {at} 0 0; {} ? not over", at + 60);
+            play!(scene, "{} office {CLIENT}:40001 socket 1368 0 90000 {retransmits}", at + 65);
+        }
+        play!(scene, "? warning ? not over");
+    }
+}
+
+#[test]
 fn one_consecutive_timeout_is_not_enough() {
     let mut scene = scene!(NAME, "");
     large(&mut scene, 0, "192.168.40.7:40000", 1280);
@@ -237,6 +252,20 @@ fn a_client_behind_a_node_is_named_by_the_connection_table_of_that_node() {
         small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at), 1280);
     }
     play!(scene, "2000 ? warning 1700..2000 {PATH} ? evidence this needs the agents of both nodes");
+    assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains("10.176.64.")));
+}
+
+#[test]
+fn a_hidden_client_stays_known_while_its_connection_lasts() {
+    let mut scene = scene!(NAME, "0 flow +{CLIENT}:42000 10.176.64.10:42000 10.176.98.10:80");
+    // An established connection has no events.
+    for (at, retransmits) in [(300_000, 0), (300_100, 0), (300_300, 1), (300_700, 2)] {
+        play!(scene, "{at} @worker-2 office 10.176.64.10:42000 socket 1368 0 90000 {retransmits}");
+        small(&mut scene, at + 60, &format!("{CLIENT}:{}", 50_000 + at % 1_000), 1280);
+    }
+    play!(scene, "301000 ? warning 300700 {PATH}");
+    // Another one, which is older than the agent, is not the node's.
+    play!(scene, "400000 @worker-2 office 10.176.64.10:42001 socket 1368 0 90000 3");
     assert!(!scene.findings.iter().any(|(_, finding)| finding.subject.to_string().contains("10.176.64.")));
 }
 

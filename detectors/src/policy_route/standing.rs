@@ -15,8 +15,9 @@ use crate::finding::{Severity, Subject};
 use crate::operator::Operator;
 use crate::signal::{Route, Rule};
 
+use super::rules::{Cover, PodRules};
 use super::start::KERNELS;
-use super::state::{Cover, GRACE, NodeRouting, PodRules, seconds, severity};
+use super::state::{GRACE, NodeRouting, seconds, severity};
 
 /// The state of a node, or of a new pod, is reported in parts, and a pod may be about to leave.
 const SETTLE: Duration = Duration::from_millis(500);

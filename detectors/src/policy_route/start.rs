@@ -10,8 +10,9 @@ use crate::time::Time;
 
 /// Limit on look-ups, and on destinations reached by the node's NIC.
 pub(super) const CAP: usize = 4096;
-/// `RT_TABLE_DEFAULT`, `RT_TABLE_MAIN` and `RT_TABLE_LOCAL` (include/uapi/linux/rtnetlink.h).
+/// `RT_TABLE_MAIN` (include/uapi/linux/rtnetlink.h).
 const MAIN: u32 = 254;
+/// The kernel's own tables: default, main and local.
 pub(super) const KERNELS: [u32; 3] = [253, MAIN, 255];
 
 /// What is known beside the pods, their rules and their table.

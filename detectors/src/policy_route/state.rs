@@ -17,6 +17,7 @@ use crate::prefix::Prefix;
 use crate::signal::{Change, Link, Pod, Route, RouteLookup, Rule, Segment};
 use crate::time::Time;
 
+use super::rules::{Cover, PodRules};
 use super::start::{CAP, Start};
 
 /// A restarting address manager flushes and rebuilds the table within a second.
@@ -52,41 +53,6 @@ pub(super) struct NodeRouting {
     answered: Capped<IpAddr, (), CAP>,
 }
 
-#[derive(Debug)]
-pub(super) struct PodRules {
-    pub(super) address: IpAddr,
-    link: String,
-    /// When it was first seen.
-    pub(super) since: Time,
-    /// Its veth is gone, and the pod will be too.
-    pub(super) leaving: bool,
-    pub(super) from: Cover,
-    pub(super) to: Cover,
-}
-
-/// Whether a rule that once covered a pod still does.
-#[derive(Debug, Default)]
-pub(super) struct Cover {
-    pub(super) had: bool,
-    lost: Option<Time>,
-}
-
-impl Cover {
-    fn update(&mut self, covered: bool, at: Time) {
-        self.had |= covered;
-        self.lost = (self.had && !covered).then(|| self.lost.unwrap_or(at));
-    }
-
-    pub(super) const fn holds(&self) -> bool {
-        self.had && self.lost.is_none()
-    }
-
-    /// It never did, although it should have since then.
-    pub(super) const fn lacks(&mut self, since: Time) {
-        (self.had, self.lost) = (true, Some(since));
-    }
-}
-
 #[derive(Debug, Default)]
 struct Answer {
     was_right: bool,
@@ -106,21 +72,6 @@ pub(super) struct PodNic {
     pub(super) down: bool,
     /// When it last came up: its routes are not expected before.
     pub(super) since: Time,
-}
-
-impl PodRules {
-    /// The rule that has been missing longest.
-    fn missing(&self) -> Option<(Time, &'static str)> {
-        if self.leaving {
-            return None;
-        }
-        let from = self.from.lost.map(|at| (at, "from"));
-        from.into_iter().chain(self.to.lost.map(|at| (at, "to"))).min()
-    }
-
-    fn routed(&self) -> bool {
-        !self.leaving && (self.from.had || self.to.had)
-    }
 }
 
 impl NodeRouting {

@@ -45,6 +45,19 @@ fn incident_at_the_third_slow_answer_and_over_at_the_third_fast_one() {
 }
 
 #[test]
+fn far_away_an_acknowledgment_takes_a_round_trip_too() {
+    let slow = |took: u64, acked: u64| {
+        let (mut scene, ends) = (scene!(NAME, ""), format!("{APP} {DATABASE}"));
+        let at = in_turn(&mut scene, 0, 13, &ends, 152, "connect=150 acked=150");
+        in_turn(&mut scene, at, 6, &ends, took, &format!("acked={acked}"));
+        scene
+    };
+    play!(slow(800, 190), "? warning 4376..4376 server/database");
+    // The way there, or the way back, takes longer.
+    play!(slow(800, 798), "? silence");
+}
+
+#[test]
 fn a_server_without_a_name_is_its_address() {
     let ends = format!("{APP} 10.176.46.5:3306");
     let mut scene = usual(&ends, "");
@@ -205,7 +218,7 @@ fn a_pod_is_judged_at_its_own_node_and_not_accused_for_what_it_waits_for() {
         in_turn(&mut scene, 1000, 6, &ends, took, &format!("at-server waited={waited}"));
         scene
     };
-    play!(slow(5300, 5200), "? info ? quiet ? evidence the server waited itself, for up to 5.20 s");
+    play!(slow(5300, 5200), "? info ? quiet ? evidence the server itself waited for others, for up to 5.20 s");
     play!(slow(5300, 2650), "? info");
     play!(slow(5300, 100), "? warning 16900 server/{ANSWERED}");
     play!(slow(380, 180), "? info");

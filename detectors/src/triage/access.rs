@@ -146,7 +146,7 @@ impl Leg {
         addresses.filter_map(|address| Some(SocketAddr::new(address, self.port?)))
     }
 
-    /// A few words for evidence: "queries", or the place of the first client.
+    /// The first client's place, for evidence.
     pub(super) fn who(&self) -> &str {
         self.from.first().map_or("the client", |end| end.place.as_str())
     }

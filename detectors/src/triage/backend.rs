@@ -8,17 +8,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::access::{Leg, Outcome};
-use super::journeys::{Journey, RECENT, Sight};
+use super::journeys::{Journey, RECENT, Sighting};
 use super::{Ask, Look, Step};
 use crate::capped::Capped;
 use crate::finding::Subject;
 use crate::operator::Operator;
 use crate::signal::{End, Exchange, Observed, ProbeKind, Signal};
 use crate::time::{Time, span};
+use crate::usual::Usual;
 
-/// Late: so many times the usual time, and by so much longer.
-const TIMES: u32 = 5;
-const ABOVE: Duration = Duration::from_millis(200);
 /// Times that are known before anything is unusual, and that are kept.
 const ENOUGH: usize = 6;
 const KEPT: usize = 64;
@@ -39,7 +37,7 @@ pub(super) struct Backend {
 
 #[derive(Debug, Default)]
 struct Server {
-    usual: VecDeque<Duration>,
+    usual: Usual<ENOUGH, KEPT>,
     recent: VecDeque<Answer>,
 }
 
@@ -56,7 +54,7 @@ struct Answer {
 
 impl Server {
     fn add(&mut self, at: Time, exchange: &Exchange) {
-        let threshold = self.threshold();
+        let threshold = self.usual.threshold();
         let took = exchange.took();
         let network = exchange.acked_us.or(exchange.connect_us).map(Duration::from_micros);
         let own_time =
@@ -73,10 +71,7 @@ impl Server {
         };
         self.recent.retain(|known| !same(known) && at.since(known.at) < SPAN);
         if !late && exchange.answered && !exchange.sent_again && !exchange.after_greeting {
-            if self.usual.len() == KEPT {
-                self.usual.pop_front();
-            }
-            self.usual.push_back(own_time);
+            self.usual.add(own_time);
         }
         let (client, answered, status) = (exchange.client, exchange.answered, exchange.status);
         self.recent.push_back(Answer { at, client, asked, own_time, late, answered, status });
@@ -84,21 +79,6 @@ impl Server {
             self.recent.pop_front();
         }
     }
-
-    fn median(&self) -> Option<Duration> {
-        let mut times: Vec<_> = self.usual.iter().copied().collect();
-        let middle = times.len() / 2;
-        (times.len() >= ENOUGH).then(|| *times.select_nth_unstable(middle).1)
-    }
-
-    fn threshold(&self) -> Option<Duration> {
-        self.median().map(|median| (median * TIMES).max(median + ABOVE))
-    }
-}
-
-/// A server's name in findings.
-pub(super) fn subject(operator: &Operator, server: SocketAddr) -> Subject {
-    operator.server_name(server).map_or_else(|| Subject::server(server), Subject::server)
 }
 
 impl Backend {
@@ -120,7 +100,7 @@ impl Backend {
             let is_inside = leg.to.iter().any(|end| end.node.is_some() && end.addresses.contains(&address.ip()));
             let Some(server) = self.servers.get(&(address, is_inside)) else { continue };
             let own = |answer: &&Answer| {
-                let client = ask.sight.journeys.original(answer.client);
+                let client = ask.shared.journeys.original(answer.client);
                 is_inside && leg.from.iter().all(|end| end.node.is_none()) || leg.is_from(client.ip())
             };
             let recent = || server.recent.iter().filter(|answer| ask.now.since(answer.at) < SPAN);
@@ -130,14 +110,14 @@ impl Backend {
             let late: Vec<&&Answer> = told.take_while(|answer| answer.late).collect();
             if late.len() >= SEVERAL || late.iter().any(|answer| !answer.answered) && late.len() > 1 {
                 let shortest = late.iter().map(|answer| answer.own_time).min().unwrap_or_default();
-                let usual = server.median().unwrap_or_default();
+                let usual = server.usual.median().unwrap_or_default();
                 let what = format!(
                     "{} answers in a row took {} and more, {} is usual; each request was acknowledged at once",
                     late.len(),
                     span(shortest),
                     span(usual)
                 );
-                return Look::faulty(subject(ask.operator, address), what).explains_if(true);
+                return Look::faulty(ask.operator.server(address), what).explains_if(true);
             }
             // An application that depends on others reports their failures as a gateway does.
             let is_error = |status: u16| status >= 500 && !(depends && Outcome::Status(status).is_gateway());
@@ -149,13 +129,13 @@ impl Backend {
                     format!("{errors} of {all} answers of {address} are errors ({})", status.unwrap_or_default());
                 let about = match &leg.service {
                     Some(service) => Subject::service(&service.name),
-                    None => subject(ask.operator, address),
+                    None => ask.operator.server(address),
                 };
                 let explains = matches!(ask.outcome, Outcome::Status(_) | Outcome::Failed);
                 return Look::faulty(about, what).explains_if(explains);
             }
             answers += recent().filter(|answer| answer.answered && !answer.late).count();
-            proof = proof.or(server.median().map(|usual| (address, usual)));
+            proof = proof.or(server.usual.median().map(|usual| (address, usual)));
         }
         if let Some(silent) = self.silent(ask, leg) {
             return silent;
@@ -171,7 +151,7 @@ impl Backend {
 
     /// Without exchanges: whether connects are accepted.
     fn accepts(&self, ask: &Ask<'_>, leg: &Leg) -> Look {
-        let since = |server| ask.sight.journeys.accepted(server).filter(|at| ask.now.since(*at) < SPAN);
+        let since = |server| ask.shared.journeys.accepted(server).filter(|at| ask.now.since(*at) < SPAN);
         match Self::servers(ask, leg).find(|server| since(*server).is_some()) {
             Some(server) => Look::in_order(format!("{server} accepts connections")),
             None => Look::not_seen(format!("no request to {} was seen", leg.to.first().map_or("it", |end| &end.place))),
@@ -183,18 +163,18 @@ impl Backend {
         let now = ask.now;
         for address in Self::servers(ask, leg) {
             let to_it = |journey: &&Journey| journey.syns.iter().any(|sight| sight.destination == address);
-            let journeys: Vec<_> = ask.sight.journeys.iter().filter(to_it).collect();
-            let own = ask.sight.journeys.of(leg);
+            let journeys: Vec<_> = ask.shared.journeys.iter().filter(to_it).collect();
+            let own = ask.shared.journeys.of(leg);
             let refused =
                 own.iter().filter(|journey| journey.refused.is_some_and(|at| now.since(at) < RECENT) && to_it(journey));
             if refused.count() >= 2 && own.iter().rev().take(2).all(|journey| journey.refused.is_some()) {
                 let what = format!("{address} refuses connections");
                 let explains = !matches!(ask.outcome, Outcome::Slow(_) | Outcome::NameError);
-                return Some(Look::faulty(subject(ask.operator, address), what).explains_if(explains));
+                return Some(Look::faulty(ask.operator.server(address), what).explains_if(explains));
             }
             let broken: Vec<_> = journeys.iter().filter(|journey| journey.is_broken(now)).collect();
             let Some(first) = broken.iter().map(|journey| journey.began()).min() else { continue };
-            let answered = ask.sight.journeys.accepted(address).is_some_and(|at| at > first);
+            let answered = ask.shared.journeys.accepted(address).is_some_and(|at| at > first);
             let delivered =
                 |journey: &&&&Journey| match leg.to.iter().find_map(|end| end.node.as_deref()) {
                     // At the pod's own link.
@@ -205,10 +185,10 @@ impl Backend {
                     }
                     None => {
                         let echo = self.echo.get(&address.ip()).is_some_and(|at| *at >= first);
-                        let right = |sight: &Sight| {
+                        let right = |sight: &Sighting| {
                             sight.goes_out()
                                 && ask.operator.is_uplink(&sight.link)
-                                && !ask.sight.is_wrong_nic(ask.operator, sight, journey)
+                                && !ask.shared.is_wrong_nic(ask.operator, sight, journey)
                         };
                         echo && journey.answers.is_empty() && !journey.reused && journey.syns.iter().any(right)
                     }
@@ -216,7 +196,7 @@ impl Backend {
             let reached = broken.iter().filter(delivered).count();
             if !answered && reached >= SEVERAL {
                 let what = format!("{reached} SYNs reached {address}, and no client got an answer");
-                return Some(Look::faulty(subject(ask.operator, address), what).explains_if(true));
+                return Some(Look::faulty(ask.operator.server(address), what).explains_if(true));
             }
         }
         None

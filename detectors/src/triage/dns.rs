@@ -229,7 +229,7 @@ impl Resolution {
     /// A name that leads elsewhere than before, where it is slow or unanswered.
     fn record(&self, ask: &Ask<'_>, lookup: &Lookup, leg: &Leg) -> Option<Look> {
         let now: BTreeSet<IpAddr> = self.addresses(&lookup.name).into_iter().collect();
-        let paths = &ask.sight.paths;
+        let paths = &ask.shared.paths;
         if now.is_empty() || now.iter().any(|address| paths.is_usual(&lookup.name, &[*address].into())) {
             return None;
         }
@@ -248,7 +248,7 @@ impl Resolution {
             );
             return Some(Look::faulty(subject, what).explains_if(true));
         }
-        let own = ask.sight.journeys.of(leg);
+        let own = ask.shared.journeys.of(leg);
         let unanswered = own.iter().filter(|journey| journey.is_broken(ask.now));
         let mut elsewhere = unanswered.filter_map(|journey| Some(journey.origin()?.destination.ip()));
         elsewhere.any(|to| now.contains(&to)).then(|| {
@@ -256,6 +256,19 @@ impl Resolution {
                 format!("{} now resolves to {address}, which does not answer; before: {}", lookup.name, before.address);
             Look::faulty(subject, what).explains_if(true)
         })
+    }
+
+    pub(super) fn tick(&mut self, now: Time) {
+        let late: Vec<_> =
+            self.open.iter().filter(|(_, at)| now.since(**at) >= PATIENCE).map(|(key, at)| (*key, *at)).collect();
+        for (key, at) in late {
+            self.open.remove(&key);
+            if let Some(run) =
+                self.clients.entry((key.0.ip(), key.1)).filter(|run| run.answered.is_none_or(|ok| ok < at))
+            {
+                run.failed(now, "timeout");
+            }
+        }
     }
 }
 
@@ -266,19 +279,6 @@ impl Step for Resolution {
             Observed::Probe(probe) => self.probe(&signal.node, signal.at, probe),
             Observed::Endpoints(list) if list.service == operator.dns_service => self.endpoints.clone_from(&list.ready),
             _ => {}
-        }
-    }
-
-    fn tick(&mut self, now: Time) {
-        let late: Vec<_> =
-            self.open.iter().filter(|(_, at)| now.since(**at) >= PATIENCE).map(|(key, at)| (*key, *at)).collect();
-        for (key, at) in late {
-            self.open.remove(&key);
-            if let Some(run) =
-                self.clients.entry((key.0.ip(), key.1)).filter(|run| run.answered.is_none_or(|ok| ok < at))
-            {
-                run.failed(now, "timeout");
-            }
         }
     }
 

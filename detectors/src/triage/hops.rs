@@ -68,7 +68,7 @@ impl Hops {
     }
 
     fn data(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
-        let ends = |end: &SocketAddr| ask.sight.journeys.original(*end).ip();
+        let ends = |end: &SocketAddr| ask.shared.journeys.original(*end).ip();
         let mut stuck = self.stuck.iter().filter(|((_, local, remote), stuck)| {
             let to_client =
                 leg.is_from(ends(remote)) && leg.port.is_some_and(|port| local.port() == port || leg.is_to(local.ip()));
@@ -94,7 +94,7 @@ impl Hops {
     /// Whether other clients of the same server are not stuck.
     fn others(&self, ask: &Ask<'_>, leg: &Leg, peer: IpAddr) -> &'static str {
         let path = ask.operator.path_of(peer);
-        let well = ask.sight.journeys.iter().any(|journey| {
+        let well = ask.shared.journeys.iter().any(|journey| {
             let Some(origin) = journey.origin() else { return false };
             leg.asks(origin.destination.ip())
                 && !path.contains(origin.source.ip())
@@ -104,7 +104,7 @@ impl Hops {
     }
 
     fn delay(ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
-        let slow = ask.sight.paths.slow();
+        let slow = ask.shared.paths.slow();
         let (_, (address, node), run) = slow.into_iter().find(|(_, (address, node), _)| {
             let named = leg.lookup.as_ref().is_some_and(|lookup| ask.dns.addresses(&lookup.name).contains(address));
             let to = (leg.is_to(*address) || named) && leg.client_nodes().any(|own| own == &**node);
@@ -117,7 +117,7 @@ impl Hops {
 
     fn losses(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
         let own = self.exchanges.iter().filter(|((client, server), (at, _))| {
-            let is_own = leg.is_from(ask.sight.journeys.original(*client).ip()) && leg.port == Some(server.port());
+            let is_own = leg.is_from(ask.shared.journeys.original(*client).ip()) && leg.port == Some(server.port());
             is_own && fresh(Some(*at), ask.now)
         });
         let own: Vec<_> = own.collect();
@@ -133,7 +133,7 @@ impl Hops {
         if leg.client_nodes().next().is_some() || ask.outcome != Outcome::Timeout {
             return None;
         }
-        let own = ask.sight.journeys.of(leg);
+        let own = ask.shared.journeys.of(leg);
         let (first, last) = (own.first()?, own.last()?);
         let gaps = u32::try_from(own.len() - 1).ok().filter(|gaps| *gaps >= SEEN)?;
         let usual = last.began().since(first.began()) / gaps;
@@ -190,7 +190,7 @@ impl Hops {
         if let Some(look) = connects.or(data).or(delay).or(losses).or(route) {
             return look;
         }
-        let own = ask.sight.journeys.of(leg);
+        let own = ask.shared.journeys.of(leg);
         let answered = own.iter().rev().find_map(|journey| {
             let at = journey.answered().filter(|at| ask.now.since(*at) < 2 * RECENT)?;
             Some((journey, at.since(journey.began())))
@@ -210,6 +210,12 @@ impl Hops {
             Some(address) => Look::in_order(format!("{address} answers ICMP echo")),
             None => Look::not_seen(format!("no connect of {} was seen", leg.who())),
         }
+    }
+
+    pub(super) fn tick(&mut self, now: Time) {
+        self.stuck.retain(|_, stuck| fresh(Some(stuck.at), now));
+        self.exchanges.retain(|_, (at, _)| fresh(Some(*at), now));
+        self.routes.retain(|_, (at, ..)| now.since(*at) < Duration::from_mins(1));
     }
 }
 
@@ -244,12 +250,6 @@ impl Step for Hops {
             }
             _ => {}
         }
-    }
-
-    fn tick(&mut self, now: Time) {
-        self.stuck.retain(|_, stuck| fresh(Some(stuck.at), now));
-        self.exchanges.retain(|_, (at, _)| fresh(Some(*at), now));
-        self.routes.retain(|_, (at, ..)| now.since(*at) < Duration::from_mins(1));
     }
 
     fn look(&self, ask: &Ask<'_>) -> Look {

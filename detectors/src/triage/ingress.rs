@@ -50,14 +50,14 @@ impl Ingress {
             let strayed: Vec<_> = strayed.collect();
             // Without a log: its own connects to a port that is not the back end's and that never answered.
             let is_logged = logs().next().is_some();
-            let own = ask.sight.journeys.iter().filter(|journey| {
+            let own = ask.shared.journeys.iter().filter(|journey| {
                 let failed = journey.refused.is_some_and(|at| recent(&at)) || journey.is_broken(ask.now);
                 let failed = failed && !is_logged;
                 failed
                     && journey.origin().is_some_and(|origin| {
                         let to = origin.destination;
                         let is_asked = behind.is_some_and(|behind| behind.asks(to.ip()));
-                        let is_new = ask.sight.journeys.accepted(to).is_none();
+                        let is_new = ask.shared.journeys.accepted(to).is_none();
                         end.addresses.contains(&origin.source.ip()) && is_asked && is_new && elsewhere(&to)
                     })
             });

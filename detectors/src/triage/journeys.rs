@@ -13,11 +13,13 @@ use crate::operator::Operator;
 use crate::signal::{Direction, Segment};
 use crate::time::Time;
 
-/// A connect that is answered takes less.
+/// A connect that is answered takes less, or less than two round trips.
 pub(super) const PATIENCE: Duration = Duration::from_millis(350);
 /// Journeys that began in this time before now count.
 pub(super) const RECENT: Duration = Duration::from_secs(4);
 const FORGET: Duration = Duration::from_secs(10);
+/// A SYN seen again after this time was sent again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// A translated port counts as reused for so long (`TIME_WAIT`).
 const REUSED: Duration = Duration::from_mins(1);
 const CAP: usize = 16_384;
@@ -25,7 +27,7 @@ const MOST_SIGHTS: usize = 16;
 
 /// Where a segment was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sight {
+pub(super) struct Sighting {
     pub at: Time,
     pub node: Arc<str>,
     pub link: String,
@@ -34,7 +36,7 @@ pub(super) struct Sight {
     pub destination: SocketAddr,
 }
 
-impl Sight {
+impl Sighting {
     fn of(at: Time, node: &Arc<str>, segment: &Segment) -> Self {
         let (link, direction) = (segment.link.clone(), segment.direction);
         Self { at, node: Arc::clone(node), link, direction, source: segment.source, destination: segment.destination }
@@ -57,15 +59,18 @@ impl Sight {
 #[derive(Debug, Default)]
 pub(super) struct Journey {
     /// In the order of time, each place once.
-    pub syns: Vec<Sight>,
-    pub answers: Vec<Sight>,
+    pub syns: Vec<Sighting>,
+    pub answers: Vec<Sighting>,
     pub refused: Option<Time>,
     /// The tuple by which it left was another client's before.
     pub reused: bool,
+    sent_again: bool,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Journey {
-    pub fn origin(&self) -> Option<&Sight> {
+    pub fn origin(&self) -> Option<&Sighting> {
         self.syns.first()
     }
 
@@ -76,7 +81,7 @@ impl Journey {
     /// When the SYN-ACK came back to where the SYN was seen first.
     pub fn answered(&self) -> Option<Time> {
         let origin = self.origin()?;
-        let back = |sight: &&Sight| {
+        let back = |sight: &&Sighting| {
             sight.node == origin.node
                 && sight.link == origin.link
                 && sight.direction != origin.direction
@@ -88,7 +93,7 @@ impl Journey {
     /// Whether nothing came back in time.
     pub fn is_broken(&self, now: Time) -> bool {
         let age = now.since(self.began());
-        age >= PATIENCE && age < RECENT && self.answered().is_none() && self.refused.is_none()
+        age >= self.patience.max(PATIENCE) && age < RECENT && self.answered().is_none() && self.refused.is_none()
     }
 }
 
@@ -97,13 +102,13 @@ impl Journey {
 pub(super) struct Journeys {
     by_number: Capped<u32, Journey, CAP>,
     /// The link by which answered SYNs leave the node of their client, by source and destination.
-    leaves_by: Capped<(IpAddr, IpAddr), String, CAP>,
+    leaves_by: Capped<(IpAddr, IpAddr), (Time, String), CAP>,
     /// The client of the last answered connect on a translated tuple.
     tuples: Capped<(SocketAddr, SocketAddr), (Time, IpAddr), CAP>,
-    /// The original source of a translated one.
-    originals: Capped<SocketAddr, SocketAddr, CAP>,
-    /// When a connect to a server was last answered.
-    accepted: Capped<SocketAddr, Time, CAP>,
+    /// The original source of a translated one, and when that was last seen.
+    originals: Capped<SocketAddr, (Time, SocketAddr), CAP>,
+    /// When a connect to a server was last answered, and the longest recent time that it took.
+    accepted: Capped<SocketAddr, (Time, Duration), CAP>,
 }
 
 impl Journeys {
@@ -124,11 +129,14 @@ impl Journeys {
         if journey.syns.last().is_some_and(|last| at.since(last.at) > FORGET) {
             *journey = Journey::default();
         }
-        let sight = Sight::of(at, node, segment);
-        let is_known = journey.syns.iter().any(|known| known.is_same(&sight));
-        if is_known || journey.syns.len() == MOST_SIGHTS {
+        let sight = Sighting::of(at, node, segment);
+        let known = journey.syns.iter().find(|known| known.is_same(&sight));
+        journey.sent_again |= known.is_some_and(|known| at.since(known.at) >= AGAIN);
+        if known.is_some() || journey.syns.len() == MOST_SIGHTS {
             return;
         }
+        let usual = self.accepted.get(&segment.destination).map_or(Duration::ZERO, |(_, took)| *took);
+        journey.patience = journey.patience.max(usual * 2);
         let index = journey.syns.partition_point(|known| known.at <= at);
         journey.syns.insert(index, sight);
         let origin = &journey.syns[0];
@@ -137,7 +145,7 @@ impl Journeys {
         }
         // Translated.
         let original = origin.source;
-        self.originals.insert(segment.source, original);
+        self.originals.insert(segment.source, (at, original));
         if segment.goes_out() && operator.is_uplink(&segment.link) {
             let key = (segment.source, segment.destination);
             let before = self.tuples.get(&key).filter(|(last, _)| at.since(*last) < REUSED);
@@ -147,7 +155,7 @@ impl Journeys {
 
     fn answer(&mut self, at: Time, node: &Arc<str>, operator: &Operator, segment: &Segment) {
         let Some(journey) = self.by_number.get_mut(&segment.acknowledgment.wrapping_sub(1)) else { return };
-        let sight = Sight::of(at, node, segment);
+        let sight = Sighting::of(at, node, segment);
         if !journey.answers.iter().any(|known| known.is_same(&sight)) && journey.answers.len() < MOST_SIGHTS {
             journey.answers.push(sight);
         }
@@ -157,10 +165,12 @@ impl Journeys {
         let Some(origin) = journey.origin() else { return };
         let left = journey.syns.iter().find(|sight| sight.goes_out() && operator.is_uplink(&sight.link));
         if let Some(left) = left.filter(|left| left.node == origin.node) {
-            self.leaves_by.insert((origin.source.ip(), left.destination.ip()), left.link.clone());
+            self.leaves_by.insert((origin.source.ip(), left.destination.ip()), (at, left.link.clone()));
         }
         for sight in &journey.syns {
-            self.accepted.record(sight.destination, at);
+            let before = self.accepted.get(&sight.destination).map_or(Duration::ZERO, |(_, took)| *took * 7 / 8);
+            let took = if journey.sent_again { before } else { at.since(origin.at).max(before) };
+            self.accepted.insert(sight.destination, (at, took));
             // A connect that is not answered does not replace the one that the server remembers.
             if sight.source != origin.source {
                 self.tuples.insert((sight.source, sight.destination), (at, origin.source.ip()));
@@ -170,17 +180,17 @@ impl Journeys {
 
     /// The link by which answered SYNs from a client to an address leave.
     pub fn leaves_by(&self, client: IpAddr, to: IpAddr) -> Option<&str> {
-        self.leaves_by.get(&(client, to)).map(String::as_str)
+        self.leaves_by.get(&(client, to)).map(|(_, link)| link.as_str())
     }
 
     /// The source before translation.
     pub fn original(&self, source: SocketAddr) -> SocketAddr {
-        self.originals.get(&source).copied().unwrap_or(source)
+        self.originals.get(&source).map_or(source, |(_, original)| *original)
     }
 
     /// When this server last accepted a connection.
     pub fn accepted(&self, server: SocketAddr) -> Option<Time> {
-        self.accepted.get(&server).copied()
+        self.accepted.get(&server).map(|(at, _)| *at)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Journey> {
@@ -203,8 +213,8 @@ impl Journeys {
     pub fn forget(&mut self, now: Time) {
         self.by_number.retain(|_, journey| now.since(journey.began()) < FORGET);
         self.tuples.retain(|_, (last, _)| now.since(*last) < REUSED);
-        if self.originals.len() == CAP {
-            self.originals.clear();
-        }
+        self.originals.make_room(|(at, _)| *at);
+        self.leaves_by.make_room(|(at, _)| *at);
+        self.accepted.make_room(|(at, _)| *at);
     }
 }

@@ -107,7 +107,7 @@ impl Services {
                 return Look::faulty(at, what).explains_if(true);
             }
             // Where the rules led the last connects of this leg.
-            let led = ask.sight.journeys.of(leg);
+            let led = ask.shared.journeys.of(leg);
             let broken = led.iter().rev().filter(|journey| journey.is_broken(now) || journey.refused.is_some());
             for journey in broken.filter(|_| by_service != Some(true)).take(3) {
                 let Some(origin) = journey.origin().filter(|origin| &*origin.node == *node) else { continue };

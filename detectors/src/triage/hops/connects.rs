@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Hops;
 use crate::finding::Subject;
 use crate::triage::access::Leg;
-use crate::triage::journeys::{Journey, RECENT, Sight};
+use crate::triage::journeys::{Journey, RECENT, Sighting};
 use crate::triage::{Ask, Look, fresh};
 
 /// Connects that count if others are answered.
@@ -41,7 +41,7 @@ enum Break {
 
 impl Hops {
     pub(super) fn connects(&self, ask: &Ask<'_>, leg: &Leg) -> Option<Look> {
-        let own = ask.sight.journeys.of(leg);
+        let own = ask.shared.journeys.of(leg);
         let mut breaks: BTreeMap<Break, usize> = BTreeMap::new();
         for journey in own.iter().filter(|journey| journey.is_broken(ask.now)) {
             let Some(found) = break_of(ask, leg, journey) else { continue };
@@ -105,13 +105,13 @@ fn break_of(ask: &Ask<'_>, leg: &Leg, journey: &Journey) -> Option<Break> {
     let operator = ask.operator;
     let origin = journey.origin()?;
     let is_inside = leg.client_nodes().any(|node| *node == *origin.node);
-    let out = |sight: &&Sight| sight.goes_out() && operator.is_uplink(&sight.link);
+    let out = |sight: &&Sighting| sight.goes_out() && operator.is_uplink(&sight.link);
     let wrong =
-        |sight: &Sight, answer| Break::WrongNic { node: sight.node.to_string(), link: sight.link.clone(), answer };
-    let here = |sight: &&Sight| sight.node == origin.node;
+        |sight: &Sighting, answer| Break::WrongNic { node: sight.node.to_string(), link: sight.link.clone(), answer };
+    let here = |sight: &&Sighting| sight.node == origin.node;
     // An answer that left by another NIC than the pod's.
     let astray = journey.answers.iter().filter(out).find(|sight| {
-        operator.is_pod(sight.source.ip()) && sight.link == operator.node_nic && ask.sight.has_pod_nic(&sight.node)
+        operator.is_pod(sight.source.ip()) && sight.link == operator.node_nic && ask.shared.has_pod_nic(&sight.node)
     });
     if let Some(astray) = astray {
         return Some(wrong(astray, true));
@@ -134,7 +134,7 @@ fn break_of(ask: &Ask<'_>, leg: &Leg, journey: &Journey) -> Option<Break> {
         if neighbours && leg.is_to(left.destination.ip()) {
             return Some(Break::Looped { node: left.node.to_string(), link: left.link.clone() });
         }
-        if ask.sight.is_wrong_nic(operator, left, journey) {
+        if ask.shared.is_wrong_nic(operator, left, journey) {
             return Some(wrong(left, false));
         }
         if journey.answers.iter().any(|sight| sight.node == origin.node && !sight.goes_out()) {
@@ -151,7 +151,7 @@ fn break_of(ask: &Ask<'_>, leg: &Leg, journey: &Journey) -> Option<Break> {
             && leg.to.iter().any(|end| end.node.as_deref() == Some(&sight.node))
     });
     if let Some(arrived) = arrived {
-        let there = |sight: &&Sight| sight.node == arrived.node;
+        let there = |sight: &&Sighting| sight.node == arrived.node;
         let delivered = journey.syns.iter().filter(there).any(|sight| sight.goes_out());
         let host = leg.to.iter().any(|end| end.place.starts_with("node/"));
         if !delivered && !host && journey.answers.is_empty() {

@@ -3,18 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Times that are kept.
-pub(super) const KEPT: usize = 64;
-/// So many must be known before anything is unusual.
-const ENOUGH: usize = 8;
 /// What is slow: so many times the usual time, and by so much longer.
 const TIMES: u32 = 5;
 const ABOVE: Duration = Duration::from_millis(200);
 
+/// The last `KEPT` times. `ENOUGH` must be known before anything is unusual.
 #[derive(Debug, Default)]
-pub(super) struct Usual(VecDeque<Duration>);
+pub(crate) struct Usual<const ENOUGH: usize, const KEPT: usize>(VecDeque<Duration>);
 
-impl Usual {
+impl<const ENOUGH: usize, const KEPT: usize> Usual<ENOUGH, KEPT> {
     pub fn add(&mut self, took: Duration) {
         if self.0.len() == KEPT {
             self.0.pop_front();
