@@ -1,9 +1,9 @@
 //! `backend-errors`: a server that answered well answers with errors of its own, HTTP 5xx.
 //!
 //! What it sees: the status of HTTP answers. At least half of the last answers of a server are errors, 5 or more of
-//! them within 5 s; of its earlier answers at most one in five was, or all of its answers, 10 or more, were errors since
-//! it was first seen. About the Service where all of its pods that are asked do so, otherwise about the pod; about the
-//! server where it is outside.
+//! them within 5 s; of its earlier answers at most one in five was. Without earlier answers, 10 are needed: all of them
+//! errors, or another pod of the Service answers well. About the Service where all of its pods that are asked do so,
+//! otherwise about the pod; about the server where it is outside.
 //! Why it matters: requests arrive and are answered at once: look at the application, not at the way to it.
 //! Which incident: W4.
 //!
@@ -40,8 +40,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const WINDOW: Duration = Duration::from_secs(5);
 const ERRORS: u64 = 5;
 const EARLIER: u64 = 5;
-/// Answers that are enough if all of them are errors, and no other was ever seen.
-const NOTHING_ELSE: u64 = 10;
+/// Answers that are enough without earlier ones.
+const FIRST: u64 = 10;
 /// The largest share of errors in earlier answers: one in so many.
 const USUAL: u64 = 5;
 /// Good answers in a row that end it, or some and so much time without an error.
@@ -100,6 +100,8 @@ struct Bad {
     share: Share,
     /// Of its earlier answers.
     usual: Share,
+    /// Only the good answers of another pod of its Service show that this is not usual.
+    by_others: bool,
     /// Good answers in a row since then.
     good: u64,
 }
@@ -157,11 +159,14 @@ impl Server {
             if answer.is_error && share.errors >= ERRORS && share.errors * 2 >= share.all {
                 let usual = Share { errors: total.errors - share.errors, all: total.all - share.all };
                 let (since, last_error, status) = (answer.at, newest.at, newest.status);
-                found = Some(Bad { since, last_error, status, share, usual, good: 0 });
+                found = Some(Bad { since, last_error, status, share, usual, by_others: false, good: 0 });
             }
         }
-        let never_good = total.errors == total.all && total.all >= NOTHING_ELSE;
-        found.filter(|bad| never_good || bad.usual.all >= EARLIER && bad.usual.errors * USUAL <= bad.usual.all)
+        let never_good = total.errors == total.all && total.all >= FIRST;
+        let known = |bad: &Bad| bad.usual.all >= EARLIER && bad.usual.errors * USUAL <= bad.usual.all;
+        let first = |bad: &Bad| bad.usual.all < EARLIER && total.all >= FIRST;
+        let found = found.filter(|bad| never_good || known(bad) || first(bad));
+        found.map(|bad| Bad { by_others: !never_good && !known(&bad), ..bad })
     }
 
     /// When it last answered with an error.
@@ -236,7 +241,8 @@ impl BackendErrors {
     fn subject(&self, cx: &Context<'_>, address: SocketAddr, bad: &Bad) -> Option<Subject> {
         let pod = self.pods.get(&address.ip());
         let Some(service) = self.behind.get(&address.ip()) else {
-            return Some(pod.map_or_else(|| cx.operator.server(address), Subject::pod));
+            let of_it = || pod.map_or_else(|| cx.operator.server(address), Subject::pod);
+            return (!bad.by_others).then(of_it);
         };
         let whole = Subject::service(service);
         let others = self.servers.iter().filter(|(other, server)| {
@@ -248,6 +254,9 @@ impl BackendErrors {
         let verdicts: Vec<_> = others.map(|(_, server)| server.also(bad.since..=last)).collect();
         if let Some(pod) = pod.filter(|_| verdicts.contains(&Some(false))) {
             return Some(Subject::pod(pod));
+        }
+        if bad.by_others {
+            return None;
         }
         let stands = cx.claims.standing_of(&whole).is_some();
         (stands || !verdicts.contains(&None)).then_some(whole)

@@ -81,6 +81,22 @@ fn late_nothing_but_errors_from_the_start() {
 }
 
 #[test]
+fn late_another_pod_shows_that_errors_are_not_usual() {
+    for (of_another, found) in [(".", true), ("5", false)] {
+        let mut scene = shop();
+        play!(scene, "50 service shop 192.168.3.3 shop-1@10.176.98.10@worker-2 shop-2@10.176.98.11@worker-2");
+        for (n, answer) in (0..).zip("5.55.5.55.5.55.".chars()) {
+            answers(&mut scene, 110 + n * 100, ANOTHER, if answer == '5' { of_another } else { "." });
+            answers(&mut scene, 100 + n * 100, SHOP, &answer.to_string());
+        }
+        if found {
+            play!(scene, "? warning 1110 pod/shop-1");
+        }
+        assert_eq!(scene.findings.is_empty(), !found, "{:#?}", scene.findings);
+    }
+}
+
+#[test]
 fn twin_some_are_not_found() {
     assert!(!found("..........", "4....4....4....4....4....44444444444"));
 }

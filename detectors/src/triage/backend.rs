@@ -96,7 +96,7 @@ impl Backend {
         }
         let mut answers = 0;
         let mut proof = None;
-        for address in addresses {
+        for &address in &addresses {
             let is_inside = leg.to.iter().any(|end| end.node.is_some() && end.addresses.contains(&address.ip()));
             let Some(server) = self.servers.get(&(address, is_inside)) else { continue };
             let own = |answer: &&Answer| {
@@ -121,15 +121,25 @@ impl Backend {
             }
             // An application that depends on others reports their failures as a gateway does.
             let is_error = |status: u16| status >= 500 && !(depends && Outcome::Status(status).is_gateway());
-            let errors = recent().filter(|answer| answer.status.is_some_and(is_error)).count();
-            let all = recent().count();
-            if errors >= SEVERAL.min(all) && errors * 10 >= all && errors > 0 {
+            let errors = |server: &Server| {
+                let recent = || server.recent.iter().filter(|answer| ask.now.since(answer.at) < SPAN);
+                let errors = recent().filter(|answer| answer.status.is_some_and(is_error)).count();
+                (errors, recent().count())
+            };
+            let (count, all) = errors(server);
+            if count >= SEVERAL.min(all) && count * 10 >= all && count > 0 {
                 let status = recent().rev().find_map(|answer| answer.status.filter(|status| is_error(*status)));
-                let what =
-                    format!("{errors} of {all} answers of {address} are errors ({})", status.unwrap_or_default());
-                let about = match &leg.service {
-                    Some(service) => Subject::service(&service.name),
-                    None => ask.operator.server(address),
+                let what = format!("{count} of {all} answers of {address} are errors ({})", status.unwrap_or_default());
+                let others = addresses.iter().filter(|other| **other != address);
+                let mut others = others.filter_map(|other| self.servers.get(&(*other, is_inside))).map(errors);
+                let pod = leg.to.iter().find(|end| end.addresses.contains(&address.ip()));
+                let pod = pod.and_then(|end| end.place.strip_prefix("pod/"));
+                let about = match (&leg.service, pod) {
+                    (Some(_), Some(pod)) if others.any(|(count, all)| all >= SEVERAL && count * 10 < all) => {
+                        Subject::pod(pod)
+                    }
+                    (Some(service), _) => Subject::service(&service.name),
+                    (None, _) => ask.operator.server(address),
                 };
                 let explains = matches!(ask.outcome, Outcome::Status(_) | Outcome::Failed);
                 return Look::faulty(about, what).explains_if(explains);

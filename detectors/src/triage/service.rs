@@ -109,7 +109,7 @@ impl Services {
             // Where the rules led the last connects of this leg.
             let led = ask.shared.journeys.of(leg);
             let broken = led.iter().rev().filter(|journey| journey.is_broken(now) || journey.refused.is_some());
-            for journey in broken.filter(|_| by_service != Some(true)).take(3) {
+            for journey in broken.take(3) {
                 let Some(origin) = journey.origin().filter(|origin| &*origin.node == *node) else { continue };
                 let asked = origin.destination;
                 let by_port = leg.via.iter().any(|end| end.addresses.contains(&asked.ip()));
@@ -119,10 +119,12 @@ impl Services {
                 let here = journey.syns.iter().filter(|sight| &*sight.node == *node);
                 let to = here.clone().find(|sight| sight.destination != asked).map(|sight| sight.destination.ip());
                 // What is asked by the node's own address never leaves it untranslated.
-                let untranslated = to.is_none() && (by_port || here.clone().any(|sight| sight.goes_out()));
+                let untranslated =
+                    to.is_none() && by_service != Some(true) && (by_port || here.clone().any(|sight| sight.goes_out()));
                 let stale = to.filter(|to| {
                     known.is_some_and(|(_, ready, since)| {
-                        !ready.is_empty() && now.since(*since) >= FOLLOWS && ready.iter().all(|one| one.address != *to)
+                        let follows = journey.began().since(*since) >= FOLLOWS;
+                        follows && !ready.is_empty() && ready.iter().all(|one| one.address != *to)
                     })
                 });
                 let what = match stale {
