@@ -53,6 +53,10 @@ fn a_rule_file_of_prometheus() {
     assert_eq!(labels, ["number=01", "severity=page", "team=net", "who={{ $labels.instance }}", "yes=true"]);
     // The range of the recording rule.
     assert_eq!(alert.reach.as_secs(), 300);
+    let by_pattern =
+        "- name: a\n  rules: [{record: a:b, expr: 'rate(c[1h])'}, {alert: A, expr: '{__name__=~\"a:.*\"} > 1'}]";
+    let set = from(&format!("groups:\n{by_pattern}\n")).unwrap();
+    assert_eq!(set.rules[1].reach.as_secs(), 3600);
     assert_eq!(set.files, 1);
 }
 
