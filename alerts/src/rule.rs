@@ -61,9 +61,7 @@ pub enum What {
         severity: Severity,
     },
     /// A recording rule.
-    Record {
-        name: String,
-    },
+    Record { name: String },
 }
 
 /// The `severity` label; without one, `Warning`.

@@ -279,3 +279,26 @@ fn bound(seconds: u64) -> u32 {
     }
     bound
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::settings;
+    use super::*;
+    use crate::promtool::{OLDEST, Promtool};
+
+    #[test]
+    fn a_rule_that_took_too_long_is_not_asked_again() {
+        let slow = Slow::default();
+        slow.put(RuleId(1), "failed to get an answer");
+        let asked = |id: RuleId| -> Vec<Asked<'_>> { vec![(vec![id], Box::new(|_| unreachable!()))] };
+        let settings = settings(Promtool::of_version(OLDEST));
+        let answers = slow.ask_each(&settings, vec![asked(RuleId(1)), asked(RuleId(1))]);
+        let one = BTreeMap::from([(RuleId(1), Err("failed to get an answer".to_owned()))]);
+        assert_eq!(answers, [one.clone(), one]);
+    }
+
+    #[test]
+    fn lengths_are_few_and_limited() {
+        assert_eq!([0, 60, 61, 6 * 3600, u64::MAX].map(bound), [60, 60, 120, 30_720, 30_720]);
+    }
+}
