@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use crate::recording::{Exporter, Header, Recording};
 
-/// The contents of all recordings together. It is small beside them, so it may be stored with them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The contents of all recordings together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// The places of each exporter's targets.
     targets: BTreeMap<Exporter, BTreeSet<BTreeMap<String, String>>>,

@@ -6,16 +6,16 @@
 
 mod cache;
 mod few;
-mod run;
+pub(crate) mod run;
 pub(crate) mod schedule;
-mod sources;
+pub(crate) mod sources;
 mod split;
 mod stages;
 mod times;
-mod trial;
+pub(crate) mod trial;
 mod truth;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Settings {
     pub promtool: Promtool,
     /// Where verdicts are kept; `None` for nowhere.
     pub cache: Option<PathBuf>,
-    /// For one run of promtool. A rule that takes longer alone is an error.
+    /// For one run of promtool; parts of one that fails get less. A rule that takes longer alone is an error.
     pub limit: Duration,
 }
 
@@ -70,38 +70,71 @@ pub fn decide(
     settings: &Settings,
     settled: BTreeMap<RuleId, OfRule>,
 ) -> Verdicts {
-    decide_staged(rules, recordings, labels, settings, settled, true)
+    decide_wanted(rules, recordings, labels, settings, settled, Wanted::ALL)
 }
 
-/// Without `staged`, every rule is asked for its times.
-fn decide_staged(
+/// Verdicts on some of the rules, and on alerts that they read.
+#[must_use]
+pub fn decide_only(
+    only: &[RuleId],
     rules: &RuleSet,
     recordings: &[Recording],
     labels: &Labels,
     settings: &Settings,
     settled: BTreeMap<RuleId, OfRule>,
+) -> Verdicts {
+    let wanted = Wanted { only: Some(only), ..Wanted::ALL };
+    decide_wanted(rules, recordings, labels, settings, settled, wanted)
+}
+
+/// Which verdicts are wanted, and how.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    only: Option<&'a [RuleId]>,
+    /// Otherwise every rule is asked for its times, and nothing is kept.
     staged: bool,
+}
+
+impl Wanted<'_> {
+    const ALL: Self = Self { only: None, staged: true };
+
+    fn has(self, sources: &Sources<'_>, id: RuleId) -> bool {
+        let reads = |of: &RuleId| *of == id || sources.source(*of).alerts.contains(&id);
+        self.only.is_none_or(|only| only.iter().any(reads))
+    }
+}
+
+fn decide_wanted(
+    rules: &RuleSet,
+    recordings: &[Recording],
+    labels: &Labels,
+    settings: &Settings,
+    settled: BTreeMap<RuleId, OfRule>,
+    wanted: Wanted<'_>,
 ) -> Verdicts {
     let mut verdicts = Verdicts { rules: settled, trials: BTreeMap::new() };
     let sources = Sources::new(rules, settings);
-    let mut open = Vec::new();
+    let mut open = BTreeSet::new();
     for id in (0..rules.rules.len()).map(RuleId) {
-        if !rules.rules[id.0].is_alert() || verdicts.rules.contains_key(&id) {
+        if !rules.rules[id.0].is_alert() || verdicts.rules.contains_key(&id) || !wanted.has(&sources, id) {
             continue;
         }
         match sources.undecided(id) {
             Some(why) => {
                 verdicts.rules.insert(id, OfRule::Undecided { why });
             }
-            None => open.push(id),
+            None => _ = open.insert(id),
         }
     }
     let trials = each(recordings.len(), |trial| Trial::new(&recordings[trial], labels, &sources.selectors));
     let exporters = trial::exporters(&trials);
+    let always = verdicts.rules.iter().filter(|(_, verdict)| matches!(verdict, OfRule::AlwaysOn { .. }));
     let mut decided = Decided {
         sources: &sources,
         settings,
-        staged,
+        staged: wanted.staged,
+        always: always.map(|(id, _)| *id).filter(|id| rules.rules[id.0].is_alert()).collect(),
+        slow: run::Slow::default(),
         caches: each(trials.len(), |trial| cache::Cache::open(settings.cache.as_deref(), &trials[trial])),
         verdicts: each(trials.len(), |trial| {
             let settle = |&id: &RuleId| Some((id, trials[trial].settle(&sources, id, &exporters)?));
@@ -109,12 +142,13 @@ fn decide_staged(
         }),
         trials: &trials,
     };
-    // Rules that read ALERTS are last: by then it is known which alerts are ever active.
-    let (readers, others): (Vec<RuleId>, Vec<RuleId>) = open.iter().partition(|id| sources.reads_alerts(**id));
-    decided.decide(&others, &vec![Vec::new(); trials.len()], staged);
-    if !readers.is_empty() {
+    // What alerts read is decided before them: then it is known which of it is ever active.
+    while !open.is_empty() {
+        let waits = |id: &RuleId| sources.source(*id).alerts.iter().any(|read| read != id && open.contains(read));
+        let (later, ready): (BTreeSet<RuleId>, BTreeSet<RuleId>) = open.iter().partition(|id| waits(id));
         let active = decided.active();
-        decided.decide(&readers, &active, false);
+        decided.decide(&ready.into_iter().collect::<Vec<_>>(), &active);
+        open = later;
     }
     for (trial, of_trial) in decided.verdicts.into_iter().enumerate() {
         verdicts.trials.extend(of_trial.into_iter().map(|(id, verdict)| ((id, trial), verdict)));
@@ -131,13 +165,16 @@ struct Decided<'a> {
     settings: &'a Settings,
     /// Whether verdicts may come from the cache or another trial.
     staged: bool,
+    /// Alerts that are settled as always active.
+    always: Vec<RuleId>,
+    slow: run::Slow,
     caches: Vec<cache::Cache>,
     verdicts: Vec<BTreeMap<RuleId, OfTrial>>,
 }
 
 impl Decided<'_> {
     /// Decides rules in each trial. Where all that a verdict depends on is the same, promtool is asked once.
-    fn decide(&mut self, rules: &[RuleId], active: &[Vec<RuleId>], staged: bool) {
+    fn decide(&mut self, rules: &[RuleId], active: &[Vec<RuleId>]) {
         let none = || vec![Vec::new(); self.trials.len()];
         let keys = each(self.trials.len(), |trial| {
             let open = rules.iter().filter(|id| !self.verdicts[trial].contains_key(id));
@@ -161,7 +198,7 @@ impl Decided<'_> {
                 }
             }
         }
-        self.ask(&asked, active, staged);
+        self.ask(&asked, active);
         let mut differ = none();
         for (trial, id, (first, of)) in same {
             match self.verdicts[first].get(&of).filter(|verdict| trial == first || holds_elsewhere(verdict)) {
@@ -172,7 +209,7 @@ impl Decided<'_> {
                 None => differ[trial].push(id),
             }
         }
-        self.ask(&differ, active, staged);
+        self.ask(&differ, active);
         for (keys, (cache, verdicts)) in keys.into_iter().zip(self.caches.iter_mut().zip(&self.verdicts)) {
             for (id, key) in keys.into_iter().filter(|_| self.staged) {
                 if let Some(verdict) = verdicts.get(&id) {
@@ -183,7 +220,7 @@ impl Decided<'_> {
     }
 
     /// Asks promtool about some rules in each trial.
-    fn ask(&mut self, rules: &[Vec<RuleId>], active: &[Vec<RuleId>], staged: bool) {
+    fn ask(&mut self, rules: &[Vec<RuleId>], active: &[Vec<RuleId>]) {
         let chunks = chunks(rules);
         let fresh = each(chunks.len(), |chunk| {
             let of = &chunks[chunk];
@@ -191,10 +228,11 @@ impl Decided<'_> {
                 sources: self.sources,
                 trial: &self.trials[trial],
                 settings: self.settings,
+                active: &active[trial],
             };
             let runs: Vec<run::Run<'_>> = of.iter().map(run).collect();
-            let [rules, active] = [rules, active].map(|all| of.iter().map(|&n| all[n].clone()).collect::<Vec<_>>());
-            stages::decide(&runs, &rules, &active, staged)
+            let rules: Vec<Vec<RuleId>> = of.iter().map(|&trial| rules[trial].clone()).collect();
+            stages::decide(&runs, &rules, &self.slow, self.staged)
         });
         for (trial, fresh) in chunks.into_iter().flatten().zip(fresh.into_iter().flatten()) {
             self.verdicts[trial].extend(fresh);
@@ -203,9 +241,9 @@ impl Decided<'_> {
 
     /// The alerts that are ever active in each trial.
     fn active(&self) -> Vec<Vec<RuleId>> {
-        let active = |verdict: &OfTrial| matches!(verdict, OfTrial::Fires(_) | OfTrial::Pending { .. });
         let of = |verdicts: &BTreeMap<RuleId, OfTrial>| {
-            verdicts.iter().filter(|(_, verdict)| active(verdict)).map(|(id, _)| *id).collect()
+            let here = verdicts.iter().filter(|(_, verdict)| verdict.is_active()).map(|(id, _)| *id);
+            self.always.iter().copied().chain(here).collect()
         };
         self.verdicts.iter().map(of).collect()
     }
@@ -256,4 +294,4 @@ fn always_on(trials: usize, verdicts: &mut Verdicts) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,26 +3,26 @@
 //! Job: cuts an expression into its parts and asks for each at instants over baseline, fault, held fault and healed time.
 //! Left out: what the answers mean ([`crate::verdict`]), and how they are shown.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use promql_parser::parser::{self, Expr};
+use promql_parser::parser::Expr;
 
 use crate::decide::Settings;
-use crate::decide::schedule::{Schedule, milliseconds, period};
+use crate::decide::run::Run;
+use crate::decide::schedule::milliseconds;
+use crate::decide::sources::Sources;
+use crate::decide::trial::Trial;
+use crate::expr::{self, Failure};
 use crate::labels::Labels;
-use crate::promtool::{self, Ask, File, Test, WrittenRule};
-use crate::recording::{Phases, Recording, selector};
-use crate::rule::{Rule, RuleSet, What};
-use crate::timeline::{Extended, Timeline, is_counter};
+use crate::promtool::{self, Ask, File, Test};
+use crate::recording::{Phases, Recording};
+use crate::rule::{RuleId, RuleSet};
+use crate::timeline::Timeline;
 
 /// Parts beyond these are left out: the expression is read from outside to inside.
 const MOST_PARTS: usize = 12;
-/// How far the fault is held and the history goes at most.
-const LONGEST: u32 = 6 * 3600;
 /// Instants in baseline, fault, held fault, healed time.
 const INSTANTS: [u32; 4] = [10, 28, 12, 10];
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// A part of an expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,45 +51,43 @@ pub struct Explained {
     pub parts: Vec<Part>,
 }
 
-/// Asks promtool.
+/// Asks promtool, on the timeline on which the rule is decided. `active` are the alerts that are ever active in the trial.
 ///
 /// # Errors
-/// If promtool cannot be used, or the expression does not parse.
+/// If promtool cannot be used, or the expression cannot be read.
 pub fn explain(
     rules: &RuleSet,
-    rule: &Rule,
+    id: RuleId,
     recording: &Recording,
+    active: &[RuleId],
     labels: &Labels,
     settings: &Settings,
 ) -> Result<Explained, Error> {
-    let tree = parser::parse(&rule.expr).map_err(Error::Expression)?;
+    let sources = Sources::new(rules, settings);
+    let tree = expr::tree(&sources.rule(id).expr).map_err(Error::Expression)?;
     let mut parts = Vec::new();
     cut(&tree, 0, &mut parts);
-    let timeline = timeline(rule, recording.header.phases, settings);
-    let schedule = Schedule::new(timeline, settings.scrape, settings.evaluate, 0);
+    let trial = Trial::new(recording, labels, &sources.selectors);
+    let run = Run { sources: &sources, trial: &trial, settings, active };
+    let schedule = run.classes(&[id], true).into_keys().flat_map(|class| run.schedules(class)).next();
+    let schedule = schedule.ok_or(Error::NoAnswer)?;
+    let timeline = schedule.timeline;
     let instants = instants(&timeline);
-    let records = records(rules, rule);
-    let metrics: BTreeSet<&str> =
-        std::iter::once(rule).chain(records.iter().copied()).flat_map(Rule::metrics).collect();
-    let by_pattern = rule.selectors.iter().any(|selector| selector.metric.is_none());
-    let wanted = recording.series.iter().filter(|series| by_pattern || metrics.contains(series.name.as_str()));
-    let series = wanted.filter_map(|series| {
-        let target = recording.header.targets.get(series.target)?;
-        let extended = Extended::new(is_counter(&recording.header, &series.name), &series.samples, &timeline);
-        let named = selector(&series.name, &labels.stored(target, &series.labels));
-        Some((named, schedule.values(&extended, schedule.end(), false)))
-    });
     // What is evaluated at an instant is what was so much earlier.
-    let offset = rules.groups.get(rule.group).map(|group| milliseconds(group.query_offset)).unwrap_or_default();
+    let offset = milliseconds(sources.source(id).offset);
     let ask = |part: &Part| {
         let at = |&at: &i64| schedule.at(at).saturating_sub(offset);
         instants.iter().map(|second| Ask { expr: part.text.clone(), at: at(second) }).collect::<Vec<_>>()
     };
-    let test =
-        Test { interval: schedule.interval(), series: series.collect(), asks: parts.iter().flat_map(ask).collect() };
-    let file =
-        File { evaluate: schedule.evaluate, rules: records.into_iter().map(written).collect(), tests: vec![test] };
-    let answers = settings.promtool.test(&[file], LIMIT)?;
+    let read = run.with_read(&[id]);
+    let test = Test {
+        interval: schedule.interval(),
+        series: run.series(&read, &schedule),
+        asks: parts.iter().flat_map(ask).collect(),
+    };
+    let rules = read.iter().map(|&id| sources.written(id)).collect();
+    let file = File { evaluate: schedule.evaluate, rules, tests: vec![test] };
+    let answers = settings.promtool.test(&[file], settings.limit)?;
     let answers = answers.into_iter().flatten().next().ok_or(Error::NoAnswer)?.map_err(Error::Test)?;
     for (part, answers) in parts.iter_mut().zip(answers.chunks(instants.len())) {
         for (n, answer) in answers.iter().enumerate() {
@@ -118,8 +116,8 @@ pub fn explain(
 /// Why an expression cannot be explained.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("parse the expression: {0}")]
-    Expression(String),
+    #[error("read the expression: {0}")]
+    Expression(Failure),
     #[error(transparent)]
     Promtool(#[from] promtool::Error),
     #[error("get an answer from promtool: {0}")]
@@ -160,50 +158,6 @@ fn cut(expr: &Expr, depth: usize, parts: &mut Vec<Part>) -> Option<usize> {
     Some(index)
 }
 
-/// Recording rules that an expression reads, with those that they read, in the order of the files.
-pub(crate) fn records<'a>(rules: &'a RuleSet, rule: &'a Rule) -> Vec<&'a Rule> {
-    let mut wanted = rule.metrics();
-    loop {
-        let before = wanted.len();
-        let read = rules.rules.iter().filter(|record| !record.is_alert() && wanted.contains(record.name()));
-        let more: Vec<&str> = read.flat_map(Rule::metrics).collect();
-        wanted.extend(more);
-        if wanted.len() == before {
-            break;
-        }
-    }
-    rules.rules.iter().filter(|record| !record.is_alert() && wanted.contains(record.name())).collect()
-}
-
-pub(crate) fn written(rule: &Rule) -> WrittenRule {
-    let (hold, keep_firing) = match &rule.what {
-        What::Alert { hold, keep_firing, .. } => (*hold, *keep_firing),
-        What::Record { .. } => (Duration::ZERO, Duration::ZERO),
-    };
-    WrittenRule {
-        alert: rule.is_alert(),
-        name: rule.name().to_owned(),
-        expr: rule.expr.clone(),
-        hold: milliseconds(hold),
-        keep_firing: milliseconds(keep_firing),
-        labels: rule.labels.clone(),
-    }
-}
-
-/// Long enough for one rule.
-pub(crate) fn timeline(rule: &Rule, phases: Phases, settings: &Settings) -> Timeline {
-    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(LONGEST);
-    let intervals = seconds(settings.scrape) + 2 * seconds(settings.evaluate);
-    let hold = if let What::Alert { hold, .. } = &rule.what { seconds(*hold) } else { 0 };
-    let reach = seconds(rule.reach);
-    // Five minutes: for how long Prometheus looks for the last sample.
-    let history = reach.saturating_add(300 + intervals).min(LONGEST);
-    let needed = hold.saturating_add(reach).saturating_add(intervals);
-    let held = needed.saturating_sub(phases.heal.saturating_sub(phases.fault)).min(LONGEST);
-    let period = period(settings.scrape, settings.evaluate);
-    Timeline { phases, history, hold: held, healthy: needed.min(LONGEST), period }
-}
-
 /// Seconds of the timeline, each phase in equal parts.
 fn instants(timeline: &Timeline) -> Vec<i64> {
     let Phases { fault, heal, .. } = timeline.phases;
@@ -219,7 +173,13 @@ fn instants(timeline: &Timeline) -> Vec<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use promql_parser::parser;
+
     use super::*;
+    use crate::decide::tests::{alert, labels, promtool, recording, rules, samples, settings};
+    use crate::rule::{Rule, What};
 
     fn parts(expr: &str) -> Vec<(usize, String)> {
         let mut parts = Vec::new();
@@ -249,5 +209,30 @@ mod tests {
         let within = |from: i64, to: i64| instants.iter().filter(|at| (from..to).contains(*at)).count();
         let counts = [within(0, 60), within(60, 180), within(180, 1080), within(1080, 1440)];
         assert_eq!(counts.map(|n| u32::try_from(n).unwrap()), INSTANTS);
+    }
+
+    /// By the interval of its group, with what it reads through a pattern and of an alert.
+    #[test]
+    fn an_expression_is_explained_as_it_is_decided() {
+        let Some(promtool) = promtool() else { return };
+        let high = |second: u32| Some(if (80..180).contains(&second) { 9.0 } else { 1.0 });
+        let recording = recording(vec![("x", "eth1", samples(high))]);
+        let mut set = rules(vec![
+            Rule {
+                what: What::Record { name: "job:x:max".to_owned() },
+                ..alert("", "max by (job) ({__name__=~\"x|y\"})", 0)
+            },
+            alert("High", "x > 5", 600),
+            alert("Reader", "job:x:max > 5 and on () ALERTS{alertname=\"High\", alertstate=\"firing\"}", 0),
+        ]);
+        set.groups[0].interval = Some(Duration::from_secs(120));
+        let (settings, labels) = (settings(promtool), labels());
+        let active = [RuleId(1)];
+        let explained = explain(&set, RuleId(2), &recording, &active, &labels, &settings).unwrap();
+        assert!(explained.hold > 600, "{}", explained.hold);
+        let seen = |part: usize| !explained.parts[part].values.is_empty() && explained.parts[part].error.is_none();
+        assert!((0..explained.parts.len()).all(seen), "{:?}", explained.parts);
+        let alerts = explained.parts.iter().find(|part| part.text.starts_with("ALERTS")).unwrap();
+        assert!(alerts.values.keys().all(|labels| !labels.contains_key(crate::decide::run::ID)));
     }
 }

@@ -2,22 +2,21 @@
 //!
 //! What the file expects is what promtool answers, so that it passes as written, and fails when a rule no longer fires.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use serde_json::Value;
+use relapse_reports::words::one_line;
 
 use crate::decide::Settings;
-use crate::decide::schedule::{Schedule, period};
-use crate::explain::{self, Error, records, written};
+use crate::decide::run::{Class, Run};
+use crate::decide::schedule::Schedule;
+use crate::decide::sources::Sources;
+use crate::decide::trial::Trial;
+use crate::explain::Error;
 use crate::labels::Labels;
-use crate::promtool::{Ask, File, Test, WrittenRule};
+use crate::promtool::{Answer, Ask, File, Test, quoted};
 use crate::recording::{Recording, selector};
-use crate::rule::{Rule, RuleId, RuleSet};
-use crate::timeline::{Extended, Timeline, is_counter};
-
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::rule::{RuleId, RuleSet};
 
 /// Two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +27,8 @@ pub struct Exported {
     pub alerts: usize,
 }
 
-/// Exports the alerts that fire in a trial; `rules_file` is the name under which their rules are written.
+/// Exports the alerts that fire in a trial; `active` are all that are ever active in it, and `rules_file` is the name under
+/// which the rules are written. A test file has one interval for all rules: the shortest of theirs.
 ///
 /// # Errors
 /// If promtool cannot be used.
@@ -36,87 +36,80 @@ pub fn export(
     rules: &RuleSet,
     ids: &[RuleId],
     recording: &Recording,
+    active: &[RuleId],
     labels: &Labels,
     settings: &Settings,
     rules_file: &str,
 ) -> Result<Exported, Error> {
-    let alerts: Vec<&Rule> = ids.iter().filter_map(|id| rules.rules.get(id.0)).collect();
-    let mut all: Vec<&Rule> = Vec::new();
-    for rule in alerts.iter().flat_map(|alert| records(rules, alert)).chain(alerts.iter().copied()) {
-        if !all.contains(&rule) {
-            all.push(rule);
-        }
-    }
-    let timeline = longest(&alerts, recording, settings);
-    let schedule = Schedule::new(timeline, settings.scrape, settings.evaluate, 0);
-    let by_pattern = all.iter().flat_map(|rule| &rule.selectors).any(|selector| selector.metric.is_none());
-    let wanted = |name: &str| by_pattern || all.iter().any(|rule| rule.metrics().contains(name));
-    let series: Vec<(String, String)> = (recording.series.iter().filter(|series| wanted(&series.name)))
-        .filter_map(|series| {
-            let target = recording.header.targets.get(series.target)?;
-            let extended = Extended::new(is_counter(&recording.header, &series.name), &series.samples, &timeline);
-            let named = selector(&series.name, &labels.stored(target, &series.labels));
-            Some((named, schedule.values(&extended, schedule.end(), false)))
-        })
-        .collect();
-    let mut names: Vec<&str> = alerts.iter().map(|alert| alert.name()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let sources = Sources::new(rules, settings);
+    let trial = Trial::new(recording, labels, &sources.selectors);
+    let run = Run { sources: &sources, trial: &trial, settings, active };
+    let class = run.classes(ids, true).into_keys().reduce(|one, other| Class {
+        evaluate: one.evaluate.min(other.evaluate),
+        history: one.history.max(other.history),
+        hold: one.hold.max(other.hold),
+    });
+    let schedule = class.and_then(|class| run.schedules(class).into_iter().next()).ok_or(Error::NoAnswer)?;
+    let read = run.with_read(ids);
+    let names: BTreeSet<&str> = ids.iter().map(|&id| sources.rule(id).name()).collect();
     let steps = (0..=schedule.end() / schedule.evaluate).map(|step| step * schedule.evaluate);
     let steps: Vec<u64> = steps.filter(|at| *at + schedule.evaluate >= schedule.fault()).collect();
     let ask = |name: &&str| steps.iter().map(|at| Ask { expr: firing(name), at: *at }).collect::<Vec<_>>();
-    let written: Vec<WrittenRule> = all.iter().copied().map(written).collect();
-    let test =
-        Test { interval: schedule.interval(), series: series.clone(), asks: names.iter().flat_map(ask).collect() };
-    let file = File { evaluate: schedule.evaluate, rules: written.clone(), tests: vec![test] };
-    let answers = settings.promtool.test(&[file], LIMIT)?;
+    let test = Test {
+        interval: schedule.interval(),
+        series: run.series(&read, &schedule),
+        asks: names.iter().flat_map(ask).collect(),
+    };
+    let rules = read.iter().map(|&id| sources.written(id)).collect();
+    let files = [File { evaluate: schedule.evaluate, rules, tests: vec![test] }];
+    let answers = settings.promtool.test(&files, 2 * settings.limit)?;
     let answers = answers.into_iter().flatten().next().ok_or(Error::NoAnswer)?.map_err(Error::Test)?;
 
-    let mut tests = head(recording, &schedule);
-    _ = writeln!(tests, "rule_files: [{}]", quoted(rules_file));
-    _ = writeln!(
-        tests,
-        "evaluation_interval: {}ms\ntests:\n  - interval: {}ms",
-        schedule.evaluate,
-        schedule.interval()
-    );
-    tests.push_str("    input_series:\n");
-    for (name, values) in &series {
-        _ = writeln!(tests, "      - {{ series: {}, values: {} }}", quoted(name), quoted(values));
-    }
-    tests.push_str("    promql_expr_test:\n");
-    let mut fire = 0;
+    let [file] = &files;
+    let mut tests = head(recording, &schedule) + &given(file, rules_file);
+    let mut alerts = 0;
     for (name, answers) in names.iter().zip(answers.chunks(steps.len().max(1))) {
-        let count = |n: usize| {
-            answers
-                .get(n)
-                .and_then(|answer| answer.as_ref().ok())
-                .and_then(|samples| samples.first())
-                .map(|(_, count)| *count)
-        };
-        let first = (0..steps.len()).find(|n| count(*n).is_some());
-        fire += usize::from(first.is_some());
-        let healed = steps.iter().rposition(|at| *at < schedule.heal());
-        // Before the fault, around the first time that it fires, before healing, at the end.
-        let mut at: Vec<usize> =
-            [Some(0), first.and_then(|n| n.checked_sub(1)), first, healed, steps.len().checked_sub(1)]
-                .into_iter()
-                .flatten()
-                .collect();
-        at.sort_unstable();
-        at.dedup();
-        for n in at {
-            _ = writeln!(tests, "      - expr: {}\n        eval_time: {}ms", quoted(&firing(name)), steps[n]);
-            let labels = selector("", &BTreeMap::from([("alertname".to_owned(), (*name).to_owned())]));
-            match count(n) {
-                Some(count) => {
-                    _ = writeln!(tests, "        exp_samples: [{{ labels: {}, value: {count} }}]", quoted(&labels));
-                }
-                None => tests.push_str("        exp_samples: []\n"),
-            }
+        let (fires, text) = expected(name, &steps, answers, &schedule);
+        alerts += usize::from(fires);
+        tests.push_str(&text);
+    }
+    Ok(Exported { rules: rules_text(&sources, &read), tests, alerts })
+}
+
+/// The test file up to its questions.
+fn given(file: &File, rules_file: &str) -> String {
+    let mut text = format!("rule_files: [{}]\nevaluation_interval: {}ms\ntests:\n", quoted(rules_file), file.evaluate);
+    for test in &file.tests {
+        _ = writeln!(text, "  - interval: {}ms\n    input_series:", test.interval);
+        for (name, values) in &test.series {
+            _ = writeln!(text, "      - {{ series: {}, values: {} }}", quoted(name), quoted(values));
         }
     }
-    Ok(Exported { rules: rules_text(&all, &written), tests, alerts: fire })
+    text.push_str("    promql_expr_test:\n");
+    text
+}
+
+/// Whether an alert of this name fires, and what is expected: before the fault, around the first time that one fires,
+/// before healing, at the end.
+fn expected(name: &str, steps: &[u64], answers: &[Answer], schedule: &Schedule) -> (bool, String) {
+    let count = |n: usize| Some(answers.get(n)?.as_ref().ok()?.first()?.1);
+    let first = (0..steps.len()).find(|n| count(*n).is_some());
+    let healed = steps.iter().rposition(|at| *at < schedule.heal());
+    let before = first.and_then(|n| n.checked_sub(1));
+    let at: BTreeSet<usize> =
+        [Some(0), before, first, healed, steps.len().checked_sub(1)].into_iter().flatten().collect();
+    let mut text = String::new();
+    for n in at {
+        _ = writeln!(text, "      - expr: {}\n        eval_time: {}ms", quoted(&firing(name)), steps[n]);
+        let labels = selector("", &BTreeMap::from([("alertname".to_owned(), name.to_owned())]));
+        match count(n) {
+            Some(count) => {
+                _ = writeln!(text, "        exp_samples: [{{ labels: {}, value: {count} }}]", quoted(&labels));
+            }
+            None => text.push_str("        exp_samples: []\n"),
+        }
+    }
+    (first.is_some(), text)
 }
 
 /// How many alerts of a name fire.
@@ -124,19 +117,6 @@ fn firing(name: &str) -> String {
     let labels = [("alertname", name), ("alertstate", "firing")];
     let labels = labels.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned())).collect();
     format!("count by (alertname) ({})", selector("ALERTS", &labels))
-}
-
-/// Long enough for all of them.
-fn longest(alerts: &[&Rule], recording: &Recording, settings: &Settings) -> Timeline {
-    let phases = recording.header.phases;
-    let period = period(settings.scrape, settings.evaluate);
-    let none = Timeline { phases, history: 300, hold: 0, healthy: 300, period };
-    alerts.iter().map(|alert| explain::timeline(alert, phases, settings)).fold(none, |all, one| Timeline {
-        history: all.history.max(one.history),
-        hold: all.hold.max(one.hold),
-        healthy: all.healthy.max(one.healthy),
-        ..all
-    })
 }
 
 fn head(recording: &Recording, schedule: &Schedule) -> String {
@@ -160,34 +140,14 @@ fn head(recording: &Recording, schedule: &Schedule) -> String {
     )
 }
 
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn rules_text(all: &[&Rule], written: &[WrittenRule]) -> String {
+fn rules_text(sources: &Sources<'_>, ids: &[RuleId]) -> String {
     let mut text = "# Rules as `relapse alerts export` read them, without annotations and `query_offset`.\n\
                     # To test the rules that you deploy, name their files in `rule_files` of the tests instead.\n\
-                    groups:\n  - name: exported\n    rules:\n"
+                    groups:\n- name: exported\n  rules:\n"
         .to_owned();
-    for (rule, written) in all.iter().zip(written) {
-        let key = if written.alert { "alert" } else { "record" };
-        _ = writeln!(text, "      # {}:{}", one_line(&rule.file), rule.line);
-        _ = writeln!(text, "      - {key}: {}\n        expr: {}", quoted(&written.name), quoted(&written.expr));
-        if written.hold > 0 {
-            _ = writeln!(text, "        for: {}ms", written.hold);
-        }
-        if written.keep_firing > 0 {
-            _ = writeln!(text, "        keep_firing_for: {}ms", written.keep_firing);
-        }
-        if !written.labels.is_empty() {
-            let pairs = written.labels.iter().map(|(label, value)| format!("{}: {}", quoted(label), quoted(value)));
-            _ = writeln!(text, "        labels: {{ {} }}", pairs.collect::<Vec<_>>().join(", "));
-        }
+    for &id in ids {
+        let rule = sources.rule(id);
+        _ = write!(text, "  # {}:{}\n{}", one_line(&rule.file), rule.line, sources.written(id));
     }
     text
-}
-
-/// A string in YAML.
-fn quoted(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
 }

@@ -128,7 +128,7 @@ pub fn blind<'a>(metric: &str, recorded: impl IntoIterator<Item = &'a str>) -> O
     let (prefix, file) = OF_FILES.into_iter().find(|(prefix, _)| metric.starts_with(prefix))?;
     let exporter = name(exporter_of(metric)?);
     let blind = !recorded.into_iter().any(|other| other.starts_with(prefix));
-    blind.then(|| format!("it is blind here: this kernel has no `{file}`, so {exporter} has no `{metric}`"))
+    blind.then(|| format!("the recorded kernel has no `{file}`, so {exporter} has no `{metric}`"))
 }
 
 /// Families that are not recorded although their exporters have them, because their values would be those of the

@@ -9,16 +9,17 @@ mod words;
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::recording::tools;
 
-pub use files::{Ask, File, Test, WrittenRule, series};
+pub use files::{Ask, File, Test, WrittenRule, quoted};
 pub use words::{Answer, OfFile, Samples};
 
-/// Of one that is built from a module, and prints none.
+/// A promtool from `go install` prints no version.
 const UNKNOWN: Version = Version { major: 0, minor: 0, patch: 0 };
 
 /// The oldest version that has all that is used: `keep_firing_for`, `_xN`, `stale`.
@@ -28,6 +29,8 @@ pub const OLDEST: Version = Version { major: 2, minor: 42, patch: 0 };
 pub struct Promtool {
     path: PathBuf,
     pub version: Version,
+    /// Of one without a version: size, and when it was changed.
+    file: Option<(u64, SystemTime)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +89,25 @@ impl Promtool {
         if version < OLDEST && version != UNKNOWN {
             return Err(Error::Ancient { path: path.to_owned(), version });
         }
-        Ok(Self { path: path.to_owned(), version })
+        let file = || {
+            let file = path.metadata()?;
+            Ok((file.len(), file.modified()?))
+        };
+        let file = (version == UNKNOWN).then(file).transpose();
+        let file = file.map_err(|source| Error::Start { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), version, file })
+    }
+
+    /// What tells promtools apart that may answer differently.
+    #[must_use]
+    pub fn identity(&self) -> impl Hash + use<> {
+        (self.version, self.file.map(|file| (self.path.clone(), file)))
+    }
+
+    /// One that is never asked.
+    #[cfg(test)]
+    pub fn of_version(version: Version) -> Self {
+        Self { path: PathBuf::new(), version, file: None }
     }
 
     #[must_use]

@@ -10,6 +10,7 @@ pub mod grade;
 pub mod html;
 mod level;
 pub mod markdown;
+mod rows;
 pub mod scorecard;
 pub mod text;
 pub mod words;

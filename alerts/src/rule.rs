@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::expr::{Expression, Selector};
+
 /// The place of a rule in [`RuleSet::rules`]. Names repeat, so they identify nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub usize);
@@ -30,7 +32,7 @@ pub struct Group {
     pub query_offset: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Rule {
     /// Index of [`RuleSet::groups`].
     pub group: usize,
@@ -41,8 +43,8 @@ pub struct Rule {
     pub expr: String,
     /// Labels that the rule adds, templates included.
     pub labels: BTreeMap<String, String>,
-    /// Every selector of the expression.
-    pub selectors: Vec<Selector>,
+    /// What the expression reads.
+    pub read: Expression,
     /// How far back the expression looks at most: ranges, offsets and subqueries added up, including those of recording
     /// rules that it reads; [`Duration::MAX`] for a fixed time. The 5 minutes in which Prometheus looks for the last
     /// sample are not part of it, because a recording has one for each scrape.
@@ -53,14 +55,13 @@ pub struct Rule {
 pub enum What {
     Alert {
         name: String,
-        hold: Duration,
+        /// Its `for`.
+        wait: Duration,
         keep_firing: Duration,
         severity: Severity,
     },
     /// A recording rule.
-    Record {
-        name: String,
-    },
+    Record { name: String },
 }
 
 /// The `severity` label; without one, `Warning`.
@@ -70,31 +71,6 @@ pub enum Severity {
     Info,
     Warning,
     Critical,
-}
-
-/// A vector selector in an expression.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selector {
-    /// `None` if only a pattern or another matcher restricts `__name__`.
-    pub metric: Option<String>,
-    pub matchers: Vec<Matcher>,
-    /// Whether an empty result can make the expression true: under `absent`, or on one side of `or` or `unless`.
-    pub may_be_empty: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Matcher {
-    pub label: String,
-    pub op: MatchOp,
-    pub value: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MatchOp {
-    Equal,
-    NotEqual,
-    Regex,
-    NotRegex,
 }
 
 impl Rule {
@@ -110,9 +86,15 @@ impl Rule {
         matches!(self.what, What::Alert { .. })
     }
 
+    /// Every selector of the expression.
+    #[must_use]
+    pub fn selectors(&self) -> &[Selector] {
+        &self.read.selectors
+    }
+
     /// The metrics that the expression names.
     #[must_use]
     pub fn metrics(&self) -> BTreeSet<&str> {
-        self.selectors.iter().filter_map(|selector| selector.metric.as_deref()).collect()
+        self.selectors().iter().filter_map(|selector| selector.metric.as_deref()).collect()
     }
 }

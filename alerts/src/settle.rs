@@ -18,16 +18,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::catalogue::Catalogue;
-use crate::expr::{self, Failure, Gone, Needs};
+use crate::decide::LONGEST;
+use crate::expr::{Failure, Gone, Needs};
 use crate::labels::Labels;
+use crate::report::words::clock;
 use crate::rule::{RuleId, RuleSet};
 use crate::verdict::OfRule;
 
 use selector::Targets;
 use status::Status;
-
-/// Recordings are extended so far into the past.
-pub const FARTHEST: Duration = Duration::from_hours(6);
 
 /// More recording rules in a row than this are not followed.
 const MOST_PASSES: usize = 32;
@@ -40,16 +39,15 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
     let mut open = BTreeMap::new();
     for (index, rule) in rules.rules.iter().enumerate() {
         let id = RuleId(index);
-        match expr::read(&rule.expr) {
-            Ok(read) => {
-                let statuses = read.selectors.iter().zip(&read.tests);
-                let statuses = statuses.map(|(selector, tests)| targets.status(selector, tests)).collect();
-                open.insert(id, Open { needs: read.needs, statuses });
+        match &rule.read.failure {
+            None => {
+                let statuses = rule.selectors().iter().map(|selector| targets.status(selector)).collect();
+                open.insert(id, Open { needs: &rule.read.needs, statuses });
             }
-            Err(Failure::Wrong(message)) => {
+            Some(Failure::Wrong(message)) => {
                 settled.insert(id, OfRule::Error { message: format!("the expression does not parse: {message}") });
             }
-            Err(Failure::Unknown(_)) => {}
+            Some(Failure::Unknown(_)) => {}
         }
     }
     let names = Names::of(rules);
@@ -57,7 +55,7 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
         let mut found = Vec::new();
         for (id, rule) in &open {
             let resolved = rule.statuses.iter().map(|status| names.resolve(status, &settled)).collect::<Vec<_>>();
-            found.extend(verdict(&rule.needs, &resolved).map(|verdict| (*id, verdict)));
+            found.extend(verdict(rule.needs, &resolved).map(|verdict| (*id, verdict)));
         }
         if found.is_empty() {
             break;
@@ -69,7 +67,7 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
     }
     for id in open.keys() {
         let reach = rules.rules[id.0].reach;
-        if reach > FARTHEST {
+        if reach > LONGEST {
             settled.insert(*id, OfRule::Undecided { why: too_far(reach) });
         }
     }
@@ -77,8 +75,8 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
 }
 
 /// A rule that is not settled yet.
-struct Open {
-    needs: Needs,
+struct Open<'a> {
+    needs: &'a Needs,
     statuses: Vec<Status>,
 }
 
@@ -86,9 +84,8 @@ fn too_far(reach: Duration) -> String {
     if reach == Duration::MAX {
         return "it looks at a fixed time (`@`)".to_owned();
     }
-    let hours = reach.as_secs() / 3600;
-    let (number, unit) = if hours >= 48 { (hours / 24, "days") } else { (hours, "hours") };
-    format!("it looks back {number} {unit}, more than {} hours", FARTHEST.as_secs() / 3600)
+    let [reach, longest] = [reach, LONGEST].map(|time| clock(time.as_secs_f64()));
+    format!("it looks back {reach}, more than {longest}")
 }
 
 /// The verdict on an expression from what is known of each of its selectors.
@@ -125,11 +122,11 @@ fn verdict(needs: &Needs, statuses: &[Status]) -> Option<OfRule> {
         return Some(OfRule::NotCovered { metrics: metrics.into_iter().cloned().collect() });
     }
     let unsure = reasons.iter().find_map(|status| if let Status::Unsure(why) = status { Some(why) } else { None });
-    // What is left are selectors without a series nowhere, under `absent`: those are true.
+    // The rest are under an absent() of something that exists nowhere, which is true: promtool decides.
     unsure.map(|why| OfRule::Undecided { why: why.clone() })
 }
 
-const NEVER: &str = "which there never is: ";
+const NEVER: &str = "which never has a series: ";
 const UNDECIDED: &str = "which is undecided: ";
 
 /// The reason at the end of a row of rules that read one another.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::catalogue::Catalogue;
-use crate::expr;
+use crate::expr::Expression;
 use crate::recording::{Exporter, Header, Phases, Target};
 use crate::rule::{Group, Rule, RuleSet, Severity, What};
 
@@ -14,7 +14,7 @@ pub fn rules(expressions: &[&str]) -> RuleSet {
     for (index, text) in expressions.iter().enumerate() {
         let alert = || What::Alert {
             name: format!("A{index}"),
-            hold: Default::default(),
+            wait: Default::default(),
             keep_firing: Default::default(),
             severity: Severity::Warning,
         };
@@ -22,7 +22,7 @@ pub fn rules(expressions: &[&str]) -> RuleSet {
             Some((name, expr)) => (What::Record { name: name.to_owned() }, expr),
             None => (alert(), *text),
         };
-        let read = expr::read(expr).unwrap_or_else(|_| expr::Expression::unread(expr));
+        let read = Expression::of(expr);
         set.rules.push(Rule {
             group: 0,
             file: "r.yaml".into(),
@@ -30,8 +30,8 @@ pub fn rules(expressions: &[&str]) -> RuleSet {
             what,
             expr: expr.to_owned(),
             labels: BTreeMap::new(),
-            selectors: read.selectors,
             reach: read.reach,
+            read,
         });
     }
     set

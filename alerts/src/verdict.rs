@@ -1,4 +1,4 @@
-//! What became of a rule on a recorded trial.
+//! Verdicts on rules, in one recorded trial or in all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +14,16 @@ pub struct Verdicts {
     pub rules: BTreeMap<RuleId, OfRule>,
     /// Verdicts in a trial, by the index of its recording.
     pub trials: BTreeMap<(RuleId, usize), OfTrial>,
+}
+
+impl Verdicts {
+    /// The alerts that are ever active in a trial.
+    #[must_use]
+    pub fn active(&self, trial: usize) -> Vec<RuleId> {
+        let always = self.rules.iter().filter(|(_, verdict)| matches!(verdict, OfRule::AlwaysOn { .. }));
+        let here = self.trials.iter().filter(|((_, of), verdict)| *of == trial && verdict.is_active());
+        always.map(|(id, _)| *id).chain(here.map(|((id, _), _)| *id)).collect()
+    }
 }
 
 /// A verdict that no trial can change.
@@ -49,7 +59,7 @@ pub enum OfTrial {
     Pending {
         at: Duration,
         lasted: Duration,
-        hold: Duration,
+        wait: Duration,
     },
     /// Its condition was never true. How close it came, for a comparison at the top of the expression.
     NeverTrue {
@@ -65,6 +75,14 @@ pub enum OfTrial {
     Error {
         message: String,
     },
+}
+
+impl OfTrial {
+    /// Whether the alert is ever pending or firing.
+    #[must_use]
+    pub const fn is_active(&self) -> bool {
+        matches!(self, Self::Fires(_) | Self::Pending { .. })
+    }
 }
 
 /// One alert of a rule: a set of labels.
@@ -84,7 +102,7 @@ pub struct Firing {
     /// It was over this long after it fired, while the fault was still in force.
     pub ended_early: Option<Duration>,
     /// At how many of the three positions of scrapes and evaluations it fires. Times are those of the middle one.
-    pub phases: u8,
+    pub positions: u8,
     pub subject: Subject,
     /// It fires because there are few targets: "1 of 3 targets down is enough here; of 100 it takes 11".
     pub few: Option<String>,
@@ -97,7 +115,7 @@ pub struct Split {
     pub condition: Duration,
     pub scrape: Duration,
     pub evaluation: Duration,
-    pub hold: Duration,
+    pub wait: Duration,
 }
 
 /// Who an alert is about, and the labels that say so.

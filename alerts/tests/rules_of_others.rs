@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use relapse_alerts::expr::{self, Gone};
-use relapse_alerts::rule::{RuleSet, Selector};
+use relapse_alerts::expr::{self, Gone, Selector};
+use relapse_alerts::rule::RuleSet;
 use relapse_alerts::rules::{self, Input};
 
 fn rules() -> Option<RuleSet> {
@@ -37,12 +37,12 @@ fn promtool() -> Option<PathBuf> {
 fn all_are_read() {
     let Some(set) = rules() else { return };
     for rule in &set.rules {
-        let read = expr::read(&rule.expr).unwrap_or_else(|error| panic!("{}:{} {error}", rule.file, rule.line));
-        assert_eq!(read.selectors, rule.selectors);
-        if let Some(comparison) = read.comparison {
+        let read = &rule.read;
+        assert_eq!(read.failure, None, "{}:{}", rule.file, rule.line);
+        if let Some(comparison) = &read.comparison {
             let left = expr::read(&comparison.left).unwrap_or_else(|error| panic!("{}: {error}", comparison.left));
             let metrics = |selectors: &[Selector]| selectors.iter().map(|s| s.metric.clone()).collect::<Vec<_>>();
-            assert_eq!(metrics(&left.selectors), metrics(&rule.selectors), "{}", comparison.left);
+            assert_eq!(metrics(&left.selectors), metrics(rule.selectors()), "{}", comparison.left);
             assert_eq!(left.reach, read.reach, "{}", comparison.left);
         }
     }
@@ -55,8 +55,7 @@ fn what_has_no_result_without_series_has_none_in_promtool() {
     let mut test = "evaluation_interval: 1m\ntests:\n- interval: 1m\n  promql_expr_test:\n".to_owned();
     let mut asked = 0;
     for rule in &set.rules {
-        let read = expr::read(&rule.expr).unwrap_or_else(|error| panic!("{}:{} {error}", rule.file, rule.line));
-        if read.needs.gone(Gone::Nowhere, &|_| true).is_some() {
+        if rule.read.needs.gone(Gone::Nowhere, &|_| true).is_some() {
             asked += 1;
             let expr = serde_json::to_string(&rule.expr).expect("a string");
             writeln!(test, "  - {{ expr: {expr}, eval_time: 10m, exp_samples: [] }}").expect("a string");

@@ -76,6 +76,10 @@ fn bad_input_is_refused_with_a_suggestion() {
     assert!(refused(at, &["alerts", "rules.yaml", "--scrape", "1500ms"]).contains("whole number of seconds"));
     assert!(refused(at, &["alerts", "rules.yaml", "--recordings", "."]).contains("there are no recordings"));
     assert!(refused(at, &["alerts", "rules.yaml", "--against", "old"]).contains("--against old"));
+    std::fs::write(at.join("old.json"), "[{\"format\": 0}]").expect("written");
+    let report = refused(at, &["alerts", "rules.yaml", "--against", "old.json"]);
+    assert!(report.contains("not a report of this format"), "{report}");
+    assert!(refused(at, &["alerts", "suggest", "-"]).contains("rules.yaml"));
     let incident = refused(at, &["alerts", "explain", "Flood", "policy-route-lots", "rules.yaml"]);
     assert!(incident.contains("did you mean `policy-route-lost`?"), "{incident}");
     let rule = refused(at, &["alerts", "explain", "Flod", "I4", "rules.yaml"]);

@@ -11,7 +11,7 @@ const MANY: usize = 100;
 /// "1 of 3 targets down is enough here; of 100 it takes 11": about the targets that an alert with these labels counts.
 /// `None` where the expression does not tell.
 pub fn note(run: &Run<'_>, id: RuleId, labels: &BTreeMap<String, String>) -> Option<String> {
-    let share = run.sources.source(id).expr.share.as_ref()?;
+    let share = run.sources.rule(id).read.share.as_ref()?;
     let set = &run.sources.rule(id).labels;
     // All selectors of such an expression are one.
     let targets = run.trial.matched(run.sources, id, 0).iter().map(|&series| run.trial.series(series).1);

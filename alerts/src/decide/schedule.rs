@@ -10,7 +10,7 @@ use crate::timeline::{Extended, Timeline};
 const LATEST: u64 = 240_000;
 
 /// How many positions are tried.
-pub const PHASES: u64 = 3;
+pub const POSITIONS: u64 = 3;
 
 /// One position of scrapes and evaluations relative to the fault.
 ///
@@ -18,7 +18,7 @@ pub const PHASES: u64 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     pub timeline: Timeline,
-    pub phase: u64,
+    pub position: u64,
     pub scrape: u64,
     pub evaluate: u64,
     /// The first scrape.
@@ -28,14 +28,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(timeline: Timeline, scrape: Duration, evaluate: Duration, phase: u64) -> Self {
+    pub fn new(timeline: Timeline, scrape: Duration, evaluate: Duration, position: u64) -> Self {
         let [scrape, evaluate] = [scrape, evaluate].map(milliseconds);
         let common = gcd(scrape, evaluate);
         // Modulo `common`, multiples of two fifths of the scrape interval are multiples of a fifth: half a `common` more
         // is never zero.
-        let first = (phase * scrape * 2 / 5 + common / 2) % scrape;
+        let first = (position * scrape * 2 / 5 + common / 2) % scrape;
         let start = u64::from(timeline.history) * 1000;
-        Self { timeline, phase, scrape, evaluate, first, start: start + phase * evaluate / PHASES }
+        Self { timeline, position, scrape, evaluate, first, start: start + position * evaluate / POSITIONS }
     }
 
     /// Scrapes at every second: what the recording says, as directly as the expression can be asked.
@@ -76,7 +76,7 @@ impl Schedule {
         Some((last, format!("[{range}ms:{}ms]", self.evaluate)))
     }
 
-    /// [`Self::evaluations`] in parts of so many.
+    /// As [`Self::evaluations`], in parts of at most `most` evaluations.
     pub fn parts(&self, mut from: u64, to: u64, most: usize) -> Vec<(u64, String)> {
         let mut parts = Vec::new();
         while let Some((last, range)) = self.evaluations(from, to.min(from + most as u64 * self.evaluate)) {
@@ -161,8 +161,8 @@ mod tests {
     fn no_scrape_is_at_an_evaluation() {
         for (scrape, evaluate) in [(15, 30), (15, 15), (30, 15), (10, 30), (60, 60), (1, 1), (60, 30), (30, 60), (7, 5)]
         {
-            let schedules = (0..PHASES).map(|phase| {
-                Schedule::new(TIMELINE, Duration::from_secs(scrape), Duration::from_secs(evaluate), phase)
+            let schedules = (0..POSITIONS).map(|position| {
+                Schedule::new(TIMELINE, Duration::from_secs(scrape), Duration::from_secs(evaluate), position)
             });
             let mut places = std::collections::BTreeSet::new();
             for schedule in schedules {

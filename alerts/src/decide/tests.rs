@@ -10,6 +10,7 @@ use crate::recording::{Exporter, Header, Phases, Samples, Series, Target};
 use crate::rule::{Group, Rule, Severity, What};
 use crate::verdict::{Close, Firing, Split, Subject};
 
+const UNSTAGED: Wanted<'_> = Wanted { only: None, staged: false };
 const SECOND: Duration = Duration::from_secs(1);
 
 /// CI fetches one, so it is an error there if there is none.
@@ -25,22 +26,22 @@ pub fn settings(promtool: Promtool) -> Settings {
     Settings { cache: None, ..Settings::new(promtool, 15 * SECOND, 30 * SECOND) }
 }
 
-pub fn alert(name: &str, expr: &str, hold: u64) -> Rule {
-    let expression = crate::expr::read(expr).unwrap();
+pub fn alert(name: &str, expr: &str, wait: u64) -> Rule {
+    let read = crate::expr::read(expr).unwrap();
     Rule {
         group: 0,
         file: Arc::from("a.yaml"),
         line: 1,
         what: What::Alert {
             name: name.to_owned(),
-            hold: Duration::from_secs(hold),
+            wait: Duration::from_secs(wait),
             keep_firing: Duration::ZERO,
             severity: Severity::Warning,
         },
         expr: expr.to_owned(),
         labels: BTreeMap::new(),
-        selectors: expression.selectors,
-        reach: expression.reach,
+        reach: read.reach,
+        read,
     }
 }
 
@@ -102,8 +103,8 @@ fn decided(all: Vec<Rule>, recording: Recording) -> Option<Verdicts> {
 fn decided_set(set: &RuleSet, recording: Recording) -> Option<Verdicts> {
     let settings = settings(promtool()?);
     let recordings = [recording];
-    let staged = decide_staged(set, &recordings, &labels(), &settings, BTreeMap::new(), true);
-    let unstaged = decide_staged(set, &recordings, &labels(), &settings, BTreeMap::new(), false);
+    let staged = decide(set, &recordings, &labels(), &settings, BTreeMap::new());
+    let unstaged = decide_wanted(set, &recordings, &labels(), &settings, BTreeMap::new(), UNSTAGED);
     assert_eq!(without_close(staged.clone()).trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);
     Some(staged)
@@ -128,8 +129,8 @@ fn line(verdicts: &Verdicts, rule: usize) -> String {
     match &verdicts.trials[&(RuleId(rule), 0)] {
         OfTrial::Fires(firings) => {
             let one = |firing: &Firing| {
-                let Split { condition, scrape, evaluation, hold } = firing.split;
-                assert!(firing.in_baseline || condition + scrape + evaluation + hold == firing.after, "{firing:?}");
+                let Split { condition, scrape, evaluation, wait } = firing.split;
+                assert!(firing.in_baseline || condition + scrape + evaluation + wait == firing.after, "{firing:?}");
                 let subject = match &firing.subject {
                     Subject::Is { subject, .. } => subject,
                     Subject::NotSaid => "-",
@@ -143,16 +144,16 @@ fn line(verdicts: &Verdicts, rule: usize) -> String {
                     s(condition),
                     s(scrape),
                     s(evaluation),
-                    s(hold),
+                    s(wait),
                     firing.cleared.map(s),
                     firing.ended_early.map(s),
-                    firing.phases,
+                    firing.positions,
                     firing.few.iter().map(|few| format!(", {few}")).collect::<String>()
                 )
             };
             firings.iter().map(one).collect::<Vec<_>>().join("; ")
         }
-        OfTrial::Pending { at, lasted, hold } => format!("pending at {} for {} of {}", s(*at), s(*lasted), s(*hold)),
+        OfTrial::Pending { at, lasted, wait } => format!("pending at {} for {} of {}", s(*at), s(*lasted), s(*wait)),
         OfTrial::NeverTrue { close: None } => "never".to_owned(),
         OfTrial::NeverTrue { close: Some(Close { value, threshold, above, labels }) } => {
             format!("never, {value} of {threshold} {above} {}", labels.get("device").map_or("", String::as_str))
@@ -290,8 +291,16 @@ fn what_is_the_same_in_two_trials_is_decided_as_if_asked_in_each() {
         alert("Reader", "ALERTS{alertname=\"Always\", alertstate=\"firing\"} == 1", 0),
     ];
     let (set, recordings) = (rules(all), [earlier, later]);
-    let decided =
-        |staged| without_close(decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), staged));
+    let decided = |staged| {
+        without_close(decide_wanted(
+            &set,
+            &recordings,
+            &labels(),
+            &settings,
+            BTreeMap::new(),
+            Wanted { only: None, staged },
+        ))
+    };
     let (staged, unstaged) = (decided(true), decided(false));
     assert_eq!(staged.trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);
@@ -317,6 +326,107 @@ fn recording_rules_and_alerts_are_read() {
     let Some(verdicts) = decided(all, trial()) else { return };
     let lines: Vec<String> = [2, 3, 4, 5, 7, 8].map(|rule| line(&verdicts, rule)).to_vec();
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+/// Of a rule that is settled by the series of [`trial`].
+fn settled(set: &RuleSet, id: usize) -> Option<OfTrial> {
+    let settings = settings(Promtool::of_version(crate::promtool::OLDEST));
+    let (sources, recording) = (Sources::new(set, &settings), trial());
+    let trial = Trial::new(&recording, &labels(), &sources.selectors);
+    trial.settle(&sources, RuleId(id), &trial::exporters(std::slice::from_ref(&trial)))
+}
+
+#[test]
+fn recording_rules_may_read_each_other() {
+    let set = rules(vec![
+        record("a", "b"),
+        record("b", "a"),
+        record("c", "c + 1"),
+        record("c", "c"),
+        record("d", "nothing"),
+        record("e", "d"),
+        alert("A", "a > 1", 0),
+        alert("C", "c > 1", 0),
+        alert("E", "e > 1", 0),
+        alert("X", "e > 1 or x > 5", 0),
+    ]);
+    assert_eq!([6, 7, 9].map(|id| settled(&set, id)), [None, None, None]);
+    assert_eq!(settled(&set, 8), Some(OfTrial::NeverTrue { close: None }));
+}
+
+#[test]
+fn what_takes_too_long_or_depends_on_itself_is_undecided() {
+    let mut set = rules(vec![
+        alert("Hourly", "x > 5", 0),
+        alert("Daily", "x > 5", 0),
+        alert("Never", "x > 5", 0),
+        alert("Often", "x > 5", 0),
+        alert("Waits", "rate(errors_total[4h]) > 5", 3 * 3600),
+        alert("Reader", "ALERTS{alertname=\"Waits\"} == 1", 0),
+        alert("One", "ALERTS{alertname=\"Other\"} == 1", 0),
+        alert("Other", "ALERTS{alertname=~\"One|Itself\"} == 1", 0),
+        alert("Itself", "count({alertname=\"Itself\", alertstate=\"firing\"}) > 5", 0),
+    ]);
+    let interval = |interval| Group { interval: Some(interval), ..set.groups[0].clone() };
+    let day = 86_400 * SECOND;
+    let groups = [3600 * SECOND, day, 36_500 * day, SECOND / 2].map(interval);
+    set.groups.extend(groups);
+    (0..4).for_each(|id| set.rules[id].group = id + 1);
+    let settings = settings(Promtool::of_version(crate::promtool::OLDEST));
+    let sources = Sources::new(&set, &settings);
+    let line =
+        |id: usize| format!("{}: {}", set.rules[id].name(), sources.undecided(RuleId(id)).as_deref().unwrap_or("-"));
+    insta::assert_snapshot!((0..set.rules.len()).map(line).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_scaled_family_is_used_in_ratios_of_scaled_families_alone() {
+    let uses = [
+        "entries / limit > 0.75",
+        "(limit - entries) / limit < 0.25",
+        "entries > 100",
+        "entries / limit > 0.75 and entries > 100",
+        "entries / x > 2",
+        "entries / limit > 0.75 and on () ratio > 1",
+        "of_entries > 1",
+    ];
+    let mut all: Vec<Rule> = uses.iter().map(|expr| alert("A", expr, 0)).collect();
+    all.extend([record("ratio", "entries / limit"), record("of_entries", "entries")]);
+    let set = rules(all);
+    let settings = settings(Promtool::of_version(crate::promtool::OLDEST));
+    let sources = Sources::new(&set, &settings);
+    let absolute = (0..uses.len()).map(|id| sources.absolute(RuleId(id), ["entries", "limit"].into_iter()));
+    let e = Some("entries");
+    assert_eq!(absolute.collect::<Vec<_>>(), [None, None, e, e, e, None, e]);
+}
+
+/// Whether a reader is decided with its alert or without, it must see it; and so must who reads the reader.
+#[test]
+fn alerts_that_read_alerts_are_decided_after_them() {
+    let all = vec![
+        alert("Last", "ALERTS{alertname=\"Reader\", alertstate=\"firing\"} == 1", 0),
+        alert("Reader", "ALERTS{alertname=\"High\", alertstate=\"firing\"} == 1", 0),
+        alert("High", "x > 5", 60),
+        alert("Any", "count({alertstate=\"firing\", alertname=\"High\"}) > 0", 0),
+    ];
+    let set = rules(all);
+    let Some(verdicts) = decided_set(&set, trial()) else { return };
+    let lines: Vec<String> = (0..4).map(|rule| line(&verdicts, rule)).collect();
+    insta::assert_snapshot!(lines.join("\n"));
+    let settings = settings(promtool().unwrap());
+    let only = decide_only(&[RuleId(0)], &set, &[trial()], &labels(), &settings, BTreeMap::new());
+    let expected: Vec<_> = verdicts.trials.iter().filter(|((id, _), _)| id.0 < 3).collect();
+    assert_eq!(only.trials.iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_reader_of_an_alert_that_is_settled_as_always_on_sees_it() {
+    let Some(promtool) = promtool() else { return };
+    let reader = "ALERTS{alertname=\"Always\", alertstate=\"firing\"} == 1";
+    let set = rules(vec![alert("Always", "absent(nothing)", 0), alert("Reader", reader, 0)]);
+    let settled = BTreeMap::from([(RuleId(0), OfRule::AlwaysOn { why: String::new() })]);
+    let verdicts = decide(&set, &[trial()], &labels(), &settings(promtool), settled);
+    assert!(matches!(verdicts.rules[&RuleId(1)], OfRule::AlwaysOn { .. }), "{verdicts:?}");
 }
 
 /// A lab has no cluster DNS of its own: that is not one which is down.
@@ -361,7 +471,8 @@ fn stages_change_nothing_about_published_rules() {
     let settings = settings(promtool);
     let decided = |staged| {
         let start = std::time::Instant::now();
-        let verdicts = decide_staged(&set, &recordings, &labels, &settings, settled.clone(), staged);
+        let verdicts =
+            decide_wanted(&set, &recordings, &labels, &settings, settled.clone(), Wanted { only: None, staged });
         println!("{} rules, {} trials: {:.1} s", set.rules.len(), recordings.len(), start.elapsed().as_secs_f64());
         without_close(verdicts)
     };

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::run::{Answers, Asked, Class, Make, Run};
+use super::run::{Answers, Asked, Class, ID, Make, Run};
 use super::schedule::Schedule;
-use super::sources::ID;
 use crate::promtool::{Answer, Ask};
 use crate::rule::RuleId;
 use crate::verdict::{Close, OfTrial};
@@ -13,9 +12,10 @@ use crate::verdict::{Close, OfTrial};
 pub type Labels = BTreeMap<String, String>;
 
 /// Of an alert, by position of scrapes; times in milliseconds of the test.
-pub struct Times(pub Vec<Phase>);
+pub struct Times(pub Vec<Position>);
 
-pub struct Phase {
+/// Its times at one position.
+pub struct Position {
     pub schedule: Schedule,
     of: BTreeMap<Kind, BTreeMap<Labels, f64>>,
 }
@@ -35,36 +35,36 @@ pub enum Kind {
     Age,
 }
 
-pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId], active: &'a [RuleId]) -> Vec<Asked<'a>> {
+pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId]) -> Vec<Asked<'a>> {
     let batch = |(class, rules): (Class, Vec<RuleId>)| {
         let make: Make<'a> = Box::new(move |rules| {
-            let read = active.iter().chain(rules).flat_map(|&id| run.sources.with_records(id));
-            let written: Vec<RuleId> = read.collect();
-            run.batch(rules, &written, class, &run.schedules(class), &|id, schedule| {
+            run.batch(rules, &run.with_read(rules), &run.schedules(class), &|id, schedule| {
                 questions(run, id, schedule).into_iter().map(|(_, ask)| ask).collect()
             })
         });
         (rules, make)
     };
-    run.classes(rules, active, true).into_iter().map(batch).collect()
+    run.classes(rules, true).into_iter().map(batch).collect()
 }
 
 pub fn read(
     run: &Run<'_>,
     rules: &[RuleId],
-    active: &[RuleId],
     mut answers: BTreeMap<RuleId, Answers>,
 ) -> BTreeMap<RuleId, Result<Times, String>> {
     let mut all = BTreeMap::new();
-    for (class, rules) in run.classes(rules, active, true) {
+    for (class, rules) in run.classes(rules, true) {
         for id in rules {
-            let times = answers.remove(&id).unwrap_or_else(|| Ok(Vec::new())).and_then(|tests| {
-                let phases = run.schedules(class).into_iter().zip(tests).map(|(schedule, answers)| {
-                    let kinds = questions(run, id, &schedule).into_iter().map(|(kind, _)| kind);
-                    Ok(Phase { schedule, of: merged(kinds.zip(answers))? })
+            let times = answers
+                .remove(&id)
+                .unwrap_or_else(|| Err("failed to ask promtool about it".to_owned()))
+                .and_then(|tests| {
+                    let positions = run.schedules(class).into_iter().zip(tests).map(|(schedule, answers)| {
+                        let kinds = questions(run, id, &schedule).into_iter().map(|(kind, _)| kind);
+                        Ok(Position { schedule, of: merged(kinds.zip(answers))? })
+                    });
+                    Ok(Times(positions.collect::<Result<_, String>>()?))
                 });
-                Ok(Times(phases.collect::<Result<_, String>>()?))
-            });
             all.insert(id, times);
         }
     }
@@ -114,7 +114,7 @@ fn merged(answers: impl Iterator<Item = (Kind, Answer)>) -> Result<BTreeMap<Kind
     Ok(of)
 }
 
-impl Phase {
+impl Position {
     pub fn get(&self, kind: Kind, labels: &Labels) -> Option<u64> {
         self.of.get(&kind)?.get(labels).map(|&milliseconds| milliseconds as u64)
     }
@@ -126,16 +126,18 @@ impl Phase {
 
 impl Times {
     pub fn fires(&self) -> bool {
-        self.0.iter().any(|phase| phase.of.contains_key(&Kind::First) || phase.of.contains_key(&Kind::BaselineFirst))
+        self.0
+            .iter()
+            .any(|position| position.of.contains_key(&Kind::First) || position.of.contains_key(&Kind::BaselineFirst))
     }
 
     /// The verdict on a rule that does not fire.
     pub fn not_fired(&self, run: &Run<'_>, id: RuleId, close: Option<Close>) -> OfTrial {
-        let pending = self.0.iter().filter_map(|phase| {
-            let of = |kind| phase.of.get(&kind).into_iter().flat_map(BTreeMap::values).copied();
+        let pending = self.0.iter().filter_map(|position| {
+            let of = |kind| position.of.get(&kind).into_iter().flat_map(BTreeMap::values).copied();
             let first = of(Kind::Pending).fold(f64::INFINITY, f64::min);
             let lasted = of(Kind::Age).fold(0.0, f64::max);
-            first.is_finite().then(|| (first as u64 - phase.schedule.fault(), lasted as u64))
+            first.is_finite().then(|| (first as u64 - position.schedule.fault(), lasted as u64))
         });
         let mut pending: Vec<(u64, u64)> = pending.collect();
         pending.sort_unstable();
@@ -143,7 +145,7 @@ impl Times {
             (Some((at, _)), Some(lasted)) => OfTrial::Pending {
                 at: Duration::from_millis(*at) + run.sources.source(id).offset,
                 lasted: Duration::from_millis(lasted),
-                hold: run.sources.source(id).hold,
+                wait: run.sources.source(id).wait,
             },
             _ => OfTrial::NeverTrue { close },
         }

@@ -1,29 +1,28 @@
 //! A recording as a reader's Prometheus would have it, and what its series alone settle.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::OnceLock;
 
 use promql_parser::label::{METRIC_NAME, Matcher};
 
-use super::sources::{Selected, Sources};
-use crate::expr::Gone;
+use super::sources::Sources;
+use crate::expr::{Gone, Selector};
 use crate::known;
 use crate::labels::Labels;
-use crate::recording::{Exporter, Recording, Samples, Series};
+use crate::recording::{Exporter, Recording, Series};
 use crate::rule::RuleId;
-use crate::timeline::is_counter;
+use crate::timeline::{Extended, Timeline, is_counter};
 use crate::verdict::OfTrial;
 
 pub struct Trial<'a> {
     pub recording: &'a Recording,
     /// Of each series, those of its target included.
     labels: Vec<BTreeMap<String, String>>,
-    /// Of each series, without gaps.
-    samples: Vec<Cow<'a, Samples>>,
     /// Of each series: labels and samples.
     hashes: Vec<u64>,
     constant: Vec<bool>,
+    trends: Vec<OnceLock<bool>>,
     by_name: HashMap<&'a str, Vec<usize>>,
     /// The series that each of the rules' selectors matches.
     matched: Vec<Vec<usize>>,
@@ -50,15 +49,13 @@ pub fn exporters<'a>(trials: &[Trial<'a>]) -> Exporters<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub fn new(recording: &'a Recording, labels: &Labels, selectors: &[Selected]) -> Self {
-        let targets = 0..recording.header.targets.len();
-        let gaps: Vec<BTreeSet<usize>> = targets.map(|target| gaps(recording, target)).collect();
+    pub fn new(recording: &'a Recording, labels: &Labels, selectors: &[&Selector]) -> Self {
         let mut trial = Self {
             recording,
             labels: Vec::new(),
-            samples: Vec::new(),
             hashes: Vec::new(),
             constant: Vec::new(),
+            trends: vec![OnceLock::new(); recording.series.len()],
             by_name: HashMap::new(),
             matched: Vec::new(),
         };
@@ -68,21 +65,16 @@ impl<'a> Trial<'a> {
             let labels = target.map_or_else(|| series.labels.clone(), |target| labels.stored(target, &series.labels));
             let mut hash = DefaultHasher::new();
             (&series.name, &labels, is_counter(&recording.header, &series.name)).hash(&mut hash);
-            let samples = match gaps.get(series.target).filter(|gaps| !gaps.is_empty()) {
-                Some(gaps) => Cow::Owned(filled(&series.samples, gaps)),
-                None => Cow::Borrowed(&series.samples),
-            };
-            let constant = samples.len() >= end && constant(&samples);
-            for sample in samples.iter().take(if constant { 1 } else { usize::MAX }) {
+            let constant = series.samples.len() >= end && constant(&series.samples);
+            for sample in series.samples.iter().take(if constant { 1 } else { usize::MAX }) {
                 sample.map(f64::to_bits).hash(&mut hash);
             }
-            trial.samples.push(samples);
             trial.constant.push(constant);
             trial.hashes.push(hash.finish());
             trial.labels.push(labels);
             trial.by_name.entry(&series.name).or_default().push(index);
         }
-        trial.matched = selectors.iter().map(|selected| trial.matching(selected)).collect();
+        trial.matched = selectors.iter().map(|selector| trial.matching(selector)).collect();
         trial
     }
 
@@ -95,8 +87,16 @@ impl<'a> Trial<'a> {
         (&self.recording.series[index], &self.labels[index])
     }
 
-    pub fn samples(&self, index: usize) -> &Samples {
-        &self.samples[index]
+    pub fn extended<'b>(&'b self, index: usize, timeline: &'b Timeline) -> Extended<'b> {
+        let series = &self.recording.series[index];
+        Extended::new(is_counter(&self.recording.header, &series.name), &series.samples, timeline)
+    }
+
+    /// Whether a series still rises or falls when the fault ends, seen in windows of a `period`.
+    pub fn trends(&self, index: usize, period: u32) -> bool {
+        let phases = self.recording.header.phases;
+        let timeline = Timeline { phases, history: 0, hold: 0, healthy: 0, period };
+        !self.constant[index] && *self.trends[index].get_or_init(|| self.extended(index, &timeline).trends)
     }
 
     pub fn hash(&self, series: usize) -> u64 {
@@ -116,17 +116,17 @@ impl<'a> Trial<'a> {
     pub fn ranges(&self, sources: &Sources<'_>, id: RuleId) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();
         for id in sources.with_records(id) {
-            let source = sources.source(id);
-            found.extend(source.expr.ranges.iter().flat_map(|&index| &self.matched[source.selectors[index]]));
+            let ranges = &sources.rule(id).read.ranges;
+            found.extend(ranges.iter().flat_map(|&selector| self.matched(sources, id, selector)));
         }
         found
     }
 
     /// Whether nothing that the rule reads changes. Then it does not matter when the fault is, or in which trial.
     pub fn is_constant(&self, sources: &Sources<'_>, id: RuleId) -> bool {
-        let mut of = sources.with_records(id).map(|id| sources.source(id));
         let constant = |&selector: &usize| self.matched[selector].iter().all(|&series| self.constant[series]);
-        of.all(|source| !source.timed && source.selectors.iter().all(constant))
+        let mut of = sources.with_records(id);
+        of.all(|id| !sources.rule(id).read.timed && sources.source(id).selectors.iter().all(constant))
     }
 
     /// The series that a selector of a rule matches.
@@ -134,15 +134,15 @@ impl<'a> Trial<'a> {
         &self.matched[sources.source(id).selectors[selector]]
     }
 
-    fn matching(&self, selected: &Selected) -> Vec<usize> {
+    fn matching(&self, selector: &Selector) -> Vec<usize> {
         let matches = |series: &usize| {
             let value = |test: &Matcher| match &*test.name {
                 METRIC_NAME => self.recording.series[*series].name.as_str(),
                 label => self.labels[*series].get(label).map_or("", String::as_str),
             };
-            selected.tests.iter().all(|test| test.is_match(value(test)))
+            selector.tests.iter().all(|test| test.is_match(value(test)))
         };
-        match selected.metric.as_deref() {
+        match selector.metric.as_deref() {
             Some(metric) => {
                 let named = self.by_name.get(metric).map_or(&[][..], Vec::as_slice);
                 named.iter().copied().filter(|series| matches(series)).collect()
@@ -156,13 +156,13 @@ impl<'a> Trial<'a> {
         let header = &self.recording.header;
         let here: BTreeSet<Exporter> = header.targets.iter().map(|target| target.exporter).collect();
         let mut unseen = BTreeSet::new();
+        let mut gone = BTreeSet::new();
         for id in sources.with_records(id) {
-            let expr = &sources.source(id).expr;
-            let missing = |selector: usize| self.missing(sources, id, selector);
+            let expr = &sources.rule(id).read;
+            let missing = |selector: usize| self.missing(sources, id, selector, &gone);
             let elsewhere = |selector: usize| {
-                let metric = expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref());
-                let Some(metric) = metric.filter(|_| missing(selector)) else { return false };
-                let tests = expr.tests.get(selector).map_or(&[][..], Vec::as_slice);
+                let Selector { metric, tests } = &expr.selectors[selector];
+                let Some(metric) = metric.as_deref().filter(|_| missing(selector)) else { return false };
                 // Those of whose targets some would pass; of a metric that none has at present, the one it belongs to.
                 let some =
                     |targets: &BTreeSet<_>| targets.is_empty() || targets.iter().any(|labels| pass(tests, labels));
@@ -174,6 +174,9 @@ impl<'a> Trial<'a> {
             };
             let names = expr.needs.gone(Gone::Unseen, &elsewhere).unwrap_or_default();
             unseen.extend(names.into_iter().filter_map(|selector| expr.selectors[selector].metric.clone()));
+            if expr.needs.gone(Gone::Nowhere, &missing).is_some() {
+                gone.insert(id);
+            }
         }
         if !unseen.is_empty() {
             return Some(OfTrial::NotRecorded { metrics: unseen.into_iter().collect() });
@@ -181,7 +184,7 @@ impl<'a> Trial<'a> {
         if let Some(why) = self.blind(sources, id) {
             return Some(OfTrial::Undecided { why });
         }
-        if self.gone(sources, id) {
+        if gone.contains(&id) {
             return Some(OfTrial::NeverTrue { close: None });
         }
         let family = sources.absolute(id, header.scaled.keys().map(String::as_str))?;
@@ -191,33 +194,25 @@ impl<'a> Trial<'a> {
     /// What the rule needs that the kernel did not show.
     fn blind(&self, sources: &Sources<'_>, id: RuleId) -> Option<String> {
         let file = |rule: RuleId, selector: usize| {
-            let metric = sources.source(rule).expr.selectors.get(selector)?.metric.as_deref()?;
+            let metric = sources.rule(rule).read.selectors.get(selector)?.metric.as_deref()?;
             let exporter = known::exporter_of(metric)?;
             self.recording.header.targets.iter().find(|target| target.exporter == exporter)?;
             known::blind(metric, self.by_name.keys().copied())
         };
         sources.with_records(id).find_map(|rule| {
             let hidden = |selector: usize| file(rule, selector).is_some();
-            let selector = *sources.source(rule).expr.needs.gone(Gone::Unseen, &hidden)?.first()?;
+            let selector = *sources.rule(rule).read.needs.gone(Gone::Unseen, &hidden)?.first()?;
             file(rule, selector)
         })
     }
 
-    /// Whether the rule has no result, for want of series.
-    fn gone(&self, sources: &Sources<'_>, id: RuleId) -> bool {
-        sources.source(id).expr.needs.gone(Gone::Nowhere, &|selector| self.missing(sources, id, selector)).is_some()
-    }
-
-    fn missing(&self, sources: &Sources<'_>, id: RuleId, selector: usize) -> bool {
-        let source = sources.source(id);
-        let none = self.matched(sources, id, selector).is_empty();
-        let Some(metric) = source.expr.selectors.get(selector).and_then(|selector| selector.metric.as_deref()) else {
-            return source.records.is_empty() && none;
-        };
-        let of_alerts = metric.starts_with("ALERTS");
-        let mut records = source.records.iter().map(|&record| RuleId(record));
-        let recorded = records.any(|record| sources.rule(record).name() == metric && !self.gone(sources, record));
-        !of_alerts && !recorded && none
+    /// Whether a selector of a rule has no series. A recording rule has none if it is `gone`; in a circle, that is not
+    /// known.
+    fn missing(&self, sources: &Sources<'_>, id: RuleId, selector: usize, gone: &BTreeSet<RuleId>) -> bool {
+        let reads = &sources.rule(id).selectors()[selector];
+        let records = &sources.source(id).records;
+        let recorded = records.iter().any(|record| reads.reads(sources.rule(*record).name()) && !gone.contains(record));
+        !recorded && !Sources::is_of_alerts(reads) && self.matched(sources, id, selector).is_empty()
     }
 }
 
@@ -229,52 +224,4 @@ fn pass(tests: &[Matcher], labels: &BTreeMap<String, String>) -> bool {
 fn constant(samples: &[Option<f64>]) -> bool {
     let first = samples.first().copied().flatten().map(f64::to_bits);
     first.is_some() && samples.iter().all(|sample| sample.map(f64::to_bits) == first)
-}
-
-/// Seconds in which a target was up and is not recorded at all: the recording machine was busy.
-fn gaps(recording: &Recording, target: usize) -> BTreeSet<usize> {
-    let of_target = || recording.series.iter().filter(|series| series.target == target);
-    let others: Vec<&Series> = of_target().filter(|series| series.name != "up").collect();
-    let at = |series: &Series, second: usize| series.samples.get(second).copied().flatten();
-    let up = |second: &usize| of_target().any(|series| series.name == "up" && at(series, *second) == Some(1.0));
-    let empty = |second: &usize| !others.is_empty() && others.iter().all(|series| at(series, *second).is_none());
-    (0..recording.header.phases.end as usize).filter(empty).filter(up).collect()
-}
-
-/// With the value before in each gap.
-fn filled(samples: &Samples, gaps: &BTreeSet<usize>) -> Samples {
-    let mut filled = samples.clone();
-    for &second in gaps {
-        if let Some(before) = second.checked_sub(1).and_then(|before| filled.get(before).copied())
-            && let Some(sample) = filled.get_mut(second)
-        {
-            *sample = before;
-        }
-    }
-    filled
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::{labels, recording, samples};
-    use super::*;
-
-    #[test]
-    fn a_second_that_was_not_recorded_is_no_absence() {
-        let gap = |second: u32| [100, 101].contains(&second);
-        let series = |name: &'static str, of: Samples| (name, "eth0", of);
-        let all = |up: f64| {
-            recording(vec![
-                series("up", samples(|_| Some(up))),
-                series("x", samples(|second| (!gap(second)).then(|| f64::from(second)))),
-                series("y", samples(|second| (!gap(second) && second != 150).then_some(1.0))),
-            ])
-        };
-        let up = all(1.0);
-        let trial = Trial::new(&up, &labels(), &[]);
-        assert_eq!(trial.samples(1)[99..103], [Some(99.0), Some(99.0), Some(99.0), Some(102.0)]);
-        assert_eq!(trial.samples(2)[150], None);
-        let down = all(0.0);
-        assert_eq!(Trial::new(&down, &labels(), &[]).samples(1)[100], None);
-    }
 }

@@ -31,20 +31,20 @@ pub fn batches<'a>(run: &'a Run<'a>, rules: &[RuleId]) -> Vec<Asked<'a>> {
         (rules, make)
     };
     let classes = kinds.into_iter().flat_map(|((_, constant), rules)| {
-        run.classes(&rules, &[], false).into_iter().map(move |(class, rules)| ((class, constant), rules))
+        run.classes(&rules, false).into_iter().map(move |(class, rules)| ((class, constant), rules))
     });
     classes.map(batch).collect()
 }
 
 fn make(run: &Run<'_>, class: Class, constant: bool, rules: &[RuleId]) -> Batch {
-    let mut records: Vec<RuleId> = rules.iter().flat_map(|&id| run.sources.with_records(id)).collect();
+    let mut records = run.with_read(rules);
     records.retain(|&id| !run.sources.rule(id).is_alert());
     let mut schedules = run.schedules(class);
     if constant {
         // It does not matter when they are scraped.
         schedules.truncate(1);
     }
-    run.batch(rules, &records, class, &schedules, &|id, schedule| questions(run, id, schedule))
+    run.batch(rules, &records, &schedules, &|id, schedule| questions(run, id, schedule))
 }
 
 /// From the start of the recording to the end, in parts that stay below promtool's limit of samples.
@@ -57,7 +57,7 @@ fn questions(run: &Run<'_>, id: RuleId, schedule: &Schedule) -> Vec<Ask> {
                 format!("topk(1, max_over_time(({left}){range}))")
             }
             Some(Comparison { left, .. }) => format!("bottomk(1, min_over_time(({left}){range}))"),
-            None if run.sources.source(id).scalar => format!("max_over_time(count(vector({expr}\n)){range})"),
+            None if rule.read.scalar => format!("max_over_time(count(vector({expr}\n)){range})"),
             None => format!("max_over_time(count({expr}\n){range})"),
         },
         at,
@@ -67,9 +67,9 @@ fn questions(run: &Run<'_>, id: RuleId, schedule: &Schedule) -> Vec<Ask> {
 
 /// A comparison that tells how close it came.
 fn comparison<'a>(run: &'a Run<'_>, id: RuleId) -> Option<&'a Comparison> {
-    let source = run.sources.source(id);
-    source.expr.comparison.as_ref().filter(|comparison| {
-        !source.scalar
+    let read = &run.sources.rule(id).read;
+    read.comparison.as_ref().filter(|comparison| {
+        !read.scalar
             && !matches!(comparison.op, CompareOp::Equal | CompareOp::NotEqual)
             && comparison.threshold.is_finite()
     })

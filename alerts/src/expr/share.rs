@@ -3,7 +3,8 @@
 use promql_parser::parser::token::{T_AVG, T_COUNT, T_DIV, T_EQLC, T_MUL, T_SUM};
 use promql_parser::parser::{AggregateExpr, Expr};
 
-use super::{CompareOp, number};
+use super::CompareOp;
+use super::comparison::number;
 
 /// A comparison of the share of targets that are down, or up, with a number.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,12 +8,6 @@ fn reach(text: &str) -> u64 {
     of(text).reach.as_secs()
 }
 
-/// The metrics that an expression can do without.
-fn optional(text: &str) -> Vec<String> {
-    let selectors = of(text).selectors.into_iter().filter(|selector| selector.may_be_empty);
-    selectors.filter_map(|selector| selector.metric).collect()
-}
-
 /// The metrics without any of which there is no result, each tried alone.
 fn needed(text: &str) -> Vec<String> {
     let read = of(text);
@@ -26,12 +20,14 @@ fn every_selector_is_found_with_its_matchers() {
     let read = of(r#"sum(rate(a{x="1",y!~"2|3"}[5m])) by (z) / on() {__name__="b",x!=""} > scalar({__name__=~"c.*"})"#);
     let names: Vec<_> = read.selectors.iter().map(|selector| selector.metric.as_deref()).collect();
     assert_eq!(names, [Some("a"), Some("b"), None]);
-    let matcher = |label: &str, op, value: &str| Matcher { label: label.into(), op, value: value.into() };
-    let of_a = vec![matcher("x", MatchOp::Equal, "1"), matcher("y", MatchOp::NotRegex, "2|3")];
-    assert_eq!(read.selectors[0].matchers, of_a);
-    assert_eq!(read.selectors[1].matchers, [matcher("x", MatchOp::NotEqual, "")]);
-    assert_eq!(read.selectors[2].matchers, [matcher("__name__", MatchOp::Regex, "c.*")]);
-    assert!(read.tests[0][1].is_match("4") && !read.tests[0][1].is_match("3"));
+    let tests = |index: usize| read.selectors[index].tests.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(tests(0), [r#"x="1""#, r#"y!~"2|3""#]);
+    assert_eq!(tests(1), [r#"x!="""#]);
+    assert_eq!(tests(2), [r#"__name__=~"c.*""#]);
+    let not_y = &read.selectors[0].tests[1];
+    assert!(not_y.is_match("4") && !not_y.is_match("3"));
+    let reads = |index: usize, metric: &str| read.selectors[index].reads(metric);
+    assert!(reads(1, "b") && !reads(1, "c") && reads(2, "cd") && !reads(2, "d"));
 }
 
 #[test]
@@ -40,11 +36,11 @@ fn of_a_range_more_matters_than_the_latest_value() {
     assert_eq!(ranges("a > 1 and rate(b[5m]) > c"), [1]);
     assert_eq!(ranges("max_over_time(a[5m:1m]) + a offset 1h"), [0; 0]);
     assert_eq!(ranges("a - timestamp(b) + sum(timestamp(c > 0))"), [1, 2]);
-    assert_eq!(Expression::unread("a + holt_winters(b[5m], 0.5, 0.5)").ranges.len(), 3);
+    assert_eq!(Expression::of("a + holt_winters(b[5m], 0.5, 0.5)").ranges.len(), 3);
 }
 
 #[test]
-fn what_may_be_empty_is_exactly_what_is_not_needed() {
+fn what_may_be_empty_is_not_needed() {
     for (text, empty) in [
         ("a == 1", &[][..]),
         ("absent(a == 1)", &["a"]),
@@ -62,7 +58,6 @@ fn what_may_be_empty_is_exactly_what_is_not_needed() {
         ("topk(3, a)", &[]),
         ("-a", &[]),
     ] {
-        assert_eq!(optional(text), empty, "{text}");
         let all: Vec<_> = of(text).selectors.into_iter().filter_map(|selector| selector.metric).collect();
         let rest: Vec<_> = all.into_iter().filter(|metric| !empty.contains(&metric.as_str())).collect();
         assert_eq!(needed(text), rest, "{text}");
@@ -133,10 +128,10 @@ fn what_no_prometheus_parses_is_wrong_and_what_only_this_parser_does_not_is_left
 
 #[test]
 fn an_expression_that_was_not_read_may_read_each_of_its_names() {
-    let unread = Expression::unread(r#"holt_winters(node_load1{job="x"}[1h], 0.1, 0.2) offset 5m"#);
+    let unread = Expression::of(r#"holt_winters(node_load1{job="x"}[1h], 0.1, 0.2) offset 5m"#);
     let names: Vec<_> = unread.selectors.iter().filter_map(|selector| selector.metric.as_deref()).collect();
     assert_eq!(names, ["holt_winters", "job", "node_load1", "offset", "x"]);
-    assert!(unread.selectors.iter().all(|selector| selector.may_be_empty));
+    assert!(unread.failure.is_some());
     assert_eq!(unread.reach, Duration::from_secs(3900));
 }
 
@@ -186,6 +181,6 @@ fn odd_numbers_and_durations_do_no_harm() {
         "-1 ^ -a",
     ] {
         assert_ne!(read(text).err(), Some(Failure::Unknown("its parser failed".to_owned())), "{text}");
-        let _ = Expression::unread(text);
+        let _ = Expression::unread(text, Failure::Unknown(String::new()));
     }
 }

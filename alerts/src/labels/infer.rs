@@ -6,9 +6,10 @@ use promql_parser::label::{MatchOp as Op, Matcher as Test};
 
 use super::{Labels, Origin, defaults};
 use crate::catalogue::Catalogue;
+use crate::expr::Selector;
+use crate::known;
 use crate::recording::Exporter;
 use crate::rule::RuleSet;
-use crate::{expr, known};
 
 /// Values that are tried for one label.
 const MOST_CANDIDATES: usize = 64;
@@ -55,9 +56,8 @@ fn wishes(rules: &RuleSet, catalogue: &Catalogue) -> BTreeMap<(Exporter, String)
     let recorded: BTreeSet<Exporter> = catalogue.exporters().collect();
     let mut wishes: BTreeMap<(Exporter, String), Wishes> = BTreeMap::new();
     for rule in &rules.rules {
-        let Ok(read) = expr::read(&rule.expr) else { continue };
-        for (selector, tests) in read.selectors.iter().zip(&read.tests) {
-            let Some(metric) = &selector.metric else { continue };
+        for Selector { metric, tests } in rule.selectors() {
+            let Some(metric) = metric else { continue };
             let having = catalogue.metric(metric);
             let (exporters, of_any_target) = match (known::exporter_of(metric), having) {
                 (Some(exporter), _) => (vec![exporter], false),

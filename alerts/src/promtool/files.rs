@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -34,7 +35,7 @@ pub struct WrittenRule {
     pub alert: bool,
     pub name: String,
     pub expr: String,
-    pub hold: u64,
+    pub wait: u64,
     pub keep_firing: u64,
     pub labels: BTreeMap<String, String>,
 }
@@ -68,21 +69,29 @@ impl File {
         let mut out = BufWriter::new(std::fs::File::create(path)?);
         writeln!(out, "groups:\n- name: rules\n  rules:")?;
         for rule in &self.rules {
-            writeln!(out, "  - {}: {}", if rule.alert { "alert" } else { "record" }, quoted(&rule.name))?;
-            writeln!(out, "    expr: {}", quoted(&rule.expr))?;
-            for (field, time) in [("for", rule.hold), ("keep_firing_for", rule.keep_firing)] {
-                if time > 0 {
-                    writeln!(out, "    {field}: {}", duration(time))?;
-                }
-            }
-            if !rule.labels.is_empty() {
-                writeln!(out, "    labels:")?;
-            }
-            for (label, value) in &rule.labels {
-                writeln!(out, "      {}: {}", quoted(label), quoted(value))?;
-            }
+            write!(out, "{rule}")?;
         }
         out.flush()
+    }
+}
+
+/// As an entry of `rules`.
+impl fmt::Display for WrittenRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  - {}: {}", if self.alert { "alert" } else { "record" }, quoted(&self.name))?;
+        writeln!(f, "    expr: {}", quoted(&self.expr))?;
+        for (field, time) in [("for", self.wait), ("keep_firing_for", self.keep_firing)] {
+            if time > 0 {
+                writeln!(f, "    {field}: {}", duration(time))?;
+            }
+        }
+        if !self.labels.is_empty() {
+            writeln!(f, "    labels:")?;
+        }
+        for (label, value) in &self.labels {
+            writeln!(f, "      {}: {}", quoted(label), quoted(value))?;
+        }
+        Ok(())
     }
 }
 
@@ -109,14 +118,8 @@ impl Test {
     }
 }
 
-/// A metric with its labels.
-#[must_use]
-pub fn series(name: &str, labels: &BTreeMap<String, String>) -> String {
-    let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={}", quoted(value))).collect();
-    format!("{name}{{{}}}", labels.join(","))
-}
-
 /// A string as JSON, YAML and PromQL all read it.
+#[must_use]
 pub fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

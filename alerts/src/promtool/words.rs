@@ -200,9 +200,9 @@ mod tests {
     use super::super::{Ask, Promtool, Test, WrittenRule};
     use super::*;
 
-    fn rule(expr: &str, hold: u64) -> WrittenRule {
+    fn rule(expr: &str, wait: u64) -> WrittenRule {
         let labels = BTreeMap::from([("id".to_owned(), expr.to_owned())]);
-        WrittenRule { alert: true, name: "A".into(), expr: expr.into(), hold, keep_firing: 0, labels }
+        WrittenRule { alert: true, name: "A".into(), expr: expr.into(), wait, keep_firing: 0, labels }
     }
 
     /// A file whose questions have all kinds of answers, one whose rule fails, and one whose rule does not parse.

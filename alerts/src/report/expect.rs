@@ -170,7 +170,7 @@ fn never(card: &Scorecard, alert: &str, incident: &Incident) -> String {
     let trials: Vec<&Trial> = incident.trials.iter().filter_map(|n| card.trials.get(*n)).collect();
     let pending = trials.iter().flat_map(|trial| &trial.pending).find(|pending| pending.rule.name == alert);
     if let Some(pending) = pending {
-        return format!("true for {} of {}", clock(pending.lasted), clock(pending.hold));
+        return format!("true for {} of {}", clock(pending.lasted), clock(pending.wait));
     }
     let open = trials.iter().flat_map(|trial| &trial.open).find(|open| open.rule.name == alert);
     if let Some(open) = open {

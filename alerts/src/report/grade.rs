@@ -1,7 +1,7 @@
 //! From verdicts to a scorecard.
 //!
-//! Job: what takes several trials to say: which trial is an incident's first warning, what is
-//! caught, which expectations hold. Left out: deciding, printing.
+//! What takes several trials to say: an incident's first warning, what is caught, which expectations hold.
+//! Left out: deciding, printing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -158,41 +158,8 @@ fn trial(graded: &Graded<'_>, n: usize, header: &Header) -> Trial {
         open: Vec::new(),
     };
     for (id, rule) in graded.rules.rules.iter().enumerate() {
-        let Some(severity) = severity(rule) else { continue };
-        match graded.verdicts.trials.get(&(RuleId(id), n)) {
-            None | Some(OfTrial::NeverTrue { close: None }) => {}
-            Some(OfTrial::Fires(firings)) => {
-                let warning = |firing| warning(rule, severity, firing, header, graded.expect);
-                trial.warnings.extend(firings.iter().map(warning));
-            }
-            Some(OfTrial::Pending { at, lasted, hold }) => trial.pending.push(Pending {
-                rule: named(rule),
-                severity,
-                after: at.as_secs_f64(),
-                lasted: lasted.as_secs_f64(),
-                hold: hold.as_secs_f64(),
-            }),
-            Some(OfTrial::NeverTrue { close: Some(close) }) => trial.close.push(Close {
-                rule: named(rule),
-                value: close.value,
-                threshold: close.threshold,
-                above: close.above,
-                labels: close.labels.clone(),
-            }),
-            // Other recordings decide such a rule, unless they lack something else that it needs.
-            Some(OfTrial::NotRecorded { metrics }) => {
-                let mut of_rule = graded.verdicts.trials.range((RuleId(id), 0)..=(RuleId(id), usize::MAX));
-                if of_rule.all(|(_, verdict)| matches!(verdict, OfTrial::NotRecorded { .. })) {
-                    let why = format!("not recorded in this trial: {}", metrics.join(", "));
-                    trial.open.push(Open { rule: named(rule), error: false, why });
-                }
-            }
-            Some(OfTrial::Undecided { why }) => {
-                trial.open.push(Open { rule: named(rule), error: false, why: why.clone() });
-            }
-            Some(OfTrial::Error { message }) => {
-                trial.open.push(Open { rule: named(rule), error: true, why: message.clone() });
-            }
+        if let Some(severity) = severity(rule) {
+            add(graded, (n, header), &mut trial, RuleId(id), severity);
         }
     }
     // By name after time, so that the order is stable.
@@ -201,6 +168,46 @@ fn trial(graded: &Graded<'_>, n: usize, header: &Header) -> Trial {
     });
     trial.close.sort_by(|one, other| other.share().total_cmp(&one.share()).then_with(|| one.rule.cmp(&other.rule)));
     trial
+}
+
+/// Adds the verdict on an alert.
+fn add(graded: &Graded<'_>, (n, header): (usize, &Header), trial: &mut Trial, id: RuleId, severity: Severity) {
+    let rule = &graded.rules.rules[id.0];
+    match graded.verdicts.trials.get(&(id, n)) {
+        None | Some(OfTrial::NeverTrue { close: None }) => {}
+        Some(OfTrial::Fires(firings)) => {
+            let warning = |firing| warning(rule, severity, firing, header, graded.expect);
+            trial.warnings.extend(firings.iter().map(warning));
+        }
+        Some(OfTrial::Pending { at, lasted, wait }) => trial.pending.push(Pending {
+            rule: named(rule),
+            severity,
+            after: at.as_secs_f64(),
+            lasted: lasted.as_secs_f64(),
+            wait: wait.as_secs_f64(),
+        }),
+        Some(OfTrial::NeverTrue { close: Some(close) }) => trial.close.push(Close {
+            rule: named(rule),
+            value: close.value,
+            threshold: close.threshold,
+            above: close.above,
+            labels: close.labels.clone(),
+        }),
+        // Other recordings decide such a rule, unless they lack something else that it needs.
+        Some(OfTrial::NotRecorded { metrics }) => {
+            let mut of_rule = graded.verdicts.trials.range((id, 0)..=(id, usize::MAX));
+            if of_rule.all(|(_, verdict)| matches!(verdict, OfTrial::NotRecorded { .. })) {
+                let why = format!("not recorded in this trial: {}", metrics.join(", "));
+                trial.open.push(Open { rule: named(rule), error: false, why });
+            }
+        }
+        Some(OfTrial::Undecided { why }) => {
+            trial.open.push(Open { rule: named(rule), error: false, why: why.clone() });
+        }
+        Some(OfTrial::Error { message }) => {
+            trial.open.push(Open { rule: named(rule), error: true, why: message.clone() });
+        }
+    }
 }
 
 fn warning(rule: &Rule, severity: Severity, firing: &Firing, header: &Header, expect: &[Expect]) -> Warning {
@@ -218,13 +225,13 @@ fn warning(rule: &Rule, severity: Severity, firing: &Firing, header: &Header, ex
         condition: firing.split.condition.as_secs_f64(),
         scrape: firing.split.scrape.as_secs_f64(),
         evaluation: firing.split.evaluation.as_secs_f64(),
-        hold: firing.split.hold.as_secs_f64(),
+        wait: firing.split.wait.as_secs_f64(),
         held: firing.held,
         late: firing.late,
         cleared: firing.cleared.map(|cleared| cleared.as_secs_f64()),
         ended_early: firing.ended_early.map(|early| early.as_secs_f64()),
         few: firing.few.clone(),
-        positions: firing.phases,
+        positions: firing.positions,
         labels: firing.labels.clone(),
         subject,
         by,

@@ -11,8 +11,8 @@ use relapse_reports::units::count;
 
 use super::expect::Outcome;
 use super::scorecard::{Scorecard, SettledVerdict, Trial};
-use super::text;
 use super::words::clock;
+use super::{rows, text};
 
 /// Renders one page for all scorecards.
 #[must_use]
@@ -49,8 +49,8 @@ fn one(card: &Scorecard) -> Markup {
             h2 { "Incidents" }
             div.card.scroll {
                 table.times {
-                    thead { tr { @for head in text::HEADS { th { (head) } } } }
-                    tbody { @for row in text::rows(card) {
+                    thead { tr { @for head in rows::HEADS { th { (head) } } } }
+                    tbody { @for row in rows::rows(card) {
                         tr {
                             td { (row.incident) }
                             td class={ "tone " (row.tone.class()) } { (row.warning) }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Level {
     /// Says what is wrong.
     Cause,
-    /// Says that something is wrong, of what users notice or will.
+    /// Says that something is wrong that users notice or will notice.
     Symptom,
     /// Another effect of the incident; no false alarm, and no credit.
     Collateral,
@@ -22,7 +22,7 @@ pub enum Source {
     Expected,
     /// The reviewed list.
     Reviewed,
-    /// Its subject, as far as that goes.
+    /// Its subject.
     Subject,
 }
 

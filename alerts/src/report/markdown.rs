@@ -6,8 +6,8 @@ use relapse_reports::units::count;
 
 use super::expect::Outcome;
 use super::scorecard::{Scorecard, Settled, SettledVerdict};
-use super::text;
 use super::words::clock;
+use super::{rows, text};
 
 /// Renders the page.
 #[must_use]
@@ -22,9 +22,9 @@ pub fn markdown(card: &Scorecard) -> String {
         card.relapse
     ));
     if card.promtool.is_some() {
-        let rows = text::rows(card).into_iter();
+        let rows = rows::rows(card).into_iter();
         let rows = rows.map(|row| [row.incident, row.warning, row.after, row.level].map(Cell::Text).to_vec());
-        page.push_str(&table(&Table::of_times(&text::HEADS, rows.collect())));
+        page.push_str(&table(&Table::of_times(&rows::HEADS, rows.collect())));
         for (_, note) in text::notes(card) {
             page.push_str(&format!("- {}\n", escape(&note)));
         }

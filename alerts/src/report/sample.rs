@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::expect::{Expect, Level, Scope};
 use super::grade::{Graded, grade};
 use super::scorecard::Scorecard;
+use crate::expr::Expression;
 use crate::recording::{Header, Made, Phases};
 use crate::rule::{Group, Rule, RuleId, RuleSet, Severity, What};
 use crate::verdict::{Close, Firing, OfRule, OfTrial, Split, Subject, Verdicts};
@@ -19,15 +20,15 @@ pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-fn alert(file: &str, line: usize, name: &str, hold: u64, severity: Severity) -> Rule {
+fn alert(file: &str, line: usize, name: &str, wait: u64, severity: Severity) -> Rule {
     Rule {
         group: 0,
         file: Arc::from(file),
         line,
-        what: What::Alert { name: name.to_owned(), hold: secs(hold), keep_firing: Duration::ZERO, severity },
+        what: What::Alert { name: name.to_owned(), wait: secs(wait), keep_firing: Duration::ZERO, severity },
         expr: String::new(),
         labels: BTreeMap::new(),
-        selectors: Vec::new(),
+        read: Expression::of(""),
         reach: Duration::ZERO,
     }
 }
@@ -48,7 +49,7 @@ pub fn rules() -> RuleSet {
         ("net.yaml", 70, "DnsFlaps", 900, Warning),
     ];
     let record = Rule { what: What::Record { name: "a:b".to_owned() }, ..alert("net.yaml", 80, "", 0, Info) };
-    let rules = names.into_iter().map(|(file, line, name, hold, severity)| alert(file, line, name, hold, severity));
+    let rules = names.into_iter().map(|(file, line, name, wait, severity)| alert(file, line, name, wait, severity));
     RuleSet {
         groups: vec![Group {
             name: "all".to_owned(),
@@ -82,9 +83,9 @@ pub fn header(incident: &str, scenario: &str, control: Option<&str>, subject: &s
     }
 }
 
-fn firing(condition: u64, hold: u64, subject: Option<&str>) -> Firing {
-    let split = Split { condition: secs(condition), scrape: secs(15), evaluation: secs(25), hold: secs(hold) };
-    let after = split.condition + split.scrape + split.evaluation + split.hold;
+fn firing(condition: u64, wait: u64, subject: Option<&str>) -> Firing {
+    let split = Split { condition: secs(condition), scrape: secs(15), evaluation: secs(25), wait: secs(wait) };
+    let after = split.condition + split.scrape + split.evaluation + split.wait;
     Firing {
         labels: labels(&[("severity", "warning")]),
         after,
@@ -94,7 +95,7 @@ fn firing(condition: u64, hold: u64, subject: Option<&str>) -> Firing {
         late: false,
         cleared: Some(secs(40)),
         ended_early: None,
-        phases: 3,
+        positions: 3,
         few: None,
         subject: subject.map_or(Subject::NotSaid, |subject| Subject::Is {
             subject: subject.to_owned(),
@@ -135,7 +136,7 @@ pub fn verdicts() -> Verdicts {
         (4, 1, OfTrial::NeverTrue { close: Some(Close { value: 0.1, ..close }) }),
         (5, 2, OfTrial::Fires(vec![firing(3, 0, Some("node/worker-1"))])),
         (7, 3, OfTrial::Fires(vec![firing(20, 600, None)])),
-        (10, 4, OfTrial::Pending { at: secs(30), lasted: secs(20), hold: secs(900) }),
+        (10, 4, OfTrial::Pending { at: secs(30), lasted: secs(20), wait: secs(900) }),
     ] {
         all.trials.insert((RuleId(rule), trial), verdict);
     }

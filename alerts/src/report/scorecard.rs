@@ -165,7 +165,7 @@ pub struct Warning {
     pub scrape: f64,
     pub evaluation: f64,
     #[serde(rename = "for")]
-    pub hold: f64,
+    pub wait: f64,
     /// `after` lies beyond what was recorded: the end of the fault was repeated.
     pub held: bool,
     /// It fires after the original was over.
@@ -202,7 +202,7 @@ pub struct Pending {
     pub lasted: f64,
     /// The `for` of the rule.
     #[serde(rename = "for")]
-    pub hold: f64,
+    pub wait: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,9 @@ use super::expect::{Level, Outcome};
 use super::sample::{card, card_of, expect, headers, rules, verdicts};
 use super::scorecard::Scorecard;
 use super::{against, html, markdown, text};
+use crate::expr::Expression;
 use crate::recording::{Exporter, Target};
-use crate::rule::{RuleId, Selector};
+use crate::rule::{RuleId, What};
 use crate::verdict::{OfTrial, Verdicts};
 
 fn graded() -> Scorecard {
@@ -45,16 +46,33 @@ fn commands_repeat_what_was_given() {
 }
 
 #[test]
+fn the_command_that_explains_is_about_its_row() {
+    let (mut rules, mut headers) = (rules(), headers());
+    // One scenario's name is the end of the other's.
+    headers[0].scenario = "late-coredns-loss".to_owned();
+    headers[0].expected = headers[1].expected.clone();
+    for (index, name) in [(1, "Now and then"), (7, "It's down")] {
+        if let What::Alert { name: of, .. } = &mut rules.rules[index].what {
+            name.clone_into(of);
+        }
+    }
+    let mut verdicts = verdicts();
+    let fires = verdicts.trials[&(RuleId(0), 1)].clone();
+    verdicts.trials.insert((RuleId(0), 0), fires);
+    let card = card_of(&rules, &headers, &verdicts, true, &[]);
+    let line = text::lines(&card, Page::PLAIN, &[], &[]).into_iter().find(|line| line.starts_with("next:")).unwrap();
+    assert!(line.ends_with("relapse alerts explain 'It'\\''s down' I3"), "{line}");
+}
+
+#[test]
 fn verdicts_that_rest_on_derived_series_are_counted() {
     let (mut rules, mut headers) = (rules(), headers());
     headers[0].targets.push(Target { exporter: Exporter::KubeState, place: Default::default() });
-    let reads =
-        |metric: &str| vec![Selector { metric: Some(metric.to_owned()), matchers: Vec::new(), may_be_empty: false }];
     // Decided; not covered; through a recording rule.
-    rules.rules[0].selectors = reads("kube_pod_status_ready");
-    rules.rules[8].selectors = reads("kube_pod_status_ready");
-    rules.rules[11].selectors = reads("kube_node_info");
-    rules.rules[1].selectors = reads("a:b");
+    rules.rules[0].read = Expression::of("kube_pod_status_ready");
+    rules.rules[8].read = Expression::of("kube_pod_status_ready");
+    rules.rules[11].read = Expression::of("kube_node_info");
+    rules.rules[1].read = Expression::of("a:b");
     let card = card_of(&rules, &headers, &verdicts(), true, &[]);
     assert_eq!(card.derived, 2);
     assert!(shown(&card).contains("derived: 2 rules rest on series derived from API objects"));

@@ -10,14 +10,13 @@ use relapse_reports::paint::{Line, Page, columns, cut};
 use relapse_reports::units::count;
 use relapse_reports::words::Tone;
 
-use super::expect::{Level, Outcome};
+use super::expect::Outcome;
+use super::rows::{CLOSE, HEADS, Row, rows};
 use super::scorecard::{Close, Incident, Input, Named, Scorecard, Settled, SettledVerdict, Trial};
 use super::words::{self, clock};
 
 /// At most this many rules are listed for one verdict.
 const LISTED: usize = 8;
-/// From this share of the way on, a rule that was never true came close.
-const CLOSE: f64 = 0.5;
 /// The width of the words at the start of a list of rules.
 const HEAD: usize = 13;
 
@@ -108,16 +107,15 @@ fn place(rule: &Named) -> String {
 
 /// Lists of rules that say nothing in any trial, and of rules that fail in some.
 fn settled(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
-    let of = |verdict, with_why: bool| -> Vec<(String, Vec<String>)> {
+    let of = |verdict| -> Vec<(String, Vec<String>)> {
         let rule = |rule: &Settled| {
-            let mut below = if with_why { vec![rule.why.clone()] } else { Vec::new() };
-            below.extend(rule.nearest.iter().map(|nearest| format!("nearest: {nearest}")));
-            (place(&rule.rule), below)
+            let nearest = rule.nearest.iter().map(|nearest| format!("nearest: {nearest}"));
+            (place(&rule.rule), std::iter::once(rule.why.clone()).chain(nearest).collect())
         };
         card.settled(verdict).map(rule).collect()
     };
-    list("CANNOT FIRE", Tone::Bad, &of(SettledVerdict::CannotFire, true), page, lines);
-    let mut errors = of(SettledVerdict::Error, true);
+    list("CANNOT FIRE", Tone::Bad, &of(SettledVerdict::CannotFire), page, lines);
+    let mut errors = of(SettledVerdict::Error);
     errors.extend(open(card, true));
     list("ERRORS", Tone::Bad, &errors, page, lines);
     // An alert such as Watchdog is meant to fire always.
@@ -125,7 +123,7 @@ fn settled(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
     let always = card.settled(SettledVerdict::AlwaysOn).filter(pages);
     let always: Vec<_> = always.map(|rule| (place(&rule.rule), vec![rule.why.clone()])).collect();
     list("ALWAYS ON", Tone::Unsure, &always, page, lines);
-    let mut undecided = of(SettledVerdict::Undecided, true);
+    let mut undecided = of(SettledVerdict::Undecided);
     undecided.extend(open(card, false));
     list("UNDECIDED", Tone::Unsure, &undecided, page, lines);
 }
@@ -171,72 +169,6 @@ fn list(head: &str, tone: Tone, rules: &[(String, Vec<String>)], page: Page, lin
     }
 }
 
-/// One row of the table of incidents.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Row {
-    pub incident: String,
-    pub warning: String,
-    pub after: String,
-    pub level: String,
-    pub tone: Tone,
-}
-
-pub(super) const HEADS: [&str; 4] = ["incident", "first warning", "after", "level"];
-
-pub(super) fn rows(card: &Scorecard) -> Vec<Row> {
-    card.incidents.iter().map(|incident| row(card, incident)).collect()
-}
-
-fn row(card: &Scorecard, incident: &Incident) -> Row {
-    let named = format!("{} {}", incident.incident, incident.scenario);
-    let Some((_, first)) = card.first(incident) else {
-        let trials: Vec<&Trial> = incident.trials.iter().filter_map(|n| card.trials.get(*n)).collect();
-        let (warning, level) = almost(&trials).unwrap_or(("-".to_owned(), "-".to_owned()));
-        return Row { incident: named, warning, after: "never".to_owned(), level, tone: Tone::Bad };
-    };
-    let level = first.level.map_or("-", Level::as_str);
-    let mut notes = vec![level.to_owned()];
-    if first.late {
-        notes.push("too late: the original was over".to_owned());
-    }
-    if first.subject.is_none() {
-        notes.push("does not say where".to_owned());
-    } else if first.right == Some(false) && first.earns() {
-        notes.push(format!("about {}", first.subject.as_deref().unwrap_or_default()));
-    }
-    match first.ended_early {
-        Some(early) => notes.push(format!("over after {}, before healing", clock(early))),
-        None if first.cleared.is_none() => notes.push("still fires at the end".to_owned()),
-        None => {}
-    }
-    notes.extend(first.few.clone());
-    if first.positions < 3 {
-        notes.push(format!("fires by chance: {} of 3 scrape positions", first.positions));
-    }
-    let tone = match first.level {
-        _ if !first.earns() => Tone::Unsure,
-        Some(Level::Cause) => Tone::Good,
-        _ => Tone::Note,
-    };
-    let after = format!("{}{}", clock(first.after), if first.held { "*" } else { "" });
-    Row { incident: named, warning: first.rule.name.clone(), after, level: notes.join(", "), tone }
-}
-
-/// The rule that came closest where none fires: one that was true and not for long enough, or nearly true.
-fn almost(trials: &[&Trial]) -> Option<(String, String)> {
-    let pending = trials.iter().flat_map(|trial| &trial.pending);
-    if let Some(pending) = pending.max_by(|one, other| (one.lasted / one.hold).total_cmp(&(other.lasted / other.hold)))
-    {
-        return Some((
-            pending.rule.name.clone(),
-            format!("true for {} of {}", clock(pending.lasted), clock(pending.hold)),
-        ));
-    }
-    let close = trials.iter().flat_map(|trial| &trial.close).filter(|close| close.share() >= CLOSE);
-    let close = close.max_by(|one, other| one.share().total_cmp(&other.share()))?;
-    Some((close.rule.name.clone(), words::close(close)))
-}
-
 fn table(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
     let rows = rows(card);
     let width = |of: fn(&Row) -> &String, head: &str| {
@@ -262,11 +194,11 @@ pub(super) fn notes(card: &Scorecard) -> Vec<(Tone, String)> {
     let firsts: Vec<_> = card.incidents.iter().filter_map(|incident| card.first(incident)).collect();
     let held = firsts.iter().filter(|(_, first)| first.held).max_by(|(_, a), (_, b)| a.after.total_cmp(&b.after));
     if let Some((_, held)) = held {
-        let (true_after, hold) = (clock(held.condition), clock(held.hold));
-        let text = match held.hold {
+        let (true_after, wait) = (clock(held.condition), clock(held.wait));
+        let text = match held.wait {
             0.0 => "* held: the recorded fault was prolonged".to_owned(),
             _ => format!(
-                "* held: the recorded fault was prolonged; {} is true after {true_after}, then for: {hold}",
+                "* held: the recorded fault was prolonged; {} is true after {true_after}, then for: {wait}",
                 held.rule.name
             ),
         };
@@ -347,22 +279,21 @@ fn expectations(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
 
 /// Commands that say more about what the table shows.
 fn next(card: &Scorecard, options: &[String], paths: &[String], lines: &mut Vec<String>) {
-    // What comes from a pipe has to be piped again.
-    let piped = if paths.iter().any(|path| path == "-") { "... | " } else { "" };
+    // What comes from a pipe has to be piped again, and cannot be named in a file.
+    let is_piped = paths.iter().any(|path| path == "-");
+    let piped = if is_piped { "... | " } else { "" };
     let given: String = options.iter().chain(paths).map(|word| format!(" {}", quoted(word))).collect();
     let mut commands = Vec::new();
-    let row = card.incidents.iter().find(|incident| incident.caught.is_none()).or(card.incidents.first());
-    if let Some(incident) = row {
-        let name = rows(card).into_iter().find(|row| row.incident.ends_with(&incident.scenario)).map(|row| row.warning);
+    let rows: Vec<(&Incident, Row)> = card.incidents.iter().zip(rows(card)).collect();
+    let missed = rows.iter().find(|(incident, _)| incident.caught.is_none());
+    if let Some((incident, row)) = missed.or(rows.first()).filter(|(_, row)| row.warning != "-") {
         let of = if incident.base { &incident.incident } else { &incident.scenario };
-        commands.extend(
-            name.filter(|name| name != "-").map(|name| format!("{piped}relapse alerts explain {name} {of}{given}")),
-        );
+        commands.push(format!("{piped}relapse alerts explain {} {of}{given}", quoted(&row.warning)));
     }
-    if card.expected.is_empty() {
-        // Not over the file that is read.
+    if card.expected.is_empty() && !is_piped {
+        // Do not overwrite the `relapse.yaml` that is being read.
         let file = if paths.is_empty() { "relapse.new.yaml" } else { "relapse.yaml" };
-        commands.push(format!("{piped}relapse alerts suggest{given} > {file}"));
+        commands.push(format!("relapse alerts suggest{given} > {file}"));
     }
     for (n, command) in commands.iter().enumerate() {
         lines.push(format!("{:<6}{command}", if n == 0 { "next:" } else { "" }));

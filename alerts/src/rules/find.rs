@@ -52,8 +52,8 @@ fn file(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Found, wrong: &mu
     }
 }
 
-/// Files of a folder and its folders, by name. Hidden ones are left out, and links to folders are not followed, so that
-/// there is no end without one.
+/// Files of a folder and its subfolders, by name. Hidden files are skipped; links to folders are not followed, so a circle
+/// of links ends.
 fn folder(path: &Path, seen: &mut BTreeSet<PathBuf>, found: &mut Found, wrong: &mut Diagnostics) {
     let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     let mut entries = match entries {

@@ -152,9 +152,9 @@ impl Reader<'_> {
         if let Some(annotations) = get(node, "annotations") {
             self.labels(annotations);
         }
-        let hold = get(node, "for").map(|hold| (hold, self.duration(hold, "`for`")));
+        let wait = get(node, "for").map(|wait| (wait, self.duration(wait, "`for`")));
         let keep = get(node, "keep_firing_for").map(|keep| (keep, self.duration(keep, "`keep_firing_for`")));
-        if let (Some(_), Some((field, _))) = (record, hold.as_ref().or(keep.as_ref())) {
+        if let (Some(_), Some((field, _))) = (record, wait.as_ref().or(keep.as_ref())) {
             self.report(field.span, "a rule that records a series has no `for` or `keep_firing_for`", "");
         }
         let (Some(name), Some(expr)) = (name, expr) else { return };
@@ -162,21 +162,21 @@ impl Reader<'_> {
         let what = match alert {
             Some(_) => What::Alert {
                 name,
-                hold: duration(hold),
+                wait: duration(wait),
                 keep_firing: duration(keep),
                 severity: severity(labels.get("severity").map(String::as_str)),
             },
             None => What::Record { name },
         };
-        let read = expr::read(&expr).unwrap_or_else(|_| expr::Expression::unread(&expr));
+        let read = expr::Expression::of(&expr);
         self.set.rules.push(Rule {
             group,
             file: Arc::clone(self.file),
             line: self.lines.line(self.span(named.span).offset),
             what,
             labels,
-            selectors: read.selectors,
             reach: read.reach,
+            read,
             expr,
         });
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::expr::Selector;
 use crate::rule::{RuleSet, What};
 
 /// Adds to the reach of each rule that of the recording rules it reads, through any number of them.
@@ -20,8 +21,12 @@ pub(super) fn through_recording_rules(set: &mut RuleSet) {
     for _ in 0..MOST {
         let mut changed = false;
         for (rule, own) in set.rules.iter_mut().zip(&own) {
-            let behind = rule.selectors.iter().filter_map(|selector| recorded.get(selector.metric.as_deref()?)).max();
-            let reach = own.saturating_add(behind.copied().unwrap_or_default());
+            let reads = |selector: &Selector| match &selector.metric {
+                Some(metric) => recorded.get(metric).copied(),
+                None => recorded.iter().filter(|(name, _)| selector.reads(name)).map(|(_, reach)| *reach).max(),
+            };
+            let behind = rule.selectors().iter().filter_map(reads).max();
+            let reach = own.saturating_add(behind.unwrap_or_default());
             if reach > rule.reach {
                 rule.reach = reach;
                 changed = true;

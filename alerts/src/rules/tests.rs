@@ -46,13 +46,17 @@ fn a_rule_file_of_prometheus() {
     let [record, alert] = &set.rules[..] else { panic!() };
     assert_eq!((record.line, alert.line), (9, 11));
     assert_eq!(record.what, What::Record { name: "node:drops:rate5m".into() });
-    let hold = std::time::Duration::from_secs(5400);
+    let wait = std::time::Duration::from_secs(5400);
     let keep_firing = std::time::Duration::from_secs(300);
-    assert_eq!(alert.what, What::Alert { name: "Drops".into(), hold, keep_firing, severity: Severity::Critical });
+    assert_eq!(alert.what, What::Alert { name: "Drops".into(), wait, keep_firing, severity: Severity::Critical });
     let labels: Vec<_> = alert.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(labels, ["number=01", "severity=page", "team=net", "who={{ $labels.instance }}", "yes=true"]);
     // The range of the recording rule.
     assert_eq!(alert.reach.as_secs(), 300);
+    let by_pattern =
+        "- name: a\n  rules: [{record: a:b, expr: 'rate(c[1h])'}, {alert: A, expr: '{__name__=~\"a:.*\"} > 1'}]";
+    let set = from(&format!("groups:\n{by_pattern}\n")).unwrap();
+    assert_eq!(set.rules[1].reach.as_secs(), 3600);
     assert_eq!(set.files, 1);
 }
 

@@ -7,10 +7,10 @@ use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test};
 use super::missing;
 use super::status::Status;
 use crate::catalogue::{Catalogue, Names};
+use crate::expr::Selector;
 use crate::known;
 use crate::labels::{Labels, Origin, runs_as};
 use crate::recording::Exporter;
-use crate::rule::Selector;
 
 /// All recorded targets with their labels.
 pub(super) struct Targets<'a> {
@@ -27,8 +27,8 @@ impl<'a> Targets<'a> {
         Self { catalogue, labels, of: of.collect() }
     }
 
-    pub(super) fn status(&self, selector: &Selector, tests: &[Test]) -> Status {
-        let Some(metric) = selector.metric.as_deref() else { return Status::Live };
+    pub(super) fn status(&self, Selector { metric, tests }: &Selector) -> Status {
+        let Some(metric) = metric.as_deref() else { return Status::Live };
         if matches!(metric, "ALERTS" | "ALERTS_FOR_STATE") {
             let name = tests.iter().find(|test| test.name == "alertname" && matches!(test.op, Op::Equal));
             return name.map_or(Status::Live, |name| Status::Alert(name.value.clone()));
@@ -110,7 +110,7 @@ impl<'a> Targets<'a> {
                 }
             }
             (_, Some(has)) => Status::Unsure(format!(
-                "no recorded target of {name} has `{test}`: theirs are like `{has}` (`labels:` sets them)"
+                "no recorded target of {name} has `{test}`: theirs have values such as `{has}` (`labels:` sets them)"
             )),
             (_, None) => missing::label(metric, exporter, own, test),
         }

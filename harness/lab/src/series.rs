@@ -77,7 +77,7 @@ pub struct Recorded {
     pub series: Vec<Series>,
     /// Number of scrapes of each target.
     pub seconds: u32,
-    /// Seconds in which none started, because the machine was too busy: they have no samples.
+    /// Seconds in which none started, because the machine was too busy: they repeat the one before.
     pub missed: u32,
 }
 
@@ -167,6 +167,9 @@ async fn scrape_until(
             () = sleep_until(due) => {}
         }
         let late = u32::try_from(due.elapsed().as_secs()).unwrap_or(u32::MAX);
+        for second in seconds..seconds + late {
+            (0..targets.len()).for_each(|target| lock(&table).repeat(target, second as usize));
+        }
         (seconds, missed) = (seconds + late, missed + late);
         let Exports { all, names } = cluster.exports();
         let renamed = move |text: String| names.iter().fold(text, |text, (name, ours)| text.replace(name, ours));

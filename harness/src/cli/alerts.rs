@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use relapse_alerts::report::scorecard::Scorecard;
+use relapse_alerts::report::scorecard::{FORMAT, Scorecard};
 use relapse_alerts::report::{against, html, markdown, text};
 use relapse_alerts::rules::Input;
 
 use super::{Refused, out};
-use graded::Graded;
+use graded::Grader;
 use set::{Chosen, Set};
 
 /// Grade alerting rules against recorded incidents.
@@ -59,7 +59,7 @@ pub struct AlertsArguments {
     #[arg(long, value_name = "FILE", value_parser = report_file)]
     report: Vec<PathBuf>,
     /// Show what changed since earlier rules (files or a folder) or an earlier report (FILE.json).
-    #[arg(long, value_name = "OLD")]
+    #[arg(long, value_name = "OLD", conflicts_with = "json")]
     against: Option<PathBuf>,
 }
 
@@ -124,14 +124,15 @@ pub fn main(arguments: &AlertsArguments) -> Result<ExitCode, Refused> {
         None => {}
     }
     let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
-    let recordings = recordings::Recordings::find(arguments.options.recordings.as_deref())?;
-    let before = arguments.against.as_deref().map(|old| earlier(old, arguments)).transpose()?;
+    let grader = Grader::new(&arguments.options)?;
     if arguments.labels {
         for set in &chosen.sets {
-            labels::print(&graded::read(set)?, set, &recordings)?;
+            labels::print(&graded::read(set)?, set, &grader.catalogue);
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let all = arguments.options.all;
+    let before = arguments.against.as_deref().map(|old| earlier(old, &chosen, &grader, all)).transpose()?;
     let page = out::page();
     let mut cards = Vec::new();
     for (n, set) in chosen.sets.iter().enumerate() {
@@ -143,25 +144,24 @@ pub fn main(arguments: &AlertsArguments) -> Result<ExitCode, Refused> {
             if let Some(name) = &set.name {
                 out::line(page.strong(name));
             }
-            out::line(graded::first_line(&rules));
+            out::line(grader.first_line(&rules));
         }
-        let graded = Graded::grade(set, rules, &recordings, arguments.options.all)?;
+        let graded = grader.grade(set, rules, all)?;
         if !arguments.json {
             out::lines(text::lines(&graded.card, page, &arguments.options.words(), &arguments.paths));
-            graded::hint_promtool(page);
+            grader.hint_promtool(page);
+            if let Some(before) = &before {
+                out::line("");
+                match same(&graded.card, before, chosen.sets.len()) {
+                    Some(before) => out::lines(against::lines(&graded.card, before, page)),
+                    None => out::lines(["before: no rules of this name".to_owned()]),
+                }
+            }
         }
         cards.push(graded.card);
     }
     if arguments.json {
         out::line(serde_json::to_string_pretty(&cards).unwrap_or_default());
-    }
-    if let Some(before) = before {
-        for (now, before) in cards.iter().zip(&before) {
-            if !arguments.json {
-                out::line("");
-                out::lines(against::lines(now, before, page));
-            }
-        }
     }
     for file in &arguments.report {
         write(file, &cards)?;
@@ -169,32 +169,35 @@ pub fn main(arguments: &AlertsArguments) -> Result<ExitCode, Refused> {
     Ok(ExitCode::from(u8::from(!cards.iter().all(Scorecard::holds))))
 }
 
+/// The earlier scorecard to compare with: that of the same name, or the only one if there is one set.
+fn same<'a>(card: &Scorecard, before: &'a [Scorecard], sets: usize) -> Option<&'a Scorecard> {
+    match before {
+        [only] if sets == 1 => Some(only),
+        all => all.iter().find(|before| before.name == card.name),
+    }
+}
+
 /// The scorecards of earlier rules, or those in an earlier report.
-fn earlier(old: &Path, arguments: &AlertsArguments) -> Result<Vec<Scorecard>, Refused> {
-    let failed = |why: String| format!("--against {}: {why}", old.display());
+fn earlier(old: &Path, chosen: &Chosen, grader: &Grader, all: bool) -> Result<Vec<Scorecard>, Refused> {
+    let failed = |why: &str| format!("--against {}: {why}", old.display());
+    if !old.exists() {
+        return Err(failed("no such file or folder").into());
+    }
     if old.is_file() && old.extension().is_some_and(|ending| ending == "json") {
-        let text = std::fs::read_to_string(old).map_err(|e| failed(e.to_string()))?;
-        if let Ok(cards) = serde_json::from_str::<Vec<Scorecard>>(&text) {
-            return Ok(cards);
+        let text = std::fs::read_to_string(old).map_err(|e| failed(&e.to_string()))?;
+        // Rules are an object.
+        if let Ok(serde_json::Value::Array(cards)) = serde_json::from_str(&text) {
+            let cards = cards.into_iter().map(|card| serde_json::from_value::<Scorecard>(card).ok());
+            let cards: Option<Vec<Scorecard>> = cards.map(|card| card.filter(|card| card.format == FORMAT)).collect();
+            return Ok(cards.ok_or_else(|| failed("it is not a report of this format"))?);
         }
     }
-    if !old.exists() {
-        return Err(failed("no such file or folder".to_owned()).into());
-    }
+    let [set] = chosen.sets.as_slice() else {
+        return Err(failed("earlier rules are compared with one set of rules: name its files, or give a report").into());
+    };
     // The same settings, without expectations: these are about the present rules.
-    let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
-    let recordings = recordings::Recordings::find(arguments.options.recordings.as_deref())?;
-    let set = chosen.sets.into_iter().next().map(|set| Set {
-        name: None,
-        inputs: vec![Input::Path(old.to_owned())],
-        expect: Vec::new(),
-        ..set
-    });
-    let graded = set.map(|set| {
-        let rules = graded::read(&set)?;
-        Graded::grade(&set, rules, &recordings, arguments.options.all)
-    });
-    Ok(graded.transpose()?.into_iter().map(|graded| graded.card).collect())
+    let set = Set { inputs: vec![Input::Path(old.to_owned())], expect: Vec::new(), ..set.clone() };
+    Ok(vec![grader.grade(&set, graded::read(&set)?, all)?.card])
 }
 
 fn write(file: &Path, cards: &[Scorecard]) -> Result<(), Refused> {

@@ -45,7 +45,7 @@ fn live() -> Recording {
 /// 200: 60 that fire, 50 that never do, 60 with `for`, 30 with series that vanish or are reset.
 fn all() -> Vec<Rule> {
     let mut all = Vec::new();
-    let mut add = |expr: String, hold: u64| all.push(alert(&format!("Rule{}", all.len()), &expr, hold));
+    let mut add = |expr: String, wait: u64| all.push(alert(&format!("Rule{}", all.len()), &expr, wait));
     for n in 0..30 {
         add(format!("gauge{{n=\"{n}\"}} > 5"), 0);
         add(format!("rate(rise_total{{n=\"{n}\"}}[10s]) > 5"), 0);
@@ -74,8 +74,16 @@ fn stages_change_nothing_about_200_rules() {
     let Some(promtool) = promtool() else { return };
     let settings = Settings { scrape: 5 * SECOND, evaluate: 10 * SECOND, ..settings(promtool) };
     let (set, recordings) = (rules(all()), [live()]);
-    let decided =
-        |staged| without_close(decide_staged(&set, &recordings, &labels(), &settings, BTreeMap::new(), staged));
+    let decided = |staged| {
+        without_close(decide_wanted(
+            &set,
+            &recordings,
+            &labels(),
+            &settings,
+            BTreeMap::new(),
+            Wanted { only: None, staged },
+        ))
+    };
     let (staged, unstaged) = (decided(true), decided(false));
     assert_eq!(staged.trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);
@@ -189,12 +197,12 @@ fn live_times(program: &Path, set: &RuleSet, recording: &Recording) -> BTreeMap<
 }
 
 fn written(rule: &Rule) -> crate::promtool::WrittenRule {
-    let What::Alert { name, hold, .. } = &rule.what else { unreachable!() };
+    let What::Alert { name, wait, .. } = &rule.what else { unreachable!() };
     crate::promtool::WrittenRule {
         alert: true,
         name: name.clone(),
         expr: rule.expr.clone(),
-        hold: u64::try_from(hold.as_millis()).unwrap(),
+        wait: u64::try_from(wait.as_millis()).unwrap(),
         keep_firing: 0,
         labels: BTreeMap::new(),
     }

@@ -43,7 +43,7 @@ fn some_rules(count: u32, covered: u32) -> RuleSet {
         (0..count)
             .map(|n| {
                 let metric = n % 80;
-                let hold = [0, 60, 300, 900][n as usize % 4];
+                let wait = [0, 60, 300, 900][n as usize % 4];
                 let name = match metric % 4 {
                     _ if n * 37 % 100 >= covered => format!("none{n}"),
                     0 | 1 => format!("m{metric}_total"),
@@ -56,7 +56,7 @@ fn some_rules(count: u32, covered: u32) -> RuleSet {
                     (_, 2) => format!("{name} == {} and on (instance) {name} > 0", 1000 + n),
                     _ => format!("{name} / (m2 + 1) > {}", 1000 + n),
                 };
-                alert(&format!("Rule{n}"), &expr, hold)
+                alert(&format!("Rule{n}"), &expr, wait)
             })
             .collect(),
     )
@@ -71,7 +71,7 @@ fn variants(published: &RuleSet, count: usize) -> RuleSet {
         if let What::Alert { name, .. } = &mut rule.what {
             *name = format!("{name}{nth}");
         }
-        if let Some(compared) = crate::expr::read(&rule.expr).ok().and_then(|read| read.comparison) {
+        if let Some(compared) = &rule.read.comparison {
             let op = match compared.op {
                 CompareOp::Above => ">",
                 CompareOp::AtLeast => ">=",
@@ -82,6 +82,7 @@ fn variants(published: &RuleSet, count: usize) -> RuleSet {
             };
             let threshold = compared.threshold * (1.0 + nth as f64 / 1000.0);
             rule.expr = format!("({}) {op} {threshold}", compared.left);
+            rule.read = crate::expr::Expression::of(&rule.expr);
         }
         set.rules.push(rule);
     }
@@ -115,7 +116,9 @@ fn measure(what: &str, mut set: RuleSet, trials: &[Recording], settings: &Settin
     assert!(time("again", &set).trials == first.trials);
     let never = |(_, verdict): &(&(RuleId, usize), &OfTrial)| matches!(verdict, OfTrial::NeverTrue { close: Some(_) });
     let ((edited, _), _) = first.trials.iter().find(never).unwrap();
-    set.rules[edited.0].expr += " + 0.001";
+    let edited = &mut set.rules[edited.0];
+    edited.expr += " + 0.001";
+    edited.read = crate::expr::Expression::of(&edited.expr);
     time("one rule edited", &set);
 }
 

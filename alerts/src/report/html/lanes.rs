@@ -10,7 +10,7 @@ use maud::{Markup, PreEscaped, html};
 use relapse_reports::html::svg::{Svg, down};
 
 use crate::report::expect::Level;
-use crate::report::scorecard::{Named, Trial};
+use crate::report::scorecard::{Named, Trial, Warning};
 use crate::report::words::clock;
 use crate::rule::Severity;
 
@@ -55,7 +55,7 @@ struct Axis {
 impl Axis {
     fn of(trial: &Trial) -> Self {
         let fault = f64::from(trial.phases.fault);
-        let ends = trial.warnings.iter().map(|warning| warning.after);
+        let ends = trial.warnings.iter().map(|warning| warning.after + warning.ended_early.unwrap_or_default());
         let ends = ends.chain(trial.pending.iter().map(|pending| pending.after + pending.lasted));
         let held = (ends.fold(fault, f64::max) - fault) * 1.15;
         let cleared = trial.warnings.iter().filter_map(|warning| warning.cleared);
@@ -86,10 +86,31 @@ impl Axis {
         }
     }
 
-    /// Seconds from healing.
-    fn healed(&self, seconds: Option<f64>) -> f64 {
+    fn end(&self, end: End) -> f64 {
         let healed = &self.parts[3];
-        seconds.map_or(healed.to, |seconds| healed.x(seconds))
+        match end {
+            End::Before(seconds) => self.x(seconds),
+            End::After(seconds) => healed.x(seconds),
+            End::Never => healed.to,
+        }
+    }
+}
+
+/// When an alert is over: before healing, in seconds from the injection, or after it, in seconds from healing.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+enum End {
+    Before(f64),
+    After(f64),
+    Never,
+}
+
+impl End {
+    fn of(warning: &Warning) -> Self {
+        match (warning.ended_early, warning.cleared) {
+            (Some(early), _) => Self::Before(warning.after + early),
+            (None, Some(cleared)) => Self::After(cleared),
+            (None, None) => Self::Never,
+        }
     }
 }
 
@@ -98,7 +119,7 @@ struct Lane {
     title: String,
     tone: &'static str,
     pending: f64,
-    firing: Option<(f64, Option<f64>)>,
+    firing: Option<(f64, End)>,
     until: f64,
 }
 
@@ -117,17 +138,19 @@ fn lanes(trial: &Trial) -> BTreeMap<&Named, Lane> {
         let lane = lanes.entry(&warning.rule).or_insert_with(|| Lane {
             title,
             tone,
-            pending: warning.after - warning.hold,
-            firing: Some((warning.after, warning.cleared)),
+            pending: warning.after - warning.wait,
+            firing: Some((warning.after, End::of(warning))),
             until: 0.0,
         });
         // Warnings are in the order of time, so that only the end can change.
-        if let Some((_, cleared)) = &mut lane.firing {
-            *cleared = cleared.zip(warning.cleared).map(|(one, other)| one.max(other));
+        if let Some((_, end)) = &mut lane.firing
+            && End::of(warning) > *end
+        {
+            *end = End::of(warning);
         }
     }
     for pending in &trial.pending {
-        let title = format!("{} true for {} of {}", pending.rule.name, clock(pending.lasted), clock(pending.hold));
+        let title = format!("{} true for {} of {}", pending.rule.name, clock(pending.lasted), clock(pending.wait));
         let until = pending.after + pending.lasted;
         lanes.entry(&pending.rule).or_insert(Lane { title, tone: "", pending: pending.after, firing: None, until });
     }
@@ -159,8 +182,8 @@ pub(super) fn chart(trial: &Trial) -> Markup {
             bar(svg, "inactive", axis.parts[0].from, healed.to);
             let start = axis.x(lane.pending);
             let end = match lane.firing {
-                Some((after, cleared)) => {
-                    let (fires, over) = (axis.x(after), axis.healed(cleared));
+                Some((after, end)) => {
+                    let (fires, over) = (axis.x(after), axis.end(end));
                     bar(svg, "pending", start, fires);
                     bar(svg, lane.tone, fires, over);
                     over
@@ -182,4 +205,25 @@ pub(super) fn chart(trial: &Trial) -> Markup {
         svg.path("instant force", &down(x, PHASES, bottom));
     }
     svg.end(WIDTH, bottom + 4.0, "alerts over the phases of the trial")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample::{card, verdicts};
+
+    #[test]
+    fn an_alert_is_over_where_it_ends() {
+        let mut trial = card(&verdicts(), true, &[]).trials.swap_remove(1);
+        let mut again = trial.warnings[0].clone();
+        let of = |trial: &Trial| lanes(trial).into_values().next().and_then(|lane| lane.firing);
+        assert_eq!(of(&trial), Some((120.0, End::After(40.0))));
+        trial.warnings[0].ended_early = Some(10.0);
+        assert_eq!(of(&trial), Some((120.0, End::Before(130.0))));
+        again.cleared = None;
+        trial.warnings.push(again);
+        assert_eq!(of(&trial), Some((120.0, End::Never)));
+        let axis = Axis::of(&trial);
+        assert!(axis.end(End::Before(130.0)) < axis.end(End::After(0.0)));
+    }
 }

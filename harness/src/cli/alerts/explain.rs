@@ -6,17 +6,15 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
-use relapse_alerts::decide::Settings;
 use relapse_alerts::explain::explain;
-use relapse_alerts::promtool::Promtool;
-use relapse_alerts::rule::{Rule, RuleId, RuleSet};
+use relapse_alerts::rule::{RuleId, RuleSet};
 use relapse_alerts::verdict::OfRule;
 use relapse_model::diagnostics::did_you_mean;
 
 use super::GradeOptions;
-use super::graded::{self, Graded};
+use super::graded::{self, Graded, Grader};
 use super::recordings::{Packed, Recordings};
-use super::set::Chosen;
+use super::set::{Chosen, Set};
 use crate::cli::{Refused, out};
 
 /// Explain a rule.
@@ -39,8 +37,8 @@ pub struct ExplainArguments {
 }
 
 pub fn main(arguments: &ExplainArguments) -> Result<ExitCode, Refused> {
-    let recordings = Recordings::find(arguments.options.recordings.as_deref())?;
-    let about = incident(&recordings, &arguments.incident)?;
+    let grader = Grader::new(&arguments.options)?;
+    let about = incident(&grader.recordings, &arguments.incident)?;
     let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
     let mut names: BTreeSet<String> = BTreeSet::new();
     let mut found = false;
@@ -52,10 +50,8 @@ pub fn main(arguments: &ExplainArguments) -> Result<ExitCode, Refused> {
             continue;
         }
         found = true;
-        let graded = Graded::against(set, only(&rules, &ids), &recordings, &about)?;
-        for id in named(&graded.rules, &arguments.rule) {
-            one(set, &graded, id)?;
-        }
+        let graded = grader.against(set, rules, &about, Some(&ids))?;
+        ids.into_iter().for_each(|id| one(&grader, set, &graded, id));
     }
     if !found {
         let help = did_you_mean(&arguments.rule, "alerts", names.iter().map(String::as_str));
@@ -93,15 +89,8 @@ fn named(rules: &RuleSet, name: &str) -> Vec<RuleId> {
     all.filter(|(_, rule)| rule.is_alert() && rule.name() == name).map(|(n, _)| RuleId(n)).collect()
 }
 
-/// The rules that matter: those asked for, and all recording rules.
-fn only(rules: &RuleSet, ids: &[RuleId]) -> RuleSet {
-    let keep = |(n, rule): &(usize, &Rule)| !rule.is_alert() || ids.contains(&RuleId(*n));
-    let kept = rules.rules.iter().enumerate().filter(keep).map(|(_, rule)| rule.clone()).collect();
-    RuleSet { rules: kept, ..rules.clone() }
-}
-
-fn one(set: &super::set::Set, graded: &Graded, id: RuleId) -> Result<(), Refused> {
-    let Some(rule) = graded.rules.rules.get(id.0) else { return Ok(()) };
+fn one(grader: &Grader, set: &Set, graded: &Graded, id: RuleId) {
+    let Some(rule) = graded.rules.rules.get(id.0) else { return };
     let page = out::page();
     for (n, recording) in graded.recordings.iter().enumerate() {
         out::lines(show::head(rule, &recording.header, page));
@@ -110,19 +99,11 @@ fn one(set: &super::set::Set, graded: &Graded, id: RuleId) -> Result<(), Refused
         if matches!(settled, Some(OfRule::NotCovered { .. } | OfRule::Error { .. })) {
             continue;
         }
-        let promtool = match Promtool::find() {
-            Ok(promtool) => promtool,
-            Err(_) => {
-                graded::hint_promtool(page);
-                return Ok(());
-            }
-        };
-        let settings = Settings::new(promtool, set.scrape, set.evaluate);
-        match explain(&graded.rules, rule, recording, &graded.labels, &settings) {
+        let Ok(settings) = grader.settings(set) else { return grader.hint_promtool(page) };
+        match explain(&graded.rules, id, recording, &graded.verdicts.active(n), &graded.labels, &settings) {
             Ok(explained) => out::lines(show::parts(&explained, rule, page)),
             Err(why) => out::lines([format!("failed to {why}")]),
         }
         out::line("");
     }
-    Ok(())
 }

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use relapse_alerts::decide::Settings;
 use relapse_alerts::export::export;
-use relapse_alerts::promtool::Promtool;
 use relapse_alerts::recording::Header;
 use relapse_alerts::rule::RuleId;
 use relapse_alerts::verdict::OfTrial;
@@ -14,8 +12,8 @@ use relapse_reports::units::count;
 
 use super::GradeOptions;
 use super::explain::incident;
-use super::graded::{self, Graded};
-use super::recordings::{Packed, Recordings};
+use super::graded::{self, Grader};
+use super::recordings::Packed;
 use super::set::Chosen;
 use crate::cli::{Refused, out};
 
@@ -39,23 +37,22 @@ pub struct ExportArguments {
 }
 
 pub fn main(arguments: &ExportArguments) -> Result<ExitCode, Refused> {
-    let recordings = Recordings::find(arguments.options.recordings.as_deref())?;
+    let grader = Grader::new(&arguments.options)?;
     let (name, paths) = match arguments.arguments.split_first() {
         Some((first, rest)) if !std::path::Path::new(first).exists() && first != "-" => (Some(first), rest),
         _ => (None, arguments.arguments.as_slice()),
     };
     let incidents: Vec<&Packed> = match name {
-        Some(name) => incident(&recordings, name)?,
-        None => recordings.all.iter().filter(|packed| packed.header.base || arguments.options.all).collect(),
+        Some(name) => incident(&grader.recordings, name)?,
+        None => grader.recordings.all.iter().filter(|packed| packed.header.base || arguments.options.all).collect(),
     };
     let incidents: Vec<&Packed> = incidents.into_iter().filter(|packed| packed.header.control.is_none()).collect();
     let chosen = Chosen::find(paths, &arguments.options)?;
-    let promtool = Promtool::find().map_err(|why| format!("failed to {why}"))?;
     let failed = |e: std::io::Error| format!("--output {}: {e}", arguments.output.display());
     std::fs::create_dir_all(&arguments.output).map_err(failed)?;
     for set in &chosen.sets {
-        let graded = Graded::against(set, graded::read(set)?, &recordings, &incidents)?;
-        let settings = Settings::new(promtool.clone(), set.scrape, set.evaluate);
+        let settings = grader.settings(set)?;
+        let graded = grader.against(set, graded::read(set)?, &incidents, None)?;
         for (n, recording) in graded.recordings.iter().enumerate() {
             let fires = |id: &RuleId| matches!(graded.verdicts.trials.get(&(*id, n)), Some(OfTrial::Fires(_)));
             let ids: Vec<RuleId> = (0..graded.rules.rules.len()).map(RuleId).filter(fires).collect();
@@ -65,7 +62,8 @@ pub fn main(arguments: &ExportArguments) -> Result<ExitCode, Refused> {
                 continue;
             }
             let rules_file = format!("{name}.rules.yaml");
-            let exported = export(&graded.rules, &ids, recording, &graded.labels, &settings, &rules_file);
+            let active = graded.verdicts.active(n);
+            let exported = export(&graded.rules, &ids, recording, &active, &graded.labels, &settings, &rules_file);
             let exported = exported.map_err(|why| format!("failed to {why}"))?;
             let tests = arguments.output.join(format!("{name}.test.yaml"));
             std::fs::write(&tests, exported.tests).map_err(failed)?;

@@ -5,15 +5,15 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use relapse_alerts::catalogue::Catalogue;
-use relapse_alerts::decide::{Settings, decide};
+use relapse_alerts::decide::{Settings, decide, decide_only};
 use relapse_alerts::labels::Labels;
 use relapse_alerts::parallel::each;
-use relapse_alerts::promtool::Promtool;
+use relapse_alerts::promtool::{self, Promtool};
 use relapse_alerts::recording::{Exporter, Recording, series_of};
 use relapse_alerts::report::grade::{self, grade};
 use relapse_alerts::report::scorecard::{Input, Scorecard};
 use relapse_alerts::report::text;
-use relapse_alerts::rule::RuleSet;
+use relapse_alerts::rule::{Rule, RuleId, RuleSet};
 use relapse_alerts::rules;
 use relapse_alerts::settle::settle;
 use relapse_alerts::verdict::Verdicts;
@@ -21,9 +21,18 @@ use relapse_reports::paint::Page;
 use relapse_reports::units::count;
 use relapse_reports::words::Tone;
 
+use super::GradeOptions;
 use super::recordings::{Packed, Recordings};
 use super::set::Set;
 use crate::cli::Refused;
+
+/// What all sets of rules are graded with.
+pub struct Grader {
+    pub recordings: Recordings,
+    /// What all recordings hold.
+    pub catalogue: Catalogue,
+    promtool: Result<Promtool, promtool::Error>,
+}
 
 /// A graded set, with what the scorecard was made from.
 pub struct Graded {
@@ -40,30 +49,7 @@ pub fn read(set: &Set) -> Result<RuleSet, Refused> {
     rules::read(&set.inputs).map_err(Refused::Files)
 }
 
-/// The line that can be printed before anything is decided.
-pub fn first_line(rules: &RuleSet) -> String {
-    let alerts = rules.rules.iter().filter(|rule| rule.is_alert()).count();
-    let input = Input {
-        alerts,
-        recording_rules: rules.rules.len() - alerts,
-        files: rules.files,
-        skipped: rules.skipped.clone(),
-    };
-    text::first_line(&input, Promtool::find().ok().map(|promtool| promtool.version.to_string()).as_deref())
-}
-
-/// What to install, if there is no promtool.
-pub fn hint_promtool(page: Page) {
-    if let Err(why) = Promtool::find() {
-        let help =
-            "install Prometheus 2.42 or later (Debian: `apt-get install prometheus`), or set PROMTOOL to a promtool";
-        crate::cli::out::line(page.paint(Tone::Unsure, &format!("failed to {why}")));
-        crate::cli::out::line(page.paint(Tone::Muted, &format!("  {help}")));
-    }
-}
-
-/// What all recordings hold.
-pub fn catalogue(recordings: &Recordings) -> Result<Catalogue, Refused> {
+fn catalogue(recordings: &Recordings) -> Result<Catalogue, Refused> {
     let mut catalogue = Catalogue::default();
     let read = each(recordings.all.len(), |n| series_of(recordings.all[n].bytes()));
     for (packed, series) in recordings.all.iter().zip(read) {
@@ -92,42 +78,82 @@ pub fn templates(labels: &Labels, catalogue: &Catalogue) -> BTreeMap<Exporter, B
     catalogue.exporters().map(|exporter| (exporter, labels.at(exporter, &place(exporter)))).collect()
 }
 
-impl Graded {
-    /// Grades; without promtool, by what reading settles.
-    pub fn grade(set: &Set, rules: RuleSet, recordings: &Recordings, all: bool) -> Result<Self, Refused> {
-        let chosen: Vec<&Packed> = recordings.all.iter().filter(|packed| all || packed.header.base).collect();
-        let chosen = if chosen.is_empty() { recordings.all.iter().collect() } else { chosen };
-        Self::against(set, rules, recordings, &chosen)
+impl Grader {
+    pub fn new(options: &GradeOptions) -> Result<Self, Refused> {
+        let recordings = Recordings::find(options.recordings.as_deref())?;
+        let catalogue = catalogue(&recordings)?;
+        Ok(Self { recordings, catalogue, promtool: Promtool::find() })
     }
 
-    /// Grades against some of the recordings.
-    pub fn against(set: &Set, rules: RuleSet, all: &Recordings, chosen: &[&Packed]) -> Result<Self, Refused> {
+    /// How a set is decided.
+    pub fn settings(&self, set: &Set) -> Result<Settings, String> {
+        let promtool = self.promtool.as_ref().map_err(|why| format!("failed to {why}"))?;
+        Ok(Settings::new(promtool.clone(), set.scrape, set.evaluate))
+    }
+
+    fn version(&self) -> Option<String> {
+        self.promtool.as_ref().ok().map(|promtool| promtool.version.to_string())
+    }
+
+    /// The line that can be printed before anything is decided.
+    pub fn first_line(&self, rules: &RuleSet) -> String {
+        let alerts = rules.rules.iter().filter(|rule| rule.is_alert()).count();
+        let input = Input {
+            alerts,
+            recording_rules: rules.rules.len() - alerts,
+            files: rules.files,
+            skipped: rules.skipped.clone(),
+        };
+        text::first_line(&input, self.version().as_deref())
+    }
+
+    /// What to install, if there is no promtool.
+    pub fn hint_promtool(&self, page: Page) {
+        if let Err(why) = &self.promtool {
+            let help = "install Prometheus 2.42 or later (Debian: `apt-get install prometheus`), or set PROMTOOL to a \
+                        promtool";
+            crate::cli::out::line(page.paint(Tone::Unsure, &format!("failed to {why}")));
+            crate::cli::out::line(page.paint(Tone::Muted, &format!("  {help}")));
+        }
+    }
+
+    /// Grades; without promtool, by what reading settles.
+    pub fn grade(&self, set: &Set, rules: RuleSet, all: bool) -> Result<Graded, Refused> {
+        let chosen: Vec<&Packed> = self.recordings.all.iter().filter(|packed| all || packed.header.base).collect();
+        let chosen = if chosen.is_empty() { self.recordings.all.iter().collect() } else { chosen };
+        self.against(set, rules, &chosen, None)
+    }
+
+    /// Grades against some of the recordings; `only` are the rules that are decided.
+    pub fn against(
+        &self,
+        set: &Set,
+        rules: RuleSet,
+        chosen: &[&Packed],
+        only: Option<&[RuleId]>,
+    ) -> Result<Graded, Refused> {
         let started = Instant::now();
         let progress = Progress::new(format!(
             "grading {} against {}",
-            count(rules.rules.len(), "rule"),
+            count(only.map_or(rules.rules.len(), <[RuleId]>::len), "rule"),
             count(chosen.len(), "recording")
         ));
-        let catalogue = catalogue(all)?;
-        let labels = labels(set, &rules, &catalogue);
-        let settled = settle(&rules, &catalogue, &labels);
+        let labels = labels(set, &rules, &self.catalogue);
+        let settled = settle(&rules, &self.catalogue, &labels);
         let wanted: BTreeSet<&str> = rules.rules.iter().flat_map(|rule| rule.metrics()).collect();
-        let by_pattern = rules.rules.iter().flat_map(|rule| &rule.selectors).any(|selector| selector.metric.is_none());
+        let by_pattern = rules.rules.iter().flat_map(Rule::selectors).any(|selector| selector.metric.is_none());
         let wanted = |name: &str| by_pattern || wanted.contains(name);
         let recordings = each(chosen.len(), |n| chosen[n].read(wanted)).into_iter().collect::<Result<Vec<_>, _>>()?;
-        let promtool = Promtool::find().ok();
-        let version = promtool.as_ref().map(|promtool| promtool.version.to_string());
-        let verdicts = match promtool {
-            Some(promtool) => {
-                let settings = Settings::new(promtool, set.scrape, set.evaluate);
-                decide(&rules, &recordings, &labels, &settings, settled)
-            }
-            None => Verdicts { rules: settled, trials: BTreeMap::new() },
+        let verdicts = match (self.settings(set), only) {
+            (Ok(settings), None) => decide(&rules, &recordings, &labels, &settings, settled),
+            (Ok(settings), Some(only)) => decide_only(only, &rules, &recordings, &labels, &settings, settled),
+            (Err(_), _) => Verdicts { rules: settled, trials: BTreeMap::new() },
         };
         drop(progress);
         let name =
             |exporter: Exporter| serde_json::to_value(exporter).ok().and_then(|name| Some(name.as_str()?.to_owned()));
-        let named = templates(&labels, &catalogue).into_iter().filter_map(|(of, labels)| Some((name(of)?, labels)));
+        let named =
+            templates(&labels, &self.catalogue).into_iter().filter_map(|(of, labels)| Some((name(of)?, labels)));
         let card = grade(&grade::Graded {
             name: set.name.clone(),
             rules: &rules,
@@ -136,12 +162,12 @@ impl Graded {
             labels: named.collect(),
             inferred: labels.inferred(),
             expect: &set.expect,
-            promtool: version,
+            promtool: self.version(),
             scrape: set.scrape,
             evaluate: set.evaluate,
             took: started.elapsed(),
         });
-        Ok(Self { card, rules, labels, verdicts, recordings })
+        Ok(Graded { card, rules, labels, verdicts, recordings })
     }
 }
 

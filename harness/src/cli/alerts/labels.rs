@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use relapse_alerts::catalogue::Catalogue;
 use relapse_alerts::labels::{Labels, Origin};
 use relapse_alerts::recording::Exporter;
 use relapse_alerts::rule::RuleSet;
 use serde_json::Value;
 
 use super::graded;
-use super::recordings::Recordings;
 use super::set::Set;
-use crate::cli::{Refused, out};
+use crate::cli::out;
 
-pub fn print(rules: &RuleSet, set: &Set, recordings: &Recordings) -> Result<(), Refused> {
-    let catalogue = graded::catalogue(recordings)?;
-    let labels = graded::labels(set, rules, &catalogue);
-    out::lines(yaml(&labels, &graded::templates(&labels, &catalogue), 0));
-    Ok(())
+pub fn print(rules: &RuleSet, set: &Set, catalogue: &Catalogue) {
+    let labels = graded::labels(set, rules, catalogue);
+    out::lines(yaml(&labels, &graded::templates(&labels, catalogue), 0));
 }
 
 /// `labels:` with a line an exporter, and where its labels are from.

@@ -11,8 +11,7 @@ use relapse_alerts::report::scorecard::{Incident, Scorecard};
 use relapse_alerts::rules::Input;
 use serde_json::Value;
 
-use super::graded::{self, Graded};
-use super::recordings::Recordings;
+use super::graded::{self, Graded, Grader};
 use super::set::{Chosen, Set};
 use super::{GradeOptions, labels};
 use crate::cli::{Refused, out};
@@ -34,12 +33,15 @@ pub struct SuggestArguments {
 
 pub fn main(arguments: &SuggestArguments) -> Result<ExitCode, Refused> {
     let chosen = Chosen::find(&arguments.paths, &arguments.options)?;
-    let recordings = Recordings::find(arguments.options.recordings.as_deref())?;
-    let catalogue = graded::catalogue(&recordings)?;
+    if chosen.sets.iter().any(|set| set.inputs.contains(&Input::Stdin)) {
+        let why = "relapse.yaml names files: write the rules to one first (`helm template my-chart > rules.yaml`)";
+        return Err(why.to_owned().into());
+    }
+    let grader = Grader::new(&arguments.options)?;
     let until = jiff::Zoned::now().date().saturating_add(90.days());
     let mut lines = vec!["apiVersion: relapse/v1".to_owned(), "kind: Config".to_owned(), "alerts:".to_owned()];
     for set in &chosen.sets {
-        let graded = Graded::grade(set, graded::read(set)?, &recordings, arguments.options.all)?;
+        let graded = grader.grade(set, graded::read(set)?, arguments.options.all)?;
         if graded.card.promtool.is_none() {
             return Err("nothing can be suggested without promtool: `relapse alerts` shows what to install"
                 .to_owned()
@@ -49,7 +51,7 @@ pub fn main(arguments: &SuggestArguments) -> Result<ExitCode, Refused> {
         lines.push(format!("    rules: [{}]", patterns(set, &graded).join(", ")));
         lines.push(format!("    scrape: {}s", set.scrape.as_secs()));
         lines.push(format!("    evaluate: {}s", set.evaluate.as_secs()));
-        lines.extend(labels::yaml(&graded.labels, &graded::templates(&graded.labels, &catalogue), 4));
+        lines.extend(labels::yaml(&graded.labels, &graded::templates(&graded.labels, &grader.catalogue), 4));
         lines.push("    expect:".to_owned());
         lines.extend(expectations(&graded.card, set.evaluate.as_secs_f64(), until));
     }

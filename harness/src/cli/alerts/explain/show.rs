@@ -19,15 +19,15 @@ const PHASES: [&str; 4] = ["baseline", "fault", "held", "healed"];
 
 pub fn head(rule: &Rule, header: &Header, page: Page) -> Vec<String> {
     let twin = header.control.as_ref().map(|twin| format!("/{twin}")).unwrap_or_default();
-    let hold = if let What::Alert { hold, .. } = &rule.what { clock(hold.as_secs_f64()) } else { String::new() };
+    let wait = if let What::Alert { wait, .. } = &rule.what { clock(wait.as_secs_f64()) } else { String::new() };
     let title = page.strong(&format!("{} in {} {}{twin}", rule.name(), header.incident, header.scenario));
-    let place = page.paint(Tone::Muted, &format!("{}:{}, for: {hold}, on {}", rule.file, rule.line, header.backend));
+    let place = page.paint(Tone::Muted, &format!("{}:{}, for: {wait}, on {}", rule.file, rule.line, header.backend));
     vec![format!("{title}  {place}"), format!("  {}", one_line(&rule.expr))]
 }
 
 /// What became of the rule, in sentences.
 pub fn verdict(settled: Option<&OfRule>, trial: Option<&OfTrial>, rule: &Rule, page: Page) -> Vec<String> {
-    let hold = if let What::Alert { hold, .. } = &rule.what { *hold } else { std::time::Duration::ZERO };
+    let wait = if let What::Alert { wait, .. } = &rule.what { *wait } else { std::time::Duration::ZERO };
     let (tone, lines) = match (settled, trial) {
         (Some(OfRule::NotCovered { metrics }), _) => {
             (Tone::Unsure, vec![format!("not covered: no exporter that was recorded has {}", metrics.join(", "))])
@@ -54,7 +54,7 @@ pub fn verdict(settled: Option<&OfRule>, trial: Option<&OfTrial>, rule: &Rule, p
                     "never fires: its condition is true after {} for {}, and for: {} asks for more",
                     clock(at.as_secs_f64()),
                     clock(lasted.as_secs_f64()),
-                    clock(hold.as_secs_f64())
+                    clock(wait.as_secs_f64())
                 ),
                 format!("would have fired with a `for` below {}", clock(lasted.as_secs_f64())),
             ],
@@ -83,7 +83,7 @@ fn fires(firing: &Firing) -> Vec<String> {
         ("condition", split.condition),
         ("scrape", split.scrape),
         ("evaluation", split.evaluation),
-        ("for", split.hold),
+        ("for", split.wait),
     ];
     let times = times.map(|(name, time)| format!("{name} {}", clock(time.as_secs_f64()))).join(" + ");
     let held = if firing.held { " (held: the recorded fault was prolonged)" } else { "" };
