@@ -37,6 +37,9 @@ pub enum Failure {
     /// Some Prometheus may parse it.
     #[error("{0}")]
     Unknown(String),
+    /// Evaluating it in every trial takes minutes.
+    #[error("{0}")]
+    TooLong(String),
 }
 
 /// A vector selector.
@@ -123,7 +126,9 @@ pub fn read(text: &str) -> Result<Expression, Failure> {
 /// As [`read`].
 pub(crate) fn tree(text: &str) -> Result<Expr, Failure> {
     if text::operators(text) > MOST_OPERATORS {
-        return Err(Failure::Unknown(format!("it has more than {MOST_OPERATORS} operators")));
+        return Err(Failure::TooLong(format!(
+            "the expression has more than {MOST_OPERATORS} operators and parentheses"
+        )));
     }
     if text::has_odd_time(text) {
         return Err(Failure::Unknown("a duration is too long".to_owned()));
@@ -215,7 +220,7 @@ impl Walk {
             _ => {}
         }
         match op {
-            T_LUNLESS => left,
+            T_LUNLESS => Needs::Unless(Box::new(left), Box::new(right)),
             _ if either => Needs::Any(vec![left, right]),
             _ => Needs::All(vec![left, right]),
         }

@@ -22,7 +22,7 @@ use crate::decide::LONGEST;
 use crate::expr::{Failure, Gone, Needs};
 use crate::labels::Labels;
 use crate::report::words::clock;
-use crate::rule::{RuleId, RuleSet};
+use crate::rule::{Rule, RuleId, RuleSet};
 use crate::verdict::OfRule;
 
 use selector::Targets;
@@ -46,6 +46,9 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
             }
             Some(Failure::Wrong(message)) => {
                 settled.insert(id, OfRule::Error { message: format!("the expression does not parse: {message}") });
+            }
+            Some(Failure::TooLong(why)) => {
+                settled.insert(id, OfRule::Undecided { why: why.clone() });
             }
             Some(Failure::Unknown(_)) => {}
         }
@@ -72,6 +75,18 @@ pub fn settle(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeM
         }
     }
     settled
+}
+
+/// Alerts with a selector for a value of a label that no recorded series has, and the nearest value. That settles nothing:
+/// there may be such series elsewhere.
+#[must_use]
+pub fn unknown_values(rules: &RuleSet, catalogue: &Catalogue, labels: &Labels) -> BTreeMap<RuleId, (String, String)> {
+    let targets = Targets::new(catalogue, labels);
+    let alerts = rules.rules.iter().enumerate().filter(|(_, rule)| rule.is_alert());
+    let unknown = |(index, rule): (usize, &Rule)| {
+        Some((RuleId(index), rule.selectors().iter().find_map(|selector| targets.unknown_value(selector))?))
+    };
+    alerts.filter_map(unknown).collect()
 }
 
 /// A rule that is not settled yet.
@@ -111,7 +126,7 @@ fn verdict(needs: &Needs, statuses: &[Status]) -> Option<OfRule> {
             Status::Unsure(why) => Some(format!("a series that is not known: {why}")),
             _ => None,
         })?;
-        return Some(OfRule::Undecided { why: format!("its `absent` is about {what}") });
+        return Some(OfRule::Undecided { why: format!("its `absent` or `unless` is about {what}") });
     };
     let reasons: Vec<&Status> = reasons.iter().map(|index| &statuses[*index]).collect();
     let metrics: BTreeSet<&String> = reasons

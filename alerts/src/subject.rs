@@ -1,7 +1,6 @@
 //! Who an alert is about, as its labels say.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use crate::verdict::Subject;
 
@@ -9,9 +8,10 @@ use crate::verdict::Subject;
 const ON_NODES: [&str; 5] = ["node-exporter", "node_exporter", "kubelet", "cadvisor", "kube-proxy"];
 
 /// The first that fits: `namespace` with `pod`; `node`, `nodename`, `instance` without its port; `service`, or what a
-/// blackbox exporter probed. Where `job` is an exporter on a node, the node wins over the exporter's own pod.
+/// blackbox exporter probed. Where `job` is an exporter on a node, the node wins over the exporter's own pod. `is_node`
+/// tells names of nodes from those of other hosts, which `instance` may have as well.
 #[must_use]
-pub fn subject(labels: &BTreeMap<String, String>) -> Subject {
+pub fn subject(labels: &BTreeMap<String, String>, is_node: &dyn Fn(&str) -> bool) -> Subject {
     let label = |name: &str| labels.get(name).map(String::as_str).filter(|value| !value.is_empty());
     let is = |kind: &str, of: &str, labels: &[&str]| Subject::Is {
         subject: format!("{kind}/{of}"),
@@ -23,8 +23,7 @@ pub fn subject(labels: &BTreeMap<String, String>) -> Subject {
             .find_map(|name| Some(is("node", label(name)?, &[name])))
             .or_else(|| {
                 let host = without_port(label("instance")?);
-                // An address or the URL of a probe is no node.
-                let named = host.parse::<IpAddr>().is_err() && !host.contains('/') && label("target").is_none();
+                let named = is_node(host) && label("target").is_none();
                 named.then(|| is("node", host, &["instance"]))
             })
     };
@@ -55,7 +54,7 @@ mod tests {
     fn the_first_label_that_fits_decides() {
         let of = |labels: &[(&str, &str)]| {
             let labels = labels.iter().map(|&(label, value)| (label.to_owned(), value.to_owned())).collect();
-            match subject(&labels) {
+            match subject(&labels, &|name| ["w1", "w2"].contains(&name)) {
                 Subject::Is { subject, labels } => format!("{subject} ({})", labels.join(", ")),
                 Subject::NotSaid => "not said".to_owned(),
             }
@@ -80,6 +79,7 @@ mod tests {
         );
         assert_eq!(of(&[("instance", "10.0.0.7:9153"), ("service", "kube-dns")]), "service/kube-dns (service)");
         assert_eq!(of(&[("instance", "10.0.0.7:9153")]), "target/10.0.0.7:9153 (instance)");
+        assert_eq!(of(&[("instance", "db.example.com:3306")]), "target/db.example.com:3306 (instance)");
         assert_eq!(of(&[("instance", "[fd00::1]:9100")]), "target/[fd00::1]:9100 (instance)");
         assert_eq!(of(&[("severity", "warning"), ("namespace", "shop")]), "not said");
         assert_eq!(of(&[("service", "")]), "not said");

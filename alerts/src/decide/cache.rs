@@ -12,7 +12,7 @@ use crate::rule::RuleId;
 use crate::verdict::OfTrial;
 
 /// Counts changes of how verdicts are made.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Of a recording. With more, all are forgotten.
 const MOST: usize = 10_000;

@@ -138,7 +138,7 @@ fn firing(run: &Run<'_>, id: RuleId, position: &Position, labels: &Labels, kind:
         cleared: (over <= schedule.end()).then(|| Duration::from_millis(cleared) + source.offset),
         ended_early: early.then(|| Duration::from_millis(over - first)),
         positions: 0,
-        subject: subject(labels),
+        subject: subject(labels, &|name| run.trial.is_node(name)),
         few: few::note(run, id, labels),
     }
 }

@@ -103,6 +103,14 @@ impl<'a> Trial<'a> {
         self.hashes[series]
     }
 
+    /// Whether it is the name of a node, or its name with a domain.
+    pub fn is_node(&self, name: &str) -> bool {
+        let nodes = self.recording.header.targets.iter().filter_map(|target| target.place.get("node"));
+        nodes
+            .into_iter()
+            .any(|node| name.strip_prefix(&**node).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    }
+
     /// The series that a rule and the recording rules that it reads can see.
     pub fn relevant(&self, sources: &Sources<'_>, id: RuleId) -> BTreeSet<usize> {
         let mut found = BTreeSet::new();

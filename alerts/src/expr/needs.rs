@@ -9,6 +9,8 @@ pub enum Needs {
     All(Vec<Needs>),
     /// Operands of `or`, or of an operator that fills in.
     Any(Vec<Needs>),
+    /// `unless`: has the result of the first where the second has none.
+    Unless(Box<Needs>, Box<Needs>),
     /// `absent(...)`: has a result if there is nothing within.
     Absent(Box<Needs>),
     /// `scalar(...)`: NaN if there is nothing within.
@@ -40,6 +42,12 @@ impl Needs {
                 let found: Option<Vec<_>> = parts.iter().filter(counts).map(|part| part.gone(how, gone)).collect();
                 found.map(|found| found.concat()).filter(|found| !found.is_empty())
             }
+            Self::Unless(of, without) => {
+                // Whether what was not recorded is absent is not known.
+                let without = without.gone(how, gone).filter(|_| how == Gone::Unseen);
+                let found = [of.gone(how, gone), without].into_iter().flatten().flatten().collect::<Vec<_>>();
+                (!found.is_empty()).then_some(found)
+            }
             Self::Absent(within) | Self::Number(within) => match how {
                 Gone::Nowhere => None,
                 Gone::Unseen => within.gone(how, gone),
@@ -56,11 +64,14 @@ impl Needs {
         }
     }
 
-    /// The selectors without which an `absent` somewhere has a result.
+    /// The selectors without which an `absent` or `unless` somewhere has a result.
     pub fn absent_of(&self, gone: &impl Fn(usize) -> bool) -> Option<Vec<usize>> {
         match self {
             Self::Nothing | Self::Selector(_) => None,
             Self::All(parts) | Self::Any(parts) => parts.iter().find_map(|part| part.absent_of(gone)),
+            Self::Unless(of, without) => {
+                of.absent_of(gone).or_else(|| without.gone(Gone::Unseen, gone)).or_else(|| without.absent_of(gone))
+            }
             Self::Absent(within) => within.gone(Gone::Unseen, gone),
             Self::Number(within) => within.absent_of(gone),
         }
@@ -71,7 +82,7 @@ impl Needs {
             Self::Nothing => true,
             Self::Selector(_) => false,
             Self::All(parts) | Self::Any(parts) => parts.iter().all(Self::is_constant),
-            Self::Absent(within) | Self::Number(within) => within.is_constant(),
+            Self::Absent(within) | Self::Number(within) | Self::Unless(within, _) => within.is_constant(),
         }
     }
 }

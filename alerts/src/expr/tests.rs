@@ -138,7 +138,7 @@ fn an_expression_that_was_not_read_may_read_each_of_its_names() {
 #[test]
 fn deep_and_long_expressions_are_left() {
     for text in [format!("{}a{}", "(".repeat(50_000), ")".repeat(50_000)), vec!["a"; 50_000].join(" + ")] {
-        assert!(matches!(read(&text), Err(Failure::Unknown(_))));
+        assert!(matches!(read(&text), Err(Failure::TooLong(_))));
     }
     let long = format!("a{{x=\"{}\"}} > {}", "(+-".repeat(100_000), vec!["1"; 900].join("+"));
     assert_eq!(of(&long).selectors.len(), 1);

@@ -14,7 +14,7 @@ use relapse_model::yaml;
 use serde::Deserialize;
 
 pub use super::level::{Level, Outcome, Source};
-use super::scorecard::{Expected, Incident, Scorecard, Trial, Warning};
+use super::scorecard::{Expected, Incident, Scorecard, Settled, SettledVerdict, Trial, Warning};
 use super::words::clock;
 
 /// What an expectation is about.
@@ -164,7 +164,8 @@ fn missed(card: &Scorecard, line: &Expect, incident: &Incident) -> Option<String
 
 /// Why an alert does not fire at all.
 fn never(card: &Scorecard, alert: &str, incident: &Incident) -> String {
-    if let Some(settled) = card.rules.iter().find(|rule| rule.rule.name == alert) {
+    let settled = |rule: &&Settled| rule.rule.name == alert && rule.verdict != SettledVerdict::NeverTrue;
+    if let Some(settled) = card.rules.iter().find(settled) {
         return settled.why.clone();
     }
     let trials: Vec<&Trial> = incident.trials.iter().filter_map(|n| card.trials.get(*n)).collect();

@@ -24,6 +24,8 @@ pub struct Graded<'a> {
     /// Of the recordings, in the order of the verdicts' trials.
     pub headers: Vec<&'a Header>,
     pub verdicts: &'a Verdicts,
+    /// As [`crate::settle::unknown_values`] has them.
+    pub unknown_values: BTreeMap<RuleId, (String, String)>,
     /// As in [`Scorecard`].
     pub labels: BTreeMap<String, Labels>,
     pub inferred: Vec<String>,
@@ -114,7 +116,30 @@ fn derived(graded: &Graded<'_>) -> usize {
 }
 
 fn settled(graded: &Graded<'_>) -> Vec<Settled> {
+    let mut open: BTreeSet<RuleId> = BTreeSet::new();
+    let mut decided: BTreeSet<RuleId> = BTreeSet::new();
+    for ((id, _), verdict) in &graded.verdicts.trials {
+        match verdict {
+            OfTrial::NeverTrue { .. } => decided.insert(*id),
+            OfTrial::NotRecorded { .. } => false,
+            _ => open.insert(*id),
+        };
+    }
     let all = graded.rules.rules.iter().enumerate().filter_map(|(n, rule)| {
+        if rule.is_alert() && decided.contains(&RuleId(n)) && !open.contains(&RuleId(n)) {
+            let unknown = graded.unknown_values.get(&RuleId(n)).cloned();
+            let never = || ("its condition was true in no recording".to_owned(), None);
+            let (why, nearest) = unknown.map_or_else(never, |(why, nearest)| (why, Some(nearest)));
+            let (rule, severity) = (named(rule), severity(rule));
+            return Some(Settled {
+                rule,
+                severity,
+                verdict: SettledVerdict::NeverTrue,
+                why,
+                nearest,
+                metrics: Vec::new(),
+            });
+        }
         let of_rule = graded.verdicts.rules.get(&RuleId(n))?;
         // A recording rule matters by the alerts that read it.
         if !rule.is_alert() && !matches!(of_rule, OfRule::Error { .. }) {

@@ -91,6 +91,7 @@ fn settled(card: &Scorecard) -> Markup {
         (SettledVerdict::Error, "Errors"),
         (SettledVerdict::AlwaysOn, "Always on"),
         (SettledVerdict::Undecided, "Undecided"),
+        (SettledVerdict::NeverTrue, "Never true"),
         (SettledVerdict::NotCovered, "Not covered"),
     ];
     html! {

@@ -170,6 +170,7 @@ pub fn card_of(
         rules,
         headers: headers.iter().collect(),
         verdicts,
+        unknown_values: BTreeMap::new(),
         labels: BTreeMap::from([
             ("node".to_owned(), labels(&[("job", "node-exporter"), ("instance", "{node}:9100")])),
             ("dns".to_owned(), labels(&[("job", "kube-dns")])),

@@ -93,6 +93,8 @@ pub enum SettledVerdict {
     CannotFire,
     /// Fires in a baseline, so that it says nothing about an incident.
     AlwaysOn,
+    /// Its condition was true in no recording. `nearest` is a recorded value of a label, if it asks for another.
+    NeverTrue,
     Undecided,
     Error,
 }

@@ -126,6 +126,13 @@ fn settled(card: &Scorecard, page: Page, lines: &mut Vec<String>) {
     let mut undecided = of(SettledVerdict::Undecided);
     undecided.extend(open(card, false));
     list("UNDECIDED", Tone::Unsure, &undecided, page, lines);
+    let mut never = of(SettledVerdict::NeverTrue);
+    let all = never.len();
+    never.retain(|(_, below)| below.len() > 1);
+    list("NO SERIES", Tone::Unsure, &never, page, lines);
+    if all > 0 {
+        lines.push(page.paint(Tone::Muted, &format!("never true: {} (--json lists them)", count(all, "rule"))));
+    }
 }
 
 /// Rules that are open in some trials, with the incidents and the first reason.
@@ -143,8 +150,12 @@ fn open(card: &Scorecard, error: bool) -> Vec<(String, Vec<String>)> {
         }
     }
     let of = |(rule, (names, why)): (&Named, (Vec<String>, &str))| {
-        let during = if names.len() > 3 { count(names.len(), "trial") } else { names.join(", ") };
-        (place(rule), vec![format!("{why} (only during {during})")])
+        let during = match names.len() {
+            all if all == card.trials.len() => String::new(),
+            many if many > 3 => format!(" (only during {})", count(many, "trial")),
+            _ => format!(" (only during {})", names.join(", ")),
+        };
+        (place(rule), vec![format!("{why}{during}")])
     };
     rules.into_iter().map(of).collect()
 }

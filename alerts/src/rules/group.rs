@@ -4,7 +4,7 @@
 //! those of the rules. Unknown fields are errors only where they look like a misspelt one.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,28 @@ use super::template;
 use crate::rule::{Group, Rule, RuleSet, Severity, What};
 use crate::{duration, expr};
 
-const GROUP: [&str; 7] = ["name", "interval", "query_offset", "limit", "labels", "rules", "partial_response_strategy"];
+const GROUP: [&str; 6] = ["name", "interval", "query_offset", "limit", "labels", "rules"];
+/// Fields that Thanos, Mimir, Loki and VictoriaMetrics add to groups or rules.
+const OTHERS: [&str; 18] = [
+    "partial_response_strategy",
+    "source_tenants",
+    "align_evaluation_time_on_interval",
+    "evaluation_delay",
+    "remote_write",
+    "concurrency",
+    "type",
+    "params",
+    "headers",
+    "notifier_headers",
+    "eval_offset",
+    "eval_delay",
+    "eval_alignment",
+    "tenant",
+    "extra_filter_labels",
+    "debug",
+    "update_entries_limit",
+    "query_headers",
+];
 const RULE: [&str; 7] = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
 
 /// Where lines begin, so that the place of each of many rules is found at once.
@@ -91,7 +112,16 @@ impl Reader<'_> {
 
     pub(super) fn groups(&mut self, node: &YamlNode) {
         match &node.value {
-            Value::List(groups) => groups.iter().for_each(|group| self.group(group)),
+            Value::List(groups) => {
+                let mut names = BTreeSet::new();
+                for group in groups {
+                    let Some(name) = get(group, "name") else { continue };
+                    if !names.insert(self.text(name).unwrap_or_default().into_owned()) {
+                        self.report(name.span, "there are two groups of this name: Prometheus refuses the file", "");
+                    }
+                }
+                groups.iter().for_each(|group| self.group(group));
+            }
             Value::Null => {}
             _ => self.report(node.span, "`groups` must be a list", "write `groups: [ { name: ..., rules: ... } ]`"),
         }
@@ -183,10 +213,12 @@ impl Reader<'_> {
 
     fn unknown(&mut self, entries: &[(relapse_model::spanned::Spanned<String>, YamlNode)], known: &[&str], of: &str) {
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.value.as_str())) {
-            if let Some(meant) = nearest(&key.value, known.iter().copied()) {
-                let message = format!("{of} has no field {}", quoted(&key.value));
-                self.report(key.span, message, format!("did you mean `{meant}`?"));
+            if OTHERS.contains(&key.value.as_str()) {
+                continue;
             }
+            let message = format!("{of} has no field {}: Prometheus refuses the file", quoted(&key.value));
+            let help = nearest(&key.value, known.iter().copied()).map(|meant| format!("did you mean `{meant}`?"));
+            self.report(key.span, message, help.unwrap_or_default());
         }
     }
 

@@ -1,8 +1,9 @@
 //! Whether a selector has series.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use promql_parser::label::{METRIC_NAME, MatchOp as Op, Matcher as Test};
+use strsim::damerau_levenshtein;
 
 use super::missing;
 use super::status::Status;
@@ -88,6 +89,20 @@ impl<'a> Targets<'a> {
             test.name == METRIC_NAME || is_own(&test.name) || targets.iter().any(value)
         };
         tests.iter().find(|test| !passes(test))
+    }
+
+    /// What no recorded series of a metric has among the values of its own labels, and the nearest value.
+    pub(super) fn unknown_value(&self, Selector { metric, tests }: &Selector) -> Option<(String, String)> {
+        let metric = metric.as_deref()?;
+        let having = self.catalogue.metric(metric)?;
+        let values = |label: &str| having.values().filter_map(|own| own.get(label)).flatten().collect::<BTreeSet<_>>();
+        let mut wrong = tests.iter().map(|test| (test, values(&test.name)));
+        let (test, values) = wrong.find(|(test, values)| {
+            let of_target = having.keys().any(|of| self.of[of].iter().any(|labels| labels.contains_key(&test.name)));
+            !of_target && !values.is_empty() && !values.iter().any(|value| test.is_match(value))
+        })?;
+        let nearest = values.into_iter().min_by_key(|value| damerau_levenshtein(value, &test.value))?;
+        Some((format!("no recorded series of `{metric}` has `{test}`"), format!("{}={nearest:?}", test.name)))
     }
 
     /// What it means that no target of the exporter passes a test.

@@ -176,3 +176,17 @@ fn metrics_that_exporters_have_at_times_only_are_never_true_where_they_are_missi
     let settled = settle(&rules, &nothing, &Labels::default());
     assert!(settled.values().all(|verdict| matches!(verdict, OfRule::NotCovered { .. })) && settled.len() == 2);
 }
+
+#[test]
+fn values_that_no_recorded_series_has_are_named_with_the_nearest() {
+    let rules = rules(&[
+        r#"coredns_dns_responses_total{rcode="NOEROR"} > 1"#,
+        r#"coredns_dns_responses_total{rcode="NOERROR"} > 1"#,
+        r#"coredns_dns_responses_total{rcode!="NOEROR"} > 1"#,
+    ]);
+    let unknown = unknown_values(&rules, &catalogue(), &Labels::default());
+    let (why, nearest) = &unknown[&RuleId(0)];
+    assert_eq!(why, r#"no recorded series of `coredns_dns_responses_total` has `rcode="NOEROR"`"#);
+    assert_eq!(nearest, r#"rcode="NOERROR""#);
+    assert_eq!(unknown.len(), 1);
+}

@@ -8,6 +8,7 @@
 //! - Times (`kube_pod_created`, `kube_job_status_start_time`, ...): a recording has no date.
 //! - Kinds of objects that clusters made here do not have: HorizontalPodAutoscaler, PodDisruptionBudget, ResourceQuota,
 //!   PersistentVolumeClaim, CronJob, Ingress and others.
+//! - Cluster DNS as a Deployment: a scenario makes its replicas as pods.
 //! - Metrics about kube-state-metrics itself (`kube_state_metrics_*`).
 
 mod families;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, PersistentVolume, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use families::Families;
 
@@ -53,12 +55,21 @@ pub fn exposition(objects: &Objects) -> String {
     objects.persistent_volumes.iter().for_each(|volume| nodes::persistent_volume(&mut families, volume));
     objects.services.iter().for_each(|service| nodes::service(&mut families, service));
     objects.endpoints.iter().for_each(|endpoints| nodes::endpoints(&mut families, endpoints));
-    objects.deployments.iter().for_each(|set| workloads::deployment(&mut families, set));
-    objects.replica_sets.iter().for_each(|set| workloads::replica_set(&mut families, set));
+    let deployments = objects.deployments.iter().filter(|set| !is_replaced(&set.metadata));
+    deployments.for_each(|set| workloads::deployment(&mut families, set));
+    let replica_sets = objects.replica_sets.iter().filter(|set| !is_replaced(&set.metadata));
+    replica_sets.for_each(|set| workloads::replica_set(&mut families, set));
     objects.stateful_sets.iter().for_each(|set| workloads::stateful_set(&mut families, set));
     objects.daemon_sets.iter().for_each(|set| workloads::daemon_set(&mut families, set));
     objects.jobs.iter().for_each(|job| workloads::job(&mut families, job));
     families.text()
+}
+
+/// Whether it is kubeadm's cluster DNS, which is scaled to zero here because the scenario makes its own replicas.
+/// Elsewhere it has as many as cluster DNS has.
+fn is_replaced(of: &ObjectMeta) -> bool {
+    let name = of.name.as_deref().unwrap_or_default();
+    of.namespace.as_deref() == Some("kube-system") && (name == "coredns" || name.starts_with("coredns-"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use relapse_alerts::report::scorecard::{Input, Scorecard};
 use relapse_alerts::report::text;
 use relapse_alerts::rule::{Rule, RuleId, RuleSet};
 use relapse_alerts::rules;
-use relapse_alerts::settle::settle;
+use relapse_alerts::settle::{settle, unknown_values};
 use relapse_alerts::verdict::Verdicts;
 use relapse_reports::paint::Page;
 use relapse_reports::units::count;
@@ -158,6 +158,7 @@ impl Grader {
             name: set.name.clone(),
             rules: &rules,
             headers: recordings.iter().map(|recording| &recording.header).collect(),
+            unknown_values: unknown_values(&rules, &self.catalogue, &labels),
             verdicts: &verdicts,
             labels: named.collect(),
             inferred: labels.inferred(),
