@@ -288,6 +288,8 @@ impl Stages<'_> {
         let is_control = running.judge.is_control();
         let mut finished = false;
         while !finished {
+            // Injecting may have taken longer than all that is waited for.
+            watched.step(now(), None);
             let visible = running.spreads.lock().visible().unwrap_or(watched.from);
             let least = match () {
                 () if is_control => watched.from.max(visible) + self.trial.watch,
