@@ -408,7 +408,7 @@ impl Judge {
         self.record(decided);
     }
 
-    /// The outcome of detection, with the reasons why it is not a pass, failures first.
+    /// The outcome of detection, with the reasons why it is not a pass, those of the outcome first.
     #[must_use]
     pub fn outcome(&self) -> (Outcome, Vec<String>) {
         let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());

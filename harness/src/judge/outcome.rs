@@ -1,13 +1,13 @@
 //! Derives the outcome of detection in a trial from its verdicts.
 //!
-//! A blind or undecided verdict proves nothing: inconclusive, unless another verdict fails. The effect, the guard and the
-//! host are added by the run.
+//! A blind or undecided verdict proves nothing: inconclusive, unless a detector reported what is not so. The effect, the
+//! guard and the host are added by the run.
 
 use relapse_reports::units;
 
 use crate::event::{Decided, Expectation, Outcome, Verdict};
 
-/// The outcome, and a reason for every verdict that does not pass, failures first.
+/// The outcome, and a reason for every verdict that does not pass, those of the outcome first.
 pub(super) fn outcome<'a>(
     decided: &[Decided],
     open: impl Iterator<Item = &'a Expectation>,
@@ -20,10 +20,15 @@ pub(super) fn outcome<'a>(
         let reason = "this machine cannot reproduce anything that a detector is expected to report".to_owned();
         reasons.push((Outcome::Inconclusive, reason));
     }
-    // Failures first: what one detector did not see excuses no other.
-    reasons.sort_by_key(|(outcome, _)| *outcome);
-    let worst = reasons.first().map_or(Outcome::Pass, |(outcome, _)| *outcome);
-    (worst, reasons.into_iter().map(|(_, reason)| reason).collect())
+    let worst = reasons.iter().map(|(outcome, _)| *outcome).max().unwrap_or(Outcome::Pass);
+    let outcome = if decided.iter().any(|d| is_false(&d.verdict)) { Outcome::Fail } else { worst };
+    reasons.sort_by_key(|(of, _)| *of != outcome);
+    (outcome, reasons.into_iter().map(|(_, reason)| reason).collect())
+}
+
+/// Whether a detector reported what is not so: no blindness of others excuses that, as it may excuse a silence.
+const fn is_false(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::FalseAlarm { .. } | Verdict::Unexpected { .. } | Verdict::WrongSubject { .. })
 }
 
 /// The outcome of a verdict that does not pass.
