@@ -113,8 +113,9 @@ impl<'a> Sources<'a> {
         if source.evaluate < Duration::from_secs(1) {
             return Some("its group is evaluated more often than once a second".to_owned());
         }
+        let of = if source.alerts.is_empty() { "" } else { " and those of the alerts that it reads" };
         (self.needed(id, others(), true) > LONGEST)
-            .then(|| "its ranges, offsets, `for` and interval add up to more than 6h".to_owned())
+            .then(|| format!("its ranges, offsets, `for` and interval{of} add up to more than 6h"))
     }
 
     /// How long a part of a timeline must be for a rule and the alerts that it reads; `waits` is whether alerts are waited

@@ -110,6 +110,12 @@ fn decided_set(set: &RuleSet, recording: Recording) -> Option<Verdicts> {
     Some(staged)
 }
 
+/// All rules, staged or not, without how close they came.
+fn decided_by(rules: &RuleSet, recordings: &[Recording], settings: &Settings, staged: bool) -> Verdicts {
+    let wanted = Wanted { only: None, staged };
+    without_close(decide_wanted(rules, recordings, &labels(), settings, BTreeMap::new(), wanted))
+}
+
 /// How close an expression came is found by the stage that unstaged deciding leaves out.
 fn without_close(mut verdicts: Verdicts) -> Verdicts {
     for verdict in verdicts.trials.values_mut() {
@@ -291,16 +297,7 @@ fn what_is_the_same_in_two_trials_is_decided_as_if_asked_in_each() {
         alert("Reader", "ALERTS{alertname=\"Always\", alertstate=\"firing\"} == 1", 0),
     ];
     let (set, recordings) = (rules(all), [earlier, later]);
-    let decided = |staged| {
-        without_close(decide_wanted(
-            &set,
-            &recordings,
-            &labels(),
-            &settings,
-            BTreeMap::new(),
-            Wanted { only: None, staged },
-        ))
-    };
+    let decided = |staged| decided_by(&set, &recordings, &settings, staged);
     let (staged, unstaged) = (decided(true), decided(false));
     assert_eq!(staged.trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);

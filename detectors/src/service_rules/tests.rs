@@ -66,6 +66,26 @@ fn incident_three_connects_fail_while_the_endpoint_answers() {
 }
 
 #[test]
+fn each_of_many_endpoints_must_answer() {
+    for (asked, last, found) in [(12, "ok", true), (11, "ok", false), (12, "timeout", false)] {
+        let ready: String = (1..=12).map(|number| format!(" {number}@worker-2")).collect();
+        let mut scene = scene!(NAME, "0 behind shop{ready}");
+        for at in [2500, 3500, 4500] {
+            play!(scene, "{at} @worker-1 connect shop service timeout");
+            for number in 1..=asked {
+                let outcome = if number == asked { last } else { "ok" };
+                play!(scene, "{at} @worker-1 connect shop {number} {outcome}");
+            }
+            play!(scene, "{at} @worker-2 connect shop service ok");
+        }
+        assert_eq!(!scene.findings.is_empty(), found, "{asked} {last}: {:#?}", scene.findings);
+        if found {
+            play!(scene, "? evidence shop-4 ? evidence and 8 more answered it directly");
+        }
+    }
+}
+
+#[test]
 fn refused_as_kube_proxy_in_nftables_mode_rejects_is_a_failure_too() {
     let mut scene = started();
     for at in [2500, 3500, 4500] {

@@ -74,16 +74,7 @@ fn stages_change_nothing_about_200_rules() {
     let Some(promtool) = promtool() else { return };
     let settings = Settings { scrape: 5 * SECOND, evaluate: 10 * SECOND, ..settings(promtool) };
     let (set, recordings) = (rules(all()), [live()]);
-    let decided = |staged| {
-        without_close(decide_wanted(
-            &set,
-            &recordings,
-            &labels(),
-            &settings,
-            BTreeMap::new(),
-            Wanted { only: None, staged },
-        ))
-    };
+    let decided = |staged| decided_by(&set, &recordings, &settings, staged);
     let (staged, unstaged) = (decided(true), decided(false));
     assert_eq!(staged.trials, unstaged.trials);
     assert_eq!(staged.rules, unstaged.rules);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::scene::{Scene, an_answered_syn, app, by_ingress, database, leg, unanswered_syns};
+use super::scene::{Scene, an_answered_syn, app, by_ingress, database, end, leg, unanswered_syns};
 use crate::triage::Outcome;
 
 pub(super) fn queries(scene: &mut Scene, from: u64, count: u64, took: u64, more: &str) {
@@ -50,6 +50,18 @@ fn errors_of_the_back_end_and_some_404s() {
     twin.answers(1_000, "10.176.98.40:8080", 10, 1, Some(200));
     twin.answers(2_000, "10.176.98.40:8080", 3, 1, Some(404));
     twin.leads(2_100, "nothing");
+}
+
+#[test]
+fn errors_of_one_pod_of_several_are_about_that_pod() {
+    for (of_the_other, place) in [(200, "2 pod/tickets"), (500, "2 service/tickets")] {
+        let mut legs = by_ingress();
+        legs[1].to.push(end("pod/tickets-2", "10.176.98.41", Some("worker-2")));
+        let mut scene = Scene::new(legs, Outcome::Status(500));
+        scene.answers(1_000, "10.176.98.40:8080", 5, 1, Some(500));
+        scene.answers(1_500, "10.176.98.41:8080", 5, 1, Some(of_the_other));
+        scene.leads(2_100, place);
+    }
 }
 
 #[test]

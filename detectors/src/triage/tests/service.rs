@@ -54,6 +54,8 @@ fn kube_proxy_stopped_and_connects_go_to_an_endpoint_that_was() {
     }
     for at in [3_000, 3_200] {
         scene.probe(at, "worker-2", ProbeKind::KubeProxy, "10.176.64.12", "", "refused");
+        // Other connects are sent to the endpoint that is.
+        scene.probe(at, "worker-2", ProbeKind::Service, "192.168.0.30", "b", "");
     }
     scene.leads(3_300, "4 node/worker-2, also 6");
 }
