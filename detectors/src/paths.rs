@@ -165,7 +165,8 @@ impl Path {
         let by_kind = if trip.handshake { None } else { self.data.median() };
         let usual = self.time().max(by_kind);
         let pace = usual.map_or(Pace::Fast, |usual| self.run.add(trip, usual));
-        if pace != Pace::Slow {
+        // A data segment may wait for a delayed acknowledgment, and does not prove a slow path; still it is not usual.
+        if usual.is_none_or(|usual| !beyond(trip.time(), usual, SLOW)) {
             let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
             kept.add(trip.time());
         }

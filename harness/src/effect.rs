@@ -26,11 +26,11 @@ pub const ENOUGH: u32 = 3;
 /// An effect as written in a scenario.
 pub trait EffectSpec {
     /// Resolves names and checks numbers. Errors are reported to the resolver; then there is no effect.
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>>;
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>>;
 }
 
 /// The effects being planned.
-pub struct Stating<'r, 'a> {
+pub struct EffectPlanner<'r, 'a> {
     pub resolver: &'r mut Resolver<'a>,
     /// Time within which all of them must be observed.
     pub within: Duration,
@@ -38,7 +38,7 @@ pub struct Stating<'r, 'a> {
     stated: Vec<(FlowId, Option<PartId>)>,
 }
 
-impl<'r, 'a> Stating<'r, 'a> {
+impl<'r, 'a> EffectPlanner<'r, 'a> {
     pub const fn new(resolver: &'r mut Resolver<'a>, within: Duration) -> Self {
         Self { resolver, within, stated: Vec::new() }
     }

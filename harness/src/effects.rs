@@ -9,7 +9,7 @@ use relapse_model::spanned::Spanned;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::effect::{Effect, EffectSpec, Stating};
+use crate::effect::{Effect, EffectPlanner, EffectSpec};
 
 macro_rules! effects {
     ($($name:literal => $module:ident::$spec:ident,)*) => {
@@ -40,8 +40,8 @@ macro_rules! effects {
             }
 
             /// Plans the effect.
-            pub fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-                match self { $(Self::$spec(spec) => spec.plan(stating),)* }
+            pub fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+                match self { $(Self::$spec(spec) => spec.plan(planner),)* }
             }
         }
     };

@@ -3,6 +3,7 @@
 //! For one trial, decides each expectation and each risk, every false alarm, and whether findings are cleared after
 //! healing. Modules:
 //! - `expected`: one expectation, from open to decided. `standing`: findings not cleared yet.
+//! - `receive`: a finding, asked for or an alarm. `close`: the end of detection and of recovery.
 //! - `steps`: the steps of a chain, in force or healed.
 //! - [`triage`]: where triage leads, judged for each stage by itself.
 //! - `late`: detectors that are armed after the fault, or again.
@@ -30,9 +31,11 @@
 //!
 //! Effects and phases are handled by the run, which closes what a trial could not prove with [`Judge::abandon`].
 
+mod close;
 mod expected;
 mod late;
 mod outcome;
+mod receive;
 mod standing;
 mod steps;
 pub mod triage;
@@ -50,7 +53,7 @@ use relapse_detectors::time::Time;
 
 use crate::event::{Also, Decided, Expectation, Outcome, Verdict};
 
-use expected::{Expected, Unsighted};
+use expected::{Blindness, Expected};
 use standing::Standing;
 use steps::Steps;
 
@@ -68,7 +71,7 @@ pub struct Judge {
     /// Received after the baseline and before t0 was known.
     held: Vec<(Time, Finding)>,
     /// Blind detectors, with the first time and reason.
-    blind: BTreeMap<String, Unsighted>,
+    blind: BTreeMap<String, Blindness>,
     /// What follows from the incident without being expected.
     also: Vec<Also>,
     /// Detectors were armed after the fault.
@@ -263,7 +266,7 @@ impl Judge {
     pub fn blind(&mut self, now: Time, detector: &str, why: &str) {
         self.advance(now);
         if !self.blind.contains_key(detector) {
-            self.blind.insert(detector.to_owned(), Unsighted { since: now, why: why.to_owned() });
+            self.blind.insert(detector.to_owned(), Blindness { since: now, why: why.to_owned() });
         }
     }
 
@@ -300,112 +303,10 @@ impl Judge {
         !self.expected.iter().any(|e| e.is_pending(self.now) && !comes_later(e))
     }
 
-    /// Ends detection and closes open expectations. In a control, each detector without a false alarm is silent, or
-    /// blind if it was blind at any time.
-    pub fn detect_ended(&mut self, now: Time) {
-        self.advance(now);
-        match self.stage {
-            Stage::Ended => return,
-            Stage::Baseline | Stage::Between => return self.abandon("nothing was injected"),
-            Stage::Watching => self.stage = Stage::Ended,
-        }
-        let mut decided = self.end_open(|_| true);
-        decided.extend(self.out_of_place());
-        decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
-            verdict: match self.blind.get(&detector) {
-                Some(blind) => Verdict::Blind { why: blind.why.clone() },
-                None => Verdict::Silent,
-            },
-            expectation: self.unplanned(&detector, Level::Cause, None),
-            from: None,
-            visible: None,
-        }));
-        self.record(decided);
-    }
-
-    /// Closes open expectations.
-    fn end_open(&mut self, which: impl Fn(&Expected) -> bool) -> Vec<Decided> {
-        let open = self.expected.iter_mut().filter(|expected| which(expected));
-        open.filter_map(|open| open.end(self.blind.get(&open.expectation().detector))).collect()
-    }
-
-    /// This machine cannot create the cause itself, only its consequences (a limit that is filled but not lowered):
-    /// open expectations of level `cause`, in a chain those of this step, cannot be decided and do not count. If
-    /// nothing else is expected, the trial proves nothing.
-    pub fn leave_out(&mut self, step: Option<&str>, what: &str, why: &str) {
-        let undecided = Verdict::Undecided { why: format!("{what} was left out: {why}") };
-        let of_step = |e: &&mut Expected| e.expectation().of.as_ref().and_then(|of| of.step.as_deref()) == step;
-        let causes = self.expected.iter_mut().filter(of_step).filter(|e| e.expectation().level == Level::Cause);
-        let closed: Vec<Decided> = causes.filter_map(|cause| cause.close(undecided.clone())).collect();
-        self.left_out += closed.len();
-        // Not recorded: the outcome depends on the other expectations.
-        self.undelivered.extend(closed);
-    }
-
-    /// The trial cannot prove the rest (no steady state, no effect, a fault that failed): closes open expectations as
-    /// undecided.
-    pub fn abandon(&mut self, why: &str) {
-        if self.stage == Stage::Ended {
-            return;
-        }
-        (self.stage, self.abandoned) = (Stage::Ended, true);
-        // Unknown whether these came before or after a mutation: they stand, but decide nothing.
-        for (received, finding) in std::mem::take(&mut self.held) {
-            self.standing.take(received, &finding, false);
-        }
-        let undecided = Verdict::Undecided { why: why.to_owned() };
-        let open = self.risks.iter_mut().chain(&mut self.expected);
-        let mut decided: Vec<Decided> = open.filter_map(|expected| expected.close(undecided.clone())).collect();
-        decided.extend(self.quiet_detectors().into_iter().map(|detector| Decided {
-            expectation: self.unplanned(&detector, Level::Cause, None),
-            verdict: undecided.clone(),
-            from: None,
-            visible: None,
-        }));
-        self.record(decided);
-    }
-
     /// Whether all findings since t0 are cleared. Risks may stand.
     #[must_use]
     pub fn all_cleared(&self) -> bool {
         self.standing.uncleared().next().is_none()
-    }
-
-    /// The recovery deadline has passed. Healing was read back, or reached the last client, at `healed`: warnings whose
-    /// evidence begins later are false alarms. Findings since t0 that still stand and are no risks were not cleared: one
-    /// verdict for each detector and level, on the expectation they met, if any; none if there is an alarm for them.
-    pub fn recovered(&mut self, now: Time, healed: Time) {
-        self.advance(now);
-        if self.is_chain() {
-            self.stage_ended(now);
-            self.detect_ended(now);
-        }
-        for finding in std::mem::take(&mut self.since_t0) {
-            // The evidence of a detector outside has no time of its own.
-            let counts = !self.abandoned && !self.outside.contains(&finding.detector) && !self.is_known_risk(&finding);
-            if counts && finding.since > healed {
-                self.alarm(&finding);
-            }
-        }
-        let mut groups: BTreeMap<(String, Level), Vec<&Finding>> = BTreeMap::new();
-        for finding in self.standing.uncleared() {
-            groups.entry((finding.detector.clone(), finding.level)).or_default().push(finding);
-        }
-        let mut decided = Vec::new();
-        for ((detector, level), standing) in groups {
-            let key = (detector.clone(), level);
-            let mut planned = self.expected.iter().map(Expected::expectation);
-            let met = planned.find(|e| standing.iter().any(|finding| expected::meets(e, finding)));
-            let alarmed = (self.is_control() || self.is_chain() || met.is_none()) && self.alarms.contains(&key);
-            if alarmed || self.uncleared.contains(&key) {
-                continue;
-            }
-            let expectation = met.cloned().unwrap_or_else(|| {
-                self.unplanned(&detector, level, standing.first().map(|finding| finding.subject.clone()))
-            });
-            decided.push(Decided { expectation, verdict: Verdict::NotCleared, from: None, visible: None });
-        }
-        self.record(decided);
     }
 
     /// The outcome of detection, with the reasons why it is not a pass, those of the outcome first.
@@ -413,7 +314,9 @@ impl Judge {
     pub fn outcome(&self) -> (Outcome, Vec<String>) {
         let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());
         let nothing_left = self.left_out > 0 && self.left_out == self.expected.len();
-        outcome::outcome(&self.decided, open.map(Expected::expectation), nothing_left)
+        let late = self.decided.iter().filter(|decided| decided.verdict == Verdict::StartedLate).count();
+        let too_late = late > 0 && late == self.expected.len();
+        outcome::outcome(&self.decided, open.map(Expected::expectation), nothing_left, too_late)
     }
 
     fn advance(&mut self, now: Time) {
@@ -427,114 +330,5 @@ impl Judge {
     fn record(&mut self, decided: Vec<Decided>) {
         self.decided.extend_from_slice(&decided);
         self.undelivered.extend(decided);
-    }
-
-    /// A finding received before t0.
-    fn before(&mut self, now: Time, finding: &Finding) {
-        if !self.standing.take(now, finding, false) {
-            return;
-        }
-        if finding.level == Level::Risk {
-            self.known_risks.insert((finding.detector.clone(), finding.subject.clone()));
-        } else {
-            self.alarm(finding);
-        }
-    }
-
-    /// A finding received after t0, during detection.
-    fn after(&mut self, now: Time, finding: &Finding) {
-        if !self.standing.take(now, finding, true) {
-            return;
-        }
-        self.since_t0.push(finding.clone());
-        if self.is_control() {
-            if !self.is_known_risk(finding) {
-                self.alarm(finding);
-            }
-            return;
-        }
-        let (asked, exempt) = (self.is_asked(now, finding), self.is_exempt(&finding.detector));
-        let receive = |e: &mut Expected| {
-            let early = self.steps.is_covered(e.expectation()) && expected::meets(e.expectation(), finding);
-            if early { e.close(Verdict::PreExisting) } else { e.receive(now, finding, asked, exempt) }
-        };
-        let decided: Vec<Decided> = self.expected.iter_mut().filter_map(receive).collect();
-        let too_early = decided.iter().any(|d| d.verdict == Verdict::PreExisting);
-        self.record(decided);
-        if !too_early && !asked && !exempt {
-            self.unexpected(finding);
-        }
-    }
-
-    /// A finding received after the end of detection.
-    fn after_the_end(&mut self, now: Time, finding: &Finding) {
-        let is_past_t0 = self.is_past_t0(now);
-        if !self.standing.take(now, finding, is_past_t0) || !is_past_t0 || self.abandoned {
-            return;
-        }
-        self.since_t0.push(finding.clone());
-        if !self.is_control() && !self.is_asked(now, finding) && !self.is_exempt(&finding.detector) {
-            self.unexpected(finding);
-        }
-    }
-
-    /// Whether the scenario asks for a finding, or it was known before the fault.
-    fn is_asked(&self, now: Time, finding: &Finding) -> bool {
-        let expected =
-            |e: &Expected| expected::meets(e.expectation(), finding) && self.steps.explain(e.expectation(), now);
-        let follows = |also: &Also| also.is(finding) && self.steps.is_left(also.step.as_deref(), now);
-        self.expected.iter().any(expected) || self.also.iter().any(follows) || self.is_known_risk(finding)
-    }
-
-    /// Detectors that start after a change see the risks that stand, and not since when.
-    fn is_known_risk(&self, finding: &Finding) -> bool {
-        let is_known = || self.known_risks.contains(&(finding.detector.clone(), finding.subject.clone()));
-        finding.level == Level::Risk && (self.late || is_known())
-    }
-
-    /// A detector of users may report what nothing asked for, unless it is strict.
-    fn is_exempt(&self, detector: &str) -> bool {
-        self.outside.contains(detector) && !self.strict.contains(detector)
-    }
-
-    fn pre_existing(&mut self) {
-        let decided = self.expected.iter_mut().filter_map(|e| e.refuse_standing(&self.standing)).collect();
-        self.record(decided);
-    }
-
-    fn alarm(&mut self, finding: &Finding) {
-        let Finding { severity, subject, evidence, .. } = finding.clone();
-        self.unplanned_once(finding, Verdict::FalseAlarm { severity, subject, evidence });
-    }
-
-    fn unexpected(&mut self, finding: &Finding) {
-        let Finding { severity, subject, evidence, .. } = finding.clone();
-        self.unplanned_once(finding, Verdict::Unexpected { severity, subject, evidence });
-    }
-
-    fn unplanned_once(&mut self, finding: &Finding, verdict: Verdict) {
-        if self.alarms.insert((finding.detector.clone(), finding.level)) {
-            let expectation = self.unplanned(&finding.detector, finding.level, None);
-            self.record(vec![Decided { expectation, verdict, from: None, visible: None }]);
-        }
-    }
-
-    /// Detectors of a control without a false alarm.
-    fn quiet_detectors(&self) -> Vec<String> {
-        let loud = |detector: &String| self.alarms.iter().any(|(name, _)| name == detector);
-        self.silent.iter().flatten().filter(|detector| !loud(detector)).cloned().collect()
-    }
-
-    /// The expectation of an unplanned verdict: no deadline.
-    fn unplanned(&self, detector: &str, level: Level, subject: Option<Subject>) -> Expectation {
-        Expectation {
-            detector: detector.to_owned(),
-            level,
-            subject,
-            within: Duration::ZERO,
-            of: None,
-            expected_miss: None,
-            outside: self.outside.contains(detector),
-        }
     }
 }

@@ -113,7 +113,7 @@ pub struct TrialPlan {
     pub control: Option<String>,
     /// Why the twin is innocent, in a sentence; empty for the incident.
     pub why: String,
-    /// The cluster of this trial, if its DNS replicas differ.
+    /// The cluster of a control: its DNS replicas, and the pods that its faults add.
     pub cluster: Option<ClusterPlan>,
     /// Injected in this order, then healed in this order; never empty.
     pub steps: Vec<StepPlan>,
@@ -187,6 +187,12 @@ impl Plan {
         self.baseline = self.baseline.max(RECORDED_BASELINE);
         self.at_least = RECORDED;
         self.controls.iter_mut().for_each(|control| control.watch = control.watch.max(RECORDED.fault));
+    }
+
+    /// The longest time until a request of some flow has begun and ended.
+    #[must_use]
+    pub fn slowest(&self) -> Duration {
+        self.workload.iter().map(|flow| flow.every + flow.timeout).max().unwrap_or_default()
     }
 
     /// Whether series are recorded ([`Plan::record_series`]).

@@ -77,6 +77,10 @@ wrong! {
     wrong_type: "nodes: 2" => "nodes: { many: 3 }", "port: 3306" => "port: mysql", "port: 80, pods: [peer]" => "port: 80, pods: peer";
     number_where_a_text_stands: "title: A scenario in which nothing is wrong" => "title: 17";
     no_value: "every: 50ms" => "every: ";
+    numbers_too_large: "port: 3306" => "port: 99999999999999999999", "every: 50ms" => "every: 100000h";
+    alias_without_anchor: "name: app-database" => "name: *app-database";
+    colon_in_a_text: "why: A pod was deleted" => "why: [ Pod: peer: was deleted";
+    two_protocols_on_one_port: "  - dns: { name: lookup" => "  - tcp: { name: raw, from: pod/app, to: pod/peer, port: 80 }\n  - dns: { name: lookup";
     malformed_texts: "every: 50ms" => "every: 50", "timeout: 400ms" => "timeout: 400 msec", "address: 10.176.46.4" => "address: 10.176.46.400", "prefix: 192.168.40.0/24" => "prefix: 192.168.40.7/24", "name: base" => "name: Base_1";
     another_version: "relapse/v1" => "relapse/v2";
     another_kind: "kind: Scenario" => "kind: Scenarios";
@@ -234,6 +238,22 @@ fn the_chain_is_right() {
     assert_eq!(of[1].after.as_deref(), Some("route"));
     let added = plan.cluster.pods.last().expect("the replica that is added");
     assert!(added.name == "coredns-3" && plan.cluster.is_spare(relapse_model::PodId(plan.cluster.pods.len() - 1)));
+}
+
+#[test]
+fn two_twins_replace_the_pods_of_one_service() {
+    let twin = |name: &str| {
+        format!(
+            "  - name: {name}\n    why: benign\n    inject: [ rolling-update: {{ service: shop }} ]\n    effect: {{ all: [] }}\n"
+        )
+    };
+    let text = format!("{}\n{}{}", BASE.trim_end(), twin("rolled"), twin("rolled-again"));
+    let plan = planned("rolled", text).unwrap_or_else(|wrong| panic!("{wrong}"));
+    // Each has a cluster of its own, as it is before any fault.
+    for control in &plan.controls[1..] {
+        let added = &plan.cluster_of(control).pods[plan.cluster.pods.len()..];
+        assert_eq!(added.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["peer-new"]);
+    }
 }
 
 #[test]

@@ -172,6 +172,22 @@ fn twin_a_slow_server_acknowledges_late() {
 }
 
 #[test]
+fn incident_over_new_connections_with_many_requests_each() {
+    // No earlier segment of theirs tells how long the way back usually takes: their acknowledgments may be delayed.
+    let mut scene = usual(2);
+    let mut number = 0;
+    for call in 0..6 {
+        let at = 1_000 + call * 1_000;
+        played(&mut scene, at, HOST, &[44]);
+        for at in (at + 50..).step_by(50).take(13) {
+            request(&mut scene, number, at, 44, 100_000 + at + 22);
+            number += 1;
+        }
+    }
+    play!(scene, "3500 ? warning 3044 path/10.176.46.0/24; 7000 ? not over");
+}
+
+#[test]
 fn what_is_slow_from_the_beginning_is_usual() {
     let mut scene = usual(120);
     play!(scene, "1500 ? nothing");

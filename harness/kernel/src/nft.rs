@@ -263,6 +263,14 @@ pub fn delete_table(ns: &NetNs, table: &str) -> Result<()> {
     batch.send(&open(ns)?, &format!("delete nft table {table}"))
 }
 
+/// Deletes a table, if it exists.
+///
+/// # Errors
+/// When the kernel refuses to list or to delete tables.
+pub fn delete_table_if_there(ns: &NetNs, table: &str) -> Result<()> {
+    if list_tables(ns)?.iter().any(|there| there == table) { delete_table(ns, table) } else { Ok(()) }
+}
+
 /// The names of all tables, of any family.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use relapse_kernel::NetNs;
 use relapse_lab::cluster::fabric::Fabric;
 use relapse_lab::cluster::ingress::IngressLogs;
 use relapse_lab::cluster::paths::Paths;
-use relapse_lab::cluster::pods::with_passer_by;
+use relapse_lab::cluster::pods::{passer_by, with_passer_by};
 use relapse_lab::cluster::{
     Cluster, Exports, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules,
 };
@@ -253,8 +253,11 @@ impl Cluster for KindCluster {
     }
 
     fn churn(&self, present: bool) -> Job<'_, Result<(), FaultError>> {
-        let passer_by = PodId(self.plan.pods.len() - 1);
-        if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
+        match passer_by(&self.plan) {
+            Some(id) if present => self.restore_pod(id),
+            Some(id) => self.delete_pod(id),
+            None => Box::pin(async { Ok(()) }),
+        }
     }
 
     fn churn_pace(&self) -> (Duration, Duration) {

@@ -31,7 +31,7 @@ use crate::cluster::ingress::{IngressLogs, Ingresses};
 use crate::cluster::node_network::{attach_nics, host, node_port_rule, node_ports, pod_rules, snat, unless};
 use crate::cluster::outside::{build, build_office, host_namespace};
 use crate::cluster::paths::Paths;
-use crate::cluster::pods::{port_share, with_passer_by};
+use crate::cluster::pods::{passer_by, port_share, with_passer_by};
 use crate::cluster::{Cluster, Inventory, KubeProxy, LeftBehind, Node, Office, Outside, Pod, PodEntry, ServiceRules};
 use crate::job::{FaultError, Job};
 
@@ -337,8 +337,11 @@ impl Cluster for Lab {
     }
 
     fn churn(&self, present: bool) -> Job<'_, std::result::Result<(), FaultError>> {
-        let passer_by = PodId(self.pods.len() - 1);
-        if present { self.restore_pod(passer_by) } else { self.delete_pod(passer_by) }
+        match passer_by(&self.plan) {
+            Some(id) if present => self.restore_pod(id),
+            Some(id) => self.delete_pod(id),
+            None => Box::pin(async { Ok(()) }),
+        }
     }
 
     fn churn_pace(&self) -> (Duration, Duration) {

@@ -261,6 +261,15 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Reports a pod on the host network, which has neither a link nor rules of its own.
+    pub fn has_link(&mut self, at: &Spanned<String>, pod: PodId) {
+        let pod = &self.cluster.pods[pod.0];
+        if pod.host_network {
+            let message = format!("pod `{}` is on the host network: it has neither link nor rules", pod.name);
+            self.error(at.span, message, "name a pod with an address of its own");
+        }
+    }
+
     /// The replicas of cluster DNS; reports an error if there are none.
     pub fn needs_dns(&mut self, at: Span) -> Option<Vec<PodId>> {
         let replicas = self.cluster.dns.as_ref().map(|dns| dns.replicas.clone());

@@ -85,7 +85,7 @@ text! {
 text! {
     /// A span of time.
     Duration(std::time::Duration), "duration-text", "a duration", "^([0-9]+(\\.[0-9]+)? ?(h|m|s|ms|us) ?)+$",
-    "write a number and its unit, such as `400ms`, `5s` or `1m 30s`"
+    "write a number and its unit, such as `400ms`, `5s` or `1m 30s`, up to 24 hours"
 }
 text! {
     /// A span of time that may be days.

@@ -239,14 +239,33 @@ fn explain(source: &Source, error: &YamlError, noun: &str) -> Diagnostic {
             format!("a {noun} is nested at most 32 deep and has at most 30000 values"),
         ),
         YamlError::MergeKeyNotAllowed { .. } => ("`<<` is not supported".to_owned(), "write the keys out".to_owned()),
+        YamlError::UnknownAnchor { .. } => (
+            "an alias (`*`) names no anchor (`&`) that stands before it".to_owned(),
+            "check its spelling, or put a text that begins with `*` in quotes".to_owned(),
+        ),
         YamlError::AliasError { error, .. } => return explain(source, error, noun),
-        other => (in_words(other), String::new()),
+        other => {
+            let message = in_words(other);
+            let help = hint(&message).to_owned();
+            (message, help)
+        }
     };
     match error.location().map(|location| span_in(&source.text, location)) {
         Some(span) => Diagnostic::at(source, visible(source, span), message),
         None => Diagnostic::of_file(&source.file, message),
     }
     .help(help)
+}
+
+/// What usually causes an error of syntax, by the parser's message.
+fn hint(message: &str) -> &'static str {
+    match message {
+        tab if tab.contains("tab") => "indent with spaces",
+        unclosed if unclosed.contains("':'") || unclosed.contains("','") => {
+            "close brackets and quotes; put a text that contains `: ` or, in brackets, a comma in quotes"
+        }
+        _ => "",
+    }
 }
 
 /// The parser's message, without its place and excerpt.

@@ -13,7 +13,7 @@ use relapse_model::{ClusterPlan, Failure, FlowId, FlowPlan, PartId};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
+use crate::effect::{ENOUGH, Effect, EffectPlanner, EffectSpec, Ground, Watch};
 
 /// Minimum number of attempts to determine a share.
 const ENOUGH_FOR_A_SHARE: u32 = 8;
@@ -40,9 +40,9 @@ pub struct FailsSpec {
 }
 
 impl EffectSpec for FailsSpec {
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        let flow = stating.flow(&self.flow);
-        let (resolver, within) = (&mut *stating.resolver, stating.within);
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let flow = planner.flow(&self.flow);
+        let (resolver, within) = (&mut *planner.resolver, planner.within);
         let [least, most] = self.share.map_or([1.0, 1.0], |share| share.value);
         if let Some(at) = self.share.filter(|_| least > most || most <= 0.0) {
             let help = "write the smaller share first, then the larger, above 0";
@@ -174,7 +174,8 @@ impl Watch for Failing {
 
     fn wants_attempts(&self) -> bool {
         let whole = self.share.0 < 1.0 || self.failures == self.attempts;
-        self.failures > 0 && whole && self.attempts < self.enough()
+        let none_yet = self.attempts == 0 && self.worked_before.is_empty();
+        none_yet || self.failures > 0 && whole && self.attempts < self.enough()
     }
 
     fn begin(&self) -> Option<Time> {
@@ -226,10 +227,10 @@ mod tests {
     #[test]
     fn more_attempts_are_wanted_only_where_nothing_else_is_wrong() {
         let wanted = |watch: Failing, attempts: &str| played(watch, attempts).wants_attempts();
-        for attempts in ["t", "tt", "..t"] {
+        for attempts in ["", "t", "tt", "..t"] {
             assert!(wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
         }
-        for attempts in ["", "..", "ttt", "...", "tt."] {
+        for attempts in ["..", "ttt", "...", "tt."] {
             assert!(!wanted(fails(Failure::Any, 1.0, 1.0), attempts), "{attempts}");
         }
         assert!(wanted(fails(Failure::Any, 0.1, 0.9), "...t..") && !wanted(fails(Failure::Any, 0.1, 0.9), "........"));

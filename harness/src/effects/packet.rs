@@ -14,7 +14,7 @@ use relapse_model::{ClusterPlan, FlowPlan, Place};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::effect::{Effect, EffectSpec, Ground, Stating, Watch};
+use crate::effect::{Effect, EffectPlanner, EffectSpec, Ground, Watch};
 
 /// A packet in flight when the fault came into force may still arrive so much later, and later by what its path delays.
 const IN_FLIGHT: Duration = Duration::from_millis(20);
@@ -38,8 +38,8 @@ pub struct PacketSpec {
 }
 
 impl EffectSpec for PacketSpec {
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        let resolver = &mut *stating.resolver;
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let resolver = &mut *planner.resolver;
         if self.syn == self.syn_ack {
             let message =
                 if self.syn { "a packet is either a SYN or a SYN-ACK" } else { "the kind of packet is missing" };

@@ -13,7 +13,7 @@ use relapse_model::{ClusterPlan, FlowId, FlowPlan};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
+use crate::effect::{ENOUGH, Effect, EffectPlanner, EffectSpec, Ground, Watch};
 
 /// A flow's name resolves to exactly these addresses.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -26,9 +26,9 @@ pub struct ResolvesSpec {
 }
 
 impl EffectSpec for ResolvesSpec {
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        let flow = stating.flow(&self.flow)?;
-        let resolver = &mut *stating.resolver;
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let flow = planner.flow(&self.flow)?;
+        let resolver = &mut *planner.resolver;
         if resolver.workload[flow.0].kind != "dns" {
             let message = format!("flow {} does not look up a name", quoted(&self.flow));
             resolver.error(self.flow.span, message, "name a `dns` flow");

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::effect::times::{Times, took};
-use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
+use crate::effect::{ENOUGH, Effect, EffectPlanner, EffectSpec, Ground, Watch};
 
 /// A flow succeeds and takes long.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -32,10 +32,10 @@ pub struct SlowSpec {
 }
 
 impl EffectSpec for SlowSpec {
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        let of = stating.part(&self.flow, self.part.as_ref());
-        let within = stating.within;
-        let resolver = &mut *stating.resolver;
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let of = planner.part(&self.flow, self.part.as_ref());
+        let within = planner.within;
+        let resolver = &mut *planner.resolver;
         let bound = match (&self.at_least, &self.times) {
             (Some(least), None) => resolver.duration("atLeast", least).map(Bound::AtLeast),
             (None, Some(times)) => Some(Bound::Times(times.value)),

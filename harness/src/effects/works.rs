@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::effect::times::{Times, took};
-use crate::effect::{ENOUGH, Effect, EffectSpec, Ground, Stating, Watch};
+use crate::effect::{ENOUGH, Effect, EffectPlanner, EffectSpec, Ground, Watch};
 
 /// A flow keeps working.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -30,11 +30,11 @@ pub struct WorksSpec {
 }
 
 impl EffectSpec for WorksSpec {
-    fn plan(&self, stating: &mut Stating<'_, '_>) -> Option<Arc<dyn Effect>> {
-        let of = stating.part(&self.flow, self.part.as_ref());
-        let within = self.within.as_ref().map(|within| stating.resolver.duration("within", within));
+    fn plan(&self, planner: &mut EffectPlanner<'_, '_>) -> Option<Arc<dyn Effect>> {
+        let of = planner.part(&self.flow, self.part.as_ref());
+        let within = self.within.as_ref().map(|within| planner.resolver.duration("within", within));
         let (flow, part) = of?;
-        let resolver = &mut *stating.resolver;
+        let resolver = &mut *planner.resolver;
         let timeout = resolver.workload[flow.0].timeout;
         if let (Some(Some(within)), Some(at)) = (within, &self.within)
             && within > timeout
@@ -137,9 +137,12 @@ impl Watch for Working {
 }
 
 impl Working {
-    /// Whether failures are noise: none in a row, or where series are recorded at most one in fifty.
+    /// Whether failures are noise: none in a row, and at most one in twenty; where series are recorded at most one in
+    /// fifty.
     fn is_unbroken(&self) -> bool {
-        self.most_in_a_row < 2 || self.recorded && (self.attempts - self.worked) * 50 <= self.attempts
+        let failures = self.attempts - self.worked;
+        let few = failures * 20 <= self.attempts.max(20);
+        self.most_in_a_row < 2 && few || self.recorded && failures * 50 <= self.attempts
     }
 
     /// Whether an attempt worked in each third of the time since the faults were in force. Left out is the end, at most a
@@ -171,6 +174,7 @@ mod tests {
         assert!(works("..."));
         assert!(works("...t.."));
         assert!(!works("...tt.."));
+        assert!(!works(".t.t.t..."), "a third of them fail");
         assert!(!works(".."), "too few to decide");
     }
 

@@ -14,7 +14,7 @@ use crate::event::{Decided, Expectation, Verdict};
 
 /// A blind detector.
 #[derive(Debug)]
-pub(super) struct Unsighted {
+pub(super) struct Blindness {
     pub since: Time,
     pub why: String,
 }
@@ -188,7 +188,7 @@ impl Expected {
 
     /// Decides an expected miss after its deadline. If the detector was blind until then, this proves nothing and is
     /// decided at the end: a finding may still come.
-    pub(super) fn miss_is_over(&mut self, now: Time, blind: Option<&Unsighted>) -> Option<Decided> {
+    pub(super) fn miss_is_over(&mut self, now: Time, blind: Option<&Blindness>) -> Option<Decided> {
         let reason = self.expectation.expected_miss.clone()?;
         if self.is_pending(now) || self.excuse(blind).is_some() {
             return None;
@@ -197,7 +197,7 @@ impl Expected {
     }
 
     /// Decides at the end of detection.
-    pub(super) fn end(&mut self, blind: Option<&Unsighted>) -> Option<Decided> {
+    pub(super) fn end(&mut self, blind: Option<&Blindness>) -> Option<Decided> {
         let excuse = self.excuse(blind);
         let elsewhere = self.elsewhere.take();
         self.close(match (&self.expectation.expected_miss, elsewhere, excuse) {
@@ -210,7 +210,7 @@ impl Expected {
     }
 
     /// Decides a risk by the findings that stand at the end of the baseline.
-    pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Unsighted>) -> Option<Decided> {
+    pub(super) fn assert_standing(&mut self, standing: &Standing, blind: Option<&Blindness>) -> Option<Decided> {
         if !self.stands(standing) {
             let mut others = standing.warned().filter(|finding| concerns(&self.expectation, finding));
             self.elsewhere = others.next().map(|finding| (Time::default(), finding.subject.clone()));
@@ -224,7 +224,7 @@ impl Expected {
     }
 
     /// Why its detector could not report in time. Blindness after the deadline is no excuse.
-    fn excuse(&self, blind: Option<&Unsighted>) -> Option<String> {
+    fn excuse(&self, blind: Option<&Blindness>) -> Option<String> {
         let blind = blind?;
         self.deadline().is_none_or(|deadline| blind.since <= deadline).then(|| blind.why.clone())
     }

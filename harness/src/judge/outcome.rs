@@ -12,6 +12,7 @@ pub(super) fn outcome<'a>(
     decided: &[Decided],
     open: impl Iterator<Item = &'a Expectation>,
     nothing_left: bool,
+    too_late: bool,
 ) -> (Outcome, Vec<String>) {
     let wrong = decided.iter().filter_map(|d| Some((weight(&d.verdict), reason(d)?)));
     let open = open.map(|e| (Outcome::Inconclusive, format!("{} was not decided", e.detector)));
@@ -19,6 +20,10 @@ pub(super) fn outcome<'a>(
     if nothing_left {
         let reason = "this machine cannot reproduce anything that a detector is expected to report".to_owned();
         reasons.push((Outcome::Inconclusive, reason));
+    }
+    if too_late && reasons.is_empty() {
+        let reason = "nothing is left to judge: all that is expected needs what was before detectors started";
+        return (Outcome::Skipped, vec![reason.to_owned()]);
     }
     let worst = reasons.iter().map(|(outcome, _)| *outcome).max().unwrap_or(Outcome::Pass);
     let outcome = if decided.iter().any(|d| is_false(&d.verdict)) { Outcome::Fail } else { worst };

@@ -507,7 +507,7 @@ fn what_cannot_be_proved_is_undecided() {
 fn what_is_left_out_counts_neither_way() {
     let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
     play(&mut judge, &[Baseline(-1)]);
-    judge.leave_out(None, "the fall of the limit", "only root may write it");
+    judge.leave_out(None, false, "the fall of the limit", "only root may write it");
     let decided = judge.take_decided();
     let why = "the fall of the limit was left out: only root may write it".to_owned();
     assert_eq!(verdicts(&decided), [Verdict::Undecided { why }]);
@@ -518,8 +518,17 @@ fn what_is_left_out_counts_neither_way() {
     assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
 
     let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    judge.leave_out(None, "the fall of the limit", "only root may write it");
+    judge.leave_out(None, false, "the fall of the limit", "only root may write it");
     assert_eq!(judge.take_decided().len(), 1);
+    assert_eq!(judge.outcome().0, Outcome::Inconclusive);
+}
+
+#[test]
+fn the_causes_of_faults_beside_what_is_left_out_are_not_passed_over() {
+    let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
+    play(&mut judge, &[Baseline(-1)]);
+    judge.leave_out(None, true, "the fall of the limit", "only root may write it");
+    play(&mut judge, &[Inject, Report(1, "x", Symptom, Warning, A), End(9)]);
     assert_eq!(judge.outcome().0, Outcome::Inconclusive);
 }
 

@@ -65,9 +65,10 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
     let held = resolver.plan_held(scenario.steady_state.held.as_ref());
     let recover_within = resolver.duration_or("within", scenario.recover.within.as_ref(), DEFAULT_RECOVERY);
 
+    let cluster = resolver.cluster.clone();
     let incident_trial = resolver.plan_incident(scenario);
     let risks = resolver.plan_risks(scenario, baseline);
-    let controls = resolver.plan_controls(scenario, &incident_trial.detect);
+    let controls = resolver.plan_controls(scenario, &cluster, &incident_trial.detect);
 
     let armed = resolver.plan_armed(scenario);
     let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients, .. } = resolver;

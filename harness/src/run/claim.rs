@@ -6,8 +6,9 @@
 //!
 //! Trials on real clusters need exclusive use of the machine: as many of one run as it has clusters, and no lab.
 
+use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relapse_detectors::conntrack_limit::NARROW;
 use relapse_lab::fault::Requirement;
@@ -25,6 +26,8 @@ const LEAST_SHARED: u64 = FEW * NARROW.0 / NARROW.1;
 const IDLE: u64 = 10;
 /// Measurement period of idle time. The kernel counts in ticks of 1 to 10 ms.
 const SPAN: Duration = Duration::from_millis(50);
+/// A wait for idle time is reported after this.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// A trial's claim on the limit and on the machine. Larger claims are harder to satisfy, so a run begins with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,8 +98,15 @@ impl Hold {
             Some(mode) => Some(MachineLock::enter(&lock::limit(), mode, &|_| true, &in_use, stop)?),
             None => None,
         };
+        let (begin, told) = (Instant::now(), Cell::new(false));
         // Where series are recorded, labs mostly wait.
-        let room = |labs| options.series.is_some() || labs < processors() || is_idle();
+        let room = |labs| {
+            let there = options.series.is_some() || labs < processors() || is_idle();
+            if !there && begin.elapsed() > BUSY && !told.replace(true) {
+                report(format!("waiting for idle processor time (beside {labs} labs)"));
+            }
+            there
+        };
         let in_the_way = |holder| report(format!("waiting for exclusive use of the machine (held by {holder})"));
         let machine = |mode| MachineLock::enter(&lock::neighbours(), mode, &room, &in_the_way, stop);
         let machine = match job.backend.places().filter(|_| job.claim.machine == Mode::Shared) {

@@ -13,6 +13,7 @@ use relapse_lab::workload::churn::{Churn, PassingPodHold};
 use relapse_reports::event::{Injected, Phase, TriageExpected, TrialEvent};
 use tokio::task::JoinSet;
 
+use super::complaints;
 use super::effects::Effects;
 use super::hold::Visitors;
 use super::order::Sabotage;
@@ -301,7 +302,7 @@ impl Stages<'_> {
             let last = if is_control { None } else { running.judge.last_deadline() };
             let cleared = if watched.clears { settled + self.plan.recover_within } else { settled };
             let end = least.max(settled + watched.within).max(cleared).max(last.unwrap_or(settled));
-            let few = watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS;
+            let few = watched.effects.want_attempts() && now() < end + FEW_ATTEMPTS.max(self.plan.slowest() * 3);
             if now() >= end && !few && !running.triage.is_pending(now()) {
                 break;
             }
@@ -315,12 +316,18 @@ impl Stages<'_> {
                 && !running.triage.is_pending(now());
         }
         running.flush().await;
+        let lacks_complaint = running.triage.lacks_complaint();
         running.decide_triage();
         running.decide(|judge, now| match watched.step {
             Some(_) if !is_control => judge.stage_ended(now),
             _ => judge.detect_ended(now),
         });
-        watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())
+        watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())?;
+        if lacks_complaint {
+            let why = format!("triage has nothing to explain: {}", complaints::NONE);
+            return Err(Stop::Inconclusive(why));
+        }
+        Ok(())
     }
 
     /// Makes one mutation on a thread of its own, so that findings are received meanwhile.
@@ -356,7 +363,9 @@ impl Stages<'_> {
             step: step.map(str::to_owned),
         }));
         if let Some((what, why)) = &made.reduced {
-            running.decide(|judge, _| judge.leave_out(step, what, why));
+            let own = self.trial.steps.iter().find(|of| of.name.as_deref() == step);
+            let beside = own.is_some_and(|own| own.inject.len() + own.meanwhile.len() > 1);
+            running.decide(|judge, _| judge.leave_out(step, beside, what, why));
             (running.events)(TrialEvent::Reduced { what: what.clone(), why: why.clone() });
         }
         Ok(made)

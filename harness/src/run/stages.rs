@@ -187,7 +187,9 @@ impl Stages<'_> {
         healed.in_force_since(begin);
         let mut steady = Steady::new(&self.plan.workload);
         let mut recovered = Ok(false);
-        while matches!(recovered, Ok(false)) && now() < running.settled(begin) + self.plan.recover_within {
+        // Each flow must have had the time for a request that began after healing.
+        let steady_within = self.plan.recover_within.max(self.plan.slowest());
+        while matches!(recovered, Ok(false)) && now() < running.settled(begin) + steady_within {
             let step = running.step(|_, now, attempt| {
                 attempt.into_iter().for_each(|attempt| steady.attempt(begin, attempt));
                 healed.step(now, attempt);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use relapse_detectors::time::Time;
 use relapse_lab::workload::Attempt;
 
-use crate::plan::FlowPlan;
+use crate::plan::{Failure, FlowPlan};
 
 /// The state of each flow since a given instant.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ struct FlowState {
     working_since: Option<Time>,
     attempts: u32,
     failures: u32,
+    /// How the last one failed.
+    last: Option<Failure>,
 }
 
 impl Steady {
@@ -39,6 +41,7 @@ impl Steady {
         if attempt.failure.is_some() {
             state.working_since = None;
             state.failures += 1;
+            state.last = attempt.failure;
         } else if state.working_since.is_none() {
             state.working_since = Some(attempt.started);
         }
@@ -58,9 +61,11 @@ impl Steady {
     /// Describes the flows that do not work.
     #[must_use]
     pub fn describe(&self) -> String {
-        let failing = self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| match flow.failures {
-            0 => format!("{} never answered", flow.name),
-            n => format!("{} failed {n} times", flow.name),
+        let failing = self.flows.iter().filter(|flow| flow.working_since.is_none()).map(|flow| match flow.last {
+            None => format!("{} never answered", flow.name),
+            Some(last) => {
+                format!("{} failed {} of {} times, last with {last}", flow.name, flow.failures, flow.attempts)
+            }
         });
         let text: Vec<_> = failing.collect();
         if text.is_empty() { "not steady for long enough yet".into() } else { text.join(", ") }
@@ -112,6 +117,8 @@ mod tests {
         assert!(steady.holds(Time(700), SPAN));
         assert_eq!(steady.failed(u32::MAX).collect::<Vec<_>>(), ["a"]);
         assert_eq!(steady.failed(3).count(), 0);
+        steady.attempt(Time(0), &attempt(0, 700, false));
+        assert_eq!(steady.describe(), "a failed 2 of 4 times, last with timeout");
     }
 
     #[test]

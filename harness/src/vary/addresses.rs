@@ -1,7 +1,8 @@
 //! Every IPv4 address and prefix of a scenario, moved so that they keep their relations.
 //!
 //! Addresses that share their first 16 bits do so afterwards, and keep their last 12 bits; so prefixes of 20 bits and
-//! more stay prefixes, and a host has the same number in its subnet.
+//! more stay prefixes, and a host has the same number in its subnet. Prefixes of less than 16 bits do not move, and what
+//! they contain moves within them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -16,12 +17,38 @@ const RANGES: [(u8, u8, u8); 4] = [(10, 0, 255), (172, 16, 31), (100, 64, 127), 
 /// Where the first 16 bits go, and what the 4 bits after them are combined with.
 type Moves = BTreeMap<[u8; 2], ([u8; 2], u8)>;
 
+/// A prefix of less than 16 bits. It stays where it is, and what is inside stays inside.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Wide {
+    bits: u16,
+    length: u8,
+}
+
+impl Wide {
+    fn host_bits(&self) -> u16 {
+        u16::MAX.checked_shr(self.length.into()).unwrap_or(0)
+    }
+
+    fn contains(&self, half: [u8; 2]) -> bool {
+        (u16::from_be_bytes(half) ^ self.bits) & !self.host_bits() == 0
+    }
+
+    fn draw(&self, rng: &mut Rng) -> [u8; 2] {
+        (self.bits & !self.host_bits() | rng.u16(..) & self.host_bits()).to_be_bytes()
+    }
+}
+
 pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
     let mut halves: BTreeSet<[u8; 2]> = BTreeSet::new();
+    let mut wide: BTreeSet<Wide> = BTreeSet::new();
     let mut collect = |text: &str| {
-        replaced(text, &mut |address, _| {
+        replaced(text, &mut |address, length| {
             let [a, b, ..] = address.octets();
-            halves.insert([a, b]);
+            if length < 16 {
+                wide.insert(Wide { bits: u16::from_be_bytes([a, b]), length });
+            } else {
+                halves.insert([a, b]);
+            }
             address
         });
     };
@@ -29,16 +56,27 @@ pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
     tree.keys_mut(&mut |key| collect(key));
     let mut moves = Moves::new();
     for half in halves {
+        let within = |half: [u8; 2]| wide.iter().filter(move |wide| wide.contains(half));
+        let home = within(half).max_by_key(|wide| wide.length);
         let to = loop {
-            let (a, first, last) = RANGES[rng.usize(..RANGES.len())];
-            let to = [a, rng.u8(first..=last)];
-            if moves.values().all(|(taken, _)| *taken != to) {
+            let to = match home {
+                Some(home) => home.draw(rng),
+                None => {
+                    let (a, first, last) = RANGES[rng.usize(..RANGES.len())];
+                    [a, rng.u8(first..=last)]
+                }
+            };
+            let related = within(half).eq(within(to));
+            if related && moves.values().all(|(taken, _)| *taken != to) {
                 break to;
             }
         };
         moves.insert(half, (to, rng.u8(..16) << 4));
     }
     let mut go = |address: Ipv4Addr, length: u8| {
+        if length < 16 {
+            return address;
+        }
         let [a, b, c, d] = address.octets();
         let ([a, b], bits) = moves.get(&[a, b]).copied().unwrap_or(([a, b], 0));
         let moved = u32::from(Ipv4Addr::new(a, b, c ^ bits, d));
@@ -111,6 +149,10 @@ mod tests {
             assert!(prefix(0).contains(text(1).parse().unwrap()), "{tree:?}");
             assert!(prefix(2).contains(prefix(0).address()) && prefix(2).contains(prefix(3).address()), "{tree:?}");
             assert!(!prefix(0).overlaps(&prefix(3)) && !prefix(4).overlaps(&prefix(2)), "{tree:?}");
+            let mut tree = list(&["10.0.0.0/8", "10.176.98.29", "192.168.40.0/24"]);
+            draw(&mut tree, &mut Rng::with_seed(seed));
+            let text = |place: usize| tree.items()[place].text().unwrap_or_default();
+            assert!(text(0) == "10.0.0.0/8" && text(1).starts_with("10.") && !text(2).starts_with("10."), "{tree:?}");
         }
     }
 }

@@ -120,8 +120,16 @@ impl Names<'_> {
         })
     }
 
-    /// A domain with new labels. In the cluster's domain, the first one is a Service.
+    /// A domain with new labels. In the cluster's domain, also where a search domain adds it, the first one is a Service.
     fn domain(&self, name: &str) -> String {
+        let (first, namespace) = name.split_once('.').unwrap_or((name, ""));
+        let searched = ["default", "kube-system"].iter().any(|of| {
+            let whole = format!("{of}.svc.");
+            namespace.is_empty() || whole.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'))
+        });
+        if let Some(new) = self.of("service", first).filter(|_| searched) {
+            return if namespace.is_empty() { new } else { format!("{new}.{namespace}") };
+        }
         if let Some((service, rest)) = name.split_once('.').filter(|_| name.ends_with(CLUSTER_DOMAIN)) {
             return format!("{}.{rest}", self.of("service", service).unwrap_or_else(|| service.to_owned()));
         }

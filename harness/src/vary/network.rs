@@ -32,7 +32,8 @@ pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
     network.or_insert("vpc", Tree::List(vec![Tree::string("10.176.0.0/16")]));
     let [node_nic, pod_nic] = NICS[rng.usize(..NICS.len())];
     // Below 253, the kernel's own.
-    let (table, to, from) = (rng.u32(3..=252), rng.u32(100..=1_000), rng.u32(1_001..=30_000));
+    // Rules for node ports have the priority 1024.
+    let (table, to, from) = (rng.u32(3..=252), rng.u32(100..=1_000), rng.u32(1_025..=30_000));
     for (key, value) in [
         ("nodeNic", Tree::string(node_nic)),
         ("podNic", Tree::string(pod_nic)),

@@ -12,11 +12,17 @@ const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// Below the node ports and, with them, below the kernel's default for clients (32768).
 const PORTS: std::ops::RangeInclusive<u16> = 1_024..=29_999;
 
+/// Where kube-proxy answers for its node's health.
+const KUBE_PROXY: u16 = 10_256;
+const MOST_SHIFT: u16 = 14_999;
+
 pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
     let mut known: BTreeSet<u16> = BTreeSet::new();
+    let mut last = 0;
     tree.scalars("", &mut |key, scalar| {
         if is_port(key) {
             known.extend(scalar.text.parse::<u16>().ok());
+            last = last.max(range(&scalar.text).map_or(0, |(_, last)| last));
         }
     });
     let mut moves: BTreeMap<u16, u16> = BTreeMap::new();
@@ -24,23 +30,21 @@ pub fn draw(tree: &mut Tree, rng: &mut Rng) -> String {
         let range = if NODE_PORTS.contains(&port) { NODE_PORTS } else { PORTS };
         let to = loop {
             let to = rng.u16(range.clone());
-            if moves.values().all(|taken| *taken != to) {
+            if to != KUBE_PROXY && moves.values().all(|taken| *taken != to) {
                 break to;
             }
         };
         moves.insert(port, to);
     }
     // Ports that source NAT may use: as many as before.
-    let shift = rng.u16(..15_000);
+    let shift = rng.u16(..=MOST_SHIFT.min(u16::MAX - last));
     let servers: BTreeSet<String> = declared_servers(tree);
     tree.scalars_mut("", &mut |key, scalar| {
         let moved = |port: &str| port.parse().ok().and_then(|port: u16| moves.get(&port));
         if is_port(key) {
             if let Some(to) = moved(&scalar.text) {
                 scalar.text = to.to_string();
-            } else if let Some((first, last)) = scalar.text.split_once('-')
-                && let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>())
-            {
+            } else if let Some((first, last)) = range(&scalar.text) {
                 scalar.text = format!("{}-{}", first + shift, last + shift);
             }
         } else if let Some((server, port)) = scalar.text.rsplit_once(':')
@@ -61,6 +65,12 @@ fn declared_servers(tree: &mut Tree) -> BTreeSet<String> {
         servers.scalars("", &mut |_, scalar| found.extend([scalar.text.clone()]));
     }
     found
+}
+
+/// The first and last port of a range.
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    first.parse().ok().zip(last.parse().ok())
 }
 
 fn is_port(key: &str) -> bool {

@@ -88,7 +88,7 @@ pub fn pod_rules(network: &NetworkPlan, pod: IpAddr) -> [Rule; 2] {
 pub const NODE_PORTS_TABLE: &str = "relapse-cni-node-ports";
 /// Their mark, and the priority of the rule for it: those of the AWS VPC CNI.
 const NODE_PORT_MARK: u32 = 0x80;
-const NODE_PORT_PRIORITY: u32 = 1024;
+pub const NODE_PORT_PRIORITY: u32 = 1024;
 
 /// The rule that routes marked packets by the main table, before the rules for traffic from pods.
 pub const fn node_port_rule() -> Rule {

@@ -1,12 +1,21 @@
 //! What every backend adds to its pods: a pod that comes and goes, and separate source ports for each.
 
+use std::net::IpAddr;
+
+use relapse_model::replicas::FIRST_POD;
 use relapse_model::{ClusterPlan, NodeId, PodId, PodPlan, PodRole};
 
 /// The ephemeral ports of Linux, shared by the pods of a node.
 const FIRST_PORT: u32 = 32_768;
 const PORTS: u32 = 28_232;
 
-/// Adds the pod that comes and goes, last so that all other numbers stay.
+const PASSER_BY: &str = "passer-by";
+
+/// The highest address in a node's share that the pod that comes and goes takes.
+const LAST_POD: u128 = 199;
+
+/// Adds the pod that comes and goes, last so that all other numbers stay. In a share without a free address there is
+/// none.
 #[must_use]
 pub fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
     let mut plan = plan.clone();
@@ -14,14 +23,25 @@ pub fn with_passer_by(plan: &ClusterPlan) -> ClusterPlan {
     let node = plan.pods.iter().map(|pod| pod.node).max().unwrap_or(NodeId(plan.nodes.len() - 1));
     let used = |address| plan.pods.iter().any(|pod| pod.address == address);
     let share = plan.nodes[node.0].pod_prefix;
-    let address = (1..)
-        .map_while(|n| share.nth(200 - (n % 190)))
-        .find(|address| !used(*address) && *address != plan.nodes[node.0].pod_nic_address);
+    let free = |address: &IpAddr| {
+        let own = [plan.nodes[node.0].pod_nic_address, plan.network.pod_gateway];
+        !used(*address) && !own.contains(address)
+    };
+    // From the end of the share: those before belong to the pods of the scenario.
+    let address =
+        (FIRST_POD..=LAST_POD).rev().filter(|n| share.nth(n + 1).is_some()).filter_map(|n| share.nth(n)).find(free);
     if let Some(address) = address {
-        let (name, role) = ("passer-by".into(), PodRole::Plain);
+        let (name, role) = (PASSER_BY.into(), PodRole::Plain);
         plan.pods.push(PodPlan { name, node, address, mtu: 1500, role, host_network: false });
     }
     plan
+}
+
+/// That pod, if there is one.
+#[must_use]
+pub fn passer_by(plan: &ClusterPlan) -> Option<PodId> {
+    let last = plan.pods.last().filter(|pod| pod.name == PASSER_BY);
+    last.map(|_| PodId(plan.pods.len() - 1))
 }
 
 /// The source ports of a pod, in the format of `ip_local_port_range`. Pods of a node use separate shares:

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use relapse_kernel::NetNs;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{Place, PodId, Resolver, values};
+use relapse_model::{ClusterPlan, Place, PodId, Resolver, values};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -54,7 +54,9 @@ impl FaultSpec for BackendErrorsSpec {
             (Some(pods), None) => pods.iter().filter_map(|pod| Some((pod.span, resolver.pod(pod)?))).collect(),
             (None, Some(service)) => {
                 let id = resolver.service(service)?;
-                resolver.cluster.services[id.0].pods.iter().map(|pod| (service.span, *pod)).collect()
+                let cluster = &resolver.cluster;
+                let there = cluster.services[id.0].pods.iter().filter(|pod| !cluster.is_spare(**pod));
+                there.map(|pod| (service.span, *pod)).collect()
             }
             _ => {
                 resolver.error(at, "either `pods` or `service` is needed", "write `service: NAME`");
@@ -63,8 +65,9 @@ impl FaultSpec for BackendErrorsSpec {
         };
         let status = StatusCode::from_u16(self.status.value).ok();
         let millionths = self.share.as_ref().map_or(1_000_000, |share| share.0);
-        if let Some(share) = self.share.as_ref().filter(|_| millionths == 0) {
-            resolver.error(share.span, "`share` is 0, so no answer changes", "write a share above 0, or leave it out");
+        if let Some(share) = self.share.as_ref().filter(|_| millionths < LEAST) {
+            let help = "write at least `1%`, or leave it out";
+            resolver.error(share.span, "`share` is less than 1%, too few answers to read back", help);
         }
         if let Some(pods) = self.pods.as_ref().filter(|pods| pods.is_empty()) {
             resolver.error(pods.span, "no pod is named", "name pods, or write `service: NAME`");
@@ -77,12 +80,18 @@ impl FaultSpec for BackendErrorsSpec {
 
 // The mutation.
 
+/// The smallest share, in millionths.
+const LEAST: u32 = 10_000;
 /// Requests by which a share is read back: more than needed for 1%, beside those of the workload.
 const REQUESTS: u32 = 1000;
 /// Time limit of one of them.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Fault for BackendErrors {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        self.pods.iter().map(|(id, _)| format!("the answers of pod/{}", cluster.pods[id.0].name)).collect()
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();

@@ -48,7 +48,7 @@ impl Fault for ClientDeath {
             let client = world.cluster.office(self.office).client.clone();
             world.until(self.flow, UnderWay::Some, "stop a client in the middle of a download").await?;
             let home = client.clone();
-            undo.push(format!("stop dropping packets of {}", client.name()), move || drop_all::lift(&home));
+            undo.push(format!("stop dropping packets of {}", client.name()), move || drop_all::lift(&home, None));
             let t0 = now();
             let read_back = drop_all::impose(&client)?;
             Ok(InForce {

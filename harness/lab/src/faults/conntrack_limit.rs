@@ -184,22 +184,22 @@ impl Fault for ConntrackLimit {
                 return full_size::write_default(world, undo, whole, &self.formula).await;
             }
             undo.push("restore nf_conntrack_max", move || limit.restore());
-            let mut emulated = None;
+            let mut emulated = String::new();
             if self.by_kube_proxy
                 && let Some(kube_proxy) = world.cluster.kube_proxy(self.limit)
             {
                 match by_kube_proxy::write(kube_proxy?, self.limit, &self.formula, world).await? {
                     KubeProxyWrite::Done(in_force) => return Ok(in_force),
-                    KubeProxyWrite::LeftAlone(what) => emulated = Some(what),
+                    KubeProxyWrite::LeftAlone(what) => emulated = format!("; {what}"),
                 }
             }
             let written = write(world, self.limit).await?;
             Ok(InForce {
                 t0: Time(written.t0),
                 t1: Time(written.t1),
-                what: format!("nf_conntrack_max {} -> {} ({})", written.before, self.limit, self.formula),
+                what: format!("nf_conntrack_max {} -> {} ({}){emulated}", written.before, self.limit, self.formula),
                 read_back: written.read_back.to_string(),
-                reduced: emulated.map(|what| ("the write by kube-proxy itself".into(), what)),
+                reduced: None,
             })
         })
     }

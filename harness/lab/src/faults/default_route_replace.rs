@@ -15,6 +15,8 @@ use crate::fault::{Fault, FaultError, FaultSpec, InForce, Job, Look, UndoStack, 
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DefaultRouteReplaceSpec {
     pub node: Spanned<String>,
+    /// Metric of the new route. That of the original is 0.
+    #[schemars(range(min = 1))]
     pub metric: Spanned<u32>,
 }
 

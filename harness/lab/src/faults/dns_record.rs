@@ -8,7 +8,7 @@ use relapse_model::diagnostics::{Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values::{self, Address};
 use relapse_model::zone::folded;
-use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Resolver, Target, time_in_cache};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Resolver, Target, time_in_cache};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -129,10 +129,18 @@ impl Fault for DnsRecord {
     fn spread(&self, world: &World) -> Option<Spread> {
         let plan = world.cluster.plan();
         let (id, record) = self.resolvers.first()?;
-        let before = world.cluster.outside(*id).records.get(&self.name);
-        let ttls = before.iter().chain(record).map(|record| record.ttl).chain([plan.outside[id.0].ttl]);
-        let longest = plan.dns.as_ref().and_then(|dns| dns.cache);
-        let hold = longest.zip(ttls.max()).map(|(longest, ttl)| time_in_cache(ttl, longest));
+        let records = |id: &OutsideId| world.cluster.outside(*id).records.get(&self.name);
+        let before = records(id);
+        // Cluster DNS keeps what its upstream resolvers answer, and only clients in the cluster ask it.
+        let asked = world.flows.iter().any(|(flow, _)| asks_cluster_dns(plan, flow, &self.name));
+        let cache = plan.dns.as_ref().filter(|_| asked).and_then(|dns| Some((dns, dns.cache?)));
+        let hold = cache.and_then(|(dns, longest)| {
+            let upstream = self.resolvers.iter().filter(|(id, _)| dns.upstreams.contains(id));
+            let ttls = upstream.flat_map(|(id, record)| {
+                records(id).iter().chain(record).map(|record| record.ttl).chain([plan.outside[id.0].ttl]).max()
+            });
+            Some(time_in_cache(ttls.max()?, longest))
+        });
         let hold = Duration::from_secs(hold.unwrap_or_default().into());
         let kept = only_kept(plan, world.flows.iter().map(|(flow, _)| flow), &self.name);
         let addresses = |record: Option<Record>| record.map(|record| record.addresses).unwrap_or_default();
@@ -183,6 +191,16 @@ impl Fault for DnsRecord {
             Ok(InForce { t0, t1, what, read_back: read_back.join("; "), reduced: None })
         })
     }
+}
+
+/// Whether a flow looks a name up at cluster DNS.
+fn asks_cluster_dns(plan: &ClusterPlan, flow: &FlowPlan, name: &str) -> bool {
+    let at_dns = |place: Place| matches!(plan.resolver_at(place), Some(Target::Service(_)));
+    let is_it = |to: Target| matches!(to, Target::Name(id) if plan.names[id.0].name == name);
+    let own = flow.resolver.is_none() && at_dns(flow.from) && (is_it(flow.to) || flow.query.as_deref() == Some(name));
+    // An application asks from where it runs.
+    let homes = || plan.behind(flow.to).into_iter().any(at_dns);
+    own || flow.parts.iter().any(|part| is_it(part.to)) && homes()
 }
 
 /// Whether every flow that connects to a name keeps its connections, and no flow only looks names up.

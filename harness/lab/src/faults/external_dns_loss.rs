@@ -2,7 +2,7 @@
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{OutsideId, Resolver};
+use relapse_model::{ClusterPlan, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -36,11 +36,17 @@ impl FaultSpec for ExternalDnsLossSpec {
 // The mutation.
 
 impl Fault for ExternalDnsLoss {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![drop_all::what(cluster, self.resolver, DNS_PORT)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let host = world.cluster.outside(self.resolver).ns.clone();
             let home = host.clone();
-            undo.push(format!("stop dropping queries of {}", host.name()), move || drop_all::lift(&home));
+            undo.push(format!("stop dropping queries of {}", host.name()), move || {
+                drop_all::lift(&home, Some(DNS_PORT))
+            });
             let t0 = now();
             let read_back = drop_all::impose_on_port(&host, DNS_PORT)?;
             let what = format!("{} no longer answers queries", host.name());

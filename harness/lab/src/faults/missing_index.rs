@@ -47,6 +47,10 @@ impl FaultSpec for MissingIndexSpec {
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (server, query) = (resolver.outside(&self.server), resolver.duration("query", &self.query));
+        if query.is_some_and(|query| query < SHORTEST) {
+            let message = "`query` is shorter than 1 ms, as fast as answers are anyway";
+            resolver.error(self.query.span, message, "write at least `1ms`");
+        }
         if query.is_some_and(|query| query > LONGEST) {
             resolver.error(self.query.span, "`query` is longer than a minute", "write at most `1m`");
         }
@@ -72,6 +76,8 @@ fn queried(flow: &FlowPlan, here: impl Fn(relapse_model::Target) -> bool) -> Opt
 
 /// Allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(1);
+/// The shortest query.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest query.
 const LONGEST: Duration = Duration::from_mins(1);
 /// The query that reads back.

@@ -133,15 +133,16 @@ impl Fault for MssClamp {
             let pods: Vec<_> = (0..cluster.plan().pods.len())
                 .map(|number| (cluster.pod(PodId(number)).ns, cluster.plan().pods[number].mtu - headers))
                 .collect();
+            let client = cluster.office(self.office).client.clone();
             undo.push(format!("abort connections stuck on {}", plan.name), move || {
+                // Their SYNs may be on the way with the MSS of the fault.
+                let opening = SockDiag::open(&client)?;
+                opening.tcp_sockets(mask(&[state::SYN_SENT]))?.iter().try_for_each(|socket| opening.destroy(socket))?;
                 pods.iter().try_for_each(|(pod, own)| end_stuck(pod, prefix, to, *own))
             });
             undo.push(format!("restore the clamp of {}", plan.name), move || match before {
                 Some(size) => clamp(size, prefix, ClampDirection::FromOffice).replace(&home),
-                None if nft::list_tables(&home)?.iter().any(|table| table == CLAMP_TABLE) => {
-                    nft::delete_table(&home, CLAMP_TABLE)
-                }
-                None => Ok(()),
+                None => nft::delete_table_if_there(&home, CLAMP_TABLE),
             });
             if let Some(mtu) = self.tunnel_mtu {
                 narrow(cluster, self.office, mtu, undo)?;

@@ -40,7 +40,28 @@ impl FaultSpec for NewClientsSpec {
     const LOOK: &'static [Look] = super::mss_clamp::MssClampSpec::LOOK;
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
-        Some(Box::new(NewClients { office: resolver.office(&self.office)?, mss: self.mss.value }))
+        let office = resolver.office(&self.office)?;
+        let cluster = &resolver.cluster;
+        let plan = &cluster.offices[office.0];
+        let is_taken = |prefix: Prefix| {
+            let network = &cluster.network;
+            let others = cluster.offices.iter().map(|office| office.prefix);
+            let own = [network.node_prefix, network.pod_prefix, network.service_prefix];
+            let hosts = cluster.outside.iter().any(|host| prefix.contains(host.address));
+            hosts || others.chain(own).any(|other| other.overlaps(&prefix))
+        };
+        let message = match neighbour(plan.prefix) {
+            None => Some(format!("there is no prefix after {} for new clients", plan.prefix)),
+            Some(next) if is_taken(next) => Some(format!("{next}, the prefix of the new clients, is in use")),
+            Some(_) if !resolver.workload.iter().any(|flow| downloads(flow, office)) => {
+                Some(format!("no `http` flow starts at office/{}, and new clients ask what it asks", plan.name))
+            }
+            Some(_) => None,
+        };
+        if let Some(message) = message {
+            resolver.error(self.office.span, message, "name another office");
+        }
+        Some(Box::new(NewClients { office, mss: self.mss.value }))
     }
 }
 
@@ -52,8 +73,7 @@ impl Fault for NewClients {
             let cluster = world.cluster.as_ref();
             let plan = cluster.plan();
             let office = &plan.offices[self.office.0];
-            let ours = |flow: &&FlowPlan| flow.kind == "http" && flow.from == Place::Office(self.office);
-            let download = world.flows.iter().map(|(flow, _)| flow).find(ours);
+            let download = world.flows.iter().map(|(flow, _)| flow).find(|flow| downloads(flow, self.office));
             let download =
                 download.ok_or_else(|| FaultError::NotFound { what: format!("an http flow of {}", office.name) })?;
             let server = plan.entry(download);
@@ -102,6 +122,11 @@ impl Fault for NewClients {
             })
         })
     }
+}
+
+/// Whether clients of this office download by this flow.
+fn downloads(flow: &FlowPlan, office: OfficeId) -> bool {
+    flow.kind == "http" && flow.from == Place::Office(office)
 }
 
 /// Downloads that must work.

@@ -30,7 +30,9 @@ impl FaultSpec for PodDeletionSpec {
     const LOOK: &'static [Look] = &[(Where::Node, "ip rule; ip -br link")];
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
-        Some(Box::new(PodDeletion { pod: resolver.pod(&self.pod)? }))
+        let pod = resolver.pod(&self.pod)?;
+        resolver.has_link(&self.pod, pod);
+        Some(Box::new(PodDeletion { pod }))
     }
 }
 

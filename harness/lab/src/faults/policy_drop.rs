@@ -42,11 +42,10 @@ impl FaultSpec for PolicyDropSpec {
 
 // The mutation.
 
-const TABLE: &str = "relapse-policy";
-
 impl Fault for PolicyDrop {
     fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
-        vec![format!("the policy of node/{}", cluster.nodes[self.node.0].name)]
+        let (node, to) = (&cluster.nodes[self.node.0].name, &cluster.outside[self.to.0].name);
+        vec![format!("the policy of node/{node} for outside/{to} port {}", self.port)]
     }
 
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
@@ -55,20 +54,16 @@ impl Fault for PolicyDrop {
             let (ns, to) = (world.cluster.node(self.node).ns.clone(), &plan.outside[self.to.0]);
             let comment = format!("to {} port {}", to.name, self.port);
             let drop = Rule::new().ip_daddr(host(to.address)).tcp_dport(self.port).counter().drop().comment(&comment);
-            let home = ns.clone();
-            undo.push(format!("remove the policy of {}", ns.name()), move || {
-                if nft::list_tables(&home)?.iter().any(|table| table == TABLE) {
-                    nft::delete_table(&home, TABLE)?;
-                }
-                Ok(())
-            });
+            let table = format!("relapse-policy-{}-{}", self.to.0, self.port);
+            let (home, own) = (ns.clone(), table.clone());
+            undo.push(format!("remove the policy of {}", ns.name()), move || nft::delete_table_if_there(&home, &own));
             let t0 = now();
-            Table::new(TABLE)
+            Table::new(&table)
                 .chain(Chain::filter("forward", Hook::Forward, 0, Policy::Accept))
                 .rule("forward", drop)
                 .apply(&ns)?;
             // Fails if the rule is not there.
-            let dropped = nft::counter(&ns, TABLE, &comment)?;
+            let dropped = nft::counter(&ns, &table, &comment)?;
             let t1 = now();
             let what = format!("{} drops what pods send {comment}", ns.name());
             Ok(InForce { t0, t1, what, read_back: format!("rule {comment:?}, {dropped} packets"), reduced: None })

@@ -95,6 +95,7 @@ impl FaultSpec for PolicyRouteLossSpec {
         }
         if let (Some(node), Some(Some(id)), Some(pod)) = (node, pod, &self.pod) {
             resolver.pod_on_node(pod, id, node);
+            resolver.has_link(pod, id);
         }
         let quiet = self.quiet.filter(|quiet| quiet.value);
         if let (Some(quiet), None) = (quiet, &self.rebuild_after) {

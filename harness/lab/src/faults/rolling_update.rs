@@ -46,9 +46,10 @@ impl FaultSpec for RollingUpdateSpec {
             None => Some(DRAIN),
         };
         let service = resolver.service(&self.service)?;
-        let old = resolver.cluster.services[service.0].pods.clone();
+        let cluster = &resolver.cluster;
+        let old = cluster.services[service.0].pods.iter().copied().filter(|pod| !cluster.is_spare(*pod));
         let mut pods = Vec::new();
-        for pod in old {
+        for pod in old.collect::<Vec<_>>() {
             port_of(resolver, self.service.span, pod, false)?;
             pods.push((pod, resolver.spare_pod(at, pod)?));
         }

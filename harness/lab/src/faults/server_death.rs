@@ -2,7 +2,7 @@
 
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
-use relapse_model::{FlowPlan, OutsideId, Place, Resolver};
+use relapse_model::{ClusterPlan, FlowPlan, OutsideId, Place, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,11 +49,15 @@ impl FaultSpec for ServerDeathSpec {
 // The mutation.
 
 impl Fault for ServerDeath {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        vec![drop_all::what(cluster, self.host, self.port)]
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let host = world.cluster.outside(self.host).ns.clone();
-            let home = host.clone();
-            undo.push(format!("stop dropping packets of {}", host.name()), move || drop_all::lift(&home));
+            let (home, port) = (host.clone(), self.port);
+            undo.push(format!("stop dropping packets of {}", host.name()), move || drop_all::lift(&home, Some(port)));
             let t0 = now();
             let read_back = drop_all::impose_on_port(&host, self.port)?;
             Ok(InForce {

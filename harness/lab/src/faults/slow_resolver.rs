@@ -39,6 +39,10 @@ impl FaultSpec for SlowResolverSpec {
 
     fn plan(&self, _at: Span, resolver: &mut Resolver<'_>) -> Option<Box<dyn Fault>> {
         let (host, delay) = (resolver.outside(&self.resolver), resolver.duration("delay", &self.delay));
+        if delay.is_some_and(|delay| delay < SHORTEST) {
+            let message = "`delay` is shorter than 1 ms, as fast as answers are anyway";
+            resolver.error(self.delay.span, message, "write at least `1ms`");
+        }
         if delay.is_some_and(|delay| delay > LONGEST) {
             let help = "write at most `10s`: stub resolvers give up after two attempts of 5 s";
             resolver.error(self.delay.span, "`delay` is longer than 10 s", help);
@@ -57,6 +61,8 @@ impl FaultSpec for SlowResolverSpec {
 
 // The mutation.
 
+/// The shortest delay.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// The longest delay: what a stub resolver waits for in all (`resolv.conf(5)`).
 const LONGEST: Duration = Duration::from_secs(10);
 /// Allowance for a busy machine.

@@ -12,7 +12,7 @@ use relapse_kernel::sysctl;
 use relapse_model::diagnostics::Span;
 use relapse_model::spanned::Spanned;
 use relapse_model::values::PortRange;
-use relapse_model::{NodeId, OutsideId, Resolver};
+use relapse_model::{ClusterPlan, NodeId, OutsideId, Resolver};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -117,6 +117,14 @@ impl FaultSpec for SnatCollisionSpec {
 // The mutation.
 
 impl Fault for SnatCollision {
+    fn changes(&self, cluster: &ClusterPlan) -> Vec<String> {
+        let mut all = vec![format!("source NAT of node/{}", cluster.nodes[self.node.0].name)];
+        if self.hop != Hop::None {
+            all.push(format!("the way to outside/{}", cluster.outside[self.to.0].name));
+        }
+        all
+    }
+
     fn inject<'a>(&'a self, world: &'a World, undo: &'a mut UndoStack) -> Job<'a, Result<InForce, FaultError>> {
         Box::pin(async move {
             let cluster = world.cluster.as_ref();
@@ -213,10 +221,7 @@ impl SnatCollision {
                 })?;
                 let home = hop.clone();
                 undo.push("remove the filter of the load balancer", move || {
-                    if nft::list_tables(&home)?.iter().any(|table| table == HOP_TABLE) {
-                        nft::delete_table(&home, HOP_TABLE)?;
-                    }
-                    Ok(())
+                    nft::delete_table_if_there(&home, HOP_TABLE)
                 });
                 swallow().apply(&hop)
             }

@@ -25,6 +25,9 @@ use super::{Error, Result};
 /// How often a waiter checks for new holders and for cancellation; the kernel wakes it when the lock is free.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// A command line is shown up to this many characters.
+const LONGEST: usize = 60;
+
 /// Possible paths of the lock on the limit; the first usable one is used.
 #[must_use]
 pub fn limit() -> Vec<PathBuf> {
@@ -75,7 +78,7 @@ impl MachineLock {
     }
 
     /// The same, one at a time: the next process waits at the gate until `room` returns true, called repeatedly with
-    /// the number of holders. This wait is not reported.
+    /// the number of holders.
     ///
     /// # Errors
     /// When no lock file can be opened or created; [`Error::Stopped`] once `stop` returns true.
@@ -158,7 +161,11 @@ fn conflicting(path: &Path, wanted: Mode) -> Vec<String> {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
         let start = command.split(' ').next().and_then(|program| program.rfind('/')).map_or(0, |slash| slash + 1);
-        if command.is_empty() { format!("process {pid}") } else { format!("process {pid} ({})", &command[start..]) }
+        let (command, more) = match command[start..].char_indices().nth(LONGEST) {
+            Some((end, _)) => (&command[start..start + end], "…"),
+            None => (&command[start..], ""),
+        };
+        if command.is_empty() { format!("process {pid}") } else { format!("process {pid} ({command}{more})") }
     };
     pids.into_iter().map(describe).collect()
 }

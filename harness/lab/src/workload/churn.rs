@@ -2,6 +2,7 @@
 //! names are queried, short connections are made. None of it warrants a finding.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,8 +21,8 @@ use crate::job::FaultError;
 
 const TALK_EVERY: Duration = Duration::from_millis(150);
 
-/// A port used by no other server.
-const PORT: u16 = 18_080;
+/// The first of these that no server of the workload uses.
+const PORTS: Range<u16> = 18_080..18_096;
 
 /// Whether the connections and queries of ordinary churn are suspended.
 #[derive(Debug, Clone, Default)]
@@ -59,14 +60,18 @@ impl Churn {
         if passing {
             tasks.spawn(pods(Arc::clone(cluster), Arc::clone(&away)));
         }
-        let mut own = (0..cluster.plan().pods.len()).map(PodId).filter(|id| !cluster.plan().pods[id.0].host_network);
+        let plan = cluster.plan();
+        let there = |id: &PodId| !plan.pods[id.0].host_network && !plan.is_spare(*id);
+        let mut own = (0..plan.pods.len()).map(PodId).filter(there);
         if let (Some(client), Some(to)) = (own.next(), own.next()) {
             let (flows, errors) = (Arc::new([]), Errors::default());
             let home = Home { cluster: Arc::clone(cluster), place: Place::Pod(to), flows, errors };
             let server = cluster.pod(to).ns;
-            let listener = sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, PORT))?;
-            tasks.spawn(echo::SERVE(listener, home));
-            tasks.spawn(talk(Arc::clone(cluster), client, to, quiet.clone()));
+            let bind = |port| sockets::tcp_listener(&server, SocketAddr::new(servers::ANY, port)).map(|it| (it, port));
+            let (listener, port) =
+                PORTS.into_iter().find_map(|port| bind(port).ok()).map_or_else(|| bind(PORTS.start), Ok)?;
+            tasks.spawn((echo::SERVE.run)(listener, home));
+            tasks.spawn(talk(Arc::clone(cluster), client, (to, port), quiet.clone()));
         }
         Ok(Self { tasks, away })
     }
@@ -103,10 +108,10 @@ async fn churn(cluster: &Arc<dyn Cluster>, present: bool) {
     let _ = tokio::task::spawn_blocking(move || runtime.block_on(cluster.churn(present))).await;
 }
 
-async fn talk(cluster: Arc<dyn Cluster>, client: PodId, to: PodId, quiet: ChurnPause) {
+async fn talk(cluster: Arc<dyn Cluster>, client: PodId, (to, port): (PodId, u16), quiet: ChurnPause) {
     let plan = cluster.plan();
     let ns = cluster.pod(client).ns;
-    let peer = SocketAddr::new(plan.pods[to.0].address, PORT);
+    let peer = SocketAddr::new(plan.pods[to.0].address, port);
     let resolver = plan.dns.as_ref().map(|dns| plan.services[dns.service.0].address);
     let mut clock = tokio::time::interval(TALK_EVERY);
     loop {

@@ -34,8 +34,14 @@ const SHORTEST: Duration = Duration::from_micros(100);
 /// A start later than this is not caught up.
 const LATE: Duration = Duration::from_millis(5);
 
-/// One of relapse's own servers: serves a listening socket forever.
-pub type Serve = fn(TcpListener, Home) -> Job<'static, ()>;
+/// One of relapse's own servers.
+#[derive(Debug, Clone, Copy)]
+pub struct Serve {
+    /// What it understands; `None` where a connection is all that is asked for.
+    pub protocol: Option<&'static str>,
+    /// Serves a listening socket forever.
+    pub run: fn(TcpListener, Home) -> Job<'static, ()>,
+}
 
 /// Where a server runs, and the workload it serves.
 #[derive(Clone)]

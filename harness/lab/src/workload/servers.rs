@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use relapse_model::{FlowPlan, PartPlan, Place, PodId, PodRole, ServiceId, Target, Work};
+use relapse_model::{ClusterPlan, FlowPlan, PartPlan, Place, PodId, PodRole, ServiceId, Target, Work};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::task::JoinSet;
@@ -82,8 +82,58 @@ pub fn third_party(name: &str) -> Option<&'static ThirdParty> {
 fn server_of(part: &PartPlan) -> Serve {
     match part.work {
         Work::Get { .. } | Work::Transfer { .. } => app::SERVE,
-        Work::Connect | Work::Queries { .. } => echo::SERVE,
+        Work::Queries { .. } => echo::SERVE,
+        Work::Connect => Serve { protocol: None, ..echo::SERVE },
     }
+}
+
+/// The servers that a flow and its parts need, with their places and ports.
+fn needed(plan: &ClusterPlan, flow: &FlowPlan, client: &dyn Client) -> Vec<(Place, u16, Serve)> {
+    let own = flow.port.zip(client.server()).map(|(port, serve)| (flow.to, port, serve));
+    let all = own.into_iter().chain(flow.parts.iter().map(|part| (part.to, part.port, server_of(part))));
+    all.flat_map(|(to, port, serve)| at(plan, to, port).into_iter().map(move |(place, port)| (place, port, serve)))
+        .collect()
+}
+
+/// The places and ports that answer for a port of this target.
+fn at(plan: &ClusterPlan, target: Target, port: u16) -> Vec<(Place, u16)> {
+    let answering = plan.behind(target).into_iter().map(|place| plan.answering(place, port));
+    answering.flat_map(|(target, port)| plan.behind(target).into_iter().map(move |place| (place, port))).collect()
+}
+
+/// The servers that ingresses are and need.
+fn of_ingresses(plan: &ClusterPlan) -> impl Iterator<Item = (PodId, ServiceId, u16)> {
+    plan.pods.iter().enumerate().filter_map(|(number, pod)| match pod.role {
+        PodRole::Ingress { backend, port } => Some((PodId(number), backend, port)),
+        _ => None,
+    })
+}
+
+/// The first server of another protocol on a port that the last of these flows needs: place, port, what answers there,
+/// and for whom.
+#[must_use]
+pub fn other_protocol(
+    plan: &ClusterPlan,
+    flows: &[(&FlowPlan, &dyn Client)],
+) -> Option<(Place, u16, &'static str, String)> {
+    let (last, earlier) = flows.split_last()?;
+    let wanted = needed(plan, last.0, last.1);
+    let of_flows = earlier.iter().flat_map(|(flow, client)| {
+        let whose = move |(place, port, serve)| (place, port, serve, format!("flow `{}`", flow.name));
+        needed(plan, flow, *client).into_iter().map(whose)
+    });
+    let of_ingresses = of_ingresses(plan).flat_map(|(pod, backend, port)| {
+        let ingress = format!("pod/{}", plan.pods[pod.0].name);
+        let places = std::iter::once((Place::Pod(pod), port)).chain(at(plan, Target::Service(backend), port));
+        places.map(move |(place, port)| (place, port, app::SERVE, ingress.clone()))
+    });
+    of_flows.chain(of_ingresses).find_map(|(place, port, serve, whose)| {
+        let there = serve.protocol?;
+        let clash = |(at, on, other): &(Place, u16, Serve)| {
+            (*at, *on) == (place, port) && other.protocol.is_some_and(|protocol| protocol != there)
+        };
+        wanted.iter().any(clash).then_some((place, port, there, whose))
+    })
 }
 
 /// Binds and starts all servers needed by flows and the cluster, except those of pods that do not run yet; every port is
@@ -99,29 +149,18 @@ pub fn start(
 ) -> Result<Servers, FaultError> {
     let plan = cluster.plan();
     let mut wanted: BTreeMap<(String, u16), (Place, Serve)> = BTreeMap::new();
-    let mut want = |target: Target, port: u16, serve: Serve| {
-        let answering = plan.behind(target).into_iter().map(|place| plan.answering(place, port));
-        let places = answering.flat_map(|(target, port)| plan.behind(target).into_iter().map(move |to| (to, port)));
-        for (place, port) in places {
-            let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
-            if !is_ingress && !cluster.serves_itself(place) {
-                wanted.insert((plan.place_name(place), port), (place, serve));
+    let of_flows = flows.iter().zip(clients).flat_map(|(flow, client)| needed(plan, flow, client.as_ref()));
+    let ingresses: Vec<(PodId, ServiceId, u16)> = of_ingresses(plan).collect();
+    let behind = ingresses.iter().flat_map(|(_, backend, port)| at(plan, Target::Service(*backend), *port));
+    for (place, port, serve) in of_flows.chain(behind.map(|(place, port)| (place, port, app::SERVE))) {
+        let is_ingress = matches!(place, Place::Pod(id) if matches!(plan.pods[id.0].role, PodRole::Ingress { .. }));
+        if !is_ingress && !cluster.serves_itself(place) {
+            let there = wanted.entry((plan.place_name(place), port)).or_insert((place, serve));
+            if there.1.protocol.is_none() {
+                *there = (place, serve);
             }
         }
-    };
-    for (flow, client) in flows.iter().zip(clients) {
-        if let (Some(port), Some(serve)) = (flow.port, client.server()) {
-            want(flow.to, port, serve);
-        }
-        flow.parts.iter().for_each(|part| want(part.to, part.port, server_of(part)));
     }
-    let ingresses: Vec<(PodId, ServiceId, u16)> = (plan.pods.iter().enumerate())
-        .filter_map(|(number, pod)| match pod.role {
-            PodRole::Ingress { backend, port } => Some((PodId(number), backend, port)),
-            _ => None,
-        })
-        .collect();
-    ingresses.iter().for_each(|(_, backend, port)| want(Target::Service(*backend), *port, app::SERVE));
     let flows: Arc<[FlowPlan]> = flows.into();
     let servers = Servers::new(wanted.into_iter().map(|((_, port), (place, serve))| {
         (

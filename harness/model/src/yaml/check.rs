@@ -234,7 +234,8 @@ impl<'a> Check<'a> {
         #[expect(clippy::cast_precision_loss, reason = "bounds are small; a rounded large number stays outside them")]
         let value = match number {
             Number::Whole(n) => *n as f64,
-            Number::Fractional(_) if type_of(schema) == "integer" => {
+            // Numbers of this size are read as fractional, and are out of bounds.
+            Number::Fractional(n) if type_of(schema) == "integer" && n.abs() < WHOLE => {
                 return self.wrong_type("a whole number", schema, node, owner);
             }
             Number::Fractional(n) => *n,
@@ -252,6 +253,9 @@ impl<'a> Check<'a> {
         }
     }
 }
+
+/// Whole numbers from here on are not exact as `f64`: 2 to the power of 53.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
 
 fn type_of(schema: &Schema) -> &str {
     schema["type"].as_str().unwrap_or_default()

@@ -177,6 +177,6 @@ fn users_own_detectors_may_report_anything_in_a_chain_and_are_graded_by_its_step
 #[test]
 fn a_part_of_one_step_that_is_left_out_affects_no_other() {
     let mut judge = chain();
-    judge.leave_out(Some("dns"), "the fall of the limit", "only root may write it");
+    judge.leave_out(Some("dns"), false, "the fall of the limit", "only root may write it");
     assert_eq!(names(&judge.take_decided()), ["pod-nic undecided"]);
 }

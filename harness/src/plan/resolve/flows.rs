@@ -1,6 +1,8 @@
 //! The workload. Flows are planned by their kind ([`relapse_lab::workload`]).
 
-use relapse_lab::workload::Flow;
+use relapse_lab::workload::client::Client;
+use relapse_lab::workload::{Flow, servers};
+use relapse_model::FlowPlan;
 use relapse_model::spanned::Spanned;
 
 use super::Planner;
@@ -18,6 +20,23 @@ impl Planner<'_> {
             let (plan, client) = flow.plan(self);
             self.workload.push(plan);
             self.clients.push(client);
+            self.one_protocol_per_port(flow);
+        }
+    }
+
+    /// Reports that the newest flow needs another server on a port than an earlier one.
+    fn one_protocol_per_port(&mut self, flow: &Flow) {
+        // A target that is unknown has a stand-in.
+        if !self.wrong.is_empty() {
+            return;
+        }
+        let planned = self.workload.iter().zip(&self.clients).map(|(flow, client)| (flow, client.as_ref()));
+        let planned: Vec<(&FlowPlan, &dyn Client)> = planned.collect();
+        if let Some((place, port, there, whose)) = servers::other_protocol(&self.cluster, &planned) {
+            let (name, at) = (flow.name(), self.cluster.place_name(place));
+            let message =
+                format!("{at} answers `{there}` on port {port} for {whose}, which `{}` does not speak", name.0);
+            self.error(name.span, message, "use another port for one of them: one server listens on each");
         }
     }
 

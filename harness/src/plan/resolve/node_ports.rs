@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use relapse_lab::cluster::node_network::NODE_PORT_PRIORITY;
+
 use super::Planner;
 use crate::scenario::cluster::{Outside, Service};
 
@@ -18,6 +20,13 @@ impl Planner<'_> {
                 }
                 continue;
             };
+            let rules = self.cluster.network.from_rule_priority;
+            if rules <= NODE_PORT_PRIORITY {
+                let message = format!(
+                    "node ports need rules before those of pods, at {NODE_PORT_PRIORITY}, and `fromRulePriority` is {rules}"
+                );
+                self.error(port.span, message, format!("write a `fromRulePriority` above {NODE_PORT_PRIORITY}"));
+            }
             if service.ports.as_ref().is_some_and(|ports| ports.len() > 1) {
                 let message = format!("Service `{name}` has several ports, and one node port");
                 self.error(port.span, message, "give a Service of its own to the port that nodes forward to");

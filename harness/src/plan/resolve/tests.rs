@@ -172,7 +172,7 @@ const RICH: &str = "
 fn injected(fault: &str) -> Result<Plan, Diagnostics> {
     let cluster = RICH.replace("loadBalancer: true", "loadBalancer: true, alsoAt: [10.176.46.5]");
     let text = with_cluster(&cluster).replace("policy-route-loss: { node: worker-1, lose: table }", fault);
-    let flows = "workload:\n  - tcp: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
+    let flows = "workload:\n  - http: { name: web, from: office/beijing, to: pod/a, port: 80 }\n  \
                  - tcp: { name: out, from: pod/a, to: outside/host, port: 443 }\n  \
                  - query: { name: rows, from: pod/a, to: outside/host, port: 3306 }\n";
     planned(&text.replace("workload:\n", flows))
@@ -232,7 +232,13 @@ fn faults_that_make_no_sense_are_refused() {
         ("backend-errors: { status: 500 }", "either `pods` or `service` is needed"),
         ("backend-errors: { pods: [], status: 500 }", "no pod is named"),
         ("backend-errors: { pods: [coredns-1], status: 500 }", "no server in pod `coredns-1` is asked over HTTP"),
-        ("backend-errors: { service: shop, status: 500, share: 0% }", "`share` is 0"),
+        ("backend-errors: { service: shop, status: 500, share: 0.9% }", "`share` is less than 1%"),
+        ("slow-resolver: { resolver: outside/host, delay: 100us }", "`delay` is shorter than 1 ms"),
+        ("missing-index: { server: outside/host, query: 100us }", "`query` is shorter than 1 ms"),
+        (
+            "server-death: { host: outside/host, port: 443 }, server-death: { host: outside/host, port: 443 }",
+            "another `server-death` of this list changes port 443 of outside/host already",
+        ),
         ("pod-crash: { pod: ingress }", "no server in pod `ingress` is asked"),
         ("pod-crash: { pod: a, backOff: 0s }", "`backOff` cannot be 0"),
         ("rolling-update: { service: kube-dns }", "no server in pod `coredns-1` is asked"),
@@ -352,7 +358,7 @@ fn a_name_stands_for_who_has_its_addresses_and_a_service_for_its_pods() {
     let cluster = RICH.replace("10.176.46.5", "10.176.46.4, 10.99.9.9");
     let flows = "workload:\n  - tcp: { name: one, from: node/worker-1, to: name/a.example, port: 80 }\n  \
                  - tcp: { name: two, from: office/beijing, to: name/a.example., port: 80 }\n  \
-                 - tcp: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
+                 - http: { name: shop, from: node/worker-1, to: name/shop.default, port: 80 }\n";
     let plan = good(&with_cluster(&cluster).replace("workload:\n", flows));
     let places = |flow: usize| plan.cluster.behind(plan.workload[flow].to);
     assert_eq!((places(0), places(1)), (vec![Place::Outside(OutsideId(0))], vec![Place::Outside(OutsideId(0))]));
@@ -367,7 +373,7 @@ fn a_flow_connects_to_the_entry_and_is_served_by_the_pods() {
   outside: [ { name: host, address: 100.64.1.5 }, { name: balancer, address: 100.64.2.5, balances: shop },
     { name: resolver, address: 100.64.3.5, records: { example.com: [100.64.1.5] } } ] }";
     let flow =
-        |name: &str, from: &str, to: &str| format!("  - tcp: {{ name: {name}, from: {from}, to: {to}, port: 80 }}\n");
+        |name: &str, from: &str, to: &str| format!("  - http: {{ name: {name}, from: {from}, to: {to}, port: 80 }}\n");
     let flows = [
         flow("asks-node", "outside/host", "service/shop, via: node/worker-2"),
         flow("balanced", "outside/host", "service/shop, via: outside/balancer"),

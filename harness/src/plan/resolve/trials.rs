@@ -15,9 +15,9 @@ use relapse_reports::words;
 
 use super::Planner;
 use super::steps::{Both, Chain};
-use crate::effect::Stating;
+use crate::effect::EffectPlanner;
 use crate::effects::Observation;
-use crate::plan::{EffectPlan, FlowId, StepPlan, TrialPlan};
+use crate::plan::{ClusterPlan, EffectPlan, FlowId, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
 use crate::scenario::trial::{Armed, Control, Detect, Effect, Triage};
 
@@ -117,7 +117,13 @@ impl Planner<'_> {
         detect.iter().filter_map(|d| self.plan_detect(d, chain)).collect()
     }
 
-    pub(super) fn plan_controls(&mut self, scenario: &Scenario, detect: &[Expectation]) -> Vec<TrialPlan> {
+    /// Plans the twins on the cluster as it was before any fault added to it.
+    pub(super) fn plan_controls(
+        &mut self,
+        scenario: &Scenario,
+        cluster: &ClusterPlan,
+        detect: &[Expectation],
+    ) -> Vec<TrialPlan> {
         let controls = &scenario.controls;
         if controls.is_empty() {
             self.error(
@@ -127,16 +133,25 @@ impl Planner<'_> {
             );
         }
         self.unique("controls", controls.iter().map(|c| (&*c.name.0, c.name.span)));
-        controls.iter().map(|control| self.plan_control(control, scenario, longest(detect))).collect()
+        controls.iter().map(|control| self.plan_control(control, scenario, cluster, longest(detect))).collect()
     }
 
-    fn plan_control(&mut self, control: &Control, scenario: &Scenario, deadline: Duration) -> TrialPlan {
+    fn plan_control(
+        &mut self,
+        control: &Control,
+        scenario: &Scenario,
+        cluster: &ClusterPlan,
+        deadline: Duration,
+    ) -> TrialPlan {
         if control.why.trim().is_empty() {
             self.error(control.why.span, "`why` is empty", "explain in a sentence why this change is benign");
         }
-        let cluster = control.dns.as_ref().and_then(|dns| self.with_other_dns(dns, scenario.cluster.dns.as_ref()));
+        let kept = std::mem::replace(&mut self.cluster, cluster.clone());
         // Names in the control are those of its own cluster.
-        let kept = cluster.map(|own| std::mem::replace(&mut self.cluster, own));
+        if let Some(own) = control.dns.as_ref().and_then(|dns| self.with_other_dns(dns, scenario.cluster.dns.as_ref()))
+        {
+            self.cluster = own;
+        }
         let step = StepPlan {
             name: None,
             inject: self.plan_inject(&control.inject),
@@ -147,7 +162,7 @@ impl Planner<'_> {
         };
         self.keeps_limits(control.inject.span, &step.inject);
         // A fault may have added to it what it will need.
-        let cluster = kept.map(|kept| std::mem::replace(&mut self.cluster, kept));
+        let cluster = Some(std::mem::replace(&mut self.cluster, kept));
         let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
         if let Some(at) = control.watch.as_ref().filter(|_| watch < deadline) {
             let message = format!("`watch` is shorter than {deadline:?}, the incident's longest deadline");
@@ -174,13 +189,25 @@ impl Planner<'_> {
             let help = format!("add one of: {}", Injection::NAMES.join(", "));
             self.error(inject.span, "nothing is injected", help);
         }
-        inject.iter().filter_map(|fault| fault.plan(self)).collect()
+        let mut changed: Vec<(&'static str, String)> = Vec::new();
+        let mut planned = Vec::new();
+        for fault in inject.iter() {
+            let Some(plan) = fault.plan(self) else { continue };
+            let changes: Vec<_> = plan.changes(&self.cluster).into_iter().map(|what| (plan.name, what)).collect();
+            if let Some((name, what)) = changes.iter().find(|change| changed.contains(change)) {
+                let message = format!("another `{name}` of this list changes {what} already");
+                self.error(fault.span(), message, "the second would replace the first: remove one");
+            }
+            changed.extend(changes);
+            planned.push(plan);
+        }
+        planned
     }
 
     fn plan_effect(&mut self, effect: &Effect) -> EffectPlan {
         let within = self.duration_or("within", effect.within.as_ref(), DEFAULT_EFFECT);
-        let mut stating = Stating::new(&mut self.known, within);
-        let all = effect.all.iter().filter_map(|observation| observation.plan(&mut stating)).collect();
+        let mut planner = EffectPlanner::new(&mut self.known, within);
+        let all = effect.all.iter().filter_map(|observation| observation.plan(&mut planner)).collect();
         let named = effect.all.iter().filter_map(Observation::affected).map(|name| name.value.as_str());
         let position = |name: &str| self.workload.iter().position(|flow| flow.name == name).map(FlowId);
         let affected = named.filter_map(position).collect();

@@ -28,7 +28,7 @@ pub const SERVER_TIMING: &str = "server-timing";
 pub const PATIENCE: f64 = 0.9;
 
 /// The server of `http` and `call` flows, and of parts over HTTP.
-pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home));
+pub const SERVE: Serve = Serve { protocol: Some("http"), run: |listener, home| Box::pin(serve(listener, home)) };
 
 async fn serve(listener: TcpListener, home: Home) {
     let app = Arc::new(App { home, kept: Mutex::default() });

@@ -16,7 +16,7 @@ use crate::workload::client::Serve;
 use crate::workload::failure_of;
 
 /// The server of `tcp` flows, and the database.
-pub const SERVE: Serve = |listener, home| Box::pin(serve(listener, home.delay()));
+pub const SERVE: Serve = Serve { protocol: Some("tcp"), run: |listener, home| Box::pin(serve(listener, home.delay())) };
 
 /// Bytes of the header.
 const HEADER: usize = 13;

@@ -91,7 +91,7 @@ async fn serve(serve: Serve, mut listener: TcpListener, home: Home, port: u16) {
             None
         };
         let now = tokio::select! {
-            () = serve(listener, home.clone()) => return,
+            () = (serve.run)(listener, home.clone()) => return,
             now = created => now,
         };
         let Some(now) = now else { return };
