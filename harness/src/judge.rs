@@ -76,10 +76,14 @@ pub struct Judge {
     also: Vec<Also>,
     /// Detectors were armed after the fault.
     late: bool,
+    /// A finding was reported before its detector was armed again.
+    found_before: bool,
     /// Risks that were reported before t0.
     known_risks: BTreeSet<(String, Subject)>,
     /// Findings that reached `warning` after t0.
     since_t0: Vec<Finding>,
+    /// Of a control: no risk may stand but those that are expected.
+    only_risks: bool,
     /// Detectors and levels that already raised a false alarm or were unexpected, which is reported once.
     alarms: BTreeSet<(String, Level)>,
     /// Detectors and levels that already have a verdict for a finding that was not cleared.
@@ -156,8 +160,10 @@ impl Judge {
             blind: BTreeMap::new(),
             also: Vec::new(),
             late: false,
+            found_before: false,
             known_risks: BTreeSet::new(),
             since_t0: Vec::new(),
+            only_risks: false,
             alarms: BTreeSet::new(),
             uncleared: BTreeSet::new(),
             outside,
@@ -195,6 +201,13 @@ impl Judge {
         self
     }
 
+    /// Of a control: no risk may stand at the end of the baseline but those about what is expected to be one.
+    #[must_use]
+    pub fn with_no_other_risks(mut self) -> Self {
+        self.only_risks = true;
+        self
+    }
+
     /// Returns the verdicts since the last call. Verdicts not taken are missing from reports.
     pub fn take_decided(&mut self) -> Vec<Decided> {
         if self.withheld { Vec::new() } else { std::mem::take(&mut self.undelivered) }
@@ -213,6 +226,15 @@ impl Judge {
         };
         let decided = self.risks.iter_mut().filter_map(standing).collect();
         self.record(decided);
+        if self.only_risks {
+            let is_listed = |finding: &Finding| {
+                self.risks.iter().any(|risk| risk.expectation().subject.as_ref() == Some(&finding.subject))
+            };
+            let risks = self.standing.warned().filter(|finding| finding.level == Level::Risk && !is_listed(finding));
+            for risk in risks.cloned().collect::<Vec<_>>() {
+                self.alarm(&risk);
+            }
+        }
     }
 
     /// The first mutation was made; t0 is the instant before its call. Findings that stood then can no longer be
@@ -315,7 +337,7 @@ impl Judge {
         let open = self.risks.iter().chain(&self.expected).filter(|e| e.is_open());
         let nothing_left = self.left_out > 0 && self.left_out == self.expected.len();
         let late = self.decided.iter().filter(|decided| decided.verdict == Verdict::StartedLate).count();
-        let too_late = late > 0 && late == self.expected.len();
+        let too_late = late > 0 && late == self.expected.len() && !self.found_before;
         outcome::outcome(&self.decided, open.map(Expected::expectation), nothing_left, too_late)
     }
 

@@ -125,6 +125,8 @@ pub struct TrialPlan {
     pub detect_in_real_cluster: Vec<Expectation>,
     /// Findings that may follow from the incident, in labs and on a real cluster.
     pub also: [Vec<Also>; 2],
+    /// Of a control: the risks that must have been found when the baseline ends, and no others.
+    pub risks: Option<Vec<Expectation>>,
     /// Users see nothing wrong: triage must find nothing.
     pub unseen: bool,
     /// How long a control is watched after t0: at least the incident's longest deadline.
@@ -215,6 +217,7 @@ impl Plan {
                 let also = Also { detector: risk.detector, level: risk.level, subject, why, step: None };
                 self.incident_trial.also.iter_mut().for_each(|all| all.push(also.clone()));
             }
+            self.controls.iter_mut().for_each(|control| control.risks = None);
         }
         for trial in std::iter::once(&mut self.incident_trial).chain(&mut self.controls) {
             trial.unseen = false;

@@ -50,7 +50,7 @@ struct Case {
 const FALSE_ALARM: fn(&Verdict) -> bool = |verdict| matches!(verdict, Verdict::FalseAlarm { .. });
 const MISSED: fn(&Verdict) -> bool = |verdict| *verdict == Verdict::Missed;
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         cheat: "mss-above",
         limit: 1360,
@@ -98,6 +98,14 @@ const CASES: [Case; 6] = [
         control: None,
         number: None,
         fails: |verdict| matches!(verdict, Verdict::FalseAlarm { .. } | Verdict::PreExisting),
+    },
+    Case {
+        cheat: "always-at-risk",
+        limit: 0,
+        scenario: "coredns-replica-killed",
+        control: Some("one-of-two-replicas-lost"),
+        number: None,
+        fails: FALSE_ALARM,
     },
 ];
 
@@ -185,7 +193,7 @@ fn detect(cheat: &str, limit: u64) {
     while let Ok(Some(signal)) = signals.next_signal() {
         let Some(subject) = subject(cheat, limit, &signal) else { continue };
         if found.insert(subject.clone()) {
-            let level = "cause";
+            let level = if cheat == "always-at-risk" { "risk" } else { "cause" };
             println!(
                 "{{\"level\":\"{level}\",\"severity\":\"warning\",\"subject\":\"{subject}\",\"evidence\":\"{cheat}\"}}"
             );
@@ -208,7 +216,7 @@ fn subject(cheat: &str, limit: u64, signal: &Signal) -> Option<String> {
         ("limit-below", Observed::ConntrackTable(table)) => (table.limit < limit).then_some(node),
         ("changed", Observed::Rule(rule)) => changed(rule.change).then_some(node),
         ("changed", Observed::Route(route)) => changed(route.change).then_some(node),
-        ("every-node", _) => Some(node),
+        ("every-node" | "always-at-risk", _) => Some(node),
         _ => None,
     }
 }

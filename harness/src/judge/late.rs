@@ -44,7 +44,10 @@ impl Judge {
         self.undelivered.retain(is_over);
         let again =
             |of: &&mut Expected| of.is_found() && again.iter().any(|decided| decided.expectation == *of.expectation());
-        self.expected.iter_mut().filter(again).for_each(|found| found.reopen(now));
+        for found in self.expected.iter_mut().filter(again) {
+            found.reopen(now);
+            self.found_before = true;
+        }
         self.expected.iter_mut().filter(|expected| expected.is_open()).for_each(Expected::arm_late);
         self.standing = Standing::default();
         self.late = true;
@@ -157,6 +160,23 @@ mod tests {
         let (seen, judge) = restarted(&["rule", "fall"], &[]);
         assert_eq!(seen[0], ("rule".to_owned(), Verdict::Missed));
         assert_eq!(judge.outcome().0, Outcome::Fail);
+    }
+
+    #[test]
+    fn silence_passes_no_trial_in_which_only_history_proves_anything() {
+        let judge = || Judge::incident(vec![cause("fall")], vec![]).with_history(|_| true);
+        let mut late = judge();
+        late.baseline_ended(at(0));
+        late.armed_late(at(100));
+        late.injected(at(100));
+        let mut restarted = judge().with_restart();
+        restarted.injected(at(0));
+        restarted.finding(at(10), &finding("fall", false));
+        restarted.armed_late(at(100));
+        for (mut judge, outcome) in [(late, Outcome::Skipped), (restarted, Outcome::Pass)] {
+            judge.detect_ended(at(200));
+            assert_eq!(judge.outcome().0, outcome);
+        }
     }
 
     #[test]

@@ -461,6 +461,20 @@ fn controls() {
 }
 
 #[test]
+fn a_control_may_list_its_risks() {
+    let listed = |risks: &[&str]| {
+        let risks = risks.iter().map(|subject| expect(D, Risk, Some(subject))).collect();
+        let mut judge = Judge::control(vec![D.into(), "x".into()], risks).with_no_other_risks();
+        let steps = [Report(-9, D, Risk, Warning, A), Report(-9, "x", Risk, Warning, A), Baseline(-5), Inject, End(9)];
+        play(&mut judge, &steps);
+        judge.outcome().0
+    };
+    assert_eq!(listed(&[A]), Outcome::Pass);
+    assert_eq!(listed(&[]), Outcome::Fail, "always on");
+    assert_eq!(listed(&[A, "node/other"]), Outcome::Fail, "missed");
+}
+
+#[test]
 fn recovery() {
     let expectations = vec![expect(D, Cause, None)];
     let mut judge = Judge::incident(expectations.clone(), vec![]);

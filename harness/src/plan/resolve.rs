@@ -35,6 +35,7 @@ use relapse_model::diagnostics::{Diagnostics, Source, Span, quoted};
 use relapse_model::spanned::Spanned;
 use relapse_model::values;
 
+use self::steps::Chain;
 use super::{Lasting, Plan};
 use crate::scenario::Scenario;
 use crate::scenario::operator::Shared;
@@ -67,8 +68,8 @@ pub fn plan(scenario: &Scenario, source: &Source) -> Result<Plan, Diagnostics> {
 
     let cluster = resolver.cluster.clone();
     let incident_trial = resolver.plan_incident(scenario);
-    let risks = resolver.plan_risks(scenario, baseline);
-    let controls = resolver.plan_controls(scenario, &cluster, &incident_trial.detect);
+    let risks = resolver.plan_risks(&scenario.risks, Chain::of(scenario).as_ref(), baseline);
+    let controls = resolver.plan_controls(scenario, &cluster, &incident_trial.detect, baseline);
 
     let armed = resolver.plan_armed(scenario);
     let Planner { known: Resolver { cluster, workload, mut wrong, .. }, clients, .. } = resolver;

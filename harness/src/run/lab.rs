@@ -181,7 +181,8 @@ fn judge(plan: &Plan, trial: &TrialPlan, order: &Order) -> Judge {
         if order.armed == Armed::Restarted { judge.with_restart() } else { judge }
     } else {
         let names = DetectorSet::names().into_iter().map(str::to_owned).chain(outside.clone()).collect();
-        Judge::control(names, Vec::new()).with_outside(outside)
+        let judge = Judge::control(names, trial.risks.clone().unwrap_or_default()).with_outside(outside);
+        if trial.risks.is_some() { judge.with_no_other_risks() } else { judge }
     }
 }
 

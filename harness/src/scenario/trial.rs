@@ -171,6 +171,9 @@ pub struct Control {
     pub why: Spanned<String>,
     /// DNS replicas for this control only, instead of the cluster's.
     pub dns: Option<Spanned<DnsOverride>>,
+    /// Existing weaknesses that detectors must report before the change: these and no others. Default: those that they
+    /// report then may stand.
+    pub risks: Option<Vec<Risk>>,
     /// The benign change.
     pub inject: Spanned<Vec<Injection>>,
     #[serde(default)]

@@ -233,4 +233,20 @@ mod tests {
         assert_eq!(text(tree.get("of")), format!("name/y.{parent}"));
         assert_eq!(text(tree.get("why")), "a");
     }
+
+    #[test]
+    fn a_service_is_one_with_and_without_its_domain() {
+        let service = Renamed::from([("shop".to_owned(), "new".to_owned())]);
+        let names = Names { kinds: BTreeMap::from([("service", service)]), labels: Renamed::new() };
+        for (name, new) in [
+            ("shop", "new"),
+            ("shop.default", "new.default"),
+            ("shop.default.svc", "new.default.svc"),
+            ("shop.default.svc.cluster.local", "new.default.svc.cluster.local"),
+            ("shop.example.com", "shop.example.com"),
+            ("other.default", "other.default"),
+        ] {
+            assert_eq!(names.domain(name), new);
+        }
+    }
 }

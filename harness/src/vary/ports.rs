@@ -76,3 +76,18 @@ fn range(text: &str) -> Option<(u16, u16)> {
 fn is_port(key: &str) -> bool {
     ["port", "ports", "nodePort"].contains(&key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_stays_one() {
+        for seed in 0..200 {
+            let mut tree = Tree::Map(vec![("ports".into(), Tree::string("61000-61015"))]);
+            draw(&mut tree, &mut Rng::with_seed(seed));
+            let (first, last) = tree.get("ports").and_then(Tree::text).and_then(range).unwrap();
+            assert!(last - first == 15, "{first} to {last}");
+        }
+    }
+}

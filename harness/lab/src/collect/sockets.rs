@@ -1,8 +1,9 @@
 //! TCP sockets of the node and of its pods, from sock_diag.
 //!
 //! Of many thousand sockets only the relevant ones are reported: those with retransmissions, or with a peer outside the
-//! pods.
+//! pods; of many idle ones a tenth at a time.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ use tokio::task::JoinSet;
 use super::{Agent, CollectorInfo};
 
 const EVERY: Duration = Duration::from_millis(100);
+/// Idle sockets beyond this number are reported in turns.
+const MANY: usize = 256;
+const TURNS: u16 = 10;
 /// The pause after a scan, as a multiple of its duration: an agent uses at most a tenth of a processor.
 const REST: u32 = 9;
 
@@ -30,9 +34,9 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut pods: HashMap<String, SockDiag> = HashMap::new();
-        loop {
+        for number in (0_u16..).cycle() {
             let begin = Instant::now();
-            if let Err(e) = scan(&agent, &node, &mut pods) {
+            if let Err(e) = scan(&agent, &node, &mut pods, number) {
                 agent.lost(CollectorKind::Sockets, e);
             }
             let took = begin.elapsed();
@@ -42,8 +46,10 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     Ok(())
 }
 
-fn scan(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>) -> Result<()> {
-    let interesting = |socket: &TcpSocket| is_relevant(agent, socket);
+fn scan(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>, number: u16) -> Result<()> {
+    let idle = Cell::new(0);
+    let interesting =
+        |socket: &TcpSocket| is_relevant(agent, socket) && (is_busy(socket) || is_due(&idle, socket, number));
     emit(agent, None, &node.tcp_sockets_that(INTERESTING, interesting)?);
     let present = agent.pods();
     pods.retain(|name, _| present.iter().any(|pod| pod.name == *name));
@@ -67,6 +73,17 @@ fn is_relevant(agent: &Agent, socket: &TcpSocket) -> bool {
     let services = agent.cluster.plan().network.service_prefix;
     let inside = agent.is_pod(socket.remote.ip()) || services.contains(socket.remote.ip());
     !inside || socket.retransmits > 0
+}
+
+/// Whether something is not acknowledged.
+const fn is_busy(socket: &TcpSocket) -> bool {
+    socket.send_queue > 0 || socket.retransmits > 0
+}
+
+/// Whether an idle socket is reported by this scan: one of the first, or its turn.
+fn is_due(idle: &Cell<usize>, socket: &TcpSocket, scan: u16) -> bool {
+    idle.set(idle.get() + 1);
+    idle.get() <= MANY || socket.remote.port() % TURNS == scan % TURNS
 }
 
 fn emit(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {

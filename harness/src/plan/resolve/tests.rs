@@ -125,6 +125,24 @@ fn a_chosen_address_is_not_given_away_and_says_the_node() {
 }
 
 #[test]
+fn the_pod_that_comes_and_goes_takes_a_free_address_or_is_left_out() {
+    use relapse_lab::cluster::pods::{passer_by, with_passer_by};
+    let with = |prefix: &str, pods: usize| {
+        let cluster = format!(
+            "{{ nodes: 2, network: {{ podPrefix: {prefix} }}, pods: [ {{ name: a, node: worker-2, count: {pods} }} ], outside: [ {{ name: host, address: 10.176.46.4 }} ] }}"
+        );
+        with_passer_by(&good(&with_cluster(&cluster)).cluster)
+    };
+    for (prefix, pods) in [("10.176.96.0/20", 1), ("10.176.96.0/24", 1), ("10.176.96.0/26", 2)] {
+        let plan = with(prefix, pods);
+        let id = passer_by(&plan).unwrap_or_else(|| panic!("none in {prefix}"));
+        let own = &plan.pods[id.0];
+        assert!(id.0 == pods && plan.nodes[own.node.0].pod_prefix.contains(own.address), "{own:?}");
+        assert!(plan.pods.iter().filter(|pod| pod.address == own.address).count() == 1, "{own:?}");
+    }
+}
+
+#[test]
 fn other_dns_replicas_keep_the_ids_of_all_other_pods() {
     let plan = good(SHIPPED[1]);
     let control = &plan.controls[0];

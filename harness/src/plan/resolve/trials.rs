@@ -19,7 +19,7 @@ use crate::effect::EffectPlanner;
 use crate::effects::Observation;
 use crate::plan::{ClusterPlan, EffectPlan, FlowId, StepPlan, TrialPlan};
 use crate::scenario::Scenario;
-use crate::scenario::trial::{Armed, Control, Detect, Effect, Triage};
+use crate::scenario::trial::{Armed, Control, Detect, Effect, Risk, Triage};
 
 const DEFAULT_EFFECT: Duration = Duration::from_secs(3);
 /// Triage must be right so soon after the end of the first failed or slow request.
@@ -41,10 +41,23 @@ impl Planner<'_> {
         let healed = scenario.healed.as_ref().map(|healed| self.plan_effect(healed)).unwrap_or_default();
         let watch = longest(&detect).max(SHORTEST_WATCH);
         let (control, why, cluster) = (None, String::new(), None);
-        let unseen = false;
+        let (unseen, risks) = (false, None);
         let also = self.plan_also(scenario, &detect);
         let lasted = self.lasted(scenario.lasted.as_ref());
-        TrialPlan { control, why, cluster, steps, healed, detect, detect_in_real_cluster, also, unseen, watch, lasted }
+        TrialPlan {
+            control,
+            why,
+            cluster,
+            steps,
+            healed,
+            detect,
+            detect_in_real_cluster,
+            also,
+            risks,
+            unseen,
+            watch,
+            lasted,
+        }
     }
 
     /// When detectors are armed. What is then not judged must not be stated.
@@ -123,6 +136,7 @@ impl Planner<'_> {
         scenario: &Scenario,
         cluster: &ClusterPlan,
         detect: &[Expectation],
+        baseline: Duration,
     ) -> Vec<TrialPlan> {
         let controls = &scenario.controls;
         if controls.is_empty() {
@@ -133,7 +147,10 @@ impl Planner<'_> {
             );
         }
         self.unique("controls", controls.iter().map(|c| (&*c.name.0, c.name.span)));
-        controls.iter().map(|control| self.plan_control(control, scenario, cluster, longest(detect))).collect()
+        controls
+            .iter()
+            .map(|control| self.plan_control(control, scenario, cluster, (longest(detect), baseline)))
+            .collect()
     }
 
     fn plan_control(
@@ -141,7 +158,7 @@ impl Planner<'_> {
         control: &Control,
         scenario: &Scenario,
         cluster: &ClusterPlan,
-        deadline: Duration,
+        (deadline, baseline): (Duration, Duration),
     ) -> TrialPlan {
         if control.why.trim().is_empty() {
             self.error(control.why.span, "`why` is empty", "explain in a sentence why this change is benign");
@@ -161,6 +178,7 @@ impl Planner<'_> {
             triage: control.triage.as_ref().and_then(|triage| self.plan_triage(triage)),
         };
         self.keeps_limits(control.inject.span, &step.inject);
+        let risks = control.risks.as_ref().map(|risks| self.plan_risks(risks, None, baseline));
         // A fault may have added to it what it will need.
         let cluster = Some(std::mem::replace(&mut self.cluster, kept));
         let watch = self.duration_or("watch", control.watch.as_ref(), deadline.max(SHORTEST_WATCH));
@@ -178,6 +196,7 @@ impl Planner<'_> {
             detect: Vec::new(),
             detect_in_real_cluster: Vec::new(),
             also: Default::default(),
+            risks,
             unseen: control.triage.is_none() && control.effect.all.iter().all(|effect| effect.affected().is_none()),
             watch,
             lasted,
@@ -251,10 +270,15 @@ impl Planner<'_> {
         Some((expectation.clone(), Expectation { within, ..expectation }))
     }
 
-    pub(super) fn plan_risks(&mut self, scenario: &Scenario, baseline: Duration) -> Vec<Expectation> {
+    pub(super) fn plan_risks(
+        &mut self,
+        risks: &[Risk],
+        chain: Option<&Chain<'_>>,
+        baseline: Duration,
+    ) -> Vec<Expectation> {
         let mut plan = Vec::new();
-        for risk in &scenario.risks {
-            let of = self.plan_place(Chain::of(scenario).as_ref(), None, risk.clears.as_ref());
+        for risk in risks {
+            let of = self.plan_place(chain, None, risk.clears.as_ref());
             let known = self.detector(&risk.detector);
             if let Some(actual) = known.filter(|level| *level != Level::Risk) {
                 let finds = words::level(actual);
