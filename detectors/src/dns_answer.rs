@@ -34,7 +34,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     what: "A name resolves to an address outside its prefixes, or two resolvers go on disagreeing about it.",
     facts: "Without declared prefixes it needs a slow path, or two resolvers that disagree; with stale ones it \
             accuses right answers, and its evidence says that no answer was ever inside them.",
-    wants: &[CollectorKind::DnsPackets, CollectorKind::Packets],
+    wants: &[CollectorKind::DnsPackets, CollectorKind::Packets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::DnsPackets]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<DnsAnswer>),

@@ -21,7 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     level: Level::Symptom,
     what: "Round trips to a name or a prefix take much longer than they did.",
     facts: "It finds the same with none and with stale facts; without prefixes of peers it names their /24.",
-    wants: &[CollectorKind::Packets, CollectorKind::DnsPackets],
+    wants: &[CollectorKind::Packets, CollectorKind::DnsPackets, CollectorKind::ConntrackEvents],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Cluster,
     state: State::Cluster(new::<PathSlow>),

@@ -1,7 +1,8 @@
 //! The usual round-trip time to each address, the names that resolve to it, and paths that have become slow.
 //!
 //! A path is slow after three slow round trips in a row. Round trips that end together count once: a busy machine
-//! delays all of them. Slow round trips never become usual. A new address of a name is compared with the slowest of
+//! delays all of them. Slow round trips never become usual. One address may stand for clients near and far (source NAT,
+//! a load balancer): what is slow while fast round trips go on as before is another client. A new address of a name is compared with the slowest of
 //! the addresses that the name had.
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::capped::Capped;
+use crate::hidden_clients::HiddenClients;
 use crate::names::Answer;
 use crate::operator::Operator;
 use crate::round_trips::{RoundTrip, RoundTrips};
@@ -33,6 +35,8 @@ const RISE: Duration = Duration::from_millis(7);
 /// Fewest round trips from which the usual time is computed, and most.
 const ENOUGH: usize = 2;
 const KEPT: usize = 32;
+/// Round trips within this time of a path's first one are its usual ones.
+const LEARNING: Duration = Duration::from_secs(1);
 /// Addresses that a name has within this time of its first answer are its usual ones.
 const FIRST: Duration = Duration::from_secs(1);
 /// An address that has not been in answers for this long, and not in the last three, is left.
@@ -50,6 +54,8 @@ pub(crate) type PathKey = (IpAddr, Arc<str>);
 #[derive(Debug, Default)]
 pub(crate) struct Paths {
     trips: RoundTrips,
+    /// A node in front of clients of many distances is no path.
+    hidden: HiddenClients,
     paths: Capped<PathKey, Path, CAP>,
     names: Capped<String, Named, 1024>,
     /// The names that resolve to an address.
@@ -62,6 +68,7 @@ struct Path {
     handshakes: Usual<ENOUGH, KEPT>,
     data: Usual<ENOUGH, KEPT>,
     run: Run,
+    first: Option<Time>,
     last: Time,
 }
 
@@ -98,6 +105,9 @@ pub(crate) struct Run {
     ended: Time,
     latest: Time,
     is_slow: bool,
+    last_fast: Option<Time>,
+    /// The longest recent time between two fast round trips.
+    gap: Duration,
     /// Start of the first slow round trip, time of the last one, and the usual time.
     pub since: Time,
     pub took: Duration,
@@ -140,11 +150,13 @@ impl Run {
                     self.ended = trip.ended;
                 }
                 (self.took, self.usual) = (trip.time(), usual);
-                self.is_slow |= self.slow >= IN_A_ROW;
+                let others_go_on = self.last_fast.is_some_and(|last| trip.ended.since(last) < self.gap * 2);
+                self.is_slow |= self.slow >= IN_A_ROW && !others_go_on;
             }
             Pace::Fast => {
                 self.slow = 0;
                 self.fast += 1;
+                self.fast_at(trip.ended);
                 self.is_slow &= self.fast < IN_A_ROW;
             }
             // Possibly a delayed acknowledgment.
@@ -152,6 +164,16 @@ impl Run {
             Pace::Between => self.slow = 0,
         }
         pace
+    }
+}
+
+impl Run {
+    /// A fast round trip ended.
+    fn fast_at(&mut self, at: Time) {
+        if let Some(last) = self.last_fast.filter(|_| !self.is_slow) {
+            self.gap = at.since(last).max(self.gap * 15 / 16);
+        }
+        self.last_fast = Some(at);
     }
 }
 
@@ -164,6 +186,15 @@ impl Path {
         self.last = trip.ended;
         let by_kind = if trip.handshake { None } else { self.data.median() };
         let usual = self.time().max(by_kind);
+        let first = *self.first.get_or_insert(trip.began);
+        if trip.ended.since(first) < LEARNING {
+            let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
+            kept.add(trip.time());
+            if usual.is_none_or(|usual| !beyond(trip.time(), usual, FAST)) {
+                self.run.fast_at(trip.ended);
+            }
+            return Pace::Fast;
+        }
         let pace = usual.map_or(Pace::Fast, |usual| self.run.add(trip, usual));
         // A data segment may wait for a delayed acknowledgment, and does not prove a slow path; still it is not usual.
         if usual.is_none_or(|usual| !beyond(trip.time(), usual, SLOW)) {
@@ -186,8 +217,9 @@ impl Paths {
             self.answer(&answer);
             return false;
         }
-        let Some(trip) = self.trips.observe(operator, signal) else { return false };
-        self.trip(&trip)
+        self.hidden.observe(operator, signal);
+        let trip = self.trips.observe(operator, signal).filter(|trip| !self.hidden.hides(trip.peer()));
+        trip.is_some_and(|trip| self.trip(&trip))
     }
 
     fn answer(&mut self, answer: &Answer<'_>) {
@@ -302,6 +334,7 @@ impl Paths {
 
     pub fn forget(&mut self, now: Time) {
         self.trips.forget(now);
+        self.hidden.forget(now);
         for (name, named) in self.names.iter_mut() {
             let latest = named.last;
             let former: Vec<IpAddr> = (named.addresses.iter())

@@ -15,6 +15,7 @@ use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::finding::{Level, Severity, Subject};
 use crate::service_probes::{Failing, ServiceProbes};
 use crate::signal::{CollectorKind, Observed, ProbeKind, Signal};
+use crate::time::Time;
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "service-rules",
@@ -38,14 +39,19 @@ struct ServiceRules {
     probes: ServiceProbes,
     /// Nodes whose kube-proxy did not answer last.
     dead: BTreeSet<Arc<str>>,
+    /// When each node's kube-proxy last answered.
+    answered: BTreeMap<Arc<str>, Time>,
 }
 
 impl Detector for ServiceRules {
     fn observe(&mut self, cx: &mut Context<'_>, signal: &Signal) {
         match &signal.observed {
             Observed::Probe(probe) if probe.kind == ProbeKind::KubeProxy => {
-                self.dead.remove(&signal.node);
-                if !probe.ok {
+                let answered = self.answered.entry(Arc::clone(&signal.node)).or_default();
+                if probe.ok {
+                    *answered = signal.at;
+                    self.dead.remove(&signal.node);
+                } else {
                     self.dead.insert(Arc::clone(&signal.node));
                 }
             }
@@ -56,11 +62,13 @@ impl Detector for ServiceRules {
         for failing in self.probes.failing(cx.now, FAILURES, SETTLE) {
             let elsewhere = self.probes.works_elsewhere(&failing);
             let Some(comparison) = comparison(&failing, elsewhere) else { continue };
-            let dead = self.dead.contains(&failing.key.node);
+            // Its health takes as long to fail as a connect does.
+            let not_yet = self.answered.get(&failing.key.node).is_some_and(|answered| *answered < failing.since);
+            let dead = not_yet || self.dead.contains(&failing.key.node);
             let severity = if dead { Severity::Info } else { Severity::Warning };
             let mut evidence = format!("{}; {comparison}", failing.evidence());
             if dead {
-                evidence += "; kube-proxy does not run there";
+                evidence += "; kube-proxy has not answered there since";
             }
             let claim = Claim { severity, since: failing.since, evidence };
             want(&mut wanted, Subject::node(&*failing.key.node), claim);

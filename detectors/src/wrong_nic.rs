@@ -47,6 +47,8 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const QUIET: Duration = Duration::from_secs(2);
 /// SYNs are dropped after this.
 const FORGET: Duration = Duration::from_secs(30);
+/// SYNs of clients that never retransmit count together for so long.
+const WINDOW: Duration = Duration::from_secs(10);
 const CAP: usize = 8192;
 
 #[derive(Default)]
@@ -91,6 +93,20 @@ struct Wrong {
     destination: SocketAddr,
     /// What happened to the SYN or SYN-ACK.
     how: String,
+    /// The longest time between two of them.
+    period: Duration,
+}
+
+impl Wrong {
+    fn seen(&mut self, at: Time) {
+        self.period = self.period.max(at.since(self.last));
+        self.last = self.last.max(at);
+    }
+
+    /// Whether it has not been seen for far longer than usual.
+    fn is_over(&self, now: Time) -> bool {
+        now.since(self.last) >= QUIET.max(self.period * 3).min(FORGET)
+    }
 }
 
 impl WrongNic {
@@ -196,12 +212,13 @@ impl WrongNic {
         let since = sent.first;
         let pod = (segment.source.ip(), accepts);
         if let Some(wrong) = self.wrong.get_mut(&pod) {
-            wrong.last = wrong.last.max(at);
+            wrong.seen(at);
         } else if again && self.has_pod_nic && !self.at_home.contains_key(&pod) {
             let answer = if accepts { "an ACK" } else { "an answer" };
             let how = format!("was retransmitted {:.1} s later without {answer}", at.since(since).as_secs_f64());
             let (source, destination) = (segment.source, segment.destination);
-            self.wrong.insert(pod, Wrong { since, last: at, source, destination, how });
+            let period = at.since(since);
+            self.wrong.insert(pod, Wrong { since, last: at, source, destination, how, period });
         }
     }
 
@@ -219,15 +236,21 @@ impl WrongNic {
         for ((source, destination, _), sent) in self.open.iter() {
             let (age, patience) = (now.since(sent.first), self.patience(destination));
             let is_at_home = || self.at_home.contains_key(&(source.ip(), false));
-            if !sent.accepts && age >= patience && age < patience + QUIET && !is_at_home() {
+            if !sent.accepts && age >= patience && age < patience + WINDOW && !is_at_home() {
                 waiting.entry(*destination).or_default().push((*source, sent));
             }
         }
         for (destination, syns) in waiting.into_iter().filter(|(_, syns)| syns.len() >= SEVERAL) {
             let Some((source, first)) = syns.iter().min_by_key(|(_, sent)| sent.first) else { continue };
-            let last = syns.iter().map(|(_, sent)| sent.last).max().unwrap_or(first.last);
+            let mut times: Vec<Time> = syns.iter().map(|(_, sent)| sent.last).collect();
+            times.sort_unstable();
+            let last = times.last().copied().unwrap_or(first.last);
+            let period = times.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap_or_default();
+            if now.since(last) >= self.patience(&destination) + QUIET {
+                continue;
+            }
             if let Some(wrong) = self.wrong.get_mut(&(source.ip(), false)) {
-                wrong.last = wrong.last.max(last);
+                wrong.seen(last);
                 continue;
             }
             let how = format!(
@@ -236,7 +259,7 @@ impl WrongNic {
                 self.patience(&destination).as_secs_f64()
             );
             let (since, source) = (first.first, *source);
-            self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how });
+            self.wrong.insert((source.ip(), false), Wrong { since, last, source, destination, how, period });
         }
     }
 
@@ -293,7 +316,7 @@ impl Detector for WrongNic {
             self.several(cx.now);
         }
         if !self.wrong.is_empty() {
-            self.wrong.retain(|_, wrong| cx.now.since(wrong.last) < QUIET);
+            self.wrong.retain(|_, wrong| !wrong.is_over(cx.now));
             self.judge(cx);
         }
     }

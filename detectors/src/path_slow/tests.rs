@@ -188,6 +188,29 @@ fn incident_over_new_connections_with_many_requests_each() {
 }
 
 #[test]
+fn twin_clients_near_and_far_behind_one_address() {
+    // Source NAT, or a load balancer: the far client connects more often than the near one.
+    let mut scene = Scene::new(NAME);
+    for second in 0..20 {
+        let at = second * 1_000;
+        scene.handshake(at, HOST, 2);
+        for far in (200..1_000).step_by(200) {
+            scene.handshake(at + far, HOST, 80);
+        }
+    }
+    play!(scene, "20500 ? nothing");
+    // Another far client appears among near ones.
+    let mut scene = Scene::new(NAME);
+    for at in (0..8_000).step_by(500) {
+        scene.handshake(at, HOST, 2);
+        if at >= 4_000 {
+            played(&mut scene, at + 50, HOST, &[80; 4]);
+        }
+    }
+    play!(scene, "8400 ? nothing");
+}
+
+#[test]
 fn what_is_slow_from_the_beginning_is_usual() {
     let mut scene = usual(120);
     play!(scene, "1500 ? nothing");

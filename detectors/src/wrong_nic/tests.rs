@@ -18,8 +18,8 @@ fn incident_at_the_first_retransmission_critical_once_icmp_is_answered() {
     play!(scene, "900 probe echo 10.176.46.4 ok; 1000 syn eth0 {POD} {DATABASE} 7 1; 2000 ? nothing");
     play!(scene, "2030 syn eth0 {POD} {DATABASE} 7 2 ? warning");
     play!(scene, "2100 probe echo 10.176.46.4 ok ? critical 2100 node/worker-2");
-    // After two seconds without such a SYN.
-    play!(scene, "4000 ? not over; 4100 ? over");
+    // After three times the second between two such SYNs.
+    play!(scene, "5100 ? not over; 5200 ? over");
 }
 
 /// Clients that give up after 400 ms: one SYN each, 50 ms apart.
@@ -39,6 +39,15 @@ fn incident_several_syns_of_clients_that_give_up_before_they_send_again() {
     );
     let findings = scene.findings.iter().filter(|(_, f)| f.detector == NAME && !f.cleared);
     assert_eq!(findings.count(), 1, "only one finding");
+}
+
+#[test]
+fn incident_a_client_that_calls_once_a_second_and_gives_up() {
+    let mut scene = armed();
+    for n in 0..8 {
+        play!(scene, "{} syn eth0 10.176.98.29:{} {DATABASE} {n} 1", 1_000 + n * 1_000, 41_000 + n);
+    }
+    play!(scene, "8100 ? warning 3400 node/worker-2 ? not over; 12000 ? over");
 }
 
 #[test]

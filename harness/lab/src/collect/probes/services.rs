@@ -1,9 +1,9 @@
 //! Probes of the workload's Services as clients on the node use them, and of the node's kube-proxy.
 //!
-//! Every second one Service, in turn: a TCP connect to its virtual address, and one to a ready endpoint behind it, also
-//! in turn; and the Service that failed last, again. That is 6 packets for each connect, closed without a request, and
-//! one for a connect that fails, so that a node sends and receives fewer than 20 a second however many Services there
-//! are. If the virtual address fails, up to [`ENDPOINTS`] ready endpoints are asked at once: only if all answer is it the
+//! Every second [`AT_ONCE`] Services, in turn: a TCP connect to each virtual address, and one to a ready endpoint behind
+//! it, also in turn; and the [`FAILED`] Services that began to fail last, again. That is 6 packets for each connect, closed
+//! without a request, and one for a connect that fails, so that a node sends and receives fewer than 50 a second however
+//! many Services there are, if none fails. If a virtual address fails, up to [`ENDPOINTS`] ready endpoints are asked at once: only if all answer is it the
 //! Service that fails. kube-proxy is asked on the node's own address; that leaves the node by no NIC.
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +25,10 @@ const HEALTHZ: u16 = 10256;
 /// Endpoints of a Service that are asked in one second.
 const ENDPOINTS: usize = 16;
 
+/// Services probed in one second.
+const AT_ONCE: usize = 3;
+/// Services that fail and are probed every second, the newest first: one that is dead for good hides no other.
+const FAILED: usize = 2;
 /// Times that a Service that failed is probed every second once it works.
 const AGAIN: usize = 3;
 
@@ -38,26 +42,28 @@ struct Entry {
 pub(super) async fn run(agent: Arc<Agent>) {
     let mut clock = tokio::time::interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The Service that failed last, and how often it has worked since.
-    let mut failed: Option<(SocketAddr, usize)> = None;
+    // The Services that failed, the newest last, and how often each has worked since.
+    let mut failed: Vec<(SocketAddr, usize)> = Vec::new();
     for turn in 0.. {
         clock.tick().await;
         let services = async {
             let entries = entries(&agent);
-            let Some(next) = entries.get(turn % entries.len().max(1)) else { return };
-            let is_again = |address| failed.is_some_and(|(of, _)| of == address);
-            let again = entries.iter().find(|entry| is_again(entry.address) && entry.address != next.address);
-            let connects = [Some(next), again].into_iter().flatten();
-            let connects = connects.map(async |entry| {
-                let works = connect_both(&agent, entry, turn / entries.len(), turn).await;
+            let (all, first) = (entries.len(), turn * AT_ONCE);
+            failed.retain(|(of, worked)| *worked < AGAIN && entries.iter().any(|entry| entry.address == *of));
+            let again = failed.iter().rev().take(FAILED).map(|(of, _)| *of).collect::<Vec<_>>();
+            let is_due = |number: usize| (number + all - first % all.max(1)) % all.max(1) < AT_ONCE;
+            let due =
+                entries.iter().enumerate().filter(|(number, entry)| is_due(*number) || again.contains(&entry.address));
+            let connects = due.map(async |(_, entry)| {
+                let works = connect_both(&agent, entry, first / all, turn).await;
                 (entry.address, works)
             });
             for (address, works) in join_all(connects).await {
-                failed = match failed {
-                    _ if !works => Some((address, 0)),
-                    Some((of, worked)) if of == address => (worked < AGAIN).then_some((of, worked + 1)),
-                    other => other,
-                };
+                match failed.iter_mut().find(|(of, _)| *of == address) {
+                    Some((_, worked)) => *worked = if works { *worked + 1 } else { 0 },
+                    None if !works => failed.push((address, 0)),
+                    None => {}
+                }
             }
         };
         tokio::join!(ask_kube_proxy(&agent), services);
