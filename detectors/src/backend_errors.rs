@@ -40,6 +40,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
 const WINDOW: Duration = Duration::from_secs(5);
 const ERRORS: u64 = 5;
 const EARLIER: u64 = 5;
+/// Of a server that is asked less often the last answers count, however long they took.
+const SELDOM: usize = 10;
 /// Answers that are enough without earlier ones.
 const FIRST: u64 = 10;
 /// The largest share of errors in earlier answers: one in so many.
@@ -139,7 +141,11 @@ impl Server {
             self.recent.push_back(answer);
             self.bad = self.verdict();
         }
-        while self.recent.len() > ANSWERS || self.recent.front().is_some_and(|old| answer.at.since(old.at) > WINDOW) {
+        let is_old = |recent: &VecDeque<Answer>| {
+            let age = recent.front().map_or(Duration::ZERO, |old| answer.at.since(old.at));
+            recent.len() > ANSWERS || age > WINDOW && recent.len() > SELDOM || age > UNASKED
+        };
+        while is_old(&self.recent) {
             let old = self.recent.pop_front();
             // Answers of a server that is known to be bad are not what is usual.
             if let Some(old) = old.filter(|_| self.bad.is_none()) {
@@ -154,7 +160,11 @@ impl Server {
         self.recent.iter().for_each(|answer| total.add(answer.is_error));
         let newest = self.recent.back().filter(|answer| answer.is_error)?;
         let (mut share, mut found) = (Share::default(), None);
-        for answer in self.recent.iter().rev().take_while(|answer| newest.at.since(answer.at) <= WINDOW) {
+        let counts = |(number, answer): &(usize, &Answer)| {
+            let age = newest.at.since(answer.at);
+            age <= WINDOW || *number < ERRORS as usize && age <= UNASKED
+        };
+        for (_, answer) in self.recent.iter().rev().enumerate().take_while(counts) {
             share.add(answer.is_error);
             if answer.is_error && share.errors >= ERRORS && share.errors * 2 >= share.all {
                 let usual = Share { errors: total.errors - share.errors, all: total.all - share.all };

@@ -176,6 +176,15 @@ impl DnsFailure {
         let others = || self.sources.iter().filter(|((node, _), s)| is_other(node, s)).map(|(_, source)| source);
         let is_answered = others().any(|source| source.answered > since);
         let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
+        // Cluster DNS is reached, and only external names fail, which the upstream resolvers do not answer either.
+        if !upstream_answers && failing.iter().all(|failing| failing.source.own_answered >= since) {
+            for failing in &failing {
+                let name = failing.name.as_deref().unwrap_or_default().trim_end_matches('.');
+                let evidence = self.evidence(cx, failing);
+                want(wanted, Subject::name(name), Claim { severity: Severity::Info, since: failing.since(), evidence });
+            }
+            return;
+        }
         if nodes.len() >= 2 || !is_answered && upstream_answers {
             let subject = Subject::service(&cx.operator.dns_service);
             wanted.insert(subject, Claim { severity: Severity::Warning, since, evidence: self.evidence(cx, first) });

@@ -58,6 +58,15 @@ fn incident_at_the_fifth_error_and_over_at_the_tenth_good_answer() {
 }
 
 #[test]
+fn incident_a_server_that_is_asked_once_in_two_seconds() {
+    let mut scene = shop();
+    for (number, answer) in (0..).zip("..........55555".chars()) {
+        answers(&mut scene, 100 + number * 2_000, SHOP, &answer.to_string());
+    }
+    play!(scene, "? warning 28100 service/shop ? evidence 5 of 5 answers");
+}
+
+#[test]
 fn boundaries() {
     assert!(!found("..........", "5555"), "too few errors");
     assert!(!found("....", "55555555"), "too little is known of the server");

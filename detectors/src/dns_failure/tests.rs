@@ -136,6 +136,18 @@ fn twin_one_domain_that_fails_while_others_are_answered() {
 }
 
 #[test]
+fn twin_the_upstream_resolvers_are_lost() {
+    let mut scene = one_endpoint();
+    for at in (300..6_000).step_by(200) {
+        let (outcome, upstream) = if at < 1_000 { ("ok", "ok") } else { ("timeout", "timeout") };
+        asked(&mut scene, at, "worker-1", "partner.example.com.", outcome, "ok", upstream);
+        // Nobody asks there for an external name.
+        asked(&mut scene, at, "worker-2", "shop.default.svc.cluster.local.", "ok", "ok", upstream);
+    }
+    play!(scene, "? quiet ? info ? evidence the upstream resolvers do not answer either");
+}
+
+#[test]
 fn incident_external_names_fail_where_the_upstream_answers_them() {
     // The node of CoreDNS still gets its own names; what it forwards is lost.
     let mut scene = one_endpoint();

@@ -66,6 +66,20 @@ fn incident_three_connects_fail_while_the_endpoint_answers() {
 }
 
 #[test]
+fn a_kube_proxy_that_has_not_answered_since_may_not_run() {
+    let mut scene = started();
+    for node in ["worker-1", "worker-2"] {
+        play!(scene, "2050 @{node} behind shop 2@worker-2");
+    }
+    // It is asked all the time, and takes as long to fail as a connect.
+    for at in (2500..6500).step_by(500) {
+        play!(scene, "{at} @worker-1 connect shop 2 ok; {at} @worker-1 connect shop service timeout");
+    }
+    play!(scene, "? info");
+    play!(scene, "6600 @worker-1 healthz ok ? warning 6600 node/worker-1");
+}
+
+#[test]
 fn each_of_many_endpoints_must_answer() {
     for (asked, last, found) in [(12, "ok", true), (11, "ok", false), (12, "timeout", false)] {
         let ready: String = (1..=12).map(|number| format!(" {number}@worker-2")).collect();
