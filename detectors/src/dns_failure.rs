@@ -177,7 +177,9 @@ impl DnsFailure {
         let is_answered = others().any(|source| source.answered > since);
         let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
         // Cluster DNS is reached, and only external names fail, which the upstream resolvers do not answer either.
-        if !upstream_answers && failing.iter().all(|failing| failing.source.own_answered >= since) {
+        let is_lost = |failing: &&Failing| self.upstream_of(failing.name, Response::Nothing, since).is_some();
+        let is_upstream = |failing: &&Failing| failing.source.own_answered >= since && is_lost(failing);
+        if !upstream_answers && failing.iter().all(is_upstream) {
             for failing in &failing {
                 let name = failing.name.as_deref().unwrap_or_default().trim_end_matches('.');
                 let evidence = self.evidence(cx, failing);

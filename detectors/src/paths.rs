@@ -2,8 +2,8 @@
 //!
 //! A path is slow after three slow round trips in a row. Round trips that end together count once: a busy machine
 //! delays all of them. Slow round trips never become usual. One address may stand for clients near and far (source NAT,
-//! a load balancer): what is slow while fast round trips go on as before is another client. A new address of a name is compared with the slowest of
-//! the addresses that the name had.
+//! a load balancer): what is slow while fast round trips go on as before is another client. A new address of a name is
+//! compared with the slowest of the addresses that the name had.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -165,9 +165,7 @@ impl Run {
         }
         pace
     }
-}
 
-impl Run {
     /// A fast round trip ended.
     fn fast_at(&mut self, at: Time) {
         if let Some(last) = self.last_fast.filter(|_| !self.is_slow) {
@@ -186,18 +184,14 @@ impl Path {
         self.last = trip.ended;
         let by_kind = if trip.handshake { None } else { self.data.median() };
         let usual = self.time().max(by_kind);
-        let first = *self.first.get_or_insert(trip.began);
-        if trip.ended.since(first) < LEARNING {
-            let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
-            kept.add(trip.time());
-            if usual.is_none_or(|usual| !beyond(trip.time(), usual, FAST)) {
-                self.run.fast_at(trip.ended);
-            }
-            return Pace::Fast;
+        let is_within = |limits| usual.is_none_or(|usual| !beyond(trip.time(), usual, limits));
+        let learns = trip.ended.since(*self.first.get_or_insert(trip.began)) < LEARNING;
+        if learns && is_within(FAST) {
+            self.run.fast_at(trip.ended);
         }
-        let pace = usual.map_or(Pace::Fast, |usual| self.run.add(trip, usual));
+        let pace = usual.filter(|_| !learns).map_or(Pace::Fast, |usual| self.run.add(trip, usual));
         // A data segment may wait for a delayed acknowledgment, and does not prove a slow path; still it is not usual.
-        if usual.is_none_or(|usual| !beyond(trip.time(), usual, SLOW)) {
+        if learns || is_within(SLOW) {
             let kept = if trip.handshake { &mut self.handshakes } else { &mut self.data };
             kept.add(trip.time());
         }

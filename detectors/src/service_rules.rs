@@ -6,7 +6,7 @@
 //! Why it matters: clients on that node lose the Service although it is well, and only there.
 //! Which incident: W1.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +37,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct ServiceRules {
     probes: ServiceProbes,
-    /// Nodes whose kube-proxy did not answer last.
-    dead: BTreeSet<Arc<str>>,
-    /// When each node's kube-proxy last answered.
+    /// When each node's kube-proxy last answered; 0 if it was only asked.
     answered: BTreeMap<Arc<str>, Time>,
 }
 
@@ -50,9 +48,6 @@ impl Detector for ServiceRules {
                 let answered = self.answered.entry(Arc::clone(&signal.node)).or_default();
                 if probe.ok {
                     *answered = signal.at;
-                    self.dead.remove(&signal.node);
-                } else {
-                    self.dead.insert(Arc::clone(&signal.node));
                 }
             }
             _ if self.probes.observe(signal) => {}
@@ -62,9 +57,8 @@ impl Detector for ServiceRules {
         for failing in self.probes.failing(cx.now, FAILURES, SETTLE) {
             let elsewhere = self.probes.works_elsewhere(&failing);
             let Some(comparison) = comparison(&failing, elsewhere) else { continue };
-            // Its health takes as long to fail as a connect does.
-            let not_yet = self.answered.get(&failing.key.node).is_some_and(|answered| *answered < failing.since);
-            let dead = not_yet || self.dead.contains(&failing.key.node);
+            // A request for its health takes as long to fail as a connect: what counts is an answer.
+            let dead = self.answered.get(&failing.key.node).is_some_and(|answered| *answered < failing.since);
             let severity = if dead { Severity::Info } else { Severity::Warning };
             let mut evidence = format!("{}; {comparison}", failing.evidence());
             if dead {

@@ -257,6 +257,13 @@ fn two_twins_replace_the_pods_of_one_service() {
 }
 
 #[test]
+fn one_trial_replaces_the_pods_of_a_service_once() {
+    let twice = "rolling-update: { service: shop }, rolling-update: { service: shop }";
+    let wrong = planned("twice", base_with(&[("pod-deletion: { pod: peer }", twice)])).expect_err("replaced twice");
+    assert!(wrong.plain().contains("replace the pods of a Service once"), "{}", wrong.plain());
+}
+
+#[test]
 fn chains() {
     for (name, replacements) in [
         (

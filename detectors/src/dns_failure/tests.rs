@@ -148,6 +148,20 @@ fn twin_the_upstream_resolvers_are_lost() {
 }
 
 #[test]
+fn incident_external_names_fail_on_two_nodes_and_nobody_asked_the_upstream() {
+    let mut scene = one_endpoint();
+    for at in (500..1_500).step_by(200) {
+        for node in ["worker-1", "worker-2"] {
+            for (kind, target) in [("service", SERVICE), ("endpoint", FIRST)] {
+                play!(scene, "{at} @{node} probe {kind} {target} ok kube-dns.kube-system.svc.cluster.local.");
+                play!(scene, "{at} @{node} probe {kind} {target} timeout partner.example.com.");
+            }
+        }
+    }
+    play!(scene, "? warning 700..900 service/kube-dns ? evidence no upstream resolver was queried directly");
+}
+
+#[test]
 fn incident_external_names_fail_where_the_upstream_answers_them() {
     // The node of CoreDNS still gets its own names; what it forwards is lost.
     let mut scene = one_endpoint();

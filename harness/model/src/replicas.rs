@@ -40,13 +40,17 @@ impl Resolver<'_> {
         Some(id)
     }
 
-    /// Adds a pod that does not run from the start and may take the place of another of the same node and Services: one
-    /// for each fault that replaces it. Reports an error if the node has no free address.
+    /// Adds a pod that does not run from the start and may take the place of another of the same node and Services.
+    /// Reports an error if its name is taken or the node has no free address.
     pub fn spare_pod(&mut self, at: Span, of: PodId) -> Option<PodId> {
         let like = self.cluster.pods[of.0].clone();
-        let is_free = |name: &String| self.cluster.pods.iter().all(|pod| pod.name != *name);
-        let later = (2..).map(|number| format!("{}-new-{number}", like.name));
-        let name = std::iter::once(format!("{}-new", like.name)).chain(later).find(is_free)?;
+        let name = format!("{}-new", like.name);
+        if self.cluster.pods.iter().any(|pod| pod.name == name) {
+            let message =
+                format!("the pod that takes the place of `{}` and another are both named `{name}`", like.name);
+            self.error(at, message, "rename the pod, or replace the pods of a Service once");
+            return None;
+        }
         let Some(address) = self.free_address(like.node) else {
             let (share, node) = (self.cluster.nodes[like.node.0].pod_prefix, &self.cluster.nodes[like.node.0].name);
             let message = format!("`{name}` does not fit into {share}, the share of `{node}`");

@@ -7,7 +7,9 @@ use relapse_detectors::time::Time;
 
 mod asked;
 mod chain;
+mod controls;
 mod hidden;
+mod undecided;
 
 use super::Judge;
 use crate::event::{Decided, Expectation, OfStep, Outcome, Verdict};
@@ -375,106 +377,6 @@ fn deadlines() {
 }
 
 #[test]
-fn controls() {
-    let cases: Vec<(&str, Vec<Step>, Vec<Verdict>)> = vec![
-        ("silence", vec![Baseline(-5), Inject, End(9)], vec![Verdict::Silent; 2]),
-        ("info", vec![Baseline(-5), Inject, Report(1, D, Cause, Info, A), End(9)], vec![Verdict::Silent; 2]),
-        (
-            "a finding",
-            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), End(9)],
-            vec![false_alarm(Warning), Verdict::Silent],
-        ),
-        (
-            "a finding that is cleared",
-            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), Clear(2, D, Cause, A), End(9)],
-            vec![false_alarm(Warning), Verdict::Silent],
-        ),
-        (
-            "a new risk",
-            vec![Baseline(-5), Inject, Report(1, D, Risk, Warning, A), End(9)],
-            vec![false_alarm(Warning), Verdict::Silent],
-        ),
-        (
-            "a risk since the baseline, more severe now",
-            vec![Report(-9, D, Risk, Warning, A), Baseline(-5), Inject, Report(1, D, Risk, Critical, A), End(9)],
-            vec![Verdict::Silent; 2],
-        ),
-        (
-            "in the baseline",
-            vec![Report(-9, D, Cause, Warning, A), Baseline(-5), Inject, End(9)],
-            vec![false_alarm(Warning), Verdict::Silent],
-        ),
-        (
-            "two levels are two alarms",
-            vec![Baseline(-5), Inject, Report(1, D, Cause, Warning, A), Report(2, D, Symptom, Critical, A), End(9)],
-            vec![false_alarm(Warning), false_alarm(Critical), Verdict::Silent],
-        ),
-        ("blind", vec![Baseline(-5), Inject, Blind(3, D), End(9)], vec![blind(), Verdict::Silent]),
-        (
-            "blind and loud",
-            vec![Baseline(-5), Inject, Blind(3, D), Report(4, D, Cause, Warning, A), End(9)],
-            vec![false_alarm(Warning), Verdict::Silent],
-        ),
-        (
-            "findings while the twin is healed do not count",
-            vec![Baseline(-5), Inject, End(9), Report(10, D, Cause, Warning, A), Clear(11, D, Cause, A), Recovered(12)],
-            vec![Verdict::Silent; 2],
-        ),
-        (
-            "but findings left standing fail",
-            vec![Baseline(-5), Inject, End(9), Report(10, D, Cause, Warning, A), Recovered(12)],
-            vec![Verdict::Silent, Verdict::Silent, Verdict::NotCleared],
-        ),
-        (
-            "evidence from before the undo does not count",
-            vec![
-                Baseline(-5),
-                Inject,
-                End(9),
-                Since(11, 10, D, Cause, A),
-                Clear(12, D, Cause, A),
-                RecoveredFrom(13, 10),
-            ],
-            vec![Verdict::Silent; 2],
-        ),
-        (
-            "evidence from after the undo",
-            vec![
-                Baseline(-5),
-                Inject,
-                End(9),
-                Since(12, 11, D, Cause, A),
-                Clear(13, D, Cause, A),
-                RecoveredFrom(14, 10),
-            ],
-            vec![Verdict::Silent, Verdict::Silent, false_alarm(Warning)],
-        ),
-    ];
-    for (name, steps, expected) in cases {
-        let detectors = vec![D.to_owned(), "wrong-nic".to_owned(), D.to_owned()];
-        let mut judge = Judge::control(detectors, vec![]);
-        assert!(!judge.all_decided());
-        assert_eq!(verdicts(&play(&mut judge, &steps)), expected, "{name}");
-        assert!(judge.all_decided(), "{name}");
-        assert_eq!(judge.outcome().0 == Outcome::Pass, expected.iter().all(Verdict::passes), "{name}");
-    }
-}
-
-#[test]
-fn a_control_may_list_its_risks() {
-    let listed = |risks: &[&str]| {
-        let risks = risks.iter().map(|subject| expect(D, Risk, Some(subject))).collect();
-        let mut judge = Judge::control(vec![D.into(), "x".into()], risks).with_no_other_risks();
-        let steps = [Report(-9, D, Risk, Warning, A), Report(-9, "x", Risk, Warning, A), Baseline(-5), Inject, End(9)];
-        play(&mut judge, &steps);
-        judge.outcome().0
-    };
-    assert_eq!(listed(&[A]), Outcome::Pass);
-    assert_eq!(listed(&[]), Outcome::Fail, "always on");
-    assert_eq!(listed(&[A, "node/other"]), Outcome::Fail, "missed");
-}
-
-#[test]
 fn recovery() {
     let expectations = vec![expect(D, Cause, None)];
     let mut judge = Judge::incident(expectations.clone(), vec![]);
@@ -498,52 +400,6 @@ fn recovery() {
     assert!(!judge.all_cleared());
     play(&mut judge, &[Clear(10, "other", Symptom, B)]);
     assert!(judge.all_cleared());
-}
-
-#[test]
-fn what_cannot_be_proved_is_undecided() {
-    let why = Verdict::Undecided { why: "no effect".to_owned() };
-    let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Cause, None)], vec![]);
-    play(&mut judge, &[Baseline(-1), Inject, Report(1, D, Cause, Warning, A)]);
-    assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), std::slice::from_ref(&why));
-    assert_eq!(judge.outcome(), (Outcome::Inconclusive, vec!["x was not decided: no effect".to_owned()]));
-    assert_eq!(play(&mut judge, &[Abandon("again"), End(9)]), []);
-
-    let mut judge = Judge::control(vec![D.to_owned()], vec![expect("r", Risk, None)]);
-    assert_eq!(verdicts(&play(&mut judge, &[Abandon("no effect")])), [why.clone(), why]);
-
-    let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    let decided = play(&mut judge, &[Baseline(-1), Report(1, D, Cause, Warning, A), End(5)]);
-    assert_eq!(verdicts(&decided), [Verdict::Undecided { why: "nothing was injected".to_owned() }]);
-}
-
-#[test]
-fn what_is_left_out_counts_neither_way() {
-    let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
-    play(&mut judge, &[Baseline(-1)]);
-    judge.leave_out(None, false, "the fall of the limit", "only root may write it");
-    let decided = judge.take_decided();
-    let why = "the fall of the limit was left out: only root may write it".to_owned();
-    assert_eq!(verdicts(&decided), [Verdict::Undecided { why }]);
-    play(&mut judge, &[Inject, Report(1, "x", Symptom, Warning, A)]);
-    assert!(judge.all_decided());
-    assert_eq!(judge.last_deadline(), Some(at(LIMIT)));
-    assert_eq!(play(&mut judge, &[End(9)]), []);
-    assert_eq!(judge.outcome(), (Outcome::Pass, vec![]));
-
-    let mut judge = Judge::incident(vec![expect(D, Cause, None)], vec![]);
-    judge.leave_out(None, false, "the fall of the limit", "only root may write it");
-    assert_eq!(judge.take_decided().len(), 1);
-    assert_eq!(judge.outcome().0, Outcome::Inconclusive);
-}
-
-#[test]
-fn the_causes_of_faults_beside_what_is_left_out_are_not_passed_over() {
-    let mut judge = Judge::incident(vec![expect(D, Cause, None), expect("x", Symptom, None)], vec![]);
-    play(&mut judge, &[Baseline(-1)]);
-    judge.leave_out(None, true, "the fall of the limit", "only root may write it");
-    play(&mut judge, &[Inject, Report(1, "x", Symptom, Warning, A), End(9)]);
-    assert_eq!(judge.outcome().0, Outcome::Inconclusive);
 }
 
 #[test]

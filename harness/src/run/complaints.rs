@@ -13,7 +13,7 @@ const TIMES: u32 = 3;
 const ABOVE: Duration = Duration::from_millis(50);
 
 /// What it takes to complain.
-pub const NONE: &str = "no request failed, or took three times as long as before and 50 ms more";
+pub const NONE: &str = "no request failed, and none took three times as long as before and 50 ms more";
 
 /// The usual times of all flows, and what is seen of them since.
 pub struct Complaints {

@@ -63,6 +63,8 @@ pub struct Running<'a> {
     pub enlarged: UndoStack,
     /// Why triage was wrong, by stage.
     pub triage_wrong: Vec<String>,
+    /// Triage was to find something, and no user complained.
+    pub lacks_complaint: bool,
     pub events: &'a dyn Fn(TrialEvent),
 }
 
@@ -176,7 +178,9 @@ impl Running<'_> {
 
     /// Decides where triage led at the end of a stage.
     pub fn decide_triage(&mut self) {
-        let Some(decided) = std::mem::take(&mut self.triage).end() else { return };
+        let judge = std::mem::take(&mut self.triage);
+        self.lacks_complaint |= judge.lacks_complaint();
+        let Some(decided) = judge.end() else { return };
         if let Some(wrong) = &decided.wrong {
             let stage = decided.step.as_ref().map(|step| format!("step {step}: ")).unwrap_or_default();
             self.triage_wrong.push(format!("{stage}triage: {wrong}"));

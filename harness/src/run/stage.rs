@@ -13,7 +13,6 @@ use relapse_lab::workload::churn::{Churn, PassingPodHold};
 use relapse_reports::event::{Injected, Phase, TriageExpected, TrialEvent};
 use tokio::task::JoinSet;
 
-use super::complaints;
 use super::effects::Effects;
 use super::hold::Visitors;
 use super::order::Sabotage;
@@ -316,18 +315,12 @@ impl Stages<'_> {
                 && !running.triage.is_pending(now());
         }
         running.flush().await;
-        let lacks_complaint = running.triage.lacks_complaint();
         running.decide_triage();
         running.decide(|judge, now| match watched.step {
             Some(_) if !is_control => judge.stage_ended(now),
             _ => judge.detect_ended(now),
         });
-        watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())?;
-        if lacks_complaint {
-            let why = format!("triage has nothing to explain: {}", complaints::NONE);
-            return Err(Stop::Inconclusive(why));
-        }
-        Ok(())
+        watched.missing(&watched.step.map(|step| format!("step {step}")).unwrap_or_default())
     }
 
     /// Makes one mutation on a thread of its own, so that findings are received meanwhile.

@@ -18,7 +18,7 @@ use relapse_reports::event::{Outcome, Phase, TrialEvent};
 use tokio::sync::{mpsc, watch};
 
 use super::agents::Agents;
-use super::complaints::Complaints;
+use super::complaints::{self, Complaints};
 use super::hold::Visitors;
 use super::observer::ToObserver;
 use super::order::Sabotage;
@@ -94,6 +94,7 @@ impl Trial<'_> {
             triage: TriageJudge::default(),
             enlarged: UndoStack::default(),
             triage_wrong: Vec::new(),
+            lacks_complaint: false,
             stop: self.stop,
             events: self.events,
         };
@@ -170,6 +171,10 @@ fn outcome(running: &Running<'_>, stopped: Option<Stop>, dirty: Vec<String>) -> 
     if !running.triage_wrong.is_empty() {
         outcome = outcome.max(Outcome::Fail);
         reasons.extend(running.triage_wrong.iter().cloned());
+    }
+    if running.lacks_complaint && outcome == Outcome::Pass {
+        outcome = Outcome::Inconclusive;
+        reasons.push(format!("triage has nothing to explain: {}", complaints::NONE));
     }
     if let Some(stop) = stopped {
         // It explains why nothing was decided.

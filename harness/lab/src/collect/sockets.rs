@@ -34,9 +34,9 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     let agent = Arc::clone(agent);
     tasks.spawn(async move {
         let mut pods: HashMap<String, SockDiag> = HashMap::new();
-        for number in (0_u16..).cycle() {
+        for turn in (0..TURNS).cycle() {
             let begin = Instant::now();
-            if let Err(e) = scan(&agent, &node, &mut pods, number) {
+            if let Err(e) = scan(&agent, &node, &mut pods, turn) {
                 agent.lost(CollectorKind::Sockets, e);
             }
             let took = begin.elapsed();
@@ -46,10 +46,10 @@ fn start(agent: &Arc<Agent>, tasks: &mut JoinSet<()>) -> Result<()> {
     Ok(())
 }
 
-fn scan(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>, number: u16) -> Result<()> {
+fn scan(agent: &Agent, node: &SockDiag, pods: &mut HashMap<String, SockDiag>, turn: u16) -> Result<()> {
     let idle = Cell::new(0);
     let interesting =
-        |socket: &TcpSocket| is_relevant(agent, socket) && (is_busy(socket) || is_due(&idle, socket, number));
+        |socket: &TcpSocket| is_relevant(agent, socket) && (is_busy(socket) || is_due(&idle, socket, turn));
     emit(agent, None, &node.tcp_sockets_that(INTERESTING, interesting)?);
     let present = agent.pods();
     pods.retain(|name, _| present.iter().any(|pod| pod.name == *name));
@@ -80,10 +80,10 @@ const fn is_busy(socket: &TcpSocket) -> bool {
     socket.send_queue > 0 || socket.retransmits > 0
 }
 
-/// Whether an idle socket is reported by this scan: one of the first, or its turn.
-fn is_due(idle: &Cell<usize>, socket: &TcpSocket, scan: u16) -> bool {
+/// Whether an idle socket is reported now: it is one of the first, or it is its turn.
+fn is_due(idle: &Cell<usize>, socket: &TcpSocket, turn: u16) -> bool {
     idle.set(idle.get() + 1);
-    idle.get() <= MANY || socket.remote.port() % TURNS == scan % TURNS
+    idle.get() <= MANY || socket.remote.port() % TURNS == turn
 }
 
 fn emit(agent: &Agent, pod: Option<&str>, sockets: &[TcpSocket]) {

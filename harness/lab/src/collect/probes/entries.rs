@@ -16,7 +16,8 @@ use super::{Agent, in_time, outcome};
 use crate::workload::stub;
 
 const EVERY: Duration = Duration::from_millis(500);
-const QUARTERS: usize = 4;
+/// Every name is asked once in so many of these.
+const ROUND: usize = 4;
 /// Resolvers and names are outside, and a resolver may have to ask others. Stub resolvers wait for 5 s (resolv.conf(5)).
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -27,7 +28,7 @@ pub(super) async fn run(agent: Arc<Agent>) {
     // The last address of each name: a lost resolver does not stop the connects.
     let mut known = vec![None; entries.len()];
     let mut under_way = JoinSet::new();
-    let at_once = entries.len().div_ceil(QUARTERS);
+    let at_once = entries.len().div_ceil(ROUND);
     for turn in 0_usize.. {
         let Some(number) = turn.checked_rem(entries.len()) else { return };
         if turn.is_multiple_of(at_once) {

@@ -1,10 +1,11 @@
 //! Probes of the workload's Services as clients on the node use them, and of the node's kube-proxy.
 //!
 //! Every second [`AT_ONCE`] Services, in turn: a TCP connect to each virtual address, and one to a ready endpoint behind
-//! it, also in turn; and the [`FAILED`] Services that began to fail last, again. That is 6 packets for each connect, closed
-//! without a request, and one for a connect that fails, so that a node sends and receives fewer than 50 a second however
-//! many Services there are, if none fails. If a virtual address fails, up to [`ENDPOINTS`] ready endpoints are asked at once: only if all answer is it the
-//! Service that fails. kube-proxy is asked on the node's own address; that leaves the node by no NIC.
+//! it, also in turn; and the [`FAILED`] Services that began to fail last, again. That is 6 packets for each connect,
+//! closed without a request, and one for a connect that fails, so that a node sends and receives fewer than 50 a second
+//! however many Services there are, if none fails. If a virtual address fails, up to [`ENDPOINTS`] ready endpoints are
+//! asked at once: only if all answer is it the Service that fails. kube-proxy is asked on the node's own address; that
+//! leaves the node by no NIC.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -51,11 +52,12 @@ pub(super) async fn run(agent: Arc<Agent>) {
             let (all, first) = (entries.len(), turn * AT_ONCE);
             failed.retain(|(of, worked)| *worked < AGAIN && entries.iter().any(|entry| entry.address == *of));
             let again = failed.iter().rev().take(FAILED).map(|(of, _)| *of).collect::<Vec<_>>();
-            let is_due = |number: usize| (number + all - first % all.max(1)) % all.max(1) < AT_ONCE;
-            let due =
-                entries.iter().enumerate().filter(|(number, entry)| is_due(*number) || again.contains(&entry.address));
-            let connects = due.map(async |(_, entry)| {
-                let works = connect_both(&agent, entry, first / all, turn).await;
+            // How many Services come before this one.
+            let turns = (0..all).map(|number| (number + all - first % all) % all).zip(&entries);
+            let due = turns.filter(|(before, entry)| *before < AT_ONCE || again.contains(&entry.address));
+            let connects = due.map(async |(before, entry)| {
+                let round = (first + before) / all.max(AT_ONCE);
+                let works = connect_both(&agent, entry, round, turn).await;
                 (entry.address, works)
             });
             for (address, works) in join_all(connects).await {
