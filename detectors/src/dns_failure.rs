@@ -5,7 +5,8 @@
 //! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question directly.
 //! A single node that gets no answers while others, which host no endpoint, do is a finding about that node, as is one
 //! whose queries are dropped before they leave it. A domain for which the upstream itself has only SERVFAIL, or which
-//! fails alone, is `info`. The evidence says whether the cluster's own names are answered.
+//! fails alone, is `info`, and so is a name that only one node asks for and no upstream resolver answers. The evidence
+//! says whether the cluster's own names are answered.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
@@ -65,9 +66,6 @@ enum Response {
 }
 
 const SERVFAIL: &str = "SERVFAIL";
-/// EPERM, the end of the operating system's message: netfilter dropped the query on the node that sent it, for example
-/// because the node's connection table is full.
-const NEVER_LEFT: &str = "(os error 1)";
 
 /// A source that gets no answer for a name.
 struct Failing<'a> {
@@ -83,11 +81,10 @@ impl Failing<'_> {
         self.asked.service.first
     }
 
-    /// Whether its queries do not leave its node. Those to a Service without endpoints do not either, so those to the
-    /// endpoints decide.
+    /// Whether queries do not leave its node: then its misses show nothing about the Service. Those to a Service without
+    /// endpoints do not leave either, so those to the endpoints decide.
     fn never_left(&self) -> bool {
-        let is_kept = |run: &Run| run.error.as_deref().is_some_and(|error| error.ends_with(NEVER_LEFT));
-        !self.asked.endpoints.is_empty() && self.asked.endpoints.values().chain([&self.asked.service]).all(is_kept)
+        self.asked.endpoints.values().any(|run| run.never_left)
     }
 }
 
@@ -176,10 +173,11 @@ impl DnsFailure {
         let others = || self.sources.iter().filter(|((node, _), s)| is_other(node, s)).map(|(_, source)| source);
         let is_answered = others().any(|source| source.answered > since);
         let upstream_answers = failing.iter().any(|failing| self.answers(failing.name, since));
-        // Cluster DNS is reached, and only external names fail, which the upstream resolvers do not answer either.
+        // Cluster DNS is reached, and only external names fail, which the upstream resolvers do not answer either: not
+        // the fault of the one node that asks.
         let is_lost = |failing: &&Failing| self.upstream_of(failing.name, Response::Nothing, since).is_some();
         let is_upstream = |failing: &&Failing| failing.source.own_answered >= since && is_lost(failing);
-        if !upstream_answers && failing.iter().all(is_upstream) {
+        if nodes.len() < 2 && !upstream_answers && failing.iter().all(is_upstream) {
             for failing in &failing {
                 let name = failing.name.as_deref().unwrap_or_default().trim_end_matches('.');
                 let evidence = self.evidence(cx, failing);

@@ -36,6 +36,10 @@ pub(super) struct Asked {
     pub failing: bool,
 }
 
+/// EPERM, the end of the operating system's message: netfilter dropped the query on the node that sent it, for example
+/// because the node's connection table is full.
+const NEVER_LEFT: &str = "(os error 1)";
+
 /// Consecutive misses, or answers where there are none.
 #[derive(Default)]
 pub(super) struct Run {
@@ -43,6 +47,8 @@ pub(super) struct Run {
     pub first: Time,
     pub last: Time,
     pub error: Option<String>,
+    /// At least one of them did not leave its node.
+    pub never_left: bool,
 }
 
 impl Run {
@@ -56,10 +62,11 @@ impl Run {
             self.misses = 0;
         }
         if self.misses == 0 {
-            self.first = at;
+            (self.first, self.never_left) = (at, false);
         }
         self.misses += 1;
         self.last = self.last.max(at);
+        self.never_left |= probe.error.as_deref().is_some_and(|error| error.ends_with(NEVER_LEFT));
         self.error.clone_from(&probe.error);
     }
 

@@ -53,11 +53,12 @@ fn answers_of_an_endpoint_on_the_same_node_show_nothing_even_when_it_is_none_any
 fn queries_that_never_leave_their_node_are_a_finding_about_it() {
     let mut scene = one_endpoint();
     round(&mut scene, 100, true, &[(FIRST, true)], true);
-    for at in [600, 1_100] {
+    // A table that is full for most of the time lets some queries pass, and drops their answers.
+    for (at, error) in [(600, "Operation not permitted (os error 1)"), (1_100, "timeout")] {
         play!(scene, "{at} @worker-2 probe upstream 10.16.16.16 ok");
         for (kind, target) in [(ProbeKind::DnsService, SERVICE), (ProbeKind::DnsEndpoint, FIRST)] {
             let (source, target) = ("10.176.64.11".parse().unwrap(), target.parse().unwrap());
-            let error = Some("Operation not permitted (os error 1)".to_owned());
+            let error = Some(error.to_owned());
             let probe = Probe { kind, source, target, port: None, about: None, ok: false, took_us: 40, error };
             scene.at(at, "worker-2", probe.into());
         }
@@ -136,7 +137,19 @@ fn twin_one_domain_that_fails_while_others_are_answered() {
 }
 
 #[test]
-fn twin_the_upstream_resolvers_are_lost() {
+fn incident_the_upstream_resolvers_are_lost_to_two_nodes() {
+    let mut scene = one_endpoint();
+    for at in (300..6_000).step_by(200) {
+        let outcome = if at < 1_000 { "ok" } else { "timeout" };
+        for node in ["worker-1", "worker-2"] {
+            asked(&mut scene, at, node, "partner.example.com.", outcome, "ok", outcome);
+        }
+    }
+    play!(scene, "? warning 1100..1300 service/kube-dns ? evidence the upstream resolvers do not answer either");
+}
+
+#[test]
+fn twin_the_upstream_resolvers_are_lost_to_the_one_node_that_asks() {
     let mut scene = one_endpoint();
     for at in (300..6_000).step_by(200) {
         let (outcome, upstream) = if at < 1_000 { ("ok", "ok") } else { ("timeout", "timeout") };

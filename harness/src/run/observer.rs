@@ -101,17 +101,17 @@ impl Observer {
             tokio::select! {
                 biased;
                 signal = signals.recv() => match signal {
-                    Some(signal) => {
-                        if let Some(report) = DatabaseReport::of(&signal.observed) {
-                            events(TrialEvent::Database { read: signal.at, report });
-                        }
-                        let findings = self.observe(&signal);
-                        self.pass_on(findings);
-                    }
+                    Some(signal) => self.observe(&signal, &events),
                     None => break,
                 },
-                Some(seen) = seen.recv() => self.hear(seen),
-                _ = clock.tick() => self.tick(),
+                Some(of) = seen.recv() => {
+                    let armed = self.catch_up(&mut signals, &events);
+                    self.hear(of, armed);
+                }
+                _ = clock.tick() => {
+                    let armed = self.catch_up(&mut signals, &events);
+                    self.tick(armed);
+                }
             }
         }
         for outside in self.outside {
@@ -126,7 +126,17 @@ impl Observer {
         self.trouble
     }
 
-    fn hear(&mut self, of: ToObserver) {
+    /// Takes all signals that were sent until now: some may have been sent since the receiver was found empty. Returns
+    /// whether every collector was armed before that.
+    fn catch_up(&mut self, signals: &mut UnboundedReceiver<Signal>, events: &impl Fn(TrialEvent)) -> bool {
+        let armed = self.armed.load(Ordering::SeqCst);
+        while let Ok(signal) = signals.try_recv() {
+            self.observe(&signal, events);
+        }
+        armed
+    }
+
+    fn hear(&mut self, of: ToObserver, armed: bool) {
         match of {
             ToObserver::Seen(flow, seen) => self.triage.seen(&flow, seen),
             ToObserver::Changed => self.triage.begin_again(),
@@ -137,23 +147,26 @@ impl Observer {
                 let _ = done.send(());
             }
             ToObserver::Flush(done) => {
-                self.tick();
+                self.tick(armed);
                 let _ = done.send(());
             }
         }
     }
 
     /// Time has passed.
-    fn tick(&mut self) {
+    fn tick(&mut self, armed: bool) {
         self.triage();
-        if self.armed.load(Ordering::SeqCst) {
+        if armed {
             self.report_blindness();
         }
         let findings = self.feed.advance(now());
         self.pass_on(findings);
     }
 
-    fn observe(&mut self, signal: &Signal) -> Vec<(Time, Finding)> {
+    fn observe(&mut self, signal: &Signal, events: &impl Fn(TrialEvent)) {
+        if let Some(report) = DatabaseReport::of(&signal.observed) {
+            events(TrialEvent::Database { read: signal.at, report });
+        }
         if let Some(recorder) = &mut self.recorder
             && let Err(e) = recorder.write(signal)
         {
@@ -165,7 +178,8 @@ impl Observer {
         }
         self.outside.iter().for_each(|outside| outside.signal(signal));
         self.triage.observe(signal);
-        self.feed.signal(signal.at, signal)
+        let findings = self.feed.signal(signal.at, signal);
+        self.pass_on(findings);
     }
 
     fn pass_on(&self, findings: Vec<(Time, Finding)>) {
