@@ -190,12 +190,13 @@ impl DnsFailure {
             wanted.insert(subject, Claim { severity: Severity::Warning, since, evidence: self.evidence(cx, first) });
             return;
         }
-        // The node may only be the last to recover: the others were answered all the time, or while it went on failing.
+        // A node that gets answers for the cluster's own names is not cut off. Or it may only be the last to recover: the
+        // others were answered all the time, or while it went on failing.
         let last = first.asked.service.last;
         let well = |source: &Source| {
             source.answered > since && source.well_since.is_some_and(|well| well <= since || last.since(well) >= STALE)
         };
-        if others().any(well) {
+        if first.source.own_answered < since && others().any(well) {
             let evidence = format!("{}; other nodes get answers", self.evidence(cx, first));
             wanted.insert(Subject::node(&**first.node), Claim { severity: Severity::Warning, since, evidence });
         }
