@@ -2,11 +2,11 @@
 //!
 //! What it sees: from one source, two consecutive queries to the DNS Service and to each of its endpoints fail; four
 //! while other sources get answers, since a slow upstream causes occasional misses too. The Service is accused if two
-//! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question directly.
-//! A single node that gets no answers while others, which host no endpoint, do is a finding about that node, as is one
-//! whose queries are dropped before they leave it. A domain for which the upstream itself has only SERVFAIL, or which
-//! fails alone, is `info`, and so is a name that only one node asks for and no upstream resolver answers. The evidence
-//! says whether the cluster's own names are answered.
+//! nodes see that, or if one does, no other gets an answer, and an upstream resolver answers the same question
+//! directly. A single node that gets no answers, not even for the cluster's own names, while others, which host no
+//! endpoint, do is a finding about that node, as is one that drops queries before they leave it. A domain for which the
+//! upstream itself has only SERVFAIL, or which fails alone, is `info`, and so is a name that only one node asks for and
+//! no upstream resolver answers. The evidence says whether the cluster's own names are answered.
 //! Why it matters: pods cannot resolve any name although the upstream resolvers work.
 //! Which incident: I3.
 
@@ -81,8 +81,8 @@ impl Failing<'_> {
         self.asked.service.first
     }
 
-    /// Whether queries do not leave its node: then its misses show nothing about the Service. Those to a Service without
-    /// endpoints do not leave either, so those to the endpoints decide.
+    /// Whether its node dropped queries before they left it: then its misses show nothing about the Service. Those to a
+    /// Service without endpoints do not leave either, so those to the endpoints decide.
     fn never_left(&self) -> bool {
         self.asked.endpoints.values().any(|run| run.never_left)
     }
@@ -190,8 +190,8 @@ impl DnsFailure {
             wanted.insert(subject, Claim { severity: Severity::Warning, since, evidence: self.evidence(cx, first) });
             return;
         }
-        // A node that gets answers for the cluster's own names is not cut off. Or it may only be the last to recover: the
-        // others were answered all the time, or while it went on failing.
+        // A node that gets answers for the cluster's own names is not cut off. Nor is one that may only be the last to
+        // recover: the others must have been answered all the time, or while it went on failing.
         let last = first.asked.service.last;
         let well = |source: &Source| {
             source.answered > since && source.well_since.is_some_and(|well| well <= since || last.since(well) >= STALE)

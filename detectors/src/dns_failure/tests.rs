@@ -152,16 +152,9 @@ fn incident_the_upstream_resolvers_are_lost_to_two_nodes() {
 fn twin_slow_upstream_resolvers_cut_off_no_node() {
     let mut scene = one_endpoint();
     for at in (300..6_000).step_by(200) {
+        let outcome = if at < 1_000 { "ok" } else { "timeout" };
         // One of two upstream resolvers is still fast.
-        asked(
-            &mut scene,
-            at,
-            "worker-1",
-            "partner.example.com.",
-            if at < 1_000 { "ok" } else { "timeout" },
-            "ok",
-            "ok",
-        );
+        asked(&mut scene, at, "worker-1", "partner.example.com.", outcome, "ok", "ok");
         // Agents that know no external name ask for the cluster's own one.
         for (kind, target) in [("service", SERVICE), ("endpoint", FIRST)] {
             play!(scene, "{} @worker-2 probe {kind} {target} ok", at + 50);
