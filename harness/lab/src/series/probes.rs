@@ -8,7 +8,8 @@
 //! - `dns`: module `dns_NAME` asks the same server for A records and needs NOERROR; `dns_NAME_known` also needs every
 //!   address to be one that the resolvers' records have in the scenario, as where operators list them.
 //!
-//! Modules are those of the exporter's own example, with its time limit of 5 s, and IPv4. `hold` flows are left out.
+//! Modules are those of the exporter's own example, with its time limit of 5 s, and IPv4. `hold` flows are left out, and
+//! those that their scenario says are not probed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ pub fn modules<'a>(probes: impl Iterator<Item = &'a Probe>) -> Value {
 /// All probes of a workload, without duplicates.
 pub fn of(plan: &ClusterPlan, flows: &[FlowPlan]) -> Vec<Probe> {
     let mut probes: Vec<Probe> = Vec::new();
-    for flow in flows {
+    for flow in flows.iter().filter(|flow| flow.probed) {
         let server = plan.entry(flow);
         let host = host(plan, flow.to, server);
         let found = match flow.kind {

@@ -30,6 +30,8 @@ flow_spec! {
         pub connection: Connection,
         #[serde(default)]
         pub closes: Closes,
+        /// Whether a blackbox exporter probes the server as well where series are recorded. Default true.
+        pub probed: Option<bool>,
     }
 }
 
@@ -58,6 +60,7 @@ impl FlowSpec for TcpSpec {
         flow.set_server(&self.to, self.via.as_ref(), self.resolver.as_ref(), self.port);
         flow.plan.response = self.response.map_or(1000, |n| n.value);
         flow.plan.keeps = u32::from(self.connection == Connection::Kept);
+        flow.plan.probed = self.probed.unwrap_or(true);
         let request = self.request.map_or(100, |n| n.value);
         Arc::new(Tcp { request, server_closes: self.closes == Closes::Server, rest: None })
     }

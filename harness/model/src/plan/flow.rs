@@ -37,6 +37,8 @@ pub struct FlowPlan {
     pub late: Failure,
     /// Whether an attempt looks up names, and may fail as `NameError`.
     pub looks_up: bool,
+    /// Whether a blackbox exporter probes its server as well where series are recorded.
+    pub probed: bool,
     /// The requests that its server makes before it responds, each measured by itself.
     pub parts: Vec<PartPlan>,
     /// The order of the parts.
@@ -64,6 +66,7 @@ impl FlowPlan {
             timeout: Duration::from_millis(400),
             late: Failure::Timeout,
             looks_up: false,
+            probed: true,
             parts: Vec::new(),
             steps: Step::InTurn(Vec::new()),
         }
