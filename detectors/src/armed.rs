@@ -26,7 +26,7 @@ pub(crate) struct Armed {
 
 impl Armed {
     pub fn new(info: &'static DetectorInfo, operator: &Operator) -> Self {
-        let claims = Claims::new(info.name, info.incident, info.level, &operator.dns_service);
+        let claims = Claims::new(info, &operator.dns_service);
         Self { info, parts: BTreeMap::new(), claims, forgot: Time::default() }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::signal::{Change, CollectorKind, End, Exchange, Observed, Signal};
 use crate::time::Time;
 
@@ -27,6 +27,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "backend-errors",
     incident: "W4",
     level: Level::Cause,
+    subjects: &[SubjectKind::Pod, SubjectKind::Server, SubjectKind::Service],
     what: "A server that answered well answers HTTP requests with errors of its own.",
     facts: "It finds the same servers, by address and port where a name is not declared; a stale address gives its name to \
             the server that has it now.",

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::operator::Operator;
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Segment, Signal};
 use crate::time::Time;
@@ -23,6 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "connect-stall",
     incident: "I7",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Node],
     what: "A connect on a reused translated port is not answered although the server accepts others.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackEvents, CollectorKind::Inventory],

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{CollectorKind, ConntrackStats, ConntrackTable, KernelLog, Observed, Signal};
 use crate::time::Time;
 
@@ -20,6 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "conntrack-exhaustion",
     incident: "I2",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Node],
     what: "New flows are dropped because the connection tracking table is full.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackTable, CollectorKind::ConntrackStats, CollectorKind::KernelLog],

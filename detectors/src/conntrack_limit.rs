@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{CollectorKind, Observed, Signal};
 use crate::time::Time;
 
@@ -18,6 +18,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "conntrack-limit",
     incident: "I2",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node],
     what: "The limit of the connection tracking table was lowered.",
     facts: "Without a declared limit it has to see the limit fall; a stale smaller one hides only falls from before \
             the start.",

@@ -5,13 +5,14 @@
 //! Which incident: I2, as the risk that precedes it.
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{CollectorKind, Observed, Signal};
 
 pub const INFO: DetectorInfo = DetectorInfo {
     name: "conntrack-pressure",
     incident: "I2",
     level: Level::Risk,
+    subjects: &[SubjectKind::Node],
     what: "The connection tracking table of a node is nearly full.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackTable],

@@ -4,7 +4,7 @@
 //! Left out: the list of detectors and what feeds them; see [`crate::registry`] and `armed`.
 
 use crate::claims::{Claims, Holder};
-use crate::finding::Level;
+use crate::finding::{Level, SubjectKind};
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, Signal};
 use crate::time::Time;
@@ -24,6 +24,8 @@ pub struct DetectorInfo {
     /// The class of incident it was made for.
     pub incident: &'static str,
     pub level: Level,
+    /// The kinds of subjects that its findings are about.
+    pub subjects: &'static [SubjectKind],
     /// What it detects, in one sentence.
     pub what: &'static str,
     /// What it can do without the operator's facts, and with stale ones ([`crate::operator::Knowledge`]), in one

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::names::Answer;
 use crate::operator::Operator;
 use crate::paths::Paths;
@@ -31,6 +31,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-answer",
     incident: "I6",
     level: Level::Cause,
+    subjects: &[SubjectKind::Name],
     what: "A name resolves to an address outside its prefixes, or two resolvers go on disagreeing about it.",
     facts: "Without declared prefixes it needs a slow path, or two resolvers that disagree; with stale ones it \
             accuses right answers, and its evidence says that no answer was ever inside them.",

@@ -23,7 +23,7 @@ use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::dns_endpoints::DnsEndpoints;
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::names::is_own;
 use crate::signal::{CollectorKind, Endpoint, Observed, PodLog, Probe, ProbeKind, Signal};
 use crate::time::Time;
@@ -33,6 +33,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-failure",
     incident: "I3",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Name, SubjectKind::Node, SubjectKind::Service],
     what: "Cluster DNS does not answer, neither through its Service nor on any of its endpoints.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::PodLogs],

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::dns_endpoints::DnsEndpoints;
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{CollectorKind, Signal};
 use crate::time::Time;
 
@@ -17,6 +17,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-redundancy",
     incident: "I3",
     level: Level::Risk,
+    subjects: &[SubjectKind::Service],
     what: "All ready endpoints of cluster DNS are on one node.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Inventory],

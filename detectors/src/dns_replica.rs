@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::dns_endpoints::DnsEndpoints;
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{Change, CollectorKind, ContainerState, Endpoint, Observed, Signal};
 use crate::time::Time;
 
@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "dns-replica",
     incident: "I3",
     level: Level::Cause,
+    subjects: &[SubjectKind::Service],
     what: "The last ready endpoint of cluster DNS is gone while the links of its node are up.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Inventory, CollectorKind::Rtnetlink, CollectorKind::Api],

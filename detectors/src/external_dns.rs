@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::signal::{CollectorKind, Observed, ProbeKind, Signal};
 use crate::time::Time;
 
@@ -23,6 +23,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "external-dns",
     incident: "W6",
     level: Level::Cause,
+    subjects: &[SubjectKind::Name, SubjectKind::Server],
     what: "The resolver of clients outside does not answer for an external name of the cluster.",
     facts: "It is silent without a declared name; with a stale resolver it accuses that address, and its evidence \
             says that it never answered.",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::signal::{CollectorKind, IngressLog, Observed, Signal};
 use crate::time::Time;
 
@@ -20,6 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "gateway-errors",
     incident: "W3",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Pod],
     what: "An ingress answers 502, 503 or 504 while its back end has ready endpoints.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::IngressLog, CollectorKind::Inventory],

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::signal::{CollectorKind, IngressLog, Observed, ProbeKind, Signal};
 use crate::time::Time;
 
@@ -22,6 +22,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "ingress-route",
     incident: "W3",
     level: Level::Cause,
+    subjects: &[SubjectKind::Pod],
     what: "An ingress sends to a port of its back end that does not answer, instead of the one that did.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::IngressLog, CollectorKind::Probes],

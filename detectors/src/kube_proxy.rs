@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::service_probes::ServiceProbes;
 use crate::signal::{CollectorKind, Observed, ProbeKind, Signal};
 use crate::time::Time;
@@ -18,6 +18,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "kube-proxy",
     incident: "W2",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node],
     what: "kube-proxy does not run on a node, and the node has missed a change of endpoints.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::prefix::Prefix;
@@ -34,6 +34,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "mss-change",
     incident: "I1",
     level: Level::Cause,
+    subjects: &[SubjectKind::Path],
     what: "Peers of one path announce a larger MSS than before, and the path does not carry it.",
     facts: "Without a declared MTU it waits for a lost packet instead of the first SYN, and likewise with a stale \
             one: a too large MTU proves nothing, a too small one is dropped once a larger packet is acknowledged.",

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::paths::Paths;
 use crate::signal::{CollectorKind, Signal};
 use crate::time::span;
@@ -19,6 +19,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "path-slow",
     incident: "I6",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Name, SubjectKind::Path],
     what: "Round trips to a name or a prefix take much longer than they did.",
     facts: "It finds the same with none and with stale facts; without prefixes of peers it names their /24.",
     wants: &[CollectorKind::Packets, CollectorKind::DnsPackets, CollectorKind::ConntrackEvents],

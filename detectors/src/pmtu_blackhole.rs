@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::capped::Capped;
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::hidden_clients::HiddenClients;
 use crate::operator::Operator;
 use crate::proven::{ProvenSizes, Way};
@@ -32,6 +32,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "pmtu-blackhole",
     incident: "I1",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Path],
     what: "Large packets to one path are lost over and over while small ones pass.",
     facts: "It finds the same with none and with stale facts; without prefixes of peers it names their /24.",
     wants: &[CollectorKind::Sockets, CollectorKind::Packets, CollectorKind::ConntrackEvents],

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::signal::{Change, CollectorKind, Container, ContainerState, Observed, Signal};
 use crate::time::Time;
 
@@ -20,6 +20,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "pod-crash",
     incident: "W5",
     level: Level::Cause,
+    subjects: &[SubjectKind::Pod],
     what: "A container of a pod fails and is started again and again.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Api, CollectorKind::Inventory],

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
 use crate::dns_endpoints::DnsEndpoints;
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Change, CollectorKind, Link, Observed, RouteLookup, Rule, Signal};
@@ -25,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "pod-nic",
     incident: "I3",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node],
     what: "A node lost the interface that its pods are routed through.",
     facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Inventory],

@@ -17,7 +17,7 @@ mod start;
 mod state;
 
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::Level;
+use crate::finding::{Level, SubjectKind};
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, Observed, Segment, Signal};
 use state::NodeRouting;
@@ -26,6 +26,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "policy-route",
     incident: "I4",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node, SubjectKind::Pod],
     what: "The rules or routes that send pod traffic out of the pod NIC are gone.",
     facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Rtnetlink, CollectorKind::RouteLookup, CollectorKind::Packets, CollectorKind::Inventory],

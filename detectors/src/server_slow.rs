@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{CollectorKind, End, Exchange, Observed, Signal};
 use crate::time::{Time, span};
 use crate::usual;
@@ -25,6 +25,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "server-slow",
     incident: "I5",
     level: Level::Cause,
+    subjects: &[SubjectKind::Server],
     what: "A server answers far later than it did while the network is as fast as ever.",
     facts: "It finds the same servers, by address and port where a name is not declared; a stale address gives its name to \
             the server that has it now.",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::service_probes::ServiceProbes;
 use crate::signal::{CollectorKind, Signal};
 
@@ -19,6 +19,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "service-failure",
     incident: "W1",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Service],
     what: "A Service fails at its virtual address although every endpoint behind it answers.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::claims::{Claim, want};
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity, Subject};
+use crate::finding::{Level, Severity, Subject, SubjectKind};
 use crate::service_probes::{Failing, ServiceProbes};
 use crate::signal::{CollectorKind, Observed, ProbeKind, Signal};
 use crate::time::Time;
@@ -21,6 +21,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "service-rules",
     incident: "W1",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node],
     what: "A Service's virtual address fails from one node while the endpoints behind it answer that node.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::Probes, CollectorKind::Inventory, CollectorKind::ConntrackTable],

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::operator::Operator;
 use crate::signal::{CollectorKind, ConntrackStats, Observed, Segment, Signal};
 use crate::time::Time;
@@ -24,6 +24,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "snat-exhaustion",
     incident: "I7",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Node],
     what: "SYNs of pods are dropped on their node because source NAT finds no port.",
     facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Packets, CollectorKind::ConntrackStats],

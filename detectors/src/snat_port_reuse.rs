@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::signal::{Change, CollectorKind, Flow, Observed, Protocol, Signal};
 use crate::time::Time;
 use crate::tuples::{Tuple, TupleKey, Tuples};
@@ -24,6 +24,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "snat-port-reuse",
     incident: "I7",
     level: Level::Cause,
+    subjects: &[SubjectKind::Node],
     what: "Source NAT reused a port towards a server that still holds it in TIME_WAIT.",
     facts: "It finds the same with none and with stale facts.",
     wants: &[CollectorKind::ConntrackEvents, CollectorKind::Packets, CollectorKind::Inventory],

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::capped::Capped;
 use crate::detector::{Context, Detector, DetectorInfo, Scope, State, new};
-use crate::finding::{Level, Severity};
+use crate::finding::{Level, Severity, SubjectKind};
 use crate::operator::Operator;
 use crate::prefix::Prefix;
 use crate::signal::{Change, CollectorKind, Observed, ProbeKind, Route, Rule, Segment, Signal};
@@ -29,6 +29,7 @@ pub const INFO: DetectorInfo = DetectorInfo {
     name: "wrong-nic",
     incident: "I4",
     level: Level::Symptom,
+    subjects: &[SubjectKind::Node],
     what: "SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.",
     facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
     wants: &[CollectorKind::Packets, CollectorKind::Probes, CollectorKind::Rtnetlink],

@@ -116,6 +116,7 @@ wrong! {
   - { detector: gateway-errors, level: symptom, subject: pod/app, why: And twice., inRealCluster: true }
 risks:";
     level_of_another_detector: "level: cause" => "level: symptom";
+    subject_of_another_detector: "subject: node/worker-2" => "subject: path/192.168.40.0/24", "subject: service/kube-dns" => "subject: node/worker-1";
     server_that_names_nothing: "subject: node/worker-2" => "subject: server/databse", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";
     server_of_nothing: "subject: node/worker-2" => "subject: server/10.176.46.9:3306", "service/kube-dns" => "server/database";
     server_by_its_address: "subject: node/worker-2" => "subject: server/10.176.46.4:3306", "  nodes: 2" => "  nodes: 2\n  declared: { servers: { database: 10.176.46.4:3306 } }";

@@ -49,6 +49,8 @@ struct ListedDetector {
     name: &'static str,
     incident: &'static str,
     level: &'static str,
+    /// The kinds of subjects that its findings are about.
+    subjects: Vec<&'static str>,
     what: &'static str,
     /// What it can do without the operator's facts, and with stale ones.
     facts: &'static str,
@@ -163,6 +165,7 @@ fn detectors(json: bool) -> ExitCode {
         incident: info.incident,
         level: words::level(info.level),
         what: info.what,
+        subjects: info.subjects.iter().map(|kind| kind.as_str()).collect(),
         facts: info.facts,
     });
     let listed: Vec<_> = listed.collect();
@@ -173,7 +176,13 @@ fn detectors(json: bool) -> ExitCode {
     let page = out::page();
     let lines = |one: &ListedDetector| {
         [
-            format!("{:<4} {}  {}", one.incident, page.strong(one.name), one.level),
+            format!(
+                "{:<4} {}  {} about a {}",
+                one.incident,
+                page.strong(one.name),
+                one.level,
+                one.subjects.join(", a ")
+            ),
             format!("     {}", one.what),
             format!("     {}", page.paint(Tone::Muted, one.facts)),
         ]

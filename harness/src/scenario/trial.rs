@@ -119,7 +119,8 @@ pub struct Detect {
     /// `cause`: what is wrong. `symptom`: its effect on traffic. Weaknesses that exist before the fault go in `risks`.
     #[schemars(with = "String", extend("enum" = ["cause", "symptom"]))]
     pub level: Spanned<Level>,
-    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME`, `path/PREFIX`, `name/DOMAIN` or
+    /// `server/ADDRESS:PORT`, of a kind that the detector names (`relapse list --detectors`).
     pub subject: Spanned<String>,
     /// Deadline, counted from immediately before the injection, or before the healing of the step named by `after`. If a
     /// cache or kept connections hide the fault, counted from when a client first sees it.
@@ -141,7 +142,8 @@ pub struct Also {
     /// `risk`, `cause` or `symptom`: what the detector finds.
     #[schemars(with = "String", extend("enum" = ["risk", "cause", "symptom"]))]
     pub level: Spanned<Level>,
-    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME`, `path/PREFIX`, `name/DOMAIN` or
+    /// `server/ADDRESS:PORT`, of a kind that the detector names (`relapse list --detectors`).
     pub subject: Spanned<String>,
     /// Why it follows from the incident, in one sentence.
     pub why: Spanned<String>,
@@ -155,7 +157,8 @@ pub struct Also {
 pub struct Risk {
     /// Name of a built-in detector.
     pub detector: Spanned<String>,
-    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME` or `path/PREFIX`.
+    /// Subject of the finding: `node/NAME`, `pod/NAME`, `service/NAME`, `path/PREFIX`, `name/DOMAIN` or
+    /// `server/ADDRESS:PORT`, of a kind that the detector names (`relapse list --detectors`).
     pub subject: Spanned<String>,
     /// In a chain: the step until whose healing it must stand, and whose healing clears it. Default: either may happen.
     pub clears: Option<Spanned<String>>,

@@ -38,7 +38,7 @@ impl Planner<'_> {
         if also.why.trim().is_empty() {
             self.error(also.why.span, "`why` is empty", "explain in a sentence why this follows from the incident");
         }
-        let subject = self.subject(&also.subject)?;
+        let subject = self.about(&also.detector, &also.subject)?;
         let is_expected = |e: &Expectation| e.detector == also.detector.value && e.subject.as_ref() == Some(&subject);
         if detect.iter().any(is_expected) {
             let message = format!("{} is expected about {subject} already", quoted(&also.detector));

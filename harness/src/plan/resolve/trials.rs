@@ -250,7 +250,7 @@ impl Planner<'_> {
             Level::Risk => "a risk exists before the fault: move it to `risks`".to_owned(),
             _ => format!("write `{}`", words::level(actual)),
         });
-        let subject = self.subject(&detect.subject);
+        let subject = self.about(&detect.detector, &detect.subject);
         let within = self.duration("within", &detect.within);
         let real = detect.in_real_cluster.as_ref().map(|within| self.duration("inRealCluster", within));
         let of = self.plan_place(chain, detect.after.as_ref(), detect.clears.as_ref());
@@ -285,7 +285,7 @@ impl Planner<'_> {
                 let message = format!("detector {} finds a {finds}, not a risk", quoted(&risk.detector));
                 self.error(risk.detector.span, message, format!("move it to `detect`, with `level: {finds}`"));
             }
-            plan.extend(self.subject(&risk.subject).map(|subject| Expectation {
+            plan.extend(self.about(&risk.detector, &risk.subject).map(|subject| Expectation {
                 detector: risk.detector.value.clone(),
                 level: Level::Risk,
                 subject: Some(subject),
@@ -329,7 +329,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Resolves the subject of a finding.
+    /// Resolves the subject of a detector's finding.
+    pub(super) fn about(&mut self, name: &Spanned<String>, text: &Spanned<String>) -> Option<Subject> {
+        let subject = self.subject(text)?;
+        let info = DetectorSet::info().iter().find(|info| info.name == name.value);
+        if let Some(info) = info.filter(|info| !info.subjects.contains(&subject.kind)) {
+            let message = format!("{} never names a {}", quoted(name), subject.kind.as_str());
+            let kinds: Vec<_> = info.subjects.iter().map(|kind| format!("`{}/...`", kind.as_str())).collect();
+            self.error(text.span, message, format!("its findings are about {}", kinds.join(", ")));
+            return None;
+        }
+        Some(subject)
+    }
+
+    /// Resolves a subject.
     pub(super) fn subject(&mut self, text: &Spanned<String>) -> Option<Subject> {
         let Ok(subject) = text.parse::<Subject>() else {
             let kind = text.split_once('/').map_or(text.as_str(), |(kind, _)| kind);
