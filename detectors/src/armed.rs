@@ -26,7 +26,7 @@ pub(crate) struct Armed {
 
 impl Armed {
     pub fn new(info: &'static DetectorInfo, operator: &Operator) -> Self {
-        let claims = Claims::new(info, &operator.dns_service);
+        let claims = Claims::new(info.name, info.incident, info.level, &operator.dns_service);
         Self { info, parts: BTreeMap::new(), claims, forgot: Time::default() }
     }
 
@@ -48,7 +48,7 @@ impl Armed {
         for (holder, detector) in parts {
             detector.observe(&mut Context::of(now, operator, holder, &mut self.claims), signal);
         }
-        findings.append(&mut self.claims.findings);
+        self.hand_over(findings);
     }
 
     /// Passes it the time, and appends its findings.
@@ -64,6 +64,12 @@ impl Armed {
                 detector.forget(&cx);
             }
         }
+        self.hand_over(findings);
+    }
+
+    fn hand_over(&mut self, findings: &mut Vec<Finding>) {
+        let is_named = |finding: &Finding| self.info.subjects.contains(&finding.subject.kind);
+        debug_assert!(self.claims.findings.iter().all(is_named), "{} names another kind of subject", self.info.name);
         findings.append(&mut self.claims.findings);
     }
 }

@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::detector::DetectorInfo;
-use crate::finding::{Finding, Severity, Subject};
+use crate::finding::{Finding, Level, Severity, Subject};
 use crate::time::Time;
 
 /// Whose state a claim comes from: a node's, or the cluster's.
@@ -25,7 +24,9 @@ pub(crate) struct Claim {
 /// The standing claims of one detector.
 #[derive(Debug)]
 pub(crate) struct Claims {
-    info: &'static DetectorInfo,
+    name: &'static str,
+    incident: &'static str,
+    level: Level,
     /// The DNS Service of the cluster.
     service: String,
     /// Whose state is being evaluated. Claims are about it unless they name another subject.
@@ -43,9 +44,9 @@ struct Standing {
 }
 
 impl Claims {
-    pub fn new(info: &'static DetectorInfo, service: &str) -> Self {
+    pub fn new(name: &'static str, incident: &'static str, level: Level, service: &str) -> Self {
         let (holder, standing, findings) = (None, BTreeMap::new(), Vec::new());
-        Self { info, service: service.to_owned(), holder, standing, findings }
+        Self { name, incident, level, service: service.to_owned(), holder, standing, findings }
     }
 
     /// The node, or the cluster's DNS Service.
@@ -107,12 +108,10 @@ impl Claims {
     }
 
     fn report(&mut self, subject: Subject, severity: Severity, since: Time, evidence: String, cleared: bool) {
-        let info = self.info;
-        debug_assert!(info.subjects.contains(&subject.kind), "{} names {subject}", info.name);
         self.findings.push(Finding {
-            detector: info.name.to_owned(),
-            incident: info.incident.to_owned(),
-            level: info.level,
+            detector: self.name.to_owned(),
+            incident: self.incident.to_owned(),
+            level: self.level,
             severity,
             subject,
             evidence,
@@ -136,7 +135,7 @@ mod tests {
     #[test]
     fn a_finding_is_reported_once_again_only_when_more_severe_and_cleared_once() {
         use Severity::{Critical, Info, Warning};
-        let mut claims = Claims::new(&crate::dns_replica::INFO, "kube-dns");
+        let mut claims = Claims::new("test", "I1", Level::Cause, "kube-dns");
         let mut reported = |claim| {
             match claim {
                 Some(severity) => claims.make(severity, Time(0), String::new),
