@@ -31,7 +31,8 @@ pub const INFO: DetectorInfo = DetectorInfo {
     level: Level::Symptom,
     subjects: &[SubjectKind::Node],
     what: "SYNs or SYN-ACKs of pods leave by the node's NIC and are not answered.",
-    facts: "It finds the same with none and with stale facts: pods are also those that agents see.",
+    facts: "It finds the same with none and with stale facts, unless rules lead to a pod that is gone: pods are also those \
+            that agents see.",
     wants: &[CollectorKind::Packets, CollectorKind::Probes, CollectorKind::Rtnetlink],
     needs: &[&[CollectorKind::Packets]],
     scope: Scope::Node,
